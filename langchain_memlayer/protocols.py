@@ -1,0 +1,41 @@
+"""The seams: what may be replaced, by the package itself or by a user's own object."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Protocol, runtime_checkable
+
+from langchain_memlayer.types import Candidate, Decision, Extraction, Fact, Turn
+
+Clock = Callable[[], datetime]
+"""Gives the present time, aware UTC."""
+
+NewId = Callable[[], str]
+"""Gives a fresh id, unique over all stores."""
+
+
+@runtime_checkable
+class Extractor(Protocol):
+    """Finds facts in turns; `Memory(extractor=...)` accepts any object with these two methods."""
+
+    def extract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
+        """The facts in `turns`; `context` are earlier turns that help to understand them and are not extracted again."""
+        ...
+
+    async def aextract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
+        """Like `extract`."""
+        ...
+
+
+@runtime_checkable
+class Reconciler(Protocol):
+    """Decides what new facts mean for what is known."""
+
+    def reconcile(self, facts: Sequence[Fact], candidates: Sequence[Candidate]) -> list[Decision]:
+        """One decision for each fact, in order (and REJECTED ones for replies that cannot be used)."""
+        ...
+
+    async def areconcile(self, facts: Sequence[Fact], candidates: Sequence[Candidate]) -> list[Decision]:
+        """Like `reconcile`."""
+        ...

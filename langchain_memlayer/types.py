@@ -1,0 +1,240 @@
+"""The words of the package as frozen types. Pure: nothing here reads a clock, a file or a network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import quote, unquote
+
+from langchain_memlayer.errors import InvalidInput, ScopeRequired
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Kind = Literal["item", "fact", "turn"]
+"""What a row of the journal is: a plain BaseStore item, an extracted fact or a verbatim message."""
+
+Action = Literal["ADD", "UPDATE", "DELETE", "NONE", "REJECTED"]
+"""What a decision says of one fact."""
+
+Metric = Literal["cosine", "inner_product", "euclidean"]
+"""How two vectors are compared; a higher score is always nearer."""
+
+Durability = Literal["full", "fast"]
+"""`full`: an acknowledged write survives power loss. `fast`: it survives a killed process only."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def to_micros(moment: datetime) -> int:
+    """Microseconds since 1970 UTC; a naive `moment` is taken as UTC."""
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    delta = moment - _EPOCH
+    return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
+
+
+def from_micros(micros: int) -> datetime:
+    """The aware UTC time of `micros` (microseconds since 1970 UTC)."""
+    seconds, rest = divmod(micros, 1_000_000)
+    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest)
+
+
+def encode_namespace(labels: Sequence[str]) -> str:
+    """The journal's form of a BaseStore namespace: every label followed by a dot, so that a prefix matches whole segments."""
+    return "".join(f"{label}." for label in labels)
+
+
+def decode_namespace(path: str) -> tuple[str, ...]:
+    """The labels of an encoded namespace."""
+    return tuple(path[:-1].split(".")) if path else ()
+
+
+def prefix_bounds(path: str) -> tuple[str, str]:
+    """The half-open range of encoded namespaces below `path`, in code point order; `""` means everything of the store."""
+    return path, f"{path[:-1]}/" if path else "\U0010ffff"
+
+
+MEMORY_ROOT = "."
+"""The encoded namespace above all memories; its empty first label is one that no BaseStore item can have."""
+
+_SCOPE_MARKS = (("user_id", "u"), ("agent_id", "a"), ("run_id", "r"))
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Who a memory belongs to. Given ids are ANDed, absent ones mean any; no id is a wildcard or a pattern."""
+
+    user_id: str | None = None
+    agent_id: str | None = None
+    run_id: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, _ in _SCOPE_MARKS:
+            value = getattr(self, name)
+            if value is None:
+                continue
+            if not isinstance(value, str):
+                raise InvalidInput(f"{name} must be a string, got {type(value).__name__}; pass str(id) instead.")
+            if not value.strip() or "\x00" in value:
+                raise InvalidInput(f"{name} must be a non-empty string without NUL characters.")
+
+    def __bool__(self) -> bool:
+        return any((self.user_id, self.agent_id, self.run_id))
+
+    def required(self, call: str) -> Scope:
+        """Itself, or `ScopeRequired` when it names nobody; `call` is the method to name in the message."""
+        if not self:
+            raise ScopeRequired(f"{call} needs at least one of user_id, agent_id and run_id: say whose memory is meant.")
+        return self
+
+    def ids(self) -> dict[str, str]:
+        """The given ids by name."""
+        return {name: value for name, _ in _SCOPE_MARKS if (value := getattr(self, name)) is not None}
+
+    @property
+    def partition(self) -> str:
+        """The encoded leaf namespace a memory of this scope is stored in: its user_id, else agent_id, else run_id."""
+        for name, mark in _SCOPE_MARKS:
+            if (value := getattr(self, name)) is not None:
+                return f"{MEMORY_ROOT}{mark}.{quote(value, safe='@+ ').replace('.', '%2E')}."
+        raise ScopeRequired("A memory needs at least one of user_id, agent_id and run_id.")
+
+    @property
+    def search_root(self) -> str:
+        """The encoded namespace that surely holds every memory of this scope: the user's own, else that of all memories."""
+        return self.partition if self.user_id is not None else MEMORY_ROOT
+
+
+def partition_owner(path: str) -> tuple[str, str]:
+    """The name and value of the id that a memory partition belongs to, as `("user_id", "alice@example.com")`."""
+    mark, value = path[len(MEMORY_ROOT) :].rstrip(".").split(".", 1)
+    return dict((m, n) for n, m in _SCOPE_MARKS)[mark], unquote(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One source message.
+
+    Attributes:
+        text: What was said, verbatim.
+        role: `user`, `assistant`, `tool` or another role of the sender; system messages are never turns.
+        id: The message's own id, or None when it had none.
+        name: Who spoke, when the message says so.
+        session_id: The conversation it belongs to, when known.
+        time: When it was said (aware UTC), when the message or the caller says so.
+        metadata: The user's metadata.
+        quarantined: True for tool output, which is never recalled unless asked for.
+    """
+
+    text: str
+    role: str = "user"
+    id: str | None = None
+    name: str | None = None
+    session_id: str | None = None
+    time: datetime | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    quarantined: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Triple:
+    """(source, relation, destination), tied to the memory that supports it."""
+
+    source: str
+    relation: str
+    destination: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One statement that the extractor found.
+
+    Attributes:
+        text: The statement, in the language of the conversation.
+        turns: Positions (0-based) in the extractor's turns that it was found in; at least one.
+        quote: The words of the first of these turns that support it, or None when the extractor gives none.
+        triples: The relations that it states.
+        valid_at: When it began to hold, when the text says so.
+        name: Whom it is about or by, when known.
+        metadata: Further keys to keep with the memory.
+    """
+
+    text: str
+    turns: tuple[int, ...]
+    quote: str | None = None
+    triples: tuple[Triple, ...] = ()
+    valid_at: datetime | None = None
+    name: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A fact or a decision that our own checks refused, and why."""
+
+    text: str
+    reason: str
+    quote: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Extraction:
+    """What an extractor found in some turns."""
+
+    facts: tuple[Fact, ...] = ()
+    rejected: tuple[Rejection, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A live memory that a new fact may change."""
+
+    id: str
+    text: str
+    created_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What the reconciler says of one fact.
+
+    Attributes:
+        action: ADD, UPDATE, DELETE, NONE or REJECTED.
+        fact: Position (0-based) of the fact it is about.
+        memory_id: The memory that UPDATE, DELETE or NONE is about.
+        text: The memory's new text, for UPDATE.
+        reason: Why, in a few words.
+    """
+
+    action: Action
+    fact: int
+    memory_id: str | None = None
+    text: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SlabBlock:
+    """What a slab takes from the journal: all rows below a namespace prefix, or those written since a position.
+
+    Attributes:
+        seq: The journal position that the block is complete up to.
+        ids: Row ids of the items, shape (n,), each once.
+        seqs: The position of each item's last write, shape (n,).
+        columns: The hot columns by name, each of shape (n,).
+        owners: For each vector the index into `ids` of its item, shape (m,), ascending; items may have none or several.
+        codes: The vectors, m * dims little-endian float16 numbers.
+        removed: Row ids of items that are no longer live, shape (r,); they may be unknown to the slab.
+    """
+
+    seq: int
+    ids: NDArray[np.int64]
+    seqs: NDArray[np.int64]
+    columns: Mapping[str, NDArray[Any]]
+    owners: NDArray[np.int64]
+    codes: bytes
+    removed: NDArray[np.int64]
