@@ -238,3 +238,90 @@ class SlabBlock:
     owners: NDArray[np.int64]
     codes: bytes
     removed: NDArray[np.int64]
+
+
+VISIBLE, QUARANTINED, HIDDEN, SPENT = 0, 1, 2, 3
+"""States of a memory: recalled; recalled only when asked for (tool output); never recalled (the fact it told was
+deleted); recalled below others (all facts that it told have ended)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One version of one memory, as the journal keeps it. Times are microseconds since 1970 UTC.
+
+    Attributes:
+        id: The row; another version of the same memory is another row.
+        seq: The position of the last write to it.
+        path: Its encoded namespace.
+        key: The memory's id.
+        kind: `fact` or `turn`.
+        text: What is remembered.
+        created_at: When the memory began; for a turn with a time of its own, that time.
+        updated_at: When it was last written.
+        closed: The position that ended this version, or None while it is current.
+        metadata: The user's.
+        role: For turns, the message's role.
+        name: Who spoke, or whom the fact is about.
+        message_id: For turns, the message's own id.
+        time: When it was said.
+        hash: Of the normalised text.
+        sources: The ids of the messages it comes from.
+        turns: For facts, the rows of its turns.
+        valid_at: When it began to hold, when known.
+        invalid_at: When it ceased to hold, when it did.
+        state: VISIBLE, QUARANTINED, HIDDEN or SPENT.
+        asks: The text ends with a question mark.
+        given: Stored as given (`infer=False`).
+        count: How often it was told.
+        last_seen: When it was last told.
+        event: The last thing that happened to it (`add`, `update`, `delete`).
+    """
+
+    id: int
+    seq: int
+    path: str
+    key: str
+    kind: Kind
+    text: str
+    created_at: int
+    updated_at: int
+    closed: int | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    user_id: str | None = None
+    agent_id: str | None = None
+    run_id: str | None = None
+    session_id: str | None = None
+    role: str | None = None
+    name: str | None = None
+    message_id: str | None = None
+    time: int | None = None
+    hash: str | None = None
+    sources: tuple[str, ...] = ()
+    turns: tuple[int, ...] = ()
+    valid_at: int | None = None
+    invalid_at: int | None = None
+    state: int = VISIBLE
+    asks: bool = False
+    given: bool = False
+    count: int = 1
+    last_seen: int | None = None
+    event: str = "add"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One row of the journal's events; `prev` and `value` are the texts before and after."""
+
+    seq: int
+    recorded_at: int
+    key: str
+    kind: Kind
+    op: str
+    prev: str | None
+    value: str | None
+    actor: str | None
+    sources: tuple[str, ...]
+    valid_at: int | None
+    invalid_at: int | None
+    batch: str | None
+    detail: Mapping[str, Any]

@@ -1,0 +1,297 @@
+"""What one transaction does with turns and decisions: merging, versions, and turns that stand behind their facts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from langchain_memlayer.journal.write import Writer
+from langchain_memlayer.messages import content_hash
+from langchain_memlayer.types import (
+    HIDDEN,
+    QUARANTINED,
+    SPENT,
+    VISIBLE,
+    Decision,
+    Fact,
+    Rejection,
+    Row,
+    Scope,
+    Triple,
+    Turn,
+    to_micros,
+)
+
+DAY = 86_400_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Indexed:
+    """The searchable form of one text: its keyword terms and its vectors (float16 bytes)."""
+
+    tokens: Sequence[str]
+    codes: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What a commit did to one memory; `text` and `previous` are its texts after and before."""
+
+    id: str
+    event: str
+    text: str
+    previous: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one commit did."""
+
+    turns: tuple[Committed, ...] = ()
+    facts: tuple[Committed, ...] = ()
+    rejected: tuple[Rejection, ...] = ()
+    added: tuple[Triple, ...] = ()
+    removed: tuple[Triple, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One fact, what was decided of it, and the searchable form of its text (after UPDATE: of the new text)."""
+
+    fact: Fact
+    decision: Decision
+    indexed: Indexed
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+def is_question(text: str) -> bool:
+    """Whether the text ends with a question mark of any script."""
+    return text.rstrip(" \t\n\"'”’」』)）").endswith(("?", "？", "؟", ";", "⁇", "⁈", "︖"))
+
+
+class Commit:
+    """The changes of one call to one scope, inside one transaction."""
+
+    def __init__(self, tx: Writer, scope: Scope, *, actor: str, batch: str | None, new_id: Any) -> None:
+        self.tx = tx
+        self.scope = scope
+        self.path = scope.partition
+        self.ids = scope.ids()
+        self.actor = actor
+        self.batch = batch
+        self.new_id = new_id
+        self.ns = tx.namespace(self.path)
+
+    # -- turns ----------------------------------------------------------------------------------------------------
+
+    def seen(self, turn: Turn) -> Row | None:
+        """The turn with the same message id in the same scope and session, or None."""
+        if turn.id is None:
+            return None
+        return seen_turn(self.tx, self.scope, turn)
+
+    def add_turn(self, turn: Turn, indexed: Indexed, *, exact: bool) -> tuple[Row, bool]:
+        """Store a turn, or reinforce the equal one of the same scope, role, session and day; says whether it is new."""
+        at = self.tx.now if turn.time is None else to_micros(turn.time)
+        digest = content_hash(turn.text)
+        if not exact:
+            twin = self._twin(turn, digest, at)
+            if twin is not None:
+                sources = tuple(dict.fromkeys((*twin.sources, *([turn.id] if turn.id else []))))
+                self.tx.change_memory(
+                    twin, "none", actor=self.actor, batch=self.batch, count=twin.count + 1,
+                    last_seen=max(at, twin.last_seen or 0), sources=sources,
+                )  # fmt: skip
+                return twin, False
+        key = self.new_id()
+        row = Row(
+            id=0, seq=0, path=self.path, key=key, kind="turn", text=turn.text, created_at=at, updated_at=at,
+            metadata=turn.metadata, session_id=turn.session_id, role=turn.role, name=turn.name, message_id=turn.id,
+            time=None if turn.time is None else at, hash=digest, sources=(turn.id or key,), last_seen=at,
+            state=QUARANTINED if turn.quarantined else VISIBLE, asks=is_question(turn.text), given=exact, **self.ids,
+        )  # fmt: skip
+        item = self.tx.add_memory(
+            row, tokens=indexed.tokens, codes=indexed.codes, actor=self.actor, batch=self.batch
+        )
+        return replace(row, id=item, seq=item), True
+
+    def _twin(self, turn: Turn, digest: str, at: int) -> Row | None:
+        rows = self.tx.memories(
+            "i.ns = ? AND i.hash = ? AND i.closed IS NULL AND i.kind = 'turn' AND i.user_id IS ? AND i.agent_id IS ? "
+            "AND i.run_id IS ? AND i.session_id IS ? AND i.role IS ? AND i.name IS ? AND i.created_at / ? = ?",
+            (self.ns, digest, self.scope.user_id, self.scope.agent_id, self.scope.run_id, turn.session_id, turn.role,
+             turn.name, DAY, at // DAY),
+        )  # fmt: skip
+        return next((row for row in rows if row.state != HIDDEN), None)
+
+    # -- facts ----------------------------------------------------------------------------------------------------
+
+    def apply(self, change: Change, turns: Sequence[Row]) -> tuple[Committed | Rejection, tuple[Triple, ...]]:
+        """Carry out one decision; `turns` are the stored turns that the fact cites. Also the triples that ended."""
+        decision, fact = change.decision, change.fact
+        if decision.action == "REJECTED":
+            self.reject(Rejection(fact.text, decision.reason or "refused", fact.quote), turns)
+            return Rejection(fact.text, decision.reason or "refused", fact.quote), ()
+        target = self.tx.memory(decision.memory_id) if decision.memory_id else None
+        if decision.action == "ADD" or target is None:
+            if decision.action == "DELETE":
+                reason = "the memory to delete is gone already"
+                self.reject(Rejection(fact.text, reason, fact.quote), turns)
+                return Rejection(fact.text, reason, fact.quote), ()
+            return self._add(change, turns), ()
+        if decision.action == "NONE":
+            return self._reinforce(target, change, turns), ()
+        if decision.action == "DELETE":
+            ended = self.end(target, at=_began(fact, turns, self.tx.now), detail=self._detail(change))
+            self.settle_turns(target, HIDDEN)
+            return Committed(target.key, "DELETE", target.text, target.text), ended
+        return self._update(target, change, turns)
+
+    def _detail(self, change: Change) -> dict[str, Any]:
+        detail = {"reason": change.decision.reason, "quote": change.fact.quote, **change.detail}
+        return {name: value for name, value in detail.items() if value}
+
+    def _new_fact(self, change: Change, turns: Sequence[Row], *, key: str, text: str) -> Row:
+        fact, first = change.fact, (turns[0] if turns else None)
+        at = self.tx.now if first is None else first.created_at
+        names = {turn.name for turn in turns}
+        quarantined = bool(fact.metadata.get("quarantined")) or any(t.state == QUARANTINED for t in turns)
+        metadata = {k: v for k, v in fact.metadata.items() if k != "quarantined"}
+        return Row(
+            id=0, seq=0, path=self.path, key=key, kind="fact", text=text, created_at=at,
+            updated_at=at, metadata={**(first.metadata if first else {}), **metadata},
+            session_id=first.session_id if first else None,
+            name=fact.name or (names.pop() if len(names) == 1 else None), time=first.time if first else None,
+            hash=content_hash(text), sources=tuple(dict.fromkeys(s for turn in turns for s in turn.sources)),
+            valid_at=None if fact.valid_at is None else to_micros(fact.valid_at), last_seen=at,
+            state=QUARANTINED if quarantined else VISIBLE, **self.ids,
+        )  # fmt: skip
+
+    def _add(self, change: Change, turns: Sequence[Row]) -> Committed:
+        row = self._new_fact(change, turns, key=self.new_id(), text=change.fact.text)
+        twin = self._same_fact(row)
+        if twin is not None:
+            return self._reinforce(twin, change, turns)
+        self.tx.add_memory(
+            row, tokens=change.indexed.tokens, codes=change.indexed.codes, triples=change.fact.triples,
+            quotes=[(turn.id, change.fact.quote) for turn in turns], actor=self.actor, batch=self.batch,
+            detail=self._detail(change),
+        )  # fmt: skip
+        return Committed(row.key, "ADD", row.text)
+
+    def _same_fact(self, row: Row) -> Row | None:
+        rows = self.tx.memories(
+            "i.ns = ? AND i.hash = ? AND i.closed IS NULL AND i.kind = 'fact' AND i.user_id IS ? AND i.agent_id IS ? "
+            "AND i.run_id IS ?",
+            (self.ns, row.hash, row.user_id, row.agent_id, row.run_id),
+        )
+        return rows[0] if rows else None
+
+    def _reinforce(self, target: Row, change: Change, turns: Sequence[Row]) -> Committed:
+        seen = max([self.tx.now if t.time is None else t.time for t in turns], default=self.tx.now)
+        sources = tuple(dict.fromkeys((*target.sources, *(s for turn in turns for s in turn.sources))))
+        fresh = [turn.id for turn in turns if turn.id not in target.turns]
+        self.tx.change_memory(
+            target, "none", actor=self.actor, batch=self.batch, detail=self._detail(change), count=target.count + 1,
+            last_seen=max(seen, target.last_seen or 0), sources=sources, turns=[*target.turns, *fresh],
+        )  # fmt: skip
+        self.tx.link(target.id, [(turn, change.fact.quote) for turn in fresh])
+        return Committed(target.key, "NONE", target.text)
+
+    def _update(
+        self, target: Row, change: Change, turns: Sequence[Row]
+    ) -> tuple[Committed | Rejection, tuple[Triple, ...]]:
+        text = change.decision.text or change.fact.text
+        row = self._new_fact(change, turns, key=target.key, text=text)
+        at = _began(change.fact, turns, self.tx.now)
+        ended = self.replace(
+            target,
+            replace(
+                row, created_at=target.created_at, metadata={**target.metadata, **row.metadata},
+                sources=tuple(dict.fromkeys((*target.sources, *row.sources))), count=target.count + 1,
+            ),
+            change.indexed,
+            at=at,
+            triples=change.fact.triples,
+            quotes=[(turn.id, change.fact.quote) for turn in turns],
+            detail=self._detail(change),
+        )  # fmt: skip
+        return Committed(target.key, "UPDATE", text, target.text), ended
+
+    # -- versions -------------------------------------------------------------------------------------------------
+
+    def replace(
+        self,
+        old: Row,
+        new: Row,
+        indexed: Indexed,
+        *,
+        at: int,
+        triples: Sequence[Triple] = (),
+        quotes: Sequence[tuple[int, str | None]] = (),
+        detail: Mapping[str, Any] | None = None,
+    ) -> tuple[Triple, ...]:
+        """Close one version and open the next under the same id; returns the triples that ended with the old one."""
+        ended = self.tx.triples_of(old.id)
+        new = replace(new, updated_at=max(self.tx.now, old.updated_at + 1))
+        kept = _still_told(old.text, new.text)
+        links = dict(self.tx.quotes_of(old.id)) if kept else {}
+        self.tx.close_memory(old, invalid_at=at)
+        item = self.tx.add_memory(
+            new, tokens=indexed.tokens, codes=indexed.codes, triples=triples, quotes=list({**links, **dict(quotes)}.items()),
+            op="update", gone=old.id, prev=old.text, actor=self.actor, batch=self.batch, detail=detail,
+        )  # fmt: skip
+        if new.kind == "turn":
+            self.tx.relink(old.id, item)
+        elif not kept:
+            self.settle_turns(old, SPENT)
+        return ended
+
+    def end(self, row: Row, *, at: int, detail: Mapping[str, Any] | None = None) -> tuple[Triple, ...]:
+        """Close a memory for good; its history stays. Returns the triples that ended with it."""
+        ended = self.tx.triples_of(row.id)
+        self.tx.close_memory(row, invalid_at=at)
+        self.tx.event(
+            self.tx.namespace(row.path), row.key, row.kind, "delete", item=row.id, prev=row.text, actor=self.actor,
+            sources=row.sources, invalid_at=at, batch=self.batch, detail=detail,
+        )  # fmt: skip
+        return ended
+
+    def settle_turns(self, fact: Row, state: int) -> None:
+        """Mark the turns that no live fact cites any longer, after `fact` was closed."""
+        for turn in self.tx.memories(
+            "i.id IN (SELECT turn FROM links WHERE fact = ?) AND i.closed IS NULL AND NOT EXISTS (SELECT 1 FROM links l "
+            "JOIN items f ON f.id = l.fact WHERE l.turn = i.id AND f.closed IS NULL)",
+            (fact.id,),
+        ):
+            if turn.state in (VISIBLE, SPENT):
+                self.tx.change_memory(turn, "spent" if state == SPENT else "hide", actor=self.actor, state=state)
+
+    def reject(self, rejection: Rejection, turns: Sequence[Row]) -> None:
+        """Record what our own checks refused, under the turn it comes from."""
+        self.tx.event(
+            self.ns, turns[0].key if turns else "", "fact", "rejected", value=rejection.text, actor=self.actor,
+            batch=self.batch, detail={"reason": rejection.reason, "quote": rejection.quote},
+        )  # fmt: skip
+
+
+def _began(fact: Fact, turns: Sequence[Row], now: int) -> int:
+    if fact.valid_at is not None:
+        return to_micros(fact.valid_at)
+    return turns[0].created_at if turns else now
+
+
+def _still_told(old: str, new: str) -> bool:
+    """Whether the new text says all that the old one said, so that the old one's turns still support it."""
+    return set(old.casefold().split()) <= set(new.casefold().split())
+
+
+def seen_turn(reader: Any, scope: Scope, turn: Turn) -> Row | None:
+    """The stored turn with the message id of `turn` in the same scope and session, or None."""
+    rows = reader.memories(
+        "n.path = ? AND i.message_id = ? AND i.kind = 'turn' AND i.user_id IS ? AND i.agent_id IS ? AND i.run_id IS ? "
+        "AND i.session_id IS ?",
+        (scope.partition, turn.id, scope.user_id, scope.agent_id, scope.run_id, turn.session_id),
+    )
+    return rows[0] if rows else None

@@ -1,0 +1,218 @@
+"""The slabs of a folder, kept up with its journal."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from langchain_memlayer.errors import EmbedderMismatch, EmbeddingError
+from langchain_memlayer.journal.read import Area
+from langchain_memlayer.types import Metric, SlabBlock
+
+if TYPE_CHECKING:
+    from langchain_memlayer.embeddings import Embedder
+    from langchain_memlayer.journal.sqlite import SQLiteJournal
+    from langchain_memlayer.journal.write import Writer
+    from langchain_memlayer.vectors.slab import Slab
+    from langchain_memlayer.vectors.view import View
+
+CAPACITY_BYTES = 2_000_000_000
+_CODED = ("user_id", "agent_id", "run_id", "session_id", "name")
+COLUMNS: dict[Area, dict[str, np.dtype[Any]]] = {
+    "items": {"expires": np.dtype(np.int64)},
+    "memories": {
+        "kind": np.dtype(np.int8),
+        **{name: np.dtype(np.int32) for name in _CODED},
+        "time": np.dtype(np.int64),
+        "created_at": np.dtype(np.int64),
+        "state": np.dtype(np.int8),
+        "asks": np.dtype(np.bool_),
+        "turns": np.dtype(np.object_),
+        "ended": np.dtype(np.bool_),
+        "tokens": np.dtype(np.object_),
+        "length": np.dtype(np.int32),
+    },
+}
+
+
+def encode_vectors(vectors: Sequence[NDArray[Any]], metric: Metric) -> bytes:
+    """The journal's form of the vectors of one item: float16 bytes, of unit length for cosine.
+
+    Raises:
+        EmbeddingError: a number is too large for float16.
+    """
+    block = np.asarray(vectors, np.float32)
+    if metric == "cosine":
+        block = block / np.maximum(np.linalg.norm(block, axis=1, keepdims=True), 1e-12)
+    elif np.abs(block).max(initial=0.0) > 65504:
+        raise EmbeddingError("A vector has numbers beyond 65504, which float16 cannot hold; scale them, or use cosine.")
+    return block.astype("<f2").tobytes()
+
+
+def recorded_embedder(journal: SQLiteJournal, area: Area) -> tuple[str, int] | None:
+    """The name and dims of the embedder that wrote the vectors of an area, or None while there are none."""
+    text = journal.meta(f"embedder:{area}")
+    if text is None:
+        return None
+    found = orjson.loads(text)
+    return found["name"], found["dims"]
+
+
+class Codes:
+    """Small integers for strings, the same over all slabs of a process; None is -1."""
+
+    def __init__(self) -> None:
+        self._codes: dict[str | None, int] = {None: -1}
+        self._lock = threading.Lock()
+        self.names: list[str] = []
+
+    def find(self, name: str | None) -> int:
+        """The code of a name, or -2 when it has none yet."""
+        return self._codes.get(name, -2)
+
+    def encode(self, names: Sequence[str | None]) -> NDArray[np.int32]:
+        """The codes of names, new ones made."""
+        codes = self._codes
+        with self._lock:
+            for name in set(names).difference(codes):
+                if name is not None:
+                    codes[name] = len(self.names)
+                    self.names.append(name)
+        return np.fromiter((codes[name] for name in names), np.int32, len(names))
+
+
+class Indexes:
+    """The slabs of one area of a folder.
+
+    Attributes:
+        journal: The truth that they follow.
+        area: `items` or `memories`.
+        embedder: What makes the vectors, or None.
+        metric: How they are compared.
+        codes: The strings behind the coded columns.
+    """
+
+    def __init__(
+        self,
+        journal: SQLiteJournal,
+        *,
+        area: Area,
+        embedder: Embedder | None,
+        metric: Metric,
+        hnsw_threshold: int,
+        capacity_bytes: int = CAPACITY_BYTES,
+    ) -> None:
+        from langchain_memlayer.vectors.cache import SlabCache
+
+        self.journal = journal
+        self.area = area
+        self.embedder = embedder
+        self.metric = metric
+        self.codes = Codes()
+        self._hnsw_threshold = hnsw_threshold
+        self._cache = SlabCache(self._load, refresh=self._refresh, capacity_bytes=capacity_bytes)
+        self._recorded = False
+
+    @property
+    def dims(self) -> int:
+        """The vectors' size; 0 while it is not known."""
+        if self.embedder is None:
+            return 0
+        if self.embedder.dims is not None:
+            return self.embedder.dims
+        recorded = recorded_embedder(self.journal, self.area)
+        return 0 if recorded is None else recorded[1]
+
+    def view(self, prefix: str, *, ended: bool = False) -> View:
+        """The rows below a namespace, complete up to the journal's last commit; with `ended`, all versions."""
+        key = f"{prefix}\x00" if ended else prefix
+        slab = self._cache.get(key)
+        if slab.view.kernel is None and self.dims:
+            self._cache.drop(key)
+            slab = self._cache.get(key)
+        return slab.view
+
+    def _load(self, key: str) -> Slab:
+        from langchain_memlayer.vectors.slab import Slab
+
+        slab = Slab(
+            dims=self.dims or None, metric=self.metric, hnsw_threshold=self._hnsw_threshold, columns=COLUMNS[self.area]
+        )
+        slab.apply(self._typed(self._everything(key)))
+        return slab
+
+    def _everything(self, key: str) -> SlabBlock:
+        prefix = key.removesuffix("\x00")
+        with self.journal.read(snapshot=True) as reader:
+            return reader.load(prefix, self.area, dims=self.dims, ended=key != prefix)
+
+    def _refresh(self, key: str, slab: Slab) -> None:
+        since, prefix = slab.applied_seq, key.removesuffix("\x00")
+        if since >= self.journal.last_seq():
+            return
+        with self.journal.read(snapshot=True) as reader:
+            block = reader.changes(prefix, self.area, since, dims=self.dims, ended=key != prefix)
+        if block is None:
+            block = self._everything(key)
+            block = replace(block, removed=np.setdiff1d(slab.view.ids, block.ids))
+        slab.apply(self._typed(block))
+
+    def _typed(self, block: SlabBlock) -> SlabBlock:
+        raw, n = block.columns, len(block.ids)
+        columns: dict[str, NDArray[Any]]
+        if self.area == "items":
+            columns = {"expires": np.fromiter((e or 0 for e in raw["expires"]), np.int64, n)}
+        else:
+            columns = self._memory_columns(raw, n)
+        return replace(block, columns=columns)
+
+    def _memory_columns(self, raw: Mapping[str, NDArray[Any]], n: int) -> dict[str, NDArray[Any]]:
+        turns, tokens = np.empty(n, object), np.empty(n, object)
+        turns[:] = [tuple(orjson.loads(t)) if t else () for t in raw["turns"]]
+        tokens[:] = [t or "" for t in raw["tokens"]]
+        return {
+            "kind": np.fromiter((k == "turn" for k in raw["kind"]), np.int8, n),
+            **{name: self.codes.encode(raw[name].tolist()) for name in _CODED},
+            "time": np.fromiter((-1 if t is None else t for t in raw["time"]), np.int64, n),
+            "created_at": raw["created_at"].astype(np.int64),
+            "state": np.fromiter((s or 0 for s in raw["state"]), np.int8, n),
+            "asks": np.fromiter((bool(a) for a in raw["asks"]), np.bool_, n),
+            "turns": turns,
+            "ended": np.fromiter((c is not None for c in raw["closed"]), np.bool_, n),
+            "tokens": tokens,
+            "length": np.fromiter((t.count(" ") + 1 if t else 0 for t in tokens), np.int32, n),
+        }
+
+    def record_embedder(self, tx: Writer) -> None:
+        """Note in the journal which embedder made the vectors that this transaction writes.
+
+        Raises:
+            EmbedderMismatch: another process has meanwhile written vectors of another embedder.
+        """
+        if self._recorded or self.embedder is None:
+            return
+        name, dims = self.embedder.name, self.embedder.dims
+        text = tx.meta(f"embedder:{self.area}")
+        if text is None:
+            tx.set_meta(f"embedder:{self.area}", orjson.dumps({"name": name, "dims": dims}).decode())
+        elif orjson.loads(text)["dims"] != dims:
+            raise EmbedderMismatch(
+                f"The folder {self.journal.where} has vectors of {orjson.loads(text)['name']}, not of {name} "
+                f"({dims} numbers). Open it with that embedder, or run `memlayer reembed`."
+            )
+        self._recorded = True
+
+    def clear(self) -> None:
+        """Drop every slab; they load anew from the journal."""
+        self._cache.clear()
+        self._recorded = False
+
+    def close(self) -> None:
+        """Stop background work and release the memory."""
+        self._cache.clear()

@@ -1,0 +1,188 @@
+"""The tables of the journal, and how a file is told to be one."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+from langchain_memlayer.errors import NotAStore, SchemaTooNew
+
+APPLICATION_ID = 0x4D4C5952
+JOURNAL_FILE = "journal.sqlite"
+_NEIGHBOURS = ("checkpoints.sqlite", "derived", "maintenance.lock", JOURNAL_FILE)
+
+_FIRST = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE namespaces (id INTEGER PRIMARY KEY, path TEXT NOT NULL UNIQUE);
+
+-- One row for each thing that happened. `item` is the row it made or changed, `gone` the row it ended.
+CREATE TABLE events (
+    seq INTEGER PRIMARY KEY,
+    recorded_at INTEGER NOT NULL,
+    ns INTEGER NOT NULL,
+    key TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    op TEXT NOT NULL,
+    item INTEGER,
+    gone INTEGER,
+    prev TEXT,
+    value TEXT,
+    actor TEXT,
+    sources TEXT,
+    valid_at INTEGER,
+    invalid_at INTEGER,
+    batch TEXT,
+    detail TEXT
+);
+CREATE INDEX events_by_namespace ON events (ns, seq);
+CREATE INDEX events_of_memory ON events (key) WHERE kind <> 'item';
+
+-- `id` is the seq of the event that made the row, so it is never used twice. `closed` is the seq that ended it.
+CREATE TABLE items (
+    id INTEGER PRIMARY KEY,
+    ns INTEGER NOT NULL,
+    key TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    value TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
+    closed INTEGER,
+    ttl REAL,
+    expires_at INTEGER,
+    metadata TEXT,
+    user_id TEXT,
+    agent_id TEXT,
+    run_id TEXT,
+    session_id TEXT,
+    role TEXT,
+    name TEXT,
+    message_id TEXT,
+    time INTEGER,
+    hash TEXT,
+    sources TEXT,
+    turns TEXT,
+    valid_at INTEGER,
+    invalid_at INTEGER,
+    state INTEGER,
+    asks INTEGER,
+    given INTEGER,
+    count INTEGER,
+    last_seen INTEGER,
+    last_event TEXT
+);
+CREATE UNIQUE INDEX items_live ON items (ns, key) WHERE closed IS NULL;
+CREATE INDEX items_recent ON items (ns, updated_at) WHERE closed IS NULL;
+CREATE INDEX items_expiring ON items (expires_at) WHERE expires_at IS NOT NULL;
+CREATE INDEX memories_by_id ON items (key) WHERE kind <> 'item';
+CREATE INDEX memories_by_hash ON items (ns, hash) WHERE hash IS NOT NULL AND closed IS NULL;
+CREATE INDEX memories_by_message ON items (ns, message_id) WHERE message_id IS NOT NULL AND kind = 'turn';
+
+-- The row id is namespace * 2^40 + item, which keeps the vectors of one namespace together on disk.
+CREATE TABLE vectors (id INTEGER PRIMARY KEY, data BLOB NOT NULL);
+
+CREATE TABLE links (fact INTEGER NOT NULL, turn INTEGER NOT NULL, quote TEXT, PRIMARY KEY (fact, turn)) WITHOUT ROWID;
+CREATE INDEX links_by_turn ON links (turn);
+
+CREATE VIRTUAL TABLE keywords USING fts5 (
+    ns, tokens, tokenize = 'unicode61 remove_diacritics 0', detail = column, columnsize = 0
+);
+CREATE TABLE terms (term TEXT NOT NULL, ns INTEGER NOT NULL, df INTEGER NOT NULL, PRIMARY KEY (term, ns)) WITHOUT ROWID;
+
+CREATE TABLE triples (
+    id INTEGER PRIMARY KEY,
+    item INTEGER NOT NULL,
+    ns INTEGER NOT NULL,
+    source TEXT NOT NULL,
+    relation TEXT NOT NULL,
+    destination TEXT NOT NULL
+);
+CREATE INDEX triples_by_item ON triples (item);
+CREATE INDEX triples_by_namespace ON triples (ns);
+
+CREATE TABLE batches (
+    scope TEXT NOT NULL,
+    batch TEXT NOT NULL,
+    seq INTEGER NOT NULL,
+    result TEXT NOT NULL,
+    PRIMARY KEY (scope, batch)
+) WITHOUT ROWID;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_FIRST,)
+"""Script n brings a file from version n to n + 1; a new file runs them all."""
+
+VERSION = len(MIGRATIONS)
+
+
+def journal_path(folder: Path) -> Path:
+    """The journal's file in `folder`.
+
+    Raises:
+        NotAStore: `folder` is a file, or a folder with other things in it.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise NotAStore(f"{folder} is a file; a store is a folder. Give the path of a new or empty folder.")
+    file = folder / JOURNAL_FILE
+    if folder.is_dir() and not file.exists():
+        foreign = [p.name for p in folder.iterdir() if not p.name.startswith((".", *_NEIGHBOURS))]
+        if foreign:
+            raise NotAStore(
+                f"{folder} is no store: it has no {JOURNAL_FILE} but other files ({sorted(foreign)[0]}, ...). "
+                "Give the path of a new or empty folder."
+            )
+    return file
+
+
+def migrate(db: sqlite3.Connection, *, where: str, new_id: Callable[[], str], created_at: int) -> None:
+    """Bring the file to `VERSION`, all steps in one transaction; a new file gets its tables and its store id.
+
+    Raises:
+        NotAStore: the file is a database of something else.
+        SchemaTooNew: a newer release wrote it.
+    """
+    version = _version(db, where)
+    if version == VERSION:
+        return
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        version = _version(db, where)
+        for script in MIGRATIONS[version:]:
+            for statement in _statements(script):
+                db.execute(statement)
+        if version == 0:
+            db.executemany(
+                "INSERT INTO meta VALUES (?, ?)", (("store_id", new_id()), ("created_at", str(created_at)))
+            )
+            db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        db.execute(f"PRAGMA user_version = {VERSION}")
+        db.execute("COMMIT")
+    finally:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+
+
+def _version(db: sqlite3.Connection, where: str) -> int:
+    found = int(db.execute("PRAGMA application_id").fetchone()[0])
+    version = int(db.execute("PRAGMA user_version").fetchone()[0])
+    if found != APPLICATION_ID:
+        if version or db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            raise NotAStore(f"{where} is a database of something else. Give the path of a new or empty folder.")
+        return 0
+    if version > VERSION:
+        raise SchemaTooNew(
+            f"{where} was written by a newer release (schema {version}, this one knows {VERSION}). "
+            "Upgrade: pip install -U langchain-memlayer."
+        )
+    return version
+
+
+def _statements(script: str) -> list[str]:
+    statements, lines = [], []
+    for line in script.splitlines():
+        lines.append(line)
+        if sqlite3.complete_statement("\n".join(lines)):
+            statements.append("\n".join(lines))
+            lines = []
+    return statements

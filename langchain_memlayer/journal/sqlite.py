@@ -1,0 +1,226 @@
+"""The journal on SQLite: connections, transactions and upkeep."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from langchain_memlayer.errors import InvalidInput, JournalClosed, JournalError, MemLayerError, NotAStore
+from langchain_memlayer.journal.read import Reader
+from langchain_memlayer.journal.schema import journal_path, migrate
+from langchain_memlayer.journal.write import Writer
+from langchain_memlayer.protocols import Clock, NewId
+from langchain_memlayer.types import Durability, to_micros
+
+BUSY_SECONDS = 30.0
+
+
+def utc_now() -> datetime:
+    """The present time, aware UTC."""
+    return datetime.now(UTC)
+
+
+def random_id() -> str:
+    """A random UUID."""
+    return str(uuid.uuid4())
+
+
+class SQLiteJournal:
+    """One folder's journal: any number of readers, one writer at a time, from any thread or process.
+
+    Args:
+        path: The store's folder (made when missing), or `":memory:"`.
+        durability: `full` lets an acknowledged write survive power loss, `fast` only the end of the process.
+        clock: The present time.
+        new_id: Fresh ids.
+
+    Raises:
+        NotAStore: `path` holds something else.
+        SchemaTooNew: a newer release wrote it.
+        JournalError: it cannot be opened.
+    """
+
+    def __init__(
+        self, path: str | Path, *, durability: Durability = "full", clock: Clock = utc_now, new_id: NewId = random_id
+    ) -> None:
+        if durability not in ("full", "fast"):
+            raise InvalidInput(f"durability must be 'full' or 'fast', got {durability!r}.")
+        self.clock = clock
+        self.new_id = new_id
+        self.folder = None if str(path) == ":memory:" else Path(path)
+        self.where = ":memory:" if self.folder is None else str(self.folder)
+        self._synchronous = "FULL" if durability == "full" else "NORMAL"
+        self._closed = False
+        self._abandoned: list[sqlite3.Connection] = []
+        self._start()
+        with self._errors():
+            if self.folder is not None:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                self._file = str(journal_path(self.folder))
+            self._writer = self._connect()
+            migrate(self._writer, where=self.where, new_id=new_id, created_at=to_micros(clock()))
+        self.store_id = self.meta("store_id") or ""
+
+    def _start(self) -> None:
+        self._pid = os.getpid()
+        self._write_lock = threading.RLock()
+        self._idle: list[sqlite3.Connection] = []
+        self._open: list[sqlite3.Connection] = []
+
+    def _connect(self) -> sqlite3.Connection:
+        target = ":memory:" if self.folder is None else self._file
+        db = sqlite3.connect(
+            target, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=256
+        )
+        self._open.append(db)
+        db.execute(f"PRAGMA synchronous = {self._synchronous}")
+        db.execute("PRAGMA secure_delete = ON")
+        db.execute("PRAGMA mmap_size = 1073741824")
+        db.execute("PRAGMA cache_size = -16384")
+        if self.folder is not None:
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA journal_size_limit = 67108864")
+        return db
+
+    def _after_fork(self) -> None:
+        # A connection must not be used, not even closed, by a child of the process that opened it.
+        if self.folder is None:
+            raise JournalError("A store in memory belongs to the process that made it; open a folder to share it.")
+        self._abandoned += self._open
+        self._start()
+        self._writer = self._connect()
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            raise self._explain(error) from error
+        except OSError as error:
+            if isinstance(error, MemLayerError):
+                raise
+            raise JournalError(f"Cannot open {self.where}: {error.strerror or error}. Check the folder.") from error
+
+    def _explain(self, error: sqlite3.DatabaseError) -> JournalError:
+        name = getattr(error, "sqlite_errorname", "") or ""
+        if name.startswith("SQLITE_NOTADB"):
+            return NotAStore(f"{self.where} is no store: its journal is not a database. Restore it from a backup.")
+        hints = {
+            "SQLITE_READONLY": "it is read-only; make the folder writable",
+            "SQLITE_FULL": "the disk is full; nothing of this call was stored; make room and repeat it",
+            "SQLITE_IOERR": "the disk failed; nothing of this call was stored",
+            "SQLITE_BUSY": f"another process held its lock for over {BUSY_SECONDS:.0f} s; repeat the call",
+            "SQLITE_CANTOPEN": "the file cannot be opened; check the folder and its permissions",
+            "SQLITE_CORRUPT": "the file is damaged; run `memlayer doctor` or restore a backup",
+            "SQLITE_TOOBIG": "a value is too large for SQLite (1 GB)",
+        }
+        hint = next((text for start, text in hints.items() if name.startswith(start)), str(error))
+        return JournalError(f"The journal of {self.where} failed: {hint} ({name or type(error).__name__}).")
+
+    def _check(self) -> None:
+        if self._closed:
+            raise JournalClosed(f"The store of {self.where} is closed; open it again.")
+        if self._pid != os.getpid():
+            self._after_fork()
+
+    @contextmanager
+    def read(self, *, snapshot: bool = False) -> Iterator[Reader]:
+        """A reader; with `snapshot` all its reads see one state of the journal."""
+        self._check()
+        if self.folder is None:
+            with self._write_lock, self._errors():
+                yield Reader(self._writer)
+            return
+        with self._errors():
+            try:
+                db = self._idle.pop()
+            except IndexError:
+                db = self._connect()
+            try:
+                if snapshot:
+                    db.execute("BEGIN")
+                yield Reader(db)
+            finally:
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+                self._idle.append(db)
+
+    @contextmanager
+    def write(self) -> Iterator[Writer]:
+        """A writer whose changes are committed together when the block ends well, and undone otherwise."""
+        self._check()
+        with self._write_lock, self._errors():
+            db = self._writer
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                writer = Writer(db, now=to_micros(self.clock()))
+                yield writer
+                writer.finish()
+                _step("before-commit")
+                db.execute("COMMIT")
+                _step("after-commit")
+            finally:
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+
+    def last_seq(self) -> int:
+        """The position of the last commit, of any process."""
+        with self.read() as reader:
+            return reader.last_seq()
+
+    def meta(self, key: str) -> str | None:
+        """A setting that is kept with the journal."""
+        with self.read() as reader:
+            return reader.meta(key)
+
+    def scrub(self) -> None:
+        """Make deletions physical: rewrite the keyword index and the file, and empty the write-ahead log.
+
+        Raises:
+            JournalError: readers of another process did not let go of the log; call `forget` again.
+        """
+        self._check()
+        with self._write_lock, self._errors():
+            db = self._writer
+            db.execute("INSERT INTO keywords (keywords) VALUES ('rebuild')")
+            if self.folder is None:
+                return
+            # An idle reader keeps no lock, but its page cache and statements may; the pool refills by itself.
+            while self._idle:
+                reader = self._idle.pop()
+                self._open.remove(reader)
+                reader.close()
+            db.execute("VACUUM")
+            busy, *_ = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            if busy:
+                raise JournalError(
+                    f"The write-ahead log of {self.where} is in use, so forgotten text may still be in it; repeat the call."
+                )
+
+    def check(self) -> str:
+        """SQLite's own verdict on the file: `ok`, or what is wrong."""
+        with self.read() as reader:
+            return str(reader.db.execute("PRAGMA quick_check(1)").fetchone()[0])
+
+    def close(self) -> None:
+        """Close every connection; further use raises `JournalClosed`."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._pid != os.getpid():
+            return
+        with self._write_lock:
+            self._idle.clear()
+            for db in self._open:
+                db.close()
+            self._open.clear()
+
+
+def _step(name: str) -> None:
+    """Called at each step of a commit; tests replace it to stop the process there."""

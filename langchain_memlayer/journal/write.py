@@ -1,0 +1,323 @@
+"""Everything that is written to the journal, inside one transaction."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from langchain_memlayer.journal.read import VECTOR_SHIFT, Reader, marks
+from langchain_memlayer.types import Kind, Row, Triple
+from langchain_memlayer.values import dumps
+
+_EVENT = (
+    "INSERT INTO events (seq, recorded_at, ns, key, kind, op, item, gone, prev, value, actor, sources, valid_at, "
+    "invalid_at, batch, detail) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+)
+_MEMORY = (
+    "INSERT INTO items (id, ns, key, kind, value, created_at, updated_at, seq, metadata, user_id, agent_id, run_id, "
+    "session_id, role, name, message_id, time, hash, sources, turns, valid_at, invalid_at, state, asks, given, count, "
+    "last_seen, last_event) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+)
+
+
+def _json(value: Any) -> str | None:
+    return dumps(value) if value else None
+
+
+class Writer(Reader):
+    """Writes of one transaction; reads through it see them.
+
+    Attributes:
+        now: The time of the commit, microseconds since 1970 UTC.
+        seq: The position of the last event so far.
+    """
+
+    def __init__(self, db: sqlite3.Connection, *, now: int) -> None:
+        super().__init__(db)
+        self.now = now
+        self.seq = self.last_seq()
+        self._terms: Counter[tuple[str, int]] = Counter()
+        self._namespaces: dict[str, int] = {}
+
+    def finish(self) -> None:
+        """Write what was gathered: the term statistics."""
+        grown = [(term, ns, n) for (term, ns), n in self._terms.items() if n > 0]
+        shrunk = [(n, term, ns) for (term, ns), n in self._terms.items() if n < 0]
+        self.db.executemany(
+            "INSERT INTO terms VALUES (?,?,?) ON CONFLICT DO UPDATE SET df = df + excluded.df", grown
+        )
+        if shrunk:
+            self.db.executemany("UPDATE terms SET df = df + ? WHERE term = ? AND ns = ?", shrunk)
+            self.db.execute("DELETE FROM terms WHERE df <= 0")
+        self._terms.clear()
+
+    def set_meta(self, key: str, value: str) -> None:
+        """Keep a setting with the journal."""
+        self.db.execute("INSERT INTO meta VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value", (key, value))
+
+    def namespace(self, path: str) -> int:
+        """The number of an encoded namespace, made when new."""
+        found = self._namespaces.get(path)
+        if found is None:
+            found = self.namespace_id(path)
+            if found is None:
+                found = self.db.execute("INSERT INTO namespaces (path) VALUES (?)", (path,)).lastrowid
+            assert found is not None
+            self._namespaces[path] = found
+        return found
+
+    def event(
+        self,
+        ns: int,
+        key: str,
+        kind: Kind,
+        op: str,
+        *,
+        item: int | None = None,
+        gone: int | None = None,
+        prev: str | None = None,
+        value: str | None = None,
+        actor: str | None = None,
+        sources: Sequence[str] = (),
+        valid_at: int | None = None,
+        invalid_at: int | None = None,
+        batch: str | None = None,
+        detail: Mapping[str, Any] | None = None,
+    ) -> int:
+        """Append one event; returns its position."""
+        self.seq += 1
+        self.db.execute(
+            _EVENT,
+            (self.seq, self.now, ns, key, kind, op, item, gone, prev, value, actor, _json(sources), valid_at,
+             invalid_at, batch, _json(detail)),
+        )  # fmt: skip
+        return self.seq
+
+    def record_batch(self, scope: str, batch: str, result: Sequence[Any]) -> None:
+        """Remember what this commit reports, so that the same batch id reports it again and writes nothing."""
+        self.db.execute(
+            "INSERT INTO batches VALUES (?,?,?,?)", (scope, batch, self.seq, orjson.dumps(list(result)).decode())
+        )
+
+    def _vectors(self, ns: int, item: int, codes: bytes | None) -> None:
+        if codes:
+            self.db.execute("INSERT OR REPLACE INTO vectors VALUES (?, ?)", (ns << VECTOR_SHIFT | item, codes))
+
+    # -- BaseStore items ------------------------------------------------------------------------------------------
+
+    def put_item(self, path: str, key: str, value: str, *, ttl: float | None, codes: bytes | None) -> None:
+        """Store an item's last value; `ttl` in minutes, `codes` its vectors (float16 bytes) if it has any."""
+        ns = self.namespace(path)
+        expires = None if ttl is None else self.now + round(ttl * 60_000_000)
+        old = self.db.execute(
+            "SELECT id, created_at, updated_at, expires_at FROM items WHERE ns = ? AND key = ? AND closed IS NULL",
+            (ns, key),
+        ).fetchone()
+        if old is None:
+            seq = self.event(ns, key, "item", "put", item=self.seq + 1)
+            self.db.execute(
+                "INSERT INTO items (id, ns, key, kind, value, created_at, updated_at, seq, ttl, expires_at) "
+                "VALUES (?,?,?,'item',?,?,?,?,?,?)",
+                (seq, ns, key, value, self.now, self.now, seq, ttl, expires),
+            )
+            self._vectors(ns, seq, codes)
+            return
+        item, created, updated, old_expires = old
+        if old_expires is not None and old_expires <= self.now:
+            created = self.now
+        seq = self.event(ns, key, "item", "put", item=item)
+        self.db.execute(
+            "UPDATE items SET value=?, created_at=?, updated_at=?, seq=?, ttl=?, expires_at=? WHERE id=?",
+            (value, created, max(self.now, updated + 1), seq, ttl, expires, item),
+        )
+        self.db.execute("DELETE FROM vectors WHERE id = ?", (ns << VECTOR_SHIFT | item,))
+        self._vectors(ns, item, codes)
+
+    def delete_item(self, path: str, key: str) -> None:
+        """Remove an item, if it is there."""
+        ns = self.namespace_id(path)
+        if ns is None:
+            return
+        row = self.db.execute(
+            "SELECT id FROM items WHERE ns = ? AND key = ? AND closed IS NULL", (ns, key)
+        ).fetchone()
+        if row is not None:
+            self._drop_items([(row[0], ns, key)])
+
+    def _drop_items(self, rows: Iterable[tuple[int, int, str]]) -> None:
+        for item, ns, key in rows:
+            self.event(ns, key, "item", "delete", item=item)
+            self.db.execute("DELETE FROM items WHERE id = ?", (item,))
+            self.db.execute("DELETE FROM vectors WHERE id = ?", (ns << VECTOR_SHIFT | item,))
+
+    def touch_items(self, ids: Iterable[int]) -> None:
+        """Give the items their full time to live again."""
+        for item in ids:
+            row = self.db.execute(
+                "SELECT ns, key, ttl FROM items WHERE id = ? AND ttl IS NOT NULL AND expires_at > ?", (item, self.now)
+            ).fetchone()
+            if row is None:
+                continue
+            seq = self.event(row[0], row[1], "item", "touch", item=item)
+            self.db.execute(
+                "UPDATE items SET expires_at = ?, seq = ? WHERE id = ?", (self.now + round(row[2] * 60_000_000), seq, item)
+            )
+
+    def sweep_items(self) -> int:
+        """Remove the expired items; returns how many there were."""
+        rows = self.db.execute(
+            "SELECT id, ns, key FROM items WHERE expires_at <= ? AND kind = 'item'", (self.now,)
+        ).fetchall()
+        self._drop_items(rows)
+        return len(rows)
+
+    # -- memories -------------------------------------------------------------------------------------------------
+
+    def add_memory(
+        self,
+        row: Row,
+        *,
+        tokens: Sequence[str],
+        codes: bytes | None,
+        triples: Sequence[Triple] = (),
+        quotes: Sequence[tuple[int, str | None]] = (),
+        op: str = "add",
+        gone: int | None = None,
+        prev: str | None = None,
+        actor: str | None = None,
+        batch: str | None = None,
+        detail: Mapping[str, Any] | None = None,
+    ) -> int:
+        """Store one memory version and its event; `row.id` and `row.seq` are ignored. Returns the new row id.
+
+        Args:
+            row: The version.
+            tokens: Its keyword terms.
+            codes: Its vectors, float16 bytes.
+            triples: The relations it states.
+            quotes: For facts, the rows of its turns, each with the words that support it.
+            op: What happened.
+            gone: The row of the version that this one replaces.
+            prev: The text of that version.
+            actor: Who decided it.
+            batch: The batch id.
+            detail: What else to keep with the event.
+        """
+        ns = self.namespace(row.path)
+        item = self.event(
+            ns, row.key, row.kind, op, item=self.seq + 1, gone=gone, prev=prev, value=row.text, actor=actor,
+            sources=row.sources, valid_at=row.valid_at, invalid_at=row.invalid_at, batch=batch, detail=detail,
+        )  # fmt: skip
+        self.db.execute(
+            _MEMORY,
+            (item, ns, row.key, row.kind, row.text, row.created_at, row.updated_at, item, _json(row.metadata),
+             row.user_id, row.agent_id, row.run_id, row.session_id, row.role, row.name, row.message_id, row.time,
+             row.hash, _json(row.sources), _json([turn for turn, _ in quotes]), row.valid_at, row.invalid_at,
+             row.state or None, int(row.asks) or None, int(row.given) or None, row.count, row.last_seen, op),
+        )  # fmt: skip
+        self._vectors(ns, item, codes)
+        if tokens:
+            self.db.execute(
+                "INSERT INTO keywords (rowid, ns, tokens) VALUES (?,?,?)", (item, f"n{ns}", " ".join(tokens))
+            )
+            self._terms.update((term, ns) for term in set(tokens))
+        self.link(item, quotes)
+        self.db.executemany(
+            "INSERT INTO triples (item, ns, source, relation, destination) VALUES (?,?,?,?,?)",
+            [(item, ns, t.source, t.relation, t.destination) for t in triples],
+        )
+        return item
+
+    def close_memory(self, row: Row, *, invalid_at: int) -> None:
+        """End a version with the event that comes next; its keywords leave the statistics, its row stays for history."""
+        self.db.execute(
+            "UPDATE items SET closed = ?, invalid_at = ?, seq = ? WHERE id = ?",
+            (self.seq + 1, invalid_at, self.seq + 1, row.id),
+        )
+        self._count_terms(row.id, -1)
+
+    def _count_terms(self, item: int, by: int) -> None:
+        found = self.db.execute("SELECT ns, tokens FROM keywords WHERE rowid = ?", (item,)).fetchone()
+        if found is not None:
+            ns = int(found[0][1:])
+            for term in set(found[1].split()):
+                self._terms[term, ns] += by
+
+    def change_memory(
+        self,
+        row: Row,
+        op: str,
+        *,
+        actor: str | None = None,
+        batch: str | None = None,
+        detail: Mapping[str, Any] | None = None,
+        **columns: Any,
+    ) -> None:
+        """Change columns of a version in place (`state`, `count`, `last_seen`, `metadata`, `sources`), with an event."""
+        seq = self.event(
+            self.namespace(row.path), row.key, row.kind, op, item=row.id, actor=actor, batch=batch, detail=detail
+        )
+        columns = {k: _json(v) if k in ("metadata", "sources", "turns") else v for k, v in columns.items()}
+        assignments = ", ".join(f"{name} = ?" for name in columns)
+        self.db.execute(f"UPDATE items SET {assignments}, seq = ? WHERE id = ?", (*columns.values(), seq, row.id))
+
+    def erase_memories(self, rows: Sequence[Row]) -> None:
+        """Remove every trace of memory versions but that there was something: texts of events are blanked.
+
+        Slabs of all processes load anew afterwards, since a namespace that is gone can no longer be followed.
+        """
+        spaces = {row.path: self.namespace(row.path) for row in rows}
+        for key, row in {row.key: row for row in rows}.items():
+            self.db.execute(
+                "UPDATE events SET prev = NULL, value = NULL, sources = NULL, detail = NULL, actor = NULL "
+                "WHERE key = ? AND kind <> 'item'",
+                (key,),
+            )
+            self.event(spaces[row.path], key, row.kind, "forget", item=row.id)
+        for ns in spaces.values():
+            self.db.execute(
+                "UPDATE events SET value = NULL, detail = NULL WHERE ns = ? AND op = 'rejected'", (ns,)
+            )
+        for row in rows:
+            if row.closed is None:
+                self._count_terms(row.id, -1)
+            self.db.execute("DELETE FROM keywords WHERE rowid = ?", (row.id,))
+            self.db.execute("DELETE FROM vectors WHERE id = ?", (spaces[row.path] << VECTOR_SHIFT | row.id,))
+            self.db.execute("DELETE FROM triples WHERE item = ?", (row.id,))
+            self.db.execute("DELETE FROM links WHERE fact = ? OR turn = ?", (row.id, row.id))
+            self.db.execute("DELETE FROM items WHERE id = ?", (row.id,))
+        for path, ns in spaces.items():
+            if not self.db.execute("SELECT 1 FROM items WHERE ns = ? LIMIT 1", (ns,)).fetchone():
+                self.db.execute("DELETE FROM namespaces WHERE id = ?", (ns,))
+                self._namespaces.pop(path, None)
+        self.event(0, "", "item", "reset")
+
+    def erase_batches(self, scopes: Sequence[str]) -> None:
+        """Forget the batch ids of scopes."""
+        self.db.execute(f"DELETE FROM batches WHERE scope IN ({marks(len(scopes))})", tuple(scopes))
+
+    def erase_all(self) -> None:
+        """Empty the journal: every row and every text, keeping only the position and the store's settings."""
+        seq = self.seq
+        for table in ("events", "items", "vectors", "links", "terms", "triples", "batches", "namespaces", "keywords"):
+            self.db.execute(f"DELETE FROM {table}")
+        self._terms.clear()
+        self._namespaces.clear()
+        self.seq = seq
+        self.event(0, "", "item", "reset")
+
+    def link(self, fact: int, quotes: Sequence[tuple[int, str | None]]) -> None:
+        """Let a fact cite further turns."""
+        self.db.executemany("INSERT OR IGNORE INTO links VALUES (?,?,?)", [(fact, turn, quote) for turn, quote in quotes])
+
+    def relink(self, old: int, new: int) -> None:
+        """Let the facts that cite one version of a turn cite the next."""
+        for (fact,) in self.db.execute("SELECT fact FROM links WHERE turn = ?", (old,)).fetchall():
+            row = self.memories_by_row([fact]).get(fact)
+            self.db.execute("UPDATE OR IGNORE links SET turn = ? WHERE fact = ? AND turn = ?", (new, fact, old))
+            if row is not None and row.closed is None:
+                self.change_memory(row, "relink", turns=[new if turn == old else turn for turn in row.turns])

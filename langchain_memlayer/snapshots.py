@@ -1,0 +1,224 @@
+"""Derived files: generations with a digest, the manifest written last, so that a torn one is never taken for whole.
+
+A snapshot of the name `n` is, for each generation `g`, a payload `<hash of n>-<g>.data` and a manifest
+`<hash of n>-<g>.json`. The manifest has the payload's length, a BLAKE2b over name, payload and meta, and the meta itself: what
+the payload was made from (store id, format, dims, embedder, journal position and that row's hash, as the caller gives
+it). Writing goes
+
+    payload to a temporary file, fsync -> manifest to a temporary file, fsync -> payload renamed -> manifest renamed
+    -> folder fsync -> generations older than the last but one removed
+
+so that a crash at any instant leaves the previous generation readable. Reading takes the newest generation whose length
+and digest agree and whose meta is what the caller expects; nothing is parsed before that. Whatever is wrong with a
+derived file, the answer is `SnapshotError`, and the caller rebuilds from the journal.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from langchain_memlayer.errors import SnapshotError
+
+FORMAT = 1
+_LOCK_NAME = "maintenance.lock"
+_OURS = re.compile(r"([0-9a-f]{32})-([0-9]{10})\.(data|json)(\.tmp)?")
+
+
+def _unwatched(step: str) -> None:
+    """Does nothing."""
+
+
+_step: Callable[[str], None] = _unwatched
+"""Called with the name of each step of a write once it is done: `temp-written`, `temp-synced`, `manifest-written`,
+`manifest-synced`, `payload-replaced`, `manifest-replaced`, `folder-synced`, `old-removed`. Tests kill here."""
+
+
+def write(folder: Path, name: str, payload: bytes, meta: Mapping[str, Any]) -> None:
+    """Writes the next generation of the snapshot `name`, and removes all but the one before it.
+
+    Hold `maintenance` meanwhile: two writers of one name would take the same generation.
+
+    Args:
+        folder: Where derived files lie; made when missing.
+        name: What the snapshot is of; any text.
+        payload: Its bytes.
+        meta: What it was made from; JSON values.
+
+    Raises:
+        OSError: The disk is full or the folder cannot be written. Older generations stay as they were.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    generations = _generations(folder, name)
+    data = folder / f"{_hashed(name)}-{(generations[0] if generations else 0) + 1:010}.data"
+    manifest = data.with_suffix(".json")
+    text = json.dumps(
+        {"format": FORMAT, "length": len(payload), "digest": _digest(name, payload, meta), "meta": meta}, sort_keys=True
+    )
+    temporary = [Path(f"{path}.tmp") for path in (data, manifest)]
+    try:
+        _write_synced(temporary[0], payload, "temp")
+        _write_synced(temporary[1], text.encode(), "manifest")
+        os.replace(temporary[0], data)
+        _step("payload-replaced")
+        os.replace(temporary[1], manifest)
+        _step("manifest-replaced")
+    except OSError:
+        for path in temporary:
+            path.unlink(missing_ok=True)
+        raise
+    _sync_folder(folder)
+    _step("folder-synced")
+    _prune(folder, name)
+    _step("old-removed")
+
+
+def read(folder: Path, name: str, expect: Mapping[str, Any]) -> tuple[bytes, dict[str, Any]]:
+    """The newest whole generation of the snapshot `name`.
+
+    Args:
+        folder: Where derived files lie.
+        name: What the snapshot is of.
+        expect: What its meta must say; further keys may say anything.
+
+    Returns:
+        The payload and the meta.
+
+    Raises:
+        SnapshotError: There is none, or each is torn, damaged, foreign or of something else.
+    """
+    reasons = []
+    for generation in _generations(folder, name):
+        try:
+            return _read_one(folder / f"{_hashed(name)}-{generation:010}.data", name, expect)
+        except SnapshotError as problem:
+            reasons.append(str(problem))
+    raise SnapshotError("; ".join(reasons) or "There is no snapshot; it is made again.")
+
+
+def drop(folder: Path, name: str) -> None:
+    """Removes every generation of the snapshot `name`."""
+    _remove(folder, lambda match: match[1] == _hashed(name))
+
+
+def drop_all(folder: Path) -> None:
+    """Removes every derived file, and what killed writers left."""
+    _remove(folder, lambda match: True)
+
+
+@contextmanager
+def maintenance(folder: Path, *, timeout: float = 0.0) -> Iterator[bool]:
+    """Holds the folder's maintenance lock, against other threads and processes.
+
+    Args:
+        folder: Where derived files lie; made when missing.
+        timeout: Seconds to wait for whoever has it; 0 does not wait, negative waits for ever.
+
+    Yields:
+        Whether the lock was had. Optional work is left out when it was not.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / _LOCK_NAME, timeout=timeout, thread_local=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def _read_one(data: Path, name: str, expect: Mapping[str, Any]) -> tuple[bytes, dict[str, Any]]:
+    try:
+        manifest = json.loads(data.with_suffix(".json").read_bytes())
+        payload = data.read_bytes()
+    except (OSError, ValueError, RecursionError) as problem:
+        raise SnapshotError(f"The snapshot cannot be read ({type(problem).__name__}); it is rebuilt.") from problem
+    meta = manifest.get("meta") if isinstance(manifest, dict) else None
+    if not isinstance(meta, dict) or manifest.get("format") != FORMAT:
+        raise SnapshotError("The snapshot's manifest is none of ours; it is rebuilt.")
+    if manifest.get("length") != len(payload):
+        raise SnapshotError("The snapshot is torn: its length is not what its manifest says; it is rebuilt.")
+    if manifest.get("digest") != _digest(name, payload, meta):
+        raise SnapshotError("The snapshot is damaged: its digest is not what its manifest says; it is rebuilt.")
+    for key, value in expect.items():
+        if key not in meta or meta[key] != value:
+            raise SnapshotError(f"The snapshot was made from something else ({key}); it is rebuilt.")
+    return payload, meta
+
+
+def _write_synced(path: Path, content: bytes, step: str) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        _step(f"{step}-written")
+        os.fsync(file.fileno())
+    _step(f"{step}-synced")
+
+
+def _sync_folder(folder: Path) -> None:
+    # Windows cannot open a folder; there a rename is durable by itself.
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _hashed(name: str) -> str:
+    return blake2b(name.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def _digest(name: str, payload: bytes, meta: Mapping[str, Any]) -> str:
+    digest = blake2b(payload, digest_size=32)
+    digest.update(json.dumps([name, meta], sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def _ours(folder: Path) -> Iterator[tuple[Path, re.Match[str]]]:
+    """Our files in `folder`; whatever else lies there is never touched."""
+    if folder.is_dir():
+        for path in folder.iterdir():
+            match = _OURS.fullmatch(path.name)
+            if match is not None:
+                yield path, match
+
+
+def _generations(folder: Path, name: str, *, manifest: bool = False) -> list[int]:
+    """The generations of `name` that have a payload or a manifest, newest first; with `manifest` only the latter."""
+    hashed = _hashed(name)
+    found = {
+        int(match[2])
+        for _, match in _ours(folder)
+        if match[1] == hashed and not match[4] and (match[3] == "json" or not manifest)
+    }
+    return sorted(found, reverse=True)
+
+
+def _prune(folder: Path, name: str) -> None:
+    # A payload without a manifest is what a killed writer left: it must not take the place of a whole generation.
+    keep = set(_generations(folder, name, manifest=True)[:2])
+    hashed = _hashed(name)
+    _remove(folder, lambda match: match[1] == hashed and (bool(match[4]) or int(match[2]) not in keep))
+
+
+def _remove(folder: Path, unwanted: Callable[[re.Match[str]], bool]) -> None:
+    removed = False
+    for path, match in list(_ours(folder)):
+        if unwanted(match):
+            path.unlink(missing_ok=True)
+            removed = True
+    if removed:
+        _sync_folder(folder)

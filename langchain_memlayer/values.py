@@ -1,0 +1,58 @@
+"""JSON values: what may be stored, and its text."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from langchain_memlayer.errors import InvalidInput
+
+_INT64 = 1 << 63
+
+
+def plain(value: Any, where: str = "value", _depth: int = 0) -> Any:
+    """A copy of `value` made of dict, list, str, int, float, bool and None only.
+
+    Raises:
+        InvalidInput: it holds something that JSON does not have; the message names the place.
+    """
+    if value is None or value is True or value is False:
+        return value
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise InvalidInput(f"{where} is {value}, which JSON does not have; store None or a string instead.")
+        return float(value)
+    if _depth > 200:
+        raise InvalidInput(f"{where} is nested deeper than 200 levels, or contains itself; store something flatter.")
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str):
+                raise InvalidInput(f"{where} has the key {key!r}; JSON keys are strings.")
+        return {str.__str__(k): plain(v, f"{where}[{k!r}]", _depth + 1) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v, f"{where}[{k}]", _depth + 1) for k, v in enumerate(value)]
+    raise InvalidInput(f"{where} is of type {type(value).__name__}, which JSON does not have; convert it first.")
+
+
+def dumps(value: Any, where: str = "value") -> str:
+    """The JSON text of a plain value."""
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError as error:
+        if "surrogates" in str(error):
+            raise InvalidInput(f"{where} holds a lone surrogate, which is no text; encode it first.") from error
+        # orjson stops at 64 bits. The leading space tells `loads` to keep the whole number.
+        return " " + json.dumps(value, ensure_ascii=True, allow_nan=False)
+
+
+def loads(text: str) -> Any:
+    """The value of a text made by `dumps`."""
+    return json.loads(text) if text.startswith(" ") else orjson.loads(text)

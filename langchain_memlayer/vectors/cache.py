@@ -1,0 +1,105 @@
+"""The slabs in memory: loaded once, caught up on each use, the least recently used dropped when they grow too many."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from langchain_memlayer.vectors.slab import Slab
+
+
+@dataclass(slots=True)
+class _Entry:
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    slab: Slab | None = None
+    nbytes: int = 0
+
+
+class SlabCache:
+    """An LRU of slabs by namespace prefix, bound by bytes.
+
+    Args:
+        load: Makes the slab of a prefix from the journal; called once for each, whoever else asks meanwhile waits.
+        refresh: Called with the prefix and its slab on each `get`, under the prefix's lock; it reads the journal's last
+            position and applies what the slab lacks.
+        capacity_bytes: What the slabs may hold together. The one asked for last always stays.
+    """
+
+    def __init__(
+        self, load: Callable[[str], Slab], *, refresh: Callable[[str, Slab], None], capacity_bytes: int
+    ) -> None:
+        self._load = load
+        self._refresh = refresh
+        self._capacity = capacity_bytes
+        self._entries: OrderedDict[str, _Entry] = OrderedDict()
+        self._nbytes = 0
+        self._lock = threading.Lock()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the slabs held when each was last asked for."""
+        return self._nbytes
+
+    def __contains__(self, prefix: str) -> bool:
+        return prefix in self._entries
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def get(self, prefix: str) -> Slab:
+        """The slab of `prefix`, loaded and caught up."""
+        with self._lock:
+            entry = self._entries.get(prefix)
+            if entry is None:
+                entry = self._entries[prefix] = _Entry()
+            self._entries.move_to_end(prefix)
+        with entry.lock:
+            slab = entry.slab
+            if slab is None:
+                slab = entry.slab = self._load(prefix)
+            else:
+                self._refresh(prefix, slab)
+        self._account(prefix, entry, slab)
+        return slab
+
+    def drop(self, prefix: str) -> None:
+        """Forgets the slab of `prefix`, if it is there."""
+        with self._lock:
+            entry = self._entries.pop(prefix, None)
+            if entry is not None:
+                self._nbytes -= entry.nbytes
+        self._close([entry] if entry is not None else [])
+
+    def clear(self) -> None:
+        """Forgets all slabs."""
+        with self._lock:
+            entries = list(self._entries.values())
+            self._entries.clear()
+            self._nbytes = 0
+        self._close(entries)
+
+    def _account(self, prefix: str, entry: _Entry, slab: Slab) -> None:
+        evicted = []
+        with self._lock:
+            if self._entries.get(prefix) is not entry:
+                return
+            nbytes = slab.nbytes
+            self._nbytes += nbytes - entry.nbytes
+            entry.nbytes = nbytes
+            while self._nbytes > self._capacity and len(self._entries) > 1:
+                oldest = next(iter(self._entries))
+                if oldest == prefix:
+                    break
+                dropped = self._entries.pop(oldest)
+                self._nbytes -= dropped.nbytes
+                evicted.append(dropped)
+        self._close(evicted)
+
+    def _close(self, entries: list[_Entry]) -> None:
+        for entry in entries:
+            # Whoever is loading it right now keeps it to himself; it is closed when that is done.
+            with entry.lock:
+                if entry.slab is not None:
+                    entry.slab.close()

@@ -1,0 +1,145 @@
+"""Exact scores of one query against float16 codes: the innermost loops, done by FAISS without any copy of the codes.
+
+The scanners of `faiss.ScalarQuantizer` are used directly. They read the slab's own memory, run in the calling thread
+(no OpenMP team, no BLAS: a threaded matrix product needs 45 ms where this takes .1), release the GIL and hold no state
+between calls, so any number of threads may search at once.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from langchain_memlayer.errors import InvalidInput
+from langchain_memlayer.types import Metric
+
+CODE = np.dtype("<f2")
+
+_GATHER_CHUNK = 4096
+
+
+def load_faiss() -> Any:
+    """The module `faiss`, untyped: its stubs leave out the scanners and most of what is needed here."""
+    import faiss
+
+    return faiss
+
+
+class Kernel:
+    """Scans codes for one metric and size.
+
+    Scores here are `raw`: higher is nearer, the inner product or the negated squared distance. `finish` turns them
+    into what callers see.
+    """
+
+    def __init__(self, *, dims: int, metric: Metric) -> None:
+        faiss = load_faiss()
+        self.dims = dims
+        self.metric: Metric = metric
+        self._ptr = faiss.swig_ptr
+        self._faiss = faiss
+        self._quantizer = faiss.ScalarQuantizer(dims, faiss.ScalarQuantizer.QT_fp16)
+        self.faiss_metric: int = faiss.METRIC_L2 if metric == "euclidean" else faiss.METRIC_INNER_PRODUCT
+        self._worst = np.float32(np.inf if metric == "euclidean" else -np.inf)
+
+    def prepare(self, query: ArrayLike) -> NDArray[np.float32]:
+        """The query as the scanners need it: contiguous float32, normalised for cosine; a zero query stays zero."""
+        try:
+            with np.errstate(over="ignore"):
+                vector = np.ascontiguousarray(query, dtype=np.float32)
+        except (TypeError, ValueError) as problem:
+            raise InvalidInput(f"The query vector is no list of numbers ({problem}): check the embedder.") from problem
+        if vector.shape != (self.dims,):
+            raise InvalidInput(
+                f"The query vector has shape {vector.shape}, this store holds vectors of {self.dims} dimensions: "
+                "embed the query with the embedder that the store was written with."
+            )
+        square = float(np.dot(vector, vector))
+        if not np.isfinite(square):
+            if not np.isfinite(vector).all():
+                raise InvalidInput("The query vector has NaN or infinite numbers: check the embedder.")
+            vector = vector / np.abs(vector).max() if self.metric == "cosine" else vector
+            square = float(np.dot(vector, vector))
+        if self.metric == "cosine" and square > 0.0:
+            vector = vector / np.float32(square**0.5)
+        return vector
+
+    def finish(self, raw: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The scores that callers see: cosine within [-1, 1], the inner product, or the negated distance."""
+        if self.metric == "cosine":
+            return np.minimum(np.maximum(raw, np.float32(-1)), np.float32(1))
+        if self.metric == "euclidean":
+            return -np.sqrt(np.maximum(-raw, np.float32(0)))
+        return raw
+
+    def raw(self, distances: NDArray[np.float32]) -> NDArray[np.float32]:
+        """FAISS's distances as raw scores."""
+        return -distances if self.metric == "euclidean" else distances
+
+    def top(
+        self, query: NDArray[np.float32], codes: NDArray[np.float16], k: int, keep: NDArray[np.bool_] | None = None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The `k` best rows of `codes` (only those in `keep`) and their raw scores, in no order; fewer when there are fewer."""
+        distances, rows = self._heap(k)
+        selector = None
+        if keep is not None:
+            bits = np.packbits(keep, bitorder="little")
+            selector = self._faiss.IDSelectorBitmap(len(keep), self._ptr(bits))
+        scanner = self._scanner(query, selector)
+        self._scan(scanner, codes, distances, rows, k)
+        return self._filled(distances, rows)
+
+    def gather(
+        self, query: NDArray[np.float32], codes: NDArray[np.float16], rows: NDArray[np.intp], k: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Like `top` for the given rows, which are copied together in chunks; what it takes does not grow with `codes`."""
+        distances, found = self._heap(k)
+        scanner = self._scanner(query, None)
+        for number, start in enumerate(range(0, len(rows), _GATHER_CHUNK)):
+            # FAISS labels a row (list << 32 | offset): the chunk's number as list tells the chunks apart in one heap.
+            scanner.set_list(number, 0.0)
+            self._scan(scanner, codes[rows[start : start + _GATHER_CHUNK]], distances, found, k)
+        found, raw = self._filled(distances, found)
+        return rows[(found >> 32) * _GATHER_CHUNK + (found & 0xFFFFFFFF)], raw
+
+    def every(self, query: NDArray[np.float32], codes: NDArray[np.float16]) -> NDArray[np.float32]:
+        """The raw score of every row of `codes`, in their order."""
+        out = np.full(len(codes), self._worst, dtype=np.float32)
+        if len(codes):
+            result = self._faiss.RangeSearchResult(1)
+            partial = self._faiss.RangeSearchPartialResult(result)
+            scanner = self._scanner(query, None)
+            ptr = self._ptr(codes.view(np.uint8).reshape(-1))
+            scanner.scan_codes_range(len(codes), ptr, None, float(self._worst), partial.new_result(0))
+            partial.finalize()
+            count = int(self._faiss.rev_swig_ptr(result.lims, 2)[1])
+            if count:
+                rows = self._faiss.rev_swig_ptr(result.labels, count)
+                out[rows] = self._faiss.rev_swig_ptr(result.distances, count)
+        return self.raw(out)
+
+    def _scanner(self, query: NDArray[np.float32], selector: Any) -> Any:
+        scanner = self._quantizer.select_InvertedListScanner(self.faiss_metric, None, True, selector, False)
+        scanner.set_query(self._ptr(query))
+        scanner.set_list(0, 0.0)
+        return scanner
+
+    def _heap(self, k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        return np.full(k, self._worst, dtype=np.float32), np.full(k, -1, dtype=np.int64)
+
+    def _scan(
+        self, scanner: Any, codes: NDArray[np.float16], distances: NDArray[np.float32], rows: NDArray[np.int64], k: int
+    ) -> None:
+        if len(codes):
+            ptr = self._ptr
+            scanner.scan_codes(len(codes), ptr(codes.view(np.uint8).reshape(-1)), None, ptr(distances), ptr(rows), k)
+
+    def _filled(
+        self, distances: NDArray[np.float32], rows: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        if rows.min(initial=0) < 0:
+            real = rows >= 0
+            distances, rows = distances[real], rows[real]
+        return rows, self.raw(distances)
