@@ -11,15 +11,16 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from langchain_memlayer.embeddings import resolve_embeddings
-from langchain_memlayer.engine import Engine, Outcome, scope_sql
+from langchain_memlayer.engine.commit import Outcome
+from langchain_memlayer.engine.writing import Engine, scope_sql
 from langchain_memlayer.errors import ConfigurationError, InvalidInput
 from langchain_memlayer.filters import parse_filter
-from langchain_memlayer.indexes import Indexes, recorded_embedder
+from langchain_memlayer.engine.indexes import Indexes, recorded_embedder
 from langchain_memlayer.journal.sqlite import SQLiteJournal, random_id, utc_now
 from langchain_memlayer.messages import to_turns
 from langchain_memlayer.protocols import Clock, Extractor, NewId, Reconciler
-from langchain_memlayer.reading import SearchQuery, Searcher, record_of, result_of
-from langchain_memlayer.steps import Steps, arun, run
+from langchain_memlayer.engine.reading import SearchQuery, Searcher, record_of, result_of
+from langchain_memlayer.engine.steps import Steps, arun, run
 from langchain_memlayer.types import Durability, Event, Kind, Row, Scope, from_micros
 from langchain_memlayer.values import plain
 

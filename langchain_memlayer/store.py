@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 from langchain_memlayer.embeddings import Embedder, resolve_embeddings
 from langchain_memlayer.errors import ConfigurationError, InvalidInput
 from langchain_memlayer.filters import Filter, parse_filter
-from langchain_memlayer.indexes import Indexes, encode_vectors, recorded_embedder
+from langchain_memlayer.engine.indexes import Indexes, encode_vectors, recorded_embedder
 from langchain_memlayer.journal.read import Reader
 from langchain_memlayer.journal.sqlite import SQLiteJournal, random_id, utc_now
 from langchain_memlayer.protocols import Clock, NewId

@@ -28,14 +28,13 @@ _KINDS = {"items": "i.kind = 'item'", "memories": "i.kind <> 'item'"}
 _HOT = {
     "items": "i.id, i.seq, i.expires_at",
     "memories": "i.id, i.seq, i.kind, i.user_id, i.agent_id, i.run_id, i.session_id, i.name, i.time, i.created_at, "
-    "i.state, i.asks, i.turns, i.closed, k.tokens",
+    "i.state, i.asks, i.turns, i.closed, i.terms",
 }
-_HOT_JOIN = {"items": "", "memories": "LEFT JOIN keywords k ON k.rowid = i.id"}
 HOT_NAMES: dict[Area, tuple[str, ...]] = {
     "items": ("expires",),
     "memories": (
         "kind", "user_id", "agent_id", "run_id", "session_id", "name", "time", "created_at", "state", "asks", "turns",
-        "closed", "tokens",
+        "closed", "terms",
     ),
 }  # fmt: skip
 
@@ -236,11 +235,19 @@ class Reader:
         row = self.db.execute("SELECT id FROM namespaces WHERE path = ?", (path,)).fetchone()
         return None if row is None else int(row[0])
 
+    def namespace_count(self, prefix: str, *, most: int) -> int:
+        """How many namespaces there are below a prefix, counted up to `most`."""
+        low, high = prefix_bounds(prefix)
+        row = self.db.execute(
+            "SELECT count(*) FROM (SELECT 1 FROM namespaces WHERE path >= ? AND path < ? LIMIT ?)", (low, high, most)
+        ).fetchone()
+        return int(row[0])
+
     def load(self, prefix: str, area: Area, *, dims: int, ended: bool = False) -> SlabBlock:
         """Everything live below a namespace (with `ended`: every version). To be called in a snapshot."""
         low, high = prefix_bounds(prefix)
         sql = (
-            f"SELECT {_HOT[area]}, v.data FROM namespaces n JOIN items i ON i.ns = n.id {_HOT_JOIN[area]} LEFT JOIN "
+            f"SELECT {_HOT[area]}, v.data FROM namespaces n JOIN items i ON i.ns = n.id LEFT JOIN "
             f"vectors v ON v.id = (i.ns << {VECTOR_SHIFT}) | i.id WHERE n.path >= ? AND n.path < ? AND {_KINDS[area]}"
         )
         rows = self.db.execute(sql if ended else f"{sql} AND i.closed IS NULL", (low, high)).fetchall()
@@ -269,7 +276,7 @@ class Reader:
         for start in range(0, len(touched), _CHUNK):
             chunk = touched[start : start + _CHUNK]
             found += self.db.execute(
-                f"SELECT {_HOT[area]}, v.data FROM items i {_HOT_JOIN[area]} LEFT JOIN vectors v ON "
+                f"SELECT {_HOT[area]}, v.data FROM items i LEFT JOIN vectors v ON "
                 f"v.id = (i.ns << {VECTOR_SHIFT}) | i.id WHERE i.id IN ({marks(len(chunk))}) AND {_KINDS[area]}"
                 + ("" if ended else " AND i.closed IS NULL"),
                 tuple(chunk),

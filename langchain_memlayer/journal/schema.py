@@ -38,7 +38,8 @@ CREATE TABLE events (
 CREATE INDEX events_by_namespace ON events (ns, seq);
 CREATE INDEX events_of_memory ON events (key) WHERE kind <> 'item';
 
--- `id` is the seq of the event that made the row, so it is never used twice. `closed` is the seq that ended it.
+-- `id` is the seq of the event that made the row, so it is never used twice. `closed` is the seq that ended it. `terms`
+-- has the CRC-32 of each keyword term in order (uint32, little-endian): BM25 counts with it and never reads texts.
 CREATE TABLE items (
     id INTEGER PRIMARY KEY,
     ns INTEGER NOT NULL,
@@ -70,7 +71,8 @@ CREATE TABLE items (
     given INTEGER,
     count INTEGER,
     last_seen INTEGER,
-    last_event TEXT
+    last_event TEXT,
+    terms BLOB
 );
 CREATE UNIQUE INDEX items_live ON items (ns, key) WHERE closed IS NULL;
 CREATE INDEX items_recent ON items (ns, updated_at) WHERE closed IS NULL;

@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 
+from langchain_memlayer.keywords import term_codes
 from langchain_memlayer.journal.read import VECTOR_SHIFT, Reader, marks
 from langchain_memlayer.types import Kind, Row, Triple
 from langchain_memlayer.values import dumps
@@ -20,7 +21,7 @@ _EVENT = (
 _MEMORY = (
     "INSERT INTO items (id, ns, key, kind, value, created_at, updated_at, seq, metadata, user_id, agent_id, run_id, "
     "session_id, role, name, message_id, time, hash, sources, turns, valid_at, invalid_at, state, asks, given, count, "
-    "last_seen, last_event) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+    "last_seen, last_event, terms) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
 )
 
 
@@ -217,7 +218,8 @@ class Writer(Reader):
             (item, ns, row.key, row.kind, row.text, row.created_at, row.updated_at, item, _json(row.metadata),
              row.user_id, row.agent_id, row.run_id, row.session_id, row.role, row.name, row.message_id, row.time,
              row.hash, _json(row.sources), _json([turn for turn, _ in quotes]), row.valid_at, row.invalid_at,
-             row.state or None, int(row.asks) or None, int(row.given) or None, row.count, row.last_seen, op),
+             row.state or None, int(row.asks) or None, int(row.given) or None, row.count, row.last_seen, op,
+             term_codes(tokens)),
         )  # fmt: skip
         self._vectors(ns, item, codes)
         if tokens:

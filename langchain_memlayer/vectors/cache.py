@@ -64,6 +64,11 @@ class SlabCache:
         self._account(prefix, entry, slab)
         return slab
 
+    def slabs(self) -> list[Slab]:
+        """The slabs that are loaded."""
+        with self._lock:
+            return [entry.slab for entry in self._entries.values() if entry.slab is not None]
+
     def drop(self, prefix: str) -> None:
         """Forgets the slab of `prefix`, if it is there."""
         with self._lock:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -20,6 +20,7 @@ from langchain_memlayer.vectors.view import View
 
 _LOGGER = logging.getLogger(__name__)
 _FEWEST_DEAD = 64
+_GROWN = 1.1
 
 _Job = Literal["build", "grow", "compact"]
 
@@ -38,6 +39,7 @@ class Slab:
         metric: How vectors are compared. Codes for cosine come normalised from the journal.
         hnsw_threshold: `rows * dims` above which the slab gets a graph.
         columns: The hot columns and their types.
+        save: Called with the slab, in the worker's thread or by `close`, when it has a graph that was not dumped yet.
     """
 
     def __init__(
@@ -47,10 +49,12 @@ class Slab:
         metric: Metric = "cosine",
         hnsw_threshold: int = 4_000_000,
         columns: Mapping[str, np.dtype[Any]] | None = None,
+        save: Callable[[Slab], None] | None = None,
     ) -> None:
         self._dims = dims or 0
         self._kernel = None if dims is None else Kernel(dims=dims, metric=metric)
         self._threshold = hnsw_threshold
+        self._save = save
         self._lock = threading.RLock()
         self._worker: threading.Thread | None = None
         self._closed = False
@@ -107,7 +111,7 @@ class Slab:
             self._applied_seq = block.seq
             self._publish()
             if upkeep:
-                self._tidy()
+                self.keep_up()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Waits until the graph's upkeep has nothing left to do; False when that took longer than `timeout` seconds."""
@@ -118,10 +122,12 @@ class Slab:
         return True
 
     def close(self) -> None:
-        """Stops the upkeep. Views that were taken stay usable."""
+        """Stops the upkeep and saves the graph. Views that were taken stay usable."""
         with self._lock:
             self._closed = True
         self.wait()
+        if self._save is not None and self.graph_unsaved:
+            self._save(self)
 
     def _publish(self) -> None:
         rows = self._rows
@@ -155,8 +161,8 @@ class Slab:
             return "grow"
         return None
 
-    def _tidy(self) -> None:
-        """Does what is quickly done, and leaves the rest to the worker."""
+    def keep_up(self) -> None:
+        """Begins what the graph's upkeep needs: does what is quickly done, and leaves the rest to the worker."""
         if self._worker is not None or self._closed:
             return
         job, view = self._job(), self._view
@@ -172,10 +178,14 @@ class Slab:
                 with self._lock:
                     job = None if self._closed else self._job()
                     view, order = self._view, self._order
-                    if job is None:
+                    idle = job is None and not (self._save is not None and self._worth_saving())
+                    if idle:
                         self._worker = None
                         return
-                self._do(job, view, order)
+                if job is not None:
+                    self._do(job, view, order)
+                elif self._save is not None:
+                    self._save(self)
         finally:
             with self._lock:
                 # Only an error, for want of memory say, leaves it here: the next write tries again.
@@ -251,6 +261,13 @@ class Slab:
         graph = self._view.graph
         return graph is not None and graph is not self._saved
 
+    def _worth_saving(self) -> bool:
+        """Whether the graph grew so much since it was last dumped that another dump pays."""
+        if self._closed or not self.graph_unsaved:
+            return False
+        graph, saved = self._view.graph, self._saved
+        return graph is not None and (saved is None or graph.rows >= _GROWN * saved.rows)
+
     def dump_graph(self) -> tuple[bytes, dict[str, Any]] | None:
         """The bytes and the meta of the present graph, for a snapshot; None when there is none."""
         view, kernel = self._view, self._kernel
@@ -284,7 +301,7 @@ class Slab:
                 self._rows = rows
                 self._reordered(hnsw.restore(kernel, thawed.links, codes))
             self._saved = self._graph
-            self._tidy()
+            self.keep_up()
 
 
 def _weight(column: NDArray[Any]) -> int:

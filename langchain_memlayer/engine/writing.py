@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from langchain_memlayer.commit import Change, Commit, Committed, Indexed, Outcome, seen_turn
+from langchain_memlayer.engine.commit import Change, Commit, Committed, Indexed, Outcome, seen_turn
 from langchain_memlayer.errors import MemoryNotFound
-from langchain_memlayer.indexes import Indexes, encode_vectors
+from langchain_memlayer.engine.indexes import Indexes, encode_vectors
 from langchain_memlayer.journal.sqlite import SQLiteJournal
-from langchain_memlayer.keywords import tokenize
+from langchain_memlayer.keywords import term_codes, tokenize
 from langchain_memlayer.messages import content_hash
 from langchain_memlayer.protocols import Extractor, Reconciler
 from langchain_memlayer.recall import memory_text
-from langchain_memlayer.steps import Request, Steps
+from langchain_memlayer.engine.steps import Request, Steps
 from langchain_memlayer.types import (
     HIDDEN,
     Candidate,
@@ -182,8 +182,9 @@ class Engine:
                 scores = view.scores(np.frombuffer(form.codes, "<f2").astype(np.float32), places)
                 best = np.argsort(-scores)[:NEAREST]
                 near.update((int(view.ids[places[k]]), None) for k in best if scores[k] >= NEAR)
-            own = set(form.tokens)
-            shared = [(len(own & set(view.columns["tokens"][p].split())), int(view.ids[p])) for p in places]
+            own = set(np.frombuffer(term_codes(form.tokens), "<u4").tolist())
+            terms = view.columns["terms"]
+            shared = [(len(own.intersection(np.frombuffer(terms[p], "<u4").tolist())), int(view.ids[p])) for p in places]
             near.update((i, None) for n, i in sorted(shared, reverse=True)[:NEAREST] if n >= max(2, len(own) / 2))
         with self.journal.read() as reader:
             near.update((item, None) for item in self._by_entity(reader, scope, prepared.facts))

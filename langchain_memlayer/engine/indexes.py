@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from langchain_memlayer.errors import EmbedderMismatch, EmbeddingError
+from langchain_memlayer import snapshots
+from langchain_memlayer.errors import EmbedderMismatch, EmbeddingError, SnapshotError
 from langchain_memlayer.journal.read import Area
 from langchain_memlayer.types import Metric, SlabBlock
 
@@ -22,7 +26,12 @@ if TYPE_CHECKING:
     from langchain_memlayer.vectors.slab import Slab
     from langchain_memlayer.vectors.view import View
 
+_LOGGER = logging.getLogger(__name__)
+
 CAPACITY_BYTES = 2_000_000_000
+CLEAR_SECONDS = 30.0
+DERIVED = "derived"
+SPREAD_FACTOR = 10
 _CODED = ("user_id", "agent_id", "run_id", "session_id", "name")
 COLUMNS: dict[Area, dict[str, np.dtype[Any]]] = {
     "items": {"expires": np.dtype(np.int64)},
@@ -35,8 +44,8 @@ COLUMNS: dict[Area, dict[str, np.dtype[Any]]] = {
         "asks": np.dtype(np.bool_),
         "turns": np.dtype(np.object_),
         "ended": np.dtype(np.bool_),
-        "tokens": np.dtype(np.object_),
-        "length": np.dtype(np.int32),
+        "terms": np.dtype(np.object_),
+        "length": np.dtype(np.int64),
     },
 }
 
@@ -82,8 +91,8 @@ class Codes:
         with self._lock:
             for name in set(names).difference(codes):
                 if name is not None:
-                    codes[name] = len(self.names)
                     self.names.append(name)
+                    codes[name] = len(self.names) - 1
         return np.fromiter((codes[name] for name in names), np.int32, len(names))
 
 
@@ -108,16 +117,21 @@ class Indexes:
         hnsw_threshold: int,
         capacity_bytes: int = CAPACITY_BYTES,
     ) -> None:
+        self.journal = journal
+        self.area: Area = area
+        self.embedder = embedder
+        self.metric: Metric = metric
+        self._hnsw_threshold = hnsw_threshold
+        self._capacity = capacity_bytes
+        self._derived = None if journal.folder is None else journal.folder / DERIVED
+        self._start()
+
+    def _start(self) -> None:
         from langchain_memlayer.vectors.cache import SlabCache
 
-        self.journal = journal
-        self.area = area
-        self.embedder = embedder
-        self.metric = metric
+        self._pid = os.getpid()
         self.codes = Codes()
-        self._hnsw_threshold = hnsw_threshold
-        self._cache = SlabCache(self._load, refresh=self._refresh, capacity_bytes=capacity_bytes)
-        self._recorded = False
+        self._cache = SlabCache(self._load, refresh=self._refresh, capacity_bytes=self._capacity)
 
     @property
     def dims(self) -> int:
@@ -131,6 +145,9 @@ class Indexes:
 
     def view(self, prefix: str, *, ended: bool = False) -> View:
         """The rows below a namespace, complete up to the journal's last commit; with `ended`, all versions."""
+        if self._pid != os.getpid():
+            # Locks and threads of the parent are of no use in a child of a fork.
+            self._start()
         key = f"{prefix}\x00" if ended else prefix
         slab = self._cache.get(key)
         if slab.view.kernel is None and self.dims:
@@ -138,14 +155,56 @@ class Indexes:
             slab = self._cache.get(key)
         return slab.view
 
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until no graph is being built; False when that took longer than `timeout` seconds."""
+        return all(slab.wait(timeout) for slab in self._cache.slabs())
+
     def _load(self, key: str) -> Slab:
         from langchain_memlayer.vectors.slab import Slab
 
+        block = self._typed(self._everything(key))
+        spread = self._spread_out(key)
         slab = Slab(
-            dims=self.dims or None, metric=self.metric, hnsw_threshold=self._hnsw_threshold, columns=COLUMNS[self.area]
+            dims=self.dims or None,
+            metric=self.metric,
+            hnsw_threshold=self._hnsw_threshold * (SPREAD_FACTOR if spread else 1),
+            columns=COLUMNS[self.area],
+            save=None if self._derived is None else partial(self._save, key),
         )
-        slab.apply(self._typed(self._everything(key)))
+        slab.apply(block, upkeep=False)
+        if self._derived is not None and len(block.owners) * self.dims > self._hnsw_threshold:
+            try:
+                slab.load_graph(*snapshots.read(self._derived, self._snapshot_name(key), self._origin()))
+            except SnapshotError as reason:
+                _LOGGER.info("No graph is loaded for a slab of %d vectors: %s", len(block.owners), reason)
+        slab.keep_up()
         return slab
+
+    def _spread_out(self, key: str) -> bool:
+        """Whether rows of several namespaces lie below the prefix: scanned longer, since they are rarely searched as one."""
+        with self.journal.read() as reader:
+            return reader.namespace_count(key.removesuffix("\x00"), most=2) > 1
+
+    def _save(self, key: str, slab: Slab) -> None:
+        if self._derived is None:
+            return
+        try:
+            with snapshots.maintenance(self._derived) as had:
+                dumped = slab.dump_graph() if had else None
+                if dumped is not None:
+                    meta = {**dumped[1], **self._origin(), "seq": slab.applied_seq}
+                    snapshots.write(self._derived, self._snapshot_name(key), dumped[0], meta)
+        except OSError as error:
+            # Derived files are a convenience: without one the graph is built anew when the store opens.
+            _LOGGER.warning("A graph's snapshot could not be written (%s); make room on the disk.", error.strerror)
+
+    def _snapshot_name(self, key: str) -> str:
+        return f"hnsw:{self.area}:{key}"
+
+    def _origin(self) -> dict[str, Any]:
+        """What a snapshot must have been made from to be ours."""
+        name = "" if self.embedder is None else self.embedder.name
+        return {"store": self.journal.store_id, "area": self.area, "embedder": name}
 
     def _everything(self, key: str) -> SlabBlock:
         prefix = key.removesuffix("\x00")
@@ -173,9 +232,9 @@ class Indexes:
         return replace(block, columns=columns)
 
     def _memory_columns(self, raw: Mapping[str, NDArray[Any]], n: int) -> dict[str, NDArray[Any]]:
-        turns, tokens = np.empty(n, object), np.empty(n, object)
-        turns[:] = [tuple(orjson.loads(t)) if t else () for t in raw["turns"]]
-        tokens[:] = [t or "" for t in raw["tokens"]]
+        turns, terms = np.empty(n, object), np.empty(n, object)
+        turns[:] = [np.array(orjson.loads(t), "<i8").tobytes() if t else b"" for t in raw["turns"]]
+        terms[:] = [t or b"" for t in raw["terms"]]
         return {
             "kind": np.fromiter((k == "turn" for k in raw["kind"]), np.int8, n),
             **{name: self.codes.encode(raw[name].tolist()) for name in _CODED},
@@ -185,8 +244,8 @@ class Indexes:
             "asks": np.fromiter((bool(a) for a in raw["asks"]), np.bool_, n),
             "turns": turns,
             "ended": np.fromiter((c is not None for c in raw["closed"]), np.bool_, n),
-            "tokens": tokens,
-            "length": np.fromiter((t.count(" ") + 1 if t else 0 for t in tokens), np.int32, n),
+            "terms": terms,
+            "length": np.fromiter((len(t) // 4 for t in terms), np.int64, n),
         }
 
     def record_embedder(self, tx: Writer) -> None:
@@ -195,24 +254,26 @@ class Indexes:
         Raises:
             EmbedderMismatch: another process has meanwhile written vectors of another embedder.
         """
-        if self._recorded or self.embedder is None:
+        if self.embedder is None:
             return
         name, dims = self.embedder.name, self.embedder.dims
         text = tx.meta(f"embedder:{self.area}")
         if text is None:
             tx.set_meta(f"embedder:{self.area}", orjson.dumps({"name": name, "dims": dims}).decode())
-        elif orjson.loads(text)["dims"] != dims:
+        elif orjson.loads(text) != {"name": name, "dims": dims}:
             raise EmbedderMismatch(
                 f"The folder {self.journal.where} has vectors of {orjson.loads(text)['name']}, not of {name} "
                 f"({dims} numbers). Open it with that embedder, or run `memlayer reembed`."
             )
-        self._recorded = True
 
     def clear(self) -> None:
-        """Drop every slab; they load anew from the journal."""
+        """Drop every slab and every derived file; they are made anew from the journal."""
         self._cache.clear()
-        self._recorded = False
+        if self._derived is not None and self._derived.is_dir():
+            with snapshots.maintenance(self._derived, timeout=CLEAR_SECONDS):
+                snapshots.drop_all(self._derived)
 
     def close(self) -> None:
         """Stop background work and release the memory."""
-        self._cache.clear()
+        if self._pid == os.getpid():
+            self._cache.clear()

@@ -1,0 +1,329 @@
+"""The order of steps of a search: signals, fusion, and every hit re-read from the journal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from langchain_memlayer.filters import Filter
+from langchain_memlayer.engine.indexes import Indexes
+from langchain_memlayer.journal.sqlite import SQLiteJournal
+from langchain_memlayer.keywords import bm25, bm25_ceiling, fts_match, query_terms, rarest, term_codes
+from langchain_memlayer.recall import Pool, Spread, rank
+from langchain_memlayer.engine.steps import Request, Steps
+from langchain_memlayer.types import HIDDEN, QUARANTINED, SPENT, Row, Scope, from_micros
+from langchain_memlayer.values import plain
+
+if TYPE_CHECKING:
+    from langchain_memlayer.vectors.view import View
+
+WHOLE_SCOPE = 10_000
+CANDIDATES = 100
+NEAR = 4
+SAMPLE = 1_000
+RETRIES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class SearchQuery:
+    """One search after its checks."""
+
+    text: str
+    scope: Scope
+    limit: int
+    kinds: frozenset[str]
+    filter: Filter | None = None
+    threshold: float | None = None
+    reference_time: datetime | None = None
+    include_quarantined: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A memory that was found; `shares` is what each signal gave to its score."""
+
+    row: Row
+    score: float
+    relevance: float
+    shares: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class _Scoped:
+    """What of a view a search is about.
+
+    Attributes:
+        view: One state of the slab.
+        inside: The live memories of the scope, of all kinds, shape (len(view),): statistics are taken over them.
+        allowed: Those of them that may be hits.
+        total: How many are inside.
+    """
+
+    view: View
+    inside: NDArray[np.bool_]
+    allowed: NDArray[np.bool_]
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Keywords:
+    """BM25 of a query: the positions that match, their scores, and what a text could attain."""
+
+    positions: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    ceiling: float
+
+
+class Searcher:
+    """The read path of one folder's memories."""
+
+    def __init__(self, journal: SQLiteJournal, indexes: Indexes) -> None:
+        self.journal = journal
+        self.indexes = indexes
+
+    def search(self, asked: SearchQuery) -> Steps:
+        """The hits of a query, best first; returns a list of `Hit`."""
+        embedder = self.indexes.embedder
+        vector = None
+        if embedder is not None:
+            vector = yield Request(
+                lambda: embedder.embed_query(asked.text), lambda: embedder.aembed_query(asked.text)
+            )
+        hits: list[Hit] = []
+        for _ in range(RETRIES):
+            hits, stale = self._once(asked, vector)
+            if not stale:
+                break
+        return hits
+
+    def _once(self, asked: SearchQuery, vector: NDArray[np.float32] | None) -> tuple[list[Hit], bool]:
+        """The hits, and whether some of them changed since the slab was caught up."""
+        view = self.indexes.view(asked.scope.search_root)
+        inside = self._inside(view, asked)
+        scoped = _Scoped(view, inside, self._allowed(view, asked, inside), int(np.count_nonzero(inside)))
+        if not scoped.allowed.any():
+            return [], False
+        if view.kernel is None:
+            vector = None
+        words = self._keywords(scoped, asked)
+        pool, members = self._pool(scoped, vector, words)
+        if not len(pool):
+            return [], False
+        ranking = rank(
+            pool, asked.text, allowed=scoped.allowed[members], limit=asked.limit, threshold=asked.threshold
+        )
+        order = members[ranking.order]
+        ids, seqs = view.ids[order].tolist(), view.seqs[order].tolist()
+        with self.journal.read() as reader:
+            rows = reader.memories_by_row(ids)
+        hits = []
+        for place, (item, seq) in enumerate(zip(ids, seqs, strict=True)):
+            row = rows.get(item)
+            if row is not None and row.seq == seq and _belongs(row, asked.scope):
+                shares = ranking.shares_of(place)
+                hits.append(Hit(row, float(ranking.score[place]), float(ranking.relevance[place]), shares))
+        return hits, len(hits) < len(ids)
+
+    # -- who may be found -----------------------------------------------------------------------------------------
+
+    def _inside(self, view: View, asked: SearchQuery) -> NDArray[np.bool_]:
+        state = view.columns["state"]
+        mask = view.live & (state != HIDDEN)
+        if not asked.include_quarantined:
+            mask &= state != QUARANTINED
+        for name, value in asked.scope.ids().items():
+            mask &= view.columns[name] == self.indexes.codes.find(value)
+        return mask
+
+    def _allowed(self, view: View, asked: SearchQuery, inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Those inside that are of the kinds asked for and pass the filter."""
+        mask = inside
+        if len(asked.kinds) == 1:
+            mask = mask & (view.columns["kind"] == ("turn" in asked.kinds))
+        if asked.filter is None:
+            return mask
+        ids = view.ids[mask].tolist()
+        with self.journal.read() as reader:
+            rows = reader.memories_by_row(ids)
+        kept = [item for item, row in rows.items() if asked.filter.matches(record_of(row))]
+        passed = np.zeros(len(view), np.bool_)
+        positions = view.position(np.array(kept, np.int64))
+        passed[positions[positions >= 0]] = True
+        return mask & passed
+
+    # -- signals --------------------------------------------------------------------------------------------------
+
+    def _keywords(self, scoped: _Scoped, asked: SearchQuery) -> _Keywords:
+        """BM25 with the statistics of exactly this scope. FTS5 finds the rows; the slab has what their terms are."""
+        nothing = _Keywords(np.empty(0, np.int64), np.empty(0, np.float32), 0.0)
+        view, leaf = scoped.view, asked.scope.user_id is not None
+        terms = query_terms(asked.text)
+        with self.journal.read() as reader:
+            space = reader.namespace_id(asked.scope.search_root) if leaf else None
+            if not terms or (leaf and space is None):
+                return nothing
+            terms = rarest(terms, reader.frequencies(terms, space))
+            ids = reader.matches(fts_match(terms, None if space is None else f"n{space}")) if terms else []
+        positions = view.position(np.array(ids, np.int64))
+        positions = positions[positions >= 0]
+        positions = positions[scoped.inside[positions]]
+        if not len(positions):
+            return nothing
+        counts = _term_counts(view, positions, terms)
+        dfs = np.count_nonzero(counts, axis=1)
+        lengths = view.columns["length"]
+        average = float(lengths[scoped.inside].mean()) or 1.0
+        scores = bm25(counts, lengths[positions], dfs, scoped.total, average)
+        return _Keywords(positions, scores, bm25_ceiling(dfs, scoped.total))
+
+    def _pool(
+        self, scoped: _Scoped, vector: NDArray[np.float32] | None, words: _Keywords
+    ) -> tuple[Pool, NDArray[np.int64]]:
+        """The memories to score and their positions: the whole scope, or above 10,000 rows the best candidates."""
+        view = scoped.view
+        everything = scoped.total <= WHOLE_SCOPE
+        members = np.flatnonzero(scoped.inside) if everything else self._candidates(scoped, vector, words)
+        dense = spread = None
+        if vector is not None:
+            dense = view.scores(vector, members)
+            spread = Spread.of(dense if everything else view.scores(vector, _sample(scoped.inside)))
+        keyword = np.zeros(len(members), np.float32)
+        places, known = _places(members, words.positions)
+        keyword[places[known]] = words.scores[known]
+        columns = {name: view.columns[name][members] for name in ("kind", "session_id", "name", "asks", "state")}
+        flat, starts = _cited(view, members)
+        names = columns["name"]
+        return Pool(
+            dense=dense,
+            dense_spread=spread or Spread(0.0, 0.0),
+            keyword=keyword,
+            keyword_spread=Spread(0.0, float(words.scores.max(initial=0.0))),
+            keyword_ceiling=words.ceiling,
+            is_turn=columns["kind"] == 1,
+            session=columns["session_id"],
+            order=view.ids[members],
+            speaker=names,
+            asks=columns["asks"],
+            ended=view.columns["ended"][members] | (columns["state"] == SPENT),
+            links=_links(view, members, flat, starts),
+            cited=flat,
+            starts=starts,
+            speakers={code: self.indexes.codes.names[code] for code in np.unique(names[names >= 0]).tolist()},
+        ), members
+
+    def _candidates(
+        self, scoped: _Scoped, vector: NDArray[np.float32] | None, words: _Keywords
+    ) -> NDArray[np.int64]:
+        """The signals' best, with their neighbours in the session and their linked facts and turns."""
+        view, chosen = scoped.view, []
+        if vector is not None:
+            chosen.append(view.search(vector, CANDIDATES, mask=scoped.allowed).positions)
+        able = np.flatnonzero(scoped.allowed[words.positions])
+        if len(able) > CANDIDATES:
+            able = able[np.argpartition(-words.scores[able], CANDIDATES)[:CANDIDATES]]
+        chosen.append(words.positions[able])
+        best = np.unique(np.concatenate(chosen))
+        around = np.unique((best[:, None] + np.arange(-NEAR, NEAR + 1)).clip(0, len(view) - 1))
+        cited = view.position(_cited(view, best)[0])
+        members = np.unique(np.concatenate((around, cited[cited >= 0])))
+        return members[scoped.inside[members]]
+
+
+def _sample(inside: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """About a thousand positions spread evenly over the scope; the same ones for every query."""
+    positions = np.flatnonzero(inside)
+    return positions[:: max(1, len(positions) // SAMPLE)]
+
+
+def _term_counts(view: View, positions: NDArray[np.int64], terms: list[str]) -> NDArray[np.int32]:
+    """How often each term stands in the text at each position, shape (terms, positions)."""
+    flat = np.frombuffer(b"".join(view.columns["terms"][positions].tolist()), "<u4")
+    starts = np.cumsum(lengths := view.columns["length"][positions]) - lengths
+    codes = np.frombuffer(term_codes(terms), "<u4")
+    return np.stack([np.add.reduceat(flat == code, starts, dtype=np.int32) for code in codes])
+
+
+def _places(members: NDArray[np.int64], positions: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Where each position stands in the ascending `members`, and whether it does."""
+    if not len(members):
+        return np.zeros(len(positions), np.int64), np.zeros(len(positions), np.bool_)
+    places = np.minimum(np.searchsorted(members, positions), len(members) - 1)
+    return places, members[places] == positions
+
+
+def _cited(view: View, positions: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The row ids of the turns that each memory cites, all in a row, and where those of each begin (one more at the end)."""
+    cited = view.columns["turns"][positions].tolist()
+    starts = np.zeros(len(cited) + 1, np.int64)
+    np.cumsum(np.fromiter((len(c) // 8 for c in cited), np.int64, len(cited)), out=starts[1:])
+    return np.frombuffer(b"".join(cited), "<i8"), starts
+
+
+def _links(
+    view: View, members: NDArray[np.int64], flat: NDArray[np.int64], starts: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Pairs (fact, turn) of indices into `members`."""
+    turns, known = _places(members, view.position(flat))
+    facts = np.repeat(np.arange(len(members)), np.diff(starts))
+    return np.stack((facts[known], turns[known]), axis=1)
+
+
+def _belongs(row: Row, scope: Scope) -> bool:
+    """Whether a row of the journal belongs to the scope: the last word, whatever an index said."""
+    return row.closed is None and all(getattr(row, name) == value for name, value in scope.ids().items())
+
+
+def record_of(row: Row) -> dict[str, Any]:
+    """What filters see of a memory: its own fields, and over them the user's metadata."""
+    return {
+        "id": row.key,
+        "kind": row.kind,
+        "memory": row.text,
+        "user_id": row.user_id,
+        "agent_id": row.agent_id,
+        "run_id": row.run_id,
+        "session_id": row.session_id,
+        "role": row.role,
+        "name": row.name,
+        "created_at": from_micros(row.created_at).isoformat(),
+        "updated_at": from_micros(row.updated_at).isoformat(),
+        **row.metadata,
+    }
+
+
+def result_of(row: Row, *, score: float | None = None, relevance: float | None = None) -> dict[str, Any]:
+    """A memory as `search`, `get` and `get_all` show it."""
+    return {
+        "id": row.key,
+        "memory": row.text,
+        "text": row.text,
+        "kind": row.kind,
+        "sources": list(row.sources),
+        "score": score,
+        "relevance": relevance,
+        "metadata": {**plain(row.metadata), "data": row.text},
+        "event": row.event,
+        "user_id": row.user_id,
+        "agent_id": row.agent_id,
+        "run_id": row.run_id,
+        "session_id": row.session_id,
+        "role": row.role,
+        "name": row.name,
+        "hash": row.hash,
+        "count": row.count,
+        "valid_at": _iso(row.valid_at),
+        "invalid_at": _iso(row.invalid_at),
+        "ended": row.closed is not None or row.state == SPENT,
+        "created_at": _iso(row.created_at),
+        "updated_at": _iso(row.updated_at),
+    }
+
+
+def _iso(micros: int | None) -> str | None:
+    return None if micros is None else from_micros(micros).isoformat()
+

@@ -1,0 +1,392 @@
+r"""Filters: one parser, one tree, the same answer everywhere.
+
+    {"role": "user", "score": {"$gte": 0.5, "$lt": 1}, "$or": [{"tags": {"$contains": "x"}}, {"a.b": None}]}
+
+A filter is a mapping of fields to conditions, all of which must hold. A condition is a plain value, which means `$eq`,
+or a mapping of operators, all of which must hold. A mapping without operators is a plain value.
+
+Fields: a name is looked up as it stands; only when the record has no such key, as a path of keys joined by dots through
+nested mappings. Lists are not entered.
+
+Values are JSON values. Numbers equal by value (`1 == 1.0`, however big), a boolean is no number, lists equal item by
+item and mappings key by key, at every depth.
+
+| operator | operand | holds when |
+|---|---|---|
+| `$eq` | any | the field equals it; `None` also when the field is missing |
+| `$ne` | any | `$eq` does not hold |
+| `$gt $gte $lt $lte` | number or string | both are numbers, or both strings (by code point), and in that order |
+| `$in` | list | the field is there and equals one of the items |
+| `$nin` | list | the field is there and equals none of the items |
+| `$contains` | any | the field is a list with an equal item, or a string with this part |
+| `$exists` | boolean | the field is there (even as `None`), or is not |
+| `$and $or` | non-empty list | all, or any, of its items hold |
+| `$not` | one of the same | it does not hold |
+
+`$and`, `$or` and `$not` stand in place of a field, over filters, or in place of another operator, over conditions of
+that field. So a missing field satisfies nothing but `$ne` (of anything but `None`), `$eq: None`, `$exists: false` and a
+`$not`.
+"""
+
+from __future__ import annotations
+
+import operator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal, cast
+
+from langchain_memlayer import filters_sqlite
+from langchain_memlayer.errors import InvalidFilter
+from langchain_memlayer.filters_sqlite import SQL
+from langchain_memlayer.values import dumps, plain
+
+Operator = Literal["eq", "ne", "gt", "gte", "lt", "lte", "in", "nin", "contains", "exists"]
+
+_MISSING: Final = object()
+_ORDERS: dict[str, Callable[[Any, Any], bool]] = {
+    "gt": operator.gt,
+    "gte": operator.ge,
+    "lt": operator.lt,
+    "lte": operator.le,
+}
+_SIMPLE = frozenset(("eq", "ne", "in", *_ORDERS))
+_OPERATORS = ("eq", "ne", *_ORDERS, "in", "nin", "contains", "exists")
+_JOINS = ("and", "or", "not")
+_MAX_DEPTH = 32
+_MAX_SQL_LEAVES = 64
+
+
+class Filter(ABC):
+    """A node of the tree: `Comparison`, `And`, `Or` or `Not`."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def matches(self, record: Mapping[str, Any]) -> bool:
+        """Whether the filter holds for a record of JSON values."""
+
+    @abstractmethod
+    def comparisons(self) -> Iterator[Comparison]:
+        """The leaves, from left to right."""
+
+    def split(self) -> tuple[tuple[Comparison, ...], Filter | None]:
+        """What every backend can express, and what is left to check here.
+
+        Returns:
+            Leaves with the operators eq, ne, gt, gte, lt, lte and in; and the rest, or None when nothing is left. The
+            filter holds exactly when all leaves and the rest do.
+        """
+        parts = self.parts if isinstance(self, And) else (self,)
+        leaves = tuple(part for part in parts if isinstance(part, Comparison) and part.op in _SIMPLE)
+        rest = [part for part in parts if not isinstance(part, Comparison) or part.op not in _SIMPLE]
+        return leaves, _all(rest) if rest else None
+
+    def to_sql(self, column: str) -> SQL | None:
+        """The filter as a condition of SQLite, over the JSON text of an object.
+
+        Args:
+            column: An SQL expression whose value is a text made by `values.dumps`.
+
+        Returns:
+            The condition, 0 or 1 and never NULL, with its parameters; or None when SQLite might answer differently from
+            `matches` for some record.
+        """
+        if sum(1 for _ in self.comparisons()) > _MAX_SQL_LEAVES:
+            return None
+        return self._sql(column)
+
+    @abstractmethod
+    def _sql(self, column: str) -> SQL | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison(Filter):
+    """A leaf.
+
+    Attributes:
+        field: The field's name, not yet split at dots.
+        op: The operator without its `$`.
+        value: A plain JSON value (see `values.plain`): a list for `in` and `nin`, a boolean for `exists`, a number or a
+            string for the orders.
+    """
+
+    field: str
+    op: Operator
+    value: Any
+
+    def matches(self, record: Mapping[str, Any]) -> bool:
+        """Whether the field of the record is as it says."""
+        found = _lookup(record, self.field)
+        match self.op:
+            case "eq":
+                return _same(found, self.value)
+            case "ne":
+                return not _same(found, self.value)
+            case "exists":
+                return (found is not _MISSING) is self.value
+        if found is _MISSING:
+            return False
+        match self.op:
+            case "in":
+                return any(_same(found, item) for item in self.value)
+            case "nin":
+                return not any(_same(found, item) for item in self.value)
+            case "contains":
+                if isinstance(found, str):
+                    return isinstance(self.value, str) and self.value in found
+                return isinstance(found, list) and any(_same(item, self.value) for item in found)
+        comparable = (_is_number(found) and _is_number(self.value)) or (
+            isinstance(found, str) and isinstance(self.value, str)
+        )
+        return comparable and _ORDERS[self.op](found, self.value)
+
+    def comparisons(self) -> Iterator[Comparison]:
+        """Itself."""
+        yield self
+
+    def _sql(self, column: str) -> SQL | None:
+        return filters_sqlite.comparison(column, self.field, self.op, self.value)
+
+
+@dataclass(frozen=True, slots=True)
+class And(Filter):
+    """All of its parts hold; none of them is an `And`."""
+
+    parts: tuple[Filter, ...]
+
+    def matches(self, record: Mapping[str, Any]) -> bool:
+        """Whether all parts hold."""
+        return all(part.matches(record) for part in self.parts)
+
+    def comparisons(self) -> Iterator[Comparison]:
+        """Those of its parts."""
+        for part in self.parts:
+            yield from part.comparisons()
+
+    def _sql(self, column: str) -> SQL | None:
+        return _joined(" AND ", self.parts, column)
+
+
+@dataclass(frozen=True, slots=True)
+class Or(Filter):
+    """Any of its parts holds."""
+
+    parts: tuple[Filter, ...]
+
+    def matches(self, record: Mapping[str, Any]) -> bool:
+        """Whether any part holds."""
+        return any(part.matches(record) for part in self.parts)
+
+    def comparisons(self) -> Iterator[Comparison]:
+        """Those of its parts."""
+        for part in self.parts:
+            yield from part.comparisons()
+
+    def _sql(self, column: str) -> SQL | None:
+        return _joined(" OR ", self.parts, column)
+
+
+@dataclass(frozen=True, slots=True)
+class Not(Filter):
+    """Its part does not hold."""
+
+    part: Filter
+
+    def matches(self, record: Mapping[str, Any]) -> bool:
+        """Whether the part does not hold."""
+        return not self.part.matches(record)
+
+    def comparisons(self) -> Iterator[Comparison]:
+        """Those of its part."""
+        yield from self.part.comparisons()
+
+    def _sql(self, column: str) -> SQL | None:
+        inner = self.part._sql(column)
+        return inner and (f"NOT {inner[0]}", inner[1])
+
+
+# -- parser -----------------------------------------------------------------------------------------------------------
+
+
+def parse_filter(value: Any) -> Filter | None:
+    """The tree of a filter as users write it.
+
+    Args:
+        value: A mapping as the module describes it, or None.
+
+    Returns:
+        The tree, which shares nothing with `value`; None when there is no condition (`None` or `{}`).
+
+    Raises:
+        InvalidFilter: `value` is no filter.
+    """
+    if value is None or (isinstance(value, Mapping) and not value):
+        return None
+    return _parse_filter(value, 0)
+
+
+def _parse_filter(value: Any, depth: int) -> Filter:
+    """A mapping of fields and joins."""
+    _check_depth(depth)
+    if not isinstance(value, Mapping):
+        raise InvalidFilter(f"A filter must be a mapping such as {{'field': value}}, got {type(value).__name__}.")
+    if not value:
+        raise InvalidFilter("An empty filter inside $and, $or or $not has no meaning; remove it.")
+    parts = []
+    for key, inner in value.items():
+        name = _checked_key(key)
+        if not name.startswith("$"):
+            parts.append(_parse_condition(name, inner, depth + 1))
+        elif name[1:] in _JOINS:
+            parts.append(_parse_join(name, inner, lambda item: _parse_filter(item, depth + 1)))
+        elif name[1:] in _OPERATORS:
+            raise InvalidFilter(f"Filter operator {name!r} needs a field: write {{'field': {{{name!r}: ...}}}}.")
+        else:
+            raise _unknown(name)
+    return _all(parts)
+
+
+def _parse_condition(field: str, value: Any, depth: int) -> Filter:
+    """What one field must be: a plain value, or a mapping of operators."""
+    _check_depth(depth)
+    if not isinstance(value, Mapping) or not any(_checked_key(key).startswith("$") for key in value):
+        copy = _checked_value(field, value)
+        _refuse_operators(field, copy)
+        return Comparison(field, "eq", copy)
+    parts: list[Filter] = []
+    for key, inner in value.items():
+        name = _checked_key(key)
+        if not name.startswith("$"):
+            raise InvalidFilter(
+                f"Invalid filter key {name!r} beside the operators of {field!r}; write {field + '.' + name!r} as a "
+                "field of its own, or compare the whole value with $eq."
+            )
+        if name[1:] in _JOINS:
+            parts.append(_parse_join(name, inner, lambda item: _parse_condition(field, item, depth + 1)))
+        elif name[1:] in _OPERATORS:
+            parts.append(_parse_comparison(field, cast("Operator", name[1:]), inner))
+        else:
+            raise _unknown(name)
+    return _all(parts)
+
+
+def _parse_join(name: str, value: Any, parse: Callable[[Any], Filter]) -> Filter:
+    if name == "$not":
+        return Not(parse(value))
+    if not isinstance(value, (list, tuple)) or not value:
+        raise InvalidFilter(f"Filter operator {name!r} needs a list of at least one filter, got {_named(value)}.")
+    parts = [parse(item) for item in value]
+    return _all(parts) if name == "$and" or len(parts) == 1 else Or(tuple(parts))
+
+
+def _parse_comparison(field: str, op: Operator, value: Any) -> Comparison:
+    copy = _checked_value(field, value)
+    need = None
+    if op in _ORDERS and not (_is_number(copy) or isinstance(copy, str)):
+        need = "a number or a string"
+    elif op in ("in", "nin") and not isinstance(copy, list):
+        need = "a list"
+    elif op == "exists" and not isinstance(copy, bool):
+        need = "True or False"
+    if need:
+        raise InvalidFilter(f"Filter operator '${op}' on {field!r} needs {need}, got {value!r:.100}.")
+    return Comparison(field, op, copy)
+
+
+def _named(value: Any) -> str:
+    return "an empty list" if isinstance(value, (list, tuple)) else type(value).__name__
+
+
+def _all(parts: Sequence[Filter]) -> Filter:
+    flat = tuple(leaf for part in parts for leaf in (part.parts if isinstance(part, And) else (part,)))
+    return flat[0] if len(flat) == 1 else And(flat)
+
+
+def _checked_key(key: Any) -> str:
+    if not isinstance(key, str):
+        raise InvalidFilter(
+            f"Invalid filter key of type {type(key).__name__}; keys are strings, the names of fields or operators."
+        )
+    name = str.__str__(key)
+    if any("\ud800" <= char <= "\udfff" for char in name):
+        raise InvalidFilter(f"Invalid filter key {name!r:.100}: it holds a lone surrogate, which is no text.")
+    return name
+
+
+def _checked_value(field: str, value: Any) -> Any:
+    try:
+        copy = plain(value)
+        dumps(copy)
+    except ValueError as error:  # Python itself refuses to write integers of thousands of digits
+        raise InvalidFilter(f"Invalid filter value for {field!r}: {error}") from error
+    return copy
+
+
+def _refuse_operators(field: str, value: Any) -> None:
+    """No silent comparison with a mapping that was meant as a nested filter."""
+    for key, inner in value.items() if isinstance(value, dict) else ():
+        if key.startswith("$"):
+            raise InvalidFilter(
+                f"Invalid filter key {key!r} inside the value of {field!r}; name the inner field with dots, as in "
+                f"'{field}.inner', or compare the whole value with $eq."
+            )
+        _refuse_operators(f"{field}.{key}", inner)
+
+
+def _check_depth(depth: int) -> None:
+    if depth > _MAX_DEPTH:
+        raise InvalidFilter(f"The filter is nested deeper than {_MAX_DEPTH} levels, or contains itself; flatten it.")
+
+
+def _unknown(name: str) -> InvalidFilter:
+    known = ", ".join(f"${op}" for op in (*_OPERATORS, *_JOINS))
+    return InvalidFilter(f"Unknown filter operator {name!r}; use one of {known}.")
+
+
+# -- predicate --------------------------------------------------------------------------------------------------------
+
+
+def _lookup(record: Mapping[str, Any], field: str) -> Any:
+    if field in record:
+        return record[field]
+    found: Any = record if "." in field else _MISSING
+    for key in field.split("."):
+        if not isinstance(found, Mapping) or key not in found:
+            return _MISSING
+        found = found[key]
+    return found
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _same(found: Any, value: Any) -> bool:
+    """Whether two JSON values are equal; `_MISSING` equals None."""
+    if value is None:
+        return found is None or found is _MISSING
+    if _is_number(value):
+        return _is_number(found) and bool(found == value)
+    if isinstance(value, list):
+        return isinstance(found, list) and len(found) == len(value) and all(map(_same, found, value))
+    if isinstance(value, dict):
+        return (
+            isinstance(found, dict)
+            and found.keys() == value.keys()
+            and all(_same(found[k], v) for k, v in value.items())
+        )
+    return type(found) is type(value) and bool(found == value)
+
+
+# -- SQLite ------------------------------------------------------------------------------------------------------------
+
+
+def _joined(word: str, parts: Sequence[Filter], column: str) -> SQL | None:
+    conditions = []
+    for part in parts:
+        condition = part._sql(column)
+        if condition is None:
+            return None
+        conditions.append(condition)
+    return f"({word.join(sql for sql, _ in conditions)})", [value for _, values in conditions for value in values]

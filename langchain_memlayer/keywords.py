@@ -1,0 +1,254 @@
+"""Keywords: what is indexed of a text, what is asked of a query, and BM25 with statistics that the caller gives.
+
+```
+text  ── NFKC, casefold ──> words ──> terms: stems, bigrams, identifiers      stored, joined by one space
+query ── the same ────────> stop words out ──> the rarest terms ──> MATCH ──> BM25
+```
+A term means the same to every journal. It is made of letters and digits only, in a form that any full-text tokenizer
+keeps whole: what FTS5 would split is written as ASCII (`_stored`), so a row is found exactly when it has the term.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+K1 = 1.2
+B = 0.75
+MOST_TERMS = 12
+LONGEST = 64
+"""Characters of a word that count. FTS5 cuts tokens too, at 32,768 bytes."""
+
+# "may" is a month and "no" an answer: both stay. Contractions are written as `_normal` leaves them.
+_STOP = frozenset(
+    """
+    a an the this that these those some any each every either neither both all such another other same own
+    i me my mine myself you your yours yourself yourselves he him his himself she her hers herself it its itself
+    we us our ours ourselves they them their theirs themselves
+    who whom whose what which when where why how whatever whichever whoever
+    am is are was were be been being do does did done doing have has had having
+    can could will would shall should might must ought cannot
+    of at by for with about against between into through during before after above below to from up down in out on off
+    over under upon onto within without again further once here there
+    and but or nor so yet if because as until while though although since whether than then
+    not only too very just also even quite rather ever still already
+    arent cant couldnt didnt doesnt dont hadnt hasnt havent isnt mightnt mustnt shouldnt wasnt werent wont wouldnt
+    im ive youre youve theyre theyve whats wheres whos
+    """.split()  # noqa: SIM905 - a table of words reads better than their list
+)
+# Alone they say as little as the words above; a bigram with any other character stays.
+_FUNCTION = frozenset(
+    "的了着过吗呢吧啊呀嘛我你您他她它们咱这那哪谁什么怎样为几多少个是在有和与跟及就都也还又很把被给对从到于之而且或但因所以如果会能可要想请问里时候"
+)
+
+_SILENT = str.maketrans(
+    dict.fromkeys("\u00ad\u0307\u0640\u200c\u200d\u2060\ufeff", "")  # soft hyphen, dot of İ, tatweel, joiners
+    | dict.fromkeys("\u2018\u2019\u02bc\u2032", "'")
+    | dict.fromkeys("\u2010\u2212", "-")
+)
+# Scripts that put no spaces between words, and Hangul, whose words carry their particles.
+_UNSPACED = re.compile(
+    r"[\u0e00-\u0eff\u1000-\u109f\u1100-\u11ff\u1780-\u17ff\u3005-\u3007\u3021-\u30ff\u3105-\u318f\u31a0-\u31bf"
+    r"\u31f0-\u31ff\u3400-\u4dbf\u4e00-\ua4cf\ua960-\ua97f\uac00-\ud7ff\uf900-\ufaff"
+    r"\U0001aff0-\U0001b16f\U00020000-\U0003ffff]"
+)
+_CLITIC = re.compile(r"(?<=\w)(?:(?<=n)'(?=t\b)|'(?:s|d|m|ll|re|ve)\b)")
+_JOINER = re.compile(r"_+|[.@'-]")
+_DECIMAL = re.compile(r"(?<=\d)\.(?=\d)")
+
+# Over the classes of `_Classes`: (a run without spaces) | words that one joiner each binds together
+_RUN = re.compile(r"(h[hm]*)|w[wm]*(?:(?:u+|j)w[wm]*)*")
+_UNIT = re.compile(r"hm*")
+
+# Characters that unicode61 keeps, and keeps as they are, in every release of SQLite; the test asks FTS5 about each.
+_PLAIN = re.compile(
+    r"[0-9a-z\u00e0-\u00f6\u00f8-\u00ff\u0101-\u017e\u03ac-\u03ce\u0430-\u045f\u05d0-\u05ea\u0621-\u064a\u0671-\u06d3"
+    r"\u3041-\u3096\u30a1-\u30fa\u30fc\u4e00-\u9fa5\uac00-\ud7a3]+"
+)
+_ESCAPE = "zzu"
+
+
+class _Classes(dict[int, str]):
+    """The class of each character: w word, h unspaced script, m mark, j joiner, u underscore, or a space."""
+
+    def __missing__(self, code: int) -> str:
+        found = _class_of(chr(code))
+        if code < 0x10000:
+            self[code] = found
+        return found
+
+
+def _class_of(char: str) -> str:
+    if char in ".@'-":
+        return "j"
+    if char == "_":
+        return "u"
+    if unicodedata.category(char).startswith("M"):
+        return "m"
+    if not char.isalnum():
+        return " "
+    return "h" if _UNSPACED.match(char) and not char.isdecimal() else "w"
+
+
+_CLASSES = _Classes()
+
+
+def tokenize(text: str) -> list[str]:
+    """The terms of a text, in order and with repetitions; joined by one space they are what a journal stores.
+
+    Words are folded to NFKC and lower case; English ones become Porter stems (Porter 1980, "An algorithm for suffix
+    stripping"), and stop words are kept, so that a query of nothing else finds its text. Identifiers, numbers with
+    points and hyphenated words give their parts and then the whole ("ERR_42": `err`, `42`, `err42`), so a text with
+    the whole ranks above those that share parts. Scripts without spaces, and Hangul, give overlapping bigrams.
+
+    Args:
+        text: Any text; what is neither letter nor digit only separates.
+    """
+    return [_term(word) for word in _words(text)]
+
+
+def query_terms(text: str) -> list[str]:
+    """The distinct terms of a query in its order, without stop words unless nothing else is left."""
+    words = list(_words(text))
+    telling = [word for word in words if word not in _STOP and not _FUNCTION.issuperset(word)]
+    return list(dict.fromkeys(map(_term, telling or words)))
+
+
+def rarest(terms: Sequence[str], frequencies: Mapping[str, int], most: int = MOST_TERMS) -> list[str]:
+    """The `most` terms that the fewest texts have, in their own order; a term that no text has is left out.
+
+    Args:
+        terms: Distinct terms of a query.
+        frequencies: How many texts have each term; a missing one counts as 0.
+        most: How many to keep at most. Of equally rare ones the earlier stay.
+    """
+    known = [term for term in terms if frequencies.get(term, 0) > 0]
+    kept = set(sorted(known, key=lambda term: frequencies[term])[:most])
+    return [term for term in known if term in kept]
+
+
+def fts_match(terms: Sequence[str], namespace_token: str | None) -> str:
+    """The FTS5 expression for rows with any of the terms; without terms it matches nothing.
+
+    Args:
+        terms: Terms that `tokenize` or `query_terms` made.
+        namespace_token: The token of one namespace ("n12"); None for all.
+    """
+    either = " OR ".join(map(_quoted, terms)) or '""'
+    where = "" if namespace_token is None else f"ns : {_quoted(namespace_token)} AND "
+    return f"{where}tokens : ({either})"
+
+
+def term_codes(terms: Sequence[str]) -> bytes:
+    """The CRC-32 of each term in order, as little-endian uint32: what BM25 counts with instead of reading texts.
+
+    Two terms share a code once in 2^32 pairs. A code never finds a text, so such a pair can at most add to a count.
+    """
+    codes = (zlib.crc32(term.encode()) for term in terms)
+    return np.fromiter(codes, "<u4", len(terms)).tobytes()
+
+
+def bm25(
+    counts: NDArray[np.integer[Any]],
+    lengths: NDArray[np.integer[Any]],
+    dfs: NDArray[np.integer[Any]],
+    total: int,
+    average: float,
+) -> NDArray[np.float32]:
+    """The BM25 score of each text for a query.
+
+    Robertson & Zaragoza (2009), "The Probabilistic Relevance Framework: BM25 and Beyond", with k1 = 1.2 and b = 0.75;
+    the idf is log(1 + (N - df + .5) / (df + .5)), which unlike theirs is never negative.
+
+    Args:
+        counts: How often each term stands in each text, shape (terms, texts).
+        lengths: Terms of each text, shape (texts,).
+        dfs: How many texts of the scope have each term, shape (terms,).
+        total: Texts in the scope.
+        average: Mean length of the scope's texts, above 0.
+
+    Returns:
+        One score for each text.
+    """
+    damping = (K1 * (1 - B) + K1 * B / average * lengths).astype(np.float32)
+    scores: NDArray[np.float32] = _most(dfs, total).astype(np.float32) @ (counts / (counts + damping))
+    return scores.astype(np.float32)
+
+
+def bm25_ceiling(dfs: NDArray[np.integer[Any]], total: int) -> float:
+    """What no score for these terms passes: each term without end, in a text of no length.
+
+    A term that no text of the scope has adds nothing, so that texts of other scopes do not move it.
+
+    Args:
+        dfs: How many texts of the scope have each term, shape (terms,).
+        total: Texts in the scope.
+    """
+    return float(_most(dfs[dfs > 0], total).sum())
+
+
+def _most(dfs: NDArray[np.integer[Any]], total: int) -> NDArray[np.float64]:
+    """What each term can give at most."""
+    most: NDArray[np.float64] = (K1 + 1) * np.log1p((total - dfs + 0.5) / (dfs + 0.5))
+    return most
+
+
+def _words(text: str) -> Iterator[str]:
+    """The words of a text before they become terms: parts, wholes and bigrams."""
+    text = _normal(text)
+    for run in _RUN.finditer(text.translate(_CLASSES)):
+        piece = text[run.start() : run.end()]
+        if run[1]:
+            units = [piece[unit.start() : unit.end()] for unit in _UNIT.finditer(run[1])]
+            yield from map("".join, pairwise(units)) if len(units) > 1 else units
+        elif piece.isalnum():
+            yield piece
+        else:
+            parts = _JOINER.split(piece)
+            yield from parts
+            if len(parts) > 1:
+                # "3.5" is not 35: the point between digits stays visible in the whole.
+                yield _JOINER.sub("", _DECIMAL.sub("p", piece))
+
+
+def _normal(text: str) -> str:
+    if text.isascii():
+        text = text.lower()
+    else:
+        # Folding can leave what composes (and removing a joiner can), so the normal form is taken again.
+        folded = unicodedata.normalize("NFKC", text).casefold()
+        text = unicodedata.normalize("NFKC", folded.translate(_SILENT))
+    return _CLITIC.sub("", text) if "'" in text else text
+
+
+@lru_cache(maxsize=1 << 15)
+def _term(word: str) -> str:
+    word = word[:LONGEST]
+    # Of "s" Porter's rules leave nothing.
+    return _stored(_stem(word) if len(word) > 2 and word.isascii() and word.isalpha() else word)
+
+
+def _stem(word: str) -> str:
+    from snowballstemmer.porter_stemmer import PorterStemmer
+
+    # A stemmer keeps its word in itself, so threads must not share one; making one costs a hundredth of a stem.
+    return str(PorterStemmer().stemWord(word))
+
+
+def _stored(term: str) -> str:
+    """The term itself, or its bytes in hex after a mark where a tokenizer might split or fold it."""
+    if _PLAIN.fullmatch(term) and not term.startswith(_ESCAPE):
+        return term
+    return _ESCAPE + term.encode().hex()
+
+
+def _quoted(token: str) -> str:
+    return '"' + token.replace('"', '""') + '"'

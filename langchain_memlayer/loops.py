@@ -1,0 +1,87 @@
+"""A value made once for all threads, and an event loop for what must not depend on the caller's."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import weakref
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Once(Generic[T]):
+    """A value that is made at its first use, by one thread, while the others wait."""
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make = make
+        self._lock = threading.Lock()
+        self._values: list[T] = []
+
+    def __call__(self) -> T:
+        """The value."""
+        if not self._values:
+            with self._lock:
+                if not self._values:
+                    self._values.append(self._make())
+        return self._values[0]
+
+
+class PrivateLoop:
+    """An event loop in a thread of its own, on which async functions run for plain code and for short-lived loops.
+
+    It stays from call to call, because clients keep connections that belong to the loop that opened them, and ends with
+    this object.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._pid = 0
+
+    def run(self, awaitable: Awaitable[T]) -> T:
+        """Wait in this thread for what the awaitable gives."""
+        future = asyncio.run_coroutine_threadsafe(_awaited(awaitable), self._started())
+        try:
+            return future.result()
+        finally:
+            future.cancel()
+
+    async def arun(self, awaitable: Awaitable[T]) -> T:
+        """Like `run`, awaited in the caller's loop."""
+        loop = await asyncio.to_thread(self._started)
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(_awaited(awaitable), loop))
+
+    def _started(self) -> asyncio.AbstractEventLoop:
+        with self._lock:
+            # A forked child inherits the loop, but not the thread that runs it.
+            if self._loop is None or self._pid != os.getpid():
+                ready: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
+                thread = threading.Thread(target=_serve, args=(ready,), name="memlayer-embeddings", daemon=True)
+                thread.start()
+                (self._loop, stop), self._pid = ready.result(), os.getpid()
+                weakref.finalize(self, _stop, thread, self._loop, stop)
+            return self._loop
+
+
+async def _awaited(awaitable: Awaitable[T]) -> T:
+    return await awaitable
+
+
+def _serve(ready: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]]) -> None:
+    async def wait() -> None:
+        stop = asyncio.Event()
+        ready.set_result((asyncio.get_running_loop(), stop))
+        await stop.wait()
+
+    asyncio.run(wait())
+
+
+def _stop(thread: threading.Thread, loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
+    if thread.is_alive():
+        loop.call_soon_threadsafe(stop.set)
+        if thread is not threading.current_thread():
+            thread.join(timeout=1)

@@ -1,0 +1,317 @@
+"""Messages of any form to turns: strings, dictionaries, pairs and LangChain messages."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+import sys
+import unicodedata
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+from langchain_memlayer.errors import InvalidInput
+from langchain_memlayer.types import Turn, from_micros, to_micros
+from langchain_memlayer.values import plain
+
+if TYPE_CHECKING:
+    from langchain_core.messages import BaseMessage
+
+RECALLED_OPEN = "<recalled_memories"
+"""How a block of recalled memories begins in a prompt; attributes and `>` may follow."""
+
+RECALLED_CLOSE = "</recalled_memories>"
+"""How it ends."""
+
+_RECALLED = re.compile(rf"{RECALLED_OPEN}(?![\w-]).*?(?:{RECALLED_CLOSE}|\Z)", re.DOTALL)
+_NO_TEXT = re.compile("[\ud800-\udfff\x00]")
+
+_ROLES = {
+    "user": "user", "human": "user", "assistant": "assistant", "ai": "assistant", "tool": "tool", "function": "tool",
+    "system": "system", "developer": "system",
+}  # fmt: skip
+# `remove` is LangGraph's order to drop a message from the state.
+_NEVER_TURNS = frozenset({"system", "remove"})
+# Models and tools do answer with nothing; a person's empty message is a caller's mistake.
+_MAY_BE_EMPTY = frozenset({"assistant", "tool"})
+_TEXT_PARTS = frozenset({"text", "input_text", "output_text"})
+_MILLISECONDS_ABOVE = 10**11
+_ACCEPTED = 'a string, a dict {"role": ..., "content": ...}, a pair (role, text) or a LangChain message'
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """What the call says for all messages that do not say it themselves."""
+
+    session_id: str | None
+    time: datetime | None
+    metadata: Mapping[str, Any]
+
+
+def to_turns(
+    messages: Any,
+    *,
+    session_id: str | None = None,
+    timestamp: datetime | str | float | None = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> list[Turn]:
+    """The turns in `messages`, in order.
+
+    System messages, recalled blocks, and messages without any text of their own (tool calls, images) are no turns.
+
+    Args:
+        messages: A string (said by the user), a dict with `role` and `content` (and, if known, `id`, `name`,
+            `timestamp`, `session_id` and `metadata`), a pair `(role, content)`, a LangChain message, or an iterable of
+            these.
+        session_id: The conversation, for messages that do not name theirs.
+        timestamp: When they were said, for messages that do not say so: a datetime (naive means UTC), an ISO 8601
+            string, or seconds (above 1e11: milliseconds) since 1970.
+        metadata: Kept with each turn; a message's own wins.
+
+    Raises:
+        InvalidInput: something in it is no message; the error names its place.
+    """
+    call = _Call(_label(session_id, "session_id"), _moment(timestamp, "timestamp"), _metadata(metadata, "metadata"))
+    turns = [_turn(item, where, call) for where, item in _places(messages)]
+    return [turn for turn in turns if turn is not None]
+
+
+def content_hash(text: str) -> str:
+    """The digest of a text's normalised form: what differs only in case, whitespace or compatibility forms is equal.
+
+    The form is that of Unicode's compatibility caseless match (The Unicode Standard, section 3.13, D146). Punctuation
+    and digits count: "really?" is not "really", and "locker 12" is not "locker 13".
+    """
+    folded = unicodedata.normalize("NFD", text).casefold()
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", folded).casefold())
+    return hashlib.blake2b(" ".join(folded.split()).encode(), digest_size=16).hexdigest()
+
+
+def checked_text(text: str, where: str) -> str:
+    """`text` as a plain `str`.
+
+    Raises:
+        InvalidInput: it holds a lone surrogate or a NUL, which no journal can keep.
+    """
+    found = _NO_TEXT.search(text)
+    if found is None:
+        return str.__str__(text)
+    what = "a NUL character" if found[0] == "\x00" else "a lone surrogate, which is no text"
+    raise InvalidInput(f"{where} holds {what} at index {found.start()}; remove it, or decode the text anew.")
+
+
+def without_recalled(text: str) -> str:
+    """`text` without its blocks of recalled memories, so that what was recalled is not remembered as said."""
+    kept, cuts = _RECALLED.subn("", text)
+    return kept.strip() if cuts else text
+
+
+# -- places and forms -------------------------------------------------------------------------------------------------
+
+
+def _places(messages: Any) -> Iterator[tuple[str, Any]]:
+    """Each message with the name of its place, for errors."""
+    # A LangChain message can be iterated over (its fields), so it has to be recognised first.
+    if isinstance(messages, (str, Mapping)) or _is_langchain(messages):
+        yield "messages", messages
+        return
+    if isinstance(messages, tuple) and _is_pair(messages):
+        yield "messages", messages
+        return
+    if isinstance(messages, (set, frozenset)):
+        raise InvalidInput("messages is a set, which has no order; pass a list.")
+    if isinstance(messages, (bytes, bytearray, memoryview)):
+        raise _foreign("messages", messages)
+    try:
+        items = iter(messages)
+    except TypeError as error:
+        raise _foreign("messages", messages) from error
+    place = -1
+    for place, item in enumerate(items):
+        yield f"messages[{place}]", item
+    if place < 0:
+        raise InvalidInput(f"messages is empty; pass {_ACCEPTED}, or several of them.")
+
+
+def _turn(item: Any, where: str, call: _Call) -> Turn | None:
+    message = _fields(item, where)
+    role = _role(message, where)
+    if role in _NEVER_TURNS:
+        return None
+    text = _said(message, role, where)
+    if text is None:
+        return None
+    return Turn(
+        text=text,
+        role=role,
+        id=_message_id(message.get("id"), f"{where}['id']"),
+        name=_label(message.get("name"), f"{where}['name']"),
+        session_id=_label(message.get("session_id"), f"{where}['session_id']") or call.session_id,
+        time=_time(message, where) or call.time,
+        metadata={**call.metadata, **_metadata(message.get("metadata"), f"{where}['metadata']")},
+        quarantined=role == "tool",
+    )
+
+
+def _fields(item: Any, where: str) -> Mapping[str, Any]:
+    """Any form of message as the dict form."""
+    if isinstance(item, Mapping):
+        return item
+    if isinstance(item, str):
+        return {"role": "user", "content": item}
+    if isinstance(item, (list, tuple)):
+        if _is_pair(item):
+            return {"role": item[0], "content": item[1]}
+        raise InvalidInput(
+            f"{where} is a {type(item).__name__} but no pair (role, content) with a role out of {sorted(_ROLES)}; pass "
+            'one flat list of messages, and a dict {"role": ..., "content": ...} for another role.'
+        )
+    if _is_langchain(item):
+        return _langchain_fields(item)
+    raise _foreign(where, item)
+
+
+def _is_pair(item: list[Any] | tuple[Any, ...]) -> bool:
+    return len(item) == 2 and isinstance(item[0], str) and item[0].strip().casefold() in _ROLES
+
+
+def _is_langchain(item: Any) -> TypeGuard[BaseMessage]:
+    # Importing langchain_core.messages takes half a second; as long as nobody did, nothing can be one of its messages.
+    if "langchain_core.messages" not in sys.modules:
+        return False
+    from langchain_core.messages import BaseMessage
+
+    return isinstance(item, BaseMessage)
+
+
+def _langchain_fields(message: BaseMessage) -> dict[str, Any]:
+    from langchain_core.messages import ChatMessage
+
+    return {
+        "role": message.role if isinstance(message, ChatMessage) else message.type,
+        "content": message.content,
+        "id": message.id,
+        "name": message.name,
+        "additional_kwargs": message.additional_kwargs,
+        "response_metadata": message.response_metadata,
+    }
+
+
+def _foreign(where: str, item: Any) -> InvalidInput:
+    return InvalidInput(f"{where} is of type {type(item).__name__}, which is no message; pass {_ACCEPTED}.")
+
+
+# -- parts of a message -----------------------------------------------------------------------------------------------
+
+
+def _role(message: Mapping[str, Any], where: str) -> str:
+    # LangChain's own dict forms say `type` for what OpenAI calls `role`.
+    key = "type" if message.get("role") is None else "role"
+    given = _label(message.get(key), f"{where}[{key!r}]")
+    if given is None:
+        hint = "pass state['messages'] itself" if "messages" in message else f"pass {_ACCEPTED}"
+        raise InvalidInput(f"{where} is a dict without 'role'; {hint}.")
+    given = given.strip()
+    return _ROLES.get(given.casefold().removesuffix("messagechunk"), given)
+
+
+def _said(message: Mapping[str, Any], role: str, where: str) -> str | None:
+    """The text of a message, or None when there rightly is none."""
+    if "content" not in message and not (message.get("tool_calls") or message.get("function_call")):
+        raise InvalidInput(f"{where} is a dict without 'content'; pass {_ACCEPTED}.")
+    text, others = _text_of(message.get("content"), f"{where}['content']", may_be_none=role in _MAY_BE_EMPTY)
+    if not text.strip():
+        if others or role in _MAY_BE_EMPTY:
+            return None
+        raise InvalidInput(f"{where} is blank; leave out messages that say nothing.")
+    text = without_recalled(checked_text(text, where))
+    return text if text.strip() else None
+
+
+def _text_of(content: Any, where: str, *, may_be_none: bool) -> tuple[str, bool]:
+    """The text in a message's content, and whether it has parts of another kind (images, tool calls, reasoning)."""
+    if isinstance(content, str):
+        return content, False
+    if content is None and may_be_none:
+        return "", False
+    if not isinstance(content, (list, tuple)):
+        raise InvalidInput(
+            f"{where} is of type {type(content).__name__}; pass a string or a list of parts "
+            '{"type": "text", "text": ...}.'
+        )
+    texts, others = [], False
+    for place, part in enumerate(content):
+        text = part
+        if isinstance(part, Mapping):
+            if part.get("type") not in _TEXT_PARTS:
+                others = True
+                continue
+            text = "" if part.get("text") is None else part["text"]
+        if not isinstance(text, str):
+            raise InvalidInput(f'{where}[{place}] is no part; pass a string or {{"type": "text", "text": "..."}}.')
+        texts.append(text)
+    # Without a separator, as LangChain's own `message.text`: models split sentences into parts where they cite.
+    return "".join(texts), others
+
+
+def _time(message: Mapping[str, Any], where: str) -> datetime | None:
+    """When a message says that it was said."""
+    for key in ("timestamp", "created_at", "time"):
+        if (value := message.get(key)) is not None:
+            return _moment(value, f"{where}[{key!r}]")
+    for group in ("additional_kwargs", "response_metadata"):
+        values = message.get(group)
+        if not isinstance(values, Mapping):
+            continue
+        for key in ("timestamp", "created_at"):
+            if (value := values.get(key)) is not None:
+                return _moment(value, f"{where}[{group!r}][{key!r}]")
+    return None
+
+
+def _moment(value: Any, where: str) -> datetime | None:
+    """A time in any accepted form as aware UTC."""
+    if value is None:
+        return None
+    try:
+        return from_micros(_micros(value))
+    except (ValueError, OverflowError, OSError) as error:
+        raise InvalidInput(
+            f"{where} is no time: {value!r}; pass a datetime, an ISO 8601 string such as '2024-05-01T09:30:00Z', or "
+            "seconds since 1970 as a number."
+        ) from error
+
+
+def _micros(value: Any) -> int:
+    if isinstance(value, datetime):
+        return to_micros(value)
+    # `fromisoformat` takes any character between date and time, and so a run of digits for a date and hours.
+    if isinstance(value, str) and not (value.isdecimal() and len(value) != 8):
+        return to_micros(datetime.fromisoformat(value.strip()))
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+        return round(value * (1_000 if abs(value) > _MILLISECONDS_ABOVE else 1_000_000))
+    raise ValueError(f"a {type(value).__name__}")
+
+
+def _label(value: Any, where: str) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str) or not value.strip():
+        raise InvalidInput(f"{where} must be a non-empty string, got {value!r}; leave it out when there is none.")
+    return checked_text(value, where)
+
+
+def _message_id(value: Any, where: str) -> str | None:
+    # Exports number their messages; LangChain turns such ids into strings as well.
+    numbered = isinstance(value, int) and not isinstance(value, bool)
+    return _label(str(value) if numbered else value, where)
+
+
+def _metadata(value: Any, where: str) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise InvalidInput(f"{where} must be a mapping, got {type(value).__name__}; pass a dict of JSON values.")
+    return plain(value, where)  # type: ignore[no-any-return]

@@ -1,0 +1,25 @@
+"""Tools for tests: fakes that make a run repeatable, and a conformance suite for any LangGraph `BaseStore`.
+
+    from langchain_memlayer.testing import DeterministicEmbeddings, FrozenClock, SequentialIds, StoreConformance
+
+The fakes need no test runner; `StoreConformance` needs pytest and is imported on first use.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from langchain_memlayer.testing.fakes import DeterministicEmbeddings, FrozenClock, SequentialIds
+
+if TYPE_CHECKING:
+    from langchain_memlayer.testing.conformance import StoreConformance
+
+__all__ = ["DeterministicEmbeddings", "FrozenClock", "SequentialIds", "StoreConformance"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "StoreConformance":
+        from langchain_memlayer.testing.conformance import StoreConformance
+
+        return StoreConformance
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,612 @@
+from __future__ import annotations
+
+import json
+import math
+import sqlite3
+from dataclasses import FrozenInstanceError
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from langchain_memlayer.errors import InvalidFilter
+from langchain_memlayer.filters import And, Comparison, Filter, Not, Or, parse_filter
+from langchain_memlayer.values import dumps, loads
+
+BIG = 10**30
+U64 = 2**64 - 1
+
+RECORD: dict[str, Any] = {
+    "one": 1,
+    "one.0": 1.0,
+    "half": 0.5,
+    "true": True,
+    "false": False,
+    "null": None,
+    "word": "banana",
+    "odd": "100%_*?[\"\\'\u0000é中😀",
+    "digits": "10",
+    "empty": "",
+    "list": [1, "x", None, True, [1], {"k": 1}, 0.1],
+    "none": [],
+    "map": {"lang": "en", "deep": {"k": 1, "": 2}},
+    "hollow": {},
+    "a.b": "literal",
+    "a": {"b": "dotted", "c": "dotted"},
+    "null.x": None,
+    "it's": 1,
+    'quo"te': 2,
+    "back\\slash": 3,
+    "schlüssel": 4,
+    "键": {"钥": 5},
+    "x[0]": 6,
+    "": 7,
+    "u64": U64,
+    "near": math.nextafter(0.3, 1),
+}
+
+MATRIX: list[tuple[dict[str, Any], bool]] = [
+    # equality
+    ({"one": 1}, True),
+    ({"one": 1.0}, True),
+    ({"one.0": 1}, True),
+    ({"one": True}, False),
+    ({"true": True}, True),
+    ({"true": 1}, False),
+    ({"true": False}, False),
+    ({"false": 0}, False),
+    ({"one": "1"}, False),
+    ({"digits": 10}, False),
+    ({"digits": "10"}, True),
+    ({"word": "Banana"}, False),
+    ({"word": "b%"}, False),
+    ({"odd": "100%_*?[\"\\'\u0000é中😀"}, True),
+    ({"odd": "100%_*?[\"\\'"}, False),
+    ({"empty": ""}, True),
+    ({"empty": None}, False),
+    ({"null": None}, True),
+    ({"missing": None}, True),
+    ({"missing": {"$eq": None}}, True),
+    ({"one": None}, False),
+    ({"none": []}, True),
+    ({"hollow": {}}, True),
+    ({"none": {}}, False),
+    ({"list": [1.0, "x", None, True, [1], {"k": 1}, 0.1]}, True),
+    ({"list": [1, "x", None, 1, [1], {"k": 1}, 0.1]}, False),
+    ({"list": [1]}, False),
+    ({"map": {"deep": {"": 2, "k": 1}, "lang": "en"}}, True),
+    ({"map": {"lang": "en"}}, False),
+    ({"u64": U64}, True),
+    ({"u64": float(U64)}, False),
+    ({"near": 0.3}, False),
+    ({"one": {"$eq": 1}, "word": "banana"}, True),
+    ({"one": {"$eq": 1}, "word": "apple"}, False),
+    ({"one": {"$ne": 1.0}}, False),
+    ({"one": {"$ne": True}}, True),
+    ({"missing": {"$ne": 1}}, True),
+    ({"missing": {"$ne": None}}, False),
+    ({"null": {"$ne": None}}, False),
+    ({"null": {"$ne": 1}}, True),
+    # orders
+    ({"one": {"$gt": 0.5}}, True),
+    ({"one": {"$gt": 1}}, False),
+    ({"one": {"$gte": 1.0}}, True),
+    ({"one": {"$lt": 1}}, False),
+    ({"one": {"$lte": 1}}, True),
+    ({"one": {"$gt": 0, "$lt": 1}}, False),
+    ({"one": {"$gt": 0, "$lt": 2}}, True),
+    ({"near": {"$gt": 0.3}}, True),
+    ({"near": {"$lte": 0.3}}, False),
+    ({"u64": {"$gt": U64 - 1}}, True),
+    ({"u64": {"$gt": U64}}, False),
+    ({"u64": {"$lt": 2**63}}, False),
+    ({"word": {"$gt": "ban"}}, True),
+    ({"word": {"$gt": "Zebra"}}, True),
+    ({"word": {"$lt": "banana"}}, False),
+    ({"word": {"$lte": "banana"}}, True),
+    ({"odd": {"$gt": "100%_*?[\"\\'"}}, True),
+    ({"digits": {"$gt": 1}}, False),
+    ({"one": {"$lt": "z"}}, False),
+    ({"true": {"$gt": 0}}, False),
+    ({"null": {"$lt": 1}}, False),
+    ({"list": {"$gt": 0}}, False),
+    ({"map": {"$lt": "z"}}, False),
+    ({"missing": {"$lt": 1}}, False),
+    ({"missing": {"$gte": ""}}, False),
+    # sets
+    ({"one": {"$in": [2, 1.0]}}, True),
+    ({"one": {"$in": [True, "1"]}}, False),
+    ({"one": {"$in": []}}, False),
+    ({"null": {"$in": [None]}}, True),
+    ({"missing": {"$in": [None]}}, False),
+    ({"map": {"$in": [{"lang": "en", "deep": {"k": 1, "": 2}}]}}, True),
+    ({"one": {"$nin": [2]}}, True),
+    ({"one": {"$nin": [1.0]}}, False),
+    ({"one": {"$nin": []}}, True),
+    ({"missing": {"$nin": [1]}}, False),
+    ({"null": {"$nin": [1]}}, True),
+    # parts
+    ({"list": {"$contains": "x"}}, True),
+    ({"list": {"$contains": "X"}}, False),
+    ({"list": {"$contains": 1.0}}, True),
+    ({"list": {"$contains": False}}, False),
+    ({"list": {"$contains": None}}, True),
+    ({"list": {"$contains": [1]}}, True),
+    ({"list": {"$contains": {"k": 1.0}}}, True),
+    ({"list": {"$contains": 0.1}}, True),
+    ({"none": {"$contains": None}}, False),
+    ({"word": {"$contains": "nan"}}, True),
+    ({"word": {"$contains": ""}}, True),
+    ({"word": {"$contains": "a%a"}}, False),
+    ({"odd": {"$contains": "%_*?["}}, True),
+    ({"odd": {"$contains": "é"}}, True),
+    ({"odd": {"$contains": "u0000"}}, False),
+    ({"digits": {"$contains": 1}}, False),
+    ({"map": {"$contains": "lang"}}, False),
+    ({"one": {"$contains": 1}}, False),
+    ({"missing": {"$contains": None}}, False),
+    # presence
+    ({"null": {"$exists": True}}, True),
+    ({"null": {"$exists": False}}, False),
+    ({"missing": {"$exists": True}}, False),
+    ({"missing": {"$exists": False}}, True),
+    ({"map.deep.k": {"$exists": True}}, True),
+    # fields
+    ({"a.b": "literal"}, True),
+    ({"a.b": "dotted"}, False),
+    ({"a.c": "dotted"}, True),
+    ({"map.lang": "en"}, True),
+    ({"map.deep.": 2}, True),
+    ({"map.lang.x": None}, True),
+    ({"null.x": {"$exists": True}}, True),
+    ({"null.y": {"$exists": True}}, False),
+    ({"list.0": 1}, False),
+    ({"it's": 1}, True),
+    ({'quo"te': 2}, True),
+    ({"back\\slash": 3}, True),
+    ({"schlüssel": 4}, True),
+    ({"键.钥": {"$gt": 4}}, True),
+    ({"x[0]": 6}, True),
+    ({"": 7}, True),
+    ({".": {"$exists": False}}, True),
+    ({"on%": {"$exists": False}}, True),
+    # joins
+    ({"$and": [{"one": 1}, {"word": "banana"}]}, True),
+    ({"$and": [{"one": 1}, {"word": "apple"}]}, False),
+    ({"$or": [{"one": 2}, {"word": "banana"}]}, True),
+    ({"$or": [{"one": 2}, {"word": "apple"}]}, False),
+    ({"$or": [{"one": 2}, {"word": "banana"}], "half": 1}, False),
+    ({"$not": {"one": 2}}, True),
+    ({"$not": {"one": 1, "word": "apple"}}, True),
+    ({"$not": {"missing": {"$gt": 1}}}, True),
+    ({"$not": {"$not": {"$not": {"one": 1}}}}, False),
+    ({"one": {"$not": 1}}, False),
+    ({"one": {"$not": {"$gt": 1}}}, True),
+    ({"one": {"$or": [{"$lt": 0}, {"$gte": 1}]}}, True),
+    ({"one": {"$or": [7, 1]}}, True),
+    ({"one": {"$and": [{"$gt": 0}, {"$ne": 1}]}}, False),
+    ({"one": {"$gt": 0, "$not": {"$in": [1, 2]}}}, False),
+]
+
+
+class Table:
+    """A table of JSON texts as the journal has them."""
+
+    def __init__(self, *records: dict[str, Any]) -> None:
+        self.db = sqlite3.connect(":memory:")
+        self.db.execute("CREATE TABLE items (id INTEGER PRIMARY KEY, value TEXT NOT NULL)")
+        self.db.executemany("INSERT INTO items (value) VALUES (?)", [(dumps(record),) for record in records])
+
+    def __enter__(self) -> Table:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.db.close()
+
+    def records(self) -> list[dict[str, Any]]:
+        return [loads(row[0]) for row in self.db.execute("SELECT value FROM items ORDER BY id")]
+
+    def answers(self, sql: tuple[str, list[Any]]) -> list[Any]:
+        """The bare values, so that a NULL shows."""
+        return [row[0] for row in self.db.execute(f"SELECT ({sql[0]}) FROM items i ORDER BY id", sql[1])]
+
+
+def parsed(value: dict[str, Any]) -> Filter:
+    condition = parse_filter(value)
+    assert condition is not None
+    return condition
+
+
+@pytest.fixture(scope="module")
+def two_spellings() -> Any:
+    """The record in both forms of `values.dumps`: with an integer beyond 64 bits it is ASCII behind a space."""
+    with Table(RECORD, {**RECORD, "big": BIG}) as table:
+        yield table
+
+
+@pytest.mark.parametrize(("condition", "expected"), MATRIX, ids=repr)
+def test_a_filter_matches_what_it_says(condition: dict[str, Any], expected: bool) -> None:
+    assert parsed(condition).matches(RECORD) is expected
+    assert parsed({"$not": condition}).matches(RECORD) is not expected
+
+
+@pytest.mark.parametrize(("condition", "expected"), MATRIX, ids=repr)
+def test_sql_answers_as_the_predicate(condition: dict[str, Any], expected: bool, two_spellings: Table) -> None:
+    for asked, answer in ((condition, expected), ({"$not": condition}, not expected)):
+        sql = parsed(asked).to_sql("i.value")
+        if sql is not None:
+            assert two_spellings.answers(sql) == [answer, answer]
+
+
+def test_the_matrix_is_mostly_sql_and_both_spellings_are_in_play(two_spellings: Table) -> None:
+    texts = [row[0] for row in two_spellings.db.execute("SELECT value FROM items ORDER BY id")]
+    assert [text.startswith(" ") for text in texts] == [False, True]
+    assert sum(parsed(condition).to_sql("i.value") is not None for condition, _ in MATRIX) > 0.85 * len(MATRIX)
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        {"role": "user"},
+        {"n": {"$gte": 0.5, "$lt": 10}},
+        {"at": {"$gt": 1_700_000_000_000_000_000}},
+        {"at": {"$lt": "2024-05-01T00:00:00+00:00"}},
+        {"a.b.c": None},
+        {"键": {"$in": ["a", 1, 2.5, True, None, BIG, [], {}]}},
+        {"tags": {"$contains": "x"}},
+        {"tags": {"$contains": 2.5}},
+        {"n": {"$exists": False}},
+        {"$or": [{"a": 1}, {"$not": {"b": {"$nin": list(range(5000))}}}]},
+    ],
+    ids=lambda condition: repr(condition)[:60],
+)
+def test_what_users_write_becomes_sql(condition: dict[str, Any]) -> None:
+    assert parsed(condition).to_sql("i.value") is not None
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        {'a"b': 1},
+        {"a\\b": 1},
+        {"a\nb": 1},
+        {"a": [1]},
+        {"a": {"b": 1}},
+        {"a": "x\u0000y"},
+        {"a": "\u0001"},
+        {"a": {"$gt": "\u0000"}},
+        {"a": {"$contains": [1]}},
+        {"a": {"$gt": BIG}},
+        {"a": {"$lt": -(2**63)}},
+        {"a": {"$gt": 1e-7}},
+        {"a": {"$in": [1, [2]]}},
+        {"ok": 1, "a": [1]},
+        {"$or": [{"ok": 1}, {"a": [1]}]},
+        {"$not": {"a": [1]}},
+        {"$or": [{"a": number} for number in range(1000)]},
+    ],
+    ids=lambda condition: repr(condition)[:60],
+)
+def test_what_sqlite_cannot_answer_exactly_becomes_no_sql(condition: dict[str, Any]) -> None:
+    assert parsed(condition).to_sql("i.value") is None
+
+
+def test_the_deepest_and_the_widest_filter_run_in_sqlite() -> None:
+    deep: dict[str, Any] = {"n": {"$gt": 0}}
+    for level in range(29):
+        deep = {"$or": [{"a.b": level}, {"$not": deep}]} if level % 2 and level < 14 else {"$not": deep}
+    wide = {"$or": [{"键.b": {"$gt": number}} for number in range(64)]}
+    records = [{"n": 1}, {"n": 0}, {"a": {"b": 1}, "n": 1}, {"键": {"b": 63}}, {"键": {"b": 0}}]
+    with Table(*records) as table:
+        for condition in (parsed(deep), parsed(wide), parsed({"$not": wide})):
+            sql = condition.to_sql("i.value")
+            assert sql is not None
+            assert table.answers(sql) == [condition.matches(record) for record in records]
+
+
+# -- properties -------------------------------------------------------------------------------------------------------
+
+KEYS = [
+    "a", "b", "a.b", "a.b.c", "b.a", "", ".", "a.", "%_", "*", "?[", "x[0]", "#", "é", "é.a", "中.文", "😀", "\x7f",
+    'a"', '"', "a\\", "\\u0061", "a\u0000", "a\u0000b", "\u0000", "\n", "it's",
+]  # fmt: skip
+TEXTS = [
+    "", "a", "b", "ab", "é", "中文", "😀", "\uffff", "100%", "_", "*", "?", "[", '"', "'", "\\", "\\u0000", "\\\u0000", "\u0000",
+    "a\u0000", "a\u0000b", "\u0000b", "a\u0001b", "\u0001", "\x7f", "\n", "\x1f", "null", "1", "true", "[a,null]", "\u0080",
+]  # fmt: skip
+EDGES = [0, 1, -1, 10**15, 2**53, 2**53 + 1, 2**63 - 1, 2**63, -(2**63), -(2**63) - 1, U64, U64 + 1, BIG, 10**400]
+FLOATS = [0.0, -0.0, 0.1, 0.3, 1e-5, 1e16, 1e22, 1e23, 1e300, 5e-324, 1.5, 2.0**53, 2.0**63, 9007199254740993e3]
+texts = st.one_of(st.sampled_from(TEXTS), st.text('aé😀\\\u0000\u0001"%nu0', max_size=4), st.text(max_size=3))
+texts = texts.filter(lambda text: not any("\ud800" <= char <= "\udfff" for char in text))
+
+
+def _moved(base: float, steps: int) -> float:
+    for _ in range(abs(steps)):
+        base = math.nextafter(base, math.copysign(math.inf, steps))
+    return base
+
+
+near_floats = st.builds(_moved, st.sampled_from(FLOATS), st.integers(-5, 5))
+all_floats = st.floats(allow_nan=False, allow_infinity=False)
+numbers = st.one_of(
+    st.sampled_from(EDGES), st.integers(-3, 3), st.integers(), near_floats, near_floats.map(lambda n: -n), all_floats
+)
+scalars = st.one_of(st.none(), st.booleans(), numbers, texts)
+keys = st.one_of(st.sampled_from(KEYS), texts)
+values = st.recursive(
+    scalars,
+    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(keys, inner, max_size=4)),
+    max_leaves=6,
+)
+records = st.dictionaries(keys, values, max_size=6)
+
+
+@st.composite
+def conditions(draw: st.DrawFn, record: dict[str, Any]) -> dict[str, Any]:
+    """A filter that often speaks of what the record holds, and of its neighbours."""
+    here: list[tuple[str, Any]] = list(record.items())
+    for key, value in record.items():
+        if isinstance(value, dict):
+            here += [(f"{key}.{inner}", found) for inner, found in value.items()]
+    known = st.sampled_from(here) if here else st.nothing()
+    field, found = draw(st.one_of(known, st.tuples(keys, values)))
+    field = field.lstrip("$")
+    pools = [values, st.just(found)]
+    if isinstance(found, list) and found:
+        pools.append(st.sampled_from(found))
+    if isinstance(found, str):
+        cut = draw(st.integers(0, len(found)))
+        pools += [st.just(found[:cut]), st.just(found[cut:]), st.just(found + "a")]
+    if isinstance(found, (int, float)) and not isinstance(found, bool) and abs(found) < 1e300:
+        pools += [st.just(found + 1), st.just(int(found)), st.integers(-4, 4).map(lambda n: _moved(float(found), n))]
+    operand = st.one_of(pools)
+    ordered = operand.filter(lambda value: isinstance(value, (int, float, str)) and not isinstance(value, bool))
+    op = draw(st.sampled_from(["$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$in", "$nin", "$contains", "$exists"]))
+    if op in ("$gt", "$gte", "$lt", "$lte"):
+        value = draw(st.one_of(ordered, numbers, texts))
+    elif op in ("$in", "$nin"):
+        value = draw(st.lists(operand, max_size=4))
+    else:
+        value = draw(st.booleans() if op == "$exists" else operand)
+    leaf = {field: {op: value}}
+    join = draw(st.sampled_from(["", "", "", "$and", "$or", "$not"]))
+    if join == "$not":
+        return {"$not": draw(conditions(record))}
+    return {join: [leaf, draw(conditions(record))]} if join else leaf
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    record = draw(records)
+    return [record, {**record, "big": BIG}, draw(records)], draw(conditions(record))
+
+
+def naive(condition: dict[str, Any], record: dict[str, Any]) -> bool:
+    """The contract again, by canonical JSON instead of a recursive comparison."""
+
+    def canonical(value: Any) -> Any:
+        if isinstance(value, float) and value.is_integer():
+            return int(value)
+        if isinstance(value, list):
+            return [canonical(item) for item in value]
+        return {key: canonical(item) for key, item in value.items()} if isinstance(value, dict) else value
+
+    def same(left: Any, right: Any) -> bool:
+        return json.dumps(canonical(left), sort_keys=True) == json.dumps(canonical(right), sort_keys=True)
+
+    (field, test), *_ = condition.items()
+    if field in ("$and", "$or"):
+        return (all if field == "$and" else any)([naive(item, record) for item in test])
+    if field == "$not":
+        return not naive(test, record)
+    there, found = True, record
+    for key in [field] if field in record else field.split("."):
+        there = there and isinstance(found, dict) and key in found
+        found = found[key] if there else {}
+    (op, value), *_ = test.items()
+    kind = str if isinstance(value, str) else (int, float)
+    comparable = there and isinstance(found, kind) and not isinstance(found, bool)
+    member = isinstance(found, list) and any(same(item, value) for item in found)
+    equal = same(found, value) if there else value is None
+    return {
+        "$eq": lambda: equal,
+        "$ne": lambda: not equal,
+        "$gt": lambda: comparable and found > value,
+        "$gte": lambda: comparable and found >= value,
+        "$lt": lambda: comparable and found < value,
+        "$lte": lambda: comparable and found <= value,
+        "$in": lambda: there and any(same(found, item) for item in value),
+        "$nin": lambda: there and not any(same(found, item) for item in value),
+        "$contains": lambda: there and (member or (comparable and kind is str and value in found)),
+        "$exists": lambda: there is value,
+    }[op]()
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+@given(cases())
+@example(([{"a\u0000b": 1}], {"a": {"$exists": True}}))
+@example(([{"a": "x\u0000y"}], {"a": {"$eq": "x"}}))
+@example(([{"a": "x\u0000y"}], {"a": {"$contains": "y"}}))
+@example(([{"a": "\\u0000"}], {"a": {"$contains": "u0000"}}))
+@example(([{"a": -(2**63) - 1}], {"a": {"$lt": -(2**63) + 1}}))
+@example(([{"a": 2**63}], {"a": {"$gt": 2**63 - 1}}))
+@example(([{"a": 2.0**53}], {"a": {"$lt": 2**53 + 1}}))
+@example(([{"a": 1e16}, {"a": 10**16}, {"a": 1e16, "b": BIG}], {"a": {"$eq": 10**16}}))
+@example(([{"é": "中", "b": BIG}, {"é": "中"}], {"é": {"$eq": "中"}}))
+def test_sql_and_predicate_and_contract_agree(case: tuple[list[dict[str, Any]], dict[str, Any]]) -> None:
+    written, condition = case
+    tree = parsed(condition)
+    with Table(*written) as table:
+        stored = table.records()
+        expected = [naive(condition, record) for record in stored]
+        assert [tree.matches(record) for record in stored] == expected
+        leaves, rest = tree.split()
+        parts = [*leaves, rest] if rest else list(leaves)
+        assert [all(part.matches(record) for part in parts) for record in stored] == expected
+        sql = tree.to_sql("i.value")
+        if sql is not None:
+            assert table.answers(sql) == expected
+
+
+anything = st.recursive(
+    st.one_of(scalars, st.just(math.nan), st.binary(max_size=2), st.just({1}), st.just("$gt")),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.dictionaries(
+            st.one_of(st.sampled_from(["$and", "$or", "$not", "$in", "$gt", "$x", "a", 1, None]), keys),
+            inner,
+            max_size=3,
+        ),
+    ),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(anything, records)
+def test_anything_parses_or_is_an_invalid_filter(value: Any, record: dict[str, Any]) -> None:
+    try:
+        tree = parse_filter(value)
+    except InvalidFilter:
+        return
+    assert tree is None or tree.matches(record) in (True, False)
+
+
+# -- the tree ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [None, {}])
+def test_no_condition_is_no_filter(value: Any) -> None:
+    assert parse_filter(value) is None
+
+
+def test_the_tree_of_a_filter() -> None:
+    tree = parsed({"a": 1, "b": {"$gt": 2, "$in": [3]}, "$or": [{"c": 4}, {"$not": {"d": None}}], "$and": [{"e": {}}]})
+    assert tree == And(
+        (
+            Comparison("a", "eq", 1),
+            Comparison("b", "gt", 2),
+            Comparison("b", "in", [3]),
+            Or((Comparison("c", "eq", 4), Not(Comparison("d", "eq", None)))),
+            Comparison("e", "eq", {}),
+        )
+    )
+    assert [leaf.field for leaf in tree.comparisons()] == ["a", "b", "b", "c", "d", "e"]
+
+
+def test_split_gives_the_simple_leaves_and_the_rest() -> None:
+    leaves, rest = parsed(
+        {"a": 1, "b": {"$ne": 2, "$contains": "x"}, "c": {"$nin": [1]}, "$or": [{"d": 1}, {"e": 1}], "f": {"$lte": 3}}
+    ).split()
+    assert leaves == (Comparison("a", "eq", 1), Comparison("b", "ne", 2), Comparison("f", "lte", 3))
+    assert rest == And(
+        (
+            Comparison("b", "contains", "x"),
+            Comparison("c", "nin", [1]),
+            Or((Comparison("d", "eq", 1), Comparison("e", "eq", 1))),
+        )
+    )
+    assert parsed({"a": 1}).split() == ((Comparison("a", "eq", 1),), None)
+    negated = parsed({"$not": {"a": 1}})
+    assert negated.split() == ((), negated)
+
+
+def test_the_tree_is_immutable_and_shares_nothing_with_the_callers_dict() -> None:
+    value: dict[str, Any] = {"a": {"$in": [1]}}
+    tree = parsed(value)
+    value["a"]["$in"].append(2)
+    assert not tree.matches({"a": 2})
+    with pytest.raises(FrozenInstanceError):
+        tree.field = "b"  # type: ignore[attr-defined]
+
+
+# -- errors -----------------------------------------------------------------------------------------------------------
+
+
+def nested(levels: int) -> dict[str, Any]:
+    value: dict[str, Any] = {"a": 1}
+    for _ in range(levels):
+        value = {"$not": value}
+    return value
+
+
+def looped() -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    value["$not"] = value
+    return value
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ([], "A filter must be a mapping such as {'field': value}, got list."),
+        ("a", "A filter must be a mapping such as {'field': value}, got str."),
+        (0, "A filter must be a mapping such as {'field': value}, got int."),
+        ({10**5000: 1}, "Invalid filter key of type int; keys are strings"),
+        ({"$and": 10**5000}, "Filter operator '$and' needs a list of at least one filter, got int."),
+        ({1: "x"}, "Invalid filter key of type int; keys are strings, the names of fields or operators."),
+        ({None: 1}, "Invalid filter key of type NoneType; keys are strings, the names of fields or operators."),
+        ({("a",): 1}, "Invalid filter key of type tuple; keys are strings, the names of fields or operators."),
+        ({"a": {1: 2}}, "Invalid filter key of type int; keys are strings, the names of fields or operators."),
+        (
+            {"a": {"$gt": 1, 2: 3}},
+            "Invalid filter key of type int; keys are strings, the names of fields or operators.",
+        ),
+        ({"\ud800": 1}, "Invalid filter key '\\ud800': it holds a lone surrogate, which is no text."),
+        (
+            {"a": {"$gt": 1, "b": 2}},
+            "Invalid filter key 'b' beside the operators of 'a'; write 'a.b' as a field of its own, or compare the whole "
+            "value with $eq.",
+        ),
+        (
+            {"a": {"b": {"$gt": 2}}},
+            "Invalid filter key '$gt' inside the value of 'a.b'; name the inner field with dots, as in 'a.b', or compare "
+            "the whole value with $eq.",
+        ),
+        (
+            {"a": {"$regex": "x"}},
+            "Unknown filter operator '$regex'; use one of $eq, $ne, $gt, $gte, $lt, $lte, $in, $nin, $contains, $exists, "
+            "$and, $or, $not.",
+        ),
+        ({"$nor": []}, "Unknown filter operator '$nor'; use one of $eq"),
+        ({"a": {"$": 1}}, "Unknown filter operator '$'; use one of $eq"),
+        ({"$gt": 1}, "Filter operator '$gt' needs a field: write {'field': {'$gt': ...}}."),
+        ({"$and": {"a": 1}}, "Filter operator '$and' needs a list of at least one filter, got dict."),
+        ({"$or": []}, "Filter operator '$or' needs a list of at least one filter, got an empty list."),
+        ({"a": {"$or": 1}}, "Filter operator '$or' needs a list of at least one filter, got int."),
+        ({"$or": [{}]}, "An empty filter inside $and, $or or $not has no meaning; remove it."),
+        ({"$not": {}}, "An empty filter inside $and, $or or $not has no meaning; remove it."),
+        ({"$not": [1]}, "A filter must be a mapping such as {'field': value}, got list."),
+        ({"$and": [1]}, "A filter must be a mapping such as {'field': value}, got int."),
+        ({"a": {"$in": "abc"}}, "Filter operator '$in' on 'a' needs a list, got 'abc'."),
+        ({"a": {"$nin": {"b": 1}}}, "Filter operator '$nin' on 'a' needs a list, got {'b': 1}."),
+        ({"a": {"$exists": 1}}, "Filter operator '$exists' on 'a' needs True or False, got 1."),
+        ({"a": {"$exists": None}}, "Filter operator '$exists' on 'a' needs True or False, got None."),
+        ({"a": {"$gt": {}}}, "Filter operator '$gt' on 'a' needs a number or a string, got {}."),
+        ({"a": {"$lt": True}}, "Filter operator '$lt' on 'a' needs a number or a string, got True."),
+        ({"a": {"$gte": None}}, "Filter operator '$gte' on 'a' needs a number or a string, got None."),
+        ({"a": {"$lte": [1]}}, "Filter operator '$lte' on 'a' needs a number or a string, got [1]."),
+        (
+            {"a": {1, 2}},
+            "Invalid filter value for 'a': value is of type set, which JSON does not have; convert it first.",
+        ),
+        ({"a": math.nan}, "Invalid filter value for 'a': value is nan, which JSON does not have"),
+        ({"a": {"$lt": -math.inf}}, "Invalid filter value for 'a': value is -inf, which JSON does not have"),
+        ({"a": {"$in": [b"x"]}}, "Invalid filter value for 'a': value[0] is of type bytes"),
+        ({"a": {"$eq": {1: 2}}}, "Invalid filter value for 'a': value has the key 1; JSON keys are strings."),
+        ({"a": "\udc00"}, "Invalid filter value for 'a': value holds a lone surrogate"),
+        ({"a": 10**5000}, "Invalid filter value for 'a': Exceeds the limit (4300 digits)"),
+        (nested(33), "The filter is nested deeper than 32 levels, or contains itself; flatten it."),
+        (looped(), "The filter is nested deeper than 32 levels, or contains itself; flatten it."),
+    ],
+    ids=lambda part: part[:50] if isinstance(part, str) else type(part).__name__,
+)
+def test_a_filter_that_is_none_is_an_error_that_says_what_to_do(value: Any, message: str) -> None:
+    with pytest.raises(InvalidFilter) as caught:
+        parse_filter(value)
+    assert isinstance(caught.value, ValueError)
+    assert str(caught.value).startswith(message)
+
+
+def test_a_mapping_with_dollar_keys_can_be_compared_whole() -> None:
+    assert parsed({"a": {"$eq": {"$gt": 1}}}).matches({"a": {"$gt": 1}})

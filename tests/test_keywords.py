@@ -1,0 +1,335 @@
+from __future__ import annotations
+
+import math
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from langchain_memlayer.journal.schema import migrate
+from langchain_memlayer.keywords import bm25, bm25_ceiling, fts_match, query_terms, rarest, term_codes, tokenize
+
+ZWNJ, SOFT_HYPHEN, WORD_JOINER = "\u200c", "\u00ad", "\u2060"
+
+
+@contextmanager
+def journal(texts: Iterable[tuple[str, str]]) -> Iterator[sqlite3.Connection]:
+    db = sqlite3.connect(":memory:", isolation_level=None)
+    try:
+        migrate(db, where="memory", new_id=lambda: "id", created_at=0)
+        rows = [(i, ns, " ".join(tokenize(text))) for i, (ns, text) in enumerate(texts)]
+        db.executemany("INSERT INTO keywords (rowid, ns, tokens) VALUES (?,?,?)", rows)
+        yield db
+    finally:
+        db.close()
+
+
+def found(db: sqlite3.Connection, expression: str) -> set[int]:
+    return {row for (row,) in db.execute("SELECT rowid FROM keywords WHERE keywords MATCH ?", (expression,))}
+
+
+@pytest.mark.parametrize(
+    ("text", "terms"),
+    [
+        ("The DOGS were running", "the dog were run"),
+        ("run run", "run run"),
+        ("s is as", "s is as"),
+        ("naïve Café", "naïve café"),
+        ("cafe\u0301", "café"),
+        ("STRASSE Straße", "strass strass"),
+        ("iPhone HashMap", "iphon hashmap"),
+        ("ﬁne ＡＢＣ１２", "fine abc12"),
+        ("İstanbul", "istanbul"),
+        (f"co{SOFT_HYPHEN}operate{WORD_JOINER}d", "cooper"),
+        ("", ""),
+        ("?! ... 😀❤️ — \ud800 \x00 _ '", ""),
+        ("\u0301abc", "abc"),
+    ],
+)
+def test_words_are_folded_and_english_ones_stemmed(text: str, terms: str) -> None:
+    assert tokenize(text) == terms.split()
+
+
+@pytest.mark.parametrize(
+    ("text", "terms"),
+    [
+        ("Caroline's", "carolin"),
+        ("Caroline’s", "carolin"),
+        ("the dogs' bowl", "the dog bowl"),
+        ("I'd they've we're you'll I'm", "i thei we you i"),
+        ("don't won’t", "dont wont"),
+        ("'quoted'", "quot"),
+        ("O'Brien's", "o brien obrien"),
+        ("l’acqua", "l acqua lacqua"),
+    ],
+)
+def test_apostrophes_end_words_or_bind_them(text: str, terms: str) -> None:
+    assert tokenize(text) == terms.split()
+
+
+@pytest.mark.parametrize(
+    ("text", "terms"),
+    [
+        ("12 007", "12 007"),
+        ("3.5", "3 5 3p5"),
+        ("v1.2.3", "v1 2 3 v1p2p3"),
+        ("2023-05-08", "2023 05 08 20230508"),
+        ("ERR_42", "err 42 err42"),
+        ("locker-12", "locker 12 locker12"),
+        ("foo__bar", "foo bar foobar"),
+        ("__init__", "init"),
+        ("a@b.com", "a b com abcom"),
+        ("e-mails", "e mail email"),
+        ("U.S.A.", "u s a usa"),
+        ("and/or", "and or"),
+        ("end--start", "end start"),
+    ],
+)
+def test_identifiers_give_their_parts_and_then_the_whole(text: str, terms: str) -> None:
+    assert tokenize(text) == terms.split()
+
+
+@pytest.mark.parametrize(
+    ("text", "terms"),
+    [
+        ("我的狗叫旺财", "我的 的狗 狗叫 叫旺 旺财"),
+        ("狗。猫", "狗 猫"),
+        ("我用Python写码", "我用 python 写码"),
+        ("2023年5月8日", "2023 年 5 月 8 日"),
+        ("三月", "三月"),
+        ("コーヒー", "コー ーヒ ヒー"),
+        ("ｺｰﾋｰ", "コー ーヒ ヒー"),
+        ("日本・東京", "日本 東京"),
+        ("한국어 배워", "한국 국어 배워"),
+        ("밥", "밥"),
+    ],
+)
+def test_scripts_without_spaces_and_hangul_give_bigrams(text: str, terms: str) -> None:
+    assert tokenize(text) == terms.split()
+
+
+def test_a_thai_bigram_is_two_letters_with_their_marks() -> None:
+    assert tokenize("ที่นี่") == tokenize("ที่" + "นี่")
+    assert len(tokenize("ที่")) == len(tokenize("ที่นี่")) == 1
+    assert set(tokenize("ครับ")) < set(tokenize("สวัสดีครับ"))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Привет, мир", 2),
+        ("مرحبا بالعالم", 2),
+        ("हिन्दी में बात", 3),
+        (f"می{ZWNJ}خواهم", 1),
+        ("γειά σου", 2),
+        ("བོད་ཡིག", 2),
+    ],
+)
+def test_words_of_other_scripts_are_letters_and_marks(text: str, words: int) -> None:
+    assert len(tokenize(text)) == words
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("ПРИВЕТ", "привет"), ("ΟΔΟΣ", "οδος"), ("مرحـــبا", "مرحبا"), (f"می{ZWNJ}خواهم", "میخواهم"), ("が", "か\u3099")],
+)
+def test_spellings_of_one_word_are_one_term(one: str, other: str) -> None:
+    assert tokenize(one) == tokenize(other)
+
+
+def test_of_a_long_word_the_first_64_characters_count() -> None:
+    assert tokenize("x7" * 50_000) == ["x7" * 32]
+    assert [len(term) for term in tokenize("-".join("ab" * 100))][-1] == 64
+
+
+@pytest.mark.parametrize(
+    ("query", "terms"),
+    [
+        ("What did Caroline say about her dogs?", "carolin sai dog"),
+        ("dogs and dogs, a dog", "dog"),
+        ("The Who", "the who"),
+        ("to be or not to be", "to be or not"),
+        ("don't you remember?", "rememb"),
+        ("What happened in May?", "happen mai"),
+        ("a doe", "doe"),
+        ("我的狗是什么？", "的狗 狗是"),
+        ("是什么", "是什 什么"),
+        ("是什么 dog", "dog"),
+        ("", ""),
+        ("?!", ""),
+    ],
+)
+def test_a_query_drops_stop_words_unless_nothing_remains(query: str, terms: str) -> None:
+    assert query_terms(query) == terms.split()
+
+
+def test_rarest_keeps_the_order_of_the_query_and_drops_what_no_text_has() -> None:
+    frequencies = {"a": 5, "b": 1, "c": 3, "d": 0, "e": 3}
+    assert rarest(["a", "b", "x", "c", "d", "e"], frequencies) == ["a", "b", "c", "e"]
+    assert rarest(["a", "e", "c", "b"], frequencies, 2) == ["e", "b"]
+    assert rarest(["c", "e", "a"], frequencies, most=1) == ["c"]
+    assert rarest([], frequencies) == []
+    many = [f"t{i}" for i in range(40)]
+    assert rarest(many, {term: 40 - i for i, term in enumerate(many)}) == many[-12:]
+
+
+def test_a_match_finds_any_of_the_terms_inside_one_namespace() -> None:
+    with journal([("n1", "dogs bark"), ("n1", "cats"), ("n12", "a dog"), ("n1", "n12 birds")]) as db:
+        assert found(db, fts_match(["dog", "cat"], "n1")) == {0, 1}
+        assert found(db, fts_match(["dog"], "n12")) == {2}
+        assert found(db, fts_match(["dog", "cat"], None)) == {0, 1, 2}
+        assert found(db, fts_match(["n1"], None)) == set()
+        assert found(db, fts_match([], "n1")) == found(db, fts_match([], None)) == set()
+
+
+@pytest.mark.parametrize(
+    "text", ['" OR ns : "n2', "NEAR(a b) AND NOT *", 'x") OR tokens : ("secret', "ns:n2 ^a* {tokens}:b"]
+)
+def test_a_query_cannot_reach_another_namespace(text: str) -> None:
+    with journal([("n1", text), ("n2", f"secret {text}")]) as db:
+        assert found(db, fts_match(query_terms(text), "n1")) == {0}
+    assert fts_match(['a" OR "b'], 'n1"') == 'ns : "n1""" AND tokens : ("a"" OR ""b")'
+
+
+_alphabet = st.one_of(
+    st.characters(),
+    st.sampled_from(
+        "aAsSeEzuZU019_-.@' \"*:()^’İßſάΣœʼ\u0301\u0307\u093f\u0e31\u3099\u00ad\u200d我的カ가ก한क़ی٣①½ꭰᏸ\ue000\U00020000"
+    ),
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.text(_alphabet, max_size=40), st.text(_alphabet, max_size=40))
+def test_fts5_finds_exactly_the_rows_that_have_a_term(one: str, other: str) -> None:
+    has = [set(tokenize(one)), set(tokenize(other))]
+    with journal([("n1", one), ("n1", other), ("n2", one)]) as db:
+        for term in has[0] | has[1]:
+            assert found(db, fts_match([term], "n1")) == {i for i, terms in enumerate(has) if term in terms}
+
+
+@settings(deadline=None)
+@given(st.text(_alphabet, max_size=60))
+def test_a_text_asked_for_as_it_stands_is_found(text: str) -> None:
+    terms = tokenize(text)
+    assert set(query_terms(text)) <= set(terms)
+    assert bool(query_terms(text)) == bool(terms)
+    assert " ".join(terms).split() == terms
+
+
+@pytest.mark.slow
+def test_fts5_keeps_every_character_that_is_a_term_as_one_token() -> None:
+    everything = map(chr, range(sys.maxunicode + 1))
+    letters = [char for char in everything if tokenize(f"a{char}") != ["a"]]
+    terms = {term for char in letters for text in (char, f"a{char}", f"我{char}") for term in tokenize(text)}
+    with journal([]) as db:
+        db.execute("INSERT INTO keywords (rowid, ns, tokens) VALUES (1, '', ?)", (" ".join(terms),))
+        db.execute("CREATE VIRTUAL TABLE vocabulary USING fts5vocab(keywords, 'row')")
+        kept = {term for (term,) in db.execute("SELECT term FROM vocabulary")}
+    assert len(terms) > 150_000
+    assert kept == terms
+
+
+def test_threads_get_the_same_terms() -> None:
+    words = [f"{stem}{ending}" for stem in ("relat", "nation", "hop") for ending in ("ional", "ing", "izations", "es")]
+    texts = [" ".join(f"{word}{chr(97 + i)}{word}" for word in words) for i in range(20)]
+    seen: list[list[list[str]]] = []
+
+    def work() -> None:
+        seen.append([tokenize(text) for text in texts])
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(seen) == 8
+    assert all(result == seen[0] for result in seen)
+
+
+def test_the_stemmer_is_imported_at_the_first_word_only() -> None:
+    code = (
+        "import sys, langchain_memlayer.keywords as k; before = 'snowballstemmer' in sys.modules;"
+        "k.tokenize('dogs'); print(before, 'snowballstemmer' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True"]
+
+
+def scores_of(texts: list[str], query: str) -> tuple[NDArray[np.float32], float]:
+    documents = [tokenize(text) for text in texts]
+    lengths = np.array([len(document) for document in documents], np.int64)
+    terms = query_terms(query)
+    counts = np.array([[document.count(term) for document in documents] for term in terms], np.int32)
+    dfs = np.count_nonzero(counts, axis=1)
+    return bm25(counts, lengths, dfs, len(texts), float(lengths.mean()) or 1.0), bm25_ceiling(dfs, len(texts))
+
+
+def test_bm25_is_what_the_formula_gives_by_hand() -> None:
+    # N = 3, lengths 2, 4, 3, average 3; "dog" is in the first (once) and the second (twice), "cat" in the third.
+    counts, lengths, dfs = np.array([[1, 2, 0], [0, 0, 1]]), np.array([2, 4, 3]), np.array([2, 1])
+    scores = bm25(counts, lengths, dfs, 3, 3.0)
+    dog, cat = math.log(1.6), math.log(1 + 2.5 / 1.5)
+    by_hand = [dog * 2.2 / (1 + 1.2 * 0.75), dog * 4.4 / (2 + 1.2 * 1.25), cat * 2.2 / 2.2]
+    assert scores.dtype == np.float32
+    assert scores.tolist() == pytest.approx(by_hand, rel=1e-6)
+    assert bm25_ceiling(dfs, 3) == pytest.approx(2.2 * (dog + cat))
+
+
+def test_bm25_of_some_texts_is_what_all_of_them_get() -> None:
+    counts, lengths, dfs = np.array([[1, 2, 0], [3, 0, 1]]), np.array([4, 4, 3]), np.array([2, 2])
+    everything = bm25(counts, lengths, dfs, 3, 11 / 3)
+    assert bm25(counts[:, 1:], lengths[1:], dfs, 3, 11 / 3).tolist() == everything[1:].tolist()
+
+
+def test_bm25_adds_up_terms_and_leaves_others_at_zero() -> None:
+    scores, _ = scores_of(["dog cat", "dog bird", "fish tank"], "dog cat")
+    assert scores[0] > scores[1] > scores[2] == 0
+
+
+def test_bm25_without_terms_or_texts_is_zero() -> None:
+    no_terms = np.empty(0, np.int64)
+    assert bm25(np.empty((0, 2), np.int32), np.array([3, 4]), no_terms, 2, 3.5).tolist() == [0, 0]
+    assert bm25(np.empty((1, 0), np.int32), np.empty(0, np.int64), np.array([0]), 0, 1.0).shape == (0,)
+    assert bm25_ceiling(no_terms, 0) == 0
+
+
+def test_a_term_that_no_text_has_adds_nothing_to_the_ceiling() -> None:
+    assert bm25_ceiling(np.array([2, 0]), 3) == bm25_ceiling(np.array([2]), 3) > 0
+
+
+def test_term_codes_are_the_crc32_of_each_term_in_order() -> None:
+    # 0xCBF43926 is the check value of CRC-32.
+    assert term_codes(["123456789", "", "123456789"]).hex() == "2639f4cb" + "00000000" + "2639f4cb"
+    assert term_codes([]) == b""
+    assert np.frombuffer(term_codes(tokenize("狗 dog naïve")), "<u4").shape == (3,)
+
+
+@pytest.mark.parametrize(
+    ("query", "right", "near"),
+    [
+        ("ERR_42", "saw ERR_42 today", "saw ERR_43 today 42 times"),
+        ("v1.2.3", "runs v1.2.3 now ok", "runs v1.3.2 now ok"),
+        ("locker-12", "uses locker 12 or locker-12", "locker 12 and locker 13 too"),
+        ("3.5 stars", "gave 3.5 stars here today", "gave 35 stars here in 3 visits to 5 places"),
+    ],
+)
+def test_an_exact_identifier_ranks_above_a_partial_one(query: str, right: str, near: str) -> None:
+    scores, _ = scores_of([near, right, "nothing of it"], query)
+    assert scores[1] > scores[0]
+
+
+@settings(deadline=None)
+@given(st.lists(st.lists(st.sampled_from(["dog", "cat", "bird", "fish"])).map(" ".join), min_size=1, max_size=12))
+def test_no_score_passes_the_ceiling(texts: list[str]) -> None:
+    scores, ceiling = scores_of(texts, "dog cat bird")
+    assert scores.min() >= 0
+    assert scores.max() <= ceiling
