@@ -119,7 +119,9 @@ class MemLayerSaver(SqliteSaver):
         if self._pid == os.getpid():
             return
         if self._folder is None:
-            raise JournalError("Checkpoints in memory belong to the process that made them; use a folder to share them.")
+            raise JournalError(
+                "Checkpoints in memory belong to the process that made them; use a folder to share them."
+            )
         # A connection must not be used, not even closed, by a child of the process that opened it.
         self._abandoned += (self.conn,)
         self.conn, self.lock, self.is_setup = self._connect(), threading.Lock(), False
@@ -178,7 +180,11 @@ class MemLayerSaver(SqliteSaver):
         """Delete a thread's checkpoints and writes physically: their bytes leave the files too."""
         super().delete_thread(thread_id)
         with self.cursor(transaction=False) as cursor:
-            cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            if cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+                raise JournalError(
+                    f"The thread is deleted, but its bytes may still be in the write-ahead log of {self._folder}, "
+                    "which another process reads; repeat the call."
+                )
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """Like `get_tuple`."""

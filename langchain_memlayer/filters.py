@@ -32,13 +32,11 @@ from __future__ import annotations
 
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, cast
 
-from langchain_memlayer import filters_sqlite
 from langchain_memlayer.errors import InvalidFilter
-from langchain_memlayer.filters_sqlite import SQL
 from langchain_memlayer.values import dumps, plain
 
 Operator = Literal["eq", "ne", "gt", "gte", "lt", "lte", "in", "nin", "contains", "exists"]
@@ -54,7 +52,6 @@ _SIMPLE = frozenset(("eq", "ne", "in", *_ORDERS))
 _OPERATORS = ("eq", "ne", *_ORDERS, "in", "nin", "contains", "exists")
 _JOINS = ("and", "or", "not")
 _MAX_DEPTH = 32
-_MAX_SQL_LEAVES = 64
 
 
 class Filter(ABC):
@@ -66,38 +63,18 @@ class Filter(ABC):
     def matches(self, record: Mapping[str, Any]) -> bool:
         """Whether the filter holds for a record of JSON values."""
 
-    @abstractmethod
-    def comparisons(self) -> Iterator[Comparison]:
-        """The leaves, from left to right."""
-
     def split(self) -> tuple[tuple[Comparison, ...], Filter | None]:
-        """What every backend can express, and what is left to check here.
+        """What backends can express, and what is left to check here.
 
         Returns:
-            Leaves with the operators eq, ne, gt, gte, lt, lte and in; and the rest, or None when nothing is left. The
-            filter holds exactly when all leaves and the rest do.
+            Leaves with the operators eq, ne, gt, gte, lt, lte and in over strings, numbers and booleans (`ne` holds for
+            a missing field too); and the rest, or None when nothing is left. The filter holds exactly when all leaves
+            and the rest do.
         """
         parts = self.parts if isinstance(self, And) else (self,)
-        leaves = tuple(part for part in parts if isinstance(part, Comparison) and part.op in _SIMPLE)
-        rest = [part for part in parts if not isinstance(part, Comparison) or part.op not in _SIMPLE]
+        leaves = tuple(part for part in parts if isinstance(part, Comparison) and part.is_simple())
+        rest = [part for part in parts if not isinstance(part, Comparison) or not part.is_simple()]
         return leaves, _all(rest) if rest else None
-
-    def to_sql(self, column: str) -> SQL | None:
-        """The filter as a condition of SQLite, over the JSON text of an object.
-
-        Args:
-            column: An SQL expression whose value is a text made by `values.dumps`.
-
-        Returns:
-            The condition, 0 or 1 and never NULL, with its parameters; or None when SQLite might answer differently from
-            `matches` for some record.
-        """
-        if sum(1 for _ in self.comparisons()) > _MAX_SQL_LEAVES:
-            return None
-        return self._sql(column)
-
-    @abstractmethod
-    def _sql(self, column: str) -> SQL | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,12 +118,10 @@ class Comparison(Filter):
         )
         return comparable and _ORDERS[self.op](found, self.value)
 
-    def comparisons(self) -> Iterator[Comparison]:
-        """Itself."""
-        yield self
-
-    def _sql(self, column: str) -> SQL | None:
-        return filters_sqlite.comparison(column, self.field, self.op, self.value)
+    def is_simple(self) -> bool:
+        """Whether it is a leaf that `split` hands to backends."""
+        operands = self.value if self.op == "in" else [self.value]
+        return self.op in _SIMPLE and all(isinstance(item, (str, int, float)) for item in operands)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,14 +134,6 @@ class And(Filter):
         """Whether all parts hold."""
         return all(part.matches(record) for part in self.parts)
 
-    def comparisons(self) -> Iterator[Comparison]:
-        """Those of its parts."""
-        for part in self.parts:
-            yield from part.comparisons()
-
-    def _sql(self, column: str) -> SQL | None:
-        return _joined(" AND ", self.parts, column)
-
 
 @dataclass(frozen=True, slots=True)
 class Or(Filter):
@@ -178,14 +145,6 @@ class Or(Filter):
         """Whether any part holds."""
         return any(part.matches(record) for part in self.parts)
 
-    def comparisons(self) -> Iterator[Comparison]:
-        """Those of its parts."""
-        for part in self.parts:
-            yield from part.comparisons()
-
-    def _sql(self, column: str) -> SQL | None:
-        return _joined(" OR ", self.parts, column)
-
 
 @dataclass(frozen=True, slots=True)
 class Not(Filter):
@@ -196,14 +155,6 @@ class Not(Filter):
     def matches(self, record: Mapping[str, Any]) -> bool:
         """Whether the part does not hold."""
         return not self.part.matches(record)
-
-    def comparisons(self) -> Iterator[Comparison]:
-        """Those of its part."""
-        yield from self.part.comparisons()
-
-    def _sql(self, column: str) -> SQL | None:
-        inner = self.part._sql(column)
-        return inner and (f"NOT {inner[0]}", inner[1])
 
 
 # -- parser -----------------------------------------------------------------------------------------------------------
@@ -328,8 +279,8 @@ def _refuse_operators(field: str, value: Any) -> None:
     for key, inner in value.items() if isinstance(value, dict) else ():
         if key.startswith("$"):
             raise InvalidFilter(
-                f"Invalid filter key {key!r} inside the value of {field!r}; name the inner field with dots, as in "
-                f"'{field}.inner', or compare the whole value with $eq."
+                f"Invalid filter key {key!r} inside the value of {field!r}; write {field!r} as a field of its own, or "
+                "compare the whole value with $eq."
             )
         _refuse_operators(f"{field}.{key}", inner)
 
@@ -377,16 +328,3 @@ def _same(found: Any, value: Any) -> bool:
             and all(_same(found[k], v) for k, v in value.items())
         )
     return type(found) is type(value) and bool(found == value)
-
-
-# -- SQLite ------------------------------------------------------------------------------------------------------------
-
-
-def _joined(word: str, parts: Sequence[Filter], column: str) -> SQL | None:
-    conditions = []
-    for part in parts:
-        condition = part._sql(column)
-        if condition is None:
-            return None
-        conditions.append(condition)
-    return f"({word.join(sql for sql, _ in conditions)})", [value for _, values in conditions for value in values]

@@ -179,8 +179,11 @@ def bm25(
         One score for each text.
     """
     damping = (K1 * (1 - B) + K1 * B / average * lengths).astype(np.float32)
-    scores: NDArray[np.float32] = _most(dfs, total).astype(np.float32) @ (counts / (counts + damping))
-    return scores.astype(np.float32)
+    scores = np.zeros(len(lengths), np.float32)
+    # Term by term: a matrix product would wake BLAS's threads, which cost more than they give here.
+    for count, most in zip(counts, _most(dfs, total).astype(np.float32), strict=True):
+        scores += most * (count / (count + damping)).astype(np.float32)
+    return scores
 
 
 def bm25_ceiling(dfs: NDArray[np.integer[Any]], total: int) -> float:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -12,16 +13,16 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from langchain_memlayer.embeddings import resolve_embeddings
 from langchain_memlayer.engine.commit import Outcome
+from langchain_memlayer.engine.indexes import Indexes, recorded_embedder
+from langchain_memlayer.engine.reading import Searcher, SearchQuery, record_of, result_of
+from langchain_memlayer.engine.steps import Steps, arun, run
 from langchain_memlayer.engine.writing import Engine, scope_sql
 from langchain_memlayer.errors import ConfigurationError, InvalidInput
 from langchain_memlayer.filters import parse_filter
-from langchain_memlayer.engine.indexes import Indexes, recorded_embedder
 from langchain_memlayer.journal.sqlite import SQLiteJournal, random_id, utc_now
-from langchain_memlayer.messages import to_turns
-from langchain_memlayer.protocols import Clock, Extractor, NewId, Reconciler
-from langchain_memlayer.engine.reading import SearchQuery, Searcher, record_of, result_of
-from langchain_memlayer.engine.steps import Steps, arun, run
-from langchain_memlayer.types import Durability, Event, Kind, Row, Scope, from_micros
+from langchain_memlayer.messages import checked_text, to_turns
+from langchain_memlayer.protocols import Clock, Extractor, NewId
+from langchain_memlayer.types import Durability, Event, Kind, Scope, from_micros
 from langchain_memlayer.values import plain
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class Memory:
         new_id: NewId = random_id,
     ) -> None:
         self._journal = SQLiteJournal(
-            _default_folder() if path is None else path, durability=durability, clock=clock, new_id=new_id
+            default_folder() if path is None else path, durability=durability, clock=clock, new_id=new_id
         )
         try:
             embedder = resolve_embeddings(embeddings, folder=recorded_embedder(self._journal, "memories"))
@@ -154,6 +155,7 @@ class Memory:
         self, messages: Any, scope: Scope, metadata: Any, session_id: Any, timestamp: Any, infer: bool, batch: Any
     ) -> Steps:
         scope.required("add()")
+        batch = _batch_id(batch)
         turns = to_turns(messages, session_id=session_id, timestamp=timestamp, metadata=_metadata(metadata))
         return (yield from self._engine.add(turns, scope, infer=infer, batch=batch))
 
@@ -176,7 +178,8 @@ class Memory:
             raise InvalidInput("data must be the memory's new text, or None to change its metadata only.")
         if data is None and metadata is None:
             raise InvalidInput("update() needs a new text, metadata, or both.")
-        return (yield from self._engine.update(_memory_id(memory_id), data, _metadata(metadata)))
+        text = None if data is None else checked_text(data, "data")
+        return (yield from self._engine.update(_memory_id(memory_id), text, _metadata(metadata)))
 
     def delete(self, memory_id: str) -> Result:
         """End a memory; its history stays (`forget` removes that too).
@@ -305,16 +308,17 @@ class Memory:
         scope = Scope(user_id, agent_id, run_id)
         return await arun(self._search(query, scope, limit, filters, threshold, kinds))  # type: ignore[no-any-return]
 
-    def _search(
-        self, query: str, scope: Scope, limit: int, filters: Any, threshold: float | None, kinds: Any
-    ) -> Steps:
+    def _search(self, query: str, scope: Scope, limit: int, filters: Any, threshold: float | None, kinds: Any) -> Steps:
         scope.required("search()")
         asked = SearchQuery(
             text=_query(query), scope=scope, limit=_count(limit, "limit", 1), filter=parse_filter(filters),
             threshold=_threshold(threshold), kinds=_kinds(kinds) or frozenset(_KINDS),
         )  # fmt: skip
         hits = yield from self._searcher.search(asked)
-        return {"results": [result_of(hit.row, score=hit.score, relevance=hit.relevance) for hit in hits], "relations": []}
+        return {
+            "results": [result_of(hit.row, score=hit.score, relevance=hit.relevance) for hit in hits],
+            "relations": [],
+        }
 
     def get(self, memory_id: str) -> Result | None:
         """One memory by its id, or None when there is none (or no longer)."""
@@ -418,7 +422,8 @@ class Memory:
         await self.aclose()
 
 
-def _default_folder() -> Path:
+def default_folder() -> Path:
+    """The folder of a `Memory` without a path: MEMLAYER_HOME, else one of the user's own."""
     home = os.environ.get("MEMLAYER_HOME")
     if home:
         return Path(home)
@@ -438,7 +443,15 @@ def _metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
 def _memory_id(memory_id: Any) -> str:
     if not isinstance(memory_id, str) or not memory_id:
         raise InvalidInput(f"A memory's id is a non-empty string, got {memory_id!r}.")
-    return memory_id
+    return checked_text(memory_id, "memory_id")
+
+
+def _batch_id(batch_id: Any) -> str | None:
+    if batch_id is None:
+        return None
+    if not isinstance(batch_id, str) or not batch_id:
+        raise InvalidInput(f"batch_id must be a non-empty string, got {batch_id!r}; leave it out when there is none.")
+    return checked_text(batch_id, "batch_id")
 
 
 def _query(query: Any) -> str:
@@ -450,7 +463,8 @@ def _query(query: Any) -> str:
 def _count(value: Any, name: str, least: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise InvalidInput(f"{name} must be an integer of at least {least}, got {value!r}.")
-    return value
+    # SQL counts to 2^63 - 1, which is more than any folder holds.
+    return min(value, sys.maxsize)
 
 
 def _threshold(value: Any) -> float | None:
@@ -464,10 +478,10 @@ def _threshold(value: Any) -> float | None:
 def _kinds(kinds: Any) -> frozenset[str]:
     if kinds is None:
         return frozenset()
-    chosen = frozenset([kinds] if isinstance(kinds, str) else kinds)
-    if not chosen or not chosen <= set(_KINDS):
+    chosen = [kinds] if isinstance(kinds, str) else list(kinds) if isinstance(kinds, Collection) else []
+    if not chosen or any(kind not in _KINDS for kind in chosen):
         raise InvalidInput(f"kinds must be some of {list(_KINDS)}, got {kinds!r}.")
-    return chosen
+    return frozenset(chosen)
 
 
 def _added(outcome: Outcome) -> Result:

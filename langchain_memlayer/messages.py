@@ -79,13 +79,13 @@ def to_turns(
 
 
 def content_hash(text: str) -> str:
-    """The digest of a text's normalised form: what differs only in case, whitespace or compatibility forms is equal.
+    """The digest of a text's normalised form: what differs only in case or whitespace is equal.
 
-    The form is that of Unicode's compatibility caseless match (The Unicode Standard, section 3.13, D146). Punctuation
-    and digits count: "really?" is not "really", and "locker 12" is not "locker 13".
+    The form is NFC and casefolded, with single spaces. Punctuation and digits count: "really?" is not "really",
+    "locker 12" is not "locker 13", and "2⁵" is not "25".
     """
-    folded = unicodedata.normalize("NFD", text).casefold()
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", folded).casefold())
+    # Folding can undo the normal form, hence the second time.
+    folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
     return hashlib.blake2b(" ".join(folded.split()).encode(), digest_size=16).hexdigest()
 
 

@@ -1,9 +1,9 @@
 """Derived files: generations with a digest, the manifest written last, so that a torn one is never taken for whole.
 
 A snapshot of the name `n` is, for each generation `g`, a payload `<hash of n>-<g>.data` and a manifest
-`<hash of n>-<g>.json`. The manifest has the payload's length, a BLAKE2b over name, payload and meta, and the meta itself: what
-the payload was made from (store id, format, dims, embedder, journal position and that row's hash, as the caller gives
-it). Writing goes
+`<hash of n>-<g>.json`. The manifest has the payload's length, a BLAKE2b over name, payload and meta, and the meta
+itself: what the payload was made from (store id, format, dims, embedder, journal position, as the caller gives it).
+Writing goes
 
     payload to a temporary file, fsync -> manifest to a temporary file, fsync -> payload renamed -> manifest renamed
     -> folder fsync -> generations older than the last but one removed
@@ -30,7 +30,7 @@ from langchain_memlayer.errors import SnapshotError
 
 FORMAT = 1
 _LOCK_NAME = "maintenance.lock"
-_OURS = re.compile(r"([0-9a-f]{32})-([0-9]{10})\.(data|json)(\.tmp)?")
+_OURS = re.compile(r"([0-9a-f]{32})-([0-9]{10,})\.(data|json)(\.tmp)?")
 
 
 def _unwatched(step: str) -> None:
@@ -67,15 +67,15 @@ def write(folder: Path, name: str, payload: bytes, meta: Mapping[str, Any]) -> N
     try:
         _write_synced(temporary[0], payload, "temp")
         _write_synced(temporary[1], text.encode(), "manifest")
-        os.replace(temporary[0], data)
+        temporary[0].replace(data)
         _step("payload-replaced")
-        os.replace(temporary[1], manifest)
+        temporary[1].replace(manifest)
         _step("manifest-replaced")
     except OSError:
         for path in temporary:
             path.unlink(missing_ok=True)
         raise
-    _sync_folder(folder)
+    sync_folder(folder)
     _step("folder-synced")
     _prune(folder, name)
     _step("old-removed")
@@ -96,12 +96,21 @@ def read(folder: Path, name: str, expect: Mapping[str, Any]) -> tuple[bytes, dic
         SnapshotError: There is none, or each is torn, damaged, foreign or of something else.
     """
     reasons = []
-    for generation in _generations(folder, name):
+    for generation in _listed(folder, name):
         try:
             return _read_one(folder / f"{_hashed(name)}-{generation:010}.data", name, expect)
         except SnapshotError as problem:
             reasons.append(str(problem))
     raise SnapshotError("; ".join(reasons) or "There is no snapshot; it is made again.")
+
+
+def exists(folder: Path, name: str) -> bool:
+    """Whether there is a finished generation of the snapshot `name`, whole or not.
+
+    Raises:
+        SnapshotError: The folder cannot be read.
+    """
+    return bool(_listed(folder, name, manifest=True))
 
 
 def drop(folder: Path, name: str) -> None:
@@ -138,9 +147,19 @@ def maintenance(folder: Path, *, timeout: float = 0.0) -> Iterator[bool]:
         lock.release()
 
 
-def _read_one(data: Path, name: str, expect: Mapping[str, Any]) -> tuple[bytes, dict[str, Any]]:
+def _listed(folder: Path, name: str, *, manifest: bool = False) -> list[int]:
     try:
-        manifest = json.loads(data.with_suffix(".json").read_bytes())
+        return _generations(folder, name, manifest=manifest)
+    except OSError as problem:
+        raise SnapshotError(f"The snapshots cannot be read ({type(problem).__name__}); they are rebuilt.") from problem
+
+
+def _read_one(data: Path, name: str, expect: Mapping[str, Any]) -> tuple[bytes, dict[str, Any]]:
+    described = data.with_suffix(".json")
+    if data.is_symlink() or described.is_symlink():
+        raise SnapshotError("The snapshot is a link to elsewhere; it is rebuilt.")
+    try:
+        manifest = json.loads(described.read_bytes())
         payload = data.read_bytes()
     except (OSError, ValueError, RecursionError) as problem:
         raise SnapshotError(f"The snapshot cannot be read ({type(problem).__name__}); it is rebuilt.") from problem
@@ -158,7 +177,8 @@ def _read_one(data: Path, name: str, expect: Mapping[str, Any]) -> tuple[bytes, 
 
 
 def _write_synced(path: Path, content: bytes, step: str) -> None:
-    with path.open("wb") as file:
+    path.unlink(missing_ok=True)
+    with path.open("xb") as file:
         file.write(content)
         file.flush()
         _step(f"{step}-written")
@@ -166,7 +186,8 @@ def _write_synced(path: Path, content: bytes, step: str) -> None:
     _step(f"{step}-synced")
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Makes the names in a folder durable: what was made, renamed or removed in it survives power loss."""
     # Windows cannot open a folder; there a rename is durable by itself.
     if os.name == "nt":
         return
@@ -192,7 +213,8 @@ def _ours(folder: Path) -> Iterator[tuple[Path, re.Match[str]]]:
     if folder.is_dir():
         for path in folder.iterdir():
             match = _OURS.fullmatch(path.name)
-            if match is not None:
+            # A folder or a pipe with such a name is none of ours, and reading it would fail, or never end.
+            if match is not None and (path.is_symlink() or path.is_file()):
                 yield path, match
 
 
@@ -221,4 +243,4 @@ def _remove(folder: Path, unwanted: Callable[[re.Match[str]], bool]) -> None:
             path.unlink(missing_ok=True)
             removed = True
     if removed:
-        _sync_folder(folder)
+        sync_folder(folder)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
 from langgraph.store.base import (
     BaseStore,
     GetOp,
@@ -20,61 +21,30 @@ from langgraph.store.base import (
     ListNamespacesOp,
     MatchCondition,
     Op,
-    PutOp,
     Result,
     SearchItem,
     SearchOp,
     TTLConfig,
-    get_text_at_path,
-    tokenize_path,
-    validate_op_namespace,
 )
-import numpy as np
 from numpy.typing import NDArray
 
 from langchain_memlayer.embeddings import Embedder, resolve_embeddings
-from langchain_memlayer.errors import ConfigurationError, InvalidInput
-from langchain_memlayer.filters import Filter, parse_filter
 from langchain_memlayer.engine.indexes import Indexes, encode_vectors, recorded_embedder
+from langchain_memlayer.errors import InvalidInput, JournalClosed, JournalError
+from langchain_memlayer.filters import Filter
 from langchain_memlayer.journal.read import Reader
 from langchain_memlayer.journal.sqlite import SQLiteJournal, random_id, utc_now
 from langchain_memlayer.protocols import Clock, NewId
-from langchain_memlayer.types import Durability, Metric, decode_namespace, encode_namespace, from_micros, to_micros
-from langchain_memlayer.values import dumps, loads, plain
+from langchain_memlayer.store_plan import IndexSettings, Plan, checked_key
+from langchain_memlayer.types import Durability, decode_namespace, encode_namespace, from_micros, to_micros
+from langchain_memlayer.values import loads
 
-_METRICS: dict[str, Metric] = {
-    "cosine": "cosine",
-    "inner_product": "inner_product",
-    "euclidean": "euclidean",
-    "l2": "euclidean",
-}
+_LOGGER = logging.getLogger(__name__)
 _RETRIES = 8
+_SWEEP_MINUTES = 5
 
 ItemRow = tuple[Any, ...]
 """id, seq, path, key, value, created_at, updated_at, ttl"""
-
-
-@dataclass(slots=True)
-class _Put:
-    path: str
-    key: str
-    value: str | None
-    ttl: float | None
-    texts: list[str]
-
-
-@dataclass(slots=True)
-class _Plan:
-    """A batch after all its checks: what to read, what to embed, what to write."""
-
-    ops: list[Op]
-    puts: dict[tuple[str, str], _Put] = field(default_factory=dict)
-    filters: dict[int, Filter | None] = field(default_factory=dict)
-    queries: list[str] = field(default_factory=list)
-
-    @property
-    def texts(self) -> list[str]:
-        return list(dict.fromkeys(text for put in self.puts.values() for text in put.texts))
 
 
 class MemLayerStore(BaseStore):
@@ -115,7 +85,7 @@ class MemLayerStore(BaseStore):
         clock: Clock = utc_now,
         new_id: NewId = random_id,
     ) -> None:
-        settings = _IndexSettings.of(index)
+        settings = None if index is None else IndexSettings.of(index)
         journal = SQLiteJournal(path, durability=durability, clock=clock, new_id=new_id)
         embedder = None if settings is None else _open_embedder(journal, settings)
         self._setup(
@@ -144,16 +114,17 @@ class MemLayerStore(BaseStore):
         self._indexes = indexes
         self._journal = indexes.journal
         self._embedder = indexes.embedder
-        self._fields = _IndexSettings.of(index).fields if index else ()  # type: ignore[union-attr]
+        self._fields = IndexSettings.of(index).fields if index is not None and self._embedder is not None else None
         self._owner = owner
         self._sweeper: threading.Thread | None = None
         self._stop = threading.Event()
+        self._sweeper_lock = threading.Lock()
 
     # -- the contract ---------------------------------------------------------------------------------------------
 
     def batch(self, ops: Iterable[Op]) -> list[Result]:
         """Run operations: reads see the state before the batch, writes are one commit."""
-        plan = self._plan(ops)
+        plan = Plan.of(ops, self._fields)
         embedder = self._embedder
         if embedder is None:
             return self._run(plan, {}, {})
@@ -163,7 +134,7 @@ class MemLayerStore(BaseStore):
 
     async def abatch(self, ops: Iterable[Op]) -> list[Result]:
         """Like `batch`; embeddings are awaited, the rest runs in a thread."""
-        plan = self._plan(ops)
+        plan = Plan.of(ops, self._fields)
         embedder = self._embedder
         if embedder is None:
             return await asyncio.to_thread(self._run, plan, {}, {})
@@ -178,26 +149,46 @@ class MemLayerStore(BaseStore):
             return tx.sweep_items()
 
     def start_ttl_sweeper(self, minutes: float | None = None) -> threading.Thread:
-        """Sweep in the background, every `minutes` (default: the configuration's `sweep_interval_minutes`, or 5)."""
-        interval = minutes or (self.ttl_config or {}).get("sweep_interval_minutes") or 5
-        if self._sweeper is not None and self._sweeper.is_alive():
+        """Sweep in the background, every `minutes` (default: the configuration's `sweep_interval_minutes`, or 5).
+
+        Returns:
+            The daemon thread that does it; the one that already runs, if there is one.
+
+        Raises:
+            InvalidInput: `minutes` is not positive.
+            JournalClosed: the store is closed.
+        """
+        if minutes is None:
+            minutes = (self.ttl_config or {}).get("sweep_interval_minutes") or _SWEEP_MINUTES
+        if not minutes > 0:
+            raise InvalidInput(f"minutes must be a positive number, got {minutes!r}.")
+        with self._journal.read(), self._sweeper_lock:
+            if self._sweeper is None or not self._sweeper.is_alive() or self._stop.is_set():
+                self._stop = threading.Event()
+                self._sweeper = threading.Thread(
+                    target=self._sweep_until, args=(self._stop, minutes * 60), name="memlayer-ttl-sweeper", daemon=True
+                )
+                self._sweeper.start()
             return self._sweeper
-        self._stop.clear()
 
-        def sweep() -> None:
-            while not self._stop.wait(interval * 60):
+    def _sweep_until(self, stop: threading.Event, seconds: float) -> None:
+        while not stop.wait(seconds):
+            try:
                 self.sweep_ttl()
-
-        self._sweeper = threading.Thread(target=sweep, name="memlayer-ttl-sweeper", daemon=True)
-        self._sweeper.start()
-        return self._sweeper
+            except JournalClosed:
+                return
+            except JournalError as error:
+                _LOGGER.warning("The TTL sweep failed and will be tried again: %s", error)
 
     def stop_ttl_sweeper(self, timeout: float | None = None) -> bool:
         """Stop the sweeper; True when it has ended within `timeout` seconds."""
-        self._stop.set()
-        if self._sweeper is not None:
-            self._sweeper.join(timeout)
-        return self._sweeper is None or not self._sweeper.is_alive()
+        with self._sweeper_lock:
+            sweeper = self._sweeper
+            self._stop.set()
+        if sweeper is None:
+            return True
+        sweeper.join(timeout)
+        return not sweeper.is_alive()
 
     def close(self) -> None:
         """Stop background work and close the journal; further use raises `JournalClosed`."""
@@ -222,54 +213,10 @@ class MemLayerStore(BaseStore):
     ) -> None:
         await asyncio.to_thread(self.close)
 
-    # -- checks ---------------------------------------------------------------------------------------------------
-
-    def _plan(self, ops: Iterable[Op]) -> _Plan:
-        plan = _Plan(list(ops))
-        queries: dict[str, None] = {}
-        for number, op in enumerate(plan.ops):
-            validate_op_namespace(op)
-            if isinstance(op, PutOp):
-                put = self._checked_put(op)
-                plan.puts[put.path, put.key] = put
-            elif isinstance(op, SearchOp):
-                _check_page(op.limit, op.offset)
-                plan.filters[number] = parse_filter(op.filter)
-                if op.query and self._embedder is not None:
-                    queries[op.query] = None
-            elif isinstance(op, ListNamespacesOp):
-                _check_page(op.limit, op.offset)
-                if op.max_depth is not None and op.max_depth < 1:
-                    raise InvalidInput(f"max_depth must be at least 1, got {op.max_depth}.")
-            elif not isinstance(op, GetOp):
-                raise InvalidInput(f"Unknown operation {type(op).__name__}; use GetOp, PutOp, SearchOp or ListNamespacesOp.")
-        plan.queries = list(queries)
-        return plan
-
-    def _checked_put(self, op: PutOp) -> _Put:
-        if not op.namespace:
-            raise InvalidInput("A put needs a namespace of at least one label.")
-        if any("\x00" in label for label in op.namespace):
-            raise InvalidInput("Namespace labels must not contain NUL characters.")
-        put = _Put(encode_namespace(op.namespace), _key(op.key), None, None, [])
-        if op.value is None:
-            return put
-        if not isinstance(op.value, Mapping):
-            raise InvalidInput(f"A value must be a mapping (or None to delete), got {type(op.value).__name__}.")
-        if op.ttl is not None and not (isinstance(op.ttl, (int, float)) and 0 < op.ttl < 1e12):
-            raise InvalidInput(f"ttl must be a positive number of minutes or None, got {op.ttl!r}.")
-        value = plain(op.value)
-        put.value = dumps(value)
-        put.ttl = op.ttl
-        if self._embedder is not None and op.index is not False:
-            fields = self._fields if op.index is None else _tokenized(op.index)
-            put.texts = [text for path in fields for text in get_text_at_path(value, path) if text]  # type: ignore[arg-type]
-        return put
-
     # -- execution ------------------------------------------------------------------------------------------------
 
     def _run(
-        self, plan: _Plan, vectors: Mapping[str, NDArray[Any]], queries: Mapping[str, NDArray[Any]]
+        self, plan: Plan, vectors: Mapping[str, NDArray[Any]], queries: Mapping[str, NDArray[Any]]
     ) -> list[Result]:
         now = to_micros(self._journal.clock())
         results: list[Result] = []
@@ -292,7 +239,7 @@ class MemLayerStore(BaseStore):
             self._write(plan, codes, touched)
         return results
 
-    def _write(self, plan: _Plan, codes: Mapping[tuple[str, str], bytes | None], touched: Iterable[int]) -> None:
+    def _write(self, plan: Plan, codes: Mapping[tuple[str, str], bytes | None], touched: Iterable[int]) -> None:
         with self._journal.write() as tx:
             if any(codes.values()):
                 self._indexes.record_embedder(tx)
@@ -304,7 +251,7 @@ class MemLayerStore(BaseStore):
             tx.touch_items(touched)
 
     def _get(self, op: GetOp, now: int, touched: dict[int, None]) -> Item | None:
-        pair = encode_namespace(op.namespace), _key(op.key)
+        pair = encode_namespace(op.namespace), checked_key(op.key)
         with self._journal.read() as reader:
             row = reader.items_by_key([pair], now).get(pair)
         if row is None:
@@ -331,6 +278,7 @@ class MemLayerStore(BaseStore):
     ) -> list[SearchItem]:
         prefix = encode_namespace(op.namespace_prefix)
         need = op.offset + op.limit
+        page: list[tuple[ItemRow, float | None]]
         if query is None:
             with self._journal.read() as reader:
                 page = [(row, None) for row in islice(_listed(reader, prefix, condition, now), op.offset, need)]
@@ -394,53 +342,12 @@ class MemLayerStore(BaseStore):
         return found, len(found) < len(ids)
 
 
-@dataclass(frozen=True, slots=True)
-class _IndexSettings:
-    dims: int
-    embed: Any
-    fields: tuple[Any, ...]
-    metric: Metric
-
-    @classmethod
-    def of(cls, index: IndexConfig | None) -> _IndexSettings | None:
-        if index is None:
-            return None
-        dims, embed = index.get("dims"), index.get("embed")
-        if not isinstance(dims, int) or isinstance(dims, bool) or dims < 1:
-            raise ConfigurationError(f"index['dims'] must be the vectors' size, a positive integer; got {dims!r}.")
-        if embed is None:
-            raise ConfigurationError("index['embed'] must be an Embeddings object, a function or 'provider:model'.")
-        distance = index.get("distance_type", "cosine")
-        if distance not in _METRICS:
-            raise ConfigurationError(f"index['distance_type'] must be one of {sorted(_METRICS)}, got {distance!r}.")
-        return cls(dims, embed, _tokenized(index.get("fields") or ["$"]), _METRICS[str(distance)])
-
-
-def _open_embedder(journal: SQLiteJournal, settings: _IndexSettings) -> Embedder:
+def _open_embedder(journal: SQLiteJournal, settings: IndexSettings) -> Embedder | None:
     with ExitStack() as stack:
         stack.callback(journal.close)
         embedder = resolve_embeddings(settings.embed, folder=recorded_embedder(journal, "items"), dims=settings.dims)
         stack.pop_all()
-    assert embedder is not None
     return embedder
-
-
-def _tokenized(fields: Sequence[str]) -> tuple[Any, ...]:
-    """Paths for `get_text_at_path`; `"$"`, the whole value, stays as it is."""
-    if isinstance(fields, str) or not all(isinstance(name, str) for name in fields):
-        raise InvalidInput(f"index must be None, False or a list of paths, got {fields!r}.")
-    return tuple(name if name == "$" else tokenize_path(name) for name in (fields or ["$"]))
-
-
-def _key(key: Any) -> str:
-    return key if isinstance(key, str) else str(key)
-
-
-def _check_page(limit: Any, offset: Any) -> None:
-    if not isinstance(limit, int) or limit < 1:
-        raise InvalidInput(f"limit must be an integer of at least 1, got {limit!r}.")
-    if not isinstance(offset, int) or offset < 0:
-        raise InvalidInput(f"offset must be an integer of at least 0, got {offset!r}.")
 
 
 def _literal(path: Sequence[str]) -> tuple[str, ...]:
@@ -459,8 +366,5 @@ def _matches(condition: MatchCondition, labels: tuple[str, ...]) -> bool:
 def _listed(
     reader: Reader, prefix: str, condition: Filter | None, now: int, *, unindexed: bool = False
 ) -> Iterator[ItemRow]:
-    sql = condition.to_sql("i.value") if condition is not None else None
-    if sql is not None:
-        return reader.items_below(prefix, now, where=sql[0], params=sql[1], unindexed=unindexed)
     rows = reader.items_below(prefix, now, unindexed=unindexed)
     return rows if condition is None else (row for row in rows if condition.matches(loads(row[4])))

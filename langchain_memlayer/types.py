@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -61,6 +62,7 @@ def prefix_bounds(path: str) -> tuple[str, str]:
 MEMORY_ROOT = "."
 """The encoded namespace above all memories; its empty first label is one that no BaseStore item can have."""
 
+_NO_TEXT = re.compile("[\ud800-\udfff\x00]")
 _SCOPE_MARKS = (("user_id", "u"), ("agent_id", "a"), ("run_id", "r"))
 
 
@@ -79,8 +81,8 @@ class Scope:
                 continue
             if not isinstance(value, str):
                 raise InvalidInput(f"{name} must be a string, got {type(value).__name__}; pass str(id) instead.")
-            if not value.strip() or "\x00" in value:
-                raise InvalidInput(f"{name} must be a non-empty string without NUL characters.")
+            if not value.strip() or _NO_TEXT.search(value):
+                raise InvalidInput(f"{name} must be a non-empty string without NUL characters and lone surrogates.")
 
     def __bool__(self) -> bool:
         return any((self.user_id, self.agent_id, self.run_id))

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import math
-import sqlite3
 from dataclasses import FrozenInstanceError
 from typing import Any
 
@@ -12,7 +11,7 @@ from hypothesis import strategies as st
 
 from langchain_memlayer.errors import InvalidFilter
 from langchain_memlayer.filters import And, Comparison, Filter, Not, Or, parse_filter
-from langchain_memlayer.values import dumps, loads
+from langchain_memlayer.values import dumps, loads, plain
 
 BIG = 10**30
 U64 = 2**64 - 1
@@ -190,39 +189,10 @@ MATRIX: list[tuple[dict[str, Any], bool]] = [
 ]
 
 
-class Table:
-    """A table of JSON texts as the journal has them."""
-
-    def __init__(self, *records: dict[str, Any]) -> None:
-        self.db = sqlite3.connect(":memory:")
-        self.db.execute("CREATE TABLE items (id INTEGER PRIMARY KEY, value TEXT NOT NULL)")
-        self.db.executemany("INSERT INTO items (value) VALUES (?)", [(dumps(record),) for record in records])
-
-    def __enter__(self) -> Table:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.db.close()
-
-    def records(self) -> list[dict[str, Any]]:
-        return [loads(row[0]) for row in self.db.execute("SELECT value FROM items ORDER BY id")]
-
-    def answers(self, sql: tuple[str, list[Any]]) -> list[Any]:
-        """The bare values, so that a NULL shows."""
-        return [row[0] for row in self.db.execute(f"SELECT ({sql[0]}) FROM items i ORDER BY id", sql[1])]
-
-
 def parsed(value: dict[str, Any]) -> Filter:
     condition = parse_filter(value)
     assert condition is not None
     return condition
-
-
-@pytest.fixture(scope="module")
-def two_spellings() -> Any:
-    """The record in both forms of `values.dumps`: with an integer beyond 64 bits it is ASCII behind a space."""
-    with Table(RECORD, {**RECORD, "big": BIG}) as table:
-        yield table
 
 
 @pytest.mark.parametrize(("condition", "expected"), MATRIX, ids=repr)
@@ -231,89 +201,17 @@ def test_a_filter_matches_what_it_says(condition: dict[str, Any], expected: bool
     assert parsed({"$not": condition}).matches(RECORD) is not expected
 
 
-@pytest.mark.parametrize(("condition", "expected"), MATRIX, ids=repr)
-def test_sql_answers_as_the_predicate(condition: dict[str, Any], expected: bool, two_spellings: Table) -> None:
-    for asked, answer in ((condition, expected), ({"$not": condition}, not expected)):
-        sql = parsed(asked).to_sql("i.value")
-        if sql is not None:
-            assert two_spellings.answers(sql) == [answer, answer]
-
-
-def test_the_matrix_is_mostly_sql_and_both_spellings_are_in_play(two_spellings: Table) -> None:
-    texts = [row[0] for row in two_spellings.db.execute("SELECT value FROM items ORDER BY id")]
-    assert [text.startswith(" ") for text in texts] == [False, True]
-    assert sum(parsed(condition).to_sql("i.value") is not None for condition, _ in MATRIX) > 0.85 * len(MATRIX)
-
-
-@pytest.mark.parametrize(
-    "condition",
-    [
-        {"role": "user"},
-        {"n": {"$gte": 0.5, "$lt": 10}},
-        {"at": {"$gt": 1_700_000_000_000_000_000}},
-        {"at": {"$lt": "2024-05-01T00:00:00+00:00"}},
-        {"a.b.c": None},
-        {"键": {"$in": ["a", 1, 2.5, True, None, BIG, [], {}]}},
-        {"tags": {"$contains": "x"}},
-        {"tags": {"$contains": 2.5}},
-        {"n": {"$exists": False}},
-        {"$or": [{"a": 1}, {"$not": {"b": {"$nin": list(range(5000))}}}]},
-    ],
-    ids=lambda condition: repr(condition)[:60],
-)
-def test_what_users_write_becomes_sql(condition: dict[str, Any]) -> None:
-    assert parsed(condition).to_sql("i.value") is not None
-
-
-@pytest.mark.parametrize(
-    "condition",
-    [
-        {'a"b': 1},
-        {"a\\b": 1},
-        {"a\nb": 1},
-        {"a": [1]},
-        {"a": {"b": 1}},
-        {"a": "x\u0000y"},
-        {"a": "\u0001"},
-        {"a": {"$gt": "\u0000"}},
-        {"a": {"$contains": [1]}},
-        {"a": {"$gt": BIG}},
-        {"a": {"$lt": -(2**63)}},
-        {"a": {"$gt": 1e-7}},
-        {"a": {"$in": [1, [2]]}},
-        {"ok": 1, "a": [1]},
-        {"$or": [{"ok": 1}, {"a": [1]}]},
-        {"$not": {"a": [1]}},
-        {"$or": [{"a": number} for number in range(1000)]},
-    ],
-    ids=lambda condition: repr(condition)[:60],
-)
-def test_what_sqlite_cannot_answer_exactly_becomes_no_sql(condition: dict[str, Any]) -> None:
-    assert parsed(condition).to_sql("i.value") is None
-
-
-def test_the_deepest_and_the_widest_filter_run_in_sqlite() -> None:
-    deep: dict[str, Any] = {"n": {"$gt": 0}}
-    for level in range(29):
-        deep = {"$or": [{"a.b": level}, {"$not": deep}]} if level % 2 and level < 14 else {"$not": deep}
-    wide = {"$or": [{"键.b": {"$gt": number}} for number in range(64)]}
-    records = [{"n": 1}, {"n": 0}, {"a": {"b": 1}, "n": 1}, {"键": {"b": 63}}, {"键": {"b": 0}}]
-    with Table(*records) as table:
-        for condition in (parsed(deep), parsed(wide), parsed({"$not": wide})):
-            sql = condition.to_sql("i.value")
-            assert sql is not None
-            assert table.answers(sql) == [condition.matches(record) for record in records]
-
-
 # -- properties -------------------------------------------------------------------------------------------------------
 
+ROUGH = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
 KEYS = [
     "a", "b", "a.b", "a.b.c", "b.a", "", ".", "a.", "%_", "*", "?[", "x[0]", "#", "é", "é.a", "中.文", "😀", "\x7f",
     'a"', '"', "a\\", "\\u0061", "a\u0000", "a\u0000b", "\u0000", "\n", "it's",
 ]  # fmt: skip
 TEXTS = [
-    "", "a", "b", "ab", "é", "中文", "😀", "\uffff", "100%", "_", "*", "?", "[", '"', "'", "\\", "\\u0000", "\\\u0000", "\u0000",
-    "a\u0000", "a\u0000b", "\u0000b", "a\u0001b", "\u0001", "\x7f", "\n", "\x1f", "null", "1", "true", "[a,null]", "\u0080",
+    "", "a", "b", "ab", "é", "中文", "😀", "\uffff", "100%", "_", "*", "?", "[", '"', "'", "\\", "\\u0000", "\\\u0000",
+    "\u0000", "a\u0000", "a\u0000b", "\u0000b", "a\u0001b", "\u0001", "\x7f", "\n", "\x1f", "null", "1", "true",
+    "[a,null]", "\u0080",
 ]  # fmt: skip
 EDGES = [0, 1, -1, 10**15, 2**53, 2**53 + 1, 2**63 - 1, 2**63, -(2**63), -(2**63) - 1, U64, U64 + 1, BIG, 10**400]
 FLOATS = [0.0, -0.0, 0.1, 0.3, 1e-5, 1e16, 1e22, 1e23, 1e300, 5e-324, 1.5, 2.0**53, 2.0**63, 9007199254740993e3]
@@ -423,7 +321,17 @@ def naive(condition: dict[str, Any], record: dict[str, Any]) -> bool:
     }[op]()
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+def check(written: list[dict[str, Any]], condition: dict[str, Any]) -> None:
+    tree = parsed(condition)
+    stored = [loads(dumps(plain(record))) for record in written]
+    expected = [naive(condition, record) for record in stored]
+    assert [tree.matches(record) for record in stored] == expected
+    leaves, rest = tree.split()
+    parts = [*leaves, rest] if rest else list(leaves)
+    assert [all(part.matches(record) for part in parts) for record in stored] == expected
+
+
+@settings(ROUGH, max_examples=40)
 @given(cases())
 @example(([{"a\u0000b": 1}], {"a": {"$exists": True}}))
 @example(([{"a": "x\u0000y"}], {"a": {"$eq": "x"}}))
@@ -433,20 +341,25 @@ def naive(condition: dict[str, Any], record: dict[str, Any]) -> bool:
 @example(([{"a": 2**63}], {"a": {"$gt": 2**63 - 1}}))
 @example(([{"a": 2.0**53}], {"a": {"$lt": 2**53 + 1}}))
 @example(([{"a": 1e16}, {"a": 10**16}, {"a": 1e16, "b": BIG}], {"a": {"$eq": 10**16}}))
+@example(([{"a": 0}, {"a": 1}], {"a": {"$gte": 0.5}}))
+@example(([{"a": 0}, {"a": 1}], {"a": {"$lt": 0.5}}))
+@example(([{"a": -0.0}, {"a": 0}, {"a": 0.0}], {"a": {"$eq": 0}}))
+@example(([{"a": -0.0}, {"a": 5e-324}, {"a": -5e-324}], {"a": {"$gte": 0}}))
+@example(([{"a": 1e-7}, {"a": 1e-7, "b": BIG}], {"a": {"$eq": 1e-7}}))
+@example(([{"a": 1e-5}, {"a": 1e-5, "b": BIG}], {"a": {"$lte": 1e-5}}))
+@example(([{"a": 2.0**63}, {"a": 2**63}, {"a": 2**63 - 1}], {"a": {"$gt": 2**63 - 1}}))
+@example(([{"a": -(2**63)}, {"a": -(2**63) - 1}, {"a": -(2.0**63)}], {"a": {"$lt": -(2**63) + 1}}))
+@example(([{"a": "\\"}, {"a": "\\", "b": "\0"}, {"a": "\\", "b": "\0", "c": BIG}], {"a": {"$eq": "\\"}}))
 @example(([{"é": "中", "b": BIG}, {"é": "中"}], {"é": {"$eq": "中"}}))
-def test_sql_and_predicate_and_contract_agree(case: tuple[list[dict[str, Any]], dict[str, Any]]) -> None:
-    written, condition = case
-    tree = parsed(condition)
-    with Table(*written) as table:
-        stored = table.records()
-        expected = [naive(condition, record) for record in stored]
-        assert [tree.matches(record) for record in stored] == expected
-        leaves, rest = tree.split()
-        parts = [*leaves, rest] if rest else list(leaves)
-        assert [all(part.matches(record) for part in parts) for record in stored] == expected
-        sql = tree.to_sql("i.value")
-        if sql is not None:
-            assert table.answers(sql) == expected
+def test_predicate_and_contract_agree(case: tuple[list[dict[str, Any]], dict[str, Any]]) -> None:
+    check(*case)
+
+
+@pytest.mark.slow
+@settings(ROUGH, max_examples=2000)
+@given(cases())
+def test_predicate_and_contract_agree_at_length(case: tuple[list[dict[str, Any]], dict[str, Any]]) -> None:
+    check(*case)
 
 
 anything = st.recursive(
@@ -462,7 +375,7 @@ anything = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(ROUGH, max_examples=60)
 @given(anything, records)
 def test_anything_parses_or_is_an_invalid_filter(value: Any, record: dict[str, Any]) -> None:
     try:
@@ -491,7 +404,6 @@ def test_the_tree_of_a_filter() -> None:
             Comparison("e", "eq", {}),
         )
     )
-    assert [leaf.field for leaf in tree.comparisons()] == ["a", "b", "b", "c", "d", "e"]
 
 
 def test_split_gives_the_simple_leaves_and_the_rest() -> None:
@@ -506,6 +418,9 @@ def test_split_gives_the_simple_leaves_and_the_rest() -> None:
             Or((Comparison("d", "eq", 1), Comparison("e", "eq", 1))),
         )
     )
+    for harder in ({"a": None}, {"a": [1]}, {"a": {"$ne": {}}}, {"a": {"$in": [1, None]}}):
+        assert parsed(harder).split() == ((), parsed(harder))
+    assert parsed({"a": {"$in": [1, "x", True]}}).split()[1] is None
     assert parsed({"a": 1}).split() == ((Comparison("a", "eq", 1),), None)
     negated = parsed({"$not": {"a": 1}})
     assert negated.split() == ((), negated)
@@ -555,18 +470,18 @@ def looped() -> dict[str, Any]:
         ({"\ud800": 1}, "Invalid filter key '\\ud800': it holds a lone surrogate, which is no text."),
         (
             {"a": {"$gt": 1, "b": 2}},
-            "Invalid filter key 'b' beside the operators of 'a'; write 'a.b' as a field of its own, or compare the whole "
-            "value with $eq.",
+            "Invalid filter key 'b' beside the operators of 'a'; write 'a.b' as a field of its own, or compare the "
+            "whole value with $eq.",
         ),
         (
             {"a": {"b": {"$gt": 2}}},
-            "Invalid filter key '$gt' inside the value of 'a.b'; name the inner field with dots, as in 'a.b', or compare "
-            "the whole value with $eq.",
+            "Invalid filter key '$gt' inside the value of 'a.b'; write 'a.b' as a field of its own, or compare the "
+            "whole value with $eq.",
         ),
         (
             {"a": {"$regex": "x"}},
-            "Unknown filter operator '$regex'; use one of $eq, $ne, $gt, $gte, $lt, $lte, $in, $nin, $contains, $exists, "
-            "$and, $or, $not.",
+            "Unknown filter operator '$regex'; use one of $eq, $ne, $gt, $gte, $lt, $lte, $in, $nin, $contains, "
+            "$exists, $and, $or, $not.",
         ),
         ({"$nor": []}, "Unknown filter operator '$nor'; use one of $eq"),
         ({"a": {"$": 1}}, "Unknown filter operator '$'; use one of $eq"),

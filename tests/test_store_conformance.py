@@ -15,7 +15,7 @@ from langchain_memlayer.testing.conformance import MakeStore
 class TestMemLayerStore(StoreConformance):
     distance_types = ("cosine", "inner_product", "l2", "euclidean")
 
-    @pytest.fixture(params=["memory", "folder", "folder with graphs"])
+    @pytest.fixture(params=["memory", "folder", pytest.param("folder with graphs", marks=pytest.mark.slow)])
     def make_store(self, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeStore]:
         with ExitStack() as stack:
             made = 0

@@ -77,7 +77,7 @@ class Commit:
         self.tx = tx
         self.scope = scope
         self.path = scope.partition
-        self.ids = scope.ids()
+        self.ids: dict[str, Any] = {**scope.ids()}
         self.actor = actor
         self.batch = batch
         self.new_id = new_id
@@ -111,17 +111,16 @@ class Commit:
             time=None if turn.time is None else at, hash=digest, sources=(turn.id or key,), last_seen=at,
             state=QUARANTINED if turn.quarantined else VISIBLE, asks=is_question(turn.text), given=exact, **self.ids,
         )  # fmt: skip
-        item = self.tx.add_memory(
-            row, tokens=indexed.tokens, codes=indexed.codes, actor=self.actor, batch=self.batch
-        )
+        item = self.tx.add_memory(row, tokens=indexed.tokens, codes=indexed.codes, actor=self.actor, batch=self.batch)
         return replace(row, id=item, seq=item), True
 
     def _twin(self, turn: Turn, digest: str, at: int) -> Row | None:
+        day = at // DAY * DAY
         rows = self.tx.memories(
             "i.ns = ? AND i.hash = ? AND i.closed IS NULL AND i.kind = 'turn' AND i.user_id IS ? AND i.agent_id IS ? "
-            "AND i.run_id IS ? AND i.session_id IS ? AND i.role IS ? AND i.name IS ? AND i.created_at / ? = ?",
+            "AND i.run_id IS ? AND i.session_id IS ? AND i.role IS ? AND i.name IS ? AND i.created_at BETWEEN ? AND ?",
             (self.ns, digest, self.scope.user_id, self.scope.agent_id, self.scope.run_id, turn.session_id, turn.role,
-             turn.name, DAY, at // DAY),
+             turn.name, day, day + DAY - 1),
         )  # fmt: skip
         return next((row for row in rows if row.state != HIDDEN), None)
 
@@ -239,8 +238,8 @@ class Commit:
         links = dict(self.tx.quotes_of(old.id)) if kept else {}
         self.tx.close_memory(old, invalid_at=at)
         item = self.tx.add_memory(
-            new, tokens=indexed.tokens, codes=indexed.codes, triples=triples, quotes=list({**links, **dict(quotes)}.items()),
-            op="update", gone=old.id, prev=old.text, actor=self.actor, batch=self.batch, detail=detail,
+            new, tokens=indexed.tokens, codes=indexed.codes, triples=triples,
+            quotes=list({**links, **dict(quotes)}.items()), op="update", gone=old.id, prev=old.text, actor=self.actor, batch=self.batch, detail=detail,
         )  # fmt: skip
         if new.kind == "turn":
             self.tx.relink(old.id, item)
@@ -288,10 +287,17 @@ def _still_told(old: str, new: str) -> bool:
 
 
 def seen_turn(reader: Any, scope: Scope, turn: Turn) -> Row | None:
-    """The stored turn with the message id of `turn` in the same scope and session, or None."""
-    rows = reader.memories(
-        "n.path = ? AND i.message_id = ? AND i.kind = 'turn' AND i.user_id IS ? AND i.agent_id IS ? AND i.run_id IS ? "
-        "AND i.session_id IS ?",
-        (scope.partition, turn.id, scope.user_id, scope.agent_id, scope.run_id, turn.session_id),
+    """The stored turn with the message id of `turn` in the same scope and session, or None.
+
+    A turn that was merged with an equal one left its id among the sources of that one, in any of its versions.
+    """
+    where = (
+        "n.path = ? AND {} AND i.kind = 'turn' AND i.user_id IS ? AND i.agent_id IS ? AND i.run_id IS ? AND "
+        "i.session_id IS ?"
     )
+    ids = (scope.user_id, scope.agent_id, scope.run_id, turn.session_id)
+    rows = reader.memories(where.format("i.message_id = ?"), (scope.partition, turn.id, *ids))
+    if not rows:
+        merged = "i.count > 1 AND EXISTS (SELECT 1 FROM json_each(i.sources) WHERE value = ?)"
+        rows = reader.memories(where.format(merged), (scope.partition, turn.id, *ids))
     return rows[0] if rows else None

@@ -15,8 +15,9 @@ import orjson
 from numpy.typing import NDArray
 
 from langchain_memlayer import snapshots
-from langchain_memlayer.errors import EmbedderMismatch, EmbeddingError, SnapshotError
+from langchain_memlayer.errors import ConfigurationError, EmbedderMismatch, EmbeddingError, SnapshotError
 from langchain_memlayer.journal.read import Area
+from langchain_memlayer.journal.schema import DERIVED
 from langchain_memlayer.types import Metric, SlabBlock
 
 if TYPE_CHECKING:
@@ -29,8 +30,7 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger(__name__)
 
 CAPACITY_BYTES = 2_000_000_000
-CLEAR_SECONDS = 30.0
-DERIVED = "derived"
+USUAL_SPREAD = 0.15
 SPREAD_FACTOR = 10
 _CODED = ("user_id", "agent_id", "run_id", "session_id", "name")
 COLUMNS: dict[Area, dict[str, np.dtype[Any]]] = {
@@ -71,6 +71,11 @@ def recorded_embedder(journal: SQLiteJournal, area: Area) -> tuple[str, int] | N
         return None
     found = orjson.loads(text)
     return found["name"], found["dims"]
+
+
+def snapshot_name(area: Area, key: str) -> str:
+    """What the graph's snapshot of a slab is called."""
+    return f"hnsw:{area}:{key}"
 
 
 class Codes:
@@ -117,6 +122,8 @@ class Indexes:
         hnsw_threshold: int,
         capacity_bytes: int = CAPACITY_BYTES,
     ) -> None:
+        if not isinstance(hnsw_threshold, int) or isinstance(hnsw_threshold, bool) or hnsw_threshold < 0:
+            raise ConfigurationError(f"hnsw_threshold must be an integer of at least 0, got {hnsw_threshold!r}.")
         self.journal = journal
         self.area: Area = area
         self.embedder = embedder
@@ -130,6 +137,7 @@ class Indexes:
         from langchain_memlayer.vectors.cache import SlabCache
 
         self._pid = os.getpid()
+        self.measured_spread: float | None = None
         self.codes = Codes()
         self._cache = SlabCache(self._load, refresh=self._refresh, capacity_bytes=self._capacity)
 
@@ -142,6 +150,19 @@ class Indexes:
             return self.embedder.dims
         recorded = recorded_embedder(self.journal, self.area)
         return 0 if recorded is None else recorded[1]
+
+    @property
+    def unmeasured(self) -> bool:
+        """Whether it is still to be measured how far the embedder's cosines spread: nothing was stored yet."""
+        return self.measured_spread is None and recorded_embedder(self.journal, self.area) is None
+
+    @property
+    def spread(self) -> float:
+        """How far this embedder's cosines spread when it understands the texts."""
+        if self.measured_spread is None:
+            text = self.journal.meta(f"embedder:{self.area}")
+            self.measured_spread = (orjson.loads(text)["spread"] if text else None) or USUAL_SPREAD
+        return self.measured_spread
 
     def view(self, prefix: str, *, ended: bool = False) -> View:
         """The rows below a namespace, complete up to the journal's last commit; with `ended`, all versions."""
@@ -174,14 +195,14 @@ class Indexes:
         slab.apply(block, upkeep=False)
         if self._derived is not None and len(block.owners) * self.dims > self._hnsw_threshold:
             try:
-                slab.load_graph(*snapshots.read(self._derived, self._snapshot_name(key), self._origin()))
+                slab.load_graph(*snapshots.read(self._derived, snapshot_name(self.area, key), self._origin()))
             except SnapshotError as reason:
                 _LOGGER.info("No graph is loaded for a slab of %d vectors: %s", len(block.owners), reason)
         slab.keep_up()
         return slab
 
     def _spread_out(self, key: str) -> bool:
-        """Whether rows of several namespaces lie below the prefix: scanned longer, since they are rarely searched as one."""
+        """Whether several namespaces lie below the prefix: scanned longer, since they are rarely searched as one."""
         with self.journal.read() as reader:
             return reader.namespace_count(key.removesuffix("\x00"), most=2) > 1
 
@@ -193,13 +214,10 @@ class Indexes:
                 dumped = slab.dump_graph() if had else None
                 if dumped is not None:
                     meta = {**dumped[1], **self._origin(), "seq": slab.applied_seq}
-                    snapshots.write(self._derived, self._snapshot_name(key), dumped[0], meta)
+                    snapshots.write(self._derived, snapshot_name(self.area, key), dumped[0], meta)
         except OSError as error:
             # Derived files are a convenience: without one the graph is built anew when the store opens.
             _LOGGER.warning("A graph's snapshot could not be written (%s); make room on the disk.", error.strerror)
-
-    def _snapshot_name(self, key: str) -> str:
-        return f"hnsw:{self.area}:{key}"
 
     def _origin(self) -> dict[str, Any]:
         """What a snapshot must have been made from to be ours."""
@@ -259,21 +277,18 @@ class Indexes:
         name, dims = self.embedder.name, self.embedder.dims
         text = tx.meta(f"embedder:{self.area}")
         if text is None:
-            tx.set_meta(f"embedder:{self.area}", orjson.dumps({"name": name, "dims": dims}).decode())
-        elif orjson.loads(text) != {"name": name, "dims": dims}:
+            record = {"name": name, "dims": dims, "spread": self.measured_spread}
+            tx.set_meta(f"embedder:{self.area}", orjson.dumps(record).decode())
+        elif (orjson.loads(text)["name"], orjson.loads(text)["dims"]) != (name, dims):
             raise EmbedderMismatch(
                 f"The folder {self.journal.where} has vectors of {orjson.loads(text)['name']}, not of {name} "
                 f"({dims} numbers). Open it with that embedder, or run `memlayer reembed`."
             )
 
-    def clear(self) -> None:
-        """Drop every slab and every derived file; they are made anew from the journal."""
-        self._cache.clear()
-        if self._derived is not None and self._derived.is_dir():
-            with snapshots.maintenance(self._derived, timeout=CLEAR_SECONDS):
-                snapshots.drop_all(self._derived)
-
     def close(self) -> None:
-        """Stop background work and release the memory."""
+        """Stop background work and drop every slab; the next `view` makes them anew from the journal."""
+        # The locks and threads of a parent are of no use in a child of a fork.
         if self._pid == os.getpid():
             self._cache.clear()
+        else:
+            self._start()

@@ -14,7 +14,7 @@ from langchain_memlayer.filters import Filter
 from langchain_memlayer.engine.indexes import Indexes
 from langchain_memlayer.journal.sqlite import SQLiteJournal
 from langchain_memlayer.keywords import bm25, bm25_ceiling, fts_match, query_terms, rarest, term_codes
-from langchain_memlayer.recall import Pool, Spread, rank
+from langchain_memlayer.recall import Pool, Query, Spread, Terms, rank, trust_in
 from langchain_memlayer.engine.steps import Request, Steps
 from langchain_memlayer.types import HIDDEN, QUARANTINED, SPENT, Row, Scope, from_micros
 from langchain_memlayer.values import plain
@@ -72,11 +72,21 @@ class _Scoped:
 
 @dataclass(frozen=True, slots=True)
 class _Keywords:
-    """BM25 of a query: the positions that match, their scores, and what a text could attain."""
+    """BM25 of a query.
+
+    Attributes:
+        positions: Where the texts are in the view, ascending.
+        scores: Theirs.
+        ceiling: What a text could attain.
+        query: The query's terms as numbers.
+        texts: The terms of the texts.
+    """
 
     positions: NDArray[np.int64]
     scores: NDArray[np.float32]
     ceiling: float
+    query: NDArray[np.uint32]
+    texts: Terms
 
 
 class Searcher:
@@ -110,13 +120,15 @@ class Searcher:
             return [], False
         if view.kernel is None:
             vector = None
-        words = self._keywords(scoped, asked)
-        pool, members = self._pool(scoped, vector, words)
-        if not len(pool):
+        members = np.flatnonzero(inside) if scoped.total <= WHOLE_SCOPE else None
+        words = self._keywords(scoped, asked, members)
+        if members is None:
+            members = self._candidates(scoped, vector, words)
+        if not len(members):
             return [], False
-        ranking = rank(
-            pool, asked.text, allowed=scoped.allowed[members], limit=asked.limit, threshold=asked.threshold
-        )
+        query = Query(asked.text, words.query, asked.reference_time or self.journal.clock())
+        pool = self._pool(scoped, members, vector, words)
+        ranking = rank(pool, query, allowed=scoped.allowed[members], limit=asked.limit, threshold=asked.threshold)
         order = members[ranking.order]
         ids, seqs = view.ids[order].tolist(), view.seqs[order].tolist()
         with self.journal.read() as reader:
@@ -158,63 +170,70 @@ class Searcher:
 
     # -- signals --------------------------------------------------------------------------------------------------
 
-    def _keywords(self, scoped: _Scoped, asked: SearchQuery) -> _Keywords:
-        """BM25 with the statistics of exactly this scope. FTS5 finds the rows; the slab has what their terms are."""
-        nothing = _Keywords(np.empty(0, np.int64), np.empty(0, np.float32), 0.0)
-        view, leaf = scoped.view, asked.scope.user_id is not None
-        terms = query_terms(asked.text)
-        with self.journal.read() as reader:
-            space = reader.namespace_id(asked.scope.search_root) if leaf else None
-            if not terms or (leaf and space is None):
-                return nothing
-            terms = rarest(terms, reader.frequencies(terms, space))
-            ids = reader.matches(fts_match(terms, None if space is None else f"n{space}")) if terms else []
-        positions = view.position(np.array(ids, np.int64))
-        positions = positions[positions >= 0]
-        positions = positions[scoped.inside[positions]]
-        if not len(positions):
-            return nothing
-        counts = _term_counts(view, positions, terms)
+    def _keywords(self, scoped: _Scoped, asked: SearchQuery, members: NDArray[np.int64] | None) -> _Keywords:
+        """BM25 with the statistics of exactly this scope: over all its members, or over what FTS5 finds of many."""
+        view, terms = scoped.view, query_terms(asked.text)
+        positions = self._found(scoped, asked, terms) if members is None else members
+        codes = np.unique(np.frombuffer(term_codes(terms), "<u4"))
+        texts = _terms(view, positions)
+        if not len(codes) or not len(positions):
+            return _Keywords(positions, np.zeros(len(positions), np.float32), 0.0, codes, texts)
+        counts = texts.counts(codes)
         dfs = np.count_nonzero(counts, axis=1)
         lengths = view.columns["length"]
         average = float(lengths[scoped.inside].mean()) or 1.0
         scores = bm25(counts, lengths[positions], dfs, scoped.total, average)
-        return _Keywords(positions, scores, bm25_ceiling(dfs, scoped.total))
+        return _Keywords(positions, scores, bm25_ceiling(dfs, scoped.total), codes, texts)
+
+    def _found(self, scoped: _Scoped, asked: SearchQuery, terms: list[str]) -> NDArray[np.int64]:
+        """The positions inside that have one of the query's rarest terms."""
+        nothing = np.empty(0, np.int64)
+        leaf = asked.scope.user_id is not None
+        with self.journal.read() as reader:
+            space = reader.namespace_id(asked.scope.search_root) if leaf else None
+            if not terms or (leaf and space is None):
+                return nothing
+            rare = rarest(terms, reader.frequencies(terms, space))
+            ids = reader.matches(fts_match(rare, None if space is None else f"n{space}")) if rare else []
+        positions = np.sort(scoped.view.position(np.array(ids, np.int64)))
+        positions = positions[positions >= 0]
+        return positions[scoped.inside[positions]]
 
     def _pool(
-        self, scoped: _Scoped, vector: NDArray[np.float32] | None, words: _Keywords
-    ) -> tuple[Pool, NDArray[np.int64]]:
-        """The memories to score and their positions: the whole scope, or above 10,000 rows the best candidates."""
+        self, scoped: _Scoped, members: NDArray[np.int64], vector: NDArray[np.float32] | None, words: _Keywords
+    ) -> Pool:
         view = scoped.view
-        everything = scoped.total <= WHOLE_SCOPE
-        members = np.flatnonzero(scoped.inside) if everything else self._candidates(scoped, vector, words)
-        dense = spread = None
+        dense, spread, trust = None, Spread(), 0.0
         if vector is not None:
             dense = view.scores(vector, members)
-            spread = Spread.of(dense if everything else view.scores(vector, _sample(scoped.inside)))
+            spread = Spread.of(dense if members is words.positions else view.scores(vector, _sample(scoped.inside)))
+            trust = trust_in(spread.deviation, scoped.total, self.indexes.spread)
         keyword = np.zeros(len(members), np.float32)
         places, known = _places(members, words.positions)
         keyword[places[known]] = words.scores[known]
-        columns = {name: view.columns[name][members] for name in ("kind", "session_id", "name", "asks", "state")}
+        columns = {name: view.columns[name][members] for name in ("kind", "session_id", "name", "time", "asks", "state")}
         flat, starts = _cited(view, members)
         names = columns["name"]
         return Pool(
             dense=dense,
-            dense_spread=spread or Spread(0.0, 0.0),
+            dense_spread=spread,
+            dense_trust=trust,
             keyword=keyword,
             keyword_spread=Spread(0.0, float(words.scores.max(initial=0.0))),
             keyword_ceiling=words.ceiling,
+            terms=words.texts if members is words.positions else _terms(view, members),
             is_turn=columns["kind"] == 1,
             session=columns["session_id"],
             order=view.ids[members],
             speaker=names,
+            time=columns["time"],
             asks=columns["asks"],
             ended=view.columns["ended"][members] | (columns["state"] == SPENT),
             links=_links(view, members, flat, starts),
             cited=flat,
             starts=starts,
             speakers={code: self.indexes.codes.names[code] for code in np.unique(names[names >= 0]).tolist()},
-        ), members
+        )
 
     def _candidates(
         self, scoped: _Scoped, vector: NDArray[np.float32] | None, words: _Keywords
@@ -240,12 +259,11 @@ def _sample(inside: NDArray[np.bool_]) -> NDArray[np.int64]:
     return positions[:: max(1, len(positions) // SAMPLE)]
 
 
-def _term_counts(view: View, positions: NDArray[np.int64], terms: list[str]) -> NDArray[np.int32]:
-    """How often each term stands in the text at each position, shape (terms, positions)."""
-    flat = np.frombuffer(b"".join(view.columns["terms"][positions].tolist()), "<u4")
-    starts = np.cumsum(lengths := view.columns["length"][positions]) - lengths
-    codes = np.frombuffer(term_codes(terms), "<u4")
-    return np.stack([np.add.reduceat(flat == code, starts, dtype=np.int32) for code in codes])
+def _terms(view: View, positions: NDArray[np.int64]) -> Terms:
+    """The keyword terms of the texts at some positions."""
+    starts = np.zeros(len(positions) + 1, np.int64)
+    np.cumsum(view.columns["length"][positions], out=starts[1:])
+    return Terms(np.frombuffer(b"".join(view.columns["terms"][positions].tolist()), "<u4"), starts)
 
 
 def _places(members: NDArray[np.int64], positions: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
@@ -260,7 +278,7 @@ def _cited(view: View, positions: NDArray[np.int64]) -> tuple[NDArray[np.int64],
     """The row ids of the turns that each memory cites, all in a row, and where those of each begin (one more at the end)."""
     cited = view.columns["turns"][positions].tolist()
     starts = np.zeros(len(cited) + 1, np.int64)
-    np.cumsum(np.fromiter((len(c) // 8 for c in cited), np.int64, len(cited)), out=starts[1:])
+    np.cumsum(np.fromiter(map(len, cited), np.int64, len(cited)) // 8, out=starts[1:])
     return np.frombuffer(b"".join(cited), "<i8"), starts
 
 

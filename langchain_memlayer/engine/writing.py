@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import orjson
 
-from langchain_memlayer.engine.commit import Change, Commit, Committed, Indexed, Outcome, seen_turn
-from langchain_memlayer.errors import MemoryNotFound
+from langchain_memlayer.engine.commit import (
+    Change,
+    Commit,
+    Committed,
+    Indexed,
+    Outcome,
+    is_question,
+    seen_turn,
+)
 from langchain_memlayer.engine.indexes import Indexes, encode_vectors
+from langchain_memlayer.engine.steps import Request, Steps
+from langchain_memlayer.errors import MemoryNotFound
 from langchain_memlayer.journal.sqlite import SQLiteJournal
+from langchain_memlayer.journal.write import SCRUB_DUE
 from langchain_memlayer.keywords import term_codes, tokenize
 from langchain_memlayer.messages import content_hash
 from langchain_memlayer.protocols import Extractor, Reconciler
-from langchain_memlayer.recall import memory_text
-from langchain_memlayer.engine.steps import Request, Steps
+from langchain_memlayer.recall import PROBES, memory_text, spread_of
 from langchain_memlayer.types import (
     HIDDEN,
     Candidate,
     Decision,
     Extraction,
     Fact,
+    Rejection,
     Row,
     Scope,
     Triple,
@@ -44,15 +55,8 @@ class Prepared:
     scope: Scope
     turns: tuple[Turn, ...]
     facts: tuple[Fact, ...] = ()
-    rejected: tuple[Any, ...] = ()
+    rejected: tuple[Rejection, ...] = ()
     exact: bool = False
-
-
-@dataclass(slots=True)
-class _Searchable:
-    """The searchable forms of texts, made in one embedding call."""
-
-    forms: dict[str, Indexed] = field(default_factory=dict)
 
 
 class Engine:
@@ -117,10 +121,12 @@ class Engine:
 
     def reconcile(self, prepared: Prepared, *, batch: str | None) -> Steps:
         """Decide what the facts mean for what is known, and commit; returns an `Outcome`."""
-        scope, facts = prepared.scope, prepared.facts
-        if not prepared.turns and not facts and not prepared.rejected:
+        facts = prepared.facts
+        if batch is None and not prepared.turns and not facts and not prepared.rejected:
             return Outcome()
-        forms = yield from self._searchable([*map(self._turn_text, prepared.turns), *(self._fact_text(prepared, f) for f in facts)])
+        forms = yield from self._searchable(
+            [*map(self._turn_text, prepared.turns), *(self._fact_text(prepared, f) for f in facts)]
+        )
         for attempt in range(LOST_RACES + 1):
             position = self.journal.last_seq()
             decisions = yield from self._decide(prepared, forms)
@@ -133,7 +139,7 @@ class Engine:
         raise AssertionError("the last attempt always commits")
 
     def _turn_text(self, turn: Turn) -> str:
-        return memory_text(turn.text, name=turn.name or turn.role, time=turn.time)
+        return memory_text(turn.text, name=turn.name, time=turn.time)
 
     def _fact_text(self, prepared: Prepared, fact: Fact) -> str:
         turn = prepared.turns[fact.turns[0]] if fact.turns else None
@@ -145,7 +151,11 @@ class Engine:
         embedder = self.indexes.embedder
         codes: Sequence[bytes | None] = [None] * len(distinct)
         if embedder is not None and distinct:
-            vectors = yield Request(lambda: embedder.embed(distinct), lambda: embedder.aembed(distinct))
+            # A new embedder shows once, beside the first texts, how far its cosines spread.
+            asked = [*distinct, *(PROBES if self.indexes.unmeasured else ())]
+            vectors = yield Request(lambda: embedder.embed(asked), lambda: embedder.aembed(asked))
+            if len(asked) > len(distinct):
+                self.indexes.measured_spread = spread_of(vectors[len(distinct) :])
             codes = [encode_vectors(vectors[k : k + 1], self.indexes.metric) for k in range(len(distinct))]
         return {text: Indexed(tokenize(text), code) for text, code in zip(distinct, codes, strict=True)}
 
@@ -184,7 +194,9 @@ class Engine:
                 near.update((int(view.ids[places[k]]), None) for k in best if scores[k] >= NEAR)
             own = set(np.frombuffer(term_codes(form.tokens), "<u4").tolist())
             terms = view.columns["terms"]
-            shared = [(len(own.intersection(np.frombuffer(terms[p], "<u4").tolist())), int(view.ids[p])) for p in places]
+            shared = [
+                (len(own.intersection(np.frombuffer(terms[p], "<u4").tolist())), int(view.ids[p])) for p in places
+            ]
             near.update((i, None) for n, i in sorted(shared, reverse=True)[:NEAREST] if n >= max(2, len(own) / 2))
         with self.journal.read() as reader:
             near.update((item, None) for item in self._by_entity(reader, scope, prepared.facts))
@@ -241,13 +253,16 @@ class Engine:
     ) -> Outcome:
         turns: list[Committed] = []
         rows: list[Row | None] = []
+        facts: list[Committed] = []
+        rejected: list[Rejection] = list(prepared.rejected)
+        added: list[Triple] = []
+        removed: list[Triple] = []
         for turn in prepared.turns:
             row = commit.seen(turn)
             if row is None and self.keep_turns:
                 row, new = commit.add_turn(turn, forms[self._turn_text(turn)], exact=prepared.exact)
                 turns.append(Committed(row.key, "ADD" if new else "NONE", row.text))
             rows.append(row)
-        facts, rejected, added, removed = [], list(prepared.rejected), [], []
         for refusal in prepared.rejected:
             commit.reject(refusal, [])
         for decision in decisions:
@@ -285,25 +300,31 @@ class Engine:
         self, key: str, text: str | None, metadata: Mapping[str, Any] | None, triples: Sequence[Triple] = ()
     ) -> Steps:
         """Give a memory a new text, new metadata or both; the version before stays in its history."""
-        row = self._existing(key)
-        new_text = row.text if text is None else text
-        turn = row.kind == "turn"
-        time = None if row.time is None else from_micros(row.time)
-        name = (row.name or row.role) if turn else None
-        form = memory_text(new_text, name=name, time=time)
-        forms = yield from self._searchable([form])
+        while True:
+            row = self._existing(key)
+            changed = replace(
+                row, text=row.text if text is None else text, metadata={**row.metadata, **(metadata or {})}
+            )
+            changed = replace(changed, asks=row.kind == "turn" and is_question(changed.text))
+            time = None if row.time is None else from_micros(row.time)
+            form = memory_text(changed.text, name=row.name if row.kind == "turn" else None, time=time)
+            forms = yield from self._searchable([form])
+            if self._replace(row, replace(changed, hash=content_hash(changed.text)), forms[form], triples):
+                return Committed(key, "UPDATE", changed.text, row.text)
+
+    def _replace(self, row: Row, changed: Row, form: Indexed, triples: Sequence[Triple]) -> bool:
+        """Commit the next version of a memory; False when another call has written to it since `row` was read."""
         with self.journal.write() as tx:
-            row = tx.memory(key) or row
-            if row.closed is not None:
-                raise _missing(key)
+            current = tx.memory(row.key)
+            if current is None:
+                raise _missing(row.key)
+            if current.seq != row.seq:
+                return False
             self.indexes.record_embedder(tx)
             commit = Commit(tx, scope_of(row), actor="user", batch=None, new_id=self.journal.new_id)
-            changed = replace(
-                row, text=new_text, hash=content_hash(new_text), metadata={**row.metadata, **(metadata or {})}
-            )
-            kept = tx.triples_of(row.id) if new_text == row.text else tuple(triples)
-            commit.replace(row, changed, forms[form], at=tx.now, triples=kept, quotes=tx.quotes_of(row.id))
-        return Committed(key, "UPDATE", new_text, row.text)
+            kept = tx.triples_of(row.id) if changed.text == row.text else tuple(triples)
+            commit.replace(row, changed, form, at=tx.now, triples=kept, quotes=tx.quotes_of(row.id))
+        return True
 
     def delete(self, keys: Sequence[str] | None, scope: Scope | None = None) -> int:
         """End memories by id, or all live ones of a scope; returns how many."""
@@ -327,27 +348,31 @@ class Engine:
         """Remove memories and what stands behind them from every file; returns how many versions went."""
         with self.journal.write() as tx:
             if key is not None:
-                rows = tx.memories("i.key = ?", (key,))
-                if not rows:
+                rows = tx.with_relatives(tx.memories("i.key = ?", (key,)))
+                # A call that erased it but could not scrub is repeated like this.
+                if not rows and tx.meta(SCRUB_DUE) is None:
                     raise _missing(key)
-                rows = tx.with_relatives(rows)
             else:
                 assert scope is not None
                 where, params = scope_sql(scope)
-                rows = tx.with_relatives(tx.memories(where, params))
-                tx.erase_batches([_batch_scope(scope)])
+                rows = tx.memories(where, params)
+                tx.erase_batches(list({_batch_scope(scope), *(_batch_scope(scope_of(row)) for row in rows)}))
+                rows = tx.with_relatives(rows)
             if rows:
                 tx.erase_memories(rows)
-        self.journal.scrub()
-        self.indexes.clear()
+        self._scrub()
         return len(rows)
 
     def reset(self) -> None:
         """Empty the whole folder, physically."""
         with self.journal.write() as tx:
             tx.erase_all()
+        self._scrub()
+
+    def _scrub(self) -> None:
+        # First the slabs: what they save on the way out is among the files that go.
+        self.indexes.close()
         self.journal.scrub()
-        self.indexes.clear()
 
     def _existing(self, key: str) -> Row:
         with self.journal.read() as reader:
@@ -366,7 +391,8 @@ def _ids(scope: Scope) -> tuple[str | None, str | None, str | None]:
 
 
 def _batch_scope(scope: Scope) -> str:
-    return "\x1f".join(f"{name}={value}" for name, value in scope.ids().items())
+    # JSON, because an id may hold any separator.
+    return orjson.dumps(scope.ids()).decode()
 
 
 def scope_of(row: Row) -> Scope:

@@ -41,11 +41,18 @@ HOT_NAMES: dict[Area, tuple[str, ...]] = {
 
 def to_row(r: Sequence[Any]) -> Row:
     """The memory version in one row of `ROW_COLUMNS`."""
-    return Row(
+    fields: list[Any] = [
         *r[:9], loads(r[9]) if r[9] else {}, *r[10:19],
         tuple(orjson.loads(r[19])) if r[19] else (), tuple(orjson.loads(r[20])) if r[20] else (),
         r[21], r[22], r[23] or 0, bool(r[24]), bool(r[25]), r[26] or 1, r[27], r[28] or "add",
-    )  # fmt: skip
+    ]  # fmt: skip
+    return Row(*fields)
+
+
+def _to_event(r: Sequence[Any]) -> Event:
+    sources = tuple(orjson.loads(r[8])) if r[8] else ()
+    fields: list[Any] = [*r[:8], sources, *r[9:12], orjson.loads(r[12]) if r[12] else {}]
+    return Event(*fields)
 
 
 def marks(n: int) -> str:
@@ -82,7 +89,7 @@ class Reader:
             "JOIN items i ON i.ns = n.id WHERE n.path = ? AND i.key = ? AND i.closed IS NULL AND i.kind = 'item' "
             "AND (i.expires_at IS NULL OR i.expires_at > ?)"
         )
-        found = {}
+        found: dict[tuple[str, str], tuple[Any, ...]] = {}
         for pair in pairs:
             row = self.db.execute(sql, (*pair, now)).fetchone()
             if row is not None:
@@ -103,18 +110,16 @@ class Reader:
             found.update((row[0], row) for row in rows)
         return found
 
-    def items_below(
-        self, prefix: str, now: int, *, where: str = "1", params: Sequence[Any] = (), unindexed: bool = False
-    ) -> Iterator[tuple[Any, ...]]:
-        """Live items below a namespace, last written first, in the shape of `items_by_key`; `where` speaks of `i`."""
+    def items_below(self, prefix: str, now: int, *, unindexed: bool = False) -> Iterator[tuple[Any, ...]]:
+        """Live items below a namespace (or only those without vectors), last written first, as in `items_by_key`."""
         low, high = prefix_bounds(prefix)
         without = f"AND NOT EXISTS (SELECT 1 FROM vectors v WHERE v.id = (i.ns << {VECTOR_SHIFT}) | i.id)"
         yield from self.db.execute(
             "SELECT i.id, i.seq, n.path, i.key, i.value, i.created_at, i.updated_at, i.ttl FROM namespaces n "
             "JOIN items i ON i.ns = n.id WHERE n.path >= ? AND n.path < ? AND i.closed IS NULL AND i.kind = 'item' "
-            f"AND (i.expires_at IS NULL OR i.expires_at > ?) AND ({where}) {without if unindexed else ''} "
+            f"AND (i.expires_at IS NULL OR i.expires_at > ?) {without if unindexed else ''} "
             "ORDER BY i.updated_at DESC, i.seq DESC",
-            (low, high, now, *params),
+            (low, high, now),
         )
 
     def namespaces(self, prefix: str, now: int) -> list[str]:
@@ -158,10 +163,7 @@ class Reader:
             "FROM events WHERE key = ? AND kind <> 'item' ORDER BY seq",
             (key,),
         )
-        return [
-            Event(*r[:8], tuple(orjson.loads(r[8])) if r[8] else (), *r[9:12], orjson.loads(r[12]) if r[12] else {})
-            for r in rows
-        ]
+        return [_to_event(row) for row in rows]
 
     def matches(self, expression: str) -> list[int]:
         """Row ids of the memories whose keywords match an FTS5 expression."""
@@ -188,9 +190,7 @@ class Reader:
 
     def triples_of(self, item: int) -> tuple[Triple, ...]:
         """The triples of one memory version."""
-        rows = self.db.execute(
-            "SELECT source, relation, destination FROM triples WHERE item = ? ORDER BY id", (item,)
-        )
+        rows = self.db.execute("SELECT source, relation, destination FROM triples WHERE item = ? ORDER BY id", (item,))
         return tuple(Triple(*row) for row in rows)
 
     def quotes_of(self, fact: int) -> list[tuple[int, str | None]]:
@@ -253,9 +253,7 @@ class Reader:
         rows = self.db.execute(sql if ended else f"{sql} AND i.closed IS NULL", (low, high)).fetchall()
         return _block(self.last_seq(), rows, area, dims=dims, removed=[])
 
-    def changes(
-        self, prefix: str, area: Area, since: int, *, dims: int, ended: bool = False
-    ) -> SlabBlock | None:
+    def changes(self, prefix: str, area: Area, since: int, *, dims: int, ended: bool = False) -> SlabBlock | None:
         """What changed below a namespace after position `since`; None when a reset was among it. In a snapshot."""
         low, high = prefix_bounds(prefix)
         last = self.last_seq()
@@ -287,24 +285,24 @@ class Reader:
     def counts(self) -> Mapping[str, int]:
         """Numbers for `stats`: live rows by kind, events, vectors, namespaces, triples."""
         one = "SELECT count(*) FROM "
-        by_kind = dict(self.db.execute("SELECT kind, count(*) FROM items WHERE closed IS NULL GROUP BY kind").fetchall())
+        live = self.db.execute("SELECT kind, count(*) FROM items WHERE closed IS NULL GROUP BY kind")
+        by_kind = dict(live.fetchall())
+        tables = ("events", "vectors", "namespaces", "triples")
         return {
             "items": by_kind.get("item", 0),
             "facts": by_kind.get("fact", 0),
             "turns": by_kind.get("turn", 0),
             "ended": self.db.execute(one + "items WHERE closed IS NOT NULL").fetchone()[0],
-            **{name: self.db.execute(one + name).fetchone()[0] for name in ("events", "vectors", "namespaces", "triples")},
+            **{name: self.db.execute(one + name).fetchone()[0] for name in tables},
         }
 
 
 def _block(seq: int, rows: list[tuple[Any, ...]], area: Area, *, dims: int, removed: list[int]) -> SlabBlock:
     columns = list(zip(*rows, strict=True)) if rows else [()] * (len(HOT_NAMES[area]) + 3)
-    data = columns[-1]
-    if None in data:
-        owners = np.fromiter((k for k, d in enumerate(data) if d is not None), np.int64)
-        data = tuple(d for d in data if d is not None)
-    else:
-        owners = np.arange(len(data), dtype=np.int64)
+    # Without an embedder the vectors of an earlier one are left where they are.
+    stored: Sequence[bytes | None] = columns[-1] if dims else (None,) * len(rows)
+    owners = np.fromiter((k for k, d in enumerate(stored) if d is not None), np.int64)
+    data = [d for d in stored if d is not None]
     if dims and any(len(d) != 2 * dims for d in data):
         owners = np.repeat(owners, [len(d) // (2 * dims) for d in data])
     return SlabBlock(

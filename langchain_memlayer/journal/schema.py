@@ -10,7 +10,9 @@ from langchain_memlayer.errors import NotAStore, SchemaTooNew
 
 APPLICATION_ID = 0x4D4C5952
 JOURNAL_FILE = "journal.sqlite"
-_NEIGHBOURS = ("checkpoints.sqlite", "derived", "maintenance.lock", JOURNAL_FILE)
+DERIVED = "derived"
+_SMALLEST_FILE = 512
+_NEIGHBOURS = ("checkpoints.sqlite", DERIVED, "maintenance.lock", JOURNAL_FILE)
 
 _FIRST = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -78,8 +80,9 @@ CREATE UNIQUE INDEX items_live ON items (ns, key) WHERE closed IS NULL;
 CREATE INDEX items_recent ON items (ns, updated_at) WHERE closed IS NULL;
 CREATE INDEX items_expiring ON items (expires_at) WHERE expires_at IS NOT NULL;
 CREATE INDEX memories_by_id ON items (key) WHERE kind <> 'item';
-CREATE INDEX memories_by_hash ON items (ns, hash) WHERE hash IS NOT NULL AND closed IS NULL;
+CREATE INDEX memories_by_hash ON items (ns, hash) WHERE hash IS NOT NULL;
 CREATE INDEX memories_by_message ON items (ns, message_id) WHERE message_id IS NOT NULL AND kind = 'turn';
+CREATE INDEX memories_merged ON items (ns) WHERE count > 1 AND kind = 'turn';
 
 -- The row id is namespace * 2^40 + item, which keeps the vectors of one namespace together on disk.
 CREATE TABLE vectors (id INTEGER PRIMARY KEY, data BLOB NOT NULL);
@@ -131,10 +134,23 @@ def journal_path(folder: Path) -> Path:
         foreign = [p.name for p in folder.iterdir() if not p.name.startswith((".", *_NEIGHBOURS))]
         if foreign:
             raise NotAStore(
-                f"{folder} is no store: it has no {JOURNAL_FILE} but other files ({sorted(foreign)[0]}, ...). "
+                f"{folder} is no store: it has no {JOURNAL_FILE} but other files ({min(foreign)}, ...). "
                 "Give the path of a new or empty folder."
             )
     return file
+
+
+def refuse_torn(file: Path) -> None:
+    """Refuse a journal so short that SQLite would take it for a new one and begin anew.
+
+    Raises:
+        NotAStore: it was cut off. Only an empty file without anything beside it is one that was never written.
+    """
+    size = file.stat().st_size if file.exists() else -1
+    log = Path(f"{file}-wal")
+    written = (log.exists() and log.stat().st_size > 0) or any((file.parent / DERIVED).glob("*.json"))
+    if 0 < size < _SMALLEST_FILE or (size == 0 and written):
+        raise NotAStore(f"{file.parent} has a journal that was cut off to {size} bytes. Restore it from a backup.")
 
 
 def migrate(db: sqlite3.Connection, *, where: str, new_id: Callable[[], str], created_at: int) -> None:
@@ -144,8 +160,7 @@ def migrate(db: sqlite3.Connection, *, where: str, new_id: Callable[[], str], cr
         NotAStore: the file is a database of something else.
         SchemaTooNew: a newer release wrote it.
     """
-    version = _version(db, where)
-    if version == VERSION:
+    if check_version(db, where) == VERSION:
         return
     db.execute("BEGIN IMMEDIATE")
     try:
@@ -154,15 +169,28 @@ def migrate(db: sqlite3.Connection, *, where: str, new_id: Callable[[], str], cr
             for statement in _statements(script):
                 db.execute(statement)
         if version == 0:
-            db.executemany(
-                "INSERT INTO meta VALUES (?, ?)", (("store_id", new_id()), ("created_at", str(created_at)))
-            )
+            db.executemany("INSERT INTO meta VALUES (?, ?)", (("store_id", new_id()), ("created_at", str(created_at))))
             db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         db.execute(f"PRAGMA user_version = {VERSION}")
         db.execute("COMMIT")
     finally:
         if db.in_transaction:
             db.execute("ROLLBACK")
+
+
+def check_version(db: sqlite3.Connection, where: str) -> int:
+    """The schema version of the file, 0 when it is new; nothing in it is changed.
+
+    Raises:
+        NotAStore: the file is a database of something else.
+        SchemaTooNew: a newer release wrote it.
+    """
+    # In one transaction: another process may be making the tables right now.
+    db.execute("BEGIN")
+    try:
+        return _version(db, where)
+    finally:
+        db.execute("ROLLBACK")
 
 
 def _version(db: sqlite3.Connection, where: str) -> int:

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from langchain_memlayer import snapshots
 from langchain_memlayer.errors import InvalidInput, JournalClosed, JournalError, MemLayerError, NotAStore
 from langchain_memlayer.journal.read import Reader
-from langchain_memlayer.journal.schema import journal_path, migrate
-from langchain_memlayer.journal.write import Writer
+from langchain_memlayer.journal.schema import DERIVED, check_version, journal_path, migrate, refuse_torn
+from langchain_memlayer.journal.write import SCRUB_DUE, Writer
 from langchain_memlayer.protocols import Clock, NewId
 from langchain_memlayer.types import Durability, to_micros
 
+_LOGGER = logging.getLogger(__name__)
+
 BUSY_SECONDS = 30.0
+_WAL_ATTEMPTS = 100
 
 
 def utc_now() -> datetime:
@@ -51,6 +56,8 @@ class SQLiteJournal:
     ) -> None:
         if durability not in ("full", "fast"):
             raise InvalidInput(f"durability must be 'full' or 'fast', got {durability!r}.")
+        if not isinstance(path, (str, Path)) or not str(path) or "\x00" in str(path):
+            raise InvalidInput(f"path must be a folder's path or ':memory:', got {path!r}.")
         self.clock = clock
         self.new_id = new_id
         self.folder = None if str(path) == ":memory:" else Path(path)
@@ -59,13 +66,18 @@ class SQLiteJournal:
         self._closed = False
         self._abandoned: list[sqlite3.Connection] = []
         self._start()
-        with self._errors():
+        with self._errors(), ExitStack() as undo:
+            undo.callback(self._close_connections)
             if self.folder is not None:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                self._file = str(journal_path(self.folder))
+                file = journal_path(self.folder)
+                refuse_torn(file)
+                self._file = str(file)
+                _make_folder(self.folder)
             self._writer = self._connect()
             migrate(self._writer, where=self.where, new_id=new_id, created_at=to_micros(clock()))
-        self.store_id = self.meta("store_id") or ""
+            self.store_id = self.meta("store_id") or ""
+            self._finish_scrub()
+            undo.pop_all()
 
     def _start(self) -> None:
         self._pid = os.getpid()
@@ -84,7 +96,9 @@ class SQLiteJournal:
         db.execute("PRAGMA mmap_size = 1073741824")
         db.execute("PRAGMA cache_size = -16384")
         if self.folder is not None:
-            db.execute("PRAGMA journal_mode = WAL")
+            # Before anything is changed: a file of something else stays as it is.
+            check_version(db, self.where)
+            _use_wal(db)
             db.execute("PRAGMA journal_size_limit = 67108864")
         return db
 
@@ -180,28 +194,54 @@ class SQLiteJournal:
             return reader.meta(key)
 
     def scrub(self) -> None:
-        """Make deletions physical: rewrite the keyword index and the file, and empty the write-ahead log.
+        """Make deletions physical: drop derived files, rewrite the keyword index and the file, and empty the log.
+
+        `Writer.erase_memories` and `erase_all` note in their commit that this is due; when it fails, or the process is
+        killed in between, the next `scrub` or opening of the folder does it.
 
         Raises:
-            JournalError: readers of another process did not let go of the log; call `forget` again.
+            JournalError: the disk is full, or readers of another process did not let go of the log.
         """
         self._check()
         with self._write_lock, self._errors():
-            db = self._writer
-            db.execute("INSERT INTO keywords (keywords) VALUES ('rebuild')")
-            if self.folder is None:
-                return
-            # An idle reader keeps no lock, but its page cache and statements may; the pool refills by itself.
-            while self._idle:
+            try:
+                self._scrub()
+            except (sqlite3.DatabaseError, OSError) as error:
+                raise JournalError(
+                    "What was forgotten cannot be found any more, but its bytes may still be in the files of "
+                    f"{self.where} ({error}); repeat the call, or open the folder again, when nobody else uses it and "
+                    "the disk has room."
+                ) from error
+
+    def _scrub(self) -> None:
+        db = self._writer
+        db.execute("INSERT INTO keywords (keywords) VALUES ('rebuild')")
+        if self.folder is not None:
+            derived = self.folder / DERIVED
+            if derived.is_dir():
+                with snapshots.maintenance(derived, timeout=BUSY_SECONDS):
+                    snapshots.drop_all(derived)
+            self._close_idle()
+            db.execute("VACUUM")
+            if db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+                raise sqlite3.OperationalError("the write-ahead log is in use")
+        db.execute("DELETE FROM meta WHERE key = ?", (SCRUB_DUE,))
+
+    def _close_idle(self) -> None:
+        # An idle reader keeps no lock, but its page cache and statements may; the pool refills by itself.
+        with suppress(IndexError):
+            while True:
                 reader = self._idle.pop()
                 self._open.remove(reader)
                 reader.close()
-            db.execute("VACUUM")
-            busy, *_ = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-            if busy:
-                raise JournalError(
-                    f"The write-ahead log of {self.where} is in use, so forgotten text may still be in it; repeat the call."
-                )
+
+    def _finish_scrub(self) -> None:
+        """Do what a killed `forget` left undone; when that is not possible now, the next opening tries again."""
+        if self.meta(SCRUB_DUE) is not None:
+            try:
+                self.scrub()
+            except JournalError as error:
+                _LOGGER.warning("An interrupted forget() could not be finished: %s", error)
 
     def check(self) -> str:
         """SQLite's own verdict on the file: `ok`, or what is wrong."""
@@ -216,10 +256,35 @@ class SQLiteJournal:
         if self._pid != os.getpid():
             return
         with self._write_lock:
-            self._idle.clear()
-            for db in self._open:
-                db.close()
-            self._open.clear()
+            self._close_connections()
+
+    def _close_connections(self) -> None:
+        self._idle.clear()
+        for db in self._open:
+            db.close()
+        self._open.clear()
+
+
+def _make_folder(folder: Path) -> None:
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in reversed(missing):
+        snapshots.sync_folder(path.parent)
+
+
+def _use_wal(db: sqlite3.Connection) -> None:
+    # SQLite does not wait for its lock here. When several processes open a new folder at once, the transaction does.
+    for _ in range(_WAL_ATTEMPTS):
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorname != "SQLITE_BUSY":
+                raise
+            db.execute("BEGIN IMMEDIATE")
+            db.execute("ROLLBACK")
+        else:
+            return
+    db.execute("PRAGMA journal_mode = WAL")
 
 
 def _step(name: str) -> None:

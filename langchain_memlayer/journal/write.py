@@ -9,8 +9,8 @@ from typing import Any
 
 import orjson
 
-from langchain_memlayer.keywords import term_codes
 from langchain_memlayer.journal.read import VECTOR_SHIFT, Reader, marks
+from langchain_memlayer.keywords import term_codes
 from langchain_memlayer.types import Kind, Row, Triple
 from langchain_memlayer.values import dumps
 
@@ -23,6 +23,9 @@ _MEMORY = (
     "session_id, role, name, message_id, time, hash, sources, turns, valid_at, invalid_at, state, asks, given, count, "
     "last_seen, last_event, terms) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
 )
+
+SCRUB_DUE = "scrub"
+"""The setting that is there from an erasing commit until `SQLiteJournal.scrub` has made it physical."""
 
 
 def _json(value: Any) -> str | None:
@@ -48,9 +51,7 @@ class Writer(Reader):
         """Write what was gathered: the term statistics."""
         grown = [(term, ns, n) for (term, ns), n in self._terms.items() if n > 0]
         shrunk = [(n, term, ns) for (term, ns), n in self._terms.items() if n < 0]
-        self.db.executemany(
-            "INSERT INTO terms VALUES (?,?,?) ON CONFLICT DO UPDATE SET df = df + excluded.df", grown
-        )
+        self.db.executemany("INSERT INTO terms VALUES (?,?,?) ON CONFLICT DO UPDATE SET df = df + excluded.df", grown)
         if shrunk:
             self.db.executemany("UPDATE terms SET df = df + ? WHERE term = ? AND ns = ?", shrunk)
             self.db.execute("DELETE FROM terms WHERE df <= 0")
@@ -66,8 +67,7 @@ class Writer(Reader):
         if found is None:
             found = self.namespace_id(path)
             if found is None:
-                found = self.db.execute("INSERT INTO namespaces (path) VALUES (?)", (path,)).lastrowid
-            assert found is not None
+                found = self.db.execute("INSERT INTO namespaces (path) VALUES (?)", (path,)).lastrowid or 0
             self._namespaces[path] = found
         return found
 
@@ -143,9 +143,7 @@ class Writer(Reader):
         ns = self.namespace_id(path)
         if ns is None:
             return
-        row = self.db.execute(
-            "SELECT id FROM items WHERE ns = ? AND key = ? AND closed IS NULL", (ns, key)
-        ).fetchone()
+        row = self.db.execute("SELECT id FROM items WHERE ns = ? AND key = ? AND closed IS NULL", (ns, key)).fetchone()
         if row is not None:
             self._drop_items([(row[0], ns, key)])
 
@@ -164,9 +162,8 @@ class Writer(Reader):
             if row is None:
                 continue
             seq = self.event(row[0], row[1], "item", "touch", item=item)
-            self.db.execute(
-                "UPDATE items SET expires_at = ?, seq = ? WHERE id = ?", (self.now + round(row[2] * 60_000_000), seq, item)
-            )
+            expires = self.now + round(row[2] * 60_000_000)
+            self.db.execute("UPDATE items SET expires_at = ?, seq = ? WHERE id = ?", (expires, seq, item))
 
     def sweep_items(self) -> int:
         """Remove the expired items; returns how many there were."""
@@ -235,7 +232,7 @@ class Writer(Reader):
         return item
 
     def close_memory(self, row: Row, *, invalid_at: int) -> None:
-        """End a version with the event that comes next; its keywords leave the statistics, its row stays for history."""
+        """End a version with the event that comes next; its keywords leave the statistics, its row stays."""
         self.db.execute(
             "UPDATE items SET closed = ?, invalid_at = ?, seq = ? WHERE id = ?",
             (self.seq + 1, invalid_at, self.seq + 1, row.id),
@@ -259,7 +256,7 @@ class Writer(Reader):
         detail: Mapping[str, Any] | None = None,
         **columns: Any,
     ) -> None:
-        """Change columns of a version in place (`state`, `count`, `last_seen`, `metadata`, `sources`), with an event."""
+        """Change columns of a version in place (`state`, `count`, `last_seen`, `sources`, `turns`), with an event."""
         seq = self.event(
             self.namespace(row.path), row.key, row.kind, op, item=row.id, actor=actor, batch=batch, detail=detail
         )
@@ -270,8 +267,10 @@ class Writer(Reader):
     def erase_memories(self, rows: Sequence[Row]) -> None:
         """Remove every trace of memory versions but that there was something: texts of events are blanked.
 
-        Slabs of all processes load anew afterwards, since a namespace that is gone can no longer be followed.
+        Slabs of all processes load anew afterwards, since a namespace that is gone can no longer be followed. The bytes
+        go with the `SQLiteJournal.scrub` that is to follow.
         """
+        self.set_meta(SCRUB_DUE, "due")
         spaces = {row.path: self.namespace(row.path) for row in rows}
         for key, row in {row.key: row for row in rows}.items():
             self.db.execute(
@@ -281,9 +280,8 @@ class Writer(Reader):
             )
             self.event(spaces[row.path], key, row.kind, "forget", item=row.id)
         for ns in spaces.values():
-            self.db.execute(
-                "UPDATE events SET value = NULL, detail = NULL WHERE ns = ? AND op = 'rejected'", (ns,)
-            )
+            self.db.execute("UPDATE events SET value = NULL, detail = NULL WHERE ns = ? AND op = 'rejected'", (ns,))
+        self._unquote([row.id for row in rows])
         for row in rows:
             if row.closed is None:
                 self._count_terms(row.id, -1)
@@ -298,12 +296,39 @@ class Writer(Reader):
                 self._namespaces.pop(path, None)
         self.event(0, "", "item", "reset")
 
+    def _unquote(self, turns: Sequence[int]) -> None:
+        """Take the words of turns that go, and the turns themselves, out of the facts that stay."""
+        gone = set(turns)
+        facts = {
+            fact for turn in turns for (fact,) in self.db.execute("SELECT fact FROM links WHERE turn = ?", (turn,))
+        } - gone
+        for fact in self.memories_by_row(sorted(facts)).values():
+            self.db.execute("UPDATE links SET quote = NULL WHERE fact = ?", (fact.id,))
+            self.db.execute(
+                "UPDATE events SET detail = json_remove(detail, '$.quote') WHERE key = ? AND kind <> 'item'",
+                (fact.key,),
+            )
+            left = [turn for turn in fact.turns if turn not in gone]
+            self.db.execute("UPDATE items SET turns = ? WHERE id = ?", (_json(left), fact.id))
+
+    def check_keywords(self) -> None:
+        """Let SQLite compare the keyword index with its rows; a difference is a database error."""
+        self.db.execute("INSERT INTO keywords (keywords) VALUES ('integrity-check')")
+
+    def recount_terms(self) -> None:
+        """Count the term statistics anew from the keyword rows of live memories."""
+        self._terms.clear()
+        self.db.execute("DELETE FROM terms")
+        for item in self.db.execute("SELECT id FROM items WHERE closed IS NULL AND kind <> 'item'").fetchall():
+            self._count_terms(item[0], 1)
+
     def erase_batches(self, scopes: Sequence[str]) -> None:
         """Forget the batch ids of scopes."""
         self.db.execute(f"DELETE FROM batches WHERE scope IN ({marks(len(scopes))})", tuple(scopes))
 
     def erase_all(self) -> None:
         """Empty the journal: every row and every text, keeping only the position and the store's settings."""
+        self.set_meta(SCRUB_DUE, "due")
         seq = self.seq
         for table in ("events", "items", "vectors", "links", "terms", "triples", "batches", "namespaces", "keywords"):
             self.db.execute(f"DELETE FROM {table}")
@@ -314,7 +339,8 @@ class Writer(Reader):
 
     def link(self, fact: int, quotes: Sequence[tuple[int, str | None]]) -> None:
         """Let a fact cite further turns."""
-        self.db.executemany("INSERT OR IGNORE INTO links VALUES (?,?,?)", [(fact, turn, quote) for turn, quote in quotes])
+        rows = [(fact, turn, quote) for turn, quote in quotes]
+        self.db.executemany("INSERT OR IGNORE INTO links VALUES (?,?,?)", rows)
 
     def relink(self, old: int, new: int) -> None:
         """Let the facts that cite one version of a turn cite the next."""

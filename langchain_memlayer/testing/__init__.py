@@ -1,8 +1,9 @@
 """Tools for tests: fakes that make a run repeatable, and a conformance suite for any LangGraph `BaseStore`.
 
-    from langchain_memlayer.testing import DeterministicEmbeddings, FrozenClock, SequentialIds, StoreConformance
+    from langchain_memlayer.testing import DeterministicEmbeddings, FrozenClock, ScriptedChatModel, SequentialIds
+    from langchain_memlayer.testing import StoreConformance
 
-The fakes need no test runner; `StoreConformance` needs pytest and is imported on first use.
+The fakes need no test runner; `StoreConformance` needs pytest. It and `ScriptedChatModel` are imported on first use.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from langchain_memlayer.testing.fakes import DeterministicEmbeddings, FrozenCloc
 
 if TYPE_CHECKING:
     from langchain_memlayer.testing.conformance import StoreConformance
+    from langchain_memlayer.testing.models import ScriptedChatModel
 
-__all__ = ["DeterministicEmbeddings", "FrozenClock", "SequentialIds", "StoreConformance"]
+__all__ = ["DeterministicEmbeddings", "FrozenClock", "ScriptedChatModel", "SequentialIds", "StoreConformance"]
 
 
 def __getattr__(name: str) -> Any:
@@ -22,4 +24,8 @@ def __getattr__(name: str) -> Any:
         from langchain_memlayer.testing.conformance import StoreConformance
 
         return StoreConformance
+    if name == "ScriptedChatModel":
+        from langchain_memlayer.testing.models import ScriptedChatModel
+
+        return ScriptedChatModel
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -125,6 +125,11 @@ def match(frozen: FrozenGraph, view: View) -> tuple[NDArray[np.int64], NDArray[n
     sums = checksums(view.codes)
     differs = (rows >= 0) & (sums[rows] != frozen.sums)
     found[items[differs]] = -1
+    # An item whose vectors went away and came back has several places in the graph; it may be found at one only.
+    known = np.flatnonzero(found >= 0)
+    again = np.ones(len(known), dtype=np.bool_)
+    again[np.unique(found[known], return_index=True)[1]] = False
+    found[known[again]] = -1
     return found, np.where(found[items] >= 0, rows, -1)
 
 

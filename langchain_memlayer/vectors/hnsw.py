@@ -51,7 +51,7 @@ class Links:
         levels, neighbours, rows = self.levels, self.neighbours, len(self.levels)
         good = (
             rows > 0
-            and 1 <= levels.min()
+            and levels.min() >= 1
             and levels.max() <= _MOST_LEVELS
             and self.entry < rows
             and self.top + 1 == levels.max() == levels[self.entry]

@@ -81,7 +81,7 @@ class Kernel:
     def top(
         self, query: NDArray[np.float32], codes: NDArray[np.float16], k: int, keep: NDArray[np.bool_] | None = None
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """The `k` best rows of `codes` (only those in `keep`) and their raw scores, in no order; fewer when there are fewer."""
+        """The `k` best rows of `codes` (only those in `keep`) and their raw scores, in no order; all of fewer."""
         distances, rows = self._heap(k)
         selector = None
         if keep is not None:
@@ -94,7 +94,7 @@ class Kernel:
     def gather(
         self, query: NDArray[np.float32], codes: NDArray[np.float16], rows: NDArray[np.intp], k: int
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Like `top` for the given rows, which are copied together in chunks; what it takes does not grow with `codes`."""
+        """Like `top` for the given rows, copied together in chunks; what it takes does not grow with `codes`."""
         distances, found = self._heap(k)
         scanner = self._scanner(query, None)
         for number, start in enumerate(range(0, len(rows), _GATHER_CHUNK)):

@@ -64,6 +64,8 @@ class Slab:
         self._rows = Rows(width=self._dims, types={name: np.dtype(kind) for name, kind in (columns or {}).items()})
         self._graph: hnsw.Graph | None = None
         self._saved: hnsw.Graph | None = None
+        # The graph that `save` was last called for: when it could not, the same one is not offered over and over.
+        self._offered: hnsw.Graph | None = None
         self._weighed = (-1, -1, -1, 0)
         self._publish()
 
@@ -100,7 +102,8 @@ class Slab:
         width = self._dims
         if len(block.codes) != len(block.owners) * width * CODE.itemsize:
             raise InvalidInput(
-                f"The journal's vectors are not of {width} dimensions: open the store with the embedder it was written with."
+                f"The journal's vectors are not of {width} dimensions: open the store with the embedder that it was "
+                "written with."
             )
         codes = np.frombuffer(block.codes, dtype=CODE).reshape(len(block.owners), width)
         with self._lock:
@@ -185,6 +188,7 @@ class Slab:
                 if job is not None:
                     self._do(job, view, order)
                 elif self._save is not None:
+                    self._offered = view.graph
                     self._save(self)
         finally:
             with self._lock:
@@ -194,7 +198,8 @@ class Slab:
 
     def _do(self, job: _Job, view: View, order: int) -> None:
         kernel = self._kernel
-        assert kernel is not None
+        if kernel is None:
+            return
 
         def stop() -> bool:
             return self._closed or self._order != order
@@ -266,7 +271,9 @@ class Slab:
         if self._closed or not self.graph_unsaved:
             return False
         graph, saved = self._view.graph, self._saved
-        return graph is not None and (saved is None or graph.rows >= _GROWN * saved.rows)
+        if graph is None or graph is self._offered:
+            return False
+        return saved is None or graph.rows >= _GROWN * saved.rows
 
     def dump_graph(self) -> tuple[bytes, dict[str, Any]] | None:
         """The bytes and the meta of the present graph, for a snapshot; None when there is none."""

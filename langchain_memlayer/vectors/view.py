@@ -110,8 +110,7 @@ class View:
             none = np.empty(0, dtype=np.int64)
             return Hits(none, none, none, np.empty(0, dtype=np.float32), Plan("empty"))
         asked = survivors = scanned = 0
-        if way == "hnsw":
-            assert self.graph is not None
+        if way == "hnsw" and self.graph is not None:
             asked = planner.candidates(rows, k)
             found = self.graph.search(vector, asked)
             if keep is not None:
@@ -199,7 +198,7 @@ class View:
         return rows + start, raw
 
     def _best(self, scan: Callable[[int], _Found], k: int, matches: int) -> _Found:
-        """What `scan` finds when asked for so many vectors that `k` items are complete, with no tie cut at the `k`-th."""
+        """What `scan` finds when asked for so many vectors that `k` items are complete, no tie cut at the `k`-th."""
         want = k + 1 if self.owners is None else 2 * (k + 1)
         while True:
             want = min(want, matches)

@@ -136,7 +136,7 @@ class StoreCases:
         """Embeddings that record their calls; tests that use them are skipped for stores without vectors."""
         if not self.has_vectors:
             pytest.skip("the store has no vectors")
-        return DeterministicEmbeddings(dims=64)
+        return DeterministicEmbeddings()
 
     @pytest.fixture
     def time(self, clock: FrozenClock) -> FrozenClock:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import functools
-import sqlite3
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn
@@ -16,13 +15,6 @@ from langchain_memlayer.testing.cases.base import FLOAT16, NewStore, StoreCases,
 from langchain_memlayer.testing.fakes import DeterministicEmbeddings, FrozenClock
 
 NS = ("docs",)
-
-
-class _WithoutExtensions(sqlite3.Connection):
-    """A connection of a Python that was built without loadable extensions."""
-
-    def enable_load_extension(self, enable: bool, /) -> NoReturn:
-        raise AttributeError("this Python's sqlite3 cannot load extensions")
 
 
 class DefectCases(StoreCases):
@@ -168,7 +160,13 @@ class DefectCases(StoreCases):
     def test_needs_a_loadable_sqlite_extension(
         self, new_store: NewStore, embeddings: DeterministicEmbeddings, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(sqlite3, "connect", functools.partial(sqlite3.connect, factory=_WithoutExtensions))
+        sqlite = pytest.importorskip("sqlite3")
+
+        def refuse(self: object, enable: bool, /) -> NoReturn:
+            raise AttributeError("this Python's sqlite3 was built without loadable extensions")
+
+        limited = type("Limited", (sqlite.Connection,), {"enable_load_extension": refuse})
+        monkeypatch.setattr(sqlite, "connect", functools.partial(sqlite.connect, factory=limited))
         monkeypatch.setitem(sys.modules, "sqlite_vec", None)
         store = new_store(index=index_of(embeddings, "text"))
         store.put(NS, "k", {"text": "blue"})

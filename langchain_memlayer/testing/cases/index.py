@@ -33,11 +33,11 @@ class IndexCases(StoreCases):
         store = new_store(index=index)
         store.put(NS, "a", _VALUE)
         store.search(NS, query="x")
-        assert index == {"dims": 64, "embed": embeddings, "fields": ["title"]}
+        assert index == {"dims": embeddings.dims, "embed": embeddings, "fields": ["title"]}
 
     def test_the_configuration_can_be_read(self, new_store: NewStore, embeddings: DeterministicEmbeddings) -> None:
         store: Any = new_store(index=index_of(embeddings)).store
-        assert store.index_config["dims"] == 64
+        assert store.index_config["dims"] == embeddings.dims
 
     def test_the_whole_value_is_the_default(self, new_store: NewStore, embeddings: DeterministicEmbeddings) -> None:
         new_store(index=index_of(embeddings)).put(NS, "a", _VALUE)
@@ -47,7 +47,7 @@ class IndexCases(StoreCases):
     def test_a_dollar_and_no_fields_mean_the_whole_value(
         self, new_store: NewStore, embeddings: DeterministicEmbeddings, fields: list[str] | None
     ) -> None:
-        index: IndexConfig = {"dims": 64, "embed": embeddings, "fields": fields}
+        index: IndexConfig = {"dims": embeddings.dims, "embed": embeddings, "fields": fields}
         new_store(index=index).put(NS, "a", _VALUE)
         assert embeddings.texts == [_WHOLE]
 
@@ -114,7 +114,7 @@ class IndexCases(StoreCases):
         assert [(item.key, item.score) for item in store.search(NS, query="x")] == [("a", None)]
 
     def test_a_plain_function_may_embed(self, new_store: NewStore, embeddings: DeterministicEmbeddings) -> None:
-        store = new_store(index={"dims": 64, "embed": embeddings.embed_documents, "fields": ["title"]})
+        store = new_store(index={"dims": embeddings.dims, "embed": embeddings.embed_documents, "fields": ["title"]})
         store.put(NS, "a", _VALUE)
         store.put(NS, "b", {"title": "Bern"})
         assert store.keys(NS, query="Bern") == ["b", "a"]

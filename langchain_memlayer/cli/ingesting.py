@@ -1,0 +1,132 @@
+"""`memlayer ingest`: the messages of a file, session by session, so that an interrupted run can be repeated."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from langchain_memlayer.cli import show
+from langchain_memlayer.errors import InvalidInput, MemLayerError
+
+if TYPE_CHECKING:
+    from langchain_memlayer.memory import Memory
+
+Message = dict[str, Any]
+
+BATCH = 200
+"""Messages in one commit at most: what an interruption costs, and how often the progress bar moves."""
+
+
+@dataclass(slots=True)
+class Ingested:
+    """What a run did: how many messages it went through, of how many sessions, and what became of them."""
+
+    messages: int = 0
+    sessions: int = 0
+    events: Counter[str] = field(default_factory=Counter)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"messages": self.messages, "sessions": self.sessions, "events": dict(self.events)}
+
+    def sentence(self) -> str:
+        """For people."""
+        what = show.event_counts(self.events) or "all of it was known already"
+        return f"{self.messages:,} messages of {self.sessions:,} sessions: {what}."
+
+
+def read_messages(file: Path) -> list[Message]:
+    """The messages of a file, checked, each with an id.
+
+    A message without an id gets one that follows from what it says and how often the file said it before, so that a
+    repeated run knows it again.
+
+    Args:
+        file: A JSON array of messages, an object with the array under `messages`, or one message in each line.
+
+    Raises:
+        InvalidInput: it holds something else; the message names the place.
+    """
+    from langchain_memlayer.messages import to_turns
+
+    messages = _parsed(file)
+    for place, message in enumerate(messages):
+        if not isinstance(message, dict):
+            raise InvalidInput(
+                f'{file.name}: message {place + 1} is no object; write {{"role": "user", "content": "..."}}.'
+            )
+    try:
+        to_turns(messages)
+    except InvalidInput as error:
+        raise InvalidInput(f"{file.name}: {error}") from error
+    seen: Counter[str] = Counter()
+    return [_identified(message, seen) for message in messages]
+
+
+def ingest(memory: Memory, messages: Sequence[Message], scope: Mapping[str, Any]) -> Ingested:
+    """Add messages session by session, with a progress bar when stderr is a terminal."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    sessions = _by_session(messages)
+    done = Ingested(sessions=len(sessions))
+    out = show.console(stderr=True)
+    columns = TextColumn("Remembering"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(compact=True)
+    with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as progress:
+        task = progress.add_task("", total=len(messages))
+        try:
+            for batch in (s[start : start + BATCH] for s in sessions for start in range(0, len(s), BATCH)):
+                results = memory.add(batch, **scope)["results"]
+                done.events.update(result["event"] for result in results)
+                done.messages += len(batch)
+                progress.advance(task, len(batch))
+        except (MemLayerError, KeyboardInterrupt) as error:
+            if done.messages:
+                error.add_note(f"{done.messages} of {len(messages)} messages are done; the same command goes on there.")
+            raise
+    return done
+
+
+def _parsed(file: Path) -> list[Any]:
+    data = file.read_bytes().removeprefix(b"\xef\xbb\xbf")
+    try:
+        whole = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return _lines(file.name, data)
+    if isinstance(whole, dict) and isinstance(whole.get("messages"), list):
+        whole = whole["messages"]
+    return whole if isinstance(whole, list) else [whole]
+
+
+def _lines(name: str, data: bytes) -> list[Any]:
+    found = []
+    for number, line in enumerate(data.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            found.append(orjson.loads(line))
+        except orjson.JSONDecodeError as error:
+            raise InvalidInput(
+                f"{name}: line {number} is not JSON ({error}); give a JSON array, or one message in each line."
+            ) from error
+    return found
+
+
+def _identified(message: Message, seen: Counter[str]) -> Message:
+    if message.get("id") is not None:
+        return message
+    digest = hashlib.blake2b(orjson.dumps(message, option=orjson.OPT_SORT_KEYS), digest_size=12).hexdigest()
+    seen[digest] += 1
+    return {**message, "id": f"ingest-{digest}-{seen[digest]}"}
+
+
+def _by_session(messages: Sequence[Message]) -> list[list[Message]]:
+    sessions: dict[Any, list[Message]] = {}
+    for message in messages:
+        sessions.setdefault(message.get("session_id"), []).append(message)
+    return list(sessions.values())

@@ -1,0 +1,193 @@
+"""How results look: JSON for programs, and tables that fit a terminal and survive a pipe."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from langchain_memlayer.errors import MemoryNotFound
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+Result = dict[str, Any]
+PIPE_WIDTH = 100
+_EVENTS = {"ADD": "added", "UPDATE": "updated", "DELETE": "ended", "NONE": "there already"}
+
+
+def result(as_json: bool, value: Any, pretty: Callable[[Console], None]) -> None:
+    """Print a value as JSON, or in the way that suits it."""
+    if as_json:
+        print_json(value)
+    else:
+        pretty(console())
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on stdout."""
+    import orjson
+
+    typer.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console without markup in what it is given; in a pipe without control codes and `PIPE_WIDTH` columns wide."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    if isinstance(stream, io.TextIOWrapper):
+        # A terminal of another encoding shows question marks rather than nothing.
+        stream.reconfigure(errors="replace")
+    width = None if stream.isatty() or "COLUMNS" in os.environ else PIPE_WIDTH
+    return Console(stderr=stderr, width=width, highlight=False, markup=False, emoji=False)
+
+
+def clean(text: str) -> str:
+    """`text` without control characters: a remembered escape sequence must not steer the terminal."""
+    return "".join(c if c in "\n\t" or unicodedata.category(c) != "Cc" else "\ufffd" for c in text)
+
+
+def one_line(text: str) -> str:
+    """`text` on one line."""
+    return clean(" ".join(text.split()))
+
+
+def text(value: str, style: str = "") -> Text:
+    """Remembered text in a style."""
+    from rich.text import Text
+
+    return Text(clean(value), style=style)
+
+
+def scope(ids: Mapping[str, str]) -> str:
+    """Whose memory, in words: `user alice, agent bob`."""
+    return ", ".join(f"{name.removesuffix('_id')} {value}" for name, value in ids.items())
+
+
+def unknown(memory_id: str) -> MemoryNotFound:
+    """The error of an id that no memory ever had."""
+    return MemoryNotFound(
+        f"There was never a memory with the id {memory_id!r}; `memlayer list` shows the ids there are."
+    )
+
+
+def table(*columns: tuple[str, bool]) -> Table:
+    """A table without lines; each column has a title and says whether it holds numbers."""
+    from rich.table import Table
+
+    made = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    for title, number in columns:
+        made.add_column(title, justify="right" if number else "left", no_wrap=number, overflow="fold")
+    return made
+
+
+# -- memories ---------------------------------------------------------------------------------------------------------
+
+
+def hits(out: Console, results: Sequence[Result]) -> None:
+    """The hits of a search, best first."""
+    if not results:
+        out.print("Nothing found.")
+        return
+    rows = table(("", True), ("score", True), ("relevance", True), ("memory", False))
+    for number, hit in enumerate(results, 1):
+        rows.add_row(str(number), f"{hit['score']:.3f}", f"{hit['relevance']:.3f}", _memory(hit))
+    out.print(rows)
+
+
+def memories(out: Console, results: Sequence[Result], limit: int, offset: int) -> None:
+    """One page of a list."""
+    if not results:
+        out.print("No memories." if offset == 0 else f"No memories after the first {offset}.")
+        return
+    rows = table(("", True), ("memory", False))
+    for number, memory in enumerate(results, offset + 1):
+        rows.add_row(str(number), _memory(memory, owner=True))
+    out.print(rows)
+    if len(results) == limit:
+        out.print(f"There may be more: --offset {offset + limit}", style="dim")
+
+
+def _memory(memory: Result, *, owner: bool = False) -> Text:
+    ids = {name: memory[name] for name in ("user_id", "agent_id", "run_id") if memory[name]} if owner else {}
+    about = [memory["created_at"][:10], memory["name"] or memory["role"], memory["kind"], scope(ids), memory["id"]]
+    shown = text(memory["memory"])
+    shown.append(clean("\n" + " · ".join(filter(None, about))), style="dim")
+    return shown
+
+
+def events(out: Console, results: Sequence[Result]) -> None:
+    """What an add committed."""
+    if not results:
+        out.print("Nothing to remember in it.")
+        return
+    rows = table(("event", False), ("id", True), ("memory", False))
+    for row in results:
+        rows.add_row(_EVENTS[row["event"]], text(row["id"], "dim"), text(row["memory"]))
+    out.print(rows)
+
+
+def event_counts(counts: Counter[str]) -> str:
+    """How often each event happened, in words."""
+    return ", ".join(f"{counts[event]:,} {word}" for event, word in _EVENTS.items() if counts[event])
+
+
+def history(out: Console, rows: Sequence[Result]) -> None:
+    """The events of a memory."""
+    shown = table(("when", True), ("event", False), ("text", False))
+    for row in rows:
+        gone = "" if row["is_deleted"] else "(forgotten)"
+        became = text(gone, "dim") if row["new_value"] is None else text(row["new_value"])
+        shown.add_row(row["timestamp"][:19].replace("T", " "), row["event"], became)
+    out.print(shown)
+
+
+# -- the folder -------------------------------------------------------------------------------------------------------
+
+
+def done(out: Console, outcome: Result) -> None:
+    """What a delete or forget says."""
+    count = f" ({outcome['count']})" if "count" in outcome else ""
+    out.print(outcome["message"] + count)
+
+
+def stats(out: Console, found: Result) -> None:
+    """The counts of a folder."""
+    rows = table(("", False), ("", False))
+    rows.show_header = False
+    embedder = found["embedder"]
+    shown = {
+        **found,
+        "embedder": f"{embedder['name']} ({embedder['dims']} numbers)" if embedder else "none yet",
+        "bytes": size(found["bytes"]),
+    }
+    for name, value in shown.items():
+        rows.add_row(text(name.replace("_", " "), "dim"), text(f"{value:,}" if isinstance(value, int) else value))
+    out.print(rows)
+
+
+def size(count: int) -> str:
+    """A number of bytes for people."""
+    return f"{count / 1_000_000:.1f} MB" if count >= 100_000 else f"{count / 1_000:.1f} kB"
+
+
+def problems(out: Console, found: Result) -> None:
+    """What the doctor found."""
+    if not found["problems"]:
+        out.print(text("ok ", "bold green") + text(f"nothing is wrong with {found['path']}"))
+        return
+    rows = table(("rule", True), ("problem", False))
+    for problem in found["problems"]:
+        rows.add_row(text(problem["rule"], "bold red"), text(problem["message"]))
+    out.print(rows)
+    if any(problem["rebuildable"] for problem in found["problems"]):
+        out.print("What can be rebuilt: memlayer doctor --rebuild", style="dim")

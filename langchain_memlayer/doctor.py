@@ -1,0 +1,226 @@
+"""The doctor: checks everything that must hold in a folder, and makes anew what is derived."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import accumulate, islice
+
+from langchain_memlayer import snapshots
+from langchain_memlayer.engine.indexes import recorded_embedder, snapshot_name
+from langchain_memlayer.errors import JournalError, SnapshotError
+from langchain_memlayer.journal.read import VECTOR_SHIFT, Area, Reader
+from langchain_memlayer.journal.schema import DERIVED
+from langchain_memlayer.journal.sqlite import SQLiteJournal
+from langchain_memlayer.journal.write import SCRUB_DUE
+from langchain_memlayer.keywords import term_codes
+from langchain_memlayer.types import MEMORY_ROOT
+
+_SHOWN = 5
+_KINDS: dict[Area, str] = {"items": "i.kind = 'item'", "memories": "i.kind <> 'item'"}
+_ITEM_OF_VECTOR = f"v.id & {(1 << VECTOR_SHIFT) - 1}"
+
+# (name, what is wrong, the rows or positions that it is wrong of)
+_RULES: tuple[tuple[str, str, str], ...] = (
+    (
+        "live key",
+        "several live rows have one key",
+        "SELECT min(id) FROM items WHERE closed IS NULL GROUP BY ns, key HAVING count(*) > 1 UNION ALL "
+        "SELECT min(id) FROM items WHERE closed IS NULL AND kind <> 'item' GROUP BY key HAVING count(*) > 1",
+    ),
+    (
+        "origin",
+        "rows that no event made",
+        "SELECT i.id FROM items i LEFT JOIN events e ON e.seq = i.id AND e.item = i.id AND e.ns = i.ns "
+        "AND e.key = i.key AND e.kind = i.kind AND e.op IN ('put', 'add', 'update') WHERE e.seq IS NULL",
+    ),
+    (
+        "last write",
+        "rows whose last write is no event",
+        "SELECT i.id FROM items i LEFT JOIN events e ON e.seq = i.seq AND e.ns = i.ns AND e.key = i.key "
+        "WHERE e.seq IS NULL OR i.closed > i.seq",
+    ),
+    (
+        "text",
+        "memories whose text is not the one of their event",
+        "SELECT i.id FROM items i JOIN events e ON e.seq = i.id WHERE i.kind <> 'item' AND e.value IS NOT i.value",
+    ),
+    (
+        "lost item",
+        "events of items that are gone without having been deleted",
+        "SELECT seq FROM events WHERE kind = 'item' AND op IN ('put', 'touch') AND item NOT IN (SELECT id FROM items) "
+        "AND item NOT IN (SELECT item FROM events WHERE kind = 'item' AND op = 'delete')",
+    ),
+    (
+        "lost memory",
+        "events of memories that are gone without having been forgotten",
+        "SELECT seq FROM events WHERE kind <> 'item' AND op IN ('add', 'update') "
+        "AND item NOT IN (SELECT id FROM items) AND key NOT IN (SELECT key FROM events WHERE op = 'forget')",
+    ),
+    (
+        "namespace",
+        "rows of a namespace that is not there",
+        "SELECT id FROM items WHERE ns NOT IN (SELECT id FROM namespaces)",
+    ),
+    (
+        "vector owner",
+        "vectors of rows that are not there",
+        f"SELECT v.id FROM vectors v LEFT JOIN items i ON i.id = {_ITEM_OF_VECTOR} AND i.ns = v.id >> {VECTOR_SHIFT} "
+        "WHERE i.id IS NULL",
+    ),
+    (
+        "keyword owner",
+        "keyword rows without a memory, or memories without their keyword row",
+        "SELECT rowid FROM keywords WHERE rowid NOT IN (SELECT id FROM items WHERE kind <> 'item') UNION ALL "
+        "SELECT id FROM items WHERE length(terms) > 0 AND id NOT IN (SELECT rowid FROM keywords)",
+    ),
+    (
+        "link",
+        "links that do not lead from a fact to a turn",
+        "SELECT fact FROM links WHERE fact NOT IN (SELECT id FROM items WHERE kind = 'fact') "
+        "OR turn NOT IN (SELECT id FROM items WHERE kind = 'turn')",
+    ),
+    (
+        "cited turns",
+        "live facts that name other turns than their links do",
+        "SELECT i.id FROM items i WHERE i.kind = 'fact' AND i.closed IS NULL AND "
+        "(SELECT json_group_array(value) FROM (SELECT value FROM json_each(coalesce(i.turns, '[]')) ORDER BY value)) "
+        "<> (SELECT json_group_array(turn) FROM (SELECT turn FROM links WHERE fact = i.id ORDER BY turn))",
+    ),
+    (
+        "triple",
+        "triples of memories that are not there",
+        "SELECT t.id FROM triples t LEFT JOIN items i ON i.id = t.item AND i.ns = t.ns WHERE i.id IS NULL",
+    ),
+    (
+        "batch",
+        "batches that report what was never committed",
+        "SELECT b.seq FROM batches b, json_each(b.result) r WHERE b.seq > (SELECT max(seq) FROM events) "
+        "OR json_extract(r.value, '$[0]') NOT IN (SELECT key FROM events)",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something in a folder that should not be so.
+
+    Attributes:
+        rule: What is broken, in a word or two.
+        message: What was found and where (numbers of rows, never their text), and what to do.
+        rebuildable: Whether `rebuild` mends it.
+    """
+
+    rule: str
+    message: str
+    rebuildable: bool = False
+
+
+def check(journal: SQLiteJournal) -> list[Problem]:
+    """Everything that is wrong in a folder; nothing is changed.
+
+    Raises:
+        JournalError: the journal is too damaged to be read.
+    """
+    damage = journal.check()
+    found = [] if damage == "ok" else [Problem("file", f"SQLite says: {damage}. Restore a backup.")]
+    with journal.read(snapshot=True) as reader:
+        found += _rules(reader)
+        found += _vectors(journal, reader)
+        found += _keywords(reader)
+        if reader.meta(SCRUB_DUE) is not None:
+            found.append(
+                Problem("forget", "A forget() was interrupted; its bytes may still be in the files. Rebuild.", True)
+            )
+        prefixes = _prefixes(reader)
+    found += _full_text(journal)
+    found += _snapshots(journal, prefixes)
+    return found
+
+
+def rebuild(journal: SQLiteJournal) -> None:
+    """Make anew what is derived: the keyword index, the term statistics and the snapshots; also finishes a `forget`.
+
+    Raises:
+        JournalError: the disk is full, or another process holds the folder.
+    """
+    with journal.write() as tx:
+        tx.recount_terms()
+    journal.scrub()
+
+
+def _rules(reader: Reader) -> Iterator[Problem]:
+    for rule, wrong, sql in _RULES:
+        rows = [row[0] for row in islice(reader.db.execute(sql), _SHOWN + 1)]
+        if rows:
+            yield Problem(rule, f"There are {wrong}: {_listed(rows)}. Restore a backup.")
+
+
+def _vectors(journal: SQLiteJournal, reader: Reader) -> Iterator[Problem]:
+    for area, kinds in _KINDS.items():
+        embedder = recorded_embedder(journal, area)
+        # A memory has one vector, an item any number.
+        size = 0 if embedder is None else 2 * embedder[1]
+        wrong = f"length(v.data) % {size}" if area == "items" else f"length(v.data) <> {size}"
+        rows = reader.db.execute(
+            f"SELECT i.id FROM vectors v JOIN items i ON i.id = {_ITEM_OF_VECTOR} WHERE {kinds} AND "
+            f"({wrong if size else '1'} OR length(v.data) = 0) LIMIT {_SHOWN + 1}"
+        ).fetchall()
+        if rows:
+            said = "no embedder" if embedder is None else f"the embedder {embedder[0]} ({embedder[1]} numbers)"
+            yield Problem(
+                "vector size", f"The folder names {said}, but vectors are not of it: {_listed([r[0] for r in rows])}."
+            )
+
+
+def _keywords(reader: Reader) -> Iterator[Problem]:
+    counted: Counter[tuple[str, int]] = Counter()
+    wrong = []
+    for item, ns, closed, terms, space, tokens in reader.db.execute(
+        "SELECT i.id, i.ns, i.closed, i.terms, k.ns, k.tokens FROM keywords k JOIN items i ON i.id = k.rowid"
+    ):
+        words = tokens.split()
+        if space != f"n{ns}" or term_codes(words) != terms:
+            wrong.append(item)
+        if closed is None:
+            counted.update((term, ns) for term in set(words))
+    if wrong:
+        yield Problem("keywords", f"Keyword rows are not those of their memories: {_listed(wrong)}. Restore a backup.")
+    stored = {(term, ns): df for term, ns, df in reader.db.execute("SELECT term, ns, df FROM terms")}
+    if stored != counted:
+        number = sum(stored.get(key) != counted.get(key) for key in stored.keys() | counted.keys())
+        yield Problem("term statistics", f"{number} term counts are not what the memories say. Rebuild.", True)
+
+
+def _full_text(journal: SQLiteJournal) -> Iterator[Problem]:
+    try:
+        with journal.write() as tx:
+            tx.check_keywords()
+    except JournalError as error:
+        yield Problem("keyword index", f"The keyword index cannot be used ({error}). Rebuild.", True)
+
+
+def _prefixes(reader: Reader) -> set[str]:
+    """Every namespace prefix that may have a slab."""
+    paths = [row[0] for row in reader.db.execute("SELECT path FROM namespaces")]
+    labels = ([f"{label}." for label in path[:-1].split(".")] for path in paths)
+    return {"", MEMORY_ROOT, *(prefix for path in labels for prefix in accumulate(path))}
+
+
+def _snapshots(journal: SQLiteJournal, prefixes: set[str]) -> Iterator[Problem]:
+    if journal.folder is None:
+        return
+    folder = journal.folder / DERIVED
+    for area in _KINDS:
+        for key in sorted({*prefixes, *(f"{prefix}\x00" for prefix in prefixes)}):
+            name = snapshot_name(area, key)
+            try:
+                if snapshots.exists(folder, name):
+                    snapshots.read(folder, name, {"store": journal.store_id})
+            except SnapshotError as error:
+                yield Problem("snapshot", f"{error} It will be made anew by itself, or by a rebuild.", True)
+
+
+def _listed(rows: list[int]) -> str:
+    return ", ".join(map(str, rows[:_SHOWN])) + (" and more" if len(rows) > _SHOWN else "")

@@ -1,0 +1,134 @@
+"""What each signal gives each memory of a pool; zeros where it has nothing to say."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from langchain_memlayer.recall.dates import agreement, periods
+from langchain_memlayer.recall.pool import Pool, Query, Scores
+
+BRIDGES = 5
+BRIDGE_TERMS = 12
+
+
+def relevance(pool: Pool) -> Scores:
+    """Cosine, or BM25 as a share of what the query could attain, whichever is higher; from 0 to 1."""
+    best = pool.keyword / pool.keyword_ceiling if pool.keyword_ceiling > 0 else np.zeros(len(pool), np.float32)
+    if pool.dense is not None:
+        best = np.fmax(best, pool.dense)
+    clipped: Scores = np.clip(best, 0.0, 1.0).astype(np.float32)
+    return clipped
+
+
+def neighbour(pool: Pool, base: Scores) -> Scores:
+    """The better base score of the turns just before and just after in the same session."""
+    out = np.zeros(len(pool), np.float32)
+    turns = np.flatnonzero(pool.is_turn & (pool.session >= 0))
+    if len(turns) < 2:
+        return out
+    sessions = pool.session[turns]
+    if (np.diff(sessions) < 0).any():
+        # Rows come in the order in which they were said; only sessions that interleave need sorting.
+        turns = turns[np.argsort(sessions, kind="stable")]
+        sessions = pool.session[turns]
+    together = sessions[1:] == sessions[:-1]
+    before, after = turns[:-1][together], turns[1:][together]
+    out[after] = base[before]
+    out[before] = np.maximum(out[before], base[after])
+    return out
+
+
+def linked(pool: Pool, base: Scores) -> Scores:
+    """The best base score of a fact's turns, or of a turn's facts."""
+    out = np.zeros(len(pool), np.float32)
+    if len(pool.links):
+        facts, turns = pool.links.T
+        np.maximum.at(out, facts, base[turns])
+        np.maximum.at(out, turns, base[facts])
+    return out
+
+
+def session_prior(pool: Pool, base: Scores) -> Scores:
+    """The mean of the three best base scores of each memory's session; one session is none, since all share it."""
+    out = np.zeros(len(pool), np.float32)
+    members = np.flatnonzero(pool.session >= 0)
+    if not len(members):
+        return out
+    codes, sessions = np.unique(pool.session[members], return_inverse=True)
+    if len(codes) < 2:
+        return out
+    rest = base[members].copy()
+    total = np.zeros(len(codes), np.float32)
+    for _ in range(3):
+        best = np.zeros(len(codes), np.float32)
+        np.maximum.at(best, sessions, rest)
+        total += best
+        # Each session's best is taken out once; of equal ones the last.
+        where = np.zeros(len(codes), np.int64)
+        found = np.flatnonzero(rest == best[sessions])
+        where[sessions[found]] = found
+        rest[where] = 0
+    sizes = np.minimum(np.bincount(sessions, minlength=len(codes)), 3)
+    out[members] = (total / sizes)[sessions]
+    return out
+
+
+def bridge(pool: Pool, query: Query, base: Scores) -> Scores:
+    """How much a memory shares with the best hits beyond the query's own words.
+
+    A question about "the estate I live in" finds the note that names it, and through that name the notes about it. Each of
+    the five best hits lends its base score to memories with its rarest terms, by the share of their idf.
+    """
+    out = np.zeros(len(pool), np.float32)
+    best = np.argsort(-base, kind="stable")[:BRIDGES]
+    best = best[base[best] > 0]
+    if not len(best) or not len(pool.terms.flat):
+        return out
+    own = [np.setdiff1d(pool.terms.of(index), query.codes) for index in best.tolist()]
+    codes = np.unique(np.concatenate(own))
+    if not len(codes):
+        return out
+    there = pool.terms.counts(codes) > 0
+    frequencies = np.count_nonzero(there, axis=1)
+    idf = np.log1p((len(pool) - frequencies + 0.5) / (frequencies + 0.5)).astype(np.float32)
+    for index, terms in zip(best.tolist(), own, strict=True):
+        slots = np.searchsorted(codes, terms)
+        slots = slots[frequencies[slots] > 1]
+        slots = slots[np.argsort(frequencies[slots], kind="stable")[:BRIDGE_TERMS]]
+        if len(slots):
+            shared = idf[slots] @ there[slots] / idf[slots].sum()
+            shared[index] = 0
+            np.maximum(out, base[index] * shared, out=out)
+    return out
+
+
+def speaker(pool: Pool, query: Query) -> Scores:
+    """1 for memories by or about the one known speaker that the query names."""
+    named = [code for code, name in pool.speakers.items() if len(pool.speakers) > 1 and _names(query.text, name)]
+    if len(named) != 1:
+        return np.zeros(len(pool), np.float32)
+    return (pool.speaker == named[0]).astype(np.float32)
+
+
+def date(pool: Pool, query: Query) -> Scores:
+    """How well a memory's time agrees with the time that the query speaks of."""
+    wanted = periods(query.text, query.reference)
+    return agreement(pool.time, wanted) if wanted else np.zeros(len(pool), np.float32)
+
+
+def question(pool: Pool) -> Scores:
+    """1 for turns that only ask."""
+    return (pool.asks & pool.is_turn).astype(np.float32)
+
+
+def ended(pool: Pool) -> Scores:
+    """1 for memories that no longer hold."""
+    return pool.ended.astype(np.float32)
+
+
+def _names(query: str, name: str) -> bool:
+    if not name.isascii():
+        return name in query
+    return re.search(rf"(?<![^\W_]){re.escape(name)}(?![^\W_])", query, re.IGNORECASE) is not None

@@ -1,0 +1,221 @@
+"""What a batch asks for; nothing of it is embedded or written before every operation has passed its checks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from langgraph.store.base import (
+    GetOp,
+    IndexConfig,
+    ListNamespacesOp,
+    Op,
+    PutOp,
+    SearchOp,
+    get_text_at_path,
+    tokenize_path,
+    validate_op_namespace,
+)
+
+from langchain_memlayer.errors import ConfigurationError, InvalidInput
+from langchain_memlayer.filters import Filter, parse_filter
+from langchain_memlayer.types import Metric, encode_namespace
+from langchain_memlayer.values import dumps, plain
+
+Fields = tuple[Any, ...]
+"""Paths for `get_text_at_path`: tokenised, or `"$"` for the whole value."""
+
+_METRICS: dict[str, Metric] = {
+    "cosine": "cosine",
+    "inner_product": "inner_product",
+    "euclidean": "euclidean",
+    "l2": "euclidean",
+}
+_LONGEST_TTL = 1e12
+
+
+@dataclass(slots=True)
+class Put:
+    """A put that has passed its checks.
+
+    Attributes:
+        path: The encoded namespace.
+        key: The item's key.
+        value: Its JSON text, or None to delete it.
+        ttl: Minutes to live, or None for ever.
+        texts: What of it is embedded.
+    """
+
+    path: str
+    key: str
+    value: str | None = None
+    ttl: float | None = None
+    texts: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Plan:
+    """A batch that has passed its checks.
+
+    Attributes:
+        ops: The operations, in order.
+        puts: What to write, by encoded namespace and key: of several puts to one key the last, in the order of these.
+        filters: The filters of searches, by their position in `ops`.
+        queries: What searches want embedded, each text once.
+    """
+
+    ops: list[Op]
+    puts: dict[tuple[str, str], Put] = field(default_factory=dict)
+    filters: dict[int, Filter | None] = field(default_factory=dict)
+    queries: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, ops: Iterable[Op], fields: Fields | None) -> Plan:
+        """Check all operations; `fields` are what the store embeds by default, None when it embeds nothing.
+
+        Raises:
+            ValueError: an operation cannot be run.
+        """
+        plan = cls(list(ops))
+        queries: dict[str, None] = {}
+        for number, op in enumerate(plan.ops):
+            _check_namespaces(op)
+            if isinstance(op, PutOp):
+                put = _checked_put(op, fields)
+                plan.puts.pop((put.path, put.key), None)
+                plan.puts[put.path, put.key] = put
+            elif isinstance(op, SearchOp):
+                _check_page(op)
+                plan.filters[number] = parse_filter(op.filter)
+                if op.query is not None and not isinstance(op.query, str):
+                    raise InvalidInput(f"query must be a string or None, got {type(op.query).__name__}.")
+                if op.query and fields is not None:
+                    queries[op.query] = None
+            elif isinstance(op, ListNamespacesOp):
+                _check_page(op)
+                if op.max_depth is not None and op.max_depth < 1:
+                    raise InvalidInput(f"max_depth must be at least 1, got {op.max_depth}.")
+            else:
+                checked_key(op.key)
+        plan.queries = list(queries)
+        return plan
+
+    @property
+    def texts(self) -> list[str]:
+        """What the puts want embedded, each text once."""
+        return list(dict.fromkeys(text for put in self.puts.values() for text in put.texts))
+
+
+@dataclass(frozen=True, slots=True)
+class IndexSettings:
+    """LangGraph's index configuration, checked.
+
+    Attributes:
+        dims: The size of the vectors.
+        embed: What makes them.
+        fields: What is embedded by default.
+        metric: How vectors are compared.
+    """
+
+    dims: int
+    embed: Any
+    fields: Fields
+    metric: Metric
+
+    @classmethod
+    def of(cls, index: IndexConfig) -> IndexSettings:
+        """Check a configuration, which stays as it is.
+
+        Raises:
+            ConfigurationError: it cannot be used.
+        """
+        if not isinstance(index, Mapping):
+            raise ConfigurationError(f"index must be a mapping with 'dims' and 'embed', got {type(index).__name__}.")
+        dims, embed = index.get("dims"), index.get("embed")
+        if not isinstance(dims, int) or isinstance(dims, bool) or dims < 1:
+            raise ConfigurationError(f"index['dims'] must be the vectors' size, a positive integer; got {dims!r}.")
+        if embed is None:
+            raise ConfigurationError("index['embed'] must be an Embeddings object, a function or 'provider:model'.")
+        distance = index.get("distance_type", "cosine")
+        if distance not in _METRICS:
+            raise ConfigurationError(f"index['distance_type'] must be one of {sorted(_METRICS)}, got {distance!r}.")
+        fields = index.get("fields")
+        if not _is_list_of_text(fields or []):
+            raise ConfigurationError(f"index['fields'] must be a list of paths or None, got {fields!r}.")
+        return cls(dims, embed, _tokenized(fields or ["$"]), _METRICS[str(distance)])
+
+
+def checked_key(key: Any) -> str:
+    """A key as text.
+
+    Raises:
+        InvalidInput: it cannot be stored.
+    """
+    text = key if isinstance(key, str) else str(key)
+    _check_text("The key", text)
+    return text
+
+
+def _check_namespaces(op: Op) -> None:
+    if isinstance(op, (GetOp, PutOp)):
+        namespaces = [op.namespace]
+    elif isinstance(op, SearchOp):
+        namespaces = [op.namespace_prefix]
+    elif isinstance(op, ListNamespacesOp):
+        namespaces = [condition.path for condition in op.match_conditions or ()]
+        kinds = {condition.match_type for condition in op.match_conditions or ()}
+        if not kinds <= {"prefix", "suffix"}:
+            raise InvalidInput(f"A match condition is of type 'prefix' or 'suffix', got {sorted(map(str, kinds))}.")
+    else:
+        raise InvalidInput(f"Unknown operation {type(op).__name__}; use GetOp, PutOp, SearchOp or ListNamespacesOp.")
+    for namespace in namespaces:
+        # A string would pass for a sequence of one-letter labels.
+        if not isinstance(namespace, (tuple, list)):
+            raise InvalidInput(f"A namespace must be a tuple of labels such as ('users', '1'), got {namespace!r}.")
+    validate_op_namespace(op)
+    for namespace in namespaces:
+        for label in namespace:
+            _check_text("A namespace label", label)
+
+
+def _checked_put(op: PutOp, fields: Fields | None) -> Put:
+    if not op.namespace:
+        raise InvalidInput("A put needs a namespace of at least one label.")
+    put = Put(encode_namespace(op.namespace), checked_key(op.key))
+    if op.value is None:
+        return put
+    if not isinstance(op.value, Mapping):
+        raise InvalidInput(f"A value must be a mapping (or None to delete), got {type(op.value).__name__}.")
+    if op.ttl is not None and (
+        not isinstance(op.ttl, (int, float)) or isinstance(op.ttl, bool) or not 0 < op.ttl < _LONGEST_TTL
+    ):
+        raise InvalidInput(f"ttl must be a positive number of minutes or None, got {op.ttl!r}.")
+    value = plain(op.value)
+    put.value, put.ttl = dumps(value), op.ttl
+    if fields is not None and op.index is not False:
+        if op.index is not None:
+            if not _is_list_of_text(op.index):
+                raise InvalidInput(f"index must be None, False or a list of paths, got {op.index!r}.")
+            fields = _tokenized(op.index)
+        put.texts = [text for path in fields for text in get_text_at_path(value, path) if text]
+    return put
+
+
+def _is_list_of_text(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and all(isinstance(entry, str) for entry in value)
+
+
+def _tokenized(fields: Sequence[str]) -> Fields:
+    return tuple(name if name == "$" else tokenize_path(name) for name in fields)
+
+
+def _check_text(what: str, text: str) -> None:
+    if any("\ud800" <= char <= "\udfff" for char in text):
+        raise InvalidInput(f"{what} holds a lone surrogate, which is no text; encode it first.")
+
+
+def _check_page(op: SearchOp | ListNamespacesOp) -> None:
+    for name, number, least in (("limit", op.limit, 1), ("offset", op.offset, 0)):
+        if not isinstance(number, int) or isinstance(number, bool) or number < least:
+            raise InvalidInput(f"{name} must be an integer of at least {least}, got {number!r}.")

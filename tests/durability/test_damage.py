@@ -1,0 +1,622 @@
+import errno
+import json
+import logging
+import os
+import pickle
+import random
+import resource
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from folders import (
+    EXACT,
+    SEEDED,
+    assert_sound,
+    memories,
+    memory_answers,
+    open_memory,
+    open_store,
+    recall,
+    sentence,
+    store_scores,
+)
+from langgraph.store.base import PutOp
+
+from langchain_memlayer import doctor, snapshots
+from langchain_memlayer.checkpoint import checkpointer
+from langchain_memlayer.engine.indexes import snapshot_name
+from langchain_memlayer.errors import EmbeddingError, JournalError, NotAStore, SchemaTooNew
+from langchain_memlayer.journal.schema import JOURNAL_FILE, VERSION
+from langchain_memlayer.journal.sqlite import SQLiteJournal
+
+TENANTS = ("ann", "bob")
+QUERIES = [sentence(7, k) for k in range(25)]
+
+
+@dataclass
+class Stores:
+    """Two stores with two tenants each, and the exact answers of the first."""
+
+    first: Path
+    second: Path
+    exact: dict[str, list[list[float]]]
+
+
+def number(tenant: str, store: int) -> int:
+    return 10 * store + TENANTS.index(tenant)
+
+
+def answers(folder: Path, **settings: Any) -> dict[str, list[list[float]]]:
+    with open_store(folder, **settings) as store:
+        for tenant in TENANTS:
+            store.search((tenant,), query="anything")
+        assert store._indexes.wait(60)
+        return {tenant: store_scores(store, (tenant,), QUERIES) for tenant in TENANTS}
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Stores:
+    base = tmp_path_factory.mktemp("damage")
+    for index, name in enumerate(("first", "second")):
+        with open_store(base / name) as store:
+            for tenant in TENANTS:
+                texts = [sentence(number(tenant, index), k) for k in range(SEEDED)]
+                store.batch([PutOp((tenant,), f"k{k}", {"text": text}) for k, text in enumerate(texts)])
+                store.search((tenant,), query="anything")
+            assert store._indexes.wait(60)
+        assert len(list((base / name / "derived").glob("*.data"))) == 2
+    return Stores(base / "first", base / "second", answers(base / "first", hnsw_threshold=EXACT))
+
+
+@pytest.fixture
+def stores(template: Stores, tmp_path: Path) -> Stores:
+    first = shutil.copytree(template.first, tmp_path / "first")
+    return Stores(first, shutil.copytree(template.second, tmp_path / "second"), template.exact)
+
+
+def derived(folder: Path, suffix: str = "data") -> list[Path]:
+    return sorted((folder / "derived").glob(f"*.{suffix}"))
+
+
+def of(folder: Path, tenant: str, suffix: str) -> Path:
+    hashed = snapshots._hashed(snapshot_name("items", f"{tenant}."))
+    return next((folder / "derived").glob(f"{hashed}-*.{suffix}"))
+
+
+def assert_right(stores: Stores) -> None:
+    """The answers are right, and the damage is gone afterwards."""
+    for _ in range(2):
+        found = answers(stores.first)
+        for tenant in TENANTS:
+            assert recall(found[tenant], stores.exact[tenant]) >= 0.99
+    assert answers(stores.first, hnsw_threshold=EXACT) == stores.exact
+
+
+class Bomb:
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.target,)
+
+
+def test_undamaged_graphs_are_loaded_and_not_made_again(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("a graph was built although its snapshot is whole")
+
+    monkeypatch.setattr("langchain_memlayer.vectors.hnsw.build", refuse)
+    found = answers(stores.first)
+    assert min(recall(found[tenant], stores.exact[tenant]) for tenant in TENANTS) >= 0.99
+
+
+@pytest.mark.parametrize("suffix", ["data", "json"])
+@pytest.mark.parametrize("seed", range(6))
+def test_scrambled_bytes(stores: Stores, suffix: str, seed: int) -> None:
+    rng = random.Random(seed)
+    for path in derived(stores.first, suffix):
+        content = bytearray(path.read_bytes())
+        for _ in range(rng.choice([1, 1, 50])):
+            content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+        path.write_bytes(content)
+    assert_right(stores)
+
+
+CUTS: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda b: b"",
+    "half": lambda b: b[: len(b) // 2],
+    "last byte": lambda b: b[:-1],
+    "zeroed tail": lambda b: b[: len(b) // 2] + bytes(len(b) - len(b) // 2),
+    "zeroed": lambda b: bytes(len(b)),
+    "longer": lambda b: b + b"\0" * 4096,
+    "twice": lambda b: b + b,
+}
+
+
+@pytest.mark.parametrize("suffix", ["data", "json"])
+@pytest.mark.parametrize("cut", CUTS)
+def test_truncated_and_zeroed_files(stores: Stores, suffix: str, cut: str) -> None:
+    for path in derived(stores.first, suffix):
+        path.write_bytes(CUTS[cut](path.read_bytes()))
+    assert_right(stores)
+
+
+@pytest.mark.parametrize("suffixes", [("data",), ("json",), ("data", "json")])
+def test_files_swapped_between_two_namespaces(stores: Stores, suffixes: tuple[str, ...]) -> None:
+    for suffix in suffixes:
+        ann, bob = of(stores.first, "ann", suffix), of(stores.first, "bob", suffix)
+        contents = ann.read_bytes(), bob.read_bytes()
+        ann.write_bytes(contents[1])
+        bob.write_bytes(contents[0])
+    assert_right(stores)
+
+
+@pytest.mark.parametrize("suffixes", [("data",), ("json",), ("data", "json")])
+def test_files_swapped_between_two_stores(stores: Stores, suffixes: tuple[str, ...]) -> None:
+    for tenant in TENANTS:
+        for suffix in suffixes:
+            of(stores.first, tenant, suffix).write_bytes(of(stores.second, tenant, suffix).read_bytes())
+    assert_right(stores)
+
+
+def test_the_derived_folder_of_another_store(stores: Stores) -> None:
+    shutil.rmtree(stores.first / "derived")
+    shutil.copytree(stores.second / "derived", stores.first / "derived")
+    assert_right(stores)
+
+
+def test_the_journal_of_an_older_backup_beside_newer_derived_files(stores: Stores, tmp_path: Path) -> None:
+    older = (stores.first / JOURNAL_FILE).read_bytes()
+    with open_store(stores.first) as store:
+        store.batch([PutOp(("ann",), f"later{k}", {"text": sentence(99, k)}) for k in range(600)])
+        store.search(("ann",), query="anything")
+        assert store._indexes.wait(60)
+    (stores.first / JOURNAL_FILE).write_bytes(older)
+    assert_right(stores)
+
+
+def foreign(kind: str, target: Path) -> bytes:
+    if kind == "pickle":
+        return pickle.dumps(Bomb(target))
+    if kind == "numpy":
+        path = target.with_suffix(".npy")
+        np.save(path, np.array([Bomb(target)], object), allow_pickle=True)
+        return path.read_bytes()
+    if kind == "faiss":
+        import faiss
+
+        return bytes(faiss.serialize_index(faiss.IndexHNSWFlat(32, 32)).tobytes())
+    if kind == "sqlite":
+        db = sqlite3.connect(":memory:")
+        db.execute("CREATE TABLE t (a)")
+        content = db.serialize()
+        db.close()
+        return content
+    return {"text": b"hello", "json": b'{"a": 1}', "zip": b"PK\x03\x04" + bytes(100), "deep": b"[" * 200_000}[kind]
+
+
+@pytest.mark.parametrize("kind", ["pickle", "numpy", "faiss", "sqlite", "text", "json", "zip", "deep"])
+def test_files_of_another_format_are_not_run_and_not_believed(stores: Stores, tmp_path: Path, kind: str) -> None:
+    target = tmp_path / "executed"
+    for path in (*derived(stores.first), *derived(stores.first, "json")):
+        path.write_bytes(foreign(kind, target))
+    assert_right(stores)
+    assert not target.exists()
+
+
+def forge(folder: Path, tenant: str, payload: bytes, **meta: Any) -> None:
+    """Writes a snapshot whose digest and meta are those of the store: only its contents are false."""
+    name = snapshot_name("items", f"{tenant}.")
+    true = json.loads(of(folder, tenant, "json").read_text())["meta"]
+    snapshots.write(folder / "derived", name, payload, {**true, **meta})
+
+
+def test_a_forged_pickle_with_a_true_digest_is_not_run(stores: Stores, tmp_path: Path) -> None:
+    target = tmp_path / "executed"
+    for tenant in TENANTS:
+        forge(stores.first, tenant, pickle.dumps(Bomb(target)))
+    assert_right(stores)
+    assert not target.exists()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_forged_graph_of_random_numbers_with_a_true_digest_harms_nobody(stores: Stores, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    for tenant in TENANTS:
+        payload = of(stores.first, tenant, "data").read_bytes()
+        numbers = np.frombuffer(payload, "<i4").copy()
+        where = rng.integers(0, len(numbers), (1, 10, 1000, len(numbers))[seed])
+        numbers[where] = rng.integers(-(2**31), 2**31 - 1, len(where))
+        forge(stores.first, tenant, numbers.tobytes())
+    found = answers(stores.first)
+    for tenant in TENANTS:
+        assert recall(found[tenant], stores.exact[tenant]) >= 0.99
+
+
+def test_a_forged_graph_of_another_tenant_gives_none_of_its_memories(stores: Stores) -> None:
+    forge(stores.first, "ann", of(stores.first, "bob", "data").read_bytes())
+    assert_right(stores)
+
+
+@pytest.mark.parametrize(
+    "meta",
+    [
+        {"rows": 2**39}, {"rows": -1}, {"links": "x"}, {"entry": 10**6}, {"top": 5}, {"dims": 64},
+        {"metric": "euclidean"}, {"items": None}, {"rows": 1.5}, {"rows": True}, {"format": 2}, {"store": "other"}, {"embedder": None},
+    ],
+)  # fmt: skip
+def test_a_forged_meta_is_refused(stores: Stores, meta: dict[str, Any]) -> None:
+    for tenant in TENANTS:
+        forge(stores.first, tenant, of(stores.first, tenant, "data").read_bytes(), **meta)
+    assert_right(stores)
+
+
+def test_a_manifest_that_points_elsewhere_leads_nowhere(stores: Stores, tmp_path: Path) -> None:
+    for path in derived(stores.first, "json"):
+        manifest = json.loads(path.read_text())
+        manifest |= {"path": "/etc/passwd", "file": str(derived(stores.second)[0]), "name": "hnsw:items:bob."}
+        manifest["meta"] |= {"path": "../../second", "name": "hnsw:items:bob."}
+        path.write_text(json.dumps(manifest))
+    assert_right(stores)
+
+
+@pytest.mark.parametrize("suffix", ["data", "json", "*"])
+def test_deleted_files(stores: Stores, suffix: str) -> None:
+    for path in derived(stores.first, suffix):
+        path.unlink()
+    assert_right(stores)
+
+
+def test_deleted_folder(stores: Stores) -> None:
+    shutil.rmtree(stores.first / "derived")
+    assert_right(stores)
+
+
+def test_folders_and_links_in_the_place_of_files(stores: Stores) -> None:
+    for path in derived(stores.first):
+        path.unlink()
+        path.mkdir()
+    for path in derived(stores.first, "json"):
+        path.unlink()
+        path.symlink_to(derived(stores.second, "json")[0])
+    assert_right(stores)
+
+
+def in_the_way(folder: Path) -> None:
+    shutil.rmtree(folder / "derived")
+    (folder / "derived").write_text("a file where the folder should be")
+
+
+def locked(folder: Path) -> None:
+    shutil.rmtree(folder / "derived")
+    (folder / "derived" / "maintenance.lock").mkdir(parents=True)
+
+
+@pytest.mark.parametrize("prepare", [in_the_way, locked])
+def test_a_derived_folder_that_cannot_be_written_is_done_without(
+    stores: Stores, prepare: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    prepare(stores.first)
+    with caplog.at_level(logging.WARNING):
+        found = answers(stores.first)
+    assert min(recall(found[tenant], stores.exact[tenant]) for tenant in TENANTS) >= 0.99
+    # Once for each graph in the background, and once when the store closes: not over and over.
+    assert len(caplog.records) == 2 * len(TENANTS)
+
+
+@pytest.mark.parametrize("what", ["os.fsync", "os.replace", "pathlib.Path.open", "pathlib.Path.mkdir", "os.open"])
+def test_a_full_disk_costs_the_snapshot_and_nothing_else(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    shutil.rmtree(stores.first / "derived")
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with open_store(stores.first) as store, monkeypatch.context() as patched:
+        patched.setattr(what, full)
+        for tenant in TENANTS:
+            store.search((tenant,), query="anything")
+        assert store._indexes.wait(60)
+        found = {tenant: store_scores(store, (tenant,), QUERIES) for tenant in TENANTS}
+        assert derived(stores.first) == []
+    assert min(recall(found[tenant], stores.exact[tenant]) for tenant in TENANTS) >= 0.99
+    assert_right(stores)
+
+
+def test_memories_below_the_threshold_are_found_the_same_whatever_lies_in_derived(tmp_path: Path) -> None:
+    with open_memory(tmp_path) as memory:
+        memory.add([{"role": "user", "content": sentence(k)} for k in range(200)], user_id="u0")
+    before = memory_answers(tmp_path, QUERIES, "u0")
+    (tmp_path / "derived").mkdir(exist_ok=True)
+    for suffix in ("data", "json"):
+        name = snapshots._hashed(snapshot_name("memories", ".u.u0."))
+        (tmp_path / "derived" / f"{name}-0000000001.{suffix}").write_bytes(os.urandom(1000))
+    assert memory_answers(tmp_path, QUERIES, "u0") == before
+
+
+def test_an_item_that_went_away_and_came_back_is_found_once(tmp_path: Path) -> None:
+    def fill(start: int, end: int) -> None:
+        with open_store(tmp_path) as store:
+            store.batch([PutOp(("n",), f"k{k}", {"text": sentence(k)}) for k in range(start, end)])
+            store.search(("n",), query="anything")
+            assert store._indexes.wait(60)
+            for text in ("the lost key", "another thing", "the lost key"):
+                store.put(("n",), "x", {"text": text})
+                store.search(("n",), query="anything")
+
+    fill(0, 900)
+    fill(900, 1700)
+    fill(1700, 2900)
+    with open_store(tmp_path) as store:
+        hits = store.search(("n",), query="the lost key", limit=5)
+    assert [hit.key for hit in hits].count("x") == 1
+    assert hits[0].key == "x"
+
+
+# -- the journal ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    with open_memory(tmp_path / "store") as memory:
+        for k in range(50):
+            memory.add(sentence(k), user_id="u0")
+    return tmp_path / "store"
+
+
+OPENERS: list[Callable[[Path], Any]] = [open_memory, open_store]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if not path.name.endswith(("-shm", "-wal"))}
+
+
+@pytest.mark.parametrize("opener", OPENERS)
+@pytest.mark.parametrize("content", [b"this is a text, not a database. " * 40, bytes(5000), b"PK\x03\x04" * 100, b"x"])
+def test_a_journal_that_is_no_database_is_refused_and_left_alone(
+    folder: Path, opener: Callable[[Path], Any], content: bytes
+) -> None:
+    (folder / JOURNAL_FILE).write_bytes(content)
+    before = contents(folder)
+    with pytest.raises(NotAStore, match="backup"):
+        opener(folder)
+    assert contents(folder) == before
+
+
+def test_an_empty_journal_is_new_only_when_nothing_says_that_it_was_written(folder: Path, stores: Stores) -> None:
+    (stores.first / JOURNAL_FILE).write_bytes(b"")
+    with pytest.raises(NotAStore, match="cut off"):
+        open_store(stores.first)
+    (folder / JOURNAL_FILE).write_bytes(b"")
+    with open_memory(folder) as memory:
+        assert memories(memory) == {}
+
+
+@pytest.mark.parametrize("opener", OPENERS)
+@pytest.mark.parametrize("kind", ["plain", "other application", "empty with a version"])
+def test_a_database_of_something_else_is_refused_and_left_alone(
+    tmp_path: Path, opener: Callable[[Path], Any], kind: str
+) -> None:
+    db = sqlite3.connect(tmp_path / JOURNAL_FILE)
+    if kind == "empty with a version":
+        db.execute("PRAGMA user_version = 3")
+    else:
+        db.execute("CREATE TABLE orders (id)")
+    if kind == "other application":
+        db.execute("PRAGMA application_id = 77")
+    db.commit()
+    db.close()
+    before = contents(tmp_path)
+    with pytest.raises(NotAStore, match="something else"):
+        opener(tmp_path)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("opener", OPENERS)
+def test_a_newer_schema_is_refused_and_left_alone(folder: Path, opener: Callable[[Path], Any]) -> None:
+    db = sqlite3.connect(folder / JOURNAL_FILE)
+    db.execute(f"PRAGMA user_version = {VERSION + 1}")
+    db.close()
+    before = contents(folder)
+    with pytest.raises(SchemaTooNew, match="pip install -U"):
+        opener(folder)
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize("opener", [*OPENERS, checkpointer])
+def test_a_folder_with_other_files_is_refused_and_left_alone(tmp_path: Path, opener: Callable[[Path], Any]) -> None:
+    (tmp_path / "holiday.jpg").write_bytes(b"jpg")
+    with pytest.raises(NotAStore, match="new or empty folder"):
+        opener(tmp_path)
+    assert contents(tmp_path) == {"holiday.jpg": b"jpg"}
+
+
+@pytest.mark.parametrize("opener", [*OPENERS, checkpointer])
+def test_a_path_that_is_a_file_or_below_one_is_refused(tmp_path: Path, opener: Callable[[Path], Any]) -> None:
+    (tmp_path / "file").write_text("text")
+    with pytest.raises(NotAStore, match="is a file"):
+        opener(tmp_path / "file")
+    with pytest.raises(JournalError, match="Check the folder"):
+        opener(tmp_path / "file" / "below")
+    assert contents(tmp_path) == {"file": b"text"}
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.7, 0.9, 0.99])
+def test_a_torn_journal_gives_a_clear_error_or_is_found_by_the_doctor(folder: Path, share: float) -> None:
+    file = folder / JOURNAL_FILE
+    file.write_bytes(file.read_bytes()[: int(file.stat().st_size * share)])
+    with closing(SQLiteJournal(folder)) as journal, pytest.raises(JournalError, match="backup"):
+        raise JournalError("; ".join(problem.message for problem in doctor.check(journal)))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_scrambled_pages_of_the_journal_give_a_clear_error_or_answers(folder: Path, seed: int) -> None:
+    rng = random.Random(seed)
+    file = folder / JOURNAL_FILE
+    content = bytearray(file.read_bytes())
+    page = rng.randrange(1, len(content) // 4096) * 4096
+    content[page : page + 4096] = rng.randbytes(4096)
+    file.write_bytes(content)
+    refusals = []
+    try:
+        with open_memory(folder) as memory:
+            memory.search(sentence(1), user_id="u0")
+            memories(memory)
+            memory.add("another one", user_id="u0")
+    except JournalError as error:
+        refusals.append(str(error))
+    assert all("backup" in refusal for refusal in refusals)
+
+
+@contextmanager
+def no_room(memory: Any) -> Iterator[None]:
+    """SQLite refuses to let the file grow, as it does when the disk is full."""
+    db = memory._journal._writer
+    pages = db.execute("PRAGMA page_count").fetchone()[0]
+    before = db.execute("PRAGMA max_page_count").fetchone()[0]
+    db.execute(f"PRAGMA max_page_count = {pages}")
+    yield
+    db.execute(f"PRAGMA max_page_count = {before}")
+
+
+def test_a_full_disk_is_a_clear_error_and_nothing_of_the_call_is_stored(folder: Path) -> None:
+    with open_memory(folder) as memory:
+        before = memories(memory)
+        many = [{"role": "user", "content": f"{sentence(1000, k)} {'much ' * 500}"} for k in range(30)]
+        with no_room(memory):
+            with pytest.raises(JournalError, match="disk is full; nothing of this call was stored"):
+                memory.add(many, user_id="u0", batch_id="b")
+            assert memories(memory) == before
+            assert memory.search(sentence(3), user_id="u0")["results"][0]["memory"] == sentence(3)
+        assert len(memory.add(many, user_id="u0", batch_id="b")["results"]) == 30
+    assert_sound(folder)
+
+
+def test_a_file_that_may_not_grow_is_a_clear_error_and_nothing_of_the_call_is_stored(folder: Path) -> None:
+    with open_memory(folder) as memory:
+        before = memories(memory)
+        memory.search(sentence(3), user_id="u0")
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        wal = (folder / f"{JOURNAL_FILE}-wal").stat().st_size
+        resource.setrlimit(resource.RLIMIT_FSIZE, (wal + 8192, hard))
+        try:
+            with pytest.raises(JournalError, match="nothing of this call was stored"):
+                memory.add("much " * 20_000, user_id="u0")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert memories(memory) == before
+        memory.add("and on it goes", user_id="u0")
+    assert_sound(folder)
+
+
+@contextmanager
+def as_somebody_who_may_not_write(folder: Path) -> Iterator[None]:
+    """Root may write whatever the mode says, so a test that is run by root looks at the folder as nobody."""
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+        folder.chmod(0o755)
+
+
+def test_a_read_only_folder_is_a_clear_error(folder: Path) -> None:
+    with tempfile.TemporaryDirectory() as base:
+        Path(base).chmod(0o755)
+        store = Path(shutil.copytree(folder, Path(base) / "store"))
+        before = contents(store)
+        with as_somebody_who_may_not_write(store):
+            for opener in OPENERS:
+                with pytest.raises(JournalError, match=r"read-only|cannot be opened"):
+                    opener(store)
+            with pytest.raises(JournalError, match=r"Check the folder|permissions"):
+                checkpointer(store)
+            with pytest.raises(JournalError, match="Check the folder"):
+                open_memory(store / "new")
+        assert contents(store) == before
+    assert_sound(folder)
+
+
+def test_an_embedder_that_fails_or_answers_nonsense_leaves_nothing(folder: Path) -> None:
+    nonsense: list[Callable[[list[str]], Any]] = [
+        lambda texts: [[float("nan")] * 32 for _ in texts],
+        lambda texts: [[1.0] * 31 for _ in texts],
+        lambda texts: [],
+    ]
+    for bad in nonsense:
+        with open_store(folder, index={"dims": 32, "embed": bad}) as store:
+            with pytest.raises(EmbeddingError):
+                store.put(("n",), "k", {"text": "x"})
+            assert store.search(()) == []
+    assert_sound(folder)
+
+
+def test_the_doctor_finds_what_is_wrong_and_the_rebuild_mends_what_is_derived(folder: Path) -> None:
+    journal = SQLiteJournal(folder)
+    try:
+        assert doctor.check(journal) == []
+        db = journal._writer
+        db.execute("UPDATE terms SET df = df + 1")
+        db.execute("UPDATE keywords_data SET block = x'00' WHERE id > 10")
+        found = doctor.check(journal)
+        assert {problem.rule for problem in found} == {"term statistics", "keyword index"}
+        assert all(problem.rebuildable for problem in found)
+        doctor.rebuild(journal)
+        assert doctor.check(journal) == []
+    finally:
+        journal.close()
+    with open_memory(folder) as memory:
+        assert memory.search(sentence(3), user_id="u0")["results"][0]["memory"] == sentence(3)
+
+
+BREAKS = {
+    "origin": "DELETE FROM events WHERE seq = 3",
+    "last write": "UPDATE items SET seq = 900 WHERE id = 3",
+    "text": "UPDATE items SET value = 'changed' WHERE id = 3",
+    "lost memory": "DELETE FROM items WHERE id = 3",
+    "namespace": "DELETE FROM namespaces",
+    "vector owner": "INSERT INTO vectors VALUES (4 << 40, x'0000')",
+    "vector size": "UPDATE vectors SET data = x'0000'",
+    "keyword owner": "DELETE FROM keywords WHERE rowid = 3",
+    "keywords": "UPDATE keywords SET tokens = 'else' WHERE rowid = 3",
+    "link": "INSERT INTO links VALUES (3, 900, NULL)",
+    "cited turns": "UPDATE items SET kind = 'fact', turns = '[1]' WHERE id = 3",
+    "triple": "INSERT INTO triples (item, ns, source, relation, destination) VALUES (900, 1, 'a', 'b', 'c')",
+    "batch": "INSERT INTO batches VALUES ('u', 'b', 3, '[[\"nowhere\", \"ADD\", \"turns\"]]')",
+    "forget": "INSERT INTO meta VALUES ('scrub', 'due')",
+}
+
+
+@pytest.mark.parametrize("rule", BREAKS)
+def test_the_doctor_sees_each_broken_rule(folder: Path, rule: str) -> None:
+    journal = SQLiteJournal(folder)
+    try:
+        journal._writer.execute(BREAKS[rule])
+        assert rule in {problem.rule for problem in doctor.check(journal)}
+    finally:
+        journal.close()
+
+
+def test_the_doctor_sees_a_damaged_snapshot_and_the_rebuild_drops_it(stores: Stores) -> None:
+    derived(stores.first)[0].write_bytes(b"torn")
+    journal = SQLiteJournal(stores.first)
+    try:
+        assert [problem.rule for problem in doctor.check(journal)] == ["snapshot"]
+        doctor.rebuild(journal)
+        assert doctor.check(journal) == []
+    finally:
+        journal.close()
+    assert_right(stores)

@@ -1,0 +1,279 @@
+import sqlite3
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from folders import SEEDED, assert_sound, containing, items, memories, open_memory, open_store, sentence
+from langgraph.store.base import PutOp
+from writer import put_checkpoint
+
+from langchain_memlayer.checkpoint import checkpointer
+from langchain_memlayer.errors import JournalError, MemoryNotFound
+from langchain_memlayer.keywords import tokenize
+from langchain_memlayer.types import Extraction, Fact, Triple
+
+CANARY = "quokkazephyr7719"
+TEXT = f"my secret word is {CANARY} and nobody else knows it"
+
+
+FORMS = (CANARY.encode(), CANARY.upper().encode(), CANARY.encode("utf-16-le"), *(t.encode() for t in tokenize(CANARY)))
+"""What a file may have of the text: itself, in another case or encoding, and its keyword terms."""
+
+
+def codes(memory: Any, key: str) -> list[bytes]:
+    """The vectors of all versions of a memory and the codes of their terms, as they lie on the disk."""
+    with memory._journal.read() as reader:
+        rows = reader.db.execute(
+            "SELECT v.data, i.terms FROM items i JOIN vectors v ON v.id = (i.ns << 40) | i.id WHERE i.key = ?", (key,)
+        ).fetchall()
+    return [part for row in rows for part in row]
+
+
+def assert_gone(folder: Path, *more: bytes) -> None:
+    assert containing(folder, *FORMS, *more) == []
+
+
+def filled(folder: Path, others: int = 30) -> Any:
+    memory = open_memory(folder)
+    memory.add([{"role": "user", "content": sentence(k)} for k in range(others)], user_id="u0")
+    return memory
+
+
+def test_the_scan_finds_a_text_and_its_vector_while_they_are_there(tmp_path: Path) -> None:
+    with filled(tmp_path) as memory:
+        vectors = codes(memory, memory.add(TEXT, user_id="u0")["results"][0]["id"])
+    for needle in (FORMS[0], *vectors):
+        assert containing(tmp_path, needle) == ["journal.sqlite"]
+
+
+@pytest.mark.parametrize("others", [0, 30, SEEDED])
+def test_a_forgotten_memory_is_in_no_file_and_the_others_stay(tmp_path: Path, others: int) -> None:
+    with filled(tmp_path, others) if others else open_memory(tmp_path) as memory:
+        key = memory.add(TEXT, user_id="u0", metadata={"note": CANARY})["results"][0]["id"]
+        memory.update(key, f"{TEXT} still")
+        memory.update(key, "harmless by now", {"more": CANARY})
+        memory.search(CANARY, user_id="u0")
+        memory._indexes.wait(60)
+        vectors = codes(memory, key)
+        assert len(vectors) == 6
+        memory.forget(key)
+        assert_gone(tmp_path, *vectors)
+        assert memory.get(key) is None
+        assert [row["new_value"] for row in memory.history(key)] == [None] * 3
+        memory.search(CANARY, user_id="u0")
+        memory._indexes.wait(60)
+        assert_gone(tmp_path, *vectors)
+        assert sorted(text for _, text in memories(memory).values()) == sorted(sentence(k) for k in range(others))
+    assert_gone(tmp_path, *vectors)
+    with open_memory(tmp_path) as memory:
+        if others:
+            assert memory.search(sentence(3), user_id="u0")["results"][0]["memory"] == sentence(3)
+        assert_gone(tmp_path, *vectors)
+    assert_sound(tmp_path)
+
+
+def test_a_deleted_memory_is_forgotten_too(tmp_path: Path) -> None:
+    with filled(tmp_path) as memory:
+        key = memory.add(TEXT, user_id="u0")["results"][0]["id"]
+        memory.delete(key)
+        assert memory.history(key)[-1]["prev_value"] == TEXT
+        memory.forget(key)
+    assert_gone(tmp_path)
+    assert_sound(tmp_path)
+
+
+def test_all_memories_of_a_scope_are_forgotten_with_its_name_and_the_others_stay(tmp_path: Path) -> None:
+    with filled(tmp_path) as memory:
+        for k in range(20):
+            ids = {"user_id": f"owner-{CANARY}", "run_id": f"r{k % 3}"}
+            memory.add(f"{TEXT} {k}", **ids, batch_id=f"b{k}", metadata={"a": CANARY})
+        memory.delete_all(user_id=f"owner-{CANARY}", run_id="r1")
+        assert memory.forget(user_id=f"owner-{CANARY}")["count"] == 20
+        assert_gone(tmp_path)
+        assert memory.get_all(user_id=f"owner-{CANARY}")["results"] == []
+        assert len(memories(memory)) == 30
+        # A batch id of the forgotten may be used again.
+        assert len(memory.add("new", user_id=f"owner-{CANARY}", run_id="r1", batch_id="b1")["results"]) == 1
+    assert_sound(tmp_path)
+
+
+def test_reset_leaves_nothing_and_the_folder_goes_on(tmp_path: Path) -> None:
+    with filled(tmp_path, SEEDED) as memory:
+        memory.add(TEXT, user_id="u0", batch_id=CANARY)
+        memory.search(CANARY, user_id="u0")
+        memory._indexes.wait(60)
+        memory.reset()
+        assert_gone(tmp_path, b"amber", b"birch", b"raven")
+        assert memories(memory) == {}
+        memory.add("a new beginning", user_id="u0")
+        assert [hit["memory"] for hit in memory.search("beginning", user_id="u0")["results"]] == ["a new beginning"]
+    assert_gone(tmp_path, b"amber", b"birch", b"raven")
+    assert_sound(tmp_path)
+
+
+def test_delete_all_keeps_the_history_and_forget_takes_that_too(tmp_path: Path) -> None:
+    with filled(tmp_path) as memory:
+        key = memory.add(TEXT, user_id="u1")["results"][0]["id"]
+        memory.delete_all(user_id="u1")
+        assert memory.history(key)[0]["new_value"] == TEXT
+        memory.forget(user_id="u1")
+        assert_gone(tmp_path)
+    assert_gone(tmp_path)
+
+
+class Quoting:
+    """Finds one fact in two turns, supported by words of the first."""
+
+    def extract(self, turns: Any, context: Any) -> Extraction:
+        fact = Fact("There is a secret.", (0, 1), quote=TEXT, triples=(Triple("user", "has", "secret"),))
+        return Extraction((fact,))
+
+    async def aextract(self, turns: Any, context: Any) -> Extraction:
+        return self.extract(turns, context)
+
+
+def test_the_words_of_a_forgotten_turn_leave_the_fact_that_another_turn_still_supports(tmp_path: Path) -> None:
+    with open_memory(tmp_path, extractor=Quoting()) as memory:
+        memory.add([{"role": "user", "content": text, "id": text[:2]} for text in (TEXT, "yes")], user_id="u")
+        turns = {row["memory"]: row["id"] for row in memory.get_all(kinds=["turn"])["results"]}
+        memory.forget(turns[TEXT])
+        assert_gone(tmp_path)
+        assert [row["memory"] for row in memory.get_all(kinds=["fact"])["results"]] == ["There is a secret."]
+        assert [row["memory"] for row in memory.get_all(kinds=["turn"])["results"]] == ["yes"]
+    assert_gone(tmp_path)
+    assert_sound(tmp_path)
+
+
+def test_a_fact_goes_with_its_only_turn_and_a_turn_with_its_only_fact(tmp_path: Path) -> None:
+    for kind in ("fact", "turn"):
+        folder = tmp_path / kind
+        with open_memory(folder, extractor=Quoting()) as memory:
+            memory.add([{"role": "user", "content": TEXT}, {"role": "user", "content": f"{CANARY} again"}], user_id="u")
+            for row in memory.get_all(kinds=[kind])["results"]:
+                if memory.get(row["id"]) is not None:
+                    memory.forget(row["id"])
+            assert memories(memory) == {}
+        assert_gone(folder)
+        assert_sound(folder)
+
+
+def test_what_another_process_has_open_is_caught_up_after_a_forget(tmp_path: Path) -> None:
+    with filled(tmp_path, SEEDED) as memory, open_memory(tmp_path) as other:
+        key = memory.add(TEXT, user_id="u0")["results"][0]["id"]
+        assert other.search(CANARY, user_id="u0")["results"][0]["id"] == key
+        memory.forget(key)
+        assert all(CANARY not in hit["memory"] for hit in other.search(CANARY, user_id="u0")["results"])
+        other._indexes.wait(60)
+        other.add("later", user_id="u0")
+        assert_gone(tmp_path)
+    assert_gone(tmp_path)
+
+
+def test_a_reader_that_holds_the_log_is_an_error_that_says_so_and_repeating_finishes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("langchain_memlayer.journal.sqlite.BUSY_SECONDS", 0.05)
+    with filled(tmp_path) as memory:
+        key = memory.add(TEXT, user_id="u0")["results"][0]["id"]
+        reader = sqlite3.connect(tmp_path / "journal.sqlite", isolation_level=None)
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM items").fetchone()
+        with pytest.raises(JournalError, match="may still be in the files"):
+            memory.forget(key)
+        assert memory.get(key) is None
+        reader.execute("ROLLBACK")
+        reader.close()
+        memory.forget(key)
+        assert_gone(tmp_path)
+        with pytest.raises(MemoryNotFound):
+            memory.forget("never-there")
+    assert_sound(tmp_path)
+
+
+def test_a_full_disk_while_forgetting_is_finished_by_the_next_opening(tmp_path: Path) -> None:
+    with filled(tmp_path) as memory:
+        key = memory.add(TEXT, user_id="u0")["results"][0]["id"]
+        vacuum = memory._journal._close_idle
+
+        def full() -> None:
+            raise OSError(28, "No space left on device")
+
+        memory._journal._close_idle = full
+        with pytest.raises(JournalError, match="No space left"):
+            memory.forget(key)
+        memory._journal._close_idle = vacuum
+        assert containing(tmp_path, CANARY.encode()) != []
+    with open_memory(tmp_path) as memory:
+        assert_gone(tmp_path)
+        assert memory.get(key) is None
+    assert_sound(tmp_path)
+
+
+def test_forgetting_beside_writers_and_readers(tmp_path: Path) -> None:
+    with filled(tmp_path) as memory:
+        stop = threading.Event()
+        failures: list[BaseException] = []
+
+        def work(number: int) -> None:
+            count = 0
+            try:
+                while not stop.is_set():
+                    memory.add(sentence(number, count), user_id="u0")
+                    memory.search(sentence(number, count), user_id="u0")
+                    count += 1
+            except BaseException as error:  # noqa: BLE001 - the test shows it
+                failures.append(error)
+
+        threads = [threading.Thread(target=work, args=(n,)) for n in (100, 101, 102)]
+        for thread in threads:
+            thread.start()
+        for _ in range(5):
+            memory.forget(memory.add(TEXT, user_id="u0")["results"][0]["id"])
+        stop.set()
+        for thread in threads:
+            thread.join()
+        assert failures == []
+        assert_gone(tmp_path)
+    assert_gone(tmp_path)
+    assert_sound(tmp_path)
+
+
+def test_an_item_that_is_deleted_or_overwritten_leaves_the_other_items(tmp_path: Path) -> None:
+    with open_store(tmp_path) as store:
+        store.batch([PutOp(("n",), f"k{k}", {"text": sentence(k)}) for k in range(50)])
+        store.put(("n",), "x", {"text": TEXT})
+        store.put(("n",), "x", {"text": "overwritten"})
+        store.delete(("n",), "x")
+        assert items(store) == {(("n",), f"k{k}"): sentence(k) for k in range(50)}
+    assert_sound(tmp_path)
+
+
+@pytest.mark.parametrize("size", [1, 40, 3000])
+def test_a_deleted_thread_is_in_no_file(tmp_path: Path, size: int) -> None:
+    with checkpointer(tmp_path) as saver:
+        for number in range(30):
+            put_checkpoint(saver, "kept", f"kept {number} " * (number % 7 + 1) * size)
+            put_checkpoint(saver, "gone", f"{CANARY} {number} " * (number % 5 + 1) * size)
+        saver.delete_thread("gone")
+        assert containing(tmp_path, CANARY.encode()) == []
+        assert list(saver.list({"configurable": {"thread_id": "gone"}})) == []
+        assert len(list(saver.list({"configurable": {"thread_id": "kept"}}))) == 30
+    assert containing(tmp_path, CANARY.encode()) == []
+
+
+def test_a_thread_whose_log_is_held_says_so_and_can_be_deleted_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("langchain_memlayer.checkpoint._BUSY_SECONDS", 0.05)
+    with checkpointer(tmp_path) as saver:
+        put_checkpoint(saver, "gone", CANARY)
+        reader = sqlite3.connect(tmp_path / "checkpoints.sqlite", isolation_level=None)
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM checkpoints").fetchone()
+        with pytest.raises(JournalError, match="repeat the call"):
+            saver.delete_thread("gone")
+        reader.execute("ROLLBACK")
+        reader.close()
+        saver.delete_thread("gone")
+        assert containing(tmp_path, CANARY.encode()) == []

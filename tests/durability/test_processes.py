@@ -1,0 +1,196 @@
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from folders import assert_sound, items, memories, open_memory, open_store, sentence
+
+from langchain_memlayer.errors import MemoryNotFound
+from langchain_memlayer.journal.sqlite import SQLiteJournal
+
+
+@pytest.mark.slow
+def test_two_processes_add_200_memories_each_and_both_see_all_400(tmp_path: Path) -> None:
+    folder = tmp_path / "store"
+    with ExitStack() as stack:
+        workers = []
+        for name in (1, 2):
+            command = [sys.executable, str(Path(__file__).with_name("adder.py")), str(folder), str(name), "200"]
+            worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            workers.append(stack.enter_context(worker))
+        for expected in ("ready\n", "added\n"):
+            assert [worker.stdout.readline() for worker in workers if worker.stdout] == [expected] * 2
+            for worker in workers:
+                print(file=worker.stdin, flush=True)
+        seen = [json.loads(worker.stdout.readline()) for worker in workers if worker.stdout]
+    assert seen == [{"stored": 400, "missed": []}] * 2
+    with open_memory(folder) as memory:
+        stored = Counter(text for _, text in memories(memory).values())
+    assert stored == Counter(sentence(name, k) for name in (1, 2) for k in range(200))
+    assert_sound(folder)
+
+
+def _eight(work: object) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(8)))  # type: ignore[arg-type]
+
+
+def test_eight_threads_add_40_memories_each_and_every_one_is_found_by_its_own_text(tmp_path: Path) -> None:
+    with open_memory(tmp_path) as memory:
+        ids: dict[str, str] = {}
+
+        def add(thread: int) -> None:
+            for k in range(40):
+                added = memory.add(sentence(thread, k), user_id=f"u{thread % 2}")["results"]
+                ids[added[0]["memory"]] = added[0]["id"]
+
+        _eight(add)
+        assert len(ids) == 320
+        for thread in range(8):
+            for k in range(40):
+                text = sentence(thread, k)
+                hit = memory.search(text, user_id=f"u{thread % 2}", limit=1)["results"][0]
+                assert (hit["memory"], hit["id"]) == (text, ids[text])
+    assert_sound(tmp_path)
+
+
+def test_eight_threads_write_and_search_one_store(tmp_path: Path) -> None:
+    with open_store(tmp_path) as store:
+
+        def work(thread: int) -> None:
+            for k in range(25):
+                store.put(("docs",), f"{thread}-{k}", {"text": sentence(thread, k)})
+                hits = store.search(("docs",), query=sentence(thread, k), limit=1)
+                assert hits[0].value["text"] == sentence(thread, k)
+                if k % 5 == 4:
+                    store.delete(("docs",), f"{thread}-{k}")
+
+        _eight(work)
+        assert items(store) == {
+            (("docs",), f"{thread}-{k}"): sentence(thread, k) for thread in range(8) for k in range(25) if k % 5 != 4
+        }
+    assert_sound(tmp_path)
+
+
+def test_one_batch_id_given_by_eight_threads_at_once_is_stored_once(tmp_path: Path) -> None:
+    with open_memory(tmp_path) as memory:
+        results = []
+        _eight(lambda _: results.append(memory.add("said once", user_id="u", batch_id="b", infer=False)["results"]))
+        assert len(memories(memory)) == 1
+        assert len({json.dumps(result) for result in results}) == 1
+
+
+def test_updates_and_metadata_from_eight_threads_are_all_in_the_history(tmp_path: Path) -> None:
+    with open_memory(tmp_path) as memory:
+        key = memory.add("version 0", user_id="u")["results"][0]["id"]
+
+        def change(thread: int) -> None:
+            for k in range(5):
+                memory.update(key, f"version {thread} {k}")
+                memory.update(key, None, {f"m{thread}-{k}": k})
+
+        _eight(change)
+        rows = memory.history(key)
+        # Each version follows the one before it, so no update was built on one that another had replaced.
+        assert all(later["prev_value"] == earlier["new_value"] for earlier, later in pairwise(rows))
+        assert len(rows) == 81
+        metadata = memory.get(key)["metadata"]  # type: ignore[index]
+        assert {f"m{t}-{k}" for t in range(8) for k in range(5)} <= metadata.keys()
+    assert_sound(tmp_path)
+
+
+def test_an_update_that_loses_against_a_delete_or_a_forget_brings_nothing_back(tmp_path: Path) -> None:
+    for end in ("delete", "forget"):
+        folder = tmp_path / end
+        with open_memory(folder) as memory, open_memory(folder) as other:
+            key = memory.add("here today", user_id="u")["results"][0]["id"]
+            embedder = memory._indexes.embedder
+            finish, embed = partial(getattr(other, end), key), embedder.embed
+            embedder.embed = lambda texts, finish=finish, embed=embed: (finish(), embed(texts))[1]
+            with pytest.raises(MemoryNotFound):
+                memory.update(key, "back again")
+            assert memories(memory) == {}
+        assert_sound(folder)
+
+
+def test_many_processes_open_a_new_folder_at_the_same_time(tmp_path: Path) -> None:
+    for number in range(10):
+        folder = tmp_path / str(number)
+        gate, out = os.pipe(), os.pipe()
+        children = []
+        for _ in range(6):
+            child = os.fork()
+            if not child:
+                os.read(gate[0], 1)
+                try:
+                    journal = SQLiteJournal(folder)
+                    os.write(out[1], f"{journal.store_id}\n".encode())
+                finally:
+                    os._exit(0)
+            children.append(child)
+        os.write(gate[1], b"x" * 6)
+        for child in children:
+            os.waitpid(child, 0)
+        os.close(out[1])
+        seen = b""
+        while part := os.read(out[0], 4096):
+            seen += part
+        for descriptor in (*gate, out[0]):
+            os.close(descriptor)
+        assert len(seen.splitlines()) == 6
+        assert len(set(seen.splitlines())) == 1
+
+
+def test_a_forked_child_goes_on_with_the_store_of_its_parent(tmp_path: Path) -> None:
+    with open_memory(tmp_path) as memory:
+        memory.add("from the parent", user_id="u")
+        memory.search("parent", user_id="u")
+        child = os.fork()
+        if not child:
+            good = False
+            try:
+                memory.add("from the child", user_id="u")
+                found = memory.search("from the parent", user_id="u", limit=1)["results"]
+                good = [hit["memory"] for hit in found] == ["from the parent"]
+                memory.close()
+            finally:
+                os._exit(0 if good else 1)
+        assert os.waitpid(child, 0)[1] == 0
+        assert sorted(text for _, text in memories(memory).values()) == ["from the child", "from the parent"]
+        assert memory.search("from the child", user_id="u", limit=1)["results"][0]["memory"] == "from the child"
+        memory.add("from the parent again", user_id="u")
+    assert_sound(tmp_path)
+
+
+def test_a_store_that_is_written_while_graphs_are_built_loses_nothing(tmp_path: Path) -> None:
+    with open_store(tmp_path) as store:
+        stop = threading.Event()
+        seen: list[str] = []
+
+        def read() -> None:
+            while not stop.is_set():
+                hits = store.search(("docs",), query=sentence(0, 0), limit=3)
+                seen.extend(hit.key for hit in hits[:1])
+
+        reader = threading.Thread(target=read)
+        store.put(("docs",), "0", {"text": sentence(0, 0)})
+        reader.start()
+        for k in range(1, 900):
+            store.put(("docs",), str(k), {"text": sentence(0, k)})
+        stop.set()
+        reader.join()
+        assert set(seen) == {"0"}
+        assert len(items(store)) == 900
+        assert store._indexes.wait(60)
+        for k in range(0, 900, 37):
+            hits = store.search(("docs",), query=sentence(0, k), limit=1)
+            assert hits[0].score > 0.999
+    assert_sound(tmp_path)

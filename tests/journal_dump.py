@@ -1,0 +1,62 @@
+"""What is in a store's journal, read by a connection of its own."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from langchain_memlayer import Memory
+from langchain_memlayer.testing import DeterministicEmbeddings, FrozenClock, SequentialIds
+
+Dump = dict[str, list[tuple[Any, ...]]]
+
+
+def dump(folder: Path) -> Dump:
+    """Every row of every table, those behind the keyword index among them."""
+    with closing(sqlite3.connect(folder / "journal.sqlite")) as db:
+        tables = [row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")]
+        return {table: sorted(db.execute(f'SELECT * FROM "{table}"').fetchall(), key=repr) for table in tables}
+
+
+def query(folder: Path, sql: str, *params: Any) -> list[tuple[Any, ...]]:
+    """The rows of one statement."""
+    with closing(sqlite3.connect(folder / "journal.sqlite")) as db:
+        rows = db.execute(sql, params).fetchall()
+        db.commit()
+        return rows
+
+
+def open_memory(folder: Path | str, **settings: Any) -> Memory:
+    """A memory without a model, with offline embeddings, sequential ids and a frozen clock."""
+    given: dict[str, Any] = {
+        "model": None,
+        "embeddings": DeterministicEmbeddings(),
+        "durability": "fast",
+        "clock": FrozenClock(),
+        "new_id": SequentialIds(),
+    }
+    return Memory(folder, **{**given, **settings})
+
+
+def texts(result: dict[str, Any]) -> list[str]:
+    """The memories of a result."""
+    return [hit["memory"] for hit in result["results"]]
+
+
+def ids(result: dict[str, Any]) -> list[str]:
+    """The ids of a result."""
+    return [hit["id"] for hit in result["results"]]
+
+
+def refuses(call: Callable[[], Any], folder: Path, kind: type[BaseException]) -> str:
+    """The message of the error that `call` raises; what is in the journal must be the same before and after."""
+    before = dump(folder)
+    try:
+        call()
+    except kind as error:
+        assert dump(folder) == before
+        return str(error)
+    raise AssertionError(f"no {kind.__name__} was raised")

@@ -1,0 +1,492 @@
+import importlib.util
+import json
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import closing
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from langchain_memlayer import Memory, __version__
+from langchain_memlayer.cli import app, demonstration, ingesting
+from langchain_memlayer.demo import Question, load
+from langchain_memlayer.errors import EmbeddingError, InvalidInput
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+@pytest.fixture(autouse=True)
+def _no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
+@pytest.fixture
+def cli(folder: Path) -> Run:
+    def run(*args: str, embeddings: str = "none", typed: str | None = None) -> Result:
+        return CliRunner().invoke(app, ["--path", str(folder), "--embeddings", embeddings, *args], input=typed)
+
+    return run
+
+
+def data(result: Result) -> Any:
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def added(cli: Run, text: str, *args: str) -> str:
+    return str(data(cli("add", text, "--user", "alice", "--json", *args))["results"][0]["id"])
+
+
+def refused(result: Result, code: int) -> str:
+    """The one line that says why."""
+    assert result.exit_code == code, result.output
+    assert result.stdout == ""
+    [line] = result.stderr.splitlines()
+    assert line.startswith("memlayer: ")
+    return line
+
+
+# -- one command each -------------------------------------------------------------------------------------------------
+
+
+def test_what_was_added_is_found_with_its_score_and_id(cli: Run):
+    key = added(cli, "I moved to Berlin in May.")
+    added(cli, "The cat is called Pedal.")
+    shown = cli("search", "Berlin", "--user", "alice")
+    assert shown.exit_code == 0
+    titles, first, about = shown.stdout.splitlines()[:3]
+    place, score, relevance, text = first.split(maxsplit=3)
+    assert titles.split() == ["score", "relevance", "memory"]
+    assert (place, text.strip()) == ("1", "I moved to Berlin in May.")
+    assert 0 < float(score) <= 1
+    assert 0 < float(relevance) <= 1
+    assert about.split(" · ")[1:] == ["user", "turn", key]
+
+
+def test_json_output_is_what_memory_returns(cli: Run, folder: Path):
+    added(cli, "Berlin in May.", "--metadata", '{"place": "canal"}', "--time", "2024-05-01T09:00:00Z")
+    added(cli, "Paris in June.", "--role", "assistant", "--name", "Fig", "--session", "s1")
+    with Memory(folder, embeddings=None) as memory:
+        assert data(cli("list", "--json")) == memory.get_all()
+        found = memory.search("berlin", user_id="alice", limit=1)
+        assert data(cli("search", "berlin", "--user", "alice", "--limit", "1", "--json")) == found
+        key = found["results"][0]["id"]
+        assert data(cli("history", key, "--json")) == memory.history(key)
+    row = found["results"][0]
+    assert (row["metadata"]["place"], row["created_at"]) == ("canal", "2024-05-01T09:00:00+00:00")
+
+
+def test_list_shows_pages_filters_and_kinds(cli: Run):
+    for number in range(5):
+        added(cli, f"Memory number {number}.", "--session", f"s{number % 2}")
+    page = data(cli("list", "--limit", "2", "--offset", "2", "--json"))["results"]
+    assert [row["memory"] for row in page] == ["Memory number 2.", "Memory number 3."]
+    odd = data(cli("list", "--filter", '{"session_id": "s1"}', "--json"))["results"]
+    assert [row["memory"] for row in odd] == ["Memory number 1.", "Memory number 3."]
+    assert data(cli("list", "--kind", "fact", "--json"))["results"] == []
+    assert "--offset 4" in cli("list", "--limit", "2", "--offset", "2").stdout
+    assert "--offset" not in cli("list").stdout
+    assert cli("list", "--user", "bob").stdout == "No memories.\n"
+
+
+def test_common_options_may_stand_before_or_behind_the_command(cli: Run):
+    added(cli, "Berlin.")
+    before = cli("--user", "alice", "--json", "search", "berlin")
+    behind = cli("search", "berlin", "--json", "--user=alice")
+    assert data(before) == data(behind)
+    assert len(data(before)["results"]) == 1
+
+
+def test_after_two_dashes_everything_is_text(cli: Run):
+    assert cli("add", "--user", "alice", "--", "--json").exit_code == 0
+    assert [row["memory"] for row in data(cli("list", "--json"))["results"]] == ["--json"]
+
+
+def test_saying_it_again_adds_nothing_unless_verbatim(cli: Run):
+    key = added(cli, "Berlin.")
+    assert "there already" in cli("add", "Berlin.", "--user", "alice").stdout
+    assert added(cli, "Berlin.") == key
+    assert added(cli, "Berlin.", "--verbatim") != key
+
+
+def test_deleted_memories_keep_their_history_and_forgotten_ones_leave_no_text(cli: Run, folder: Path):
+    key = added(cli, "The safe opens with xylophone.")
+    assert "deleted" in cli("delete", key).stdout
+    assert data(cli("list", "--json"))["results"] == []
+    assert "xylophone" in cli("history", key).stdout
+    assert cli("forget", key).exit_code == 0
+    assert "(forgotten)" in cli("history", key).stdout
+    assert not any(b"xylophone" in file.read_bytes() for file in folder.rglob("*") if file.is_file())
+
+
+@pytest.mark.parametrize("command", ["delete", "forget"])
+def test_all_of_a_scope_goes_only_after_a_yes(cli: Run, command: str):
+    added(cli, "One.")
+    added(cli, "Two.")
+    assert cli("add", "Three.", "--user", "bob").exit_code == 0
+    assert cli(command, "--all", "--user", "alice", typed="n\n").exit_code == 1
+    assert len(data(cli("list", "--json"))["results"]) == 3
+    assert data(cli(command, "--all", "--user", "alice", "--yes", "--json"))["count"] == 2
+    assert [row["memory"] for row in data(cli("list", "--json"))["results"]] == ["Three."]
+
+
+def test_stats_count_what_is_there(cli: Run, folder: Path):
+    added(cli, "One.")
+    cli("delete", added(cli, "Two."))
+    found = data(cli("stats", "--json"))
+    assert {"turns": 1, "ended": 1, "events": 3, "vectors": 0, "last_seq": 3}.items() <= found.items()
+    assert (found["path"], found["embedder"]) == (str(folder), None)
+    assert found["bytes"] >= (folder / "journal.sqlite").stat().st_size
+    assert "none yet" in cli("stats").stdout
+
+
+def test_the_doctor_finds_nothing_wrong_and_mends_what_is_derived(cli: Run, folder: Path):
+    added(cli, "Berlin.")
+    assert data(cli("doctor", "--json")) == {"path": str(folder), "rebuilt": False, "problems": []}
+    with closing(sqlite3.connect(folder / "journal.sqlite")) as db, db:
+        db.execute("UPDATE terms SET df = 7")
+    found = cli("doctor")
+    assert found.exit_code == 1
+    assert "term statistics" in found.stdout
+    assert "doctor --rebuild" in found.stdout
+    [problem] = json.loads(cli("doctor", "--json").stdout)["problems"]
+    assert problem["rebuildable"]
+    assert cli("doctor", "--rebuild").exit_code == 0
+    assert "nothing is wrong" in cli("doctor").stdout
+
+
+def test_the_default_folder_is_that_of_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MEMLAYER_HOME", str(tmp_path / "home"))
+    assert CliRunner().invoke(app, ["add", "Berlin.", "--user", "a", "--embeddings", "none"]).exit_code == 0
+    assert (tmp_path / "home" / "journal.sqlite").is_file()
+    assert data(CliRunner().invoke(app, ["stats", "--json"]))["turns"] == 1
+
+
+def test_a_remembered_escape_sequence_does_not_reach_the_terminal_and_brackets_are_no_markup(cli: Run):
+    added(cli, "red \x1b[31m alert [bold]not bold[/bold]")
+    for command in (("list",), ("search", "alert", "--user", "alice")):
+        shown = cli(*command).stdout
+        assert "\x1b" not in shown
+        assert "[bold]not bold[/bold]" in shown
+
+
+# -- errors -----------------------------------------------------------------------------------------------------------
+
+
+def test_errors_of_the_package_are_one_line_and_their_kind_is_the_exit_code(cli: Run, folder: Path):
+    added(cli, "Berlin.")
+    assert "--user" in refused(cli("search", "berlin"), 2)
+    assert "limit" in refused(cli("list", "--limit", "0"), 2)
+    assert "$nope" in refused(cli("list", "--filter", '{"a": {"$nope": 1}}'), 2)
+    assert "names no model" in refused(cli("--embeddings", "foo", "add", "x", "--user", "a"), 2)
+    for command in ("history", "delete", "forget"):
+        assert "no-such-id" in refused(cli(command, "no-such-id"), 1)
+    (folder / "journal.sqlite").write_bytes(b"this is no database" * 100)
+    assert "no store" in refused(cli("list"), 1)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("list",),
+        ("search", "x", "--user", "a"),
+        ("history", "x"),
+        ("delete", "x"),
+        ("forget", "x"),
+        ("stats",),
+        ("doctor",),
+    ],
+    ids=lambda command: command[0],
+)
+def test_a_mistyped_path_is_an_error_and_no_new_store(cli: Run, folder: Path, command: tuple[str, ...]):
+    assert str(folder) in refused(cli(*command), 1)
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("delete",),
+        ("delete", "some-id", "--all", "--user", "a"),
+        ("forget", "--all"),
+        ("add", "x", "--user", "a", "--metadata", "[1]"),
+        ("add", "x", "--user", "a", "--metadata", "{"),
+        ("add", "x", "--user"),
+        ("ingest", "no-such-file.json", "--user", "a"),
+        ("nonsense",),
+    ],
+    ids=" ".join,
+)
+def test_a_wrong_call_is_a_usage_error_that_changes_nothing(cli: Run, args: tuple[str, ...]):
+    added(cli, "Berlin.")
+    result = cli(*args)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert "Traceback" not in result.stderr
+    assert data(cli("stats", "--json"))["events"] == 1
+
+
+def test_commands_that_embed_nothing_work_without_the_folders_embedder(cli: Run, folder: Path):
+    with Memory(folder, embeddings=lambda texts: [[1.0, 0.0] for _ in texts]) as memory:
+        key = memory.add("Berlin.", user_id="alice")["results"][0]["id"]
+    assert "cannot be made from its name" in refused(cli("search", "x", "--user", "alice", embeddings="auto"), 2)
+    assert [row["id"] for row in data(cli("list", "--json", embeddings="auto"))["results"]] == [key]
+    assert data(cli("stats", "--json", embeddings="auto"))["embedder"]["dims"] == 2
+    assert cli("forget", key, embeddings="auto").exit_code == 0
+
+
+def test_without_the_local_extra_the_demo_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch):
+    there = importlib.util.find_spec
+
+    def find(name: str, package: str | None = None) -> ModuleSpec | None:
+        return None if name == "wordllama" else there(name, package)
+
+    monkeypatch.setattr(importlib.util, "find_spec", find)
+    result = CliRunner().invoke(app, ["demo", "--json"])
+    assert 'pip install "langchain-memlayer[local]"' in refused(result, 2)
+
+
+def test_an_interruption_ends_with_130_and_one_line(cli: Run, monkeypatch: pytest.MonkeyPatch):
+    def interrupted(*args: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Memory, "add", interrupted)
+    assert "Interrupted" in refused(cli("add", "x", "--user", "a"), 130)
+
+
+def test_help_version_and_no_command_at_all():
+    shown = CliRunner().invoke(app, ["--help"])
+    assert shown.exit_code == 0
+    assert all(name in shown.stdout for name in ("demo", "ingest", "doctor", "--path", "--embeddings"))
+    assert "--threshold" in CliRunner().invoke(app, ["search", "--help"]).stdout
+    assert CliRunner().invoke(app, ["--version"]).stdout == f"{__version__}\n"
+    assert "Usage" in CliRunner().invoke(app, []).output
+
+
+def test_help_imports_neither_the_engine_nor_langchain():
+    heavy = ("langchain_core", "langgraph", "numpy", "faiss", "sqlite3", "langchain_memlayer.memory")
+    code = (
+        "import sys\nfrom langchain_memlayer.cli import app\n"
+        "try:\n    app(['--help'])\nexcept SystemExit:\n    pass\n"
+        f"print([name for name in {heavy} if name in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "Usage" in done.stdout
+    assert done.stderr == "[]\n"
+
+
+# -- ingest -----------------------------------------------------------------------------------------------------------
+
+MESSAGES: list[dict[str, Any]] = [
+    {"id": f"{session}-{n}", "role": "user", "content": f"Thing {n} of {session}.", "session_id": session,
+     "timestamp": f"2025-01-0{n + 1}T10:00:00Z"}
+    for n in range(3)
+    for session in ("a", "b")
+]  # fmt: skip
+
+
+def write(path: Path, messages: list[Any], form: str) -> Path:
+    lines = [json.dumps(message, ensure_ascii=False) for message in messages]
+    text = {
+        "jsonl": "\n\n".join(lines),
+        "array": f"[{', '.join(lines)}]",
+        "object": f'{{"messages": [{",".join(lines)}]}}',
+    }
+    path.write_text(text[form], encoding="utf-8-sig" if form == "jsonl" else "utf-8")
+    return path
+
+
+@pytest.mark.parametrize("form", ["jsonl", "array", "object"])
+def test_ingest_takes_json_and_jsonl_session_by_session(cli: Run, tmp_path: Path, form: str):
+    file = write(tmp_path / "chat.json", [{"role": "system", "content": "Be kind."}, *MESSAGES], form)
+    done = data(cli("ingest", str(file), "--user", "alice", "--json"))
+    assert done == {"messages": 7, "sessions": 3, "events": {"ADD": 6}}
+    stored = data(cli("list", "--json"))["results"]
+    assert {(row["sources"][0], row["created_at"]) for row in stored} == {
+        (message["id"], message["timestamp"].replace("Z", "+00:00")) for message in MESSAGES
+    }
+    assert len(data(cli("list", "--json", "--filter", '{"session_id": "a"}'))["results"]) == 3
+
+
+@pytest.mark.parametrize("with_ids", [True, False])
+def test_a_repeated_ingest_changes_nothing_and_a_longer_file_adds_only_what_is_new(
+    cli: Run, tmp_path: Path, with_ids: bool
+):
+    messages = [*MESSAGES, {**MESSAGES[0], "id": "again"}]
+    if not with_ids:
+        messages = [{name: value for name, value in message.items() if name != "id"} for message in messages]
+    file = write(tmp_path / "chat.jsonl", messages, "jsonl")
+    first = data(cli("ingest", str(file), "--user", "alice", "--json"))
+    assert first["events"] == {"ADD": 6, "NONE": 1}
+    stored, counts = data(cli("list", "--json")), data(cli("stats", "--json"))
+    assert "known already" in cli("ingest", str(file), "--user", "alice").stdout
+    assert data(cli("list", "--json")) == stored
+    assert data(cli("stats", "--json"))["events"] == counts["events"]
+    write(file, [*messages, {"role": "user", "content": "New.", "session_id": "b"}], "jsonl")
+    assert data(cli("ingest", str(file), "--user", "alice", "--json"))["events"] == {"ADD": 1}
+
+
+@pytest.mark.parametrize(
+    ("failure", "code"), [(KeyboardInterrupt(), 130), (EmbeddingError("The embedder is down."), 1)], ids=["^C", "error"]
+)
+def test_an_ingest_that_stops_half_way_says_how_far_it_came_and_goes_on_there(
+    cli: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: BaseException, code: int
+):
+    monkeypatch.setattr(ingesting, "BATCH", 2)
+    file = write(tmp_path / "chat.jsonl", MESSAGES, "jsonl")
+    add, calls = Memory.add, []
+
+    def failing(self: Memory, messages: Any, **scope: Any) -> Any:
+        calls.append(messages)
+        if len(calls) == 3:
+            raise failure
+        return add(self, messages, **scope)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Memory, "add", failing)
+        assert "3 of 6 messages" in refused(cli("ingest", str(file), "--user", "alice"), code)
+    assert len(data(cli("list", "--json"))["results"]) == 3
+    assert data(cli("ingest", str(file), "--user", "alice", "--json"))["events"] == {"ADD": 3}
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ('{"role": "user", "content": "Good."}\n{"role": "user", "content":', "line 2"),
+        ('["just a string"]', "message 1"),
+        ('[{"role": "user", "content": "Good."}, {"role": "user"}]', "messages[1]"),
+        (
+            '[{"role": "user", "content": "Good."}, {"role": "user", "content": "x", "timestamp": "soon"}]',
+            "messages[1]",
+        ),
+        ("[]", "empty"),
+        ("", "empty"),
+    ],
+)
+def test_a_bad_file_is_refused_whole_with_the_place(cli: Run, folder: Path, tmp_path: Path, text: str, place: str):
+    file = tmp_path / "bad.jsonl"
+    file.write_text(text, encoding="utf-8")
+    line = refused(cli("ingest", str(file), "--user", "alice"), 2)
+    assert "bad.jsonl" in line
+    assert place in line
+    assert not folder.exists()
+
+
+def test_messages_without_ids_get_ids_that_depend_on_what_they_say_only(tmp_path: Path):
+    told = [
+        {"role": "user", "content": "Yes."},
+        {"content": "Yes.", "role": "user"},
+        {"role": "user", "content": "No."},
+    ]
+    ids = [message["id"] for message in ingesting.read_messages(write(tmp_path / "a.json", told, "array"))]
+    assert len(set(ids)) == 3
+    later = [message["id"] for message in ingesting.read_messages(write(tmp_path / "b.json", told[::-1], "array"))]
+    assert set(later) == set(ids)
+    with pytest.raises(InvalidInput, match="message 1"):
+        ingesting.read_messages(write(tmp_path / "c.json", [["user", "hi"]], "array"))
+
+
+# -- demo -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_demo_recalls_every_expected_memory_and_loses_nothing(folder: Path):
+    arguments = ["demo", "--path", str(folder), "--json"]
+    report = data(CliRunner().invoke(app, arguments))
+    turns, questions = load()
+    assert report["good"]
+    assert report["messages"] == len(turns)
+    assert report["recalled"] == len(questions) == len(report["questions"])
+    for asked in report["questions"]:
+        hit = asked["hits"][asked["place"] - 1]
+        assert asked["place"] <= demonstration.WITHIN
+        assert set(hit["sources"]) & set(asked["expected"])
+    assert report["reopened"]["missing"] == report["reopened"]["changed"] == []
+    assert report["reopened"]["same_answers"] == len(questions)
+    again = data(CliRunner().invoke(app, arguments))
+    assert again["good"]
+    assert again["memories"] == report["memories"]
+
+
+def test_the_demo_reads_well_in_a_pipe(monkeypatch: pytest.MonkeyPatch):
+    shown = CliRunner().invoke(app, ["demo"])
+    assert shown.exit_code == 0
+    assert "\x1b" not in shown.stdout
+    for question in load()[1]:
+        assert question.text in shown.stdout
+    assert "nothing was lost" in shown.stdout
+    assert shown.stdout.count("came back at") == len(load()[1])
+
+
+def test_the_demo_fails_when_an_expected_memory_does_not_come_back(monkeypatch: pytest.MonkeyPatch):
+    turns, _ = load()
+    impossible = Question("Where does Xiaoman live now?", ("no-such-turn",), "nobody said it")
+    monkeypatch.setattr(demonstration, "load", lambda: (turns[:40], [impossible]))
+    shown = CliRunner().invoke(app, ["demo"])
+    assert shown.exit_code == 1
+    assert "did not come back" in shown.stdout
+    assert "0 of 1 questions" in shown.stdout
+    assert "nothing was lost" in shown.stdout
+
+
+def test_the_demo_fails_when_a_memory_is_lost_between_closing_and_reopening(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    turns, questions = load()
+    close, closed = Memory.close, []
+
+    def losing(self: Memory) -> None:
+        if not closed:
+            closed.append(self.delete(self.get_all(limit=1, offset=7)["results"][0]["id"]))
+        close(self)
+
+    monkeypatch.setattr(Memory, "close", losing)
+    monkeypatch.setattr(demonstration, "load", lambda: (turns[:40], questions[2:3]))
+    shown = CliRunner().invoke(app, ["demo", "--path", str(folder)])
+    assert shown.exit_code == 1
+    assert "39 of 40 memories" in shown.stdout
+    assert turns[7]["id"] in shown.stdout
+    assert "something was lost" in shown.stdout
+
+
+# -- as a program -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_folder_and_an_interrupted_one_exits_with_130(folder: Path, tmp_path: Path):
+    memlayer = [sys.executable, "-c", "from langchain_memlayer.cli import app; app()", "--path", str(folder)]
+    file = write(tmp_path / "chat.jsonl", [{"role": "user", "content": f"Thing {n}."} for n in range(20_000)], "jsonl")
+    with Memory(folder, embeddings=None) as memory:
+        memory.add("Said here.", user_id="alice")
+        with subprocess.Popen(
+            [*memlayer, "--embeddings", "none", "ingest", str(file), "--user", "alice"],
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            while len(memory.get_all(limit=2)["results"]) < 2:
+                time.sleep(0.01)
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate()
+        assert process.returncode == 130
+        assert errors.startswith("memlayer: Interrupted")
+        assert errors.count("\n") == 1
+        assert memory.search("Thing 7", user_id="alice", limit=1)["results"][0]["memory"] == "Thing 7."
+    listed = subprocess.run(
+        [*memlayer, "search", "said here", "--user", "alice"], capture_output=True, text=True, check=True
+    )
+    assert "Said here." in listed.stdout
+    gone = subprocess.run([*memlayer, "delete", "nothing"], capture_output=True, text=True, check=False)
+    assert (gone.returncode, gone.stdout, gone.stderr.count("\n")) == (1, "", 1)
+    assert gone.stderr.startswith("memlayer: There is no memory with the id 'nothing'")

@@ -1,0 +1,360 @@
+from __future__ import annotations
+
+import json
+import sqlite3
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from journal_dump import Dump, dump, ids, open_memory, query
+
+from langchain_memlayer import JournalClosed, JournalError, Memory, NotAStore, SchemaTooNew
+from langchain_memlayer.journal import schema
+from langchain_memlayer.journal.sqlite import SQLiteJournal
+from langchain_memlayer.testing import DeterministicEmbeddings, FrozenClock, SequentialIds
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def memory(folder: Path) -> Iterator[Memory]:
+    with open_memory(folder) as opened:
+        yield opened
+
+
+def events(folder: Path) -> list[tuple[Any, ...]]:
+    return query(folder, "SELECT * FROM events ORDER BY seq")
+
+
+class TestEvents:
+    def test_nothing_changes_an_event_but_forget_and_reset(self, memory: Memory, folder: Path) -> None:
+        key, other = ids(memory.add(["one", {"role": "user", "content": "two", "id": "m"}], user_id="u"))
+        calls: list[Callable[[], Any]] = [
+            lambda: memory.add("one", user_id="u"),
+            lambda: memory.add({"role": "user", "content": "Two", "id": "m2"}, user_id="u"),
+            lambda: memory.add("three", agent_id="a", batch_id="b"),
+            lambda: memory.update(key, "new"),
+            lambda: memory.update(key, None, {"n": 1}),
+            lambda: memory.delete(key),
+            lambda: memory.search("one two three", user_id="u"),
+            lambda: memory.delete_all(user_id="u"),
+            lambda: memory.delete_all(agent_id="a"),
+        ]
+        before = events(folder)
+        for call in calls:
+            call()
+            after = events(folder)
+            assert after[: len(before)] == before
+            before = after
+        assert [row[5] for row in before] == [
+            "add", "add", "none", "none", "add", "update", "update", "delete", "delete", "delete",
+        ]  # fmt: skip
+        memory.forget(other)
+        forgotten = events(folder)
+        assert [row[0] for row in forgotten[: len(before)]] == [row[0] for row in before]
+        assert not any("two" in str(row).casefold() for row in forgotten)
+
+    def test_a_row_is_named_by_the_event_that_made_it_and_older_versions_stay(
+        self, memory: Memory, folder: Path
+    ) -> None:
+        (key,) = ids(memory.add("one", user_id="u"))
+        memory.update(key, "two")
+        memory.delete(key)
+        rows = query(folder, "SELECT id, key, value, closed, last_event FROM items ORDER BY id")
+        assert rows == [(1, key, "one", 2, "add"), (2, key, "two", 3, "update")]
+        made = query(folder, "SELECT seq, op, item, gone, prev, value FROM events ORDER BY seq")
+        assert made == [
+            (1, "add", 1, None, None, "one"), (2, "update", 2, 1, "one", "two"), (3, "delete", 2, None, "two", None),
+        ]  # fmt: skip
+
+    def test_a_position_is_never_used_twice_not_even_after_a_reset(self, folder: Path) -> None:
+        seen: list[int] = []
+        for round_ in range(3):
+            with open_memory(folder) as memory:
+                memory.add(["one", "two"], user_id=f"u{round_}")
+                seen += [row[0] for row in query(folder, "SELECT id FROM items ORDER BY id")]
+                memory.reset()
+        assert seen == sorted(set(seen))
+        assert len(seen) == 6
+
+    def test_times_are_the_clocks_and_ids_are_new(self, folder: Path) -> None:
+        clock = FrozenClock()
+        with open_memory(folder, clock=clock, new_id=SequentialIds(7)) as memory:
+            memory.add("one", user_id="u")
+            clock.advance(seconds=1)
+            memory.add("two", user_id="u")
+        times = [row[0] for row in query(folder, "SELECT recorded_at FROM events ORDER BY seq")]
+        assert times == [1735689600000000, 1735689601000000]
+        assert [row[0][-2:] for row in query(folder, "SELECT key FROM items ORDER BY id")] == ["08", "09"]
+
+    def test_a_clock_that_goes_back_loses_no_order(self, folder: Path) -> None:
+        clock = FrozenClock()
+        with open_memory(folder, clock=clock) as memory:
+            (key,) = ids(memory.add("one", user_id="u"))
+            for number in range(3):
+                clock.advance(days=-1)
+                memory.update(key, f"version {number}")
+            found = memory.get(key)
+            assert found is not None
+            assert found["memory"] == "version 2"
+            assert found["updated_at"] >= found["created_at"]
+            assert [row["new_value"] for row in memory.history(key)][-1] == "version 2"
+            assert [hit["memory"] for hit in memory.search("version", user_id="u")["results"]] == ["version 2"]
+
+
+class TestTransactions:
+    def test_what_fails_in_between_is_undone(self, folder: Path) -> None:
+        journal = SQLiteJournal(folder, durability="fast")
+
+        def fail() -> None:
+            with journal.write() as tx:
+                tx.set_meta("x", "y")
+                tx.event(tx.namespace(".u.a."), "key", "turn", "add", value="text")
+                raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            fail()
+        assert journal.meta("x") is None
+        assert journal.last_seq() == 0
+        assert query(folder, "SELECT * FROM namespaces") == []
+        with journal.write() as tx:
+            tx.set_meta("x", "z")
+        assert journal.meta("x") == "z"
+        journal.close()
+
+    def test_readers_see_the_last_commit_and_one_state_in_a_snapshot(self, folder: Path) -> None:
+        journal = SQLiteJournal(folder, durability="fast")
+        with journal.read(snapshot=True) as old:
+            assert old.meta("x") is None
+            with journal.write() as tx:
+                tx.set_meta("x", "y")
+                with journal.read() as reader:
+                    assert reader.meta("x") is None
+            assert old.meta("x") is None
+        assert journal.meta("x") == "y"
+        journal.close()
+
+    @pytest.mark.parametrize(("durability", "level"), [("full", 2), ("fast", 1)])
+    def test_durability_is_sqlites_synchronous_and_the_log_is_a_wal(
+        self, folder: Path, durability: Any, level: int
+    ) -> None:
+        with open_memory(folder, durability=durability) as memory, memory._journal.write() as tx:
+            assert tx.db.execute("PRAGMA synchronous").fetchone() == (level,)
+            assert tx.db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+            assert tx.db.execute("PRAGMA secure_delete").fetchone() == (1,)
+
+    def test_a_lock_that_another_holds_too_long_is_said(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("langchain_memlayer.journal.sqlite.BUSY_SECONDS", 0)
+        with open_memory(folder) as memory:
+            memory.add("one", user_id="u")
+            other = sqlite3.connect(folder / "journal.sqlite", isolation_level=None)
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(JournalError, match="repeat the call"):
+                memory.add("two", user_id="u")
+            assert len(memory.search("one", user_id="u")["results"]) == 1
+            other.execute("ROLLBACK")
+            other.close()
+            memory.add("two", user_id="u")
+            assert len(memory.get_all()["results"]) == 2
+
+    def test_after_close_it_says_so_and_no_file_of_a_log_stays(self, folder: Path) -> None:
+        journal = SQLiteJournal(folder)
+        journal.close()
+        journal.close()
+        for call in (journal.last_seq, lambda: journal.meta("x"), journal.scrub, journal.write().__enter__):
+            with pytest.raises(JournalClosed):
+                call()
+        assert [file.name for file in folder.iterdir() if file.name.startswith("journal")] == ["journal.sqlite"]
+
+
+class TestSchema:
+    def test_a_new_folder_has_the_version_and_a_store_id_of_its_own(self, tmp_path: Path) -> None:
+        stores = []
+        for name in ("one", "two"):
+            Memory(tmp_path / name, model=None, embeddings=None).close()
+            assert query(tmp_path / name, "PRAGMA user_version") == [(schema.VERSION,)]
+            assert query(tmp_path / name, "PRAGMA application_id") == [(schema.APPLICATION_ID,)]
+            stores.append(query(tmp_path / name, "SELECT value FROM meta WHERE key = 'store_id'"))
+        assert stores[0] != stores[1]
+
+    def test_opening_and_reading_write_nothing(self, folder: Path) -> None:
+        with open_memory(folder) as memory:
+            (key,) = ids(memory.add("one", user_id="u"))
+        before = dump(folder)
+        with open_memory(folder) as memory:
+            memory.search("one", user_id="u")
+            memory.search("one", user_id="nobody")
+            memory.get(key)
+            memory.get_all(agent_id="nobody")
+            memory.history(key)
+        assert dump(folder) == before
+
+    @pytest.mark.parametrize("version", [schema.VERSION + 1, 99])
+    def test_a_newer_schema_is_refused_and_left_as_it_is(self, folder: Path, version: int) -> None:
+        with open_memory(folder) as memory:
+            memory.add("one", user_id="u")
+        query(folder, f"PRAGMA user_version = {version}")
+        before = (folder / "journal.sqlite").read_bytes()
+        with pytest.raises(SchemaTooNew, match=str(version)) as refused:
+            SQLiteJournal(folder)
+        assert "pip install -U" in str(refused.value)
+        assert (folder / "journal.sqlite").read_bytes() == before
+
+    def test_a_database_of_something_else_is_refused_and_left_as_it_is(self, folder: Path) -> None:
+        folder.mkdir()
+        query(folder, "CREATE TABLE mine (x)")
+        before = (folder / "journal.sqlite").read_bytes()
+        with pytest.raises(NotAStore):
+            SQLiteJournal(folder)
+        assert (folder / "journal.sqlite").read_bytes() == before
+        assert [file.name for file in folder.iterdir()] == ["journal.sqlite"]
+
+
+STEP = """
+ALTER TABLE namespaces ADD COLUMN note TEXT;
+UPDATE namespaces SET note = 'migrated; with a semicolon';
+CREATE TABLE added (id INTEGER PRIMARY KEY);
+"""
+
+
+class TestMigration:
+    @pytest.fixture
+    def old(self, folder: Path) -> Dump:
+        with open_memory(folder) as memory:
+            memory.add(["one", "two"], user_id="u")
+        return dump(folder)
+
+    @staticmethod
+    def release(monkeypatch: pytest.MonkeyPatch, *steps: str) -> None:
+        scripts = (*schema.MIGRATIONS, *steps)
+        monkeypatch.setattr(schema, "MIGRATIONS", scripts)
+        monkeypatch.setattr(schema, "VERSION", len(scripts))
+
+    def test_a_later_release_brings_the_file_forward_and_loses_nothing(
+        self, folder: Path, old: Dump, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.release(monkeypatch, STEP, "INSERT INTO added VALUES (7);")
+        with open_memory(folder) as memory:
+            assert [m["memory"] for m in memory.get_all()["results"]] == ["one", "two"]
+            assert len(memory.search("one", user_id="u")["results"]) >= 1
+            memory.add("three", user_id="u")
+        new = dump(folder)
+        assert query(folder, "PRAGMA user_version") == [(schema.VERSION,)]
+        assert new["added"] == [(7,)]
+        assert [row[2] for row in new["namespaces"]] == ["migrated; with a semicolon"]
+        assert set(old["items"]) < set(new["items"])
+
+    def test_it_does_so_once(self, folder: Path, old: Dump, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.release(monkeypatch, STEP, "INSERT INTO added VALUES (7);")
+        for _ in range(2):
+            open_memory(folder).close()
+        assert dump(folder)["added"] == [(7,)]
+
+    def test_a_new_file_gets_all_steps(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.release(monkeypatch, STEP)
+        open_memory(folder).close()
+        assert "added" in dump(folder)
+        assert query(folder, "PRAGMA user_version") == [(schema.VERSION,)]
+
+    def test_a_step_that_fails_leaves_the_file_at_its_version(
+        self, folder: Path, old: Dump, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with monkeypatch.context() as patch:
+            self.release(patch, STEP, "INSERT INTO nowhere VALUES (1);")
+            with pytest.raises(JournalError):
+                open_memory(folder)
+        assert dump(folder) == old
+        assert query(folder, "PRAGMA user_version") == [(schema.VERSION,)]
+        with open_memory(folder) as memory:
+            assert len(memory.get_all()["results"]) == 2
+
+    def test_the_release_before_refuses_what_was_brought_forward(
+        self, folder: Path, old: Dump, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with monkeypatch.context() as patch:
+            self.release(patch, STEP)
+            open_memory(folder).close()
+        with pytest.raises(SchemaTooNew):
+            open_memory(folder)
+
+
+class TestVectors:
+    def test_they_are_float16_of_unit_length_with_their_embedders_fingerprint(self, folder: Path) -> None:
+        embeddings = DeterministicEmbeddings(64)
+        with open_memory(folder, embeddings=embeddings) as memory:
+            memory.add(["zebra", "walrus"], user_id="u")
+            memory.add("giraffe", agent_id="a")
+        (fingerprint,) = query(folder, "SELECT value FROM meta WHERE key = 'embedder:memories'")
+        recorded = json.loads(fingerprint[0])
+        assert (recorded["name"], recorded["dims"]) == ("DeterministicEmbeddings", 64)
+        rows = query(
+            folder, "SELECT i.value, v.data FROM items i JOIN vectors v ON v.id = (i.ns << 40) | i.id ORDER BY i.id"
+        )
+        assert [text for text, _ in rows] == ["zebra", "walrus", "giraffe"]
+        for text, data in rows:
+            assert len(data) == 2 * 64
+            numbers = struct.unpack("<64e", data)
+            assert np.isclose(np.linalg.norm(numbers), 1, atol=1e-3)
+            assert np.allclose(numbers, embeddings.vector(text), atol=1e-3)
+
+    def test_vectors_of_any_length_are_stored_as_directions(self, folder: Path) -> None:
+        class Long(DeterministicEmbeddings):
+            def embed_documents(self, texts: list[str]) -> list[list[float]]:
+                return [[1000.0 * x for x in vector] for vector in super().embed_documents(texts)]
+
+        with open_memory(folder, embeddings=Long(64)) as memory:
+            memory.add("zebra", user_id="u")
+            (hit,) = memory.search("zebra", user_id="u")["results"]
+        ((data,),) = query(folder, "SELECT data FROM vectors")
+        assert np.isclose(np.linalg.norm(struct.unpack("<64e", data)), 1, atol=1e-3)
+        assert 0 <= hit["relevance"] <= 1
+
+    def test_each_version_keeps_its_own_and_forget_takes_them_all(self, memory: Memory, folder: Path) -> None:
+        (key,) = ids(memory.add("one", user_id="u"))
+        memory.update(key, "two")
+        assert len(query(folder, "SELECT data FROM vectors GROUP BY data")) == 2
+        memory.forget(key)
+        for table in ("vectors", "items", "keywords", "terms", "links", "triples"):
+            assert query(folder, f"SELECT count(*) FROM {table}") == [(0,)], table
+
+
+class TestKeywordRows:
+    def statistics(self, folder: Path) -> dict[tuple[str, int], int]:
+        return {(term, ns): df for term, ns, df in query(folder, "SELECT term, ns, df FROM terms")}
+
+    def recounted(self, folder: Path) -> dict[tuple[str, int], int]:
+        counts: dict[tuple[str, int], int] = {}
+        for tokens, ns in query(
+            folder, "SELECT k.tokens, i.ns FROM items i JOIN keywords k ON k.rowid = i.id WHERE i.closed IS NULL"
+        ):
+            for term in set(tokens.split()):
+                counts[term, ns] = counts.get((term, ns), 0) + 1
+        return counts
+
+    def test_the_statistics_are_those_of_the_live_texts_after_every_call(self, memory: Memory, folder: Path) -> None:
+        keys = ids(memory.add(["red fox", "red red wine", "blue fox", "我住在北京"], user_id="u"))
+        keys += ids(memory.add("red wine", user_id="v"))
+        for call in (
+            lambda: memory.add("Red Fox", user_id="u"), lambda: memory.update(keys[0], "green fox"),
+            lambda: memory.update(keys[1], None, {"n": 1}), lambda: memory.delete(keys[1]),
+            lambda: memory.forget(keys[2]), lambda: memory.delete_all(user_id="v"),
+            lambda: memory.add("red fox", user_id="u"), memory.reset,
+        ):  # fmt: skip
+            call()
+            assert self.statistics(folder) == self.recounted(folder)
+        assert self.statistics(folder) == {}
+
+
+def test_two_processes_worth_of_journals_share_one_order(folder: Path) -> None:
+    with open_memory(folder) as one, open_memory(folder, new_id=SequentialIds(1000)) as two:
+        for number in range(10):
+            (one, two)[number % 2].add(f"text {number}", user_id="u")
+        assert one._journal.last_seq() == two._journal.last_seq() == 10
+        assert one.get_all() == two.get_all()
+    assert [row[0] for row in query(folder, "SELECT value FROM items ORDER BY id")] == [f"text {n}" for n in range(10)]

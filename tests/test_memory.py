@@ -1,0 +1,1019 @@
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, ClassVar
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
+from journal_dump import dump, ids, open_memory, query, refuses, texts
+from langchain_core.embeddings import Embeddings
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
+
+from langchain_memlayer import (
+    ConfigurationError,
+    EmbedderMismatch,
+    EmbeddingError,
+    InvalidFilter,
+    InvalidInput,
+    JournalClosed,
+    JournalError,
+    MemLayerError,
+    Memory,
+    MemoryNotFound,
+    NotAStore,
+    SchemaTooNew,
+    ScopeRequired,
+)
+from langchain_memlayer.messages import content_hash
+from langchain_memlayer.testing import DeterministicEmbeddings, FrozenClock
+
+SCOPES = [{}, {"user_id": "u"}, {"agent_id": "a"}, {"run_id": "r"}, {"user_id": "u", "agent_id": "a"},
+          {"user_id": "u", "run_id": "r"}, {"agent_id": "a", "run_id": "r"},
+          {"user_id": "u", "agent_id": "a", "run_id": "r"}]  # fmt: skip
+NAMES = ["alice@example.com", "*", "%", "_", "alice", "Alice", "al.ice", "al/ice", "al\\ice", "a b", " alice", "u",
+         "\x1fa", "a\nb", "é", "e\u0301", "张三", "🦉", "' OR 1=1 --", "{}", "alice.", ".alice", "..", "u.alice",
+         "a%2Eb", "x" * 500]  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def memory(folder: Path) -> Iterator[Memory]:
+    with open_memory(folder) as opened:
+        yield opened
+
+
+def add(memory: Memory, messages: Any, **arguments: Any) -> str:
+    (result,) = memory.add(messages, **({"user_id": "u"} | arguments))["results"]
+    return str(result["id"])
+
+
+class TestInputs:
+    def test_a_string_is_a_message_of_the_user(self, memory: Memory) -> None:
+        found = memory.get(add(memory, "  I live in Berlin.\n"))
+        assert found is not None
+        assert (found["memory"], found["role"], found["kind"]) == ("  I live in Berlin.\n", "user", "turn")
+
+    def test_dicts_and_langchain_messages_of_every_role_are_kept_verbatim(self, memory: Memory) -> None:
+        memory.add({"role": "user", "content": "one"}, user_id="u")
+        memory.add([{"role": "assistant", "content": "two"}, {"role": "developer", "content": "hidden"}], user_id="u")
+        memory.add([SystemMessage("hidden"), HumanMessage("three"), AIMessage("four"), HumanMessage("five", name="Ann"),
+                    ToolMessage("six", tool_call_id="1")], user_id="u")  # fmt: skip
+        found = memory.get_all(user_id="u")["results"]
+        assert [(m["memory"], m["role"], m["name"]) for m in found] == [
+            ("one", "user", None), ("two", "assistant", None), ("three", "user", None), ("four", "assistant", None),
+            ("five", "user", "Ann"), ("six", "tool", None),
+        ]  # fmt: skip
+
+    def test_a_messages_own_id_name_and_time_are_kept(self, memory: Memory) -> None:
+        message = {"role": "user", "content": "x", "id": "m1", "name": "Ann", "timestamp": "2020-02-29T23:30:00-05:00"}
+        found = memory.get(add(memory, message, timestamp=0))
+        assert found is not None
+        assert found["sources"] == ["m1"]
+        assert found["name"] == "Ann"
+        assert found["created_at"] == "2020-03-01T04:30:00+00:00"
+
+    def test_an_import_of_old_conversations_keeps_its_dates_and_their_order(self, memory: Memory) -> None:
+        memory.add("newest", user_id="u")
+        memory.add([{"role": "user", "content": "second", "timestamp": "2001-01-02"},
+                    {"role": "user", "content": "first", "timestamp": "1955-01-02"}], user_id="u")  # fmt: skip
+        memory.add("third", user_id="u", timestamp=datetime(2010, 1, 1, tzinfo=UTC))
+        found = memory.get_all(user_id="u")["results"]
+        assert [m["memory"] for m in found] == ["first", "second", "third", "newest"]
+        assert [m["created_at"][:10] for m in found] == ["1955-01-02", "2001-01-02", "2010-01-01", "2025-01-01"]
+
+    def test_the_years_one_and_9999_are_dates(self, memory: Memory) -> None:
+        add(memory, "early", timestamp="0001-01-01T00:00:00")
+        add(memory, "late", timestamp="9999-12-31T23:59:59.999999")
+        dates = [m["created_at"] for m in memory.get_all(user_id="u")["results"]]
+        assert dates == ["0001-01-01T00:00:00+00:00", "9999-12-31T23:59:59.999999+00:00"]
+
+    def test_only_system_messages_store_nothing(self, memory: Memory, folder: Path) -> None:
+        before = dump(folder)
+        assert memory.add([SystemMessage("be kind")], user_id="u") == {"results": [], "relations": []}
+        assert dump(folder) == before
+
+    def test_chinese_is_stored_as_said_and_found_by_its_words(self, folder: Path) -> None:
+        with open_memory(folder, embeddings=None) as memory:
+            wanted = add(memory, "我住在北京，喜欢吃辣的四川菜。")
+            add(memory, "昨天我在上海看了一场电影。")
+            (found,) = memory.search("北京的四川菜", user_id="u")["results"]
+        assert (found["id"], found["memory"]) == (wanted, "我住在北京，喜欢吃辣的四川菜。")
+
+
+class TestScopes:
+    def test_given_ids_are_anded_and_absent_ones_mean_any(self, memory: Memory) -> None:
+        for number, scope in enumerate(SCOPES[1:]):
+            memory.add(f"shared word number {number}", **scope)
+        for asked in SCOPES:
+            expected = {
+                f"shared word number {number}"
+                for number, scope in enumerate(SCOPES[1:])
+                if all(scope.get(name) == value for name, value in asked.items())
+            }
+            assert set(texts(memory.get_all(**asked))) == expected
+            if asked:
+                assert set(texts(memory.search("shared word", limit=100, **asked))) == expected
+
+    @pytest.mark.parametrize("kind", ["user_id", "agent_id", "run_id"])
+    def test_any_text_is_an_id_and_only_its_own(self, memory: Memory, kind: str) -> None:
+        for name in NAMES:
+            memory.add(f"hello from {name}", **{kind: name})
+        for name in NAMES:
+            assert texts(memory.get_all(**{kind: name})) == [f"hello from {name}"]
+            assert texts(memory.search("hello", **{kind: name})) == [f"hello from {name}"]
+            assert memory.get_all(**{kind: name})["results"][0][kind] == name
+        assert memory.search("hello", **{kind: "nobody"})["results"] == []
+
+    def test_the_same_name_as_user_agent_and_run_are_three(self, memory: Memory) -> None:
+        for kind in ("user_id", "agent_id", "run_id"):
+            memory.add(f"hello {kind}", **{kind: "x"})
+        for kind in ("user_id", "agent_id", "run_id"):
+            assert texts(memory.get_all(**{kind: "x"})) == [f"hello {kind}"]
+
+    @pytest.mark.parametrize("call", ["add", "search", "delete_all", "forget"])
+    def test_without_any_id_the_error_says_so(self, memory: Memory, folder: Path, call: str) -> None:
+        arguments = ["text"] if call in ("add", "search") else []
+        said = refuses(lambda: getattr(memory, call)(*arguments), folder, ScopeRequired)
+        assert call in said
+        assert "user_id" in said
+
+
+class TestMerging:
+    def test_what_is_equal_after_normalisation_is_one_memory_told_twice(self, memory: Memory) -> None:
+        first = add(memory, "I like  TEA")
+        again = memory.add(" i like tea ", user_id="u")["results"]
+        assert again == [{"id": first, "memory": "I like  TEA", "event": "NONE"}]
+        (found,) = memory.get_all(user_id="u")["results"]
+        assert found["count"] == 2
+        assert len(memory.history(first)) == 1
+
+    @pytest.mark.parametrize(
+        "other",
+        [
+            {"user_id": "v"},
+            {"agent_id": "a"},
+            {"run_id": "r"},
+            {"session_id": "s"},
+            {"timestamp": "2025-01-02T00:00:00"},
+            {"timestamp": "2024-12-31T23:59:59.999999"},
+            {"messages": {"role": "assistant", "content": "yes"}},
+            {"infer": False},
+        ],
+        ids=str,
+    )
+    def test_only_in_the_same_scope_role_session_and_day(self, memory: Memory, other: dict[str, Any]) -> None:
+        first = add(memory, "yes", timestamp="2025-01-01T12:00:00")
+        arguments = {"messages": "yes", "user_id": "u", "timestamp": "2025-01-01T23:00:00"} | other
+        second = memory.add(**arguments)["results"]
+        assert second[0]["event"] == "ADD"
+        assert second[0]["id"] != first
+        assert len(memory.get_all()["results"]) == 2
+
+    @pytest.mark.parametrize(
+        ("first", "second", "same"),
+        [
+            ("1969-12-31T00:00:00", "1969-12-31T23:59:59", True),
+            ("1969-12-30T12:00:00", "1969-12-31T12:00:00", False),
+            ("1969-12-31T23:59:59", "1970-01-01T00:00:00", False),
+            ("1970-01-01T00:00:00", "1970-01-01T23:59:59.999999", True),
+        ],
+    )
+    def test_a_day_is_a_day_before_1970_too(self, memory: Memory, first: str, second: str, same: bool) -> None:
+        one, two = add(memory, "yes", timestamp=first), add(memory, "yes", timestamp=second)
+        assert (one == two) == same
+
+    @pytest.mark.parametrize(
+        "pair",
+        [("locker 12", "locker 13"), ("really?", "really"), ("I like tea.", "I like tea"), ("北京", "北 京"),
+         ("3.5 km", "35 km"), ("x²", "x2"), ("I can", "I can't"), ("user: yes", "yes")],
+    )  # fmt: skip
+    def test_what_is_merely_similar_is_never_dropped(self, memory: Memory, pair: tuple[str, str]) -> None:
+        memory.add(list(pair), user_id="u")
+        assert texts(memory.get_all(user_id="u")) == list(pair)
+        for text in pair:
+            assert text in texts(memory.search(text, user_id="u"))
+
+    def test_what_was_deleted_is_told_anew(self, memory: Memory) -> None:
+        first = add(memory, "yes")
+        memory.delete(first)
+        second = add(memory, "yes")
+        assert second != first
+        assert ids(memory.get_all(user_id="u")) == [second]
+
+    def test_an_updated_memory_merges_by_its_new_text(self, memory: Memory) -> None:
+        first = add(memory, "I live in Berlin")
+        memory.update(first, "I live in Rome")
+        assert add(memory, "I live in Rome") == first
+        assert add(memory, "I live in Berlin") != first
+
+    def test_the_sources_of_a_merged_memory_are_all_its_messages(self, memory: Memory) -> None:
+        first = add(memory, {"role": "user", "content": "yes", "id": "m1"})
+        add(memory, {"role": "user", "content": "Yes", "id": "m2"})
+        found = memory.get(first)
+        assert found is not None
+        assert (found["sources"], found["memory"]) == (["m1", "m2"], "yes")
+
+
+class TestSeenMessages:
+    @pytest.mark.parametrize("infer", [True, False])
+    @pytest.mark.parametrize("text", ["yes", "no, I changed my mind"])
+    def test_an_id_that_was_seen_changes_nothing(self, memory: Memory, folder: Path, infer: bool, text: str) -> None:
+        add(memory, {"role": "user", "content": "yes", "id": "m1"}, infer=infer)
+        before = dump(folder)
+        again = memory.add({"role": "user", "content": text, "id": "m1"}, user_id="u", infer=infer)
+        assert again["results"] == []
+        assert dump(folder) == before
+
+    def test_it_stays_seen_when_it_was_merged_updated_or_deleted(self, memory: Memory, folder: Path) -> None:
+        first = add(memory, {"role": "user", "content": "yes", "id": "m1"})
+        add(memory, {"role": "user", "content": "yes", "id": "m2"})
+        memory.update(first, "maybe")
+        memory.delete(first)
+        before = dump(folder)
+        for message_id in ("m1", "m2"):
+            for text in ("yes", "something else"):
+                memory.add({"role": "user", "content": text, "id": message_id}, user_id="u")
+        assert dump(folder) == before
+
+    def test_only_what_is_new_of_a_growing_conversation_is_stored(self, memory: Memory) -> None:
+        conversation = [{"role": "user", "content": f"sentence {n}", "id": f"m{n}"} for n in range(5)]
+        for length in range(1, 6):
+            assert texts(memory.add(conversation[:length], user_id="u")) == [f"sentence {length - 1}"]
+        assert len(memory.get_all(user_id="u")["results"]) == 5
+
+    def test_an_id_twice_in_one_call_is_stored_once(self, memory: Memory) -> None:
+        memory.add([{"role": "user", "content": text, "id": "m1"} for text in ("one", "two")], user_id="u")
+        assert texts(memory.get_all(user_id="u")) == ["one"]
+
+    def test_it_is_another_message_in_another_scope_or_session(self, memory: Memory) -> None:
+        message = {"role": "user", "content": "yes", "id": "m1"}
+        for other in ({}, {"user_id": "v"}, {"agent_id": "a"}, {"session_id": "s"}):
+            assert memory.add(message, **({"user_id": "u"} | other))["results"][0]["event"] == "ADD"
+
+    def test_it_is_embedded_once(self, folder: Path) -> None:
+        embeddings = DeterministicEmbeddings()
+        with open_memory(folder, embeddings=embeddings) as memory:
+            for _ in range(3):
+                memory.add({"role": "user", "content": "yes", "id": "m1"}, user_id="u")
+        assert len(embeddings.batches) == 1
+        assert embeddings.texts.count("yes") == 1
+
+
+class TestInferFalse:
+    def test_it_stores_exactly_as_given_each_time(self, memory: Memory) -> None:
+        for _ in range(3):
+            memory.add(["  Yes \n", "yes"], user_id="u", infer=False)
+        assert texts(memory.get_all(user_id="u")) == ["  Yes \n", "yes"] * 3
+
+
+class TestBatches:
+    def test_a_repeated_batch_changes_nothing_and_reports_the_same(self, folder: Path) -> None:
+        with open_memory(folder) as memory:
+            first = memory.add(["one", "two"], user_id="u", batch_id="b")
+            before = dump(folder)
+            assert memory.add(["one", "two"], user_id="u", batch_id="b") == first
+            assert memory.add("something else", user_id="u", batch_id="b") == first
+            assert memory.add("something else", user_id="u", batch_id="b", infer=False) == first
+        with open_memory(folder) as memory:
+            assert memory.add(["one", "two"], user_id="u", batch_id="b") == first
+        assert dump(folder) == before
+
+    def test_it_does_not_embed_again(self, folder: Path) -> None:
+        embeddings = DeterministicEmbeddings()
+        with open_memory(folder, embeddings=embeddings) as memory:
+            for _ in range(3):
+                memory.add("one", user_id="u", batch_id="b")
+        assert len(embeddings.batches) == 1
+        assert embeddings.texts.count("one") == 1
+
+    def test_a_batch_of_merged_messages_counts_once(self, memory: Memory) -> None:
+        add(memory, "yes")
+        first = memory.add("yes", user_id="u", batch_id="b")
+        assert memory.add("yes", user_id="u", batch_id="b") == first
+        assert memory.get_all(user_id="u")["results"][0]["count"] == 2
+
+    def test_without_one_telling_again_is_a_new_event(self, memory: Memory, folder: Path) -> None:
+        for _ in range(2):
+            add(memory, "yes")
+        assert query(folder, "SELECT op FROM events ORDER BY seq") == [("add",), ("none",)]
+
+    def test_a_batch_that_stored_nothing_is_done_too(self, memory: Memory) -> None:
+        message = {"role": "user", "content": "yes", "id": "m1"}
+        memory.add(message, user_id="u")
+        assert memory.add(message, user_id="u", batch_id="b")["results"] == []
+        assert memory.add("something else", user_id="u", batch_id="b")["results"] == []
+        assert texts(memory.get_all(user_id="u")) == ["yes"]
+
+    @pytest.mark.parametrize(
+        "other",
+        [{"user_id": "v"}, {"user_id": "u", "run_id": "r"}, {"user_id": "u\x1fagent_id=a"},
+         {"user_id": 'u","agent_id":"a'}, {"agent_id": "a"}],
+        ids=str,
+    )  # fmt: skip
+    def test_batches_of_different_scopes_are_different(self, memory: Memory, other: dict[str, Any]) -> None:
+        memory.add("secret", user_id="u", agent_id="a", batch_id="b")
+        assert texts(memory.add("mine", batch_id="b", **other)) == ["mine"]
+        assert "mine" in texts(memory.get_all(**other))
+
+    def test_a_forgotten_text_does_not_come_back_by_its_batch(self, memory: Memory) -> None:
+        memory.forget(add(memory, "secret", batch_id="b"))
+        assert "secret" not in texts(memory.add("secret", user_id="u", batch_id="b"))
+
+
+class TestShapes:
+    KEYS = frozenset(
+        {"id", "memory", "text", "kind", "sources", "score", "relevance", "metadata", "event"}
+        | {"user_id", "agent_id", "run_id", "created_at", "updated_at"}
+    )
+    MORE = frozenset({"session_id", "role", "name", "hash", "count", "valid_at", "invalid_at", "ended"})
+
+    def test_add(self, memory: Memory) -> None:
+        result = memory.add(["one", "two"], user_id="u")
+        assert list(result) == ["results", "relations"]
+        assert [(r["memory"], r["event"], sorted(r)) for r in result["results"]] == [
+            ("one", "ADD", ["event", "id", "memory"]), ("two", "ADD", ["event", "id", "memory"]),
+        ]  # fmt: skip
+
+    def test_search_get_all_and_get(self, memory: Memory) -> None:
+        key = add(memory, "one", agent_id="a", metadata={"n": 1, "data": "the user's own"}, session_id="s")
+        for result in (memory.search("one", user_id="u"), memory.get_all(user_id="u")):
+            assert list(result) == ["results", "relations"]
+            assert result["relations"] == []
+        (searched,), (listed,) = memory.search("one", user_id="u")["results"], memory.get_all()["results"]
+        assert listed == memory.get(key) == searched | {"score": None, "relevance": None}
+        assert set(searched) == self.KEYS | self.MORE
+        expected = {"id": key, "memory": "one", "text": "one", "kind": "turn", "sources": [key], "event": "add",
+                    "metadata": {"n": 1, "data": "one"}, "user_id": "u", "agent_id": "a", "run_id": None,
+                    "created_at": "2025-01-01T00:00:00+00:00", "updated_at": "2025-01-01T00:00:00+00:00"}  # fmt: skip
+        assert {name: searched[name] for name in expected} == expected
+        assert isinstance(searched["score"], float)
+        assert isinstance(searched["relevance"], float)
+
+    def test_update_and_deletes_return_a_message(self, memory: Memory) -> None:
+        key = add(memory, "one")
+        assert memory.update(key, "two") == {"message": "Memory updated successfully!"}
+        assert memory.delete(key) == {"message": "Memory deleted successfully!"}
+        add(memory, "three")
+        assert memory.delete_all(user_id="u") == {"message": "Memories deleted successfully!", "count": 1}
+
+    def test_the_event_is_the_last_one(self, memory: Memory) -> None:
+        key = add(memory, "one")
+        memory.update(key, "two")
+        found = memory.get(key)
+        assert found is not None
+        assert (found["event"], found["memory"], found["metadata"]) == ("update", "two", {"data": "two"})
+        assert memory.search("two", user_id="u")["results"][0]["event"] == "update"
+
+    def test_history_rows(self, folder: Path) -> None:
+        clock = FrozenClock()
+        with open_memory(folder, clock=clock) as memory:
+            key = add(memory, "one", timestamp="2001-01-01")
+            clock.advance(hours=1)
+            memory.update(key, "two")
+            clock.advance(hours=1)
+            memory.delete(key)
+            rows = memory.history(key)
+        assert len({row.pop("id") for row in rows}) == 3
+        assert rows == [
+            {"memory_id": key, "prev_value": None, "new_value": "one", "event": "add",
+             "timestamp": "2025-01-01T00:00:00+00:00", "is_deleted": 0},
+            {"memory_id": key, "prev_value": "one", "new_value": "two", "event": "update",
+             "timestamp": "2025-01-01T01:00:00+00:00", "is_deleted": 0},
+            {"memory_id": key, "prev_value": "two", "new_value": None, "event": "delete",
+             "timestamp": "2025-01-01T02:00:00+00:00", "is_deleted": 1},
+        ]  # fmt: skip
+
+    def test_a_result_is_a_copy(self, memory: Memory) -> None:
+        key = add(memory, "one", metadata={"tags": ["a"]})
+        found = memory.get(key)
+        assert found is not None
+        found["metadata"]["tags"].append("b")
+        assert memory.get(key) == found | {"metadata": {"tags": ["a"], "data": "one"}}
+
+
+class TestReading:
+    def test_what_is_not_there_is_none_or_empty(self, memory: Memory) -> None:
+        assert memory.get("nobody") is None
+        assert memory.history("nobody") == []
+        assert memory.get_all(user_id="nobody") == {"results": [], "relations": []}
+        assert memory.search("anything", user_id="nobody") == {"results": [], "relations": []}
+
+    @pytest.mark.parametrize("size", [1, 3, 7, 100])
+    @pytest.mark.parametrize("filters", [None, {"odd": False}])
+    def test_pages_are_complete_and_disjoint(self, memory: Memory, size: int, filters: dict[str, Any] | None) -> None:
+        for number in range(21):
+            memory.add(f"text {number}", user_id=f"u{number % 3}", metadata={"odd": bool(number % 2)})
+        pages = [memory.get_all(limit=size, offset=start, filters=filters) for start in range(0, 24, size)]
+        expected = [f"text {number}" for number in range(21) if filters is None or number % 2 == 0]
+        assert [text for page in pages for text in texts(page)] == expected
+        assert all(len(page["results"]) <= size for page in pages)
+
+    def test_get_all_shows_a_hundred_unless_told(self, memory: Memory) -> None:
+        memory.add([f"text {number}" for number in range(130)], user_id="u")
+        assert len(memory.get_all()["results"]) == 100
+        assert len(memory.get_all(limit=1000)["results"]) == 130
+        assert memory.get_all(limit=2**200, offset=2**200)["results"] == []
+
+    def test_there_is_no_default_threshold(self, memory: Memory) -> None:
+        memory.add(["I live in Berlin", "The cat sleeps"], user_id="u")
+        assert set(texts(memory.search("the cat", user_id="u"))) >= {"The cat sleeps"}
+        assert len(memory.search("the cat Berlin", user_id="u")["results"]) == 2
+
+    def test_filters_see_metadata_and_the_memorys_own_fields(self, memory: Memory) -> None:
+        add(memory, "one", metadata={"place": {"city": "Rome"}}, session_id="s1")
+        add(memory, {"role": "assistant", "content": "two"}, timestamp="2020-01-01")
+        for filters, expected in [
+            ({"place": {"city": "Rome"}}, ["one"]), ({"session_id": "s1"}, ["one"]), ({"role": "assistant"}, ["two"]),
+            ({"kind": "turn"}, ["two", "one"]), ({"created_at": {"$lt": "2021"}}, ["two"]),
+        ]:  # fmt: skip
+            assert texts(memory.get_all(filters=filters)) == expected
+            assert set(texts(memory.search("one two", user_id="u", filters=filters))) == set(expected)
+
+    def test_kinds(self, memory: Memory) -> None:
+        add(memory, "one")
+        for kinds, count in [(["turn"], 1), (("fact",), 0), ({"fact", "turn"}, 1), ("turn", 1), (None, 1)]:
+            assert len(memory.get_all(kinds=kinds)["results"]) == count
+            assert len(memory.search("one", user_id="u", kinds=kinds)["results"]) == count
+
+
+class TestChanging:
+    def test_an_update_keeps_id_date_scope_and_sources(self, folder: Path) -> None:
+        clock = FrozenClock()
+        with open_memory(folder, clock=clock) as memory:
+            key = add(memory, {"role": "user", "content": "one", "id": "m1"}, agent_id="a", metadata={"n": 1})
+            before = memory.get(key)
+            clock.advance(days=1)
+            memory.update(key, "two", {"m": 2})
+            after = memory.get(key)
+        assert before is not None
+        assert after is not None
+        changed = {name for name in before if before[name] != after[name]}
+        assert changed == {"memory", "text", "metadata", "event", "updated_at", "hash"}
+        assert after["metadata"] == {"n": 1, "m": 2, "data": "two"}
+        assert after["updated_at"] == "2025-01-02T00:00:00+00:00"
+        assert after["hash"] == content_hash("two")
+
+    def test_metadata_alone_can_be_updated(self, memory: Memory) -> None:
+        key = add(memory, "one", metadata={"n": 1, "m": 1})
+        memory.update(key, None, {"n": 2})
+        found = memory.get(key)
+        assert found is not None
+        assert (found["memory"], found["metadata"]) == ("one", {"n": 2, "m": 1, "data": "one"})
+
+    def test_the_old_text_is_no_longer_found_and_the_new_one_is(self, memory: Memory) -> None:
+        key = add(memory, "zebra")
+        add(memory, "giraffe")
+        memory.search("zebra", user_id="u")
+        memory.update(key, "walrus")
+        assert ids(memory.search("walrus", user_id="u"))[0] == key
+        assert "zebra" not in texts(memory.search("zebra", user_id="u"))
+        assert memory.search("zebra", user_id="u", threshold=0.5)["results"] == []
+
+    def test_a_question_that_becomes_a_statement_is_none_any_more(self, memory: Memory, folder: Path) -> None:
+        key = add(memory, "Where do I live?")
+        memory.update(key, "I live in Rome.")
+        assert query(folder, "SELECT asks FROM items WHERE closed IS NULL") == [(None,)]
+
+    @pytest.mark.parametrize("call", ["update", "delete", "forget"])
+    def test_what_is_not_there_cannot_be_changed(self, memory: Memory, folder: Path, call: str) -> None:
+        deleted = add(memory, "one")
+        memory.delete(deleted)
+        arguments = ["new text"] if call == "update" else []
+        for key in ["nobody"] if call == "forget" else ["nobody", deleted]:
+            said = refuses(lambda key=key: getattr(memory, call)(key, *arguments), folder, MemoryNotFound)
+            assert key in said
+            assert "get_all" in said
+
+    def test_delete_all_ends_the_scope_and_only_it(self, memory: Memory) -> None:
+        for scope in SCOPES[1:]:
+            memory.add("text", **scope)
+        assert memory.delete_all(agent_id="a", user_id="u")["count"] == 2
+        assert len(memory.get_all()["results"]) == 5
+        assert memory.delete_all(user_id="u")["count"] == 2
+        assert memory.delete_all(user_id="u")["count"] == 0
+        assert {(m["user_id"], m["agent_id"], m["run_id"]) for m in memory.get_all()["results"]} == {
+            (None, "a", None), (None, None, "r"), (None, "a", "r"),
+        }  # fmt: skip
+
+    def test_history_outlives_deletion_but_not_forgetting(self, memory: Memory, folder: Path) -> None:
+        key = add(memory, "xylophone canary")
+        add(memory, "something else")
+        memory.search("canary", user_id="u")
+        memory.delete(key)
+        assert len(memory.history(key)) == 2
+        memory.forget(key)
+        assert not any("xylophone" in str(row) for row in memory.history(key))
+        assert memory.get(key) is None
+        assert not [file for file in folder.rglob("*") if file.is_file() and b"xylophone" in file.read_bytes()]
+        assert texts(memory.get_all()) == ["something else"]
+
+    def test_forget_of_a_scope_leaves_the_others(self, memory: Memory) -> None:
+        add(memory, "xylophone one")
+        add(memory, "xylophone two")
+        add(memory, "yacht", user_id="v")
+        memory.forget(user_id="u")
+        assert texts(memory.get_all()) == ["yacht"]
+        assert texts(memory.search("yacht", user_id="v")) == ["yacht"]
+        assert memory.search("xylophone", user_id="u")["results"] == []
+
+    def test_a_forgotten_message_may_be_told_again(self, memory: Memory) -> None:
+        message = {"role": "user", "content": "yes", "id": "m1"}
+        memory.forget(add(memory, message))
+        assert memory.get(add(memory, message)) is not None
+
+    def test_reset_empties_the_folder_and_leaves_it_usable(self, folder: Path) -> None:
+        with open_memory(folder) as memory:
+            key = add(memory, "xylophone", batch_id="b")
+            memory.reset()
+            assert memory.get_all() == {"results": [], "relations": []}
+            assert memory.history(key) == []
+            assert memory.search("xylophone", user_id="u")["results"] == []
+            assert not [file for file in folder.rglob("*") if file.is_file() and b"xylophone" in file.read_bytes()]
+            new = add(memory, "yacht", batch_id="b")
+            assert ids(memory.search("yacht", user_id="u")) == [new]
+
+
+class TestLife:
+    CALLS: ClassVar[list[tuple[str, Callable[[Memory], Any]]]] = [
+        ("add", lambda m: m.add("x", user_id="u")), ("search", lambda m: m.search("x", user_id="u")),
+        ("get", lambda m: m.get("x")), ("get_all", lambda m: m.get_all()), ("update", lambda m: m.update("x", "y")),
+        ("delete", lambda m: m.delete("x")), ("delete_all", lambda m: m.delete_all(user_id="u")),
+        ("history", lambda m: m.history("x")), ("forget", lambda m: m.forget("x")), ("reset", lambda m: m.reset()),
+    ]  # fmt: skip
+
+    @pytest.mark.parametrize(("name", "call"), CALLS, ids=[name for name, _ in CALLS])
+    @pytest.mark.parametrize("where", ["folder", "memory"])
+    def test_after_close_every_call_says_so(
+        self, folder: Path, where: str, name: str, call: Callable[[Memory], Any]
+    ) -> None:
+        memory = open_memory(folder if where == "folder" else ":memory:")
+        memory.add("x", user_id="u")
+        memory.search("x", user_id="u")
+        memory.close()
+        memory.close()
+        with pytest.raises(JournalClosed, match="open it again"):
+            call(memory)
+
+    def test_a_context_manager_closes_also_after_an_error(self, folder: Path) -> None:
+        with pytest.raises(KeyError), open_memory(folder) as memory:
+            raise KeyError
+        with pytest.raises(JournalClosed):
+            memory.get_all()
+
+    def test_everything_is_there_again_after_reopening(self, folder: Path) -> None:
+        with open_memory(folder) as memory:
+            memory.add([f"text number {n}" for n in range(20)], user_id="u", metadata={"n": 1})
+            listed, found = memory.get_all(), memory.search("text number 7", user_id="u")
+        with open_memory(folder) as memory:
+            assert memory.get_all() == listed
+            assert memory.search("text number 7", user_id="u") == found
+
+    def test_a_store_in_memory_is_its_own(self) -> None:
+        with open_memory(":memory:") as one, open_memory(":memory:") as two:
+            key = add(one, "yes")
+            assert ids(one.search("yes", user_id="u")) == [key]
+            assert two.get_all()["results"] == []
+
+    def test_two_objects_on_one_folder_see_each_others_writes(self, folder: Path) -> None:
+        with open_memory(folder) as one, open_memory(folder, new_id=iter(f"x{n}" for n in range(9)).__next__) as two:
+            key = add(one, "zebra")
+            assert ids(two.search("zebra", user_id="u")) == [key]
+            two.update(key, "walrus")
+            assert texts(one.search("walrus", user_id="u")) == ["walrus"]
+            one.delete(key)
+            assert two.search("walrus", user_id="u")["results"] == []
+
+    def test_without_a_path_the_folder_is_memlayer_home(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("MEMLAYER_HOME", str(tmp_path / "home"))
+        with Memory(model=None, embeddings=None) as memory:
+            memory.add("yes", user_id="u")
+        assert (tmp_path / "home" / "journal.sqlite").is_file()
+
+    def test_without_memlayer_home_it_is_a_folder_of_the_users(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("MEMLAYER_HOME", "")
+        monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+        monkeypatch.setenv("HOME", str(tmp_path))
+        with Memory(model=None, embeddings=None) as memory:
+            memory.add("yes", user_id="u")
+        (journal,) = tmp_path.rglob("journal.sqlite")
+        assert "langchain_memlayer" in journal.parts
+
+
+class Broken(Embeddings):
+    """Embeddings that fail from the second call on."""
+
+    def __init__(self, answer: Callable[[list[str]], Any]) -> None:
+        self._answer = answer
+        self._good = DeterministicEmbeddings()
+        self.broken = False
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        return self._answer(texts) if self.broken else self._good.embed_documents(texts)  # type: ignore[no-any-return]
+
+    def embed_query(self, text: str) -> list[float]:
+        return self.embed_documents([text])[0]
+
+
+class TestEmbedder:
+    def test_it_is_recorded_and_another_is_refused_with_both_names(self, folder: Path) -> None:
+        with open_memory(folder) as memory:
+            add(memory, "one")
+        before = dump(folder)
+        with pytest.raises(EmbedderMismatch) as refused:
+            open_memory(folder, embeddings=Broken(len))
+        assert "DeterministicEmbeddings" in str(refused.value)
+        assert "Broken" in str(refused.value)
+        assert "reembed" in str(refused.value)
+        assert dump(folder) == before
+
+    def test_one_of_another_size_is_refused_before_anything_is_written(self, folder: Path) -> None:
+        with open_memory(folder) as memory:
+            add(memory, "one")
+        with open_memory(folder, embeddings=DeterministicEmbeddings(64)) as memory:
+            said = refuses(lambda: memory.add("two", user_id="u"), folder, EmbeddingError)
+            assert "64" in said
+            assert "256" in said
+            with pytest.raises(EmbeddingError):
+                memory.search("one", user_id="u")
+
+    def test_one_that_came_first_in_the_meantime_is_a_mismatch(self, folder: Path) -> None:
+        with open_memory(folder) as one, open_memory(folder, embeddings=Broken(len)) as two:
+            add(one, "one")
+            refuses(lambda: two.add("two", user_id="u"), folder, EmbedderMismatch)
+
+    def test_auto_on_a_folder_of_an_unknown_embedder_says_whose_it_is(self, folder: Path) -> None:
+        with open_memory(folder) as memory:
+            add(memory, "one")
+        with pytest.raises(EmbedderMismatch, match="DeterministicEmbeddings"):
+            open_memory(folder, embeddings="auto")
+
+    def test_a_folder_with_vectors_opens_without_an_embedder(self, folder: Path) -> None:
+        with open_memory(folder) as memory:
+            first = add(memory, "zebra")
+        with open_memory(folder, embeddings=None, new_id=lambda: "second") as memory:
+            add(memory, "zebra giraffe")
+            assert ids(memory.search("zebra", user_id="u")) == [first, "second"]
+        with open_memory(folder) as memory:
+            assert set(ids(memory.search("zebra", user_id="u"))) == {first, "second"}
+
+    def test_with_none_only_what_shares_a_word_is_found(self, folder: Path) -> None:
+        with open_memory(folder, embeddings=None) as memory:
+            memory.add(["zebra crossing", "walrus"], user_id="u")
+            assert texts(memory.search("a zebra?", user_id="u")) == ["zebra crossing"]
+            assert memory.search("giraffe", user_id="u")["results"] == []
+        assert query(folder, "SELECT count(*) FROM vectors") == [(0,)]
+        assert query(folder, "SELECT value FROM meta WHERE key LIKE 'embedder%'") == []
+
+    @pytest.mark.parametrize(
+        "answer",
+        [lambda t: [], lambda t: [[1.0] * 256] * (len(t) + 1), lambda t: [[1.0] * 255] * len(t), lambda t: None,
+         lambda t: [[float("nan")] * 256] * len(t), lambda t: [[float("inf")] * 256] * len(t),
+         lambda t: [["x"] * 256] * len(t), lambda t: [[]] * len(t), lambda t: "vectors"],
+        ids=["none", "too many", "wrong size", "None", "NaN", "inf", "strings", "empty", "a string"],
+    )  # fmt: skip
+    def test_vectors_that_cannot_be_used_leave_nothing_behind(
+        self, folder: Path, answer: Callable[[list[str]], Any]
+    ) -> None:
+        embeddings = Broken(answer)
+        with open_memory(folder, embeddings=embeddings) as memory:
+            key = add(memory, "one")
+            embeddings.broken = True
+            refuses(lambda: memory.add(["two", "three"], user_id="u"), folder, EmbeddingError)
+            refuses(lambda: memory.update(key, "two"), folder, EmbeddingError)
+            embeddings.broken = False
+            assert texts(memory.search("one", user_id="u")) == ["one"]
+
+    def test_what_the_model_raises_reaches_the_caller_and_leaves_nothing_behind(self, folder: Path) -> None:
+        def fail(texts: list[str]) -> Any:
+            raise ConnectionError("no route to the model")
+
+        embeddings = Broken(fail)
+        with open_memory(folder, embeddings=embeddings) as memory:
+            key = add(memory, "one")
+            embeddings.broken = True
+            refuses(lambda: memory.add("two", user_id="u", batch_id="b"), folder, ConnectionError)
+            refuses(lambda: memory.update(key, "two"), folder, ConnectionError)
+            with pytest.raises(ConnectionError):
+                memory.search("one", user_id="u")
+            embeddings.broken = False
+            assert texts(memory.add("two", user_id="u", batch_id="b")) == ["two"]
+
+
+LOOP: list[Any] = []
+LOOP.append(LOOP)
+SURROGATE = "\ud800"
+
+BAD_ADD: dict[str, dict[str, Any]] = {
+    "None": {"messages": None}, "empty list": {"messages": []}, "blank": {"messages": " \n"}, "number": {"messages": 5},
+    "bytes": {"messages": b"text"}, "object": {"messages": object()}, "list of None": {"messages": ["good", None]},
+    "dict without role": {"messages": {"content": "x"}}, "dict without content": {"messages": {"role": "user"}},
+    "last one blank": {"messages": ["good", "also good", ""]}, "nul": {"messages": "a\x00b"},
+    "surrogate": {"messages": SURROGATE}, "a set": {"messages": {"x"}},
+    "message id": {"messages": {"role": "user", "content": "x", "id": 1.5}},
+    "message time": {"messages": {"role": "user", "content": "x", "timestamp": "noon"}},
+    "user int": {"user_id": 5}, "user empty": {"user_id": ""}, "user blank": {"user_id": " "},
+    "user nul": {"user_id": "a\x00"}, "user surrogate": {"user_id": SURROGATE}, "agent list": {"agent_id": ["a"]},
+    "run bytes": {"run_id": b"r"}, "metadata list": {"metadata": [1]}, "metadata text": {"metadata": "x"},
+    "metadata object": {"metadata": {"x": object()}}, "metadata NaN": {"metadata": {"x": float("nan")}},
+    "metadata key": {"metadata": {1: "x"}}, "metadata loop": {"metadata": {"x": LOOP}},
+    "metadata surrogate": {"metadata": {"x": SURROGATE}}, "metadata date": {"metadata": {"x": datetime.now(UTC)}},
+    "session int": {"session_id": 5}, "session empty": {"session_id": ""},
+    "session surrogate": {"session_id": SURROGATE},
+    "timestamp text": {"timestamp": "yesterday"}, "timestamp NaN": {"timestamp": float("nan")},
+    "timestamp bool": {"timestamp": True}, "timestamp huge": {"timestamp": 1e300},
+    "batch int": {"batch_id": 5}, "batch empty": {"batch_id": ""}, "batch list": {"batch_id": []},
+    "batch surrogate": {"batch_id": SURROGATE}, "batch bytes": {"batch_id": b"b"},
+}  # fmt: skip
+BAD_SEARCH: dict[str, dict[str, Any]] = {
+    "query None": {"query": None}, "query blank": {"query": " "}, "query list": {"query": ["x"]},
+    "limit 0": {"limit": 0}, "limit -1": {"limit": -1}, "limit float": {"limit": 1.0}, "limit bool": {"limit": True},
+    "limit text": {"limit": "3"}, "limit None": {"limit": None}, "threshold 2": {"threshold": 2},
+    "threshold NaN": {"threshold": float("nan")}, "threshold text": {"threshold": "high"},
+    "threshold bool": {"threshold": True}, "kinds unknown": {"kinds": ["note"]}, "kinds empty": {"kinds": []},
+    "kinds int": {"kinds": 5}, "kinds nested": {"kinds": [["turn"]]}, "user int": {"user_id": 5},
+    "user surrogate": {"user_id": SURROGATE},
+}  # fmt: skip
+BAD_FILTERS = ["x", 5, ["a"], {"a": object()}, {"a": {"$near": 1}}, {"$or": {}}, {1: 2}, {"a": SURROGATE},
+               {"$and": []}]  # fmt: skip
+
+
+class TestBadInput:
+    @pytest.mark.parametrize("arguments", BAD_ADD.values(), ids=BAD_ADD)
+    @pytest.mark.parametrize("infer", [True, False])
+    def test_add(self, memory: Memory, folder: Path, arguments: dict[str, Any], infer: bool) -> None:
+        add(memory, "one")
+        given = {"messages": ["good", "better"], "user_id": "u", "infer": infer} | arguments
+        said = refuses(lambda: memory.add(**given), folder, MemLayerError)
+        assert len(said) > 20
+        assert "Traceback" not in said
+        assert texts(memory.search("one", user_id="u")) == ["one"]
+
+    @pytest.mark.parametrize("arguments", BAD_SEARCH.values(), ids=BAD_SEARCH)
+    def test_search(self, memory: Memory, folder: Path, arguments: dict[str, Any]) -> None:
+        add(memory, "one")
+        assert (
+            len(refuses(lambda: memory.search(**{"query": "x", "user_id": "u"} | arguments), folder, InvalidInput)) > 20
+        )
+
+    @pytest.mark.parametrize("filters", BAD_FILTERS, ids=repr)
+    def test_filters(self, memory: Memory, filters: Any) -> None:
+        add(memory, "one")
+        with pytest.raises(InvalidFilter):
+            memory.search("one", user_id="u", filters=filters)
+        with pytest.raises(InvalidFilter):
+            memory.get_all(filters=filters)
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [{"limit": 0}, {"limit": "3"}, {"offset": -1}, {"offset": 1.0}, {"offset": None}, {"kinds": 5}, {"kinds": []},
+         {"kinds": [None]}, {"user_id": 5}, {"agent_id": ""}, {"run_id": SURROGATE}],
+        ids=str,
+    )  # fmt: skip
+    def test_get_all(self, memory: Memory, arguments: dict[str, Any]) -> None:
+        with pytest.raises(InvalidInput):
+            memory.get_all(**arguments)
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [(None,), ("",), (" \n",), (5,), (SURROGATE,), ("a\x00b",), (["x"],), ("x", 5), ("x", {"a": object()}),
+         (None, {"a": float("inf")}), (None, {"a": SURROGATE}), ("x", {2: 1})],
+        ids=repr,
+    )  # fmt: skip
+    def test_update(self, memory: Memory, folder: Path, arguments: tuple[Any, ...]) -> None:
+        key = add(memory, "one", metadata={"n": 1})
+        refuses(lambda: memory.update(key, *arguments), folder, InvalidInput)
+
+    @pytest.mark.parametrize("call", ["get", "delete", "history", "forget", "update"])
+    @pytest.mark.parametrize("key", [None, "", 5, b"x", ["x"], SURROGATE], ids=repr)
+    def test_ids(self, memory: Memory, folder: Path, call: str, key: Any) -> None:
+        if (call, key) == ("forget", None):
+            return
+        arguments = ["text"] if call == "update" else []
+        refuses(lambda: getattr(memory, call)(key, *arguments), folder, InvalidInput)
+
+    def test_forget_takes_a_memory_or_a_scope(self, memory: Memory, folder: Path) -> None:
+        key = add(memory, "one")
+        refuses(lambda: memory.forget(key, user_id="u"), folder, InvalidInput)
+
+    @pytest.mark.parametrize("path", ["", 5, b"x", "a\x00b"], ids=repr)
+    def test_paths(self, path: Any) -> None:
+        with pytest.raises(InvalidInput):
+            open_memory(path)
+
+    @pytest.mark.parametrize(
+        "setting",
+        [{"durability": "none"}, {"hnsw_threshold": -1}, {"hnsw_threshold": "1"}, {"hnsw_threshold": None},
+         {"embeddings": 5}, {"embeddings": "nothing"}, {"embeddings": DeterministicEmbeddings}],
+        ids=str,
+    )  # fmt: skip
+    def test_settings(self, folder: Path, setting: dict[str, Any]) -> None:
+        with pytest.raises((InvalidInput, ConfigurationError)):
+            open_memory(folder, **setting)
+
+    def test_a_folder_or_file_of_something_else_is_left_alone(self, tmp_path: Path) -> None:
+        (tmp_path / "other").mkdir()
+        (tmp_path / "other" / "thesis.txt").write_text("mine")
+        (tmp_path / "file").write_text("mine")
+        (tmp_path / "damaged").mkdir()
+        (tmp_path / "damaged" / "journal.sqlite").write_bytes(b"mine" * 1000)
+        before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+        for name in ("other", "file", "damaged"):
+            with pytest.raises(NotAStore):
+                open_memory(tmp_path / name)
+        assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
+
+    def test_a_newer_schema_is_left_alone(self, folder: Path) -> None:
+        with open_memory(folder) as memory:
+            add(memory, "one")
+        query(folder, "PRAGMA user_version = 99")
+        before = (folder / "journal.sqlite").read_bytes()
+        with pytest.raises(SchemaTooNew, match=r"(?s)99.*Upgrade"):
+            open_memory(folder)
+        assert (folder / "journal.sqlite").read_bytes() == before
+
+    def test_a_full_disk_is_said_and_leaves_nothing_behind(self, memory: Memory, folder: Path) -> None:
+        key = add(memory, "one")
+        with memory._journal.write() as tx:
+            pages = tx.db.execute("PRAGMA page_count").fetchone()[0]
+            tx.db.execute(f"PRAGMA max_page_count = {pages}")
+        big = [f"{n} " + "x" * 4000 for n in range(50)]
+        assert "full" in refuses(lambda: memory.add(big, user_id="u", batch_id="b"), folder, JournalError)
+        assert "full" in refuses(lambda: memory.update(key, "y" * 500_000), folder, JournalError)
+        assert texts(memory.search("one", user_id="u")) == ["one"]
+        with memory._journal.write() as tx:
+            tx.db.execute("PRAGMA max_page_count = 1000000")
+        assert len(memory.add(big, user_id="u", batch_id="b")["results"]) == 50
+
+    def test_a_read_only_disk_is_said_and_leaves_nothing_behind(self, memory: Memory, folder: Path) -> None:
+        key = add(memory, "one")
+        memory._journal._writer.execute("PRAGMA query_only = ON")
+        for call in (lambda: memory.add("two", user_id="u"), lambda: memory.update(key, "two"),
+                     lambda: memory.delete(key), lambda: memory.delete_all(user_id="u"),
+                     lambda: memory.forget(key), memory.reset):  # fmt: skip
+            assert "read-only" in refuses(call, folder, JournalError)
+        assert texts(memory.search("one", user_id="u")) == ["one"]
+
+    @pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+    def test_a_folder_that_cannot_be_made_is_said(self, tmp_path: Path) -> None:
+        tmp_path.chmod(0o500)
+        with pytest.raises(JournalError):
+            open_memory(tmp_path / "store")
+
+    def test_an_error_at_the_last_moment_leaves_nothing_behind(
+        self, memory: Memory, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        key = add(memory, "one")
+
+        def fail(step: str) -> None:
+            raise OSError("pulled out")
+
+        monkeypatch.setattr("langchain_memlayer.journal.sqlite._step", fail)
+        for call in (lambda: memory.add(["two", "three"], user_id="u"), lambda: memory.update(key, "two"),
+                     lambda: memory.delete(key)):  # fmt: skip
+            refuses(call, folder, JournalError)
+        monkeypatch.undo()
+        assert texts(memory.search("one two", user_id="u")) == ["one"]
+
+
+WORDS = ["zebra", "walrus", "giraffe", "otter", "lynx", "heron", "badger"]
+TEXTS = st.lists(st.sampled_from(WORDS), min_size=1, max_size=3).map(" ".join)
+USERS = st.sampled_from(["ann", "*", "bob@example.com"])
+METADATA = st.none() | st.dictionaries(st.sampled_from("ab"), st.integers(0, 2), max_size=2)
+
+
+class MemoryMachine(RuleBasedStateMachine):
+    """Memory against a dictionary: every call, with reopening in between."""
+
+    keys: Bundle[str] = Bundle("keys")
+
+    @initialize(embeddings=st.booleans())
+    def open(self, embeddings: bool) -> None:
+        self.stack = ExitStack()
+        self.folder = Path(self.stack.enter_context(tempfile.TemporaryDirectory())) / "store"
+        self.embeddings = DeterministicEmbeddings() if embeddings else None
+        self.memory = Memory(self.folder, model=None, embeddings=self.embeddings, durability="fast")
+        self.live: dict[str, dict[str, Any]] = {}
+        self.told: dict[str, list[tuple[str, str | None, str | None]]] = {}
+
+    def teardown(self) -> None:
+        if hasattr(self, "memory"):
+            self.memory.close()
+            self.stack.close()
+
+    @rule()
+    def reopen(self) -> None:
+        self.memory.close()
+        self.memory = Memory(self.folder, model=None, embeddings=self.embeddings, durability="fast")
+
+    @rule(target=keys, text=TEXTS, user=USERS, metadata=METADATA, infer=st.booleans())
+    def add(self, text: str, user: str, metadata: dict[str, int] | None, infer: bool) -> str:
+        (done,) = self.memory.add(text, user_id=user, metadata=metadata, infer=infer)["results"]
+        twins = [key for key, m in self.live.items() if (m["user"], m["text"]) == (user, text)]
+        if infer and twins:
+            assert done["event"] == "NONE"
+            assert done["id"] in twins
+            self.live[done["id"]]["count"] += 1
+        else:
+            assert done["event"] == "ADD"
+            assert done["id"] not in self.told
+            self.live[done["id"]] = {"user": user, "text": text, "metadata": metadata or {}, "count": 1, "event": "add"}
+            self.told[done["id"]] = [("add", None, text)]
+        return str(done["id"])
+
+    @rule(key=keys, text=st.none() | TEXTS, metadata=METADATA)
+    def update(self, key: str, text: str | None, metadata: dict[str, int] | None) -> None:
+        if text is None and metadata is None:
+            return
+        if key not in self.live:
+            with pytest.raises(MemoryNotFound):
+                self.memory.update(key, text, metadata)
+            return
+        self.memory.update(key, text, metadata)
+        found = self.live[key]
+        new = found["text"] if text is None else text
+        self.told[key].append(("update", found["text"], new))
+        found.update(text=new, metadata={**found["metadata"], **(metadata or {})}, event="update")
+
+    @rule(key=keys)
+    def delete(self, key: str) -> None:
+        if key not in self.live:
+            with pytest.raises(MemoryNotFound):
+                self.memory.delete(key)
+            return
+        self.memory.delete(key)
+        self.told[key].append(("delete", self.live.pop(key)["text"], None))
+
+    @rule(user=USERS)
+    def delete_all(self, user: str) -> None:
+        ended = [key for key, m in self.live.items() if m["user"] == user]
+        assert self.memory.delete_all(user_id=user)["count"] == len(ended)
+        for key in ended:
+            self.told[key].append(("delete", self.live.pop(key)["text"], None))
+
+    @rule(key=consumes(keys))
+    def forget(self, key: str) -> None:
+        if key in self.told:
+            self.memory.forget(key)
+            self.live.pop(key, None)
+            del self.told[key]
+        assert self.memory.get(key) is None
+
+    @rule(key=keys)
+    def get_and_history(self, key: str) -> None:
+        found, expected = self.memory.get(key), self.live.get(key)
+        if expected is None:
+            assert found is None
+        else:
+            assert found is not None
+            assert self.seen(found) == expected
+        if key in self.told:
+            rows = self.memory.history(key)
+            assert [(row["event"], row["prev_value"], row["new_value"]) for row in rows] == self.told[key]
+            assert [row["is_deleted"] for row in rows] == [int(event == "delete") for event, *_ in self.told[key]]
+
+    @rule(key=keys)
+    def search_by_own_text(self, key: str) -> None:
+        expected = self.live.get(key)
+        if expected is None:
+            return
+        result = self.memory.search(expected["text"], user_id=expected["user"], limit=1000)["results"]
+        assert key in [hit["id"] for hit in result]
+        assert len({hit["id"] for hit in result}) == len(result)
+        for hit in result:
+            assert self.seen(hit) == self.live[hit["id"]]
+            assert hit["user_id"] == expected["user"]
+        top = {frozenset(hit["memory"].split()) for hit in result if hit["score"] == result[0]["score"]}
+        assert set(expected["text"].split()) & set().union(*top)
+
+    @invariant()
+    def lists_exactly_the_live_ones(self) -> None:
+        if hasattr(self, "memory"):
+            found = self.memory.get_all(limit=1000)["results"]
+            assert {m["id"]: self.seen(m) for m in found} == self.live
+            assert len(found) == len(self.live)
+
+    @staticmethod
+    def seen(found: dict[str, Any]) -> dict[str, Any]:
+        metadata = dict(found["metadata"])
+        assert metadata.pop("data") == found["memory"] == found["text"]
+        return {"user": found["user_id"], "text": found["memory"], "metadata": metadata, "count": found["count"],
+                "event": found["event"]}  # fmt: skip
+
+
+TestMemoryAgainstADictionary = pytest.mark.slow(MemoryMachine.TestCase)
+MemoryMachine.TestCase.settings = settings(
+    max_examples=25, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
+)

@@ -1,0 +1,431 @@
+from __future__ import annotations
+
+import asyncio
+import inspect
+import sqlite3
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import closing
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from blockbuster import BlockBuster, BlockingError, blockbuster_ctx
+from journal_dump import dump, ids, open_memory, texts
+from langchain_core.embeddings import Embeddings
+from langchain_core.messages import AIMessage, HumanMessage
+
+import langchain_memlayer
+from langchain_memlayer import EmbeddingError, InvalidInput, JournalClosed, Memory, MemoryNotFound, ScopeRequired
+from langchain_memlayer.testing import DeterministicEmbeddings, FrozenClock, SequentialIds
+
+TWINS = ["add", "search", "get", "get_all", "update", "delete", "delete_all", "history", "forget", "reset", "close"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def memory(folder: Path) -> Iterator[Memory]:
+    with open_memory(folder) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_each_method_has_a_twin_with_the_same_parameters(name: str) -> None:
+    plain, twin = getattr(Memory, name), getattr(Memory, f"a{name}")
+    assert inspect.signature(plain) == inspect.signature(twin)
+    assert inspect.iscoroutinefunction(twin)
+    assert not inspect.iscoroutinefunction(plain)
+
+
+# -- parity -----------------------------------------------------------------------------------------------------------
+
+Call = Callable[..., Any]
+ID = "00000000-0000-4000-8000-{:012x}".format
+
+
+def story(clock: FrozenClock) -> Iterator[tuple[str, tuple[Any, ...], dict[str, Any]]]:
+    """Calls of every kind; `SequentialIds` gives the store the first id."""
+    yield "add", ("I live in Berlin. Where else?",), {"user_id": "u", "metadata": {"n": 1}}
+    yield "add", ([HumanMessage("我住在北京", id="m1"), AIMessage("好的")],), {"user_id": "u", "session_id": "s"}
+    old = [{"role": "user", "content": f"old {n}", "id": f"o{n}", "timestamp": f"2001-01-0{n}"} for n in range(1, 6)]
+    yield "add", (old,), {"user_id": "u", "agent_id": "a", "session_id": "t"}
+    yield "add", ([*old, {"role": "user", "content": "new"}],), {"user_id": "u", "agent_id": "a", "session_id": "t"}
+    clock.advance(hours=1)
+    yield "add", ("i live in BERLIN. Where else?",), {"user_id": "u"}
+    yield "add", ("as given",), {"run_id": "r", "infer": False}
+    yield "add", (["one", "two"],), {"agent_id": "a", "batch_id": "b"}
+    yield "add", (["three"],), {"agent_id": "a", "batch_id": "b"}
+    yield "search", ("Berlin",), {"user_id": "u"}
+    yield "search", ("old things of January 2001",), {"agent_id": "a", "limit": 3, "filters": {"role": "user"}}
+    clock.advance(days=1)
+    yield "update", (ID(2), "I live in Rome."), {}
+    yield "update", (ID(3), None, {"m": [1, "é"]}), {}
+    yield "delete", (ID(4),), {}
+    yield "delete_all", (), {"user_id": "u", "agent_id": "a"}
+    yield "search", ("Rome",), {"user_id": "u"}
+    yield "forget", (ID(3),), {}
+    yield "get", (ID(2),), {}
+    yield "get_all", (), {"limit": 5, "offset": 1}
+    yield "history", (ID(2),), {}
+
+
+def test_sync_and_async_give_the_same_journal_and_the_same_answers(tmp_path: Path) -> None:
+    def plainly(folder: Path) -> list[Any]:
+        clock = FrozenClock(tick=timedelta(microseconds=7))
+        with open_memory(folder, clock=clock) as memory:
+            return [getattr(memory, name)(*args, **kwargs) for name, args, kwargs in story(clock)]
+
+    async def awaited(folder: Path) -> list[Any]:
+        clock = FrozenClock(tick=timedelta(microseconds=7))
+        async with open_memory(folder, clock=clock) as memory:
+            return [await getattr(memory, f"a{name}")(*args, **kwargs) for name, args, kwargs in story(clock)]
+
+    answers = plainly(tmp_path / "sync")
+    assert answers == asyncio.run(awaited(tmp_path / "async"))
+    tables = dump(tmp_path / "sync")
+    assert tables == dump(tmp_path / "async")
+    assert len(tables["events"]) > 20
+    assert [len(answer["results"]) for answer in answers[8:10]] == [9, 3]
+    assert texts(answers[-2]) == ["as given", "one", "two"]
+
+
+def test_the_embedder_is_asked_the_same_in_both_colours(tmp_path: Path) -> None:
+    asked = []
+    for prefix in ("", "a"):
+        clock, embeddings = FrozenClock(), DeterministicEmbeddings()
+        with open_memory(tmp_path / f"{prefix}sync", clock=clock, embeddings=embeddings) as memory:
+            for name, args, kwargs in story(clock):
+                done = getattr(memory, prefix + name)(*args, **kwargs)
+                if prefix:
+                    asyncio.run(done)
+        asked.append((embeddings.batches, embeddings.queries))
+    assert asked[0] == asked[1]
+
+
+async def test_the_errors_are_the_same(memory: Memory) -> None:
+    with pytest.raises(ScopeRequired):
+        await memory.aadd("x")
+    with pytest.raises(ScopeRequired):
+        await memory.asearch("x")
+    with pytest.raises(InvalidInput):
+        await memory.aadd([], user_id="u")
+    with pytest.raises(InvalidInput):
+        await memory.aget_all(limit=0)
+    for call in (memory.aupdate("nobody", "x"), memory.adelete("nobody"), memory.aforget("nobody")):
+        with pytest.raises(MemoryNotFound):
+            await call
+    await memory.aclose()
+    with pytest.raises(JournalClosed):
+        await memory.aadd("x", user_id="u")
+
+
+def test_one_memory_serves_several_event_loops_one_after_the_other(memory: Memory) -> None:
+    for number in range(3):
+        asyncio.run(memory.aadd(f"text {number}", user_id="u"))
+        assert len(asyncio.run(memory.asearch("text", user_id="u"))["results"]) == number + 1
+
+
+# -- many at once -----------------------------------------------------------------------------------------------------
+
+
+class Awaited(Embeddings):
+    """Embeddings that can only be awaited, and wait for a company of callers before any of them goes on."""
+
+    def __init__(self, company: int = 1) -> None:
+        self._fake = DeterministicEmbeddings()
+        self._company = company
+        self._here = 0
+        self.released = asyncio.Event()
+        self.entered = asyncio.Event()
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        raise AssertionError("a sync embedding call from an async path")
+
+    def embed_query(self, text: str) -> list[float]:
+        raise AssertionError("a sync embedding call from an async path")
+
+    async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
+        self._here += 1
+        self.entered.set()
+        if self._here >= self._company:
+            self.released.set()
+        await self.released.wait()
+        return self._fake.embed_documents(texts)
+
+    async def aembed_query(self, text: str) -> list[float]:
+        return self._fake.embed_query(text)
+
+
+async def test_sixty_adds_wait_for_the_embedder_together_and_all_are_stored(folder: Path) -> None:
+    async with open_memory(folder, embeddings=Awaited(60)) as memory:
+        done = await asyncio.wait_for(
+            asyncio.gather(*(memory.aadd(f"text number {n}", user_id=f"u{n % 3}") for n in range(60))), 60
+        )
+        assert sorted(text for result in done for text in texts(result)) == sorted(
+            f"text number {n}" for n in range(60)
+        )
+        assert len({key for result in done for key in ids(result)}) == 60
+        for n in range(60):
+            found = await memory.asearch(f"text number {n}", user_id=f"u{n % 3}")
+            assert texts(found)[0] == f"text number {n}"
+        assert len((await memory.aget_all())["results"]) == 60
+
+
+async def test_equal_texts_and_batches_at_once_are_stored_once(folder: Path) -> None:
+    async with open_memory(folder, embeddings=Awaited(20)) as memory:
+        told = [memory.aadd("yes", user_id="u") for _ in range(10)]
+        batch = [memory.aadd(f"no {n}", user_id="v", batch_id="b") for n in range(10)]
+        done = await asyncio.wait_for(asyncio.gather(*told, *batch), 60)
+        (told_once,) = (await memory.aget_all(user_id="u"))["results"]
+        (batch_once,) = (await memory.aget_all(user_id="v"))["results"]
+    assert told_once["count"] == 10
+    assert {texts(result)[0] for result in done[10:]} == {batch_once["memory"]}
+    assert batch_once["count"] == 1
+
+
+async def test_updates_at_once_are_all_in_the_history(memory: Memory) -> None:
+    (key,) = ids(await memory.aadd("version 0", user_id="u"))
+    await asyncio.gather(*(memory.aupdate(key, f"version {n}", {f"k{n}": n}) for n in range(1, 13)))
+    rows = await memory.ahistory(key)
+    assert [row["prev_value"] for row in rows[1:]] == [row["new_value"] for row in rows[:-1]]
+    assert {row["new_value"] for row in rows} == {f"version {n}" for n in range(13)}
+    found = await memory.aget(key)
+    assert found is not None
+    assert found["metadata"] == {f"k{n}": n for n in range(1, 13)} | {"data": rows[-1]["new_value"]}
+
+
+# -- cancellation -----------------------------------------------------------------------------------------------------
+
+
+async def cancelled(task: asyncio.Task[Any]) -> None:
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_an_add_cancelled_while_it_embeds_leaves_nothing_and_can_be_repeated(folder: Path) -> None:
+    embeddings = Awaited(company=2)
+    async with open_memory(folder, embeddings=embeddings) as memory:
+        before = dump(folder)
+        task = asyncio.create_task(memory.aadd(["one", "two"], user_id="u", batch_id="b"))
+        await embeddings.entered.wait()
+        await cancelled(task)
+        assert dump(folder) == before
+        assert len(ids(await memory.aadd(["one", "two"], user_id="u", batch_id="b"))) == 2
+        assert texts(await memory.aget_all()) == ["one", "two"]
+
+
+class Gate:
+    """A clock that stops its thread once, where a test wants to look at what is going on."""
+
+    def __init__(self) -> None:
+        self._clock = FrozenClock()
+        self.closed = False
+        self.reached = threading.Event()
+        self.opened = threading.Event()
+
+    def __call__(self) -> datetime:
+        if self.closed:
+            self.closed = False
+            self.reached.set()
+            assert self.opened.wait(30)
+        return self._clock()
+
+
+async def test_an_add_cancelled_inside_its_transaction_is_stored_whole(folder: Path) -> None:
+    gate = Gate()
+    async with open_memory(folder, clock=gate) as memory:
+        await memory.aadd("zero", user_id="u")
+        before = dump(folder)
+        gate.closed = True
+        task = asyncio.create_task(memory.aadd(["one", "two", "three"], user_id="u", batch_id="b"))
+        await asyncio.to_thread(gate.reached.wait, 30)
+        await cancelled(task)
+        assert dump(folder) == before
+        gate.opened.set()
+        # This write waits for the lock that the other thread still holds.
+        again = await memory.aadd(["one", "two", "three"], user_id="u", batch_id="b")
+        assert texts(again) == ["one", "two", "three"]
+        assert texts(await memory.aget_all()) == ["zero", "one", "two", "three"]
+
+
+@pytest.mark.parametrize("turns", range(0, 60, 3))
+async def test_an_add_cancelled_anywhere_is_all_or_nothing(folder: Path, turns: int) -> None:
+    memory = open_memory(folder)
+    before = dump(folder)
+    task = asyncio.create_task(memory.aadd([f"text {n}" for n in range(20)], user_id="u"))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+    await asyncio.get_running_loop().shutdown_default_executor()
+    stored = len(memory.get_all()["results"])
+    assert stored in (0, 20)
+    if not stored:
+        assert dump(folder) == before
+    assert len(ids(memory.add([f"text {n}" for n in range(20)], user_id="u"))) == 20
+    assert len(memory.get_all()["results"]) == 20
+    memory.close()
+
+
+# -- blocking ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def blockbuster() -> Iterator[BlockBuster]:
+    with blockbuster_ctx(scanned_modules=langchain_memlayer) as buster:
+        yield buster
+
+
+@pytest.mark.parametrize("where", ["folder", "memory"])
+@pytest.mark.parametrize("embeddings", [True, False])
+async def test_no_async_method_blocks_the_loop(
+    folder: Path, blockbuster: BlockBuster, where: str, embeddings: bool
+) -> None:
+    path = folder if where == "folder" else ":memory:"
+    memory = await asyncio.to_thread(
+        open_memory, path, embeddings=DeterministicEmbeddings() if embeddings else None, hnsw_threshold=1000
+    )
+    async with memory:
+        (key,) = ids(await memory.aadd("zebra", user_id="u", batch_id="b"))
+        await memory.aadd("zebra", user_id="u", batch_id="b")
+        await memory.aadd([HumanMessage(f"walrus {n}", id=str(n)) for n in range(20)], user_id="u", session_id="s")
+        assert ids(await memory.asearch("zebra", user_id="u"))[0] == key
+        await memory.asearch("walrus", user_id="u", filters={"role": "user"}, threshold=0.1, kinds=["turn"])
+        await memory.aupdate(key, "giraffe", {"n": 1})
+        await memory.aget(key)
+        await memory.aget_all(filters={"n": 1})
+        await memory.ahistory(key)
+        await memory.adelete(key)
+        await memory.aforget(key)
+        await memory.adelete_all(user_id="u")
+        await memory.areset()
+        await memory.aadd("again", user_id="u")
+
+
+async def test_the_blocking_call_of_a_sync_method_is_found(memory: Memory, blockbuster: BlockBuster) -> None:
+    with pytest.raises(BlockingError):
+        memory.get("x")
+    with pytest.raises(BlockingError):
+        memory.add("x", user_id="u")
+
+
+async def test_what_an_embedder_blocks_is_found(folder: Path) -> None:
+    class Sleepy(DeterministicEmbeddings):
+        async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
+            time.sleep(0)  # noqa: ASYNC251 - it is meant to block
+            return self.embed_documents(texts)
+
+    memory = await asyncio.to_thread(open_memory, folder, embeddings=Sleepy())
+    with blockbuster_ctx():
+        with pytest.raises(BlockingError):
+            await memory.aadd("x", user_id="u")
+        await memory.aclose()
+
+
+async def test_an_awaited_embedder_with_bad_vectors_leaves_nothing_behind(folder: Path) -> None:
+    class Short(Awaited):
+        async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
+            return [[1.0]] * (len(texts) - 1)
+
+    async with open_memory(folder, embeddings=Short()) as memory:
+        before = dump(folder)
+        with pytest.raises(EmbeddingError):
+            await memory.aadd(["one", "two"], user_id="u")
+        assert dump(folder) == before
+
+
+# -- how much work a call is ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def statements(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The SQL statements of all connections opened from now on, without those that SQLite makes itself."""
+    seen: list[str] = []
+    connect = sqlite3.connect
+
+    def traced(*args: Any, **kwargs: Any) -> sqlite3.Connection:
+        db = connect(*args, **kwargs)
+        db.set_trace_callback(lambda sql: None if sql.startswith("--") else seen.append(sql))
+        return db
+
+    monkeypatch.setattr(sqlite3, "connect", traced)
+    return seen
+
+
+def cost(statements: list[str], call: Callable[[], Any]) -> int:
+    statements.clear()
+    call()
+    return len(statements)
+
+
+def test_a_search_takes_the_same_few_statements_whatever_the_size(folder: Path, statements: list[str]) -> None:
+    costs = {}
+    with open_memory(folder) as memory:
+        for size in (10, 1000):
+            memory.add([f"text number {n} of {size}" for n in range(size)], user_id="u")
+            memory.search("warm up", user_id="u")
+            costs[size] = cost(statements, lambda: memory.search("text number 7", user_id="u"))
+            assert len(memory.search("text number 7", user_id="u")["results"]) == 10
+        filtered = cost(statements, lambda: memory.search("number", user_id="u", filters={"role": "user"}))
+    assert costs[10] == costs[1000] <= 6
+    assert filtered <= costs[1000] + 3
+
+
+async def test_an_async_search_takes_no_more(folder: Path, statements: list[str]) -> None:
+    async with open_memory(folder) as memory:
+        await memory.aadd([f"text number {n}" for n in range(100)], user_id="u")
+        await memory.asearch("warm up", user_id="u")
+        statements.clear()
+        await memory.asearch("text number 7", user_id="u")
+        assert len(statements) <= 6
+
+
+def test_get_and_get_all_are_one_statement(folder: Path, statements: list[str]) -> None:
+    with open_memory(folder) as memory:
+        (first, *_) = ids(memory.add([f"text {n}" for n in range(300)], user_id="u"))
+        memory.get(first)
+        assert cost(statements, lambda: memory.get(first)) == 1
+        assert cost(statements, lambda: memory.get_all(user_id="u")) == 1
+        assert cost(statements, lambda: memory.history(first)) == 1
+
+
+@pytest.mark.parametrize("colour", ["sync", "async"])
+async def test_one_embedding_call_for_each_add_and_each_search(folder: Path, colour: str) -> None:
+    embeddings = DeterministicEmbeddings()
+
+    async def both(name: str, *args: Any, **kwargs: Any) -> Any:
+        if colour == "sync":
+            return await asyncio.to_thread(getattr(memory, name), *args, **kwargs)
+        call: Awaitable[Any] = getattr(memory, f"a{name}")(*args, **kwargs)
+        return await call
+
+    with open_memory(folder, embeddings=embeddings) as memory:
+        await both("add", [f"text {n}" for n in range(50)], user_id="u")
+        # The first call also carries the sentences that a new embedder is measured with.
+        (first,) = embeddings.batches
+        assert [text for text in first if "text " in text] == [f"text {n}" for n in range(50)]
+        await both("search", "text 7", user_id="u", filters={"role": "user"})
+        assert (len(embeddings.batches), embeddings.queries) == (1, ["text 7"])
+        await both("add", ["same", "same", "Same"], user_id="u")
+        assert embeddings.batches[1:] == [["same", "Same"]]
+        (key,) = ids(await both("add", "x", user_id="u"))
+        await both("update", key, "y")
+        assert len(embeddings.batches) == 4
+        for name in ("get", "history", "delete"):
+            await both(name, key)
+        await both("get_all")
+        assert (len(embeddings.batches), len(embeddings.queries)) == (4, 1)
+
+
+def test_sequential_ids_and_the_frozen_clock_make_two_runs_equal(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        with closing(open_memory(tmp_path / name, clock=FrozenClock(), new_id=SequentialIds())) as memory:
+            memory.add(["one", "two"], user_id="u")
+    assert dump(tmp_path / "one") == dump(tmp_path / "two")

@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import langchain_memlayer
+from langchain_memlayer import MemLayerStore, Memory, testing
+
+NAMES = [
+    "ConfigurationError",
+    "EmbedderMismatch",
+    "EmbeddingError",
+    "ExtractionError",
+    "InvalidFilter",
+    "InvalidInput",
+    "JournalClosed",
+    "JournalError",
+    "MemLayerError",
+    "MemLayerStore",
+    "Memory",
+    "MemoryNotFound",
+    "MissingDependency",
+    "NotAStore",
+    "SchemaTooNew",
+    "ScopeRequired",
+    "WordLlamaEmbeddings",
+    "__version__",
+    "checkpointer",
+]
+TESTING_NAMES = ["DeterministicEmbeddings", "FrozenClock", "ScriptedChatModel", "SequentialIds", "StoreConformance"]
+
+# In the notation of Python: what follows `*` is keyword-only.
+MEMORY = {
+    "__init__": "path=None, *, model='auto', embeddings='auto', extractor=None, reconcile='llm', custom_prompt=None, "
+    "keep_turns=True, durability='full', hnsw_threshold=4000000, clock=<utc_now>, new_id=<random_id>",
+    "add": "messages, *, user_id=None, agent_id=None, run_id=None, metadata=None, session_id=None, timestamp=None, "
+    "infer=True, batch_id=None",
+    "close": "",
+    "delete": "memory_id",
+    "delete_all": "*, user_id=None, agent_id=None, run_id=None",
+    "forget": "memory_id=None, *, user_id=None, agent_id=None, run_id=None",
+    "get": "memory_id",
+    "get_all": "*, user_id=None, agent_id=None, run_id=None, filters=None, limit=100, offset=0, kinds=None",
+    "history": "memory_id",
+    "reset": "",
+    "search": "query, *, user_id=None, agent_id=None, run_id=None, limit=10, filters=None, threshold=None, kinds=None",
+    "update": "memory_id, data, metadata=None",
+}
+STORE = {
+    "__init__": "path, *, index=None, ttl=None, durability='full', hnsw_threshold=4000000, clock=<utc_now>, "
+    "new_id=<random_id>",
+    "abatch": "ops",
+    "adelete": "namespace, key",
+    "aget": "namespace, key, *, refresh_ttl=None",
+    "alist_namespaces": "*, prefix=None, suffix=None, max_depth=None, limit=100, offset=0",
+    "aput": "namespace, key, value, index=None, *, ttl=<NotProvided>",
+    "asearch": "namespace_prefix, /, *, query=None, filter=None, limit=10, offset=0, refresh_ttl=None",
+    "batch": "ops",
+    "close": "",
+    "delete": "namespace, key",
+    "get": "namespace, key, *, refresh_ttl=None",
+    "list_namespaces": "*, prefix=None, suffix=None, max_depth=None, limit=100, offset=0",
+    "put": "namespace, key, value, index=None, *, ttl=<NotProvided>",
+    "search": "namespace_prefix, /, *, query=None, filter=None, limit=10, offset=0, refresh_ttl=None",
+    "start_ttl_sweeper": "minutes=None",
+    "stop_ttl_sweeper": "timeout=None",
+    "sweep_ttl": "",
+}
+
+
+def parameters(call: Any) -> str:
+    """The parameters of a method in the notation of the tables above."""
+    signature = inspect.signature(call)
+    kept = [p.replace(annotation=p.empty) for name, p in signature.parameters.items() if name != "self"]
+    for place, parameter in enumerate(kept):
+        default = parameter.default
+        if default is not parameter.empty and not isinstance(default, (str, int, float, type(None))):
+            kept[place] = parameter.replace(default=_Shown(getattr(default, "__name__", type(default).__name__)))
+    return str(signature.replace(parameters=kept, return_annotation=signature.empty))[1:-1]
+
+
+class _Shown:
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"<{self.name}>"
+
+
+def methods(owner: type) -> dict[str, Any]:
+    return {
+        name: member
+        for name, member in inspect.getmembers(owner, inspect.isfunction)
+        if name == "__init__" or not name.startswith("_")
+    }
+
+
+def test_the_public_names_are_these_and_sorted() -> None:
+    assert langchain_memlayer.__all__ == NAMES == sorted(NAMES)
+    assert dir(langchain_memlayer) == NAMES
+    assert sorted(testing.__all__) == testing.__all__ == TESTING_NAMES
+
+
+def test_every_public_name_can_be_had_and_no_other() -> None:
+    for name in NAMES:
+        assert getattr(langchain_memlayer, name) is not None
+    for name in TESTING_NAMES:
+        assert getattr(testing, name) is not None
+    with pytest.raises(AttributeError, match="Nothing"):
+        _ = langchain_memlayer.Nothing
+
+
+def test_the_methods_of_memory_and_their_parameters() -> None:
+    expected = MEMORY | {f"a{name}": shown for name, shown in MEMORY.items() if name != "__init__"}
+    assert {name: parameters(method) for name, method in methods(Memory).items()} == expected
+
+
+def test_the_methods_of_the_store_and_their_parameters() -> None:
+    assert {name: parameters(method) for name, method in methods(MemLayerStore).items()} == STORE
+
+
+def public_things() -> Iterator[tuple[str, Any]]:
+    for home, names in ((langchain_memlayer, NAMES), (testing, TESTING_NAMES)):
+        for name in names:
+            if name == "__version__":
+                continue
+            thing = getattr(home, name)
+            yield name, thing
+            if inspect.isclass(thing):
+                for member, value in inspect.getmembers(thing):
+                    own = (getattr(value, "__module__", None) or "").startswith("langchain_memlayer")
+                    if (
+                        not member.startswith("_")
+                        and (inspect.isfunction(value) or isinstance(value, property))
+                        and own
+                    ):
+                        yield f"{name}.{member}", value
+
+
+@pytest.mark.parametrize(("name", "thing"), [p for p in public_things() if not p[0].startswith("StoreConformance.")])
+def test_every_public_name_has_a_docstring(name: str, thing: Any) -> None:
+    own = vars(thing).get("__doc__") if inspect.isclass(thing) else thing.__doc__
+    assert own, name
+    assert own.strip()
+
+
+@pytest.mark.parametrize("name", ["Memory", "MemLayerStore"])
+def test_every_argument_of_a_constructor_is_explained(name: str) -> None:
+    owner = getattr(langchain_memlayer, name)
+    for parameter in list(inspect.signature(owner).parameters):
+        assert f"        {parameter}: " in inspect.cleandoc(owner.__doc__).replace("\n    ", "\n        "), parameter
+
+
+def test_every_error_is_of_one_tree() -> None:
+    root = langchain_memlayer.MemLayerError
+    errors = [name for name in NAMES if isinstance(getattr(langchain_memlayer, name), type)
+              and issubclass(getattr(langchain_memlayer, name), BaseException)]  # fmt: skip
+    assert len(errors) == 14
+    assert all(issubclass(getattr(langchain_memlayer, name), root) for name in errors)
+
+
+@pytest.mark.parametrize("argument", ["user_id", "model", "limit"])
+def test_what_is_keyword_only_cannot_be_given_by_place(argument: str) -> None:
+    with Memory(":memory:", model=None, embeddings=None) as memory:
+        untyped: Any = memory
+        call = {"user_id": lambda: untyped.add("x", "u"), "model": lambda: type(untyped)(":memory:", None),
+                "limit": lambda: untyped.search("x", "u", 5)}[argument]  # fmt: skip
+        with pytest.raises(TypeError, match="positional"):
+            call()
+
+
+def loaded(code: str) -> set[str]:
+    """The top-level modules that a fresh interpreter has after `code`."""
+    shown = f"{code}\nimport sys; print(*{{name.partition('.')[0] for name in sys.modules}})"
+    run = subprocess.run([sys.executable, "-c", shown], capture_output=True, text=True, check=True)
+    return set(run.stdout.split())
+
+
+HEAVY = {"faiss", "networkx", "langgraph", "langchain_core", "langchain", "openai", "numpy", "wordllama", "sqlite3",
+         "langchain_openai", "typer", "rich", "snowballstemmer", "orjson"}  # fmt: skip
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    found = loaded("import langchain_memlayer")
+    assert "langchain_memlayer" in found
+    assert not found & HEAVY
+
+
+def test_the_errors_load_nothing_heavy() -> None:
+    assert not loaded("from langchain_memlayer import MemLayerError, ScopeRequired") & HEAVY
+
+
+def test_memory_loads_neither_langgraph_nor_a_model_nor_faiss() -> None:
+    found = loaded("from langchain_memlayer import Memory")
+    assert "numpy" in found
+    assert not found & {
+        "faiss",
+        "networkx",
+        "langgraph",
+        "openai",
+        "langchain",
+        "langchain_openai",
+        "wordllama",
+        "typer",
+    }

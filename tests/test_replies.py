@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from langchain_memlayer.errors import ExtractionError
+from langchain_memlayer.replies import Reading, read_entries, storable
+
+ONE = {"fact": "Anna likes tea", "quote": "I like tea", "turn": 1, "triples": [["Anna", "likes", "tea"]]}
+TWO = {"fact": "Ben has a dog", "quote": "my dog", "turn": 2, "triples": []}
+BOTH = json.dumps({"facts": [ONE, TWO]}, indent=1)
+
+
+def read(reply: str) -> Reading:
+    return read_entries(reply, "facts", {"fact", "quote"})
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        BOTH,
+        f"```json\n{BOTH}\n```",
+        f"```\n{BOTH}\n```\nI hope this helps! {{smile}} [1]",
+        f"Here is the JSON you asked for:\n\n{BOTH}",
+        f"<think>The user likes tea {{not coffee}}, so {json.dumps({'facts': [ONE]})} ...</think>\n{BOTH}",
+        f"so I should list both facts.\n</think>\n\n{BOTH}",
+        f"<thinking>[1, 2]</thinking>{BOTH}<|im_end|>",
+        f'First draft: {{"facts": [{json.dumps(ONE)}]}}\nBetter:\n{BOTH}',
+        f'{BOTH}\n\n<conversation>\n[1] user: hi\n</conversation>\n{{"facts": []}}',
+        json.dumps([ONE, TWO]),
+        f"Facts: {json.dumps([ONE, TWO])}",
+        f"{json.dumps(ONE)}\n{json.dumps(TWO)}",
+        repr({"facts": [ONE, TWO]}),
+        BOTH.replace('"fact"', "fact").replace('"facts"', "facts"),
+        BOTH.replace("}", ",}").replace("]", ",]"),
+        BOTH.replace('},\n  {', "}\n  {"),
+        BOTH.replace("{", "{ // one object\n", 1).replace('"turn"', '/* of the turn */ "turn"'),
+        BOTH.replace('"facts"', "“facts”").replace(":", "：").replace('"Ben has a dog"', "“Ben has a dog”"),
+    ],
+)  # fmt: skip
+def test_whatever_stands_around_the_json_both_entries_are_read(reply: str) -> None:
+    assert read(reply) == Reading((ONE, TWO))
+
+
+@pytest.mark.parametrize("cut", range(BOTH.index('"Ben'), len(BOTH) - 6))
+def test_a_reply_that_breaks_off_gives_the_entries_that_are_whole(cut: int) -> None:
+    reading = read(BOTH[:cut])
+
+    assert reading.entries == (ONE,)
+    assert reading.lost is not None
+    assert BOTH[:cut].endswith(reading.lost)
+
+
+def test_a_reply_that_breaks_off_inside_its_fence_is_read_as_well() -> None:
+    assert read(f"```json\n{BOTH[:-30]}").entries == (ONE,)
+
+
+def test_an_entry_that_cannot_be_read_costs_only_itself_and_is_told() -> None:
+    reading = read(f'{{"facts": [{json.dumps(ONE)}, {{"fact": broken beyond repair}}, {json.dumps(TWO)}]}}')
+
+    assert reading.entries == (ONE, TWO)
+    assert reading.lost is not None
+    assert "broken" in reading.lost
+
+
+def test_quotation_marks_left_unescaped_in_a_string_belong_to_it() -> None:
+    reading = read('{"facts": [{"fact": "Anna calls it "the cave" at home", "quote": \'it\'s the cave\'}]}')
+
+    assert reading.entries == ({"fact": 'Anna calls it "the cave" at home', "quote": "it's the cave"},)
+
+
+def test_python_words_escapes_and_raw_line_breaks_are_understood() -> None:
+    reading = read("{'facts': [{'fact': 'a\nb\\u00e9\\ud83d\\ude00\\'s', 'retract': False, 'x': None, 'n': -1.5e2}]}")
+
+    assert reading.entries == ({"fact": "a\nbé😀's", "retract": False, "x": None, "n": -150.0},)
+
+
+@pytest.mark.parametrize("reply", ['{"facts": []}', "[]", '```json\n{"facts": []}\n```', 'Nothing. {"facts": null}'])
+def test_an_empty_list_is_no_error(reply: str) -> None:
+    assert read(reply) == Reading(())
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "",
+        " \n",
+        "I am sorry, I cannot help with that.",
+        "{}",
+        "null",
+        "[1, 2, 3]",
+        '{"memories": "none"}',
+        '{"facts": "none"}',
+        '{"facts": [{"turn": 1, "quote": "I li',
+        '{"facts": [',
+        "[" * 100_000,
+        '{"a' * 50_000,
+        "{" * 50_000 + '"',
+        "[[{'" * 30_000,
+    ],
+)
+def test_a_reply_with_nothing_to_read_is_an_error_with_the_reply(reply: str) -> None:
+    with pytest.raises(ExtractionError) as caught:
+        read(reply)
+
+    assert caught.value.reply == reply
+    assert "nothing was written" in str(caught.value)
+
+
+def test_thoughts_alone_are_no_reply() -> None:
+    with pytest.raises(ExtractionError):
+        read(f"<think>maybe {BOTH}</think>\n")
+
+
+def test_tags_in_a_quote_are_no_thoughts() -> None:
+    entry = {"fact": "Anna writes <think> and </think>", "quote": "I write </think>"}
+
+    assert read(json.dumps({"facts": [entry]})).entries == (entry,)
+
+
+def test_what_no_journal_can_keep_is_replaced() -> None:
+    assert storable("a\x00b\ud800c😀") == "a�b�c😀"
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**9), 10**9) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(st.lists(JSON, max_size=5), st.booleans())
+def test_strict_json_is_read_as_what_it_is(entries: list[Any], ascii_only: bool) -> None:
+    reply = json.dumps({"facts": entries}, ensure_ascii=ascii_only)
+
+    assert read(reply) == Reading(tuple(entries))
+
+
+@given(st.text(alphabet="{}[]\"':,\\ a1factsé\n"))
+def test_any_reply_is_read_or_refused(reply: str) -> None:
+    try:
+        reading = read(reply)
+    except ExtractionError as error:
+        assert error.reply == reply
+    else:
+        assert isinstance(reading.entries, tuple)

@@ -1,0 +1,517 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Annotated, Any, TypedDict
+
+import pytest
+from langchain_core.embeddings import Embeddings
+from langgraph.graph import END, START, StateGraph
+from langgraph.store.base import BaseStore, GetOp, ListNamespacesOp, MatchCondition, PutOp, SearchOp
+
+from langchain_memlayer import store as store_module
+from langchain_memlayer.errors import (
+    ConfigurationError,
+    EmbedderMismatch,
+    EmbeddingError,
+    InvalidInput,
+    JournalClosed,
+    JournalError,
+    MemLayerError,
+    NotAStore,
+)
+from langchain_memlayer.journal import sqlite as journal_module
+from langchain_memlayer.store import MemLayerStore
+from langchain_memlayer.testing import DeterministicEmbeddings, FrozenClock
+
+NS = ("docs",)
+
+
+@pytest.fixture
+def embeddings() -> DeterministicEmbeddings:
+    return DeterministicEmbeddings(dims=64)
+
+
+@pytest.fixture(params=["memory", "folder"])
+def where(request: pytest.FixtureRequest, tmp_path: Path) -> str | Path:
+    return ":memory:" if request.param == "memory" else tmp_path / "store"
+
+
+@pytest.fixture
+def store(where: str | Path, embeddings: DeterministicEmbeddings) -> Iterator[MemLayerStore]:
+    with open_store(where, embeddings) as opened:
+        yield opened
+
+
+def open_store(where: str | Path, embeddings: Embeddings, **settings: Any) -> MemLayerStore:
+    return MemLayerStore(
+        where, index={"dims": 64, "embed": embeddings, "fields": ["text"]}, durability="fast", **settings
+    )
+
+
+def contents(store: BaseStore) -> dict[tuple[Any, ...], Any]:
+    return {(*item.namespace, item.key): item.value for item in store.search((), limit=1000)}
+
+
+class TestThreadsAndLoops:
+    def test_51_threads_at_once_each_find_their_own_text(self, store: MemLayerStore) -> None:
+        start = threading.Barrier(51)
+
+        def work(n: int) -> tuple[str, int]:
+            start.wait()
+            store.put(("users", str(n)), f"k{n}", {"text": f"word{n} of thread{n}"})
+            return store.search(("users", str(n)), query=f"word{n}")[0].key, len(store.search(("users",), query="word"))
+
+        with ThreadPoolExecutor(51) as pool:
+            found = list(pool.map(work, range(51)))
+        assert [key for key, _ in found] == [f"k{n}" for n in range(51)]
+        assert len(store.search(("users",), query="thread", limit=100)) == 51
+
+    @pytest.mark.parametrize("how", ["invoke", "ainvoke"])
+    def test_a_superstep_of_51_nodes(self, store: MemLayerStore, how: str) -> None:
+        class State(TypedDict):
+            seen: Annotated[list[str], lambda old, new: old + new]
+
+        def node(n: int) -> Callable[..., Any]:
+            def run(state: State, *, store: BaseStore) -> dict[str, list[str]]:
+                store.put((*NS, str(n)), "k", {"text": f"node{n}"})
+                return {"seen": [store.search((*NS, str(n)), query=f"node{n}")[0].value["text"]]}
+
+            async def arun(state: State, *, store: BaseStore) -> dict[str, list[str]]:
+                await store.aput((*NS, str(n)), "k", {"text": f"node{n}"})
+                return {"seen": [(await store.asearch((*NS, str(n)), query=f"node{n}"))[0].value["text"]]}
+
+            return run if how == "invoke" else arun
+
+        builder = StateGraph(State)
+        for n in range(51):
+            builder.add_node(f"n{n}", node(n))
+            builder.add_edge(START, f"n{n}")
+            builder.add_edge(f"n{n}", END)
+        graph = builder.compile(store=store)
+        out = graph.invoke({"seen": []}) if how == "invoke" else asyncio.run(graph.ainvoke({"seen": []}))
+        assert sorted(out["seen"]) == sorted(f"node{n}" for n in range(51))
+        assert len(store.search(NS, limit=100)) == 51
+
+    def test_two_event_loops_in_a_row(self, store: MemLayerStore) -> None:
+        async def add(n: int) -> list[str]:
+            await store.aput(NS, str(n), {"text": f"blue {n}"})
+            return [item.key for item in await store.asearch(NS, query=f"blue {n}")]
+
+        assert asyncio.run(add(1)) == ["1"]
+        assert asyncio.run(add(2)) == ["2", "1"]
+
+    async def test_as_an_async_context_manager(self, where: str | Path, embeddings: DeterministicEmbeddings) -> None:
+        async with open_store(where, embeddings) as store:
+            await store.aput(NS, "k", {"text": "blue"})
+            assert [item.key for item in await store.asearch(NS, query="blue")] == ["k"]
+        with pytest.raises(JournalClosed):
+            await store.aget(NS, "k")
+
+    async def test_cancelled_calls_leave_whole_batches(self, where: str | Path) -> None:
+        class Waiting(DeterministicEmbeddings):
+            async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
+                await asyncio.Event().wait()
+                raise AssertionError
+
+        with open_store(where, Waiting(64)) as store:
+            task = asyncio.create_task(store.abatch([PutOp(NS, "a", {"text": "x"}), PutOp(NS, "b", {"n": 1})]))
+            await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert contents(store) == {}
+
+
+def _cyclic() -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    value["self"] = value
+    return value
+
+
+BAD_OPS: dict[str, Any] = {
+    "value is a list": PutOp(NS, "k", [1]),  # type: ignore[arg-type]
+    "value is a string": PutOp(NS, "k", "text"),  # type: ignore[arg-type]
+    "value is no json": PutOp(NS, "k", {"a": object()}),
+    "value holds nan": PutOp(NS, "k", {"a": float("nan")}),
+    "value has a number as key": PutOp(NS, "k", {1: "a"}),  # type: ignore[dict-item]
+    "value contains itself": PutOp(NS, "k", _cyclic()),
+    "value holds a surrogate": PutOp(NS, "k", {"a": "\ud800"}),
+    "value has a surrogate as key": PutOp(NS, "k", {"\ud800": 1}),
+    "key holds a surrogate": PutOp(NS, "\ud800", {"a": 1}),
+    "label holds a surrogate": PutOp(("\ud800",), "k", {"a": 1}),
+    "label holds a dot": PutOp(("a.b",), "k", {"a": 1}),
+    "label is empty": PutOp(("a", ""), "k", {"a": 1}),
+    "label holds nul": PutOp(("a\x00",), "k", {"a": 1}),
+    "label is a number": PutOp((1,), "k", {"a": 1}),  # type: ignore[arg-type]
+    "namespace is empty": PutOp((), "k", {"a": 1}),
+    "namespace is a string": PutOp("docs", "k", {"a": 1}),  # type: ignore[arg-type]
+    "namespace is none": PutOp(None, "k", {"a": 1}),  # type: ignore[arg-type]
+    "delete without namespace": PutOp((), "k", None),
+    "ttl is zero": PutOp(NS, "k", {"a": 1}, ttl=0),
+    "ttl is negative": PutOp(NS, "k", {"a": 1}, ttl=-1),
+    "ttl is nan": PutOp(NS, "k", {"a": 1}, ttl=float("nan")),
+    "ttl is infinite": PutOp(NS, "k", {"a": 1}, ttl=float("inf")),
+    "ttl is text": PutOp(NS, "k", {"a": 1}, ttl="5"),  # type: ignore[arg-type]
+    "ttl is true": PutOp(NS, "k", {"a": 1}, ttl=True),
+    "index is text": PutOp(NS, "k", {"a": 1}, index="text"),  # type: ignore[arg-type]
+    "index is true": PutOp(NS, "k", {"a": 1}, index=True),  # type: ignore[arg-type]
+    "index holds a number": PutOp(NS, "k", {"a": 1}, index=[1]),  # type: ignore[list-item]
+    "get of a string": GetOp("docs", "k"),  # type: ignore[arg-type]
+    "get of a surrogate": GetOp(NS, "\ud800"),
+    "limit is zero": SearchOp(NS, limit=0),
+    "limit is negative": SearchOp(NS, limit=-1),
+    "limit is text": SearchOp(NS, limit="3"),  # type: ignore[arg-type]
+    "limit is none": SearchOp(NS, limit=None),  # type: ignore[arg-type]
+    "limit is true": SearchOp(NS, limit=True),
+    "offset is negative": SearchOp(NS, offset=-1),
+    "filter is a list": SearchOp(NS, filter=[1]),  # type: ignore[arg-type]
+    "filter is text": SearchOp(NS, filter="a = 1"),  # type: ignore[arg-type]
+    "filter has an unknown operator": SearchOp(NS, filter={"a": {"$regex": "x"}}),
+    "query is a number": SearchOp(NS, query=5),  # type: ignore[arg-type]
+    "prefix is a string": SearchOp("docs"),  # type: ignore[arg-type]
+    "list limit is zero": ListNamespacesOp(limit=0),
+    "list offset is negative": ListNamespacesOp(offset=-1),
+    "max depth is zero": ListNamespacesOp(max_depth=0),
+    "match type is unknown": ListNamespacesOp((MatchCondition("infix", NS),)),  # type: ignore[arg-type]
+    "list prefix is a string": ListNamespacesOp((MatchCondition("prefix", "docs"),)),  # type: ignore[arg-type]
+    "no operation": ("put", NS, "k"),
+    "nothing": None,
+}
+
+
+class _Broken(DeterministicEmbeddings):
+    def __init__(self, result: Any) -> None:
+        super().__init__(64)
+        self.result = result
+
+    def embed_documents(self, texts: list[str]) -> Any:
+        if isinstance(self.result, Exception):
+            raise self.result
+        return self.result(texts)
+
+    def embed_query(self, text: str) -> Any:
+        return self.embed_documents([text])[0]
+
+
+BROKEN: dict[str, Any] = {
+    "too few": lambda texts: [[1.0] * 64][: len(texts) - 1],
+    "too many": lambda texts: [[1.0] * 64] * (len(texts) + 1),
+    "wrong size": lambda texts: [[1.0] * 63] * len(texts),
+    "nan": lambda texts: [[float("nan")] * 64] * len(texts),
+    "infinite": lambda texts: [[float("inf")] * 64] * len(texts),
+    "none": lambda texts: None,
+    "text": lambda texts: [["a"] * 64] * len(texts),
+    "ragged": lambda texts: [[1.0] * (64 - n) for n in range(len(texts))],
+}
+
+
+class TestBadInput:
+    @pytest.mark.parametrize("mode", ["sync", "async"])
+    @pytest.mark.parametrize("name", BAD_OPS)
+    def test_a_bad_operation_leaves_nothing_of_its_batch(self, store: MemLayerStore, name: str, mode: str) -> None:
+        store.put(NS, "before", {"text": "blue"})
+        ops: Any = [
+            PutOp(NS, "first", {"text": "red"}),
+            PutOp(NS, "before", None),
+            BAD_OPS[name],
+            PutOp(NS, "last", {"n": 1}),
+        ]
+        with pytest.raises(ValueError, match=r"\w+ \w+"):
+            store.batch(ops) if mode == "sync" else asyncio.run(store.abatch(ops))
+        assert contents(store) == {("docs", "before"): {"text": "blue"}}
+        assert [item.key for item in store.search((), query="red")] == ["before"]
+
+    @pytest.mark.parametrize("mode", ["sync", "async"])
+    @pytest.mark.parametrize("name", BROKEN)
+    def test_a_broken_embedder_leaves_nothing(self, where: str | Path, name: str, mode: str) -> None:
+        with open_store(where, _Broken(BROKEN[name])) as store:
+            ops: Any = [PutOp(NS, "a", {"text": "red"}), PutOp(NS, "b", {"text": "blue"}), PutOp(NS, "c", {"n": 1})]
+            with pytest.raises(EmbeddingError):
+                store.batch(ops) if mode == "sync" else asyncio.run(store.abatch(ops))
+            assert contents(store) == {}
+            store.put(NS, "c", {"n": 1})
+            assert contents(store) == {("docs", "c"): {"n": 1}}
+
+    @pytest.mark.parametrize("mode", ["sync", "async"])
+    def test_what_the_embedder_raises_passes_and_leaves_nothing(self, where: str | Path, mode: str) -> None:
+        batches: list[list[Any]] = [
+            [PutOp(NS, "a", {"text": "red"})],
+            [PutOp(NS, "c", {"n": 1}), SearchOp(NS, query="red")],
+        ]
+        with open_store(where, _Broken(TimeoutError("the model is away"))) as store:
+            for ops in batches:
+                with pytest.raises(TimeoutError, match="away"):
+                    store.batch(ops) if mode == "sync" else asyncio.run(store.abatch(ops))
+            assert contents(store) == {}
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"dims": 0}, {"dims": -1}, {"dims": "64"}, {"dims": True}, {"dims": None}, {"embed": None}, {"embed": 7},
+            {"embed": "nothing"}, {"distance_type": "hamming"}, {"fields": "text"}, {"fields": [1]},
+        ],
+        ids=repr,
+    )  # fmt: skip
+    def test_a_bad_index_configuration_is_refused(
+        self, tmp_path: Path, embeddings: DeterministicEmbeddings, change: Any
+    ) -> None:
+        index: Any = {"dims": 64, "embed": embeddings, **change}
+        with pytest.raises(ConfigurationError):
+            MemLayerStore(tmp_path / "store", index=index)
+        with open_store(tmp_path / "store", embeddings) as store:
+            store.put(NS, "k", {"text": "blue"})
+            assert [item.key for item in store.search(NS, query="blue")] == ["k"]
+
+    def test_an_index_that_is_no_mapping_is_refused(self) -> None:
+        index: Any = ["text"]
+        with pytest.raises(ConfigurationError, match="mapping"):
+            MemLayerStore(":memory:", index=index)
+
+    def test_a_durability_that_is_none_is_refused(self, tmp_path: Path) -> None:
+        durability: Any = "none"
+        with pytest.raises(InvalidInput, match="durability"):
+            MemLayerStore(tmp_path / "store", durability=durability)
+        assert not (tmp_path / "store").exists()
+
+    def test_a_place_that_is_no_store_is_refused(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("text")
+        (tmp_path / "folder").mkdir()
+        (tmp_path / "folder" / "notes.txt").write_text("mine")
+        for name in ("file", "folder"):
+            with pytest.raises(NotAStore):
+                MemLayerStore(tmp_path / name)
+        assert (tmp_path / "file").read_text() == "text"
+        assert [p.name for p in (tmp_path / "folder").iterdir()] == ["notes.txt"]
+
+
+class TestBatches:
+    def test_a_failing_commit_leaves_nothing_and_the_store_usable(
+        self, store: MemLayerStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store.put(NS, "before", {"text": "blue"})
+
+        def fail(step: str) -> None:
+            raise KeyboardInterrupt(step)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(journal_module, "_step", fail)
+            with pytest.raises(KeyboardInterrupt):
+                store.batch([PutOp(NS, "a", {"text": "red"}), PutOp(NS, "before", None)])
+        assert contents(store) == {("docs", "before"): {"text": "blue"}}
+        assert [item.key for item in store.search(NS, query="red")] == ["before"]
+        store.put(NS, "a", {"text": "red"})
+        assert [item.key for item in store.search(NS, query="red")] == ["a", "before"]
+
+    @pytest.mark.parametrize("mode", ["sync", "async"])
+    def test_fifty_puts_and_ten_searches_embed_once(
+        self, store: MemLayerStore, embeddings: DeterministicEmbeddings, mode: str
+    ) -> None:
+        ops = [PutOp(NS, str(n), {"text": f"text {n % 20}"}) for n in range(50)]
+        searches = [SearchOp(NS, query=f"text {n % 2}") for n in range(10)]
+        store.batch([*ops, *searches]) if mode == "sync" else asyncio.run(store.abatch([*ops, *searches]))
+        assert [len(batch) for batch in embeddings.batches] == [20]
+        assert sorted(embeddings.queries) == ["text 0", "text 1"]
+
+    def test_nothing_to_embed_is_no_call(self, store: MemLayerStore, embeddings: DeterministicEmbeddings) -> None:
+        store.batch(
+            [PutOp(NS, "a", {"n": 1}), PutOp(NS, "b", {"text": ""}), PutOp(NS, "c", {"text": "x"}, index=False)]
+        )
+        store.batch([GetOp(NS, "a"), SearchOp(NS), SearchOp(NS, query=""), PutOp(NS, "a", None)])
+        assert embeddings.batches == []
+        assert embeddings.queries == []
+
+    def test_an_empty_list_of_paths_embeds_nothing(
+        self, store: MemLayerStore, embeddings: DeterministicEmbeddings
+    ) -> None:
+        store.put(NS, "k", {"text": "blue"}, index=[])
+        assert embeddings.batches == []
+        assert [item.score for item in store.search(NS, query="blue")] == [None]
+
+    def test_the_last_put_of_a_batch_is_the_newest(self, store: MemLayerStore) -> None:
+        store.batch([PutOp(NS, key, {"n": n}) for n, key in enumerate("abca")])
+        assert [item.key for item in store.search(NS)] == ["a", "c", "b"]
+
+    def test_pages_run_on_across_the_unindexed(self, store: MemLayerStore) -> None:
+        store.batch([PutOp((*NS, str(n % 3)), f"v{n}", {"text": f"blue {n}", "tags": [n % 2]}) for n in range(10)])
+        store.batch([PutOp((*NS, str(n % 3)), f"p{n}", {"n": n, "tags": [n % 2]}) for n in range(10)])
+        for condition, total in ((None, 20), ({"tags": {"$contains": 1}}, 10), ({"tags": [1]}, 10)):
+            keys = [
+                item.key
+                for offset in range(0, 24, 3)
+                for item in store.search(NS, query="blue", filter=condition, limit=3, offset=offset)
+            ]
+            assert len(keys) == len(set(keys)) == total
+            assert [key[0] for key in keys] == ["v"] * (total // 2) + ["p"] * (total // 2)
+
+    @pytest.mark.parametrize("query", [None, "blue"])
+    def test_a_search_of_the_whole_store_reads_only_its_page(
+        self, store: MemLayerStore, monkeypatch: pytest.MonkeyPatch, query: str | None
+    ) -> None:
+        store.batch([PutOp((*NS, str(n % 50)), str(n), {"text": f"blue {n % 7}"}) for n in range(1000)])
+        read: list[str] = []
+
+        def counted(text: str) -> Any:
+            read.append(text)
+            return json.loads(text)
+
+        monkeypatch.setattr(store_module, "loads", counted)
+        assert len(store.search((), query=query, limit=7, offset=5)) == 7
+        assert len(read) == 7
+
+
+class TestFolders:
+    def test_a_reopened_folder_has_everything(self, tmp_path: Path, embeddings: DeterministicEmbeddings) -> None:
+        with open_store(tmp_path / "s", embeddings) as store:
+            store.put(NS, "a", {"text": "blue door"})
+            store.put(("other", "b"), "b", {"n": 1}, index=False)
+            before = [store.get(NS, "a"), store.get(("other", "b"), "b"), store.search((), query="blue door")]
+        with open_store(tmp_path / "s", embeddings) as store:
+            assert [store.get(NS, "a"), store.get(("other", "b"), "b"), store.search((), query="blue door")] == before
+            assert store.list_namespaces() == [NS, ("other", "b")]
+        assert embeddings.texts == ["blue door"]
+
+    def test_two_open_stores_see_each_others_writes(self, tmp_path: Path, embeddings: DeterministicEmbeddings) -> None:
+        with open_store(tmp_path / "s", embeddings) as one, open_store(tmp_path / "s", embeddings) as other:
+            one.put(NS, "a", {"text": "blue"})
+            assert [item.key for item in other.search(NS, query="blue")] == ["a"]
+            other.put(NS, "b", {"text": "blue sky"})
+            assert [item.key for item in one.search(NS, query="blue")] == ["a", "b"]
+            one.put(NS, "a", {"text": "red"})
+            assert [item.key for item in other.search(NS, query="blue")] == ["b", "a"]
+            other.delete(NS, "b")
+            assert [item.key for item in one.search(NS, query="blue")] == ["a"]
+            assert one.get(NS, "b") is None
+
+    def test_another_embedder_is_refused_by_both_names(
+        self, tmp_path: Path, embeddings: DeterministicEmbeddings
+    ) -> None:
+        class OtherEmbeddings(DeterministicEmbeddings):
+            pass
+
+        with open_store(tmp_path / "s", embeddings) as store:
+            store.put(NS, "a", {"text": "blue"})
+        with pytest.raises(EmbedderMismatch, match=r"(?s)DeterministicEmbeddings.*OtherEmbeddings"):
+            open_store(tmp_path / "s", OtherEmbeddings(64))
+        with open_store(tmp_path / "s", embeddings) as store:
+            assert [item.key for item in store.search(NS, query="blue")] == ["a"]
+
+    def test_a_folder_opens_without_its_embedder_too(self, tmp_path: Path, embeddings: DeterministicEmbeddings) -> None:
+        with open_store(tmp_path / "s", embeddings) as store:
+            store.put(NS, "a", {"text": "blue"})
+        with MemLayerStore(tmp_path / "s") as plain:
+            assert [(item.key, item.score) for item in plain.search(NS, query="blue")] == [("a", None)]
+
+
+class TestTTL:
+    def test_a_put_over_an_expired_item_begins_anew(self, where: str | Path) -> None:
+        clock = FrozenClock()
+        with MemLayerStore(where, durability="fast", clock=clock) as store:
+            store.put(NS, "k", {"n": 1}, ttl=1)
+            later = clock.advance(minutes=2)
+            store.put(NS, "k", {"n": 2})
+            item = store.get(NS, "k")
+            assert item is not None
+            assert (item.value, item.created_at) == ({"n": 2}, later)
+
+    def test_the_sweeper_sweeps(self, where: str | Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        clock, swept = FrozenClock(), threading.Event()
+        with MemLayerStore(where, durability="fast", clock=clock) as store:
+            store.put(NS, "k", {"n": 1}, ttl=1)
+            clock.advance(minutes=2)
+            counts: list[int] = []
+            sweep = store.sweep_ttl
+
+            def counted() -> int:
+                counts.append(sweep())
+                swept.set()
+                return counts[-1]
+
+            monkeypatch.setattr(store, "sweep_ttl", counted)
+            store.start_ttl_sweeper(minutes=1e-5)
+            assert swept.wait(30)
+            assert store.stop_ttl_sweeper(30)
+            assert counts[0] == 1
+            assert sum(counts) == 1
+
+    def test_one_sweeper_runs_and_another_after_it_was_stopped(self, where: str | Path) -> None:
+        with MemLayerStore(where, durability="fast", ttl={"sweep_interval_minutes": 60}) as store:
+            first = store.start_ttl_sweeper()
+            assert store.start_ttl_sweeper(1) is first
+            assert store.stop_ttl_sweeper(30)
+            assert store.stop_ttl_sweeper()
+            second = store.start_ttl_sweeper()
+            assert second is not first
+            assert second.is_alive()
+        assert not second.is_alive()
+
+    def test_a_failing_sweep_is_tried_again(
+        self, where: str | Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        again = threading.Event()
+        calls: list[int] = []
+
+        def fail_once() -> int:
+            calls.append(1)
+            if len(calls) == 1:
+                raise JournalError("the disk is full")
+            again.set()
+            return 0
+
+        with caplog.at_level(logging.WARNING), MemLayerStore(where, durability="fast") as store:
+            monkeypatch.setattr(store, "sweep_ttl", fail_once)
+            store.start_ttl_sweeper(minutes=1e-5)
+            assert again.wait(30)
+        assert [record.getMessage() for record in caplog.records] == [
+            "The TTL sweep failed and will be tried again: the disk is full"
+        ]
+
+    @pytest.mark.parametrize("minutes", [0, -1, float("nan")])
+    def test_an_interval_that_is_none_is_refused(self, store: MemLayerStore, minutes: float) -> None:
+        with pytest.raises(InvalidInput, match="positive"):
+            store.start_ttl_sweeper(minutes)
+
+
+class TestClosed:
+    @pytest.mark.parametrize(
+        "call",
+        [
+            lambda store: store.get(NS, "k"),
+            lambda store: store.put(NS, "k", {"n": 1}),
+            lambda store: store.put(NS, "k", {"text": "blue"}),
+            lambda store: store.delete(NS, "k"),
+            lambda store: store.search(NS),
+            lambda store: store.search(NS, query="blue"),
+            lambda store: store.list_namespaces(),
+            lambda store: store.sweep_ttl(),
+            lambda store: store.start_ttl_sweeper(),
+            lambda store: asyncio.run(store.aget(NS, "k")),
+            lambda store: asyncio.run(store.aput(NS, "k", {"text": "blue"})),
+            lambda store: asyncio.run(store.asearch(NS, query="blue")),
+        ],
+    )
+    def test_every_call_says_that_the_store_is_closed(
+        self, where: str | Path, embeddings: DeterministicEmbeddings, call: Callable[[MemLayerStore], Any]
+    ) -> None:
+        store = open_store(where, embeddings)
+        store.put(NS, "k", {"text": "red"})
+        store.search(NS, query="red")
+        store.close()
+        with pytest.raises(JournalClosed, match="closed"):
+            call(store)
+
+    def test_closing_twice_is_fine(self, where: str | Path, embeddings: DeterministicEmbeddings) -> None:
+        store = open_store(where, embeddings)
+        store.close()
+        store.close()
+        assert store.stop_ttl_sweeper()
+
+    def test_every_error_is_of_one_family(self, store: MemLayerStore) -> None:
+        store.close()
+        with pytest.raises(MemLayerError):
+            store.batch([GetOp(NS, "k")])
