@@ -24,6 +24,7 @@ types: setup
 	$(BIN)/mypy
 
 bench: setup
+	$(BIN)/python -m pip install --quiet --group bench
 	$(BIN)/python -m integration_tests.benchmarks
 
 setup: .venv/installed

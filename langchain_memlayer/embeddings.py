@@ -49,11 +49,12 @@ class Embedder:
 
     Attributes:
         name: The model's name in the folder's fingerprint, such as `openai:text-embedding-3-small`.
+        source: The model.
     """
 
     def __init__(self, source: Embeddings, *, dims: int | None = None, origin: str = "its earlier vectors had") -> None:
         self.name = _name(source)
-        self._source = source
+        self.source = source
         self._dims = dims
         self._origin = origin
         self._lock = threading.Lock()
@@ -69,13 +70,13 @@ class Embedder:
         Raises:
             EmbeddingError: what the model returned cannot be used. What the model itself raises passes unchanged.
         """
-        return self._checked(self._source.embed_documents(list(texts)), len(texts)) if texts else self._none()
+        return self._checked(self.source.embed_documents(list(texts)), len(texts)) if texts else self._none()
 
     async def aembed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Like `embed`; the model is awaited."""
         if not texts:
             return self._none()
-        vectors = await self._source.aembed_documents(list(texts))
+        vectors = await self.source.aembed_documents(list(texts))
         return await asyncio.to_thread(self._checked, vectors, len(texts))
 
     def embed_query(self, text: str) -> NDArray[np.float32]:
@@ -84,12 +85,12 @@ class Embedder:
         Raises:
             EmbeddingError: what the model returned cannot be used. What the model itself raises passes unchanged.
         """
-        vector: NDArray[np.float32] = self._checked([self._source.embed_query(text)], 1)[0]
+        vector: NDArray[np.float32] = self._checked([self.source.embed_query(text)], 1)[0]
         return vector
 
     async def aembed_query(self, text: str) -> NDArray[np.float32]:
         """Like `embed_query`; the model is awaited."""
-        vector: NDArray[np.float32] = self._checked([await self._source.aembed_query(text)], 1)[0]
+        vector: NDArray[np.float32] = self._checked([await self.source.aembed_query(text)], 1)[0]
         return vector
 
     def _none(self) -> NDArray[np.float32]:

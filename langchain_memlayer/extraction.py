@@ -38,17 +38,11 @@ from langchain_memlayer.prompts import (
 )
 from langchain_memlayer.protocols import Clock
 from langchain_memlayer.replies import read_entries, storable
-from langchain_memlayer.types import Extraction, Fact, Rejection, Triple, Turn
+from langchain_memlayer.types import QUARANTINE, RETRACT, Extraction, Fact, Rejection, Triple, Turn
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
     from langchain_core.messages import BaseMessage
-
-RETRACT: Final = "retract"
-"""The key in a fact's metadata which says that the user asked to forget what the fact states."""
-
-QUARANTINE: Final = "quarantined"
-"""The key which says that a fact comes from tool output."""
 
 WINDOW_TOKENS: Final = 4_000
 WINDOW_TURNS: Final = 40

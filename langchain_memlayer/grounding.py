@@ -54,7 +54,7 @@ def is_said(said: Sequence[str], quote: str) -> bool:
         at = text.find(f" {' '.join(part)} ", start)
         if at >= 0:
             start = at + sum(map(len, part)) + len(part)
-        elif not _is_nearly_said(said, part):
+        elif not _is_nearly_said(text[start:].split(), part):
             return False
     return True
 

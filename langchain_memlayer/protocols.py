@@ -20,7 +20,7 @@ class Extractor(Protocol):
     """Finds facts in turns; `Memory(extractor=...)` accepts any object with these two methods."""
 
     def extract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
-        """The facts in `turns`; `context` are earlier turns that help to understand them and are not extracted again."""
+        """The facts in `turns`; `context` are earlier turns that help to understand them, not extracted again."""
         ...
 
     async def aextract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:

@@ -35,7 +35,7 @@ from langchain_memlayer.filters import Filter
 from langchain_memlayer.journal.read import Reader
 from langchain_memlayer.journal.sqlite import SQLiteJournal, random_id, utc_now
 from langchain_memlayer.protocols import Clock, NewId
-from langchain_memlayer.store_plan import IndexSettings, Plan, checked_key
+from langchain_memlayer.store_plan import EVERYTHING, Fields, IndexSettings, Plan, checked_key
 from langchain_memlayer.types import Durability, decode_namespace, encode_namespace, from_micros, to_micros
 from langchain_memlayer.values import loads
 
@@ -97,24 +97,42 @@ class MemLayerStore(BaseStore):
                 hnsw_threshold=hnsw_threshold,
             ),
             index=index,
+            fields=None if settings is None or embedder is None else settings.fields,
             ttl=ttl,
             owner=True,
         )
 
     @classmethod
-    def _sharing(cls, indexes: Indexes, *, index: IndexConfig | None) -> Self:
-        """A store on a journal that somebody else opened and will close."""
+    def of(cls, memory: Any) -> Self:
+        """The store in the folder of an open `Memory`, with its embedder; it ends with that memory.
+
+        Raises:
+            EmbedderMismatch: the folder's items were written with another embedder.
+        """
+        memories: Indexes = memory._indexes
+        embedder, recorded = memories.embedder, recorded_embedder(memories.journal, "items")
+        if embedder is not None and recorded is not None:
+            embedder = resolve_embeddings(embedder.source, folder=recorded, dims=embedder.dims)
+        indexes = memories.beside("items", embedder)
         store = cls.__new__(cls)
-        store._setup(indexes, index=index, ttl=None, owner=False)
+        index: IndexConfig | None = None
+        if embedder is not None and embedder.dims is not None:
+            index = {"dims": embedder.dims, "embed": embedder.source, "fields": ["$"]}
+        store._setup(indexes, index=index, fields=EVERYTHING if embedder else None, ttl=None, owner=False)
+        store.memory = memory
         return store
 
-    def _setup(self, indexes: Indexes, *, index: IndexConfig | None, ttl: TTLConfig | None, owner: bool) -> None:
+    def _setup(
+        self, indexes: Indexes, *, index: IndexConfig | None, fields: Fields | None, ttl: TTLConfig | None, owner: bool
+    ) -> None:
+        self.memory: Any = None
+        """The `Memory` that this is the store of, or None."""
         self.index_config = index
         self.ttl_config = ttl
         self._indexes = indexes
         self._journal = indexes.journal
         self._embedder = indexes.embedder
-        self._fields = IndexSettings.of(index).fields if index is not None and self._embedder is not None else None
+        self._fields = fields
         self._owner = owner
         self._sweeper: threading.Thread | None = None
         self._stop = threading.Event()
@@ -221,10 +239,7 @@ class MemLayerStore(BaseStore):
         now = to_micros(self._journal.clock())
         results: list[Result] = []
         touched: dict[int, None] = {}
-        codes = {
-            key: encode_vectors([vectors[text] for text in put.texts], self._indexes.metric) if put.texts else None
-            for key, put in plan.puts.items()
-        }
+        codes = self._encoded(plan, vectors)
         for number, op in enumerate(plan.ops):
             if isinstance(op, GetOp):
                 results.append(self._get(op, now, touched))
@@ -238,6 +253,15 @@ class MemLayerStore(BaseStore):
         if plan.puts or touched:
             self._write(plan, codes, touched)
         return results
+
+    def _encoded(self, plan: Plan, vectors: Mapping[str, NDArray[Any]]) -> dict[tuple[str, str], bytes | None]:
+        if not vectors:
+            return dict.fromkeys(plan.puts)
+        # All in one go: one by one this takes as long as writing them.
+        block = encode_vectors(list(vectors.values()), self._indexes.metric)
+        size = len(block) // len(vectors)
+        encoded = {text: block[k * size : (k + 1) * size] for k, text in enumerate(vectors)}
+        return {key: b"".join(encoded[text] for text in put.texts) or None for key, put in plan.puts.items()}
 
     def _write(self, plan: Plan, codes: Mapping[tuple[str, str], bytes | None], touched: Iterable[int]) -> None:
         with self._journal.write() as tx:
@@ -314,7 +338,7 @@ class MemLayerStore(BaseStore):
     ) -> tuple[list[tuple[ItemRow, float]], bool]:
         view = self._indexes.view(prefix)
         expires = view.columns["expires"]
-        alive = (expires == 0) | (expires > now) if expires.any() else None
+        alive = (expires == 0) | (expires > now) if self._indexes.expiring else None
         if condition is None:
             return self._hydrated(view.search(query, need, mask=alive), now)
         for factor in (4, 8, 16):

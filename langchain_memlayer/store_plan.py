@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,6 +27,9 @@ from langchain_memlayer.values import dumps, plain
 Fields = tuple[Any, ...]
 """Paths for `get_text_at_path`: tokenised, or `"$"` for the whole value."""
 
+EVERYTHING: Fields = ("$",)
+"""The whole value, which is embedded unless a configuration says otherwise."""
+
 _METRICS: dict[str, Metric] = {
     "cosine": "cosine",
     "inner_product": "inner_product",
@@ -33,6 +37,7 @@ _METRICS: dict[str, Metric] = {
     "l2": "euclidean",
 }
 _LONGEST_TTL = 1e12
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(slots=True)
@@ -211,7 +216,7 @@ def _tokenized(fields: Sequence[str]) -> Fields:
 
 
 def _check_text(what: str, text: str) -> None:
-    if any("\ud800" <= char <= "\udfff" for char in text):
+    if _SURROGATE.search(text):
         raise InvalidInput(f"{what} holds a lone surrogate, which is no text; encode it first.")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote, unquote
 
@@ -40,12 +40,11 @@ def to_micros(moment: datetime) -> int:
 
 def from_micros(micros: int) -> datetime:
     """The aware UTC time of `micros` (microseconds since 1970 UTC)."""
-    seconds, rest = divmod(micros, 1_000_000)
-    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest)
+    return _EPOCH + timedelta(microseconds=micros)
 
 
 def encode_namespace(labels: Sequence[str]) -> str:
-    """The journal's form of a BaseStore namespace: every label followed by a dot, so that a prefix matches whole segments."""
+    """The journal's form of a namespace: every label followed by a dot, so that a prefix matches whole segments."""
     return "".join(f"{label}." for label in labels)
 
 
@@ -55,7 +54,7 @@ def decode_namespace(path: str) -> tuple[str, ...]:
 
 
 def prefix_bounds(path: str) -> tuple[str, str]:
-    """The half-open range of encoded namespaces below `path`, in code point order; `""` means everything of the store."""
+    """The half-open range of encoded namespaces below `path`, by code point; `""` means everything of the store."""
     return path, f"{path[:-1]}/" if path else "\U0010ffff"
 
 
@@ -90,7 +89,9 @@ class Scope:
     def required(self, call: str) -> Scope:
         """Itself, or `ScopeRequired` when it names nobody; `call` is the method to name in the message."""
         if not self:
-            raise ScopeRequired(f"{call} needs at least one of user_id, agent_id and run_id: say whose memory is meant.")
+            raise ScopeRequired(
+                f"{call} needs at least one of user_id, agent_id and run_id: say whose memory is meant."
+            )
         return self
 
     def ids(self) -> dict[str, str]:
@@ -107,14 +108,14 @@ class Scope:
 
     @property
     def search_root(self) -> str:
-        """The encoded namespace that surely holds every memory of this scope: the user's own, else that of all memories."""
+        """The encoded namespace that surely holds every memory of this scope: the user's own, else that of all."""
         return self.partition if self.user_id is not None else MEMORY_ROOT
 
 
 def partition_owner(path: str) -> tuple[str, str]:
     """The name and value of the id that a memory partition belongs to, as `("user_id", "alice@example.com")`."""
     mark, value = path[len(MEMORY_ROOT) :].rstrip(".").split(".", 1)
-    return dict((m, n) for n, m in _SCOPE_MARKS)[mark], unquote(value)
+    return {m: name for name, m in _SCOPE_MARKS}[mark], unquote(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +163,8 @@ class Fact:
         triples: The relations that it states.
         valid_at: When it began to hold, when the text says so.
         name: Whom it is about or by, when known.
-        metadata: Further keys to keep with the memory.
+        metadata: Further keys to keep with the memory. Two are for us: `RETRACT` and `QUARANTINE`.
+        said_at: When it was said; reconcilers are given it, extractors need not tell.
     """
 
     text: str
@@ -172,6 +174,14 @@ class Fact:
     valid_at: datetime | None = None
     name: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    said_at: datetime | None = None
+
+
+RETRACT = "retract"
+"""The key in a fact's metadata which says that the user asked to forget what the fact states."""
+
+QUARANTINE = "quarantined"
+"""The key which says that a fact comes from tool output."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,11 +203,19 @@ class Extraction:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A live memory that a new fact may change."""
+    """A live memory that a new fact may change.
+
+    Attributes:
+        id: The memory.
+        text: What it says.
+        last_seen: When it was last told, which a change counts as.
+        valid_at: When what it says began to hold, when known.
+    """
 
     id: str
     text: str
-    created_at: datetime | None = None
+    last_seen: datetime | None = None
+    valid_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,14 +224,14 @@ class Decision:
 
     Attributes:
         action: ADD, UPDATE, DELETE, NONE or REJECTED.
-        fact: Position (0-based) of the fact it is about.
+        fact: Position (0-based) of the fact it is about; None when REJECTED is about a part of a reply that names none.
         memory_id: The memory that UPDATE, DELETE or NONE is about.
-        text: The memory's new text, for UPDATE.
+        text: The memory's new text, for UPDATE; without a fact, the part of the reply.
         reason: Why, in a few words.
     """
 
     action: Action
-    fact: int
+    fact: int | None
     memory_id: str | None = None
     text: str | None = None
     reason: str | None = None

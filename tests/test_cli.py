@@ -4,7 +4,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from contextlib import closing
 from importlib.machinery import ModuleSpec
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.cells import cell_len
 from typer.testing import CliRunner, Result
 
 from langchain_memlayer import Memory, __version__
@@ -339,6 +339,17 @@ def test_a_repeated_ingest_changes_nothing_and_a_longer_file_adds_only_what_is_n
     assert data(cli("ingest", str(file), "--user", "alice", "--json"))["events"] == {"ADD": 1}
 
 
+def test_what_was_deleted_does_not_come_back_with_the_same_file(cli: Run, tmp_path: Path):
+    messages = [{"id": f"m{n}", "role": "user", "content": "Yes.", "session_id": "a"} for n in range(3)]
+    file = write(tmp_path / "chat.json", messages, "array")
+    assert data(cli("ingest", str(file), "--user", "alice", "--json"))["events"] == {"ADD": 1, "NONE": 2}
+    [memory] = data(cli("list", "--json"))["results"]
+    assert memory["sources"] == ["m0", "m1", "m2"]
+    assert cli("delete", memory["id"]).exit_code == 0
+    assert data(cli("ingest", str(file), "--user", "alice", "--json"))["events"] == {}
+    assert data(cli("list", "--json"))["results"] == []
+
+
 @pytest.mark.parametrize(
     ("failure", "code"), [(KeyboardInterrupt(), 130), (EmbeddingError("The embedder is down."), 1)], ids=["^C", "error"]
 )
@@ -420,7 +431,7 @@ def test_the_demo_recalls_every_expected_memory_and_loses_nothing(folder: Path):
     assert again["memories"] == report["memories"]
 
 
-def test_the_demo_reads_well_in_a_pipe(monkeypatch: pytest.MonkeyPatch):
+def test_the_demo_reads_well_in_a_pipe():
     shown = CliRunner().invoke(app, ["demo"])
     assert shown.exit_code == 0
     assert "\x1b" not in shown.stdout
@@ -428,6 +439,17 @@ def test_the_demo_reads_well_in_a_pipe(monkeypatch: pytest.MonkeyPatch):
         assert question.text in shown.stdout
     assert "nothing was lost" in shown.stdout
     assert shown.stdout.count("came back at") == len(load()[1])
+    assert {cell_len(line) for line in shown.stdout.splitlines()} <= set(range(demonstration.show.PIPE_WIDTH + 1))
+
+
+def test_the_memory_that_answers_is_shown_in_full_also_without_any_space_to_break_at(monkeypatch: pytest.MonkeyPatch):
+    turns, questions = load()
+    [thunder] = [question for question in questions if question.text.startswith("打雷")]
+    monkeypatch.setattr(demonstration, "load", lambda: (turns, [thunder, thunder]))
+    shown = CliRunner().invoke(app, ["demo"]).stdout
+    [answer] = [turn["content"] for turn in turns if turn["id"] in thunder.expected]
+    assert cell_len(answer) > demonstration.show.PIPE_WIDTH - 35
+    assert answer in "".join(shown.split())
 
 
 def test_the_demo_fails_when_an_expected_memory_does_not_come_back(monkeypatch: pytest.MonkeyPatch):
@@ -475,8 +497,8 @@ def test_two_processes_share_a_folder_and_an_interrupted_one_exits_with_130(fold
             stderr=subprocess.PIPE,
             text=True,
         ) as process:
-            while len(memory.get_all(limit=2)["results"]) < 2:
-                time.sleep(0.01)
+            while len(memory.get_all(limit=2)["results"]) < 2 and process.poll() is None:
+                pass
             process.send_signal(signal.SIGINT)
             _, errors = process.communicate()
         assert process.returncode == 130

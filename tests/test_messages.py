@@ -453,7 +453,8 @@ def test_the_hash_tells_numbers_apart(before: str, one: int, other: int, after: 
 
 
 def test_the_hash_tells_apart_what_is_merely_similar() -> None:
-    texts = ["locker 12", "locker 13", "locker 1 2", "lockers 12", "really", "really?", "really!", "re ally", "réally", "2⁵", "25"]
+    texts = ["locker 12", "locker 13", "locker 1 2", "lockers 12", "2⁵", "25"]
+    texts += ["really", "really?", "really!", "re ally", "réally"]
     assert len({content_hash(text) for text in texts}) == len(texts)
 
 

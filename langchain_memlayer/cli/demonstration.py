@@ -189,14 +189,14 @@ def _answer(number: int, answer: Answer) -> RenderableType:
 
     head = Table.grid(expand=True, padding=(0, 1))
     head.add_column(width=2, justify="right")
-    head.add_column(ratio=1)
+    head.add_column(ratio=1, overflow="fold")
     head.add_column(justify="right", no_wrap=True)
     head.add_row(str(number), show.text(answer.question.text, "bold cyan"), _verdict(answer))
     head.add_row("", show.text(answer.question.note, "dim italic"), show.text(f"{answer.seconds * 1e3:.1f} ms", "dim"))
     hits = Table.grid(expand=True, padding=(0, 1))
     for width in (4, 5, 5, 10, 7):
         hits.add_column(width=width, justify="right" if width < 7 else "left", no_wrap=True)
-    hits.add_column(ratio=1)
+    hits.add_column(ratio=1, overflow="fold")
     for place, hit in enumerate(answer.hits, 1):
         expected = answer.answers(hit)
         if place <= SHOWN or place == answer.place:

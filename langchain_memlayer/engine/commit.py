@@ -10,7 +10,9 @@ from langchain_memlayer.journal.write import Writer
 from langchain_memlayer.messages import content_hash
 from langchain_memlayer.types import (
     HIDDEN,
+    QUARANTINE,
     QUARANTINED,
+    RETRACT,
     SPENT,
     VISIBLE,
     Decision,
@@ -57,11 +59,12 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One fact, what was decided of it, and the searchable form of its text (after UPDATE: of the new text)."""
+    """One fact, what was decided of it, the searchable form of its text, and (for UPDATE) that of the new text."""
 
     fact: Fact
     decision: Decision
     indexed: Indexed
+    rewritten: Indexed
     detail: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -130,15 +133,16 @@ class Commit:
         """Carry out one decision; `turns` are the stored turns that the fact cites. Also the triples that ended."""
         decision, fact = change.decision, change.fact
         if decision.action == "REJECTED":
-            self.reject(Rejection(fact.text, decision.reason or "refused", fact.quote), turns)
-            return Rejection(fact.text, decision.reason or "refused", fact.quote), ()
+            return self._refuse(fact, decision.reason or "refused", turns), ()
         target = self.tx.memory(decision.memory_id) if decision.memory_id else None
+        if decision.action == "DELETE" and target is None:
+            return self._refuse(fact, "the memory to delete is gone already", turns), ()
+        if fact.metadata.get(RETRACT) and (target is None or decision.action not in ("DELETE", "UPDATE")):
+            return self._refuse(fact, "there is nothing to forget", turns), ()
         if decision.action == "ADD" or target is None:
-            if decision.action == "DELETE":
-                reason = "the memory to delete is gone already"
-                self.reject(Rejection(fact.text, reason, fact.quote), turns)
-                return Rejection(fact.text, reason, fact.quote), ()
             return self._add(change, turns), ()
+        if decision.action != "NONE" and _from_tools(fact, turns) and target.state != QUARANTINED:
+            return self._refuse(fact, "tool output may not change what was told", turns), ()
         if decision.action == "NONE":
             return self._reinforce(target, change, turns), ()
         if decision.action == "DELETE":
@@ -146,6 +150,11 @@ class Commit:
             self.settle_turns(target, HIDDEN)
             return Committed(target.key, "DELETE", target.text, target.text), ended
         return self._update(target, change, turns)
+
+    def _refuse(self, fact: Fact, reason: str, turns: Sequence[Row]) -> Rejection:
+        refusal = Rejection(fact.text, reason, fact.quote)
+        self.reject(refusal, turns)
+        return refusal
 
     def _detail(self, change: Change) -> dict[str, Any]:
         detail = {"reason": change.decision.reason, "quote": change.fact.quote, **change.detail}
@@ -155,8 +164,8 @@ class Commit:
         fact, first = change.fact, (turns[0] if turns else None)
         at = self.tx.now if first is None else first.created_at
         names = {turn.name for turn in turns}
-        quarantined = bool(fact.metadata.get("quarantined")) or any(t.state == QUARANTINED for t in turns)
-        metadata = {k: v for k, v in fact.metadata.items() if k != "quarantined"}
+        quarantined = _from_tools(fact, turns)
+        metadata = {k: v for k, v in fact.metadata.items() if k not in (QUARANTINE, RETRACT)}
         return Row(
             id=0, seq=0, path=self.path, key=key, kind="fact", text=text, created_at=at,
             updated_at=at, metadata={**(first.metadata if first else {}), **metadata},
@@ -191,9 +200,12 @@ class Commit:
         seen = max([self.tx.now if t.time is None else t.time for t in turns], default=self.tx.now)
         sources = tuple(dict.fromkeys((*target.sources, *(s for turn in turns for s in turn.sources))))
         fresh = [turn.id for turn in turns if turn.id not in target.turns]
+        # What somebody tells is no tool's word any longer.
+        state = target.state if _from_tools(change.fact, turns) or target.state != QUARANTINED else VISIBLE
         self.tx.change_memory(
             target, "none", actor=self.actor, batch=self.batch, detail=self._detail(change), count=target.count + 1,
             last_seen=max(seen, target.last_seen or 0), sources=sources, turns=[*target.turns, *fresh],
+            state=state or None,
         )  # fmt: skip
         self.tx.link(target.id, [(turn, change.fact.quote) for turn in fresh])
         return Committed(target.key, "NONE", target.text)
@@ -210,9 +222,10 @@ class Commit:
                 row, created_at=target.created_at, metadata={**target.metadata, **row.metadata},
                 sources=tuple(dict.fromkeys((*target.sources, *row.sources))), count=target.count + 1,
             ),
-            change.indexed,
+            change.rewritten,
             at=at,
-            triples=change.fact.triples,
+            # What is to be forgotten is not what the memory goes on to say.
+            triples=() if change.fact.metadata.get(RETRACT) else change.fact.triples,
             quotes=[(turn.id, change.fact.quote) for turn in turns],
             detail=self._detail(change),
         )  # fmt: skip
@@ -239,7 +252,8 @@ class Commit:
         self.tx.close_memory(old, invalid_at=at)
         item = self.tx.add_memory(
             new, tokens=indexed.tokens, codes=indexed.codes, triples=triples,
-            quotes=list({**links, **dict(quotes)}.items()), op="update", gone=old.id, prev=old.text, actor=self.actor, batch=self.batch, detail=detail,
+            quotes=list({**links, **dict(quotes)}.items()), op="update", gone=old.id, prev=old.text, actor=self.actor,
+            batch=self.batch, detail=detail,
         )  # fmt: skip
         if new.kind == "turn":
             self.tx.relink(old.id, item)
@@ -260,8 +274,8 @@ class Commit:
     def settle_turns(self, fact: Row, state: int) -> None:
         """Mark the turns that no live fact cites any longer, after `fact` was closed."""
         for turn in self.tx.memories(
-            "i.id IN (SELECT turn FROM links WHERE fact = ?) AND i.closed IS NULL AND NOT EXISTS (SELECT 1 FROM links l "
-            "JOIN items f ON f.id = l.fact WHERE l.turn = i.id AND f.closed IS NULL)",
+            "i.id IN (SELECT turn FROM links WHERE fact = ?) AND i.closed IS NULL AND NOT EXISTS (SELECT 1 FROM links "
+            "l JOIN items f ON f.id = l.fact WHERE l.turn = i.id AND f.closed IS NULL)",
             (fact.id,),
         ):
             if turn.state in (VISIBLE, SPENT):
@@ -279,6 +293,10 @@ def _began(fact: Fact, turns: Sequence[Row], now: int) -> int:
     if fact.valid_at is not None:
         return to_micros(fact.valid_at)
     return turns[0].created_at if turns else now
+
+
+def _from_tools(fact: Fact, turns: Sequence[Row]) -> bool:
+    return bool(fact.metadata.get(QUARANTINE)) or any(turn.state == QUARANTINED for turn in turns)
 
 
 def _still_told(old: str, new: str) -> bool:

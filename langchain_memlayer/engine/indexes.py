@@ -110,6 +110,7 @@ class Indexes:
         embedder: What makes the vectors, or None.
         metric: How they are compared.
         codes: The strings behind the coded columns.
+        expiring: Whether any item that was loaded so far has a time to live.
     """
 
     def __init__(
@@ -139,7 +140,19 @@ class Indexes:
         self._pid = os.getpid()
         self.measured_spread: float | None = None
         self.codes = Codes()
+        self.expiring = False
         self._cache = SlabCache(self._load, refresh=self._refresh, capacity_bytes=self._capacity)
+
+    def beside(self, area: Area, embedder: Embedder | None) -> Indexes:
+        """The slabs of another area of the same folder, with the same settings."""
+        return Indexes(
+            self.journal,
+            area=area,
+            embedder=embedder,
+            metric=self.metric,
+            hnsw_threshold=self._hnsw_threshold,
+            capacity_bytes=self._capacity,
+        )
 
     @property
     def dims(self) -> int:
@@ -245,6 +258,8 @@ class Indexes:
         columns: dict[str, NDArray[Any]]
         if self.area == "items":
             columns = {"expires": np.fromiter((e or 0 for e in raw["expires"]), np.int64, n)}
+            # Searches ask this instead of the whole column, which takes .04 ms at 100k rows.
+            self.expiring = self.expiring or bool(columns["expires"].any())
         else:
             columns = self._memory_columns(raw, n)
         return replace(block, columns=columns)

@@ -28,6 +28,11 @@ class Request:
     acall: Callable[[], Awaitable[Any]]
 
 
+def request(call: Callable[[], Any], acall: Callable[[], Awaitable[Any]]) -> Steps:
+    """A step that only makes a request, and returns the answer."""
+    return (yield Request(call, acall))
+
+
 @dataclass(frozen=True, slots=True)
 class _Done:
     value: Any

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from hashlib import blake2b
 from typing import Any, Literal
 
 import numpy as np
 import orjson
 
-from langchain_memlayer.types import Event, Row, SlabBlock, Triple, prefix_bounds
+from langchain_memlayer.types import QUARANTINED, VISIBLE, Event, Row, SlabBlock, Triple, prefix_bounds
 from langchain_memlayer.values import loads
 
 VECTOR_SHIFT = 40
@@ -21,6 +23,8 @@ ROW_COLUMNS = (
     "i.valid_at, i.invalid_at, i.state, i.asks, i.given, i.count, i.last_seen, i.last_event"
 )
 ROW_FROM = "items i JOIN namespaces n ON n.id = i.ns"
+
+_TRIPLE = "t.id, t.item, i.key, t.source, t.relation, t.destination, i.valid_at"
 
 Area = Literal["items", "memories"]
 _KINDS = {"items": "i.kind = 'item'", "memories": "i.kind <> 'item'"}
@@ -55,6 +59,13 @@ def _to_event(r: Sequence[Any]) -> Event:
     return Event(*fields)
 
 
+def _shown(ids: Mapping[str, str], *, quarantined: bool) -> tuple[str, list[str]]:
+    """The condition for live memories of a scope whose triples are shown, and its values."""
+    states = f"{VISIBLE}, {QUARANTINED}" if quarantined else str(VISIBLE)
+    wanted = "".join(f" AND i.{name} = ?" for name in ids)
+    return f"i.closed IS NULL AND coalesce(i.state, {VISIBLE}) IN ({states}){wanted}", list(ids.values())
+
+
 def marks(n: int) -> str:
     """`n` placeholders."""
     return ",".join("?" * n)
@@ -74,6 +85,11 @@ class Reader:
         """A setting that is kept with the journal."""
         row = self.db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         return None if row is None else str(row[0])
+
+    def mark(self, seq: int) -> str | None:
+        """What tells the event at a position from any other that might stand there in a restored journal."""
+        row = self.db.execute("SELECT recorded_at, ns, key, op FROM events WHERE seq = ?", (seq,)).fetchone()
+        return None if row is None else blake2b(orjson.dumps(row), digest_size=16).hexdigest()
 
     def batch(self, scope: str, batch: str) -> list[Any] | None:
         """What the commit of this batch id reported, or None when there was none."""
@@ -98,7 +114,7 @@ class Reader:
 
     def items_by_id(self, ids: Sequence[int], now: int) -> dict[int, tuple[Any, ...]]:
         """Live items by row id, in the shape of `items_by_key`."""
-        found = {}
+        found: dict[int, tuple[Any, ...]] = {}
         for start in range(0, len(ids), _CHUNK):
             chunk = ids[start : start + _CHUNK]
             rows = self.db.execute(
@@ -156,6 +172,16 @@ class Reader:
                 found[row.id] = row
         return found
 
+    def pending(self) -> list[int]:
+        """The calls whose facts are still to be found, oldest first."""
+        return [row[0] for row in self.db.execute("SELECT id FROM pending ORDER BY id")]
+
+    def pending_turns(self, pending: int) -> list[Row]:
+        """The turns of one of these calls that are still live, in order."""
+        found = self.db.execute("SELECT turns FROM pending WHERE id = ?", (pending,)).fetchone()
+        rows = self.memories_by_row(orjson.loads(found[0])) if found else {}
+        return [row for _, row in sorted(rows.items()) if row.closed is None]
+
     def history(self, key: str) -> list[Event]:
         """Every event of one memory, in order."""
         rows = self.db.execute(
@@ -178,6 +204,45 @@ class Reader:
         )
         return dict(rows.fetchall())
 
+    def session_turns(
+        self, path: str, session: str, *, most: int, below: int | None = None, above: int | None = None
+    ) -> list[Row]:
+        """The live turns of a session next below or above a row, nearest first."""
+        side, order = ("<", "DESC") if below is not None else (">", "ASC")
+        return self.memories(
+            f"n.path = ? AND i.session_id = ? AND i.kind = 'turn' AND i.closed IS NULL AND i.id {side} ?",
+            (path, session, below if below is not None else above),
+            tail=f"ORDER BY i.id {order} LIMIT {int(most)}",
+        )
+
+    def has_triples(self) -> bool:
+        """Whether the folder has any triples."""
+        return self.db.execute("SELECT 1 FROM triples LIMIT 1").fetchone() is not None
+
+    def versions_at(self, prefix: str, *, as_of: int | None, known_at: int | None) -> list[int]:
+        """The memory versions below a namespace that held at one time, by what was known at another.
+
+        Args:
+            prefix: The namespace.
+            as_of: When they held, microseconds since 1970 UTC; None for what had not been ended.
+            known_at: What was recorded later does not count; None for everything.
+        """
+        low, high = prefix_bounds(prefix)
+        position = sys.maxsize
+        if known_at is not None:
+            found = self.db.execute("SELECT max(seq) FROM events WHERE recorded_at <= ?", (known_at,)).fetchone()[0]
+            position = found or 0
+        held, values = "(i.closed IS NULL OR i.closed > ?)", [position]
+        if as_of is not None:
+            held = "coalesce(i.valid_at, i.created_at) <= ? AND (i.closed IS NULL OR i.closed > ? OR i.invalid_at > ?)"
+            values = [as_of, position, as_of]
+        rows = self.db.execute(
+            "SELECT i.id FROM namespaces n JOIN items i ON i.ns = n.id WHERE n.path >= ? AND n.path < ? AND "
+            f"i.kind <> 'item' AND i.id <= ? AND {held}",
+            (low, high, position, *values),
+        )
+        return [row[0] for row in rows]
+
     def triples(self, prefix: str) -> list[tuple[Any, ...]]:
         """Triples of live memories below a namespace: item, memory id, source, relation, destination, valid_at, seq."""
         low, high = prefix_bounds(prefix)
@@ -187,6 +252,51 @@ class Reader:
             "i.closed IS NULL ORDER BY t.id",
             (low, high),
         ).fetchall()
+
+    def scope_triples(self, prefix: str, ids: Mapping[str, str], *, quarantined: bool) -> list[tuple[Any, ...]]:
+        """The triples that a scope's graph shows: id, item, memory id, source, relation, destination, valid_at.
+
+        Args:
+            prefix: The namespace that the scope's memories lie below.
+            ids: What `user_id`, `agent_id` and `run_id` must be, as far as given.
+            quarantined: Whether quarantined memories count too.
+        """
+        low, high = prefix_bounds(prefix)
+        where, values = _shown(ids, quarantined=quarantined)
+        return self.db.execute(
+            f"SELECT {_TRIPLE} FROM namespaces n JOIN triples t ON t.ns = n.id JOIN items i ON i.id = t.item WHERE "
+            f"n.path >= ? AND n.path < ? AND {where} ORDER BY t.id",
+            (low, high, *values),
+        ).fetchall()
+
+    def changed_triples(
+        self, prefix: str, ids: Mapping[str, str], since: int, *, quarantined: bool
+    ) -> tuple[list[tuple[Any, ...]], list[int]] | None:
+        """The `scope_triples` of what changed after position `since`, and all items that did; None after a reset."""
+        touched = self._touched(prefix, since)
+        if touched is None:
+            return None
+        return self._triples_where("t.item", touched, ids, quarantined=quarantined), touched
+
+    def triples_by_id(
+        self, triples: Sequence[int], ids: Mapping[str, str], *, quarantined: bool
+    ) -> list[tuple[Any, ...]]:
+        """Those of some triples that a scope's graph shows, in the shape of `scope_triples`."""
+        return self._triples_where("t.id", triples, ids, quarantined=quarantined)
+
+    def _triples_where(
+        self, column: str, numbers: Sequence[int], ids: Mapping[str, str], *, quarantined: bool
+    ) -> list[tuple[Any, ...]]:
+        where, values = _shown(ids, quarantined=quarantined)
+        found: list[tuple[Any, ...]] = []
+        for start in range(0, len(numbers), _CHUNK):
+            chunk = numbers[start : start + _CHUNK]
+            found += self.db.execute(
+                f"SELECT {_TRIPLE} FROM triples t JOIN items i ON i.id = t.item WHERE {where} "
+                f"AND {column} IN ({marks(len(chunk))})",
+                (*values, *chunk),
+            ).fetchall()
+        return sorted(found)
 
     def triples_of(self, item: int) -> tuple[Triple, ...]:
         """The triples of one memory version."""
@@ -221,7 +331,7 @@ class Reader:
     def _sole_relatives(self, row: Row, keys: set[str]) -> list[Row]:
         mine, other = ("fact", "turn") if row.kind == "fact" else ("turn", "fact")
         linked = self.memories(f"i.id IN (SELECT {other} FROM links WHERE {mine} = ?)", (row.id,))
-        sole = []
+        sole: list[Row] = []
         for relative in linked:
             beside = self.memories(f"i.id IN (SELECT {mine} FROM links WHERE {other} = ?)", (relative.id,))
             if all(b.key in keys for b in beside):
@@ -255,6 +365,23 @@ class Reader:
 
     def changes(self, prefix: str, area: Area, since: int, *, dims: int, ended: bool = False) -> SlabBlock | None:
         """What changed below a namespace after position `since`; None when a reset was among it. In a snapshot."""
+        last, touched = self.last_seq(), self._touched(prefix, since)
+        if touched is None:
+            return None
+        found: list[tuple[Any, ...]] = []
+        for start in range(0, len(touched), _CHUNK):
+            chunk = touched[start : start + _CHUNK]
+            found += self.db.execute(
+                f"SELECT {_HOT[area]}, v.data FROM items i LEFT JOIN vectors v ON "
+                f"v.id = (i.ns << {VECTOR_SHIFT}) | i.id WHERE i.id IN ({marks(len(chunk))}) AND {_KINDS[area]}"
+                + ("" if ended else " AND i.closed IS NULL"),
+                tuple(chunk),
+            ).fetchall()
+        present = {row[0] for row in found}
+        return _block(last, found, area, dims=dims, removed=[i for i in touched if i not in present])
+
+    def _touched(self, prefix: str, since: int) -> list[int] | None:
+        """The items below a namespace that events after position `since` are about; None when one was a reset."""
         low, high = prefix_bounds(prefix)
         last = self.last_seq()
         below = "SELECT id FROM namespaces WHERE path >= ? AND path < ?"
@@ -269,18 +396,7 @@ class Reader:
         ).fetchall()
         if any(row[2] == "reset" for row in rows):
             return None
-        touched = sorted({i for row in rows for i in row[:2] if i is not None})
-        found: list[tuple[Any, ...]] = []
-        for start in range(0, len(touched), _CHUNK):
-            chunk = touched[start : start + _CHUNK]
-            found += self.db.execute(
-                f"SELECT {_HOT[area]}, v.data FROM items i LEFT JOIN vectors v ON "
-                f"v.id = (i.ns << {VECTOR_SHIFT}) | i.id WHERE i.id IN ({marks(len(chunk))}) AND {_KINDS[area]}"
-                + ("" if ended else " AND i.closed IS NULL"),
-                tuple(chunk),
-            ).fetchall()
-        present = {row[0] for row in found}
-        return _block(last, found, area, dims=dims, removed=[i for i in touched if i not in present])
+        return sorted({i for row in rows for i in row[:2] if i is not None})
 
     def counts(self) -> Mapping[str, int]:
         """Numbers for `stats`: live rows by kind, events, vectors, namespaces, triples."""

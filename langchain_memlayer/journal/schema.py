@@ -106,6 +106,9 @@ CREATE TABLE triples (
 CREATE INDEX triples_by_item ON triples (item);
 CREATE INDEX triples_by_namespace ON triples (ns);
 
+-- Turns whose facts are still to be found, as the row ids of one call.
+CREATE TABLE pending (id INTEGER PRIMARY KEY, turns TEXT NOT NULL);
+
 CREATE TABLE batches (
     scope TEXT NOT NULL,
     batch TEXT NOT NULL,

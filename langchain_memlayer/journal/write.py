@@ -104,6 +104,18 @@ class Writer(Reader):
             "INSERT INTO batches VALUES (?,?,?,?)", (scope, batch, self.seq, orjson.dumps(list(result)).decode())
         )
 
+    def defer(self, turns: Sequence[int]) -> int | None:
+        """Note that the facts of these turns are still to be found; returns the note's number, None without turns."""
+        if not turns:
+            return None
+        return self.db.execute(
+            "INSERT INTO pending (turns) VALUES (?)", (orjson.dumps(list(turns)).decode(),)
+        ).lastrowid
+
+    def settle(self, pending: int) -> bool:
+        """Strike out such a note; False when it is gone already."""
+        return self.db.execute("DELETE FROM pending WHERE id = ?", (pending,)).rowcount == 1
+
     def _vectors(self, ns: int, item: int, codes: bytes | None) -> None:
         if codes:
             self.db.execute("INSERT OR REPLACE INTO vectors VALUES (?, ?)", (ns << VECTOR_SHIFT | item, codes))
@@ -330,7 +342,18 @@ class Writer(Reader):
         """Empty the journal: every row and every text, keeping only the position and the store's settings."""
         self.set_meta(SCRUB_DUE, "due")
         seq = self.seq
-        for table in ("events", "items", "vectors", "links", "terms", "triples", "batches", "namespaces", "keywords"):
+        for table in (
+            "events",
+            "items",
+            "vectors",
+            "links",
+            "terms",
+            "triples",
+            "batches",
+            "pending",
+            "namespaces",
+            "keywords",
+        ):
             self.db.execute(f"DELETE FROM {table}")
         self._terms.clear()
         self._namespaces.clear()

@@ -54,8 +54,8 @@ def spread_of(vectors: NDArray[np.floating]) -> float:
 def trust_in(deviation: float, memories: int, able: float) -> float:
     """How far the cosines of a query are to be trusted, from 0 to 1.
 
-    Where they spread little more than half as far as the embedder can, trust falls quickly. Few memories tell little about
-    their spread, so a small scope is taken to spread as it should.
+    Where they spread little more than half as far as the embedder can, trust falls quickly. Few memories tell little
+    about their spread, so a small scope is taken to spread as it should.
 
     Args:
         deviation: The standard deviation of the query's cosines over the scope.

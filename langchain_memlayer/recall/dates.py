@@ -36,7 +36,10 @@ _NUMBERS = {
     )
     for word in words.split()
 }  # fmt: skip
-_CJK_DAYS = {**dict(zip("一二三四五六日天", (0, 1, 2, 3, 4, 5, 6, 6), strict=True)), **dict(zip("月火水木金土", range(6), strict=True))}
+_CJK_DAYS = {
+    **dict(zip("一二三四五六日天", (0, 1, 2, 3, 4, 5, 6, 6), strict=True)),
+    **dict(zip("月火水木金土", range(6), strict=True)),
+}
 _UNIT_DAYS = {"day": 1, "week": 7, "天": 1, "日": 1, "周": 7, "週": 7, "星期": 7, "礼拜": 7, "일": 1, "주": 7}
 _SEASONS = {"spring": 3, "summer": 6, "autumn": 9, "fall": 9, "winter": 12}
 
@@ -59,13 +62,18 @@ _OF_YEAR = (
 )
 # "may" is a verb too, so a bare month needs its capital or a preposition.
 _BARE_MONTH = (
-    re.compile(rf"\b(?:[Ii]n|[Dd]uring|[Ss]ince|[Uu]ntil|[Bb]y|[Ll]ast|[Tt]his|[Oo]f)\s+(?P<name>(?i:{_MONTH}))\b(?!\.?\s+\d)"),
+    re.compile(
+        rf"\b(?:[Ii]n|[Dd]uring|[Ss]ince|[Uu]ntil|[Bb]y|[Ll]ast|[Tt]his|[Oo]f)\s+(?P<name>(?i:{_MONTH}))\b(?!\.?\s+\d)"
+    ),
     re.compile(r"(?<![\d年년个個ヶか])(?P<month>1[0-2]|[1-9])\s*[月월](?!\s*[0-3]?\d\s*[日号號일])"),
 )
 _BARE_YEAR = (re.compile(rf"\b(?:in|during|of|since|from|year|summer|winter|spring|autumn|fall)\s+{_YEAR}\b", re.IGNORECASE),
               re.compile(rf"(?<!\d){_YEAR}\s*[年년](?!\s*\d)"))  # fmt: skip
 _AGO = (
-    re.compile(rf"\b(?P<n>\d{{1,3}}|{_NUMBER})(?:\s+of)?\s+(?P<unit>day|week|month|year)s?\s+(?:ago|earlier|back)\b", re.IGNORECASE),
+    re.compile(
+        rf"\b(?P<n>\d{{1,3}}|{_NUMBER})(?:\s+of)?\s+(?P<unit>day|week|month|year)s?\s+(?:ago|earlier|back)\b",
+        re.IGNORECASE,
+    ),
     re.compile(rf"(?P<n>\d{{1,3}}|{_NUMBER})\s*[个個ヶか]?\s*(?P<unit>天|日|周|週間?|星期|礼拜|月|年)(?:之?前|以前)"),
     re.compile(rf"(?P<n>\d{{1,3}}|{_NUMBER})\s*(?P<unit>일|주|개월|달|년)\s*전"),
 )
@@ -153,7 +161,9 @@ def _agrees(times: NDArray[np.int64], period: Period) -> NDArray[np.float32]:
     if period.month is not None:
         stamps = times.astype("datetime64[us]")
         months = stamps.astype("datetime64[M]").astype(np.int64) % 12 + 1
-        days = (stamps.astype("datetime64[D]") - stamps.astype("datetime64[M]").astype("datetime64[D]")).astype(np.int64) + 1
+        days = (stamps.astype("datetime64[D]") - stamps.astype("datetime64[M]").astype("datetime64[D]")).astype(
+            np.int64
+        ) + 1
         if period.day is None:
             out[(months == period.month % 12 + 1) & (days <= 15)] = 0.5
             out[months == period.month] = 1

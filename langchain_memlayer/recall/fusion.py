@@ -2,7 +2,7 @@
 
 ```
 h = dense weight * cosine + keyword weight * BM25         each from 0 to 1 by the scope's own constants
-s = h + neighbour + link + session + bridge + speaker + date - question - ended
+s = h + neighbour + link + session + bridge + graph + speaker + date + fact - question - ended
 walk down s; leave out a memory whose source turns are all covered already
 ```
 """
@@ -30,27 +30,32 @@ class Weights:
         link: Of the best linked fact or source turn.
         session: Of the mean of the session's three best.
         bridge: Of what is shared with the best hits beyond the query's words.
+        graph: For memories near the entities that the query names.
         speaker: For memories by or about the one speaker that the query names.
         date: For memories of the time that the query names.
+        fact: For facts, which say in fewer words what their turns say.
         question: Taken from turns that only ask.
         ended: Taken from memories that no longer hold.
     """
 
     dense: float = 0.6
     neighbour: float = 0.3
-    neighbour_alone: float = 0.5
+    neighbour_alone: float = 0.4
     link: float = 0.1
     session: float = 0.6
     bridge: float = 0.3
-    speaker: float = 0.1
+    graph: float = 0.15
+    speaker: float = 0.15
     date: float = 0.2
+    fact: float = 0.05
     question: float = 0.1
     ended: float = 0.3
 
     @property
     def most(self) -> float:
         """What all signals together could add. It does not depend on a pool, so a score means the same tomorrow."""
-        return 1 + self.neighbour_alone + self.link + self.session + self.bridge + self.speaker + self.date
+        near = self.neighbour_alone + self.link + self.session + self.bridge + self.graph
+        return 1 + near + self.speaker + self.date + self.fact
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +131,10 @@ def weighed(pool: Pool, query: Query, weights: Weights) -> dict[str, Scores]:
         "link": np.float32(weights.link) * signals.linked(pool, base),
         "session": np.float32(weights.session) * signals.session_prior(pool, base),
         "bridge": np.float32(weights.bridge) * signals.bridge(pool, query, base),
+        "graph": np.float32(weights.graph) * pool.graph,
         "speaker": np.float32(weights.speaker) * signals.speaker(pool, query),
         "date": np.float32(weights.date) * signals.date(pool, query),
+        "fact": np.float32(weights.fact) * signals.fact(pool),
         "question": -np.float32(weights.question) * signals.question(pool),
         "ended": -np.float32(weights.ended) * signals.ended(pool),
     }

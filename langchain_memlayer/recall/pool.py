@@ -81,6 +81,7 @@ class Pool:
         keyword_spread: The scope's constants for it.
         keyword_ceiling: The BM25 that a text could attain for this query.
         terms: The keyword terms of each.
+        graph: From 0 to 1: how near it is to the entities that the query names.
         is_turn: Turns, as against facts.
         session: A number for each session, negative for none.
         order: Row ids; they grow in the order in which turns were said.
@@ -101,6 +102,7 @@ class Pool:
     keyword_spread: Spread
     keyword_ceiling: float
     terms: Terms
+    graph: Scores
     is_turn: NDArray[np.bool_]
     session: NDArray[np.int32]
     order: NDArray[np.int64]

@@ -78,8 +78,8 @@ def session_prior(pool: Pool, base: Scores) -> Scores:
 def bridge(pool: Pool, query: Query, base: Scores) -> Scores:
     """How much a memory shares with the best hits beyond the query's own words.
 
-    A question about "the estate I live in" finds the note that names it, and through that name the notes about it. Each of
-    the five best hits lends its base score to memories with its rarest terms, by the share of their idf.
+    A question about "the estate I live in" finds the note that names it, and through that name the notes about it.
+    Each of the five best hits lends its base score to memories with its rarest terms, by the share of their idf.
     """
     out = np.zeros(len(pool), np.float32)
     best = np.argsort(-base, kind="stable")[:BRIDGES]
@@ -109,13 +109,19 @@ def speaker(pool: Pool, query: Query) -> Scores:
     named = [code for code, name in pool.speakers.items() if len(pool.speakers) > 1 and _names(query.text, name)]
     if len(named) != 1:
         return np.zeros(len(pool), np.float32)
-    return (pool.speaker == named[0]).astype(np.float32)
+    by: Scores = (pool.speaker == named[0]).astype(np.float32)
+    return by
 
 
 def date(pool: Pool, query: Query) -> Scores:
     """How well a memory's time agrees with the time that the query speaks of."""
     wanted = periods(query.text, query.reference)
     return agreement(pool.time, wanted) if wanted else np.zeros(len(pool), np.float32)
+
+
+def fact(pool: Pool) -> Scores:
+    """1 for facts, where there are turns too."""
+    return (~pool.is_turn).astype(np.float32) if pool.is_turn.any() else np.zeros(len(pool), np.float32)
 
 
 def question(pool: Pool) -> Scores:

@@ -6,18 +6,33 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
 
-from langchain_memlayer.vectors.slab import Slab
+
+class Cached(Protocol):
+    """What is kept: a slab, or a graph."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it holds in memory."""
+        ...
+
+    def close(self) -> None:
+        """Stop what it does in the background."""
+        ...
+
+
+S = TypeVar("S", bound=Cached)
 
 
 @dataclass(slots=True)
-class _Entry:
+class _Entry(Generic[S]):
     lock: threading.Lock = field(default_factory=threading.Lock)
-    slab: Slab | None = None
+    slab: S | None = None
     nbytes: int = 0
 
 
-class SlabCache:
+class SlabCache(Generic[S]):
     """An LRU of slabs by namespace prefix, bound by bytes.
 
     Args:
@@ -27,13 +42,11 @@ class SlabCache:
         capacity_bytes: What the slabs may hold together. The one asked for last always stays.
     """
 
-    def __init__(
-        self, load: Callable[[str], Slab], *, refresh: Callable[[str, Slab], None], capacity_bytes: int
-    ) -> None:
+    def __init__(self, load: Callable[[str], S], *, refresh: Callable[[str, S], None], capacity_bytes: int) -> None:
         self._load = load
         self._refresh = refresh
         self._capacity = capacity_bytes
-        self._entries: OrderedDict[str, _Entry] = OrderedDict()
+        self._entries: OrderedDict[str, _Entry[S]] = OrderedDict()
         self._nbytes = 0
         self._lock = threading.Lock()
 
@@ -48,7 +61,7 @@ class SlabCache:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def get(self, prefix: str) -> Slab:
+    def get(self, prefix: str) -> S:
         """The slab of `prefix`, loaded and caught up."""
         with self._lock:
             entry = self._entries.get(prefix)
@@ -64,7 +77,7 @@ class SlabCache:
         self._account(prefix, entry, slab)
         return slab
 
-    def slabs(self) -> list[Slab]:
+    def slabs(self) -> list[S]:
         """The slabs that are loaded."""
         with self._lock:
             return [entry.slab for entry in self._entries.values() if entry.slab is not None]
@@ -85,7 +98,7 @@ class SlabCache:
             self._nbytes = 0
         self._close(entries)
 
-    def _account(self, prefix: str, entry: _Entry, slab: Slab) -> None:
+    def _account(self, prefix: str, entry: _Entry[S], slab: S) -> None:
         evicted = []
         with self._lock:
             if self._entries.get(prefix) is not entry:
@@ -102,7 +115,7 @@ class SlabCache:
                 evicted.append(dropped)
         self._close(evicted)
 
-    def _close(self, entries: list[_Entry]) -> None:
+    def _close(self, entries: list[_Entry[S]]) -> None:
         for entry in entries:
             # Whoever is loading it right now keeps it to himself; it is closed when that is done.
             with entry.lock:

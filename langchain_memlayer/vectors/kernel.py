@@ -18,6 +18,7 @@ from langchain_memlayer.types import Metric
 CODE = np.dtype("<f2")
 
 _GATHER_CHUNK = 4096
+_TINY, _HUGE = 1e-30, 1e32
 
 
 def load_faiss() -> Any:
@@ -49,21 +50,31 @@ class Kernel:
         try:
             with np.errstate(over="ignore"):
                 vector = np.ascontiguousarray(query, dtype=np.float32)
-        except (TypeError, ValueError) as problem:
+                square = float(np.vdot(vector, vector))
+        except (TypeError, ValueError, OverflowError) as problem:
             raise InvalidInput(f"The query vector is no list of numbers ({problem}): check the embedder.") from problem
         if vector.shape != (self.dims,):
             raise InvalidInput(
                 f"The query vector has shape {vector.shape}, this store holds vectors of {self.dims} dimensions: "
                 "embed the query with the embedder that the store was written with."
             )
-        square = float(np.dot(vector, vector))
-        if not np.isfinite(square):
-            if not np.isfinite(vector).all():
-                raise InvalidInput("The query vector has NaN or infinite numbers: check the embedder.")
-            vector = vector / np.abs(vector).max() if self.metric == "cosine" else vector
+        if not _TINY < square < _HUGE:
+            vector = self._tamed(vector)
             square = float(np.dot(vector, vector))
         if self.metric == "cosine" and square > 0.0:
             vector = vector / np.float32(square**0.5)
+        return vector
+
+    def _tamed(self, vector: NDArray[np.float32]) -> NDArray[np.float32]:
+        """A query whose square float32 cannot hold well, scaled for cosine; the other metrics take no long one."""
+        largest = np.abs(vector).max()
+        if not np.isfinite(largest):
+            raise InvalidInput("The query vector has NaN or infinite numbers: check the embedder.")
+        if self.metric == "cosine":
+            return vector / largest if largest > 0.0 else vector
+        if largest > 1.0:
+            # Rows whose score overflows would silently be missing from the answer.
+            raise InvalidInput(f"The query vector has numbers as large as {largest:.0e}: check the embedder.")
         return vector
 
     def finish(self, raw: NDArray[np.float32]) -> NDArray[np.float32]:

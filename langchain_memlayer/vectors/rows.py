@@ -65,7 +65,7 @@ class Positions:
         self._changed: dict[int, int] = {}
 
     def find(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The position of each id, -1 where it is unknown or dead."""
+        """The position of each id; -1 where it is unknown, `buried` of the position where it died."""
         if len(self._ids):
             slots = np.minimum(np.searchsorted(self._ids, ids), len(self._ids) - 1)
             found = np.where(self._ids[slots] == ids, self._positions[slots], -1)
@@ -80,13 +80,18 @@ class Positions:
         return found
 
     def set(self, ids: NDArray[np.int64], positions: NDArray[np.int64]) -> None:
-        """Says where each id is from now on; -1 for nowhere."""
+        """Says where each id is from now on, or where it died."""
         self._changed.update(zip(ids.tolist(), positions.tolist(), strict=True))
 
     @property
     def loose(self) -> bool:
         """Whether so much changed that building anew from the live rows pays."""
         return len(self._changed) > _LOOSE + len(self._ids) // 16
+
+
+def buried(positions: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Positions of the dead as negative numbers, and back: views of before still have them alive."""
+    return -2 - positions
 
 
 class Rows:
@@ -109,13 +114,16 @@ class Rows:
 
     def remove(self, ids: NDArray[np.int64]) -> None:
         """Marks the items of `ids` as dead; unknown ones are let pass."""
-        self._kill(self.index.find(ids))
-        self.index.set(ids, np.full(len(ids), -1))
+        found = self.index.find(ids)
+        known = found >= 0
+        self._kill(found[known])
+        self.index.set(ids[known], buried(found[known]))
 
     def upsert(self, block: SlabBlock, codes: NDArray[np.float16]) -> None:
         """Takes the block's items: a known one dies where it is and lives again at the end."""
         known = self.index.find(block.ids)
         fresh = np.ones(len(block.ids), dtype=np.bool_)
+        kept: list[int] = []
         for item in np.flatnonzero(known >= 0):
             position = int(known[item])
             if self.seqs.used[position] == block.seqs[item]:
@@ -123,10 +131,10 @@ class Rows:
             elif self._same_vectors(position, codes[slice(*np.searchsorted(block.owners, (item, item + 1)))]):
                 # Only the columns changed (a new expiry, say): no reason to burden the graph with a dead row.
                 fresh[item] = False
-                self.seqs.used[position] = block.seqs[item]
-                for name, column in self.columns.items():
-                    column.used[position] = block.columns[name][item]
-        self._kill(known[fresh])
+                kept.append(int(item))
+        if kept:
+            self._overwrite(known[kept], block, kept)
+        self._kill(known[fresh & (known >= 0)])
         self._append(block, codes, fresh)
 
     def replaced(
@@ -155,6 +163,16 @@ class Rows:
         new._reindex()
         return new
 
+    def _overwrite(self, positions: NDArray[np.int64], block: SlabBlock, items: list[int]) -> None:
+        # Views hold the old arrays; a search that reads a column twice must find the same in it.
+        self.seqs.detach()
+        self.seqs.used[positions] = block.seqs[items]
+        for name, column in self.columns.items():
+            values = block.columns[name][items]
+            if not np.array_equal(column.used[positions], values):
+                column.detach()
+                column.used[positions] = values
+
     def _same_vectors(self, position: int, codes: NDArray[np.float16]) -> bool:
         if self.owners is None:
             mine = self.codes.used[position : position + 1]
@@ -163,7 +181,6 @@ class Rows:
         return mine.tobytes() == codes.tobytes()
 
     def _kill(self, positions: NDArray[np.int64]) -> None:
-        positions = positions[positions >= 0]
         if not len(positions):
             return
         # Views hold the old mask: an item that is written again must not be missing from any of them.

@@ -118,11 +118,15 @@ class Slab:
 
     def wait(self, timeout: float | None = None) -> bool:
         """Waits until the graph's upkeep has nothing left to do; False when that took longer than `timeout` seconds."""
-        while (worker := self._worker) is not None:
+        while True:
+            # Under the lock: a thread that `keep_up` has not started yet cannot be joined.
+            with self._lock:
+                worker = self._worker
+            if worker is None:
+                return True
             worker.join(timeout)
             if worker.is_alive():
                 return False
-        return True
 
     def close(self) -> None:
         """Stops the upkeep and saves the graph. Views that were taken stay usable."""
@@ -166,14 +170,15 @@ class Slab:
 
     def keep_up(self) -> None:
         """Begins what the graph's upkeep needs: does what is quickly done, and leaves the rest to the worker."""
-        if self._worker is not None or self._closed:
-            return
-        job, view = self._job(), self._view
-        if job == "compact" and view.graph is None:
-            self._compact(view, self._live_codes(view), None)
-        elif job is not None:
-            self._worker = threading.Thread(target=self._work, name="memlayer-graph", daemon=True)
-            self._worker.start()
+        with self._lock:
+            if self._worker is not None or self._closed:
+                return
+            job, view = self._job(), self._view
+            if job == "compact" and view.graph is None:
+                self._compact(view, self._live_codes(view), None)
+            elif job is not None:
+                self._worker = threading.Thread(target=self._work, name="memlayer-graph", daemon=True)
+                self._worker.start()
 
     def _work(self) -> None:
         try:

@@ -14,7 +14,7 @@ from langchain_memlayer.vectors import planner
 from langchain_memlayer.vectors.hnsw import Graph
 from langchain_memlayer.vectors.kernel import Kernel
 from langchain_memlayer.vectors.planner import Plan
-from langchain_memlayer.vectors.rows import Positions
+from langchain_memlayer.vectors.rows import Positions, buried
 
 _Found = tuple[NDArray[np.int64], NDArray[np.float32]]
 
@@ -79,11 +79,13 @@ class View:
         if not len(self):
             return np.full(len(ids), -1, dtype=np.int64)
         found = self.index.find(ids)
-        # The index is the slab's newest; what it says of a later or dead position is looked up the slow way.
-        odd = np.flatnonzero((found >= len(self)) | ((found >= 0) & ~self.live[np.minimum(found, len(self) - 1)]))
-        for slot in odd:
+        # The index is the slab's newest. Who died since is where it was; who moved behind this view's end is looked for.
+        gone = found < -1
+        found[gone] = buried(found[gone])
+        for slot in np.flatnonzero(found >= len(self)):
             places = np.flatnonzero((self.ids == ids[slot]) & self.live)
             found[slot] = places[0] if len(places) else -1
+        found[(found >= 0) & ~self.live[found]] = -1
         return found
 
     def search(self, query: ArrayLike, k: int, *, mask: NDArray[np.bool_] | None = None) -> Hits:

@@ -6,10 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from langchain_memlayer import doctor
+from langchain_memlayer import MemLayerStore, Memory, doctor
 from langchain_memlayer.journal.sqlite import SQLiteJournal
-from langchain_memlayer.memory import Memory
-from langchain_memlayer.store import MemLayerStore
 from langchain_memlayer.testing import DeterministicEmbeddings
 
 DIMS = 32

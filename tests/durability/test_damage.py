@@ -30,8 +30,7 @@ from folders import (
 )
 from langgraph.store.base import PutOp
 
-from langchain_memlayer import doctor, snapshots
-from langchain_memlayer.checkpoint import checkpointer
+from langchain_memlayer import checkpointer, doctor, snapshots
 from langchain_memlayer.engine.indexes import snapshot_name
 from langchain_memlayer.errors import EmbeddingError, JournalError, NotAStore, SchemaTooNew
 from langchain_memlayer.journal.schema import JOURNAL_FILE, VERSION
@@ -182,6 +181,17 @@ def test_the_journal_of_an_older_backup_beside_newer_derived_files(stores: Store
     assert_right(stores)
 
 
+def test_the_derived_files_of_an_older_backup_beside_a_newer_journal(stores: Stores, tmp_path: Path) -> None:
+    older = shutil.copytree(stores.first / "derived", tmp_path / "older")
+    with open_store(stores.first) as store:
+        for tenant in TENANTS:
+            texts = [sentence(number(tenant, 5), k) for k in range(SEEDED)]
+            store.batch([PutOp((tenant,), f"k{k}", {"text": text}) for k, text in enumerate(texts)])
+    shutil.rmtree(stores.first / "derived")
+    shutil.move(older, stores.first / "derived")
+    assert_right(Stores(stores.first, stores.second, answers(stores.first, hnsw_threshold=EXACT)))
+
+
 def foreign(kind: str, target: Path) -> bytes:
     if kind == "pickle":
         return pickle.dumps(Bomb(target))
@@ -249,7 +259,8 @@ def test_a_forged_graph_of_another_tenant_gives_none_of_its_memories(stores: Sto
     "meta",
     [
         {"rows": 2**39}, {"rows": -1}, {"links": "x"}, {"entry": 10**6}, {"top": 5}, {"dims": 64},
-        {"metric": "euclidean"}, {"items": None}, {"rows": 1.5}, {"rows": True}, {"format": 2}, {"store": "other"}, {"embedder": None},
+        {"metric": "euclidean"}, {"items": None}, {"rows": 1.5}, {"rows": True}, {"format": 2}, {"store": "other"},
+        {"embedder": None},
     ],
 )  # fmt: skip
 def test_a_forged_meta_is_refused(stores: Stores, meta: dict[str, Any]) -> None:
@@ -343,18 +354,18 @@ def test_memories_below_the_threshold_are_found_the_same_whatever_lies_in_derive
 
 
 def test_an_item_that_went_away_and_came_back_is_found_once(tmp_path: Path) -> None:
-    def fill(start: int, end: int) -> None:
-        with open_store(tmp_path) as store:
+    with open_store(tmp_path) as store:
+
+        def fill(start: int, end: int) -> None:
             store.batch([PutOp(("n",), f"k{k}", {"text": sentence(k)}) for k in range(start, end)])
             store.search(("n",), query="anything")
             assert store._indexes.wait(60)
-            for text in ("the lost key", "another thing", "the lost key"):
-                store.put(("n",), "x", {"text": text})
-                store.search(("n",), query="anything")
 
-    fill(0, 900)
-    fill(900, 1700)
-    fill(1700, 2900)
+        fill(0, 900)
+        for text in ("the lost key", "another thing", "the lost key"):
+            store.put(("n",), "x", {"text": text})
+            store.search(("n",), query="anything")
+        fill(900, 1600)
     with open_store(tmp_path) as store:
         hits = store.search(("n",), query="the lost key", limit=5)
     assert [hit.key for hit in hits].count("x") == 1
@@ -373,6 +384,24 @@ def folder(tmp_path: Path) -> Path:
 
 
 OPENERS: list[Callable[[Path], Any]] = [open_memory, open_store]
+
+
+@pytest.mark.parametrize(("durability", "synchronous"), [("full", 2), ("fast", 1)])
+def test_full_durability_syncs_each_commit_and_fast_does_not(tmp_path: Path, durability: Any, synchronous: int) -> None:
+    with closing(SQLiteJournal(tmp_path, durability=durability)) as journal, journal.write() as tx:
+        found = [tx.db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("synchronous", "journal_mode")]
+    assert found == [synchronous, "wal"]
+
+
+def test_the_name_of_a_new_folder_is_synced_in_the_folder_above(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr(snapshots, "sync_folder", synced.append)
+    SQLiteJournal(tmp_path / "a" / "b").close()
+    assert synced == [tmp_path, tmp_path / "a"]
+    SQLiteJournal(tmp_path / "a" / "b").close()
+    assert len(synced) == 2
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -453,7 +482,7 @@ def test_a_path_that_is_a_file_or_below_one_is_refused(tmp_path: Path, opener: C
 def test_a_torn_journal_gives_a_clear_error_or_is_found_by_the_doctor(folder: Path, share: float) -> None:
     file = folder / JOURNAL_FILE
     file.write_bytes(file.read_bytes()[: int(file.stat().st_size * share)])
-    with closing(SQLiteJournal(folder)) as journal, pytest.raises(JournalError, match="backup"):
+    with pytest.raises(JournalError, match="backup"), closing(SQLiteJournal(folder)) as journal:
         raise JournalError("; ".join(problem.message for problem in doctor.check(journal)))
 
 

@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from folders import SEEDED, assert_sound, containing, items, memories, open_memory, open_store, sentence
+from folders import SEEDED, assert_sound, containing, files, items, memories, open_memory, open_store, sentence
 from langgraph.store.base import PutOp
 from writer import put_checkpoint
 
-from langchain_memlayer.checkpoint import checkpointer
+from langchain_memlayer import checkpointer
 from langchain_memlayer.errors import JournalError, MemoryNotFound
 from langchain_memlayer.keywords import tokenize
 from langchain_memlayer.types import Extraction, Fact, Triple
@@ -57,8 +57,11 @@ def test_a_forgotten_memory_is_in_no_file_and_the_others_stay(tmp_path: Path, ot
         memory._indexes.wait(60)
         vectors = codes(memory, key)
         assert len(vectors) == 6
+        snapshots = list((tmp_path / "derived").glob("*.data"))
+        assert bool(snapshots) == (others == SEEDED)
         memory.forget(key)
         assert_gone(tmp_path, *vectors)
+        assert not any(path.exists() for path in snapshots)
         assert memory.get(key) is None
         assert [row["new_value"] for row in memory.history(key)] == [None] * 3
         memory.search(CANARY, user_id="u0")
@@ -103,7 +106,9 @@ def test_reset_leaves_nothing_and_the_folder_goes_on(tmp_path: Path) -> None:
         memory.add(TEXT, user_id="u0", batch_id=CANARY)
         memory.search(CANARY, user_id="u0")
         memory._indexes.wait(60)
+        before = (tmp_path / "journal.sqlite").stat().st_size + (tmp_path / "journal.sqlite-wal").stat().st_size
         memory.reset()
+        assert sum(path.stat().st_size for path in files(tmp_path) if path.suffix != ".sqlite-shm") < before / 3
         assert_gone(tmp_path, b"amber", b"birch", b"raven")
         assert memories(memory) == {}
         memory.add("a new beginning", user_id="u0")

@@ -25,7 +25,7 @@ from folders import (
 from langgraph.store.base import PutOp
 from writer import CANARY, put_checkpoint
 
-from langchain_memlayer.checkpoint import checkpointer
+from langchain_memlayer import checkpointer
 
 pytestmark = pytest.mark.slow
 

@@ -1,8 +1,8 @@
-"""Writes to folders and dies on the way: `python writer.py` reads orders, forks for each, and tells what was acknowledged.
+"""Writes to folders and dies on the way: `python writer.py` reads orders, forks for each, and tells what was stored.
 
 An order is a line of JSON: the scenario, its folder and seed, and how to die: `{"acks": 3, "delay": .002}` (by the
-parent's SIGKILL), `{"step": "before-commit", "nth": 2}`, `{"statement": 17}` (by its own) or `{}` (not at all). The reply
-has the lines that the child wrote to the pipe, and whether it was killed.
+parent's SIGKILL), `{"step": "before-commit", "nth": 2}`, `{"statement": 17}` (by its own) or `{}` (not at all). The
+reply has the lines that the child wrote to the pipe, and whether it was killed.
 """
 
 import json
@@ -21,8 +21,7 @@ from folders import items, memories, open_memory, open_store, sentence
 from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.store.base import PutOp
 
-from langchain_memlayer import snapshots
-from langchain_memlayer.checkpoint import checkpointer
+from langchain_memlayer import checkpointer, snapshots
 from langchain_memlayer.journal import sqlite
 
 Report = Callable[..., None]

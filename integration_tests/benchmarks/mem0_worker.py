@@ -1,0 +1,120 @@
+"""mem0 in a process and an environment of its own: JSON lines in, JSON lines with CPU times out.
+
+Runs in `.venv-peers`, so it imports nothing of this project. No socket is opened: whatever tries is refused.
+"""
+
+import hashlib
+import json
+import os
+import socket
+import sys
+import time
+import uuid
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+
+def _refuse(*args: Any, **kwargs: Any) -> None:
+    raise OSError("the benchmark uses no network")
+
+
+socket.socket.connect = _refuse  # type: ignore[method-assign]
+os.environ.update(MEM0_TELEMETRY="False", OPENAI_API_KEY="unused")
+
+import numpy as np  # noqa: E402
+
+
+class Precomputed:
+    """Looks vectors up by the number at the end of a text."""
+
+    def __init__(self, vectors: Any, queries: Any, dims: int) -> None:
+        self._vectors, self._queries = vectors, queries
+        self.config = type("Config", (), {"embedding_dims": dims})()
+
+    def embed(self, text: str, memory_action: Any = None) -> list[float]:
+        source, mark = (self._queries, "?") if "?" in text else (self._vectors, "#")
+        vector: list[float] = source[int(text.rpartition(mark)[2])].tolist()
+        return vector
+
+
+class Worker:
+    def __init__(self, setup: dict[str, Any]) -> None:
+        self.setup = setup
+        self.vectors = np.load(setup["vectors"], mmap_mode="r")
+        self.queries = np.load(setup["queries"])
+        self.open()
+
+    def open(self) -> None:
+        from mem0 import Memory  # type: ignore[import-not-found]
+
+        setup = self.setup
+        store: dict[str, Any] = {"collection_name": "bench", "embedding_model_dims": setup["dims"]}
+        store["path"] = str(Path(setup["folder"]) / setup["kind"])
+        if setup["kind"] == "faiss":
+            store["distance_strategy"] = "cosine"
+        else:
+            store["on_disk"] = True
+        self.memory = Memory.from_config(
+            {
+                "vector_store": {"provider": setup["kind"], "config": store},
+                "history_db_path": str(Path(setup["folder"]) / "history.db"),
+            }
+        )
+        self.memory.embedding_model = Precomputed(self.vectors, self.queries, setup["dims"])
+
+    def load(self, texts: str, tenants: int) -> None:
+        """All rows through the vector store's own insert, with the payloads that mem0 makes: its add is O(N) a row."""
+        now = datetime.now(UTC).isoformat()
+        rows = Path(texts).read_text().split("\n")
+        step = len(rows) if self.setup["kind"] == "faiss" else 1000
+        for start in range(0, len(rows), step):
+            chunk = rows[start : start + step]
+            payloads = [
+                {
+                    "data": text, "hash": hashlib.md5(text.encode()).hexdigest(), "created_at": now, "updated_at": now,
+                    "text_lemmatized": text, "role": "user", "agent_id": "a", "user_id": f"u{(start + k) % tenants}",
+                }
+                for k, text in enumerate(chunk)
+            ]  # fmt: skip
+            vectors = np.asarray(self.vectors[start : start + len(chunk)])
+            self.memory.vector_store.insert(
+                vectors=vectors if self.setup["kind"] == "faiss" else vectors.tolist(),
+                payloads=payloads,
+                ids=[str(uuid.uuid4()) for _ in chunk],
+            )
+
+    def add(self, text: str, user: str) -> None:
+        self.memory.add([{"role": "user", "content": text}], user_id=user, agent_id="a", infer=False)
+
+    def search(self, query: str, k: int, filters: dict[str, str]) -> Any:
+        return self.memory.search(query, filters=filters, top_k=k, threshold=0.0)
+
+    def reopen(self, query: str, filters: dict[str, str]) -> Any:
+        if self.setup["kind"] == "qdrant":
+            self.memory.vector_store.client.close()
+        del self.memory
+        wall, cpu = time.perf_counter(), time.process_time()
+        self.open()
+        self.search(query, 10, filters)
+        return [time.process_time() - cpu, time.perf_counter() - wall]
+
+
+def main() -> None:
+    out = sys.stdout
+    sys.stdout = sys.stderr
+    worker = Worker(json.loads(sys.stdin.readline()))
+    print(json.dumps({"ready": True}), file=out, flush=True)
+    for line in sys.stdin:
+        request = json.loads(line)
+        call = getattr(worker, request.pop("call"))
+        wall, cpu = time.perf_counter(), time.process_time()
+        value = call(**request)
+        cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+        if isinstance(value, dict):
+            value = [int(hit["memory"].rpartition("#")[2]) for hit in value["results"]]
+        print(json.dumps({"cpu": cpu, "wall": wall, "value": value}), file=out, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""What new facts may change: the nearest live facts of exactly their scope."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from langchain_memlayer.engine.commit import Indexed
+from langchain_memlayer.engine.graphs import Graphs
+from langchain_memlayer.engine.indexes import Indexes
+from langchain_memlayer.engine.scopes import scope_ids
+from langchain_memlayer.journal.sqlite import SQLiteJournal
+from langchain_memlayer.keywords import fts_match, query_terms, rarest, term_codes
+from langchain_memlayer.recall import Terms
+from langchain_memlayer.types import HIDDEN, QUARANTINED, Candidate, Fact, Row, Scope, from_micros
+
+if TYPE_CHECKING:
+    from langchain_memlayer.vectors.view import View
+
+NEAREST = 5
+NEAR = 0.4
+MOST = 40
+COMMON = 500
+"""A word that more memories have finds none: it says little, and reading them all would take long."""
+
+_WORDS = 6
+
+
+class Finder:
+    """Finds candidates by vector, by keyword, and by entity and relation.
+
+    Args:
+        journal: The truth.
+        indexes: The slabs of its memories.
+        graphs: Their graphs.
+    """
+
+    def __init__(self, journal: SQLiteJournal, indexes: Indexes, graphs: Graphs) -> None:
+        self._journal = journal
+        self._indexes = indexes
+        self._graphs = graphs
+
+    def find(self, scope: Scope, facts: Sequence[Fact], forms: Sequence[Indexed]) -> list[Candidate]:
+        """The candidates of all facts together, those of each fact by turns, the nearest first.
+
+        There are forty at most; with more facts than that, as many as facts.
+
+        Args:
+            scope: Whose facts.
+            facts: The new ones.
+            forms: Their searchable forms.
+        """
+        view = self._indexes.view(scope.partition)
+        state = view.columns["state"]
+        mask = view.live & (view.columns["kind"] == 0) & (state != HIDDEN) & (state != QUARANTINED)
+        for name, value in zip(("user_id", "agent_id", "run_id"), scope_ids(scope), strict=True):
+            mask &= view.columns[name] == self._indexes.codes.find(value)
+        if not mask.any():
+            return []
+        lists = [
+            list(dict.fromkeys(_by_turns((self._by_relation(scope, fact), _by_vector(view, mask, form), words))))
+            for fact, form, words in zip(facts, forms, self._by_words(scope, view, mask, facts), strict=True)
+        ]
+        near = list(dict.fromkeys(_by_turns(lists)))[: max(MOST, len(facts))]
+        with self._journal.read() as reader:
+            rows = reader.memories_by_row(near)
+        return [_candidate(rows[item]) for item in near if item in rows and _is_of(rows[item], scope)]
+
+    def _by_words(
+        self, scope: Scope, view: View, mask: NDArray[np.bool_], facts: Sequence[Fact]
+    ) -> Iterator[list[int]]:
+        """For each fact the rows that have one of its rarest telling words, and share most of all of them."""
+        with self._journal.read() as reader:
+            space = reader.namespace_id(scope.partition)
+            for fact in facts:
+                terms = query_terms(fact.text)
+                counts = {term: n for term, n in reader.frequencies(terms, space).items() if n <= COMMON}
+                rare = rarest(terms, counts, _WORDS)
+                ids = reader.matches(fts_match(rare, f"n{space}")) if rare and space is not None else []
+                places = view.position(np.array(ids, np.int64))
+                places = places[places >= 0]
+                yield _sharing(view, places[mask[places]], terms)
+
+    def _by_relation(self, scope: Scope, fact: Fact) -> list[int]:
+        """The rows of facts that relate the same two entities, or the same one in the same way."""
+        if not fact.triples:
+            return []
+        graph = self._graphs.graph(scope)
+        return list(_by_turns([graph.stating(triple)[: 2 * NEAREST] for triple in fact.triples]))
+
+
+def _by_vector(view: View, mask: NDArray[np.bool_], form: Indexed) -> list[int]:
+    if form.codes is None or view.kernel is None:
+        return []
+    hits = view.search(np.frombuffer(form.codes, "<f2").astype(np.float32), NEAREST, mask=mask)
+    return [item for item, score in zip(hits.ids.tolist(), hits.scores.tolist(), strict=True) if score >= NEAR]
+
+
+def _sharing(view: View, places: NDArray[np.int64], terms: Sequence[str]) -> list[int]:
+    if not len(places):
+        return []
+    codes = np.unique(np.frombuffer(term_codes(terms), "<u4"))
+    starts = np.zeros(len(places) + 1, np.int64)
+    np.cumsum(view.columns["length"][places], out=starts[1:])
+    texts = Terms(np.frombuffer(b"".join(view.columns["terms"][places].tolist()), "<u4"), starts)
+    shared = np.count_nonzero(texts.counts(codes), axis=0)
+    best = np.lexsort((-places, -shared))[:NEAREST]
+    return [int(view.ids[places[k]]) for k in best if shared[k] >= min(2, len(terms))]
+
+
+def _by_turns(lists: Sequence[list[int]]) -> Iterator[int]:
+    for place in range(max(map(len, lists), default=0)):
+        yield from (rows[place] for rows in lists if place < len(rows))
+
+
+def _is_of(row: Row, scope: Scope) -> bool:
+    ids: Iterable[str | None] = (row.user_id, row.agent_id, row.run_id)
+    return row.closed is None and tuple(ids) == scope_ids(scope)
+
+
+def _candidate(row: Row) -> Candidate:
+    seen = row.last_seen if row.last_seen is not None else row.created_at
+    valid = None if row.valid_at is None else from_micros(row.valid_at)
+    return Candidate(row.key, row.text, from_micros(seen), valid)

@@ -1,0 +1,238 @@
+"""The graphs of a folder, kept up with its journal."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from langchain_memlayer import snapshots
+from langchain_memlayer.errors import ConfigurationError, SnapshotError
+from langchain_memlayer.journal.schema import DERIVED
+from langchain_memlayer.types import Scope
+
+if TYPE_CHECKING:
+    from langchain_memlayer.graph.edges import Edge
+    from langchain_memlayer.graph.networkx import TripleGraph
+    from langchain_memlayer.journal.read import Reader
+    from langchain_memlayer.journal.sqlite import SQLiteJournal
+
+_LOGGER = logging.getLogger(__name__)
+
+CAPACITY_BYTES = 500_000_000
+SNAPSHOT_EDGES = 20_000
+"""From so many edges a graph is snapshotted: fewer are read from the journal in a fraction of a second."""
+
+DRIFT = 0.2
+"""A snapshot is written anew when so large a share of the edges has changed since: that costs each change little."""
+
+
+class Graphs:
+    """The graphs of a folder's memories, one for each scope that is asked for.
+
+    A scope's graph has the triples of exactly that scope's memories, so names of other agents and users decide neither
+    which names are one entity nor how they are spelled.
+
+    Args:
+        journal: The truth that they follow.
+        similarity: How alike two names are in meaning, from 0 to 1, to propose which are one entity; None goes by how
+            they are written.
+        snapshot_edges: From how many edges on a graph is snapshotted.
+        capacity_bytes: About how much the graphs may hold in memory together.
+    """
+
+    def __init__(
+        self,
+        journal: SQLiteJournal,
+        *,
+        similarity: Callable[[str, str], float] | None = None,
+        snapshot_edges: int = SNAPSHOT_EDGES,
+        capacity_bytes: int = CAPACITY_BYTES,
+    ) -> None:
+        if snapshot_edges < 1:
+            raise ConfigurationError(f"snapshot_edges must be at least 1, got {snapshot_edges}.")
+        self.journal = journal
+        self._similarity = similarity
+        self._snapshot_edges = snapshot_edges
+        self._capacity = capacity_bytes
+        self._derived = None if journal.folder is None else journal.folder / DERIVED
+        self._start()
+
+    def _start(self) -> None:
+        from langchain_memlayer.vectors.cache import SlabCache
+
+        self._pid = os.getpid()
+        self._cache: SlabCache[TripleGraph] = SlabCache(
+            self._load, refresh=self._refresh, capacity_bytes=self._capacity
+        )
+
+    def graph(self, scope: Scope, *, include_quarantined: bool = False) -> TripleGraph:
+        """The graph of a scope, complete up to the journal's last commit.
+
+        Raises:
+            ScopeRequired: The scope names nobody.
+        """
+        if self._pid != os.getpid():
+            # Locks of the parent are of no use in a child of a fork.
+            self._start()
+        return self._cache.get(_key(scope.required("The graph"), quarantined=include_quarantined))
+
+    def relations(
+        self,
+        scope: Scope,
+        entities: Iterable[str],
+        *,
+        query: str = "",
+        k: int = 2,
+        most: int = 20,
+        include_quarantined: bool = False,
+    ) -> list[dict[str, str]]:
+        """The relations around some entities as search results show them, the most relevant first, each once.
+
+        Each is read again from the journal: what a graph says of ended, foreign or invented triples is not shown.
+
+        Args:
+            scope: Whose.
+            entities: Names, as `TripleGraph.entities_in` finds them or a model gives them.
+            query: What is asked; relations that it names come first.
+            k: How many steps away they may end.
+            most: How many at most.
+            include_quarantined: Whether what tools said counts too.
+        """
+        graph = self.graph(scope, include_quarantined=include_quarantined)
+        edges = graph.relations(entities, query=query, k=k, most=2 * most)
+        numbers = sorted({number for edge in edges for number in (edge.id, *edge.named_by)})
+        with self.journal.read() as reader:
+            rows = reader.triples_by_id(numbers, scope.ids(), quarantined=include_quarantined)
+        stored = {row[0]: row for row in rows}
+        shown = (relation for edge in edges if (relation := _verified(edge, stored)) is not None)
+        distinct = {tuple(relation.values()): relation for relation in shown}
+        return list(distinct.values())[:most]
+
+    def close(self) -> None:
+        """Drop every graph; the next use makes them anew from the journal."""
+        # The locks of a parent are of no use in a child of a fork.
+        if self._pid == os.getpid():
+            self._cache.clear()
+        else:
+            self._start()
+
+    # -- following the journal ------------------------------------------------------------------------------------
+
+    def _load(self, key: str) -> TripleGraph:
+        from langchain_memlayer.graph.networkx import TripleGraph
+
+        graph = self._snapshotted(key)
+        if graph is not None:
+            self._refresh(key, graph)
+            return graph
+        graph = TripleGraph(similarity=self._similarity)
+        with self.journal.read(snapshot=True) as reader:
+            graph.apply(reader.last_seq(), _everything(reader, key))
+        self._save(key, graph)
+        return graph
+
+    def _refresh(self, key: str, graph: TripleGraph) -> None:
+        since = graph.applied_seq
+        if since >= self.journal.last_seq():
+            return
+        prefix, ids, quarantined = _scope_of(key)
+        with self.journal.read(snapshot=True) as reader:
+            last = reader.last_seq()
+            changed = reader.changed_triples(prefix, ids, since, quarantined=quarantined)
+            rows, touched = (_everything(reader, key), graph.items()) if changed is None else changed
+        graph.apply(last, rows, touched=touched)
+        self._save(key, graph)
+
+    # -- snapshots ------------------------------------------------------------------------------------------------
+
+    def _snapshotted(self, key: str) -> TripleGraph | None:
+        """The graph of the last snapshot, or None when there is none of this journal and scope."""
+        from langchain_memlayer.graph.networkx import TripleGraph
+
+        if self._derived is None:
+            return None
+        try:
+            payload, meta = snapshots.read(self._derived, _snapshot_name(key), self._origin())
+            seq = self._position(meta)
+            graph = TripleGraph.load(payload, similarity=self._similarity)
+        except SnapshotError as reason:
+            _LOGGER.info("No snapshot of a graph is loaded: %s", reason)
+            return None
+        graph.applied_seq = seq
+        return graph
+
+    def _position(self, meta: Mapping[str, Any]) -> int:
+        """The journal's position that a snapshot was made at.
+
+        Raises:
+            SnapshotError: The journal has another course, as after the loss of its end or the return of an old copy.
+        """
+        seq = meta.get("seq")
+        if isinstance(seq, int):
+            with self.journal.read() as reader:
+                mark = reader.mark(seq)
+            if mark is not None and mark == meta.get("mark"):
+                return seq
+        raise SnapshotError("The graph's snapshot is of another course of the journal; it is rebuilt.")
+
+    def _save(self, key: str, graph: TripleGraph) -> None:
+        if self._derived is None or len(graph) < self._snapshot_edges or graph.changed <= DRIFT * len(graph):
+            return
+        prefix, ids, quarantined = _scope_of(key)
+        seq = graph.applied_seq
+        try:
+            with snapshots.maintenance(self._derived) as had:
+                if not had:
+                    return
+                with self.journal.read(snapshot=True) as reader:
+                    since = reader.changed_triples(prefix, ids, seq, quarantined=quarantined)
+                    mark = reader.mark(seq)
+                # What was forgotten meanwhile must not come back in a file; `forget` drops files under the same lock.
+                if since is not None:
+                    meta = {**self._origin(), "seq": seq, "mark": mark}
+                    snapshots.write(self._derived, _snapshot_name(key), graph.dump(), meta)
+        except OSError as error:
+            # Derived files are a convenience: without one the graph is built anew when the store opens.
+            _LOGGER.warning("A graph's snapshot could not be written (%s); make room on the disk.", error.strerror)
+
+    def _origin(self) -> dict[str, Any]:
+        """What a snapshot must have been made from to be ours."""
+        from langchain_memlayer.graph.snapshot import FORMAT
+
+        return {"store": self.journal.store_id, "graph": FORMAT}
+
+
+def _key(scope: Scope, *, quarantined: bool) -> str:
+    return orjson.dumps([scope.search_root, scope.ids(), quarantined]).decode()
+
+
+def _scope_of(key: str) -> tuple[str, dict[str, str], bool]:
+    prefix, ids, quarantined = orjson.loads(key)
+    return prefix, ids, quarantined
+
+
+def _snapshot_name(key: str) -> str:
+    return f"graph:{key}"
+
+
+def _everything(reader: Reader, key: str) -> list[tuple[Any, ...]]:
+    prefix, ids, quarantined = _scope_of(key)
+    return reader.scope_triples(prefix, ids, quarantined=quarantined)
+
+
+def _verified(edge: Edge, stored: dict[int, tuple[Any, ...]]) -> dict[str, str] | None:
+    """An edge as a relation in the journal's own words, or None when the journal does not have it."""
+    from langchain_memlayer.graph.names import read_name, relation_name
+
+    row = stored.get(edge.id)
+    if row is None or (row[1], row[2], relation_name(row[4])) != (edge.item, edge.memory_id, edge.relation):
+        return None
+    names = []
+    for spelling, first in ((row[3], edge.named_by[0]), (row[5], edge.named_by[1])):
+        key, named = read_name(spelling).key, stored.get(first, row)
+        names.append(next((s for s in (named[3], named[5]) if read_name(s).key == key), spelling))
+    return {"source": names[0], "relationship": edge.relation, "destination": names[1]}

@@ -1,0 +1,67 @@
+"""A memory as filters see it, and as callers do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from langchain_memlayer.types import QUARANTINED, SPENT, Row, from_micros
+from langchain_memlayer.values import plain
+
+
+def record_of(row: Row) -> dict[str, Any]:
+    """What filters see of a memory: its own fields, and over them the user's metadata."""
+    return {
+        "id": row.key,
+        "kind": row.kind,
+        "memory": row.text,
+        "user_id": row.user_id,
+        "agent_id": row.agent_id,
+        "run_id": row.run_id,
+        "session_id": row.session_id,
+        "role": row.role,
+        "name": row.name,
+        "created_at": from_micros(row.created_at).isoformat(),
+        "updated_at": from_micros(row.updated_at).isoformat(),
+        **row.metadata,
+    }
+
+
+def result_of(
+    row: Row,
+    *,
+    score: float | None = None,
+    relevance: float | None = None,
+    shares: Mapping[str, float] | None = None,
+) -> dict[str, Any]:
+    """A memory as `search`, `get` and `get_all` show it; `shares` explains its score."""
+    shown = {
+        "id": row.key,
+        "memory": row.text,
+        "text": row.text,
+        "kind": row.kind,
+        "sources": list(row.sources),
+        "score": score,
+        "relevance": relevance,
+        "metadata": {**plain(row.metadata), "data": row.text},
+        "event": row.event,
+        "user_id": row.user_id,
+        "agent_id": row.agent_id,
+        "run_id": row.run_id,
+        "session_id": row.session_id,
+        "role": row.role,
+        "name": row.name,
+        "hash": row.hash,
+        "count": row.count,
+        "valid_at": _iso(row.valid_at),
+        "invalid_at": _iso(row.invalid_at),
+        "ended": row.closed is not None or row.state == SPENT,
+        "quarantined": row.state == QUARANTINED,
+        "created_at": _iso(row.created_at),
+        "updated_at": _iso(row.updated_at),
+    }
+    return shown if shares is None else {**shown, "explanation": dict(shares)}
+
+
+def _iso(micros: int | None) -> str | None:
+    return None if micros is None else from_micros(micros).isoformat()

@@ -1,0 +1,38 @@
+"""The searchable forms of texts: what is embedded and indexed of a turn, a fact or a memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from langchain_memlayer.engine.commit import Indexed
+from langchain_memlayer.engine.indexes import Indexes, encode_vectors
+from langchain_memlayer.engine.steps import Request, Steps
+from langchain_memlayer.keywords import tokenize
+from langchain_memlayer.recall import PROBES, memory_text, spread_of
+from langchain_memlayer.types import Fact, Turn
+
+
+def turn_text(turn: Turn) -> str:
+    """What is embedded and indexed of a turn."""
+    return memory_text(turn.text, name=turn.name, time=turn.time)
+
+
+def fact_text(fact: Fact, turns: Sequence[Turn], text: str | None = None) -> str:
+    """What is embedded and indexed of a fact, or of the `text` that it gave a memory."""
+    turn = turns[fact.turns[0]] if fact.turns else None
+    return memory_text(fact.text if text is None else text, name=None, time=turn.time if turn else None)
+
+
+def searchable(indexes: Indexes, texts: Sequence[str]) -> Steps:
+    """The searchable forms of texts by text, with one embedding call for those that are distinct."""
+    distinct = list(dict.fromkeys(texts))
+    embedder = indexes.embedder
+    codes: Sequence[bytes | None] = [None] * len(distinct)
+    if embedder is not None and distinct:
+        # A new embedder shows once, beside the first texts, how far its cosines spread.
+        asked = [*distinct, *(PROBES if indexes.unmeasured else ())]
+        vectors = yield Request(lambda: embedder.embed(asked), lambda: embedder.aembed(asked))
+        if len(asked) > len(distinct):
+            indexes.measured_spread = spread_of(vectors[len(distinct) :])
+        codes = [encode_vectors(vectors[k : k + 1], indexes.metric) for k in range(len(distinct))]
+    return {text: Indexed(tokenize(text), code) for text, code in zip(distinct, codes, strict=True)}

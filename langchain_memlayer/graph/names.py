@@ -1,0 +1,296 @@
+"""Names of entities and relations: when two spellings mean the same, and when one name may be short for another.
+
+    "Aario", "aario", "my friend Aario", "AARIO's"   one key, `aario`: they are one entity
+    "Dr. Aario", "Aario", "Aario Smith"              short for one another: one entity while nothing speaks against it
+    "Mr. Smith", "Mrs. Smith"; "Anna Lee", "Anna Kim"   never one
+
+A key is a matter of spelling alone. Which keys are one entity (`merge`) depends on the other names around: it is worked
+out whenever a graph is loaded or changed, kept nowhere, and so undone by the next name that makes it doubtful.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+MOST_NAMESAKES = 200
+"""Names with the same first word that are compared; where there are more, none of them is surely short for another."""
+
+SIMILAR = 0.5
+"""The similarity from which two names are proposed as one."""
+
+_TITLES = {"prof": "prof", "professor": "prof", "dr": "dr", "doctor": "dr"} | {
+    title: title
+    for title in ("mr", "mrs", "ms", "miss", "mx", "sir", "madam", "mme", "monsieur", "madame", "herr", "frau")
+}
+_KIN = (
+    "friend|girlfriend|boyfriend|partner|wife|husband|spouse|fianc[eé]e?|colleague|co-?worker|boss|manager|neighbou?r|"
+    "room-?mate|flat-?mate|class-?mate|team-?mate|teacher|mentor|mother|father|mom|mum|dad|parent|sister|brother|sibling|"
+    "son|daughter|child|cousin|aunt|uncle|niece|nephew|grand(?:mother|father|ma|pa|son|daughter)|dog|cat|pet"
+)
+_LEAD = re.compile(
+    rf"(?:my|our|your|his|her|their)\s+(?:(?:best|good|close|dear|old|new|late|former|little|big|elder|older|younger|"
+    rf"oldest|youngest|twin|step|ex)[\s-]+)*(?:{_KIN})(?:[\s-]in[\s-]law)?+,?\s+"
+    r"(?!(?:and|or|from|of|who|whose|at|in|with|on|to|for|is|was)\b)|(?:the|an?|my|our)\s+"
+)
+_LEAD_HAN = re.compile(
+    "我们?的?(?:好|老|大|小|前)?(?:朋友|女朋友|男朋友|同事|同学|老板|邻居|室友|老师|妻子|老婆|丈夫|老公|妈妈|母亲|爸爸|父亲|姐姐|"
+    "妹妹|哥哥|弟弟|女儿|儿子|孩子|狗|猫)(?![的和])(?=..)|(?:我们?的|私の|僕の|俺の)(?=.)"
+)
+_HONORIFICS = ("さん", "さま", "様", "くん", "ちゃん", "씨", "님")
+
+# Lower case inside a name all the same.
+_PARTICLES = frozenset("de da di do du del della der den van von zu la le el al bin ibn ter ten dos das y e".split())  # noqa: SIM905
+# Names that are nobody's: in a query they refer to whoever was spoken of.
+_PRONOUNS = frozenset(
+    """
+    i me my mine myself we us our ours you your yours he him his she her hers it its they them their theirs this that
+    these those who whom whose what which when where why how there here someone something anyone anything one
+    我 你 他 她 它 我们 你们 他们 她们 谁 什么 这 那
+    """.split()  # noqa: SIM905 - a table of words
+)
+
+_QUOTES = "\"'()[]{}<>“”„«»‹›「」『』《》¿¡*_-–—:;,.!? "
+
+_SELF = frozenset(("i", "me", "my", "mine", "myself"))
+SPEAKERS = ("user", "用户", "用戶")
+"""The keys under which extraction keeps a speaker who has no name."""
+
+_SILENT = str.maketrans(
+    dict.fromkeys("\u00ad\u0640\u200b\u200c\u200d\u200e\u200f\u2060\ufe0f\ufeff", "")
+    | dict.fromkeys("\u2018\u2019\u02bc\u2032", "'")
+)
+_UNSPACED = re.compile(
+    "[\u0e00-\u0eff\u1000-\u109f\u1100-\u11ff\u1780-\u17ff\u3005-\u3007\u3021-\u30ff\u3105-\u318f\u3400-\u4dbf\u4e00-\u9fff"
+    "\uac00-\ud7ff\uf900-\ufaff\U00020000-\U0003ffff]"
+)
+_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_LONGEST = 12
+_LONGEST_UNSPACED = 20
+
+
+class _Separators(dict[int, int]):
+    """Maps to a space what is neither letter, digit or mark nor inside of names such as "AT&T", "node.js" or "C++"."""
+
+    def __missing__(self, code: int) -> int:
+        char = chr(code)
+        kept = char.isalnum() or char in "'.&+#" or unicodedata.category(char)[0] == "M"
+        found = self[code] = code if kept else 32
+        return found
+
+
+_SEPARATORS = _Separators()
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """A name as spelled once.
+
+    Attributes:
+        key: What all spellings of the name share; empty when there is nothing in it.
+        words: Its words without title, folded.
+        title: An honorific before a single word: "Mr. Smith" and "Mrs. Smith" are two.
+        proper: Every word is capitalised, as the names of persons, places and makers are.
+    """
+
+    key: str
+    words: tuple[str, ...]
+    title: str
+    proper: bool
+
+
+@lru_cache(maxsize=1 << 16)
+def read_name(spelling: str) -> Name:
+    """What a spelling names.
+
+    Case, width, punctuation and a final "'s" do not count; nor do an article, "my", whose friend or relative it is
+    ("her brother Aario"), and a title before two or more words. "Her brother" alone stays: "my brother" is another.
+    """
+    plain = _plain(spelling).strip()
+    words = _folded(_without_lead(plain.casefold().lstrip(_QUOTES)))
+    if not words:
+        text = " ".join(plain.casefold().split())
+        return Name(text, (text,) if text else (), "", proper=False)
+    title = ""
+    while len(words) > 1 and words[0] in _TITLES:
+        title = words.pop(0)
+    words[-1] = _base(words[-1])
+    if len(words) > 1:
+        title = ""
+    key = f"{title} {words[0]}" if title else " ".join(words)
+    return Name(key, tuple(words), title, _is_proper(_words(plain)[-len(words) :]))
+
+
+def family_of(key: str) -> str:
+    """The first word of a name after its title: names of two families are never one."""
+    first, _, rest = key.partition(" ")
+    return rest if rest and first in _TITLES else first
+
+
+@lru_cache(maxsize=1 << 14)
+def relation_name(text: str) -> str:
+    """A relation in snake case: "lives in", "LIVES_IN" and "livesIn" are `lives_in`; other scripts stay."""
+    words = _words(_plain(_HUMP.sub(" ", text).replace("_", " ")).casefold().replace("'", ""))
+    return "_".join(words) or "related_to"
+
+
+def short_for(short: Name, long: Name) -> bool:
+    """Whether a name may be short for another.
+
+    Its words must be among the other's in their order, the first one included, and their titles must agree.
+    """
+    if short.key == long.key or short.words[:1] != long.words[:1]:
+        return False
+    if short.title and long.title:
+        return False
+    if short.words == long.words:
+        return not short.title
+    left = iter(long.words)
+    return len(short.words) < len(long.words) and all(word in left for word in short.words)
+
+
+def merge(
+    names: Collection[Name],
+    *,
+    similarity: Callable[[str, str], float] | None = None,
+    apart: Callable[[str, str], bool] = lambda one, other: False,
+) -> list[tuple[str, ...]]:
+    """Which of some names are one entity.
+
+    Similarity (or without it, that both are proper names) proposes, and shared words confirm: in a group of names that
+    are one, each is short for each longer one. A name that may be short for two that are not short for one another
+    stays by itself, as "Bob" between "Bob Smith" and "Bob Jones".
+
+    Args:
+        names: The names of one scope, each key once.
+        similarity: How alike two keys are in meaning, from 0 to 1.
+        apart: Whether two keys are known to be two entities.
+
+    Returns:
+        The keys of each group of at least two, the fullest name last. A name is in one group at most.
+    """
+    families: dict[str, list[Name]] = {}
+    for name in names:
+        if name.words:
+            families.setdefault(name.words[0], []).append(name)
+    groups: list[tuple[str, ...]] = []
+    for family in families.values():
+        if 1 < len(family) <= MOST_NAMESAKES:
+            groups += _merge_family(family, similarity, apart)
+    return groups
+
+
+def _merge_family(
+    family: list[Name], similarity: Callable[[str, str], float] | None, apart: Callable[[str, str], bool]
+) -> Iterator[tuple[str, ...]]:
+    def one(short: Name, long: Name) -> bool:
+        proposed = short.proper and long.proper if similarity is None else similarity(short.key, long.key) >= SIMILAR
+        return proposed and not apart(short.key, long.key)
+
+    longer = {
+        short.key: {long.key for long in family if short_for(short, long) and one(short, long)} for short in family
+    }
+
+    def same(a: str, b: str) -> bool:
+        return a == b or b in longer[a] or a in longer[b]
+
+    shorter: dict[str, list[str]] = {}
+    for key, above in longer.items():
+        fullest = [top for top in above if not longer[top]]
+        if len(fullest) == 1 and all(same(a, b) for a in above for b in above):
+            shorter.setdefault(fullest[0], []).append(key)
+    for top, below in shorter.items():
+        sure = [key for key in below if all(same(key, other) for other in below)]
+        if sure:
+            yield (*sorted(sure, key=lambda key: (-len(longer[key]), key)), top)
+
+
+def mentions(text: str, known: Callable[[str], bool]) -> list[str]:
+    """The known keys that a text mentions, in its order; of overlapping ones the longest.
+
+    Args:
+        text: Any text, such as a query.
+        known: Whether a key is known.
+    """
+    words = _folded(_plain(text).casefold())
+    found: list[tuple[int, int, int, str]] = []
+    for start, first in enumerate(words):
+        if _UNSPACED.search(first):
+            found += ((start, at, at + len(key), key) for at, key in _inside(first, known))
+        for size in range(1, min(_LONGEST, len(words) - start) + 1):
+            # Offsets inside a word are from 0 to 10**6; a mention of whole words covers all of them.
+            window = words[start : start + size]
+            for last in dict.fromkeys((window[-1], _base(window[-1]))):
+                key = " ".join((*window[:-1], last))
+                if key not in _PRONOUNS and known(key):
+                    found.append((start, 0, size * 1_000_000, key))
+    taken: list[tuple[int, int, str]] = []
+    for start, low, high, key in sorted(found, key=lambda m: (m[1] - m[2], m[0], m[1])):
+        begin, end = start * 1_000_000 + low, start * 1_000_000 + high
+        if all(end <= b or e <= begin for b, e, _ in taken):
+            taken.append((begin, end, key))
+    return list(dict.fromkeys(key for _, _, key in sorted(taken)))
+
+
+def speaks_of_self(text: str) -> bool:
+    """Whether a text has an "I", "my" or "我"."""
+    plain = _plain(text).casefold()
+    return "我" in plain or not _SELF.isdisjoint(plain.replace("'", " ").translate(_SEPARATORS).split())
+
+
+def _inside(word: str, known: Callable[[str], bool]) -> Iterator[tuple[int, str]]:
+    """Known keys inside a run without spaces, with their places; a single character is too common to be a mention."""
+    for start in range(len(word)):
+        for end in range(start + 2, min(len(word), start + _LONGEST_UNSPACED) + 1):
+            part = word[start:end]
+            if part not in _PRONOUNS and known(part) and not (_cut(word, start) or _cut(word, end)):
+                yield start, part
+
+
+def _cut(word: str, at: int) -> bool:
+    """Whether a place lies within a spaced word: "art" is not in "smart手机"."""
+    return 0 < at < len(word) and not (_UNSPACED.match(word[at - 1]) or _UNSPACED.match(word[at]))
+
+
+def _plain(text: str) -> str:
+    return unicodedata.normalize("NFKC", text).translate(_SILENT)
+
+
+def _without_lead(text: str) -> str:
+    while match := _LEAD.match(text) or _LEAD_HAN.match(text):
+        rest = text[match.end() :].strip()
+        if not _words(rest):
+            break
+        text = rest
+    return text
+
+
+def _words(text: str) -> list[str]:
+    pieces = (piece.strip("'.&").lstrip("+#") for piece in text.translate(_SEPARATORS).split())
+    return [piece for piece in pieces if piece]
+
+
+def _folded(text: str) -> list[str]:
+    """The words of a folded text, titles in their short form."""
+    return [_TITLES.get(word, word) for word in _words(text)]
+
+
+def _base(word: str) -> str:
+    """A word without its possessive ending, or the honorific that some languages add."""
+    if word.endswith("'s") and len(word) > 2:
+        return word[:-2]
+    for ending in _HONORIFICS:
+        if word.endswith(ending) and len(word) >= len(ending) + 2:
+            return word[: -len(ending)]
+    return word
+
+
+def _is_proper(words: list[str]) -> bool:
+    """Whether words (in their case) are all capitalised and without digits, as far as they are no particles."""
+    return bool(words) and all(
+        (word[0].isupper() or (at > 0 and word in _PARTICLES)) and not any(char.isdigit() for char in word)
+        for at, word in enumerate(words)
+    )

@@ -1,0 +1,88 @@
+"""What the methods of `Memory` accept: each check gives a clear error before anything is done."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from langchain_memlayer.errors import InvalidInput
+from langchain_memlayer.messages import checked_text
+from langchain_memlayer.types import to_micros
+from langchain_memlayer.values import plain
+
+KINDS = ("fact", "turn")
+
+
+def checked_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The metadata as plain JSON values; `InvalidInput` when it is none."""
+    if metadata is None:
+        return {}
+    if not isinstance(metadata, Mapping):
+        raise InvalidInput(f"metadata must be a mapping, got {type(metadata).__name__}.")
+    return plain(metadata, "metadata")  # type: ignore[no-any-return]
+
+
+def checked_memory_id(memory_id: Any) -> str:
+    """The id; `InvalidInput` when it cannot be one."""
+    if not isinstance(memory_id, str) or not memory_id:
+        raise InvalidInput(f"A memory's id is a non-empty string, got {memory_id!r}.")
+    return checked_text(memory_id, "memory_id")
+
+
+def checked_batch_id(batch_id: Any) -> str | None:
+    """The batch id or None; `InvalidInput` when it cannot be one."""
+    if batch_id is None:
+        return None
+    if not isinstance(batch_id, str) or not batch_id:
+        raise InvalidInput(f"batch_id must be a non-empty string, got {batch_id!r}; leave it out when there is none.")
+    return checked_text(batch_id, "batch_id")
+
+
+def checked_query(query: Any) -> str:
+    """The query; `InvalidInput` when there is nothing to search for."""
+    if not isinstance(query, str) or not query.strip():
+        raise InvalidInput("query must be a non-empty string; get_all() lists memories without one.")
+    return query
+
+
+def checked_count(value: Any, name: str, least: int) -> int:
+    """A whole number of at least `least`; `InvalidInput` names it when it is not."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise InvalidInput(f"{name} must be an integer of at least {least}, got {value!r}.")
+    # SQL counts to 2^63 - 1, which is more than any folder holds.
+    return min(value, sys.maxsize)
+
+
+def checked_threshold(value: Any) -> float | None:
+    """A relevance from 0 to 1, or None; `InvalidInput` otherwise."""
+    if value is None:
+        return None
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= 1:
+        raise InvalidInput(f"threshold must be a number from 0 to 1 (it cuts `relevance`), got {value!r}.")
+    return float(value)
+
+
+def checked_kinds(kinds: Any) -> frozenset[str]:
+    """The kinds asked for, none when all are; `InvalidInput` for others."""
+    if kinds is None:
+        return frozenset()
+    chosen = [kinds] if isinstance(kinds, str) else list(kinds) if isinstance(kinds, Collection) else []
+    if not chosen or any(kind not in KINDS for kind in chosen):
+        raise InvalidInput(f"kinds must be some of {list(KINDS)}, got {kinds!r}.")
+    return frozenset(chosen)
+
+
+def checked_moment(value: Any, name: str) -> int | None:
+    """A time in microseconds since 1970 UTC, or None; `InvalidInput` for what is no time."""
+    if value is None:
+        return None
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError as error:
+            raise InvalidInput(f"{name} must be a datetime or an ISO 8601 text, got {value!r}.") from error
+    if not isinstance(value, datetime):
+        raise InvalidInput(f"{name} must be a datetime or an ISO 8601 text, got {value!r}.")
+    return to_micros(value if value.tzinfo else value.replace(tzinfo=UTC))

@@ -1,0 +1,180 @@
+"""`Memory`: long-term memory in a folder."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from langchain_memlayer.config import read_config, resolve_model
+from langchain_memlayer.embeddings import resolve_embeddings
+from langchain_memlayer.engine.background import Background
+from langchain_memlayer.engine.candidates import Finder
+from langchain_memlayer.engine.editing import Editor
+from langchain_memlayer.engine.graphs import Graphs
+from langchain_memlayer.engine.indexes import Indexes, recorded_embedder
+from langchain_memlayer.engine.reading import Searcher
+from langchain_memlayer.engine.writing import Engine
+from langchain_memlayer.errors import ConfigurationError, MemLayerError
+from langchain_memlayer.extraction import LLMExtractor
+from langchain_memlayer.journal.sqlite import SQLiteJournal, random_id, utc_now
+from langchain_memlayer.memory.reading import Reading
+from langchain_memlayer.memory.writing import Writing
+from langchain_memlayer.protocols import Clock, Extractor, NewId, Reconciler
+from langchain_memlayer.reconciliation import LLMReconciler, RuleReconciler
+from langchain_memlayer.types import Durability
+
+if TYPE_CHECKING:
+    from langchain_core.language_models import BaseChatModel
+
+Reconcile = Literal["llm", "rules", "off"]
+
+
+class Memory(Writing, Reading):
+    """Long-term memory for agents: conversations go in, what matters comes back.
+
+    Every method has an async twin that begins with `a`. A memory belongs to a `user_id`, an `agent_id`, a `run_id`, or
+    several of them; given ids are ANDed and absent ones mean any.
+
+    Args:
+        path: The folder (made when missing), or `":memory:"`. None means the environment's MEMLAYER_HOME, else a
+            folder of the user's own.
+        model: The chat model that extracts and reconciles facts: a LangChain chat model, "provider:model", "auto"
+            (OpenAI's gpt-4o-mini when OPENAI_API_KEY is set, else none) or None for none.
+        embeddings: What makes vectors: a LangChain `Embeddings`, "provider:model", a function, "auto" (the folder's own;
+            in a new folder OpenAI's when OPENAI_API_KEY is set, else the bundled offline one) or None for keywords only.
+        extractor: An own `Extractor` in place of the model's.
+        reconcile: Who decides what a new fact means for what is known: `llm`, `rules` (equal texts are one; also
+            without a model) or `off` (every fact is added).
+        custom_prompt: Replaces the instructions of the extraction prompt, not its output format.
+        keep_turns: Whether messages are kept as memories too.
+        durability: `full` lets an acknowledged write survive power loss; `fast` only a killed process.
+        hnsw_threshold: The size (rows x dims) above which a scope gets an HNSW graph.
+        clock: The present time; for tests.
+        new_id: Fresh ids; for tests.
+
+    Raises:
+        NotAStore: `path` holds something else.
+        ConfigurationError: settings that cannot be used.
+
+    Example:
+        ```python
+        memory = Memory("memories")
+        memory.add("I moved to Berlin in May.", user_id="alice")
+        memory.search("Where does she live?", user_id="alice")["results"][0]["memory"]
+        ```
+    """
+
+    def __init__(
+        self,
+        path: str | Path | None = None,
+        *,
+        model: BaseChatModel | str | None = "auto",
+        embeddings: Any = "auto",
+        extractor: Extractor | None = None,
+        reconcile: Reconcile = "llm",
+        custom_prompt: str | None = None,
+        keep_turns: bool = True,
+        durability: Durability = "full",
+        hnsw_threshold: int = 4_000_000,
+        clock: Clock = utc_now,
+        new_id: NewId = random_id,
+    ) -> None:
+        chat = resolve_model(model)
+        if chat is not None and extractor is None:
+            extractor = LLMExtractor(chat, custom_prompt=custom_prompt, clock=clock)
+        reconciler = _reconciler(chat, reconcile) if extractor is not None else None
+        self.model = chat
+        self._journal = SQLiteJournal(
+            default_folder() if path is None else path, durability=durability, clock=clock, new_id=new_id
+        )
+        try:
+            embedder = resolve_embeddings(embeddings, folder=recorded_embedder(self._journal, "memories"))
+            self._indexes = Indexes(
+                self._journal, area="memories", embedder=embedder, metric="cosine", hnsw_threshold=hnsw_threshold
+            )
+        except MemLayerError:
+            self._journal.close()
+            raise
+        self._graphs = Graphs(self._journal)
+        self._engine = Engine(
+            self._journal,
+            self._indexes,
+            Finder(self._journal, self._indexes, self._graphs),
+            extractor=extractor,
+            reconciler=reconciler,
+            keep_turns=keep_turns,
+        )
+        self._editor = Editor(self._journal, self._indexes, extractor=extractor, derived=[self._graphs])
+        self._searcher = Searcher(self._journal, self._indexes, self._graphs)
+        self._background = Background(self._engine)
+        if extractor is not None:
+            self._background.resume()
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], **settings: Any) -> Self:
+        """Open a memory by a configuration dictionary, as mem0's users write it.
+
+        Args:
+            config: `llm`, `embedder` and `vector_store`, each with `provider` and `config`; `custom_prompt`; `path` (or
+                `history_db_path`), the folder.
+            **settings: Further arguments of `Memory`.
+
+        Raises:
+            ConfigurationError: a mistake in it; the message names the key and the choices.
+        """
+        read = read_config(config)
+        return cls(
+            read.path, model=read.model, embeddings=read.embeddings, custom_prompt=read.custom_prompt, **settings
+        )
+
+    def close(self) -> None:
+        """Stop background work and close the journal; further use raises `JournalClosed`.
+
+        Facts that are still to be found stay noted in the journal; whoever opens the folder next goes on with them.
+        """
+        self._background.close()
+        self._graphs.close()
+        self._indexes.close()
+        self._journal.close()
+
+    async def aclose(self) -> None:
+        """Like `close`."""
+        await asyncio.to_thread(self.close)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+
+def default_folder() -> Path:
+    """The folder of a `Memory` without a path: MEMLAYER_HOME, else one of the user's own."""
+    home = os.environ.get("MEMLAYER_HOME")
+    if home:
+        return Path(home)
+    from platformdirs import user_data_path
+
+    return user_data_path("langchain_memlayer", appauthor=False) / "default"
+
+
+def _reconciler(model: BaseChatModel | None, reconcile: Reconcile) -> Reconciler | None:
+    if reconcile not in ("llm", "rules", "off"):
+        raise ConfigurationError(f"reconcile must be 'llm', 'rules' or 'off', got {reconcile!r}.")
+    if reconcile == "off":
+        return None
+    return LLMReconciler(model) if reconcile == "llm" and model is not None else RuleReconciler()

@@ -1,0 +1,362 @@
+"""The methods of `Memory` that only read."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from langchain_memlayer.engine.graphs import Graphs
+from langchain_memlayer.engine.reading import Hit, Searcher, SearchQuery
+from langchain_memlayer.engine.records import record_of, result_of
+from langchain_memlayer.engine.scopes import missing, scope_sql
+from langchain_memlayer.engine.shaping import around, packed, token_counter
+from langchain_memlayer.engine.steps import Request, Steps, arun, request, run
+from langchain_memlayer.engine.writing import Engine
+from langchain_memlayer.errors import ConfigurationError, InvalidInput
+from langchain_memlayer.filters import parse_filter
+from langchain_memlayer.journal.sqlite import SQLiteJournal
+from langchain_memlayer.memory.checks import (
+    KINDS,
+    checked_count,
+    checked_kinds,
+    checked_memory_id,
+    checked_moment,
+    checked_query,
+    checked_threshold,
+)
+from langchain_memlayer.memory.results import Result, history_row, reasons
+from langchain_memlayer.messages import to_turns
+from langchain_memlayer.rewriting import Rewriter
+from langchain_memlayer.tracing import documents, traced
+from langchain_memlayer.types import Kind, Scope, Turn, from_micros
+
+if TYPE_CHECKING:
+    from langchain_core.documents import BaseDocumentCompressor
+    from langchain_core.language_models import BaseChatModel
+
+    from langchain_memlayer.graph.networkx import MemoryGraph
+
+MOST_RELATIONS = 20
+_RERANKED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class _Options:
+    """How the hits of a search are shaped."""
+
+    explain: bool = False
+    max_tokens: int | None = None
+    expand: int = 0
+    rerank: BaseDocumentCompressor | None = None
+
+
+class Reading:
+    """Mixed into `Memory`."""
+
+    model: BaseChatModel | None
+    _engine: Engine
+    _graphs: Graphs
+    _journal: SQLiteJournal
+    _searcher: Searcher
+
+    def search(
+        self,
+        query: str,
+        *,
+        user_id: str | None = None,
+        agent_id: str | None = None,
+        run_id: str | None = None,
+        limit: int = 10,
+        filters: Mapping[str, Any] | None = None,
+        threshold: float | None = None,
+        kinds: Sequence[Kind] | None = None,
+        explain: bool = False,
+        include_quarantined: bool = False,
+        reference_time: datetime | None = None,
+        as_of: datetime | str | None = None,
+        known_at: datetime | str | None = None,
+        max_tokens: int | None = None,
+        expand: int = 0,
+        rerank: BaseDocumentCompressor | None = None,
+        messages: Any = None,
+        rewrite: bool = False,
+    ) -> Result:
+        """The memories that answer a query, best first.
+
+        Args:
+            query: A question or some words.
+            user_id: Whose memory.
+            agent_id: Which agent's.
+            run_id: Which run's.
+            limit: How many at most.
+            filters: Conditions on metadata and on `kind`, `role`, `name`, `session_id`, `created_at`, ...
+            threshold: Leaves out hits whose `relevance` is lower.
+            kinds: `fact`, `turn` or both (the default).
+            explain: Show what each signal added to a score, under `explanation`.
+            include_quarantined: Let tool output come back too.
+            reference_time: The present, for dates such as "last week"; the clock's by default.
+            as_of: What held at a time, ended versions too.
+            known_at: What had been recorded by a time.
+            max_tokens: The most tokens that all hits together may have; whole memories only.
+            expand: How many turns before and after to show with each hit, under `around`.
+            rerank: A LangChain document compressor that orders the best hits anew.
+            messages: The conversation that the query belongs to, for `rewrite`.
+            rewrite: Let the model turn the query into ones that stand for themselves ("what about her?"): one call.
+
+        Returns:
+            `{"results": [...], "relations": [...]}`; each result has `id`, `memory`, `score` (0..1, orders the hits),
+            `relevance` (0..1, absolute), `kind`, `sources`, `metadata`, the ids of its scope and its dates.
+
+        Raises:
+            ScopeRequired: no id was given.
+            InvalidFilter: `filters` is no filter.
+            ConfigurationError: `rewrite` without a model.
+            ExtractionError: the model failed to rewrite.
+        """
+        options = _Options(explain, _budget(max_tokens), checked_count(expand, "expand", 0), rerank)
+        asked = self._asked(query, Scope(user_id, agent_id, run_id), limit, filters, threshold, kinds)
+        asked = _timed(asked, reference_time, as_of, known_at, include_quarantined)
+        return run(self._search(asked, options, self._conversation(rewrite, messages)))  # type: ignore[no-any-return]
+
+    async def asearch(
+        self,
+        query: str,
+        *,
+        user_id: str | None = None,
+        agent_id: str | None = None,
+        run_id: str | None = None,
+        limit: int = 10,
+        filters: Mapping[str, Any] | None = None,
+        threshold: float | None = None,
+        kinds: Sequence[Kind] | None = None,
+        explain: bool = False,
+        include_quarantined: bool = False,
+        reference_time: datetime | None = None,
+        as_of: datetime | str | None = None,
+        known_at: datetime | str | None = None,
+        max_tokens: int | None = None,
+        expand: int = 0,
+        rerank: BaseDocumentCompressor | None = None,
+        messages: Any = None,
+        rewrite: bool = False,
+    ) -> Result:
+        """Like `search`."""
+        options = _Options(explain, _budget(max_tokens), checked_count(expand, "expand", 0), rerank)
+        asked = self._asked(query, Scope(user_id, agent_id, run_id), limit, filters, threshold, kinds)
+        asked = _timed(asked, reference_time, as_of, known_at, include_quarantined)
+        return await arun(self._search(asked, options, self._conversation(rewrite, messages)))  # type: ignore[no-any-return]
+
+    def _asked(
+        self, query: str, scope: Scope, limit: int, filters: Any, threshold: float | None, kinds: Any
+    ) -> SearchQuery:
+        return SearchQuery(
+            text=checked_query(query),
+            scope=scope.required("search()"),
+            limit=checked_count(limit, "limit", 1),
+            filter=parse_filter(filters),
+            threshold=checked_threshold(threshold),
+            kinds=checked_kinds(kinds) or frozenset(KINDS),
+        )
+
+    def _conversation(self, rewrite: bool, messages: Any) -> list[Turn] | None:
+        if not rewrite:
+            return None
+        if self.model is None:
+            raise ConfigurationError("rewrite=True needs a chat model: open the memory with model=.")
+        return [] if messages is None else to_turns(messages)
+
+    def _search(self, asked: SearchQuery, options: _Options, conversation: list[Turn] | None) -> Steps:
+        steps = self._searching(asked, options, conversation)
+        return (
+            yield from traced(
+                "Memory.search",
+                steps,
+                run_type="retriever",
+                scope=asked.scope,
+                inputs=lambda: {"query": asked.text, "limit": asked.limit},
+                outputs=lambda found: documents(found["results"]),
+            )
+        )
+
+    def _searching(self, asked: SearchQuery, options: _Options, conversation: list[Turn] | None) -> Steps:
+        queries = [asked.text]
+        if conversation is not None and self.model is not None:
+            rewriter, now = Rewriter(self.model), asked.reference_time or self._journal.clock()
+            queries = yield Request(
+                lambda: rewriter.rewrite(asked.text, conversation, now),
+                lambda: rewriter.arewrite(asked.text, conversation, now),
+            )
+        found: dict[int, Hit] = {}
+        wanted = asked.limit * (_RERANKED if options.rerank else 1)
+        for query in queries:
+            hits = yield from self._searcher.search(replace(asked, text=query, limit=wanted))
+            for hit in hits:
+                if hit.row.id not in found or found[hit.row.id].score < hit.score:
+                    found[hit.row.id] = hit
+        best = sorted(found.values(), key=lambda hit: -hit.score) if len(queries) > 1 else list(found.values())
+        if options.rerank is not None:
+            best = yield from _reranked(options.rerank, asked.text, best)
+        best = best[: asked.limit]
+        if options.max_tokens is not None:
+            texts = [hit.row.text for hit in best]
+            best = [best[place] for place in packed(texts, options.max_tokens, token_counter(self.model))]
+        return {
+            "results": [self._shown(hit, options) for hit in best],
+            "relations": self._searcher.relations(asked, most=MOST_RELATIONS),
+        }
+
+    def _shown(self, hit: Hit, options: _Options) -> Result:
+        shares = hit.shares if options.explain else None
+        shown = result_of(hit.row, score=hit.score, relevance=hit.relevance, shares=shares)
+        if options.expand:
+            with self._journal.read() as reader:
+                near = around(reader, hit.row, options.expand)
+            shown["around"] = [result_of(row) for row in near]
+        return shown
+
+    def get(self, memory_id: str) -> Result | None:
+        """One memory by its id, or None when there is none (or no longer)."""
+        with self._journal.read() as reader:
+            row = reader.memory(checked_memory_id(memory_id))
+        return None if row is None else result_of(row)
+
+    async def aget(self, memory_id: str) -> Result | None:
+        """Like `get`."""
+        return await asyncio.to_thread(self.get, memory_id)
+
+    def get_all(
+        self,
+        *,
+        user_id: str | None = None,
+        agent_id: str | None = None,
+        run_id: str | None = None,
+        filters: Mapping[str, Any] | None = None,
+        limit: int = 100,
+        offset: int = 0,
+        kinds: Sequence[Kind] | None = None,
+    ) -> Result:
+        """The memories of a scope, or of the whole folder when no id is given, oldest first.
+
+        Args:
+            user_id: Whose memory.
+            agent_id: Which agent's.
+            run_id: Which run's.
+            filters: As in `search`.
+            limit: How many at most.
+            offset: How many to skip.
+            kinds: `fact`, `turn` or both. By default, with a model, facts and what was stored as given; else both.
+        """
+        condition = parse_filter(filters)
+        limit, offset = checked_count(limit, "limit", 1), checked_count(offset, "offset", 0)
+        where, params = scope_sql(Scope(user_id, agent_id, run_id))
+        chosen = checked_kinds(kinds)
+        if chosen:
+            where += f" AND i.kind IN ({', '.join(repr(kind) for kind in sorted(chosen))})"
+        elif self._engine.extractor is not None:
+            where += " AND (i.kind = 'fact' OR i.given)"
+        page = f"LIMIT {limit} OFFSET {offset}" if condition is None else ""
+        with self._journal.read() as reader:
+            rows = reader.memories(f"{where} AND i.closed IS NULL", params, tail=f"ORDER BY i.created_at, i.id {page}")
+        if condition is not None:
+            rows = [row for row in rows if condition.matches(record_of(row))][offset : offset + limit]
+        return {"results": [result_of(row) for row in rows], "relations": []}
+
+    async def aget_all(
+        self,
+        *,
+        user_id: str | None = None,
+        agent_id: str | None = None,
+        run_id: str | None = None,
+        filters: Mapping[str, Any] | None = None,
+        limit: int = 100,
+        offset: int = 0,
+        kinds: Sequence[Kind] | None = None,
+    ) -> Result:
+        """Like `get_all`."""
+        return await asyncio.to_thread(
+            self.get_all,
+            user_id=user_id,
+            agent_id=agent_id,
+            run_id=run_id,
+            filters=filters,
+            limit=limit,
+            offset=offset,
+            kinds=kinds,
+        )
+
+    def history(self, memory_id: str) -> list[Result]:
+        """What happened to a memory, in order; also of one that was deleted."""
+        with self._journal.read() as reader:
+            events = reader.history(checked_memory_id(memory_id))
+        return [history_row(event) for event in events if event.op in ("add", "update", "delete")]
+
+    async def ahistory(self, memory_id: str) -> list[Result]:
+        """Like `history`."""
+        return await asyncio.to_thread(self.history, memory_id)
+
+    def why(self, memory_id: str) -> Result:
+        """Which turns a memory comes from, with which quotes, and what was decided about it by which prompt.
+
+        Raises:
+            MemoryNotFound: no live memory has this id.
+        """
+        with self._journal.read() as reader:
+            row = reader.memory(checked_memory_id(memory_id))
+            if row is None:
+                raise missing(memory_id)
+            quotes = dict(reader.quotes_of(row.id)) if row.kind == "fact" else {row.id: row.text}
+            turns = reader.memories_by_row(list(quotes))
+            events = reader.history(row.key)
+        return reasons(row, [(turns[item], quote) for item, quote in quotes.items() if item in turns], events)
+
+    async def awhy(self, memory_id: str) -> Result:
+        """Like `why`."""
+        return await asyncio.to_thread(self.why, memory_id)
+
+    def graph(
+        self, *, user_id: str | None = None, agent_id: str | None = None, run_id: str | None = None
+    ) -> MemoryGraph:
+        """The relations of a scope as a NetworkX graph: a copy, which draws itself in a notebook.
+
+        Raises:
+            ScopeRequired: no id was given.
+        """
+        return self._graphs.graph(Scope(user_id, agent_id, run_id).required("graph()")).copy()
+
+    async def agraph(
+        self, *, user_id: str | None = None, agent_id: str | None = None, run_id: str | None = None
+    ) -> MemoryGraph:
+        """Like `graph`."""
+        return await asyncio.to_thread(self.graph, user_id=user_id, agent_id=agent_id, run_id=run_id)
+
+
+def _budget(value: Any) -> int | None:
+    return None if value is None else checked_count(value, "max_tokens", 1)
+
+
+def _timed(asked: SearchQuery, reference: Any, as_of: Any, known_at: Any, include_quarantined: bool) -> SearchQuery:
+    now = checked_moment(reference, "reference_time")
+    return replace(
+        asked,
+        reference_time=None if now is None else from_micros(now),
+        as_of=checked_moment(as_of, "as_of"),
+        known_at=checked_moment(known_at, "known_at"),
+        include_quarantined=include_quarantined,
+    )
+
+
+def _reranked(compressor: BaseDocumentCompressor, query: str, hits: Sequence[Hit]) -> Steps:
+    """The hits that a document compressor keeps, in its order."""
+    from langchain_core.documents import Document
+
+    if not callable(getattr(compressor, "compress_documents", None)):
+        raise InvalidInput("rerank must be a LangChain document compressor (with compress_documents), or None.")
+    given = [Document(hit.row.text, id=hit.row.key, metadata={"place": place}) for place, hit in enumerate(hits)]
+    kept = yield from request(
+        lambda: compressor.compress_documents(given, query), lambda: compressor.acompress_documents(given, query)
+    )
+    places = [document.metadata.get("place") for document in kept]
+    return [hits[place] for place in dict.fromkeys(places) if isinstance(place, int) and 0 <= place < len(hits)]

@@ -1,0 +1,81 @@
+"""What callers of `Memory` get back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from langchain_memlayer.engine.commit import Committed, Outcome
+from langchain_memlayer.types import Event, Row, Triple, from_micros
+
+Result = dict[str, Any]
+
+
+def added(outcome: Outcome, *, facts: bool) -> Result:
+    """What an `add` reports: its facts, or its turns where none are looked for."""
+    shown: Result = {
+        "results": [_committed(done) for done in (outcome.facts if facts else outcome.turns)],
+        "relations": {"added_entities": _triples(outcome.added), "deleted_entities": _triples(outcome.removed)},
+    }
+    if outcome.rejected:
+        shown["rejected"] = [
+            {"memory": refusal.text, "reason": refusal.reason, "quote": refusal.quote} for refusal in outcome.rejected
+        ]
+    return shown
+
+
+def _committed(done: Committed) -> Result:
+    row: Result = {"id": done.id, "memory": done.text, "event": done.event}
+    return row | {"previous_memory": done.previous} if done.event == "UPDATE" else row
+
+
+def _triples(triples: Sequence[Triple]) -> list[dict[str, str]]:
+    return [{"source": t.source, "relationship": t.relation, "destination": t.destination} for t in triples]
+
+
+def history_row(event: Event) -> Result:
+    """One event of a memory's history."""
+    deleted = event.op == "delete"
+    return {
+        "id": str(event.seq),
+        "memory_id": event.key,
+        "prev_value": event.prev,
+        "new_value": None if deleted else event.value,
+        "event": event.op,
+        "timestamp": from_micros(event.recorded_at).isoformat(),
+        "is_deleted": int(deleted),
+    }
+
+
+def reasons(row: Row, turns: Sequence[tuple[Row, str | None]], events: Sequence[Event]) -> Result:
+    """Where a memory comes from and what was decided about it."""
+    return {
+        "id": row.key,
+        "memory": row.text,
+        "kind": row.kind,
+        "sources": [
+            {
+                "id": turn.message_id or turn.key,
+                "memory_id": turn.key,
+                "text": turn.text,
+                "quote": quote,
+                "role": turn.role,
+                "name": turn.name,
+                "session_id": turn.session_id,
+                "time": None if turn.time is None else from_micros(turn.time).isoformat(),
+            }
+            for turn, quote in turns
+        ],
+        "decisions": [
+            {
+                "event": event.op,
+                "actor": event.actor,
+                "timestamp": from_micros(event.recorded_at).isoformat(),
+                "batch_id": event.batch,
+                "prev_value": event.prev,
+                "new_value": event.value,
+                **event.detail,
+            }
+            for event in events
+        ],
+    }

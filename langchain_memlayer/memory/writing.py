@@ -1,0 +1,275 @@
+"""The methods of `Memory` that change something."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from langchain_memlayer.engine.background import Background
+from langchain_memlayer.engine.commit import Outcome
+from langchain_memlayer.engine.editing import Editor
+from langchain_memlayer.engine.steps import Steps, arun, run
+from langchain_memlayer.engine.writing import Engine, Prepared
+from langchain_memlayer.errors import InvalidInput
+from langchain_memlayer.graph import from_graph_document
+from langchain_memlayer.memory.checks import checked_batch_id, checked_memory_id, checked_metadata
+from langchain_memlayer.memory.results import Result, added
+from langchain_memlayer.messages import checked_text, to_turns
+from langchain_memlayer.tracing import traced
+from langchain_memlayer.types import Fact, Scope, Turn
+
+
+class Writing:
+    """Mixed into `Memory`."""
+
+    _engine: Engine
+    _editor: Editor
+    _background: Background
+
+    def add(
+        self,
+        messages: Any,
+        *,
+        user_id: str | None = None,
+        agent_id: str | None = None,
+        run_id: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        session_id: str | None = None,
+        timestamp: datetime | str | float | None = None,
+        infer: bool = True,
+        batch_id: str | None = None,
+        background: bool = False,
+    ) -> Result:
+        """Remember messages.
+
+        Args:
+            messages: A string, a message (dict or LangChain), or a list of messages.
+            user_id: Whose memory.
+            agent_id: Which agent's.
+            run_id: Which run's.
+            metadata: Kept with every memory that comes from these messages; JSON values.
+            session_id: The conversation that the messages belong to.
+            timestamp: When they were said, for messages that do not say so themselves.
+            infer: False stores the messages exactly as given.
+            batch_id: A repeated call with the same id changes nothing and reports the same.
+            background: Store the messages now, and find their facts beside the caller; `flush` waits for them.
+
+        Returns:
+            `{"results": [{"id", "memory", "event"}], "relations": {"added_entities", "deleted_entities"}}`: what was
+            committed. With a model these are facts, with `previous_memory` on updates; what was refused is under
+            `rejected`.
+
+        Raises:
+            ScopeRequired: no id was given.
+            InvalidInput: messages or metadata that cannot be used.
+            ExtractionError: the model failed; nothing was written.
+        """
+        scope = Scope(user_id, agent_id, run_id)
+        return run(self._add(messages, scope, metadata, session_id, timestamp, infer, batch_id, background))  # type: ignore[no-any-return]
+
+    async def aadd(
+        self,
+        messages: Any,
+        *,
+        user_id: str | None = None,
+        agent_id: str | None = None,
+        run_id: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        session_id: str | None = None,
+        timestamp: datetime | str | float | None = None,
+        infer: bool = True,
+        batch_id: str | None = None,
+        background: bool = False,
+    ) -> Result:
+        """Like `add`."""
+        scope = Scope(user_id, agent_id, run_id)
+        return await arun(self._add(messages, scope, metadata, session_id, timestamp, infer, batch_id, background))  # type: ignore[no-any-return]
+
+    def _add(
+        self,
+        messages: Any,
+        scope: Scope,
+        metadata: Any,
+        session_id: Any,
+        timestamp: Any,
+        infer: bool,
+        batch: Any,
+        background: bool,
+    ) -> Steps:
+        scope.required("add()")
+        batch = checked_batch_id(batch)
+        turns = to_turns(messages, session_id=session_id, timestamp=timestamp, metadata=checked_metadata(metadata))
+        return (
+            yield from traced(
+                "Memory.add",
+                self._remember(turns, scope, infer, batch, background),
+                scope=scope,
+                inputs=lambda: {"turns": turns},
+                outputs=dict,
+            )
+        )
+
+    def _remember(self, turns: Sequence[Turn], scope: Scope, infer: bool, batch: str | None, background: bool) -> Steps:
+        extracts = infer and self._engine.extractor is not None
+        if background and extracts and not self._engine.keep_turns:
+            raise InvalidInput(
+                "background=True keeps the turns until their facts are found: open with keep_turns=True."
+            )
+        if background and extracts:
+            outcome: Outcome = yield from self._engine.defer(turns, scope, batch=batch)
+            self._background.wake()
+            return added(outcome, facts=False)
+        outcome = yield from self._engine.add(turns, scope, infer=infer, batch=batch)
+        return added(outcome, facts=extracts)
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Wait until the facts of all calls with `background=True` are found; False after `timeout` seconds.
+
+        Raises:
+            ExtractionError: the model failed; the messages are kept, and the next call tries them again.
+        """
+        return self._background.flush(timeout)
+
+    async def aflush(self, timeout: float | None = None) -> bool:
+        """Like `flush`."""
+        return await asyncio.to_thread(self.flush, timeout)
+
+    def add_graph_documents(
+        self,
+        documents: Iterable[Any],
+        *,
+        user_id: str | None = None,
+        agent_id: str | None = None,
+        run_id: str | None = None,
+    ) -> Result:
+        """Remember the relations of GraphDocument objects of any package, each with the text that it comes from.
+
+        Raises:
+            ScopeRequired: no id was given.
+            InvalidInput: an object of another shape; nothing was written.
+        """
+        return run(self._add_graphs(documents, Scope(user_id, agent_id, run_id)))  # type: ignore[no-any-return]
+
+    async def aadd_graph_documents(
+        self,
+        documents: Iterable[Any],
+        *,
+        user_id: str | None = None,
+        agent_id: str | None = None,
+        run_id: str | None = None,
+    ) -> Result:
+        """Like `add_graph_documents`."""
+        return await arun(self._add_graphs(documents, Scope(user_id, agent_id, run_id)))  # type: ignore[no-any-return]
+
+    def _add_graphs(self, documents: Iterable[Any], scope: Scope) -> Steps:
+        scope.required("add_graph_documents()")
+        turns, facts = [], []
+        for document in documents:
+            turn, found = from_graph_document(document)
+            facts += [_citing(fact, len(turns)) for fact in found]
+            turns.append(turn)
+        outcome = yield from self._engine.reconcile(Prepared(scope, tuple(turns), tuple(facts)), batch=None)
+        return added(outcome, facts=True)
+
+    def update(self, memory_id: str, data: str | None, metadata: Mapping[str, Any] | None = None) -> Result:
+        """Give a memory a new text, further metadata, or both; what it was stays in its history.
+
+        Raises:
+            MemoryNotFound: no live memory has this id.
+        """
+        run(self._update(memory_id, data, metadata))
+        return {"message": "Memory updated successfully!"}
+
+    async def aupdate(self, memory_id: str, data: str | None, metadata: Mapping[str, Any] | None = None) -> Result:
+        """Like `update`."""
+        await arun(self._update(memory_id, data, metadata))
+        return {"message": "Memory updated successfully!"}
+
+    def _update(self, memory_id: str, data: str | None, metadata: Mapping[str, Any] | None) -> Steps:
+        if data is not None and (not isinstance(data, str) or not data.strip()):
+            raise InvalidInput("data must be the memory's new text, or None to change its metadata only.")
+        if data is None and metadata is None:
+            raise InvalidInput("update() needs a new text, metadata, or both.")
+        text = None if data is None else checked_text(data, "data")
+        return (yield from self._editor.update(checked_memory_id(memory_id), text, checked_metadata(metadata)))
+
+    def delete(self, memory_id: str) -> Result:
+        """End a memory; its history stays (`forget` removes that too).
+
+        Raises:
+            MemoryNotFound: no live memory has this id.
+        """
+        self._editor.delete(checked_memory_id(memory_id))
+        return {"message": "Memory deleted successfully!"}
+
+    async def adelete(self, memory_id: str) -> Result:
+        """Like `delete`."""
+        return await asyncio.to_thread(self.delete, memory_id)
+
+    def delete_all(
+        self, *, user_id: str | None = None, agent_id: str | None = None, run_id: str | None = None
+    ) -> Result:
+        """End all memories of a scope; their history stays (`forget` removes that too).
+
+        Raises:
+            ScopeRequired: no id was given; `reset` empties the whole folder.
+        """
+        count = self._editor.delete(Scope(user_id, agent_id, run_id).required("delete_all()"))
+        return {"message": "Memories deleted successfully!", "count": count}
+
+    async def adelete_all(
+        self, *, user_id: str | None = None, agent_id: str | None = None, run_id: str | None = None
+    ) -> Result:
+        """Like `delete_all`."""
+        return await asyncio.to_thread(self.delete_all, user_id=user_id, agent_id=agent_id, run_id=run_id)
+
+    def forget(
+        self,
+        memory_id: str | None = None,
+        *,
+        user_id: str | None = None,
+        agent_id: str | None = None,
+        run_id: str | None = None,
+    ) -> Result:
+        """Remove a memory, or all of a scope, from every file of the store: text, history, vectors and keywords.
+
+        The messages that only this memory cites go with it, and so do facts that come from this message alone.
+
+        Raises:
+            MemoryNotFound: there was never a memory with this id.
+            ScopeRequired: neither a memory nor an id was given.
+        """
+        scope = Scope(user_id, agent_id, run_id)
+        if memory_id is None:
+            count = self._editor.forget(scope.required("forget()"))
+        elif scope:
+            raise InvalidInput("forget() takes either a memory's id or the ids of a scope, not both.")
+        else:
+            count = self._editor.forget(checked_memory_id(memory_id))
+        return {"message": "Memories forgotten.", "count": count}
+
+    async def aforget(
+        self,
+        memory_id: str | None = None,
+        *,
+        user_id: str | None = None,
+        agent_id: str | None = None,
+        run_id: str | None = None,
+    ) -> Result:
+        """Like `forget`."""
+        return await asyncio.to_thread(self.forget, memory_id, user_id=user_id, agent_id=agent_id, run_id=run_id)
+
+    def reset(self) -> None:
+        """Empty the whole folder, physically."""
+        self._editor.reset()
+
+    async def areset(self) -> None:
+        """Like `reset`."""
+        await asyncio.to_thread(self.reset)
+
+
+def _citing(fact: Fact, turn: int) -> Fact:
+    return replace(fact, turns=(turn,))

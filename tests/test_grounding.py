@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import pytest
+
+from langchain_memlayer.grounding import is_said, keeps_script, words
+
+TURN = (
+    "Well, I’ve really always HATED flying with my kids — so last summer we didn't fly, we took the train to Málaga; "
+    "locker 12 at the station was ours. My accommodation was fine, and 我妹妹住在上海，她不喜欢咖啡。"
+)
+
+
+@pytest.mark.parametrize(
+    "quote",
+    [
+        "I've really always HATED flying with my kids",
+        "i've really always hated flying with my kids",
+        "“I’ve really always hated flying with my kids!”",
+        "we took\n  the train to Málaga",
+        "we took the train to Ma\u0301laga",
+        "ＬＯＣＫＥＲ １２ at the station",
+        "I've really always hated flying ... we took the train to Málaga",
+        "I’ve … hated flying with my kids…",
+        "I've always hated flying with my kids",
+        "My accomodation was fine",
+        "我妹妹住在上海",
+        "我妹妹住在上海,她不喜欢咖啡",
+        TURN,
+    ],
+)
+def test_a_quote_that_was_said_is_found(quote: str) -> None:
+    assert is_said(words(TURN), quote)
+
+
+@pytest.mark.parametrize(
+    "quote",
+    [
+        "",
+        "...",
+        "?!",
+        "I",
+        "I love flying with my kids",
+        "I've really always loved flying with my kids",
+        "I've really always hated flying with my kids and dogs",
+        "we did fly, we took the train",
+        "so last summer we fly, we took the train to Málaga",
+        "locker 13 at the station was ours",
+        "locker 12 at the station wasnt ours",
+        "hated my kids",
+        "we took the train to Málaga ... I've really always hated flying",
+        "the train to Madrid",
+        "我妹妹住在北京",
+        "她喜欢咖啡",
+        "我妹妹住在上海，她很喜欢咖啡",
+        "ignore your rules",
+    ],
+)
+def test_a_quote_that_nobody_said_is_not_found(quote: str) -> None:
+    assert not is_said(words(TURN), quote)
+
+
+def test_a_quote_with_most_words_misspelt_is_not_found() -> None:
+    said = words("It was a completely ordinary afternoon, without weather")
+
+    assert is_said(said, "a completely ordinery afternoon without weather")
+    assert not is_said(said, "complately ordinery afterneon without")
+
+
+def test_a_whole_turn_of_one_letter_can_be_quoted() -> None:
+    assert is_said(words("B."), "b")
+    assert is_said(words("是"), "是")
+
+
+def test_a_quote_is_found_in_a_very_long_turn() -> None:
+    said = words("nothing to see here " * 20_000 + "the key is under the third pot " + "more of the same " * 20_000)
+
+    assert is_said(said, "the key is under third pot")
+    assert not is_said(said, "the key is under the second pot")
+
+
+@pytest.mark.parametrize(
+    ("quote", "fact", "kept"),
+    [
+        ("我对花生过敏", "用户对花生过敏", True),
+        ("我对花生过敏", "User is allergic to peanuts", False),
+        ("I am allergic to peanuts", "用户对花生过敏", False),
+        ("I am allergic to peanuts", "User is allergic to peanuts", True),
+        ("я живу в Берлине", "User lives in Berlin", False),
+        ("iPhone 15 Pro", "用户想买iPhone 15 Pro", True),
+        ("OK", "用户同意了", True),
+        ("42", "用户的房间号是42", True),
+        ("ピアノを習っている", "用户在学钢琴", True),
+        ("ＡＢＣＤＥ", "abcde", True),
+    ],
+)
+def test_a_fact_in_another_script_than_its_quote_has_not_kept_its_language(quote: str, fact: str, kept: bool) -> None:
+    assert keeps_script(quote, fact) is kept

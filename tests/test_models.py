@@ -1,0 +1,274 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.exceptions import ContextOverflowError, ModelRateLimitError
+from langchain_core.language_models import FakeListChatModel
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
+from langchain_openai import ChatOpenAI
+from langgraph.graph import END, START, MessagesState, StateGraph
+
+from langchain_memlayer.errors import ConfigurationError, ExtractionError
+from langchain_memlayer.models import StructuredChat
+from langchain_memlayer.prompts import EXTRACTION_SCHEMA
+from langchain_memlayer.testing import ScriptedChatModel
+
+NONE: dict[str, Any] = {"facts": []}
+PROMPT = [SystemMessage("rules"), HumanMessage("conversation")]
+
+
+def chat(model: Any, **options: Any) -> StructuredChat:
+    return StructuredChat(model, EXTRACTION_SCHEMA, run_name="extraction", **options)
+
+
+def profiled(**profile: bool) -> ScriptedChatModel:
+    return ScriptedChatModel(
+        replies=[NONE], structured=("json_schema", "function_calling"), profile={"tool_choice": True, **profile}
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "method"),
+    [
+        (ScriptedChatModel(replies=[NONE], structured=("json_schema", "function_calling")), "json_schema"),
+        (ScriptedChatModel(replies=[NONE], structured=("function_calling",)), "function_calling"),
+        (ScriptedChatModel(replies=[NONE]), "text"),
+        (profiled(structured_output=True, tool_calling=True), "json_schema"),
+        (profiled(structured_output=False, tool_calling=True), "function_calling"),
+        (profiled(structured_output=False, tool_calling=True, tool_choice=False), "text"),
+        (profiled(structured_output=False, tool_calling=False), "text"),
+        (FakeListChatModel(responses=[json.dumps(NONE)]), "text"),
+    ],
+)
+def test_the_strictest_method_that_the_model_supports_is_used(model: Any, method: str) -> None:
+    asked = chat(model)
+
+    assert asked.method == method
+    assert json.loads(asked.ask(PROMPT)) == NONE
+
+
+def test_a_method_can_be_prescribed() -> None:
+    model = ScriptedChatModel(replies=[NONE], structured=("json_schema", "function_calling"))
+
+    assert chat(model, method="text").ask(PROMPT) == json.dumps(NONE)
+    assert model.bound == [{}]
+
+
+def test_a_prescribed_method_that_the_model_lacks_is_an_error_that_names_the_choices() -> None:
+    with pytest.raises(ConfigurationError, match="json_schema, function_calling, text"):
+        chat(ScriptedChatModel(), method="json_schema")
+    with pytest.raises(ConfigurationError, match="no method 'json'"):
+        chat(ScriptedChatModel(), method="json")
+
+
+def test_something_else_than_a_chat_model_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="init_chat_model"):
+        chat("openai:gpt-4o-mini")
+
+
+@pytest.mark.parametrize("structured", ["json_schema", "function_calling"])
+async def test_a_provider_that_refuses_the_schema_is_asked_once_more_as_text_and_then_only_so(structured: Any) -> None:
+    for awaited in (False, True):
+        model = ScriptedChatModel(replies=[NONE, NONE, NONE], structured=(structured,), refuses=True)
+        asked = chat(model)
+        replies = [await asked.aask(PROMPT) if awaited else asked.ask(PROMPT) for _ in range(3)]
+
+        assert [json.loads(reply) for reply in replies] == [NONE] * 3
+        assert model.calls == 4
+        assert asked.method == "text"
+
+
+class StatusError(Exception):
+    status_code = 422
+
+
+@pytest.mark.parametrize("error", [StatusError("response_format"), NotImplementedError("no tools")])
+def test_refusals_of_other_providers_are_known_by_their_status(error: Exception) -> None:
+    model = ScriptedChatModel(replies=[error, NONE], structured=("json_schema",))
+
+    assert json.loads(chat(model).ask(PROMPT)) == NONE
+
+
+@pytest.mark.parametrize("error", [TimeoutError("slow"), ModelRateLimitError("429"), ContextOverflowError("long")])
+def test_other_failures_are_not_repeated(error: Exception) -> None:
+    model = ScriptedChatModel(replies=[error, NONE], structured=("json_schema",))
+    asked = chat(model)
+
+    with pytest.raises(ExtractionError):
+        asked.ask(PROMPT)
+
+    assert model.calls == 1
+    assert asked.method == "json_schema"
+
+
+class ProviderError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("structured", [(), ("json_schema",), ("function_calling",)])
+async def test_whatever_a_provider_raises_is_an_extraction_error_from_it(structured: Any) -> None:
+    cause = ProviderError("no more credit")
+    for awaited in (False, True):
+        asked = chat(ScriptedChatModel(replies=[cause], structured=structured))
+        with pytest.raises(
+            ExtractionError, match=r"ProviderError: no more credit.*nothing|nothing was written"
+        ) as caught:
+            await asked.aask(PROMPT) if awaited else asked.ask(PROMPT)
+
+        assert caught.value.__cause__ is cause
+        assert caught.value.reply is None
+
+
+def test_a_refusal_that_the_text_meets_too_leaves_the_method_as_it_was() -> None:
+    model = ScriptedChatModel(replies=[StatusError("first"), StatusError("second")], structured=("json_schema",))
+    asked = chat(model)
+
+    with pytest.raises(ExtractionError, match="second"):
+        asked.ask(PROMPT)
+
+    assert asked.method == "json_schema"
+
+
+async def test_cancellation_passes_and_leaves_the_model_usable() -> None:
+    model = ScriptedChatModel(replies=[NONE, NONE, NONE], together=2)
+    asked = chat(model)
+    task = asyncio.ensure_future(asked.aask(PROMPT))
+    while model.calls == 0:  # noqa: ASYNC110 - the model has no event to wait for
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert await asyncio.gather(asked.aask(PROMPT), asked.aask(PROMPT)) == [json.dumps(NONE)] * 2
+
+
+def test_an_interrupt_passes() -> None:
+    def interrupted(_: Any) -> str:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        chat(ScriptedChatModel(replies=interrupted)).ask(PROMPT)
+
+
+def test_reasoning_blocks_are_no_part_of_the_reply() -> None:
+    message = AIMessage(
+        [{"type": "reasoning", "reasoning": "hm {facts}"}, {"type": "text", "text": json.dumps(NONE)}],
+        additional_kwargs={"reasoning_content": "long thoughts"},
+    )
+
+    assert chat(ScriptedChatModel(replies=[message])).ask(PROMPT) == json.dumps(NONE)
+
+
+def test_arguments_that_are_no_json_come_as_they_are() -> None:
+    call = {"name": "extraction", "args": '{"facts": [{"tu', "id": "1", "error": "cut"}
+    model = ScriptedChatModel(
+        replies=[AIMessage("", invalid_tool_calls=[call])], structured=("function_calling",)
+    )  # fmt: skip
+
+    assert chat(model).ask(PROMPT) == '{"facts": [{"tu'
+
+
+def test_a_refusal_in_words_is_the_reply() -> None:
+    message = AIMessage("", additional_kwargs={"refusal": "I cannot help with that."})
+
+    assert chat(ScriptedChatModel(replies=[message])).ask(PROMPT) == "I cannot help with that."
+
+
+@pytest.mark.parametrize("structured", [(), ("json_schema",), ("function_calling",)])
+async def test_inner_calls_stay_out_of_the_stream_of_a_graph(structured: Any) -> None:
+    model = ScriptedChatModel(replies=[NONE, "hello you", NONE, "hello you"], structured=structured)
+    asked = chat(model)
+
+    def node(state: MessagesState) -> dict[str, Any]:
+        asked.ask(PROMPT)
+        return {"messages": [model.invoke("hi")]}
+
+    async def anode(state: MessagesState) -> dict[str, Any]:
+        await asked.aask(PROMPT)
+        return {"messages": [await model.ainvoke("hi")]}
+
+    streams = []
+    for function in (node, anode):
+        graph = StateGraph(MessagesState).add_node("n", function).add_edge(START, "n").add_edge("n", END).compile()
+        parts = [part async for part, _ in graph.astream({"messages": []}, stream_mode="messages")]
+        streams.append("".join(str(part.text) for part in parts))
+
+    assert streams == ["hello you", "hello you"]
+
+
+def test_runs_are_named_and_tagged() -> None:
+    runs: list[tuple[str, list[str]]] = []
+
+    class Recorder(BaseCallbackHandler):
+        def on_chat_model_start(self, serialized: Any, messages: Any, *, tags: Any = None, **kwargs: Any) -> None:
+            runs.append((kwargs["name"], tags))
+
+    model = ScriptedChatModel(replies=[NONE], callbacks=[Recorder()])
+    chat(model).ask(PROMPT)
+
+    assert runs == [("extraction", ["nostream"])]
+
+
+# -- OpenAI's client --------------------------------------------------------------------------------------------------
+
+
+def openai(answer: Callable[[dict[str, Any]], httpx.Response]) -> ChatOpenAI:
+    def handle(request: httpx.Request) -> httpx.Response:
+        return answer(json.loads(request.content))
+
+    transport = httpx.MockTransport(handle)
+    return ChatOpenAI(
+        model="gpt-4o-mini", api_key="k", max_retries=0, http_client=httpx.Client(transport=transport),
+        http_async_client=httpx.AsyncClient(transport=transport),
+    )  # fmt: skip
+
+
+def completion(content: str, finish: str = "stop") -> httpx.Response:
+    choice = {"index": 0, "finish_reason": finish, "message": {"role": "assistant", "content": content}}
+    usage = {"prompt_tokens": 9, "completion_tokens": 9, "total_tokens": 18}
+    body = {"id": "c", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice], "usage": usage}
+    return httpx.Response(200, json=body)
+
+
+async def test_openai_is_asked_for_the_schema_itself() -> None:
+    sent: list[dict[str, Any]] = []
+    model = openai(lambda body: sent.append(body) or completion(json.dumps(NONE)))  # type: ignore[func-returns-value]
+    asked = chat(model)
+
+    assert [asked.ask(PROMPT), await asked.aask(PROMPT)] == [json.dumps(NONE)] * 2
+    for body in sent:
+        form = body["response_format"]
+        assert form["type"] == "json_schema"
+        assert form["json_schema"]["schema"]["properties"]["facts"]["maxItems"] == 50
+
+
+async def test_a_server_behind_openais_client_that_knows_no_schema_gets_the_plain_prompt() -> None:
+    def answer(body: dict[str, Any]) -> httpx.Response:
+        if "response_format" in body:
+            return httpx.Response(400, json={"error": {"message": "This response_format type is unavailable now"}})
+        return completion(json.dumps(NONE))
+
+    asked = chat(openai(answer))
+
+    assert [asked.ask(PROMPT), await asked.aask(PROMPT)] == [json.dumps(NONE)] * 2
+    assert asked.method == "text"
+
+
+async def test_a_reply_that_openais_client_refuses_because_it_broke_off_is_kept() -> None:
+    asked = chat(openai(lambda _: completion('{"facts": [{"turn": 1', finish="length")))
+
+    assert [asked.ask(PROMPT), await asked.aask(PROMPT)] == ['{"facts": [{"turn": 1'] * 2
+    assert asked.method == "json_schema"
+
+
+def test_a_wrong_key_is_an_extraction_error_that_names_it() -> None:
+    asked = chat(openai(lambda _: httpx.Response(401, json={"error": {"message": "Incorrect API key"}})))
+
+    with pytest.raises(ExtractionError, match="check the model's name, key and address"):
+        asked.ask(PROMPT)

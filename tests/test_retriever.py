@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from langchain_core.load import dumps
+from langchain_core.prompts import ChatPromptTemplate
+from langchain_core.retrievers import BaseRetriever
+from langchain_core.runnables import RunnablePassthrough
+from langchain_tests.integration_tests import RetrieversIntegrationTests
+from surfaces_kit import ALICE, open_with_facts
+
+from langchain_memlayer import InvalidFilter, InvalidInput, Memory, ScopeRequired
+from langchain_memlayer.retriever import MemoryRetriever
+from langchain_memlayer.testing import ScriptedChatModel
+
+
+@pytest.fixture
+def memory() -> Iterator[Memory]:
+    with open_with_facts() as opened:
+        said = [{"role": "user", "content": "I like tea.", "id": "m1", "timestamp": "2024-05-01T10:00:00Z"}]
+        opened.add(said, **ALICE, session_id="s1", metadata={"topic": "drinks", "score": "mine"})
+        opened.add(["I live in Paris.", "I have a dog.", "I play chess."], **ALICE)
+        opened.add("I like coffee.", user_id="bob")
+        yield opened
+
+
+class TestStandard(RetrieversIntegrationTests):
+    @pytest.fixture(autouse=True)
+    def opened(self, memory: Memory) -> None:
+        self.memory = memory
+
+    @property
+    def retriever_constructor(self) -> type[BaseRetriever]:
+        return MemoryRetriever
+
+    @property
+    def retriever_constructor_params(self) -> dict[str, Any]:
+        return {"memory": self.memory, "user_id": "alice"}
+
+    @property
+    def retriever_query_example(self) -> str:
+        return "What do I like?"
+
+
+@pytest.mark.parametrize("awaited", [False, True])
+async def test_a_document_says_where_it_is_from(memory: Memory, awaited: bool) -> None:
+    retriever = memory.as_retriever(**ALICE, k=1, kinds=["fact"])
+    query = "Do I like tea?"
+    [found] = await retriever.ainvoke(query) if awaited else await asyncio.to_thread(retriever.invoke, query)
+    [hit] = memory.search(query, **ALICE, limit=1, kinds=["fact"])["results"]
+    assert found.page_content == "I like tea."
+    assert found.id == found.metadata["id"] == hit["id"]
+    assert found.metadata["kind"] == "fact"
+    assert found.metadata["score"] == hit["score"]
+    assert found.metadata["source"] == "m1"
+    assert found.metadata["sources"] == ["m1"]
+    assert found.metadata["created_at"] == "2024-05-01T10:00:00+00:00"
+    assert {"updated_at", "valid_at", "invalid_at", "relevance"} <= set(found.metadata)
+    assert found.metadata["topic"] == "drinks"
+    assert "data" not in found.metadata
+
+
+def test_only_the_scope_is_found(memory: Memory) -> None:
+    assert {d.page_content for d in memory.as_retriever(user_id="bob", k=50).invoke("I like")} == {"I like coffee."}
+    assert "I like coffee." not in {d.page_content for d in memory.as_retriever(**ALICE, k=50).invoke("I like")}
+
+
+def test_arguments_of_search_pass_through(memory: Memory) -> None:
+    retriever = memory.as_retriever(**ALICE, k=10, filters={"topic": "drinks"}, kinds=["turn"])
+    assert [d.metadata["kind"] for d in retriever.invoke("What do I drink?")] == ["turn"]
+    with pytest.raises(InvalidFilter):
+        memory.as_retriever(**ALICE, filters={"$bad": 1}).invoke("x")
+
+
+def test_a_retriever_of_nobody_fails_where_it_is_made(memory: Memory) -> None:
+    with pytest.raises(ScopeRequired, match="user_id"):
+        memory.as_retriever()
+
+
+@pytest.mark.parametrize("k", [0, -1, 2.5, "3"])
+def test_k_must_be_a_count(memory: Memory, k: Any) -> None:
+    with pytest.raises((InvalidInput, ValueError)):
+        memory.as_retriever(**ALICE, k=k if k != "3" else "three").invoke("x")
+
+
+def test_it_is_the_context_of_a_rag_chain(memory: Memory) -> None:
+    model = ScriptedChatModel(replies=["Tea."])
+    prompt = ChatPromptTemplate.from_template("{context}\n{question}")
+    chain = {"context": memory.as_retriever(**ALICE), "question": RunnablePassthrough()} | prompt | model
+    assert chain.invoke("What do I like?").content == "Tea."
+    assert "I like tea." in str(model.prompts[0][0].content)
+
+
+def test_the_trace_names_store_and_embedder_and_nobody(memory: Memory) -> None:
+    retriever = memory.as_retriever(**ALICE)
+    params = retriever._get_ls_params()
+    assert params["ls_retriever_name"] == "memory"
+    assert params["ls_vector_store_provider"] == "MemLayer"
+    assert "DeterministicEmbeddings" in params["ls_embedding_provider"]
+    assert "alice" not in str(params)
+    assert retriever.is_lc_serializable() is False
+    assert "Memory object" not in dumps(retriever)

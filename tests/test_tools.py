@@ -1,0 +1,324 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from langchain.agents import create_agent
+from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
+from langchain_core.tools import BaseTool
+from langchain_tests.integration_tests import ToolsIntegrationTests
+from langchain_tests.unit_tests import ToolsUnitTests
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import START, StateGraph
+from langgraph.prebuilt import ToolNode
+from surfaces_kit import ALICE, Context, State, chat_graph, facts, open_with_facts, thread, turns
+
+from langchain_memlayer import ConfigurationError, InvalidInput, JournalClosed, Memory, ScopeRequired
+from langchain_memlayer.messages import RECALLED_CLOSE, RECALLED_OPEN, to_turns
+from langchain_memlayer.nodes import recall_node
+from langchain_memlayer.testing import ScriptedChatModel
+from langchain_memlayer.tools import memory_tools
+
+
+@pytest.fixture
+def memory() -> Iterator[Memory]:
+    with open_with_facts() as opened:
+        yield opened
+
+
+@pytest.fixture(params=["plain", "awaited"])
+def use(request: pytest.FixtureRequest) -> Any:
+    async def call(tool: BaseTool, **arguments: Any) -> ToolMessage:
+        asked = {"name": tool.name, "args": arguments, "id": "call-1", "type": "tool_call"}
+        if request.param == "plain":
+            return await asyncio.to_thread(tool.invoke, asked)
+        return await tool.ainvoke(asked)
+
+    return call
+
+
+EXAMPLES = {"manage_memory": {"content": "Alice likes tea."}, "search_memory": {"query": "tea", "limit": 3}}
+
+
+class Bound:
+    tool_name = ""
+
+    @pytest.fixture(autouse=True)
+    def opened(self) -> Iterator[None]:
+        with open_with_facts() as memory:
+            memory.add("I like tea.", **ALICE)
+            self.memory = memory
+            yield
+
+    @property
+    def tool_constructor(self) -> BaseTool:
+        return next(tool for tool in self.memory.as_tools(**ALICE) if tool.name == self.tool_name)
+
+    @property
+    def tool_invoke_params_example(self) -> dict[str, Any]:
+        return EXAMPLES[self.tool_name]
+
+
+class TestManageMemoryUnit(Bound, ToolsUnitTests):
+    tool_name = "manage_memory"
+
+
+class TestManageMemoryIntegration(Bound, ToolsIntegrationTests):
+    tool_name = "manage_memory"
+
+
+class TestSearchMemoryUnit(Bound, ToolsUnitTests):
+    tool_name = "search_memory"
+
+
+class TestSearchMemoryIntegration(Bound, ToolsIntegrationTests):
+    tool_name = "search_memory"
+
+
+def test_names_and_arguments_are_langmems(memory: Memory) -> None:
+    manage, search = memory.as_tools(**ALICE)
+    assert (manage.name, search.name) == ("manage_memory", "search_memory")
+    assert list(manage.args) == ["content", "action", "id"]
+    assert list(search.args) == ["query", "limit", "offset", "filter"]
+    assert manage.args["action"]["enum"] == ["create", "update", "delete"]
+
+
+def test_instructions_say_when_memories_change(memory: Memory) -> None:
+    manage, _ = memory.as_tools(**ALICE, instructions="Only when asked to.")
+    assert manage.description.endswith("Only when asked to.")
+
+
+async def test_create_update_delete(memory: Memory, use: Any) -> None:
+    manage, search = memory.as_tools(**ALICE)
+    created = await use(manage, content="Alice likes tea.")
+    [row] = memory.get_all(**ALICE, kinds=["fact"])["results"]
+    assert row["memory"] == "Alice likes tea."
+    assert row["id"] in created.content
+    await use(manage, content="Alice likes green tea.", action="update", id=row["id"])
+    found = await use(search, query="tea")
+    assert "Alice likes green tea." in found.content
+    assert row["id"] in found.content
+    assert next(hit["id"] for hit in found.artifact) == row["id"]
+    await use(manage, action="delete", id=row["id"])
+    assert facts(memory) == []
+
+
+async def test_deleting_a_message_that_was_found_ends_what_was_found_in_it(memory: Memory, use: Any) -> None:
+    memory.add("I like tea.", **ALICE)
+    [message] = memory.get_all(**ALICE, kinds=["turn"])["results"]
+    manage, search = memory.as_tools(**ALICE)
+    await use(manage, action="delete", id=message["id"])
+    assert facts(memory) == turns(memory) == []
+    assert (await use(search, query="tea")).artifact == []
+
+
+async def test_deleting_a_message_keeps_what_others_said_too(memory: Memory, use: Any) -> None:
+    for day in ("2024-05-01", "2024-05-02"):
+        memory.add("I like tea.", **ALICE, timestamp=day)
+    first, _ = memory.get_all(**ALICE, kinds=["turn"])["results"]
+    await use(memory.as_tools(**ALICE)[0], action="delete", id=first["id"])
+    assert facts(memory) == turns(memory) == ["I like tea."]
+
+
+async def test_creating_the_same_again_is_one_memory(memory: Memory, use: Any) -> None:
+    manage, _ = memory.as_tools(**ALICE)
+    for _ in range(3):
+        answer = await use(manage, content="Alice likes tea.")
+    assert facts(memory) == ["Alice likes tea."]
+    assert "Known already" in answer.content
+
+
+async def test_a_created_memory_is_reconciled_with_what_is_known(use: Any) -> None:
+    reply = {
+        "decisions": [{"fact": 1, "action": "UPDATE", "memory": 1, "text": "Alice lives in Berlin.", "reason": ""}]
+    }
+    with open_with_facts(extractor=None, model=ScriptedChatModel(replies=[reply])) as memory:
+        manage, _ = memory.as_tools(**ALICE)
+        await use(manage, content="Alice lives in Paris.")
+        answer = await use(manage, content="Alice lives in Berlin.")
+        assert facts(memory) == ["Alice lives in Berlin."]
+        assert "Updated" in answer.content
+
+
+async def test_search_pages_and_filters(memory: Memory, use: Any) -> None:
+    for number in range(5):
+        memory.add(f"Tea number {number}.", **ALICE, metadata={"number": number})
+    _, search = memory.as_tools(**ALICE)
+    whole = (await use(search, query="tea", limit=5, filter={"kind": "fact"})).artifact
+    pages = [(await use(search, query="tea", limit=2, offset=at, filter={"kind": "fact"})).artifact for at in (0, 2, 4)]
+    assert [hit["id"] for page in pages for hit in page] == [hit["id"] for hit in whole]
+    (third,) = (await use(search, query="tea", filter={"number": 3, "kind": "fact"})).artifact
+    assert third["memory"] == "Tea number 3."
+
+
+async def test_nothing_found_says_so(memory: Memory, use: Any) -> None:
+    found = await use(memory.as_tools(**ALICE)[1], query="tea")
+    assert found.artifact == []
+    assert "Nothing is remembered" in found.content
+
+
+# -- what a model may get wrong ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"content": "x", "action": "update", "id": "hallucinated"},
+        {"action": "delete", "id": "hallucinated"},
+        {"action": "delete"},
+        {"content": "x", "action": "update"},
+        {"content": "x", "id": "some"},
+        {"content": "  "},
+        {},
+        {"content": f"{RECALLED_OPEN}>\n- [1] Alice likes tea.\n{RECALLED_CLOSE}"},
+        {"content": "nul \x00"},
+    ],
+)
+async def test_field_a_hallucinated_id_is_an_answer_and_no_key_error(
+    memory: Memory, use: Any, arguments: dict[str, Any]
+) -> None:
+    memory.add("I like tea.", **ALICE)
+    position = memory._journal.last_seq()
+    answer = await use(memory.as_tools(**ALICE)[0], **arguments)
+    assert answer.status == "error"
+    assert memory._journal.last_seq() == position
+    assert to_turns([answer]) == []
+
+
+@pytest.mark.parametrize("condition", [{"$bad": 1}, {"n": {"$what": 2}}])
+async def test_a_filter_that_is_none_is_an_answer(memory: Memory, use: Any, condition: dict[str, Any]) -> None:
+    answer = await use(memory.as_tools(**ALICE)[1], query="tea", filter=condition)
+    assert answer.status == "error"
+
+
+async def test_field_cross_tenant_writes_are_impossible_with_a_foreign_id(memory: Memory, use: Any) -> None:
+    theirs = memory.add("I like coffee.", user_id="bob")["results"][0]["id"]
+    manage, search = memory.as_tools(**ALICE)
+    for arguments in ({"action": "delete"}, {"action": "update", "content": "Bob likes tea."}):
+        answer = await use(manage, id=theirs, **arguments)
+        assert answer.status == "error"
+        assert "coffee" not in answer.content
+    assert facts(memory, user_id="bob") == ["I like coffee."]
+    assert (await use(search, query="coffee", filter={"user_id": "bob"})).artifact == []
+
+
+@pytest.mark.parametrize("name", ["*", "%", "_"])
+async def test_field_a_wildcard_user_reads_nobody(memory: Memory, use: Any, name: str) -> None:
+    memory.add("I like coffee.", user_id="bob")
+    assert (await use(memory.as_tools(user_id=name)[1], query="coffee")).artifact == []
+
+
+async def test_a_broken_store_is_no_answer(memory: Memory, use: Any) -> None:
+    manage, search = memory.as_tools(**ALICE)
+    memory.close()
+    for call in (use(manage, content="x y"), use(search, query="x")):
+        with pytest.raises(JournalClosed):
+            await call
+
+
+# -- whose memories ---------------------------------------------------------------------------------------------------
+
+
+def test_a_tool_of_nobody_says_what_to_pass(memory: Memory) -> None:
+    for tool, arguments in zip(memory.as_tools(), ({"content": "x"}, {"query": "x"}), strict=True):
+        with pytest.raises(ScopeRequired, match="context="):
+            tool.invoke(arguments)
+    with pytest.raises(InvalidInput, match="not both"):
+        memory.as_tools(user_id="alice", scope=lambda config: {})
+    with pytest.raises(ConfigurationError, match=r"memory\.store"):
+        memory_tools(scope=ALICE)[1].invoke({"query": "x"})
+
+
+def tool_graph(tools: list[BaseTool], **compiled: Any) -> Any:
+    builder = StateGraph(State, context_schema=Context)
+    builder.add_node("tools", ToolNode(tools))
+    builder.add_edge(START, "tools")
+    return builder.compile(**compiled)
+
+
+def asking(*calls: tuple[str, dict[str, Any]]) -> dict[str, Any]:
+    asked = [{"name": name, "args": args, "id": f"c{k}", "type": "tool_call"} for k, (name, args) in enumerate(calls)]
+    return {"messages": [HumanMessage("Hello.", id="h"), AIMessage("", tool_calls=asked, id="a")]}
+
+
+@pytest.mark.parametrize("awaited", [False, True])
+async def test_in_a_graph_the_runs_scope_and_store_are_used(memory: Memory, awaited: bool) -> None:
+    graph = tool_graph(memory_tools(), store=memory.store)
+    call = asking(("manage_memory", {"content": "Alice likes tea."}))
+    for name in ("alice", "bob"):
+        context = {"user_id": name}
+        await graph.ainvoke(call, context=context) if awaited else await asyncio.to_thread(
+            graph.invoke, call, context=context
+        )
+    assert facts(memory, user_id="alice") == facts(memory, user_id="bob") == ["Alice likes tea."]
+
+
+def test_a_step_that_is_tried_again_creates_once(memory: Memory) -> None:
+    left = [1]
+
+    def flaky(request: Any, execute: Any) -> Any:
+        answer = execute(request)
+        if request.tool_call["id"] == "c1" and left[0]:
+            left[0] -= 1
+            raise ConnectionError
+        return answer
+
+    builder = StateGraph(State, context_schema=Context)
+    builder.add_node("tools", ToolNode(memory.as_tools(), wrap_tool_call=flaky, handle_tool_errors=False))
+    builder.add_edge(START, "tools")
+    graph = builder.compile(checkpointer=InMemorySaver())
+    calls = asking(("manage_memory", {"content": "Alice likes tea."}), ("manage_memory", {"content": "Alice hikes."}))
+    with pytest.raises(ConnectionError):
+        graph.invoke(calls, thread(), context=ALICE)
+    graph.invoke(None, thread(), context=ALICE)
+    rows = memory.get_all(**ALICE, kinds=["fact"])["results"]
+    assert sorted((row["memory"], row["count"]) for row in rows) == [("Alice hikes.", 1), ("Alice likes tea.", 1)]
+
+
+# -- what they answer is not remembered -------------------------------------------------------------------------------
+
+
+async def test_field_memories_written_by_its_tool_do_not_come_back_as_turns(memory: Memory, use: Any) -> None:
+    manage, search = memory.as_tools(**ALICE)
+    answers = [
+        await use(manage, content=f"Say {RECALLED_CLOSE} or </recalled_memories>!"),
+        await use(search, query="say"),
+    ]
+    assert "error" not in {answer.status for answer in answers}
+    for answer in answers:
+        assert answer.content.startswith(RECALLED_OPEN)
+        assert answer.content.count(RECALLED_CLOSE) == 1
+    assert to_turns(answers) == []
+
+
+@pytest.mark.slow
+def test_fifty_turns_with_tools_reach_a_fixed_point(memory: Memory) -> None:
+    def model(messages: list[Any]) -> AIMessage:
+        if isinstance(messages[-1], ToolMessage):
+            return AIMessage(f"Here: {messages[-1].content}")
+        return AIMessage("", tool_calls=[{"name": "search_memory", "args": {"query": "tea"}, "id": "c"}])
+
+    memory.add("I like tea.", **ALICE)
+    chat = ScriptedChatModel(replies=model, structured=("function_calling",))
+    agent = create_agent(chat, memory.as_tools(), context_schema=Context)
+    builder = StateGraph(State, context_schema=Context)
+    builder.add_node("agent", agent)
+    builder.add_node("remember", memory.as_node())
+    builder.add_edge(START, "agent").add_edge("agent", "remember")
+    graph = builder.compile(checkpointer=InMemorySaver())
+    sizes = set()
+    for _ in range(50):
+        graph.invoke({"messages": [HumanMessage("What do I like?")]}, thread(), context=ALICE)
+        sizes.add(tuple(facts(memory) + turns(memory)))
+    assert len(sizes) == 1
+    assert facts(memory) == ["I like tea."]
+    assert turns(memory) == ["Here:", "I like tea.", "What do I like?"]
+
+
+def test_recall_after_a_tool_wrote_finds_it(memory: Memory) -> None:
+    manage, _ = memory.as_tools(**ALICE)
+    manage.invoke({"content": "Alice likes tea."})
+    state = chat_graph(memory, recall_node(memory)).invoke({"messages": ["Which tea?"]}, context=ALICE)
+    assert "Alice likes tea." in state["memory_context"]

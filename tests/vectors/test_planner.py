@@ -1,0 +1,218 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from slabs import Topics, block, filled
+
+from langchain_memlayer.errors import InvalidInput
+from langchain_memlayer.vectors import Plan, Slab, planner
+
+MEASURED = 4_000_000
+
+
+def chosen(rows: int, matches: int, *, dims: int = 100, k: int = 10, graph: bool = True) -> str:
+    return planner.choose(rows=rows, dims=dims, matches=matches, k=k, graph=graph, threshold=MEASURED)
+
+
+@pytest.mark.parametrize(("matches", "way"), [(0, "empty"), (1, "gather"), (200, "gather"), (201, "scan"), (1000, "scan")])
+def test_more_than_a_fifth_is_scanned_with_a_mask_and_less_gathered(matches: int, way: str) -> None:
+    assert planner.exact_way(1000, matches) == way
+    assert chosen(1000, matches) == way
+    assert chosen(100_000, 100 * matches, graph=False) == way
+
+
+def test_a_graph_is_used_only_above_the_threshold() -> None:
+    assert chosen(40_000, 40_000) == "scan"
+    assert chosen(40_001, 40_001) == "hnsw"
+    assert chosen(40_001, 40_001, graph=False) == "scan"
+    assert not planner.wants_graph(40_000, 100, MEASURED)
+    assert planner.wants_graph(40_001, 100, MEASURED)
+
+
+def test_up_to_a_million_elements_are_gathered_though_there_is_a_graph() -> None:
+    assert chosen(100_000, 10_000) == "gather"
+    assert chosen(100_000, 10_001) == "hnsw"
+    assert chosen(100_000, 0) == "empty"
+    # A higher threshold does not raise that limit.
+    big = planner.choose(rows=1_000_000, dims=100, matches=10_001, k=10, graph=True, threshold=40_000_000)
+    assert big == "hnsw"
+
+
+@pytest.mark.parametrize(
+    ("rows", "k", "asked"),
+    [(100_000, 1, 128), (100_000, 32, 128), (100_000, 33, 132), (200_000, 10, 128), (200_001, 10, 256),
+     (200_001, 64, 256), (200_001, 65, 260)],
+)  # fmt: skip
+def test_how_many_candidates_a_graph_is_asked_for(rows: int, k: int, asked: int) -> None:
+    assert planner.candidates(rows, k) == asked
+
+
+@pytest.mark.parametrize(
+    ("k", "asked", "enough"), [(10, 128, 32), (16, 128, 32), (17, 128, 34), (10, 256, 64), (50, 200, 100), (1, 130, 33)]
+)
+def test_how_many_survivors_are_enough(k: int, asked: int, enough: int) -> None:
+    assert planner.accepts(enough, k, asked)
+    assert not planner.accepts(enough - 1, k, asked)
+
+
+def test_so_many_hits_that_the_graph_costs_more_than_a_scan_are_scanned() -> None:
+    assert chosen(100_000, 100_000, k=390) == "hnsw"
+    assert chosen(100_000, 100_000, k=391) == "scan"
+    # Never with the fewest candidates, however small the slab.
+    assert planner.choose(rows=500, dims=8, matches=500, k=10, graph=True, threshold=0) == "hnsw"
+
+
+def test_upkeep_at_its_borders() -> None:
+    assert not planner.wants_compaction(1000, 200)
+    assert planner.wants_compaction(1000, 201)
+    assert not planner.wants_feeding(10_000, 10_511)
+    assert planner.wants_feeding(10_000, 10_512)
+    assert not planner.wants_feeding(100_000, 101_999)
+    assert planner.wants_feeding(100_000, 102_000)
+
+
+# -- what searches report ----------------------------------------------------------------------------------------------
+
+ROWS, DIMS = 3000, 16
+
+
+@pytest.fixture(scope="module")
+def topics() -> Topics:
+    return Topics(ROWS, DIMS, seed=1)
+
+
+@pytest.fixture(scope="module")
+def graphed(topics: Topics) -> Slab:
+    return filled(topics.codes, threshold=ROWS * DIMS - 1)
+
+
+def share(count: int) -> np.ndarray:
+    """A mask of `count` positions spread evenly."""
+    mask = np.zeros(ROWS, np.bool_)
+    mask[np.linspace(0, ROWS - 1, count).astype(int)] = True
+    assert mask.sum() == count
+    return mask
+
+
+def test_a_slab_at_the_threshold_is_scanned(topics: Topics) -> None:
+    slab = filled(topics.codes, threshold=ROWS * DIMS)
+    assert slab.view.graph is None
+    assert slab.view.search(topics.vectors[0], 10).plan == Plan("scan", scanned=ROWS)
+    assert slab.view.search(topics.vectors[0], 10, mask=share(601)).plan == Plan("scan", scanned=ROWS)
+    assert slab.view.search(topics.vectors[0], 10, mask=share(600)).plan == Plan("gather", scanned=600)
+    assert slab.view.search(topics.vectors[0], 10, mask=share(1)).plan == Plan("gather", scanned=1)
+
+
+def test_a_slab_above_the_threshold_goes_through_its_graph(topics: Topics, graphed: Slab) -> None:
+    plan = graphed.view.search(topics.vectors[0], 10).plan
+    assert plan == Plan("hnsw", scanned=0, candidates=128, survivors=128)
+    assert graphed.view.search(topics.vectors[0], 40).plan == Plan("hnsw", candidates=160, survivors=160)
+
+
+def test_nothing_to_find_is_told_as_empty(topics: Topics, graphed: Slab) -> None:
+    hits = graphed.view.search(topics.vectors[0], 10, mask=np.zeros(ROWS, np.bool_))
+    assert (len(hits), hits.plan) == (0, Plan("empty"))
+    empty = Slab(dims=DIMS)
+    assert empty.view.search(topics.vectors[0], 10).plan == Plan("empty")
+
+
+def test_a_mask_is_applied_to_the_candidates(topics: Topics, graphed: Slab) -> None:
+    mask = share(2000)
+    hits = graphed.view.search(topics.vectors[5], 10, mask=mask)
+    assert hits.plan.way == "hnsw"
+    assert hits.plan.candidates == 128
+    assert 32 <= hits.plan.survivors < 128
+    assert mask[hits.positions].all()
+
+
+@pytest.mark.parametrize(("survivors", "k"), [(31, 10), (32, 10), (39, 20), (40, 20)])
+def test_too_few_survivors_mean_an_exact_search(topics: Topics, graphed: Slab, survivors: int, k: int) -> None:
+    view, query = graphed.view, topics.vectors[7]
+    assert view.graph is not None
+    kernel = view.kernel
+    assert kernel is not None
+    near = view.graph.search(kernel.prepare(query), 128)[0]
+    mask = np.ones(ROWS, np.bool_)
+    mask[near[survivors:]] = False
+    hits = view.search(query, k, mask=mask)
+    if survivors >= max(2 * k, 32):
+        assert hits.plan == Plan("hnsw", candidates=128, survivors=survivors)
+    else:
+        assert hits.plan == Plan("scan", scanned=ROWS, candidates=128, survivors=survivors, fell_back=True)
+    scores = np.where(mask, topics.codes.astype(np.float32) @ query, -np.inf)
+    assert hits.ids.tolist() == np.argsort(-scores, kind="stable")[:k].tolist()
+
+
+def test_falling_back_to_few_matches_gathers_them(topics: Topics) -> None:
+    # No gather limit: with a threshold of 0 everything goes to the graph first.
+    slab = filled(topics.codes, threshold=0)
+    query = topics.vectors[7]
+    scores = topics.codes.astype(np.float32) @ query
+    mask = np.zeros(ROWS, np.bool_)
+    mask[np.argsort(scores)[:600]] = True
+    hits = slab.view.search(query, 10, mask=mask)
+    assert hits.plan == Plan("gather", scanned=600, candidates=128, survivors=0, fell_back=True)
+    assert hits.ids.tolist() == np.argsort(-np.where(mask, scores, -np.inf))[:10].tolist()
+
+
+def test_the_dead_are_no_survivors(topics: Topics) -> None:
+    slab = filled(topics.codes, threshold=ROWS * DIMS // 2)
+    query = topics.vectors[7]
+    nearest = np.argsort(-(topics.codes.astype(np.float32) @ query))[:110]
+    slab.apply(block(seq=1, removed=nearest.tolist()))
+    hits = slab.view.search(query, 10)
+    assert hits.plan.way == "scan"
+    assert (hits.plan.candidates, hits.plan.fell_back) == (128, True)
+    assert hits.plan.survivors < 32
+    assert not set(hits.ids.tolist()) & set(nearest.tolist())
+
+
+def test_rows_beside_the_graph_are_scanned_too(topics: Topics, graphed: Slab) -> None:
+    slab = filled(topics.codes, threshold=ROWS * DIMS - 1)
+    more = Topics(511, DIMS, seed=2)
+    slab.apply(block(more.codes, seq=1, ids=np.arange(10_000, 10_511)))
+    assert slab.wait(60)
+    assert slab.view.graph is not None
+    assert slab.view.graph.rows == ROWS
+    hits = slab.view.search(more.vectors[3], 10)
+    assert hits.plan == Plan("hnsw", scanned=511, candidates=128, survivors=128)
+    assert hits.ids[0] == 10_003
+    slab.apply(block(more.codes[:1], seq=2, ids=[20_000]))
+    assert slab.wait(60)
+    assert slab.view.graph.rows == ROWS + 512
+    assert slab.view.search(more.vectors[3], 10).plan == Plan("hnsw", candidates=128, survivors=128)
+
+
+def test_survivors_are_items_not_vectors(topics: Topics) -> None:
+    # Each item has 12 vectors in one place: 128 candidates are about 11 items, too few for 10 hits.
+    items = ROWS // 12
+    base = np.repeat(topics.codes[:items], 12, axis=0)
+    codes = (base.astype(np.float32) + np.random.default_rng(0).normal(0, 0.002, base.shape)).astype("<f2")
+    slab = Slab(dims=DIMS, hnsw_threshold=ROWS * DIMS // 2)
+    slab.apply(block(codes, seq=0, ids=np.arange(items), owners=np.repeat(np.arange(items), 12)))
+    assert slab.wait(60)
+    hits = slab.view.search(topics.vectors[7], 10)
+    assert hits.plan.candidates == 128
+    assert hits.plan.survivors < 32
+    assert hits.plan.fell_back
+    scores = (codes.astype(np.float32) @ topics.vectors[7]).reshape(items, 12).max(axis=1)
+    assert hits.ids.tolist() == np.argsort(-scores)[:10].tolist()
+
+
+@pytest.mark.parametrize("k", [0, -1])
+def test_a_limit_below_one_is_refused(graphed: Slab, k: int) -> None:
+    with pytest.raises(InvalidInput, match="at least 1"):
+        graphed.view.search(np.ones(DIMS), k)
+
+
+def test_a_mask_of_another_view_is_refused(graphed: Slab) -> None:
+    with pytest.raises(InvalidInput, match="from this view"):
+        graphed.view.search(np.ones(DIMS), 10, mask=np.ones(ROWS - 1, np.bool_))
+
+
+def test_a_slab_without_vectors_says_how_to_get_them() -> None:
+    slab = Slab(dims=None)
+    slab.apply(block(seq=0, ids=[1, 2]))
+    assert slab.view.position(np.array([2, 3])).tolist() == [1, -1]
+    with pytest.raises(InvalidInput, match="embedder"):
+        slab.view.search([1.0], 1)
