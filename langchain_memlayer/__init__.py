@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from langchain_memlayer.checkpoint import checkpointer
+    from langchain_memlayer.context import as_context
     from langchain_memlayer.embeddings import WordLlamaEmbeddings
     from langchain_memlayer.errors import (
         ConfigurationError,
@@ -34,52 +35,97 @@ if TYPE_CHECKING:
         SchemaTooNew,
         ScopeRequired,
     )
+    from langchain_memlayer.extraction import LLMExtractor
     from langchain_memlayer.memory import Memory
+    from langchain_memlayer.middleware import MemoryMiddleware
+    from langchain_memlayer.nodes import extraction_node, recall_node, reconciliation_node
+    from langchain_memlayer.protocols import Extractor, Reconciler
+    from langchain_memlayer.reconciliation import LLMReconciler, RuleReconciler
+    from langchain_memlayer.retriever import MemoryRetriever
     from langchain_memlayer.store import MemLayerStore
+    from langchain_memlayer.types import Candidate, Decision, Extraction, Fact, Rejection, Scope, Triple, Turn
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Candidate": "types",
     "ConfigurationError": "errors",
+    "Decision": "types",
     "EmbedderMismatch": "errors",
     "EmbeddingError": "errors",
+    "Extraction": "types",
     "ExtractionError": "errors",
+    "Extractor": "protocols",
+    "Fact": "types",
     "InvalidFilter": "errors",
     "InvalidInput": "errors",
     "JournalClosed": "errors",
     "JournalError": "errors",
+    "LLMExtractor": "extraction",
+    "LLMReconciler": "reconciliation",
     "MemLayerError": "errors",
     "MemLayerStore": "store",
     "Memory": "memory",
+    "MemoryMiddleware": "middleware",
     "MemoryNotFound": "errors",
+    "MemoryRetriever": "retriever",
     "MissingDependency": "errors",
     "NotAStore": "errors",
+    "Reconciler": "protocols",
+    "Rejection": "types",
+    "RuleReconciler": "reconciliation",
     "SchemaTooNew": "errors",
+    "Scope": "types",
     "ScopeRequired": "errors",
+    "Triple": "types",
+    "Turn": "types",
     "WordLlamaEmbeddings": "embeddings",
+    "as_context": "context",
     "checkpointer": "checkpoint",
+    "extraction_node": "nodes",
+    "recall_node": "nodes",
+    "reconciliation_node": "nodes",
 }
 
 __all__ = [
+    "Candidate",
     "ConfigurationError",
+    "Decision",
     "EmbedderMismatch",
     "EmbeddingError",
+    "Extraction",
     "ExtractionError",
+    "Extractor",
+    "Fact",
     "InvalidFilter",
     "InvalidInput",
     "JournalClosed",
     "JournalError",
+    "LLMExtractor",
+    "LLMReconciler",
     "MemLayerError",
     "MemLayerStore",
     "Memory",
+    "MemoryMiddleware",
     "MemoryNotFound",
+    "MemoryRetriever",
     "MissingDependency",
     "NotAStore",
+    "Reconciler",
+    "Rejection",
+    "RuleReconciler",
     "SchemaTooNew",
+    "Scope",
     "ScopeRequired",
+    "Triple",
+    "Turn",
     "WordLlamaEmbeddings",
     "__version__",
+    "as_context",
     "checkpointer",
+    "extraction_node",
+    "recall_node",
+    "reconciliation_node",
 ]
 
 

@@ -133,10 +133,14 @@ def spoken(messages: Any) -> list[Any]:
     return [message for message in (messages if several else [messages]) if not _is_blank(message)]
 
 
-def last_said(messages: Any) -> str | None:
-    """The text of the last message of the user, or None when there is none."""
-    said = [turn.text for turn in read_turns(messages, None) if turn.role == "user"]
-    return said[-1] if said else None
+def last_said(messages: Any) -> tuple[str | None, list[dict[str, Any]]]:
+    """The text of the last message of the user, None when there is none, and the messages before it."""
+    turns = read_turns(messages, None)
+    places = [place for place, turn in enumerate(turns) if turn.role == "user"]
+    if not places:
+        return None, []
+    before = [{"role": turn.role, "content": turn.text, "name": turn.name} for turn in turns[: places[-1]]]
+    return turns[places[-1]].text, before
 
 
 def batch_of(turns: Sequence[Turn], session_id: str | None) -> str | None:

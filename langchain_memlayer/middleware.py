@@ -130,7 +130,8 @@ class MemoryMiddleware(AgentMiddleware[MemoryMiddlewareState, Any]):
     def _asked(self, state: MemoryMiddlewareState, runtime: Runtime[Any]) -> tuple[Memory, str | None, dict[str, Any]]:
         memory = find_memory(_NAME, self._memory, runtime=runtime)
         caller = find_caller(_NAME, self._source, state=state, runtime=runtime)
-        return memory, last_said(state.get("messages", [])), {**self._search, **caller.scope.ids()}
+        query, before = last_said(state.get("messages", []))
+        return memory, query, {"messages": before or None, **self._search, **caller.scope.ids()}
 
     def _said(self, state: MemoryMiddlewareState, runtime: Runtime[Any]) -> tuple[Memory, list[Any], dict[str, Any]]:
         """What to remember, nothing when there is nothing, and the further arguments of `add`."""

@@ -24,10 +24,10 @@ from langchain_memlayer.calling import (
 )
 from langchain_memlayer.context import as_context
 from langchain_memlayer.engine.commit import Outcome
+from langchain_memlayer.engine.results import added
 from langchain_memlayer.engine.steps import Steps, arun, run
 from langchain_memlayer.engine.writing import Prepared
 from langchain_memlayer.errors import InvalidInput
-from langchain_memlayer.memory.results import added
 from langchain_memlayer.types import Fact, Rejection, Triple, Turn
 
 if TYPE_CHECKING:
@@ -134,6 +134,7 @@ def recall_node(
     scope: ScopeSource | None = None,
     messages_key: str = "messages",
     limit: int = 10,
+    rewrite: bool | None = None,
     **options: Any,
 ) -> RunnableLambda[Any, Any]:
     """A node that searches for the last thing the user said, and writes `memories` and `memory_context`.
@@ -143,6 +144,8 @@ def recall_node(
         scope: Like `extraction_node`.
         messages_key: Like `extraction_node`.
         limit: How many memories at most.
+        rewrite: Whether the model first makes it a question that stands for itself. None means: when there is a model
+            and something was said before.
         **options: Further arguments of `Memory.search`.
 
     Raises:
@@ -153,7 +156,10 @@ def recall_node(
     def prepare(state: Any) -> tuple[Memory, str | None, dict[str, Any]]:
         found = find_memory("recall_node()", memory)
         caller = find_caller("recall_node()", source, state=state)
-        return found, last_said(_read(state, messages_key)), {**caller.scope.ids(), "limit": limit, **options}
+        query, before = last_said(_read(state, messages_key))
+        asks = bool(before) and found.model is not None if rewrite is None else rewrite
+        given = {"limit": limit, "rewrite": asks, "messages": before or None}
+        return found, query, {**given, **options, **caller.scope.ids()}
 
     def recall(state: Any) -> dict[str, Any]:
         found, query, arguments = prepare(state)

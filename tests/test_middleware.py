@@ -118,6 +118,17 @@ async def test_arguments_of_search_pass_through(memory: Memory, turn: Any) -> No
     assert system_of(model, 0) == ""
 
 
+async def test_the_query_is_rewritten_when_told_so(turn: Any) -> None:
+    inner = ScriptedChatModel(replies=[{"queries": ["What is Maria's dog called?"]}])
+    with open_with_facts(model=inner) as memory:
+        memory.add("Maria's dog is called Rex.", **ALICE)
+        model = ScriptedChatModel(replies=["Rex."])
+        middleware = memory.as_middleware(search_kwargs={"rewrite": True}, remember=False)
+        await turn(agent_of(model, middleware), "And hers?")
+        assert "Rex" in system_of(model, 0)
+        assert inner.calls == 1
+
+
 async def test_facts_are_found_in_the_background(memory: Memory, turn: Any) -> None:
     model = ScriptedChatModel(replies=["Ah."])
     await turn(agent_of(model, memory.as_middleware(background=True)), "I live in Paris.")

@@ -493,6 +493,30 @@ def test_recall_asks_for_the_last_thing_the_user_said(memory: Memory) -> None:
     assert [found["memory"] for found in state["memories"]] == ["My dog is called Rex."]
 
 
+@pytest.mark.parametrize("awaited", [False, True])
+@pytest.mark.parametrize(("rewrite", "calls"), [(None, 1), (True, 1), (False, 0)])
+async def test_recall_lets_the_model_resolve_what_a_conversation_is_about(
+    rewrite: bool | None, calls: int, awaited: bool
+) -> None:
+    model = scripted([{"queries": ["What is Maria's dog called?"]}])
+    with open_with_facts(model=model) as memory:
+        memory.add("Maria's dog is called Rex.", **ALICE)
+        graph = one_node(recall_node(memory, rewrite=rewrite))
+        talk = {"messages": [HumanMessage("I met Maria."), AIMessage("Nice."), HumanMessage("And hers?")]}
+        state = await graph.ainvoke(talk, context=ALICE) if awaited else graph.invoke(talk, context=ALICE)
+        assert model.calls == calls
+        assert ("Rex" in state["memory_context"]) or not calls
+        if calls:
+            assert "user: I met Maria." in model.prompts[0][-1].text
+
+
+def test_a_first_message_has_nothing_to_resolve() -> None:
+    model = scripted([])
+    with open_with_facts(model=model) as memory:
+        one_node(recall_node(memory)).invoke(said("Where do I live?"), context=ALICE)
+        assert model.calls == 0
+
+
 def test_recall_takes_a_plain_question_from_its_key(memory: Memory) -> None:
     class Question(TypedDict, total=False):
         question: str

@@ -12,25 +12,44 @@ import langchain_memlayer
 from langchain_memlayer import MemLayerStore, Memory, testing
 
 NAMES = [
+    "Candidate",
     "ConfigurationError",
+    "Decision",
     "EmbedderMismatch",
     "EmbeddingError",
+    "Extraction",
     "ExtractionError",
+    "Extractor",
+    "Fact",
     "InvalidFilter",
     "InvalidInput",
     "JournalClosed",
     "JournalError",
+    "LLMExtractor",
+    "LLMReconciler",
     "MemLayerError",
     "MemLayerStore",
     "Memory",
+    "MemoryMiddleware",
     "MemoryNotFound",
+    "MemoryRetriever",
     "MissingDependency",
     "NotAStore",
+    "Reconciler",
+    "Rejection",
+    "RuleReconciler",
     "SchemaTooNew",
+    "Scope",
     "ScopeRequired",
+    "Triple",
+    "Turn",
     "WordLlamaEmbeddings",
     "__version__",
+    "as_context",
     "checkpointer",
+    "extraction_node",
+    "recall_node",
+    "reconciliation_node",
 ]
 TESTING_NAMES = ["DeterministicEmbeddings", "FrozenClock", "ScriptedChatModel", "SequentialIds", "StoreConformance"]
 
@@ -39,17 +58,29 @@ MEMORY = {
     "__init__": "path=None, *, model='auto', embeddings='auto', extractor=None, reconcile='llm', custom_prompt=None, "
     "keep_turns=True, durability='full', hnsw_threshold=4000000, clock=<utc_now>, new_id=<random_id>",
     "add": "messages, *, user_id=None, agent_id=None, run_id=None, metadata=None, session_id=None, timestamp=None, "
-    "infer=True, batch_id=None",
+    "infer=True, batch_id=None, background=False",
+    "add_graph_documents": "documents, *, user_id=None, agent_id=None, run_id=None",
     "close": "",
     "delete": "memory_id",
     "delete_all": "*, user_id=None, agent_id=None, run_id=None",
+    "flush": "timeout=None",
     "forget": "memory_id=None, *, user_id=None, agent_id=None, run_id=None",
     "get": "memory_id",
     "get_all": "*, user_id=None, agent_id=None, run_id=None, filters=None, limit=100, offset=0, kinds=None",
+    "graph": "*, user_id=None, agent_id=None, run_id=None",
     "history": "memory_id",
     "reset": "",
-    "search": "query, *, user_id=None, agent_id=None, run_id=None, limit=10, filters=None, threshold=None, kinds=None",
+    "search": "query, *, user_id=None, agent_id=None, run_id=None, limit=10, filters=None, threshold=None, kinds=None, "
+    "explain=False, include_quarantined=False, reference_time=None, as_of=None, known_at=None, max_tokens=None, "
+    "expand=0, rerank=None, messages=None, rewrite=False",
     "update": "memory_id, data, metadata=None",
+    "why": "memory_id",
+}
+SURFACES = {
+    "as_middleware": "*, scope=None, limit=10, search_kwargs=None, remember=True, background=False, tools=False",
+    "as_node": "*, scope=None, messages_key='messages'",
+    "as_retriever": "*, user_id=None, agent_id=None, run_id=None, k=4, **search_kwargs",
+    "as_tools": "*, user_id=None, agent_id=None, run_id=None, scope=None, instructions=None",
 }
 STORE = {
     "__init__": "path, *, index=None, ttl=None, durability='full', hnsw_threshold=4000000, clock=<utc_now>, "
@@ -117,6 +148,7 @@ def test_every_public_name_can_be_had_and_no_other() -> None:
 
 def test_the_methods_of_memory_and_their_parameters() -> None:
     expected = MEMORY | {f"a{name}": shown for name, shown in MEMORY.items() if name != "__init__"}
+    expected |= SURFACES
     assert {name: parameters(method) for name, method in methods(Memory).items()} == expected
 
 

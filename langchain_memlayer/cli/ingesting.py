@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,7 +78,9 @@ def ingest(memory: Memory, messages: Sequence[Message], scope: Mapping[str, Any]
     done = Ingested(sessions=len(sessions))
     out = show.console(stderr=True)
     columns = TextColumn("Remembering"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(compact=True)
-    with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as progress:
+    progress = Progress(*columns, console=out, transient=True, disable=not out.is_terminal)
+    # Even a disabled bar ends with a line of its own in some releases of rich.
+    with progress if out.is_terminal else nullcontext():
         task = progress.add_task("", total=len(messages))
         try:
             for batch in (s[start : start + BATCH] for s in sessions for start in range(0, len(s), BATCH)):

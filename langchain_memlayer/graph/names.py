@@ -144,8 +144,7 @@ def short_for(short: Name, long: Name) -> bool:
     """
     if short.key == long.key or short.words[:1] != long.words[:1]:
         return False
-    if short.title and long.title:
-        return False
+    # A title stands before a single word only.
     if short.words == long.words:
         return not short.title
     left = iter(long.words)

@@ -26,7 +26,7 @@ from langchain_memlayer.graph.ranking import k_hop, local_push
 from langchain_memlayer.keywords import query_terms, tokenize
 from langchain_memlayer.types import Triple, from_micros
 
-EDGE_BYTES = 900
+EDGE_BYTES = 1_200
 """About what an edge takes in memory, its share of the nodes and tables included."""
 
 MOST_NODES = 200

@@ -56,14 +56,15 @@ _UNREADABLE = (
     pickle.UnpicklingError, EOFError, AttributeError, ImportError, LookupError, TypeError, ValueError, ArithmeticError,
     MemoryError,
 )  # fmt: skip
-_ROW = (int, int, str, str, str, str)
+_ROW = (int, int, str, str, str, str, int)
+_UNDATED = (int, int, str, str, str, str, type(None))
 
 
 def _check(nodes: Any, after: Any, before: Any, rows: Any) -> int:
     """The number of edges, when all fits together; else one of `_UNREADABLE`."""
     for known in rows.values():
         for row in known:
-            if tuple(map(type, row[:6])) != _ROW or type(row[6]) not in (int, type(None)) or len(row) != 7:
+            if tuple(map(type, row)) not in (_ROW, _UNDATED):
                 raise ValueError("no triple")
     count = 0
     for u, others in after.items():

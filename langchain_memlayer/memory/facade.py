@@ -25,6 +25,7 @@ from langchain_memlayer.memory.reading import Reading
 from langchain_memlayer.memory.writing import Writing
 from langchain_memlayer.protocols import Clock, Extractor, NewId, Reconciler
 from langchain_memlayer.reconciliation import LLMReconciler, RuleReconciler
+from langchain_memlayer.surfaces import Surfaces
 from langchain_memlayer.types import Durability
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 Reconcile = Literal["llm", "rules", "off"]
 
 
-class Memory(Writing, Reading):
+class Memory(Writing, Reading, Surfaces):
     """Long-term memory for agents: conversations go in, what matters comes back.
 
     Every method has an async twin that begins with `a`. A memory belongs to a `user_id`, an `agent_id`, a `run_id`, or
@@ -44,8 +45,9 @@ class Memory(Writing, Reading):
             folder of the user's own.
         model: The chat model that extracts and reconciles facts: a LangChain chat model, "provider:model", "auto"
             (OpenAI's gpt-4o-mini when OPENAI_API_KEY is set, else none) or None for none.
-        embeddings: What makes vectors: a LangChain `Embeddings`, "provider:model", a function, "auto" (the folder's own;
-            in a new folder OpenAI's when OPENAI_API_KEY is set, else the bundled offline one) or None for keywords only.
+        embeddings: What makes vectors: a LangChain `Embeddings`, "provider:model", a function, "auto" (the folder's
+            own; in a new folder OpenAI's when OPENAI_API_KEY is set, else the bundled offline one) or None for
+            keywords only.
         extractor: An own `Extractor` in place of the model's.
         reconcile: Who decides what a new fact means for what is known: `llm`, `rules` (equal texts are one; also
             without a model) or `off` (every fact is added).
@@ -137,6 +139,7 @@ class Memory(Writing, Reading):
         Facts that are still to be found stay noted in the journal; whoever opens the folder next goes on with them.
         """
         self._background.close()
+        self._close_store()
         self._graphs.close()
         self._indexes.close()
         self._journal.close()

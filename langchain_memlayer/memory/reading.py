@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from langchain_memlayer.engine.graphs import Graphs
 from langchain_memlayer.engine.reading import Hit, Searcher, SearchQuery
 from langchain_memlayer.engine.records import record_of, result_of
+from langchain_memlayer.engine.results import Result, history_row, reasons
 from langchain_memlayer.engine.scopes import missing, scope_sql
 from langchain_memlayer.engine.shaping import around, packed, token_counter
 from langchain_memlayer.engine.steps import Request, Steps, arun, request, run
@@ -27,7 +28,6 @@ from langchain_memlayer.memory.checks import (
     checked_query,
     checked_threshold,
 )
-from langchain_memlayer.memory.results import Result, history_row, reasons
 from langchain_memlayer.messages import to_turns
 from langchain_memlayer.rewriting import Rewriter
 from langchain_memlayer.tracing import documents, traced
@@ -251,7 +251,8 @@ class Reading:
         """
         condition = parse_filter(filters)
         limit, offset = checked_count(limit, "limit", 1), checked_count(offset, "offset", 0)
-        where, params = scope_sql(Scope(user_id, agent_id, run_id))
+        scope = Scope(user_id, agent_id, run_id)
+        where, params = scope_sql(scope)
         chosen = checked_kinds(kinds)
         if chosen:
             where += f" AND i.kind IN ({', '.join(repr(kind) for kind in sorted(chosen))})"
@@ -262,7 +263,14 @@ class Reading:
             rows = reader.memories(f"{where} AND i.closed IS NULL", params, tail=f"ORDER BY i.created_at, i.id {page}")
         if condition is not None:
             rows = [row for row in rows if condition.matches(record_of(row))][offset : offset + limit]
-        return {"results": [result_of(row) for row in rows], "relations": []}
+        return {"results": [result_of(row) for row in rows], "relations": self._relations(scope, limit)}
+
+    def _relations(self, scope: Scope, limit: int) -> list[dict[str, str]]:
+        if not scope:
+            return []
+        with self._journal.read() as reader:
+            rows = reader.scope_triples(scope.search_root, scope.ids(), quarantined=False)
+        return [{"source": row[3], "relationship": row[4], "destination": row[5]} for row in rows[:limit]]
 
     async def aget_all(
         self,

@@ -11,12 +11,12 @@ from typing import Any
 from langchain_memlayer.engine.background import Background
 from langchain_memlayer.engine.commit import Outcome
 from langchain_memlayer.engine.editing import Editor
+from langchain_memlayer.engine.results import Result, added
 from langchain_memlayer.engine.steps import Steps, arun, run
 from langchain_memlayer.engine.writing import Engine, Prepared
 from langchain_memlayer.errors import InvalidInput
 from langchain_memlayer.graph import from_graph_document
 from langchain_memlayer.memory.checks import checked_batch_id, checked_memory_id, checked_metadata
-from langchain_memlayer.memory.results import Result, added
 from langchain_memlayer.messages import checked_text, to_turns
 from langchain_memlayer.tracing import traced
 from langchain_memlayer.types import Fact, Scope, Turn
@@ -133,7 +133,7 @@ class Writing:
         """
         return self._background.flush(timeout)
 
-    async def aflush(self, timeout: float | None = None) -> bool:
+    async def aflush(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109 - the twin of `flush`
         """Like `flush`."""
         return await asyncio.to_thread(self.flush, timeout)
 
@@ -166,10 +166,11 @@ class Writing:
 
     def _add_graphs(self, documents: Iterable[Any], scope: Scope) -> Steps:
         scope.required("add_graph_documents()")
-        turns, facts = [], []
+        turns: list[Turn] = []
+        facts: list[Fact] = []
         for document in documents:
             turn, found = from_graph_document(document)
-            facts += [_citing(fact, len(turns)) for fact in found]
+            facts += [replace(fact, turns=(len(turns),)) for fact in found]
             turns.append(turn)
         outcome = yield from self._engine.reconcile(Prepared(scope, tuple(turns), tuple(facts)), batch=None)
         return added(outcome, facts=True)
@@ -269,7 +270,3 @@ class Writing:
     async def areset(self) -> None:
         """Like `reset`."""
         await asyncio.to_thread(self.reset)
-
-
-def _citing(fact: Fact, turn: int) -> Fact:
-    return replace(fact, turns=(turn,))

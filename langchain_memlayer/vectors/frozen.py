@@ -16,12 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from langchain_memlayer.errors import SnapshotError
+from langchain_memlayer.vectors.copies import Copies, checksums
 from langchain_memlayer.vectors.hnsw import EF_CONSTRUCTION, NEIGHBOURS, Graph, Links
 from langchain_memlayer.vectors.kernel import CODE, Kernel
 from langchain_memlayer.vectors.rows import Growing, Rows
 from langchain_memlayer.vectors.view import View
-
-_MIXER = np.uint64(0x9E3779B97F4A7C15)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,24 +31,13 @@ class FrozenGraph:
         links: The graph itself.
         ids: Row ids of the items, in the graph's order.
         counts: How many vectors each item has.
-        sums: A checksum of each vector's code.
+        copies: A checksum of each vector's code, and the nodes that follow from them.
     """
 
     links: Links
     ids: NDArray[np.int64]
     counts: NDArray[np.int32]
-    sums: NDArray[np.uint64]
-
-
-def checksums(codes: NDArray[np.float16]) -> NDArray[np.uint64]:
-    """One 64-bit checksum per code; equal codes have equal ones."""
-    word = np.dtype("<u8") if codes.shape[1] % 4 == 0 else np.dtype("<u2")
-    words = np.ascontiguousarray(codes).view(word)
-    weights = (np.arange(1, words.shape[1] + 1, dtype=np.uint64) * _MIXER) | np.uint64(1)
-    out = np.empty(len(words), dtype=np.uint64)
-    for start in range(0, len(words), 4096):
-        out[start : start + 4096] = (words[start : start + 4096] * weights).sum(axis=1, dtype=np.uint64)
-    return out
+    copies: Copies
 
 
 def vector_counts(view: View) -> NDArray[np.int64]:
@@ -68,11 +56,12 @@ def freeze(view: View, graph: Graph, kernel: Kernel) -> tuple[bytes, dict[str, A
         links.neighbours.astype("<i4"),
         view.ids[:items].astype("<i8"),
         vector_counts(view)[:items].astype("<i4"),
-        checksums(view.codes[: graph.rows]).astype("<u8"),
+        graph.copies.sums.astype("<u8"),
     )
     meta = {
         **_shape(kernel),
         "rows": graph.rows,
+        "nodes": len(graph.copies),
         "links": len(links.neighbours),
         "items": items,
         "entry": links.entry,
@@ -89,8 +78,10 @@ def thaw(payload: bytes, meta: Mapping[str, Any], kernel: Kernel) -> FrozenGraph
     """
     if any(meta.get(name) != value for name, value in _shape(kernel).items()):
         raise SnapshotError("The graph's snapshot is for other vectors; it is rebuilt.")
-    rows, links, items, entry, top = (_number(meta, name) for name in ("rows", "links", "items", "entry", "top"))
-    layout = (("<i4", rows), ("<i4", links), ("<i8", items), ("<i4", items), ("<u8", rows))
+    rows, nodes, links, items, entry, top = (
+        _number(meta, name) for name in ("rows", "nodes", "links", "items", "entry", "top")
+    )
+    layout = (("<i4", nodes), ("<i4", links), ("<i8", items), ("<i4", items), ("<u8", rows))
     if not rows or sum(np.dtype(kind).itemsize * count for kind, count in layout) != len(payload):
         raise SnapshotError("The graph's snapshot has the wrong length; it is rebuilt.")
     arrays: list[NDArray[Any]] = []
@@ -99,11 +90,12 @@ def thaw(payload: bytes, meta: Mapping[str, Any], kernel: Kernel) -> FrozenGraph
         arrays.append(np.frombuffer(payload, dtype=kind, count=count, offset=offset))
         offset += arrays[-1].nbytes
     levels, neighbours, ids, counts, sums = arrays
-    if counts.min(initial=0) < 0 or int(counts.sum()) != rows:
+    copies = Copies.of(sums)
+    if counts.min(initial=0) < 0 or int(counts.sum()) != rows or len(copies) != nodes:
         raise SnapshotError("The graph's snapshot disagrees with itself; it is rebuilt.")
     frozen = Links(levels=levels, neighbours=neighbours, entry=entry, top=top)
     frozen.check()
-    return FrozenGraph(frozen, ids, counts, sums)
+    return FrozenGraph(frozen, ids, counts, copies)
 
 
 def match(frozen: FrozenGraph, view: View) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -114,7 +106,7 @@ def match(frozen: FrozenGraph, view: View) -> tuple[NDArray[np.int64], NDArray[n
         no such item or it has other vectors now.
     """
     if not len(view):
-        return np.full(len(frozen.ids), -1, dtype=np.int64), np.full(len(frozen.sums), -1, dtype=np.int64)
+        return np.full(len(frozen.ids), -1, dtype=np.int64), np.full(len(frozen.copies.sums), -1, dtype=np.int64)
     found = view.position(frozen.ids)
     counts = vector_counts(view)
     starts = np.cumsum(counts) - counts
@@ -123,7 +115,7 @@ def match(frozen: FrozenGraph, view: View) -> tuple[NDArray[np.int64], NDArray[n
     begins = np.cumsum(frozen.counts) - frozen.counts
     rows = np.where(found[items] >= 0, starts[found[items]] + np.arange(len(items)) - begins[items], -1)
     sums = checksums(view.codes)
-    differs = (rows >= 0) & (sums[rows] != frozen.sums)
+    differs = (rows >= 0) & (sums[rows] != frozen.copies.sums)
     found[items[differs]] = -1
     # An item whose vectors went away and came back has several places in the graph; it may be found at one only.
     known = np.flatnonzero(found >= 0)
@@ -166,18 +158,21 @@ def reordered(
 
 
 def _graph_codes(frozen: FrozenGraph, view: View, vectors: NDArray[np.int64]) -> NDArray[np.float16]:
-    """The codes for the graph's rows; a tombstone, whose own is gone, gets that of a live row it is linked to.
+    """The codes for the graph's rows; a tombstone, whose own is gone, gets that of a copy or of a live neighbour.
 
     Searches walk through tombstones, so these need a place that is about right. Nobody ever finds them.
     """
-    codes = view.codes[np.maximum(vectors, 0)]
-    gone = np.flatnonzero(vectors < 0)
+    rows = frozen.copies.nodes
+    there = np.full(len(frozen.copies), -1, dtype=np.int64)
+    there[rows[vectors >= 0]] = vectors[vectors >= 0]
+    codes = view.codes[np.maximum(there, 0)]
+    gone = np.flatnonzero(there < 0)
     if len(gone):
         linked = frozen.links.ground(gone)
-        usable = np.logical_and(linked >= 0, vectors[linked] >= 0)
+        usable = np.logical_and(linked >= 0, there[linked] >= 0)
         first = linked[np.arange(len(gone)), usable.argmax(axis=1)]
         codes[gone] = np.where(usable.any(axis=1, keepdims=True), codes[first], np.float16(0))
-    return codes
+    return codes[rows]
 
 
 def _number(meta: Mapping[str, Any], name: str) -> int:

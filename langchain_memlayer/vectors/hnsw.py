@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from langchain_memlayer.errors import SnapshotError
+from langchain_memlayer.vectors.copies import Copies, checksums
 from langchain_memlayer.vectors.kernel import Kernel, load_faiss
 
 NEIGHBOURS = 32
@@ -24,9 +25,9 @@ class Links:
     """What FAISS keeps of a graph, as plain arrays.
 
     Attributes:
-        levels: On how many levels each row is, at least 1.
-        neighbours: The links of row 0, of row 1 and so on: 64 on the ground, 32 on each level above; -1 for none.
-        entry: The row where searches begin.
+        levels: On how many levels each node is, at least 1.
+        neighbours: The links of node 0, of node 1 and so on: 64 on the ground, 32 on each level above; -1 for none.
+        entry: The node where searches begin.
         top: The highest level, from 0.
     """
 
@@ -37,7 +38,7 @@ class Links:
 
     @property
     def offsets(self) -> NDArray[np.uint64]:
-        """Where the links of each row begin, and the end of the last."""
+        """Where the links of each node begin, and the end of the last."""
         out = np.zeros(len(self.levels) + 1, dtype=np.uint64)
         np.cumsum(NEIGHBOURS * (self.levels.astype(np.uint64) + np.uint64(1)), out=out[1:])
         return out
@@ -48,16 +49,16 @@ class Links:
         Raises:
             SnapshotError: FAISS would read outside of its arrays when it followed them.
         """
-        levels, neighbours, rows = self.levels, self.neighbours, len(self.levels)
+        levels, neighbours, nodes = self.levels, self.neighbours, len(self.levels)
         good = (
-            rows > 0
+            nodes > 0
             and levels.min() >= 1
             and levels.max() <= _MOST_LEVELS
-            and self.entry < rows
+            and self.entry < nodes
             and self.top + 1 == levels.max() == levels[self.entry]
             and int(self.offsets[-1]) == len(neighbours)
             and neighbours.min(initial=-1) >= -1
-            and neighbours.max(initial=-1) < rows
+            and neighbours.max(initial=-1) < nodes
         )
         if not good:
             raise SnapshotError("The graph's snapshot holds no graph; it is rebuilt.")
@@ -65,13 +66,13 @@ class Links:
         for level in range(1, self.top + 1):
             inside = begins[levels > level] + NEIGHBOURS * (level + 1)
             linked = neighbours[inside[:, None] + np.arange(NEIGHBOURS)]
-            # A link on a level must lead to a row that is on that level.
+            # A link on a level must lead to a node that is on that level.
             if (levels[linked[linked >= 0]] <= level).any():
                 raise SnapshotError("The graph's snapshot has links across levels; it is rebuilt.")
 
-    def ground(self, rows: NDArray[np.int64]) -> NDArray[np.int32]:
-        """The links of `rows` on the ground, shape (len(rows), 64)."""
-        begins = self.offsets[rows].astype(np.int64)
+    def ground(self, nodes: NDArray[np.int64]) -> NDArray[np.int32]:
+        """The links of `nodes` on the ground, shape (len(nodes), 64)."""
+        begins = self.offsets[nodes].astype(np.int64)
         found: NDArray[np.int32] = self.neighbours[begins[:, None] + np.arange(2 * NEIGHBOURS)]
         return found
 
@@ -81,11 +82,17 @@ class Graph:
 
     FAISS cannot search while it adds. Growing therefore makes a new graph, and searches keep the one they hold. The
     vectors are not in here: FAISS reads the slab's own float16 codes, so a distance is the one an exact scan gives.
+    Only when rows are equal, and thus one node, has it codes of its own.
+
+    Attributes:
+        rows: How many rows of the slab it holds.
+        copies: Which of them are equal.
     """
 
-    def __init__(self, kernel: Kernel, index: Any, codes: NDArray[np.float16]) -> None:
+    def __init__(self, kernel: Kernel, index: Any, codes: NDArray[np.float16], copies: Copies) -> None:
         faiss = load_faiss()
-        self.rows = len(codes)
+        self.rows = len(copies.sums)
+        self.copies = copies
         self._kernel = kernel
         self._ptr = faiss.swig_ptr
         self._make_parameters = faiss.SearchParametersHNSW
@@ -102,31 +109,33 @@ class Graph:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the links; the vectors are the slab's."""
-        return int(self._index.hnsw.neighbors.size()) * 4 + self.rows * 12
+        """Bytes of the links, and of the codes that are not the slab's."""
+        own = self._codes.nbytes if self.copies.several else 0
+        return int(self._index.hnsw.neighbors.size()) * 4 + len(self.copies) * 12 + self.copies.nbytes + own
 
     def search(self, query: NDArray[np.float32], asked: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """About the `asked` nearest vectors and their raw scores."""
+        """About the `asked` nearest vectors, with all that are equal to them, and their raw scores."""
         parameters = self._parameters.get(asked)
         if parameters is None:
             parameters = self._parameters[asked] = self._make_parameters(efSearch=asked)
         distances = np.empty(asked, dtype=np.float32)
-        rows = np.empty(asked, dtype=np.int64)
+        nodes = np.empty(asked, dtype=np.int64)
         ptr = self._ptr
-        self._index.search_c(1, ptr(query), asked, ptr(distances), ptr(rows), parameters)
-        if rows[-1] < 0:
-            real = rows >= 0
-            distances, rows = distances[real], rows[real]
-        return rows, self._kernel.raw(distances)
+        self._index.search_c(1, ptr(query), asked, ptr(distances), ptr(nodes), parameters)
+        if nodes[-1] < 0:
+            real = nodes >= 0
+            distances, nodes = distances[real], nodes[real]
+        return self.copies.spread(nodes, self._kernel.raw(distances))
 
     def grown(self, codes: NDArray[np.float16], *, stop: Callable[[], bool]) -> Graph | None:
         """A graph over `codes`, of which this one holds the first; or None when `stop` said so in between."""
         faiss = load_faiss()
         index = faiss.clone_index(self._index)
         storage = _storage(self._kernel)
-        storage.add_sa_codes(codes[: self.rows].view(np.uint8))
+        storage.add_sa_codes(self._codes.view(np.uint8))
         _attach(index, storage)
-        return _add(self._kernel, index, codes, self.rows, stop)
+        copies = Copies.of(np.concatenate((self.copies.sums, checksums(codes[self.rows :]))))
+        return _add(self._kernel, index, codes, copies, len(self.copies), stop)
 
     def links(self) -> Links:
         """A copy of the links."""
@@ -140,11 +149,11 @@ def build(kernel: Kernel, codes: NDArray[np.float16], *, stop: Callable[[], bool
     """A graph over `codes`, or None when `stop` said so in between."""
     index = _empty_index(kernel)
     _attach(index, _storage(kernel))
-    return _add(kernel, index, codes, 0, stop)
+    return _add(kernel, index, codes, Copies.of(checksums(codes)), 0, stop)
 
 
-def restore(kernel: Kernel, links: Links, codes: NDArray[np.float16]) -> Graph:
-    """The graph of `links`, which were checked, over `codes`."""
+def restore(kernel: Kernel, links: Links, codes: NDArray[np.float16], copies: Copies) -> Graph:
+    """The graph of `links`, which were checked, over the rows with these `codes`."""
     faiss = load_faiss()
     index = _empty_index(kernel)
     hnsw = index.hnsw
@@ -154,19 +163,23 @@ def restore(kernel: Kernel, links: Links, codes: NDArray[np.float16]) -> Graph:
     faiss.rev_swig_ptr(hnsw.neighbors.data(), len(links.neighbours))[:] = links.neighbours
     hnsw.entry_point = links.entry
     hnsw.max_level = links.top
-    index.ntotal = len(codes)
-    return Graph(kernel, index, codes)
+    index.ntotal = len(copies)
+    return Graph(kernel, index, copies.codes(codes), copies)
 
 
-def _add(kernel: Kernel, index: Any, codes: NDArray[np.float16], start: int, stop: Callable[[], bool]) -> Graph | None:
+def _add(
+    kernel: Kernel, index: Any, rows: NDArray[np.float16], copies: Copies, start: int, stop: Callable[[], bool]
+) -> Graph | None:
+    """The graph of `index`, which has the first `start` nodes, with the others added."""
     faiss = load_faiss()
+    codes = copies.codes(rows)
     # For this thread only: one core, no OpenMP team that a later fork would find dead.
     faiss.omp_set_num_threads(1)
     for begin in range(start, len(codes), _CHUNK):
         if stop():
             return None
         index.add(codes[begin : begin + _CHUNK].astype(np.float32))
-    return Graph(kernel, index, codes)
+    return Graph(kernel, index, codes, copies)
 
 
 def _empty_index(kernel: Kernel) -> Any:

@@ -307,11 +307,11 @@ class Slab:
             if planner.wants_compaction(len(vectors), int((vectors < 0).sum())):
                 raise SnapshotError("The graph's snapshot knows too few of the present rows; it is rebuilt.")
             if np.array_equal(positions, np.arange(len(positions))):
-                self._reordered(hnsw.restore(kernel, thawed.links, view.codes[: len(vectors)]))
+                self._reordered(hnsw.restore(kernel, thawed.links, view.codes[: len(vectors)], thawed.copies))
             else:
                 rows, codes = frozen.reordered(self._rows, view, thawed, positions, vectors)
                 self._rows = rows
-                self._reordered(hnsw.restore(kernel, thawed.links, codes))
+                self._reordered(hnsw.restore(kernel, thawed.links, codes, thawed.copies))
             self._saved = self._graph
             self.keep_up()
 

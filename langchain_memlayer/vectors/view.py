@@ -79,7 +79,7 @@ class View:
         if not len(self):
             return np.full(len(ids), -1, dtype=np.int64)
         found = self.index.find(ids)
-        # The index is the slab's newest. Who died since is where it was; who moved behind this view's end is looked for.
+        # The index is the slab's newest. Who died since is where it was; who moved beyond this view is looked for.
         gone = found < -1
         found[gone] = buried(found[gone])
         for slot in np.flatnonzero(found >= len(self)):

@@ -199,10 +199,12 @@ def test_relations_in_results_are_read_again_from_the_journal(told: Told) -> Non
     told.tell(("anna", "likes", "tea"))
     told.tell(("ANNA", "likes", "Tea"))
     foreign = told.tell(("Eve", "likes", "Anna"), scope=Scope("eve"))
+    said = told.tell(("Anna", "fears", "Bank"), state=QUARANTINED)
     graph = told.graph()
     # What a stale or hostile graph might say:
     graph.apply(10**6, [(10**6, 10**6, "m", "Anna", "owns", "Moon", None),
                         (4, foreign.id, foreign.key, "Eve", "likes", "Anna", None),
+                        (5, said.id, said.key, "Anna", "fears", "Bank", None),
                         (99, ended.id, ended.key, "Anna", "robbed", "Bank", None)])  # fmt: skip
     told.end(ended)
     graph.applied_seq = 10**6

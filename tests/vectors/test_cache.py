@@ -1,0 +1,235 @@
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from langchain_memlayer.vectors import SlabCache
+
+
+@dataclass
+class Weight:
+    nbytes: int
+    closed: int = 0
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+@dataclass
+class Shelf:
+    """Slabs of given weights, and what was done with them."""
+
+    weights: dict[str, int] = field(default_factory=dict)
+    made: list[tuple[str, Weight]] = field(default_factory=list)
+    refreshed: Counter[str] = field(default_factory=Counter)
+
+    def load(self, prefix: str) -> Weight:
+        slab = Weight(self.weights.get(prefix, 10))
+        self.made.append((prefix, slab))
+        return slab
+
+    def refresh(self, prefix: str, slab: Weight) -> None:
+        self.refreshed[prefix] += 1
+        slab.nbytes = self.weights.get(prefix, 10)
+
+    def cache(self, capacity: int = 100) -> SlabCache[Weight]:
+        return SlabCache(self.load, refresh=self.refresh, capacity_bytes=capacity)
+
+
+def held(cache: SlabCache[Weight]) -> list[str]:
+    return list(cache._entries)
+
+
+def test_a_slab_is_loaded_once_and_caught_up_whenever_it_is_asked_for() -> None:
+    shelf = Shelf()
+    cache = shelf.cache()
+    first = cache.get("a")
+    assert shelf.refreshed == {}
+    assert cache.get("a") is first
+    assert cache.get("a") is first
+    assert ([name for name, _ in shelf.made], shelf.refreshed) == (["a"], {"a": 2})
+
+
+def test_the_least_recently_used_goes_first_and_is_closed() -> None:
+    shelf = Shelf()
+    cache = shelf.cache(30)
+    slabs = {name: cache.get(name) for name in "abc"}
+    cache.get("a")
+    cache.get("d")
+    assert held(cache) == ["c", "a", "d"]
+    assert {name: slab.closed for name, slab in slabs.items()} == {"a": 0, "b": 1, "c": 0}
+    assert cache.nbytes == 30
+    again = cache.get("b")
+    assert again is not slabs["b"]
+    assert held(cache) == ["a", "d", "b"]
+
+
+def test_the_one_asked_for_stays_however_large() -> None:
+    shelf = Shelf({"huge": 1000})
+    cache = shelf.cache(30)
+    cache.get("a")
+    huge = cache.get("huge")
+    assert held(cache) == ["huge"]
+    assert (huge.closed, cache.nbytes) == (0, 1000)
+    cache.get("a")
+    assert (held(cache), cache.nbytes, huge.closed) == (["a"], 10, 1)
+
+
+def test_a_slab_that_grew_pushes_others_out() -> None:
+    shelf = Shelf()
+    cache = shelf.cache(30)
+    for name in "abc":
+        cache.get(name)
+    shelf.weights["c"] = 25
+    cache.get("c")
+    assert (held(cache), cache.nbytes) == (["c"], 25)
+    shelf.weights["c"] = 5
+    cache.get("c")
+    assert cache.nbytes == 5
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    asked=st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(0, 60), st.booleans()), max_size=40),
+    capacity=st.integers(1, 100),
+)
+def test_what_is_held_is_the_longest_recent_run_that_fits(
+    asked: list[tuple[str, int, bool]], capacity: int
+) -> None:
+    shelf = Shelf()
+    cache = shelf.cache(capacity)
+    model: dict[str, int] = {}
+    for name, weight, drop in asked:
+        if drop:
+            cache.drop(name)
+            model.pop(name, None)
+        else:
+            shelf.weights[name] = weight
+            cache.get(name)
+            model.pop(name, None)
+            model[name] = weight
+            while sum(model.values()) > capacity and len(model) > 1:
+                del model[next(iter(model))]
+        assert held(cache) == list(model)
+        assert (cache.nbytes, len(cache)) == (sum(model.values()), len(model))
+        assert cache.nbytes <= capacity or len(cache) == 1
+        present = {id(slab) for slab in cache.slabs()}
+        assert [slab.closed for _, slab in shelf.made] == [int(id(slab) not in present) for _, slab in shelf.made]
+
+
+def test_dropping_and_clearing_close_and_forget() -> None:
+    shelf = Shelf()
+    cache = shelf.cache()
+    for name in "abc":
+        cache.get(name)
+    cache.drop("b")
+    cache.drop("nobody")
+    assert ("b" in cache, "a" in cache, cache.nbytes) == (False, True, 20)
+    cache.clear()
+    assert (len(cache), cache.nbytes, cache.slabs()) == (0, 0, [])
+    assert [slab.closed for _, slab in shelf.made] == [1, 1, 1]
+
+
+def test_a_load_that_failed_is_tried_again() -> None:
+    answers = iter([OSError("gone"), Weight(10)])
+
+    def load(prefix: str) -> Weight:
+        answer = next(answers)
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    cache = SlabCache(load, refresh=lambda prefix, slab: None, capacity_bytes=100)
+    with pytest.raises(OSError, match="gone"):
+        cache.get("a")
+    assert cache.slabs() == []
+    assert (cache.get("a").nbytes, cache.nbytes) == (10, 10)
+
+
+def test_threads_that_ask_for_one_slab_wait_for_one_load() -> None:
+    shelf = Shelf()
+    loading, go = threading.Event(), threading.Event()
+
+    def load(prefix: str) -> Weight:
+        loading.set()
+        assert go.wait(60)
+        return shelf.load(prefix)
+
+    cache = SlabCache(load, refresh=shelf.refresh, capacity_bytes=100)
+    with ThreadPoolExecutor(8) as pool:
+        asked = [pool.submit(cache.get, "a") for _ in range(8)]
+        assert loading.wait(60)
+        go.set()
+        assert len({id(slab.result(60)) for slab in asked}) == 1
+    assert (len(shelf.made), shelf.refreshed["a"]) == (1, 7)
+
+
+def test_loading_one_slab_holds_up_no_other() -> None:
+    shelf = Shelf()
+    loading, go = threading.Event(), threading.Event()
+
+    def load(prefix: str) -> Weight:
+        if prefix == "slow":
+            loading.set()
+            assert go.wait(60)
+        return shelf.load(prefix)
+
+    cache = SlabCache(load, refresh=shelf.refresh, capacity_bytes=100)
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(cache.get, "slow")
+        assert loading.wait(60)
+        assert cache.get("quick").nbytes == 10
+        assert not slow.done()
+        go.set()
+        assert slow.result(60).nbytes == 10
+    assert cache.nbytes == 20
+
+
+def test_a_slab_evicted_while_it_loads_is_given_out_closed_once_and_loaded_anew() -> None:
+    shelf = Shelf({"huge": 1000})
+    loading, go = threading.Event(), threading.Event()
+
+    def load(prefix: str) -> Weight:
+        if prefix == "slow" and not go.is_set():
+            loading.set()
+            assert go.wait(60)
+        return shelf.load(prefix)
+
+    cache = SlabCache(load, refresh=shelf.refresh, capacity_bytes=100)
+    with ThreadPoolExecutor(2) as pool:
+        slow = pool.submit(cache.get, "slow")
+        assert loading.wait(60)
+        huge = pool.submit(cache.get, "huge")
+        go.set()
+        first = slow.result(60)
+        assert huge.result(60).nbytes == 1000
+    assert cache.nbytes == sum(slab.nbytes for slab in cache.slabs())
+    assert cache.get("slow").closed == 0
+    assert first.closed in (0, 1)
+    assert cache.nbytes == 10
+
+
+def test_many_threads_keep_the_books_right() -> None:
+    shelf = Shelf({str(n): 7 + n for n in range(20)})
+    cache = shelf.cache(60)
+
+    def work(seed: int) -> None:
+        for turn in range(300):
+            name = str((seed * 7 + turn * turn) % 20)
+            if turn % 17 == 0:
+                cache.drop(name)
+            else:
+                assert cache.get(name).nbytes == 7 + int(name)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(8)))
+    assert cache.nbytes == sum(slab.nbytes for slab in cache.slabs())
+    assert cache.nbytes <= 60
+    open_slabs = {id(slab) for slab in cache.slabs()}
+    assert all(slab.closed == int(id(slab) not in open_slabs) for _, slab in shelf.made)

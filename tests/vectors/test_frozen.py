@@ -1,0 +1,298 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from slabs import METRICS, Topics, block, exact_scores, filled, recalls
+
+from langchain_memlayer.errors import SnapshotError
+from langchain_memlayer.types import Metric, SlabBlock
+from langchain_memlayer.vectors import Slab
+
+ROWS, DIMS = 2000, 12
+
+
+@pytest.fixture(scope="module")
+def topics() -> Topics:
+    return Topics(ROWS + 500, DIMS, seed=1)
+
+
+def dumped(slab: Slab) -> tuple[bytes, dict[str, Any]]:
+    graph = slab.dump_graph()
+    assert graph is not None
+    return graph
+
+
+def loaded(payload: bytes, meta: dict[str, Any], *blocks: SlabBlock, metric: Metric = "cosine") -> Slab:
+    slab = Slab(dims=DIMS, metric=metric, hnsw_threshold=ROWS * DIMS // 2)
+    for each in blocks:
+        slab.apply(each, upkeep=False)
+    slab.load_graph(payload, meta)
+    assert slab.wait(60)
+    return slab
+
+
+def refused(slab: Slab, payload: bytes, meta: dict[str, Any]) -> None:
+    before = slab.view
+    with pytest.raises(SnapshotError, match="rebuilt"):
+        slab.load_graph(payload, meta)
+    assert slab.view is before
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_loaded_graph_gives_the_same_answers(topics: Topics, metric: Metric) -> None:
+    rows = block(topics.codes[:ROWS], seq=0)
+    slab = filled(topics.codes[:ROWS], threshold=ROWS * DIMS // 2, metric=metric)
+    again = loaded(*dumped(slab), rows, metric=metric)
+    assert again.view.graph is not None
+    assert again.view.graph is not slab.view.graph
+    for query in topics.queries(50)[0]:
+        old, new = slab.view.search(query, 20), again.view.search(query, 20)
+        assert (old.ids.tolist(), old.scores.tolist(), old.plan) == (new.ids.tolist(), new.scores.tolist(), new.plan)
+        assert old.plan.way == "hnsw"
+    assert dumped(again) == dumped(slab)
+
+
+def test_only_links_and_names_of_rows_are_written(topics: Topics) -> None:
+    payload, _ = dumped(filled(topics.codes[:ROWS], threshold=ROWS * DIMS // 2))
+    # 64 links of four bytes on the ground, a thirty-second more above; level, id, count and checksum.
+    assert len(payload) < ROWS * (64 * 4 * 1.1 + 24)
+
+
+def test_what_is_unsaved_is_known(topics: Topics) -> None:
+    slab = filled(topics.codes[:ROWS], threshold=ROWS * DIMS // 2)
+    assert slab.graph_unsaved
+    graph = dumped(slab)
+    assert not slab.graph_unsaved
+    again = loaded(*graph, block(topics.codes[:ROWS], seq=0))
+    assert not again.graph_unsaved
+    assert filled(topics.codes[:10], threshold=10**9).dump_graph() is None
+
+
+def test_rows_may_come_in_another_order(topics: Topics) -> None:
+    graph = dumped(filled(topics.codes[:ROWS], threshold=ROWS * DIMS // 2))
+    order = np.random.default_rng(2).permutation(ROWS)
+    again = loaded(*graph, block(topics.codes[order], seq=0, ids=order))
+    assert again.view.dead == 0
+    queries = topics.queries(50)[0]
+    recall, ways = recalls(again.view, topics.codes[:ROWS], queries)
+    assert (recall.min(), set(ways)) == (1.0, {"hnsw"})
+
+
+def test_rows_written_since_are_the_delta_and_rows_gone_since_tombstones(topics: Topics) -> None:
+    graph = dumped(filled(topics.codes[:ROWS], threshold=ROWS * DIMS // 2))
+    gone, changed = np.arange(0, ROWS, 11), np.arange(1, ROWS, 23)
+    changed = np.setdiff1d(changed, gone)
+    codes = topics.codes.copy()
+    codes[changed] = Topics(len(changed), DIMS, seed=77).codes
+    here = np.setdiff1d(np.arange(ROWS + 100), gone)
+    again = loaded(*graph, block(codes[here], seq=9, ids=here))
+    view = again.view
+    assert view.graph is not None
+    assert view.graph.rows == ROWS
+    assert view.dead == len(gone) + len(changed)
+    live = np.zeros(len(codes), np.bool_)
+    live[here] = True
+    queries = np.concatenate((topics.queries(50)[0], codes[changed].astype(np.float32), topics.vectors[ROWS:][:100]))
+    recall, ways = recalls(view, codes, queries, live=live)
+    assert recall.mean() >= 0.99
+    assert "hnsw" in ways
+    hits = view.search(topics.vectors[ROWS + 3], 1)
+    assert (hits.ids.tolist(), hits.plan.scanned) == ([ROWS + 3], len(view.codes) - ROWS)
+    # And it goes on: written, removed, grown, dumped and loaded once more.
+    again.apply(block(codes[ROWS + 100 :], seq=10, ids=np.arange(ROWS + 100, ROWS + 500), removed=[5, 6]))
+    assert again.wait(60)
+    live[ROWS + 100 :] = True
+    live[[5, 6]] = False
+    assert recalls(again.view, codes, queries, live=live)[0].mean() >= 0.99
+    here = np.flatnonzero(live)
+    third = loaded(*dumped(again), block(codes[here], seq=10, ids=here))
+    assert recalls(third.view, codes, queries, live=live)[0].mean() >= 0.99
+
+
+def test_a_loaded_graph_takes_writes_of_the_items_it_holds(topics: Topics) -> None:
+    again = loaded(
+        *dumped(filled(topics.codes[:ROWS], threshold=ROWS * DIMS // 2)), block(topics.codes[:ROWS], seq=0)
+    )
+    again.apply(block(topics.codes[ROWS : ROWS + 1], seq=1, ids=[7], removed=[8]))
+    hits = again.view.search(topics.vectors[ROWS], 3)
+    assert hits.ids[0] == 7
+    assert hits.plan.way == "hnsw"
+    assert 7 not in again.view.search(topics.vectors[7], 3).ids[:1]
+    assert 8 not in again.view.search(topics.vectors[8], 3).ids
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), several=st.booleans(), copies=st.booleans())
+def test_after_any_changes_a_loaded_graph_tells_no_lies(seed: int, several: bool, copies: bool) -> None:
+    random = np.random.default_rng(seed)
+    pool = Topics(400, DIMS, seed=seed).codes
+    if copies:
+        pool = pool[random.integers(0, 60, 400)]
+
+    def written(ids: Any, codes: dict[int, Any], seq: int) -> SlabBlock:
+        parts = [codes[item] for item in ids]
+        owners = np.repeat(np.arange(len(ids)), [len(part) for part in parts])
+        return block(np.concatenate(parts), seq=seq, ids=ids, owners=owners)
+
+    def some() -> Any:
+        return pool[random.integers(0, 400, int(random.integers(0, 4)) if several else 1)]
+
+    held = {item: some() for item in random.permutation(300).tolist()}
+    first = Slab(dims=DIMS, hnsw_threshold=0)
+    first.apply(written(list(held), held, 0))
+    first.wait(60)
+    graph = first.dump_graph()
+    assert graph is not None
+    for item in random.choice(300, random.integers(0, 25), replace=False).tolist():
+        del held[item]
+    for item in random.choice(list(held), random.integers(0, 25), replace=False).tolist():
+        held[item] = some()
+    held |= {1000 + number: some() for number in range(random.integers(0, 60))}
+    again = Slab(dims=DIMS, hnsw_threshold=0)
+    again.apply(written(random.permutation(list(held)).tolist(), held, 5), upkeep=False)
+    try:
+        again.load_graph(*graph)
+    except SnapshotError:
+        again.keep_up()
+    for _ in range(2):
+        view = again.view
+        assert sorted(view.ids[view.live].tolist()) == sorted(held)
+        for query in Topics(5, DIMS, seed=seed + 1).vectors:
+            hits = view.search(query, 10)
+            scores = {i: float(exact_scores(c, query, "cosine").max()) for i, c in held.items() if len(c)}
+            assert hits.scores.tolist() == pytest.approx([scores[item] for item in hits.ids.tolist()], abs=1e-3)
+            best = sorted(scores.values(), reverse=True)[:10]
+            assert hits.scores.tolist() == pytest.approx(best, abs=1e-3)
+        again.wait(60)
+
+
+def test_a_graph_of_other_rows_is_refused(topics: Topics) -> None:
+    graph = dumped(filled(topics.codes[:ROWS], threshold=ROWS * DIMS // 2))
+    others = {
+        "no rows": block(seq=0),
+        "other ids": block(topics.codes[:ROWS], seq=0, ids=np.arange(ROWS) + 10_000),
+        "other vectors": block(Topics(ROWS, DIMS, seed=5).codes, seq=0),
+        "shifted ids": block(topics.codes[:ROWS], seq=0, ids=np.arange(1, ROWS + 1)),
+        "too few of them": block(topics.codes[: ROWS // 2], seq=0),
+        "in halves": block(topics.codes[:ROWS], seq=0, ids=np.arange(ROWS // 2), owners=np.arange(ROWS) // 2),
+    }
+    for rows in others.values():
+        slab = Slab(dims=DIMS, hnsw_threshold=10**9)
+        slab.apply(rows)
+        refused(slab, *graph)
+
+
+def test_four_fifths_known_are_enough_and_fewer_are_not(topics: Topics) -> None:
+    graph = dumped(filled(topics.codes[:ROWS], threshold=ROWS * DIMS // 2))
+    enough = Slab(dims=DIMS, hnsw_threshold=0)
+    enough.apply(block(topics.codes[: ROWS * 4 // 5], seq=0), upkeep=False)
+    enough.load_graph(*graph)
+    assert enough.view.graph is not None
+    few = Slab(dims=DIMS, hnsw_threshold=10**9)
+    few.apply(block(topics.codes[: ROWS * 4 // 5 - 1], seq=0))
+    refused(few, *graph)
+
+
+@pytest.mark.parametrize(("dims", "metric"), [(DIMS, "euclidean"), (DIMS, "inner_product"), (DIMS + 4, "cosine")])
+def test_a_graph_of_another_kind_is_refused(topics: Topics, dims: int, metric: Metric) -> None:
+    graph = dumped(filled(topics.codes[:ROWS], threshold=ROWS * DIMS // 2))
+    slab = Slab(dims=dims, metric=metric, hnsw_threshold=10**9)
+    slab.apply(block(Topics(ROWS, dims).codes, seq=0))
+    refused(slab, *graph)
+    nothing = Slab(dims=None)
+    with pytest.raises(SnapshotError, match="without vectors"):
+        nothing.load_graph(*graph)
+
+
+@pytest.mark.parametrize("name", ["rows", "nodes", "links", "items", "entry", "top", "dims", "metric", "kind", "format"])
+@pytest.mark.parametrize("value", [None, -1, 0, 1, 10**6, 2**39, 2**70, 1.5, True, "12", [1]], ids=repr)
+def test_a_changed_meta_is_refused(topics: Topics, name: str, value: Any) -> None:
+    slab = Slab(dims=DIMS, hnsw_threshold=10**9)
+    slab.apply(block(topics.codes[:300], seq=0))
+    payload, meta = dumped(filled(topics.codes[:300], threshold=0))
+    if meta[name] == value and type(value) is type(meta[name]):
+        slab.load_graph(payload, meta)
+    elif (name == "entry" and meta["top"] == 0 and value in (0, 1)) or (name == "format" and value is True):
+        slab.load_graph(payload, {**meta, name: value})
+    else:
+        refused(slab, payload, {**meta, name: value})
+    missing = {key: kept for key, kept in meta.items() if key != name}
+    fresh = Slab(dims=DIMS, hnsw_threshold=10**9)
+    fresh.apply(block(topics.codes[:300], seq=0))
+    refused(fresh, payload, missing)
+
+
+@pytest.mark.parametrize("cut", [0, 1, 100, -1, -8, -1000])
+def test_a_cut_payload_is_refused(topics: Topics, cut: int) -> None:
+    payload, meta = dumped(filled(topics.codes[:300], threshold=0))
+    slab = Slab(dims=DIMS, hnsw_threshold=10**9)
+    slab.apply(block(topics.codes[:300], seq=0))
+    refused(slab, payload[:cut], meta)
+    refused(slab, payload + b"\0", meta)
+
+
+def test_damage_is_refused_or_harmless(topics: Topics) -> None:
+    # Whatever stands in the payload, nothing outside of the arrays is read and no hit is wrong.
+    payload, meta = dumped(filled(topics.codes[:300], threshold=0))
+    random = np.random.default_rng(0)
+    accepted = 0
+    for _ in range(300):
+        damaged = bytearray(payload)
+        start = int(random.integers(len(payload)))
+        size = int(random.choice([1, 4, 64, 4096]))
+        damaged[start : start + size] = random.bytes(min(size, len(payload) - start))
+        slab = Slab(dims=DIMS, hnsw_threshold=0)
+        slab.apply(block(topics.codes[:300], seq=0), upkeep=False)
+        try:
+            slab.load_graph(bytes(damaged), meta)
+        except SnapshotError:
+            continue
+        accepted += 1
+        for query in topics.vectors[:3]:
+            hits = slab.view.search(query, 10)
+            assert len(set(hits.ids.tolist())) == len(hits) == 10
+            exact = topics.codes[hits.ids].astype(np.float32) @ query
+            np.testing.assert_allclose(hits.scores, exact, atol=1e-3)
+        slab.close()
+    assert accepted < 300
+
+
+def test_a_slab_saves_its_graph_when_it_is_new_and_when_it_has_grown(topics: Topics) -> None:
+    saved: list[int] = []
+
+    def save(slab: Slab) -> None:
+        assert slab.dump_graph() is not None
+        graph = slab.view.graph
+        saved.append(0 if graph is None else graph.rows)
+
+    big = Topics(8000, DIMS, seed=3)
+    slab = Slab(dims=DIMS, hnsw_threshold=20_000, save=save)
+    slab.apply(block(big.codes[:6000], seq=0))
+    assert slab.wait(60)
+    assert saved == [6000]
+    slab.apply(block(big.codes[6000:6550], seq=1, ids=np.arange(6000, 6550)))
+    assert slab.wait(60)
+    assert saved == [6000]
+    slab.apply(block(big.codes[6550:7100], seq=2, ids=np.arange(6550, 7100)))
+    assert slab.wait(60)
+    assert saved == [6000, 7100]
+    slab.apply(block(big.codes[7100:7650], seq=3, ids=np.arange(7100, 7650)))
+    assert slab.wait(60)
+    slab.close()
+    assert saved == [6000, 7100, 7650]
+    slab.close()
+    assert saved == [6000, 7100, 7650]
+
+
+def test_a_save_that_could_not_be_made_is_not_tried_over_and_over(topics: Topics) -> None:
+    tries: list[int] = []
+    slab = Slab(dims=DIMS, hnsw_threshold=1000, save=lambda slab: tries.append(1))
+    slab.apply(block(topics.codes[:ROWS], seq=0))
+    assert slab.wait(60)
+    assert tries == [1]
+    slab.close()
+    assert tries == [1, 1]

@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from slabs import METRICS, Topics, block, filled, recalls
+
+from langchain_memlayer.types import Metric
+from langchain_memlayer.vectors import Slab
+from langchain_memlayer.vectors.copies import Copies, checksums
+
+Mask = Callable[[int], NDArray[np.bool_] | None]
+
+
+def recall_at_10(
+    codes: NDArray[np.float16], queries: NDArray[np.float32], metric: Metric, *, threshold: int | None = None
+) -> tuple[NDArray[np.float64], Counter[str]]:
+    """How much of the exact ten the graph finds; a row as near as the tenth is as good."""
+    view = filled(codes, threshold=codes.size - 1 if threshold is None else threshold, metric=metric).view
+    assert view.graph is not None
+    codes32, out, ways = codes.astype(np.float32), [], Counter[str]()
+    for query in queries:
+        scores = codes32 @ query if metric != "euclidean" else -np.linalg.norm(codes32 - query, axis=1)
+        hits = view.search(query, 10)
+        out.append(float((scores[hits.ids] >= np.sort(scores)[-10] - 1e-4).sum()) / 10)
+        ways[hits.plan.way] += 1
+    return np.array(out), ways
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("metric", METRICS)
+def test_recall_at_20_000_rows(metric: Metric) -> None:
+    topics = Topics(20_000, 48, seed=5)
+    recall, ways = recall_at_10(topics.codes, topics.queries(1000)[0], metric)
+    assert ways == {"hnsw": 1000}
+    assert recall.mean() >= 0.99
+    assert (recall < 0.5).sum() == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("metric", ["inner_product", "euclidean"])
+def test_recall_of_vectors_of_many_lengths(metric: Metric) -> None:
+    topics = Topics(20_000, 32, seed=6)
+    lengths = np.random.default_rng(0).lognormal(0, 0.5, (20_000, 1))
+    recall, _ = recall_at_10((topics.vectors * lengths).astype("<f2"), topics.queries(500)[0], metric)
+    assert recall.mean() >= 0.99
+    assert (recall < 0.5).sum() == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("different", "copies"), [(1, 6000), (5, 1000), (20, 200), (100, 70), (2000, 5)])
+@pytest.mark.parametrize("noise", [0.0, 2e-4])
+def test_many_equal_vectors_are_no_trap(different: int, copies: int, noise: float) -> None:
+    # More equal rows than a node has links would link to each other only.
+    random = np.random.default_rng(1)
+    topics = Topics(20_000, 32, seed=5)
+    places = random.permutation(20_000)[: different * copies]
+    vectors = topics.vectors.copy()
+    vectors[places] = np.repeat(vectors[places[:different]], copies, axis=0)
+    vectors[places] += random.standard_normal((len(places), 32)) * noise
+    queries = np.concatenate((topics.queries(400)[0], vectors[random.choice(places, 100)]))
+    recall, ways = recall_at_10(vectors.astype("<f2"), queries, "cosine")
+    assert recall.mean() >= 0.99
+    assert (recall < 0.5).sum() == 0
+    assert ways["hnsw"] >= 400
+
+
+def test_equal_rows_are_one_node_and_all_of_them_are_found() -> None:
+    topics = Topics(1000, 8, seed=2)
+    codes = topics.codes[np.arange(3000) % 600]
+    slab = filled(codes, threshold=0)
+    graph = slab.view.graph
+    assert graph is not None
+    assert (graph.rows, len(graph.copies)) == (3000, 600)
+    hits = slab.view.search(codes[7].astype(np.float32), 5)
+    assert hits.plan.way == "hnsw"
+    assert hits.ids.tolist() == [7, 607, 1207, 1807, 2407]
+    # Growing the graph adds copies of old nodes and new nodes, and the old ones keep their places.
+    more = np.concatenate((topics.codes[:300], topics.codes[600:900]))
+    slab.apply(block(more, seq=1, ids=np.arange(3000, 3600)))
+    assert slab.wait(60)
+    grown = slab.view.graph
+    assert grown is not None
+    assert (grown.rows, len(grown.copies)) == (3600, 900)
+    hits = slab.view.search(codes[7].astype(np.float32), 10)
+    assert hits.ids[:6].tolist() == [7, 607, 1207, 1807, 2407, 3007]
+    assert slab.view.search(topics.vectors[650], 1).ids.tolist() == [3350]
+    # A copy that is removed leaves the others.
+    slab.apply(block(seq=2, removed=[7, 1207]))
+    assert slab.view.search(codes[7].astype(np.float32), 4).ids.tolist() == [607, 1807, 2407, 3007]
+
+
+@pytest.mark.parametrize("dims", [1, 3, 4, 64, 384])
+def test_checksums_tell_codes_apart_that_differ_in_little(dims: int) -> None:
+    random = np.random.default_rng(dims)
+    values = np.arange(0x10000, dtype=np.uint16).view(np.float16)
+    one_hot = np.zeros((min(dims, 400) * 3, dims), np.float16)
+    one_hot[np.arange(len(one_hot)), np.arange(len(one_hot)) % dims] = np.repeat([1.0, 0.5, -1.0], dims)[: len(one_hot)]
+    sparse = random.integers(-1, 2, (20_000, dims)).astype(np.float16)
+    single = np.zeros((len(values), dims), np.float16)
+    single[:, -1] = values
+    for codes in (one_hot, sparse, single):
+        assert len(np.unique(checksums(codes))) == len(set(map(bytes, codes)))
+    np.testing.assert_array_equal(checksums(sparse[::2]), checksums(sparse)[::2])
+
+
+def test_nodes_of_more_rows_begin_with_those_of_fewer() -> None:
+    sums = np.random.default_rng(3).integers(0, 50, 200).astype(np.uint64)
+    whole = Copies.of(sums)
+    for rows in range(201):
+        part = Copies.of(sums[:rows])
+        assert part.first.tolist() == whole.first[: len(part)].tolist()
+        assert part.nodes.tolist() == whole.nodes[:rows].tolist()
+        every, scores = part.spread(np.arange(len(part)), np.arange(len(part), dtype=np.float32))
+        assert sorted(every.tolist()) == list(range(rows))
+        assert part.nodes[every].tolist() == scores.tolist()
+
+
+def test_threads_share_one_graph() -> None:
+    topics = Topics(4000, 24, seed=4)
+    view = filled(topics.codes, threshold=topics.codes.size - 1).view
+    queries, _ = topics.queries(200)
+    alone = [view.search(query, 10).ids.tolist() for query in queries]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda query: view.search(query, 10).ids.tolist(), queries))
+    assert together == alone
+
+
+# -- filters and deletes by topic --------------------------------------------------------------------------------------
+
+KEEP = [0.9, 0.5, 0.2, 0.1, 0.05, 0.01, 0.001]
+QUERIES = 60
+
+
+class Matrix:
+    """100,000 rows with their graph, and masks that keep a share of them."""
+
+    def __init__(self, rows: int, dims: int, threshold: int) -> None:
+        self.topics = Topics(rows, dims, seed=8)
+        self.slab = filled(self.topics.codes, threshold=threshold)
+        self.queries, self.query_topics = self.topics.queries(QUERIES)
+        self.rows = rows
+        distance = self.topics.centres @ self.topics.centres.T
+        self.nearest = np.argsort(-distance, axis=1)
+        self.random = np.random.default_rng(9)
+        self.order = self.random.random(rows)
+
+    def mask(self, kind: str, keep: float) -> Mask:
+        """Rows at random, those of the topics nearest to the query's, or those of the farthest."""
+        count = max(10, round(keep * self.rows))
+        fixed = np.zeros(self.rows, np.bool_)
+        fixed[self.random.permutation(self.rows)[:count]] = True
+
+        def of(number: int) -> NDArray[np.bool_]:
+            if kind == "random":
+                return fixed
+            rank = np.empty(len(self.nearest), np.int64)
+            rank[self.nearest[self.query_topics[number]]] = np.arange(len(rank))
+            place = rank[self.topics.topic] + self.order
+            chosen = np.zeros(self.rows, np.bool_)
+            chosen[np.argsort(place if kind == "topical" else -place)[:count]] = True
+            return chosen
+
+        return of
+
+
+@pytest.fixture(scope="module")
+def matrix() -> Matrix:
+    # Gathers are exact: up to 250 matches here, so that nearly every case is left to the graph.
+    return Matrix(100_000, 64, threshold=64_000)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("keep", KEEP)
+@pytest.mark.parametrize("kind", ["random", "topical", "anti-topical"])
+def test_the_filter_matrix_at_100_000_rows(matrix: Matrix, kind: str, keep: float) -> None:
+    view = matrix.slab.view
+    assert view.graph is not None
+    assert view.graph.rows == 100_000
+    recall, ways = recalls(view, matrix.topics.codes, matrix.queries, mask_of=matrix.mask(kind, keep))
+    assert recall.mean() >= 0.98
+    assert (recall < 0.5).sum() == 0
+    if keep >= 0.2 and kind != "anti-topical":
+        assert "hnsw" in ways
+    if keep == 0.001:
+        assert set(ways) == {"gather"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("compacted", [False, True])
+@pytest.mark.parametrize("share", [0.1, 0.2, 0.5])
+def test_forgetting_whole_topics_hides_nothing_else(share: float, compacted: bool) -> None:
+    topics = Topics(20_000, 32, seed=10)
+    slab = Slab(dims=32, hnsw_threshold=topics.codes.size // 2)
+    slab.apply(block(topics.codes, seq=0))
+    assert slab.wait(120)
+    gone = np.isin(topics.topic, np.arange(round(200 * share)))
+    slab.apply(block(seq=1, removed=np.flatnonzero(gone).tolist()), upkeep=compacted)
+    assert slab.wait(120)
+    assert (slab.view.dead == 0) == (compacted and gone.mean() > 0.2)
+    queries, asked = topics.queries(400)
+    # Half of the queries are about what was forgotten.
+    queries = np.concatenate((queries[:200], topics.near(np.arange(200) % round(200 * share))))
+    assert asked is not None
+    recall, ways = recalls(slab.view, topics.codes, queries, live=~gone)
+    assert recall.mean() >= 0.98
+    assert (recall < 0.5).sum() == 0
+    assert "hnsw" in ways or share == 0.5
