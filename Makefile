@@ -4,7 +4,7 @@ BIN := .venv/bin
 export PIP_NO_CACHE_DIR := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test slow lint types bench setup clean
+.PHONY: demo test slow integration lint types bench setup clean
 
 demo: setup
 	$(BIN)/memlayer demo
@@ -14,6 +14,10 @@ test: setup
 
 slow: setup
 	$(BIN)/pytest -n 2 -m slow
+
+integration: setup
+	$(BIN)/python -m pip install --quiet --group integration
+	$(BIN)/pytest integration_tests
 
 lint: setup
 	$(BIN)/ruff check .

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from langchain_memlayer.engine.indexes import Indexes, encode_vectors
 from langchain_memlayer.filters import parse_filter
+from langchain_memlayer.journal.read import Reader
 from langchain_memlayer.journal.sqlite import SQLiteJournal
 from langchain_memlayer.store import MemLayerStore
 from langchain_memlayer.testing import DeterministicEmbeddings, FrozenClock
@@ -63,7 +63,7 @@ def recall(found: list[SearchItem], every: NDArray[np.float64], allowed: NDArray
     numbers = [int(item.value["text"]) for item in found]
     assert len(set(numbers)) == len(numbers)
     assert set(numbers) <= set(allowed.tolist())
-    floor = np.sort(every[allowed])[-k:][0] - 2e-3 * 0.1
+    floor = np.sort(every[allowed])[-k:][0] - 2e-4
     return float((every[numbers] >= floor).sum()) / min(k, len(allowed))
 
 
@@ -188,7 +188,9 @@ def test_100_expired_rows_never_hide_5_live_ones(threshold: int, condition: dict
     with open_store(":memory:", embeddings, clock=clock, hnsw_threshold=threshold) as store:
         expired = [PutOp(("n",), str(n), {"text": str(n), "kind": "note"}, ttl=10) for n in range(1, 101)]
         live = [PutOp(("n",), str(n), {"text": str(n), "kind": "note"}, ttl=30 + n) for n in range(200, 205)]
-        store.batch([*expired, *live, *(PutOp(("n",), str(n), {"text": str(n), "kind": "x"}, ttl=9) for n in (300, 301))])
+        store.batch(
+            [*expired, *live, *(PutOp(("n",), str(n), {"text": str(n), "kind": "x"}, ttl=9) for n in (300, 301))]
+        )
         assert len(store.search(("n",), query="0", limit=5, filter=condition, refresh_ttl=False)) == 5
         assert store._indexes.wait(60)
         clock.advance(minutes=11)
@@ -200,7 +202,7 @@ def test_100_expired_rows_never_hide_5_live_ones(threshold: int, condition: dict
         # What was read lives on: its clock began anew.
         clock.advance(minutes=225)
         assert len(store.search(("n",), query="0", limit=50, refresh_ttl=False)) == 5
-        clock.advance(minutes=8)
+        clock.advance(minutes=7)
         assert [i.key for i in store.search(("n",), query="0", limit=50, refresh_ttl=False)] == ["203", "204"]
         store.put(("n",), "1", {"text": "1", "kind": "note"}, ttl=None)
         assert store.search(("n",), query="0", limit=1, filter=condition)[0].key == "1"
@@ -214,7 +216,9 @@ CONDITIONS: list[dict[str, Any] | None] = [
 
 
 @settings(max_examples=60, deadline=None)
-@given(data=st.data(), seed=st.integers(0, 2**32 - 1), size=st.integers(1, 9), threshold=st.sampled_from([4_000_000, 0]))
+@given(
+    data=st.data(), seed=st.integers(0, 2**32 - 1), size=st.integers(1, 9), threshold=st.sampled_from([4_000_000, 0])
+)
 def test_pages_are_complete_and_disjoint(data: st.DataObject, seed: int, size: int, threshold: int) -> None:
     random = np.random.default_rng(seed)
     vectors = random.integers(-1, 2, (60, DIMS)).astype(np.float32)
@@ -239,7 +243,6 @@ def test_pages_are_complete_and_disjoint(data: st.DataObject, seed: int, size: i
             clock.advance(seconds=1)
             condition, query = data.draw(st.sampled_from(CONDITIONS)), int(random.integers(60))
             wanted = parse_filter(condition)
-            every = scores(embeddings, query) / max(float(np.linalg.norm(vectors[query])), 1e-9)
             passed = {k: (v, i) for k, (v, i) in model.items() if wanted is None or wanted.matches(v)}
             pages: list[SearchItem] = []
             for offset in range(0, 70, size):
@@ -256,7 +259,6 @@ def test_pages_are_complete_and_disjoint(data: st.DataObject, seed: int, size: i
             assert points == sorted(points, reverse=True)
             exact = scores(embeddings, query)
             assert points == pytest.approx([float(exact[int(item.key)]) for item in scored], abs=2e-3)
-            assert every is not None
             updated = [item.updated_at for item in rest]
             assert updated == sorted(updated, reverse=True)
 
@@ -275,10 +277,7 @@ def test_filters_of_every_width_find_the_best_through_the_store(tmp_path: Path) 
     with open_store(tmp_path / "store", embeddings, hnsw_threshold=rows * DIMS // 4) as store:
         for part in np.array_split(np.arange(rows), 6):
             store.batch(
-                [
-                    PutOp(("n",), str(n), {"text": str(n), "random": place[n], "topical": near[n]})
-                    for n in part.tolist()
-                ]
+                [PutOp(("n",), str(n), {"text": str(n), "random": place[n], "topical": near[n]}) for n in part.tolist()]
             )
         assert plan_of(store, ("n",), rows).way == "hnsw"
         for name, values in (("random", place), ("topical", near)):
@@ -318,25 +317,19 @@ def test_a_search_of_a_warm_slab_is_two_statements_and_reads_only_its_hits(
 ) -> None:
     store, statements = counted
     hydrated: list[int] = []
-    real = store_reader().items_by_id
+    real = Reader.items_by_id
 
     def counting(reader: Any, ids: Any, now: int) -> Any:
         rows = real(reader, ids, now)
         hydrated.append(len(rows))
         return rows
 
-    monkeypatch.setattr(store_reader(), "items_by_id", counting)
+    monkeypatch.setattr(Reader, "items_by_id", counting)
     assert len(store.search(namespace, query="10002", limit=10)) == 10
     assert len(statements) == 2, statements
     assert hydrated == [10]
     assert statements[0] == "SELECT max(seq) FROM events"
     assert statements[1].startswith("SELECT i.id, i.seq")
-
-
-def store_reader() -> Any:
-    from langchain_memlayer.journal.read import Reader
-
-    return Reader
 
 
 def test_a_search_after_a_write_reads_what_is_new_and_nothing_more(
@@ -346,7 +339,7 @@ def test_a_search_after_a_write_reads_what_is_new_and_nothing_more(
     store.put(("tenants", "t3"), "new", {"text": "10002"})
     statements.clear()
     whole: list[str] = []
-    monkeypatch.setattr(store_reader(), "load", lambda *args, **kwargs: whole.append("load"))
+    monkeypatch.setattr(Reader, "load", lambda *args, **kwargs: whole.append("load"))
     found = store.search(("tenants", "t3"), query="10002", limit=10)
     assert (found[0].key, found[0].score) == ("new", pytest.approx(1.0, abs=1e-3))
     assert whole == []
@@ -422,8 +415,6 @@ def test_searches_beside_writes_see_whole_answers(crowd: Precomputed, tmp_path: 
                 found = store.search(("n",), query=str(9000 + seed * 31 + turn), limit=10)
                 assert len({item.key for item in found}) == 10
                 exact = scores(crowd, 9000 + seed * 31 + turn)[[int(item.key) for item in found]]
-                length = np.linalg.norm(crowd.vectors[9000 + seed * 31 + turn].astype(float))
-                assert length > 0
                 assert [item.score for item in found] == pytest.approx(exact.tolist(), abs=2e-3)
 
         with ThreadPoolExecutor(6) as pool:
@@ -431,13 +422,9 @@ def test_searches_beside_writes_see_whole_answers(crowd: Precomputed, tmp_path: 
             for job in jobs:
                 job.result(120)
         gone = {part * 50 + turn for part in range(3) for turn in range(1, 16)}
-        here = np.array(
-            sorted((set(range(600)) - gone) | {p * 100 + 600 + n for p in range(3) for n in range(90)})
-        )
+        here = np.array(sorted((set(range(600)) - gone) | {p * 100 + 600 + n for p in range(3) for n in range(90)}))
         assert store._indexes.wait(60)
-        got = [
-            recall(store.search(("n",), query=str(q), limit=10), scores(crowd, q), here) for q in range(9000, 9050)
-        ]
+        got = [recall(store.search(("n",), query=str(q), limit=10), scores(crowd, q), here) for q in range(9000, 9050)]
         assert np.mean(got) >= 0.99
 
 
@@ -466,8 +453,7 @@ def test_a_forked_child_searches_and_writes_and_the_parent_sees_it(tmp_path: Pat
         assert store.search(("n",), query="2001", limit=1)[0].key == "child"
 
 
-def test_words_as_vectors_too(tmp_path: Path) -> None:
-    # The same over the fake that other tests use, whose equal texts are equal vectors: one node, many items.
+def test_equal_texts_are_all_found_and_hide_no_other(tmp_path: Path) -> None:
     index: Any = {"dims": 64, "embed": DeterministicEmbeddings(64), "fields": ["text"]}
     texts = [f"word{n}" if n % 3 else "thanks" for n in range(1200)]
     with MemLayerStore(tmp_path / "s", index=index, durability="fast", hnsw_threshold=20_000) as store:
@@ -480,7 +466,6 @@ def test_words_as_vectors_too(tmp_path: Path) -> None:
         assert len({item.key for item in found}) == 400
         for n in range(1, 1200, 37):
             assert store.search(("n",), query=texts[n], limit=1)[0].value["text"] == texts[n]
-        assert json.dumps(store.get(("n",), "0").value) == '{"text": "thanks"}'  # type: ignore[union-attr]
 
 
 def test_a_journal_that_is_closed_ends_the_indexes_quietly(tmp_path: Path) -> None:

@@ -99,9 +99,7 @@ def test_a_slab_that_grew_pushes_others_out() -> None:
     asked=st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(0, 60), st.booleans()), max_size=40),
     capacity=st.integers(1, 100),
 )
-def test_what_is_held_is_the_longest_recent_run_that_fits(
-    asked: list[tuple[str, int, bool]], capacity: int
-) -> None:
+def test_what_is_held_is_the_longest_recent_run_that_fits(asked: list[tuple[str, int, bool]], capacity: int) -> None:
     shelf = Shelf()
     cache = shelf.cache(capacity)
     model: dict[str, int] = {}

@@ -114,9 +114,7 @@ def test_rows_written_since_are_the_delta_and_rows_gone_since_tombstones(topics:
 
 
 def test_a_loaded_graph_takes_writes_of_the_items_it_holds(topics: Topics) -> None:
-    again = loaded(
-        *dumped(filled(topics.codes[:ROWS], threshold=ROWS * DIMS // 2)), block(topics.codes[:ROWS], seq=0)
-    )
+    again = loaded(*dumped(filled(topics.codes[:ROWS], threshold=ROWS * DIMS // 2)), block(topics.codes[:ROWS], seq=0))
     again.apply(block(topics.codes[ROWS : ROWS + 1], seq=1, ids=[7], removed=[8]))
     hits = again.view.search(topics.vectors[ROWS], 3)
     assert hits.ids[0] == 7
@@ -208,7 +206,9 @@ def test_a_graph_of_another_kind_is_refused(topics: Topics, dims: int, metric: M
         nothing.load_graph(*graph)
 
 
-@pytest.mark.parametrize("name", ["rows", "nodes", "links", "items", "entry", "top", "dims", "metric", "kind", "format"])
+@pytest.mark.parametrize(
+    "name", ["rows", "nodes", "links", "items", "entry", "top", "dims", "metric", "kind", "format"]
+)
 @pytest.mark.parametrize("value", [None, -1, 0, 1, 10**6, 2**39, 2**70, 1.5, True, "12", [1]], ids=repr)
 def test_a_changed_meta_is_refused(topics: Topics, name: str, value: Any) -> None:
     slab = Slab(dims=DIMS, hnsw_threshold=10**9)

@@ -14,7 +14,9 @@ def chosen(rows: int, matches: int, *, dims: int = 100, k: int = 10, graph: bool
     return planner.choose(rows=rows, dims=dims, matches=matches, k=k, graph=graph, threshold=MEASURED)
 
 
-@pytest.mark.parametrize(("matches", "way"), [(0, "empty"), (1, "gather"), (200, "gather"), (201, "scan"), (1000, "scan")])
+@pytest.mark.parametrize(
+    ("matches", "way"), [(0, "empty"), (1, "gather"), (200, "gather"), (201, "scan"), (1000, "scan")]
+)
 def test_more_than_a_fifth_is_scanned_with_a_mask_and_less_gathered(matches: int, way: str) -> None:
     assert planner.exact_way(1000, matches) == way
     assert chosen(1000, matches) == way
