@@ -59,9 +59,8 @@ def encode_vectors(vectors: Sequence[NDArray[Any]], metric: Metric) -> bytes:
     block = np.asarray(vectors, np.float32)
     if metric == "cosine":
         # By the largest number first: float32 cannot hold the squares of very large or small ones.
-        largest = np.abs(block).max(axis=1, keepdims=True)
-        block = block / np.where(largest > 0, largest, np.float32(1))
-        block = block / np.maximum(np.linalg.norm(block, axis=1, keepdims=True), 1)
+        block = block / np.maximum(np.abs(block).max(axis=1, keepdims=True), np.finfo(np.float32).tiny)
+        block = block / np.maximum(np.linalg.norm(block, axis=1, keepdims=True), 1e-12)
     elif np.abs(block).max(initial=0.0) > 65504:
         raise EmbeddingError("A vector has numbers beyond 65504, which float16 cannot hold; scale them, or use cosine.")
     return block.astype("<f2").tobytes()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from slabs import METRICS, Topics, block, exact_scores, filled, recalls
 
 from langchain_memlayer.errors import SnapshotError
 from langchain_memlayer.types import Metric, SlabBlock
-from langchain_memlayer.vectors import Slab
+from langchain_memlayer.vectors import Slab, hnsw
 
 ROWS, DIMS = 2000, 12
 
@@ -121,6 +122,49 @@ def test_a_loaded_graph_takes_writes_of_the_items_it_holds(topics: Topics) -> No
     assert hits.plan.way == "hnsw"
     assert 7 not in again.view.search(topics.vectors[7], 3).ids[:1]
     assert 8 not in again.view.search(topics.vectors[8], 3).ids
+
+
+def test_an_item_whose_vectors_came_back_is_there_once(topics: Topics) -> None:
+    slab = filled(topics.codes[:ROWS], threshold=ROWS * DIMS // 2)
+    other, own = topics.codes[ROWS : ROWS + 1], topics.codes[5:6]
+    slab.apply(block(other, seq=1, ids=[5]))
+    slab.apply(block(own, seq=2, ids=[5]))
+    more = topics.codes[ROWS : ROWS + 500]
+    slab.apply(block(more, seq=3, ids=np.arange(ROWS, ROWS + 500)))
+    assert slab.wait(60)
+    graph = dumped(slab)
+    again = loaded(*graph, block(topics.codes, seq=3))
+    assert again.view.graph is not None
+    assert again.view.graph.rows == ROWS + 502
+    assert (np.count_nonzero(again.view.live), again.view.dead) == (ROWS + 500, 2)
+    assert np.count_nonzero(again.view.ids[again.view.live] == 5) == 1
+    found = again.view.search(topics.vectors[5], 50)
+    assert (found.plan.way, found.ids[0]) == ("hnsw", 5)
+    assert len(set(found.ids.tolist())) == 50
+
+
+def test_a_graph_that_was_being_built_is_not_taken_for_the_rows_as_a_loaded_one_orders_them(
+    topics: Topics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = dumped(filled(topics.codes[:ROWS], threshold=ROWS * DIMS // 2))
+    there, go = threading.Event(), threading.Event()
+    build = hnsw.build
+
+    def waiting(*args: Any, **kwargs: Any) -> Any:
+        there.set()
+        assert go.wait(60)
+        return build(*args, **kwargs)
+
+    monkeypatch.setattr(hnsw, "build", waiting)
+    order = np.random.default_rng(3).permutation(ROWS)
+    slab = Slab(dims=DIMS, hnsw_threshold=ROWS * DIMS // 2)
+    slab.apply(block(topics.codes[order], seq=0, ids=order))
+    assert there.wait(60)
+    slab.load_graph(*graph)
+    go.set()
+    assert slab.wait(60)
+    recall, ways = recalls(slab.view, topics.codes[:ROWS], topics.queries(30)[0])
+    assert (recall.min(), set(ways)) == (1.0, {"hnsw"})
 
 
 @settings(max_examples=25, deadline=None)

@@ -99,19 +99,15 @@ def test_cosine_does_not_depend_on_the_length_of_the_query(scale: float) -> None
 
 
 @pytest.mark.parametrize("metric", ["inner_product", "euclidean"])
-@pytest.mark.parametrize("size", [1e15, 1e19, 1e25, 1e38])
-def test_a_query_too_long_for_its_scores_is_refused_or_finds_every_row(metric: Metric, size: float) -> None:
+def test_a_long_query_finds_every_row_and_one_too_long_for_its_scores_is_refused(metric: Metric) -> None:
     codes = integers(5, 30, 6) * np.float16(1e4)
     kernel = Kernel(dims=6, metric=metric)
-    try:
-        vector = kernel.prepare(np.full(6, size))
-    except InvalidInput as error:
-        assert size > 1e15
-        assert "embedder" in str(error)
-    else:
-        found, raw = kernel.top(vector, codes, 30)
-        assert len(found) == 30
-        assert np.isfinite(kernel.finish(raw)).all()
+    found, raw = kernel.top(kernel.prepare(np.full(6, 1e15)), codes, 30)
+    assert len(found) == 30
+    assert np.isfinite(kernel.finish(raw)).all()
+    for size in (1e19, 1e25, 1e38):
+        with pytest.raises(InvalidInput, match="embedder"):
+            kernel.prepare(np.full(6, size))
 
 
 @pytest.mark.parametrize("metric", METRICS)
