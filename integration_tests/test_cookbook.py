@@ -1,0 +1,102 @@
+"""Each notebook of the cookbook runs from start to end without a key and without network."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+COOKBOOK = Path(__file__).parent.parent / "cookbook"
+NOTEBOOKS = sorted(COOKBOOK.glob("*.ipynb"))
+
+# The cells share one namespace, as in a kernel. What a notebook should have found is checked in the same namespace.
+RUNNER = """
+import sys
+import nbformat
+import pytest_socket
+
+pytest_socket.disable_socket(allow_unix_socket=True)
+names = {"__name__": "notebook"}
+for number, cell in enumerate(nbformat.read(sys.argv[1], as_version=4).cells, 1):
+    if cell.cell_type == "code":
+        exec(compile(cell.source, f"cell {number}", "exec"), names)
+exec(compile(sys.argv[2], "checks", "exec"), names)
+print("the end")
+"""
+
+CHECKS = {
+    "01_chat_loop.ipynb": """
+assert [fact["memory"] for fact in facts] == ["User is vegetarian but eats fish again"]
+assert [event["event"] for event in memory_events] == ["add", "update"] if "memory_events" in globals() else True
+assert others == []
+assert model.calls == len(model.replies) == 7
+assert "- User is vegetarian but eats fish again" in model.prompts[5][0].text
+""",
+    "02_langgraph_agent.ipynb": """
+assert [decision["event"] for decision in told["memory_decisions"]] == ["ADD"]
+assert "User moved to Lisbon" in asked["memory_context"]
+assert threads == {"monday": 2, "friday": 2}
+assert facts == ["User moved to Lisbon"]
+assert model.calls == len(model.replies)
+""",
+    "03_create_agent_middleware.ipynb": """
+assert facts == ["User's sister Noor is allergic to walnuts"]
+assert ("Noor", "allergic_to", "walnuts") in relations
+assert [message.type for message in answered["messages"]] == ["human", "ai"]
+assert "allergic to walnuts" in model.prompts[2][0].text
+assert model.calls == len(model.replies)
+""",
+    "04_rag_retriever.ipynb": """
+assert documents[0].page_content == "The red key opens the paint store."
+assert {document.metadata["topic"] for document in documents} == {"keys"}
+assert "[1] The red key opens the paint store." in model.prompts[0][0].text
+assert answer == "The red key opens the paint store [1]."
+""",
+    "05_memory_without_a_model.ipynb": """
+assert found >= 11, found
+assert "VQ7K-2M" in best["memory"]
+assert best["explanation"]
+assert spring and max(hit["created_at"] for hit in spring) < "2025-05-02"
+assert (then, now) == ("The locker has the number 12.", "The locker has the number 13.")
+assert graph._repr_svg_().startswith("<svg") if hasattr(graph, "_repr_svg_") else "<svg" in graph._repr_html_()
+assert {"source": "Xiaoman", "relationship": "lives_in", "destination": "Glasgow"} in relations
+""",
+}
+
+
+def test_every_notebook_is_checked_and_named_in_the_readme() -> None:
+    assert [path.name for path in NOTEBOOKS] == list(CHECKS)
+    readme = (COOKBOOK / "README.md").read_text("utf-8")
+    assert [readme.count(f"[{path.name}]({path.name})") for path in NOTEBOOKS] == [1] * len(NOTEBOOKS)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_is_valid_and_has_no_output(path: Path) -> None:
+    notebook = nbformat.read(path, as_version=nbformat.NO_CONVERT)
+    nbformat.validate(notebook)
+    assert (notebook.nbformat, notebook.nbformat_minor) == (4, 5)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert not [cell.id for cell in code if cell.outputs or cell.execution_count is not None]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_runs_without_a_key_or_network(path: Path, tmp_path: Path) -> None:
+    private = ("OPENAI", "LANGSMITH", "LANGCHAIN", "MEMLAYER")
+    env = {name: value for name, value in os.environ.items() if not name.startswith(private)}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", RUNNER, path, CHECKS[path.name]],
+        cwd=tmp_path,
+        env={**env, "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.endswith("the end\n")
+    assert not list(tmp_path.iterdir()), "a notebook leaves nothing behind"
