@@ -31,9 +31,9 @@ print("the end")
 CHECKS = {
     "01_chat_loop.ipynb": """
 assert [fact["memory"] for fact in facts] == ["User is vegetarian but eats fish again"]
-assert [event["event"] for event in memory_events] == ["add", "update"] if "memory_events" in globals() else True
+assert (event["event"], event["prev_value"]) == ("update", "User is vegetarian")
 assert others == []
-assert model.calls == len(model.replies) == 7
+assert model.calls == len(model.replies)
 assert "- User is vegetarian but eats fish again" in model.prompts[5][0].text
 """,
     "02_langgraph_agent.ipynb": """
@@ -57,12 +57,14 @@ assert "[1] The red key opens the paint store." in model.prompts[0][0].text
 assert answer == "The red key opens the paint store [1]."
 """,
     "05_memory_without_a_model.ipynb": """
-assert found >= 11, found
+assert found >= 11, found  # of 14
 assert "VQ7K-2M" in best["memory"]
-assert best["explanation"]
-assert spring and max(hit["created_at"] for hit in spring) < "2025-05-02"
+assert best["explanation"]["keyword"] > 0, best["explanation"]
+assert "I live in Bristol" in homes["2025-05-01"]["memory"]
+assert homes["2025-09-01"]["memory"] == "We live in Edinburgh."
 assert (then, now) == ("The locker has the number 12.", "The locker has the number 13.")
-assert graph._repr_svg_().startswith("<svg") if hasattr(graph, "_repr_svg_") else "<svg" in graph._repr_html_()
+assert set(graph) == {"Xiaoman", "Glasgow", "pianos"}, set(graph)
+assert graph._repr_svg_().startswith("<svg") and "Glasgow" in graph._repr_svg_()
 assert {"source": "Xiaoman", "relationship": "lives_in", "destination": "Glasgow"} in relations
 """,
 }

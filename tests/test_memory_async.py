@@ -387,7 +387,7 @@ async def test_an_async_search_takes_no_more(folder: Path, statements: list[str]
         assert len(statements) <= 6
 
 
-def test_get_is_one_statement_and_get_all_one_for_memories_and_one_for_relations(folder: Path, statements: list[str]) -> None:
+def test_get_is_one_statement_and_get_all_one_more_for_relations(folder: Path, statements: list[str]) -> None:
     with open_memory(folder) as memory:
         (first, *_) = ids(memory.add([f"text {n}" for n in range(300)], user_id="u"))
         memory.get(first)

@@ -1,7 +1,7 @@
 """Evidence recall on conversations in the shape of LoCoMo and MemDaily, through the public API only.
 
-`adapter(conversation, units)` stores a conversation in a fresh, empty memory and returns `search(question, k)`. Turns are
-added as they are, with their name and timestamp; with `units="both"` the conversation's observations enter through
+`adapter(conversation, units)` stores a conversation in a fresh, empty memory and returns `search(question, k)`. Turns
+are added as they are, with their name and timestamp; with `units="both"` the conversation's observations enter through
 `Memory(extractor=...)`, in place of what a chat model would extract.
 """
 

@@ -18,6 +18,7 @@ from langchain_memlayer.engine.steps import Request, Steps, arun, request, run
 from langchain_memlayer.engine.writing import Engine
 from langchain_memlayer.errors import ConfigurationError, InvalidInput
 from langchain_memlayer.filters import parse_filter
+from langchain_memlayer.graph import relation_name
 from langchain_memlayer.journal.sqlite import SQLiteJournal
 from langchain_memlayer.memory.checks import (
     KINDS,
@@ -270,7 +271,9 @@ class Reading:
             return []
         with self._journal.read() as reader:
             rows = reader.scope_triples(scope.search_root, scope.ids(), quarantined=False)
-        return [{"source": row[3], "relationship": row[4], "destination": row[5]} for row in rows[:limit]]
+        return [
+            {"source": row[3], "relationship": relation_name(row[4]), "destination": row[5]} for row in rows[:limit]
+        ]
 
     async def aget_all(
         self,
