@@ -3,7 +3,7 @@
 ```
 {"llm":          {"provider": "openai" | "doubao" | "deepseek" | "langchain", "config": {...}},
  "embedder":     {"provider": "openai" | "doubao" | "wordllama" | "langchain", "config": {...}},
- "vector_store": {"provider": "faiss" | "langchain", "config": {...}},
+ "vector_store": {"provider": "faiss", "config": {...}},
  "custom_prompt": "...", "path": "..."}
 ```
 Keys come from the dictionary or from the environment and are kept as secrets; a mistake names the key and the choices.
@@ -84,15 +84,12 @@ class Settings:
         model: The chat model, "auto" or None.
         embeddings: The embedder, "auto" or None.
         custom_prompt: The extraction instructions, when replaced.
-        vectorstore: A LangChain vector store, when one holds the vectors.
-        metric: How vectors are compared.
     """
 
     path: str | Path | None
     model: Any
     embeddings: Any
     custom_prompt: str | None
-    vectorstore: Any = None
 
 
 def read_config(config: Mapping[str, Any]) -> Settings:
@@ -115,14 +112,12 @@ def read_config(config: Mapping[str, Any]) -> Settings:
         model=_section(config, "llm", _MODELS) or "auto",
         embeddings=embeddings or "auto",
         custom_prompt=prompt,
-        vectorstore=store.client if store else None,
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _Store:
     path: str | Path | None = None
-    client: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +133,9 @@ def _section(config: Mapping[str, Any], name: str, providers: Mapping[str, _Prov
     if section is None:
         return None
     if not isinstance(section, Mapping):
-        raise ConfigurationError(f"{name} must be a dictionary with 'provider' and 'config', got {section!r:.60}.")
+        raise ConfigurationError(
+            f"{name} must be a dictionary with 'provider' and 'config', got {type(section).__name__}."
+        )
     _known(section, ("provider", "config"), name)
     provider = section.get("provider")
     if not isinstance(provider, str) or provider not in providers:
@@ -147,7 +144,14 @@ def _section(config: Mapping[str, Any], name: str, providers: Mapping[str, _Prov
     if not isinstance(settings, Mapping):
         raise ConfigurationError(f"{name}.config must be a dictionary, got {type(settings).__name__}.")
     _known(settings, providers[provider].keys, f"{name}.config of {provider}")
-    return providers[provider].make(dict(settings))
+    from pydantic import ValidationError
+
+    try:
+        return providers[provider].make(dict(settings))
+    except ValidationError as error:
+        # Only the places and the reasons: the values may be secrets.
+        wrong = "; ".join(f"{'.'.join(map(str, part['loc']))}: {part['msg']}" for part in error.errors())
+        raise ConfigurationError(f"{name}.config of {provider} cannot be used: {wrong}.") from None
 
 
 # -- llm --------------------------------------------------------------------------------------------------------------
@@ -205,17 +209,20 @@ def _openai_embedder(config: dict[str, Any]) -> Any:
         api_key=key,
         base_url=_url(config, "OPENAI_BASE_URL"),
         dimensions=None if dims is None else _integer(dims, "embedder.config.embedding_dims"),
+        check_embedding_ctx_length=False,  # token ids need a download, and compatible servers refuse them
     )
 
 
 def _doubao_embedder(config: dict[str, Any]) -> Any:
     from langchain_openai import OpenAIEmbeddings
 
+    dims = config.pop("embedding_dims", None)
     # Ark takes plain texts and gives plain numbers: no token ids (which need a download), no base64.
     return OpenAIEmbeddings(
         model=_required(config, "model", "embedder.config of doubao"),
         api_key=_secret(config, "api_key", "ARK_API_KEY", "embedder.config of doubao"),
         base_url=_url(config, "ARK_BASE_URL") or ARK_URL,
+        dimensions=None if dims is None else _integer(dims, "embedder.config.embedding_dims"),
         check_embedding_ctx_length=False,
         model_kwargs={"encoding_format": "float"},
     )
@@ -243,18 +250,22 @@ _EMBEDDERS = {
 def _faiss_store(config: dict[str, Any]) -> _Store:
     path = config.get("path")
     name = config.get("collection_name")
+    if (dims := config.get("embedding_model_dims")) is not None:
+        _integer(dims, "vector_store.config.embedding_model_dims")
+    strategy, normal = config.get("distance_strategy", "cosine"), config.get("normalize_L2", True)
+    if strategy not in ("cosine", "euclidean", "inner_product") or (strategy != "cosine" and normal is not True):
+        # Vectors of unit length are ordered the same by all three.
+        raise ConfigurationError(
+            "vector_store.config of faiss compares by cosine: leave distance_strategy out, set it to 'cosine', or to "
+            f"'euclidean' or 'inner_product' with normalize_L2 true; got {strategy!r}."
+        )
     return _Store(path=str(path).replace("<collection_name>", str(name or "mem0")) if path else None)
-
-
-def _langchain_store(config: dict[str, Any]) -> _Store:
-    return _Store(client=_required(config, "client", "vector_store.config of langchain"))
 
 
 _STORES = {
     "faiss": _Provider(
         _faiss_store, ("collection_name", "path", "distance_strategy", "normalize_L2", "embedding_model_dims")
     ),
-    "langchain": _Provider(_langchain_store, ("client", "collection_name")),
 }
 
 

@@ -1017,3 +1017,18 @@ TestMemoryAgainstADictionary = pytest.mark.slow(MemoryMachine.TestCase)
 MemoryMachine.TestCase.settings = settings(
     max_examples=25, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
 )
+
+
+def test_a_name_that_is_no_embedder_makes_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError):
+        Memory(tmp_path / "new", embeddings="nonsense", model=None)
+    assert not (tmp_path / "new").exists()
+
+
+def test_turns_lie_in_the_order_in_which_they_were_said_after_a_reopening_and_in_the_past(tmp_path: Path) -> None:
+    with Memory(tmp_path, embeddings=None, model=None) as memory:
+        memory.add([f"turn {n}" for n in range(200)], user_id="u", session_id="s")
+    with Memory(tmp_path, embeddings=None, model=None) as memory:
+        for ended in (False, True):
+            ids = memory._indexes.view(".u.u.", ended=ended).ids
+            assert ids.tolist() == sorted(ids.tolist())

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from langchain_memlayer.engine.scopes import scope_ids, scope_of
 from langchain_memlayer.journal.write import Writer
 from langchain_memlayer.messages import content_hash
 from langchain_memlayer.types import (
@@ -135,6 +136,11 @@ class Commit:
         if decision.action == "REJECTED":
             return self._refuse(fact, decision.reason or "refused", turns), ()
         target = self.tx.memory(decision.memory_id) if decision.memory_id else None
+        # Decisions may come from outside, through the state of a graph.
+        if target is not None and scope_ids(scope_of(target)) != scope_ids(self.scope):
+            return self._refuse(fact, "the memory to change belongs to another scope", turns), ()
+        if target is not None and target.kind != "fact":
+            return self._refuse(fact, "only a fact can be changed by what is said", turns), ()
         if decision.action == "DELETE" and target is None:
             return self._refuse(fact, "the memory to delete is gone already", turns), ()
         if fact.metadata.get(RETRACT) and (target is None or decision.action not in ("DELETE", "UPDATE")):

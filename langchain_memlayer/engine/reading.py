@@ -17,7 +17,7 @@ from langchain_memlayer.engine.steps import Request, Steps
 from langchain_memlayer.filters import Filter
 from langchain_memlayer.journal.sqlite import SQLiteJournal
 from langchain_memlayer.keywords import bm25, bm25_ceiling, fts_match, query_terms, rarest, term_codes
-from langchain_memlayer.recall import Pool, Query, Spread, Terms, rank, trust_in
+from langchain_memlayer.recall import Pool, Query, Spread, Terms, Weights, rank, trust_in
 from langchain_memlayer.types import HIDDEN, QUARANTINED, SPENT, Row, Scope
 
 if TYPE_CHECKING:
@@ -111,12 +111,15 @@ class _Keywords:
 
 
 class Searcher:
-    """The read path of one folder's memories."""
+    """The read path of one folder's memories; `weights` are those of the signals, None for the default ones."""
 
-    def __init__(self, journal: SQLiteJournal, indexes: Indexes, graphs: Graphs) -> None:
+    def __init__(
+        self, journal: SQLiteJournal, indexes: Indexes, graphs: Graphs, weights: Weights | None = None
+    ) -> None:
         self.journal = journal
         self.indexes = indexes
         self.graphs = graphs
+        self.weights = weights or Weights()
 
     def search(self, asked: SearchQuery) -> Steps:
         """The hits of a query, best first; returns a list of `Hit`."""
@@ -151,7 +154,8 @@ class Searcher:
             return [], False
         query = Query(asked.text, words.query, asked.reference_time or self.journal.clock())
         pool = self._pool(scoped, members, vector, words, related)
-        ranking = rank(pool, query, allowed=scoped.allowed[members], limit=asked.limit, threshold=asked.threshold)
+        able = scoped.allowed[members]
+        ranking = rank(pool, query, allowed=able, limit=asked.limit, threshold=asked.threshold, weights=self.weights)
         order = members[ranking.order]
         ids, seqs = view.ids[order].tolist(), view.seqs[order].tolist()
         with self.journal.read() as reader:

@@ -6,6 +6,7 @@ import sqlite3
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
+from operator import itemgetter
 from typing import Any, Literal
 
 import numpy as np
@@ -361,6 +362,8 @@ class Reader:
             f"vectors v ON v.id = (i.ns << {VECTOR_SHIFT}) | i.id WHERE n.path >= ? AND n.path < ? AND {_KINDS[area]}"
         )
         rows = self.db.execute(sql if ended else f"{sql} AND i.closed IS NULL", (low, high)).fetchall()
+        # In the order in which they were written, whichever index SQLite took: neighbours of a turn lie beside it.
+        rows.sort(key=itemgetter(0))
         return _block(self.last_seq(), rows, area, dims=dims, removed=[])
 
     def changes(self, prefix: str, area: Area, since: int, *, dims: int, ended: bool = False) -> SlabBlock | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -18,7 +19,7 @@ from langchain_memlayer.engine.graphs import Graphs
 from langchain_memlayer.engine.indexes import Indexes, recorded_embedder
 from langchain_memlayer.engine.reading import Searcher
 from langchain_memlayer.engine.writing import Engine
-from langchain_memlayer.errors import ConfigurationError, MemLayerError
+from langchain_memlayer.errors import ConfigurationError
 from langchain_memlayer.extraction import LLMExtractor
 from langchain_memlayer.journal.sqlite import SQLiteJournal, random_id, utc_now
 from langchain_memlayer.memory.reading import Reading
@@ -90,17 +91,19 @@ class Memory(Writing, Reading, Surfaces):
             extractor = LLMExtractor(chat, custom_prompt=custom_prompt, clock=clock)
         reconciler = _reconciler(chat, reconcile) if extractor is not None else None
         self.model = chat
-        self._journal = SQLiteJournal(
-            default_folder() if path is None else path, durability=durability, clock=clock, new_id=new_id
-        )
-        try:
+        if isinstance(embeddings, str) and embeddings != "auto":
+            # A name that means nothing is told before a folder is made for it.
+            resolve_embeddings(embeddings)
+        with ExitStack() as opened:
+            self._journal = SQLiteJournal(
+                default_folder() if path is None else path, durability=durability, clock=clock, new_id=new_id
+            )
+            opened.callback(self._journal.close)
             embedder = resolve_embeddings(embeddings, folder=recorded_embedder(self._journal, "memories"))
             self._indexes = Indexes(
                 self._journal, area="memories", embedder=embedder, metric="cosine", hnsw_threshold=hnsw_threshold
             )
-        except MemLayerError:
-            self._journal.close()
-            raise
+            opened.pop_all()
         self._graphs = Graphs(self._journal)
         self._engine = Engine(
             self._journal,

@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 Grain = Literal["day", "span", "month", "year"]
 
 _DAY = 86_400_000_000
+# Seen from outside of these years, "a thousand years ago" would lie outside of the calendar.
+_EARLIEST, _LATEST = 1000, 9000
 _MONTHS = {
     name: number
     for number, names in enumerate(
@@ -96,11 +98,6 @@ _THIS_MONTH = re.compile(r"\bthis month\b|[这這本][个個]?月|今月|이번\
 _LAST_YEAR = re.compile(r"\b(?:last|previous|past) year\b|去年|昨年|작년|지난\s*해", re.IGNORECASE)
 _THIS_YEAR = re.compile(r"\bthis year\b|今年|올해", re.IGNORECASE)
 _SEASON = re.compile(rf"\b(?P<season>{'|'.join(_SEASONS)})(?:\s+of)?\s+{_YEAR}\b", re.IGNORECASE)
-_NOW = re.compile(
-    r"\b(?:now|nowadays|currently|current|these days|at the moment|at present|still|latest|most recent|anymore|any more)\b"
-    r"|现在|現在|目前|如今|当前|最近|最新|今の|いま|지금|현재|요즘",
-    re.IGNORECASE,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,11 +129,6 @@ def periods(text: str, reference: datetime) -> tuple[Period, ...]:
             found.append(period)
             rest = rest[: span[0]] + "\x00" * (span[1] - span[0]) + rest[span[1] :]
     return tuple(dict.fromkeys(found))
-
-
-def asks_now(text: str) -> bool:
-    """Whether a question is about what holds at present."""
-    return _NOW.search(text) is not None
 
 
 def agreement(times: NDArray[np.int64], wanted: tuple[Period, ...]) -> NDArray[np.float32]:
@@ -195,21 +187,21 @@ def _absolute(text: str) -> Iterator[tuple[re.Match[str], Period | None]]:
     for pattern in _FULL:
         for match in pattern.finditer(text):
             part = match.groupdict()
-            month = _MONTHS[part["name"].lower()] if part.get("name") else int(part["month"])
+            month = _MONTHS[part["name"].casefold()] if part.get("name") else int(part["month"])
             yield match, _day(part.get("year"), month, int(part["day"]))
     for match in _SEASON.finditer(text):
-        first = _month(int(match["year"]), _SEASONS[match["season"].lower()])
+        first = _month(int(match["year"]), _SEASONS[match["season"].casefold()])
         if first is not None:
             yield match, Period("month", first.start, first.end + 61 * _DAY)
     for pattern in _OF_YEAR:
         for match in pattern.finditer(text):
             part = match.groupdict()
-            month = _MONTHS[part["name"].lower()] if part.get("name") else int(part["month"])
+            month = _MONTHS[part["name"].casefold()] if part.get("name") else int(part["month"])
             yield match, _month(int(part["year"]), month)
     for pattern in _BARE_MONTH:
         for match in pattern.finditer(text):
             part = match.groupdict()
-            month = _MONTHS[part["name"].lower()] if part.get("name") else int(part["month"])
+            month = _MONTHS[part["name"].casefold()] if part.get("name") else int(part["month"])
             yield match, Period("month", month=month)
     for pattern in _BARE_YEAR:
         for match in pattern.finditer(text):
@@ -217,6 +209,8 @@ def _absolute(text: str) -> Iterator[tuple[re.Match[str], Period | None]]:
 
 
 def _relative(text: str, reference: datetime) -> Iterator[tuple[re.Match[str], Period | None]]:
+    if not _EARLIEST < reference.year < _LATEST:
+        return
     today = reference.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     monday = today - timedelta(days=today.weekday())
     for pattern, days in reversed(_NAMED[:2]):
@@ -232,8 +226,8 @@ def _relative(text: str, reference: datetime) -> Iterator[tuple[re.Match[str], P
         weeks = -1 if match["which"] == "上" else 0
         yield match, _span("day", monday + timedelta(days=7 * weeks + _CJK_DAYS[match["name"]]), 1)
     for match in _WEEKDAY.finditer(text):
-        back = (today.weekday() - _WEEKDAYS.index(match["name"].lower())) % 7
-        if match["which"].lower() == "last" and not back:
+        back = (today.weekday() - _WEEKDAYS.index(match["name"].casefold())) % 7
+        if match["which"].casefold() == "last" and not back:
             back = 7
         yield match, _span("day", today - timedelta(days=back), 1)
     for pattern in _AGO:
@@ -249,8 +243,8 @@ def _relative(text: str, reference: datetime) -> Iterator[tuple[re.Match[str], P
 
 
 def _ago(match: re.Match[str], today: datetime) -> Period | None:
-    count = int(match["n"]) if match["n"].isdigit() else _NUMBERS[match["n"].lower()]
-    unit = match["unit"].lower().removesuffix("間")
+    count = int(match["n"]) if match["n"].isdigit() else _NUMBERS[match["n"].casefold()]
+    unit = match["unit"].casefold().replace("間", "")
     if unit in _UNIT_DAYS:
         days = _UNIT_DAYS[unit]
         slack = 0 if days == 1 else 3

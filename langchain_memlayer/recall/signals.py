@@ -29,9 +29,9 @@ def neighbour(pool: Pool, base: Scores) -> Scores:
     if len(turns) < 2:
         return out
     sessions = pool.session[turns]
-    if (np.diff(sessions) < 0).any():
-        # Rows come in the order in which they were said; only sessions that interleave need sorting.
-        turns = turns[np.argsort(sessions, kind="stable")]
+    if (np.diff(sessions) < 0).any() or (np.diff(pool.order[turns]) < 0).any():
+        # Mostly rows come in the order in which they were said, one session after another.
+        turns = turns[np.lexsort((pool.order[turns], sessions))]
         sessions = pool.session[turns]
     together = sessions[1:] == sessions[:-1]
     before, after = turns[:-1][together], turns[1:][together]

@@ -1,0 +1,76 @@
+"""What the integration tests share: a loopback server with OpenAI's paths, which keeps what it was asked."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+HOST = "127.0.0.1"
+
+
+@dataclass
+class Asked:
+    path: str
+    authorization: str | None
+    body: dict[str, Any]
+
+
+@dataclass
+class Loopback:
+    """A server of chat replies and embeddings; `message` makes the assistant's message of a request's body."""
+
+    url: str = ""
+    asked: list[Asked] = field(default_factory=list)
+    message: Callable[[dict[str, Any]], dict[str, Any]] = lambda body: {"content": '{"facts": []}'}
+
+    def of(self, ending: str) -> list[Asked]:
+        return [one for one in self.asked if one.path.endswith(ending)]
+
+    def answer(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        if path.endswith("/embeddings"):
+            rows = [
+                {"object": "embedding", "index": place, "embedding": [1.0, float(len(text)), 2.0, 3.0]}
+                for place, text in enumerate(body["input"])
+            ]
+            return {"object": "list", "data": rows, "model": body["model"], "usage": {}}
+        return {
+            "id": "chat-1",
+            "object": "chat.completion",
+            "created": 1,
+            "model": body["model"],
+            "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", **self.message(body)}}],
+            "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
+        }
+
+
+@pytest.fixture
+def loopback() -> Iterator[Loopback]:
+    served = Loopback()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            served.asked.append(Asked(self.path, self.headers["Authorization"], body))
+            reply = json.dumps(served.answer(self.path, body)).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(reply)))
+            self.end_headers()
+            self.wfile.write(reply)
+
+        def log_message(self, *parts: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer((HOST, 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        served.url = f"http://{HOST}:{server.server_port}/v1"
+        yield served
+        server.shutdown()
+        thread.join()

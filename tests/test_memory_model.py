@@ -1,0 +1,42 @@
+"""What decisions from outside may and may not do to a memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from langchain_memlayer import Memory
+from langchain_memlayer.reconciliation import RuleReconciler
+from langchain_memlayer.testing import DeterministicEmbeddings
+from langchain_memlayer.types import Candidate, Decision, Extraction, Fact, Turn
+
+
+class Echo:
+    def extract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
+        return Extraction(tuple(Fact(turn.text, (n,), quote=turn.text) for n, turn in enumerate(turns)))
+
+    async def aextract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
+        return self.extract(turns, context)
+
+
+@pytest.mark.parametrize("action", ["UPDATE", "DELETE", "NONE"])
+def test_a_decision_about_another_tenants_memory_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, action: Any
+) -> None:
+    with Memory(
+        tmp_path, model=None, extractor=Echo(), reconcile="rules", embeddings=DeterministicEmbeddings()
+    ) as memory:
+        victim = memory.add("Anna lives in Paris", user_id="victim")["results"][0]["id"]
+        memory.add("Anna lives in Paris", user_id="hostile")
+        before = (memory.get(victim), memory.history(victim))
+
+        def decide(self: Any, facts: Sequence[Fact], candidates: Sequence[Candidate]) -> list[Decision]:
+            return [Decision(action, 0, memory_id=victim, text="Anna lives nowhere")]
+
+        monkeypatch.setattr(RuleReconciler, "reconcile", decide)
+        answer = memory.add("Anna lives in Paris now", user_id="hostile")
+        assert "another scope" in str(answer["rejected"])
+        assert (memory.get(victim), memory.history(victim)) == before
