@@ -245,14 +245,14 @@ class Engine:
                     return _outcome_of(tx, stored)
             if prepared.facts and since is not None and tx.facts_changed(scope.partition, since):
                 return None
-            if prepared.pending is not None and not tx.settle(prepared.pending):
-                # Another process has done it meanwhile.
-                return Outcome()
             if any(form.codes for form in forms.values()):
                 self.indexes.record_embedder(tx)
             actor = "extractor" if prepared.facts else "user"
             commit = Commit(tx, scope, actor=actor, batch=batch, new_id=self.journal.new_id)
             rows, turns = self._keep(commit, tx, prepared, forms)
+            if prepared.pending is not None and not tx.settle(prepared.pending):
+                # Another process has done it meanwhile.
+                return Outcome()
             if defer:
                 pending = tx.defer([row.id for row in rows if row is not None])
                 if pending is not None and above is not None:
