@@ -241,10 +241,6 @@ def _plain_rejection(refusal: Rejection) -> dict[str, Any]:
     return {"event": REJECTED, "memory": refusal.text, "reason": refusal.reason, "quote": refusal.quote}
 
 
-def _rejection(plain: Mapping[str, Any]) -> Rejection:
-    return Rejection(plain["memory"], plain["reason"], plain["quote"])
-
-
 def _prepared(memory: Memory, caller: Caller, turns: Sequence[Turn], state: Any) -> Steps:
     """What the extraction node left in the state, as the engine's `Prepared`."""
     found = state.get("memory_facts") if isinstance(state, Mapping) else getattr(state, "memory_facts", None)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 from langchain_memlayer.errors import InvalidInput, ScopeRequired
 
@@ -110,12 +110,6 @@ class Scope:
     def search_root(self) -> str:
         """The encoded namespace that surely holds every memory of this scope: the user's own, else that of all."""
         return self.partition if self.user_id is not None else MEMORY_ROOT
-
-
-def partition_owner(path: str) -> tuple[str, str]:
-    """The name and value of the id that a memory partition belongs to, as `("user_id", "alice@example.com")`."""
-    mark, value = path[len(MEMORY_ROOT) :].rstrip(".").split(".", 1)
-    return {m: name for name, m in _SCOPE_MARKS}[mark], unquote(value)
 
 
 @dataclass(frozen=True, slots=True)
