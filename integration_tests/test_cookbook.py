@@ -67,6 +67,15 @@ assert set(graph) == {"Xiaoman", "Glasgow", "pianos"}, set(graph)
 assert graph._repr_svg_().startswith("<svg") and "Glasgow" in graph._repr_svg_()
 assert {"source": "Xiaoman", "relationship": "lives_in", "destination": "Glasgow"} in relations
 """,
+    "06_evaluation.ipynb": """
+assert recalled.recall["all"]["recall@5"].mean > recalled.recall["all"]["recall@1"].mean > 0
+assert recalled.recall["all"]["MRR"].count == 7
+assert set(compared) == {"turns", "turns and facts", "keywords only"}
+assert result.accuracy["all"]["lenient"].mean == 6 / 7
+assert result.accuracy["all"]["strict"].mean == 5 / 7
+assert result.errors == {"lenient": 0, "strict": 0}
+assert (result.usage["answering"].calls, result.usage["judging"].calls, model.calls) == (7, 14, 21)
+""",
 }
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
+import urllib.request
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +15,7 @@ from typing import Any
 import pytest
 from langchain_openai import ChatOpenAI
 
+from integration_tests.conftest import Loopback
 from langchain_memlayer import Memory
 from langchain_memlayer.errors import ExtractionError
 
@@ -109,3 +113,66 @@ def test_an_agent_streams_its_answer_with_what_is_remembered(address: str, tmp_p
         told = memory.get_all(user_id="anna", kinds=["turn"])["results"]
         assert "Where is my Berlin home?" in [row["memory"] for row in told]
         assert memory.get_all(user_id="bob", kinds=["turn"])["results"] == []
+
+
+# As a kernel does, but for what is looked at before the last cell closes everything.
+NOTEBOOK = """
+import sys
+import nbformat
+
+names = {"__name__": "notebook"}
+cells = [cell.source for cell in nbformat.read(sys.argv[1], as_version=4).cells if cell.cell_type == "code"]
+for source in [*cells[:-1], sys.argv[2], cells[-1]]:
+    exec(compile(source, "cell", "exec"), names)
+print("the end")
+"""
+
+LOOK = """
+stored = memory.get_all(user_id="mira", kinds=["fact", "turn"])["results"]
+said = {row["memory"] for row in stored if row["kind"] == "turn"}
+assert {"I moved to Lisbon.", "Where do I live?"} <= said, said
+assert [message.text for message in told["messages"] if message.type == "ai"][0] in said
+known = {row["id"] for row in stored}
+assert {done["id"] for done in told["memory_decisions"] if done["event"] == "ADD"} <= known
+for row in stored:
+    [source, *_] = memory.why(row["id"])["sources"]
+    assert source["quote"] and source["text"] in said
+assert asked["memories"] and "Lisbon" in asked["memory_context"]
+assert memory.get_all(user_id="noah", kinds=["fact", "turn"])["results"] == []
+assert memory.search("Lisbon", user_id="noah")["results"] == []
+"""
+
+
+def test_the_notebook_of_the_langgraph_agent_runs_with_a_key_against_it(
+    address: str, loopback: Loopback, tmp_path: Path
+) -> None:
+    def forwarded(body: dict[str, Any]) -> dict[str, Any]:
+        request = urllib.request.Request(
+            f"{address}/v1/chat/completions",
+            json.dumps({**body, "max_tokens": 400, "temperature": 0}).encode(),
+            {"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request) as response:
+            message: dict[str, Any] = json.load(response)["choices"][0]["message"]
+        return message
+
+    loopback.message = forwarded
+    private = ("OPENAI", "LANGSMITH", "LANGCHAIN", "MEMLAYER")
+    env = {name: value for name, value in os.environ.items() if not name.startswith(private)}
+    notebook = Path(__file__).parent.parent / "cookbook" / "02_langgraph_agent.ipynb"
+    done = subprocess.run(
+        [sys.executable, "-c", NOTEBOOK, notebook, LOOK],
+        cwd=tmp_path,
+        env={**env, "OPENAI_API_KEY": "key-7", "OPENAI_BASE_URL": loopback.url, "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.endswith("the end\n")
+    chats = loopback.of("/chat/completions")
+    assert {asked.authorization for asked in loopback.asked} == {"Bearer key-7"}
+    assert {asked.body["model"] for asked in chats} == {"gpt-4o-mini"}
+    assert [asked for asked in chats if "response_format" in asked.body], "the facts are asked for by a schema"
+    assert loopback.of("/embeddings")

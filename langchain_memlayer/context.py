@@ -17,8 +17,8 @@ def as_context(results: Sequence[Mapping[str, Any]], relations: Sequence[Mapping
     """Memories as one block, dated and with their ids, for a system message.
 
     The block is fenced, so that what it says is not remembered again when it comes back in a message; a memory that
-    contains the fence cannot close it. The oldest memory comes first, whatever its score: the same memories give the
-    same text, which providers' prompt caches need.
+    contains the fence cannot close it. The oldest memory comes first, whatever its score, with what was said around it
+    (`expand=`), each once: the same memories give the same text, which providers' prompt caches need.
 
     Args:
         results: What `Memory.search` gives under `results`.
@@ -27,7 +27,9 @@ def as_context(results: Sequence[Mapping[str, Any]], relations: Sequence[Mapping
     Returns:
         The block, or "" when nothing was recalled.
     """
-    lines = [_line(hit) for hit in sorted(results, key=_age)]
+    shown = {near["id"]: near for hit in results for near in hit.get("around", ())}
+    shown |= {hit["id"]: hit for hit in results}
+    lines = [_line(hit) for hit in sorted(shown.values(), key=_age)]
     lines += sorted({f"- {_inside(_relation(one))}" for one in relations})
     return fenced("\n".join([PREAMBLE, *lines])) if lines else ""
 
@@ -44,8 +46,13 @@ def _age(hit: Mapping[str, Any]) -> tuple[str, str]:
 def _line(hit: Mapping[str, Any]) -> str:
     date = (hit.get("valid_at") or hit.get("created_at") or "")[:10]
     said = f"{hit.get('name') or hit.get('role') or 'user'}: " if hit.get("kind") == "turn" else ""
-    ended = " (no longer holds)" if hit.get("ended") else ""
-    return f"- [{hit['id']}] {date}{ended} {_inside(said + hit['memory'])}"
+    return f"- [{hit['id']}] {date}{_ended(hit)} {_inside(said + hit['memory'])}"
+
+
+def _ended(hit: Mapping[str, Any]) -> str:
+    if not hit.get("ended"):
+        return ""
+    return f" (held until {hit['invalid_at'][:10]})" if hit.get("invalid_at") else " (no longer holds)"
 
 
 def _relation(relation: Mapping[str, Any]) -> str:

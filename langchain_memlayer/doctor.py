@@ -9,10 +9,13 @@ from itertools import accumulate, islice
 
 from langchain_memlayer import snapshots
 from langchain_memlayer.engine.indexes import recorded_embedder, snapshot_name
+from langchain_memlayer.engine.outbox import State, outbox_key
 from langchain_memlayer.errors import JournalError, SnapshotError
-from langchain_memlayer.journal.read import VECTOR_SHIFT, Area, Reader
+from langchain_memlayer.journal import Journal
+from langchain_memlayer.journal.read import Reader
+from langchain_memlayer.journal.read_base import VECTOR_SHIFT
+from langchain_memlayer.journal.read_slabs import Area
 from langchain_memlayer.journal.schema import DERIVED
-from langchain_memlayer.journal.sqlite import SQLiteJournal
 from langchain_memlayer.journal.write import SCRUB_DUE
 from langchain_memlayer.keywords import term_codes
 from langchain_memlayer.types import MEMORY_ROOT
@@ -33,7 +36,7 @@ _RULES: tuple[tuple[str, str, str], ...] = (
         "origin",
         "rows that no event made",
         "SELECT i.id FROM items i LEFT JOIN events e ON e.seq = i.id AND e.item = i.id AND e.ns = i.ns "
-        "AND e.key = i.key AND e.kind = i.kind AND e.op IN ('put', 'add', 'update') WHERE e.seq IS NULL",
+        "AND e.key = i.key AND e.kind = i.kind AND e.op IN ('put', 'add', 'update', 'seen') WHERE e.seq IS NULL",
     ),
     (
         "last write",
@@ -55,7 +58,7 @@ _RULES: tuple[tuple[str, str, str], ...] = (
     (
         "lost memory",
         "events of memories that are gone without having been forgotten",
-        "SELECT seq FROM events WHERE kind <> 'item' AND op IN ('add', 'update') "
+        "SELECT seq FROM events WHERE kind <> 'item' AND op IN ('add', 'update', 'seen') "
         "AND item NOT IN (SELECT id FROM items) AND key NOT IN (SELECT key FROM events WHERE op = 'forget')",
     ),
     (
@@ -117,7 +120,7 @@ class Problem:
     rebuildable: bool = False
 
 
-def check(journal: SQLiteJournal) -> list[Problem]:
+def check(journal: Journal) -> list[Problem]:
     """Everything that is wrong in a folder; nothing is changed.
 
     Raises:
@@ -133,13 +136,14 @@ def check(journal: SQLiteJournal) -> list[Problem]:
             found.append(
                 Problem("forget", "A forget() was interrupted; its bytes may still be in the files. Rebuild.", True)
             )
+        found += _outboxes(reader)
         prefixes = _prefixes(reader)
     found += _full_text(journal)
     found += _snapshots(journal, prefixes)
     return found
 
 
-def rebuild(journal: SQLiteJournal) -> None:
+def rebuild(journal: Journal) -> None:
     """Make anew what is derived: the keyword index, the term statistics and the snapshots; also finishes a `forget`.
 
     Raises:
@@ -157,7 +161,7 @@ def _rules(reader: Reader) -> Iterator[Problem]:
             yield Problem(rule, f"There are {wrong}: {_listed(rows)}. Restore a backup.")
 
 
-def _vectors(journal: SQLiteJournal, reader: Reader) -> Iterator[Problem]:
+def _vectors(journal: Journal, reader: Reader) -> Iterator[Problem]:
     for area, kinds in _KINDS.items():
         embedder = recorded_embedder(journal, area)
         # A memory has one vector, an item any number.
@@ -193,7 +197,19 @@ def _keywords(reader: Reader) -> Iterator[Problem]:
         yield Problem("term statistics", f"{number} term counts are not what the memories say. Rebuild.", True)
 
 
-def _full_text(journal: SQLiteJournal) -> Iterator[Problem]:
+def _outboxes(reader: Reader) -> Iterator[Problem]:
+    for area in _KINDS:
+        text = reader.meta(outbox_key(area))
+        state = None if text is None else State.of(text)
+        if state is not None and (lag := reader.last_seq() - state.position):
+            yield Problem(
+                "vector store",
+                f"The vector store ({state.kind}) was not brought the last {lag} changes of the {area}; nothing is "
+                "lost. Open the folder with it and call `flush()`.",
+            )
+
+
+def _full_text(journal: Journal) -> Iterator[Problem]:
     try:
         with journal.write() as tx:
             tx.check_keywords()
@@ -208,7 +224,7 @@ def _prefixes(reader: Reader) -> set[str]:
     return {"", MEMORY_ROOT, *(prefix for path in labels for prefix in accumulate(path))}
 
 
-def _snapshots(journal: SQLiteJournal, prefixes: set[str]) -> Iterator[Problem]:
+def _snapshots(journal: Journal, prefixes: set[str]) -> Iterator[Problem]:
     if journal.folder is None:
         return
     folder = journal.folder / DERIVED

@@ -14,6 +14,7 @@
     │   ├── NotAStore                      the path holds something else
     │   ├── SchemaTooNew                   a newer release wrote this folder
     │   └── JournalClosed                  used after `close()`
+    ├── VectorStoreError                   a foreign vector store failed; the journal has everything
     └── SnapshotError                      a derived file is damaged; it is rebuilt, callers never see this
 
 Each message says what to do next.
@@ -87,6 +88,10 @@ class SchemaTooNew(JournalError):
 
 class JournalClosed(JournalError):
     """The store was used after `close()`."""
+
+
+class VectorStoreError(MemLayerError):
+    """A foreign vector store failed or cannot be reached; the journal has everything and delivers it later."""
 
 
 class SnapshotError(MemLayerError):

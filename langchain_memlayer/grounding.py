@@ -59,6 +59,12 @@ def is_said(said: Sequence[str], quote: str) -> bool:
     return True
 
 
+def says_all(text: str, other: str) -> bool:
+    """Whether a text has all words of another, and no denial of its own ("no longer", 不再)."""
+    mine, others = set(words(text)), set(words(other))
+    return others <= mine and _DENIALS.isdisjoint(mine - others)
+
+
 def _is_nearly_said(said: Sequence[str], part: list[str]) -> bool:
     if len(part) < _FEWEST:
         return False

@@ -82,6 +82,13 @@ def storable(text: str) -> str:
     return _UNSTORABLE.sub("\ufffd", text)
 
 
+def without_thoughts(reply: str) -> str:
+    """What stands in a reply after the model's thoughts."""
+    # The tag that opens the thoughts is often part of the prompt's template, and missing in the reply.
+    thoughts = [match.end() for match in _THOUGHT_ENDS.finditer(reply)]
+    return reply[thoughts[-1] :] if thoughts else reply
+
+
 def _read(reply: str, key: str, marks: frozenset[str]) -> Reading | None:
     try:
         whole = _entries(_STRICT.decode(reply.strip()), key, marks)
@@ -89,9 +96,7 @@ def _read(reply: str, key: str, marks: frozenset[str]) -> Reading | None:
         whole = None
     if whole is not None:
         return Reading(tuple(whole))
-    # The tag that opens the thoughts is often part of the prompt's template, and missing in the reply.
-    thoughts = [match.end() for match in _THOUGHT_ENDS.finditer(reply)]
-    return _chosen(reply[thoughts[-1] :] if thoughts else reply, key, marks)
+    return _chosen(without_thoughts(reply), key, marks)
 
 
 def _chosen(text: str, key: str, marks: frozenset[str]) -> Reading | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -9,12 +10,14 @@ from typing import TYPE_CHECKING, Any, Final
 from langchain_memlayer.errors import ExtractionError
 from langchain_memlayer.models import Method, StructuredChat
 from langchain_memlayer.prompts import shortened
-from langchain_memlayer.replies import read_entries
+from langchain_memlayer.replies import read_entries, storable
 from langchain_memlayer.types import Turn
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
     from langchain_core.messages import BaseMessage
+
+_LOGGER = logging.getLogger(__name__)
 
 MOST_QUERIES: Final = 3
 SHOWN_TURNS: Final = 8
@@ -63,16 +66,20 @@ class Rewriter:
         self._chat = StructuredChat(model, _SCHEMA, run_name="rewriting", method=method)
 
     def rewrite(self, query: str, turns: Sequence[Turn], now: datetime) -> list[str]:
-        """The queries to search for; the query itself when the reply cannot be read.
-
-        Raises:
-            ExtractionError: the model failed.
-        """
-        return _parse(self._chat.ask(_build(query, turns, now)), query)
+        """The queries to search for; the query itself when the model fails or its reply cannot be read."""
+        try:
+            reply = self._chat.ask(_build(query, turns, now))
+        except ExtractionError as error:
+            return _as_asked(query, error)
+        return _parse(reply, query)
 
     async def arewrite(self, query: str, turns: Sequence[Turn], now: datetime) -> list[str]:
         """Like `rewrite`, awaited."""
-        return _parse(await self._chat.aask(_build(query, turns, now)), query)
+        try:
+            reply = await self._chat.aask(_build(query, turns, now))
+        except ExtractionError as error:
+            return _as_asked(query, error)
+        return _parse(reply, query)
 
 
 def _build(query: str, turns: Sequence[Turn], now: datetime) -> list[BaseMessage]:
@@ -89,8 +96,14 @@ def _build(query: str, turns: Sequence[Turn], now: datetime) -> list[BaseMessage
 def _parse(reply: str, query: str) -> list[str]:
     try:
         found = read_entries(reply, "queries", ()).entries
-    except ExtractionError:
-        # The question as it was asked is a query too.
-        return [query]
-    texts = [text.strip()[:_QUERY_CHARS] for text in found if isinstance(text, str) and text.strip()]
+    except ExtractionError as error:
+        return _as_asked(query, error)
+    texts = [storable(text).strip()[:_QUERY_CHARS] for text in found if isinstance(text, str) and text.strip()]
     return list(dict.fromkeys(texts))[:MOST_QUERIES] or [query]
+
+
+def _as_asked(query: str, error: ExtractionError) -> list[str]:
+    """The question as it was asked is a query too: what is remembered must not be lost with the model."""
+    # What the provider or the model said may quote the conversation.
+    _LOGGER.warning("A query is searched for as it was asked: %s.", type(error.__cause__ or error).__name__)
+    return [query]

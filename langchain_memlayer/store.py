@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from langgraph.store.base import (
@@ -32,12 +32,17 @@ from langchain_memlayer.embeddings import Embedder, resolve_embeddings
 from langchain_memlayer.engine.indexes import Indexes, encode_vectors, recorded_embedder
 from langchain_memlayer.errors import InvalidInput, JournalClosed, JournalError
 from langchain_memlayer.filters import Filter
+from langchain_memlayer.journal import Journal, open_journal
 from langchain_memlayer.journal.read import Reader
-from langchain_memlayer.journal.sqlite import SQLiteJournal, random_id, utc_now
+from langchain_memlayer.journal.sqlite import random_id, utc_now
 from langchain_memlayer.protocols import Clock, NewId
 from langchain_memlayer.store_plan import EVERYTHING, Fields, IndexSettings, Plan, checked_key
 from langchain_memlayer.types import Durability, decode_namespace, encode_namespace, from_micros, to_micros
 from langchain_memlayer.values import loads
+from langchain_memlayer.vectors.vectorstore.opening import open_vectorstore
+
+if TYPE_CHECKING:
+    from langchain_core.vectorstores import VectorStore
 
 _LOGGER = logging.getLogger(__name__)
 _RETRIES = 8
@@ -54,6 +59,8 @@ class MemLayerStore(BaseStore):
         path: The folder (made when missing), or `":memory:"`.
         index: LangGraph's index configuration: `dims`, `embed`, `fields`, and optionally `distance_type`
             (`cosine`, `inner_product`, `l2`). None stores no vectors.
+        vectorstore: A LangChain `VectorStore` that proposes candidates in place of the package's own index; the folder
+            stays the truth. Needs `index`.
         ttl: LangGraph's TTL configuration (minutes). Expired items are never returned, swept or not.
         durability: `full` lets an acknowledged write survive power loss; `fast` only a killed process.
         hnsw_threshold: The size (rows x dims) above which a namespace gets an HNSW graph.
@@ -79,6 +86,7 @@ class MemLayerStore(BaseStore):
         path: str | Path,
         *,
         index: IndexConfig | None = None,
+        vectorstore: VectorStore | None = None,
         ttl: TTLConfig | None = None,
         durability: Durability = "full",
         hnsw_threshold: int = 4_000_000,
@@ -86,7 +94,10 @@ class MemLayerStore(BaseStore):
         new_id: NewId = random_id,
     ) -> None:
         settings = None if index is None else IndexSettings.of(index)
-        journal = SQLiteJournal(path, durability=durability, clock=clock, new_id=new_id)
+        foreign = None
+        if vectorstore is not None:
+            foreign, _ = open_vectorstore(vectorstore, None if index is None else index.get("embed"))
+        journal = open_journal(path, durability=durability, clock=clock, new_id=new_id)
         embedder = None if settings is None else _open_embedder(journal, settings)
         self._setup(
             Indexes(
@@ -101,6 +112,8 @@ class MemLayerStore(BaseStore):
             ttl=ttl,
             owner=True,
         )
+        if foreign is not None:
+            self._indexes.attach(foreign)
 
     @classmethod
     def of(cls, memory: Any) -> Self:
@@ -163,8 +176,12 @@ class MemLayerStore(BaseStore):
 
     def sweep_ttl(self) -> int:
         """Delete expired items; returns how many there were."""
-        with self._journal.write() as tx:
-            return tx.sweep_items()
+        with self._journal.read() as reader:
+            paths = reader.expired(to_micros(self._journal.clock()))
+        if not paths:
+            return 0
+        with self._journal.write(*paths) as tx:
+            return tx.sweep_items(paths)
 
     def start_ttl_sweeper(self, minutes: float | None = None) -> threading.Thread:
         """Sweep in the background, every `minutes` (default: the configuration's `sweep_interval_minutes`, or 5).
@@ -208,9 +225,19 @@ class MemLayerStore(BaseStore):
         sweeper.join(timeout)
         return not sweeper.is_alive()
 
+    def flush(self, timeout: float | None = None) -> bool:
+        """Wait until the vector store was brought everything; False when that took longer than `timeout` seconds.
+
+        Raises:
+            VectorStoreError: it failed; it is brought everything when it answers again.
+        """
+        return self._indexes.outbox is None or self._indexes.outbox.flush(timeout)
+
     def close(self) -> None:
         """Stop background work and close the journal; further use raises `JournalClosed`."""
         self.stop_ttl_sweeper()
+        if self._indexes.outbox is not None:
+            self._indexes.outbox.close()
         self._indexes.close()
         if self._owner:
             self._journal.close()
@@ -238,7 +265,7 @@ class MemLayerStore(BaseStore):
     ) -> list[Result]:
         now = to_micros(self._journal.clock())
         results: list[Result] = []
-        touched: dict[int, None] = {}
+        touched: dict[int, str] = {}
         codes = self._encoded(plan, vectors)
         for number, op in enumerate(plan.ops):
             if isinstance(op, GetOp):
@@ -263,8 +290,8 @@ class MemLayerStore(BaseStore):
         encoded = {text: block[k * size : (k + 1) * size] for k, text in enumerate(vectors)}
         return {key: b"".join(encoded[text] for text in put.texts) or None for key, put in plan.puts.items()}
 
-    def _write(self, plan: Plan, codes: Mapping[tuple[str, str], bytes | None], touched: Iterable[int]) -> None:
-        with self._journal.write() as tx:
+    def _write(self, plan: Plan, codes: Mapping[tuple[str, str], bytes | None], touched: Mapping[int, str]) -> None:
+        with self._journal.write(*(put.path for put in plan.puts.values()), *touched.values()) as tx:
             if any(codes.values()):
                 self._indexes.record_embedder(tx)
             for key, put in plan.puts.items():
@@ -274,14 +301,14 @@ class MemLayerStore(BaseStore):
                     tx.put_item(put.path, put.key, put.value, ttl=put.ttl, codes=codes[key])
             tx.touch_items(touched)
 
-    def _get(self, op: GetOp, now: int, touched: dict[int, None]) -> Item | None:
+    def _get(self, op: GetOp, now: int, touched: dict[int, str]) -> Item | None:
         pair = encode_namespace(op.namespace), checked_key(op.key)
         with self._journal.read() as reader:
             row = reader.items_by_key([pair], now).get(pair)
         if row is None:
             return None
         if op.refresh_ttl and row[7] is not None:
-            touched[row[0]] = None
+            touched[row[0]] = row[2]
         return Item(
             value=loads(row[4]), key=row[3], namespace=decode_namespace(row[2]), created_at=from_micros(row[5]),
             updated_at=from_micros(row[6]),
@@ -298,7 +325,7 @@ class MemLayerStore(BaseStore):
         return distinct[op.offset : op.offset + op.limit]
 
     def _search(
-        self, op: SearchOp, condition: Filter | None, query: NDArray[Any] | None, now: int, touched: dict[int, None]
+        self, op: SearchOp, condition: Filter | None, query: NDArray[Any] | None, now: int, touched: dict[int, str]
     ) -> list[SearchItem]:
         prefix = encode_namespace(op.namespace_prefix)
         need = op.offset + op.limit
@@ -314,7 +341,7 @@ class MemLayerStore(BaseStore):
                     scored += [(row, None) for row in islice(rest, need - len(scored))]
             page = scored[op.offset :]
         if op.refresh_ttl:
-            touched.update((row[0], None) for row, _ in page if row[7] is not None)
+            touched.update((row[0], row[2]) for row, _ in page if row[7] is not None)
         return [
             SearchItem(
                 namespace=decode_namespace(row[2]), key=row[3], value=loads(row[4]), created_at=from_micros(row[5]),
@@ -366,7 +393,7 @@ class MemLayerStore(BaseStore):
         return found, len(found) < len(ids)
 
 
-def _open_embedder(journal: SQLiteJournal, settings: IndexSettings) -> Embedder | None:
+def _open_embedder(journal: Journal, settings: IndexSettings) -> Embedder | None:
     with ExitStack() as stack:
         stack.callback(journal.close)
         embedder = resolve_embeddings(settings.embed, folder=recorded_embedder(journal, "items"), dims=settings.dims)

@@ -14,10 +14,10 @@ from langchain_memlayer.context import as_context, fenced
 from langchain_memlayer.engine.commit import Outcome
 from langchain_memlayer.engine.scopes import missing
 from langchain_memlayer.engine.steps import Steps, arun, run
-from langchain_memlayer.engine.writing import Prepared
+from langchain_memlayer.engine.writing import AGENT, Prepared
 from langchain_memlayer.errors import InvalidInput, MemoryNotFound
 from langchain_memlayer.messages import checked_text, without_recalled
-from langchain_memlayer.types import Fact, Scope
+from langchain_memlayer.types import Fact, Scope, Turn
 
 if TYPE_CHECKING:
     from langchain_memlayer.memory import Memory
@@ -150,9 +150,11 @@ def _managed(memory: Memory, caller: Caller, content: str | None, action: Action
 def _create(memory: Memory, caller: Caller, text: str) -> Steps:
     """A statement as a fact, reconciled with what is known.
 
-    It cites no turn: the agent made it, and what the user said to make it do so is remembered by itself.
+    It cites the statement itself, as a turn of the agent. To cite what the user said would note that message as seen,
+    and what else is in it would then never be found.
     """
-    prepared = Prepared(caller.scope, (), (Fact(text, (), quote=text, metadata={"source": "manage_memory"}),))
+    turn = Turn(text, role="assistant", session_id=caller.session_id, metadata={"source": "manage_memory"})
+    prepared = Prepared(caller.scope, (turn,), (Fact(text, (0,), quote=text),), actor=AGENT)
     # A step of the graph has the same name when it is tried again.
     batch = None if caller.task is None else digest("manage_memory", caller.task, text)
     outcome: Outcome = yield from memory._engine.reconcile(prepared, batch=batch)

@@ -1,10 +1,45 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
+import postgres_server
+import pytest
 from hypothesis import HealthCheck, settings
 
 # In CI the examples are the same each time, so that a change is judged by what it changed; at a desk they vary.
 settings.register_profile("ci", deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 settings.register_profile("desk", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("ci" if os.environ.get("CI") else "desk")
+
+# Before any test module has it: what opens a folder opens a schema.
+if postgres_server.WANTED:
+    import langchain_memlayer.journal.postgres as postgres_journal
+    import langchain_memlayer.journal.sqlite as sqlite_journal
+
+    sqlite_journal.SQLiteJournal = lambda path, **given: postgres_server.current[-1].open(path, **given)  # type: ignore[assignment,misc]
+    postgres_journal._step = lambda name: sqlite_journal._step(name)  # type: ignore[assignment]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "sqlite: about SQLite's own files, so it is not run on PostgreSQL")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if postgres_server.WANTED:
+        for item in items:
+            if item.get_closest_marker("sqlite"):
+                item.add_marker(pytest.mark.skip(reason="about SQLite's own files"))
+
+
+@pytest.fixture(scope="session")
+def _server() -> Iterator[str]:
+    with postgres_server.served() as url:
+        yield url
+
+
+@pytest.fixture(autouse=bool(postgres_server.WANTED))
+def _postgres(_server: str) -> Iterator[None]:
+    postgres_server.current.append(postgres_server.Schemas(_server))
+    yield
+    postgres_server.current.pop().drop()

@@ -8,6 +8,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import postgres_server
+
 from langchain_memlayer import Memory
 from langchain_memlayer.testing import DeterministicEmbeddings, FrozenClock, SequentialIds
 
@@ -16,6 +18,14 @@ Dump = dict[str, list[tuple[Any, ...]]]
 
 def dump(folder: Path) -> Dump:
     """Every row of every table, those behind the keyword index among them."""
+    if postgres_server.current:
+        columns = query(
+            folder,
+            # Transactions are numbered over all that happens on the server.
+            "SELECT table_name, string_agg(quote_ident(column_name), ', ' ORDER BY ordinal_position) FROM "
+            "information_schema.columns WHERE table_schema = current_schema() AND column_name <> 'xid' GROUP BY 1",
+        )
+        return {table: sorted(query(folder, f'SELECT {names} FROM "{table}"'), key=repr) for table, names in columns}
     with closing(sqlite3.connect(folder / "journal.sqlite")) as db:
         tables = [row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")]
         return {table: sorted(db.execute(f'SELECT * FROM "{table}"').fetchall(), key=repr) for table in tables}
@@ -23,6 +33,8 @@ def dump(folder: Path) -> Dump:
 
 def query(folder: Path, sql: str, *params: Any) -> list[tuple[Any, ...]]:
     """The rows of one statement."""
+    if postgres_server.current:
+        return postgres_server.current[-1].query(folder, sql, params)
     with closing(sqlite3.connect(folder / "journal.sqlite")) as db:
         rows = db.execute(sql, params).fetchall()
         db.commit()

@@ -1,15 +1,23 @@
 from __future__ import annotations
 
+import copy
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
+from langchain_core.vectorstores import InMemoryVectorStore
 
+from langchain_memlayer import Memory
 from langchain_memlayer.config import read_config
 from langchain_memlayer.errors import ConfigurationError, MissingDependency
-from langchain_memlayer.testing import ScriptedChatModel
+from langchain_memlayer.testing import DeterministicEmbeddings, ScriptedChatModel
 
 SECRET = "key-that-stays-secret"
+
+
+def store(provider: str, **config: Any) -> dict[str, Any]:
+    return {"vector_store": {"provider": provider, "config": config}}
 
 
 @pytest.mark.parametrize(
@@ -18,7 +26,10 @@ SECRET = "key-that-stays-secret"
         ({"llms": {}}, ("llms", "embedder", "vector_store")),
         ({"llm": {"provider": "opanai"}}, ("opanai", "deepseek", "doubao", "langchain", "openai")),
         ({"embedder": {"provider": "x"}}, ("embedder.provider", "wordllama")),
-        ({"vector_store": {"provider": "x"}}, ("vector_store.provider", "faiss")),
+        (
+            {"vector_store": {"provider": "x"}},
+            ("vector_store.provider", "chroma, faiss, langchain, milvus, pgvector, qdrant, vikingdb"),
+        ),
         (
             {
                 "vector_store": {
@@ -35,6 +46,23 @@ SECRET = "key-that-stays-secret"
         ({"llm": {"provider": "langchain"}}, ("llm.config of langchain", "'model'")),
         ({"vector_store": {"provider": "faiss", "config": {"embedding_model_dims": "wide"}}}, ("dims", "wide")),
         ({"custom_prompt": " "}, ("custom_prompt",)),
+        (store("faiss", path=7), ("faiss: path", "int")),
+        ({"path": 7}, ("path must be a path", "int")),
+        (store("qdrant"), ("client, url, host, path", "none")),
+        (store("qdrant", path="q", host="h"), ("client, url, host, path", "host and path")),
+        (store("qdrant", url="http://h", port=1), ("port without a host",)),
+        (store("qdrant", host="h", port="x"), ("port", "'x'")),
+        (store("qdrant", distance="dot"), ("distance", "on_disk", "embedding_model_dims")),
+        (store("chroma", metric="cosine"), ("metric", "collection_name, client, path, host, port")),
+        (store("chroma", path="c", client=object()), ("client, host, path", "client and path")),
+        (store("milvus", collection_name="m"), ("milvus", "'url'")),
+        (store("milvus", url="m.db", metric_type="HAMMING"), ("COSINE, L2, IP", "HAMMING")),
+        (store("langchain"), ("langchain", "'client'")),
+        (store("langchain", client=7), ("LangChain VectorStore", "int")),
+        (store("pgvector"), ("pgvector", "'connection_string'")),
+        (store("pgvector", connection_string="mysql://h/d"), ("begins with postgresql://",)),
+        (store("qdrant", collection_name=7), ("collection_name", "int")),
+        (store("vikingdb", url="u"), ("url", "collection_name", "region")),
     ],
 )
 def test_a_mistake_names_the_key_and_the_choices(config: dict[str, Any], named: tuple[str, ...]) -> None:
@@ -78,6 +106,95 @@ def test_sizes_may_be_strings() -> None:
 def test_the_collection_fills_the_path_of_faiss() -> None:
     config = {"path": "store/<collection_name>", "collection_name": "notes", "embedding_model_dims": "256"}
     assert read_config({"vector_store": {"provider": "faiss", "config": config}}).path == "store/notes"
+
+
+@pytest.mark.parametrize("key", ["path", "history_db_path"])
+def test_the_folder_that_is_named_comes_first(key: str) -> None:
+    config = store("faiss", path="other", collection_name="notes") | {key: "mine/<collection_name>"}
+    assert read_config(config).path == "mine/notes"
+
+
+def test_without_a_folder_there_is_one_of_the_users_own_for_each_provider_and_collection(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("MEMLAYER_HOME", str(tmp_path))
+    foreign = InMemoryVectorStore(DeterministicEmbeddings(8))
+    folders = [
+        read_config(config).path
+        for config in (
+            store("faiss"),
+            store("faiss", collection_name="notes"),
+            store("langchain", client=foreign),
+            store("faiss", collection_name="a/../b"),
+            store("faiss", collection_name="a_.._b"),
+        )
+    ]
+    assert folders[:3] == [tmp_path / name for name in ("faiss-mem0", "faiss-notes", "langchain-InMemoryVectorStore")]
+    assert len(set(folders)) == len(folders)
+    assert {Path(str(folder)).parent for folder in folders} == {tmp_path}
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.delenv("MEMLAYER_HOME")
+    assert Path(str(read_config(store("faiss")).path)).parts[-2:] == ("langchain_memlayer", "faiss-mem0")
+
+
+def test_a_store_of_langchain_is_used_as_it_is_with_its_own_embeddings(tmp_path: Path) -> None:
+    own = DeterministicEmbeddings(8)
+    foreign = InMemoryVectorStore(own)
+    config = store("langchain", client=foreign) | {"path": str(tmp_path / "m")}
+    assert read_config(config).vectorstore is foreign
+    with Memory.from_config(config) as memory:
+        memory.add("I live in Porto.", user_id="ana", infer=False)
+        assert [hit["memory"] for hit in memory.search("Porto", user_id="ana")["results"]] == ["I live in Porto."]
+    assert [entry["text"] for entry in foreign.store.values()] == ["I live in Porto."]
+    assert [len(entry["vector"]) for entry in foreign.store.values()] == [8]
+
+
+def test_an_embedder_that_is_named_comes_before_the_stores_own() -> None:
+    named = DeterministicEmbeddings(4)
+    config = store("langchain", client=InMemoryVectorStore(DeterministicEmbeddings(8)))
+    config |= {"embedder": {"provider": "langchain", "config": {"model": named}}}
+    assert read_config(config).embeddings is named
+
+
+@pytest.mark.parametrize(
+    ("provider", "config", "module", "extra"),
+    [
+        ("qdrant", {"path": "q"}, "langchain_qdrant", "qdrant"),
+        ("chroma", {"host": "127.0.0.1", "port": "8000"}, "langchain_chroma", "chroma"),
+        ("milvus", {"url": "m.db", "token": SECRET}, "langchain_milvus", "milvus"),
+        ("pgvector", {"connection_string": f"postgresql://u:{SECRET}@h/d"}, "langchain_postgres", "pgvector"),
+    ],
+)
+def test_a_missing_driver_says_which_extra_to_install(
+    provider: str, config: dict[str, Any], module: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingDependency, match=rf"pip install langchain-memlayer\[{extra}\]") as caught:
+        read_config(store(provider, **config))
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        store("qdrant", url="http://h", api_key=SECRET, port=1),
+        store("milvus", url="http://h", token=SECRET, metric_type="x"),
+        store("pgvector", connection_string=f"mysql://u:{SECRET}@h/d"),
+        store("pgvector", connection_string=f"postgresql://u:{SECRET}@h/d", table="t"),
+        store("vikingdb", ak=SECRET, sk=SECRET, url="u"),
+    ],
+)
+def test_a_mistake_never_shows_a_secret(config: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        read_config(config)
+    assert SECRET not in str(caught.value)
+
+
+def test_a_configuration_stays_as_it_was() -> None:
+    config = store("faiss", path="x/<collection_name>", collection_name="notes", embedding_model_dims="8")
+    before = copy.deepcopy(config)
+    read_config(config)
+    assert config == before
 
 
 def test_langchain_takes_an_object_as_it_is() -> None:

@@ -594,12 +594,14 @@ class TestLife:
             one.delete(key)
             assert two.search("walrus", user_id="u")["results"] == []
 
+    @pytest.mark.sqlite
     def test_without_a_path_the_folder_is_memlayer_home(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("MEMLAYER_HOME", str(tmp_path / "home"))
         with Memory(model=None, embeddings=None) as memory:
             memory.add("yes", user_id="u")
         assert (tmp_path / "home" / "journal.sqlite").is_file()
 
+    @pytest.mark.sqlite
     def test_without_memlayer_home_it_is_a_folder_of_the_users(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -808,6 +810,7 @@ class TestBadInput:
         key = add(memory, "one")
         refuses(lambda: memory.forget(key, user_id="u"), folder, InvalidInput)
 
+    @pytest.mark.sqlite
     @pytest.mark.parametrize("path", ["", 5, b"x", "a\x00b"], ids=repr)
     def test_paths(self, path: Any) -> None:
         with pytest.raises(InvalidInput):
@@ -823,6 +826,7 @@ class TestBadInput:
         with pytest.raises((InvalidInput, ConfigurationError)):
             open_memory(folder, **setting)
 
+    @pytest.mark.sqlite
     def test_a_folder_or_file_of_something_else_is_left_alone(self, tmp_path: Path) -> None:
         (tmp_path / "other").mkdir()
         (tmp_path / "other" / "thesis.txt").write_text("mine")
@@ -835,6 +839,7 @@ class TestBadInput:
                 open_memory(tmp_path / name)
         assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
 
+    @pytest.mark.sqlite
     def test_a_newer_schema_is_left_alone(self, folder: Path) -> None:
         with open_memory(folder) as memory:
             add(memory, "one")
@@ -844,6 +849,7 @@ class TestBadInput:
             open_memory(folder)
         assert (folder / "journal.sqlite").read_bytes() == before
 
+    @pytest.mark.sqlite
     def test_a_full_disk_is_said_and_leaves_nothing_behind(self, memory: Memory, folder: Path) -> None:
         key = add(memory, "one")
         with memory._journal.write() as tx:
@@ -857,6 +863,7 @@ class TestBadInput:
             tx.db.execute("PRAGMA max_page_count = 1000000")
         assert len(memory.add(big, user_id="u", batch_id="b")["results"]) == 50
 
+    @pytest.mark.sqlite
     def test_a_read_only_disk_is_said_and_leaves_nothing_behind(self, memory: Memory, folder: Path) -> None:
         key = add(memory, "one")
         memory._journal._writer.execute("PRAGMA query_only = ON")
@@ -872,6 +879,7 @@ class TestBadInput:
         with pytest.raises(JournalError):
             open_memory(tmp_path / "store")
 
+    @pytest.mark.sqlite
     def test_an_error_at_the_last_moment_leaves_nothing_behind(
         self, memory: Memory, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

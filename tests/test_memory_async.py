@@ -309,6 +309,7 @@ async def test_no_async_method_blocks_the_loop(
         await memory.aadd("again", user_id="u")
 
 
+@pytest.mark.sqlite
 async def test_the_blocking_call_of_a_sync_method_is_found(memory: Memory, blockbuster: BlockBuster) -> None:
     with pytest.raises(BlockingError):
         memory.get("x")
@@ -387,6 +388,7 @@ async def test_an_async_search_takes_no_more(folder: Path, statements: list[str]
         assert len(statements) <= 6
 
 
+@pytest.mark.sqlite
 def test_get_is_one_statement_and_get_all_one_more_for_relations(folder: Path, statements: list[str]) -> None:
     with open_memory(folder) as memory:
         (first, *_) = ids(memory.add([f"text {n}" for n in range(300)], user_id="u"))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import langchain_memlayer
-from langchain_memlayer import MemLayerStore, Memory, testing
+from langchain_memlayer import MemLayerStore, Memory, evaluation, testing
 
 NAMES = [
     "Candidate",
@@ -52,10 +52,29 @@ NAMES = [
     "reconciliation_node",
 ]
 TESTING_NAMES = ["DeterministicEmbeddings", "FrozenClock", "ScriptedChatModel", "SequentialIds", "StoreConformance"]
+EVALUATION_NAMES = [
+    "Answerer",
+    "Conversation",
+    "Dataset",
+    "Estimate",
+    "EvaluationResult",
+    "Hit",
+    "Judge",
+    "Observation",
+    "ObservedFacts",
+    "Outcome",
+    "Question",
+    "Usage",
+    "Verdict",
+    "evaluate_memory",
+    "load_locomo",
+    "load_longmemeval",
+]
 
 # In the notation of Python: what follows `*` is keyword-only.
 MEMORY = {
-    "__init__": "path=None, *, model='auto', embeddings='auto', extractor=None, reconcile='llm', custom_prompt=None, "
+    "__init__": "path=None, *, model='auto', embeddings='auto', vectorstore=None, extractor=None, "
+    "reconcile='llm', custom_prompt=None, "
     "keep_turns=True, durability='full', hnsw_threshold=4000000, clock=<utc_now>, new_id=<random_id>",
     "add": "messages, *, user_id=None, agent_id=None, run_id=None, metadata=None, session_id=None, timestamp=None, "
     "infer=True, batch_id=None, background=False",
@@ -63,6 +82,7 @@ MEMORY = {
     "close": "",
     "delete": "memory_id",
     "delete_all": "*, user_id=None, agent_id=None, run_id=None",
+    "adopt": "documents=None, *, user_id=None, agent_id=None, run_id=None",
     "flush": "timeout=None",
     "forget": "memory_id=None, *, user_id=None, agent_id=None, run_id=None",
     "get": "memory_id",
@@ -83,8 +103,9 @@ SURFACES = {
     "as_tools": "*, user_id=None, agent_id=None, run_id=None, scope=None, instructions=None",
 }
 STORE = {
-    "__init__": "path, *, index=None, ttl=None, durability='full', hnsw_threshold=4000000, clock=<utc_now>, "
-    "new_id=<random_id>",
+    "flush": "timeout=None",
+    "__init__": "path, *, index=None, vectorstore=None, ttl=None, durability='full', hnsw_threshold=4000000, "
+    "clock=<utc_now>, new_id=<random_id>",
     "abatch": "ops",
     "adelete": "namespace, key",
     "aget": "namespace, key, *, refresh_ttl=None",
@@ -135,6 +156,7 @@ def test_the_public_names_are_these_and_sorted() -> None:
     assert langchain_memlayer.__all__ == NAMES == sorted(NAMES)
     assert dir(langchain_memlayer) == NAMES
     assert sorted(testing.__all__) == testing.__all__ == TESTING_NAMES
+    assert sorted(evaluation.__all__) == evaluation.__all__ == EVALUATION_NAMES
 
 
 def test_every_public_name_can_be_had_and_no_other() -> None:
@@ -156,8 +178,17 @@ def test_the_methods_of_the_store_and_their_parameters() -> None:
     assert {name: parameters(method) for name, method in methods(MemLayerStore).items()} == STORE
 
 
+def test_the_parameters_of_an_evaluation() -> None:
+    assert parameters(evaluation.evaluate_memory) == (
+        "memory_factory, dataset, *, model=None, judge=None, judges=<tuple>, k=<tuple>, "
+        "max_tokens=1000, concurrency=4, langsmith=False, progress=True"
+    )
+    assert parameters(evaluation.load_locomo) == "path, *, adversarial=False"
+    assert parameters(evaluation.load_longmemeval) == "path"
+
+
 def public_things() -> Iterator[tuple[str, Any]]:
-    for home, names in ((langchain_memlayer, NAMES), (testing, TESTING_NAMES)):
+    for home, names in ((langchain_memlayer, NAMES), (testing, TESTING_NAMES), (evaluation, EVALUATION_NAMES)):
         for name in names:
             if name == "__version__":
                 continue

@@ -12,7 +12,7 @@ from journal_dump import ids, open_memory, query, texts
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 
 from langchain_memlayer import Memory
-from langchain_memlayer.engine import reading
+from langchain_memlayer.engine import pools
 from langchain_memlayer.testing import DeterministicEmbeddings
 from langchain_memlayer.types import HIDDEN
 
@@ -150,7 +150,7 @@ def answers(memory: Memory, **scope: Any) -> list[list[tuple[str, float, float]]
 def size(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Scopes above a size are searched by the index of the database instead of through all their rows."""
     if request.param == "a large scope":
-        monkeypatch.setattr(reading, "WHOLE_SCOPE", 20)
+        monkeypatch.setattr(pools, "WHOLE_SCOPE", 20)
     return str(request.param)
 
 

@@ -209,7 +209,9 @@ def test_an_old_conversation_that_is_imported_later_changes_nothing(opened: Any)
 
     assert refusal["reason"] == "the memory was told after it"
     assert live(memory) == ["Anna lives in Berlin"]
-    assert '"date": "2024-01-01", "text": "Anna lives in Berlin"' in str(model_of(memory).prompts[1][-1].content)
+    assert '"date": "2024-01-01", "since": "2024-01-01", "text": "Anna lives in Berlin"' in str(
+        model_of(memory).prompts[1][-1].content
+    )
     assert '"date": "2021-01-01", "text": "Anna lives in Rome"' in str(model_of(memory).prompts[1][-1].content)
 
 

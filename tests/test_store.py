@@ -279,6 +279,7 @@ class TestBadInput:
             MemLayerStore(tmp_path / "store", durability=durability)
         assert not (tmp_path / "store").exists()
 
+    @pytest.mark.sqlite
     def test_a_place_that_is_no_store_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("text")
         (tmp_path / "folder").mkdir()

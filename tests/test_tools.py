@@ -130,6 +130,32 @@ async def test_creating_the_same_again_is_one_memory(memory: Memory, use: Any) -
     assert "Known already" in answer.content
 
 
+async def test_a_created_memory_cites_what_the_agent_stated(memory: Memory, use: Any) -> None:
+    manage, search = memory.as_tools(**ALICE)
+    await use(manage, content="Alice likes tea.")
+    [row] = memory.get_all(**ALICE, kinds=["fact"])["results"]
+    why = memory.why(row["id"])
+    [source] = why["sources"]
+    assert (source["text"], source["quote"], source["role"]) == ("Alice likes tea.", "Alice likes tea.", "assistant")
+    assert row["sources"] == [source["id"]]
+    assert row["metadata"]["source"] == "manage_memory"
+    assert [(decision["event"], decision["actor"]) for decision in why["decisions"]] == [("add", "agent")]
+    assert "prompt" not in why["decisions"][0]
+    # The statement is there to be cited, and not to be found beside the fact.
+    assert [hit["id"] for hit in (await use(search, query="tea")).artifact] == [row["id"]]
+    assert turns(memory) == []
+    await use(manage, action="delete", id=row["id"])
+    assert (await use(search, query="tea")).artifact == []
+
+
+async def test_without_kept_turns_too_a_created_memory_says_where_it_is_from(use: Any) -> None:
+    with open_with_facts(keep_turns=False) as memory:
+        await use(memory.as_tools(**ALICE)[0], content="Alice likes tea.")
+        [row] = memory.get_all(**ALICE)["results"]
+        [source] = memory.why(row["id"])["sources"]
+        assert (source["text"], source["quote"], source["role"]) == (*["Alice likes tea."] * 2, "assistant")
+
+
 async def test_a_created_memory_is_reconciled_with_what_is_known(use: Any) -> None:
     reply = {
         "decisions": [{"fact": 1, "action": "UPDATE", "memory": 1, "text": "Alice lives in Berlin.", "reason": ""}]
@@ -253,6 +279,19 @@ async def test_in_a_graph_the_runs_scope_and_store_are_used(memory: Memory, awai
             graph.invoke, call, context=context
         )
     assert facts(memory, user_id="alice") == facts(memory, user_id="bob") == ["Alice likes tea."]
+
+
+def test_in_a_graph_a_created_memory_cites_its_thread_and_the_users_message_is_still_read(memory: Memory) -> None:
+    builder = StateGraph(State, context_schema=Context)
+    builder.add_node("tools", ToolNode(memory.as_tools()))
+    builder.add_node("remember", memory.as_node())
+    builder.add_edge(START, "tools").add_edge("tools", "remember")
+    call = asking(("manage_memory", {"content": "Alice likes tea."}))
+    call["messages"][0] = HumanMessage("I hike, and like tea.", id="h")
+    builder.compile(checkpointer=InMemorySaver()).invoke(call, thread(), context=ALICE)
+    made, told = memory.get_all(**ALICE, kinds=["fact"])["results"]
+    assert (made["memory"], made["session_id"], told["memory"]) == ("Alice likes tea.", "1", "I hike, and like tea.")
+    assert [memory.why(row["id"])["sources"][0]["role"] for row in (made, told)] == ["assistant", "user"]
 
 
 def test_a_step_that_is_tried_again_creates_once(memory: Memory) -> None:

@@ -1,11 +1,19 @@
-"""`python -m integration_tests.benchmarks [raw store memory conformance] [--rows 1000,100000]` prints Markdown."""
+"""Benchmarks that print Markdown.
+
+```sh
+python -m integration_tests.benchmarks [raw store memory search conformance] [--rows 1000,100000]
+python -m integration_tests.benchmarks recall ablation one_folder --harness FILE --data FILE [--data FILE]
+```
+"""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
+from collections.abc import Iterator
 from importlib import import_module
+from pathlib import Path
 
 # Before NumPy and FAISS are loaded. Everyone has one thread: threads that wait for each other count as CPU time.
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -16,24 +24,50 @@ _TITLES = {
     "raw": "MemLayerStore and raw FAISS",
     "store": "Stores",
     "memory": "Memory, keywords only",
+    "search": "Memory.search",
     "conformance": "Conformance",
+}
+_EVIDENCE = {
+    "recall": "Recall, beside others",
+    "ablation": "Recall, one signal left out",
+    "one_folder": "All conversations in one folder",
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m integration_tests.benchmarks")
+    every = _TITLES | _EVIDENCE
     parser.add_argument(
-        "names", nargs="*", metavar="NAME", help=f"which benchmarks: {', '.join(_TITLES)} (default: all)"
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help=f"which benchmarks: {', '.join(_TITLES)} (default: these), and, with a harness, {', '.join(_EVIDENCE)}",
     )
     parser.add_argument("--rows", default="1000,10000,100000", help="sizes, separated by commas")
+    parser.add_argument("--harness", type=Path, help="an evidence-recall harness, a Python file")
+    parser.add_argument("--data", type=Path, action="append", default=[], help="conversations for it; repeatable")
     arguments = parser.parse_args()
+    if unknown := set(arguments.names) - set(every):
+        parser.error(f"no benchmark is called {', '.join(sorted(unknown))}; there are {', '.join(every)}")
+    names = arguments.names or list(_TITLES)
     sizes = [int(size) for size in arguments.rows.split(",")]
-    if unknown := set(arguments.names) - set(_TITLES):
-        parser.error(f"no benchmark is called {', '.join(sorted(unknown))}; there are {', '.join(_TITLES)}")
-    for name in arguments.names or _TITLES:
-        print(f"## {_TITLES[name]}\n", flush=True)
-        for part in import_module(f"integration_tests.benchmarks.{name}").run(sizes, _note):
+    evidence = _evidence(parser, arguments) if set(names) & set(_EVIDENCE) else None
+    for name in names:
+        print(f"## {every[name]}\n", flush=True)
+        parts: Iterator[str] = import_module(f"integration_tests.benchmarks.{name}").run(
+            evidence if name in _EVIDENCE else sizes, _note
+        )
+        for part in parts:
             print(part, flush=True)
+
+
+def _evidence(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> object:
+    from integration_tests.benchmarks.evidence import Evidence, Missing
+
+    try:
+        return Evidence(arguments.harness, arguments.data)
+    except Missing as problem:
+        parser.exit(2, f"{problem}\n")
 
 
 def _note(text: str) -> None:

@@ -7,7 +7,8 @@ are added as they are, with their name and timestamp; with `units="both"` the co
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from itertools import groupby
 from typing import Any
 
@@ -52,17 +53,28 @@ def message(turn: Any) -> dict[str, Any]:
     }
 
 
-def remember(memory: Memory, conversation: Any, user_id: str) -> None:
-    """Add a conversation session by session; notes of session 0 belong to none."""
+def sessions(conversation: Any) -> Iterator[tuple[list[dict[str, Any]], str | None]]:
+    """The messages of each session with its name; notes of session 0 belong to none."""
     for session, turns in groupby(conversation.turns, key=lambda turn: turn.session):
-        label = f"session-{session}" if session else None
-        memory.add([message(turn) for turn in turns], user_id=user_id, session_id=label)
+        yield [message(turn) for turn in turns], f"session-{session}" if session else None
 
 
-def _adapter(conversation: Any, units: str, embeddings: Any) -> Search:
+def opened(conversation: Any, units: str, embeddings: Any, path: Any = ":memory:") -> Memory:
+    """A memory whose extractor gives the conversation's observations, or none with `units="turns"`."""
     extractor = RecordedExtractor(conversation.observations) if units == "both" else None
-    memory = Memory(":memory:", model=None, embeddings=embeddings, extractor=extractor)
-    remember(memory, conversation, "user")
+    return Memory(path, model=None, embeddings=embeddings, extractor=extractor, durability="fast")
+
+
+def remembering(conversation: Any, units: str, embeddings: Any) -> Memory:
+    """A memory in RAM that was told a conversation, session by session."""
+    memory = opened(conversation, units, embeddings)
+    for messages, session in sessions(conversation):
+        memory.add(messages, user_id="user", session_id=session)
+    return memory
+
+
+def searching(memory: Memory) -> Search:
+    """The harness' search over a memory."""
 
     def search(question: str, k: int) -> list[tuple[set[str], str]]:
         hits = memory.search(question, user_id="user", limit=k)["results"]
@@ -71,23 +83,24 @@ def _adapter(conversation: Any, units: str, embeddings: Any) -> Search:
     return search
 
 
-_minilm: list[Any] = []
+@cache
+def minilm() -> Any:
+    """all-MiniLM-L6-v2; `minilm` must be importable, as it is when the harness runs."""
+    from minilm import MiniLM
+
+    return MiniLM()
 
 
 def adapter(conversation: Any, units: str) -> Search:
-    """With all-MiniLM-L6-v2; `minilm` must be importable."""
-    if not _minilm:
-        from minilm import MiniLM
-
-        _minilm.append(MiniLM())
-    return _adapter(conversation, units, _minilm[0])
+    """With all-MiniLM-L6-v2."""
+    return searching(remembering(conversation, units, minilm()))
 
 
 def adapter_wordllama(conversation: Any, units: str) -> Search:
     """With the bundled offline embedder."""
-    return _adapter(conversation, units, "wordllama")
+    return searching(remembering(conversation, units, "wordllama"))
 
 
 def adapter_keyword(conversation: Any, units: str) -> Search:
     """With keywords only."""
-    return _adapter(conversation, units, None)
+    return searching(remembering(conversation, units, None))

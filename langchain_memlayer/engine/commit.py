@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from langchain_memlayer.engine.scopes import scope_ids, scope_of
+from langchain_memlayer.grounding import says_all
 from langchain_memlayer.journal.write import Writer
 from langchain_memlayer.messages import content_hash
 from langchain_memlayer.types import (
@@ -108,15 +109,29 @@ class Commit:
                     last_seen=max(at, twin.last_seen or 0), sources=sources,
                 )  # fmt: skip
                 return twin, False
-        key = self.new_id()
-        row = Row(
-            id=0, seq=0, path=self.path, key=key, kind="turn", text=turn.text, created_at=at, updated_at=at,
-            metadata=turn.metadata, session_id=turn.session_id, role=turn.role, name=turn.name, message_id=turn.id,
-            time=None if turn.time is None else at, hash=digest, sources=(turn.id or key,), last_seen=at,
-            state=QUARANTINED if turn.quarantined else VISIBLE, asks=is_question(turn.text), given=exact, **self.ids,
+        row = replace(
+            self._turn(turn, at), text=turn.text, hash=digest, asks=is_question(turn.text), given=exact,
+            state=QUARANTINED if turn.quarantined else VISIBLE,
         )  # fmt: skip
         item = self.tx.add_memory(row, tokens=indexed.tokens, codes=indexed.codes, actor=self.actor, batch=self.batch)
         return replace(row, id=item, seq=item), True
+
+    def note_turn(self, turn: Turn, *, words: bool = False) -> Row:
+        """Note that a turn was seen, and who said it when (with `words` also what), for facts to cite."""
+        row = self._turn(turn, self.tx.now if turn.time is None else to_micros(turn.time))
+        row = replace(row, text=turn.text if words else "")
+        item = self.tx.add_seen(row, actor=self.actor, batch=self.batch)
+        return replace(row, id=item, seq=item, closed=item)
+
+    def _turn(self, turn: Turn, at: int) -> Row:
+        """A turn as a row, still without its words."""
+        key = self.new_id()
+        return Row(
+            id=0, seq=0, path=self.path, key=key, kind="turn", text="", created_at=at, updated_at=at,
+            metadata=turn.metadata, session_id=turn.session_id, role=turn.role, name=turn.name, message_id=turn.id,
+            time=None if turn.time is None else at, sources=(turn.id or key,), last_seen=at,
+            state=QUARANTINED if turn.quarantined else HIDDEN, **self.ids,
+        )  # fmt: skip
 
     def _twin(self, turn: Turn, digest: str, at: int) -> Row | None:
         day = at // DAY * DAY
@@ -126,7 +141,8 @@ class Commit:
             (self.ns, digest, self.scope.user_id, self.scope.agent_id, self.scope.run_id, turn.session_id, turn.role,
              turn.name, day, day + DAY - 1),
         )  # fmt: skip
-        return next((row for row in rows if row.state != HIDDEN), None)
+        # What has ended or was deleted is told anew: its turn stays as it is.
+        return next((row for row in rows if row.state not in (HIDDEN, SPENT)), None)
 
     # -- facts ----------------------------------------------------------------------------------------------------
 
@@ -222,10 +238,13 @@ class Commit:
         text = change.decision.text or change.fact.text
         row = self._new_fact(change, turns, key=target.key, text=text)
         at = _began(change.fact, turns, self.tx.now)
+        # What only adds to a memory has held as long as it; what changes one begins where the old text ends.
+        began = target.valid_at if says_all(text, target.text) else at
         ended = self.replace(
             target,
             replace(
                 row, created_at=target.created_at, metadata={**target.metadata, **row.metadata},
+                valid_at=row.valid_at if row.valid_at is not None else began,
                 sources=tuple(dict.fromkeys((*target.sources, *row.sources))), count=target.count + 1,
             ),
             change.rewritten,
@@ -249,11 +268,14 @@ class Commit:
         triples: Sequence[Triple] = (),
         quotes: Sequence[tuple[int, str | None]] = (),
         detail: Mapping[str, Any] | None = None,
+        by_hand: bool = False,
     ) -> tuple[Triple, ...]:
         """Close one version and open the next under the same id; returns the triples that ended with the old one."""
         ended = self.tx.triples_of(old.id)
         new = replace(new, updated_at=max(self.tx.now, old.updated_at + 1))
-        kept = _still_told(old.text, new.text)
+        # A text that says all that the old one said is still supported by the old one's turns. What was written by hand
+        # says more than they do: where they stood for it, search would show them in its place.
+        kept = new.text == old.text or (not by_hand and says_all(new.text, old.text))
         links = dict(self.tx.quotes_of(old.id)) if kept else {}
         self.tx.close_memory(old, invalid_at=at)
         item = self.tx.add_memory(
@@ -264,7 +286,7 @@ class Commit:
         if new.kind == "turn":
             self.tx.relink(old.id, item)
         elif not kept:
-            self.settle_turns(old, SPENT)
+            self.settle_turns(old, SPENT, at=at)
         return ended
 
     def end(self, row: Row, *, at: int, detail: Mapping[str, Any] | None = None) -> tuple[Triple, ...]:
@@ -277,15 +299,16 @@ class Commit:
         )  # fmt: skip
         return ended
 
-    def settle_turns(self, fact: Row, state: int) -> None:
-        """Mark the turns that no live fact cites any longer, after `fact` was closed."""
+    def settle_turns(self, fact: Row, state: int, *, at: int | None = None) -> None:
+        """Mark the turns that no live fact cites any longer, after `fact`, which held until `at`, was closed."""
         for turn in self.tx.memories(
             "i.id IN (SELECT turn FROM links WHERE fact = ?) AND i.closed IS NULL AND NOT EXISTS (SELECT 1 FROM links "
             "l JOIN items f ON f.id = l.fact WHERE l.turn = i.id AND f.closed IS NULL)",
             (fact.id,),
         ):
             if turn.state in (VISIBLE, SPENT):
-                self.tx.change_memory(turn, "spent" if state == SPENT else "hide", actor=self.actor, state=state)
+                op = "spent" if state == SPENT else "hide"
+                self.tx.change_memory(turn, op, actor=self.actor, state=state, invalid_at=at)
 
     def reject(self, rejection: Rejection, turns: Sequence[Row]) -> None:
         """Record what our own checks refused, under the turn it comes from."""
@@ -305,11 +328,6 @@ def _from_tools(fact: Fact, turns: Sequence[Row]) -> bool:
     return bool(fact.metadata.get(QUARANTINE)) or any(turn.state == QUARANTINED for turn in turns)
 
 
-def _still_told(old: str, new: str) -> bool:
-    """Whether the new text says all that the old one said, so that the old one's turns still support it."""
-    return set(old.casefold().split()) <= set(new.casefold().split())
-
-
 def seen_turn(reader: Any, scope: Scope, turn: Turn) -> Row | None:
     """The stored turn with the message id of `turn` in the same scope and session, or None.
 
@@ -322,6 +340,6 @@ def seen_turn(reader: Any, scope: Scope, turn: Turn) -> Row | None:
     ids = (scope.user_id, scope.agent_id, scope.run_id, turn.session_id)
     rows = reader.memories(where.format("i.message_id = ?"), (scope.partition, turn.id, *ids))
     if not rows:
-        merged = "i.count > 1 AND EXISTS (SELECT 1 FROM json_each(i.sources) WHERE value = ?)"
+        merged = f"i.count > 1 AND {reader.listed('i.sources')}"
         rows = reader.memories(where.format(merged), (scope.partition, turn.id, *ids))
     return rows[0] if rows else None

@@ -11,7 +11,7 @@ from langchain_memlayer.engine.indexes import Indexes
 from langchain_memlayer.engine.scopes import batch_scope, missing, scope_of, scope_sql, to_turn
 from langchain_memlayer.engine.steps import Request, Steps
 from langchain_memlayer.engine.texts import searchable
-from langchain_memlayer.journal.sqlite import SQLiteJournal
+from langchain_memlayer.journal import Journal
 from langchain_memlayer.journal.write import SCRUB_DUE
 from langchain_memlayer.messages import content_hash
 from langchain_memlayer.protocols import Extractor
@@ -36,7 +36,7 @@ class Editor:
 
     def __init__(
         self,
-        journal: SQLiteJournal,
+        journal: Journal,
         indexes: Indexes,
         *,
         extractor: Extractor | None = None,
@@ -71,7 +71,7 @@ class Editor:
 
     def _replace(self, row: Row, changed: Row, form: Indexed, triples: Sequence[Triple]) -> bool:
         """Commit the next version of a memory; False when another call has written to it since `row` was read."""
-        with self.journal.write() as tx:
+        with self.journal.write(row.path) as tx:
             current = tx.memory(row.key)
             if current is None:
                 raise missing(row.key)
@@ -80,12 +80,16 @@ class Editor:
             self.indexes.record_embedder(tx)
             commit = Commit(tx, scope_of(row), actor="user", batch=None, new_id=self.journal.new_id)
             kept = tx.triples_of(row.id) if changed.text == row.text else tuple(triples)
-            commit.replace(row, changed, form, at=tx.now, triples=kept, quotes=tx.quotes_of(row.id))
+            commit.replace(row, changed, form, at=max(tx.now, row.created_at), triples=kept, by_hand=True)
         return True
 
     def delete(self, what: str | Scope) -> int:
         """End one memory by its id (with a turn, the facts that cite no other), or a scope's; returns how many."""
-        with self.journal.write() as tx:
+        if isinstance(what, Scope):
+            paths = () if what.user_id is None else (what.partition,)
+        else:
+            paths = (self._existing(what).path,)
+        with self.journal.write(*paths) as tx:
             if isinstance(what, Scope):
                 where, params = scope_sql(what)
                 rows = tx.memories(f"{where} AND i.closed IS NULL", params)
@@ -131,6 +135,8 @@ class Editor:
         for cache in (self.indexes, *self._derived):
             cache.close()
         self.journal.scrub()
+        if self.indexes.outbox is not None:
+            self.indexes.outbox.bring_soon()
 
     def _existing(self, key: str) -> Row:
         with self.journal.read() as reader:

@@ -11,6 +11,7 @@ import orjson
 
 from langchain_memlayer import snapshots
 from langchain_memlayer.errors import ConfigurationError, SnapshotError
+from langchain_memlayer.journal import Journal
 from langchain_memlayer.journal.schema import DERIVED
 from langchain_memlayer.types import Scope
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from langchain_memlayer.graph.edges import Edge
     from langchain_memlayer.graph.networkx import TripleGraph
     from langchain_memlayer.journal.read import Reader
-    from langchain_memlayer.journal.sqlite import SQLiteJournal
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class Graphs:
 
     def __init__(
         self,
-        journal: SQLiteJournal,
+        journal: Journal,
         *,
         similarity: Callable[[str, str], float] | None = None,
         snapshot_edges: int = SNAPSHOT_EDGES,

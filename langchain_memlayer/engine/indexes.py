@@ -16,15 +16,18 @@ from numpy.typing import NDArray
 
 from langchain_memlayer import snapshots
 from langchain_memlayer.errors import ConfigurationError, EmbedderMismatch, EmbeddingError, SnapshotError
-from langchain_memlayer.journal.read import Area
+from langchain_memlayer.journal import Journal
+from langchain_memlayer.journal.read_slabs import Area
 from langchain_memlayer.journal.schema import DERIVED
 from langchain_memlayer.types import Metric, SlabBlock
 
 if TYPE_CHECKING:
     from langchain_memlayer.embeddings import Embedder
-    from langchain_memlayer.journal.sqlite import SQLiteJournal
+    from langchain_memlayer.engine.outbox import Outbox
     from langchain_memlayer.journal.write import Writer
     from langchain_memlayer.vectors.slab import Slab
+    from langchain_memlayer.vectors.source import Source
+    from langchain_memlayer.vectors.vectorstore.base import ForeignStore
     from langchain_memlayer.vectors.view import View
 
 _LOGGER = logging.getLogger(__name__)
@@ -39,11 +42,9 @@ COLUMNS: dict[Area, dict[str, np.dtype[Any]]] = {
         "kind": np.dtype(np.int8),
         **{name: np.dtype(np.int32) for name in _CODED},
         "time": np.dtype(np.int64),
-        "created_at": np.dtype(np.int64),
         "state": np.dtype(np.int8),
         "asks": np.dtype(np.bool_),
         "turns": np.dtype(np.object_),
-        "ended": np.dtype(np.bool_),
         "terms": np.dtype(np.object_),
         "length": np.dtype(np.int64),
     },
@@ -66,7 +67,7 @@ def encode_vectors(vectors: Sequence[NDArray[Any]], metric: Metric) -> bytes:
     return block.astype("<f2").tobytes()
 
 
-def recorded_embedder(journal: SQLiteJournal, area: Area) -> tuple[str, int] | None:
+def recorded_embedder(journal: Journal, area: Area) -> tuple[str, int] | None:
     """The name and dims of the embedder that wrote the vectors of an area, or None while there are none."""
     text = journal.meta(f"embedder:{area}")
     if text is None:
@@ -113,11 +114,12 @@ class Indexes:
         metric: How they are compared.
         codes: The strings behind the coded columns.
         expiring: Whether any item that was loaded so far has a time to live.
+        outbox: What brings the vectors to a foreign store and asks it for candidates, or None.
     """
 
     def __init__(
         self,
-        journal: SQLiteJournal,
+        journal: Journal,
         *,
         area: Area,
         embedder: Embedder | None,
@@ -133,6 +135,7 @@ class Indexes:
         self.metric: Metric = metric
         self._hnsw_threshold = hnsw_threshold
         self._capacity = capacity_bytes
+        self.outbox: Outbox | None = None
         self._derived = None if journal.folder is None else journal.folder / DERIVED
         self._start()
 
@@ -144,6 +147,20 @@ class Indexes:
         self.codes = Codes()
         self.expiring = False
         self._cache = SlabCache(self._load, refresh=self._refresh, capacity_bytes=self._capacity)
+
+    def attach(self, store: ForeignStore) -> None:
+        """Let a foreign vector store propose candidates from now on.
+
+        Raises:
+            ConfigurationError: there is no embedder, or the store's collection is for other vectors.
+        """
+        from langchain_memlayer.engine.outbox import Outbox
+
+        if self.embedder is None:
+            raise ConfigurationError("A vectorstore needs embeddings: pass some, or leave embeddings='auto'.")
+        self.outbox = Outbox(self.journal, store, self.area)
+        self.outbox.check(self.dims)
+        self.outbox.wake()
 
     def beside(self, area: Area, embedder: Embedder | None) -> Indexes:
         """The slabs of another area of the same folder, with the same settings."""
@@ -206,15 +223,22 @@ class Indexes:
             hnsw_threshold=self._hnsw_threshold * (SPREAD_FACTOR if spread else 1),
             columns=COLUMNS[self.area],
             save=None if self._derived is None else partial(self._save, key),
+            source=self._source(key),
         )
         slab.apply(block, upkeep=False)
-        if self._derived is not None and len(block.owners) * self.dims > self._hnsw_threshold:
+        if self.outbox is None and self._derived is not None and len(block.owners) * self.dims > self._hnsw_threshold:
             try:
                 slab.load_graph(*snapshots.read(self._derived, snapshot_name(self.area, key), self._origin()))
             except SnapshotError as reason:
                 _LOGGER.info("No graph is loaded for a slab of %d vectors: %s", len(block.owners), reason)
         slab.keep_up()
         return slab
+
+    def _source(self, key: str) -> Source | None:
+        """What proposes candidates for a slab of live rows; versions that ended are in no foreign store."""
+        if self.outbox is None or key.endswith("\x00"):
+            return None
+        return self.outbox.source(key)
 
     def _spread_out(self, key: str) -> bool:
         """Whether several namespaces lie below the prefix: scanned longer, since they are rarely searched as one."""
@@ -274,11 +298,9 @@ class Indexes:
             "kind": np.fromiter((k == "turn" for k in raw["kind"]), np.int8, n),
             **{name: self.codes.encode(raw[name].tolist()) for name in _CODED},
             "time": np.fromiter((-1 if t is None else t for t in raw["time"]), np.int64, n),
-            "created_at": raw["created_at"].astype(np.int64),
             "state": np.fromiter((s or 0 for s in raw["state"]), np.int8, n),
             "asks": np.fromiter((bool(a) for a in raw["asks"]), np.bool_, n),
             "turns": turns,
-            "ended": np.fromiter((c is not None for c in raw["closed"]), np.bool_, n),
             "terms": terms,
             "length": np.fromiter((len(t) // 4 for t in terms), np.int64, n),
         }
@@ -295,8 +317,8 @@ class Indexes:
         text = tx.meta(f"embedder:{self.area}")
         if text is None:
             record = {"name": name, "dims": dims, "spread": self.measured_spread}
-            tx.set_meta(f"embedder:{self.area}", orjson.dumps(record).decode())
-        elif (orjson.loads(text)["name"], orjson.loads(text)["dims"]) != (name, dims):
+            text = tx.first_meta(f"embedder:{self.area}", orjson.dumps(record).decode())
+        if (orjson.loads(text)["name"], orjson.loads(text)["dims"]) != (name, dims):
             raise EmbedderMismatch(
                 f"The folder {self.journal.where} has vectors of {orjson.loads(text)['name']}, not of {name} "
                 f"({dims} numbers). Open it with that embedder, or run `memlayer reembed`."

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -12,22 +12,24 @@ from numpy.typing import NDArray
 
 from langchain_memlayer.engine.graphs import Graphs
 from langchain_memlayer.engine.indexes import Indexes
-from langchain_memlayer.engine.records import record_of
+from langchain_memlayer.engine.pools import Pools, Scoped, keywords
+from langchain_memlayer.engine.records import OWN_FIELDS, record_of
+from langchain_memlayer.engine.scopes import scope_sql
 from langchain_memlayer.engine.steps import Request, Steps
 from langchain_memlayer.filters import Filter
-from langchain_memlayer.journal.sqlite import SQLiteJournal
-from langchain_memlayer.keywords import bm25, bm25_ceiling, fts_match, query_terms, rarest, term_codes
-from langchain_memlayer.recall import Pool, Query, Spread, Terms, Weights, rank, trust_in
+from langchain_memlayer.journal import Journal
+from langchain_memlayer.journal.read_filters import ANY, superset
+from langchain_memlayer.recall import Pool, Query, Weights, best, eligible, rank, weighed
 from langchain_memlayer.types import HIDDEN, QUARANTINED, SPENT, Row, Scope
+from langchain_memlayer.vectors.source import Hints
 
 if TYPE_CHECKING:
+    from langchain_memlayer.journal.read import Reader
     from langchain_memlayer.vectors.view import View
 
-WHOLE_SCOPE = 10_000
-CANDIDATES = 100
-NEAR = 4
-SAMPLE = 1_000
 RETRIES = 8
+WIDER = (4, 8, 16)
+"""How many times the limit is read of the best memories to see which pass a filter, before SQL says it of all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,149 +77,197 @@ class Hit:
 
 
 @dataclass(frozen=True, slots=True)
-class _Scoped:
-    """What of a view a search is about.
+class Found:
+    """What a search found: hits, best first, and the entities that the query names."""
+
+    hits: list[Hit] = field(default_factory=list)
+    entities: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _Reread:
+    """Memories of a view as the journal has them now.
 
     Attributes:
-        view: One state of the slab.
-        inside: The live memories of the scope, of all kinds, shape (len(view),): statistics are taken over them.
-        allowed: Those of them that may be hits.
-        total: How many are inside.
+        rows: Those that may be hits, by position.
+        stale: Whether one has changed since the view was made.
     """
 
     view: View
-    inside: NDArray[np.bool_]
-    allowed: NDArray[np.bool_]
-    total: int
+    rows: dict[int, Row] = field(default_factory=dict)
+    stale: bool = False
+    _seen: set[int] = field(default_factory=set)
 
-
-@dataclass(frozen=True, slots=True)
-class _Keywords:
-    """BM25 of a query.
-
-    Attributes:
-        positions: Where the texts are in the view, ascending.
-        scores: Theirs.
-        ceiling: What a text could attain.
-        query: The query's terms as numbers.
-        texts: The terms of the texts.
-    """
-
-    positions: NDArray[np.int64]
-    scores: NDArray[np.float32]
-    ceiling: float
-    query: NDArray[np.uint32]
-    texts: Terms
+    def read(self, reader: Reader, positions: NDArray[np.int64], asked: SearchQuery) -> None:
+        """Read those that were not read yet."""
+        fresh = [place for place in positions.tolist() if place not in self._seen]
+        self._seen.update(fresh)
+        ids, seqs = self.view.ids[fresh].tolist(), self.view.seqs[fresh].tolist()
+        rows = reader.memories_by_row(ids)
+        for place, item, seq in zip(fresh, ids, seqs, strict=True):
+            row = rows.get(item)
+            if row is None or row.seq != seq or not _belongs(row, asked):
+                self.stale = True
+            elif asked.filter is None or asked.filter.matches(record_of(row)):
+                self.rows[place] = row
 
 
 class Searcher:
     """The read path of one folder's memories; `weights` are those of the signals, None for the default ones."""
 
-    def __init__(
-        self, journal: SQLiteJournal, indexes: Indexes, graphs: Graphs, weights: Weights | None = None
-    ) -> None:
+    def __init__(self, journal: Journal, indexes: Indexes, graphs: Graphs, weights: Weights | None = None) -> None:
         self.journal = journal
         self.indexes = indexes
         self.graphs = graphs
         self.weights = weights or Weights()
 
     def search(self, asked: SearchQuery) -> Steps:
-        """The hits of a query, best first; returns a list of `Hit`."""
+        """What answers a query; returns a `Found`."""
         embedder = self.indexes.embedder
         vector = None
         if embedder is not None:
             vector = yield Request(lambda: embedder.embed_query(asked.text), lambda: embedder.aembed_query(asked.text))
-        hits: list[Hit] = []
+        found = Found()
         for _ in range(RETRIES):
-            hits, stale = self._once(asked, vector)
+            found, stale = self._once(asked, vector)
             if not stale:
                 break
-        return hits
+        return found
 
-    def _once(self, asked: SearchQuery, vector: NDArray[np.float32] | None) -> tuple[list[Hit], bool]:
-        """The hits, and whether some of them changed since the slab was caught up."""
+    def _once(self, asked: SearchQuery, vector: NDArray[np.float32] | None) -> tuple[Found, bool]:
+        """What is found, and whether some of it changed since the slab was caught up."""
         view = self.indexes.view(asked.scope.search_root, ended=asked.past)
-        inside = self._inside(view, asked)
-        if asked.past:
-            inside &= self._then(view, asked)
-        scoped = _Scoped(view, inside, self._allowed(view, asked, inside), int(np.count_nonzero(inside)))
-        if not scoped.allowed.any():
-            return [], False
-        if view.kernel is None:
-            vector = None
-        related = {} if asked.past else self._related(asked)
-        members = np.flatnonzero(inside) if scoped.total <= WHOLE_SCOPE else None
-        words = self._keywords(scoped, asked, members)
-        if members is None:
-            members = self._candidates(scoped, vector, words, related)
-        if not len(members):
-            return [], False
-        query = Query(asked.text, words.query, asked.reference_time or self.journal.clock())
-        pool = self._pool(scoped, members, vector, words, related)
-        able = scoped.allowed[members]
-        ranking = rank(pool, query, allowed=able, limit=asked.limit, threshold=asked.threshold, weights=self.weights)
-        order = members[ranking.order]
-        ids, seqs = view.ids[order].tolist(), view.seqs[order].tolist()
+        scoped = self._scoped(view, asked)
+        allowed = scoped.inside
+        if len(asked.kinds) == 1:
+            allowed = allowed & (view.columns["kind"] == ("turn" in asked.kinds))
+        if not allowed.any():
+            return Found(), False
+        entities, related = self._related(asked)
+        words = keywords(self.journal, scoped, asked.scope, asked.text)
+        query = Query(asked.text, words.codes, asked.reference_time or self.journal.clock())
+        broad, narrow = Hints(asked.scope.ids(), asked.text), Hints(_equalities(asked), asked.text)
+        vector = None if view.kernel is None else vector
+        pools = Pools(
+            self.indexes, scoped, words=words, vector=vector, related=related, weights=self.weights, hints=broad
+        )
+        if scoped.whole and vector is not None:
+            view.audit(vector, asked.limit, mask=allowed, hints=broad)
+        members, pool = pools.around(allowed, broad)
+        shares, reread = weighed(pool, query, self.weights), _Reread(view)
+        hits = self._hits(asked, members, pool, shares, allowed, reread, whole=scoped.whole)
+        for surely in (False, True):
+            if hits is not None:
+                break
+            # Few of the best pass the filter: SQL says which may, and if most of these do not, which do.
+            allowed = allowed & self._passing(view, asked, surely=surely)
+            if not scoped.whole:
+                members, pool = pools.around(allowed, narrow)
+                shares = weighed(pool, query, self.weights)
+            rest = replace(asked, filter=None) if surely else asked
+            hits = self._hits(rest, members, pool, shares, allowed, reread, whole=scoped.whole)
+        return Found(hits or [], entities), reread.stale
+
+    def _hits(
+        self,
+        asked: SearchQuery,
+        members: NDArray[np.int64],
+        pool: Pool,
+        shares: Mapping[str, NDArray[np.float32]],
+        allowed: NDArray[np.bool_],
+        reread: _Reread,
+        *,
+        whole: bool,
+    ) -> list[Hit] | None:
+        """The best hits, re-read from the journal; None when too few of the best memories pass the filter."""
+        able = eligible(pool, shares, allowed[members], asked.threshold)
+        if asked.filter is None:
+            return self._ranked(asked, members, pool, shares, able, reread)
+        for times in WIDER:
+            tried = best(pool, shares, able, times * asked.limit)
+            self._read(asked, members[tried], reread)
+            passed = able & np.isin(members, np.fromiter(reread.rows, np.int64, len(reread.rows)))
+            hits = self._ranked(asked, members, pool, shares, passed, reread)
+            # The end of the pool is not that of a large scope, unless most in it pass: then nothing else is better.
+            ended = len(tried) < times * asked.limit and (whole or 2 * np.count_nonzero(passed) >= len(tried))
+            if len(hits) == asked.limit or ended:
+                return hits
+        return None
+
+    def _ranked(
+        self,
+        asked: SearchQuery,
+        members: NDArray[np.int64],
+        pool: Pool,
+        shares: Mapping[str, NDArray[np.float32]],
+        able: NDArray[np.bool_],
+        reread: _Reread,
+    ) -> list[Hit]:
+        ranking = rank(pool, shares, able, limit=asked.limit, weights=self.weights)
+        places = members[ranking.order]
+        self._read(asked, places, reread)
+        return [
+            Hit(reread.rows[place], float(ranking.score[k]), float(ranking.relevance[k]), ranking.shares_of(k))
+            for k, place in enumerate(places.tolist())
+            if place in reread.rows
+        ]
+
+    def _read(self, asked: SearchQuery, places: NDArray[np.int64], reread: _Reread) -> None:
         with self.journal.read() as reader:
-            rows = reader.memories_by_row(ids)
-        hits = []
-        for place, (item, seq) in enumerate(zip(ids, seqs, strict=True)):
-            row = rows.get(item)
-            if row is not None and row.seq == seq and _belongs(row, asked):
-                shares = ranking.shares_of(place)
-                hits.append(Hit(row, float(ranking.score[place]), float(ranking.relevance[place]), shares))
-        return hits, len(hits) < len(ids)
+            reread.read(reader, places, asked)
 
     # -- who may be found -----------------------------------------------------------------------------------------
 
-    def _inside(self, view: View, asked: SearchQuery) -> NDArray[np.bool_]:
+    def _scoped(self, view: View, asked: SearchQuery) -> Scoped:
         state = view.columns["state"]
-        mask: NDArray[np.bool_] = view.live & (state != HIDDEN)
+        inside: NDArray[np.bool_] = view.live & (state != HIDDEN)
         if not asked.include_quarantined:
-            mask &= state != QUARANTINED
+            inside &= state != QUARANTINED
         for name, value in asked.scope.ids().items():
-            mask &= view.columns[name] == self.indexes.codes.find(value)
-        return mask
+            inside &= view.columns[name] == self.indexes.codes.find(value)
+        ended = state == SPENT
+        if asked.past:
+            held, ended = self._then(view, asked)
+            inside &= held
+        return Scoped(view, inside, ended, int(np.count_nonzero(inside)))
 
-    def _then(self, view: View, asked: SearchQuery) -> NDArray[np.bool_]:
-        """The versions that held, or were known, at the time that is asked about."""
+    def _then(self, view: View, asked: SearchQuery) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """The versions that held, or were known, at the time that is asked about, and the turns spent by then."""
         with self.journal.read() as reader:
-            ids = reader.versions_at(asked.scope.search_root, as_of=asked.as_of, known_at=asked.known_at)
-        mask = np.zeros(len(view), np.bool_)
-        positions = view.position(np.array(ids, np.int64))
-        mask[positions[positions >= 0]] = True
-        return mask
+            versions = reader.versions_at(asked.scope.search_root, as_of=asked.as_of, known_at=asked.known_at)
+        held, ended = np.zeros(len(view), np.bool_), np.zeros(len(view), np.bool_)
+        ids, spent = np.array(versions, np.int64).reshape(-1, 2).T
+        positions = view.position(ids)
+        held[positions[positions >= 0]] = True
+        ended[positions[positions >= 0]] = spent[positions >= 0]
+        return held, ended
 
-    def _allowed(self, view: View, asked: SearchQuery, inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Those inside that are of the kinds asked for and pass the filter."""
-        mask = inside
-        if len(asked.kinds) == 1:
-            mask = mask & (view.columns["kind"] == ("turn" in asked.kinds))
-        if asked.filter is None:
-            return mask
-        ids = view.ids[mask].tolist()
+    def _passing(self, view: View, asked: SearchQuery, *, surely: bool) -> NDArray[np.bool_]:
+        """What of the scope may pass the filter as far as SQL can say it, or surely does."""
+        where, values = scope_sql(asked.scope)
+        condition, more = ANY if asked.filter is None else superset(asked.filter)
+        where += f" AND {condition}" if asked.past else f" AND {condition} AND i.closed IS NULL"
         with self.journal.read() as reader:
-            rows = reader.memories_by_row(ids)
-        kept = [item for item, row in rows.items() if asked.filter.matches(record_of(row))]
+            if surely and asked.filter is not None:
+                rows = reader.memories(where, (*values, *more))
+                ids = [row.id for row in rows if asked.filter.matches(record_of(row))]
+            else:
+                ids = reader.memory_ids(where, (*values, *more))
         passed = np.zeros(len(view), np.bool_)
-        positions = view.position(np.array(kept, np.int64))
+        positions = view.position(np.array(ids, np.int64))
         passed[positions[positions >= 0]] = True
-        return mask & passed
+        return passed
 
-    def _related(self, asked: SearchQuery) -> dict[int, float]:
-        """The memories around the entities that the query names, as row ids with weights."""
-        if not self._has_triples():
-            return {}
-        graph = self.graphs.graph(asked.scope, include_quarantined=asked.include_quarantined)
-        entities = graph.entities_in(asked.text)
-        return graph.memories_near(entities) if entities else {}
-
-    def relations(self, asked: SearchQuery, *, most: int) -> list[dict[str, str]]:
-        """The triples around the entities that the query names, the most relevant first."""
+    def _related(self, asked: SearchQuery) -> tuple[tuple[str, ...], dict[int, float]]:
+        """The entities that the query names, and the memories around them, as row ids with weights."""
         if asked.past or not self._has_triples():
-            return []
+            return (), {}
         graph = self.graphs.graph(asked.scope, include_quarantined=asked.include_quarantined)
         entities = graph.entities_in(asked.text)
+        return tuple(entities), graph.memories_near(entities) if entities else {}
+
+    def relations(self, asked: SearchQuery, entities: Sequence[str], *, most: int) -> list[dict[str, str]]:
+        """The triples around some entities, as a `Found` has them, the most relevant first."""
         if not entities:
             return []
         return self.graphs.relations(
@@ -228,152 +278,18 @@ class Searcher:
         with self.journal.read() as reader:
             return reader.has_triples()
 
-    # -- signals --------------------------------------------------------------------------------------------------
 
-    def _keywords(self, scoped: _Scoped, asked: SearchQuery, members: NDArray[np.int64] | None) -> _Keywords:
-        """BM25 with the statistics of exactly this scope: over all its members, or over what FTS5 finds of many."""
-        view, terms, positions = scoped.view, query_terms(asked.text), members
-        if positions is None:
-            terms, positions = self._found(scoped, asked, terms)
-        codes = np.unique(np.frombuffer(term_codes(terms), "<u4"))
-        texts = _terms(view, positions)
-        if not len(codes) or not len(positions):
-            return _Keywords(positions, np.zeros(len(positions), np.float32), 0.0, codes, texts)
-        counts = texts.counts(codes)
-        dfs = np.count_nonzero(counts, axis=1)
-        lengths = view.columns["length"]
-        average = float(lengths[scoped.inside].mean()) or 1.0
-        scores = bm25(counts, lengths[positions], dfs, scoped.total, average)
-        return _Keywords(positions, scores, bm25_ceiling(dfs, scoped.total), codes, texts)
-
-    def _found(self, scoped: _Scoped, asked: SearchQuery, terms: list[str]) -> tuple[list[str], NDArray[np.int64]]:
-        """The query's rarest terms, and the positions inside that have one of them."""
-        scope = asked.scope
-        with self.journal.read() as reader:
-            space = reader.namespace_id(scope.search_root) if scope.user_id is not None else None
-            if scope.ids().keys() == {"user_id"}:
-                # Only then are the namespace's statistics the scope's own: nobody else's texts may choose the terms.
-                terms = rarest(terms, reader.frequencies(terms, space))
-            ids = reader.matches(fts_match(terms, None if space is None else f"n{space}")) if terms else []
-        positions = np.sort(scoped.view.position(np.array(ids, np.int64)))
-        positions = positions[positions >= 0]
-        return terms, positions[scoped.inside[positions]]
-
-    def _pool(
-        self,
-        scoped: _Scoped,
-        members: NDArray[np.int64],
-        vector: NDArray[np.float32] | None,
-        words: _Keywords,
-        related: Mapping[int, float],
-    ) -> Pool:
-        view = scoped.view
-        dense, spread, trust = None, Spread(), 0.0
-        if vector is not None:
-            dense = view.scores(vector, members)
-            spread = Spread.of(dense if members is words.positions else view.scores(vector, _sample(scoped.inside)))
-            trust = trust_in(spread.deviation, scoped.total, self.indexes.spread)
-        keyword = np.zeros(len(members), np.float32)
-        places, known = _places(members, words.positions)
-        keyword[places[known]] = words.scores[known]
-        columns = {
-            name: view.columns[name][members] for name in ("kind", "session_id", "name", "time", "asks", "state")
-        }
-        flat, starts = _cited(view, members)
-        names = columns["name"]
-        return Pool(
-            dense=dense,
-            dense_spread=spread,
-            dense_trust=trust,
-            keyword=keyword,
-            keyword_spread=Spread(0.0, float(words.scores.max(initial=0.0))),
-            keyword_ceiling=words.ceiling,
-            terms=words.texts if members is words.positions else _terms(view, members),
-            graph=_weights(view, members, related),
-            is_turn=columns["kind"] == 1,
-            session=columns["session_id"],
-            order=view.ids[members],
-            speaker=names,
-            time=columns["time"],
-            asks=columns["asks"],
-            ended=columns["state"] == SPENT,
-            links=_links(view, members, flat, starts),
-            cited=flat,
-            starts=starts,
-            speakers={code: self.indexes.codes.names[code] for code in np.unique(names[names >= 0]).tolist()},
-        )
-
-    def _candidates(
-        self,
-        scoped: _Scoped,
-        vector: NDArray[np.float32] | None,
-        words: _Keywords,
-        related: Mapping[int, float],
-    ) -> NDArray[np.int64]:
-        """The signals' best, with their neighbours in the session and their linked facts and turns."""
-        view = scoped.view
-        near = view.position(np.fromiter(related, np.int64, len(related)))
-        chosen = [near[near >= 0]]
-        if vector is not None:
-            chosen.append(view.search(vector, CANDIDATES, mask=scoped.allowed).positions)
-        able = np.flatnonzero(scoped.allowed[words.positions])
-        if len(able) > CANDIDATES:
-            able = able[np.argpartition(-words.scores[able], CANDIDATES)[:CANDIDATES]]
-        chosen.append(words.positions[able])
-        best = np.unique(np.concatenate(chosen))
-        around = np.unique((best[:, None] + np.arange(-NEAR, NEAR + 1)).clip(0, len(view) - 1))
-        cited = view.position(_cited(view, best)[0])
-        members = np.unique(np.concatenate((around, cited[cited >= 0])))
-        kept: NDArray[np.int64] = members[scoped.inside[members]]
-        return kept
-
-
-def _sample(inside: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """About a thousand positions spread evenly over the scope; the same ones for every query."""
-    positions = np.flatnonzero(inside)
-    return positions[:: max(1, len(positions) // SAMPLE)]
-
-
-def _terms(view: View, positions: NDArray[np.int64]) -> Terms:
-    """The keyword terms of the texts at some positions."""
-    starts = np.zeros(len(positions) + 1, np.int64)
-    np.cumsum(view.columns["length"][positions], out=starts[1:])
-    return Terms(np.frombuffer(b"".join(view.columns["terms"][positions].tolist()), "<u4"), starts)
-
-
-def _places(members: NDArray[np.int64], positions: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Where each position stands in the ascending `members`, and whether it does."""
-    if not len(members):
-        return np.zeros(len(positions), np.int64), np.zeros(len(positions), np.bool_)
-    places = np.minimum(np.searchsorted(members, positions), len(members) - 1)
-    return places, members[places] == positions
-
-
-def _weights(view: View, members: NDArray[np.int64], related: Mapping[int, float]) -> NDArray[np.float32]:
-    """The graph's weights of the members, as shares of the highest."""
-    out = np.zeros(len(members), np.float32)
-    if related:
-        places, known = _places(members, view.position(np.fromiter(related, np.int64, len(related))))
-        values = np.fromiter(related.values(), np.float32, len(related))
-        out[places[known]] = values[known] / max(float(values.max()), 1e-9)
-    return out
-
-
-def _cited(view: View, positions: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The row ids of the turns that the memories cite, all in a row, and where those of each begin (and the end)."""
-    cited = view.columns["turns"][positions].tolist()
-    starts = np.zeros(len(cited) + 1, np.int64)
-    np.cumsum(np.fromiter(map(len, cited), np.int64, len(cited)) // 8, out=starts[1:])
-    return np.frombuffer(b"".join(cited), "<i8"), starts
-
-
-def _links(
-    view: View, members: NDArray[np.int64], flat: NDArray[np.int64], starts: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """Pairs (fact, turn) of indices into `members`."""
-    turns, known = _places(members, view.position(flat))
-    facts = np.repeat(np.arange(len(members)), np.diff(starts))
-    return np.stack((facts[known], turns[known]), axis=1)
+def _equalities(asked: SearchQuery) -> dict[str, str]:
+    """What a foreign store may filter by: the scope's ids, and the metadata that must be equal to a short string."""
+    leaves = () if asked.filter is None else asked.filter.split()[0]
+    return {
+        **{
+            leaf.field: leaf.value
+            for leaf in leaves
+            if leaf.op == "eq" and leaf.field not in OWN_FIELDS and isinstance(leaf.value, str)
+        },
+        **asked.scope.ids(),
+    }
 
 
 def _belongs(row: Row, asked: SearchQuery) -> bool:

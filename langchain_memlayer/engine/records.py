@@ -8,6 +8,11 @@ from typing import Any
 from langchain_memlayer.types import QUARANTINED, SPENT, Row, from_micros
 from langchain_memlayer.values import plain
 
+OWN_FIELDS = frozenset(
+    ("id", "kind", "memory", "user_id", "agent_id", "run_id", "session_id", "role", "name", "created_at", "updated_at")
+)
+"""What filters see of a memory besides the user's metadata."""
+
 
 def record_of(row: Row) -> dict[str, Any]:
     """What filters see of a memory: its own fields, and over them the user's metadata."""

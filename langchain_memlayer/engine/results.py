@@ -57,7 +57,7 @@ def reasons(row: Row, turns: Sequence[tuple[Row, str | None]], events: Sequence[
             {
                 "id": turn.message_id or turn.key,
                 "memory_id": turn.key,
-                "text": turn.text,
+                "text": turn.text or None,
                 "quote": quote,
                 "role": turn.role,
                 "name": turn.name,

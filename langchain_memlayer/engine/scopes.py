@@ -35,7 +35,7 @@ def scope_sql(scope: Scope) -> tuple[str, tuple[str, ...]]:
     conditions = [f"i.{name} = ?" for name in ids]
     if scope.user_id is not None:
         return " AND ".join(["n.path = ?", *conditions]), (scope.partition, *ids.values())
-    return " AND ".join(conditions) or "1", tuple(ids.values())
+    return " AND ".join(conditions) or "1 = 1", tuple(ids.values())
 
 
 def to_turn(row: Row) -> Turn:

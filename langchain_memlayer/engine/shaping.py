@@ -1,39 +1,99 @@
-"""What is done with hits before callers get them: a token budget, and what was said around them."""
+"""What is done with hits before callers get them: one list of several, a token budget, what was said around them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any
 
+from langchain_memlayer.engine.reading import Hit, SearchQuery
+from langchain_memlayer.engine.scopes import scope_sql
 from langchain_memlayer.journal.read import Reader
 from langchain_memlayer.prompts import estimate_tokens
-from langchain_memlayer.types import Row
+from langchain_memlayer.types import QUARANTINED, SPENT, VISIBLE, Row
+
+if TYPE_CHECKING:
+    from langchain_core.language_models import BaseLanguageModel
 
 TokenCounter = Callable[[str], int]
 
 
-def token_counter(model: Any) -> TokenCounter:
-    """The model's own tokenizer when it has one that needs no download, else an estimate."""
-    own = getattr(model, "custom_get_token_ids", None)
-    return (lambda text: len(own(text))) if callable(own) else estimate_tokens
+def merged(lists: Sequence[Sequence[Hit]], limit: int) -> list[Hit]:
+    """The hits of several queries as one list by score; the best of each query are among the `limit`.
+
+    A question that was taken apart needs an answer to every part, whichever part has the better scores.
+    """
+    if len(lists) == 1:
+        return list(lists[0][:limit])
+    chosen: dict[int, Hit] = {}
+    for rank in zip_longest(*lists):
+        for hit in sorted((hit for hit in rank if hit is not None), key=lambda hit: -hit.score):
+            known = chosen.get(hit.row.id)
+            if (known is None and len(chosen) < limit) or (known is not None and known.score < hit.score):
+                chosen[hit.row.id] = hit
+    return sorted(chosen.values(), key=lambda hit: -hit.score)
 
 
-def packed(texts: Sequence[str], most: int, count: TokenCounter) -> list[int]:
-    """The places of the texts that fit under `most` tokens together, best first; whole texts only."""
-    left, chosen = most, []
-    for place, text in enumerate(texts):
-        cost = count(text)
-        if cost <= left:
-            left -= cost
-            chosen.append(place)
-    return chosen
+def token_counter(model: BaseLanguageModel[Any] | None) -> TokenCounter:
+    """The model's own tokenizer when it is at hand, else an estimate.
+
+    At hand is a tokenizer that was given to the model, or one that its class has itself. A hosted model's is a request
+    or a download away, and LangChain's default one is a download too.
+    """
+    if model is None:
+        return estimate_tokens
+    from langchain_core.language_models import BaseLanguageModel
+
+    given = model.custom_get_token_ids
+    if given is not None:
+        return lambda text: len(given(text))
+    own = any(
+        getattr(type(model), name) is not getattr(BaseLanguageModel, name)
+        for name in ("get_num_tokens", "get_token_ids")
+    )
+    return model.get_num_tokens if own and not model.lc_secrets else estimate_tokens
 
 
-def around(reader: Reader, row: Row, distance: int) -> list[Row]:
-    """The turns of the same session up to `distance` before and after a turn, or a fact's first turn."""
+class Budget:
+    """What is left of a token ceiling. Whole memories only, each of which counts once.
+
+    Args:
+        most: The ceiling, or None for none.
+        count: How many tokens a text has.
+    """
+
+    def __init__(self, most: int | None, count: TokenCounter) -> None:
+        self._left = most
+        self._count = count
+        self._taken: set[int] = set()
+
+    def takes(self, row: Row) -> bool:
+        """Whether a memory still fits; then it is taken. What is smaller and comes later may fit all the same."""
+        if self._left is None or row.id in self._taken:
+            return True
+        cost = self._count(row.text)
+        if cost > self._left:
+            return False
+        self._left -= cost
+        self._taken.add(row.id)
+        return True
+
+
+def around(reader: Reader, row: Row, distance: int, asked: SearchQuery) -> list[Row]:
+    """The turns of the same session up to `distance` before and after a turn, or a fact's first turn.
+
+    They are of the scope that is asked for, and not later than the time that is.
+    """
     turn = row.id if row.kind == "turn" else next(iter(row.turns), None)
     if turn is None or row.session_id is None:
         return []
-    before = reader.session_turns(row.path, row.session_id, below=turn, most=distance)
-    after = reader.session_turns(row.path, row.session_id, above=turn, most=distance)
-    return [other for other in (*reversed(before), *after) if other.state == row.state or not other.state]
+    owned, ids = scope_sql(asked.scope)
+    states = [VISIBLE, SPENT, *([QUARANTINED] if asked.include_quarantined else [])]
+    where = (
+        f"{owned} AND n.path = ? AND i.session_id = ? AND i.kind = 'turn' AND i.closed IS NULL AND "
+        f"coalesce(i.state, {VISIBLE}) IN ({', '.join(map(str, states))}) AND i.created_at <= ?"
+    )
+    values = (*ids, row.path, row.session_id, 2**63 - 1 if asked.as_of is None else asked.as_of, turn)
+    before = reader.memories(f"{where} AND i.id < ?", values, tail=f"ORDER BY i.id DESC LIMIT {distance}")
+    after = reader.memories(f"{where} AND i.id > ?", values, tail=f"ORDER BY i.id LIMIT {distance}")
+    return [*reversed(before), *after]

@@ -14,8 +14,8 @@ from langchain_memlayer.engine.indexes import Indexes
 from langchain_memlayer.engine.scopes import batch_scope, scope_of, to_turn
 from langchain_memlayer.engine.steps import Request, Steps, request
 from langchain_memlayer.engine.texts import fact_text, searchable, turn_text
+from langchain_memlayer.journal import Journal
 from langchain_memlayer.journal.read import Reader
-from langchain_memlayer.journal.sqlite import SQLiteJournal
 from langchain_memlayer.journal.write import Writer
 from langchain_memlayer.protocols import Extractor, Reconciler
 from langchain_memlayer.reconciliation import all_added
@@ -24,6 +24,7 @@ from langchain_memlayer.types import Decision, Extraction, Fact, Rejection, Row,
 
 LOST_RACES = 2
 CONTEXT_TURNS = 10
+AGENT = "agent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,8 @@ class Prepared:
         rejected: What was refused.
         exact: The turns are stored as given.
         pending: The row of the journal's `pending` that this is the work of; its turns are stored already.
+        actor: Who states the facts, when no extractor found them. What an agent states is a turn to be cited and not to
+            be found: the fact says the same.
     """
 
     scope: Scope
@@ -45,6 +48,7 @@ class Prepared:
     rejected: tuple[Rejection, ...] = ()
     exact: bool = False
     pending: int | None = None
+    actor: str | None = None
 
 
 class Engine:
@@ -56,12 +60,12 @@ class Engine:
         finder: Finds what facts may change.
         extractor: Finds facts, or None: turns only.
         reconciler: Decides what facts mean for what is known; None adds them all.
-        keep_turns: Whether turns are memories too.
+        keep_turns: Whether turns are memories too; of others it is only noted that they were seen.
     """
 
     def __init__(
         self,
-        journal: SQLiteJournal,
+        journal: Journal,
         indexes: Indexes,
         finder: Finder,
         *,
@@ -160,8 +164,7 @@ class Engine:
         turns, facts = prepared.turns, prepared.facts
         if batch is None and not turns and not facts and not prepared.rejected:
             return Outcome()
-        stored = prepared.pending is not None
-        texts = [*(() if stored else map(turn_text, turns)), *(fact_text(fact, turns) for fact in facts)]
+        texts = [*(map(turn_text, turns) if self._keeps(prepared) else ()), *(fact_text(fact, turns) for fact in facts)]
         forms = yield from searchable(self.indexes, texts)
         for attempt in range(LOST_RACES + 1):
             position = self.journal.last_seq()
@@ -238,7 +241,7 @@ class Engine:
         above: Any,
     ) -> Outcome | None:
         scope = prepared.scope
-        with self.journal.write() as tx:
+        with self.journal.write(scope.partition) as tx:
             if batch is not None:
                 stored = tx.batch(batch_scope(scope), batch)
                 if stored is not None:
@@ -247,7 +250,7 @@ class Engine:
                 return None
             if any(form.codes for form in forms.values()):
                 self.indexes.record_embedder(tx)
-            actor = "extractor" if prepared.facts else "user"
+            actor = prepared.actor or ("extractor" if prepared.facts else "user")
             commit = Commit(tx, scope, actor=actor, batch=batch, new_id=self.journal.new_id)
             rows, turns = self._keep(commit, tx, prepared, forms)
             if prepared.pending is not None and not tx.settle(prepared.pending):
@@ -272,13 +275,20 @@ class Engine:
             return [found.get(turn.id or "") for turn in prepared.turns], []
         turns: list[Committed] = []
         rows: list[Row | None] = []
-        for turn in prepared.turns:
+        cited = {place for fact in prepared.facts for place in fact.turns}
+        for place, turn in enumerate(prepared.turns):
             row = commit.seen(turn)
-            if row is None and self.keep_turns:
+            if row is None and self._keeps(prepared):
                 row, new = commit.add_turn(turn, forms[turn_text(turn)], exact=prepared.exact)
                 turns.append(Committed(row.key, "ADD" if new else "NONE", row.text))
+            elif row is None and (turn.id is not None or place in cited):
+                row = commit.note_turn(turn, words=prepared.actor == AGENT)
             rows.append(row)
         return rows, turns
+
+    def _keeps(self, prepared: Prepared) -> bool:
+        """Whether the turns become memories; what is given as it is to be stored always does."""
+        return prepared.pending is None and prepared.actor != AGENT and (self.keep_turns or prepared.exact)
 
     def _apply(
         self,
@@ -295,7 +305,8 @@ class Engine:
         removed: list[Triple] = []
         for refusal in prepared.rejected:
             commit.reject(refusal, [])
-        versions = {"prompt": getattr(self.extractor, "version", None), "by": getattr(self.reconciler, "version", None)}
+        prompt = getattr(self.extractor, "version", None) if prepared.actor is None else None
+        versions = {"prompt": prompt, "by": getattr(self.reconciler, "version", None)}
         for decision in decisions:
             if decision.fact is None:
                 refusal = Rejection(decision.text or "", decision.reason or "refused")

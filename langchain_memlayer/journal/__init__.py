@@ -1,1 +1,103 @@
 """The only truth: one SQL database to which everything is appended, and from which everything else can be rebuilt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from langchain_memlayer.errors import MissingDependency
+
+if TYPE_CHECKING:
+    from langchain_memlayer.journal.read import Reader
+    from langchain_memlayer.journal.write import Writer
+    from langchain_memlayer.protocols import Clock, NewId
+    from langchain_memlayer.types import Durability
+
+_SCHEMES = ("postgresql://", "postgres://")
+
+
+class Journal(Protocol):
+    """What the layers above know of a journal.
+
+    Attributes:
+        clock: The present time.
+        new_id: Fresh ids.
+        folder: The folder that it and its derived files are in, or None.
+        where: What messages call it; never with a password.
+        store_id: What tells this store from any other.
+        after_commit: Called, in the writer's thread, when something was committed.
+    """
+
+    clock: Clock
+    new_id: NewId
+    folder: Path | None
+    where: str
+    store_id: str
+    after_commit: list[Callable[[], None]]
+
+    def read(self, *, snapshot: bool = False) -> AbstractContextManager[Reader]:
+        """A reader; with `snapshot` all its reads see one state of the journal."""
+        ...
+
+    def write(self, *paths: str) -> AbstractContextManager[Writer]:
+        """A writer whose changes are committed together when the block ends well, and undone otherwise.
+
+        Args:
+            *paths: The encoded namespaces that it reads to decide and that it changes: nobody else changes them
+                meanwhile. None means all of them.
+        """
+        ...
+
+    def last_seq(self) -> int:
+        """The position of the last commit, of any process."""
+        ...
+
+    def meta(self, key: str) -> str | None:
+        """A setting that is kept with the journal."""
+        ...
+
+    def scrub(self) -> None:
+        """Make deletions physical, as far as the database lets a client do that."""
+        ...
+
+    def check(self) -> str:
+        """The database's own verdict on its files: `ok`, or what is wrong."""
+        ...
+
+    def close(self) -> None:
+        """Close every connection; further use raises `JournalClosed`."""
+        ...
+
+
+def is_url(path: object) -> bool:
+    """Whether a path is a connection string of PostgreSQL."""
+    return isinstance(path, str) and path.startswith(_SCHEMES)
+
+
+def open_journal(path: str | Path, *, durability: Durability = "full", clock: Clock, new_id: NewId) -> Journal:
+    """The journal of a folder, of `":memory:"`, or of a PostgreSQL database by its connection string.
+
+    Args:
+        path: A folder's path, `":memory:"`, or `postgresql://user:password@host:port/database`.
+        durability: `full` lets an acknowledged write survive power loss, `fast` only the end of the process.
+        clock: The present time.
+        new_id: Fresh ids.
+
+    Raises:
+        NotAStore: `path` holds something else.
+        MissingDependency: PostgreSQL's driver is not installed.
+        JournalError: it cannot be opened.
+    """
+    if isinstance(path, str) and is_url(path):
+        try:
+            from langchain_memlayer.journal.postgres import PostgresJournal
+        except ImportError as error:
+            raise MissingDependency(
+                "A store in PostgreSQL needs its driver: pip install 'langchain-memlayer[postgres]'."
+            ) from error
+        return PostgresJournal(path, durability=durability, clock=clock, new_id=new_id)
+    from langchain_memlayer.journal.sqlite import SQLiteJournal
+
+    return SQLiteJournal(path, durability=durability, clock=clock, new_id=new_id)

@@ -7,7 +7,7 @@ import os
 import sqlite3
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -64,6 +64,8 @@ class SQLiteJournal:
         self.where = ":memory:" if self.folder is None else str(self.folder)
         self._synchronous = "FULL" if durability == "full" else "NORMAL"
         self._closed = False
+        self.after_commit: list[Callable[[], None]] = []
+        """Called, in the writer's thread, when something was committed."""
         self._abandoned: list[sqlite3.Connection] = []
         self._start()
         with self._errors(), ExitStack() as undo:
@@ -166,8 +168,11 @@ class SQLiteJournal:
                 self._idle.append(db)
 
     @contextmanager
-    def write(self) -> Iterator[Writer]:
-        """A writer whose changes are committed together when the block ends well, and undone otherwise."""
+    def write(self, *paths: str) -> Iterator[Writer]:
+        """A writer whose changes are committed together when the block ends well, and undone otherwise.
+
+        SQLite has one writer at a time, whatever namespaces (`paths`) it is about.
+        """
         self._check()
         with self._write_lock, self._errors():
             db = self._writer
@@ -182,6 +187,8 @@ class SQLiteJournal:
             finally:
                 if db.in_transaction:
                     db.execute("ROLLBACK")
+        for told in self.after_commit:
+            told()
 
     def last_seq(self) -> int:
         """The position of the last commit, of any process."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import orjson
 
-from langchain_memlayer.journal.read import VECTOR_SHIFT, Reader, marks
+from langchain_memlayer.journal.database import Database
+from langchain_memlayer.journal.read import Reader
+from langchain_memlayer.journal.read_base import VECTOR_SHIFT, marks
+from langchain_memlayer.journal.read_slabs import KINDS, Area
 from langchain_memlayer.keywords import term_codes
 from langchain_memlayer.types import Kind, Row, Triple
 from langchain_memlayer.values import dumps
@@ -40,26 +43,56 @@ class Writer(Reader):
         seq: The position of the last event so far.
     """
 
-    def __init__(self, db: sqlite3.Connection, *, now: int) -> None:
+    def __init__(self, db: Database, *, now: int) -> None:
         super().__init__(db)
         self.now = now
-        self.seq = self.last_seq()
+        self.seq = self._first_seq()
         self._terms: Counter[tuple[str, int]] = Counter()
         self._namespaces: dict[str, int] = {}
+
+    def _first_seq(self) -> int:
+        """The position before the one that the first event will have."""
+        return self.last_seq()
+
+    def upcoming(self) -> int:
+        """The position that the next event will have."""
+        return self.seq + 1
+
+    def _inserted(self, sql: str, params: Sequence[Any]) -> int:
+        """Insert one row; returns its `id`."""
+        self.db.execute(sql, params)
+        return int(self.db.execute("SELECT last_insert_rowid()").fetchone()[0])
 
     def finish(self) -> None:
         """Write what was gathered: the term statistics."""
         grown = [(term, ns, n) for (term, ns), n in self._terms.items() if n > 0]
         shrunk = [(n, term, ns) for (term, ns), n in self._terms.items() if n < 0]
-        self.db.executemany("INSERT INTO terms VALUES (?,?,?) ON CONFLICT DO UPDATE SET df = df + excluded.df", grown)
+        self.db.executemany(
+            "INSERT INTO terms VALUES (?,?,?) ON CONFLICT (term, ns) DO UPDATE SET df = terms.df + excluded.df", grown
+        )
         if shrunk:
             self.db.executemany("UPDATE terms SET df = df + ? WHERE term = ? AND ns = ?", shrunk)
-            self.db.execute("DELETE FROM terms WHERE df <= 0")
+            self.db.executemany("DELETE FROM terms WHERE term = ? AND ns = ? AND df <= 0", [row[1:] for row in shrunk])
         self._terms.clear()
 
     def set_meta(self, key: str, value: str) -> None:
         """Keep a setting with the journal."""
-        self.db.execute("INSERT INTO meta VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value", (key, value))
+        self.db.execute(
+            "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", (key, value)
+        )
+
+    def first_meta(self, key: str, value: str) -> str:
+        """Keep a setting unless there is one already, of another writer; returns what is kept."""
+        self.db.execute("INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO NOTHING", (key, value))
+        return self.meta(key) or value
+
+    def swap_meta(self, key: str, old: str, new: str) -> bool:
+        """Change a setting if it still is what the caller has seen; says whether it was."""
+        return self.db.execute("UPDATE meta SET value = ? WHERE key = ? AND value = ?", (new, key, old)).rowcount == 1
+
+    def drop_meta(self, key: str) -> None:
+        """Drop a setting, if it is there."""
+        self.db.execute("DELETE FROM meta WHERE key = ?", (key,))
 
     def namespace(self, path: str) -> int:
         """The number of an encoded namespace, made when new."""
@@ -67,7 +100,7 @@ class Writer(Reader):
         if found is None:
             found = self.namespace_id(path)
             if found is None:
-                found = self.db.execute("INSERT INTO namespaces (path) VALUES (?)", (path,)).lastrowid or 0
+                found = self._inserted("INSERT INTO namespaces (path) VALUES (?)", (path,))
             self._namespaces[path] = found
         return found
 
@@ -90,7 +123,7 @@ class Writer(Reader):
         detail: Mapping[str, Any] | None = None,
     ) -> int:
         """Append one event; returns its position."""
-        self.seq += 1
+        self.seq = self.upcoming()
         self.db.execute(
             _EVENT,
             (self.seq, self.now, ns, key, kind, op, item, gone, prev, value, actor, _json(sources), valid_at,
@@ -108,9 +141,7 @@ class Writer(Reader):
         """Note that the facts of these turns are still to be found; returns the note's number, None without turns."""
         if not turns:
             return None
-        return self.db.execute(
-            "INSERT INTO pending (turns) VALUES (?)", (orjson.dumps(list(turns)).decode(),)
-        ).lastrowid
+        return self._inserted("INSERT INTO pending (turns) VALUES (?)", (orjson.dumps(list(turns)).decode(),))
 
     def settle(self, pending: int) -> bool:
         """Strike out such a note; False when it is gone already."""
@@ -118,7 +149,10 @@ class Writer(Reader):
 
     def _vectors(self, ns: int, item: int, codes: bytes | None) -> None:
         if codes:
-            self.db.execute("INSERT OR REPLACE INTO vectors VALUES (?, ?)", (ns << VECTOR_SHIFT | item, codes))
+            self.db.execute(
+                "INSERT INTO vectors VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET data = excluded.data",
+                (ns << VECTOR_SHIFT | item, codes),
+            )
 
     # -- BaseStore items ------------------------------------------------------------------------------------------
 
@@ -131,7 +165,7 @@ class Writer(Reader):
             (ns, key),
         ).fetchone()
         if old is None:
-            seq = self.event(ns, key, "item", "put", item=self.seq + 1)
+            seq = self.event(ns, key, "item", "put", item=self.upcoming())
             self.db.execute(
                 "INSERT INTO items (id, ns, key, kind, value, created_at, updated_at, seq, ttl, expires_at) "
                 "VALUES (?,?,?,'item',?,?,?,?,?,?)",
@@ -177,13 +211,17 @@ class Writer(Reader):
             expires = self.now + round(row[2] * 60_000_000)
             self.db.execute("UPDATE items SET expires_at = ?, seq = ? WHERE id = ?", (expires, seq, item))
 
-    def sweep_items(self) -> int:
-        """Remove the expired items; returns how many there were."""
+    def sweep_items(self, paths: Sequence[str]) -> int:
+        """Remove the expired items of some namespaces; returns how many there were."""
         rows = self.db.execute(
-            "SELECT id, ns, key FROM items WHERE expires_at <= ? AND kind = 'item'", (self.now,)
+            "SELECT i.id, i.ns, i.key, n.path FROM items i JOIN namespaces n ON n.id = i.ns WHERE i.expires_at <= ? "
+            "AND i.kind = 'item'",
+            (self.now,),
         ).fetchall()
-        self._drop_items(rows)
-        return len(rows)
+        swept = set(paths)
+        expired = [row[:3] for row in rows if row[3] in swept]
+        self._drop_items(expired)
+        return len(expired)
 
     # -- memories -------------------------------------------------------------------------------------------------
 
@@ -219,7 +257,7 @@ class Writer(Reader):
         """
         ns = self.namespace(row.path)
         item = self.event(
-            ns, row.key, row.kind, op, item=self.seq + 1, gone=gone, prev=prev, value=row.text, actor=actor,
+            ns, row.key, row.kind, op, item=self.upcoming(), gone=gone, prev=prev, value=row.text, actor=actor,
             sources=row.sources, valid_at=row.valid_at, invalid_at=row.invalid_at, batch=batch, detail=detail,
         )  # fmt: skip
         self.db.execute(
@@ -232,9 +270,7 @@ class Writer(Reader):
         )  # fmt: skip
         self._vectors(ns, item, codes)
         if tokens:
-            self.db.execute(
-                "INSERT INTO keywords (rowid, ns, tokens) VALUES (?,?,?)", (item, f"n{ns}", " ".join(tokens))
-            )
+            self._index(item, f"n{ns}", tokens)
             self._terms.update((term, ns) for term in set(tokens))
         self.link(item, quotes)
         self.db.executemany(
@@ -243,11 +279,23 @@ class Writer(Reader):
         )
         return item
 
+    def _index(self, item: int, space: str, tokens: Sequence[str]) -> None:
+        """Let a row be found by its terms."""
+        self.db.execute("INSERT INTO keywords (rowid, ns, tokens) VALUES (?,?,?)", (item, space, " ".join(tokens)))
+
+    def add_seen(self, row: Row, *, actor: str | None = None, batch: str | None = None) -> int:
+        """Store a turn that ended as it began: nothing finds it, and facts may cite it."""
+        item = self.add_memory(
+            replace(row, invalid_at=row.created_at), tokens=(), codes=None, op="seen", actor=actor, batch=batch
+        )
+        self.db.execute("UPDATE items SET closed = id WHERE id = ?", (item,))
+        return item
+
     def close_memory(self, row: Row, *, invalid_at: int) -> None:
         """End a version with the event that comes next; its keywords leave the statistics, its row stays."""
         self.db.execute(
             "UPDATE items SET closed = ?, invalid_at = ?, seq = ? WHERE id = ?",
-            (self.seq + 1, invalid_at, self.seq + 1, row.id),
+            (self.upcoming(), invalid_at, self.upcoming(), row.id),
         )
         self._count_terms(row.id, -1)
 
@@ -316,10 +364,9 @@ class Writer(Reader):
         } - gone
         for fact in self.memories_by_row(sorted(facts)).values():
             self.db.execute("UPDATE links SET quote = NULL WHERE fact = ?", (fact.id,))
-            self.db.execute(
-                "UPDATE events SET detail = json_remove(detail, '$.quote') WHERE key = ? AND kind <> 'item'",
-                (fact.key,),
-            )
+            for event in self.history(fact.key):
+                detail = {name: value for name, value in event.detail.items() if name != "quote"}
+                self.db.execute("UPDATE events SET detail = ? WHERE seq = ?", (_json(detail), event.seq))
             left = [turn for turn in fact.turns if turn not in gone]
             self.db.execute("UPDATE items SET turns = ? WHERE id = ?", (_json(left), fact.id))
 
@@ -341,6 +388,7 @@ class Writer(Reader):
     def erase_all(self) -> None:
         """Empty the journal: every row and every text, keeping only the position and the store's settings."""
         self.set_meta(SCRUB_DUE, "due")
+        self._keep_purges()
         seq = self.seq
         for table in (
             "events",
@@ -360,15 +408,28 @@ class Writer(Reader):
         self.seq = seq
         self.event(0, "", "item", "reset")
 
+    def _keep_purges(self) -> None:
+        """Remember which rows a foreign vector store has to be told of: the events that say so go."""
+        areas: tuple[Area, ...] = ("items", "memories")
+        for area in areas:
+            if self.meta(f"outbox:{area}") is not None:
+                rows = self.db.execute(f"SELECT i.id FROM items i WHERE {KINDS[area]}").fetchall()
+                gone = sorted({*self.purges(area), *(row[0] for row in rows)})
+                self.set_meta(f"purge:{area}", orjson.dumps(gone).decode())
+
     def link(self, fact: int, quotes: Sequence[tuple[int, str | None]]) -> None:
         """Let a fact cite further turns."""
         rows = [(fact, turn, quote) for turn, quote in quotes]
-        self.db.executemany("INSERT OR IGNORE INTO links VALUES (?,?,?)", rows)
+        self.db.executemany("INSERT INTO links VALUES (?,?,?) ON CONFLICT DO NOTHING", rows)
 
     def relink(self, old: int, new: int) -> None:
         """Let the facts that cite one version of a turn cite the next."""
         for (fact,) in self.db.execute("SELECT fact FROM links WHERE turn = ?", (old,)).fetchall():
             row = self.memories_by_row([fact]).get(fact)
-            self.db.execute("UPDATE OR IGNORE links SET turn = ? WHERE fact = ? AND turn = ?", (new, fact, old))
+            self.db.execute(
+                "UPDATE links SET turn = ? WHERE fact = ? AND turn = ? AND NOT EXISTS "
+                "(SELECT 1 FROM links WHERE fact = ? AND turn = ?)",
+                (new, fact, old, fact, new),
+            )
             if row is not None and row.closed is None:
                 self.change_memory(row, "relink", turns=[new if turn == old else turn for turn in row.turns])

@@ -76,6 +76,12 @@ def checked_kinds(kinds: Any) -> frozenset[str]:
 
 def checked_moment(value: Any, name: str) -> int | None:
     """A time in microseconds since 1970 UTC, or None; `InvalidInput` for what is no time."""
+    moment = checked_time(value, name)
+    return None if moment is None else to_micros(moment)
+
+
+def checked_time(value: Any, name: str) -> datetime | None:
+    """A time with its zone (UTC when it has none), or None; `InvalidInput` for what is no time."""
     if value is None:
         return None
     if isinstance(value, str):
@@ -85,4 +91,4 @@ def checked_moment(value: Any, name: str) -> int | None:
             raise InvalidInput(f"{name} must be a datetime or an ISO 8601 text, got {value!r}.") from error
     if not isinstance(value, datetime):
         raise InvalidInput(f"{name} must be a datetime or an ISO 8601 text, got {value!r}.")
-    return to_micros(value if value.tzinfo else value.replace(tzinfo=UTC))
+    return value if value.tzinfo else value.replace(tzinfo=UTC)

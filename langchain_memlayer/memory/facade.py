@@ -21,21 +21,25 @@ from langchain_memlayer.engine.reading import Searcher
 from langchain_memlayer.engine.writing import Engine
 from langchain_memlayer.errors import ConfigurationError
 from langchain_memlayer.extraction import LLMExtractor
-from langchain_memlayer.journal.sqlite import SQLiteJournal, random_id, utc_now
+from langchain_memlayer.journal import open_journal
+from langchain_memlayer.journal.sqlite import random_id, utc_now
+from langchain_memlayer.memory.adopting import Adopting
 from langchain_memlayer.memory.reading import Reading
 from langchain_memlayer.memory.writing import Writing
 from langchain_memlayer.protocols import Clock, Extractor, NewId, Reconciler
 from langchain_memlayer.reconciliation import LLMReconciler, RuleReconciler
 from langchain_memlayer.surfaces import Surfaces
 from langchain_memlayer.types import Durability
+from langchain_memlayer.vectors.vectorstore.opening import open_vectorstore
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
+    from langchain_core.vectorstores import VectorStore
 
 Reconcile = Literal["llm", "rules", "off"]
 
 
-class Memory(Writing, Reading, Surfaces):
+class Memory(Writing, Reading, Adopting, Surfaces):
     """Long-term memory for agents: conversations go in, what matters comes back.
 
     Every method has an async twin that begins with `a`. A memory belongs to a `user_id`, an `agent_id`, a `run_id`, or
@@ -46,6 +50,8 @@ class Memory(Writing, Reading, Surfaces):
             folder of the user's own.
         model: The chat model that extracts and reconciles facts: a LangChain chat model, "provider:model", "auto"
             (OpenAI's gpt-4o-mini when OPENAI_API_KEY is set, else none) or None for none.
+        vectorstore: A LangChain `VectorStore` that proposes candidates in place of the package's own index; the folder
+            stays the truth. With `embeddings="auto"` its own embeddings are used.
         embeddings: What makes vectors: a LangChain `Embeddings`, "provider:model", a function, "auto" (the folder's
             own; in a new folder OpenAI's when OPENAI_API_KEY is set, else the bundled offline one) or None for
             keywords only.
@@ -77,6 +83,7 @@ class Memory(Writing, Reading, Surfaces):
         *,
         model: BaseChatModel | str | None = "auto",
         embeddings: Any = "auto",
+        vectorstore: VectorStore | None = None,
         extractor: Extractor | None = None,
         reconcile: Reconcile = "llm",
         custom_prompt: str | None = None,
@@ -86,16 +93,20 @@ class Memory(Writing, Reading, Surfaces):
         clock: Clock = utc_now,
         new_id: NewId = random_id,
     ) -> None:
+        self._resources = ExitStack()
         chat = resolve_model(model)
         if chat is not None and extractor is None:
             extractor = LLMExtractor(chat, custom_prompt=custom_prompt, clock=clock)
-        reconciler = _reconciler(chat, reconcile) if extractor is not None else None
+        reconciler = _reconciler(chat, reconcile)
         self.model = chat
         if isinstance(embeddings, str) and embeddings != "auto":
             # A name that means nothing is told before a folder is made for it.
             resolve_embeddings(embeddings)
+        foreign = None
+        if vectorstore is not None:
+            foreign, embeddings = open_vectorstore(vectorstore, embeddings)
         with ExitStack() as opened:
-            self._journal = SQLiteJournal(
+            self._journal = open_journal(
                 default_folder() if path is None else path, durability=durability, clock=clock, new_id=new_id
             )
             opened.callback(self._journal.close)
@@ -103,6 +114,8 @@ class Memory(Writing, Reading, Surfaces):
             self._indexes = Indexes(
                 self._journal, area="memories", embedder=embedder, metric="cosine", hnsw_threshold=hnsw_threshold
             )
+            if foreign is not None:
+                self._indexes.attach(foreign)
             opened.pop_all()
         self._graphs = Graphs(self._journal)
         self._engine = Engine(
@@ -110,7 +123,7 @@ class Memory(Writing, Reading, Surfaces):
             self._indexes,
             Finder(self._journal, self._indexes, self._graphs),
             extractor=extractor,
-            reconciler=reconciler,
+            reconciler=None if extractor is None else reconciler,
             keep_turns=keep_turns,
         )
         self._editor = Editor(self._journal, self._indexes, extractor=extractor, derived=[self._graphs])
@@ -132,9 +145,18 @@ class Memory(Writing, Reading, Surfaces):
             ConfigurationError: a mistake in it; the message names the key and the choices.
         """
         read = read_config(config)
-        return cls(
-            read.path, model=read.model, embeddings=read.embeddings, custom_prompt=read.custom_prompt, **settings
-        )
+        with ExitStack() as opened:
+            opened.callback(read.resources.close)
+            memory = cls(
+                read.path,
+                model=read.model,
+                embeddings=read.embeddings,
+                vectorstore=read.vectorstore,
+                custom_prompt=read.custom_prompt,
+                **settings,
+            )
+            memory._resources = opened.pop_all()
+        return memory
 
     def close(self) -> None:
         """Stop background work and close the journal; further use raises `JournalClosed`.
@@ -144,8 +166,11 @@ class Memory(Writing, Reading, Surfaces):
         self._background.close()
         self._close_store()
         self._graphs.close()
+        if self._indexes.outbox is not None:
+            self._indexes.outbox.close()
         self._indexes.close()
         self._journal.close()
+        self._resources.close()
 
     async def aclose(self) -> None:
         """Like `close`."""

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from langchain_memlayer.engine.graphs import Graphs
@@ -13,13 +14,13 @@ from langchain_memlayer.engine.reading import Hit, Searcher, SearchQuery
 from langchain_memlayer.engine.records import record_of, result_of
 from langchain_memlayer.engine.results import Result, history_row, reasons
 from langchain_memlayer.engine.scopes import missing, scope_sql
-from langchain_memlayer.engine.shaping import around, packed, token_counter
+from langchain_memlayer.engine.shaping import Budget, around, merged, token_counter
 from langchain_memlayer.engine.steps import Request, Steps, arun, request, run
 from langchain_memlayer.engine.writing import Engine
 from langchain_memlayer.errors import ConfigurationError, InvalidInput
 from langchain_memlayer.filters import parse_filter
 from langchain_memlayer.graph import relation_name
-from langchain_memlayer.journal.sqlite import SQLiteJournal
+from langchain_memlayer.journal import Journal
 from langchain_memlayer.memory.checks import (
     KINDS,
     checked_count,
@@ -28,11 +29,12 @@ from langchain_memlayer.memory.checks import (
     checked_moment,
     checked_query,
     checked_threshold,
+    checked_time,
 )
 from langchain_memlayer.messages import to_turns
 from langchain_memlayer.rewriting import Rewriter
 from langchain_memlayer.tracing import documents, traced
-from langchain_memlayer.types import Kind, Scope, Turn, from_micros
+from langchain_memlayer.types import Kind, Scope, Turn
 
 if TYPE_CHECKING:
     from langchain_core.documents import BaseDocumentCompressor
@@ -60,7 +62,7 @@ class Reading:
     model: BaseChatModel | None
     _engine: Engine
     _graphs: Graphs
-    _journal: SQLiteJournal
+    _journal: Journal
     _searcher: Searcher
 
     def search(
@@ -101,11 +103,13 @@ class Reading:
             reference_time: The present, for dates such as "last week"; the clock's by default.
             as_of: What held at a time, ended versions too.
             known_at: What had been recorded by a time.
-            max_tokens: The most tokens that all hits together may have; whole memories only.
+            max_tokens: The most tokens that the texts of all hits together may have, and of what is around them. Whole
+                memories only: one that does not fit is left out, and later ones may fit.
             expand: How many turns before and after to show with each hit, under `around`.
-            rerank: A LangChain document compressor that orders the best hits anew.
+            rerank: A LangChain document compressor that orders the best hits anew; `score` stays what it was.
             messages: The conversation that the query belongs to, for `rewrite`.
-            rewrite: Let the model turn the query into ones that stand for themselves ("what about her?"): one call.
+            rewrite: Let the model turn the query into ones that stand for themselves ("what about her?"), one for each
+                part of it: one call. When the model fails, the query is searched for as it is.
 
         Returns:
             `{"results": [...], "relations": [...]}`; each result has `id`, `memory`, `score` (0..1, orders the hits),
@@ -115,9 +119,8 @@ class Reading:
             ScopeRequired: no id was given.
             InvalidFilter: `filters` is no filter.
             ConfigurationError: `rewrite` without a model.
-            ExtractionError: the model failed to rewrite.
         """
-        options = _Options(explain, _budget(max_tokens), checked_count(expand, "expand", 0), rerank)
+        options = _options(explain, max_tokens, expand, rerank)
         asked = self._asked(query, Scope(user_id, agent_id, run_id), limit, filters, threshold, kinds)
         asked = _timed(asked, reference_time, as_of, known_at, include_quarantined)
         return run(self._search(asked, options, self._conversation(rewrite, messages)))  # type: ignore[no-any-return]
@@ -145,7 +148,7 @@ class Reading:
         rewrite: bool = False,
     ) -> Result:
         """Like `search`."""
-        options = _Options(explain, _budget(max_tokens), checked_count(expand, "expand", 0), rerank)
+        options = _options(explain, max_tokens, expand, rerank)
         asked = self._asked(query, Scope(user_id, agent_id, run_id), limit, filters, threshold, kinds)
         asked = _timed(asked, reference_time, as_of, known_at, include_quarantined)
         return await arun(self._search(asked, options, self._conversation(rewrite, messages)))  # type: ignore[no-any-return]
@@ -165,9 +168,15 @@ class Reading:
     def _conversation(self, rewrite: bool, messages: Any) -> list[Turn] | None:
         if not rewrite:
             return None
+        # A memory without a model is told before anything is searched.
+        _ = self._rewriter
+        return [] if messages is None else to_turns(messages)
+
+    @cached_property
+    def _rewriter(self) -> Rewriter:
         if self.model is None:
             raise ConfigurationError("rewrite=True needs a chat model: open the memory with model=.")
-        return [] if messages is None else to_turns(messages)
+        return Rewriter(self.model)
 
     def _search(self, asked: SearchQuery, options: _Options, conversation: list[Turn] | None) -> Steps:
         steps = self._searching(asked, options, conversation)
@@ -184,38 +193,38 @@ class Reading:
 
     def _searching(self, asked: SearchQuery, options: _Options, conversation: list[Turn] | None) -> Steps:
         queries = [asked.text]
-        if conversation is not None and self.model is not None:
-            rewriter, now = Rewriter(self.model), asked.reference_time or self._journal.clock()
+        if conversation is not None:
+            now = asked.reference_time or self._journal.clock()
             queries = yield Request(
-                lambda: rewriter.rewrite(asked.text, conversation, now),
-                lambda: rewriter.arewrite(asked.text, conversation, now),
+                lambda: self._rewriter.rewrite(asked.text, conversation, now),
+                lambda: self._rewriter.arewrite(asked.text, conversation, now),
             )
-        found: dict[int, Hit] = {}
         wanted = asked.limit * (_RERANKED if options.rerank else 1)
+        found = []
         for query in queries:
-            hits = yield from self._searcher.search(replace(asked, text=query, limit=wanted))
-            for hit in hits:
-                if hit.row.id not in found or found[hit.row.id].score < hit.score:
-                    found[hit.row.id] = hit
-        best = sorted(found.values(), key=lambda hit: -hit.score) if len(queries) > 1 else list(found.values())
+            answer = yield from self._searcher.search(replace(asked, text=query, limit=wanted))
+            found.append(answer)
+        best = merged([answer.hits for answer in found], wanted)
         if options.rerank is not None:
-            best = yield from _reranked(options.rerank, asked.text, best)
-        best = best[: asked.limit]
-        if options.max_tokens is not None:
-            texts = [hit.row.text for hit in best]
-            best = [best[place] for place in packed(texts, options.max_tokens, token_counter(self.model))]
+            best = yield from _reranked(options.rerank, asked, best)
+        budget = Budget(options.max_tokens, token_counter(self.model))
+        best = [hit for hit in best[: asked.limit] if budget.takes(hit.row)]
         return {
-            "results": [self._shown(hit, options) for hit in best],
-            "relations": self._searcher.relations(asked, most=MOST_RELATIONS),
+            "results": [self._shown(hit, asked, options, budget) for hit in best],
+            "relations": self._searcher.relations(
+                replace(asked, text="\n".join(queries)),
+                list(dict.fromkeys(entity for answer in found for entity in answer.entities)),
+                most=MOST_RELATIONS,
+            ),
         }
 
-    def _shown(self, hit: Hit, options: _Options) -> Result:
+    def _shown(self, hit: Hit, asked: SearchQuery, options: _Options, budget: Budget) -> Result:
         shares = hit.shares if options.explain else None
         shown = result_of(hit.row, score=hit.score, relevance=hit.relevance, shares=shares)
         if options.expand:
             with self._journal.read() as reader:
-                near = around(reader, hit.row, options.expand)
-            shown["around"] = [result_of(row) for row in near]
+                near = around(reader, hit.row, options.expand, asked)
+            shown["around"] = [result_of(row) for row in near if budget.takes(row)]
         return shown
 
     def get(self, memory_id: str) -> Result | None:
@@ -258,7 +267,7 @@ class Reading:
         if chosen:
             where += f" AND i.kind IN ({', '.join(repr(kind) for kind in sorted(chosen))})"
         elif self._engine.extractor is not None:
-            where += " AND (i.kind = 'fact' OR i.given)"
+            where += " AND (i.kind = 'fact' OR i.given = 1)"
         page = f"LIMIT {limit} OFFSET {offset}" if condition is None else ""
         with self._journal.read() as reader:
             rows = reader.memories(f"{where} AND i.closed IS NULL", params, tail=f"ORDER BY i.created_at, i.id {page}")
@@ -318,7 +327,11 @@ class Reading:
             row = reader.memory(checked_memory_id(memory_id))
             if row is None:
                 raise missing(memory_id)
-            quotes = dict(reader.quotes_of(row.id)) if row.kind == "fact" else {row.id: row.text}
+            quotes: dict[int, str | None] = {row.id: row.text}
+            if row.kind == "fact":
+                # What was changed by hand still comes from the turns of the version before.
+                versions = reader.memories("i.key = ?", (row.key,), tail="ORDER BY i.id")
+                quotes = {turn: quote for version in versions for turn, quote in reader.quotes_of(version.id)}
             turns = reader.memories_by_row(list(quotes))
             events = reader.history(row.key)
         return reasons(row, [(turns[item], quote) for item, quote in quotes.items() if item in turns], events)
@@ -344,27 +357,38 @@ class Reading:
         return await asyncio.to_thread(self.graph, user_id=user_id, agent_id=agent_id, run_id=run_id)
 
 
-def _budget(value: Any) -> int | None:
-    return None if value is None else checked_count(value, "max_tokens", 1)
+def _options(explain: bool, max_tokens: Any, expand: Any, rerank: Any) -> _Options:
+    if rerank is not None and not callable(getattr(rerank, "compress_documents", None)):
+        raise InvalidInput("rerank must be a LangChain document compressor (with compress_documents), or None.")
+    most = None if max_tokens is None else checked_count(max_tokens, "max_tokens", 1)
+    return _Options(explain, most, checked_count(expand, "expand", 0), rerank)
 
 
 def _timed(asked: SearchQuery, reference: Any, as_of: Any, known_at: Any, include_quarantined: bool) -> SearchQuery:
-    now = checked_moment(reference, "reference_time")
     return replace(
         asked,
-        reference_time=None if now is None else from_micros(now),
+        # Its zone stays: "yesterday" is the caller's.
+        reference_time=checked_time(reference, "reference_time"),
         as_of=checked_moment(as_of, "as_of"),
         known_at=checked_moment(known_at, "known_at"),
         include_quarantined=include_quarantined,
     )
 
 
-def _reranked(compressor: BaseDocumentCompressor, query: str, hits: Sequence[Hit]) -> Steps:
-    """The hits that a document compressor keeps, in its order."""
+def _reranked(compressor: BaseDocumentCompressor, asked: SearchQuery, hits: Sequence[Hit]) -> Steps:
+    """The hits that a document compressor keeps, in its order; a run of its own."""
+    return traced(
+        "reranking",
+        _compressed(compressor, asked.text, hits),
+        scope=asked.scope,
+        inputs=lambda: {"query": asked.text, "ids": [hit.row.key for hit in hits]},
+        outputs=lambda kept: {"ids": [hit.row.key for hit in kept]},
+    )
+
+
+def _compressed(compressor: BaseDocumentCompressor, query: str, hits: Sequence[Hit]) -> Steps:
     from langchain_core.documents import Document
 
-    if not callable(getattr(compressor, "compress_documents", None)):
-        raise InvalidInput("rerank must be a LangChain document compressor (with compress_documents), or None.")
     given = [Document(hit.row.text, id=hit.row.key, metadata={"place": place}) for place, hit in enumerate(hits)]
     kept = yield from request(
         lambda: compressor.compress_documents(given, query), lambda: compressor.acompress_documents(given, query)

@@ -11,6 +11,7 @@ from typing import Any
 from langchain_memlayer.engine.background import Background
 from langchain_memlayer.engine.commit import Outcome
 from langchain_memlayer.engine.editing import Editor
+from langchain_memlayer.engine.indexes import Indexes
 from langchain_memlayer.engine.results import Result, added
 from langchain_memlayer.engine.steps import Steps, arun, run
 from langchain_memlayer.engine.writing import Engine, Prepared
@@ -28,6 +29,7 @@ class Writing:
     _engine: Engine
     _editor: Editor
     _background: Background
+    _indexes: Indexes
 
     def add(
         self,
@@ -126,12 +128,17 @@ class Writing:
         return added(outcome, facts=extracts)
 
     def flush(self, timeout: float | None = None) -> bool:
-        """Wait until the facts of all calls with `background=True` are found; False after `timeout` seconds.
+        """Wait until the facts of all calls with `background=True` are found, and the vector store was brought all.
+
+        Returns:
+            False when either took longer than `timeout` seconds.
 
         Raises:
             ExtractionError: the model failed; the messages are kept, and the next call tries them again.
+            VectorStoreError: the vector store failed; it is brought everything when it answers again.
         """
-        return self._background.flush(timeout)
+        outbox = self._indexes.outbox
+        return self._background.flush(timeout) and (outbox is None or outbox.flush(timeout))
 
     async def aflush(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109 - the twin of `flush`
         """Like `flush`."""
@@ -172,7 +179,9 @@ class Writing:
             turn, found = from_graph_document(document)
             facts += [replace(fact, turns=(len(turns),)) for fact in found]
             turns.append(turn)
-        outcome = yield from self._engine.reconcile(Prepared(scope, tuple(turns), tuple(facts)), batch=None)
+        outcome = yield from self._engine.reconcile(
+            Prepared(scope, tuple(turns), tuple(facts), actor="user"), batch=None
+        )
         return added(outcome, facts=True)
 
     def update(self, memory_id: str, data: str | None, metadata: Mapping[str, Any] | None = None) -> Result:

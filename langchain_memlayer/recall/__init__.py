@@ -3,13 +3,15 @@
 pool.py         what is known of the memories that are scored
 signals.py      what each signal gives each of them
 dates.py        the time that a question speaks of
+date_words.py   how times are said in four languages
 calibration.py  how far an embedder's cosines spread when it understands the texts
 fusion.py       signals -> score, relevance, order
 """
 
 from langchain_memlayer.recall.calibration import PROBES, spread_of, trust_in
-from langchain_memlayer.recall.fusion import Ranking, Weights, rank
+from langchain_memlayer.recall.fusion import Ranking, Weights, base_shares, best, eligible, rank, weighed
 from langchain_memlayer.recall.pool import Pool, Query, Spread, Terms, memory_text
+from langchain_memlayer.recall.signals import session_prior
 
 __all__ = [
     "PROBES",
@@ -19,8 +21,13 @@ __all__ = [
     "Spread",
     "Terms",
     "Weights",
+    "base_shares",
+    "best",
+    "eligible",
     "memory_text",
     "rank",
+    "session_prior",
     "spread_of",
     "trust_in",
+    "weighed",
 ]

@@ -7,97 +7,23 @@ Understood are full dates, months, years and times relative to a reference, in E
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from functools import lru_cache
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from langchain_memlayer.recall import date_words as words
+
 Grain = Literal["day", "span", "month", "year"]
 
 _DAY = 86_400_000_000
 # Seen from outside of these years, "a thousand years ago" would lie outside of the calendar.
 _EARLIEST, _LATEST = 1000, 9000
-_MONTHS = {
-    name: number
-    for number, names in enumerate(
-        ("january jan", "february feb", "march mar", "april apr", "may", "june jun", "july jul", "august aug",
-         "september sept sep", "october oct", "november nov", "december dec"), 1,
-    )
-    for name in names.split()
-}  # fmt: skip
-_WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
-_NUMBERS = {
-    word: number
-    for number, words in enumerate(
-        ("", "a an one 一 한", "two couple 二 两 兩 두", "three few 三 几 세", "four 四 네", "five 五", "six 六",
-         "seven 七", "eight 八", "nine 九", "ten 十", "eleven 十一", "twelve 十二"),
-    )
-    for word in words.split()
-}  # fmt: skip
-_CJK_DAYS = {
-    **dict(zip("一二三四五六日天", (0, 1, 2, 3, 4, 5, 6, 6), strict=True)),
-    **dict(zip("月火水木金土", range(6), strict=True)),
-}
-_UNIT_DAYS = {"day": 1, "week": 7, "天": 1, "日": 1, "周": 7, "週": 7, "星期": 7, "礼拜": 7, "일": 1, "주": 7}
-_SEASONS = {"spring": 3, "summer": 6, "autumn": 9, "fall": 9, "winter": 12}
-
-_MONTH = "|".join(sorted(_MONTHS, key=len, reverse=True))
-_NUMBER = "|".join(sorted((re.escape(word) for word in _NUMBERS), key=len, reverse=True))
-_ORDINAL = r"(?P<day>[0-3]?\d)(?:st|nd|rd|th)?"
-_YEAR = r"(?P<year>(?:19|20)\d\d)"
-
-_FULL = (
-    re.compile(rf"(?<!\d){_YEAR}[-/.](?P<month>[01]?\d)[-/.](?P<day>[0-3]?\d)(?!\d)"),
-    re.compile(rf"(?<!\d){_YEAR}\s*[年년]\s*(?P<month>[01]?\d)\s*[月월]\s*(?P<day>[0-3]?\d)\s*[日号號일]"),
-    re.compile(rf"\b{_ORDINAL}(?:\s+of)?\s+(?P<name>{_MONTH})\b\.?(?:,?\s+{_YEAR}\b)?", re.IGNORECASE),
-    re.compile(rf"\b(?P<name>{_MONTH})\.?\s+(?:the\s+)?{_ORDINAL}\b(?!\d)(?:,?\s+{_YEAR}\b)?", re.IGNORECASE),
-    re.compile(r"(?<![\d年년])(?P<month>[01]?\d)\s*[月월]\s*(?P<day>[0-3]?\d)\s*[日号號일]"),
-)
-_OF_YEAR = (
-    re.compile(rf"(?<!\d){_YEAR}\s*[年년]\s*(?P<month>[01]?\d)\s*[月월](?!\s*[0-3]?\d\s*[日号號일])"),
-    re.compile(rf"\b(?P<name>{_MONTH})\b\.?,?\s+(?:of\s+)?{_YEAR}\b", re.IGNORECASE),
-    re.compile(rf"(?<!\d){_YEAR}-(?P<month>[01]\d)(?![-\d])"),
-)
-# "may" is a verb too, so a bare month needs its capital or a preposition.
-_BARE_MONTH = (
-    re.compile(
-        rf"\b(?:[Ii]n|[Dd]uring|[Ss]ince|[Uu]ntil|[Bb]y|[Ll]ast|[Tt]his|[Oo]f)\s+(?P<name>(?i:{_MONTH}))\b(?!\.?\s+\d)"
-    ),
-    re.compile(r"(?<![\d年년个個ヶか])(?P<month>1[0-2]|[1-9])\s*[月월](?!\s*[0-3]?\d\s*[日号號일])"),
-)
-_BARE_YEAR = (re.compile(rf"\b(?:in|during|of|since|from|year|summer|winter|spring|autumn|fall)\s+{_YEAR}\b", re.IGNORECASE),
-              re.compile(rf"(?<!\d){_YEAR}\s*[年년](?!\s*\d)"))  # fmt: skip
-_AGO = (
-    re.compile(
-        rf"\b(?P<n>\d{{1,3}}|{_NUMBER})(?:\s+of)?\s+(?P<unit>day|week|month|year)s?\s+(?:ago|earlier|back)\b",
-        re.IGNORECASE,
-    ),
-    re.compile(rf"(?P<n>\d{{1,3}}|{_NUMBER})\s*[个個ヶか]?\s*(?P<unit>天|日|周|週間?|星期|礼拜|月|年)(?:之?前|以前)"),
-    re.compile(rf"(?P<n>\d{{1,3}}|{_NUMBER})\s*(?P<unit>일|주|개월|달|년)\s*전"),
-)
-_NAMED = (
-    (re.compile(r"\b(?:yesterday|last night)\b|昨[天日晚]|어제", re.IGNORECASE), -1),
-    (re.compile(r"\bday before yesterday\b|前天|一昨日|그저께", re.IGNORECASE), -2),
-    (re.compile(r"\b(?:today|tonight|this (?:morning|afternoon|evening))\b|今[天日晚早]|오늘", re.IGNORECASE), 0),
-    (re.compile(r"\btomorrow\b|明[天日]|내일", re.IGNORECASE), 1),
-)
-_WEEKS = (
-    (re.compile(r"\blast weekend\b|上[个個]?(?:周|週|星期|礼拜)末|先週末|지난\s*주말", re.IGNORECASE), -1, (5, 7)),
-    (re.compile(r"\bthis weekend\b|这[个個]?周末|這[個]?週末|本周末|今週末|이번\s*주말", re.IGNORECASE), 0, (5, 7)),
-    (re.compile(r"\b(?:last|previous|past) week\b|上[个個]?(?:周|週|星期|礼拜)(?![一二三四五六日天末])|先週(?!末)|지난\s*주(?!말)", re.IGNORECASE), -1, (0, 7)),
-    (re.compile(r"\bthis week\b|[这這本]个?(?:周|週|星期)(?![一二三四五六日天末])|今週(?!末)|이번\s*주(?!말)", re.IGNORECASE), 0, (0, 7)),
-)  # fmt: skip
-_WEEKDAY = re.compile(rf"\b(?P<which>last|this|on)\s+(?P<name>{'|'.join(_WEEKDAYS)})\b", re.IGNORECASE)
-_CJK_WEEKDAY = re.compile(r"(?P<which>上|这|這|本)[个個]?(?:周|週|星期|礼拜)(?P<name>[一二三四五六日天])")
-_LAST_MONTH = re.compile(r"\b(?:last|previous|past) month\b|上[个個]?月|先月|지난\s*달", re.IGNORECASE)
-_THIS_MONTH = re.compile(r"\bthis month\b|[这這本][个個]?月|今月|이번\s*달", re.IGNORECASE)
-_LAST_YEAR = re.compile(r"\b(?:last|previous|past) year\b|去年|昨年|작년|지난\s*해", re.IGNORECASE)
-_THIS_YEAR = re.compile(r"\bthis year\b|今年|올해", re.IGNORECASE)
-_SEASON = re.compile(rf"\b(?P<season>{'|'.join(_SEASONS)})(?:\s+of)?\s+{_YEAR}\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,16 +45,37 @@ class Period:
     day: int | None = None
 
 
-@lru_cache(maxsize=256)
+Reading = tuple[re.Match[str], "Period | None"]
+
+
 def periods(text: str, reference: datetime) -> tuple[Period, ...]:
-    """The periods that a text speaks of, relative ones seen from `reference`; a text within another is read once."""
+    """The periods that a text speaks of; a text within another is read once.
+
+    Args:
+        text: A question.
+        reference: The present that relative times are seen from. Its zone says when a day begins; UTC without one.
+    """
+    offset = reference.utcoffset() or timedelta()
+    # Of the moment only the day counts, so that questions of one day are read once. Equal moments of two zones are
+    # equal keys, hence the offset beside it.
+    text = unicodedata.normalize("NFKC", text)
+    return _periods(text, reference.replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=None), offset)
+
+
+@lru_cache(maxsize=256)
+def _periods(text: str, today: datetime, offset: timedelta) -> tuple[Period, ...]:
     found: list[Period] = []
     rest = text
-    for span, period in _read(text, reference):
+    for span, period in _read(text, today.replace(tzinfo=timezone(offset))):
         if rest[span[0] : span[1]] == text[span[0] : span[1]]:
             found.append(period)
             rest = rest[: span[0]] + "\x00" * (span[1] - span[0]) + rest[span[1] :]
     return tuple(dict.fromkeys(found))
+
+
+def asks_of_now(text: str) -> bool:
+    """Whether a question is about what holds now: "currently", 现在, 今, 지금."""
+    return words.NOW.search(unicodedata.normalize("NFKC", text)) is not None
 
 
 def agreement(times: NDArray[np.int64], wanted: tuple[Period, ...]) -> NDArray[np.float32]:
@@ -176,83 +123,152 @@ def _agrees(times: NDArray[np.int64], period: Period) -> NDArray[np.float32]:
     return out
 
 
-def _read(text: str, reference: datetime) -> Iterator[tuple[tuple[int, int], Period]]:
-    for readings in (_absolute(text), _relative(text, reference)):
-        for match, period in readings:
-            if period is not None:
-                yield match.span(), period
+def _read(text: str, today: datetime) -> Iterator[tuple[tuple[int, int], Period]]:
+    relative = _relative(text, today) if _EARLIEST < today.year < _LATEST else ()
+    # What is exact goes first: of texts within each other the first one counts.
+    for match, period in (*_of_relative_year(text, today), *_absolute(text), *relative):
+        if period is not None:
+            yield match.span(), period
 
 
-def _absolute(text: str) -> Iterator[tuple[re.Match[str], Period | None]]:
-    for pattern in _FULL:
-        for match in pattern.finditer(text):
-            part = match.groupdict()
-            month = _MONTHS[part["name"].casefold()] if part.get("name") else int(part["month"])
-            yield match, _day(part.get("year"), month, int(part["day"]))
-    for match in _SEASON.finditer(text):
-        first = _month(int(match["year"]), _SEASONS[match["season"].casefold()])
-        if first is not None:
-            yield match, Period("month", first.start, first.end + 61 * _DAY)
-    for pattern in _OF_YEAR:
-        for match in pattern.finditer(text):
-            part = match.groupdict()
-            month = _MONTHS[part["name"].casefold()] if part.get("name") else int(part["month"])
-            yield match, _month(int(part["year"]), month)
-    for pattern in _BARE_MONTH:
-        for match in pattern.finditer(text):
-            part = match.groupdict()
-            month = _MONTHS[part["name"].casefold()] if part.get("name") else int(part["month"])
-            yield match, Period("month", month=month)
-    for pattern in _BARE_YEAR:
-        for match in pattern.finditer(text):
-            yield match, _year(int(match["year"]))
+def _absolute(text: str) -> Iterator[Reading]:
+    for match in _matches(words.FULL, text):
+        yield match, _day(match["year"] if "year" in match.re.groupindex else None, _month_of(match), match["day"])
+    for match in words.PART.finditer(text):
+        yield match, _part(match)
+    for match in _matches(words.SEASON, text):
+        yield match, _season(_number(match["year"]), match["season"])
+    for match in _matches(words.OF_YEAR, text):
+        yield match, _month(_number(match["year"]), _month_of(match))
+    for match in _matches(words.BARE_MONTH, text):
+        month = _month_of(match)
+        yield match, Period("month", month=month) if 1 <= month <= 12 else None
+    for match in _matches(words.BARE_YEAR, text):
+        yield match, _year(_number(match["year"]))
 
 
-def _relative(text: str, reference: datetime) -> Iterator[tuple[re.Match[str], Period | None]]:
-    if not _EARLIEST < reference.year < _LATEST:
-        return
-    today = reference.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+def _of_relative_year(text: str, today: datetime) -> Iterator[Reading]:
+    """Months, days and seasons of last year, this year, or the year before last."""
+    for match in _matches(words.MONTH_BACK, text):
+        year = today.year - _years_back(match["back"])
+        if match.groupdict().get("day"):
+            yield match, _day(str(year), _month_of(match), match["day"])
+        else:
+            yield match, _month(year, _month_of(match))
+    for match in _matches(words.SEASON_BACK, text):
+        if match["back"].casefold() != "last":
+            yield match, _season(today.year - _years_back(match["back"]), match["season"])
+            continue
+        # The last one that has begun: in summer "last summer" is that of the year before, as it is in spring.
+        first = words.SEASONS[match["season"].casefold()]
+        yield match, _season(today.year - (today.month < first + 3), match["season"])
+
+
+def _relative(text: str, today: datetime) -> Iterator[Reading]:
     monday = today - timedelta(days=today.weekday())
-    for pattern, days in reversed(_NAMED[:2]):
+    for match in words.HALF_YEAR.finditer(text):
+        yield match, _months_ago(today, 6, 1)
+    for match in words.FEW_DAYS.finditer(text):
+        yield match, _span("span", today - timedelta(days=5), 4)
+    for match in words.KOREAN_AGO.finditer(text):
+        yield match, _span("day", today - timedelta(days=words.KOREAN_DAYS[match["n"]]), 1)
+    for match in words.WEEKENDS_AGO.finditer(text):
+        count = 3 if match["n"].casefold() in words.VAGUE else _number(match["n"])
+        yield match, _span("span", monday + timedelta(days=5 - 7 * count), 2)
+    for match in _matches(words.AGO, text):
+        yield match, _ago(match, today)
+    for pattern, days in words.NAMED:
         for match in pattern.finditer(text):
             yield match, _span("day", today + timedelta(days=days), 1)
-    for pattern, days in _NAMED[2:]:
-        for match in pattern.finditer(text):
-            yield match, _span("day", today + timedelta(days=days), 1)
-    for pattern, weeks, (first, last) in _WEEKS:
+    for match in _matches(words.CJK_WEEKDAY, text):
+        days = 7 * words.WEEKS_BACK.get(match["which"], 0) + words.CJK_DAYS[match["name"]]
+        yield match, _span("day", monday + timedelta(days=days), 1)
+    for pattern, weeks, (first, last) in words.WEEKS:
         for match in pattern.finditer(text):
             yield match, _span("span", monday + timedelta(days=7 * weeks + first), last - first)
-    for match in _CJK_WEEKDAY.finditer(text):
-        weeks = -1 if match["which"] == "上" else 0
-        yield match, _span("day", monday + timedelta(days=7 * weeks + _CJK_DAYS[match["name"]]), 1)
-    for match in _WEEKDAY.finditer(text):
-        back = (today.weekday() - _WEEKDAYS.index(match["name"].casefold())) % 7
-        if match["which"].casefold() == "last" and not back:
-            back = 7
-        yield match, _span("day", today - timedelta(days=back), 1)
-    for pattern in _AGO:
+    for match in words.WEEKDAY.finditer(text):
+        yield match, _weekday(match, today)
+    for pattern, months in words.MONTHS_BACK:
         for match in pattern.finditer(text):
-            yield match, _ago(match, today)
-    for pattern, months in ((_LAST_MONTH, -1), (_THIS_MONTH, 0)):
+            yield match, _months_ago(today, months, 0)
+    for pattern, years in words.LAST_YEARS:
         for match in pattern.finditer(text):
-            index = today.year * 12 + today.month - 1 + months
-            yield match, _month(index // 12, index % 12 + 1)
-    for pattern, years in ((_LAST_YEAR, -1), (_THIS_YEAR, 0)):
-        for match in pattern.finditer(text):
-            yield match, _year(today.year + years)
+            yield match, _year(today.year - years)
+
+
+def _matches(patterns: Sequence[re.Pattern[str]], text: str) -> Iterator[re.Match[str]]:
+    for pattern in patterns:
+        yield from pattern.finditer(text)
+
+
+def _weekday(match: re.Match[str], today: datetime) -> Period:
+    back = (today.weekday() - words.WEEKDAYS.index((match["name"] or match["earlier"]).casefold())) % 7
+    if match["earlier"]:
+        back = (back or 7) + 7
+    elif match["which"].casefold() not in ("on", "this"):
+        back = back or 7
+    return _span("day", today - timedelta(days=back), 1)
 
 
 def _ago(match: re.Match[str], today: datetime) -> Period | None:
-    count = int(match["n"]) if match["n"].isdigit() else _NUMBERS[match["n"].casefold()]
+    vague = match["n"].casefold() in words.VAGUE
+    count = 3 if vague else _number(match["n"])
+    if not count:
+        return None
     unit = match["unit"].casefold().replace("間", "")
-    if unit in _UNIT_DAYS:
-        days = _UNIT_DAYS[unit]
-        slack = 0 if days == 1 else 3
+    if unit in words.UNIT_DAYS:
+        days = words.UNIT_DAYS[unit]
+        slack = (0 if days == 1 else 3) + (2 if days == 1 else 7) * vague
         return _span("span" if slack else "day", today - timedelta(days=days * count + slack), 1 + 2 * slack)
     if unit in ("month", "月", "개월", "달"):
-        index = today.year * 12 + today.month - 1 - count
-        return _month(index // 12, index % 12 + 1)
+        return _months_ago(today, count, int(vague))
     return _year(today.year - count)
+
+
+def _months_ago(today: datetime, months: int, slack: int) -> Period:
+    """The month so many before this one, with `slack` months on both sides."""
+    index = today.year * 12 + today.month - 1 - months
+    start, end = index - slack, index + slack + 1
+    first, last = datetime(start // 12, start % 12 + 1, 1, tzinfo=UTC), datetime(end // 12, end % 12 + 1, 1, tzinfo=UTC)
+    return Period("month", _micros(first), _micros(last))
+
+
+def _number(text: str) -> int:
+    """The number that digits or words stand for; 0 for what is none, which no date has."""
+    if text.isdigit():
+        return int(text)
+    known = words.NUMBERS.get(text.casefold())
+    if known is not None:
+        return known
+    tens, ten, ones = text.partition("十")
+    if ten and len(tens) <= 1 and len(ones) <= 1:
+        return 10 * words.DIGITS.get(tens or "一", 0) + words.DIGITS.get(ones or "〇", 0)
+    # 三四天 is three or four days, 二〇二四年 a year.
+    year = len(text) == 4 and set(text) <= words.DIGITS.keys()
+    return int("".join(str(words.DIGITS[digit]) for digit in text)) if year else 0
+
+
+def _month_of(match: re.Match[str]) -> int:
+    name = match.groupdict().get("name")
+    return words.MONTHS[name.casefold()] if name else _number(match["month"])
+
+
+def _years_back(name: str) -> int:
+    return 1 if name.casefold() == "last" else words.YEARS_BACK.get(name, 0)
+
+
+def _part(match: re.Match[str]) -> Period:
+    """The beginning, middle or end of a month; without a year, a day in it, which counts for the week after."""
+    month, first = words.MONTHS[match["name"].casefold()], words.PARTS[match["part"].casefold()]
+    if match["year"] is None:
+        return Period("day", month=month, day=first + 2)
+    return _span("span", datetime(int(match["year"]), month, first, tzinfo=UTC), 10)
+
+
+def _season(year: int, name: str) -> Period | None:
+    month = words.SEASONS[name.casefold()]
+    first, last = _month(year, month), _month(year + (month == 12), (month + 2) % 12)
+    return None if first is None or last is None else Period("month", first.start, last.end)
 
 
 def _micros(moment: datetime) -> int:
@@ -263,13 +279,14 @@ def _span(grain: Grain, start: datetime, days: int) -> Period:
     return Period(grain, _micros(start), _micros(start + timedelta(days=days)))
 
 
-def _day(year: str | None, month: int, day: int) -> Period | None:
-    if not (1 <= month <= 12 and 1 <= day <= 31):
+def _day(year: str | None, month: int, day: str) -> Period | None:
+    number = _number(day)
+    if not (1 <= month <= 12 and 1 <= number <= 31):
         return None
     if year is None:
-        return Period("day", month=month, day=day)
+        return Period("day", month=month, day=number)
     try:
-        return _span("day", datetime(int(year), month, day, tzinfo=UTC), 1)
+        return _span("day", datetime(_number(year), month, number, tzinfo=UTC), 1)
     except ValueError:  # 30 February
         return None
 
@@ -281,5 +298,7 @@ def _month(year: int, month: int) -> Period | None:
     return Period("month", _micros(datetime(year, month, 1, tzinfo=UTC)), _micros(after))
 
 
-def _year(year: int) -> Period:
+def _year(year: int) -> Period | None:
+    if not 1 <= year <= 9998:
+        return None
     return Period("year", _micros(datetime(year, 1, 1, tzinfo=UTC)), _micros(datetime(year + 1, 1, 1, tzinfo=UTC)))

@@ -2,9 +2,11 @@
 
 ```
 h = dense weight * cosine + keyword weight * BM25         each from 0 to 1 by the scope's own constants
-s = h + neighbour + link + session + bridge + graph + speaker + date + fact - question - ended
-walk down s; leave out a memory whose source turns are all covered already
+s = h + neighbour + link + session + bridge + graph + speaker + date + fact - question - ended - present
+a fact that scores nearly as well as its turn takes the turn's place
+walk down s; leave out a fact whose turns are shown already, and a turn that a fact shown stands for
 ```
+A turn says all that its facts say, so it covers them; a fact covers its turns, but not the other facts of them.
 """
 
 from __future__ import annotations
@@ -36,6 +38,8 @@ class Weights:
         fact: For facts, which say in fewer words what their turns say.
         question: Taken from turns that only ask.
         ended: Taken from memories that no longer hold.
+        present: Taken from them once more when the query asks what holds now.
+        stand_in: How much lower than its turn a fact may score and still take the turn's place.
     """
 
     dense: float = 0.6
@@ -50,6 +54,8 @@ class Weights:
     fact: float = 0.05
     question: float = 0.1
     ended: float = 0.3
+    present: float = 0.5
+    stand_in: float = 0.2
 
     @property
     def most(self) -> float:
@@ -84,44 +90,67 @@ DEFAULT = Weights()
 
 def rank(
     pool: Pool,
-    query: Query,
+    shares: Mapping[str, Scores],
+    able: NDArray[np.bool_],
     *,
-    allowed: NDArray[np.bool_],
     limit: int,
-    threshold: float | None = None,
     weights: Weights = DEFAULT,
 ) -> Ranking:
     """The best memories of a pool.
 
     Args:
-        pool: What may be scored.
-        query: The question.
-        allowed: Which of the pool may be hits, shape (n,).
+        pool: What was scored.
+        shares: What each signal gave, as `weighed` says.
+        able: Which of the pool may be hits, shape (n,).
         limit: How many at most.
-        threshold: Leaves out those of lower relevance.
         weights: Of the signals.
     """
-    shares = weighed(pool, query, weights)
-    total = np.zeros(len(pool), np.float32)
-    for share in shares.values():
-        total += share
-    relevance = signals.relevance(pool)
-    able = allowed & ((relevance > 0) | (total > 0))
-    if threshold is not None:
-        able &= relevance >= threshold
+    before, relevance = _total(pool, shares), signals.relevance(pool)
+    total = _lifted(pool, able, before, weights.stand_in)
+    shares = {**shares, "stand_in": total - before}
     order = _uncovered(pool, np.flatnonzero(able), total, limit)
     most = np.float32(weights.most)
     score = np.clip(total[order] / most, 0.0, 1.0).astype(np.float32)
     return Ranking(order, score, relevance[order], {name: share[order] / most for name, share in shares.items()})
 
 
-def weighed(pool: Pool, query: Query, weights: Weights) -> dict[str, Scores]:
-    """What each signal adds for each memory of the pool, by name."""
+def eligible(
+    pool: Pool, shares: Mapping[str, Scores], allowed: NDArray[np.bool_], threshold: float | None
+) -> NDArray[np.bool_]:
+    """Those of `allowed` that a signal speaks for, and that are as relevant as `threshold` asks."""
+    relevance = signals.relevance(pool)
+    able = allowed & ((relevance > 0) | (_total(pool, shares) > 0))
+    return able if threshold is None else able & (relevance >= threshold)
+
+
+def best(pool: Pool, shares: Mapping[str, Scores], able: NDArray[np.bool_], most: int) -> NDArray[np.int64]:
+    """The `most` of those that may be hits that score best, in no order, whether or not others cover them."""
+    places = np.flatnonzero(able)
+    if len(places) <= most:
+        return places
+    kept: NDArray[np.int64] = places[np.argpartition(-_total(pool, shares)[places], most)[:most]]
+    return kept
+
+
+def _total(pool: Pool, shares: Mapping[str, Scores]) -> Scores:
+    total = np.zeros(len(pool), np.float32)
+    for share in shares.values():
+        total += share
+    return total
+
+
+def base_shares(pool: Pool, weights: Weights) -> tuple[Scores, Scores]:
+    """What meaning and words add: the rest spreads it to what stands around."""
     dense_weight = weights.dense * pool.dense_trust if pool.dense is not None else 0.0
     dense = np.zeros(len(pool), np.float32)
     if pool.dense is not None:
         dense = np.float32(dense_weight) * pool.dense_spread.scale(pool.dense)
-    keyword = np.float32(1 - dense_weight) * pool.keyword_spread.scale(pool.keyword)
+    return dense, np.float32(1 - dense_weight) * pool.keyword_spread.scale(pool.keyword)
+
+
+def weighed(pool: Pool, query: Query, weights: Weights) -> dict[str, Scores]:
+    """What each signal adds for each memory of the pool, by name."""
+    dense, keyword = base_shares(pool, weights)
     base = dense + keyword
     near = weights.neighbour_alone if pool.is_turn.all() else weights.neighbour
     return {
@@ -137,30 +166,51 @@ def weighed(pool: Pool, query: Query, weights: Weights) -> dict[str, Scores]:
         "fact": np.float32(weights.fact) * signals.fact(pool),
         "question": -np.float32(weights.question) * signals.question(pool),
         "ended": -np.float32(weights.ended) * signals.ended(pool),
+        "present": -np.float32(weights.present) * signals.present(pool, query),
     }
 
 
+def _lifted(pool: Pool, able: NDArray[np.bool_], total: Scores, margin: float) -> Scores:
+    """The scores, where the best fact of a turn has the turn's score if it is lower by `margin` at most.
+
+    A fact says what matters of its turn in fewer words. A turn that scores much better says something that it does not.
+    """
+    facts, turns = pool.links[able[pool.links].all(axis=1)].T
+    if not len(facts):
+        return total
+    best = np.full(len(pool), -np.inf, np.float32)
+    np.maximum.at(best, turns, total[facts])
+    stands = (total[facts] == best[turns]) & (total[turns] - total[facts] <= np.float32(margin))
+    lifted = total.copy()
+    np.maximum.at(lifted, facts[stands], total[turns[stands]])
+    return lifted
+
+
 def _uncovered(pool: Pool, able: NDArray[np.int64], total: Scores, limit: int) -> NDArray[np.int64]:
-    """The best `limit` of `able`, without those whose source turns are all covered by better ones."""
+    """The best `limit` of `able`, without those that better ones cover."""
     values = total[able]
     want = 4 * limit + 32
     while True:
         # A full sort of ten thousand costs more than the signals; the best few nearly always suffice.
         part = able[values >= np.partition(values, -want)[-want]] if want < len(able) else able
-        chosen = _walk(pool, part[np.lexsort((pool.order[part], -total[part]))], limit)
+        # Of equal ones the facts first: one of them may stand for its turn.
+        chosen = _walk(pool, part[np.lexsort((pool.order[part], pool.is_turn[part], -total[part]))], limit)
         if len(chosen) == limit or want >= len(able):
             return np.array(chosen, np.int64)
         want *= 8
 
 
 def _walk(pool: Pool, ranked: NDArray[np.int64], limit: int) -> list[int]:
+    told: set[int] = set()
     covered: set[int] = set()
     chosen: list[int] = []
-    for index in ranked.tolist():
+    for index, turn in zip(ranked.tolist(), pool.is_turn[ranked].tolist(), strict=True):
         sources = pool.sources(index)
-        if sources and covered >= sources:
+        if sources and (covered if turn else told) >= sources:
             continue
-        covered.update(sources)
+        covered |= sources
+        if turn:
+            told |= sources
         chosen.append(index)
         if len(chosen) == limit:
             break

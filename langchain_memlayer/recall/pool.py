@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +37,7 @@ class Spread:
         return scaled
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Terms:
     """The keyword terms of texts, as numbers.
 
@@ -48,23 +49,48 @@ class Terms:
     flat: NDArray[np.uint32]
     starts: NDArray[np.int64]
 
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    @cached_property
+    def text(self) -> NDArray[np.int64]:
+        """The text that each term of `flat` stands in."""
+        return np.repeat(np.arange(len(self)), np.diff(self.starts))
+
+    @cached_property
+    def low(self) -> NDArray[np.intp]:
+        """The lower half of each term of `flat`."""
+        return (self.flat & (_BUCKETS - 1)).astype(np.intp)
+
     def of(self, index: int) -> NDArray[np.uint32]:
         """The terms of one text."""
         return self.flat[self.starts[index] : self.starts[index + 1]]
 
-    def counts(self, codes: NDArray[np.uint32]) -> NDArray[np.int32]:
+    def occurrences(self, codes: NDArray[np.uint32]) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
+        """Where some distinct terms stand: for each occurrence the index into `codes`, and the text."""
+        slots, places = [], []
+        left = np.arange(len(codes))
+        while len(left):
+            # Most terms are none of those asked for: a table of lower halves lets few through. Two that share theirs
+            # do not fit into one table.
+            first = np.unique(codes[left] & (_BUCKETS - 1), return_index=True)[1]
+            table = np.full(_BUCKETS, -1, np.intp)
+            table[codes[left[first]] & (_BUCKETS - 1)] = left[first]
+            found = table[self.low]
+            place = np.flatnonzero(found >= 0)
+            slot = found[place]
+            real = codes[slot] == self.flat[place]
+            slots.append(slot[real])
+            places.append(place[real])
+            left = np.delete(left, first)
+        if not slots:
+            return np.empty(0, np.intp), np.empty(0, np.int64)
+        return np.concatenate(slots), self.text[np.concatenate(places)]
+
+    def counts(self, codes: NDArray[np.uint32]) -> NDArray[np.int64]:
         """How often each of some distinct terms stands in each text, shape (terms, texts)."""
-        texts = len(self.starts) - 1
-        # Most terms are none of those asked for: a small table of their lower halves lets few through.
-        table = np.zeros(_BUCKETS, np.bool_)
-        table[codes & (_BUCKETS - 1)] = True
-        places = np.flatnonzero(table[self.flat & (_BUCKETS - 1)])
-        order = np.argsort(codes)
-        slots = np.minimum(np.searchsorted(codes[order], self.flat[places]), len(codes) - 1)
-        real = codes[order][slots] == self.flat[places]
-        rows = np.searchsorted(self.starts, places[real], side="right") - 1
-        counted = np.bincount(order[slots[real]] * texts + rows, minlength=len(codes) * texts)
-        return counted.reshape(len(codes), texts).astype(np.int32)
+        slots, texts = self.occurrences(codes)
+        return np.bincount(slots * len(self) + texts, minlength=len(codes) * len(self)).reshape(len(codes), len(self))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,6 +107,8 @@ class Pool:
         keyword_spread: The scope's constants for it.
         keyword_ceiling: The BM25 that a text could attain for this query.
         terms: The keyword terms of each.
+        total: How many memories the scope has.
+        others: Texts that stand for the whole scope, where the pool is not all of it; else None.
         graph: From 0 to 1: how near it is to the entities that the query names.
         is_turn: Turns, as against facts.
         session: A number for each session, negative for none.
@@ -102,6 +130,8 @@ class Pool:
     keyword_spread: Spread
     keyword_ceiling: float
     terms: Terms
+    total: int
+    others: Terms | None
     graph: Scores
     is_turn: NDArray[np.bool_]
     session: NDArray[np.int32]
@@ -117,6 +147,14 @@ class Pool:
 
     def __len__(self) -> int:
         return len(self.order)
+
+    def frequencies(self, codes: NDArray[np.uint32], inside: NDArray[np.int64]) -> NDArray[np.int64]:
+        """How many memories of the scope have each of some terms; `inside` is how many of the pool do."""
+        if self.others is None:
+            return inside
+        # Those that were proposed have the query's topic in common: its words are rarer than they seem there.
+        found = np.bincount(self.others.occurrences(codes)[0], minlength=len(codes)) * self.total // len(self.others)
+        return np.maximum(found, inside)
 
     def sources(self, index: int) -> set[int]:
         """The row ids of the turns that a memory comes from; a turn comes from itself."""

@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 
-from langchain_memlayer.recall.dates import agreement, periods
+from langchain_memlayer.recall.dates import agreement, asks_of_now, periods
 from langchain_memlayer.recall.pool import Pool, Query, Scores
 
 BRIDGES = 5
@@ -90,9 +90,12 @@ def bridge(pool: Pool, query: Query, base: Scores) -> Scores:
     codes = np.unique(np.concatenate(own))
     if not len(codes):
         return out
-    there = pool.terms.counts(codes) > 0
-    frequencies = np.count_nonzero(there, axis=1)
-    idf = np.log1p((len(pool) - frequencies + 0.5) / (frequencies + 0.5)).astype(np.float32)
+    slots, texts = pool.terms.occurrences(codes)
+    there = np.zeros((len(codes), len(pool)), np.bool_)
+    there[slots, texts] = True
+    frequencies = pool.frequencies(codes, np.array([np.count_nonzero(texts) for texts in there]))
+    frequencies = np.minimum(frequencies, pool.total)
+    idf = np.log1p((pool.total - frequencies + 0.5) / (frequencies + 0.5)).astype(np.float32)
     for index, terms in zip(best.tolist(), own, strict=True):
         slots = np.searchsorted(codes, terms)
         slots = slots[frequencies[slots] > 1]
@@ -132,6 +135,12 @@ def question(pool: Pool) -> Scores:
 def ended(pool: Pool) -> Scores:
     """1 for memories that no longer hold."""
     return pool.ended.astype(np.float32)
+
+
+def present(pool: Pool, query: Query) -> Scores:
+    """1 for memories that no longer hold, where the query asks what holds now."""
+    asked = pool.ended.any() and asks_of_now(query.text)
+    return ended(pool) if asked else np.zeros(len(pool), np.float32)
 
 
 def _names(query: str, name: str) -> bool:

@@ -15,8 +15,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Way = Literal["empty", "scan", "gather", "hnsw"]
-"""How rows are found: not at all, by scanning every row, by scanning the matching rows only, or through the graph."""
+Way = Literal["empty", "scan", "gather", "hnsw", "source"]
+"""How rows are found: not at all, by scanning every row or only the matching ones, by the graph, by a foreign store."""
 
 GATHER_LIMIT = 1_000_000
 _MASK_SHARE = 0.2
@@ -26,6 +26,7 @@ _FEW_ASKED = 128
 _MANY_ASKED = 256
 _SCAN_RATIO = 64
 _SMALLEST_DELTA = 512
+_WIDEST = 4_096
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +36,9 @@ class Plan:
     Attributes:
         way: How the rows of the answer were found.
         scanned: Rows whose score was computed outside of the graph.
-        candidates: Rows that the graph proposed.
+        candidates: Rows that the graph, or a foreign store, was asked for.
         survivors: Those of them that were live and in the mask.
-        fell_back: True when the graph's candidates were too few and an exact way was taken.
+        fell_back: True when the candidates were too few, or there were none, and an exact way was taken.
     """
 
     way: Way
@@ -70,6 +71,12 @@ def choose(*, rows: int, dims: int, matches: int, k: int, graph: bool, threshold
 def candidates(rows: int, k: int) -> int:
     """How many candidates to ask a graph over `rows` rows for; it is `efSearch` too."""
     return max(_MANY_ASKED if rows > _MANY_ROWS else _FEW_ASKED, 4 * k)
+
+
+def wider(asked: int, k: int) -> int | None:
+    """How many candidates to ask a foreign store for next, when `asked` were too few; None for no more."""
+    more = 4 * asked
+    return more if more <= max(_WIDEST, 16 * k) else None
 
 
 def accepts(survivors: int, k: int, asked: int) -> bool:

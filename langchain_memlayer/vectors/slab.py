@@ -16,6 +16,7 @@ from langchain_memlayer.types import Metric, SlabBlock
 from langchain_memlayer.vectors import frozen, hnsw, planner
 from langchain_memlayer.vectors.kernel import CODE, Kernel
 from langchain_memlayer.vectors.rows import Growing, Rows
+from langchain_memlayer.vectors.source import Source
 from langchain_memlayer.vectors.view import View
 
 _LOGGER = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ class Slab:
         hnsw_threshold: `rows * dims` above which the slab gets a graph.
         columns: The hot columns and their types.
         save: Called with the slab, in the worker's thread or by `close`, when it has a graph that was not dumped yet.
+        source: What proposes candidates in place of a graph; one is built only when it is not trusted any more.
     """
 
     def __init__(
@@ -50,11 +52,13 @@ class Slab:
         hnsw_threshold: int = 4_000_000,
         columns: Mapping[str, np.dtype[Any]] | None = None,
         save: Callable[[Slab], None] | None = None,
+        source: Source | None = None,
     ) -> None:
         self._dims = dims or 0
         self._kernel = None if dims is None else Kernel(dims=dims, metric=metric)
         self._threshold = hnsw_threshold
         self._save = save
+        self._source = source
         self._lock = threading.RLock()
         self._worker: threading.Thread | None = None
         self._closed = False
@@ -152,6 +156,7 @@ class Slab:
             threshold=self._threshold,
             kernel=self._kernel,
             index=rows.index,
+            source=self._source,
         )
 
     # -- upkeep --------------------------------------------------------------------------------------------------------
@@ -160,7 +165,8 @@ class Slab:
         """What is to be done next."""
         view = self._view
         vectors = len(view.codes)
-        if view.graph is None and planner.wants_graph(vectors - view.dead_vectors, self._dims, self._threshold):
+        lacks_graph = view.graph is None and (self._source is None or not self._source.trusted)
+        if lacks_graph and planner.wants_graph(vectors - view.dead_vectors, self._dims, self._threshold):
             return "build"
         if view.dead >= _FEWEST_DEAD and planner.wants_compaction(len(view), view.dead):
             return "compact"

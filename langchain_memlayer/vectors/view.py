@@ -15,6 +15,7 @@ from langchain_memlayer.vectors.hnsw import Graph
 from langchain_memlayer.vectors.kernel import Kernel
 from langchain_memlayer.vectors.planner import Plan
 from langchain_memlayer.vectors.rows import Positions, buried
+from langchain_memlayer.vectors.source import Hints, Source
 
 _Found = tuple[NDArray[np.int64], NDArray[np.float32]]
 
@@ -55,6 +56,7 @@ class View:
         owners: For each vector the position of its item, ascending; None when vector `i` is that of item `i`.
         dead_vectors: How many vectors belong to dead positions.
         graph: The HNSW graph over the first vectors, or None.
+        source: What proposes candidates in place of a graph, or None.
     """
 
     applied_seq: int
@@ -70,6 +72,7 @@ class View:
     threshold: int
     kernel: Kernel | None
     index: Positions
+    source: Source | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -88,13 +91,16 @@ class View:
         found[(found >= 0) & ~self.live[found]] = -1
         return found
 
-    def search(self, query: ArrayLike, k: int, *, mask: NDArray[np.bool_] | None = None) -> Hits:
+    def search(
+        self, query: ArrayLike, k: int, *, mask: NDArray[np.bool_] | None = None, hints: Hints | None = None
+    ) -> Hits:
         """The `k` nearest live items.
 
         Args:
             query: One vector of the store's dimensions.
             k: How many at most.
             mask: Which positions may be found, shape (len(self),); None means all.
+            hints: What a foreign store may use to propose fewer rows in vain.
 
         Raises:
             InvalidInput: The query has the wrong size or numbers that are not finite, or the mask has the wrong shape.
@@ -105,13 +111,18 @@ class View:
             raise InvalidInput(f"The limit must be at least 1, got {k}.")
         keep, matches = self._keep(mask)
         rows = len(self.codes)
-        way = planner.choose(
-            rows=rows, dims=kernel.dims, matches=matches, k=k, graph=self.graph is not None, threshold=self.threshold
-        )
+        source = self.source if self.source is not None and self.source.trusted else None
+        graph = self.graph is not None or source is not None
+        way = planner.choose(rows=rows, dims=kernel.dims, matches=matches, k=k, graph=graph, threshold=self.threshold)
         if way == "empty":
             none = np.empty(0, dtype=np.int64)
             return Hits(none, none, none, np.empty(0, dtype=np.float32), Plan("empty"))
         asked = survivors = scanned = 0
+        if way == "hnsw" and source is not None:
+            hits = self._proposed(source, vector, k, mask, hints or Hints())
+            if hits is not None and source.audit_due():
+                return self._audited(source, vector, k, mask, hits)
+            return hits if hits is not None else self._exactly(vector, k, keep, matches, fell_back=True)
         if way == "hnsw" and self.graph is not None:
             asked = planner.candidates(rows, k)
             found = self.graph.search(vector, asked)
@@ -127,19 +138,85 @@ class View:
                     both = np.concatenate((found[0], later[0])), np.concatenate((found[1], later[1]))
                     positions, raw = self._items(both)
                 return self._hits(positions[:k], raw[:k], Plan("hnsw", scanned, asked, survivors))
-            way = planner.exact_way(rows, matches)
+        return self._exactly(vector, k, keep, matches, asked, survivors, fell_back=asked > 0)
+
+    def _exactly(
+        self,
+        vector: NDArray[np.float32],
+        k: int,
+        keep: NDArray[np.bool_] | None,
+        matches: int,
+        asked: int = 0,
+        survivors: int = 0,
+        *,
+        fell_back: bool,
+    ) -> Hits:
+        rows = len(self.codes)
+        way = planner.exact_way(rows, matches)
         positions, raw = self._items(self._exact(vector, k, keep, matches, way))
         scanned = matches if way == "gather" else rows
-        return self._hits(positions[:k], raw[:k], Plan(way, scanned, asked, survivors, asked > 0))
+        return self._hits(positions[:k], raw[:k], Plan(way, scanned, asked, survivors, fell_back))
+
+    def _proposed(
+        self, source: Source, vector: NDArray[np.float32], k: int, mask: NDArray[np.bool_] | None, hints: Hints
+    ) -> Hits | None:
+        """What a foreign store's candidates give, scored from the vectors here; None when they are too few."""
+        allowed = self.live if mask is None else mask & self.live
+        asked: int | None = planner.candidates(len(self.codes), k)
+        while asked is not None:
+            proposal = source.propose(vector, asked, hints)
+            if proposal is None:
+                return None
+            near, later = (self._inside(ids, allowed) for ids in (proposal.ids, proposal.later))
+            ended = len(proposal.ids) < asked
+            if planner.accepts(len(near), k, asked) or (ended and len(near) >= k):
+                positions = np.union1d(near, later)
+                raw = self._raw(vector, positions)
+                positions, raw = positions[~np.isnan(raw)], raw[~np.isnan(raw)]
+                order = np.lexsort((self.ids[positions], -raw))[:k]
+                return self._hits(positions[order], raw[order], Plan("source", len(later), asked, len(near)))
+            if ended and (able := self._keep(mask)[1]):
+                source.audited(min(len(near) / min(k, able), 1.0))
+            asked = None if ended else planner.wider(asked, k)
+        return None
+
+    def audit(self, query: ArrayLike, k: int, *, mask: NDArray[np.bool_], hints: Hints | None = None) -> None:
+        """Now and then compare a foreign store's candidates with the exact ones, though no search needs them."""
+        source, kernel = self.source, self._kernel()
+        large = len(self.codes) * kernel.dims > self.threshold
+        if large and source is not None and source.trusted and source.audit_due():
+            vector = kernel.prepare(query)
+            found = self._proposed(source, vector, k, mask, hints or Hints())
+            if found is not None:
+                self._audited(source, vector, k, mask, found)
+
+    def _inside(self, ids: NDArray[np.int64], allowed: NDArray[np.bool_]) -> NDArray[np.int64]:
+        positions = np.unique(self.position(ids))
+        positions = positions[positions >= 0]
+        kept: NDArray[np.int64] = positions[allowed[positions]]
+        return kept
+
+    def _audited(
+        self, source: Source, vector: NDArray[np.float32], k: int, mask: NDArray[np.bool_] | None, hits: Hits
+    ) -> Hits:
+        """The exact answer, after the source was told how much of it `hits` had."""
+        keep, matches = self._keep(mask)
+        exact = self._exactly(vector, k, keep, matches, hits.plan.candidates, hits.plan.survivors, fell_back=False)
+        found = len(np.intersect1d(exact.ids, hits.ids))
+        source.audited(found / max(len(exact.ids), 1))
+        return exact
 
     def scores(self, query: ArrayLike, positions: NDArray[np.int64]) -> NDArray[np.float32]:
         """The exact score of each position's best vector, NaN where the item has none."""
         kernel = self._kernel()
-        vector = kernel.prepare(query)
+        return kernel.finish(self._raw(kernel.prepare(query), positions))
+
+    def _raw(self, vector: NDArray[np.float32], positions: NDArray[np.int64]) -> NDArray[np.float32]:
+        kernel = self._kernel()
         if 2 * len(positions) > len(self):
-            return self._all_scores(kernel, vector)[positions]
+            return self._all_raw(kernel, vector)[positions]
         if self.owners is None:
-            return kernel.finish(kernel.every(vector, self.codes[positions]))
+            return kernel.every(vector, self.codes[positions])
         starts = np.searchsorted(self.owners, positions)
         counts = np.searchsorted(self.owners, positions, side="right") - starts
         out = np.full(len(positions), np.nan, dtype=np.float32)
@@ -148,17 +225,17 @@ class View:
             rows = np.repeat(starts - begins, counts) + np.arange(total)
             some = np.flatnonzero(counts)
             out[some] = np.maximum.reduceat(kernel.every(vector, self.codes[rows]), begins[some])
-        return kernel.finish(out)
+        return out
 
-    def _all_scores(self, kernel: Kernel, vector: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _all_raw(self, kernel: Kernel, vector: NDArray[np.float32]) -> NDArray[np.float32]:
         raw = kernel.every(vector, self.codes)
-        if self.owners is not None:
-            out = np.full(len(self), np.nan, dtype=np.float32)
-            if len(raw):
-                begins = np.flatnonzero(np.diff(self.owners, prepend=-1))
-                out[self.owners[begins]] = np.maximum.reduceat(raw, begins)
-            raw = out
-        return kernel.finish(raw)
+        if self.owners is None:
+            return raw
+        out = np.full(len(self), np.nan, dtype=np.float32)
+        if len(raw):
+            begins = np.flatnonzero(np.diff(self.owners, prepend=-1))
+            out[self.owners[begins]] = np.maximum.reduceat(raw, begins)
+        return out
 
     def _kernel(self) -> Kernel:
         if self.kernel is None:

@@ -1,0 +1,291 @@
+"""The section `vector_store`: our own index in a folder, or a LangChain VectorStore over a client.
+
+Nothing that exists is changed or emptied: collections are made when they are absent, and compared when they are not.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from langchain_memlayer.config.values import Provider, imported, integer, required, shown
+from langchain_memlayer.errors import ConfigurationError, VectorStoreError
+
+if TYPE_CHECKING:
+    from langchain_memlayer.embeddings import Embedder
+
+_LOGGER = logging.getLogger(__name__)
+
+COLLECTION: Final = "mem0"
+"""The collection of a configuration that names none, as in mem0."""
+
+_METRICS: Final = ("COSINE", "L2", "IP")
+_POSTGRES: Final = ("postgresql://", "postgres://")
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """What the section says.
+
+    Attributes:
+        provider: Which.
+        collection: The collection's name.
+        path: The journal's folder, when the provider's settings name it.
+        vectorstore: The foreign store, or None for our own index.
+        resources: What was opened for it, and is to be closed.
+    """
+
+    provider: str
+    collection: str
+    path: str | None = None
+    vectorstore: Any = None
+    resources: ExitStack = field(default_factory=ExitStack, repr=False)
+
+
+def filled(path: Any, collection: str, where: str) -> str:
+    """A path with the collection's name in the place that is kept for it.
+
+    Raises:
+        ConfigurationError: it is no path.
+    """
+    if not isinstance(path, (str, os.PathLike)) or not str(path):
+        raise ConfigurationError(f"{where} must be a path, got {type(path).__name__}.")
+    return str(path).replace("<collection_name>", collection)
+
+
+def open_store(provider: str, config: dict[str, Any], embedder: Callable[[], Embedder]) -> Store:
+    """What the section `vector_store` names.
+
+    Args:
+        provider: One of `STORES`.
+        config: Its settings.
+        embedder: Makes the embedder, which most stores need.
+
+    Raises:
+        ConfigurationError: settings that cannot be used.
+        MissingDependency: the store's package is not installed.
+        VectorStoreError: a store in a folder cannot be opened.
+    """
+    where = f"vector_store.config of {provider}"
+    name = config.pop("collection_name", None)
+    if name is not None and (not isinstance(name, str) or not name):
+        raise ConfigurationError(f"{where} needs a string as collection_name, got {type(name).__name__}.")
+    settings = {key: value for key, value in config.items() if value is not None}
+    made: Store = STORES[provider].make(settings, name or COLLECTION, where, embedder)
+    return made
+
+
+def _own(config: dict[str, Any], name: str, where: str, embedder: Callable[[], Embedder]) -> Store:
+    if (dims := config.get("embedding_model_dims")) is not None:
+        integer(dims, f"{where}: embedding_model_dims")
+    strategy, normal = config.get("distance_strategy", "cosine"), config.get("normalize_L2", True)
+    if strategy not in ("cosine", "euclidean", "inner_product") or (strategy != "cosine" and normal is not True):
+        # Vectors of unit length are ordered the same by all three.
+        raise ConfigurationError(
+            f"{where} compares by cosine: leave distance_strategy out, set it to 'cosine', or to "
+            f"'euclidean' or 'inner_product' with normalize_L2 true; got {strategy!r}."
+        )
+    path = config.get("path")
+    return Store("faiss", name, path=None if path is None else filled(path, name, f"{where}: path"))
+
+
+def _langchain(config: dict[str, Any], name: str, where: str, embedder: Callable[[], Embedder]) -> Store:
+    from langchain_memlayer.vectors.vectorstore.adapters import adapt
+
+    store = required(config, "client", where)
+    adapt(store)  # a wrong object is told before a folder is made
+    named = getattr(store, "collection_name", None) or getattr(store, "_collection_name", None)
+    return Store("langchain", named if isinstance(named, str) else type(store).__name__, vectorstore=store)
+
+
+def _qdrant(config: dict[str, Any], name: str, where: str, embedder: Callable[[], Embedder]) -> Store:
+    _one_of(config, ("client", "url", "host", "path"), where)
+    if "port" in config:
+        config["port"] = integer(config["port"], f"{where}: port")
+        if "host" not in config:
+            raise ConfigurationError(f"{where} has a port without a host.")
+    if "path" in config:
+        config["path"] = filled(config["path"], name, f"{where}: path")
+    langchain, qdrant = (
+        imported(module, "langchain-memlayer[qdrant]") for module in ("langchain_qdrant", "qdrant_client")
+    )
+    source, resources = embedder(), ExitStack()
+    dims = partial(_dims, config.pop("embedding_model_dims", None), source, where)
+    on_disk = config.pop("on_disk", None)
+
+    client = config.get("client")
+    if client is None:
+        given = {key: shown(value) for key, value in config.items()}
+        # It contacts no server yet: what it refuses is a mistake in the settings, or a folder that is in use.
+        client = _opened(
+            "qdrant", lambda: qdrant.QdrantClient(**given, check_compatibility=False), ExitStack(), server=False
+        )
+        resources.callback(client.close)
+
+    def make() -> Any:
+        models = qdrant.models
+        if not client.collection_exists(name):
+            vectors = models.VectorParams(size=dims(), distance=models.Distance.COSINE, on_disk=on_disk)
+            client.create_collection(name, vectors_config=vectors)
+        return langchain.QdrantVectorStore(client, name, source.source, validate_collection_config=False)
+
+    with ExitStack() as undone:
+        undone.callback(resources.close)
+        opened = _opened("qdrant", make, ExitStack(), server=not {"client", "path"} & set(config))
+        undone.pop_all()
+    return Store("qdrant", name, vectorstore=opened, resources=resources)
+
+
+def _chroma(config: dict[str, Any], name: str, where: str, embedder: Callable[[], Embedder]) -> Store:
+    _one_of(config, ("client", "host", "path"), where)
+    if "port" in config:
+        config["port"] = integer(config["port"], f"{where}: port")
+        if "host" not in config:
+            raise ConfigurationError(f"{where} has a port without a host.")
+    if "path" in config:
+        config["persist_directory"] = filled(config.pop("path"), name, f"{where}: path")
+    langchain = imported("langchain_chroma", "langchain-memlayer[chroma]")
+    source, resources = embedder(), ExitStack()
+
+    def make() -> Any:
+        return langchain.Chroma(name, source.source, collection_configuration={"hnsw": {"space": "cosine"}}, **config)
+
+    opened = _opened("chroma", make, resources, server="host" in config)
+    return Store("chroma", name, vectorstore=opened, resources=resources)
+
+
+def _milvus(config: dict[str, Any], name: str, where: str, embedder: Callable[[], Embedder]) -> Store:
+    metric = str(config.get("metric_type", "COSINE")).upper()
+    if metric not in _METRICS:
+        raise ConfigurationError(f"{where}: metric_type must be one of {', '.join(_METRICS)}; got {metric!r}.")
+    uri = filled(required(config, "url", where), name, f"{where}: url")
+    langchain = imported("langchain_milvus", "langchain-memlayer[milvus]")
+    source, resources = embedder(), ExitStack()
+    if (dims := config.get("embedding_model_dims")) is not None:
+        _dims(dims, source, where)
+    connection = {"uri": uri, **({"token": shown(config["token"])} if "token" in config else {})}
+
+    def make() -> Any:
+        store = langchain.Milvus(
+            source.source,
+            collection_name=name,
+            connection_args=connection,
+            index_params={"metric_type": metric, "index_type": "AUTOINDEX", "params": {}},
+            auto_id=False,
+            enable_dynamic_field=True,
+        )
+        resources.callback(store.client.close)
+        return store
+
+    opened = _opened("milvus", make, resources, server="://" in uri)
+    return Store("milvus", name, vectorstore=opened, resources=resources)
+
+
+def _vikingdb(config: dict[str, Any], name: str, where: str, embedder: Callable[[], Embedder]) -> Store:
+    from langchain_memlayer.vikingdb import VikingDBVectorStore
+
+    return Store("vikingdb", name, vectorstore=VikingDBVectorStore(name, embedder().source, **config))
+
+
+def _pgvector(config: dict[str, Any], name: str, where: str, embedder: Callable[[], Embedder]) -> Store:
+    address = shown(required(config, "connection_string", where))
+    if not isinstance(address, str) or not address.startswith(("postgresql", "postgres://")):
+        raise ConfigurationError(f"{where} needs a connection_string that begins with postgresql://.")
+    for prefix in _POSTGRES:
+        if address.startswith(prefix):
+            address = f"postgresql+psycopg://{address.removeprefix(prefix)}"
+    langchain, sql = (
+        imported(module, "langchain-memlayer[pgvector]") for module in ("langchain_postgres", "sqlalchemy")
+    )
+    source, resources = embedder(), ExitStack()
+    dims = partial(_dims, config.pop("embedding_model_dims", None), source, where)
+
+    def make() -> Any:
+        engine = langchain.PGEngine.from_connection_string(address)
+        resources.callback(lambda: engine._run_as_sync(engine._pool.dispose()))
+
+        async def there() -> bool:
+            quoted = name.replace('"', '""')
+            async with engine._pool.connect() as connection:
+                found = await connection.execute(
+                    sql.text("SELECT to_regclass(:name)"), {"name": f'"public"."{quoted}"'}
+                )
+                return found.scalar() is not None
+
+        if not engine._run_as_sync(there()):
+            key = {"name": "langchain_id", "data_type": "TEXT", "nullable": False}
+            engine.init_vectorstore_table(name, dims(), id_column=key)
+        return langchain.PGVectorStore.create_sync(engine, source.source, name)
+
+    return Store("pgvector", name, vectorstore=_opened("pgvector", make, resources, server=True), resources=resources)
+
+
+STORES: Final[Mapping[str, Provider]] = {
+    "chroma": Provider(_chroma, ("collection_name", "client", "path", "host", "port")),
+    "faiss": Provider(_own, ("collection_name", "path", "distance_strategy", "normalize_L2", "embedding_model_dims")),
+    "langchain": Provider(_langchain, ("client",)),
+    "milvus": Provider(_milvus, ("url", "token", "collection_name", "embedding_model_dims", "metric_type")),
+    "pgvector": Provider(_pgvector, ("connection_string", "collection_name", "embedding_model_dims")),
+    "qdrant": Provider(
+        _qdrant,
+        (
+            "collection_name",
+            "embedding_model_dims",
+            "client",
+            "host",
+            "port",
+            "path",
+            "url",
+            "api_key",
+            "on_disk",
+        ),
+    ),
+    "vikingdb": Provider(_vikingdb, ("collection_name", "host", "region", "ak", "sk", "api_key")),
+}
+
+
+def _one_of(config: Mapping[str, Any], keys: tuple[str, ...], where: str) -> None:
+    given = [key for key in keys if key in config]
+    if len(given) != 1:
+        raise ConfigurationError(f"{where} needs one of {', '.join(keys)}; got {' and '.join(given) or 'none'}.")
+
+
+def _dims(given: Any, embedder: Embedder, where: str) -> int:
+    """The size of the vectors of a collection that is to be made, or was said to have it."""
+    if given is None:
+        return embedder.dims or len(embedder.embed_query("size"))
+    size = integer(given, f"{where}: embedding_model_dims")
+    if embedder.dims not in (None, size):
+        raise ConfigurationError(
+            f"{where}: embedding_model_dims is {size}, but {embedder.name} makes vectors of {embedder.dims} numbers: "
+            "leave it out, or name another embedder."
+        )
+    return size
+
+
+def _opened(kind: str, make: Callable[[], Any], resources: ExitStack, *, server: bool) -> Any:
+    """The store; when it is a server that does not answer, one that is opened later."""
+    from langchain_memlayer.vectors.vectorstore.base import guarded
+    from langchain_memlayer.vectors.vectorstore.deferred import DeferredStore
+
+    def attempt() -> Any:
+        with ExitStack() as undone:
+            undone.callback(resources.close)
+            store = make()
+            undone.pop_all()
+        return store
+
+    deferred = DeferredStore(kind, attempt)
+    try:
+        with guarded(deferred):
+            return attempt()
+    except VectorStoreError as error:
+        if not server:
+            raise
+        _LOGGER.warning("%s", error)
+        return deferred

@@ -1,0 +1,432 @@
+"""A foreign vector store as an index: what was committed is brought to it, and it is asked for candidates.
+
+The journal's events are the outbox: its setting `outbox:<area>` is the position up to which the store was brought. A
+store that is down delays this and loses nothing, and what it was not brought yet is scored from the journal's vectors.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from langchain_memlayer.errors import ConfigurationError, JournalClosed, JournalError, MemLayerError, VectorStoreError
+from langchain_memlayer.journal import Journal
+from langchain_memlayer.journal.read_outbox import VectorRow
+from langchain_memlayer.journal.read_slabs import Area
+from langchain_memlayer.vectors.source import Hints, Proposal, Source
+from langchain_memlayer.vectors.vectorstore.base import ITEM, STORE, ForeignStore, Point, Scalar, guarded
+
+_LOGGER = logging.getLogger(__name__)
+
+SCOPE = "memlayer_scope"
+"""The metadata key of the encoded namespace."""
+
+RESERVED = (ITEM, STORE, SCOPE, "memlayer_id", "memlayer_kind", "user_id", "agent_id", "run_id")
+
+_EVENTS = 512
+_LONGEST_VALUE = 1_000
+_SAMPLE = 16
+_FIRST_WAIT, _LONGEST_WAIT = 0.5, 30.0
+_CLOSING_SECONDS = 5.0
+_UNDELIVERED = 4_096
+_FIRST_AUDITS, _AUDIT_EVERY = 3, 20
+_JUDGED, _GOOD = 5, 0.9
+
+
+def outbox_key(area: Area) -> str:
+    """The journal's setting that says how far a foreign store was brought."""
+    return f"outbox:{area}"
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The setting's value.
+
+    Attributes:
+        kind: The backend's name.
+        position: The journal position up to which the store was brought.
+    """
+
+    kind: str
+    position: int
+
+    @classmethod
+    def of(cls, text: str) -> State:
+        """Read the setting."""
+        found = orjson.loads(text)
+        return cls(found["kind"], found["position"])
+
+    def __str__(self) -> str:
+        return orjson.dumps({"kind": self.kind, "position": self.position}).decode()
+
+
+class Outbox:
+    """Brings one area of a journal to a foreign store, in a thread that lives while there is something to bring.
+
+    Args:
+        journal: The truth.
+        store: The foreign store.
+        area: `items` or `memories`.
+
+    Attributes:
+        trusted: False when audits found that the store's candidates miss too much.
+        error: Why the last attempt failed, or None.
+    """
+
+    def __init__(self, journal: Journal, store: ForeignStore, area: Area) -> None:
+        self.store = store
+        self.trusted = True
+        self.error: MemLayerError | None = None
+        self._journal = journal
+        self._area: Area = area
+        self._key = outbox_key(area)
+        self._ids = uuid.UUID(journal.store_id)
+        self._recalls: deque[float] = deque(maxlen=_JUDGED)
+        self._searches = 0
+        self._checked = False
+        self._sleep, self._asleep_until = _FIRST_WAIT, 0.0
+        self._start()
+        with journal.write(self._key) as tx:
+            text = tx.meta(self._key)
+            if text is None or State.of(text).kind != store.kind:
+                tx.set_meta(self._key, str(State(store.kind, 0)))
+        journal.after_commit.append(self.wake)
+
+    def _start(self) -> None:
+        self._pid = os.getpid()
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._news = False
+        self._closing = False
+        self._verified = False
+
+    def check(self, dims: int) -> None:
+        """Compare the store's collection with the vectors; when it does not answer now, that is done later.
+
+        Raises:
+            ConfigurationError: the collection is for other vectors.
+        """
+        if dims and not self._checked:
+            try:
+                with guarded(self.store):
+                    self.store.check(dims)
+                self._checked = True
+            except VectorStoreError as error:
+                _LOGGER.warning("%s", error)
+
+    # -- bringing -------------------------------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """See to it that what was committed is being brought."""
+        if self._pid != os.getpid():
+            # The parent's thread and locks are of no use in a child of a fork.
+            self._start()
+        with self._changed:
+            self._news = True
+            if self._closing:
+                return
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="memlayer-outbox", daemon=True)
+                self._thread.start()
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Bring everything now; False when that took longer than `timeout` seconds.
+
+        Raises:
+            VectorStoreError: the store failed; it is tried again by itself.
+        """
+        self._asleep_until = 0.0
+        with self._changed:
+            self.error = None
+        self.wake()
+        with self._changed:
+            # A worker that waits after a failure is not waited for longer than this one attempt.
+            self._changed.notify_all()
+            done = self._changed.wait_for(lambda: self._thread is None or self.error is not None, timeout)
+            if self.error is not None:
+                raise self.error
+        return done
+
+    def bring_soon(self) -> None:
+        """Bring everything before going on, if the store allows it; what was forgotten should not lie there longer."""
+        try:
+            done = self.flush(_CLOSING_SECONDS)
+        except VectorStoreError:
+            done = False
+        if not done:
+            _LOGGER.warning(
+                "What was forgotten still lies in the vector store (%s), which does not answer; it is removed there as "
+                "soon as it does. `memlayer doctor` tells when.",
+                self.store.kind,
+            )
+
+    def lag(self) -> int:
+        """How many events the store was not brought yet."""
+        with self._journal.read() as reader:
+            return reader.undelivered(self._state().position)
+
+    def close(self) -> None:
+        """Stop, after an attempt to bring what is left; the next opening goes on with what could not be."""
+        if self.wake in self._journal.after_commit:
+            self._journal.after_commit.remove(self.wake)
+        if self._pid != os.getpid():
+            return
+        with self._changed:
+            if self.error is None:
+                self._changed.wait_for(lambda: self._thread is None or self.error is not None, _CLOSING_SECONDS)
+            self._closing = True
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._thread is None, _CLOSING_SECONDS)
+
+    def _work(self) -> None:
+        wait = _FIRST_WAIT
+        try:
+            while True:
+                with self._changed:
+                    if self._closing or not self._news:
+                        self._thread = None
+                        self._changed.notify_all()
+                        return
+                    self._news = False
+                try:
+                    self._bring()
+                    wait = _FIRST_WAIT
+                except JournalClosed:
+                    return
+                except (VectorStoreError, ConfigurationError, JournalError) as error:
+                    wait = self._pause(error, wait)
+        finally:
+            with self._changed:
+                self._thread = None
+                self._changed.notify_all()
+
+    def _pause(self, error: MemLayerError, wait: float) -> float:
+        """Wait after a failure, until someone asks for another attempt or `wait` seconds; gives the next wait."""
+        if wait == _FIRST_WAIT:
+            _LOGGER.warning("%s", error)
+        with self._changed:
+            self._news, self._verified = True, False
+            self.error = error
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._closing or self.error is None, wait)
+        return min(2 * wait, _LONGEST_WAIT)
+
+    def _bring(self) -> None:
+        """Bring the store up to the journal's last commit."""
+        self.check(self._dims())
+        if not self._verified:
+            self._verify()
+            self._verified = True
+        self._purge()
+        while not self._closing:
+            with self._journal.read(snapshot=True) as reader:
+                text = reader.meta(self._key) or ""
+                state = State.of(text)
+                position, touched = reader.outgoing(self._area, state.position, most=_EVENTS)
+                rows = reader.vector_rows(self._area, touched)
+            if position == state.position:
+                with self._changed:
+                    self.error = None
+                return
+            self._deliver(touched, rows)
+            with self._journal.write(self._key) as tx:
+                tx.swap_meta(self._key, text, str(State(state.kind, position)))
+            # When another process was quicker, the loop goes on from where that one is: what was written here may be
+            # older than what it wrote, so the same rows are brought once more.
+            if self._state().position != position:
+                self._redeliver(touched)
+
+    def _redeliver(self, touched: Sequence[int]) -> None:
+        with self._journal.read(snapshot=True) as reader:
+            rows = reader.vector_rows(self._area, touched)
+        self._deliver(touched, rows)
+
+    def _deliver(self, touched: Sequence[int], rows: Sequence[VectorRow]) -> None:
+        points = [point for row in rows for point in self._points(row)]
+        kept = {point.id for point in points}
+        gone = [known for item in touched for known in self._known(item) if known not in kept]
+        with guarded(self.store):
+            if gone:
+                self.store.delete(gone)
+            if points:
+                self.store.upsert(points)
+        self._remember(rows, touched)
+
+    def _purge(self) -> None:
+        """Tell the store of rows whose events are gone, because the journal was emptied."""
+        with self._journal.read() as reader:
+            rows = reader.purges(self._area)
+        if rows:
+            with guarded(self.store):
+                for start in range(0, len(rows), _EVENTS):
+                    self.store.delete([point for item in rows[start : start + _EVENTS] for point in self._known(item)])
+            with self._journal.write(self._key) as tx:
+                for item in rows:
+                    tx.drop_meta(f"points:{item}")
+                tx.drop_meta(f"purge:{self._area}")
+
+    def _verify(self) -> None:
+        """Start from the beginning when the store does not have what it was brought: it is another, or was emptied."""
+        text = str(self._state())
+        state = State.of(text)
+        if not state.position:
+            return
+        with self._journal.read() as reader:
+            sample = reader.newest(self._area, most=_SAMPLE, until=state.position)
+        ids = [self._id(item, 0) for item in sample]
+        if not ids:
+            return
+        with guarded(self.store):
+            present = self.store.present(ids)
+        if present is not None and not present.issuperset(ids):
+            _LOGGER.warning("The vector store (%s) lacks what it was given; it is filled anew.", state.kind)
+            with self._journal.write(self._key) as tx:
+                tx.swap_meta(self._key, text, str(State(state.kind, 0)))
+
+    def _state(self) -> State:
+        return State.of(self._journal.meta(self._key) or "")
+
+    # -- points ---------------------------------------------------------------------------------------------------
+
+    def _id(self, item: int, number: int) -> str:
+        return str(uuid.uuid5(self._ids, f"{self._area}:{item}:{number}"))
+
+    def _known(self, item: int) -> Iterator[str]:
+        """The ids of the points that a row may have in the store."""
+        count = self._journal.meta(f"points:{item}") if self._area == "items" else None
+        return (self._id(item, number) for number in range(int(count or 1)))
+
+    def _remember(self, rows: Sequence[VectorRow], touched: Sequence[int]) -> None:
+        """Note how many points a row has, where it is not one: all of them have to go when it does."""
+        if self._area != "items":
+            return
+        counts = {row.id: self._vectors(row).shape[0] for row in rows}
+        with self._journal.read() as reader:
+            noted = {item: int(reader.meta(f"points:{item}") or 1) for item in touched}
+        changed = {item: counts.get(item, 1) for item in touched if counts.get(item, 1) != noted[item]}
+        if changed:
+            with self._journal.write(self._key) as tx:
+                for item, count in changed.items():
+                    if count == 1:
+                        tx.drop_meta(f"points:{item}")
+                    else:
+                        tx.set_meta(f"points:{item}", str(count))
+
+    def _dims(self) -> int:
+        recorded = self._journal.meta(f"embedder:{self._area}")
+        return 0 if recorded is None else int(orjson.loads(recorded)["dims"])
+
+    def _vectors(self, row: VectorRow) -> NDArray[np.float32]:
+        return np.frombuffer(row.codes, "<f2").astype(np.float32).reshape(-1, self._dims())
+
+    def _points(self, row: VectorRow) -> Iterator[Point]:
+        metadata = self._metadata(row)
+        for number, vector in enumerate(self._vectors(row)):
+            yield Point(self._id(row.id, number), vector, row.text, metadata)
+
+    def _metadata(self, row: VectorRow) -> dict[str, Scalar]:
+        given = orjson.loads(row.metadata) if row.metadata else {}
+        own = dict(zip(("user_id", "agent_id", "run_id"), row.ids, strict=True))
+        flat = {name: value for name, value in given.items() if name not in RESERVED and _is_flat(value)}
+        return {
+            **flat,
+            **{name: value for name, value in own.items() if value is not None},
+            ITEM: row.id,
+            STORE: self._journal.store_id,
+            SCOPE: row.path,
+            "memlayer_id": row.key,
+            "memlayer_kind": row.kind,
+        }
+
+    # -- asking ---------------------------------------------------------------------------------------------------
+
+    def source(self, prefix: str) -> Source:
+        """What proposes candidates below an encoded namespace."""
+        return _Proposer(self, prefix)
+
+    def propose(self, vector: NDArray[np.float32], k: int, prefix: str, hints: Hints) -> Proposal | None:
+        """Candidates of the store, or None when it cannot answer now, or was not brought enough yet."""
+        if time.monotonic() < self._asleep_until:
+            return None
+        with self._journal.read() as reader:
+            later = reader.later(self._area, self._state().position, most=_UNDELIVERED)
+            if later is None:
+                return None
+            leaf = reader.namespace_id(prefix) is not None and reader.namespace_count(prefix, most=2) == 1
+        where: dict[str, Scalar] = {STORE: self._journal.store_id}
+        where.update((name, value) for name, value in hints.where.items() if _is_flat(value))
+        if leaf:
+            where[SCOPE] = prefix
+        try:
+            with guarded(self.store):
+                ids = self.store.search(vector, k, where, hints.text)
+        except VectorStoreError as error:
+            # A store that hangs must not make every search wait for it.
+            self._sleep = min(2 * self._sleep, _LONGEST_WAIT)
+            self._asleep_until = time.monotonic() + self._sleep
+            _LOGGER.warning("%s Searches read the journal's own vectors meanwhile.", error)
+            return None
+        self._sleep = _FIRST_WAIT
+        if ids is None:
+            return None
+        return Proposal(np.array(ids, np.int64), np.array(later, np.int64))
+
+    def audit_due(self) -> bool:
+        """Whether this search is to be compared with the exact answer: the first ones are, then one in twenty."""
+        self._searches += 1
+        return self._searches <= _FIRST_AUDITS or self._searches % _AUDIT_EVERY == 0
+
+    def audited(self, recall: float) -> None:
+        """Take note of a comparison; a store that keeps missing too much is not asked any more."""
+        self._recalls.append(recall)
+        mean = sum(self._recalls) / len(self._recalls)
+        if self.trusted and len(self._recalls) >= _FIRST_AUDITS and mean < _GOOD:
+            self.trusted = False
+            _LOGGER.warning(
+                "The vector store (%s) found %.0f %% of what an exact search finds; it is not asked any more, and "
+                "searches use the journal's own vectors. Check its metric, its filters and that it keeps what it is "
+                "given; opening the memory again asks it anew.",
+                self.store.kind,
+                100 * mean,
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class _Proposer:
+    """The `Source` of one slab."""
+
+    outbox: Outbox
+    prefix: str
+
+    @property
+    def trusted(self) -> bool:
+        """Whether the store is worth asking."""
+        return self.outbox.trusted
+
+    def propose(self, vector: NDArray[np.float32], k: int, hints: Hints) -> Proposal | None:
+        """Candidates for the `k` nearest rows, or None when there is no answer now."""
+        return self.outbox.propose(vector, k, self.prefix, hints)
+
+    def audit_due(self) -> bool:
+        """Whether this search is to be compared with the exact answer; asked once for each."""
+        return self.outbox.audit_due()
+
+    def audited(self, recall: float) -> None:
+        """Take note of such a comparison."""
+        self.outbox.audited(recall)
+
+
+def _is_flat(value: Any) -> bool:
+    """Whether every backend can keep the value and filter by it."""
+    return isinstance(value, (bool, int, float)) or (isinstance(value, str) and len(value) <= _LONGEST_VALUE)

@@ -1,0 +1,285 @@
+"""One question at a time: remember its conversation, recall, answer, judge. What both ways of evaluating share."""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from langchain_memlayer.errors import ExtractionError, InvalidInput
+from langchain_memlayer.evaluation.data import Conversation, Dataset, Question
+from langchain_memlayer.evaluation.judging import Answerer, Judge, Verdict
+from langchain_memlayer.evaluation.metrics import within
+from langchain_memlayer.evaluation.results import Hit, Outcome, measures
+from langchain_memlayer.types import Turn
+
+if TYPE_CHECKING:
+    from langchain_memlayer.engine.shaping import TokenCounter
+    from langchain_memlayer.evaluation.progress import Bars
+    from langchain_memlayer.evaluation.usage import UsageMeter
+    from langchain_memlayer.memory import Memory
+
+MemoryFactory = Callable[..., "Memory"]
+"""Gives a memory for one conversation; it may take the conversation."""
+
+GIVES_UP = 5
+"""When the models have failed at so many questions without one success, it is not the questions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How questions are asked.
+
+    Attributes:
+        k: How many first hits the measures look at, ascending; the last is how many are asked for.
+        max_tokens: The tokens of memories that an answer is given from, and that `recall@Nt` looks at.
+        count: Counts tokens.
+        answerer: Answers from memories, or None.
+        judges: Judge the answers.
+        meters: Count the calls of models, by what they are for.
+        bars: Show how far it is.
+    """
+
+    k: tuple[int, ...]
+    max_tokens: int
+    count: TokenCounter
+    answerer: Answerer | None
+    judges: Sequence[Judge]
+    meters: Mapping[str, UsageMeter]
+    bars: Bars
+
+
+class Memories:
+    """The memory of each conversation, from its first question to its last. Threads may share it.
+
+    Args:
+        factory: Gives the memories.
+        dataset: Whose conversations are remembered.
+        plan: How far it is, and what it costs.
+    """
+
+    def __init__(self, factory: MemoryFactory, dataset: Dataset, plan: Plan) -> None:
+        self._factory = _taking_conversation(factory)
+        self._plan = plan
+        self._lock = threading.Lock()
+        self._told = {one.id: _Told(one) for one in dataset.conversations}
+        self.settings: dict[str, str] = {}
+        self.seconds = 0.0
+        self.turns = 0
+
+    @contextmanager
+    def of(self, conversation: str) -> Iterator[tuple[Memory, Mapping[str, str | None]]]:
+        """The memory of a conversation, and the sessions of its turns, while one question is asked."""
+        told = self._told[conversation]
+        try:
+            with told.lock:
+                if told.memory is None:
+                    told.memory = self._opened(told.conversation)
+                memory = told.memory
+            yield memory, told.sessions
+        finally:
+            with told.lock:
+                told.left -= 1
+                if not told.left:
+                    told.close()
+
+    def close(self) -> None:
+        """Close what is still open."""
+        for told in self._told.values():
+            with told.lock:
+                told.close()
+
+    def _opened(self, conversation: Conversation) -> Memory:
+        from langchain_memlayer.memory import Memory
+
+        memory = self._factory(conversation)
+        if not isinstance(memory, Memory):
+            raise InvalidInput(
+                f"memory_factory must give a `Memory` for each conversation, got {type(memory).__name__}."
+            )
+        try:
+            start = perf_counter()
+            with self._plan.meters["remembering"].counting(), _outside_of_runs():
+                for session, turns in conversation.by_session():
+                    memory.add([_message(turn) for turn in turns], user_id=conversation.id, session_id=session)
+                    self._plan.bars.remembered(len(turns))
+            with self._lock:
+                self.seconds += perf_counter() - start
+                self.turns += len(conversation.turns)
+                self.settings = _memory_settings(memory)
+        except BaseException:
+            memory.close()
+            raise
+        return memory
+
+
+class Asker:
+    """Asks the questions of a dataset. Threads may share it.
+
+    Args:
+        memories: The memories.
+        dataset: The questions.
+        plan: How they are asked.
+
+    Attributes:
+        failure: What made it give up, or None.
+    """
+
+    def __init__(self, memories: Memories, dataset: Dataset, plan: Plan) -> None:
+        self._memories = memories
+        self._plan = plan
+        self._lock = threading.Lock()
+        self._outcomes: dict[str, Outcome] = {}
+        self._failed = 0
+        self._succeeded = False
+        self.failure: BaseException | None = None
+        self.asked: dict[str, tuple[str, Question]] = {
+            question.id: (conversation.id, question)
+            for conversation in dataset.conversations
+            for question in conversation.questions
+        }
+
+    def ask(self, key: str) -> Outcome:
+        """Recall, and answer from what came back; without verdicts yet."""
+        try:
+            outcome = self._recalled(*self.asked[key])
+        except BaseException as error:
+            self.failure = self.failure or error
+            raise
+        with self._lock:
+            self._outcomes[key] = outcome
+        return outcome
+
+    def judge(self, key: str) -> Outcome:
+        """Judge the answer to a question that was asked."""
+        outcome = self._outcomes[key]
+        if self._plan.answerer is not None:
+            with self._plan.meters["judging"].counting():
+                verdicts = {str(judge.leniency): _verdict(judge, outcome) for judge in self._plan.judges}
+            outcome = replace(outcome, verdicts=verdicts)
+        with self._lock:
+            self._outcomes[key] = outcome
+        self._plan.bars.asked()
+        self._give_up_in_time(outcome)
+        return outcome
+
+    def outcomes(self) -> tuple[Outcome, ...]:
+        """What became of the questions, in the order of the dataset."""
+        if self.failure is not None:
+            raise self.failure
+        return tuple(self._outcomes[key] for key in self.asked)
+
+    def _recalled(self, conversation: str, question: Question) -> Outcome:
+        with self._memories.of(conversation) as (memory, sessions):
+            start = perf_counter()
+            results = memory.search(
+                question.text, user_id=conversation, limit=self._plan.k[-1], reference_time=question.time
+            )["results"]
+            seconds = perf_counter() - start
+        hits = tuple(self._hit(result, sessions) for result in results)
+        found = measures(question, hits, k=self._plan.k, max_tokens=self._plan.max_tokens)
+        outcome = Outcome(conversation, question, hits, seconds, found)
+        if self._plan.answerer is None:
+            return outcome
+        shown = results[: within([hit.tokens for hit in hits], self._plan.max_tokens)]
+        try:
+            with self._plan.meters["answering"].counting():
+                return replace(outcome, answer=self._plan.answerer.answer(question, shown))
+        except ExtractionError as error:
+            return replace(outcome, error=str(error))
+
+    def _hit(self, result: Mapping[str, Any], sessions: Mapping[str, str | None]) -> Hit:
+        turns = tuple(result["sources"])
+        told_in = dict.fromkeys(session for turn in turns if (session := sessions.get(turn)) is not None)
+        return Hit(result["memory"], turns, tuple(told_in), self._plan.count(result["memory"]))
+
+    def _give_up_in_time(self, outcome: Outcome) -> None:
+        with self._lock:
+            self._succeeded = self._succeeded or not outcome.failed
+            self._failed += outcome.failed
+            hopeless = not self._succeeded and self._failed >= GIVES_UP
+        if hopeless and self.failure is None:
+            why = outcome.error or next(iter(outcome.verdicts.values())).reason
+            self.failure = ExtractionError(
+                f"The chat model failed at each of the first {self._failed} questions, so the evaluation stopped. The "
+                f"last time: {why}"
+            )
+            raise self.failure
+
+
+class _Told:
+    """A conversation that is or will be remembered, and how many of its questions are left."""
+
+    def __init__(self, conversation: Conversation) -> None:
+        self.conversation = conversation
+        self.left = len(conversation.questions)
+        self.sessions = {turn.id: turn.session_id for turn in conversation.turns if turn.id is not None}
+        self.lock = threading.Lock()
+        self.memory: Memory | None = None
+
+    def close(self) -> None:
+        if self.memory is not None:
+            self.memory.close()
+            self.memory = None
+
+
+def _memory_settings(memory: Memory) -> dict[str, str]:
+    """What a memory works with, for the report."""
+    embedder, extractor = memory._indexes.embedder, memory._engine.extractor
+    return {
+        "embeddings": "none" if embedder is None else embedder.name,
+        "facts": "none" if extractor is None else type(extractor).__name__,
+        "memory's model": model_name(memory.model),
+    }
+
+
+def model_name(model: Any) -> str:
+    """What a chat model calls itself."""
+    if model is None:
+        return "none"
+    return str(getattr(model, "model_name", None) or getattr(model, "model", None) or type(model).__name__)
+
+
+def _verdict(judge: Judge, outcome: Outcome) -> Verdict:
+    if outcome.answer is None:
+        return Verdict("error", "There is no answer.")
+    return judge.judge(outcome.question.text, outcome.question.answer, outcome.answer)
+
+
+def _message(turn: Turn) -> dict[str, Any]:
+    message = {"role": turn.role, "content": turn.text, "id": turn.id, "timestamp": turn.time}
+    return {**message, "name": turn.name} if turn.name is not None else message
+
+
+def _taking_conversation(factory: MemoryFactory) -> Callable[[Conversation], Any]:
+    """The factory as a function of the conversation."""
+    if not callable(factory):
+        raise InvalidInput(
+            "memory_factory must be a function that gives a fresh memory, such as "
+            f"`lambda: Memory(':memory:')`, got {type(factory).__name__}."
+        )
+    needed = [
+        one
+        for one in inspect.signature(factory).parameters.values()
+        if one.default is one.empty and one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)
+    ]
+    if len(needed) > 1:
+        raise InvalidInput(
+            f"memory_factory may take the conversation; it asks for {', '.join(one.name for one in needed)}."
+        )
+    return factory if needed else lambda _: factory()
+
+
+@contextmanager
+def _outside_of_runs() -> Iterator[None]:
+    """What is traced inside belongs to no question: a conversation is remembered for all of them."""
+    from langsmith.run_helpers import get_tracing_context, tracing_context
+
+    context = get_tracing_context()
+    client = context["parent"].client if context["parent"] is not None else context["client"]
+    with tracing_context(enabled=context["enabled"], client=client, parent=False):
+        yield

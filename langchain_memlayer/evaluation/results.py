@@ -1,0 +1,208 @@
+"""What an evaluation found."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from langchain_memlayer.evaluation.data import Question
+from langchain_memlayer.evaluation.judging import Verdict
+from langchain_memlayer.evaluation.metrics import (
+    Estimate,
+    estimates,
+    hit_at,
+    percentile,
+    recall_at,
+    recall_within,
+    reciprocal_rank,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Calls of chat models.
+
+    Attributes:
+        calls: How many there were.
+        input_tokens: The tokens that they were given, as the provider counted them.
+        output_tokens: The tokens that they gave.
+        uncounted: For how many calls the provider told no tokens.
+    """
+
+    calls: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    uncounted: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.calls + other.calls,
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+            self.uncounted + other.uncounted,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One hit of a question.
+
+    Attributes:
+        text: The memory.
+        turns: Ids of the turns that it comes from.
+        sessions: Ids of the sessions that it comes from.
+        tokens: How many tokens its text has.
+    """
+
+    text: str
+    turns: tuple[str, ...]
+    sessions: tuple[str, ...]
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one question.
+
+    Attributes:
+        conversation: The id of the conversation.
+        question: The question.
+        hits: What was recalled, best first.
+        seconds: How long the search took.
+        measures: The measures of the ranking by name; none when the question has no evidence.
+        answer: The model's answer; None without a model, or when it failed.
+        verdicts: What the judges say of the answer, by their names.
+        error: Why there is no answer, when the model failed.
+    """
+
+    conversation: str
+    question: Question
+    hits: tuple[Hit, ...]
+    seconds: float
+    measures: Mapping[str, float] = field(default_factory=dict)
+    answer: str | None = None
+    verdicts: Mapping[str, Verdict] = field(default_factory=dict)
+    error: str | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether a model gave nothing that could be used: no answer, or no verdict."""
+        labels = [verdict.label for verdict in self.verdicts.values()]
+        return self.error is not None or (bool(labels) and all(label == "error" for label in labels))
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationResult:
+    """What an evaluation found.
+
+    Attributes:
+        dataset: The name of the dataset.
+        settings: What was evaluated and how, by name.
+        outcomes: One for each question, in the order of the dataset.
+        usage: The calls of chat models by what they were for: `remembering`, `answering`, `judging`.
+        turns: How many turns were remembered.
+        seconds: How long remembering them took.
+        unresolved: Evidence that names no turn, and counts nowhere.
+        experiment: The name of the LangSmith experiment, when there is one.
+    """
+
+    dataset: str
+    settings: Mapping[str, str]
+    outcomes: tuple[Outcome, ...]
+    usage: Mapping[str, Usage]
+    turns: int
+    seconds: float
+    unresolved: tuple[str, ...] = ()
+    experiment: str | None = None
+
+    @property
+    def recall(self) -> dict[str, dict[str, Estimate]]:
+        """The measures of the rankings by category and name, over the questions that have evidence."""
+        return estimates((one.question.category, one.measures) for one in self.outcomes if one.measures)
+
+    @property
+    def accuracy(self) -> dict[str, dict[str, Estimate]]:
+        """The share of correct answers by category and judge, over all questions; a missing verdict is not correct."""
+        return estimates(
+            (one.question.category, {name: verdict.score for name, verdict in one.verdicts.items()})
+            for one in self.outcomes
+            if one.verdicts
+        )
+
+    @property
+    def errors(self) -> dict[str, int]:
+        """How many verdicts of each judge are errors."""
+        names = dict.fromkeys(name for one in self.outcomes for name in one.verdicts)
+        return {name: sum(one.verdicts[name].label == "error" for one in self.outcomes) for name in names}
+
+    def latency(self, share: float) -> float:
+        """The seconds within which this share of the searches came back; .5 gives the median."""
+        return percentile([one.seconds for one in self.outcomes], share)
+
+    def to_markdown(self) -> str:
+        """The report: tables with confidence intervals, settings, calls of models, latency."""
+        from langchain_memlayer.evaluation.report import markdown
+
+        return markdown(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain values, for JSON."""
+        return {
+            "dataset": self.dataset,
+            "settings": dict(self.settings),
+            "recall": _plain(self.recall),
+            "accuracy": _plain(self.accuracy),
+            "errors": self.errors,
+            "usage": {name: asdict(usage) for name, usage in self.usage.items()},
+            "turns": self.turns,
+            "seconds": self.seconds,
+            "latency": {"p50": self.latency(0.5), "p95": self.latency(0.95)},
+            "unresolved": list(self.unresolved),
+            "experiment": self.experiment,
+            "questions": [_outcome(one) for one in self.outcomes],
+        }
+
+
+def measures(question: Question, hits: Sequence[Hit], *, k: Collection[int], max_tokens: int) -> dict[str, float]:
+    """The measures of a ranking by name; none when the question has no evidence, or cannot be answered.
+
+    Args:
+        question: The question, with its evidence.
+        hits: The hits, best first.
+        k: How many first hits to look at.
+        max_tokens: How many tokens to look at.
+    """
+    found: dict[str, float] = {}
+    if question.answerable and question.evidence:
+        turns = [hit.turns for hit in hits]
+        found |= {f"recall@{n}": recall_at(turns, question.evidence, n) for n in k}
+        tokens = [hit.tokens for hit in hits]
+        found[f"recall@{max_tokens}t"] = recall_within(turns, tokens, question.evidence, max_tokens)
+        found |= {f"hit@{n}": hit_at(turns, question.evidence, n) for n in k}
+        found["MRR"] = reciprocal_rank(turns, question.evidence)
+    if question.answerable and question.sessions:
+        sessions = [hit.sessions for hit in hits]
+        found |= {f"session recall@{n}": recall_at(sessions, question.sessions, n) for n in k}
+    return found
+
+
+def _plain(table: Mapping[str, Mapping[str, Estimate]]) -> dict[str, dict[str, Any]]:
+    return {group: {name: asdict(value) for name, value in row.items()} for group, row in table.items()}
+
+
+def _outcome(one: Outcome) -> dict[str, Any]:
+    return {
+        "id": one.question.id,
+        "conversation": one.conversation,
+        "question": one.question.text,
+        "category": one.question.category,
+        "reference": one.question.answer,
+        "evidence": list(one.question.evidence),
+        "answer": one.answer,
+        "error": one.error,
+        "verdicts": {name: asdict(verdict) for name, verdict in one.verdicts.items()},
+        "measures": dict(one.measures),
+        "seconds": one.seconds,
+        "hits": [asdict(hit) for hit in one.hits],
+    }

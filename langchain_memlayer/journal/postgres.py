@@ -1,0 +1,348 @@
+"""The journal on PostgreSQL: a pool of connections, transactions, locks and upkeep."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
+
+from langchain_memlayer.errors import ConfigurationError, InvalidInput, JournalClosed, JournalError
+from langchain_memlayer.journal.postgres_schema import TABLES, check_server, migrate, schema_of
+from langchain_memlayer.journal.postgres_session import PostgresReader, PostgresWriter, Session, adapt
+from langchain_memlayer.journal.write import SCRUB_DUE
+from langchain_memlayer.protocols import Clock, NewId
+from langchain_memlayer.types import Durability, to_micros
+
+_LOGGER = logging.getLogger(__name__)
+
+CONNECT_SECONDS = 15.0
+LOCK_SECONDS = 30
+HANGING_SECONDS = 120
+POOL_SIZE = 20
+MOST_LOCKS = 256
+"""Namespaces that one transaction locks one by one; for more it locks the whole journal."""
+
+_POOL_SIZE = re.compile(r"[?&]pool_size=([^&]*)")
+_ABANDONED: list[Any] = []
+"""Pools of parent processes: a child must not use, close or even forget them, since that would end the connections."""
+
+
+class PostgresJournal:
+    """One schema's journal: any number of readers and writers, from any thread, process or host.
+
+    A transaction that changes some namespaces holds their advisory locks until it ends, so what it reads of them stays
+    true until it is committed; writers of different namespaces do not wait for each other. All locks are those of
+    transactions, and no statement depends on an earlier one's session, so a connection pooler may stand in between.
+
+    Args:
+        url: `postgresql://user:password@host:port/database`, with libpq's parameters. The tables lie in the schema
+            `memlayer`, or in the first of `?options=-csearch_path%3Dname`; it is made when missing. `pool_size` says
+            how many connections one process has at most (20).
+        durability: `full` lets an acknowledged write survive a crash of the server, `fast` only the end of the process.
+        clock: The present time.
+        new_id: Fresh ids.
+
+    Raises:
+        NotAStore: the schema holds something else.
+        SchemaTooNew: a newer release wrote it.
+        JournalError: the server cannot be reached, or refuses.
+    """
+
+    def __init__(self, url: str, *, durability: Durability = "full", clock: Clock, new_id: NewId) -> None:
+        if durability not in ("full", "fast"):
+            raise InvalidInput(f"durability must be 'full' or 'fast', got {durability!r}.")
+        self.clock = clock
+        self.new_id = new_id
+        # Derived files need a folder; here they are made anew when the store opens.
+        self.folder: Path | None = None
+        self.after_commit: list[Callable[[], None]] = []
+        """Called, in the writer's thread, when something was committed."""
+        self._settings, self._size = _read_url(url)
+        self._secret = self._settings.get("password")
+        self.where = _shown(self._settings)
+        self._closed = False
+        self._commit_mode = "off" if durability == "fast" else ""
+        with self._errors(), ExitStack() as undo:
+            self._open()
+            undo.callback(self._stop)
+            self.store_id = self.meta("store_id") or ""
+            self._start = f"memlayer {self.store_id} "
+            self._finish_scrub()
+            undo.pop_all()
+
+    def _open(self) -> None:
+        # By hand, because a pool would only say that it waited in vain.
+        with psycopg.connect(**self._settings, autocommit=True) as db:
+            check_server(db, self.where)
+            self._schema = schema_of(db)
+            migrate(db, self._schema, where=self.where, new_id=self.new_id, created_at=to_micros(self.clock()))
+            ((mode,),) = db.execute("SHOW synchronous_commit").fetchall()
+            if mode == "off" and not self._commit_mode:
+                self._commit_mode = "on"
+        self._connect()
+
+    def _connect(self) -> None:
+        self._pid = os.getpid()
+        self._pool = ConnectionPool(
+            make_conninfo(**self._settings),
+            kwargs={"autocommit": True},
+            configure=adapt,
+            min_size=1,
+            max_size=self._size,
+            timeout=CONNECT_SECONDS,
+            name="memlayer",
+            open=True,
+        )
+
+    def __repr__(self) -> str:
+        return f"PostgresJournal({self.where!r})"
+
+    def _check(self) -> None:
+        if self._closed:
+            raise JournalClosed(f"The store of {self.where} is closed; open it again.")
+        if self._pid != os.getpid():
+            _ABANDONED.append(self._pool)
+            self._connect()
+
+    # -- errors ---------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (psycopg.OperationalError, PoolTimeout, PoolClosed) as error:
+            raise self._explain(error) from error
+        except psycopg.Error as error:
+            # Their details quote the rows that they are about.
+            raise self._explain(error) from None
+
+    def _explain(self, error: psycopg.Error) -> Exception:
+        state = error.sqlstate or ""
+        named = f"{type(error).__name__}, {state}" if state else type(error).__name__
+        if isinstance(error, psycopg.DataError) and "NUL" in str(error):
+            return InvalidInput("A text has a NUL character, which PostgreSQL cannot store; remove it.")
+        if state.startswith("28"):
+            return JournalError(
+                f"{self.where} refuses the user or the password ({named}). Check the connection string."
+            )
+        hints = {
+            "3D000": "there is no such database; create it",
+            "42501": "the user lacks a right; the owner of the schema has them all",
+            "53100": "the server's disk is full; nothing of this call was stored; make room and repeat it",
+            "53300": "the server has no connection left; lower `pool_size` or raise max_connections",
+            "53400": "the server has no connection left; lower `pool_size` or raise max_connections",
+            "55P03": f"another writer held its lock for over {LOCK_SECONDS} s; nothing was stored; repeat the call",
+            "40P01": "two calls waited for each other; nothing of this one was stored; repeat it",
+            "40001": "another writer was quicker; nothing of this call was stored; repeat it",
+            "25006": "it is read-only; connect to the primary server",
+            "42P01": "its tables are gone; open the store again",
+        }
+        hint = hints.get(state)
+        if hint is None and isinstance(error, psycopg.OperationalError):
+            said = " ".join(str(error).split())
+            hint = f"{self._without_secret(said)}; nothing of this call was stored; check the server and repeat it"
+        return JournalError(f"The journal of {self.where} failed: {hint or 'a statement was refused'} ({named}).")
+
+    def _without_secret(self, text: str) -> str:
+        return text.replace(str(self._secret), "***") if self._secret else text
+
+    # -- sessions -------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _session(self) -> Iterator[Session]:
+        session = Session(self._pool.getconn(), self._schema, self._renewed)
+        try:
+            yield session
+        finally:
+            try:
+                # A connection that broke has nothing left to undo; the pool replaces it.
+                with suppress(psycopg.OperationalError):
+                    session.undo()
+            finally:
+                self._pool.putconn(session.raw)
+
+    def _renewed(self, broken: psycopg.Connection[Any]) -> psycopg.Connection[Any]:
+        """Another connection in place of one that the server closed, as when it was restarted."""
+        self._pool.putconn(broken)
+        self._pool.check()
+        return self._pool.getconn()
+
+    @contextmanager
+    def read(self, *, snapshot: bool = False) -> Iterator[PostgresReader]:
+        """A reader; with `snapshot` all its reads see one state of the journal."""
+        self._check()
+        with self._errors(), self._session() as session:
+            if snapshot:
+                session.begin("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            yield PostgresReader(session)
+
+    @contextmanager
+    def write(self, *paths: str) -> Iterator[PostgresWriter]:
+        """A writer whose changes are committed together when the block ends well, and undone otherwise.
+
+        Args:
+            *paths: The encoded namespaces that it reads to decide and that it changes; nobody else changes them
+                meanwhile. None means all: nobody else writes anything.
+
+        Raises:
+            JournalError: nothing was stored; or the server was lost during the commit, and it may have been.
+        """
+        self._check()
+        with self._errors(), self._session() as session:
+            session.begin(self._beginning(paths))
+            writer = PostgresWriter(session, now=to_micros(self.clock()))
+            yield writer
+            writer.finish()
+            _step("before-commit")
+            self._commit(session)
+            _step("after-commit")
+        for told in self.after_commit:
+            told()
+
+    def _beginning(self, paths: tuple[str, ...]) -> str:
+        """The statements that begin a write: its settings and its locks, all in one message."""
+        settings = [f"lock_timeout = '{LOCK_SECONDS}s'", f"idle_in_transaction_session_timeout = '{HANGING_SECONDS}s'"]
+        if self._commit_mode:
+            settings.append(f"synchronous_commit = {self._commit_mode}")
+        shared = 0 < len(paths) <= MOST_LOCKS
+        locks = [f"pg_advisory_xact_lock{'_shared' if shared else ''}({self._lock('')})"]
+        if shared:
+            # In one order, so that two writers never wait for each other.
+            locks += [f"pg_advisory_xact_lock({key})" for key in sorted({self._lock(path) for path in paths})]
+        return "; ".join(
+            [
+                "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
+                *(f"SET LOCAL {setting}" for setting in settings),
+                *(f"SELECT {lock}" for lock in locks),
+            ]
+        )
+
+    def _lock(self, path: str) -> int:
+        """The number of the lock of a namespace, or of the whole journal for `""`."""
+        digest = blake2b((self._start + path).encode(), digest_size=8).digest()
+        return int.from_bytes(digest, "big", signed=True)
+
+    def _commit(self, session: Session) -> None:
+        try:
+            session.commit()
+        except psycopg.OperationalError as error:
+            if session.raw.closed:
+                raise JournalError(
+                    f"The connection to {self.where} was lost during a commit, which may or may not have happened. "
+                    "Repeat the call: with the batch_id of before, what was stored is not stored again."
+                ) from error
+            raise
+
+    def last_seq(self) -> int:
+        """The position of the last commit, of any process."""
+        with self.read() as reader:
+            return reader.last_seq()
+
+    def meta(self, key: str) -> str | None:
+        """A setting that is kept with the journal."""
+        with self.read() as reader:
+            return reader.meta(key)
+
+    # -- upkeep ---------------------------------------------------------------------------------------------------
+
+    def scrub(self) -> None:
+        """Make deletions physical: rewrite the tables, so that their files hold no deleted row.
+
+        That is all a client of PostgreSQL can do. What the server wrote before stays where it went: in the write-ahead
+        log until its files are used again, in archived logs, in replicas that lag and in backups.
+
+        `Writer.erase_memories` and `erase_all` note in their commit that this is due; when it fails, or the process is
+        killed in between, the next `scrub` or opening of the store does it.
+
+        Raises:
+            JournalError: another transaction did not let go of the tables.
+        """
+        self._check()
+        with self._errors(), self._session() as session:
+            try:
+                session.execute(f"SET lock_timeout = '{LOCK_SECONDS}s'")
+                try:
+                    for table in TABLES:
+                        session.raw.execute(sql.SQL("VACUUM (FULL) {}").format(sql.Identifier(self._schema, table)))
+                finally:
+                    session.execute("RESET lock_timeout")
+                session.execute("DELETE FROM meta WHERE key = ?", (SCRUB_DUE,))
+            except psycopg.OperationalError as error:
+                raise JournalError(
+                    "What was forgotten cannot be found any more, but its bytes may still be in the tables of "
+                    f"{self.where} ({type(error).__name__}); repeat the call, or open the store again, when nobody "
+                    "else uses it."
+                ) from error
+
+    def _finish_scrub(self) -> None:
+        """Do what a killed `forget` left undone; when that is not possible now, the next opening tries again."""
+        if self.meta(SCRUB_DUE) is not None:
+            try:
+                self.scrub()
+            except JournalError as error:
+                _LOGGER.warning("An interrupted forget() could not be finished: %s", error)
+
+    def check(self) -> str:
+        """`ok`, or which index cannot be used."""
+        with self.read() as reader:
+            rows = reader.db.execute(
+                "SELECT c.relname FROM pg_index x JOIN pg_class c ON c.oid = x.indexrelid JOIN pg_namespace n ON "
+                "n.oid = c.relnamespace WHERE n.nspname = ? AND NOT (x.indisvalid AND x.indisready)",
+                (self._schema,),
+            ).fetchall()
+        return "ok" if not rows else f"the index {rows[0][0]} is not valid"
+
+    def close(self) -> None:
+        """Close every connection; further use raises `JournalClosed`."""
+        if not self._closed:
+            self._closed = True
+            self._stop()
+
+    def _stop(self) -> None:
+        if self._pid == os.getpid():
+            self._pool.close()
+
+
+def _read_url(url: str) -> tuple[dict[str, Any], int]:
+    """The connection's parameters, and how many connections a process may have."""
+    found = _POOL_SIZE.search(url)
+    size = POOL_SIZE
+    if found is not None:
+        if not found[1].isdecimal() or int(found[1]) < 2:
+            raise ConfigurationError(f"pool_size must be a number of at least 2, got {found[1]!r}.")
+        size = int(found[1])
+        rest = url[found.end() :]
+        url = url[: found.start()] + (f"{found[0][0]}{rest[1:]}" if rest else "")
+    try:
+        settings = conninfo_to_dict(url)
+    except psycopg.Error:
+        # Its message may quote the password.
+        raise ConfigurationError(
+            "The connection string cannot be read. Its form is postgresql://user:password@host:5432/database?option="
+            "value, with special characters percent-encoded."
+        ) from None
+    settings.setdefault("connect_timeout", str(int(CONNECT_SECONDS)))
+    settings.setdefault("application_name", "memlayer")
+    return settings, size
+
+
+def _shown(settings: dict[str, Any]) -> str:
+    """Where a store is, without the password."""
+    user = f"{settings['user']}@" if settings.get("user") else ""
+    port = f":{settings['port']}" if settings.get("port") else ""
+    options = f"?options={settings['options']}" if settings.get("options") else ""
+    return f"postgresql://{user}{settings.get('host') or ''}{port}/{settings.get('dbname') or ''}{options}"
+
+
+def _step(name: str) -> None:
+    """Called at each step of a commit; tests replace it to stop the process there."""

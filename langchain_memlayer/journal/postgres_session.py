@@ -1,0 +1,270 @@
+"""The journal's SQL on a connection to PostgreSQL: the same statements, and what PostgreSQL says otherwise."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import psycopg
+from psycopg.types.numeric import Int8BinaryDumper
+
+from langchain_memlayer.errors import JournalError
+from langchain_memlayer.journal.postgres_schema import TABLES
+from langchain_memlayer.journal.read import Reader
+from langchain_memlayer.journal.read_base import VECTOR_SHIFT, BaseReader
+from langchain_memlayer.journal.read_outbox import about
+from langchain_memlayer.journal.read_slabs import KINDS, Area
+from langchain_memlayer.journal.write import Writer
+from langchain_memlayer.types import prefix_bounds
+
+POSITIONS = 32
+"""How many positions a transaction takes at once; the increment of the sequence in the schema."""
+
+_NAMED = re.compile(rf"\b(FROM|JOIN|INTO|UPDATE) +({'|'.join(TABLES)})\b")
+_LONGEST_WORDS = 1_000_000
+
+
+def adapt(db: psycopg.Connection[Any]) -> None:
+    """Let integers be sent as BIGINT, however small, so that a statement has one form and its plan is found again."""
+    db.adapters.register_dumper(int, Int8BinaryDumper)
+
+
+@lru_cache(maxsize=1024)
+def translated(statement: str, schema: str) -> str:
+    """A statement for SQLite as one for PostgreSQL, its tables named with their schema."""
+    qualified = _NAMED.sub(lambda found: f"{found[1]} {_identifier(schema)}.{found[2]}", statement.replace("%", "%%"))
+    return qualified.replace(" IS ?", " IS NOT DISTINCT FROM ?").replace("?", "%s")
+
+
+def _identifier(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+class Position(int):
+    """A position of the journal: how many transactions had ended, with the snapshot that says which.
+
+    Of two snapshots of one server the later has ended transactions that the earlier has not, or they are the same. So
+    positions compare as SQLite's do, and what came after one is what its snapshot does not see.
+    """
+
+    snapshot: str
+
+    @classmethod
+    def of(cls, snapshot: str) -> Position:
+        """The position of a `pg_snapshot`: xmin, xmax and the transactions between that run."""
+        _, following, running = snapshot.split(":")
+        position = cls(int(following) - (running.count(",") + 1 if running else 0))
+        position.snapshot = snapshot
+        return position
+
+
+class Session:
+    """One connection, spoken to as one to SQLite is.
+
+    Args:
+        raw: The connection, in autocommit mode.
+        schema: Where the tables are.
+        renew: Gives another connection for one that the server closed.
+    """
+
+    def __init__(
+        self,
+        raw: psycopg.Connection[Any],
+        schema: str,
+        renew: Callable[[psycopg.Connection[Any]], psycopg.Connection[Any]],
+    ) -> None:
+        self.raw = raw
+        self.sequence = f"{_identifier(schema)}.positions"
+        self._schema = schema
+        self._renew = renew
+        self._begun = False
+
+    def execute(self, statement: str, params: Sequence[Any] = (), /) -> psycopg.Cursor[Any]:
+        """Run one statement."""
+        return self._run(lambda: self.raw.execute(translated(statement, self._schema), params, binary=True))
+
+    def executemany(self, statement: str, rows: Iterable[Sequence[Any]], /) -> None:
+        """Run one statement for each row of values."""
+        with self.raw.cursor() as cursor:
+            cursor.executemany(translated(statement, self._schema), rows)
+
+    def begin(self, statements: str) -> None:
+        """Begin a transaction with statements that take no values."""
+        self._run(lambda: self.raw.execute(statements.encode()))
+        self._begun = True
+
+    def commit(self) -> None:
+        """Commit; a transaction in which a statement failed is an error, never silently undone."""
+        if self.raw.execute("COMMIT").statusmessage != "COMMIT":
+            raise JournalError("A statement of this call failed, so nothing of it was stored; repeat it.")
+        self._begun = False
+
+    def undo(self) -> None:
+        """Roll back what was begun and not committed."""
+        if not self.raw.closed and self.raw.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+            self.raw.execute("ROLLBACK")
+        self._begun = False
+
+    def _run(self, call: Callable[[], psycopg.Cursor[Any]]) -> psycopg.Cursor[Any]:
+        try:
+            return call()
+        except psycopg.OperationalError:
+            # Outside of a transaction there are only reads, so asking again is safe.
+            if self._begun or not self.raw.closed:
+                raise
+        self.raw = self._renew(self.raw)
+        return call()
+
+
+class PostgresReads(BaseReader):
+    """What PostgreSQL says otherwise when the journal is read."""
+
+    def last_seq(self) -> int:
+        """The position of the last commit."""
+        return Position.of(self.db.execute("SELECT pg_current_snapshot()::text").fetchone()[0])
+
+    def listed(self, column: str) -> str:
+        """The SQL condition that the JSON list in a column has a text."""
+        return f"{column}::jsonb @> jsonb_build_array(?::text)"
+
+    def touched(self, prefix: str, since: int) -> list[int] | None:
+        """The items below a namespace that events after position `since` are about; None when one was a reset."""
+        if not isinstance(since, Position):
+            return None
+        rows = self.db.execute(
+            "SELECT item, gone, op FROM events WHERE xid >= pg_snapshot_xmin(?::pg_snapshot) AND "
+            "NOT pg_visible_in_snapshot(xid, ?::pg_snapshot) AND "
+            "ns IN (SELECT id FROM namespaces WHERE path >= ? AND path < ? UNION ALL SELECT 0)",
+            (since.snapshot, since.snapshot, *prefix_bounds(prefix)),
+        ).fetchall()
+        if any(row[2] == "reset" for row in rows):
+            return None
+        return sorted({i for row in rows for i in row[:2] if i is not None})
+
+    def facts_changed(self, path: str, since: int) -> bool:
+        """Whether facts of a namespace were added, changed or ended after a position."""
+        if not isinstance(since, Position):
+            return True
+        row = self.db.execute(
+            "SELECT 1 FROM events WHERE ns = (SELECT id FROM namespaces WHERE path = ?) AND kind = 'fact' AND op IN "
+            "('add', 'update', 'delete') AND xid >= pg_snapshot_xmin(?::pg_snapshot) AND "
+            "NOT pg_visible_in_snapshot(xid, ?::pg_snapshot) LIMIT 1",
+            (path, since.snapshot, since.snapshot),
+        ).fetchone()
+        return row is not None
+
+    def matches(self, terms: Sequence[str], namespace: int | None, *, most: int | None = None) -> list[int]:
+        """Row ids of the memories of a namespace (None: of any) that have one of some terms; the newest `most`."""
+        words = " | ".join(map(_lexeme, terms))
+        asked = f"({words})" if namespace is None else f"{_lexeme(_space(f'n{namespace}'))} & ({words})"
+        page = "" if most is None else f" ORDER BY rowid DESC LIMIT {most}"
+        rows = self.db.execute(f"SELECT rowid FROM keywords WHERE words @@ ?::tsquery{page}", (asked if terms else "",))
+        return [row[0] for row in rows]
+
+    def outgoing(self, area: Area, since: int, *, most: int) -> tuple[int, list[int]]:
+        """The next events after a position, about `most`: the position after them, and the rows they are about.
+
+        Here this position is the number of a transaction below which none runs any more: nothing comes in before it.
+        """
+        rows = self.db.execute(
+            "SELECT xid::text::bigint, item, gone, kind FROM events WHERE xid > ?::text::xid8 AND "
+            "xid < pg_snapshot_xmin(pg_current_snapshot()) ORDER BY xid FETCH FIRST ? ROWS WITH TIES",
+            (str(since), most),
+        ).fetchall()
+        return (rows[-1][0] if rows else since), about(rows, area)
+
+    def undelivered(self, since: int) -> int:
+        """How many events there are after a position of `outgoing`."""
+        row = self.db.execute("SELECT count(*) FROM events WHERE xid > ?::text::xid8", (str(since),)).fetchone()
+        return int(row[0])
+
+    def later(self, area: Area, since: int, *, most: int) -> list[int] | None:
+        """The rows that all events after a position of `outgoing` are about; None for more than `most` events."""
+        rows = self.db.execute(
+            "SELECT seq, item, gone, kind FROM events WHERE xid > ?::text::xid8 LIMIT ?", (str(since), most + 1)
+        ).fetchall()
+        return about(rows, area) if len(rows) <= most else None
+
+    def newest(self, area: Area, *, most: int, until: int) -> list[int]:
+        """The rows below a position of `outgoing` that are live and have vectors, the newest `most` of them."""
+        rows = self.db.execute(
+            f"SELECT i.id FROM items i JOIN events e ON e.seq = i.seq WHERE {KINDS[area]} AND i.closed IS NULL AND "
+            "e.xid <= ?::text::xid8 AND EXISTS (SELECT 1 FROM vectors v WHERE "
+            f"v.id = (i.ns << {VECTOR_SHIFT}) | i.id) ORDER BY i.id DESC LIMIT ?",
+            (str(until), most),
+        )
+        return [row[0] for row in rows]
+
+    def position_at(self, prefix: str, known_at: int) -> int:
+        """The last event below a namespace that was recorded by a time."""
+        # Only within a namespace do positions follow the times.
+        row = self.db.execute(
+            "SELECT max(seq) FROM events WHERE recorded_at <= ? AND ns IN "
+            "(SELECT id FROM namespaces WHERE path >= ? AND path < ?)",
+            (known_at, *prefix_bounds(prefix)),
+        ).fetchone()
+        return int(row[0] or 0)
+
+
+class PostgresReader(PostgresReads, Reader):
+    """Reads of one connection to PostgreSQL."""
+
+
+class PostgresWriter(PostgresReads, Writer):
+    """Writes of one transaction of PostgreSQL."""
+
+    def __init__(self, db: Session, *, now: int) -> None:
+        super().__init__(db, now=now)
+        self._sequence = db.sequence
+        self._last = 0
+
+    def _first_seq(self) -> int:
+        return 0
+
+    def upcoming(self) -> int:
+        """The position that the next event will have."""
+        if self.seq >= self._last:
+            first = int(self.db.execute("SELECT nextval(?::regclass)", (self._sequence,)).fetchone()[0])
+            self.seq, self._last = first - 1, first + POSITIONS - 1
+        return self.seq + 1
+
+    def _inserted(self, sql: str, params: Sequence[Any]) -> int:
+        return int(self.db.execute(f"{sql} RETURNING id", params).fetchone()[0])
+
+    def _index(self, item: int, space: str, tokens: Sequence[str]) -> None:
+        # PostgreSQL holds a megabyte of different words for a row; a longer text is found by its first ones.
+        words, room = [_space(space)], _LONGEST_WORDS
+        for word in dict.fromkeys(tokens):
+            room -= len(word.encode())
+            if room < 0:
+                break
+            words.append(word)
+        self.db.execute(
+            "INSERT INTO keywords (rowid, ns, tokens, words) VALUES (?,?,?,array_to_tsvector(?::text[]))",
+            (item, space, " ".join(tokens), words),
+        )
+
+    def check_keywords(self) -> None:
+        """Compare the words that texts are found by with their terms.
+
+        Raises:
+            JournalError: they differ.
+        """
+        rows = self.db.execute(
+            f"SELECT rowid FROM keywords WHERE length(tokens) < {_LONGEST_WORDS} AND words <> "
+            "array_to_tsvector(string_to_array(tokens, ' ') || ('#' || ns)) LIMIT 1"
+        ).fetchall()
+        if rows:
+            raise JournalError(f"the words of row {rows[0][0]} are not its terms")
+
+
+def _space(space: str) -> str:
+    """A namespace as a word that no text has."""
+    return f"#{space}"
+
+
+def _lexeme(word: str) -> str:
+    quoted = word.replace("\\", "\\\\").replace("'", "''")
+    return f"'{quoted}'"

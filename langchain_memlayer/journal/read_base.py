@@ -1,0 +1,88 @@
+"""What every part of the reading side builds on: one connection, positions, namespaces, settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from hashlib import blake2b
+from typing import Any
+
+import orjson
+
+from langchain_memlayer.journal.database import Database
+from langchain_memlayer.types import prefix_bounds
+
+VECTOR_SHIFT = 40
+_CHUNK = 500
+
+
+def marks(n: int) -> str:
+    """`n` placeholders."""
+    return ",".join("?" * n)
+
+
+def chunks(numbers: Sequence[int]) -> Iterator[Sequence[int]]:
+    """The numbers in pieces that one statement takes."""
+    for start in range(0, len(numbers), _CHUNK):
+        yield numbers[start : start + _CHUNK]
+
+
+class BaseReader:
+    """Reads of one connection. Numbers of rows are what SQL returns; every method is one or two statements."""
+
+    def __init__(self, db: Database) -> None:
+        self.db = db
+
+    def last_seq(self) -> int:
+        """The position of the last commit."""
+        return int(self.db.execute("SELECT max(seq) FROM events").fetchone()[0] or 0)
+
+    def meta(self, key: str) -> str | None:
+        """A setting that is kept with the journal."""
+        row = self.db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def mark(self, seq: int) -> str | None:
+        """What tells the event at a position from any other that might stand there in a restored journal."""
+        row = self.db.execute("SELECT recorded_at, ns, key, op FROM events WHERE seq = ?", (seq,)).fetchone()
+        return None if row is None else blake2b(orjson.dumps(row), digest_size=16).hexdigest()
+
+    def batch(self, scope: str, batch: str) -> list[Any] | None:
+        """What the commit of this batch id reported, or None when there was none."""
+        row = self.db.execute("SELECT result FROM batches WHERE scope = ? AND batch = ?", (scope, batch)).fetchone()
+        return None if row is None else list(orjson.loads(row[0]))
+
+    def listed(self, column: str) -> str:
+        """The SQL condition that the JSON list in a column has a text."""
+        return f"EXISTS (SELECT 1 FROM json_each({column}) WHERE value = ?)"
+
+    def namespace_id(self, path: str) -> int | None:
+        """The number of an encoded namespace."""
+        row = self.db.execute("SELECT id FROM namespaces WHERE path = ?", (path,)).fetchone()
+        return None if row is None else int(row[0])
+
+    def namespace_count(self, prefix: str, *, most: int) -> int:
+        """How many namespaces there are below a prefix, counted up to `most`."""
+        low, high = prefix_bounds(prefix)
+        row = self.db.execute(
+            "SELECT count(*) FROM (SELECT 1 FROM namespaces WHERE path >= ? AND path < ? LIMIT ?) AS found",
+            (low, high, most),
+        ).fetchone()
+        return int(row[0])
+
+    def touched(self, prefix: str, since: int) -> list[int] | None:
+        """The items below a namespace that events after position `since` are about; None when one was a reset."""
+        low, high = prefix_bounds(prefix)
+        last = self.last_seq()
+        below = "SELECT id FROM namespaces WHERE path >= ? AND path < ?"
+        # A short tail is read through; a long one by namespace. The unary plus keeps SQLite from choosing otherwise.
+        column = "+ns" if last - since <= 4096 else "ns"
+        rows = self.db.execute(
+            f"SELECT item, gone, op FROM events WHERE seq > ? AND ({column} IN ({below}) OR op = 'reset')"
+            if column == "+ns"
+            else f"SELECT item, gone, op FROM events WHERE ns IN ({below}) AND seq > ? UNION ALL "
+            "SELECT item, gone, op FROM events WHERE ns = 0 AND seq > ?",
+            (since, low, high) if column == "+ns" else (low, high, since, since),
+        ).fetchall()
+        if any(row[2] == "reset" for row in rows):
+            return None
+        return sorted({i for row in rows for i in row[:2] if i is not None})

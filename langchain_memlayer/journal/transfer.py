@@ -1,0 +1,221 @@
+"""The journal's rows on their way to another journal: in one order, as plain values, and back into tables.
+
+Derived columns stay behind: the CRC-32 of keyword terms and the term statistics follow from the terms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import orjson
+
+from langchain_memlayer.journal.read import Reader
+from langchain_memlayer.journal.read_base import VECTOR_SHIFT
+from langchain_memlayer.journal.write import Writer
+from langchain_memlayer.keywords import term_codes
+from langchain_memlayer.values import dumps, loads
+
+Type = Literal["int", "real", "text", "json"]
+Values = dict[str, Any]
+
+IMPORT_NOTE = "import"
+"""The setting that is there while an import is unfinished; a journal with it is not opened for anything else."""
+
+PAGE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """The rows of one table.
+
+    Attributes:
+        name: What a row of it is called.
+        table: The table.
+        needed: The columns that every row has, with their types.
+        others: Those that may be missing, which is NULL.
+        key: The columns that tell rows apart; rows go in their order.
+    """
+
+    name: str
+    table: str
+    needed: Mapping[str, Type]
+    others: Mapping[str, Type]
+    key: tuple[str, ...]
+
+    @property
+    def columns(self) -> dict[str, Type]:
+        """All columns with their types."""
+        return {**self.needed, **self.others}
+
+
+_NAMESPACES = Section("namespace", "namespaces", {"id": "int", "path": "text"}, {}, ("id",))
+_EVENTS = Section(
+    "event", "events",
+    {"seq": "int", "recorded_at": "int", "ns": "int", "key": "text", "kind": "text", "op": "text"},
+    {
+        "item": "int", "gone": "int", "prev": "text", "value": "text", "actor": "text", "sources": "json",
+        "valid_at": "int", "invalid_at": "int", "batch": "text", "detail": "json",
+    },
+    ("seq",),
+)  # fmt: skip
+ITEMS = Section(
+    "item", "items",
+    {
+        "id": "int", "ns": "int", "key": "text", "kind": "text", "value": "text", "created_at": "int",
+        "updated_at": "int", "seq": "int",
+    },
+    {
+        "closed": "int", "ttl": "real", "expires_at": "int", "metadata": "json", "user_id": "text", "agent_id": "text",
+        "run_id": "text", "session_id": "text", "role": "text", "name": "text", "message_id": "text", "time": "int",
+        "hash": "text", "sources": "json", "turns": "json", "valid_at": "int", "invalid_at": "int", "state": "int",
+        "asks": "int", "given": "int", "count": "int", "last_seen": "int", "last_event": "text",
+    },
+    ("id",),
+)  # fmt: skip
+"""Items and memories in all versions. A row also has `tokens`, its keyword terms, and `vectors`, float16 bytes."""
+_LINKS = Section("link", "links", {"fact": "int", "turn": "int"}, {"quote": "text"}, ("fact", "turn"))
+_TRIPLES = Section(
+    "triple", "triples",
+    {"id": "int", "item": "int", "ns": "int", "source": "text", "relation": "text", "destination": "text"}, {}, ("id",),
+)  # fmt: skip
+_PENDING = Section("pending", "pending", {"id": "int", "turns": "json"}, {}, ("id",))
+_BATCHES = Section(
+    "batch", "batches", {"seq": "int", "scope": "text", "batch": "text", "result": "json"}, {},
+    ("seq", "scope", "batch"),
+)  # fmt: skip
+
+SECTIONS = {s.name: s for s in (_NAMESPACES, _EVENTS, ITEMS, _LINKS, _TRIPLES, _PENDING, _BATCHES)}
+"""In the order in which they go."""
+
+
+def count(reader: Reader) -> int:
+    """How many rows there are to go."""
+    tables = (section.table for section in SECTIONS.values())
+    return sum(int(reader.db.execute(f"SELECT count(*) FROM {table}").fetchone()[0]) for table in tables)
+
+
+def settings(reader: Reader) -> dict[str, Any]:
+    """The settings that belong to the content, not to the place: when the store was made, and its embedders."""
+    embedders = {area: text for area in ("items", "memories") if (text := reader.meta(f"embedder:{area}"))}
+    return {
+        "created_at": int(reader.meta("created_at") or 0),
+        "embedders": {area: orjson.loads(text) for area, text in embedders.items()},
+    }
+
+
+def write_settings(tx: Writer, found: Mapping[str, Any]) -> None:
+    """Take over what `settings` gave."""
+    tx.set_meta("created_at", str(found["created_at"]))
+    for area, record in found["embedders"].items():
+        tx.set_meta(f"embedder:{area}", orjson.dumps(record).decode())
+
+
+def rows(reader: Reader, section: Section) -> Iterator[Values]:
+    """All rows of a section in order, without their NULLs. To be called in a snapshot."""
+    if section is _BATCHES:
+        # Few and small. Texts sort differently in each database, so they are sorted here.
+        found = reader.db.execute("SELECT seq, scope, batch, result FROM batches").fetchall()
+        yield from (_plain(section, row) for row in sorted(found, key=lambda row: tuple(row[:3])))
+        return
+    for page in _pages(reader, section):
+        vectors = _vectors(reader, page) if section is ITEMS else {}
+        tokens = _tokens(reader, page) if section is ITEMS else {}
+        for row in page:
+            values = _plain(section, row)
+            if row[0] in tokens:
+                values["tokens"] = tokens[row[0]]
+            if row[0] in vectors:
+                values["vectors"] = vectors[row[0]]
+            yield values
+
+
+def _pages(reader: Reader, section: Section) -> Iterator[list[Any]]:
+    columns, key = ", ".join(section.columns), ", ".join(section.key)
+    marked = ", ".join("?" * len(section.key))
+    after: tuple[int, ...] = (-1,) * len(section.key)
+    while True:
+        page = reader.db.execute(
+            f"SELECT {columns} FROM {section.table} WHERE ({key}) > ({marked}) ORDER BY {key} LIMIT {PAGE}", after
+        ).fetchall()
+        if not page:
+            return
+        yield page
+        after = tuple(page[-1][: len(section.key)])
+
+
+def _vectors(reader: Reader, page: Sequence[Any]) -> dict[int, bytes]:
+    found = reader.db.execute(
+        f"SELECT i.id, v.data FROM items i JOIN vectors v ON v.id = (i.ns << {VECTOR_SHIFT}) | i.id "
+        "WHERE i.id BETWEEN ? AND ?",
+        (page[0][0], page[-1][0]),
+    )
+    return {item: bytes(data) for item, data in found}
+
+
+def _tokens(reader: Reader, page: Sequence[Any]) -> dict[int, str]:
+    found = reader.db.execute(
+        "SELECT rowid, tokens FROM keywords WHERE rowid BETWEEN ? AND ?", (page[0][0], page[-1][0])
+    )
+    return dict(found.fetchall())
+
+
+def _plain(section: Section, row: Sequence[Any]) -> Values:
+    """A row's values by column, JSON texts as what they say."""
+    found = {}
+    for (name, kind), value in zip(section.columns.items(), row, strict=True):
+        if value is not None:
+            found[name] = loads(value) if kind == "json" else value
+    if found.get("kind") == "item" and section is ITEMS:
+        found["value"] = loads(found["value"])
+    return found
+
+
+def write_rows(tx: Writer, section: Section, values: Sequence[Values]) -> None:
+    """Put rows of a section into the tables, with what is derived from them."""
+    columns = section.columns
+    if section is not ITEMS:
+        _insert(tx, section.table, list(columns), [_stored(section, one) for one in values])
+        return
+    _insert(tx, "items", [*columns, "terms"], [(*_stored(section, one), _terms(one)) for one in values])
+    _insert(
+        tx, "vectors", ["id", "data"],
+        [(one["ns"] << VECTOR_SHIFT | one["id"], one["vectors"]) for one in values if "vectors" in one],
+    )  # fmt: skip
+    for one in values:
+        if "tokens" in one:
+            tx.index_terms(one["id"], one["ns"], one["tokens"].split(), live="closed" not in one)
+
+
+def _insert(tx: Writer, table: str, columns: Sequence[str], found: Sequence[Sequence[Any]]) -> None:
+    if found:
+        marked = ", ".join("?" * len(columns))
+        tx.db.executemany(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marked})", found)
+
+
+def _stored(section: Section, values: Values) -> tuple[Any, ...]:
+    return tuple(
+        dumps(values[name]) if name in values and (kind == "json" or _is_json(section, name, values)) else
+        values.get(name)
+        for name, kind in section.columns.items()
+    )  # fmt: skip
+
+
+def _is_json(section: Section, name: str, values: Values) -> bool:
+    return section is ITEMS and name == "value" and values["kind"] == "item"
+
+
+def _terms(values: Values) -> bytes | None:
+    return None if values["kind"] == "item" else term_codes(values.get("tokens", "").split())
+
+
+def last_event(reader: Reader) -> int:
+    """The number of the last event."""
+    return int(reader.db.execute("SELECT max(seq) FROM events").fetchone()[0] or 0)
+
+
+def is_empty(reader: Reader) -> bool:
+    """Whether nothing was ever written."""
+    tables = ("events", "items", "namespaces")
+    return all(reader.db.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone() is None for table in tables)

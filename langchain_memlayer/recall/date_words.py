@@ -1,0 +1,163 @@
+"""How times are said in English, Chinese, Japanese and Korean: patterns, and what their words stand for."""
+
+from __future__ import annotations
+
+import re
+
+MONTHS = {
+    name: number
+    for number, names in enumerate(
+        ("january jan", "february feb", "march mar", "april apr", "may", "june jun", "july jul", "august aug",
+         "september sept sep", "october oct", "november nov", "december dec"), 1,
+    )
+    for name in names.split()
+}  # fmt: skip
+WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+NUMBERS = {
+    word: number
+    for number, words in enumerate(
+        ("", "a an one 一 한 일", "two couple 二 两 兩 두 이", "three 三 세 석 삼", "four 四 네 넉 사", "five 五 다섯 오",
+         "six 六 여섯 육", "seven 七 일곱 칠", "eight 八 여덟 팔", "nine 九 아홉 구", "ten 十 열 십", "eleven 十一",
+         "twelve 十二"),
+    )
+    for word in words.split()
+}  # fmt: skip
+VAGUE = ("a few", "few", "several", "some", "几", "幾", "数", "數", "몇")
+KOREAN_DAYS = {"하루": 1, "이틀": 2, "사흘": 3, "나흘": 4, "닷새": 5, "열흘": 10, "보름": 15}
+DIGITS = {**{digit: number for number, digit in enumerate("〇一二三四五六七八九")}, "零": 0}
+CJK_DAYS = {
+    **dict(zip("一二三四五六日天", (0, 1, 2, 3, 4, 5, 6, 6), strict=True)),
+    **dict(zip("月火水木金土", range(6), strict=True)),
+    **dict(zip("월화수목금토일", range(7), strict=True)),
+}
+UNIT_DAYS = {"day": 1, "week": 7, "天": 1, "日": 1, "周": 7, "週": 7, "星期": 7, "礼拜": 7, "禮拜": 7, "일": 1, "주": 7}
+SEASONS = {
+    name: month
+    for month, names in ((3, "spring 春 봄"), (6, "summer 夏 여름"), (9, "autumn fall 秋 가을"), (12, "winter 冬 겨울"))
+    for name in names.split()
+}
+YEARS_BACK = {
+    name: years
+    for years, names in ((0, "今年 올해"), (1, "去年 昨年 작년"), (2, "前年 一昨年 おととし 재작년"))
+    for name in names.split()
+}
+PARTS = {"early": 1, "beginning of": 1, "mid": 11, "middle of": 11, "late": 21, "end of": 21}
+
+MONTH = "|".join(sorted(MONTHS, key=len, reverse=True))
+NUMBER = "|".join(sorted((word for word in (*NUMBERS, *VAGUE) if word.isascii()), key=len, reverse=True))
+CJK_NUMBER = r"\d{1,3}|[一二两兩三四五六七八九十]{1,3}|[几幾数數]"
+KOREAN_NUMBER = "|".join(
+    sorted((word for word in (*NUMBERS, *VAGUE) if "가" <= word[0] <= "힣"), key=len, reverse=True)
+)
+ORDINAL = r"(?P<day>[0-3]?\d)(?:st|nd|rd|th)?"
+YEAR = r"(?P<year>(?:19|20)\d\d)"
+CJK_YEAR = r"(?P<year>(?:19|20)\d\d|[一二][九〇零][〇零一二三四五六七八九]{2})\s*[年년]"
+CJK_MONTH = r"(?P<month>[01]?\d|[一二三四五六七八九十]{1,2})\s*[月월]"
+CJK_DAY = r"(?P<day>[0-3]?\d|[一二三四五六七八九十]{1,3})\s*[日号號일]"
+BACK = rf"(?P<back>{'|'.join(sorted(YEARS_BACK, key=len, reverse=True))})(?:の|\s)*"
+NO_DAY = r"(?!\s*(?:[0-3]?\d|[一二三四五六七八九十]{1,3})\s*[日号號일])"
+CJK_SEASON = r"(?P<season>春|夏|秋|冬|봄|여름|가을|겨울)"
+
+FULL = (
+    re.compile(rf"(?<!\d){YEAR}[-/.](?P<month>[01]?\d)[-/.](?P<day>[0-3]?\d)(?!\d)"),
+    re.compile(rf"(?<!\d){CJK_YEAR}\s*{CJK_MONTH}\s*{CJK_DAY}"),
+    re.compile(rf"\b{ORDINAL}(?:\s+of)?\s+(?P<name>{MONTH})\b\.?(?:,?\s+{YEAR}\b)?", re.IGNORECASE),
+    re.compile(rf"\b(?P<name>{MONTH})\.?\s+(?:the\s+)?{ORDINAL}\b(?!\d)(?:,?\s+{YEAR}\b)?", re.IGNORECASE),
+    re.compile(rf"(?<![\d年년]){CJK_MONTH}\s*{CJK_DAY}"),
+)
+PART = re.compile(
+    rf"\b(?P<part>{'|'.join(PARTS)})[\s-]+(?P<name>{MONTH})\b\.?(?:,?\s+(?:of\s+)?{YEAR}\b)?", re.IGNORECASE
+)
+OF_YEAR = (
+    re.compile(rf"(?<!\d){CJK_YEAR}\s*{CJK_MONTH}{NO_DAY}"),
+    re.compile(rf"\b(?P<name>{MONTH})\b\.?,?\s+(?:of\s+)?{YEAR}\b", re.IGNORECASE),
+    re.compile(rf"(?<!\d){YEAR}-(?P<month>[01]\d)(?![-\d])"),
+)
+# "may" is a verb too, so a bare month needs its capital or a preposition.
+BARE_MONTH = (
+    re.compile(
+        rf"\b(?:[Ii]n|[Dd]uring|[Ss]ince|[Uu]ntil|[Bb]y|[Ll]ast|[Tt]his|[Oo]f)\s+(?P<name>(?i:{MONTH}))\b(?!\.?\s+\d)"
+    ),
+    re.compile(
+        rf"(?<![\d年년个個ヶか一二三四五六七八九十])(?P<month>1[0-2]|[1-9]|十[一二]?|[一二三四五六七八九])\s*[月월]{NO_DAY}"
+    ),
+)
+BARE_YEAR = (re.compile(rf"\b(?:in|during|of|since|from|year|summer|winter|spring|autumn|fall)\s+{YEAR}\b", re.IGNORECASE),
+              re.compile(rf"(?<!\d){CJK_YEAR}(?!\s*\d)"))  # fmt: skip
+SEASON = (
+    re.compile(r"\b(?P<season>spring|summer|autumn|fall|winter)(?:\s+of)?\s+(?P<year>(?:19|20)\d\d)\b", re.IGNORECASE),
+    re.compile(rf"(?<!\d){CJK_YEAR}(?:の|\s)*{CJK_SEASON}"),
+)
+
+AGO = (
+    re.compile(
+        rf"\b(?P<n>\d{{1,3}}|{NUMBER})(?:\s+of)?\s+(?P<unit>day|week(?!end)|month|year)s?\s+(?:ago|earlier|back)\b",
+        re.IGNORECASE,
+    ),
+    re.compile(
+        rf"(?P<n>{CJK_NUMBER})\s*[个個ヶヵケかカ]?\s*(?P<unit>天|日|周|週間?|星期|礼拜|禮拜|月|年)(?:之?前|以前)"
+    ),
+    re.compile(rf"(?P<n>\d{{1,3}}|{KOREAN_NUMBER})\s*(?P<unit>일|주|개월|달|년)(?:일|간)?\s*전"),
+)
+KOREAN_AGO = re.compile(rf"(?P<n>{'|'.join(KOREAN_DAYS)})\s*전")
+HALF_YEAR = re.compile(r"\bhalf a year ago\b|半年(?:之?前|以前)|반\s*년\s*전", re.IGNORECASE)
+WEEKENDS_AGO = re.compile(rf"\b(?P<n>\d{{1,2}}|{NUMBER})(?:\s+of)?\s+weekends\s+ago\b", re.IGNORECASE)
+FEW_DAYS = re.compile(r"前(?:几|幾)天|先日|며칠\s*전|\bthe other day\b", re.IGNORECASE)
+NAMED = (
+    (re.compile(r"大前天|一昨々日|さきおととい|그끄저께"), -3),
+    (re.compile(r"\b(?:the )?day before yesterday\b|前天|一昨日|おととい|그저께|그제", re.IGNORECASE), -2),
+    (re.compile(r"\b(?:yesterday|last night)\b|昨[天日晚夜晩夕]|きのう|어제|어젯밤", re.IGNORECASE), -1),
+    (
+        re.compile(
+            r"\b(?:today|tonight|this (?:morning|afternoon|evening))\b|今[天日晚早晩朝夜]|きょう|오늘", re.IGNORECASE
+        ),
+        0,
+    ),
+    (re.compile(r"\btomorrow\b|明[天日]|내일", re.IGNORECASE), 1),
+)
+CJK_WEEK = r"(?:[个個]?(?:周|週|星期|礼拜|禮拜))"
+WEEK_DAY = r"(?![一二三四五六日天末])"
+WEEKS = (
+    (re.compile(rf"\b(?:the )?weekend before last\b|上上{CJK_WEEK}末|先々週末|先々週の週末|지지난\s*주말", re.IGNORECASE), -2, (5, 7)),
+    (re.compile(rf"\b(?:the )?week before last\b|上上{CJK_WEEK}{WEEK_DAY}|先々週(?!末)|지지난\s*주(?!말)", re.IGNORECASE), -2, (0, 7)),
+    (re.compile(rf"\b(?:last|past) weekend\b|上{CJK_WEEK}末|先週末|先週の週末|(?:지난|저번)\s*주말", re.IGNORECASE), -1, (5, 7)),
+    (re.compile(r"\bthis weekend\b|这[个個]?周末|這[個]?週末|本周末|今週末|이번\s*주말", re.IGNORECASE), 0, (5, 7)),
+    (re.compile(rf"\b(?:last|previous|past) week\b|上{CJK_WEEK}{WEEK_DAY}|先週(?!末)|(?:지난|저번)\s*주(?!말)", re.IGNORECASE), -1, (0, 7)),
+    (re.compile(rf"\bthis week\b|[这這本]{CJK_WEEK}{WEEK_DAY}|今週(?!末)|이번\s*주(?!말)", re.IGNORECASE), 0, (0, 7)),
+)  # fmt: skip
+WEEKDAY = re.compile(
+    rf"\b(?P<which>last|this past|past|this|on)\s+(?P<name>{'|'.join(WEEKDAYS)})\b(?!\s+before last)|"
+    rf"\b(?P<earlier>{'|'.join(WEEKDAYS)})\s+before last\b",
+    re.IGNORECASE,
+)
+CJK_WEEKDAY = (
+    re.compile(rf"(?P<which>上上|上|这|這|本){CJK_WEEK}(?P<name>[一二三四五六日天])"),
+    re.compile(r"(?P<which>先々週|先週|今週)(?:の|\s)*(?P<name>[月火水木金土日])曜"),
+    re.compile(r"(?P<which>지지난|지난|저번|이번)\s*주\s*(?P<name>[월화수목금토일])요일"),
+)
+WEEKS_BACK = {"上上": -2, "先々週": -2, "지지난": -2, "上": -1, "先週": -1, "지난": -1, "저번": -1}
+MONTHS_BACK = (
+    (re.compile(r"\bmonth before last\b|上上[个個]?月|先々月|지지난\s*달", re.IGNORECASE), 2),
+    (re.compile(r"\b(?:last|previous|past) month\b|上[个個]?月|先月|(?:지난|저번)\s*달", re.IGNORECASE), 1),
+    (re.compile(r"\bthis month\b|[这這本][个個]?月|今月|이번\s*달", re.IGNORECASE), 0),
+)
+MONTH_BACK = (
+    re.compile(rf"{BACK}{CJK_MONTH}(?:\s*{CJK_DAY})?"),
+    re.compile(rf"\b(?P<name>{MONTH})\s+(?:of\s+)?(?P<back>last|this)\s+year\b", re.IGNORECASE),
+)
+SEASON_BACK = (
+    re.compile(rf"{BACK}{CJK_SEASON}"),
+    re.compile(r"\b(?P<back>last)\s+(?P<season>spring|summer|autumn|fall|winter)\b", re.IGNORECASE),
+)
+LAST_YEARS = (
+    (re.compile(r"\byear before last\b|一昨年|前年|おととし|재작년", re.IGNORECASE), 2),
+    (re.compile(r"\b(?:last|previous|past) year\b|去年|昨年|작년|지난\s*해", re.IGNORECASE), 1),
+    (re.compile(r"\bthis year\b|今年|올해", re.IGNORECASE), 0),
+)
+# 今 begins many words that name a day or an hour; before a particle, a question or nothing it is the present.
+NOW = re.compile(
+    r"\b(?<!just )(?<!before )now\b(?! that)|\b(?:nowadays|currently|presently|still)\b|\b(?:at present|these days)\b|"
+    r"\bat (?:the|this) (?:moment|point)\b|\b(?:current|present|latest)\s+\w|现在|現在|目前|如今|当前|當前|眼下|现今|至今|"
+    r"今(?=[、,はもの何どいなだ]|$|\s)|いま(?=[、はのど]|$|\s)|지금|현재|요즘|요새|이제",
+    re.IGNORECASE,
+)

@@ -1,0 +1,1 @@
+"""Any LangChain VectorStore as a generator of candidates."""

@@ -1,0 +1,123 @@
+"""What the package asks of a foreign vector store, whichever it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from numpy.typing import NDArray
+
+from langchain_memlayer.errors import MemLayerError, VectorStoreError
+
+Scalar = str | int | float | bool
+
+ITEM = "memlayer_item"
+"""The metadata key of the journal's row number."""
+
+STORE = "memlayer_store"
+"""The metadata key of the id of the store (the journal) that wrote a point."""
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One vector as it lies in a foreign store.
+
+    Attributes:
+        id: A UUID, made of the store's id, the row and the vector's number in it: the same again for the same.
+        vector: float32, (dims,).
+        text: What it says.
+        metadata: Flat scalars only, with `ITEM` and `STORE` among them.
+    """
+
+    id: str
+    vector: NDArray[Any]
+    text: str
+    metadata: Mapping[str, Scalar]
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A document that lies in a foreign store, ours or not.
+
+    Attributes:
+        id: The id that it has there.
+        text: What it says.
+        metadata: As the store gives it.
+    """
+
+    id: str
+    text: str
+    metadata: Mapping[str, Any]
+
+
+@runtime_checkable
+class ForeignStore(Protocol):
+    """A vector store as a generator of candidates: whatever it answers is checked against the journal.
+
+    Every method may raise what the store's client raises; callers treat any of that as "not now".
+
+    Attributes:
+        kind: The backend's name, for messages and `doctor`.
+    """
+
+    kind: str
+
+    def upsert(self, points: Sequence[Point]) -> None:
+        """Write points, replacing those with the same ids; nothing for none."""
+        ...
+
+    def delete(self, ids: Sequence[str]) -> None:
+        """Remove points; ids that are not there are no error; nothing for none."""
+        ...
+
+    def search(self, vector: NDArray[Any], k: int, where: Mapping[str, Scalar], text: str | None) -> list[int] | None:
+        """The row numbers (`ITEM`) of the `k` nearest points, in the store's order.
+
+        Args:
+            vector: float32, (dims,).
+            k: How many points.
+            where: What metadata must equal, as far as this backend can filter; the caller filters again.
+            text: The query's words, for stores that cannot be asked by vector.
+
+        Returns:
+            The rows; -1 for a document that is not ours or that `where` excludes, so that fewer than `k` mean the end.
+            None when this store cannot be asked this way.
+        """
+        ...
+
+    def present(self, ids: Sequence[str]) -> set[str] | None:
+        """Which of these point ids lie in the store, or None when this backend cannot tell."""
+        ...
+
+    def documents(self) -> Iterator[Document]:
+        """Everything that lies in the store (for `adopt`).
+
+        Raises:
+            ConfigurationError: this backend cannot list its documents.
+        """
+        ...
+
+    def check(self, dims: int) -> None:
+        """Compare the collection that exists with what will be written.
+
+        Raises:
+            ConfigurationError: it has another vector size, or a metric that cannot stand for cosine.
+        """
+        ...
+
+
+@contextmanager
+def guarded(store: ForeignStore) -> Iterator[None]:
+    """Whatever a store's client raises as a `VectorStoreError`; interrupts pass."""
+    try:
+        yield
+    except MemLayerError:
+        raise
+    except Exception as error:  # every client raises classes of its own, which have no root in common
+        # The message may hold an address with a password; the cause is there for whoever debugs.
+        raise VectorStoreError(
+            f"The vector store ({store.kind}) failed with {type(error).__name__}. The journal has everything; check "
+            "that the store runs and can be reached, and it will be brought up to date."
+        ) from error

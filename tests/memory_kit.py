@@ -1,0 +1,96 @@
+"""What tests of `Memory` with a model share: a chat model that is asked for facts and decisions and knows which."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from journal_dump import open_memory, texts
+from langchain_core.messages import BaseMessage
+
+from langchain_memlayer import Memory
+from langchain_memlayer.testing import ScriptedChatModel
+
+_TURN = re.compile(r"^\[(\d+)\] [^:]*: (.*)$", re.MULTILINE)
+
+WAYS = ["plain", "awaited"]
+
+
+def found(text: str, *triples: tuple[str, str, str], quote: str | None = None, **more: Any) -> dict[str, Any]:
+    """A fact as a model replies it; its quote is all of its turn unless it is given."""
+    return {"fact": text, "triples": [list(t) for t in triples], "subject": "", "valid_at": "", **more} | (
+        {} if quote is None else {"quote": quote}
+    )
+
+
+def decided(*entries: tuple[Any, ...]) -> dict[str, Any]:
+    """Decisions as a model replies them: (fact, action, memory, text)."""
+    fields = ("fact", "action", "memory", "text")
+    return {"decisions": [{**dict(zip(fields, entry, strict=False)), "reason": "said so"} for entry in entries]}
+
+
+class Mind:
+    """What a chat model says: of a conversation the facts that it knows are in its turns, then decisions in order.
+
+    Attributes:
+        asked: What it was asked for, `extraction` or `reconciliation`, in order.
+        shown: The last message of each prompt.
+    """
+
+    def __init__(self, told: Mapping[str, Any], *decisions: Any) -> None:
+        self.told = dict(told)
+        self.decisions = list(decisions)
+        self.asked: list[str] = []
+        self.shown: list[str] = []
+
+    def __call__(self, messages: Sequence[BaseMessage]) -> Any:
+        shown = str(messages[-1].content)
+        self.shown.append(shown)
+        if "<conversation>" not in shown:
+            self.asked.append("reconciliation")
+            decision = self.decisions.pop(0)
+            return decision(shown) if callable(decision) else decision
+        self.asked.append("extraction")
+        entries: list[dict[str, Any]] = []
+        for number, said in _TURN.findall(shown):
+            known = self.told.get(said, ())
+            if not isinstance(known, list | tuple):
+                return known
+            entries += [{"turn": int(number), "quote": said, **entry} for entry in known]
+        return {"facts": entries}
+
+    @property
+    def model(self) -> ScriptedChatModel:
+        """A chat model with this mind."""
+        return ScriptedChatModel(replies=self)
+
+
+def memories_shown(prompt: str) -> list[str]:
+    """The memories that a reconciliation prompt shows."""
+    return [json.loads(line)["text"] for line in prompt.split("<memories>\n")[1].split("\n</memories>")[0].splitlines()]
+
+
+def open_with(mind: Mind, folder: Path | str = ":memory:", **settings: Any) -> Memory:
+    """A memory whose model has a mind."""
+    return open_memory(folder, model=mind.model, **settings)
+
+
+async def call(way: str, memory: Memory, name: str, *args: Any, **kwargs: Any) -> Any:
+    """A method plainly (in a thread), or its twin."""
+    if way == "awaited":
+        return await getattr(memory, f"a{name}")(*args, **kwargs)
+    return await asyncio.to_thread(getattr(memory, name), *args, **kwargs)
+
+
+def live(memory: Memory, **scope: Any) -> list[str]:
+    """The live facts of a scope."""
+    return texts(memory.get_all(**(scope or {"user_id": "u"}), kinds=["fact"], limit=1_000))
+
+
+def message(text: str, number: str, role: str = "user") -> dict[str, Any]:
+    """A message with an id."""
+    return {"role": role, "content": text, "id": number}

@@ -1,0 +1,149 @@
+"""Recall over conversations in Chinese, Japanese, Korean and in several languages at once."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import pytest
+from journal_dump import open_memory, texts
+
+from langchain_memlayer import Memory, keywords
+from langchain_memlayer.recall import Weights
+from langchain_memlayer.testing import DeterministicEmbeddings
+
+FOLDER = Path(__file__).parent / "fixtures" / "languages"
+SATURDAY = datetime(2024, 8, 10, 12, tzinfo=UTC)
+_SAID = re.compile(r"(?:(?P<mark>[a-f]\d+) )?(?P<name>[^：]+)：(?P<text>.+)")
+
+
+@dataclass
+class Talk:
+    """Turns by session, what each question of a group is, and which turns answer it."""
+
+    sessions: dict[str, list[dict[str, str]]] = field(default_factory=lambda: defaultdict(list))
+    questions: dict[str, list[tuple[str, set[str]]]] = field(default_factory=lambda: defaultdict(list))
+
+
+def read_talk() -> Talk:
+    talk, day = Talk(), ""
+    for number, line in enumerate((FOLDER / "chinese.txt").read_text("utf-8").splitlines()):
+        if line.startswith("@ "):
+            day = line[2:]
+        elif line.startswith("? "):
+            asked, marks = line[2:].split(" = ")
+            group, question = asked.split(" ", 1)
+            talk.questions[group].append((question, set(marks.split())))
+        elif found := _SAID.fullmatch(line):
+            turn = {"role": "user", "name": found["name"], "content": found["text"], "timestamp": day}
+            talk.sessions[day].append({**turn, "id": found["mark"] or f"line{number}"})
+    return talk
+
+
+TALK = read_talk()
+
+
+@pytest.fixture(scope="module", params=["keywords", "fake vectors", "bundled vectors"])
+def memory(request: pytest.FixtureRequest) -> Iterator[Memory]:
+    if request.param == "bundled vectors":
+        pytest.importorskip("wordllama")
+    embeddings = {"keywords": None, "fake vectors": DeterministicEmbeddings(), "bundled vectors": "wordllama"}
+    with open_memory(":memory:", embeddings=embeddings[request.param]) as opened:
+        for day, turns in TALK.sessions.items():
+            opened.add(turns, user_id="u", session_id=day)
+        yield opened
+
+
+def recall(memory: Memory, group: str, *, weights: Weights | None = None) -> float:
+    """The mean share of the evidence that is among the ten best, in %."""
+    usual = memory._searcher.weights
+    memory._searcher.weights = weights or usual
+    try:
+        shares = []
+        for question, evidence in TALK.questions[group]:
+            hits = memory.search(question, user_id="u", limit=10, reference_time=SATURDAY)["results"]
+            found = {source for hit in hits for source in hit["sources"]}
+            shares.append(len(found & evidence) / len(evidence))
+    finally:
+        memory._searcher.weights = usual
+    return 100 * fmean(shares)
+
+
+# What the ten best have of the evidence, in %, less about two points for other weights.
+FLOORS: dict[str, dict[str, float]] = {
+    "keywords": {"words": 98, "speaker": 77, "date": 98, "question": 95, "noisy": 98},
+    "fake vectors": {"words": 94, "speaker": 64, "date": 84, "question": 98, "noisy": 98},
+    "bundled vectors": {"words": 98, "speaker": 77, "date": 98, "question": 95, "noisy": 98},
+}
+
+
+@pytest.fixture
+def floors(request: pytest.FixtureRequest, memory: Memory) -> dict[str, float]:
+    return FLOORS[request.node.callspec.params["memory"]]
+
+
+def test_the_conversations_are_whole() -> None:
+    marks = {turn["id"] for turns in TALK.sessions.values() for turn in turns}
+    asked = [question for questions in TALK.questions.values() for question, _ in questions]
+    assert len(TALK.sessions) == 18
+    assert sum(map(len, TALK.sessions.values())) == 195
+    assert len(asked) == len(set(asked)) == 51
+    assert all(evidence <= marks for questions in TALK.questions.values() for _, evidence in questions)
+
+
+@pytest.mark.parametrize("group", list(TALK.questions))
+def test_chinese_recall_keeps_its_floor(memory: Memory, floors: dict[str, float], group: str) -> None:
+    assert recall(memory, group) >= floors[group]
+
+
+@pytest.mark.parametrize(
+    ("signal", "group"),
+    [("speaker", "speaker"), ("date", "date"), ("question", "speaker"), ("neighbour_alone", "question")],
+)
+def test_the_floor_of_a_group_falls_without_its_signal(
+    memory: Memory, floors: dict[str, float], signal: str, group: str
+) -> None:
+    assert recall(memory, group, weights=replace(Weights(), **{signal: 0.0})) < floors[group]
+
+
+def test_the_floors_fall_without_bigrams(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keywords, "_UNSPACED", re.compile("(?!)"))
+    monkeypatch.setattr(keywords, "_CLASSES", type(keywords._CLASSES)())
+    with open_memory(":memory:", embeddings=None) as opened:
+        for day, turns in TALK.sessions.items():
+            opened.add(turns, user_id="u", session_id=day)
+        for group in ("words", "question", "noisy"):
+            assert recall(opened, group) < FLOORS["keywords"][group]
+
+
+# -- other languages, and several at once ----------------------------------------------------------------------------
+
+
+MIXED: list[dict[str, Any]] = json.loads((FOLDER / "mixed.json").read_text("utf-8"))
+ASKED = [(part["language"], *asked) for part in MIXED for asked in part["asked"]]
+
+
+@pytest.fixture(scope="module", params=["keywords", "fake vectors"])
+def several(request: pytest.FixtureRequest) -> Iterator[Memory]:
+    """All of them in one scope."""
+    embeddings = None if request.param == "keywords" else DeterministicEmbeddings()
+    with open_memory(":memory:", embeddings=embeddings) as opened:
+        for part in MIXED:
+            for day, name, text in part["turns"]:
+                turn = {"role": "user", "name": name, "content": text, "timestamp": day}
+                opened.add(turn, user_id="u", session_id=f"{part['language']} {day}")
+        yield opened
+
+
+@pytest.mark.parametrize(("language", "question", "answers"), ASKED, ids=[f"{a[0]} {k}" for k, a in enumerate(ASKED)])
+def test_an_answer_is_among_the_three_best(several: Memory, language: str, question: str, answers: list[str]) -> None:
+    reference = datetime(2024, 6, 12, tzinfo=UTC)
+    found = texts(several.search(question, user_id="u", limit=3, reference_time=reference))
+    assert set(answers) & set(found), (language, found)

@@ -1,0 +1,499 @@
+"""How often a model and an embedder are asked by each call of `Memory`, and what is never asked for twice."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from journal_dump import dump, open_memory, query, refuses, texts
+from langgraph.checkpoint.memory import InMemorySaver
+from memory_kit import WAYS, Mind, call, decided, found, live, memories_shown, message, open_with
+from surfaces_kit import chat_graph, said, thread
+
+from langchain_memlayer import ExtractionError, InvalidInput
+from langchain_memlayer.doctor import check
+from langchain_memlayer.testing import DeterministicEmbeddings, SequentialIds
+from langchain_memlayer.types import Extraction, Fact, Turn
+
+LIKES = "Green tea is the favourite drink"
+WHEN = datetime(2025, 1, 1, tzinfo=UTC)
+HOME = message("I live in Paris", "m1")
+TEA = message("I like tea", "m2")
+NOTHING = message("How are you today, my friend", "m3")
+TOLD = {
+    "I live in Paris": [found("Anna lives in Paris", ("Anna", "lives in", "Paris"))],
+    "I moved to Berlin": [found("Anna moved to Berlin", ("Anna", "lives in", "Berlin"))],
+    "I left Berlin for good": [found("Anna no longer lives in Berlin")],
+    "I like tea": [found(LIKES, ("tea", "is", "favourite"))],
+    "Tea it is": [found("The favourite drink is tea")],
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+# -- messages that were seen ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("keep", [True, False])
+@pytest.mark.parametrize("way", WAYS)
+async def test_messages_told_again_are_not_extracted_again(folder: Path, way: str, keep: bool) -> None:
+    mind = Mind(TOLD)
+    with open_with(mind, folder, keep_turns=keep) as memory:
+        first = await call(way, memory, "add", [HOME, TEA, NOTHING], user_id="u")
+        before = dump(folder)
+        again = [await call(way, memory, "add", told, user_id="u") for told in ([HOME], [NOTHING, TEA], [HOME, TEA])]
+        assert texts(first) == ["Anna lives in Paris", LIKES]
+        assert [texts(result) for result in again] == [[], [], []]
+        assert dump(folder) == before
+    with open_with(mind, folder, keep_turns=keep) as memory:
+        assert (await call(way, memory, "add", [HOME, TEA, NOTHING], user_id="u"))["results"] == []
+        assert live(memory) == ["Anna lives in Paris", LIKES]
+    assert mind.asked == ["extraction"]
+
+
+@pytest.mark.parametrize("keep", [True, False])
+async def test_of_a_growing_conversation_each_message_is_read_once(folder: Path, keep: bool) -> None:
+    said = [message(f"sentence number {k}", str(k)) for k in range(6)]
+    mind = Mind({})
+    with open_with(mind, folder, keep_turns=keep) as memory:
+        for length in range(1, 7):
+            memory.add(said[:length], user_id="u", session_id="s")
+    # What is new has a number, what was seen a dash.
+    assert [shown.count("\n[") for shown in mind.shown] == [1] * 6
+    assert [shown.count("\n- ") for shown in mind.shown] == list(range(6))
+
+
+def test_without_kept_turns_a_message_is_another_one_in_another_scope_or_session(folder: Path) -> None:
+    mind = Mind(TOLD)
+    with open_with(mind, folder, keep_turns=False) as memory:
+        others: list[dict[str, Any]] = [{}, {"user_id": "v"}, {"agent_id": "a"}, {"session_id": "s"}]
+        for other in others:
+            memory.add(HOME, **({"user_id": "u"} | other))
+    assert mind.asked == ["extraction"] * 4
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_without_kept_turns_a_repeated_batch_asks_nothing_and_reports_the_same(folder: Path, way: str) -> None:
+    mind = Mind(TOLD)
+    with open_with(mind, folder, keep_turns=False) as memory:
+        first = await call(way, memory, "add", [HOME, NOTHING], user_id="u", batch_id="b")
+        before = dump(folder)
+        again = await call(way, memory, "add", [HOME, NOTHING], user_id="u", batch_id="b")
+        other = await call(way, memory, "add", [NOTHING, HOME], user_id="u", batch_id="c")
+        assert [texts(result) for result in (first, again, other)] == [["Anna lives in Paris"]] * 2 + [[]]
+    assert mind.asked == ["extraction"]
+    assert dump(folder)["items"] == before["items"]
+
+
+def test_a_failed_call_leaves_its_messages_unseen(folder: Path) -> None:
+    mind = Mind({**TOLD, "I like tea": TimeoutError("slow")})
+    with open_with(mind, folder, keep_turns=False) as memory:
+        refuses(lambda: memory.add([HOME, TEA], user_id="u"), folder, ExtractionError)
+        mind.told = dict(TOLD)
+        assert texts(memory.add([HOME, TEA], user_id="u")) == ["Anna lives in Paris", LIKES]
+
+
+def test_of_a_message_that_is_not_kept_only_the_quote_stays_and_its_fact_says_where_it_is_from(folder: Path) -> None:
+    said = {**message("By the way, I like tea, and hate the xylophone", "m7"), "name": "Anna", "metadata": {"n": 1}}
+    mind = Mind({said["content"]: [found("Anna likes tea", quote="I like tea")]})
+    with open_with(mind, folder, keep_turns=False) as memory:
+        [done] = memory.add(said, user_id="u", session_id="s", timestamp=WHEN)["results"]
+        fact, why = memory.get(done["id"]), memory.why(done["id"])
+        assert memory.get_all(user_id="u", kinds=["turn"])["results"] == []
+        assert texts(memory.search("xylophone tea", user_id="u")) == ["Anna likes tea"]
+        assert texts(memory.search("tea", user_id="u", as_of=datetime(2026, 1, 1, tzinfo=UTC))) == ["Anna likes tea"]
+        assert memory.history(why["sources"][0]["memory_id"]) == []
+        assert check(memory._journal) == []
+    assert fact is not None
+    assert (fact["sources"], fact["session_id"], fact["created_at"]) == (["m7"], "s", "2025-01-01T00:00:00+00:00")
+    assert fact["metadata"] == {"n": 1, "data": "Anna likes tea"}
+    [source] = why["sources"]
+    assert {name: source[name] for name in ("id", "text", "quote", "role", "name", "session_id")} == {
+        "id": "m7", "text": None, "quote": "I like tea", "role": "user", "name": "Anna", "session_id": "s",
+    }  # fmt: skip
+    assert not [file for file in folder.rglob("*") if file.is_file() and b"xylophone" in file.read_bytes()]
+
+
+def test_facts_of_one_message_that_is_not_kept_do_not_hide_each_other(folder: Path) -> None:
+    both = "I like green tea and black coffee"
+    mind = Mind({both: [found("Anna likes green tea"), found("Anna likes black coffee")]})
+    with open_with(mind, folder, keep_turns=False) as memory:
+        memory.add(both, user_id="u")
+        assert sorted(texts(memory.search("What does Anna like?", user_id="u"))) == [
+            "Anna likes black coffee", "Anna likes green tea",
+        ]  # fmt: skip
+
+
+def test_without_kept_turns_words_of_a_tool_stay_in_quarantine_whatever_an_extractor_says(folder: Path) -> None:
+    class Naive:
+        def extract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
+            return Extraction(tuple(Fact(turn.text, (k,), quote=turn.text) for k, turn in enumerate(turns)))
+
+        async def aextract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
+            return self.extract(turns, context)
+
+    with open_memory(folder, extractor=Naive(), keep_turns=False) as memory:
+        memory.add(message("The account has 12 points", "t", role="tool"), user_id="u")
+        assert memory.search("account points", user_id="u")["results"] == []
+        assert texts(memory.search("account points", user_id="u", include_quarantined=True)) == [
+            "The account has 12 points"
+        ]
+
+
+def test_a_forgotten_fact_takes_the_note_of_its_message_along_and_may_be_told_again(folder: Path) -> None:
+    mind = Mind(TOLD)
+    with open_with(mind, folder, keep_turns=False) as memory:
+        [first] = memory.add(HOME, user_id="u")["results"]
+        memory.forget(first["id"])
+        assert query(folder, "SELECT count(*) FROM items") == [(0,)]
+        [again] = memory.add(HOME, user_id="u")["results"]
+        memory.forget(user_id="u")
+        assert query(folder, "SELECT count(*) FROM items") == [(0,)]
+        assert (again["event"], mind.asked) == ("ADD", ["extraction"] * 2)
+
+
+def test_without_kept_turns_a_message_without_an_id_is_always_new_and_noted_only_if_it_is_cited(folder: Path) -> None:
+    mind = Mind(TOLD)
+    with open_with(mind, folder, keep_turns=False) as memory:
+        for _ in range(2):
+            memory.add(["I like tea", "Fine weather"], user_id="u")
+        [fact] = memory.get_all(user_id="u")["results"]
+        assert (fact["count"], len(fact["sources"]), mind.asked) == (2, 2, ["extraction"] * 2)
+    assert query(folder, "SELECT count(*) FROM items WHERE kind = 'turn'") == [(2,)]
+
+
+def test_what_is_to_be_stored_as_given_is_stored_without_kept_turns_too(folder: Path) -> None:
+    mind = Mind({})
+    with open_with(mind, folder, keep_turns=False) as memory:
+        assert texts(memory.add("Exactly this.", user_id="u", infer=False)) == ["Exactly this."]
+        assert texts(memory.search("exactly", user_id="u")) == texts(memory.get_all(user_id="u")) == ["Exactly this."]
+    assert mind.asked == []
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_in_the_background_a_message_told_again_is_not_extracted_again(folder: Path, way: str) -> None:
+    mind = Mind(TOLD)
+    with open_with(mind, folder) as memory:
+        for _ in range(3):
+            await call(way, memory, "add", [HOME, NOTHING], user_id="u", background=True)
+        assert await call(way, memory, "flush", 60)
+        await call(way, memory, "add", [HOME, NOTHING, TEA], user_id="u", background=True)
+        assert await call(way, memory, "flush", 60)
+        await call(way, memory, "add", [HOME, TEA], user_id="u")
+        assert live(memory) == ["Anna lives in Paris", LIKES]
+    assert mind.asked == ["extraction"] * 2
+    assert [shown.count("\n[") for shown in mind.shown] == [2, 1]
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_the_background_needs_kept_turns_and_says_so(folder: Path, way: str) -> None:
+    with open_with(Mind({}), folder, keep_turns=False) as memory:
+        before = dump(folder)
+        with pytest.raises(InvalidInput, match="keep_turns=True"):
+            await call(way, memory, "add", HOME, user_id="u", background=True)
+        assert dump(folder) == before
+
+
+def test_what_ended_and_is_told_again_is_current_again(folder: Path) -> None:
+    mind = Mind(TOLD, *(decided((1, "UPDATE", 1, f"Anna lives in {city}")) for city in ("Berlin", "Paris")))
+    with open_with(mind, folder) as memory:
+        for said in ("I live in Paris", "I moved to Berlin", "I live in Paris"):
+            memory.add(said, user_id="u", timestamp=WHEN)
+        turns = memory.get_all(user_id="u", kinds=["turn"])["results"]
+        [fact] = memory.get_all(user_id="u")["results"]
+        assert fact["memory"] == "Anna lives in Paris"
+        *_, source = memory.why(fact["id"])["sources"]
+        assert [(turn["memory"], turn["ended"]) for turn in turns] == [
+            ("I live in Paris", True), ("I moved to Berlin", True), ("I live in Paris", False),
+        ]  # fmt: skip
+        assert source["memory_id"] == turns[2]["id"]
+
+
+# -- model calls ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("turns", "windows"), [(1, 1), (40, 1), (41, 2), (100, 3)])
+async def test_calls_of_an_add_are_one_for_each_window_and_one_for_reconciliation(
+    folder: Path, way: str, turns: int, windows: int
+) -> None:
+    mind = Mind(TOLD, decided((1, "UPDATE", 1, "Anna lives in Berlin")))
+    with open_with(mind, folder) as memory:
+        await call(way, memory, "add", "I live in Paris", user_id="u")
+        assert mind.asked == ["extraction"]
+        mind.asked.clear()
+        said = [*(f"small talk of the day {k}" for k in range(turns - 1)), "I moved to Berlin"]
+        await call(way, memory, "add", said, user_id="u")
+        assert mind.asked == ["extraction"] * windows + ["reconciliation"]
+        assert live(memory) == ["Anna lives in Berlin"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_nothing_near_nothing_said_or_nothing_new_is_no_reconciliation(folder: Path, way: str) -> None:
+    mind = Mind(TOLD)
+    with open_with(mind, folder) as memory:
+        for said in ("I live in Paris", "I like tea", "Small talk"):
+            await call(way, memory, "add", said, user_id="u")
+        assert mind.asked == ["extraction"] * 3
+        mind.asked.clear()
+        await call(way, memory, "add", "I like tea", user_id="u", session_id="later")
+        # Equal texts need no model to be told equal.
+        assert mind.asked == ["extraction"]
+        mind.asked.clear()
+        await call(way, memory, "add", "Exactly this about Anna and tea", user_id="u", infer=False)
+        await call(way, memory, "search", "tea", user_id="u")
+        assert mind.asked == []
+
+
+@pytest.mark.parametrize("races", [1, 2, 4])
+def test_a_lost_race_is_one_more_call_of_reconciliation_and_of_extraction_none(folder: Path, races: int) -> None:
+    rivals = iter(range(races))
+
+    def overtaken(prompt: str) -> dict[str, Any]:
+        for k in rivals:
+            other.add(f"Number {k} is my sister", user_id="u")
+            break
+        return decided((1, "UPDATE", 1 + memories_shown(prompt).index("Anna lives in Paris"), "Anna lives in Berlin"))
+
+    mind = Mind(TOLD, *[overtaken] * 3)
+    rival = Mind({f"Number {k} is my sister": [found(f"Sister number {k}")] for k in range(races)})
+    ids = SequentialIds()
+    with (
+        open_with(mind, folder, new_id=ids) as memory,
+        open_with(rival, folder, new_id=ids, reconcile="off") as other,
+    ):
+        memory.add("I live in Paris", user_id="u")
+        mind.asked.clear()
+        memory.add("I moved to Berlin", user_id="u")
+        assert mind.asked == ["extraction"] + ["reconciliation"] * (1 + min(races, 2))
+        assert "Anna lives in Berlin" in live(memory)
+
+
+# -- embedding batches ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("keep", [True, False])
+@pytest.mark.parametrize("way", WAYS)
+async def test_an_add_is_one_embedding_batch_and_a_second_only_for_a_rewritten_text(
+    folder: Path, way: str, keep: bool
+) -> None:
+    embeddings = DeterministicEmbeddings()
+    mind = Mind(
+        TOLD, decided((1, "UPDATE", 1, "Anna lives in Berlin")), decided((1, "DELETE", 1)),
+        decided((1, "NONE", 1)), decided((1, "UPDATE", 1, "Anna moved to Berlin")),
+    )  # fmt: skip
+    batches = {}
+    with open_with(mind, folder, embeddings=embeddings, keep_turns=keep) as memory:
+        await call(way, memory, "add", "The very first words", user_id="u")
+        for said in ("I live in Paris", "I moved to Berlin", "I left Berlin for good", "I like tea", "Tea it is"):
+            embeddings.reset()
+            await call(way, memory, "add", ["Well.", said], user_id="u")
+            batches[said] = len(embeddings.batches)
+            if not keep:
+                # Of what is not kept nothing is embedded either.
+                assert not [text for text in embeddings.texts if said in text or "Well" in text]
+        await call(way, memory, "add", "I live in Paris", user_id="u", session_id="again")
+        embeddings.reset()
+        await call(way, memory, "add", "I moved to Berlin", user_id="u", session_id="again")
+        batches["the fact's own words"] = len(embeddings.batches)
+    assert batches == {
+        "I live in Paris": 1, "I moved to Berlin": 2, "I left Berlin for good": 1, "I like tea": 1, "Tea it is": 1,
+        "the fact's own words": 1,
+    }  # fmt: skip
+    assert mind.decisions == []
+
+
+def test_seen_messages_and_nothing_to_store_are_no_batch(folder: Path) -> None:
+    embeddings = DeterministicEmbeddings()
+    with open_with(Mind(TOLD), folder, embeddings=embeddings) as memory:
+        memory.add([HOME, TEA], user_id="u", batch_id="b")
+        embeddings.reset()
+        memory.add([HOME, TEA], user_id="u")
+        memory.add([HOME, TEA], user_id="u", batch_id="b")
+        memory.add([("assistant", "")], user_id="u")
+    assert embeddings.batches == []
+
+
+# -- what an add reports ----------------------------------------------------------------------------------------------
+
+PARIS = {"source": "Anna", "relationship": "lives in", "destination": "Paris"}
+BERLIN = {"source": "Anna", "relationship": "lives in", "destination": "Berlin"}
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_relations_are_those_that_came_and_those_that_ended(folder: Path, way: str) -> None:
+    mind = Mind(TOLD, decided((1, "UPDATE", 1, "Anna lives in Berlin")), decided((1, "DELETE", 1)))
+    relations: list[Any] = []
+    with open_with(mind, folder) as memory:
+        for said in ("I live in Paris", "I live in Paris", "I moved to Berlin", "I left Berlin for good"):
+            done = await call(way, memory, "add", said, user_id="u", session_id=str(len(relations)))
+            relations.append(done["relations"])
+            current = [destination for _, destination in memory.graph(user_id="u").edges()]
+            assert len(current) == (len(relations) < 4)
+    assert relations == [
+        {"added_entities": [PARIS], "deleted_entities": []},
+        {"added_entities": [], "deleted_entities": []},
+        {"added_entities": [BERLIN], "deleted_entities": [PARIS]},
+        {"added_entities": [], "deleted_entities": [BERLIN]},
+    ]
+
+
+def test_metadata_of_a_change_is_merged_into_what_the_memory_has(folder: Path) -> None:
+    mind = Mind(TOLD, decided((1, "UPDATE", 1, "Anna lives in Berlin")))
+    with open_with(mind, folder) as memory:
+        memory.add("I live in Paris", user_id="u", metadata={"a": 1, "b": {"x": 1}})
+        [done] = memory.add("I moved to Berlin", user_id="u", metadata={"b": 2, "c": 3})["results"]
+        memory.update(done["id"], None, {"c": 4})
+        [fact] = memory.get_all(user_id="u", filters={"c": 4})["results"]
+        assert fact["metadata"] == {"a": 1, "b": 2, "c": 4, "data": "Anna lives in Berlin"}
+
+
+def test_get_all_shows_facts_and_what_was_stored_as_given_and_kinds_widen_it(folder: Path) -> None:
+    with open_with(Mind(TOLD), folder) as memory:
+        memory.add(["I like tea", "Small talk"], user_id="u")
+        memory.add("As given", user_id="u", infer=False)
+        asked: list[Any] = [None, ["fact"], "turn", ["fact", "turn"]]
+        shown = {str(kinds): sorted(texts(memory.get_all(user_id="u", kinds=kinds))) for kinds in asked}
+        assert {LIKES, "Small talk"} <= set(texts(memory.search("favourite drink, small talk", user_id="u")))
+    assert shown == {
+        "None": ["As given", LIKES], "['fact']": [LIKES], "turn": ["As given", "I like tea", "Small talk"],
+        "['fact', 'turn']": ["As given", LIKES, "I like tea", "Small talk"],
+    }  # fmt: skip
+
+
+# -- update by hand ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_an_update_by_hand_extracts_the_triples_anew_in_one_call_and_one_batch(folder: Path, way: str) -> None:
+    embeddings = DeterministicEmbeddings()
+    mind = Mind({**TOLD, "Anna lives in Rome": [found("Anna lives in Rome", ("Anna", "lives in", "Rome"))]})
+    with open_with(mind, folder, embeddings=embeddings) as memory:
+        [done] = (await call(way, memory, "add", "I live in Paris", user_id="u"))["results"]
+        mind.asked.clear()
+        embeddings.reset()
+        await call(way, memory, "update", done["id"], "Anna lives in Rome")
+        assert (mind.asked, len(embeddings.batches)) == (["extraction"], 1)
+        edges = [(s, data["relation"], d) for s, d, data in memory.graph(user_id="u").edges(data=True)]
+        assert edges == [("Anna", "lives_in", "Rome")]
+        assert memory.search("Where is Anna?", user_id="u")["relations"] == [
+            {"source": "Anna", "relationship": "lives_in", "destination": "Rome"}
+        ]
+        # Metadata, and the same text again, say nothing new.
+        await call(way, memory, "update", done["id"], None, {"a": 1})
+        await call(way, memory, "update", done["id"], "Anna lives in Rome")
+        assert mind.asked == ["extraction"]
+        assert len(memory.graph(user_id="u").edges()) == 1
+
+
+@pytest.mark.parametrize("text", ["Anna lives in Rome", "Anna lives in Paris, in the Rue Xylophone"])
+def test_after_an_update_by_hand_the_new_text_is_found_and_the_old_message_is_not_current(
+    folder: Path, text: str
+) -> None:
+    with open_with(Mind(TOLD), folder) as memory:
+        [done] = memory.add("I live in Paris", user_id="u")["results"]
+        memory.update(done["id"], text)
+        for asked in ("Where do I live?", "I live in Paris", text):
+            hits = memory.search(asked, user_id="u")["results"]
+            assert text in [hit["memory"] for hit in hits]
+            assert [hit["memory"] for hit in hits if not hit["ended"]] == [text]
+        assert memory.get(done["id"])["sources"]  # type: ignore[index]
+        assert [event["actor"] for event in memory.why(done["id"])["decisions"]] == ["extractor", "user"]
+
+
+def test_an_update_whose_model_fails_changes_nothing(folder: Path) -> None:
+    mind = Mind({**TOLD, "Anna lives in Rome": TimeoutError("slow")})
+    with open_with(mind, folder) as memory:
+        [done] = memory.add("I live in Paris", user_id="u")["results"]
+        refuses(lambda: memory.update(done["id"], "Anna lives in Rome"), folder, ExtractionError)
+        assert live(memory) == ["Anna lives in Paris"]
+        assert len(memory.graph(user_id="u").edges()) == 1
+
+
+# -- why --------------------------------------------------------------------------------------------------------------
+
+
+def test_why_says_turn_quote_decision_and_prompts(folder: Path) -> None:
+    mind = Mind(TOLD, decided((1, "UPDATE", 1, "Anna lives in Berlin")))
+    with open_with(mind, folder) as memory:
+        memory.add(HOME, user_id="u", session_id="s")
+        [done] = memory.add(message("I moved to Berlin", "m9"), user_id="u", session_id="s", batch_id="b")["results"]
+        why = memory.why(done["id"])
+        turn = memory.why(why["sources"][-1]["memory_id"])
+        versions = (memory._engine.extractor.version, memory._engine.reconciler.version)  # type: ignore[union-attr]
+    assert (why["memory"], why["kind"]) == ("Anna lives in Berlin", "fact")
+    assert [(source["id"], source["text"], source["quote"]) for source in why["sources"]] == [
+        ("m1", "I live in Paris", "I live in Paris"), ("m9", "I moved to Berlin", "I moved to Berlin"),
+    ]  # fmt: skip
+    added, updated = why["decisions"]
+    assert (added["event"], added["new_value"], added["quote"]) == ("add", "Anna lives in Paris", "I live in Paris")
+    assert (updated["event"], updated["prev_value"], updated["batch_id"]) == ("update", "Anna lives in Paris", "b")
+    assert (updated["prompt"], updated["by"], updated["reason"]) == (*versions, "said so")
+    assert (turn["kind"], turn["sources"][0]["text"]) == ("turn", "I moved to Berlin")
+
+
+class Document:
+    def __init__(self, text: str) -> None:
+        self.nodes: list[Any] = []
+        self.relationships = [{"source": {"id": "Anna"}, "target": {"id": "Rome"}, "type": "LIVES_IN"}]
+        self.source = {"page_content": text, "metadata": {"page": 7}}
+
+
+@pytest.mark.parametrize("keep", [True, False])
+@pytest.mark.parametrize("way", WAYS)
+async def test_graph_documents_are_facts_that_cite_their_text_and_name_no_prompt(
+    folder: Path, way: str, keep: bool
+) -> None:
+    mind = Mind({})
+    with open_with(mind, folder, keep_turns=keep) as memory:
+        done = await call(way, memory, "add_graph_documents", [Document("Anna has a flat in Rome.")], user_id="u")
+        [result] = done["results"]
+        why = await call(way, memory, "why", result["id"])
+        assert (result["event"], result["memory"]) == ("ADD", "Anna lives in Rome")
+        assert [source["text"] for source in why["sources"]] == ["Anna has a flat in Rome." if keep else None]
+        assert "prompt" not in why["decisions"][0]
+        assert why["decisions"][0]["actor"] == "user"
+        assert [edge[:2] for edge in memory.graph(user_id="u").edges()] == [("Anna", "Rome")]
+        assert memory.get(result["id"])["metadata"]["page"] == 7  # type: ignore[index]
+    assert mind.asked == []
+
+
+def test_a_bad_graph_document_among_good_ones_stores_nothing(folder: Path) -> None:
+    with open_with(Mind({}), folder) as memory:
+        refuses(lambda: memory.add_graph_documents([Document("fine"), {"nodes": 5}], user_id="u"), folder, InvalidInput)
+
+
+# -- in a graph -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("awaited", [False, True])
+@pytest.mark.parametrize("keep", [True, False])
+async def test_in_a_thread_the_node_reads_each_message_once(folder: Path, keep: bool, awaited: bool) -> None:
+    mind = Mind(TOLD, decided((1, "UPDATE", 1, "Anna lives in Berlin")))
+    with open_with(mind, folder, keep_turns=keep) as memory:
+        graph = chat_graph(memory, checkpointer=InMemorySaver())
+        events = []
+        for text in ("I live in Paris", "I like tea", "I moved to Berlin"):
+            given = {"context": {"user_id": "u"}}
+            state = (
+                await graph.ainvoke(said(text), thread(), **given)
+                if awaited
+                else await asyncio.to_thread(graph.invoke, said(text), thread(), **given)
+            )
+            events.append([decision["event"] for decision in state["memory_decisions"]])
+        assert events == [["ADD"], ["ADD"], ["UPDATE"]]
+        assert sorted(live(memory)) == ["Anna lives in Berlin", LIKES]
+        assert [memory.why(fact["id"])["sources"][-1]["session_id"] for fact in memory.get_all()["results"]] == [
+            "1"
+        ] * 2
+    # Of each turn the user's message and the answer.
+    read = [shown for shown in mind.shown if "<conversation>" in shown]
+    assert [shown.count("\n[") for shown in read] == [2] * 3
+    assert mind.asked.count("reconciliation") == 1

@@ -1,0 +1,434 @@
+"""A foreign vector store under the memory: delivered to, asked, doubted."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from langchain_core.documents import Document as LangChainDocument
+from numpy.typing import NDArray
+
+from langchain_memlayer import MemLayerStore, Memory, doctor
+from langchain_memlayer.errors import ConfigurationError, InvalidInput, VectorStoreError
+from langchain_memlayer.testing import DeterministicEmbeddings
+from langchain_memlayer.vectors.vectorstore.base import ITEM, STORE, Document, Point, Scalar
+
+ALICE = {"user_id": "alice"}
+WORDS = [
+    "apple",
+    "brick",
+    "cloud",
+    "drum",
+    "eagle",
+    "flute",
+    "grape",
+    "house",
+    "iron",
+    "jewel",
+    "kite",
+    "lemon",
+    "mango",
+    "north",
+    "ocean",
+    "piano",
+    "quartz",
+]
+
+
+class Foreign:
+    """A vector store in a dictionary, exact, that filters by equality; the tests make it misbehave."""
+
+    kind = "testing"
+
+    def __init__(self) -> None:
+        self.points: dict[str, Point] = {}
+        self.searches: list[tuple[int, dict[str, Scalar]]] = []
+        self.down = False
+
+    def _alive(self) -> None:
+        if self.down:
+            raise ConnectionError("nobody answers at secret:password@host")
+
+    def upsert(self, points: Sequence[Point]) -> None:
+        self._alive()
+        self.points.update((point.id, point) for point in points)
+
+    def delete(self, ids: Sequence[str]) -> None:
+        self._alive()
+        for point in ids:
+            self.points.pop(point, None)
+
+    def search(self, vector: NDArray[Any], k: int, where: Mapping[str, Scalar], text: str | None) -> list[int] | None:
+        self._alive()
+        self.searches.append((k, dict(where)))
+        able = [p for p in self.points.values() if all(p.metadata.get(n) == v for n, v in where.items())]
+        able.sort(key=lambda point: -float(point.vector @ vector))
+        return [int(point.metadata[ITEM]) for point in able[:k]]
+
+    def present(self, ids: Sequence[str]) -> set[str] | None:
+        self._alive()
+        return self.points.keys() & set(ids)
+
+    def documents(self) -> Iterator[Document]:
+        yield from (Document(p.id, p.text, p.metadata) for p in self.points.values())
+
+    def check(self, dims: int) -> None:
+        self._alive()
+
+
+def sentences(count: int, seed: int = 0) -> list[str]:
+    random = np.random.default_rng(seed)
+    return [f"{' '.join(random.choice(WORDS, 5))} number {n}" for n in range(count)]
+
+
+def opened(path: Path | str, store: Any, **settings: Any) -> Memory:
+    settings = {"embeddings": DeterministicEmbeddings(64), "model": None, "hnsw_threshold": 6_400, **settings}
+    return Memory(path, vectorstore=store, **settings)
+
+
+def filled(memory: Memory, texts: Sequence[str], **scope: str) -> None:
+    memory.add([{"role": "user", "content": text} for text in texts], infer=False, **(scope or ALICE))
+
+
+def found(memory: Memory, query: str, limit: int = 10, **scope: str) -> list[str]:
+    return [hit["memory"] for hit in memory.search(query, limit=limit, **(scope or ALICE))["results"]]
+
+
+def exact(memory: Memory, texts: Sequence[str], query: str, **scope: str) -> list[str]:
+    with Memory(":memory:", embeddings=DeterministicEmbeddings(64), model=None) as plain:
+        filled(plain, texts, **scope)
+        return found(plain, query, **scope)
+
+
+def dense(memory: Memory, query: str, k: int = 10) -> Any:
+    vector = np.array(memory._indexes.embedder.embed_query(query))
+    return memory._indexes.view(".u.alice.").search(vector, k)
+
+
+def test_everything_that_was_added_lies_in_the_store() -> None:
+    store = Foreign()
+    with opened(":memory:", store) as memory:
+        filled(memory, sentences(30))
+        memory.flush()
+        texts = {point.text for point in store.points.values()}
+        assert texts == set(sentences(30))
+        one = next(iter(store.points.values()))
+        assert one.metadata[STORE] == memory._journal.store_id
+        assert one.metadata["user_id"] == "alice"
+        assert abs(float(np.linalg.norm(one.vector)) - 1) < 1e-3
+
+
+def test_an_updated_a_deleted_and_a_forgotten_memory_change_the_store() -> None:
+    store = Foreign()
+    with opened(":memory:", store) as memory:
+        filled(memory, ["the red apple", "the blue brick", "the green cloud"])
+        memory.flush()
+        ids = {entry["memory"]: entry["id"] for entry in memory.get_all(**ALICE)["results"]}
+        memory.update(ids["the red apple"], "the golden apple")
+        memory.delete(ids["the blue brick"])
+        memory.forget(ids["the green cloud"])
+        memory.flush()
+        assert [point.text for point in store.points.values()] == ["the golden apple"]
+
+
+def test_reset_empties_the_store_too_and_leaves_what_others_keep_there() -> None:
+    store = Foreign()
+    store.points["theirs"] = Point("theirs", np.ones(64, np.float32), "theirs", {"theirs": True})
+    with opened(":memory:", store) as memory:
+        filled(memory, sentences(5))
+        memory.flush()
+        memory.reset()
+        assert set(store.points) == {"theirs"}
+
+
+def test_below_the_threshold_the_store_is_not_asked() -> None:
+    store = Foreign()
+    with opened(":memory:", store) as memory:
+        filled(memory, sentences(20))
+        memory.flush()
+        assert dense(memory, "apple drum").plan.way == "scan"
+        assert store.searches == []
+
+
+def test_above_the_threshold_its_candidates_are_scored_here() -> None:
+    store, texts = Foreign(), sentences(1_000)
+    with opened(":memory:", store) as memory:
+        filled(memory, texts)
+        memory.flush()
+        for query in sentences(8, seed=5):
+            hits = dense(memory, query)
+        assert hits.plan.way == "source"
+        assert hits.plan.scanned == 0
+        assert memory._indexes.outbox is not None
+        assert memory._indexes.outbox.trusted
+        exactly = sorted(
+            (float(p.vector @ np.array(DeterministicEmbeddings(64).vector(query)))) for p in store.points.values()
+        )
+        assert np.allclose(sorted(hits.scores), exactly[-10:], atol=2e-3)
+
+
+def test_hits_are_those_of_the_own_index() -> None:
+    store, texts = Foreign(), sentences(1_000)
+    with opened(":memory:", store) as memory:
+        filled(memory, texts)
+        memory.flush()
+        for query in sentences(5, seed=6):
+            assert found(memory, query) == exact(memory, texts, query)
+
+
+def test_the_store_is_asked_for_the_scope_and_the_filters_equalities() -> None:
+    store = Foreign()
+    with opened(":memory:", store, hnsw_threshold=640) as memory:
+        filled(memory, sentences(300))
+        filled(memory, sentences(50, seed=2), user_id="bob")
+        memory.flush()
+        dense(memory, "apple")
+        wanted = {STORE: memory._journal.store_id, "memlayer_scope": ".u.alice."}
+        assert store.searches[-1][1] == wanted
+
+
+def test_what_is_not_delivered_yet_is_scored_from_the_journal() -> None:
+    store = Foreign()
+    with opened(":memory:", store) as memory:
+        filled(memory, sentences(500))
+        memory.flush()
+        for query in sentences(5, seed=3):
+            dense(memory, query)
+        store.upsert = lambda points: None  # type: ignore[method-assign]  # answers searches, and takes nothing
+        outbox = memory._indexes.outbox
+        assert outbox is not None
+        memory._journal.after_commit.remove(outbox.wake)
+        filled(memory, ["a violet zebra sings"])
+        hits = dense(memory, "a violet zebra sings", 1)
+        assert hits.plan.way == "source"
+        assert hits.plan.scanned == 1
+        assert abs(hits.scores[0] - 1) < 1e-2
+
+
+def test_a_store_that_is_down_loses_nothing_and_catches_up(caplog: pytest.LogCaptureFixture) -> None:
+    store, texts = Foreign(), sentences(300)
+    store.down = True
+    with opened(":memory:", store) as memory:
+        filled(memory, texts)
+        with pytest.raises(VectorStoreError, match="brought up to date"):
+            memory.flush()
+        assert found(memory, texts[7])[0] == texts[7]
+        assert memory._indexes.outbox is not None
+        assert memory._indexes.outbox.lag() >= 300
+        store.down = False
+        memory.flush()
+        assert len(store.points) == 300
+        assert memory._indexes.outbox.lag() == 0
+    assert "password" not in caplog.text
+
+
+def test_a_store_that_dies_during_searches_is_left_alone_for_a_while() -> None:
+    store, texts = Foreign(), sentences(500)
+    with opened(":memory:", store) as memory:
+        filled(memory, texts)
+        memory.flush()
+        store.down = True
+        before = len(store.searches)
+        for query in texts[:5]:
+            hits = dense(memory, query)
+            assert abs(hits.scores[0] - 1) < 1e-2
+            assert hits.plan.fell_back
+        assert len(store.searches) == before
+        store.down = False
+        memory.flush()
+        assert dense(memory, texts[0]).plan.candidates > 0
+
+
+def test_what_was_not_delivered_is_delivered_by_the_next_opening(tmp_path: Path) -> None:
+    store = Foreign()
+    store.down = True
+    with opened(tmp_path / "m", store) as memory:
+        filled(memory, sentences(20))
+    store.down = False
+    with opened(tmp_path / "m", store) as memory:
+        memory.flush()
+        assert len(store.points) == 20
+
+
+def test_another_or_emptied_store_is_filled_anew(tmp_path: Path) -> None:
+    with opened(tmp_path / "m", Foreign()) as memory:
+        filled(memory, sentences(700))
+        memory.flush()
+    store = Foreign()
+    with opened(tmp_path / "m", store) as memory:
+        memory.flush()
+        assert len(store.points) == 700
+
+
+def test_a_forget_while_the_store_is_down_says_so_and_is_done_later(caplog: pytest.LogCaptureFixture) -> None:
+    store = Foreign()
+    with opened(":memory:", store) as memory:
+        filled(memory, ["a secret"])
+        memory.flush()
+        store.down = True
+        with caplog.at_level(logging.WARNING):
+            memory.forget(**ALICE)
+        assert "still lies in the vector store" in caplog.text
+        store.down = False
+        memory.flush()
+        assert store.points == {}
+
+
+class Hostile(Foreign):
+    """Drops every second write, ignores filters, answers with other tenants' and deleted rows, worst first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.deleted: list[Point] = []
+
+    def upsert(self, points: Sequence[Point]) -> None:
+        super().upsert([point for place, point in enumerate(points) if place % 2])
+
+    def delete(self, ids: Sequence[str]) -> None:
+        self.deleted += [self.points[point] for point in ids if point in self.points]
+
+    def search(self, vector: NDArray[Any], k: int, where: Mapping[str, Scalar], text: str | None) -> list[int] | None:
+        able = sorted(self.points.values(), key=lambda point: float(point.vector @ vector))
+        rows = [int(point.metadata[ITEM]) for point in (*self.deleted, *able)]
+        return [*rows[: k - 3], 10**12, -1, 0]
+
+    def present(self, ids: Sequence[str]) -> set[str] | None:
+        return None
+
+
+def test_a_hostile_store_leaks_nothing_returns_nothing_dead_and_is_found_out(caplog: pytest.LogCaptureFixture) -> None:
+    store, texts, others = Hostile(), sentences(1_000), sentences(1_000, seed=9)
+    with opened(":memory:", store) as memory:
+        filled(memory, texts)
+        filled(memory, [f"bob's {text}" for text in others], user_id="bob")
+        gone = memory.get_all(limit=50, **ALICE)["results"]
+        for entry in gone:
+            memory.delete(entry["id"])
+        memory.flush()
+        dead = {entry["memory"] for entry in gone}
+        left = [text for text in texts if text not in dead]
+        for number, query in enumerate(sentences(100, seed=3)):
+            hits = found(memory, query)
+            assert set(hits) <= set(left)
+            if number > 3:
+                assert hits == exact(memory, left, query) or number % 10
+        assert memory._indexes.outbox is not None
+        assert not memory._indexes.outbox.trusted
+        assert "it is not asked any more" in caplog.text
+
+
+def test_a_store_that_gives_nothing_lowers_no_recall() -> None:
+    class Empty(Foreign):
+        def search(self, *args: Any) -> list[int] | None:
+            return []
+
+    texts = sentences(600)
+    with opened(":memory:", Empty()) as memory:
+        filled(memory, texts)
+        memory.flush()
+        for query in sentences(10, seed=4):
+            assert found(memory, query) == exact(memory, texts, query)
+
+
+def test_a_collection_for_other_vectors_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    class Small(Foreign):
+        def check(self, dims: int) -> None:
+            raise ConfigurationError(f"The collection is for vectors of 8 numbers, not {dims}.")
+
+    with opened(tmp_path / "m", Foreign()) as memory:
+        filled(memory, sentences(3))
+        memory.flush()
+    with pytest.raises(ConfigurationError, match="of 8 numbers, not 64"):
+        opened(tmp_path / "m", Small())
+
+
+def test_a_vectorstore_without_embeddings_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="needs embeddings"):
+        Memory(":memory:", vectorstore=Foreign(), embeddings=None, model=None)  # type: ignore[arg-type]
+
+
+def test_documents_that_were_there_before_are_invisible_until_adopted() -> None:
+    store = Foreign()
+    for place, text in enumerate(["the lighthouse keeper", "  ", "a copper kettle"]):
+        store.points[f"their-{place}"] = Point(f"their-{place}", np.ones(64, np.float32), text, {"page": place})
+    with opened(":memory:", store) as memory:
+        filled(memory, ["something of ours"])
+        memory.flush()
+        assert found(memory, "lighthouse keeper") == ["something of ours"]
+        assert memory.adopt(**ALICE) == {"adopted": 2, "known": 0, "skipped": 1}
+        hits = memory.search("lighthouse keeper", **ALICE)["results"]
+        assert hits[0]["memory"] == "the lighthouse keeper"
+        assert hits[0]["metadata"]["page"] == 0
+        assert memory.adopt(**ALICE) == {"adopted": 0, "known": 2, "skipped": 1}
+        assert "their-0" in store.points
+
+
+async def test_documents_may_be_given_for_a_store_that_cannot_list_them() -> None:
+    given = [
+        LangChainDocument("a brass lamp", metadata={"when": date(2024, 5, 1)}),
+        LangChainDocument("a clock", id="c"),
+    ]
+    with opened(":memory:", Foreign()) as memory:
+        assert (await memory.aadopt(given, **ALICE))["adopted"] == 2
+        assert memory.search("brass lamp", **ALICE)["results"][0]["metadata"]["when"] == "2024-05-01"
+        with pytest.raises(InvalidInput, match="Document objects, got int"):
+            memory.adopt([1], **ALICE)
+
+
+def test_there_is_nothing_to_adopt_without_a_vectorstore() -> None:
+    with (
+        Memory(":memory:", model=None, embeddings=None) as memory,
+        pytest.raises(ConfigurationError, match="vectorstore="),
+    ):
+        memory.adopt(**ALICE)
+
+
+def test_the_doctor_tells_what_the_store_was_not_brought(tmp_path: Path) -> None:
+    store = Foreign()
+    store.down = True
+    with opened(tmp_path / "m", store) as memory:
+        filled(memory, sentences(3))
+        [problem] = doctor.check(memory._journal)
+        assert "(testing) was not brought the last 3 changes of the memories" in problem.message
+        store.down = False
+        memory.flush()
+        assert doctor.check(memory._journal) == []
+
+
+def test_a_store_of_items_brings_its_vectors_and_takes_them_back() -> None:
+    store, embeddings = Foreign(), DeterministicEmbeddings(64)
+    index: Any = {"dims": 64, "embed": embeddings, "fields": ["a", "b"]}
+    with MemLayerStore(":memory:", index=index, vectorstore=store, hnsw_threshold=6_400) as items:
+        items.put(("docs",), "two", {"a": "red apple", "b": "blue brick"})
+        items.put(("docs",), "one", {"a": "green cloud"})
+        items.flush()
+        assert len(store.points) == 3
+        items.put(("docs",), "two", {"a": "red apple"})
+        items.flush()
+        assert len(store.points) == 2
+        items.put(("docs",), "two", {"a": "red apple", "b": "blue brick"})
+        items.flush()
+        items.delete(("docs",), "two")
+        items.flush()
+        assert [point.text for point in store.points.values()] == ['{"a":"green cloud"}']
+
+
+def test_items_are_found_through_the_store_below_any_prefix() -> None:
+    store, embeddings = Foreign(), DeterministicEmbeddings(64)
+    index: Any = {"dims": 64, "embed": embeddings}
+    with MemLayerStore(":memory:", index=index, vectorstore=store, hnsw_threshold=640) as items:
+        for number, text in enumerate(sentences(400)):
+            items.put(("docs", "even" if number % 2 == 0 else "odd"), str(number), {"text": text})
+        items.flush()
+        text = sentences(400)[7]
+        for query in [*sentences(5, seed=8), text]:
+            below = items.search(("docs",), query=query, limit=5)
+            inside = items.search(("docs", "odd"), query=query, limit=5)
+        assert below[0].key == inside[0].key == "7"
+        assert store.searches[0][1].get("memlayer_scope") is None
+        assert any(where.get("memlayer_scope") == "docs.odd." for _, where in store.searches)

@@ -1,0 +1,269 @@
+"""What a model may do at read time: rewriting, taking apart, reranking. Off by default, counted, traced."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from journal_dump import open_memory, texts
+from langchain_core.callbacks import Callbacks
+from langchain_core.documents import BaseDocumentCompressor, Document
+from test_tracing import recorded
+
+from langchain_memlayer import ConfigurationError, InvalidInput, Memory
+from langchain_memlayer.rewriting import Rewriter
+from langchain_memlayer.testing import ScriptedChatModel
+from langchain_memlayer.types import Turn
+
+TALK = [{"role": "user", "content": "I met Maria."}, {"role": "assistant", "content": "Nice, from Porto?"}]
+SAID = ["Maria's dog is called Rex", "Tom's dog is called Bello", "Maria plays the cello", "Tom plays chess",
+        "The weather is fine"]  # fmt: skip
+WAYS = pytest.mark.parametrize("awaited", [False, True], ids=["search", "asearch"])
+
+
+@pytest.fixture
+def opened() -> Iterator[Callable[..., tuple[Memory, ScriptedChatModel]]]:
+    memories: list[Memory] = []
+
+    def open_one(*replies: Any, **settings: Any) -> tuple[Memory, ScriptedChatModel]:
+        model = ScriptedChatModel(replies=replies, **settings)
+        memories.append(open_memory(":memory:", model=model, embeddings=None))
+        memories[-1].add(SAID, user_id="u", infer=False)
+        return memories[-1], model
+
+    yield open_one
+    for memory in memories:
+        memory.close()
+
+
+async def ask(memory: Memory, query: str, *, awaited: bool, **asked: Any) -> dict[str, Any]:
+    found: dict[str, Any] = (
+        await memory.asearch(query, user_id="u", **asked) if awaited else memory.search(query, user_id="u", **asked)
+    )
+    return found
+
+
+# -- rewriting --------------------------------------------------------------------------------------------------------
+
+
+@WAYS
+async def test_no_model_is_asked_unless_told(opened: Any, awaited: bool) -> None:
+    memory, model = opened()
+    await ask(memory, "and hers?", awaited=awaited)
+    await ask(memory, "and hers?", awaited=awaited, messages=TALK)
+    await ask(memory, "dog", awaited=awaited, limit=1, expand=1, max_tokens=100, explain=True)
+    assert model.calls == 0
+
+
+@WAYS
+async def test_a_question_is_rewritten_by_one_call(opened: Any, awaited: bool) -> None:
+    memory, model = opened({"queries": ["What is Maria's dog called?"]})
+    found = await ask(memory, "and hers?", awaited=awaited, messages=TALK, rewrite=True, limit=1)
+    assert texts(found) == ["Maria's dog is called Rex"]
+    assert model.calls == 1
+    shown = model.prompts[0][-1].text
+    assert "user: I met Maria.\nassistant: Nice, from Porto?" in shown
+    assert shown.endswith("Question:\nand hers?")
+
+
+def test_the_model_is_told_the_date_that_the_question_is_seen_from(opened: Any) -> None:
+    memory, model = opened({"queries": ["x"]}, {"queries": ["x"]})
+    memory.search("last week?", user_id="u", rewrite=True, reference_time="2024-05-13T10:00:00+02:00")
+    memory.search("last week?", user_id="u", rewrite=True)
+    assert "Today is Monday, 13 May 2024." in model.prompts[0][-1].text
+    assert "Today is Wednesday, 01 January 2025." in model.prompts[1][-1].text
+
+
+def test_a_model_that_takes_no_schema_is_asked_plainly_from_then_on(opened: Any) -> None:
+    memory, model = opened(
+        {"queries": ["chess"]}, {"queries": ["cello"]}, structured=("function_calling",), refuses=True
+    )
+    assert texts(memory.search("what?", user_id="u", rewrite=True, limit=1)) == ["Tom plays chess"]
+    assert texts(memory.search("what?", user_id="u", rewrite=True, limit=1)) == ["Maria plays the cello"]
+    assert model.calls == 3
+
+
+@WAYS
+@pytest.mark.parametrize(
+    "reply",
+    [TimeoutError("too slow"), "", "I cannot help with that.", {"queries": []}, {"queries": ["", "  ", 5, None]},
+     {"queries": "x"}, "{"],
+    ids=str,
+)  # fmt: skip
+async def test_when_the_model_fails_the_question_is_searched_for_as_it_is(
+    opened: Any, reply: Any, awaited: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    memory, model = opened(reply)
+    with caplog.at_level(logging.WARNING):
+        found = await ask(memory, "Who plays chess?", awaited=awaited, messages=TALK, rewrite=True)
+    assert found == await ask(memory, "Who plays chess?", awaited=awaited)
+    assert model.calls == 1
+    # The log says that, and nothing of what was said.
+    assert not any(word in caplog.text for word in ("chess", "Maria", "slow"))
+    if isinstance(reply, Exception):
+        assert "TimeoutError" in caplog.text
+
+
+def test_without_a_model_rewriting_is_refused_before_anything_is_done() -> None:
+    with open_memory(":memory:") as memory, pytest.raises(ConfigurationError, match="model="):
+        memory.search("x", user_id="u", rewrite=True)
+
+
+@pytest.mark.parametrize("messages", [5, [5], [{"role": "user"}]], ids=str)
+def test_a_conversation_that_is_none_is_refused(opened: Any, messages: Any) -> None:
+    memory, model = opened()
+    with pytest.raises(InvalidInput):
+        memory.search("x", user_id="u", messages=messages, rewrite=True)
+    assert model.calls == 0
+
+
+def test_only_the_last_turns_are_shown_and_long_ones_shortened() -> None:
+    model = ScriptedChatModel(replies=[{"queries": ["x"]}])
+    turns = [Turn(f"turn {n} {'long ' * 1000 if n == 19 else ''}") for n in range(20)]
+    assert Rewriter(model).rewrite("q", turns, datetime(2024, 5, 1, tzinfo=UTC)) == ["x"]
+    shown = model.prompts[0][-1].text
+    assert "turn 12 " in shown
+    assert "turn 11 " not in shown
+    assert len(shown) < 2_000
+
+
+def test_what_the_model_writes_can_be_searched_for(opened: Any) -> None:
+    memory, _ = opened('{"queries": ["chess \\ud800\\u0000", "' + "x" * 5_000 + '"]}')
+    assert texts(memory.search("what?", user_id="u", rewrite=True, limit=1)) == ["Tom plays chess"]
+
+
+# -- taking apart -----------------------------------------------------------------------------------------------------
+
+
+@WAYS
+async def test_every_part_of_a_question_has_its_answer(opened: Any, awaited: bool) -> None:
+    memory, model = opened({"queries": ["What is Maria's dog called?", "Which game does Tom play? chess?"]})
+    memory.add([f"Maria's dog number {n} is called Rex" for n in range(20)], user_id="u", infer=False)
+    found = await ask(memory, "her dog and his game?", awaited=awaited, rewrite=True, limit=3)
+    assert "Tom plays chess" in texts(found)
+    assert len(texts(found)) == 3
+    assert len(set(texts(found))) == 3
+    scores = [hit["score"] for hit in found["results"]]
+    assert scores == sorted(scores, reverse=True)
+    assert model.calls == 1
+
+
+def test_there_are_three_queries_at_most_and_each_once(opened: Any) -> None:
+    memory, _ = opened({"queries": ["chess", "chess", "cello", "weather", "Bello", "Rex"]})
+    assert set(texts(memory.search("?", user_id="u", rewrite=True, limit=3))) == {SAID[3], SAID[2], SAID[4]}
+
+
+# -- reranking --------------------------------------------------------------------------------------------------------
+
+
+class Compressor(BaseDocumentCompressor):
+    """Any document compressor: a function from documents to documents."""
+
+    change: Callable[[list[Document]], Sequence[Document]] = list
+    seen: list[tuple[str, list[str]]]
+
+    def compress_documents(
+        self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
+    ) -> Sequence[Document]:
+        self.seen.append((query, [document.page_content for document in documents]))
+        return self.change(list(documents))
+
+
+def scored(documents: list[Document]) -> list[Document]:
+    """As cross-encoders do: copies with a score of their own, the best first."""
+    return [
+        document.model_copy(update={"metadata": {**document.metadata, "relevance_score": 1.0}})
+        for document in sorted(documents, key=lambda document: document.page_content)
+    ]
+
+
+@WAYS
+async def test_a_compressor_orders_the_best_hits_anew(opened: Any, awaited: bool) -> None:
+    memory, model = opened()
+    usual = await ask(memory, "Maria's dog, Tom's dog", awaited=awaited)
+    compressor = Compressor(change=scored, seen=[])
+    found = await ask(memory, "Maria's dog, Tom's dog", awaited=awaited, rerank=compressor)
+    assert compressor.seen == [("Maria's dog, Tom's dog", texts(usual))]
+    assert texts(found) == sorted(texts(usual))
+    assert sorted(map(str, found["results"])) == sorted(map(str, usual["results"]))
+    assert model.calls == 0
+
+
+def test_it_is_given_more_than_the_limit_and_the_limit_cuts_after_it(opened: Any) -> None:
+    memory, _ = opened()
+    compressor = Compressor(change=lambda documents: documents[::-1], seen=[])
+    found = memory.search("Maria Tom dog called plays", user_id="u", limit=1, rerank=compressor)
+    assert len(compressor.seen[0][1]) == 3
+    assert texts(found) == compressor.seen[0][1][:1:-1]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda d: [], lambda d: d[:1], lambda d: d + d, lambda d: [*d, Document("made up")],
+     lambda d: [*d, Document("made up", metadata={"place": 99})],
+     lambda d: [Document(one.page_content[:3], metadata=one.metadata) for one in d]],
+    ids=["nothing", "one", "twice", "made up", "a place that is none", "shortened"],
+)  # fmt: skip
+def test_only_hits_come_back_each_once_and_whole(opened: Any, change: Any) -> None:
+    memory, _ = opened()
+    usual = memory.search("dog", user_id="u")["results"]
+    found = memory.search("dog", user_id="u", rerank=Compressor(change=change, seen=[]))["results"]
+    assert len({hit["id"] for hit in found}) == len(found)
+    assert all(hit in usual for hit in found)
+
+
+def test_what_a_compressor_raises_reaches_the_caller(opened: Any) -> None:
+    memory, _ = opened()
+
+    def fail(documents: list[Document]) -> list[Document]:
+        raise ConnectionError("no route")
+
+    with pytest.raises(ConnectionError, match="no route"):
+        memory.search("dog", user_id="u", rerank=Compressor(change=fail, seen=[]))
+
+
+@pytest.mark.parametrize(
+    "rerank", ["cohere", 5, object(), lambda documents: documents], ids=["name", "number", "object", "function"]
+)
+def test_what_is_no_compressor_is_refused_before_anything_is_done(opened: Any, rerank: Any) -> None:
+    memory, model = opened()
+    with pytest.raises(InvalidInput, match="rerank"):
+        memory.search("dog", user_id="u", rerank=rerank, rewrite=True)
+    assert model.calls == 0
+
+
+def test_the_budget_is_spent_on_what_the_compressor_put_first(opened: Any) -> None:
+    memory, _ = opened()
+    found = memory.search(
+        "Maria's dog, Tom's dog", user_id="u", rerank=Compressor(change=scored, seen=[]), max_tokens=7
+    )
+    assert texts(found) == ["Maria plays the cello"]
+
+
+# -- traces -----------------------------------------------------------------------------------------------------------
+
+
+@WAYS
+async def test_rewriting_and_reranking_are_runs_below_the_search(opened: Any, awaited: bool) -> None:
+    memory, _ = opened({"queries": ["chess", "cello"]})
+    with recorded() as runs:
+        compressor = Compressor(change=scored, seen=[])
+        found = await ask(memory, "both?", awaited=awaited, rewrite=True, messages=TALK, rerank=compressor)
+    assert runs.tree() == ["Memory.search", "Memory.search > reranking", "Memory.search > rewriting"]
+    assert {run["name"]: run["run_type"] for run in runs.by_id.values()} == {
+        "Memory.search": "retriever", "reranking": "chain", "rewriting": "llm",
+    }  # fmt: skip
+    assert all(run.get("end_time") and not run.get("error") for run in runs.by_id.values())
+    assert runs.named("reranking")["outputs"]["ids"] == [hit["id"] for hit in found["results"]]
+    assert "nostream" in runs.named("rewriting")["tags"]
+
+
+def test_a_failed_rewriting_shows_in_the_trace_of_a_search_that_went_well(opened: Any) -> None:
+    memory, _ = opened(TimeoutError("too slow"))
+    with recorded() as runs:
+        assert texts(memory.search("chess", user_id="u", rewrite=True, limit=1)) == ["Tom plays chess"]
+    assert "too slow" in runs.named("rewriting")["error"]
+    assert not runs.named("Memory.search").get("error")

@@ -1,0 +1,315 @@
+"""What a search looks at: statements, texts and vectors, in scopes of which all is scored and in larger ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import accumulate, product
+from pathlib import Path
+from random import Random
+from statistics import mean
+from typing import Any
+
+import pytest
+from journal_dump import ids, open_memory
+
+from langchain_memlayer import Memory
+from langchain_memlayer.engine import pools
+from langchain_memlayer.filters import parse_filter
+from langchain_memlayer.journal.read import Reader
+from langchain_memlayer.journal.read_filters import superset
+from langchain_memlayer.testing import DeterministicEmbeddings
+from langchain_memlayer.types import Extraction, Fact, Triple, Turn
+from langchain_memlayer.vectors.view import View
+
+LIMIT = 10
+NAMES = ("Ann", "Bob", "Clara", "Deniz", "Emil")
+EMBEDDINGS = pytest.mark.parametrize("embeddings", [True, False], ids=["vectors", "keywords"])
+
+
+class Talk:
+    """Sessions of ten turns about one of fifty topics, each with words of its own among those that everybody uses."""
+
+    def __init__(self) -> None:
+        self.rng = Random(11)
+        made = ["".join(self.rng.choices("bcdfghklmnprstvz", k=6)) for _ in range(3000)]
+        self.common, self.own = made[:200], [made[200 + 50 * topic : 250 + 50 * topic] for topic in range(50)]
+        self.weights = list(accumulate(1 / (rank + 3) for rank in range(200)))
+        self.said: list[tuple[str, int]] = []
+
+    def text(self, topic: int) -> str:
+        return " ".join(self.rng.choices(self.own[topic], k=4) + self.frequent(6))
+
+    def frequent(self, k: int) -> list[str]:
+        return self.rng.choices(self.common, cum_weights=self.weights, k=k)
+
+    def tell(self, memory: Memory, rows: int) -> None:
+        for session in range(rows // 10):
+            topic, names = self.rng.randrange(50), self.rng.sample(NAMES, 2)
+            turns = [(self.text(topic), topic) for _ in range(10)]
+            memory.add(
+                [{"role": "user", "content": text, "name": names[k % 2]} for k, (text, _) in enumerate(turns)],
+                user_id="u",
+                session_id=f"s{session}",
+                timestamp=f"2024-{1 + session % 12:02}-{1 + session % 28:02}",
+                metadata={"quarter": f"q{session % 4}", "ticket": session % 100},
+            )
+            self.said += turns
+
+    def questions(self, n: int) -> list[str]:
+        asked = []
+        for _ in range(n):
+            text, topic = self.rng.choice(self.said)
+            words = [*self.rng.sample(text.split()[:4], 2), self.rng.choice(self.own[topic]), *self.frequent(2)]
+            asked.append(f"What did {self.rng.choice(NAMES)} say of {' '.join(words)}?")
+        return asked
+
+
+class Watched:
+    """What was asked of a memory since it is watched.
+
+    Attributes:
+        statements: The SQL that was run.
+        reread: How many memories were read again, by each call.
+        found: How many texts the keyword index gave, by each call.
+        terms: Of how many terms.
+        compared: Of how many vectors the cosine was asked for, by each call.
+        pools: How many memories were scored, by each pool.
+    """
+
+    def __init__(self) -> None:
+        self.statements: list[str] = []
+        self.reread: list[int] = []
+        self.found: list[int] = []
+        self.terms: list[int] = []
+        self.compared: list[int] = []
+        self.pools: list[int] = []
+
+    def ran(self, statement: str) -> None:
+        # FTS5 reads its own tables by statements of its own.
+        if "'main'." not in statement:
+            self.statements.append(statement)
+
+
+@contextmanager
+def watched(memory: Memory) -> Iterator[Watched]:
+    seen = Watched()
+    with pytest.MonkeyPatch.context() as patch:
+        by_row, matches, scores, around = Reader.memories_by_row, Reader.matches, View.scores, pools.Pools.around
+
+        def count_rows(reader: Reader, ids: Sequence[int]) -> Any:
+            seen.reread.append(len(ids))
+            return by_row(reader, ids)
+
+        def count_found(reader: Reader, terms: Sequence[str], namespace: int | None, **page: Any) -> Any:
+            found = matches(reader, terms, namespace, **page)
+            seen.terms.append(len(terms))
+            seen.found.append(len(found))
+            return found
+
+        def count_scores(view: View, query: Any, positions: Any) -> Any:
+            seen.compared.append(len(positions))
+            return scores(view, query, positions)
+
+        def count_pool(made: pools.Pools, *asked: Any) -> Any:
+            members, pool = around(made, *asked)
+            seen.pools.append(len(members))
+            return members, pool
+
+        patch.setattr(Reader, "memories_by_row", count_rows)
+        patch.setattr(Reader, "matches", count_found)
+        patch.setattr(View, "scores", count_scores)
+        patch.setattr(pools.Pools, "around", count_pool)
+        connections = memory._journal._open
+        for db in connections:
+            db.set_trace_callback(seen.ran)
+        yield seen
+        for db in connections:
+            db.set_trace_callback(None)
+
+
+def opened(folder: Path, embeddings: bool) -> Memory:
+    return open_memory(folder, embeddings=DeterministicEmbeddings() if embeddings else None)
+
+
+def small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = {"WHOLE_SCOPE": 500, "SAMPLE": 500, "FOUND": 250, "CANDIDATES": 20, "SESSIONS": 4}
+    for name, value in limits.items():
+        monkeypatch.setattr(pools, name, value)
+
+
+# -- scopes of which all is scored ------------------------------------------------------------------------------------
+
+
+@EMBEDDINGS
+@pytest.mark.parametrize("rows", [100, 1000])
+def test_a_small_scope_is_scored_once_and_asks_three_statements(tmp_path: Path, embeddings: bool, rows: int) -> None:
+    talk = Talk()
+    with opened(tmp_path / "m", embeddings) as memory:
+        talk.tell(memory, rows)
+        for question in ["warm", *talk.questions(5)]:
+            with watched(memory) as seen:
+                hits = memory.search(question, user_id="u", limit=LIMIT)["results"]
+            if question != "warm":
+                # The last commit's position, whether there are triples, and the hits.
+                assert len(seen.statements) == 3, seen.statements
+                assert seen.pools == [rows]
+                assert seen.compared == ([rows] if embeddings else [])
+                assert seen.reread == [len(hits)] == [LIMIT]
+                assert seen.found == []
+
+
+def test_a_filter_of_a_small_scope_reads_few_memories_again(tmp_path: Path) -> None:
+    talk = Talk()
+    with opened(tmp_path / "m", embeddings=False) as memory:
+        talk.tell(memory, 1000)
+        memory.search("warm", user_id="u")
+        for question in talk.questions(5):
+            with watched(memory) as seen:
+                hits = memory.search(question, user_id="u", limit=LIMIT, filters={"quarter": "q1"})["results"]
+            assert len(hits) == LIMIT
+            assert {hit["metadata"]["quarter"] for hit in hits} == {"q1"}
+            assert sum(seen.reread) <= 16 * LIMIT + LIMIT
+            assert seen.pools == [1000]
+
+
+def test_the_entities_of_a_query_are_looked_up_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from langchain_memlayer.graph.networkx import TripleGraph
+
+    class Extractor:
+        def extract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
+            return Extraction((Fact("Ann owns a kayak", (0,), triples=(Triple("Ann", "owns", "kayak"),)),))
+
+        async def aextract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
+            return self.extract(turns, context)
+
+    calls, entities_in = [], TripleGraph.entities_in
+    with open_memory(tmp_path / "m", embeddings=None, extractor=Extractor()) as memory:
+        memory.add("Ann owns a kayak", user_id="u")
+        monkeypatch.setattr(TripleGraph, "entities_in", lambda *asked: calls.append(1) or entities_in(*asked))
+        found = memory.search("What does Ann own?", user_id="u")
+    assert [relation["destination"] for relation in found["relations"]] == ["kayak"]
+    assert len(calls) == 1
+
+
+# -- larger scopes ----------------------------------------------------------------------------------------------------
+
+
+@EMBEDDINGS
+def test_no_pass_over_a_large_scope(tmp_path: Path, embeddings: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    small_limits(monkeypatch)
+    talk = Talk()
+    with opened(tmp_path / "m", embeddings) as memory:
+        talk.tell(memory, 3000)
+        memory.search("warm", user_id="u")
+        for question in [*talk.questions(5), " ".join(talk.common[:5]), " ".join(talk.common)]:
+            with watched(memory) as seen:
+                memory.search(question, user_id="u", limit=LIMIT)
+            # As in a small one, and the namespace's number, the terms' frequencies and the texts that have them.
+            assert len(seen.statements) == 6, seen.statements
+            assert seen.reread == [LIMIT]
+            assert max(seen.found) <= pools.FOUND
+            assert max(seen.terms) <= 12
+            assert max(seen.pools) < 1200
+            assert len(seen.compared) == (3 if embeddings else 0)
+            assert sum(seen.compared) < 2200
+
+
+FILTERS: list[tuple[dict[str, Any], int]] = [
+    ({"quarter": "q1"}, LIMIT), ({"ticket": 7}, LIMIT), ({"ticket": 1000}, 0), ({"ticket": {"$in": [7, 8]}}, LIMIT),
+    ({"$or": [{"ticket": 7}, {"quarter": "none"}]}, LIMIT), ({"$not": {"ticket": {"$ne": 7}}}, LIMIT),
+]  # fmt: skip
+
+
+@EMBEDDINGS
+def test_a_filter_of_a_large_scope_finds_what_passes(
+    tmp_path: Path, embeddings: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_limits(monkeypatch)
+    talk = Talk()
+    with opened(tmp_path / "m", embeddings) as memory:
+        talk.tell(memory, 2000)
+        memory.search("warm", user_id="u")
+        for question, (filters, least) in product(talk.questions(3), FILTERS):
+            condition = parse_filter(filters)
+            assert condition is not None
+            with watched(memory) as seen:
+                hits = memory.search(question, user_id="u", limit=LIMIT, filters=filters)["results"]
+            assert len(hits) >= least
+            assert all(condition.matches(hit["metadata"]) for hit in hits)
+            assert sum(seen.reread) <= 2 * (4 + 8 + 16) * LIMIT
+            assert max(seen.pools) < 1200
+
+
+def test_all_that_passes_a_filter_is_found_however_far_it_ranks(tmp_path: Path) -> None:
+    talk = Talk()
+    with opened(tmp_path / "m", embeddings=True) as memory:
+        talk.tell(memory, 1000)
+        memory.add("something quite different", user_id="u", metadata={"rare": "yes"})
+        for filters in ({"rare": "yes"}, {"rare": {"$contains": "e"}}, {"$not": {"rare": {"$exists": False}}}):
+            hits = memory.search(talk.questions(1)[0], user_id="u", filters=filters)["results"]
+            assert [hit["memory"] for hit in hits] == ["something quite different"]
+
+
+METADATA: list[dict[str, Any]] = [
+    {"a": "x"}, {"a": "X"}, {"a": 1}, {"a": 1.0}, {"a": 10}, {"a": True}, {"a": False}, {"a": 0}, {"a": -0.0},
+    {"a": None}, {"a": ["x"]}, {"a": {"b": "x"}}, {"a.b": "x"}, {"b": "x"}, {"a": '"a":"x"'}, {"a": "50%_!"},
+    {"a": "é\n\u0000"}, {"a": 1 << 70}, {"a": "x", "n": 1 << 70}, {"role": "x"}, {"role": None}, {"name": "Ann"}, {},
+    {"a": 12345678901234567890}, {"a": 1e300}, {"a": "y" * 2000}, {"kind": "x"}, {"A": "x"}, {"a": [1, 2]},
+]  # fmt: skip
+CONDITIONS: list[dict[str, Any]] = [
+    *({"a": value} for value in ("x", 1, 1.0, 10, True, False, 0, None, ["x"], {"b": "x"}, '"a":"x"', "50%_!",
+                                 "é\n\u0000", 1 << 70, 12345678901234567890, 1e300, "y" * 2000, -1, "")),
+    *({"a": {op: value}} for op in ("$gt", "$gte", "$lt", "$lte", "$ne") for value in (1, "w")),
+    {"a": {"$in": ["x", 1, None]}}, {"a": {"$in": ["x", 10]}}, {"a": {"$in": []}}, {"a": {"$nin": ["x"]}},
+    {"a": {"$in": list(range(5000))}}, {"a": {"$contains": "x"}}, {"a": {"$contains": 2}}, {"a": {"$exists": True}},
+    {"a": {"$exists": False}}, {"a.b": "x"}, {"role": "x"}, {"role": "user"}, {"role": None}, {"kind": "turn"},
+    {"kind": {"$in": ["turn", "x"]}}, {"name": {"$exists": True}}, {"name": "Ann"}, {"memory": "note 3"},
+    {"$or": [{"a": "x"}, {"b": "x"}]}, {"$or": [{"a": "x"}, {"a": {"$ne": "x"}}]}, {"a": "x", "n": 1 << 70},
+    {"$not": {"a": "x"}}, {"$and": [{"a": {"$gt": 0}}, {"a": {"$lt": 5}}]}, {"user_id": "u"},
+]  # fmt: skip
+
+
+def test_sql_finds_whatever_passes_a_filter(tmp_path: Path) -> None:
+    with open_memory(tmp_path / "m", embeddings=None) as memory:
+        for number, metadata in enumerate(METADATA):
+            memory.add(f"note {number}", user_id="u", metadata=metadata)
+        for given in CONDITIONS:
+            condition = parse_filter(given)
+            assert condition is not None
+            where, values = superset(condition)
+            with memory._journal.read() as reader:
+                passing = {row.text for row in reader.memories(where, values)}
+            kept = {hit["memory"] for hit in memory.get_all(user_id="u", filters=given)["results"]}
+            assert kept <= passing, (given, kept - passing)
+            if given == {"a": "x"}:
+                assert len(passing) < len(METADATA) / 2
+
+
+# -- the ranking of a larger scope ------------------------------------------------------------------------------------
+
+
+def overlaps(memory: Memory, questions: Sequence[str], monkeypatch: pytest.MonkeyPatch, **asked: Any) -> list[float]:
+    """For each question the share of the best ten of the whole scope that are found without a pass over it."""
+    whole, shares = pools.WHOLE_SCOPE, []
+    for question in questions:
+        found = set(ids(memory.search(question, user_id="u", limit=LIMIT, **asked)))
+        with monkeypatch.context() as patch:
+            patch.setattr(pools, "WHOLE_SCOPE", 1 << 40)
+            exact = set(ids(memory.search(question, user_id="u", limit=LIMIT, **asked)))
+        assert whole == pools.WHOLE_SCOPE
+        shares.append(len(found & exact) / len(exact))
+    return shares
+
+
+@pytest.mark.slow
+@EMBEDDINGS
+def test_a_large_scope_ranks_nearly_as_if_all_were_scored(
+    tmp_path: Path, embeddings: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    talk = Talk()
+    with opened(tmp_path / "m", embeddings) as memory:
+        talk.tell(memory, 12_000)
+        assert mean(overlaps(memory, talk.questions(40), monkeypatch)) >= 0.95
+        assert mean(overlaps(memory, talk.questions(10), monkeypatch, filters={"quarter": "q2"})) >= 0.95
+        assert mean(overlaps(memory, talk.questions(10), monkeypatch, filters={"ticket": 33})) >= 0.95

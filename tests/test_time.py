@@ -1,0 +1,382 @@
+"""What held when, and what was known when: `as_of=`, `known_at=`, and questions about the present."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from journal_dump import open_memory, texts
+
+from langchain_memlayer import InvalidInput
+from langchain_memlayer.context import as_context
+from langchain_memlayer.testing import FrozenClock, ScriptedChatModel
+from langchain_memlayer.types import Extraction, Fact, Turn
+
+
+def day(text: str) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+class Story:
+    """Facts by what is said, and the one decision that the model makes of each."""
+
+    def __init__(self) -> None:
+        self.told: dict[str, Fact] = {}
+        self.replies: list[dict[str, Any]] = []
+        self.clock = FrozenClock(day("2024-01-01"))
+        self.memory = open_memory(
+            ":memory:",
+            model=ScriptedChatModel(replies=lambda prompt: self.replies.pop(0)),
+            extractor=self,
+            clock=self.clock,
+        )
+
+    def extract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
+        return Extraction(tuple(self.told[turn.text] for turn in turns if turn.text in self.told))
+
+    async def aextract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
+        return self.extract(turns, context)
+
+    def tell(self, at: str, said: str, fact: str, action: str = "ADD", *, since: str | None = None) -> dict[str, Any]:
+        """Somebody says something at a time; the one fact in it adds, changes or ends what is known."""
+        self.clock.advance(days=(day(at) - self.clock()).days)
+        self.told[said] = Fact(fact, (0,), quote=said, valid_at=None if since is None else day(since))
+        entry = {"fact": 1, "action": action, "memory": int(action != "ADD"), "text": fact, "reason": ""}
+        self.replies = [{"decisions": [entry]}]
+        done: dict[str, Any] = self.memory.add(said, user_id="u", timestamp=day(at))
+        return done
+
+    def facts(self, query: str = "Where does Anna live?", **asked: Any) -> list[str]:
+        return texts(self.memory.search(query, user_id="u", kinds=["fact"], limit=50, **asked))
+
+
+@pytest.fixture
+def story() -> Iterator[Story]:
+    told = Story()
+    yield told
+    told.memory.close()
+
+
+@pytest.fixture
+def moves(story: Story) -> Story:
+    """Anna lives in Paris, then in Berlin, then in Rome."""
+    story.tell("2024-02-01", "I live in Paris", "Anna lives in Paris")
+    story.tell("2024-05-13", "I moved to Berlin", "Anna lives in Berlin", "UPDATE")
+    story.tell("2024-09-01", "Rome is home now", "Anna lives in Rome", "UPDATE")
+    return story
+
+
+# -- what held then ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("as_of", "held"),
+    [("2024-01-31", []), ("2024-02-01", ["Paris"]), ("2024-05-12T23:59", ["Paris"]), ("2024-05-13", ["Berlin"]),
+     ("2024-08-31", ["Berlin"]), ("2024-09-01", ["Rome"]), ("2030-01-01", ["Rome"]), ("1900-01-01", [])],
+)  # fmt: skip
+def test_of_a_chain_of_changes_the_one_that_held_is_found(moves: Story, as_of: str, held: list[str]) -> None:
+    assert moves.facts(as_of=as_of) == [f"Anna lives in {city}" for city in held]
+
+
+def test_a_change_is_dated_by_when_it_was_told_and_the_memory_by_its_first_version(moves: Story) -> None:
+    (now,) = moves.memory.search("Anna", user_id="u", kinds=["fact"])["results"]
+    assert now["valid_at"] == "2024-09-01T00:00:00+00:00"
+    assert now["created_at"] == "2024-02-01T00:00:00+00:00"
+    assert now["invalid_at"] is None
+    (then,) = moves.memory.search("Anna", user_id="u", kinds=["fact"], as_of="2024-06-01")["results"]
+    assert (then["valid_at"], then["invalid_at"]) == ("2024-05-13T00:00:00+00:00", "2024-09-01T00:00:00+00:00")
+    assert then["ended"]
+
+
+def test_a_change_that_says_since_when_holds_from_then_on(story: Story) -> None:
+    story.tell("2024-02-01", "I live in Paris", "Anna lives in Paris")
+    story.tell("2024-05-13", "I left Paris last Friday", "Anna lives in Berlin", "UPDATE", since="2024-05-10")
+    assert story.facts(as_of="2024-05-09") == ["Anna lives in Paris"]
+    assert story.facts(as_of="2024-05-11") == ["Anna lives in Berlin"]
+    # On the eleventh nobody had told it yet.
+    assert story.facts(as_of="2024-05-11", known_at="2024-05-12") == ["Anna lives in Paris"]
+
+
+def test_what_is_told_later_about_earlier_holds_from_earlier(moves: Story) -> None:
+    moves.tell("2024-10-01", "Since March", "Anna lives in Oslo", "UPDATE", since="2024-03-01")
+    assert moves.facts(as_of="2024-02-15") == ["Anna lives in Paris"]
+    # The memory has one text at a time: of two versions that would hold, the last one told does.
+    assert moves.facts(as_of="2024-04-01") == ["Anna lives in Oslo"]
+    assert moves.facts(as_of="2024-04-01", known_at="2024-09-30") == ["Anna lives in Paris"]
+    assert moves.facts() == ["Anna lives in Oslo"]
+
+
+def test_more_words_about_the_same_have_held_as_long(story: Story) -> None:
+    story.tell("2024-02-01", "I live in Paris", "Anna lives in Paris", since="2020-01-01")
+    story.tell("2024-05-13", "With a cat", "Anna lives in Paris with a cat", "UPDATE")
+    (now,) = story.memory.search("Anna", user_id="u", kinds=["fact"])["results"]
+    assert now["valid_at"] == "2020-01-01T00:00:00+00:00"
+    assert story.facts(as_of="2024-03-01") == ["Anna lives in Paris"]
+    assert not any(hit["ended"] for hit in story.memory.search("I live in Paris", user_id="u")["results"])
+
+
+def test_a_fact_of_the_future_does_not_hold_yet(story: Story) -> None:
+    story.tell("2024-02-01", "I live in Paris", "Anna lives in Paris")
+    story.tell("2024-03-01", "I will move in July", "Anna lives in Berlin", "UPDATE", since="2024-07-01")
+    assert story.facts(as_of="2024-03-02") == ["Anna lives in Paris"]
+    assert story.facts(as_of="2024-07-01") == ["Anna lives in Berlin"]
+    # Without a time it is the last thing that was told.
+    assert story.facts() == ["Anna lives in Berlin"]
+
+
+def test_a_deleted_fact_held_until_then(story: Story) -> None:
+    story.tell("2024-02-01", "I play tennis", "Anna plays tennis")
+    story.tell("2024-06-01", "No tennis any more", "Anna no longer plays tennis", "DELETE", since="2024-05-01")
+    assert story.facts("tennis") == []
+    assert story.facts("tennis", as_of="2024-04-30") == ["Anna plays tennis"]
+    assert story.facts("tennis", as_of="2024-05-02") == []
+    assert story.facts("tennis", as_of="2024-05-02", known_at="2024-05-02") == ["Anna plays tennis"]
+
+
+def test_what_is_deleted_by_hand_held_until_then_and_what_is_forgotten_never_did(story: Story) -> None:
+    for sport in ("tennis", "golf"):
+        story.tell("2024-02-01", f"I play {sport}", f"Anna plays {sport}")
+    golf, tennis = (story.memory.search(name, user_id="u", kinds=["fact"])["results"][0] for name in ("golf", "tennis"))
+    story.clock.advance(days=30)
+    story.memory.delete(tennis["id"])
+    story.memory.forget(golf["id"])
+    assert story.facts("Anna plays") == []
+    assert story.facts("Anna plays", as_of="2024-02-15") == ["Anna plays tennis"]
+    assert story.facts("Anna plays", as_of="2024-03-15") == []
+    assert story.facts("Anna plays", known_at="2024-02-15") == ["Anna plays tennis"]
+
+
+def test_a_turn_is_said_once_and_for_all(moves: Story) -> None:
+    said = moves.memory.search("Anna Paris Berlin Rome home", user_id="u", kinds=["turn"], as_of="2024-06-01")
+    assert sorted(texts(said)) == ["I live in Paris", "I moved to Berlin"]
+
+
+def test_metadata_that_change_are_no_change_of_what_holds(story: Story) -> None:
+    story.tell("2024-02-01", "I live in Paris", "Anna lives in Paris", since="2020-01-01")
+    (hit,) = story.memory.search("Anna", user_id="u", kinds=["fact"])["results"]
+    story.clock.advance(days=100)
+    story.memory.update(hit["id"], None, metadata={"checked": True})
+    (now,) = story.memory.search("Anna", user_id="u", kinds=["fact"])["results"]
+    assert (now["valid_at"], now["metadata"]["checked"]) == (hit["valid_at"], True)
+    for as_of in ("2020-01-01", "2024-03-01", "2026-01-01"):
+        assert story.facts(as_of=as_of) == ["Anna lives in Paris"]
+
+
+# -- what was known then ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("known_at", "known"),
+    [("2024-01-31", []), ("2024-02-01", ["Paris"]), ("2024-06-01", ["Berlin"]), ("2024-09-01", ["Rome"])],
+)
+def test_what_had_been_recorded_by_then_is_found(moves: Story, known_at: str, known: list[str]) -> None:
+    assert moves.facts(known_at=known_at) == [f"Anna lives in {city}" for city in known]
+
+
+def test_an_import_is_known_from_when_it_was_made_and_held_from_when_it_was_said(story: Story) -> None:
+    story.clock.advance(days=365)
+    story.memory.add("I live in Paris", user_id="u", timestamp=day("2020-06-01"))
+    assert texts(story.memory.search("Paris", user_id="u", as_of="2020-06-01")) == ["I live in Paris"]
+    assert texts(story.memory.search("Paris", user_id="u", as_of="2020-05-31")) == []
+    assert texts(story.memory.search("Paris", user_id="u", known_at="2024-06-01")) == []
+    assert texts(story.memory.search("Paris", user_id="u", as_of="2020-06-01", known_at="2024-06-01")) == []
+    assert texts(story.memory.search("Paris", user_id="u", known_at=story.clock())) == ["I live in Paris"]
+
+
+def test_a_search_of_the_past_changes_no_search_of_the_present(moves: Story) -> None:
+    before = moves.memory.search("Where does Anna live?", user_id="u")
+    moves.facts(as_of="2024-03-01")
+    moves.facts(known_at="2024-03-01")
+    assert moves.memory.search("Where does Anna live?", user_id="u") == before
+
+
+async def test_awaited_it_is_the_same(moves: Story) -> None:
+    for times in ({"as_of": "2024-06-01"}, {"known_at": day("2024-06-01")}):
+        found = await moves.memory.asearch("Anna", user_id="u", **times)
+        assert found == moves.memory.search("Anna", user_id="u", **times)
+        assert texts(found)[0] == "Anna lives in Berlin"
+
+
+# -- what is a time ---------------------------------------------------------------------------------------------------
+
+BERLIN = timezone(timedelta(hours=2))
+
+
+@pytest.mark.parametrize("name", ["as_of", "known_at"])
+def test_a_naive_time_is_utc_and_others_are_the_moment_they_name(moves: Story, name: str) -> None:
+    for early in ("2024-05-12T23:59:59", "2024-05-13T01:59:59+02:00", datetime(2024, 5, 12, 23, 59, 59),
+                  datetime(2024, 5, 13, 1, 59, 59, tzinfo=BERLIN)):  # fmt: skip
+        assert moves.facts(**{name: early}) == ["Anna lives in Paris"]
+    for late in ("2024-05-13", "2024-05-13T02:00:00+02:00", datetime(2024, 5, 13, 2, tzinfo=BERLIN)):
+        assert moves.facts(**{name: late}) == ["Anna lives in Berlin"]
+
+
+@pytest.mark.parametrize("name", ["as_of", "known_at", "reference_time"])
+@pytest.mark.parametrize("value", ["yesterday", "", 5, 1.5, True, [], day("2024-01-01").date()], ids=repr)
+def test_what_is_no_time_is_refused_by_name(moves: Story, name: str, value: Any) -> None:
+    with pytest.raises(InvalidInput, match=name):
+        moves.facts(**{name: value})
+
+
+@pytest.mark.parametrize("name", ["as_of", "known_at", "reference_time"])
+@pytest.mark.parametrize(
+    "value",
+    [datetime.min, datetime.max, datetime.min.replace(tzinfo=BERLIN), datetime.max.replace(tzinfo=timezone.min)],
+    ids=str,
+)
+def test_the_ends_of_the_calendar_are_times(moves: Story, name: str, value: datetime) -> None:
+    found = moves.facts("Where did Anna live last week?", **{name: value})
+    assert found == ([] if name != "reference_time" and value.year == 1 else ["Anna lives in Rome"])
+
+
+def test_relative_dates_are_seen_from_the_reference_time() -> None:
+    clock = FrozenClock(day("2024-06-15"))
+    with open_memory(":memory:", embeddings=None, clock=clock) as memory:
+        for month in range(1, 13):
+            said = f"We ate {month} cakes"
+            memory.add(said, user_id="u", timestamp=day(f"2024-{month:02}-20"), session_id=str(month))
+        # Without one it is the clock's time.
+        for reference, expected in ((None, 5), ("2024-04-20", 3), ("2024-11-01T12:00:00+09:00", 10),
+                                    ("2024-11-01T03:00:00+09:00", 10), (day("2024-08-01"), 7)):  # fmt: skip
+            found = memory.search("Which cakes did we eat last month?", user_id="u", reference_time=reference)
+            assert texts(found)[0] == f"We ate {expected} cakes"
+
+
+# -- what no longer holds ---------------------------------------------------------------------------------------------
+
+
+def test_what_ended_says_when(moves: Story) -> None:
+    hits = moves.memory.search("I live in Paris, I moved to Berlin, Rome is home now", user_id="u")["results"]
+    shown = {hit["memory"]: hit["invalid_at"] for hit in hits if hit["ended"]}
+    assert shown == {
+        "I live in Paris": "2024-05-13T00:00:00+00:00",
+        "I moved to Berlin": "2024-09-01T00:00:00+00:00",
+    }
+    assert "2024-02-01 (held until 2024-05-13) user: I live in Paris" in as_context(hits)
+    now = as_context(moves.memory.search("Anna", user_id="u", kinds=["fact"])["results"])
+    assert "2024-09-01 Anna lives in Rome" in now
+    then = as_context(moves.memory.search("Anna", user_id="u", kinds=["fact"], as_of="2024-06-01")["results"])
+    assert "2024-05-13 (held until 2024-09-01) Anna lives in Berlin" in then
+
+
+def test_what_ended_later_had_not_ended_then(moves: Story) -> None:
+    def penalised(**asked: Any) -> set[str]:
+        hits = moves.memory.search("I live in Paris", user_id="u", explain=True, **asked)["results"]
+        return {hit["memory"] for hit in hits if hit["explanation"]["ended"] < 0}
+
+    assert penalised() == {"I live in Paris", "I moved to Berlin"}
+    assert penalised(as_of="2024-03-01") == set()
+    assert penalised(known_at="2024-03-01") == set()
+    assert penalised(as_of="2024-06-01") == {"I live in Paris"}
+    assert penalised(known_at="2024-06-01") == {"I live in Paris"}
+
+
+@pytest.mark.parametrize(
+    ("paris", "berlin", "said", "query"),
+    [
+        ("Anna lives in Paris", "Anna lives in Berlin", "I live in Paris now, I live there", "Where does she live now"),
+        ("安娜住在巴黎", "安娜住在柏林", "我现在住在巴黎，现在住在这里", "她现在住在哪里？"),
+        ("彼女はパリに住んでいる", "彼女は京都に住んでいる", "今どこに住んでいるか？パリだ", "今どこに住んでいますか"),
+        ("안나는 파리에 산다", "안나는 베를린에 산다", "지금 어디 살아요? 파리", "지금 어디 살아요?"),
+    ],
+    ids=["English", "Chinese", "Japanese", "Korean"],
+)  # fmt: skip
+def test_a_question_about_the_present_prefers_what_holds(
+    story: Story, paris: str, berlin: str, said: str, query: str
+) -> None:
+    story.tell("2024-02-01", said, paris)
+    story.tell("2024-05-13", "New address!", berlin, "UPDATE")
+    hits = story.memory.search(query, user_id="u", explain=True)["results"]
+    ended = {hit["memory"]: hit["explanation"]["present"] for hit in hits if hit["ended"]}
+    assert list(ended) == [said]
+    assert ended[said] < 0
+    assert hits[0]["memory"] != said
+    assert [hit["explanation"]["present"] for hit in hits if not hit["ended"]] == [0] * (len(hits) - 1)
+
+
+def test_the_signal_has_nothing_to_say_of_other_questions_and_where_nothing_ended(moves: Story) -> None:
+    for query, scope in (("Where did Anna live in Paris?", "u"), ("Where does she live now?", "v")):
+        moves.memory.add("I live in Paris now", user_id="v", infer=False)
+        hits = moves.memory.search(query, user_id=scope, explain=True)["results"]
+        assert hits
+        assert all(hit["explanation"]["present"] == 0 for hit in hits)
+
+
+# -- facts and their turns --------------------------------------------------------------------------------------------
+
+
+def test_a_fact_that_was_corrected_by_hand_is_not_hidden_behind_its_turn(story: Story) -> None:
+    story.tell("2024-02-01", "I live in Paris with my cat", "Anna lives in Paris")
+    (fact,) = story.memory.search("Anna", user_id="u", kinds=["fact"])["results"]
+    story.memory.update(fact["id"], "Anna lives in Lyon")
+    hits = story.memory.search("Who lives in Paris with a cat?", user_id="u")["results"]
+    assert [(hit["memory"], hit["ended"]) for hit in hits] == [
+        ("Anna lives in Lyon", False), ("I live in Paris with my cat", True),
+    ] or [(hit["memory"], hit["ended"]) for hit in hits] == [
+        ("I live in Paris with my cat", True), ("Anna lives in Lyon", False),
+    ]  # fmt: skip
+    assert texts(story.memory.search("Where does Anna live now?", user_id="u", limit=1)) == ["Anna lives in Lyon"]
+    # It still says where it came from, and what it was.
+    why = story.memory.why(fact["id"])
+    assert [(source["text"], source["quote"]) for source in why["sources"]] == [
+        ("I live in Paris with my cat", "I live in Paris with my cat")
+    ]
+    assert [entry["new_value"] for entry in why["decisions"]] == ["Anna lives in Paris", "Anna lives in Lyon"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("Anna likes tea", "Anna no longer likes tea"),
+        ("安娜喜欢喝茶", "安娜不再喜欢喝茶"),
+        ("Anna eats meat", "Anna never eats meat"),
+    ],
+)
+def test_a_denial_is_no_addition(story: Story, old: str, new: str) -> None:
+    story.tell("2024-02-01", "The old way", old)
+    story.tell("2024-03-01", "The new way", new, "UPDATE")
+    (turn,) = (
+        hit for hit in story.memory.search("The old way", user_id="u")["results"] if hit["memory"] == "The old way"
+    )
+    assert turn["ended"]
+
+
+def test_an_addition_in_chinese_keeps_the_turn_of_what_was_told(story: Story) -> None:
+    story.tell("2024-02-01", "我住在巴黎", "安娜住在巴黎。")
+    story.tell("2024-03-01", "还有一只猫", "安娜住在巴黎，养了一只猫", "UPDATE")
+    hits = story.memory.search("巴黎", user_id="u")["results"]
+    assert hits
+    assert not any(hit["ended"] for hit in hits)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3])
+def test_turns_do_not_crowd_out_their_facts_at_small_limits(story: Story, limit: int) -> None:
+    rooms = ("kitchen", "attic", "cellar", "garden house")
+    for room in rooms:
+        story.tell("2024-02-01", f"The {room} paint is blue", f"The {room} of Anna has had blue paint on its walls")
+    found = story.memory.search("Which paint does the kitchen have?", user_id="u", limit=limit, explain=True)["results"]
+    assert len(found) == limit
+    assert found[0]["memory"] == "The kitchen of Anna has had blue paint on its walls"
+    assert [hit["kind"] for hit in found] == ["fact"] * limit
+    # Its turn has more of the question's words in fewer of its own.
+    turns = story.memory.search("Which paint does the kitchen have?", user_id="u", kinds=["turn"], explain=True)
+    assert turns["results"][0]["memory"] == "The kitchen paint is blue"
+    assert found[0]["explanation"]["stand_in"] > 0
+    assert found[0]["score"] == turns["results"][0]["score"]
+
+
+def test_a_turn_that_says_what_its_fact_does_not_is_shown(story: Story) -> None:
+    story.tell("2024-02-01", "I live in Paris, and my locker has the number 8812", "Anna lives in Paris")
+    assert texts(story.memory.search("locker number 8812", user_id="u"))[0].endswith("8812")
+
+
+def test_facts_of_one_turn_do_not_hide_each_other(story: Story) -> None:
+    said = "I live in Paris, I have a cat, and I play chess"
+    facts = ["Anna lives in Paris", "Anna has a cat", "Anna plays chess"]
+    story.extract = lambda turns, context: Extraction(tuple(Fact(text, (0,), quote=said) for text in facts))  # type: ignore[method-assign]
+    story.memory.add(said, user_id="u")
+    found = texts(story.memory.search("What does Anna do? Does Anna have a cat? Where does Anna live?", user_id="u"))
+    assert set(facts) <= set(found)
+    assert said not in found
