@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate, islice
 
+import orjson
+
 from langchain_memlayer import snapshots
 from langchain_memlayer.engine.indexes import recorded_embedder, snapshot_name
 from langchain_memlayer.engine.outbox import State, outbox_key
@@ -47,7 +49,8 @@ _RULES: tuple[tuple[str, str, str], ...] = (
     (
         "text",
         "memories whose text is not the one of their event",
-        "SELECT i.id FROM items i JOIN events e ON e.seq = i.id WHERE i.kind <> 'item' AND e.value IS NOT i.value",
+        "SELECT i.id FROM items i JOIN events e ON e.seq = i.id WHERE i.kind <> 'item' AND "
+        "(e.value <> i.value OR e.value IS NULL)",
     ),
     (
         "lost item",
@@ -85,22 +88,9 @@ _RULES: tuple[tuple[str, str, str], ...] = (
         "OR turn NOT IN (SELECT id FROM items WHERE kind = 'turn')",
     ),
     (
-        "cited turns",
-        "live facts that name other turns than their links do",
-        "SELECT i.id FROM items i WHERE i.kind = 'fact' AND i.closed IS NULL AND "
-        "(SELECT json_group_array(value) FROM (SELECT value FROM json_each(coalesce(i.turns, '[]')) ORDER BY value)) "
-        "<> (SELECT json_group_array(turn) FROM (SELECT turn FROM links WHERE fact = i.id ORDER BY turn))",
-    ),
-    (
         "triple",
         "triples of memories that are not there",
         "SELECT t.id FROM triples t LEFT JOIN items i ON i.id = t.item AND i.ns = t.ns WHERE i.id IS NULL",
-    ),
-    (
-        "batch",
-        "batches that report what was never committed",
-        "SELECT b.seq FROM batches b, json_each(b.result) r WHERE b.seq > (SELECT max(seq) FROM events) "
-        "OR json_extract(r.value, '$[0]') NOT IN (SELECT key FROM events)",
     ),
 )
 
@@ -127,7 +117,7 @@ def check(journal: Journal) -> list[Problem]:
         JournalError: the journal is too damaged to be read.
     """
     damage = journal.check()
-    found = [] if damage == "ok" else [Problem("file", f"SQLite says: {damage}. Restore a backup.")]
+    found = [] if damage == "ok" else [Problem("file", f"the database says: {damage}. Restore a backup.")]
     with journal.read(snapshot=True) as reader:
         found += _rules(reader)
         found += _vectors(journal, reader)
@@ -159,6 +149,34 @@ def _rules(reader: Reader) -> Iterator[Problem]:
         rows = [row[0] for row in islice(reader.db.execute(sql), _SHOWN + 1)]
         if rows:
             yield Problem(rule, f"There are {wrong}: {_listed(rows)}. Restore a backup.")
+    rows = list(islice(_unlike_links(reader), _SHOWN + 1))
+    if rows:
+        wrong = "live facts that name other turns than their links do"
+        yield Problem("cited turns", f"There are {wrong}: {_listed(rows)}. Restore a backup.")
+    rows = list(islice(_uncommitted(reader), _SHOWN + 1))
+    if rows:
+        yield Problem(
+            "batch", f"There are batches that report what was never committed: {_listed(rows)}. Restore a backup."
+        )
+
+
+def _unlike_links(reader: Reader) -> Iterator[int]:
+    """The live facts whose turns are not those of their links."""
+    linked: dict[int, set[int]] = {}
+    for fact, turn in reader.db.execute("SELECT fact, turn FROM links"):
+        linked.setdefault(fact, set()).add(turn)
+    for fact, turns in reader.db.execute("SELECT id, turns FROM items WHERE kind = 'fact' AND closed IS NULL"):
+        if set(orjson.loads(turns or "[]")) != linked.get(fact, set()):
+            yield fact
+
+
+def _uncommitted(reader: Reader) -> Iterator[int]:
+    """The positions of batches that report memories of which there is no event."""
+    last = reader.db.execute("SELECT max(seq) FROM events").fetchone()[0] or 0
+    known = {key for (key,) in reader.db.execute("SELECT DISTINCT key FROM events")}
+    for seq, result in reader.db.execute("SELECT seq, result FROM batches"):
+        if seq > last or any(done[0] not in known for done in orjson.loads(result)):
+            yield seq
 
 
 def _vectors(journal: Journal, reader: Reader) -> Iterator[Problem]:
@@ -166,10 +184,10 @@ def _vectors(journal: Journal, reader: Reader) -> Iterator[Problem]:
         embedder = recorded_embedder(journal, area)
         # A memory has one vector, an item any number.
         size = 0 if embedder is None else 2 * embedder[1]
-        wrong = f"length(v.data) % {size}" if area == "items" else f"length(v.data) <> {size}"
+        wrong = f"length(v.data) % {size} <> 0" if area == "items" else f"length(v.data) <> {size}"
         rows = reader.db.execute(
             f"SELECT i.id FROM vectors v JOIN items i ON i.id = {_ITEM_OF_VECTOR} WHERE {kinds} AND "
-            f"({wrong if size else '1'} OR length(v.data) = 0) LIMIT {_SHOWN + 1}"
+            f"({wrong if size else '1 = 1'} OR length(v.data) = 0) LIMIT {_SHOWN + 1}"
         ).fetchall()
         if rows:
             said = "no embedder" if embedder is None else f"the embedder {embedder[0]} ({embedder[1]} numbers)"

@@ -50,6 +50,8 @@ class Schemas:
 
     def __init__(self, url: str) -> None:
         self._url = url
+        # A forked child goes on with the names of its parent.
+        self._owner = os.getpid()
         self._names: dict[str, str] = {}
         self._opened: list[Any] = []
 
@@ -59,7 +61,7 @@ class Schemas:
         """The connection string that stands for a folder; each `:memory:` is a new one."""
         key = str(path)
         if key == ":memory:" or key not in self._names:
-            self._names[key] = f"t{os.getpid()}_{next(self._numbers)}"
+            self._names[key] = f"t{self._owner}_{next(self._numbers)}"
         return f"{self._url}{'&' if '?' in self._url else '?'}options=-csearch_path%3D{self._names[key]}"
 
     def query(self, path: Any, statement: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
@@ -86,5 +88,5 @@ class Schemas:
         for journal in self._opened:
             journal.close()
         with psycopg.connect(self._url, autocommit=True) as db:
-            for row in db.execute("SELECT nspname FROM pg_namespace WHERE nspname LIKE %s", (f"t{os.getpid()}\\_%",)):
+            for row in db.execute("SELECT nspname FROM pg_namespace WHERE nspname LIKE %s", (f"t{self._owner}\\_%",)):
                 db.execute(f'DROP SCHEMA "{row[0]}" CASCADE')

@@ -330,8 +330,9 @@ class Reading:
             quotes: dict[int, str | None] = {row.id: row.text}
             if row.kind == "fact":
                 # What was changed by hand still comes from the turns of the version before.
-                versions = reader.memories("i.key = ?", (row.key,), tail="ORDER BY i.id")
-                quotes = {turn: quote for version in versions for turn, quote in reader.quotes_of(version.id)}
+                versions = reader.memories("i.key = ?", (row.key,), tail="ORDER BY i.id DESC")
+                cited = (dict(reader.quotes_of(version.id)) for version in versions)
+                quotes = next(filter(None, cited), {})
             turns = reader.memories_by_row(list(quotes))
             events = reader.history(row.key)
         return reasons(row, [(turns[item], quote) for item, quote in quotes.items() if item in turns], events)
