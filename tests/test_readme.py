@@ -62,4 +62,4 @@ def test_every_extra_of_the_readme_exists():
 def test_the_readme_begins_with_the_two_commands_and_stays_short():
     assert [kind for kind, _ in BLOCKS[:2]] == ["sh", "python"]
     assert len(BLOCKS[1][1].splitlines()) <= 16
-    assert len(README.splitlines()) <= 240
+    assert len(README.splitlines()) <= 280

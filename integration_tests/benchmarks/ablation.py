@@ -14,7 +14,8 @@ from integration_tests.benchmarks.evidence import Evidence
 from integration_tests.benchmarks.locomo import remembering, searching
 from integration_tests.benchmarks.timing import said, table
 from langchain_memlayer import Memory
-from langchain_memlayer.recall import Pool, Query, Weights, fusion
+from langchain_memlayer.engine import reading
+from langchain_memlayer.recall import Pool, Query, Weights
 from langchain_memlayer.recall.pool import Scores
 
 _COLUMNS = ("R@10", "R@1000t")
@@ -50,12 +51,12 @@ def variants() -> Iterator[Variant]:
 
 def _scored(change: Callable[[Pool], Pool]) -> AbstractContextManager[object]:
     """While it is entered, scores are those of a changed pool."""
-    real = fusion.weighed
+    real = reading.weighed
 
     def weighed(pool: Pool, query: Query, weights: Weights) -> dict[str, Scores]:
         return real(change(pool), query, weights)
 
-    return patch.object(fusion, "weighed", weighed)
+    return patch.object(reading, "weighed", weighed)
 
 
 def _wordless(pool: Pool) -> Pool:
