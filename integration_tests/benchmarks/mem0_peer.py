@@ -52,22 +52,19 @@ Send = Callable[..., dict[str, Any]]
 
 
 @contextmanager
-def mem0(
-    folder: Path, *, embeddings: Embeddings | None = None, signals: Sequence[str] = (), **setup: Any
-) -> Iterator[Send]:
+def mem0(folder: Path, *, embeddings: Embeddings | None = None, words: bool = False, **setup: Any) -> Iterator[Send]:
     """A process with one mem0; gives what sends a request to it and returns the answer.
 
     Args:
         folder: An empty folder of its own.
         embeddings: What gives vectors for texts that the process asks about; None when it has them itself.
-        signals: What it has beside cosines: `words` (BM25 of lemmas) and `entities`; with them its environment has
-            spaCy and fastembed.
+        words: Whether it has BM25 of lemmas beside cosines; its environment has spaCy and fastembed then.
         **setup: What the worker is told first.
 
     Raises:
         Skipped: mem0 cannot be installed or started.
     """
-    python = _python(".venv-peers-nlp", _LANGUAGE) if signals else _python(".venv-peers", _PACKAGES)
+    python = _python(".venv-peers-nlp", _LANGUAGE) if words else _python(".venv-peers", _PACKAGES)
     environment = {**os.environ, "MEM0_TELEMETRY": "False", "MEM0_DIR": str(folder / "mem0")}
     (folder / "store").mkdir()
     with (
@@ -95,7 +92,7 @@ def mem0(
                 answer = exchange({"vectors": embeddings.embed_documents(answer["embed"])})
             return answer
 
-        send(folder=str(folder / "store"), dims=DIMS, signals=list(signals), **setup)
+        send(folder=str(folder / "store"), dims=DIMS, words=words, **setup)
         yield send
 
 

@@ -82,7 +82,7 @@ class Worker:
             }
         )
         self.memory.embedding_model = self.embedder
-        if setup["signals"]:
+        if setup["words"]:
             self._understand()
 
     def _understand(self) -> None:
@@ -123,14 +123,10 @@ class Worker:
         self.memory.add([{"role": "user", "content": text}], user_id=user, agent_id="a", infer=False)
 
     def remember(self, texts: list[str], user: str) -> list[str]:
-        """The ids of texts that are stored as they are; their entities are linked as `infer=True` does it."""
+        """The ids of texts that are stored as they are."""
         self.embedder.embed_batch(texts)
         said = [{"role": "user", "content": text} for text in texts]
-        ids = [one["id"] for one in self.memory.add(said, user_id=user, infer=False)["results"]]
-        if "entities" in self.setup["signals"]:
-            for key, text in zip(ids, texts, strict=True):
-                self.memory._link_entities_for_memory(key, text, {"user_id": user})
-        return ids
+        return [one["id"] for one in self.memory.add(said, user_id=user, infer=False)["results"]]
 
     def find(self, query: str, k: int, user: str) -> list[str]:
         """The ids of the best memories."""

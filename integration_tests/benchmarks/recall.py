@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -80,10 +80,10 @@ def _in_memory_store(conversation: Any, units: str, embeddings: Embeddings, stac
 
 
 def _mem0(
-    conversation: Any, units: str, embeddings: Embeddings, stack: ExitStack, *, kind: str, signals: Sequence[str] = ()
+    conversation: Any, units: str, embeddings: Embeddings, stack: ExitStack, *, kind: str, words: bool = False
 ) -> Search:
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="memlayer-bench-")))
-    send = stack.enter_context(mem0(folder, kind=kind, embeddings=embeddings, signals=signals))
+    send = stack.enter_context(mem0(folder, kind=kind, embeddings=embeddings, words=words))
     given = units_of(conversation, units)
     ids = send(call="remember", texts=[unit.searchable for unit in given], user=_USER)["value"]
     known = dict(zip(ids, given, strict=True))
@@ -99,8 +99,7 @@ SYSTEMS: dict[str, System] = {
     "`Memory`": _ours,
     "LangGraph `InMemoryStore`": _in_memory_store,
     "mem0, as installed, on FAISS": partial(_mem0, kind="faiss"),
-    "mem0 on Qdrant, with BM25 of lemmas": partial(_mem0, kind="qdrant", signals=["words"]),
-    "mem0 on Qdrant, with BM25 of lemmas and entities": partial(_mem0, kind="qdrant", signals=["words", "entities"]),
+    "mem0 on Qdrant, with BM25 of lemmas": partial(_mem0, kind="qdrant", words=True),
 }
 
 
