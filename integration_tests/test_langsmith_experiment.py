@@ -90,6 +90,11 @@ class LangSmith(ThreadingHTTPServer):
             return {**body, "created_at": NOW, "modified_at": NOW}
         raise LookupError(path)
 
+    def patch(self, path: str, body: Any) -> Any:
+        [found] = [one for one in self.experiments if one["id"] == path.split("/")[-1]]
+        found.update((name, value) for name, value in body.items() if value is not None)
+        return found
+
     def take(self, head: bytes, body: bytes) -> None:
         for part in message_from_bytes(head + body).get_payload():
             kind, run_id, *field = part.get_param("name", header="Content-Disposition").split(".")
@@ -117,8 +122,8 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(lambda: self.server.post(urlsplit(self.path).path, json.loads(body)))
 
     def do_PATCH(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
-        self.answer(dict)
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.answer(lambda: self.server.patch(urlsplit(self.path).path, json.loads(body)))
 
     def answer(self, make: Any) -> None:
         with self.server.lock:

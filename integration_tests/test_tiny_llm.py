@@ -143,13 +143,24 @@ assert memory.search("Lisbon", user_id="noah")["results"] == []
 """
 
 
+def _brief(body: Any) -> Any:
+    """A request whose schema has short strings and lists: without these so small a model never comes to an end."""
+    if isinstance(body, list):
+        return [_brief(part) for part in body]
+    if not isinstance(body, dict):
+        return body
+    least = body.get("minItems", 1)
+    bounds = {"maxLength": 60, "maxItems": least}
+    return {name: min(value, bounds[name]) if name in bounds else _brief(value) for name, value in body.items()}
+
+
 def test_the_notebook_of_the_langgraph_agent_runs_with_a_key_against_it(
     address: str, loopback: Loopback, tmp_path: Path
 ) -> None:
     def forwarded(body: dict[str, Any]) -> dict[str, Any]:
         request = urllib.request.Request(
             f"{address}/v1/chat/completions",
-            json.dumps({**body, "max_tokens": 400, "temperature": 0}).encode(),
+            json.dumps(_brief({**body, "max_tokens": 400, "temperature": 0})).encode(),
             {"Content-Type": "application/json"},
         )
         with urllib.request.urlopen(request) as response:

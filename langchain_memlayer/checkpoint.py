@@ -24,6 +24,7 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.checkpoint.sqlite import SqliteSaver
 
 from langchain_memlayer.errors import InvalidInput, JournalClosed, JournalError, NotAStore
+from langchain_memlayer.journal import is_url
 from langchain_memlayer.journal.schema import journal_path
 from langchain_memlayer.types import Durability
 
@@ -68,6 +69,11 @@ class MemLayerSaver(SqliteSaver):
     ) -> None:
         if durability not in ("full", "fast"):
             raise InvalidInput(f"durability must be 'full' or 'fast', got {durability!r}.")
+        if is_url(path):
+            raise InvalidInput(
+                "Checkpoints in PostgreSQL are LangGraph's own: langgraph.checkpoint.postgres.PostgresSaver takes the "
+                "same connection string, and its tables may lie beside the store's."
+            )
         self._folder = None if str(path) == ":memory:" else Path(path)
         self._synchronous = "FULL" if durability == "full" else "NORMAL"
         # LangGraph copies a saver (`with_allowlist`); copies share the connection, so they share its end too.

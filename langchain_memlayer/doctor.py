@@ -219,7 +219,7 @@ def _outboxes(reader: Reader) -> Iterator[Problem]:
     for area in _KINDS:
         text = reader.meta(outbox_key(area))
         state = None if text is None else State.of(text)
-        if state is not None and (lag := reader.last_seq() - state.position):
+        if state is not None and (lag := reader.undelivered(state.position)):
             yield Problem(
                 "vector store",
                 f"The vector store ({state.kind}) was not brought the last {lag} changes of the {area}; nothing is "

@@ -19,6 +19,7 @@ from langchain_memlayer.errors import InvalidInput
 from langchain_memlayer.grounding import is_said, keeps_script, words
 from langchain_memlayer.messages import content_hash
 from langchain_memlayer.models import Method, StructuredChat
+from langchain_memlayer.numerals import unsaid_number
 from langchain_memlayer.prompts import (
     EXTRACTION_CONTRACT,
     EXTRACTION_EXAMPLES,
@@ -76,7 +77,8 @@ class LLMExtractor:
     """Finds facts and triples with a chat model; one call for each window. Threads and event loops may share it.
 
     A fact is refused, and the refusal recorded, when its quote is not in its turn, when it is empty, longer than 500
-    characters or in another script than its quote. Facts from tool output carry `quarantined` in their metadata, facts
+    characters in another script than its quote, or states a number that
+    nobody said. Facts from tool output carry `quarantined` in their metadata, facts
     that the user asks to forget carry `retract`.
 
     Args:
@@ -286,6 +288,8 @@ def _checked(entry: Any, window: Window, said: Sequence[Sequence[str]]) -> Fact 
     places = _places(entry.get("turn"), quote, said)
     if isinstance(places, str):
         return Rejection(text, places, quote[:QUOTE_CHARS])
+    if (number := _unsaid(text, quote, window, places)) is not None:
+        return Rejection(text, f"nobody said its number {number}", quote[:QUOTE_CHARS])
     quarantined = any(window.turns[place].quarantined for place in places)
     retract = entry.get("retract") is True or str(entry.get("retract")).casefold() == "true"
     if retract and quarantined:
@@ -314,6 +318,14 @@ def _fault(text: str, quote: str) -> str | None:
     if not keeps_script(quote, text):
         return "it is not in the language of its quote"
     return None
+
+
+def _unsaid(text: str, quote: str, window: Window, places: Sequence[int]) -> str | None:
+    """A number of a fact that nobody had said by the last turn that it cites."""
+    heard = [*window.before, *window.turns[: max(places) + 1]]
+    time = window.turns[places[0]].time
+    said = [part for turn in heard for part in (turn.text, turn.name) if part]
+    return unsaid_number(text, quote, said, None if time is None else time.year)
 
 
 def _places(given: Any, quote: str, said: Sequence[Sequence[str]]) -> tuple[int, ...] | str:

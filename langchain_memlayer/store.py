@@ -56,7 +56,8 @@ class MemLayerStore(BaseStore):
     """A LangGraph store that keeps everything in one folder and finds it by meaning.
 
     Args:
-        path: The folder (made when missing), or `":memory:"`.
+        path: The folder (made when missing), `":memory:"`, or `postgresql://user:password@host:port/database` for
+            many processes and hosts.
         index: LangGraph's index configuration: `dims`, `embed`, `fields`, and optionally `distance_type`
             (`cosine`, `inner_product`, `l2`). None stores no vectors.
         vectorstore: A LangChain `VectorStore` that proposes candidates in place of the package's own index; the folder

@@ -24,6 +24,8 @@ Action = Literal["ADD", "UPDATE", "DELETE", "NONE", "REJECTED"]
 Metric = Literal["cosine", "inner_product", "euclidean"]
 """How two vectors are compared; a higher score is always nearer."""
 
+METRICS: tuple[Metric, ...] = ("cosine", "inner_product", "euclidean")
+
 Durability = Literal["full", "fast"]
 """`full`: an acknowledged write survives power loss. `fast`: it survives a killed process only."""
 

@@ -2,16 +2,22 @@ from __future__ import annotations
 
 import copy
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import InMemoryVectorStore
 
 from langchain_memlayer import Memory
 from langchain_memlayer.config import read_config
-from langchain_memlayer.errors import ConfigurationError, MissingDependency
+from langchain_memlayer.engine.commit import Indexed
+from langchain_memlayer.engine.indexes import encode_vectors
+from langchain_memlayer.errors import ConfigurationError, EmbedderMismatch, MissingDependency
 from langchain_memlayer.testing import DeterministicEmbeddings, ScriptedChatModel
+from langchain_memlayer.types import METRICS, Fact, Scope
 
 SECRET = "key-that-stays-secret"
 
@@ -34,11 +40,12 @@ def store(provider: str, **config: Any) -> dict[str, Any]:
             {
                 "vector_store": {
                     "provider": "faiss",
-                    "config": {"distance_strategy": "euclidean", "normalize_L2": False},
+                    "config": {"distance_strategy": "manhattan"},
                 }
             },
-            ("distance_strategy", "cosine"),
+            ("distance_strategy", "cosine, inner_product, euclidean"),
         ),
+        (store("faiss", normalize_L2="yes"), ("normalize_L2", "true or false", "'yes'")),
         ({"llm": {"provider": "openai", "config": {"modle": "m"}}}, ("modle", "model", "base_url")),
         ({"embedder": {"provider": "wordllama", "config": {"model": "m"}}}, ("model", "none")),
         ({"llm": {"provider": "openai", "configs": {}}}, ("configs", "provider", "config")),
@@ -212,3 +219,143 @@ def test_deepseek_without_its_package_says_what_to_install(monkeypatch: pytest.M
     monkeypatch.setitem(sys.modules, "langchain_deepseek", None)
     with pytest.raises(MissingDependency, match="pip install langchain-deepseek"):
         read_config({"llm": {"provider": "deepseek", "config": {"api_key": "k"}}})
+
+
+# -- how vectors are compared -----------------------------------------------------------------------------------------
+
+
+def lengths(text: str) -> list[float]:
+    """A vector for each text, none of them of unit length; the same for the same text."""
+    generator = np.random.default_rng(list(text.split(": ")[-1].encode()))
+    direction = generator.normal(size=6) + 2
+    return list(direction * 4 ** generator.uniform(-2, 2))
+
+
+def by_brute_force(metric: str, texts: Sequence[str], query: str) -> list[str]:
+    rows = np.array([lengths(text) for text in texts], np.float32).astype(np.float16).astype(np.float32)
+    asked = np.array(lengths(query), np.float32)
+    scores = {
+        "euclidean": -np.linalg.norm(rows - asked, axis=1),
+        "inner_product": rows @ asked,
+        "cosine": rows @ asked / np.linalg.norm(rows, axis=1),
+    }[metric]
+    return [texts[place] for place in np.argsort(-scores)]
+
+
+@pytest.mark.parametrize("normal", [None, False, True])
+@pytest.mark.parametrize("strategy", [None, *METRICS])
+def test_faiss_compares_as_it_is_told(strategy: str | None, normal: bool | None, tmp_path: Path) -> None:
+    config = store("faiss", path=str(tmp_path / "m"), distance_strategy=strategy, normalize_L2=normal)
+    config |= {"embedder": {"provider": "langchain", "config": {"model": Lengths()}}}
+    texts = [f"word{n}" for n in range(40)]
+    with Memory.from_config(config) as memory:
+        memory.add(texts, user_id="ana", infer=False)
+    with Memory.from_config(config) as memory:
+        found = memory.search("nothing", user_id="ana", limit=40)["results"]
+    expected = by_brute_force("cosine" if normal or strategy is None else strategy, texts, "nothing")
+    # What is farther than everything else has no share in a score, nor has what points away a relevance.
+    told = [hit["memory"] for hit in found]
+    assert told == expected[: len(told)]
+    assert len(told) >= 39
+    relevance = [hit["relevance"] for hit in found]
+    assert relevance == sorted(relevance, reverse=True)
+    assert all(0 <= value <= 1 for value in relevance)
+    assert len(set(relevance)) > 30
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_large_scope_compares_alike(metric: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("langchain_memlayer.engine.pools.WHOLE_SCOPE", 10)
+    texts = [f"word{n}" for n in range(40)]
+    with Memory(tmp_path / "m", model=None, embeddings=Lengths(), metric=metric, hnsw_threshold=0) as memory:
+        memory.add(texts, user_id="ana", infer=False)
+        found = memory.search("nothing", user_id="ana", limit=30)["results"]
+    assert [hit["memory"] for hit in found] == by_brute_force(metric, texts, "nothing")[:30]
+
+
+@pytest.mark.parametrize(
+    ("metric", "near"),
+    [("cosine", ["near", "beyond"]), ("euclidean", ["near", "across"]), ("inner_product", ["beyond"])],
+)
+def test_candidates_are_near_by_the_metric(metric: Any, near: list[str], tmp_path: Path) -> None:
+    vectors = {"near": [0.5, 0.0], "beyond": [9.0, 0.0], "across": [0.0, 0.5], "away": [-9.0, 0.0], "new": [0.5, 0.1]}
+    embed = Named(vectors)
+    replies = [{"facts": [{"turn": 1, "quote": text, "fact": text}]} for text in list(vectors)[:-1]]
+    model = ScriptedChatModel(replies=replies)
+    with Memory(tmp_path / "m", model=model, embeddings=embed, metric=metric, reconcile="off") as memory:
+        for text in list(vectors)[:-1]:
+            memory.add(text, user_id="ana")
+        form = Indexed((), encode_vectors([np.array(vectors["new"])], metric))
+        found = memory._engine.finder.find(Scope("ana"), [Fact("new", (0,), "new")], [form])
+    assert sorted(candidate.text for candidate in found) == sorted(near)
+
+
+def test_the_metrics_order_these_texts_differently() -> None:
+    texts = [f"word{n}" for n in range(40)]
+    assert len({tuple(by_brute_force(metric, texts, "nothing")) for metric in METRICS}) == 3
+
+
+def test_a_threshold_cuts_at_one_distance(tmp_path: Path) -> None:
+    texts = [f"word{n}" for n in range(40)]
+    order = by_brute_force("euclidean", texts, "nothing")
+    tenth, next_one = (np.linalg.norm(np.subtract(lengths(text), lengths("nothing"))) for text in order[9:11])
+    threshold = 1 / (1 + (tenth + next_one) / 2)
+    with Memory(tmp_path / "m", model=None, embeddings=Lengths(), metric="euclidean") as memory:
+        memory.add(texts, user_id="ana", infer=False)
+        found = memory.search("nothing", user_id="ana", limit=40, threshold=threshold)["results"]
+    assert {hit["memory"] for hit in found} == set(order[:10])
+
+
+def test_a_folder_keeps_its_metric(tmp_path: Path) -> None:
+    with Memory(tmp_path / "m", model=None, embeddings=Lengths(), metric="inner_product") as memory:
+        memory.add("one", user_id="ana", infer=False)
+    for settings in ({"metric": "cosine"}, {"metric": "euclidean"}):
+        with pytest.raises(ConfigurationError, match=r"inner_product.*" + settings["metric"]):
+            Memory(tmp_path / "m", model=None, embeddings=Lengths(), **settings)
+    with Memory(tmp_path / "m", model=None, embeddings=Lengths()) as memory:
+        assert memory._indexes.metric == "inner_product"
+    with Memory(tmp_path / "n", model=None, embeddings=Lengths()) as memory:
+        memory.add("one", user_id="ana", infer=False)
+    with pytest.raises(ConfigurationError, match=r"cosine.*euclidean"):
+        Memory(tmp_path / "n", model=None, embeddings=Lengths(), metric="euclidean")
+
+
+def test_two_that_open_a_new_folder_with_two_metrics_cannot_both_write(tmp_path: Path) -> None:
+    with (
+        Memory(tmp_path / "m", model=None, embeddings=Lengths(), metric="inner_product") as one,
+        Memory(tmp_path / "m", model=None, embeddings=Lengths(), metric="euclidean") as other,
+    ):
+        one.add("one", user_id="ana", infer=False)
+        with pytest.raises(EmbedderMismatch, match=r"inner_product.*euclidean"):
+            other.add("two", user_id="ana", infer=False)
+        assert [hit["memory"] for hit in one.get_all(user_id="ana")["results"]] == ["one"]
+
+
+@pytest.mark.parametrize("metric", ["manhattan", 5, ""])
+def test_what_is_no_metric_is_refused(metric: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="cosine, inner_product, euclidean"):
+        Memory(tmp_path / "m", model=None, embeddings=Lengths(), metric=metric)
+
+
+def test_a_foreign_store_compares_by_cosine_only(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"cosine.*euclidean"):
+        Memory(tmp_path / "m", model=None, vectorstore=InMemoryVectorStore(Lengths()), metric="euclidean")
+
+
+class Lengths(Embeddings):
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        return [lengths(text) for text in texts]
+
+    def embed_query(self, text: str) -> list[float]:
+        return lengths(text)
+
+
+class Named(Embeddings):
+    def __init__(self, vectors: dict[str, list[float]]) -> None:
+        self.vectors = vectors
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        return [self.embed_query(text) for text in texts]
+
+    def embed_query(self, text: str) -> list[float]:
+        return self.vectors.get(text.split(": ")[-1], [0.3, 0.4])

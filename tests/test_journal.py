@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 import sqlite3
 import struct
+import sys
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,20 @@ import numpy as np
 import pytest
 from journal_dump import Dump, dump, ids, open_memory, query
 
-from langchain_memlayer import JournalClosed, JournalError, Memory, NotAStore, SchemaTooNew
+from langchain_memlayer import (
+    ConfigurationError,
+    InvalidInput,
+    JournalClosed,
+    JournalError,
+    Memory,
+    MissingDependency,
+    NotAStore,
+    SchemaTooNew,
+    checkpointer,
+)
 from langchain_memlayer.journal import schema
 from langchain_memlayer.journal.sqlite import SQLiteJournal
+from langchain_memlayer.memory import default_folder
 from langchain_memlayer.testing import DeterministicEmbeddings, FrozenClock, SequentialIds
 
 
@@ -367,3 +380,28 @@ def test_two_processes_worth_of_journals_share_one_order(folder: Path) -> None:
         assert one._journal.last_seq() == two._journal.last_seq() == 10
         assert one.get_all() == two.get_all()
     assert [row[0] for row in query(folder, "SELECT value FROM items ORDER BY id")] == [f"text {n}" for n in range(10)]
+
+
+class TestPostgresqlUrls:
+    URL = "postgresql://me:hunter2@127.0.0.1:1/db"
+
+    def test_without_the_driver_there_is_an_install_line(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "psycopg", None)
+        monkeypatch.delitem(sys.modules, "langchain_memlayer.journal.postgres", raising=False)
+        monkeypatch.delattr("langchain_memlayer.journal.postgres", raising=False)
+        with pytest.raises(MissingDependency, match=r"langchain-memlayer\[postgres\]"):
+            Memory(self.URL, model=None, embeddings=None)
+
+    def test_one_that_cannot_be_read_is_refused_without_the_password(self) -> None:
+        for wrong in (f"{self.URL}?colour=hunter2", f"{self.URL}?pool_size=one", f"{self.URL}?pool_size=1&x=hunter2"):
+            with pytest.raises(ConfigurationError) as refused:
+                Memory(wrong, model=None, embeddings=None)
+            assert "hunter2" not in "".join(traceback.format_exception(refused.value))
+
+    def test_memlayer_home_may_be_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("MEMLAYER_HOME", self.URL)
+        assert default_folder() == self.URL
+
+    def test_a_checkpointer_in_one_is_langgraphs_own(self) -> None:
+        with pytest.raises(InvalidInput, match="PostgresSaver"):
+            checkpointer(self.URL)

@@ -430,8 +430,8 @@ def test_why_says_turn_quote_decision_and_prompts(folder: Path) -> None:
         versions = (memory._engine.extractor.version, memory._engine.reconciler.version)  # type: ignore[union-attr]
     assert (why["memory"], why["kind"]) == ("Anna lives in Berlin", "fact")
     assert [(source["id"], source["text"], source["quote"]) for source in why["sources"]] == [
-        ("m1", "I live in Paris", "I live in Paris"), ("m9", "I moved to Berlin", "I moved to Berlin"),
-    ]  # fmt: skip
+        ("m9", "I moved to Berlin", "I moved to Berlin")
+    ]
     added, updated = why["decisions"]
     assert (added["event"], added["new_value"], added["quote"]) == ("add", "Anna lives in Paris", "I live in Paris")
     assert (updated["event"], updated["prev_value"], updated["batch_id"]) == ("update", "Anna lives in Paris", "b")

@@ -75,7 +75,7 @@ EVALUATION_NAMES = [
 MEMORY = {
     "__init__": "path=None, *, model='auto', embeddings='auto', vectorstore=None, extractor=None, "
     "reconcile='llm', custom_prompt=None, "
-    "keep_turns=True, durability='full', hnsw_threshold=4000000, clock=<utc_now>, new_id=<random_id>",
+    "keep_turns=True, metric=None, durability='full', hnsw_threshold=4000000, clock=<utc_now>, new_id=<random_id>",
     "add": "messages, *, user_id=None, agent_id=None, run_id=None, metadata=None, session_id=None, timestamp=None, "
     "infer=True, batch_id=None, background=False",
     "add_graph_documents": "documents, *, user_id=None, agent_id=None, run_id=None",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -123,7 +124,7 @@ def test_a_conversation_that_is_none_is_refused(opened: Any, messages: Any) -> N
 def test_only_the_last_turns_are_shown_and_long_ones_shortened() -> None:
     model = ScriptedChatModel(replies=[{"queries": ["x"]}])
     turns = [Turn(f"turn {n} {'long ' * 1000 if n == 19 else ''}") for n in range(20)]
-    assert Rewriter(model).rewrite("q", turns, datetime(2024, 5, 1, tzinfo=UTC)) == ["x"]
+    assert Rewriter(model).rewrite("q", turns, datetime(2024, 5, 1, tzinfo=UTC)).queries == ("x",)
     shown = model.prompts[0][-1].text
     assert "turn 12 " in shown
     assert "turn 11 " not in shown
@@ -133,6 +134,65 @@ def test_only_the_last_turns_are_shown_and_long_ones_shortened() -> None:
 def test_what_the_model_writes_can_be_searched_for(opened: Any) -> None:
     memory, _ = opened('{"queries": ["chess \\ud800\\u0000", "' + "x" * 5_000 + '"]}')
     assert texts(memory.search("what?", user_id="u", rewrite=True, limit=1)) == ["Tom plays chess"]
+
+
+# -- the entities of a question ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def related(opened: Any) -> Callable[..., tuple[Memory, ScriptedChatModel]]:
+    def open_one(*replies: Any) -> tuple[Memory, ScriptedChatModel]:
+        memory, model = opened(*replies)
+        documents = [graph_document("Maria Silva", "lives in", "Porto"), graph_document("Tom", "lives in", "Bonn")]
+        memory.add_graph_documents(documents, user_id="u")
+        return memory, model
+
+    return open_one
+
+
+def graph_document(source: str, relation: str, target: str) -> SimpleNamespace:
+    ends = [SimpleNamespace(id=name, type="Node", properties={}) for name in (source, target)]
+    edge = SimpleNamespace(source=ends[0], target=ends[1], type=relation, properties={})
+    said = Document(f"{source} {relation} {target}")
+    return SimpleNamespace(nodes=ends, relationships=[edge], source=said)
+
+
+IN_PORTO = {"source": "Maria Silva", "relationship": "lives_in", "destination": "Porto"}
+
+
+@WAYS
+@pytest.mark.parametrize("name", ["Maria Silva", "maria silva", "my friend Maria Silva", "MARIA SILVA's"])
+async def test_the_entities_that_the_model_names_bring_their_relations(related: Any, name: str, awaited: bool) -> None:
+    memory, model = related({"queries": ["her home"], "entities": [name]}, {"queries": ["her home"]})
+    found = await ask(memory, "and hers?", awaited=awaited, rewrite=True, explain=True)
+    assert found["relations"] == [IN_PORTO]
+    assert "Maria Silva lives in Porto" in texts(found)
+    (home,) = (hit for hit in found["results"] if hit["memory"] == "Maria Silva lives in Porto")
+    assert home["explanation"]["graph"] > 0
+    assert model.calls == 1
+    # It is the name that brought them: the queries have none.
+    found = await ask(memory, "and hers?", awaited=awaited, rewrite=True, explain=True)
+    assert found["relations"] == []
+    assert all(hit["explanation"]["graph"] == 0 for hit in found["results"])
+    assert model.calls == 2
+
+
+def test_they_stand_beside_those_that_the_queries_name(related: Any) -> None:
+    memory, _ = related({"queries": ["Tom's home", "her home"], "entities": ["Maria Silva", "Tom"]})
+    relations = memory.search("theirs?", user_id="u", rewrite=True)["relations"]
+    assert sorted(relation["source"] for relation in relations) == ["Maria Silva", "Tom"]
+
+
+@pytest.mark.parametrize(
+    "entities",
+    [None, [], "Maria", {}, 5, ["", "  ", 5, None], ["Marta", "Mar", "x" * 5_000], [["Maria Silva"]]],
+    ids=lambda value: str(value)[:40],
+)
+def test_entities_that_nobody_knows_or_that_are_none_bring_nothing(related: Any, entities: Any) -> None:
+    memory, _ = related({"queries": ["Who plays chess?"], "entities": entities})
+    found = memory.search("and who plays that?", user_id="u", rewrite=True, limit=1)
+    assert texts(found) == ["Tom plays chess"]
+    assert found["relations"] == []
 
 
 # -- taking apart -----------------------------------------------------------------------------------------------------

@@ -128,6 +128,23 @@ class Worker:
         said = [{"role": "user", "content": text} for text in texts]
         return [one["id"] for one in self.memory.add(said, user_id=user, infer=False)["results"]]
 
+    def live(self) -> list[dict[str, Any]]:
+        """Memories of several owners, two updates and a deletion: what mem0 has then, each with its history."""
+        add = self.memory.add
+        said = [
+            {"role": "user", "content": "I live in Rome."},
+            {"role": "assistant", "content": "È bella, Roma! 中文", "name": "Ada"},
+        ]
+        kept = add(said, user_id="u", metadata={"topic": "home", "n": 3, "x": 1.5, "yes": True}, infer=False)["results"]
+        kept += add("I own a boat.", agent_id="a", run_id="r", infer=False)["results"]
+        gone = add("I hate tea.", user_id="u", infer=False)["results"][0]
+        for number in range(120):
+            kept += add(f"Fact number {number}.", user_id=f"u{number % 3}", infer=False)["results"]
+        self.memory.update(kept[0]["id"], "I live in Paris.")
+        self.memory.update(kept[0]["id"], "I live in Oslo.")
+        self.memory.delete(gone["id"])
+        return [{**self.memory.get(one["id"]), "history": self.memory.history(one["id"])} for one in kept]
+
     def find(self, query: str, k: int, user: str) -> list[str]:
         """The ids of the best memories."""
         found = self.memory.search(query, filters={"user_id": user}, top_k=k, threshold=0.0)

@@ -13,11 +13,11 @@ import typer
 from typer.core import TyperGroup
 
 from langchain_memlayer import __version__
-from langchain_memlayer.cli import evaluating, show
+from langchain_memlayer.cli import evaluating, moving, show
 from langchain_memlayer.errors import ConfigurationError, InvalidInput, MemLayerError, NotAStore, ScopeRequired
 
 if TYPE_CHECKING:
-    from langchain_memlayer.journal.sqlite import SQLiteJournal
+    from langchain_memlayer.journal import Journal
     from langchain_memlayer.memory import Memory
 
 _USAGE, _FAILED, _INTERRUPTED = 2, 1, 130
@@ -76,32 +76,33 @@ class Settings:
     """The common options.
 
     Attributes:
-        path: The store's folder, or None for the default one.
+        path: The store's folder, or the connection string of its database; None for the default one.
         scope: The given ids by the names that `Memory` has for them.
         json: Whether results are printed as JSON.
         embeddings: `auto`, "provider:model", or None for keywords only.
     """
 
-    path: Path | None
+    path: Path | str | None
     scope: Mapping[str, Any]
     json: bool
     embeddings: str | None
 
-    def folder(self) -> Path:
-        """The store's folder."""
+    def folder(self) -> Path | str:
+        """The store's folder, or the connection string of its database."""
         if self.path is not None:
             return self.path
         from langchain_memlayer.memory import default_folder
 
         return default_folder()
 
-    def existing(self) -> Path:
-        """The store's folder, which has to be one already: a mistyped path must not become a new store."""
-        from langchain_memlayer.journal.schema import journal_path
+    def existing(self) -> Path | str:
+        """The same, where there has to be a store already: a mistyped path must not become a new one."""
+        from langchain_memlayer.journal import exists, is_url
 
         folder = self.folder()
-        if not journal_path(folder).exists():
-            raise NotAStore(f"There is no store in {folder}: `memlayer add` makes one, --path names another.")
+        if not exists(folder):
+            where = "that schema" if is_url(folder) else folder
+            raise NotAStore(f"There is no store in {where}: `memlayer add` makes one, --path names another.")
         return folder
 
     def writable(self) -> Memory:
@@ -121,11 +122,12 @@ class Settings:
 
         return Memory(self.existing(), embeddings=None)
 
-    def journal(self) -> SQLiteJournal:
-        """The journal of a folder that exists."""
-        from langchain_memlayer.journal.sqlite import SQLiteJournal
+    def journal(self) -> Journal:
+        """The journal of a store that exists."""
+        from langchain_memlayer.journal import open_journal
+        from langchain_memlayer.journal.sqlite import random_id, utc_now
 
-        return SQLiteJournal(self.existing())
+        return open_journal(self.existing(), clock=utc_now, new_id=random_id)
 
 
 def _object(text: str) -> Any:
@@ -145,6 +147,7 @@ app = typer.Typer(
     cls=_Group, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, epilog=_OPTIONS_ANYWHERE
 )
 app.add_typer(evaluating.app, name="eval")
+moving.register(app)
 
 _Filter = Annotated[
     Any, typer.Option("--filter", parser=_object, metavar="JSON", help="Conditions on metadata, role, session_id, ...")
@@ -165,7 +168,11 @@ def _version(wanted: bool) -> None:
 def common(
     ctx: typer.Context,
     path: Annotated[
-        Path | None, typer.Option(help="The store's folder; by default MEMLAYER_HOME, else one of your own.")
+        str | None,
+        typer.Option(
+            metavar="FOLDER|postgresql://...",
+            help="Where the store is; by default MEMLAYER_HOME, else your own folder.",
+        ),
     ] = None,
     user: Annotated[str | None, typer.Option(help="Whose memory.")] = None,
     agent: Annotated[str | None, typer.Option(help="Which agent's memory.")] = None,
@@ -177,7 +184,7 @@ def common(
     """Long-term memory for agents, in a folder."""
     given = {"user_id": user, "agent_id": agent, "run_id": run}
     ctx.obj = Settings(
-        path=path,
+        path=None if path is None else path if path.startswith("postgres") and "://" in path else Path(path),
         scope={name: value for name, value in given.items() if value is not None},
         json=as_json,
         embeddings=None if embeddings == "none" else embeddings,
@@ -322,13 +329,14 @@ def stats(ctx: typer.Context) -> None:
         with journal.read(snapshot=True) as reader:
             counts = {**reader.counts(), "last_seq": reader.last_seq()}
         embedder = recorded_embedder(journal, "memories")
+        size = journal.size()
     finally:
         journal.close()
     found = {
         "path": journal.where,
         **counts,
         "embedder": None if embedder is None else {"name": embedder[0], "dims": embedder[1]},
-        "bytes": sum(file.stat().st_size for file in Path(journal.where).rglob("*") if file.is_file()),
+        "bytes": size,
     }
     show.result(ctx.obj.json, found, lambda out: show.stats(out, found))
 

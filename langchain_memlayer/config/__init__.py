@@ -26,6 +26,7 @@ from langchain_memlayer.config.stores import COLLECTION, STORES, Store, filled, 
 from langchain_memlayer.config.values import Provider, known, section
 from langchain_memlayer.embeddings import Embedder, resolve_embeddings
 from langchain_memlayer.errors import ConfigurationError
+from langchain_memlayer.types import Metric
 
 __all__ = ["DEFAULT_MODEL", "Settings", "read_config", "resolve_model"]
 
@@ -43,6 +44,7 @@ class Settings:
         embeddings: The embedder, "auto" or None.
         custom_prompt: The extraction instructions, when replaced.
         vectorstore: The foreign vector store, or None for our own index.
+        metric: How vectors are compared, or None when it does not say.
         resources: What was opened for it, and is to be closed with the memory.
     """
 
@@ -51,6 +53,7 @@ class Settings:
     embeddings: Any
     custom_prompt: str | None
     vectorstore: Any = None
+    metric: Metric | None = None
     resources: ExitStack = field(default_factory=ExitStack, repr=False)
 
 
@@ -84,7 +87,7 @@ def read_config(config: Mapping[str, Any]) -> Settings:
     store = _checked("vector_store", found[0], lambda: open_store(*found, embedder))
     # What the store was opened with is what the memory uses.
     chosen = made[0].source if made else embeddings or "auto"
-    return Settings(_folder(config, store), model, chosen, prompt, store.vectorstore, store.resources)
+    return Settings(_folder(config, store), model, chosen, prompt, store.vectorstore, store.metric, store.resources)
 
 
 def _made(config: Mapping[str, Any], name: str, providers: Mapping[str, Provider]) -> Any:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from langchain_memlayer.config.values import Provider, imported, integer, required, shown
 from langchain_memlayer.errors import ConfigurationError, VectorStoreError
+from langchain_memlayer.types import METRICS, Metric
 
 if TYPE_CHECKING:
     from langchain_memlayer.embeddings import Embedder
@@ -37,6 +38,7 @@ class Store:
         collection: The collection's name.
         path: The journal's folder, when the provider's settings name it.
         vectorstore: The foreign store, or None for our own index.
+        metric: How our own index compares vectors, or None when the settings do not say.
         resources: What was opened for it, and is to be closed.
     """
 
@@ -44,6 +46,7 @@ class Store:
     collection: str
     path: str | None = None
     vectorstore: Any = None
+    metric: Metric | None = None
     resources: ExitStack = field(default_factory=ExitStack, repr=False)
 
 
@@ -83,15 +86,15 @@ def open_store(provider: str, config: dict[str, Any], embedder: Callable[[], Emb
 def _own(config: dict[str, Any], name: str, where: str, embedder: Callable[[], Embedder]) -> Store:
     if (dims := config.get("embedding_model_dims")) is not None:
         integer(dims, f"{where}: embedding_model_dims")
-    strategy, normal = config.get("distance_strategy", "cosine"), config.get("normalize_L2", True)
-    if strategy not in ("cosine", "euclidean", "inner_product") or (strategy != "cosine" and normal is not True):
-        # Vectors of unit length are ordered the same by all three.
-        raise ConfigurationError(
-            f"{where} compares by cosine: leave distance_strategy out, set it to 'cosine', or to "
-            f"'euclidean' or 'inner_product' with normalize_L2 true; got {strategy!r}."
-        )
+    strategy, normal = config.get("distance_strategy"), config.get("normalize_L2", False)
+    if strategy not in (None, *METRICS):
+        raise ConfigurationError(f"{where}: distance_strategy must be one of {', '.join(METRICS)}; got {strategy!r}.")
+    if not isinstance(normal, bool):
+        raise ConfigurationError(f"{where}: normalize_L2 must be true or false; got {normal!r}.")
+    # Vectors of unit length are ordered the same by all three.
+    metric: Metric | None = "cosine" if normal else strategy
     path = config.get("path")
-    return Store("faiss", name, path=None if path is None else filled(path, name, f"{where}: path"))
+    return Store("faiss", name, path=None if path is None else filled(path, name, f"{where}: path"), metric=metric)
 
 
 def _langchain(config: dict[str, Any], name: str, where: str, embedder: Callable[[], Embedder]) -> Store:

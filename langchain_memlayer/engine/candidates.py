@@ -15,6 +15,7 @@ from langchain_memlayer.engine.pools import texts_at
 from langchain_memlayer.engine.scopes import scope_ids
 from langchain_memlayer.journal import Journal
 from langchain_memlayer.keywords import query_terms, rarest, term_codes
+from langchain_memlayer.recall import closeness
 from langchain_memlayer.types import HIDDEN, QUARANTINED, Candidate, Fact, Row, Scope, from_micros
 
 if TYPE_CHECKING:
@@ -96,7 +97,8 @@ def _by_vector(view: View, mask: NDArray[np.bool_], form: Indexed) -> list[int]:
     if form.codes is None or view.kernel is None:
         return []
     hits = view.search(np.frombuffer(form.codes, "<f2").astype(np.float32), NEAREST, mask=mask)
-    return [item for item, score in zip(hits.ids.tolist(), hits.scores.tolist(), strict=True) if score >= NEAR]
+    near: list[int] = hits.ids[closeness(hits.scores, view.kernel.metric) >= NEAR].tolist()
+    return near
 
 
 def _sharing(view: View, places: NDArray[np.int64], terms: Sequence[str]) -> list[int]:

@@ -19,7 +19,7 @@ from langchain_memlayer.errors import ConfigurationError, EmbedderMismatch, Embe
 from langchain_memlayer.journal import Journal
 from langchain_memlayer.journal.read_slabs import Area
 from langchain_memlayer.journal.schema import DERIVED
-from langchain_memlayer.types import Metric, SlabBlock
+from langchain_memlayer.types import METRICS, Metric, SlabBlock
 
 if TYPE_CHECKING:
     from langchain_memlayer.embeddings import Embedder
@@ -74,6 +74,30 @@ def recorded_embedder(journal: Journal, area: Area) -> tuple[str, int] | None:
         return None
     found = orjson.loads(text)
     return found["name"], found["dims"]
+
+
+def chosen_metric(journal: Journal, area: Area, metric: Metric | None) -> Metric:
+    """How the vectors of an area are compared: as is asked for, else as those that are there, else by cosine.
+
+    Raises:
+        ConfigurationError: it is no metric, or those that are there were written for another one.
+    """
+    if metric is not None and metric not in METRICS:
+        raise ConfigurationError(f"metric must be one of {', '.join(METRICS)}, or None; got {metric!r}.")
+    text = journal.meta(f"embedder:{area}")
+    recorded: Metric | None = None if text is None else _metric_in(text)
+    if metric is not None and recorded not in (None, metric):
+        raise ConfigurationError(
+            f"The folder {journal.where} has vectors to be compared by {recorded}, not by {metric}. Open it with "
+            f"metric={recorded!r} or without one, or choose another folder."
+        )
+    return metric or recorded or "cosine"
+
+
+def _metric_in(record: str) -> Metric:
+    # Records that do not tell it are older than the choice.
+    found: Metric = orjson.loads(record).get("metric", "cosine")
+    return found
 
 
 def snapshot_name(area: Area, key: str) -> str:
@@ -158,17 +182,23 @@ class Indexes:
 
         if self.embedder is None:
             raise ConfigurationError("A vectorstore needs embeddings: pass some, or leave embeddings='auto'.")
+        if self.metric != "cosine":
+            raise ConfigurationError(
+                f"A vectorstore is searched by cosine, not by {self.metric}: leave metric out, and choose a folder "
+                "whose vectors are compared by cosine."
+            )
         self.outbox = Outbox(self.journal, store, self.area)
         self.outbox.check(self.dims)
         self.outbox.wake()
 
     def beside(self, area: Area, embedder: Embedder | None) -> Indexes:
-        """The slabs of another area of the same folder, with the same settings."""
+        """The slabs of another area of the same folder, with the same settings; the metric is that of what is there."""
+        record = self.journal.meta(f"embedder:{area}")
         return Indexes(
             self.journal,
             area=area,
             embedder=embedder,
-            metric=self.metric,
+            metric=self.metric if record is None else _metric_in(record),
             hnsw_threshold=self._hnsw_threshold,
             capacity_bytes=self._capacity,
         )
@@ -265,15 +295,17 @@ class Indexes:
 
     def _everything(self, key: str) -> SlabBlock:
         prefix = key.removesuffix("\x00")
+        dims = self.dims
         with self.journal.read(snapshot=True) as reader:
-            return reader.load(prefix, self.area, dims=self.dims, ended=key != prefix)
+            return reader.load(prefix, self.area, dims=dims, ended=key != prefix)
 
     def _refresh(self, key: str, slab: Slab) -> None:
         since, prefix = slab.applied_seq, key.removesuffix("\x00")
         if since >= self.journal.last_seq():
             return
+        dims = self.dims
         with self.journal.read(snapshot=True) as reader:
-            block = reader.changes(prefix, self.area, since, dims=self.dims, ended=key != prefix)
+            block = reader.changes(prefix, self.area, since, dims=dims, ended=key != prefix)
         if block is None:
             block = self._everything(key)
             block = replace(block, removed=np.setdiff1d(slab.view.ids, block.ids))
@@ -309,7 +341,7 @@ class Indexes:
         """Note in the journal which embedder made the vectors that this transaction writes.
 
         Raises:
-            EmbedderMismatch: another process has meanwhile written vectors of another embedder.
+            EmbedderMismatch: another process has meanwhile written vectors of another embedder or for another metric.
         """
         if self.embedder is None:
             return
@@ -317,11 +349,18 @@ class Indexes:
         text = tx.meta(f"embedder:{self.area}")
         if text is None:
             record = {"name": name, "dims": dims, "spread": self.measured_spread}
+            if self.metric != "cosine":
+                record["metric"] = self.metric
             text = tx.first_meta(f"embedder:{self.area}", orjson.dumps(record).decode())
         if (orjson.loads(text)["name"], orjson.loads(text)["dims"]) != (name, dims):
             raise EmbedderMismatch(
                 f"The folder {self.journal.where} has vectors of {orjson.loads(text)['name']}, not of {name} "
                 f"({dims} numbers). Open it with that embedder, or run `memlayer reembed`."
+            )
+        if (metric := _metric_in(text)) != self.metric:
+            raise EmbedderMismatch(
+                f"The folder {self.journal.where} has vectors to be compared by {metric}, not by {self.metric}. "
+                f"Open it with metric={metric!r}."
             )
 
     def close(self) -> None:

@@ -208,8 +208,10 @@ class Outbox:
                     wait = self._pause(error, wait)
         finally:
             with self._changed:
-                self._thread = None
-                self._changed.notify_all()
+                # By now the place may be that of the next worker.
+                if self._thread is threading.current_thread():
+                    self._thread = None
+                    self._changed.notify_all()
 
     def _pause(self, error: MemLayerError, wait: float) -> float:
         """Wait after a failure, until someone asks for another attempt or `wait` seconds; gives the next wait."""
@@ -359,8 +361,9 @@ class Outbox:
         """Candidates of the store, or None when it cannot answer now, or was not brought enough yet."""
         if time.monotonic() < self._asleep_until:
             return None
+        position = self._state().position
         with self._journal.read() as reader:
-            later = reader.later(self._area, self._state().position, most=_UNDELIVERED)
+            later = reader.later(self._area, position, most=_UNDELIVERED)
             if later is None:
                 return None
             leaf = reader.namespace_id(prefix) is not None and reader.namespace_count(prefix, most=2) == 1

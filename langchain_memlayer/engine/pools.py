@@ -224,7 +224,7 @@ class Pools:
             sampled = Spread.of(scoped.view.scores(vector, scoped.sample(SAMPLE)))
             self._nearest = nearest.positions
             # A sample knows how the cosines are spread, but hardly ever has the highest.
-            self._spread = replace(sampled, high=max(sampled.high, float(nearest.scores.max(initial=-1.0))))
+            self._spread = replace(sampled, high=max(sampled.high, float(nearest.scores.max(initial=-np.inf))))
         self._trust = trust_in(self._spread.deviation, scoped.total, indexes.spread) if vector is not None else 0.0
 
     def around(self, allowed: NDArray[np.bool_], hints: Hints) -> tuple[NDArray[np.int64], Pool]:
@@ -296,6 +296,7 @@ class Pools:
             cited=flat,
             starts=starts,
             speakers={code: self._indexes.codes.names[code] for code in np.unique(names[names >= 0]).tolist()},
+            metric=self._indexes.metric,
         )
 
 

@@ -47,6 +47,7 @@ class SearchQuery:
         include_quarantined: Whether tool output may come back.
         as_of: What held then, microseconds since 1970 UTC; None for what holds.
         known_at: What had been recorded by then; None for all.
+        entities: Whom and what it is about, beside those that the text names.
     """
 
     text: str
@@ -59,6 +60,7 @@ class SearchQuery:
     include_quarantined: bool = False
     as_of: int | None = None
     known_at: int | None = None
+    entities: tuple[str, ...] = ()
 
     @property
     def past(self) -> bool:
@@ -259,11 +261,12 @@ class Searcher:
         return passed
 
     def _related(self, asked: SearchQuery) -> tuple[tuple[str, ...], dict[int, float]]:
-        """The entities that the query names, and the memories around them, as row ids with weights."""
+        """The known entities that the query is about, and the memories around them, as row ids with weights."""
         if asked.past or not self._has_triples():
             return (), {}
         graph = self.graphs.graph(asked.scope, include_quarantined=asked.include_quarantined)
         entities = graph.entities_in(asked.text)
+        entities += [name for name in graph.entities_named(asked.entities) if name not in entities]
         return tuple(entities), graph.memories_near(entities) if entities else {}
 
     def relations(self, asked: SearchQuery, entities: Sequence[str], *, most: int) -> list[dict[str, str]]:

@@ -29,10 +29,10 @@ def searchable(indexes: Indexes, texts: Sequence[str]) -> Steps:
     embedder = indexes.embedder
     codes: Sequence[bytes | None] = [None] * len(distinct)
     if embedder is not None and distinct:
-        # A new embedder shows once, beside the first texts, how far its cosines spread.
+        # A new embedder shows once, beside the first texts, how far its scores spread.
         asked = [*distinct, *(PROBES if indexes.unmeasured else ())]
         vectors = yield Request(lambda: embedder.embed(asked), lambda: embedder.aembed(asked))
         if len(asked) > len(distinct):
-            indexes.measured_spread = spread_of(vectors[len(distinct) :])
+            indexes.measured_spread = spread_of(vectors[len(distinct) :], indexes.metric)
         codes = [encode_vectors(vectors[k : k + 1], indexes.metric) for k in range(len(distinct))]
     return {text: Indexed(tokenize(text), code) for text, code in zip(distinct, codes, strict=True)}

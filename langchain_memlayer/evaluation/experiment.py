@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ import orjson
 from langchain_memlayer.errors import ConfigurationError, MemLayerError
 from langchain_memlayer.evaluation.asking import Asker
 from langchain_memlayer.evaluation.data import Dataset, Question
+from langchain_memlayer.loops import PrivateLoop
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -35,20 +37,21 @@ def run_experiment(
 
     client = client or get_cached_client()
 
-    def memory(inputs: dict[str, Any]) -> dict[str, Any]:
+    # Its plain `evaluate` runs evaluators in the pool that sends their feedback, and loses some when that one is shut.
+    async def memory(inputs: dict[str, Any]) -> dict[str, Any]:
         if asker.failure is not None:
             raise MemLayerError("The evaluation has stopped at an earlier question.")
-        outcome = asker.ask(inputs["question_id"])
+        outcome = await asyncio.to_thread(asker.ask, inputs["question_id"])
         memories = [asdict(hit) for hit in outcome.hits]
         return {"answer": outcome.answer, "error": outcome.error, "memories": memories, "measures": outcome.measures}
 
-    def recall(outputs: dict[str, Any] | None) -> dict[str, Any]:
+    async def recall(outputs: dict[str, Any] | None) -> dict[str, Any]:
         found = (outputs or {}).get("measures", {})
         return {"results": [{"key": key, "score": value} for key, value in found.items()]}
 
-    def verdicts(inputs: dict[str, Any]) -> dict[str, Any]:
+    async def verdicts(inputs: dict[str, Any]) -> dict[str, Any]:
         # LangSmith evaluates failed runs too; what made one fail is raised when all are through.
-        found = {} if asker.failure else asker.judge(inputs["question_id"]).verdicts
+        found = {} if asker.failure else (await asyncio.to_thread(asker.judge, inputs["question_id"])).verdicts
         return {
             "results": [
                 {"key": f"correct ({name})", "score": verdict.score, "value": verdict.label, "comment": verdict.reason}
@@ -56,14 +59,17 @@ def run_experiment(
             ]
         }
 
+    evaluators: list[Any] = [recall, verdicts]
     with _refusals():
-        results = client.evaluate(
-            memory,
-            data=_examples(client, dataset),
-            evaluators=[recall, verdicts],
-            experiment_prefix=f"memlayer-{dataset.name}",
-            metadata=dict(settings),
-            max_concurrency=workers if workers > 1 else 0,
+        results = PrivateLoop().run(
+            client.aevaluate(
+                memory,
+                data=_examples(client, dataset),
+                evaluators=evaluators,
+                experiment_prefix=f"memlayer-{dataset.name}",
+                metadata=dict(settings),
+                max_concurrency=workers,
+            )
         )
         client.flush()
     return results.experiment_name

@@ -239,6 +239,11 @@ class TripleGraph:
                 found += [key for key in SPEAKERS if key in self._nodes]
             return [self._nodes[key]["name"] for key in dict.fromkeys(map(self._leader, found))]
 
+    def entities_named(self, names: Iterable[str]) -> list[str]:
+        """The entities that some names are of, by their displayed names; names of none are left out."""
+        with self._lock:
+            return [self._nodes[key]["name"] for key in self._known(names)]
+
     def k_hop(self, entities: Iterable[str], *, k: int = 2, most: int = MOST_NODES) -> dict[str, int]:
         """The entities within `k` steps of some and how many steps each is away, nearest first, `most` at most."""
         with self._lock:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Protocol
 
-from langchain_memlayer.errors import MissingDependency
+from langchain_memlayer.errors import JournalError, MissingDependency
 
 if TYPE_CHECKING:
     from langchain_memlayer.journal.read import Reader
@@ -66,6 +67,10 @@ class Journal(Protocol):
         """The database's own verdict on its files: `ok`, or what is wrong."""
         ...
 
+    def size(self) -> int:
+        """The bytes that it takes, with what is derived from it."""
+        ...
+
     def close(self) -> None:
         """Close every connection; further use raises `JournalClosed`."""
         ...
@@ -76,7 +81,47 @@ def is_url(path: object) -> bool:
     return isinstance(path, str) and path.startswith(_SCHEMES)
 
 
-def open_journal(path: str | Path, *, durability: Durability = "full", clock: Clock, new_id: NewId) -> Journal:
+def exists(path: str | Path) -> bool:
+    """Whether there is a store; nothing is made or changed.
+
+    Raises:
+        NotAStore: `path` holds something else.
+        JournalError: the server cannot be reached.
+    """
+    if isinstance(path, str) and is_url(path):
+        return bool(_postgres().store_exists(path))
+    from langchain_memlayer.journal.schema import journal_path
+
+    return journal_path(Path(path)).exists()
+
+
+def _postgres() -> ModuleType:
+    """The module of the journal on PostgreSQL.
+
+    Raises:
+        MissingDependency: its driver is not installed.
+    """
+    try:
+        from langchain_memlayer.journal import postgres
+    except ImportError as error:
+        raise MissingDependency(
+            "A store in PostgreSQL needs its driver: pip install 'langchain-memlayer[postgres]'."
+        ) from error
+    return postgres
+
+
+IMPORT_NOTE = "import"
+"""The setting that is there while an import is unfinished; such a journal is opened for nothing else."""
+
+
+def open_journal(
+    path: str | Path,
+    *,
+    durability: Durability = "full",
+    clock: Clock,
+    new_id: NewId,
+    importing: bool = False,
+) -> Journal:
     """The journal of a folder, of `":memory:"`, or of a PostgreSQL database by its connection string.
 
     Args:
@@ -84,20 +129,22 @@ def open_journal(path: str | Path, *, durability: Durability = "full", clock: Cl
         durability: `full` lets an acknowledged write survive power loss, `fast` only the end of the process.
         clock: The present time.
         new_id: Fresh ids.
+        importing: Whether it may be one that an import has filled in part.
 
     Raises:
         NotAStore: `path` holds something else.
         MissingDependency: PostgreSQL's driver is not installed.
-        JournalError: it cannot be opened.
+        JournalError: it cannot be opened, or an import into it is unfinished.
     """
+    journal: Journal
     if isinstance(path, str) and is_url(path):
-        try:
-            from langchain_memlayer.journal.postgres import PostgresJournal
-        except ImportError as error:
-            raise MissingDependency(
-                "A store in PostgreSQL needs its driver: pip install 'langchain-memlayer[postgres]'."
-            ) from error
-        return PostgresJournal(path, durability=durability, clock=clock, new_id=new_id)
-    from langchain_memlayer.journal.sqlite import SQLiteJournal
+        journal = _postgres().PostgresJournal(path, durability=durability, clock=clock, new_id=new_id)
+    else:
+        from langchain_memlayer.journal.sqlite import SQLiteJournal
 
-    return SQLiteJournal(path, durability=durability, clock=clock, new_id=new_id)
+        journal = SQLiteJournal(path, durability=durability, clock=clock, new_id=new_id)
+    if not importing and journal.meta(IMPORT_NOTE) is not None:
+        where = journal.where
+        journal.close()
+        raise JournalError(f"An import into {where} is unfinished. Repeat `memlayer import` with the same file.")
+    return journal

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from hashlib import blake2b
@@ -13,11 +13,12 @@ from typing import Any
 
 import psycopg
 from psycopg import sql
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
+from psycopg.conninfo import make_conninfo
+from psycopg_pool import ConnectionPool
 
-from langchain_memlayer.errors import ConfigurationError, InvalidInput, JournalClosed, JournalError
-from langchain_memlayer.journal.postgres_schema import TABLES, check_server, migrate, schema_of
+from langchain_memlayer.errors import InvalidInput, JournalClosed, JournalError
+from langchain_memlayer.journal.postgres_address import CONNECT_SECONDS, Address
+from langchain_memlayer.journal.postgres_schema import TABLES, check_server, migrate, schema_of, version_of
 from langchain_memlayer.journal.postgres_session import PostgresReader, PostgresWriter, Session, adapt
 from langchain_memlayer.journal.write import SCRUB_DUE
 from langchain_memlayer.protocols import Clock, NewId
@@ -25,14 +26,12 @@ from langchain_memlayer.types import Durability, to_micros
 
 _LOGGER = logging.getLogger(__name__)
 
-CONNECT_SECONDS = 15.0
 LOCK_SECONDS = 30
 HANGING_SECONDS = 120
-POOL_SIZE = 20
 MOST_LOCKS = 256
 """Namespaces that one transaction locks one by one; for more it locks the whole journal."""
 
-_POOL_SIZE = re.compile(r"[?&]pool_size=([^&]*)")
+_POLL_SECONDS = 0.05
 _ABANDONED: list[Any] = []
 """Pools of parent processes: a child must not use, close or even forget them, since that would end the connections."""
 
@@ -41,8 +40,9 @@ class PostgresJournal:
     """One schema's journal: any number of readers and writers, from any thread, process or host.
 
     A transaction that changes some namespaces holds their advisory locks until it ends, so what it reads of them stays
-    true until it is committed; writers of different namespaces do not wait for each other. All locks are those of
-    transactions, and no statement depends on an earlier one's session, so a connection pooler may stand in between.
+    true until it is committed; writers of different namespaces do not wait for each other. All locks and settings are
+    those of transactions, so a connection pooler may stand in between, if it knows prepared statements. A host that
+    dies or hangs in a transaction holds its locks for two minutes at most.
 
     Args:
         url: `postgresql://user:password@host:port/database`, with libpq's parameters. The tables lie in the schema
@@ -67,9 +67,9 @@ class PostgresJournal:
         self.folder: Path | None = None
         self.after_commit: list[Callable[[], None]] = []
         """Called, in the writer's thread, when something was committed."""
-        self._settings, self._size = _read_url(url)
-        self._secret = self._settings.get("password")
-        self.where = _shown(self._settings)
+        self._address = Address.of(url)
+        self.where = self._address.where
+        self._errors = self._address.errors
         self._closed = False
         self._commit_mode = "off" if durability == "fast" else ""
         with self._errors(), ExitStack() as undo:
@@ -82,7 +82,7 @@ class PostgresJournal:
 
     def _open(self) -> None:
         # By hand, because a pool would only say that it waited in vain.
-        with psycopg.connect(**self._settings, autocommit=True) as db:
+        with psycopg.connect(**self._address.settings, autocommit=True) as db:
             check_server(db, self.where)
             self._schema = schema_of(db)
             migrate(db, self._schema, where=self.where, new_id=self.new_id, created_at=to_micros(self.clock()))
@@ -94,11 +94,11 @@ class PostgresJournal:
     def _connect(self) -> None:
         self._pid = os.getpid()
         self._pool = ConnectionPool(
-            make_conninfo(**self._settings),
+            make_conninfo(**self._address.settings),
             kwargs={"autocommit": True},
             configure=adapt,
             min_size=1,
-            max_size=self._size,
+            max_size=self._address.pool_size,
             timeout=CONNECT_SECONDS,
             name="memlayer",
             open=True,
@@ -113,48 +113,6 @@ class PostgresJournal:
         if self._pid != os.getpid():
             _ABANDONED.append(self._pool)
             self._connect()
-
-    # -- errors ---------------------------------------------------------------------------------------------------
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except (psycopg.OperationalError, PoolTimeout, PoolClosed) as error:
-            raise self._explain(error) from error
-        except psycopg.Error as error:
-            # Their details quote the rows that they are about.
-            raise self._explain(error) from None
-
-    def _explain(self, error: psycopg.Error) -> Exception:
-        state = error.sqlstate or ""
-        named = f"{type(error).__name__}, {state}" if state else type(error).__name__
-        if isinstance(error, psycopg.DataError) and "NUL" in str(error):
-            return InvalidInput("A text has a NUL character, which PostgreSQL cannot store; remove it.")
-        if state.startswith("28"):
-            return JournalError(
-                f"{self.where} refuses the user or the password ({named}). Check the connection string."
-            )
-        hints = {
-            "3D000": "there is no such database; create it",
-            "42501": "the user lacks a right; the owner of the schema has them all",
-            "53100": "the server's disk is full; nothing of this call was stored; make room and repeat it",
-            "53300": "the server has no connection left; lower `pool_size` or raise max_connections",
-            "53400": "the server has no connection left; lower `pool_size` or raise max_connections",
-            "55P03": f"another writer held its lock for over {LOCK_SECONDS} s; nothing was stored; repeat the call",
-            "40P01": "two calls waited for each other; nothing of this one was stored; repeat it",
-            "40001": "another writer was quicker; nothing of this call was stored; repeat it",
-            "25006": "it is read-only; connect to the primary server",
-            "42P01": "its tables are gone; open the store again",
-        }
-        hint = hints.get(state)
-        if hint is None and isinstance(error, psycopg.OperationalError):
-            said = " ".join(str(error).split())
-            hint = f"{self._without_secret(said)}; nothing of this call was stored; check the server and repeat it"
-        return JournalError(f"The journal of {self.where} failed: {hint or 'a statement was refused'} ({named}).")
-
-    def _without_secret(self, text: str) -> str:
-        return text.replace(str(self._secret), "***") if self._secret else text
 
     # -- sessions -------------------------------------------------------------------------------------------------
 
@@ -259,19 +217,21 @@ class PostgresJournal:
         """Make deletions physical: rewrite the tables, so that their files hold no deleted row.
 
         That is all a client of PostgreSQL can do. What the server wrote before stays where it went: in the write-ahead
-        log until its files are used again, in archived logs, in replicas that lag and in backups.
+        log until its files are used again, in archived logs, in replicas that lag and in backups. A transaction that
+        began before keeps the rows that it may still read, so the end of such transactions is waited for.
 
         `Writer.erase_memories` and `erase_all` note in their commit that this is due; when it fails, or the process is
         killed in between, the next `scrub` or opening of the store does it.
 
         Raises:
-            JournalError: another transaction did not let go of the tables.
+            JournalError: another transaction did not let go of the tables, or of what they held before.
         """
         self._check()
         with self._errors(), self._session() as session:
             try:
                 session.execute(f"SET lock_timeout = '{LOCK_SECONDS}s'")
                 try:
+                    self._wait_for_older(session)
                     for table in TABLES:
                         session.raw.execute(sql.SQL("VACUUM (FULL) {}").format(sql.Identifier(self._schema, table)))
                 finally:
@@ -283,6 +243,19 @@ class PostgresJournal:
                     f"{self.where} ({type(error).__name__}); repeat the call, or open the store again, when nobody "
                     "else uses it."
                 ) from error
+
+    def _wait_for_older(self, session: Session) -> None:
+        """Wait until no transaction of the database sees what was there before now."""
+        ((now,),) = session.execute("SELECT pg_snapshot_xmax(pg_current_snapshot())::text").fetchall()
+        until = time.monotonic() + LOCK_SECONDS
+        while session.execute(
+            "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND "
+            "age(backend_xmin) > age(?::text::xid8::xid) LIMIT 1",
+            (now,),
+        ).fetchone():
+            if time.monotonic() > until:
+                raise psycopg.errors.LockNotAvailable("an older transaction is still running")
+            time.sleep(_POLL_SECONDS)
 
     def _finish_scrub(self) -> None:
         """Do what a killed `forget` left undone; when that is not possible now, the next opening tries again."""
@@ -302,6 +275,16 @@ class PostgresJournal:
             ).fetchall()
         return "ok" if not rows else f"the index {rows[0][0]} is not valid"
 
+    def size(self) -> int:
+        """The bytes of the tables and their indexes."""
+        with self.read() as reader:
+            row = reader.db.execute(
+                "SELECT sum(pg_total_relation_size(c.oid))::bigint FROM pg_class c JOIN pg_namespace n ON "
+                "n.oid = c.relnamespace WHERE n.nspname = ? AND c.relname = ANY(?)",
+                (self._schema, list(TABLES)),
+            ).fetchone()
+        return int(row[0])
+
     def close(self) -> None:
         """Close every connection; further use raises `JournalClosed`."""
         if not self._closed:
@@ -313,35 +296,16 @@ class PostgresJournal:
             self._pool.close()
 
 
-def _read_url(url: str) -> tuple[dict[str, Any], int]:
-    """The connection's parameters, and how many connections a process may have."""
-    found = _POOL_SIZE.search(url)
-    size = POOL_SIZE
-    if found is not None:
-        if not found[1].isdecimal() or int(found[1]) < 2:
-            raise ConfigurationError(f"pool_size must be a number of at least 2, got {found[1]!r}.")
-        size = int(found[1])
-        rest = url[found.end() :]
-        url = url[: found.start()] + (f"{found[0][0]}{rest[1:]}" if rest else "")
-    try:
-        settings = conninfo_to_dict(url)
-    except psycopg.Error:
-        # Its message may quote the password.
-        raise ConfigurationError(
-            "The connection string cannot be read. Its form is postgresql://user:password@host:5432/database?option="
-            "value, with special characters percent-encoded."
-        ) from None
-    settings.setdefault("connect_timeout", str(int(CONNECT_SECONDS)))
-    settings.setdefault("application_name", "memlayer")
-    return settings, size
+def store_exists(url: str) -> bool:
+    """Whether a database has a store.
 
-
-def _shown(settings: dict[str, Any]) -> str:
-    """Where a store is, without the password."""
-    user = f"{settings['user']}@" if settings.get("user") else ""
-    port = f":{settings['port']}" if settings.get("port") else ""
-    options = f"?options={settings['options']}" if settings.get("options") else ""
-    return f"postgresql://{user}{settings.get('host') or ''}{port}/{settings.get('dbname') or ''}{options}"
+    Raises:
+        NotAStore: the schema holds something else.
+        JournalError: the server cannot be reached.
+    """
+    address = Address.of(url)
+    with address.errors(), psycopg.connect(**address.settings, autocommit=True) as db:
+        return version_of(db, schema_of(db), address.where) > 0
 
 
 def _step(name: str) -> None:

@@ -179,12 +179,12 @@ def migrate(
         NotAStore: the schema has tables of something else.
         SchemaTooNew: a newer release wrote it.
     """
-    if _version(db, schema, where) == VERSION and not _foreign_xids(db, schema):
+    if version_of(db, schema, where) == VERSION and not _foreign_xids(db, schema):
         return
     with db.transaction():
         # Hosts that open a new store at once wait for the first of them.
         db.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"memlayer schema {schema}",))
-        version = _version(db, schema, where)
+        version = version_of(db, schema, where)
         if version == 0 and not _exists(db, schema):
             db.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)))
         db.execute(sql.SQL("SET LOCAL search_path = {}, pg_catalog").format(sql.Identifier(schema)))
@@ -205,7 +205,13 @@ def _exists(db: psycopg.Connection[Any], schema: str) -> bool:
     return db.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", (schema,)).fetchone() is not None
 
 
-def _version(db: psycopg.Connection[Any], schema: str, where: str) -> int:
+def version_of(db: psycopg.Connection[Any], schema: str, where: str) -> int:
+    """The version of a schema's tables, 0 when it has none; nothing in it is changed.
+
+    Raises:
+        NotAStore: it has tables of something else.
+        SchemaTooNew: a newer release wrote it.
+    """
     rows = db.execute(
         "SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = %s "
         "AND c.relname = ANY(%s)",

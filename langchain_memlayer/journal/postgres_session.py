@@ -24,6 +24,8 @@ POSITIONS = 32
 
 _NAMED = re.compile(rf"\b(FROM|JOIN|INTO|UPDATE) +({'|'.join(TABLES)})\b")
 _LONGEST_WORDS = 1_000_000
+_WORDS = "array_to_tsvector(string_to_array(tokens, ' ') || ('#' || ns))"
+_UNLIKE_TOKENS = f"length(tokens) < {_LONGEST_WORDS // 4} AND words <> {_WORDS}"
 
 
 def adapt(db: psycopg.Connection[Any]) -> None:
@@ -76,10 +78,13 @@ class Session:
         renew: Callable[[psycopg.Connection[Any]], psycopg.Connection[Any]],
     ) -> None:
         self.raw = raw
-        self.sequence = f"{_identifier(schema)}.positions"
         self._schema = schema
         self._renew = renew
         self._begun = False
+
+    def named(self, name: str) -> str:
+        """A table or sequence with its schema."""
+        return f"{_identifier(self._schema)}.{name}"
 
     def execute(self, statement: str, params: Sequence[Any] = (), /) -> psycopg.Cursor[Any]:
         """Run one statement."""
@@ -217,7 +222,7 @@ class PostgresWriter(PostgresReads, Writer):
 
     def __init__(self, db: Session, *, now: int) -> None:
         super().__init__(db, now=now)
-        self._sequence = db.sequence
+        self._named = db.named
         self._last = 0
 
     def _first_seq(self) -> int:
@@ -226,12 +231,27 @@ class PostgresWriter(PostgresReads, Writer):
     def upcoming(self) -> int:
         """The position that the next event will have."""
         if self.seq >= self._last:
-            first = int(self.db.execute("SELECT nextval(?::regclass)", (self._sequence,)).fetchone()[0])
+            first = int(self.db.execute("SELECT nextval(?::regclass)", (self._named("positions"),)).fetchone()[0])
             self.seq, self._last = first - 1, first + POSITIONS - 1
         return self.seq + 1
 
     def _inserted(self, sql: str, params: Sequence[Any]) -> int:
         return int(self.db.execute(f"{sql} RETURNING id", params).fetchone()[0])
+
+    def renumber(self) -> None:
+        """Let new positions and row numbers follow those that came from another journal."""
+        self.db.execute(
+            "SELECT setval(?::regclass, greatest(last, (SELECT coalesce(max(seq), 0) + 1 FROM events)), false) FROM "
+            "(SELECT nextval(?::regclass) AS last) AS used",
+            (self._named("positions"), self._named("positions")),
+        )
+        for table in ("namespaces", "triples", "pending"):
+            self.db.execute(
+                "SELECT setval(pg_get_serial_sequence(?, 'id')::regclass, "
+                f"(SELECT coalesce(max(id), 0) + 1 FROM {table}), false)",
+                (self._named(table),),
+            )
+        self.seq = self._last = 0
 
     def _index(self, item: int, space: str, tokens: Sequence[str]) -> None:
         # PostgreSQL holds a megabyte of different words for a row; a longer text is found by its first ones.
@@ -252,12 +272,14 @@ class PostgresWriter(PostgresReads, Writer):
         Raises:
             JournalError: they differ.
         """
-        rows = self.db.execute(
-            f"SELECT rowid FROM keywords WHERE length(tokens) < {_LONGEST_WORDS} AND words <> "
-            "array_to_tsvector(string_to_array(tokens, ' ') || ('#' || ns)) LIMIT 1"
-        ).fetchall()
+        rows = self.db.execute(f"SELECT rowid FROM keywords WHERE {_UNLIKE_TOKENS} LIMIT 1").fetchall()
         if rows:
             raise JournalError(f"the words of row {rows[0][0]} are not its terms")
+
+    def recount_terms(self) -> None:
+        """Make anew what texts are found by, and count the term statistics."""
+        self.db.execute(f"UPDATE keywords SET words = {_WORDS} WHERE {_UNLIKE_TOKENS}")
+        super().recount_terms()
 
 
 def _space(space: str) -> str:

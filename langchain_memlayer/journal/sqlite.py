@@ -255,6 +255,10 @@ class SQLiteJournal:
         with self.read() as reader:
             return str(reader.db.execute("PRAGMA quick_check(1)").fetchone()[0])
 
+    def size(self) -> int:
+        """The bytes of all files in the folder."""
+        return 0 if self.folder is None else sum(f.stat().st_size for f in self.folder.rglob("*") if f.is_file())
+
     def close(self) -> None:
         """Close every connection; further use raises `JournalClosed`."""
         if self._closed:

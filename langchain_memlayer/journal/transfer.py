@@ -20,9 +20,6 @@ from langchain_memlayer.values import dumps, loads
 Type = Literal["int", "real", "text", "json"]
 Values = dict[str, Any]
 
-IMPORT_NOTE = "import"
-"""The setting that is there while an import is unfinished; a journal with it is not opened for anything else."""
-
 PAGE = 500
 
 

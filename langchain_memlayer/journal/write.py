@@ -270,14 +270,24 @@ class Writer(Reader):
         )  # fmt: skip
         self._vectors(ns, item, codes)
         if tokens:
-            self._index(item, f"n{ns}", tokens)
-            self._terms.update((term, ns) for term in set(tokens))
+            self.index_terms(item, ns, tokens, live=True)
         self.link(item, quotes)
         self.db.executemany(
             "INSERT INTO triples (item, ns, source, relation, destination) VALUES (?,?,?,?,?)",
             [(item, ns, t.source, t.relation, t.destination) for t in triples],
         )
         return item
+
+    def index_terms(self, item: int, ns: int, tokens: Sequence[str], *, live: bool) -> None:
+        """Let a memory be found by its terms; those of a live one count in the statistics."""
+        self._index(item, f"n{ns}", tokens)
+        if live:
+            self._terms.update((term, ns) for term in set(tokens))
+
+    def renumber(self) -> None:
+        """Let new positions and row numbers follow those that came from another journal."""
+        # SQLite goes on behind the highest ones by itself.
+        self.seq = self._first_seq()
 
     def _index(self, item: int, space: str, tokens: Sequence[str]) -> None:
         """Let a row be found by its terms."""

@@ -16,12 +16,12 @@ from langchain_memlayer.engine.background import Background
 from langchain_memlayer.engine.candidates import Finder
 from langchain_memlayer.engine.editing import Editor
 from langchain_memlayer.engine.graphs import Graphs
-from langchain_memlayer.engine.indexes import Indexes, recorded_embedder
+from langchain_memlayer.engine.indexes import Indexes, chosen_metric, recorded_embedder
 from langchain_memlayer.engine.reading import Searcher
 from langchain_memlayer.engine.writing import Engine
 from langchain_memlayer.errors import ConfigurationError
 from langchain_memlayer.extraction import LLMExtractor
-from langchain_memlayer.journal import open_journal
+from langchain_memlayer.journal import is_url, open_journal
 from langchain_memlayer.journal.sqlite import random_id, utc_now
 from langchain_memlayer.memory.adopting import Adopting
 from langchain_memlayer.memory.reading import Reading
@@ -29,7 +29,7 @@ from langchain_memlayer.memory.writing import Writing
 from langchain_memlayer.protocols import Clock, Extractor, NewId, Reconciler
 from langchain_memlayer.reconciliation import LLMReconciler, RuleReconciler
 from langchain_memlayer.surfaces import Surfaces
-from langchain_memlayer.types import Durability
+from langchain_memlayer.types import Durability, Metric
 from langchain_memlayer.vectors.vectorstore.opening import open_vectorstore
 
 if TYPE_CHECKING:
@@ -46,8 +46,8 @@ class Memory(Writing, Reading, Adopting, Surfaces):
     several of them; given ids are ANDed and absent ones mean any.
 
     Args:
-        path: The folder (made when missing), or `":memory:"`. None means the environment's MEMLAYER_HOME, else a
-            folder of the user's own.
+        path: The folder (made when missing), `":memory:"`, or `postgresql://user:password@host:port/database` for
+            many processes and hosts. None means the environment's MEMLAYER_HOME, else a folder of the user's own.
         model: The chat model that extracts and reconciles facts: a LangChain chat model, "provider:model", "auto"
             (OpenAI's gpt-4o-mini when OPENAI_API_KEY is set, else none) or None for none.
         vectorstore: A LangChain `VectorStore` that proposes candidates in place of the package's own index; the folder
@@ -60,6 +60,8 @@ class Memory(Writing, Reading, Adopting, Surfaces):
             without a model) or `off` (every fact is added).
         custom_prompt: Replaces the instructions of the extraction prompt, not its output format.
         keep_turns: Whether messages are kept as memories too.
+        metric: How vectors are compared: `cosine`, `inner_product` or `euclidean`. None means as in the folder, in a
+            new one by cosine.
         durability: `full` lets an acknowledged write survive power loss; `fast` only a killed process.
         hnsw_threshold: The size (rows x dims) above which a scope gets an HNSW graph.
         clock: The present time; for tests.
@@ -88,6 +90,7 @@ class Memory(Writing, Reading, Adopting, Surfaces):
         reconcile: Reconcile = "llm",
         custom_prompt: str | None = None,
         keep_turns: bool = True,
+        metric: Metric | None = None,
         durability: Durability = "full",
         hnsw_threshold: int = 4_000_000,
         clock: Clock = utc_now,
@@ -112,7 +115,11 @@ class Memory(Writing, Reading, Adopting, Surfaces):
             opened.callback(self._journal.close)
             embedder = resolve_embeddings(embeddings, folder=recorded_embedder(self._journal, "memories"))
             self._indexes = Indexes(
-                self._journal, area="memories", embedder=embedder, metric="cosine", hnsw_threshold=hnsw_threshold
+                self._journal,
+                area="memories",
+                embedder=embedder,
+                metric=chosen_metric(self._journal, "memories", metric),
+                hnsw_threshold=hnsw_threshold,
             )
             if foreign is not None:
                 self._indexes.attach(foreign)
@@ -153,6 +160,7 @@ class Memory(Writing, Reading, Adopting, Surfaces):
                 embeddings=read.embeddings,
                 vectorstore=read.vectorstore,
                 custom_prompt=read.custom_prompt,
+                metric=read.metric,
                 **settings,
             )
             memory._resources = opened.pop_all()
@@ -193,11 +201,11 @@ class Memory(Writing, Reading, Adopting, Surfaces):
         await self.aclose()
 
 
-def default_folder() -> Path:
-    """The folder of a `Memory` without a path: MEMLAYER_HOME, else one of the user's own."""
+def default_folder() -> Path | str:
+    """Where a `Memory` without a path is: MEMLAYER_HOME (a folder, a connection string), else a folder of your own."""
     home = os.environ.get("MEMLAYER_HOME")
     if home:
-        return Path(home)
+        return home if is_url(home) else Path(home)
     from platformdirs import user_data_path
 
     return user_data_path("langchain_memlayer", appauthor=False) / "default"

@@ -32,7 +32,7 @@ from langchain_memlayer.memory.checks import (
     checked_time,
 )
 from langchain_memlayer.messages import to_turns
-from langchain_memlayer.rewriting import Rewriter
+from langchain_memlayer.rewriting import Rewriter, Rewritten
 from langchain_memlayer.tracing import documents, traced
 from langchain_memlayer.types import Kind, Scope, Turn
 
@@ -192,17 +192,19 @@ class Reading:
         )
 
     def _searching(self, asked: SearchQuery, options: _Options, conversation: list[Turn] | None) -> Steps:
-        queries = [asked.text]
+        rewritten = Rewritten((asked.text,))
         if conversation is not None:
             now = asked.reference_time or self._journal.clock()
-            queries = yield Request(
+            rewritten = yield Request(
                 lambda: self._rewriter.rewrite(asked.text, conversation, now),
                 lambda: self._rewriter.arewrite(asked.text, conversation, now),
             )
         wanted = asked.limit * (_RERANKED if options.rerank else 1)
         found = []
-        for query in queries:
-            answer = yield from self._searcher.search(replace(asked, text=query, limit=wanted))
+        for query in rewritten.queries:
+            answer = yield from self._searcher.search(
+                replace(asked, text=query, limit=wanted, entities=rewritten.entities)
+            )
             found.append(answer)
         best = merged([answer.hits for answer in found], wanted)
         if options.rerank is not None:
@@ -212,7 +214,7 @@ class Reading:
         return {
             "results": [self._shown(hit, asked, options, budget) for hit in best],
             "relations": self._searcher.relations(
-                replace(asked, text="\n".join(queries)),
+                replace(asked, text="\n".join(rewritten.queries)),
                 list(dict.fromkeys(entity for answer in found for entity in answer.entities)),
                 most=MOST_RELATIONS,
             ),

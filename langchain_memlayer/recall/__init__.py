@@ -8,7 +8,7 @@ calibration.py  how far an embedder's cosines spread when it understands the tex
 fusion.py       signals -> score, relevance, order
 """
 
-from langchain_memlayer.recall.calibration import PROBES, spread_of, trust_in
+from langchain_memlayer.recall.calibration import PROBES, closeness, spread_of, trust_in
 from langchain_memlayer.recall.fusion import Ranking, Weights, base_shares, best, eligible, rank, weighed
 from langchain_memlayer.recall.pool import Pool, Query, Spread, Terms, memory_text
 from langchain_memlayer.recall.signals import session_prior
@@ -23,6 +23,7 @@ __all__ = [
     "Weights",
     "base_shares",
     "best",
+    "closeness",
     "eligible",
     "memory_text",
     "rank",

@@ -11,6 +11,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from langchain_memlayer.types import Metric
+
 _PRIOR = 8
 _UNDERSTOOD = 0.53
 _SHARPNESS = 8
@@ -40,15 +42,34 @@ PROBES: tuple[str, ...] = _STATEMENTS + _QUESTIONS
 """The texts to embed, once for each folder, together with the first texts that are stored."""
 
 
-def spread_of(vectors: NDArray[np.floating]) -> float:
-    """The standard deviation of a question's cosines over the statements, mean over the questions.
+def spread_of(vectors: NDArray[np.floating], metric: Metric = "cosine") -> float:
+    """The standard deviation of a question's scores over the statements, mean over the questions.
 
     Args:
         vectors: Those of `PROBES`, shape (16, dims).
+        metric: What the scores are: cosines, inner products or negated distances.
     """
-    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    statements, questions = unit[: len(_STATEMENTS)], unit[len(_STATEMENTS) :]
+    if metric == "cosine":
+        vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    statements, questions = vectors[: len(_STATEMENTS)], vectors[len(_STATEMENTS) :]
+    if metric == "euclidean":
+        return float(np.linalg.norm(questions[:, None] - statements, axis=2).std(axis=1).mean())
     return float((questions @ statements.T).std(axis=1).mean())
+
+
+def closeness(scores: NDArray[np.float32], metric: Metric) -> NDArray[np.float32]:
+    """Scores of any metric on the scale of cosines, in the same order, so that a threshold has a meaning.
+
+    Cosines stay. A distance d becomes 1 / (1 + d); an inner product p becomes p / (1 + |p|), so that what has nothing
+    in common is at 0 as with cosine, and what points away below. NaN stays.
+
+    Args:
+        scores: Higher is nearer: a cosine, an inner product or a negated distance.
+        metric: Which of them.
+    """
+    if metric == "euclidean":
+        return np.reciprocal(1 - scores)
+    return scores / (1 + np.abs(scores)) if metric == "inner_product" else scores
 
 
 def trust_in(deviation: float, memories: int, able: float) -> float:

@@ -10,6 +10,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from langchain_memlayer.types import Metric
+
 Scores = NDArray[np.float32]
 _BUCKETS = 1 << 16
 
@@ -100,7 +102,7 @@ class Pool:
     Index `i` of every array is one of them, shape (n,).
 
     Attributes:
-        dense: Cosines, NaN without a vector; None without an embedder.
+        dense: Cosines, or other scores by `metric`, higher is nearer; NaN without a vector; None without an embedder.
         dense_spread: The scope's constants for them.
         dense_trust: From 0 to 1: how well the cosines of this query discriminate, against what this embedder can.
         keyword: BM25.
@@ -121,6 +123,7 @@ class Pool:
         cited: Row ids of the turns that facts come from, those of one memory after those of another.
         starts: Where those of each memory begin in `cited`, and the end, shape (n + 1,).
         speakers: The names behind `speaker`.
+        metric: What `dense` is made by.
     """
 
     dense: Scores | None
@@ -144,6 +147,7 @@ class Pool:
     cited: NDArray[np.int64]
     starts: NDArray[np.int64]
     speakers: Mapping[int, str]
+    metric: Metric = "cosine"
 
     def __len__(self) -> int:
         return len(self.order)

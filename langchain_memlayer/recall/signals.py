@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 
+from langchain_memlayer.recall.calibration import closeness
 from langchain_memlayer.recall.dates import agreement, asks_of_now, periods
 from langchain_memlayer.recall.pool import Pool, Query, Scores
 
@@ -14,10 +15,10 @@ BRIDGE_TERMS = 12
 
 
 def relevance(pool: Pool) -> Scores:
-    """Cosine, or BM25 as a share of what the query could attain, whichever is higher; from 0 to 1."""
+    """Cosine (see `closeness`), or BM25 as a share of what the query could attain, whichever is higher; 0 to 1."""
     best = pool.keyword / pool.keyword_ceiling if pool.keyword_ceiling > 0 else np.zeros(len(pool), np.float32)
     if pool.dense is not None:
-        best = np.fmax(best, pool.dense)
+        best = np.fmax(best, closeness(pool.dense, pool.metric))
     clipped: Scores = np.clip(best, 0.0, 1.0).astype(np.float32)
     return clipped
 

@@ -17,6 +17,7 @@ from langchain_memlayer.errors import MemoryNotFound
 from langchain_memlayer.journal.sqlite import SQLiteJournal
 
 
+@pytest.mark.sqlite
 @pytest.mark.slow
 def test_two_processes_add_200_memories_each_and_both_see_all_400(tmp_path: Path) -> None:
     folder = tmp_path / "store"

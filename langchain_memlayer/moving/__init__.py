@@ -1,0 +1,19 @@
+"""Moving a store: to a file and back, between SQLite and PostgreSQL, and from other programs.
+
+format.py      the lines of an export
+export.py      a store -> a file
+importing.py   a file -> a store
+databases.py   other programs' SQLite files
+mem0_files.py  what mem0 leaves on a disk
+mem0.py        an installation of mem0's -> memories
+langgraph.py   any LangGraph store -> items
+"""
+
+from __future__ import annotations
+
+from langchain_memlayer.moving.export import export_store
+from langchain_memlayer.moving.importing import import_store
+from langchain_memlayer.moving.langgraph import import_langgraph, import_langgraph_sqlite
+from langchain_memlayer.moving.mem0 import import_mem0
+
+__all__ = ["export_store", "import_langgraph", "import_langgraph_sqlite", "import_mem0", "import_store"]

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from journal_dump import dump, open_memory, texts
+from typer.testing import CliRunner
+
+from langchain_memlayer import EmbedderMismatch, InvalidInput, JournalError
+from langchain_memlayer.cli import app
+from langchain_memlayer.journal.sqlite import SQLiteJournal
+from langchain_memlayer.moving import export_store, import_store
+from langchain_memlayer.testing import DeterministicEmbeddings
+
+
+@pytest.fixture
+def full(tmp_path: Path) -> Path:
+    folder = tmp_path / "full"
+    with open_memory(folder) as memory:
+        one = memory.add("I live in Rome.", user_id="u", metadata={"n": 2**70, "x": [1.5, None]}, batch_id="b")
+        memory.add("I like tea.", user_id="u")
+        memory.add("I own a boat.", agent_id="a")
+        memory.update(one["results"][0]["id"], "I live in Paris.")
+        memory.store.put(("a", "b"), "k", {"t": "é", "big": 2**80}, ttl=5)
+    return folder
+
+
+def test_export_import_export_is_byte_identical(tmp_path: Path, full: Path) -> None:
+    first, second = tmp_path / "1.jsonl", tmp_path / "2.jsonl"
+    total = export_store(full, first)
+    assert import_store(first, tmp_path / "copy") == total
+    export_store(tmp_path / "copy", second)
+    assert first.read_bytes() == second.read_bytes()
+    before, after = dump(full), dump(tmp_path / "copy")
+    assert {name: rows for name, rows in before.items() if name in ("items", "terms", "events", "vectors")} == {
+        name: rows for name, rows in after.items() if name in ("items", "terms", "events", "vectors")
+    }
+    with open_memory(tmp_path / "copy") as memory:
+        assert texts(memory.search("Where does she live?", user_id="u"))[0] == "I live in Paris."
+
+
+def test_an_interrupted_import_goes_on_where_it_stopped(
+    tmp_path: Path, full: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, copy = tmp_path / "1.jsonl", tmp_path / "copy"
+    export_store(full, file)
+    monkeypatch.setattr("langchain_memlayer.moving.importing._ROWS", 3)
+
+    def stop(kind: str, done: int, total: int) -> None:
+        if kind == "import" and done >= 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        import_store(file, copy, progress=stop)
+    with pytest.raises(JournalError, match="unfinished"):
+        open_memory(copy)
+    other = tmp_path / "other.jsonl"
+    export_store(full, other, vectors=False)
+    with pytest.raises(InvalidInput, match="another file"):
+        import_store(other, copy, embeddings=DeterministicEmbeddings())
+    seen: list[int] = []
+    import_store(file, copy, progress=lambda kind, done, total: seen.append(done) if kind == "import" else None)
+    assert seen[0] == 9
+    export_store(copy, tmp_path / "2.jsonl")
+    assert file.read_bytes() == (tmp_path / "2.jsonl").read_bytes()
+
+
+def test_a_damaged_file_is_refused_with_its_line_and_nothing_is_made(tmp_path: Path, full: Path) -> None:
+    file = tmp_path / "1.jsonl"
+    export_store(full, file)
+    whole = file.read_bytes().splitlines(keepends=True)
+    for damaged, said in (
+        (whole[:-1], f"line {len(whole)}: the end is missing"),
+        ([*whole[:3], b"{\n", *whole[4:]], "line 4: it is not JSON"),
+        ([whole[0], whole[2], whole[1], *whole[3:]], "line"),
+        ([one.replace(b"boat", b"goat") for one in whole], "not those that were exported"),
+        ([b"{}\n"], "no export"),
+    ):
+        file.write_bytes(b"".join(damaged))
+        with pytest.raises(InvalidInput, match=said):
+            import_store(file, tmp_path / "copy")
+        assert not (tmp_path / "copy").exists()
+
+
+def test_a_store_with_content_is_refused_as_it_is(tmp_path: Path, full: Path) -> None:
+    file = tmp_path / "1.jsonl"
+    export_store(full, file)
+    before = dump(full)
+    with pytest.raises(InvalidInput, match="not empty"):
+        import_store(file, full)
+    assert dump(full) == before
+
+
+def test_without_vectors_an_import_makes_them_anew(tmp_path: Path, full: Path) -> None:
+    file = tmp_path / "1.jsonl"
+    export_store(full, file, vectors=False)
+    import_store(file, tmp_path / "copy", embeddings=DeterministicEmbeddings())
+    assert dump(full)["vectors"] == dump(tmp_path / "copy")["vectors"]
+    with pytest.raises(EmbedderMismatch, match="cannot be made from its name"):
+        import_store(file, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+    import_store(file, tmp_path / "other", embeddings=DeterministicEmbeddings(dims=64))
+    with open_memory(tmp_path / "other", embeddings=DeterministicEmbeddings(dims=64)) as memory:
+        assert texts(memory.search("tea", user_id="u"))[0] == "I like tea."
+
+
+def test_the_command_line_moves_a_store(tmp_path: Path, full: Path) -> None:
+    run, file = CliRunner().invoke, str(tmp_path / "1.jsonl")
+    assert json.loads(run(app, ["--path", str(full), "--json", "export", file]).stdout)["rows"] > 10
+    assert run(app, ["--path", str(full), "export", "-"]).stdout_bytes == Path(file).read_bytes()
+    assert run(app, ["--path", str(tmp_path / "copy"), "import", file]).exit_code == 0
+    refused = run(app, ["--path", str(full), "import", file])
+    assert refused.exit_code == 2
+    assert "not empty" in refused.stderr
+
+
+def test_the_copy_is_whole_for_the_doctor(tmp_path: Path, full: Path) -> None:
+    from langchain_memlayer import doctor
+
+    export_store(full, tmp_path / "1.jsonl")
+    import_store(tmp_path / "1.jsonl", tmp_path / "copy")
+    journal = SQLiteJournal(tmp_path / "copy")
+    assert doctor.check(journal) == []
+    journal.close()

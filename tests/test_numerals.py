@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import pytest
+
+from langchain_memlayer import LLMExtractor, Turn
+from langchain_memlayer.numerals import unsaid_number
+from langchain_memlayer.testing import ScriptedChatModel
+
+
+@pytest.mark.parametrize(
+    ("quote", "fact", "number"),
+    [
+        ("I have 3 cats", "Ann has 4 cats", "4"),
+        ("I have three cats", "Ann has 17 cats", "17"),
+        ("my rent is 1,200 euros", "Ann's rent is 1,300 euros", "1,300"),
+        ("my rent is 1200 euros", "Ann's rent of 1200 euros went up by 150 euros", "150"),
+        ("I ran 5.5 km", "Ann ran 55.25 km", "55.25"),
+        ("我有两只猫", "用户有15只猫", "15"),
+        ("我有3只猫", "用户有5只猫", "5"),
+        ("my locker is number 412", "Ann's locker is number 421", "421"),
+        ("I paid 80 on Monday", "Ann paid 95 on 2024-05-13", "95"),
+    ],
+)
+def test_a_number_that_contradicts_its_quote_is_found(quote: str, fact: str, number: str) -> None:
+    assert unsaid_number(fact, quote, [quote], 2024) == number
+
+
+@pytest.mark.parametrize(
+    ("quote", "fact"),
+    [
+        ("I have two cats", "Ann has 2 cats"),
+        ("I have twenty-five cats", "Ann has 25 cats"),
+        ("a dozen eggs and 3 hens", "Ann has 12 eggs"),
+        ("我有两只猫", "用户有2只猫"),
+        ("三百五十块", "用户付了350块"),
+        ("三百五", "用户付了350块"),
+        ("十个", "用户有10个"),
+        ("一万二", "用户付了12000"),
+        ("1.2万", "用户付了12000"),
+        ("it costs 5k", "It costs 5,000"),
+        ("2 million people", "There are 2000000 people"),
+        ("１２ at the station", "Locker 12 is Ann's"),
+        ("call me at 555 1234", "Ann's number is 5551234"),
+        ("call me at 5551234", "Ann's number is 555-1234"),
+        ("3 weeks ago", "Ann moved on 2024-04-22"),
+        ("3 weeks ago", "Ann moved on 22 April 2024"),
+        ("3 weeks ago", "Ann moved on April 22"),
+        ("3 weeks ago", "Ann moved on 22.04.2024"),
+        ("三周前", "用户在4月22日搬家"),
+        ("2 years ago", "Ann moved in 2022"),
+        ("at 3 in the afternoon", "Ann comes at 15:00"),
+        ("at 3 in the afternoon", "Ann comes at 3 pm"),
+        ("on the 14th, for 2 days", "Ann comes on the 14th until the 16th"),
+        ("I was born in 1990", "Ann is 34 years old"),
+        ("2 dogs and 14 hens", "Ann has 16 animals"),
+        ("Ich habe drei Hunde und 20 Hennen", "Anna hat 3 Hunde und 20 Hennen"),
+        ("mam cztery psy i 20 kur", "Ania ma 4 psy i 20 kur"),
+        ("I have cats", "Ann has 17 cats"),
+        ("half of it", "50% of it"),
+    ],
+)
+def test_what_was_said_or_can_be_worked_out_is_no_contradiction(quote: str, fact: str) -> None:
+    assert unsaid_number(fact, quote, [quote], 2024) is None
+
+
+def test_a_number_may_stand_elsewhere_in_what_was_said() -> None:
+    assert (
+        unsaid_number("Bus 42 takes Ann 30 minutes", "it takes 30 minutes", ["I take bus 42, it takes 30 minutes"])
+        is None
+    )
+    assert (
+        unsaid_number("Bus 43 takes Ann 30 minutes", "it takes 30 minutes", ["I take bus 42, it takes 30 minutes"])
+        == "43"
+    )
+
+
+def test_a_fact_with_a_hallucinated_number_is_rejected_and_the_rejection_recorded() -> None:
+    quote = "we have 3 cats"
+    entry = {"turn": 2, "quote": quote, "subject": "", "valid_at": "", "retract": False, "triples": []}
+    texts = ["The user has 3 cats", "The user has 5 cats", "The user has 3 cats at number 48", "The user lives at 48"]
+    model = ScriptedChatModel(replies=[{"facts": [{**entry, "fact": text} for text in texts]}])
+    turns = [Turn("We live at number 48."), Turn("Oh, and we have 3 cats!"), Turn("And 5 dogs.")]
+    found = LLMExtractor(model).extract(turns, [])
+    assert [fact.text for fact in found.facts] == [texts[0], texts[2], texts[3]]
+    assert [(refused.text, refused.reason, refused.quote) for refused in found.rejected] == [
+        (texts[1], "nobody said its number 5", quote)
+    ]
