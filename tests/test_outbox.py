@@ -432,3 +432,53 @@ def test_items_are_found_through_the_store_below_any_prefix() -> None:
         assert below[0].key == inside[0].key == "7"
         assert store.searches[0][1].get("memlayer_scope") is None
         assert any(where.get("memlayer_scope") == "docs.odd." for _, where in store.searches)
+
+
+def test_a_process_that_dies_while_it_brings_an_item_leaves_no_point_that_nobody_knows() -> None:
+    class Dying(Foreign):
+        dies = True
+
+        def upsert(self, points: Sequence[Point]) -> None:
+            super().upsert(points)
+            if self.dies:
+                raise ConnectionResetError("after the write")
+
+    store = Dying()
+    index: Any = {"dims": 64, "embed": DeterministicEmbeddings(64), "fields": ["a", "b"]}
+    with MemLayerStore(":memory:", index=index, vectorstore=store) as items:
+        items.put(("docs",), "two", {"a": "red apple", "b": "blue brick"})
+        with pytest.raises(VectorStoreError):
+            items.flush()
+        assert len(store.points) == 2
+        items.delete(("docs",), "two")
+        store.dies = False
+        items.flush()
+        assert store.points == {}
+
+
+def test_a_second_reset_while_the_first_is_told_is_told_too() -> None:
+    store = Foreign()
+    with opened(":memory:", store) as memory:
+        filled(memory, sentences(5))
+        memory.flush()
+        outbox, delete = memory._indexes.outbox, store.delete
+        assert outbox is not None
+        memory._journal.after_commit.remove(outbox.wake)
+
+        def delete_and_reset(ids: Sequence[str]) -> None:
+            store.delete = delete  # type: ignore[method-assign]
+            filled(memory, sentences(3, seed=2))
+            with memory._journal.write() as tx:
+                tx.erase_all()
+            delete(ids)
+
+        store.delete = delete_and_reset  # type: ignore[method-assign]
+        with memory._journal.write() as tx:
+            tx.erase_all()
+        with memory._journal.read() as reader:
+            first = reader.purges("memories")
+        memory.flush()
+        with memory._journal.read() as reader:
+            assert reader.purges("memories") == []
+        assert len(first) == 5
+        assert store.points == {}

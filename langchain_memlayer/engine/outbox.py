@@ -12,7 +12,7 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -258,25 +258,31 @@ class Outbox:
         points = [point for row in rows for point in self._points(row)]
         kept = {point.id for point in points}
         gone = [known for item in touched for known in self._known(item) if known not in kept]
+        # More points are noted before they are there, fewer when the others are gone: none is ever lost sight of.
+        self._remember(rows, touched, max)
         with guarded(self.store):
             if gone:
                 self.store.delete(gone)
             if points:
                 self.store.upsert(points)
-        self._remember(rows, touched)
+        self._remember(rows, touched, lambda now, noted: now)
 
     def _purge(self) -> None:
         """Tell the store of rows whose events are gone, because the journal was emptied."""
-        with self._journal.read() as reader:
-            rows = reader.purges(self._area)
-        if rows:
+        while rows := self._purges():
             with guarded(self.store):
                 for start in range(0, len(rows), _EVENTS):
                     self.store.delete([point for item in rows[start : start + _EVENTS] for point in self._known(item)])
             with self._journal.write(self._key) as tx:
-                for item in rows:
-                    tx.drop_meta(f"points:{item}")
-                tx.drop_meta(f"purge:{self._area}")
+                # The journal may have been emptied once more meanwhile; then all of them are told again.
+                if tx.purges(self._area) == rows:
+                    for item in rows:
+                        tx.drop_meta(f"points:{item}")
+                    tx.drop_meta(f"purge:{self._area}")
+
+    def _purges(self) -> list[int]:
+        with self._journal.read() as reader:
+            return reader.purges(self._area)
 
     def _verify(self) -> None:
         """Start from the beginning when the store does not have what it was brought: it is another, or was emptied."""
@@ -309,14 +315,15 @@ class Outbox:
         count = self._journal.meta(f"points:{item}") if self._area == "items" else None
         return (self._id(item, number) for number in range(int(count or 1)))
 
-    def _remember(self, rows: Sequence[VectorRow], touched: Sequence[int]) -> None:
+    def _remember(self, rows: Sequence[VectorRow], touched: Sequence[int], settle: Callable[[int, int], int]) -> None:
         """Note how many points a row has, where it is not one: all of them have to go when it does."""
         if self._area != "items":
             return
         counts = {row.id: self._vectors(row).shape[0] for row in rows}
         with self._journal.read() as reader:
             noted = {item: int(reader.meta(f"points:{item}") or 1) for item in touched}
-        changed = {item: counts.get(item, 1) for item in touched if counts.get(item, 1) != noted[item]}
+        settled = {item: settle(counts.get(item, 1), noted[item]) for item in touched}
+        changed = {item: count for item, count in settled.items() if count != noted[item]}
         if changed:
             with self._journal.write(self._key) as tx:
                 for item, count in changed.items():

@@ -153,7 +153,7 @@ class Searcher:
         pools = Pools(
             self.indexes, scoped, words=words, vector=vector, related=related, weights=self.weights, hints=broad
         )
-        if scoped.whole and vector is not None:
+        if vector is not None:
             view.audit(vector, asked.limit, mask=allowed, hints=broad)
         members, pool = pools.around(allowed, broad)
         shares, reread = weighed(pool, query, self.weights), _Reread(view)

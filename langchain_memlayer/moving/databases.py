@@ -22,11 +22,14 @@ def read_only(file: Path, table: str, *, of: str) -> Iterator[sqlite3.Connection
     Raises:
         InvalidInput: the file is damaged, or a database of something else.
     """
+    if not file.is_file():
+        raise InvalidInput(f"{file} is no file.")
+    uri = f"{file.resolve().as_uri()}?mode=ro"
+    # Errors of what is done with the connection come through here too; those of the journal are no `sqlite3.Error`.
     try:
-        uri = f"{file.resolve(strict=True).as_uri()}?mode=ro"
         with closing(sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)) as db:
             if not db.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone():
-                raise InvalidInput(f"{file} is no {of}: it has no table {table!r}.")
+                raise InvalidInput(f"{file} is not {of}: it has no table {table!r}.")
             yield db
-    except (sqlite3.Error, OSError) as error:
+    except sqlite3.Error as error:
         raise InvalidInput(f"{file} cannot be read as {of} ({error}).") from error

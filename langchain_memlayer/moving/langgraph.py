@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import orjson
 from langgraph.store.base import BaseStore, GetOp, PutOp, SearchItem
 
 from langchain_memlayer.errors import InvalidInput
@@ -14,7 +15,7 @@ from langchain_memlayer.memory import Memory
 from langchain_memlayer.moving.databases import read_only
 from langchain_memlayer.moving.format import Progress
 from langchain_memlayer.store import MemLayerStore
-from langchain_memlayer.values import plain
+from langchain_memlayer.store_plan import Plan
 
 _AT_ONCE = 200
 _PAGE = 1000
@@ -44,7 +45,7 @@ def import_langgraph(
     """
     total = 0
     for total, item in enumerate(_items(store), 1):
-        plain(item.value, f"the value of {item.key!r} in {item.namespace!r}")
+        _check(item)
         if progress is not None:
             progress("check", total, 0)
     if isinstance(target, MemLayerStore):
@@ -66,7 +67,18 @@ def import_langgraph_sqlite(
     if not Path(file).is_file():
         raise InvalidInput(f"{file} is no file. Give that of a LangGraph SqliteStore.")
     with read_only(Path(file), "store", of="a LangGraph SqliteStore") as db:
-        return import_langgraph(SqliteStore(db), target, embeddings=embeddings, progress=progress)
+        try:
+            return import_langgraph(SqliteStore(db), target, embeddings=embeddings, progress=progress)
+        except orjson.JSONDecodeError as error:
+            raise InvalidInput(f"{file} is no LangGraph SqliteStore: a value in it is no JSON ({error}).") from error
+
+
+def _check(item: SearchItem) -> None:
+    try:
+        Plan.of([PutOp(item.namespace, item.key, item.value)], None)
+    except ValueError as error:
+        error.add_note(f"This is about the item {item.key!r} in {item.namespace!r}; nothing was written.")
+        raise
 
 
 def _fill(target: MemLayerStore, store: BaseStore, total: int, progress: Progress | None) -> dict[str, int]:

@@ -129,7 +129,7 @@ def _read(files: mem0_files.Files) -> tuple[list[_Memory], int]:
 def _memory(key: str, payload: Payload, changes: Iterable[Change]) -> _Memory | None:
     where = f"mem0's memory {key}"
     text = payload.get("data")
-    scope = Scope(**{name: str(payload[name]) for name in _IDS if payload.get(name) not in (None, "")})
+    scope = Scope(**{name: _owner(payload[name]) for name in _IDS if payload.get(name) not in (None, "")})
     if not isinstance(text, str) or not text.strip() or not scope:
         return None
     created, updated = _time(payload.get("created_at"), where), _time(payload.get("updated_at"), where)
@@ -144,6 +144,11 @@ def _memory(key: str, payload: Payload, changes: Iterable[Change]) -> _Memory | 
         metadata=plain({k: v for k, v in payload.items() if k not in _FIELDS}, where),
         versions=_versions(checked_text(text, where), created, updated, changes, where),
     )
+
+
+def _owner(value: Any) -> Any:
+    # mem0 takes numbers for ids too.
+    return str(value) if isinstance(value, int) else value
 
 
 def _versions(

@@ -105,6 +105,8 @@ def history(files: Files) -> dict[str, list[Change]]:
             for key, *values in db.execute(
                 "SELECT memory_id, old_memory, new_memory, created_at, updated_at FROM history ORDER BY rowid"
             ):
+                if not all(value is None or isinstance(value, str) for value in values):
+                    raise InvalidInput(f"{file} is not mem0's history: it has something else than texts.")
                 found.setdefault(key, []).append(Change(*values))
     return found
 

@@ -92,8 +92,9 @@ def test_a_value_that_json_does_not_have_is_refused_before_anything_is_written(t
     source = InMemoryStore()
     source.put(("a",), "good", {"v": 1})
     source.put(("b",), "bad", {"when": datetime(2025, 1, 1, tzinfo=UTC)})
-    with pytest.raises(InvalidInput, match=r"'bad' in \('b',\)\['when'\] is of type datetime"):
+    with pytest.raises(InvalidInput, match=r"\['when'\] is of type datetime") as refused:
         import_langgraph(source, tmp_path / "s", embeddings=None)
+    assert "'bad' in ('b',)" in refused.value.__notes__[0]
     assert not (tmp_path / "s").exists()
 
 
@@ -110,6 +111,16 @@ def test_a_sqlite_store_arrives_whole_and_its_file_stays_as_it_is(tmp_path: Path
     assert file.read_bytes() == before
     with MemLayerStore(tmp_path / "s") as store:
         assert contents(store) == expected
+
+
+def test_a_value_that_is_damaged_in_a_sqlite_store_is_refused(tmp_path: Path) -> None:
+    with SqliteStore.from_conn_string(str(tmp_path / "x")) as source:
+        source.setup()
+        fill(source)
+        source.conn.execute("UPDATE store SET value = '{' WHERE key = 'k7'")
+    with pytest.raises(InvalidInput, match="no JSON"):
+        import_langgraph_sqlite(tmp_path / "x", tmp_path / "s", embeddings=None)
+    assert not (tmp_path / "s").exists()
 
 
 @pytest.mark.parametrize("made", ["text", "database", "nothing", "folder"])

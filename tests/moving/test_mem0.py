@@ -222,6 +222,7 @@ def test_a_chroma_folder_arrives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         (json.dumps({"docstore": {"m": payload("x", created="soon", user_id="u")}}), "no ISO 8601"),
         (json.dumps({"docstore": {"m": payload("x", user_id="u", n=float("nan"))}}), "JSON does not have"),
         (json.dumps({"docstore": {"m": payload("x\x00", user_id="u")}}), "NUL"),
+        (json.dumps({"docstore": {"m": payload("x", user_id=["u"])}}), "must be a string"),
     ],
 )
 def test_a_damaged_docstore_is_refused_and_nothing_is_made(tmp_path: Path, damage: str, said: str) -> None:
