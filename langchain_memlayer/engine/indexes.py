@@ -355,7 +355,8 @@ class Indexes:
         if (orjson.loads(text)["name"], orjson.loads(text)["dims"]) != (name, dims):
             raise EmbedderMismatch(
                 f"The folder {self.journal.where} has vectors of {orjson.loads(text)['name']}, not of {name} "
-                f"({dims} numbers). Open it with that embedder, or run `memlayer reembed`."
+                f"({dims} numbers). Open it with that embedder, or make a new one: `memlayer export "
+                "--no-vectors`, then `memlayer import` with the other embedder."
             )
         if (metric := _metric_in(text)) != self.metric:
             raise EmbedderMismatch(
