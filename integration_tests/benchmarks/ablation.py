@@ -15,8 +15,7 @@ from integration_tests.benchmarks.locomo import remembering, searching
 from integration_tests.benchmarks.timing import said, table
 from langchain_memlayer import Memory
 from langchain_memlayer.engine import reading
-from langchain_memlayer.recall import Pool, Query, Weights
-from langchain_memlayer.recall.pool import Scores
+from langchain_memlayer.recall import Pool, Query, Scored, Weights
 
 _COLUMNS = ("R@10", "R@1000t")
 
@@ -51,12 +50,12 @@ def variants() -> Iterator[Variant]:
 
 def _scored(change: Callable[[Pool], Pool]) -> AbstractContextManager[object]:
     """While it is entered, scores are those of a changed pool."""
-    real = reading.weighed
+    real = reading.scored
 
-    def weighed(pool: Pool, query: Query, weights: Weights) -> dict[str, Scores]:
+    def scored(pool: Pool, query: Query, weights: Weights) -> Scored:
         return real(change(pool), query, weights)
 
-    return patch.object(reading, "weighed", weighed)
+    return patch.object(reading, "scored", scored)
 
 
 def _wordless(pool: Pool) -> Pool:

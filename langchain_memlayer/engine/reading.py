@@ -19,7 +19,7 @@ from langchain_memlayer.engine.steps import Request, Steps
 from langchain_memlayer.filters import Filter
 from langchain_memlayer.journal import Journal
 from langchain_memlayer.journal.read_filters import ANY, superset
-from langchain_memlayer.recall import Pool, Query, Weights, best, eligible, rank, weighed
+from langchain_memlayer.recall import Query, Scored, Weights, best, eligible, rank, scored
 from langchain_memlayer.types import HIDDEN, QUARANTINED, SPENT, Row, Scope
 from langchain_memlayer.vectors.source import Hints
 
@@ -156,8 +156,8 @@ class Searcher:
         if vector is not None:
             view.audit(vector, asked.limit, mask=allowed, hints=broad)
         members, pool = pools.around(allowed, broad)
-        shares, reread = weighed(pool, query, self.weights), _Reread(view)
-        hits = self._hits(asked, members, pool, shares, allowed, reread, whole=scoped.whole)
+        found, reread = scored(pool, query, self.weights), _Reread(view)
+        hits = self._hits(asked, members, found, allowed, reread, whole=scoped.whole)
         for surely in (False, True):
             if hits is not None:
                 break
@@ -165,31 +165,30 @@ class Searcher:
             allowed = allowed & self._passing(view, asked, surely=surely)
             if not scoped.whole:
                 members, pool = pools.around(allowed, narrow)
-                shares = weighed(pool, query, self.weights)
+                found = scored(pool, query, self.weights)
             rest = replace(asked, filter=None) if surely else asked
-            hits = self._hits(rest, members, pool, shares, allowed, reread, whole=scoped.whole)
+            hits = self._hits(rest, members, found, allowed, reread, whole=scoped.whole)
         return Found(hits or [], entities), reread.stale
 
     def _hits(
         self,
         asked: SearchQuery,
         members: NDArray[np.int64],
-        pool: Pool,
-        shares: Mapping[str, NDArray[np.float32]],
+        found: Scored,
         allowed: NDArray[np.bool_],
         reread: _Reread,
         *,
         whole: bool,
     ) -> list[Hit] | None:
         """The best hits, re-read from the journal; None when too few of the best memories pass the filter."""
-        able = eligible(pool, shares, allowed[members], asked.threshold)
+        able = eligible(found, allowed[members], asked.threshold)
         if asked.filter is None:
-            return self._ranked(asked, members, pool, shares, able, reread)
+            return self._ranked(asked, members, found, able, reread)
         for times in WIDER:
-            tried = best(pool, shares, able, times * asked.limit)
+            tried = best(found, able, times * asked.limit)
             self._read(asked, members[tried], reread)
             passed = able & np.isin(members, np.fromiter(reread.rows, np.int64, len(reread.rows)))
-            hits = self._ranked(asked, members, pool, shares, passed, reread)
+            hits = self._ranked(asked, members, found, passed, reread)
             # The end of the pool is not that of a large scope, unless most in it pass: then nothing else is better.
             ended = len(tried) < times * asked.limit and (whole or 2 * np.count_nonzero(passed) >= len(tried))
             if len(hits) == asked.limit or ended:
@@ -200,12 +199,11 @@ class Searcher:
         self,
         asked: SearchQuery,
         members: NDArray[np.int64],
-        pool: Pool,
-        shares: Mapping[str, NDArray[np.float32]],
+        found: Scored,
         able: NDArray[np.bool_],
         reread: _Reread,
     ) -> list[Hit]:
-        ranking = rank(pool, shares, able, limit=asked.limit, weights=self.weights)
+        ranking = rank(found, able, limit=asked.limit, weights=self.weights)
         places = members[ranking.order]
         self._read(asked, places, reread)
         return [

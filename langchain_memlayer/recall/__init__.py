@@ -9,7 +9,7 @@ fusion.py       signals -> score, relevance, order
 """
 
 from langchain_memlayer.recall.calibration import PROBES, closeness, spread_of, trust_in
-from langchain_memlayer.recall.fusion import Ranking, Weights, base_shares, best, eligible, rank, weighed
+from langchain_memlayer.recall.fusion import Ranking, Scored, Weights, base_shares, best, eligible, rank, scored
 from langchain_memlayer.recall.pool import Pool, Query, Spread, Terms, memory_text
 from langchain_memlayer.recall.signals import session_prior
 
@@ -18,6 +18,7 @@ __all__ = [
     "Pool",
     "Query",
     "Ranking",
+    "Scored",
     "Spread",
     "Terms",
     "Weights",
@@ -27,8 +28,8 @@ __all__ = [
     "eligible",
     "memory_text",
     "rank",
+    "scored",
     "session_prior",
     "spread_of",
     "trust_in",
-    "weighed",
 ]

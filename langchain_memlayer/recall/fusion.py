@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,58 +86,67 @@ class Ranking:
         return {name: round(float(share[rank]), 4) for name, share in self.shares.items()}
 
 
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """A pool with what its memories score for a query; sums are made once, at their first use.
+
+    Attributes:
+        pool: The memories.
+        shares: What each signal adds for each of them, by name.
+    """
+
+    pool: Pool
+    shares: Mapping[str, Scores]
+
+    @cached_property
+    def total(self) -> Scores:
+        """The sum of the shares."""
+        total = np.zeros(len(self.pool), np.float32)
+        for share in self.shares.values():
+            total += share
+        return total
+
+    @cached_property
+    def relevance(self) -> Scores:
+        """From 0 to 1; absolute."""
+        return signals.relevance(self.pool)
+
+
 DEFAULT = Weights()
 
 
-def rank(
-    pool: Pool,
-    shares: Mapping[str, Scores],
-    able: NDArray[np.bool_],
-    *,
-    limit: int,
-    weights: Weights = DEFAULT,
-) -> Ranking:
+def rank(scored: Scored, able: NDArray[np.bool_], *, limit: int, weights: Weights = DEFAULT) -> Ranking:
     """The best memories of a pool.
 
     Args:
-        pool: What was scored.
-        shares: What each signal gave, as `weighed` says.
-        able: Which of the pool may be hits, shape (n,).
+        scored: The pool and what its memories score.
+        able: Which of them may be hits, shape (n,).
         limit: How many at most.
         weights: Of the signals.
     """
-    before, relevance = _total(pool, shares), signals.relevance(pool)
-    total = _lifted(pool, able, before, weights.stand_in)
-    shares = {**shares, "stand_in": total - before}
+    pool = scored.pool
+    total = _lifted(pool, able, scored.total, weights.stand_in)
+    shares = {**scored.shares, "stand_in": total - scored.total}
     order = _uncovered(pool, np.flatnonzero(able), total, limit)
     most = np.float32(weights.most)
     score = np.clip(total[order] / most, 0.0, 1.0).astype(np.float32)
-    return Ranking(order, score, relevance[order], {name: share[order] / most for name, share in shares.items()})
+    shown = {name: share[order] / most for name, share in shares.items()}
+    return Ranking(order, score, scored.relevance[order], shown)
 
 
-def eligible(
-    pool: Pool, shares: Mapping[str, Scores], allowed: NDArray[np.bool_], threshold: float | None
-) -> NDArray[np.bool_]:
+def eligible(scored: Scored, allowed: NDArray[np.bool_], threshold: float | None) -> NDArray[np.bool_]:
     """Those of `allowed` that a signal speaks for, and that are as relevant as `threshold` asks."""
-    relevance = signals.relevance(pool)
-    able = allowed & ((relevance > 0) | (_total(pool, shares) > 0))
-    return able if threshold is None else able & (relevance >= threshold)
+    able = allowed & ((scored.relevance > 0) | (scored.total > 0))
+    return able if threshold is None else able & (scored.relevance >= threshold)
 
 
-def best(pool: Pool, shares: Mapping[str, Scores], able: NDArray[np.bool_], most: int) -> NDArray[np.int64]:
+def best(scored: Scored, able: NDArray[np.bool_], most: int) -> NDArray[np.int64]:
     """The `most` of those that may be hits that score best, in no order, whether or not others cover them."""
     places = np.flatnonzero(able)
     if len(places) <= most:
         return places
-    kept: NDArray[np.int64] = places[np.argpartition(-_total(pool, shares)[places], most)[:most]]
+    kept: NDArray[np.int64] = places[np.argpartition(-scored.total[places], most)[:most]]
     return kept
-
-
-def _total(pool: Pool, shares: Mapping[str, Scores]) -> Scores:
-    total = np.zeros(len(pool), np.float32)
-    for share in shares.values():
-        total += share
-    return total
 
 
 def base_shares(pool: Pool, weights: Weights) -> tuple[Scores, Scores]:
@@ -148,12 +158,12 @@ def base_shares(pool: Pool, weights: Weights) -> tuple[Scores, Scores]:
     return dense, np.float32(1 - dense_weight) * pool.keyword_spread.scale(pool.keyword)
 
 
-def weighed(pool: Pool, query: Query, weights: Weights) -> dict[str, Scores]:
-    """What each signal adds for each memory of the pool, by name."""
+def scored(pool: Pool, query: Query, weights: Weights) -> Scored:
+    """A pool with what each signal adds for each of its memories."""
     dense, keyword = base_shares(pool, weights)
     base = dense + keyword
     near = weights.neighbour_alone if pool.is_turn.all() else weights.neighbour
-    return {
+    shares = {
         "dense": dense,
         "keyword": keyword,
         "neighbour": np.float32(near) * signals.neighbour(pool, base),
@@ -168,6 +178,7 @@ def weighed(pool: Pool, query: Query, weights: Weights) -> dict[str, Scores]:
         "ended": -np.float32(weights.ended) * signals.ended(pool),
         "present": -np.float32(weights.present) * signals.present(pool, query),
     }
+    return Scored(pool, shares)
 
 
 def _lifted(pool: Pool, able: NDArray[np.bool_], total: Scores, margin: float) -> Scores:
