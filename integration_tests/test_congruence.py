@@ -15,7 +15,7 @@ import pytest
 from integration_tests.test_vectorstores import BACKENDS, PACKAGES, Backend
 from langchain_memlayer import Memory
 from langchain_memlayer.engine import pools
-from langchain_memlayer.engine.outbox import Outbox
+from langchain_memlayer.engine.proposals import Proposals
 from langchain_memlayer.testing import DeterministicEmbeddings, FrozenClock, SequentialIds
 
 DIMS = 64
@@ -107,7 +107,7 @@ def test_every_answer_is_that_of_the_default(
         pytest.skip(f"{PACKAGES[name]} is not installed")
     _small(monkeypatch)
     # An audit gives the exact answer; here the stores' own are looked at.
-    monkeypatch.setattr(Outbox, "audit_due", lambda self: False)
+    monkeypatch.setattr(Proposals, "audit_due", lambda self: False)
     uri = request.getfixturevalue("postgres") if name.startswith("pg") else None
     with ExitStack() as stack, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the stores' own

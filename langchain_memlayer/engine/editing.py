@@ -12,7 +12,7 @@ from langchain_memlayer.engine.scopes import batch_scope, missing, scope_of, sco
 from langchain_memlayer.engine.steps import Request, Steps
 from langchain_memlayer.engine.texts import searchable
 from langchain_memlayer.journal import Journal
-from langchain_memlayer.journal.write import SCRUB_DUE
+from langchain_memlayer.journal.settings import SCRUB_DUE
 from langchain_memlayer.messages import content_hash
 from langchain_memlayer.protocols import Extractor
 from langchain_memlayer.recall import memory_text

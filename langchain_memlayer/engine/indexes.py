@@ -268,7 +268,7 @@ class Indexes:
         """What proposes candidates for a slab of live rows; versions that ended are in no foreign store."""
         if self.outbox is None or key.endswith("\x00"):
             return None
-        return self.outbox.source(key)
+        return self.outbox.proposals.below(key)
 
     def _spread_out(self, key: str) -> bool:
         """Whether several namespaces lie below the prefix: scanned longer, since they are rarely searched as one."""

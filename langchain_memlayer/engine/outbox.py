@@ -1,4 +1,4 @@
-"""A foreign vector store as an index: what was committed is brought to it, and it is asked for candidates.
+"""A foreign vector store as an index: what was committed is brought to it.
 
 The journal's events are the outbox: its setting `outbox:<area>` is the position up to which the store was brought. A
 store that is down delays this and loses nothing, and what it was not brought yet is scored from the journal's vectors.
@@ -9,39 +9,25 @@ from __future__ import annotations
 import logging
 import os
 import threading
-import time
-import uuid
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import orjson
-from numpy.typing import NDArray
 
+from langchain_memlayer.engine.points import Points
+from langchain_memlayer.engine.proposals import Proposals
 from langchain_memlayer.errors import ConfigurationError, JournalClosed, JournalError, MemLayerError, VectorStoreError
 from langchain_memlayer.journal import Journal
 from langchain_memlayer.journal.read_outbox import VectorRow
 from langchain_memlayer.journal.read_slabs import Area
-from langchain_memlayer.vectors.source import Hints, Proposal, Source
-from langchain_memlayer.vectors.vectorstore.base import ITEM, STORE, ForeignStore, Point, Scalar, guarded
+from langchain_memlayer.vectors.vectorstore.base import ForeignStore, guarded
 
 _LOGGER = logging.getLogger(__name__)
 
-SCOPE = "memlayer_scope"
-"""The metadata key of the encoded namespace."""
-
-RESERVED = (ITEM, STORE, SCOPE, "memlayer_id", "memlayer_kind", "user_id", "agent_id", "run_id")
-
 _EVENTS = 512
-_LONGEST_VALUE = 1_000
 _SAMPLE = 16
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 30.0
 _CLOSING_SECONDS = 5.0
-_UNDELIVERED = 4_096
-_FIRST_AUDITS, _AUDIT_EVERY = 3, 20
-_JUDGED, _GOOD = 5, 0.9
 
 
 def outbox_key(area: Area) -> str:
@@ -80,22 +66,19 @@ class Outbox:
         area: `items` or `memories`.
 
     Attributes:
-        trusted: False when audits found that the store's candidates miss too much.
+        proposals: What asks the store for candidates.
         error: Why the last attempt failed, or None.
     """
 
     def __init__(self, journal: Journal, store: ForeignStore, area: Area) -> None:
         self.store = store
-        self.trusted = True
         self.error: MemLayerError | None = None
         self._journal = journal
         self._area: Area = area
         self._key = outbox_key(area)
-        self._ids = uuid.UUID(journal.store_id)
-        self._recalls: deque[float] = deque(maxlen=_JUDGED)
-        self._searches = 0
+        self._points = Points(journal, area)
+        self.proposals = Proposals(journal, store, area, lambda: self._state().position)
         self._checked = False
-        self._sleep, self._asleep_until = _FIRST_WAIT, 0.0
         self._start()
         with journal.write(self._key) as tx:
             text = tx.meta(self._key)
@@ -146,7 +129,7 @@ class Outbox:
         Raises:
             VectorStoreError: the store failed; it is tried again by itself.
         """
-        self._asleep_until = 0.0
+        self.proposals.awake()
         with self._changed:
             self.error = None
         self.wake()
@@ -170,11 +153,6 @@ class Outbox:
                 "soon as it does. `memlayer doctor` tells when.",
                 self.store.kind,
             )
-
-    def lag(self) -> int:
-        """How many events the store was not brought yet."""
-        with self._journal.read() as reader:
-            return reader.undelivered(self._state().position)
 
     def close(self) -> None:
         """Stop, after an attempt to bring what is left; the next opening goes on with what could not be."""
@@ -226,7 +204,7 @@ class Outbox:
 
     def _bring(self) -> None:
         """Bring the store up to the journal's last commit."""
-        self.check(self._dims())
+        self.check(self._points.dims())
         if not self._verified:
             self._verify()
             self._verified = True
@@ -255,24 +233,26 @@ class Outbox:
         self._deliver(touched, rows)
 
     def _deliver(self, touched: Sequence[int], rows: Sequence[VectorRow]) -> None:
-        points = [point for row in rows for point in self._points(row)]
+        points = [point for row in rows for point in self._points.of(row)]
         kept = {point.id for point in points}
-        gone = [known for item in touched for known in self._known(item) if known not in kept]
+        gone = [known for item in touched for known in self._points.known(item) if known not in kept]
         # More points are noted before they are there, fewer when the others are gone: none is ever lost sight of.
-        self._remember(rows, touched, max)
+        self._points.remember(rows, touched, max)
         with guarded(self.store):
             if gone:
                 self.store.delete(gone)
             if points:
                 self.store.upsert(points)
-        self._remember(rows, touched, lambda now, noted: now)
+        self._points.remember(rows, touched, lambda now, noted: now)
 
     def _purge(self) -> None:
         """Tell the store of rows whose events are gone, because the journal was emptied."""
         while rows := self._purges():
             with guarded(self.store):
                 for start in range(0, len(rows), _EVENTS):
-                    self.store.delete([point for item in rows[start : start + _EVENTS] for point in self._known(item)])
+                    self.store.delete(
+                        [point for item in rows[start : start + _EVENTS] for point in self._points.known(item)]
+                    )
             with self._journal.write(self._key) as tx:
                 # The journal may have been emptied once more meanwhile; then all of them are told again.
                 if tx.purges(self._area) == rows:
@@ -292,7 +272,7 @@ class Outbox:
             return
         with self._journal.read() as reader:
             sample = reader.newest(self._area, most=_SAMPLE, until=state.position)
-        ids = [self._id(item, 0) for item in sample]
+        ids = [self._points.id(item) for item in sample]
         if not ids:
             return
         with guarded(self.store):
@@ -304,139 +284,3 @@ class Outbox:
 
     def _state(self) -> State:
         return State.of(self._journal.meta(self._key) or "")
-
-    # -- points ---------------------------------------------------------------------------------------------------
-
-    def _id(self, item: int, number: int) -> str:
-        return str(uuid.uuid5(self._ids, f"{self._area}:{item}:{number}"))
-
-    def _known(self, item: int) -> Iterator[str]:
-        """The ids of the points that a row may have in the store."""
-        count = self._journal.meta(f"points:{item}") if self._area == "items" else None
-        return (self._id(item, number) for number in range(int(count or 1)))
-
-    def _remember(self, rows: Sequence[VectorRow], touched: Sequence[int], settle: Callable[[int, int], int]) -> None:
-        """Note how many points a row has, where it is not one: all of them have to go when it does."""
-        if self._area != "items":
-            return
-        counts = {row.id: self._vectors(row).shape[0] for row in rows}
-        with self._journal.read() as reader:
-            noted = {item: int(reader.meta(f"points:{item}") or 1) for item in touched}
-        settled = {item: settle(counts.get(item, 1), noted[item]) for item in touched}
-        changed = {item: count for item, count in settled.items() if count != noted[item]}
-        if changed:
-            with self._journal.write(self._key) as tx:
-                for item, count in changed.items():
-                    if count == 1:
-                        tx.drop_meta(f"points:{item}")
-                    else:
-                        tx.set_meta(f"points:{item}", str(count))
-
-    def _dims(self) -> int:
-        recorded = self._journal.meta(f"embedder:{self._area}")
-        return 0 if recorded is None else int(orjson.loads(recorded)["dims"])
-
-    def _vectors(self, row: VectorRow) -> NDArray[np.float32]:
-        return np.frombuffer(row.codes, "<f2").astype(np.float32).reshape(-1, self._dims())
-
-    def _points(self, row: VectorRow) -> Iterator[Point]:
-        metadata = self._metadata(row)
-        for number, vector in enumerate(self._vectors(row)):
-            yield Point(self._id(row.id, number), vector, row.text, metadata)
-
-    def _metadata(self, row: VectorRow) -> dict[str, Scalar]:
-        given = orjson.loads(row.metadata) if row.metadata else {}
-        own = dict(zip(("user_id", "agent_id", "run_id"), row.ids, strict=True))
-        flat = {name: value for name, value in given.items() if name not in RESERVED and _is_flat(value)}
-        return {
-            **flat,
-            **{name: value for name, value in own.items() if value is not None},
-            ITEM: row.id,
-            STORE: self._journal.store_id,
-            SCOPE: row.path,
-            "memlayer_id": row.key,
-            "memlayer_kind": row.kind,
-        }
-
-    # -- asking ---------------------------------------------------------------------------------------------------
-
-    def source(self, prefix: str) -> Source:
-        """What proposes candidates below an encoded namespace."""
-        return _Proposer(self, prefix)
-
-    def propose(self, vector: NDArray[np.float32], k: int, prefix: str, hints: Hints) -> Proposal | None:
-        """Candidates of the store, or None when it cannot answer now, or was not brought enough yet."""
-        if time.monotonic() < self._asleep_until:
-            return None
-        position = self._state().position
-        with self._journal.read() as reader:
-            later = reader.later(self._area, position, most=_UNDELIVERED)
-            if later is None:
-                return None
-            leaf = reader.namespace_id(prefix) is not None and reader.namespace_count(prefix, most=2) == 1
-        where: dict[str, Scalar] = {STORE: self._journal.store_id}
-        where.update((name, value) for name, value in hints.where.items() if _is_flat(value))
-        if leaf:
-            where[SCOPE] = prefix
-        try:
-            with guarded(self.store):
-                ids = self.store.search(vector, k, where, hints.text)
-        except VectorStoreError as error:
-            # A store that hangs must not make every search wait for it.
-            self._sleep = min(2 * self._sleep, _LONGEST_WAIT)
-            self._asleep_until = time.monotonic() + self._sleep
-            _LOGGER.warning("%s Searches read the journal's own vectors meanwhile.", error)
-            return None
-        self._sleep = _FIRST_WAIT
-        if ids is None:
-            return None
-        return Proposal(np.array(ids, np.int64), np.array(later, np.int64))
-
-    def audit_due(self) -> bool:
-        """Whether this search is to be compared with the exact answer: the first ones are, then one in twenty."""
-        self._searches += 1
-        return self._searches <= _FIRST_AUDITS or self._searches % _AUDIT_EVERY == 0
-
-    def audited(self, recall: float) -> None:
-        """Take note of a comparison; a store that keeps missing too much is not asked any more."""
-        self._recalls.append(recall)
-        mean = sum(self._recalls) / len(self._recalls)
-        if self.trusted and len(self._recalls) >= _FIRST_AUDITS and mean < _GOOD:
-            self.trusted = False
-            _LOGGER.warning(
-                "The vector store (%s) found %.0f %% of what an exact search finds; it is not asked any more, and "
-                "searches use the journal's own vectors. Check its metric, its filters and that it keeps what it is "
-                "given; opening the memory again asks it anew.",
-                self.store.kind,
-                100 * mean,
-            )
-
-
-@dataclass(frozen=True, slots=True)
-class _Proposer:
-    """The `Source` of one slab."""
-
-    outbox: Outbox
-    prefix: str
-
-    @property
-    def trusted(self) -> bool:
-        """Whether the store is worth asking."""
-        return self.outbox.trusted
-
-    def propose(self, vector: NDArray[np.float32], k: int, hints: Hints) -> Proposal | None:
-        """Candidates for the `k` nearest rows, or None when there is no answer now."""
-        return self.outbox.propose(vector, k, self.prefix, hints)
-
-    def audit_due(self) -> bool:
-        """Whether this search is to be compared with the exact answer; asked once for each."""
-        return self.outbox.audit_due()
-
-    def audited(self, recall: float) -> None:
-        """Take note of such a comparison."""
-        self.outbox.audited(recall)
-
-
-def _is_flat(value: Any) -> bool:
-    """Whether every backend can keep the value and filter by it."""
-    return isinstance(value, (bool, int, float)) or (isinstance(value, str) and len(value) <= _LONGEST_VALUE)
