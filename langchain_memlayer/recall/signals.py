@@ -83,8 +83,11 @@ def bridge(pool: Pool, query: Query, base: Scores) -> Scores:
     Each of the five best hits lends its base score to memories with its rarest terms, by the share of their idf.
     """
     out = np.zeros(len(pool), np.float32)
-    best = np.argsort(-base, kind="stable")[:BRIDGES]
-    best = best[base[best] > 0]
+    # A sort of all would cost more than the rest of it.
+    best = np.flatnonzero(base > 0)
+    if len(best) > BRIDGES:
+        best = best[base[best] >= np.partition(base[best], -BRIDGES)[-BRIDGES]]
+    best = best[np.argsort(-base[best], kind="stable")[:BRIDGES]]
     if not len(best) or not len(pool.terms.flat):
         return out
     own = [np.setdiff1d(pool.terms.of(index), query.codes) for index in best.tolist()]
