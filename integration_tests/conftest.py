@@ -6,7 +6,6 @@ import importlib.util
 import json
 import os
 import tempfile
-import threading
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from typing import Any
 
 import pytest
 
-HOST = "127.0.0.1"
+from integration_tests.json_server import HOST, JSONMixIn, running
 
 
 @dataclass
@@ -58,27 +57,15 @@ class Loopback:
 def loopback() -> Iterator[Loopback]:
     served = Loopback()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(JSONMixIn, BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            body = json.loads(self.read())
             served.asked.append(Asked(self.path, self.headers["Authorization"], body))
-            reply = json.dumps(served.answer(self.path, body)).encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(reply)))
-            self.end_headers()
-            self.wfile.write(reply)
+            self.send(200, json.dumps(served.answer(self.path, body)).encode())
 
-        def log_message(self, *parts: Any) -> None:
-            pass
-
-    with ThreadingHTTPServer((HOST, 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        served.url = f"http://{HOST}:{server.server_port}/v1"
+    with running(ThreadingHTTPServer((HOST, 0), Handler)) as url:
+        served.url = f"{url}/v1"
         yield served
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture(scope="session")

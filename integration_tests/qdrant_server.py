@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 
 from qdrant_client import QdrantClient, models
 
-HOST = "127.0.0.1"
+from integration_tests.json_server import HOST, JSONMixIn, running
+
 API_KEY = "qd-test-key"
 
 
@@ -84,23 +85,22 @@ def serving(key: str | None = API_KEY) -> Iterator[QdrantServer]:
     served = QdrantServer(QdrantClient(":memory:"))
     lock = threading.Lock()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(JSONMixIn, BaseHTTPRequestHandler):
         def _handle(self) -> None:
-            length = int(self.headers.get("Content-Length") or 0)
-            body = json.loads(self.rfile.read(length)) if length else {}
+            body = json.loads(self.read() or b"{}")
             path = urlsplit(self.path).path
             served.asked.append(f"{self.command} {path}")
             if self.headers["api-key"] != key:
-                self._send(401, {"status": {"error": "Must provide an API key"}})
+                self._answer(401, {"status": {"error": "Must provide an API key"}})
             elif served.failing:
-                self._send(503, {"status": {"error": "not now"}})
+                self._answer(503, {"status": {"error": "not now"}})
             else:
                 with lock:
                     result = served.answer(self.command, path, body)
                 plain = json.loads(result.model_dump_json()) if hasattr(result, "model_dump_json") else result
                 if isinstance(result, list):
                     plain = [json.loads(one.model_dump_json()) for one in result]
-                self._send(200, {"result": plain, "status": "ok", "time": 0.0})
+                self._answer(200, {"result": plain, "status": "ok", "time": 0.0})
 
         def do_GET(self) -> None:
             self._handle()
@@ -111,21 +111,8 @@ def serving(key: str | None = API_KEY) -> Iterator[QdrantServer]:
         def do_PUT(self) -> None:
             self._handle()
 
-        def _send(self, status: int, body: dict[str, Any]) -> None:
-            raw = json.dumps(body).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(raw)))
-            self.end_headers()
-            self.wfile.write(raw)
+        def _answer(self, status: int, body: dict[str, Any]) -> None:
+            self.send(status, json.dumps(body).encode())
 
-        def log_message(self, *parts: Any) -> None:
-            pass
-
-    with ThreadingHTTPServer((HOST, 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        served.url = f"http://{HOST}:{server.server_port}"
+    with running(ThreadingHTTPServer((HOST, 0), Handler)) as served.url:
         yield served
-        server.shutdown()
-        thread.join()

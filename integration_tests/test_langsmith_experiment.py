@@ -15,9 +15,9 @@ import pytest
 from langchain_core.messages import BaseMessage
 from langsmith import Client
 
-from integration_tests.conftest import HOST
+from integration_tests.json_server import HOST
 from langchain_memlayer import ConfigurationError, ExtractionError, Memory
-from langchain_memlayer.evaluation import Conversation, Dataset, Question, evaluate_memory
+from langchain_memlayer.evaluation import Conversation, Dataset, Judge, Question, Verdict, evaluate_memory
 from langchain_memlayer.evaluation.judging import ANSWERING
 from langchain_memlayer.testing import DeterministicEmbeddings, ScriptedChatModel
 from langchain_memlayer.types import Turn
@@ -246,6 +246,15 @@ def test_a_memory_that_fails_is_raised_and_no_partial_result_given(client: Clien
 
     with pytest.raises(ExtractionError, match="the disk is gone"):
         evaluate_memory(lambda: Failing(":memory:", model=None, embeddings=None), BOATS, langsmith=client)
+
+
+def test_a_judge_that_fails_in_a_way_nobody_foresaw_is_raised(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    def judge(self: Judge, question: str, reference: str, answer: str) -> Verdict:
+        raise ZeroDivisionError("no verdicts")
+
+    monkeypatch.setattr(Judge, "judge", judge)
+    with pytest.raises(ZeroDivisionError, match="no verdicts"):
+        evaluate_memory(memory, BOATS, model=ScriptedChatModel(replies=chat), langsmith=client)
 
 
 def test_a_key_that_is_refused_is_an_error_that_says_what_to_set(langsmith: LangSmith, client: Client) -> None:

@@ -27,7 +27,8 @@ from langchain_tests.integration_tests.vectorstores import EMBEDDING_SIZE
 from pydantic import SecretStr
 
 from integration_tests import viking_server
-from integration_tests.conftest import HOST, Loopback
+from integration_tests.conftest import Loopback
+from integration_tests.json_server import HOST
 from integration_tests.viking_server import AK, API_KEY, REGION, SK, Collection, VikingServer, envelope
 from langchain_memlayer import vikingdb_client
 from langchain_memlayer.errors import (
@@ -389,6 +390,16 @@ def test_refused_keys_are_named_by_kind_and_never_shown(
         "VikingDBVectorStore(collection_name='memories', index_name='memories_index', "
         f"host='{server.url.removeprefix('http://')}')"
     )
+
+
+def test_keys_of_the_callers_own_client_are_not_shown_either(server: VikingServer) -> None:
+    sdk, host = vikingdb_client._sdk(), server.url.removeprefix("http://")
+    for auth, secret in ((sdk.APIKey(api_key="vk-wrong"), "vk-wrong"), (sdk.IAM(ak="AKother", sk=SK), "AKother")):
+        client = sdk.VikingDB(host=host, region=REGION, auth=auth, scheme="http")
+        store = VikingDBVectorStore("memories", DeterministicEmbeddings(DIMS), client=client)
+        with pytest.raises(VectorStoreError, match="refused the keys") as caught:
+            store.similarity_search("a")
+        assert secret not in "".join(traceback.format_exception(caught.value))
 
 
 def test_another_region_does_not_sign_for_this_one(server: VikingServer) -> None:

@@ -20,7 +20,8 @@ from typing import Any
 
 import numpy as np
 
-HOST = "127.0.0.1"
+from integration_tests.json_server import HOST, JSONMixIn, running
+
 REGION = "cn-beijing"
 AK, SK, API_KEY = "AKLTtest", "c2VjcmV0LXRlc3Q=", "vk-test-key"
 LIMIT = 100
@@ -273,40 +274,25 @@ def serving() -> Iterator[VikingServer]:
     state = VikingServer()
     state.hold.set()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(JSONMixIn, BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"  # connections stay, as the SDK's pool expects
 
         def do_GET(self) -> None:
             state.hold.wait()
             state.pings += self.path == _PING
-            self._send(200 if self.path == _PING else 404, b"{}")
+            self.send(200 if self.path == _PING else 404, b"{}")
 
         def do_POST(self) -> None:
-            raw = self.rfile.read(int(self.headers["Content-Length"]))
+            raw = self.read()
             state.hold.wait()
-            self._send(*state.answer(self.path.rstrip("?"), self.headers, raw))
-
-        def _send(self, status: int, body: bytes) -> None:
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *parts: Any) -> None:
-            pass
+            self.send(*state.answer(self.path.rstrip("?"), self.headers, raw))
 
     class Server(ThreadingHTTPServer):
         def handle_error(self, request: Any, client_address: Any) -> None:
             """A client that no longer waits for its answer is no error of the server's."""
 
-    with Server((HOST, 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        state.url = f"http://{HOST}:{server.server_port}"
+    with running(Server((HOST, 0), Handler)) as state.url:
         try:
             yield state
         finally:
             state.hold.set()
-            server.shutdown()
-            thread.join()

@@ -11,14 +11,14 @@ import orjson
 
 from langchain_memlayer import snapshots
 from langchain_memlayer.engine.indexes import recorded_embedder, snapshot_name
-from langchain_memlayer.engine.outbox import State, outbox_key
+from langchain_memlayer.engine.outbox import State
 from langchain_memlayer.errors import JournalError, SnapshotError
 from langchain_memlayer.journal import Journal
 from langchain_memlayer.journal.read import Reader
 from langchain_memlayer.journal.read_base import VECTOR_SHIFT
 from langchain_memlayer.journal.read_slabs import Area
 from langchain_memlayer.journal.schema import DERIVED
-from langchain_memlayer.journal.write import SCRUB_DUE
+from langchain_memlayer.journal.settings import SCRUB_DUE, outbox_key
 from langchain_memlayer.keywords import term_codes
 from langchain_memlayer.types import MEMORY_ROOT
 

@@ -15,6 +15,8 @@ from typing import Final
 _DIGITS: Final = re.compile(r"\d+(?:[.,]\d+)*")
 _WORD: Final = re.compile(r"[^\W\d_]+")
 _HAN: Final = re.compile("[零〇一二两兩三四五六七八九十百千万萬亿億廿]+")
+_LONGEST_HAN: Final = 40
+"""Longer runs are no numeral, but laughter (六六六…) or noise."""
 _HAN_DIGITS: Final = {
     char: value for value, chars in enumerate(("零〇", "一", "二两兩", *"三四五六七八九")) for char in chars
 }
@@ -66,6 +68,8 @@ _DATES_AND_TIMES: Final = re.compile(
 _LAST_DAY: Final = 31
 _SMALL: Final = 12
 _FEWEST_DIGITS: Final = 3
+_MOST_NUMBERS: Final = 60
+"""Of more numbers nearly every other is a sum or a product of two."""
 
 
 def unsaid_number(fact: str, quote: str, said: Sequence[str], year: int | None = None) -> str | None:
@@ -77,17 +81,18 @@ def unsaid_number(fact: str, quote: str, said: Sequence[str], year: int | None =
 
     Args:
         fact: The statement.
-        quote: What it is said to come from; without a number in it nothing is contradicted.
+        quote: What it is said to come from; without a number in it, or with more than 60, nothing is contradicted.
         said: The texts in which the number may stand too, such as the cited turns.
         year: When the quote was said: an age is worked out from a year of birth.
     """
     fact, quote = _plain(fact), _plain(quote)
     quoted = [match[0] for match in _DIGITS.finditer(quote)]
-    if not quoted and not _in_words(quote):
+    values = [*map(_value, quoted), *_in_words(quote)]
+    if not 0 < len(values) <= _MOST_NUMBERS:
         return None
     known = {_significant(match[0]) for text in (quote, *map(_plain, said)) for match in _DIGITS.finditer(text)}
     known |= {_significant(str(value)) for text in (quote, *map(_plain, said)) for value in _in_words(text)}
-    known |= set(_worked_out(quote, year))
+    known |= set(_worked_out(values if year is None else [*values, year]))
     digits = re.sub(r"\D", "", quote)
     stated = {_significant(match[0]) for match in _DIGITS.finditer(fact)}
     replaced = any(_significant(number) not in stated for number in quoted)
@@ -109,9 +114,8 @@ def _numbers(fact: str) -> Iterator[str]:
             yield match[0]
 
 
-def _worked_out(quote: str, year: int | None) -> Iterator[str]:
-    values = [*(_value(match[0]) for match in _DIGITS.finditer(quote)), *_in_words(quote)]
-    for a, b in permutations(values if year is None else [*values, year], 2):
+def _worked_out(values: Sequence[float]) -> Iterator[str]:
+    for a, b in permutations(values, 2):
         for value in (a + b, a - b, a * b):
             yield _significant(f"{value:.6g}" if value % 1 else str(int(value)))
 
@@ -126,7 +130,8 @@ def _in_words(text: str) -> list[int]:
             found += [value, before * 10 + value]
         before = value
     for match in _HAN.finditer(text):
-        found += [_han(match[0]), *(_HAN_DIGITS[char] for char in match[0] if char in _HAN_DIGITS)]
+        if len(match[0]) <= _LONGEST_HAN:
+            found += [_han(match[0]), *(_HAN_DIGITS[char] for char in match[0] if char in _HAN_DIGITS)]
     return [value for value in found if value]
 
 

@@ -5,51 +5,30 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable
 from contextlib import ExitStack
-from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
-from langgraph.store.base import (
-    BaseStore,
-    GetOp,
-    IndexConfig,
-    Item,
-    ListNamespacesOp,
-    MatchCondition,
-    Op,
-    Result,
-    SearchItem,
-    SearchOp,
-    TTLConfig,
-)
-from numpy.typing import NDArray
+from langgraph.store.base import BaseStore, IndexConfig, Op, Result, TTLConfig
 
 from langchain_memlayer.embeddings import Embedder, resolve_embeddings
-from langchain_memlayer.engine.indexes import Indexes, encode_vectors, recorded_embedder
+from langchain_memlayer.engine.indexes import Indexes, recorded_embedder
 from langchain_memlayer.errors import InvalidInput, JournalClosed, JournalError
-from langchain_memlayer.filters import Filter
 from langchain_memlayer.journal import Journal, open_journal
-from langchain_memlayer.journal.read import Reader
 from langchain_memlayer.journal.sqlite import random_id, utc_now
 from langchain_memlayer.protocols import Clock, NewId
-from langchain_memlayer.store_plan import EVERYTHING, Fields, IndexSettings, Plan, checked_key
-from langchain_memlayer.types import Durability, decode_namespace, encode_namespace, from_micros, to_micros
-from langchain_memlayer.values import loads
+from langchain_memlayer.store_execution import execute
+from langchain_memlayer.store_plan import EVERYTHING, Fields, IndexSettings, Plan
+from langchain_memlayer.types import Durability, to_micros
 from langchain_memlayer.vectors.vectorstore.opening import open_vectorstore
 
 if TYPE_CHECKING:
     from langchain_core.vectorstores import VectorStore
 
 _LOGGER = logging.getLogger(__name__)
-_RETRIES = 8
 _SWEEP_MINUTES = 5
-
-ItemRow = tuple[Any, ...]
-"""id, seq, path, key, value, created_at, updated_at, ttl"""
 
 
 class MemLayerStore(BaseStore):
@@ -159,21 +138,22 @@ class MemLayerStore(BaseStore):
         plan = Plan.of(ops, self._fields)
         embedder = self._embedder
         if embedder is None:
-            return self._run(plan, {}, {})
+            return execute(plan, self._indexes)
         texts = plan.texts
         vectors = dict(zip(texts, embedder.embed(texts), strict=True)) if texts else {}
-        return self._run(plan, vectors, {query: embedder.embed_query(query) for query in plan.queries})
+        queries = {query: embedder.embed_query(query) for query in plan.queries}
+        return execute(plan, self._indexes, vectors, queries)
 
     async def abatch(self, ops: Iterable[Op]) -> list[Result]:
         """Like `batch`; embeddings are awaited, the rest runs in a thread."""
         plan = Plan.of(ops, self._fields)
         embedder = self._embedder
         if embedder is None:
-            return await asyncio.to_thread(self._run, plan, {}, {})
+            return await asyncio.to_thread(execute, plan, self._indexes)
         texts = plan.texts
         vectors = dict(zip(texts, await embedder.aembed(texts), strict=True)) if texts else {}
         queries = {query: await embedder.aembed_query(query) for query in plan.queries}
-        return await asyncio.to_thread(self._run, plan, vectors, queries)
+        return await asyncio.to_thread(execute, plan, self._indexes, vectors, queries)
 
     def sweep_ttl(self) -> int:
         """Delete expired items; returns how many there were."""
@@ -259,140 +239,6 @@ class MemLayerStore(BaseStore):
     ) -> None:
         await asyncio.to_thread(self.close)
 
-    # -- execution ------------------------------------------------------------------------------------------------
-
-    def _run(
-        self, plan: Plan, vectors: Mapping[str, NDArray[Any]], queries: Mapping[str, NDArray[Any]]
-    ) -> list[Result]:
-        now = to_micros(self._journal.clock())
-        results: list[Result] = []
-        touched: dict[int, str] = {}
-        codes = self._encoded(plan, vectors)
-        for number, op in enumerate(plan.ops):
-            if isinstance(op, GetOp):
-                results.append(self._get(op, now, touched))
-            elif isinstance(op, SearchOp):
-                query = queries.get(op.query) if op.query else None
-                results.append(self._search(op, plan.filters[number], query, now, touched))
-            elif isinstance(op, ListNamespacesOp):
-                results.append(self._list(op, now))
-            else:
-                results.append(None)
-        if plan.puts or touched:
-            self._write(plan, codes, touched)
-        return results
-
-    def _encoded(self, plan: Plan, vectors: Mapping[str, NDArray[Any]]) -> dict[tuple[str, str], bytes | None]:
-        if not vectors:
-            return dict.fromkeys(plan.puts)
-        # All in one go: one by one this takes as long as writing them.
-        block = encode_vectors(list(vectors.values()), self._indexes.metric)
-        size = len(block) // len(vectors)
-        encoded = {text: block[k * size : (k + 1) * size] for k, text in enumerate(vectors)}
-        return {key: b"".join(encoded[text] for text in put.texts) or None for key, put in plan.puts.items()}
-
-    def _write(self, plan: Plan, codes: Mapping[tuple[str, str], bytes | None], touched: Mapping[int, str]) -> None:
-        with self._journal.write(*(put.path for put in plan.puts.values()), *touched.values()) as tx:
-            if any(codes.values()):
-                self._indexes.record_embedder(tx)
-            for key, put in plan.puts.items():
-                if put.value is None:
-                    tx.delete_item(*key)
-                else:
-                    tx.put_item(put.path, put.key, put.value, ttl=put.ttl, codes=codes[key])
-            tx.touch_items(touched)
-
-    def _get(self, op: GetOp, now: int, touched: dict[int, str]) -> Item | None:
-        pair = encode_namespace(op.namespace), checked_key(op.key)
-        with self._journal.read() as reader:
-            row = reader.items_by_key([pair], now).get(pair)
-        if row is None:
-            return None
-        if op.refresh_ttl and row[7] is not None:
-            touched[row[0]] = row[2]
-        return Item(
-            value=loads(row[4]), key=row[3], namespace=decode_namespace(row[2]), created_at=from_micros(row[5]),
-            updated_at=from_micros(row[6]),
-        )  # fmt: skip
-
-    def _list(self, op: ListNamespacesOp, now: int) -> list[tuple[str, ...]]:
-        conditions = list(op.match_conditions or ())
-        prefix = next((_literal(c.path) for c in conditions if c.match_type == "prefix"), ())
-        with self._journal.read() as reader:
-            paths = reader.namespaces(encode_namespace(prefix), now)
-        found = [decode_namespace(path) for path in paths]
-        kept = (labels for labels in found if all(_matches(c, labels) for c in conditions))
-        distinct = sorted({labels[: op.max_depth] for labels in kept})
-        return distinct[op.offset : op.offset + op.limit]
-
-    def _search(
-        self, op: SearchOp, condition: Filter | None, query: NDArray[Any] | None, now: int, touched: dict[int, str]
-    ) -> list[SearchItem]:
-        prefix = encode_namespace(op.namespace_prefix)
-        need = op.offset + op.limit
-        page: list[tuple[ItemRow, float | None]]
-        if query is None:
-            with self._journal.read() as reader:
-                page = [(row, None) for row in islice(_listed(reader, prefix, condition, now), op.offset, need)]
-        else:
-            scored: list[tuple[ItemRow, float | None]] = list(self._ranked(prefix, query, need, condition, now))
-            if len(scored) < need:
-                with self._journal.read() as reader:
-                    rest = _listed(reader, prefix, condition, now, unindexed=True)
-                    scored += [(row, None) for row in islice(rest, need - len(scored))]
-            page = scored[op.offset :]
-        if op.refresh_ttl:
-            touched.update((row[0], row[2]) for row, _ in page if row[7] is not None)
-        return [
-            SearchItem(
-                namespace=decode_namespace(row[2]), key=row[3], value=loads(row[4]), created_at=from_micros(row[5]),
-                updated_at=from_micros(row[6]), score=score,
-            )
-            for row, score in page
-        ]  # fmt: skip
-
-    def _ranked(
-        self, prefix: str, query: NDArray[Any], need: int, condition: Filter | None, now: int
-    ) -> list[tuple[ItemRow, float]]:
-        """The best `need` items by their vectors, each re-read; rows that changed meanwhile mean another try."""
-        for _ in range(_RETRIES):
-            found, stale = self._rank_once(prefix, query, need, condition, now)
-            if not stale:
-                break
-        return found
-
-    def _rank_once(
-        self, prefix: str, query: NDArray[Any], need: int, condition: Filter | None, now: int
-    ) -> tuple[list[tuple[ItemRow, float]], bool]:
-        view = self._indexes.view(prefix)
-        expires = view.columns["expires"]
-        alive = (expires == 0) | (expires > now) if self._indexes.expiring else None
-        if condition is None:
-            return self._hydrated(view.search(query, need, mask=alive), now)
-        for factor in (4, 8, 16):
-            hits = view.search(query, factor * need, mask=alive)
-            rows, stale = self._hydrated(hits, now)
-            kept = [(row, score) for row, score in rows if condition.matches(loads(row[4]))]
-            if stale or len(kept) >= need or len(rows) < factor * need:
-                return kept[:need], stale
-        with self._journal.read() as reader:
-            ids = [row[0] for row in _listed(reader, prefix, condition, now)]
-        wanted = np.zeros(len(view), np.bool_)
-        positions = view.position(np.array(ids, np.int64))
-        wanted[positions[positions >= 0]] = True
-        return self._hydrated(view.search(query, need, mask=wanted), now)
-
-    def _hydrated(self, hits: Any, now: int) -> tuple[list[tuple[ItemRow, float]], bool]:
-        ids = hits.ids.tolist()
-        with self._journal.read() as reader:
-            rows = reader.items_by_id(ids, now)
-        found = []
-        for item, seq, score in zip(ids, hits.seqs.tolist(), hits.scores.tolist(), strict=True):
-            row = rows.get(item)
-            if row is not None and row[1] == seq:
-                found.append((row, score))
-        return found, len(found) < len(ids)
-
 
 def _open_embedder(journal: Journal, settings: IndexSettings) -> Embedder | None:
     with ExitStack() as stack:
@@ -400,23 +246,3 @@ def _open_embedder(journal: Journal, settings: IndexSettings) -> Embedder | None
         embedder = resolve_embeddings(settings.embed, folder=recorded_embedder(journal, "items"), dims=settings.dims)
         stack.pop_all()
     return embedder
-
-
-def _literal(path: Sequence[str]) -> tuple[str, ...]:
-    labels = tuple(path)
-    return labels[: labels.index("*")] if "*" in labels else labels
-
-
-def _matches(condition: MatchCondition, labels: tuple[str, ...]) -> bool:
-    pattern = tuple(condition.path)
-    if len(pattern) > len(labels):
-        return False
-    part = labels[: len(pattern)] if condition.match_type == "prefix" else labels[len(labels) - len(pattern) :]
-    return all(want in ("*", have) for want, have in zip(pattern, part, strict=True))
-
-
-def _listed(
-    reader: Reader, prefix: str, condition: Filter | None, now: int, *, unindexed: bool = False
-) -> Iterator[ItemRow]:
-    rows = reader.items_below(prefix, now, unindexed=unindexed)
-    return rows if condition is None else (row for row in rows if condition.matches(loads(row[4])))

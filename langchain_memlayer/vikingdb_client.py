@@ -60,6 +60,7 @@ class VikingDBClient:
             if (host, region, ak, sk, api_key) != (None,) * 5:
                 raise ConfigurationError("Pass either a client, or a host with its keys.")
             self.host = str(client.service_info.host)
+            self._keys = _keys_of(client)
             return
         self._keys = _keys(ak, sk, api_key)
         self._scheme, self.host = _address(host or os.environ.get("VIKINGDB_HOST"))
@@ -216,6 +217,12 @@ def _keys(
             "VIKINGDB_API_KEY."
         )
     return pair[0], pair[1]
+
+
+def _keys_of(client: Any) -> tuple[SecretStr, ...]:
+    """The keys of a caller's own client, so that no message shows them."""
+    found = (getattr(client.auth_provider, name, None) for name in ("api_key", "_ak", "_sk"))
+    return tuple(SecretStr(key) for key in found if key)
 
 
 def _secret(value: str | SecretStr | None, variable: str) -> SecretStr | None:

@@ -60,6 +60,7 @@ def store(provider: str, **config: Any) -> dict[str, Any]:
         (store("qdrant", url="http://h", port=1), ("port without a host",)),
         (store("qdrant", host="h", port="x"), ("port", "'x'")),
         (store("qdrant", distance="dot"), ("distance", "on_disk", "embedding_model_dims")),
+        (store("chroma", host="h", port="x"), ("port", "'x'")),
         (store("chroma", metric="cosine"), ("metric", "collection_name, client, path, host, port")),
         (store("chroma", path="c", client=object()), ("client, host, path", "client and path")),
         (store("milvus", collection_name="m"), ("milvus", "'url'")),

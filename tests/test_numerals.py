@@ -63,6 +63,18 @@ def test_what_was_said_or_can_be_worked_out_is_no_contradiction(quote: str, fact
     assert unsaid_number(fact, quote, [quote], 2024) is None
 
 
+@pytest.mark.parametrize("noise", ["六" * 5000, "9" * 5000, "六" * 41, "6." * 500 + "6"])
+def test_a_run_that_is_no_number_is_passed_over(noise: str) -> None:
+    assert unsaid_number("Ann has 17 cats", f"3 cats {noise}", [f"3 cats {noise}"], 2024) == "17"
+    assert unsaid_number("Ann has 3 cats", "3 cats", [f"3 cats {noise}"], 2024) is None
+
+
+def test_a_long_list_of_numbers_contradicts_nothing() -> None:
+    numbers = " ".join(str(number) for number in range(1000, 1060))
+    assert unsaid_number("Ann has 987654 stamps", numbers, [numbers]) == "987654"
+    assert unsaid_number("Ann has 987654 stamps", f"{numbers} 7", [numbers]) is None
+
+
 def test_a_number_may_stand_elsewhere_in_what_was_said() -> None:
     assert (
         unsaid_number("Bus 42 takes Ann 30 minutes", "it takes 30 minutes", ["I take bus 42, it takes 30 minutes"])

@@ -379,6 +379,25 @@ async def test_documents_may_be_given_for_a_store_that_cannot_list_them() -> Non
             memory.adopt([1], **ALICE)
 
 
+def test_documents_without_ids_that_say_the_same_of_two_pages_are_two_memories() -> None:
+    given = [LangChainDocument("Yes.", metadata={"page": page}) for page in (1, 2, 1)]
+    with Memory(":memory:", model=None, embeddings=None) as memory:
+        assert memory.adopt(given, **ALICE) == {"adopted": 2, "known": 1, "skipped": 0}
+        assert memory.adopt(given, **ALICE) == {"adopted": 0, "known": 3, "skipped": 0}
+        assert {row["metadata"]["page"] for row in memory.get_all(**ALICE)["results"]} == {1, 2}
+
+
+@pytest.mark.parametrize("document", [
+    LangChainDocument("a lamp", metadata={"n": 2**70}), LangChainDocument("a lamp", metadata={"n": "\ud800"}),
+    LangChainDocument("a \ud800 lamp"),
+])  # fmt: skip
+def test_a_document_that_cannot_be_kept_is_told(document: LangChainDocument) -> None:
+    with Memory(":memory:", model=None, embeddings=None) as memory:
+        with pytest.raises(InvalidInput, match=r"surrogate|64-bit"):
+            memory.adopt([document], **ALICE)
+        assert memory.get_all(**ALICE)["results"] == []
+
+
 def test_there_is_nothing_to_adopt_without_a_vectorstore() -> None:
     with (
         Memory(":memory:", model=None, embeddings=None) as memory,

@@ -14,7 +14,7 @@ from langchain_core.embeddings import Embeddings
 from langgraph.graph import END, START, StateGraph
 from langgraph.store.base import BaseStore, GetOp, ListNamespacesOp, MatchCondition, PutOp, SearchOp
 
-from langchain_memlayer import store as store_module
+from langchain_memlayer import store_execution
 from langchain_memlayer.errors import (
     ConfigurationError,
     EmbedderMismatch,
@@ -361,7 +361,7 @@ class TestBatches:
             read.append(text)
             return json.loads(text)
 
-        monkeypatch.setattr(store_module, "loads", counted)
+        monkeypatch.setattr(store_execution, "loads", counted)
         assert len(store.search((), query=query, limit=7, offset=5)) == 7
         assert len(read) == 7
 

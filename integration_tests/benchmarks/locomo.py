@@ -7,38 +7,15 @@ are added as they are, with their name and timestamp; with `units="both"` the co
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import cache
 from itertools import groupby
 from typing import Any
 
 from langchain_memlayer import Memory
-from langchain_memlayer.types import Extraction, Fact, Turn
+from langchain_memlayer.evaluation import Observation, ObservedFacts
 
 Search = Callable[[str, int], list[tuple[set[str], str]]]
-
-
-class RecordedExtractor:
-    """An extractor that gives what was recorded for each turn's id.
-
-    Args:
-        observations: Each with `text`, `dia_ids` and `speaker`.
-    """
-
-    def __init__(self, observations: Sequence[Any]) -> None:
-        self._observations = observations
-
-    def extract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
-        positions = {turn.id: position for position, turn in enumerate(turns)}
-        facts = []
-        for observation in self._observations:
-            cited = sorted(positions[i] for i in observation.dia_ids if i in positions)
-            if cited:
-                facts.append(Fact(observation.text, tuple(cited), name=observation.speaker or None))
-        return Extraction(tuple(facts))
-
-    async def aextract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
-        return self.extract(turns, context)
 
 
 def message(turn: Any) -> dict[str, Any]:
@@ -61,7 +38,8 @@ def sessions(conversation: Any) -> Iterator[tuple[list[dict[str, Any]], str | No
 
 def opened(conversation: Any, units: str, embeddings: Any, path: Any = ":memory:") -> Memory:
     """A memory whose extractor gives the conversation's observations, or none with `units="turns"`."""
-    extractor = RecordedExtractor(conversation.observations) if units == "both" else None
+    observed = (Observation(one.text, tuple(one.dia_ids), one.speaker or None) for one in conversation.observations)
+    extractor = ObservedFacts(observed) if units == "both" else None
     return Memory(path, model=None, embeddings=embeddings, extractor=extractor, durability="fast")
 
 

@@ -107,13 +107,7 @@ def _langchain(config: dict[str, Any], name: str, where: str, embedder: Callable
 
 
 def _qdrant(config: dict[str, Any], name: str, where: str, embedder: Callable[[], Embedder]) -> Store:
-    _one_of(config, ("client", "url", "host", "path"), where)
-    if "port" in config:
-        config["port"] = integer(config["port"], f"{where}: port")
-        if "host" not in config:
-            raise ConfigurationError(f"{where} has a port without a host.")
-    if "path" in config:
-        config["path"] = filled(config["path"], name, f"{where}: path")
+    _settle(config, ("client", "url", "host", "path"), name, where)
     langchain, qdrant = (
         imported(module, "langchain-memlayer[qdrant]") for module in ("langchain_qdrant", "qdrant_client")
     )
@@ -145,13 +139,9 @@ def _qdrant(config: dict[str, Any], name: str, where: str, embedder: Callable[[]
 
 
 def _chroma(config: dict[str, Any], name: str, where: str, embedder: Callable[[], Embedder]) -> Store:
-    _one_of(config, ("client", "host", "path"), where)
-    if "port" in config:
-        config["port"] = integer(config["port"], f"{where}: port")
-        if "host" not in config:
-            raise ConfigurationError(f"{where} has a port without a host.")
+    _settle(config, ("client", "host", "path"), name, where)
     if "path" in config:
-        config["persist_directory"] = filled(config.pop("path"), name, f"{where}: path")
+        config["persist_directory"] = config.pop("path")
     langchain = imported("langchain_chroma", "langchain-memlayer[chroma]")
     source, resources = embedder(), ExitStack()
 
@@ -225,7 +215,8 @@ def _pgvector(config: dict[str, Any], name: str, where: str, embedder: Callable[
             engine.init_vectorstore_table(name, dims(), id_column=key)
         return langchain.PGVectorStore.create_sync(engine, source.source, name)
 
-    return Store("pgvector", name, vectorstore=_opened("pgvector", make, resources, server=True), resources=resources)
+    opened = _opened("postgres", make, resources, server=True)
+    return Store("pgvector", name, vectorstore=opened, resources=resources)
 
 
 STORES: Final[Mapping[str, Provider]] = {
@@ -252,10 +243,17 @@ STORES: Final[Mapping[str, Provider]] = {
 }
 
 
-def _one_of(config: Mapping[str, Any], keys: tuple[str, ...], where: str) -> None:
-    given = [key for key in keys if key in config]
+def _settle(config: dict[str, Any], places: tuple[str, ...], name: str, where: str) -> None:
+    """Check where a store is: one place, a port with a host only; the collection's name goes into a path."""
+    given = [key for key in places if key in config]
     if len(given) != 1:
-        raise ConfigurationError(f"{where} needs one of {', '.join(keys)}; got {' and '.join(given) or 'none'}.")
+        raise ConfigurationError(f"{where} needs one of {', '.join(places)}; got {' and '.join(given) or 'none'}.")
+    if "port" in config:
+        config["port"] = integer(config["port"], f"{where}: port")
+        if "host" not in config:
+            raise ConfigurationError(f"{where} has a port without a host.")
+    if "path" in config:
+        config["path"] = filled(config["path"], name, f"{where}: path")
 
 
 def _dims(given: Any, embedder: Embedder, where: str) -> int:
@@ -272,7 +270,10 @@ def _dims(given: Any, embedder: Embedder, where: str) -> int:
 
 
 def _opened(kind: str, make: Callable[[], Any], resources: ExitStack, *, server: bool) -> Any:
-    """The store; when it is a server that does not answer, one that is opened later."""
+    """The store; when it is a server that does not answer, one that is opened later.
+
+    The kind is that of the store's adapter: the journal notes what it was brought by it, and would begin anew.
+    """
     from langchain_memlayer.vectors.vectorstore.base import guarded
     from langchain_memlayer.vectors.vectorstore.deferred import DeferredStore
 

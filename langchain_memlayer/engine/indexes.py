@@ -19,6 +19,7 @@ from langchain_memlayer.errors import ConfigurationError, EmbedderMismatch, Embe
 from langchain_memlayer.journal import Journal
 from langchain_memlayer.journal.read_slabs import Area
 from langchain_memlayer.journal.schema import DERIVED
+from langchain_memlayer.journal.settings import embedder_key
 from langchain_memlayer.types import METRICS, Metric, SlabBlock
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def encode_vectors(vectors: Sequence[NDArray[Any]], metric: Metric) -> bytes:
 
 def recorded_embedder(journal: Journal, area: Area) -> tuple[str, int] | None:
     """The name and dims of the embedder that wrote the vectors of an area, or None while there are none."""
-    text = journal.meta(f"embedder:{area}")
+    text = journal.meta(embedder_key(area))
     if text is None:
         return None
     found = orjson.loads(text)
@@ -84,7 +85,7 @@ def chosen_metric(journal: Journal, area: Area, metric: Metric | None) -> Metric
     """
     if metric is not None and metric not in METRICS:
         raise ConfigurationError(f"metric must be one of {', '.join(METRICS)}, or None; got {metric!r}.")
-    text = journal.meta(f"embedder:{area}")
+    text = journal.meta(embedder_key(area))
     recorded: Metric | None = None if text is None else _metric_in(text)
     if metric is not None and recorded not in (None, metric):
         raise ConfigurationError(
@@ -193,7 +194,7 @@ class Indexes:
 
     def beside(self, area: Area, embedder: Embedder | None) -> Indexes:
         """The slabs of another area of the same folder, with the same settings; the metric is that of what is there."""
-        record = self.journal.meta(f"embedder:{area}")
+        record = self.journal.meta(embedder_key(area))
         return Indexes(
             self.journal,
             area=area,
@@ -222,7 +223,7 @@ class Indexes:
     def spread(self) -> float:
         """How far this embedder's cosines spread when it understands the texts."""
         if self.measured_spread is None:
-            text = self.journal.meta(f"embedder:{self.area}")
+            text = self.journal.meta(embedder_key(self.area))
             self.measured_spread = (orjson.loads(text)["spread"] if text else None) or USUAL_SPREAD
         return self.measured_spread
 
@@ -346,12 +347,12 @@ class Indexes:
         if self.embedder is None:
             return
         name, dims = self.embedder.name, self.embedder.dims
-        text = tx.meta(f"embedder:{self.area}")
+        text = tx.meta(embedder_key(self.area))
         if text is None:
             record = {"name": name, "dims": dims, "spread": self.measured_spread}
             if self.metric != "cosine":
                 record["metric"] = self.metric
-            text = tx.first_meta(f"embedder:{self.area}", orjson.dumps(record).decode())
+            text = tx.first_meta(embedder_key(self.area), orjson.dumps(record).decode())
         if (orjson.loads(text)["name"], orjson.loads(text)["dims"]) != (name, dims):
             raise EmbedderMismatch(
                 f"The folder {self.journal.where} has vectors of {orjson.loads(text)['name']}, not of {name} "

@@ -20,6 +20,7 @@ from langchain_memlayer.errors import ConfigurationError, JournalClosed, Journal
 from langchain_memlayer.journal import Journal
 from langchain_memlayer.journal.read_outbox import VectorRow
 from langchain_memlayer.journal.read_slabs import Area
+from langchain_memlayer.journal.settings import outbox_key, points_key, purge_key
 from langchain_memlayer.vectors.vectorstore.base import ForeignStore, guarded
 
 _LOGGER = logging.getLogger(__name__)
@@ -28,11 +29,6 @@ _EVENTS = 512
 _SAMPLE = 16
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 30.0
 _CLOSING_SECONDS = 5.0
-
-
-def outbox_key(area: Area) -> str:
-    """The journal's setting that says how far a foreign store was brought."""
-    return f"outbox:{area}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,8 +253,8 @@ class Outbox:
                 # The journal may have been emptied once more meanwhile; then all of them are told again.
                 if tx.purges(self._area) == rows:
                     for item in rows:
-                        tx.drop_meta(f"points:{item}")
-                    tx.drop_meta(f"purge:{self._area}")
+                        tx.drop_meta(points_key(item))
+                    tx.drop_meta(purge_key(self._area))
 
     def _purges(self) -> list[int]:
         with self._journal.read() as reader:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from langchain_memlayer.journal import Journal
 from langchain_memlayer.journal.read_outbox import VectorRow
 from langchain_memlayer.journal.read_slabs import Area
+from langchain_memlayer.journal.settings import embedder_key, outbox_key, points_key
 from langchain_memlayer.vectors.vectorstore.base import ITEM, STORE, Point, Scalar
 
 SCOPE = "memlayer_scope"
@@ -42,7 +43,7 @@ class Points:
 
     def dims(self) -> int:
         """The size of the vectors; 0 while there are none."""
-        recorded = self._journal.meta(f"embedder:{self._area}")
+        recorded = self._journal.meta(embedder_key(self._area))
         return 0 if recorded is None else int(orjson.loads(recorded)["dims"])
 
     def id(self, item: int, number: int = 0) -> str:
@@ -51,7 +52,7 @@ class Points:
 
     def known(self, item: int) -> Iterator[str]:
         """The ids of the points that a row may have in the store."""
-        count = self._journal.meta(f"points:{item}") if self._area == "items" else None
+        count = self._journal.meta(points_key(item)) if self._area == "items" else None
         return (self.id(item, number) for number in range(int(count or 1)))
 
     def of(self, row: VectorRow) -> Iterator[Point]:
@@ -72,16 +73,16 @@ class Points:
             return
         counts = {row.id: self._vectors(row).shape[0] for row in rows}
         with self._journal.read() as reader:
-            noted = {item: int(reader.meta(f"points:{item}") or 1) for item in touched}
+            noted = {item: int(reader.meta(points_key(item)) or 1) for item in touched}
         settled = {item: settle(counts.get(item, 1), noted[item]) for item in touched}
         changed = {item: count for item, count in settled.items() if count != noted[item]}
         if changed:
-            with self._journal.write(f"outbox:{self._area}") as tx:
+            with self._journal.write(outbox_key(self._area)) as tx:
                 for item, count in changed.items():
                     if count == 1:
-                        tx.drop_meta(f"points:{item}")
+                        tx.drop_meta(points_key(item))
                     else:
-                        tx.set_meta(f"points:{item}", str(count))
+                        tx.set_meta(points_key(item), str(count))
 
     def _vectors(self, row: VectorRow) -> NDArray[np.float32]:
         return np.frombuffer(row.codes, "<f2").astype(np.float32).reshape(-1, self.dims())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -101,7 +101,8 @@ class Memories:
             raise InvalidInput(
                 f"memory_factory must give a `Memory` for each conversation, got {type(memory).__name__}."
             )
-        try:
+        with ExitStack() as undone:
+            undone.callback(memory.close)
             start = perf_counter()
             with self._plan.meters["remembering"].counting(), _outside_of_runs():
                 for session, turns in conversation.by_session():
@@ -111,9 +112,7 @@ class Memories:
                 self.seconds += perf_counter() - start
                 self.turns += len(conversation.turns)
                 self.settings = _memory_settings(memory)
-        except BaseException:
-            memory.close()
-            raise
+            undone.pop_all()
         return memory
 
 
@@ -145,11 +144,8 @@ class Asker:
 
     def ask(self, key: str) -> Outcome:
         """Recall, and answer from what came back; without verdicts yet."""
-        try:
+        with self._noted():
             outcome = self._recalled(*self.asked[key])
-        except BaseException as error:
-            self.failure = self.failure or error
-            raise
         with self._lock:
             self._outcomes[key] = outcome
         return outcome
@@ -157,14 +153,15 @@ class Asker:
     def judge(self, key: str) -> Outcome:
         """Judge the answer to a question that was asked."""
         outcome = self._outcomes[key]
-        if self._plan.answerer is not None:
-            with self._plan.meters["judging"].counting():
-                verdicts = {str(judge.leniency): _verdict(judge, outcome) for judge in self._plan.judges}
-            outcome = replace(outcome, verdicts=verdicts)
-        with self._lock:
-            self._outcomes[key] = outcome
-        self._plan.bars.asked()
-        self._give_up_in_time(outcome)
+        with self._noted():
+            if self._plan.answerer is not None:
+                with self._plan.meters["judging"].counting():
+                    verdicts = {str(judge.leniency): _verdict(judge, outcome) for judge in self._plan.judges}
+                outcome = replace(outcome, verdicts=verdicts)
+            with self._lock:
+                self._outcomes[key] = outcome
+            self._plan.bars.asked()
+            self._give_up_in_time(outcome)
         return outcome
 
     def outcomes(self) -> tuple[Outcome, ...]:
@@ -204,11 +201,19 @@ class Asker:
             hopeless = not self._succeeded and self._failed >= GIVES_UP
         if hopeless and self.failure is None:
             why = outcome.error or next(iter(outcome.verdicts.values())).reason
-            self.failure = ExtractionError(
+            raise ExtractionError(
                 f"The chat model failed at each of the first {self._failed} questions, so the evaluation stopped. The "
                 f"last time: {why}"
             )
-            raise self.failure
+
+    @contextmanager
+    def _noted(self) -> Iterator[None]:
+        """What fails inside ends the evaluation; LangSmith by itself would only log it."""
+        try:
+            yield
+        except BaseException as error:
+            self.failure = self.failure or error
+            raise
 
 
 class _Told:

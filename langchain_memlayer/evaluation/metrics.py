@@ -43,7 +43,7 @@ class Estimate:
 def recall_at(hits: Hits, gold: Collection[str], k: int) -> float:
     """The share of the gold ids that the first `k` hits cover."""
     wanted = _wanted(gold)
-    return len(wanted.intersection(chain.from_iterable(hits[: max(k, 0)]))) / len(wanted)
+    return len(wanted.intersection(chain.from_iterable(hits[:k]))) / len(wanted)
 
 
 def hit_at(hits: Hits, gold: Collection[str], k: int) -> float:

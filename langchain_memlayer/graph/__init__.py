@@ -2,7 +2,8 @@
 
     names.py      which spellings are one name, which names one entity
     edges.py      a triple in the journal, and as an edge
-    networkx.py   TripleGraph: follows the journal and is read; MemoryGraph: the copy that users get
+    networkx.py   TripleGraph: follows the journal; MemoryGraph: the copy that users get
+    reading.py    what is read out of a TripleGraph
     ranking.py    what is near: k-hop and local push
     snapshot.py   the graph as plain data
     export.py     pictures, GraphML, GraphDocuments

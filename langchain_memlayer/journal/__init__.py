@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Protocol
 
 from langchain_memlayer.errors import JournalError, MissingDependency
+from langchain_memlayer.journal.settings import IMPORT_NOTE
 
 if TYPE_CHECKING:
     from langchain_memlayer.journal.read import Reader
@@ -108,10 +109,6 @@ def _postgres() -> ModuleType:
             "A store in PostgreSQL needs its driver: pip install 'langchain-memlayer[postgres]'."
         ) from error
     return postgres
-
-
-IMPORT_NOTE = "import"
-"""The setting that is there while an import is unfinished; such a journal is opened for nothing else."""
 
 
 def open_journal(

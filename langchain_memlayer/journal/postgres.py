@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from hashlib import blake2b
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -16,15 +13,15 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 from psycopg_pool import ConnectionPool
 
-from langchain_memlayer.errors import InvalidInput, JournalClosed, JournalError
+from langchain_memlayer.errors import JournalError
+from langchain_memlayer.journal.base import BaseJournal
 from langchain_memlayer.journal.postgres_address import CONNECT_SECONDS, Address
-from langchain_memlayer.journal.postgres_schema import TABLES, check_server, migrate, schema_of, version_of
+from langchain_memlayer.journal.postgres_schema import check_server, migrate, schema_of, version_of
 from langchain_memlayer.journal.postgres_session import PostgresReader, PostgresWriter, Session, adapt
-from langchain_memlayer.journal.write import SCRUB_DUE
+from langchain_memlayer.journal.schema import TABLES
+from langchain_memlayer.journal.settings import SCRUB_DUE
 from langchain_memlayer.protocols import Clock, NewId
 from langchain_memlayer.types import Durability, to_micros
-
-_LOGGER = logging.getLogger(__name__)
 
 LOCK_SECONDS = 30
 HANGING_SECONDS = 120
@@ -36,7 +33,7 @@ _ABANDONED: list[Any] = []
 """Pools of parent processes: a child must not use, close or even forget them, since that would end the connections."""
 
 
-class PostgresJournal:
+class PostgresJournal(BaseJournal):
     """One schema's journal: any number of readers and writers, from any thread, process or host.
 
     A transaction that changes some namespaces holds their advisory locks until it ends, so what it reads of them stays
@@ -59,25 +56,17 @@ class PostgresJournal:
     """
 
     def __init__(self, url: str, *, durability: Durability = "full", clock: Clock, new_id: NewId) -> None:
-        if durability not in ("full", "fast"):
-            raise InvalidInput(f"durability must be 'full' or 'fast', got {durability!r}.")
-        self.clock = clock
-        self.new_id = new_id
+        super().__init__(durability=durability, clock=clock, new_id=new_id)
         # Derived files need a folder; here they are made anew when the store opens.
-        self.folder: Path | None = None
-        self.after_commit: list[Callable[[], None]] = []
-        """Called, in the writer's thread, when something was committed."""
+        self.folder = None
         self._address = Address.of(url)
         self.where = self._address.where
         self._errors = self._address.errors
-        self._closed = False
         self._commit_mode = "off" if durability == "fast" else ""
         with self._errors(), ExitStack() as undo:
             self._open()
-            undo.callback(self._stop)
-            self.store_id = self.meta("store_id") or ""
-            self._start = f"memlayer {self.store_id} "
-            self._finish_scrub()
+            undo.callback(self._disconnect)
+            self._opened()
             undo.pop_all()
 
     def _open(self) -> None:
@@ -92,7 +81,6 @@ class PostgresJournal:
         self._connect()
 
     def _connect(self) -> None:
-        self._pid = os.getpid()
         self._pool = ConnectionPool(
             make_conninfo(**self._address.settings),
             kwargs={"autocommit": True},
@@ -107,12 +95,12 @@ class PostgresJournal:
     def __repr__(self) -> str:
         return f"PostgresJournal({self.where!r})"
 
-    def _check(self) -> None:
-        if self._closed:
-            raise JournalClosed(f"The store of {self.where} is closed; open it again.")
-        if self._pid != os.getpid():
-            _ABANDONED.append(self._pool)
-            self._connect()
+    def _reconnect(self) -> None:
+        _ABANDONED.append(self._pool)
+        self._connect()
+
+    def _disconnect(self) -> None:
+        self._pool.close()
 
     # -- sessions -------------------------------------------------------------------------------------------------
 
@@ -164,8 +152,7 @@ class PostgresJournal:
             _step("before-commit")
             self._commit(session)
             _step("after-commit")
-        for told in self.after_commit:
-            told()
+        self._committed()
 
     def _beginning(self, paths: tuple[str, ...]) -> str:
         """The statements that begin a write: its settings and its locks, all in one message."""
@@ -187,7 +174,7 @@ class PostgresJournal:
 
     def _lock(self, path: str) -> int:
         """The number of the lock of a namespace, or of the whole journal for `""`."""
-        digest = blake2b((self._start + path).encode(), digest_size=8).digest()
+        digest = blake2b(f"memlayer {self.store_id} {path}".encode(), digest_size=8).digest()
         return int.from_bytes(digest, "big", signed=True)
 
     def _commit(self, session: Session) -> None:
@@ -201,16 +188,6 @@ class PostgresJournal:
                 ) from error
             raise
 
-    def last_seq(self) -> int:
-        """The position of the last commit, of any process."""
-        with self.read() as reader:
-            return reader.last_seq()
-
-    def meta(self, key: str) -> str | None:
-        """A setting that is kept with the journal."""
-        with self.read() as reader:
-            return reader.meta(key)
-
     # -- upkeep ---------------------------------------------------------------------------------------------------
 
     def scrub(self) -> None:
@@ -219,9 +196,6 @@ class PostgresJournal:
         That is all a client of PostgreSQL can do. What the server wrote before stays where it went: in the write-ahead
         log until its files are used again, in archived logs, in replicas that lag and in backups. A transaction that
         began before keeps the rows that it may still read, so the end of such transactions is waited for.
-
-        `Writer.erase_memories` and `erase_all` note in their commit that this is due; when it fails, or the process is
-        killed in between, the next `scrub` or opening of the store does it.
 
         Raises:
             JournalError: another transaction did not let go of the tables, or of what they held before.
@@ -238,11 +212,7 @@ class PostgresJournal:
                     session.execute("RESET lock_timeout")
                 session.execute("DELETE FROM meta WHERE key = ?", (SCRUB_DUE,))
             except psycopg.OperationalError as error:
-                raise JournalError(
-                    "What was forgotten cannot be found any more, but its bytes may still be in the tables of "
-                    f"{self.where} ({type(error).__name__}); repeat the call, or open the store again, when nobody "
-                    "else uses it."
-                ) from error
+                raise self._unscrubbed("tables", type(error).__name__) from error
 
     def _wait_for_older(self, session: Session) -> None:
         """Wait until no transaction of the database sees what was there before now."""
@@ -256,14 +226,6 @@ class PostgresJournal:
             if time.monotonic() > until:
                 raise psycopg.errors.LockNotAvailable("an older transaction is still running")
             time.sleep(_POLL_SECONDS)
-
-    def _finish_scrub(self) -> None:
-        """Do what a killed `forget` left undone; when that is not possible now, the next opening tries again."""
-        if self.meta(SCRUB_DUE) is not None:
-            try:
-                self.scrub()
-            except JournalError as error:
-                _LOGGER.warning("An interrupted forget() could not be finished: %s", error)
 
     def check(self) -> str:
         """`ok`, or which index cannot be used."""
@@ -284,16 +246,6 @@ class PostgresJournal:
                 (self._schema, list(TABLES)),
             ).fetchone()
         return int(row[0])
-
-    def close(self) -> None:
-        """Close every connection; further use raises `JournalClosed`."""
-        if not self._closed:
-            self._closed = True
-            self._stop()
-
-    def _stop(self) -> None:
-        if self._pid == os.getpid():
-            self._pool.close()
 
 
 def store_exists(url: str) -> bool:

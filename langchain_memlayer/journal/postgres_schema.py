@@ -8,13 +8,13 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from langchain_memlayer.errors import ConfigurationError, NotAStore, SchemaTooNew
+from langchain_memlayer.errors import ConfigurationError, NotAStore
+from langchain_memlayer.journal.schema import TABLES, refuse_newer
+from langchain_memlayer.journal.settings import CREATED_AT, STORE_ID
 
 DEFAULT_SCHEMA = "memlayer"
 OLDEST_SERVER = 130000
-TABLES = (
-    "meta", "namespaces", "events", "items", "vectors", "links", "keywords", "terms", "triples", "pending", "batches",
-)  # fmt: skip
+_SCHEMA_VERSION = "schema_version"
 
 _FIRST = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -190,9 +190,9 @@ def migrate(
         db.execute(sql.SQL("SET LOCAL search_path = {}, pg_catalog").format(sql.Identifier(schema)))
         for script in MIGRATIONS[version:]:
             db.execute(script.encode())
-        rows = [("schema_version", str(VERSION))]
+        rows = [(_SCHEMA_VERSION, str(VERSION))]
         if version == 0:
-            rows += [("store_id", new_id()), ("created_at", str(created_at))]
+            rows += [(STORE_ID, new_id()), (CREATED_AT, str(created_at))]
         with db.cursor() as cursor:
             cursor.executemany(
                 "INSERT INTO meta VALUES (%s, %s) ON CONFLICT (key) DO UPDATE SET value = excluded.value", rows
@@ -221,9 +221,9 @@ def version_of(db: psycopg.Connection[Any], schema: str, where: str) -> int:
         return 0
     found = None
     if len(rows) == len(TABLES):
-        meta = sql.SQL("SELECT value FROM {}.meta WHERE key = 'schema_version'").format(sql.Identifier(schema))
+        meta = sql.SQL("SELECT value FROM {}.meta WHERE key = %s").format(sql.Identifier(schema))
         try:
-            found = db.execute(meta).fetchone()
+            found = db.execute(meta, (_SCHEMA_VERSION,)).fetchone()
         except (psycopg.errors.UndefinedColumn, psycopg.errors.InsufficientPrivilege):
             found = None
     if found is None:
@@ -232,11 +232,7 @@ def version_of(db: psycopg.Connection[Any], schema: str, where: str) -> int:
             "with ?options=-csearch_path%3Dname at the end of the connection string."
         )
     version = int(found[0])
-    if version > VERSION:
-        raise SchemaTooNew(
-            f"{where} was written by a newer release (schema {version}, this one knows {VERSION}). "
-            "Upgrade: pip install -U langchain-memlayer."
-        )
+    refuse_newer(version, VERSION, where)
     return version
 
 

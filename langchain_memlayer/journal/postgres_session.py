@@ -11,11 +11,11 @@ import psycopg
 from psycopg.types.numeric import Int8BinaryDumper
 
 from langchain_memlayer.errors import JournalError
-from langchain_memlayer.journal.postgres_schema import TABLES
 from langchain_memlayer.journal.read import Reader
-from langchain_memlayer.journal.read_base import VECTOR_SHIFT, BaseReader
+from langchain_memlayer.journal.read_base import VECTOR_SHIFT, BaseReader, rows_touched
 from langchain_memlayer.journal.read_outbox import about
 from langchain_memlayer.journal.read_slabs import KINDS, Area
+from langchain_memlayer.journal.schema import TABLES
 from langchain_memlayer.journal.write import Writer
 from langchain_memlayer.types import prefix_bounds
 
@@ -144,9 +144,7 @@ class PostgresReads(BaseReader):
             "ns IN (SELECT id FROM namespaces WHERE path >= ? AND path < ? UNION ALL SELECT 0)",
             (since.snapshot, since.snapshot, *prefix_bounds(prefix)),
         ).fetchall()
-        if any(row[2] == "reset" for row in rows):
-            return None
-        return sorted({i for row in rows for i in row[:2] if i is not None})
+        return rows_touched(rows)
 
     def facts_changed(self, path: str, since: int) -> bool:
         """Whether facts of a namespace were added, changed or ended after a position."""

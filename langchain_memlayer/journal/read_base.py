@@ -26,6 +26,13 @@ def chunks(numbers: Sequence[int]) -> Iterator[Sequence[int]]:
         yield numbers[start : start + _CHUNK]
 
 
+def rows_touched(events: Sequence[tuple[int | None, int | None, str]]) -> list[int] | None:
+    """The rows that some events (item, gone, op) are about; None when one was a reset."""
+    if any(op == "reset" for _, _, op in events):
+        return None
+    return sorted({row for item, gone, _ in events for row in (item, gone) if row is not None})
+
+
 class BaseReader:
     """Reads of one connection. Numbers of rows are what SQL returns; every method is one or two statements."""
 
@@ -83,6 +90,4 @@ class BaseReader:
             "SELECT item, gone, op FROM events WHERE ns = 0 AND seq > ?",
             (since, low, high) if column == "+ns" else (low, high, since, since),
         ).fetchall()
-        if any(row[2] == "reset" for row in rows):
-            return None
-        return sorted({i for row in rows for i in row[:2] if i is not None})
+        return rows_touched(rows)

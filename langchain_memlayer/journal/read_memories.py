@@ -105,17 +105,6 @@ class MemoryReader(BaseReader):
         )
         return dict(rows.fetchall())
 
-    def session_turns(
-        self, path: str, session: str, *, most: int, below: int | None = None, above: int | None = None
-    ) -> list[Row]:
-        """The live turns of a session next below or above a row, nearest first."""
-        side, order = ("<", "DESC") if below is not None else (">", "ASC")
-        return self.memories(
-            f"n.path = ? AND i.session_id = ? AND i.kind = 'turn' AND i.closed IS NULL AND i.id {side} ?",
-            (path, session, below if below is not None else above),
-            tail=f"ORDER BY i.id {order} LIMIT {int(most)}",
-        )
-
     def versions_at(self, prefix: str, *, as_of: int | None, known_at: int | None) -> list[tuple[int, bool]]:
         """The memory versions below a namespace that held at one time, by what was known at another.
 

@@ -10,6 +10,7 @@ import orjson
 
 from langchain_memlayer.journal.read_base import VECTOR_SHIFT, BaseReader, chunks, marks
 from langchain_memlayer.journal.read_slabs import KINDS, Area
+from langchain_memlayer.journal.settings import purge_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,7 @@ class OutboxReader(BaseReader):
 
     def purges(self, area: Area) -> list[int]:
         """The rows of which an emptied journal still has to tell the foreign store that they are gone."""
-        text = self.meta(f"purge:{area}")
+        text = self.meta(purge_key(area))
         return [] if text is None else list(orjson.loads(text))
 
 

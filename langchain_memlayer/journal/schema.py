@@ -7,10 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from langchain_memlayer.errors import NotAStore, SchemaTooNew
+from langchain_memlayer.journal.settings import CREATED_AT, STORE_ID
 
 APPLICATION_ID = 0x4D4C5952
 JOURNAL_FILE = "journal.sqlite"
 DERIVED = "derived"
+TABLES = (
+    "meta", "namespaces", "events", "items", "vectors", "links", "keywords", "terms", "triples", "pending", "batches",
+)  # fmt: skip
 _SMALLEST_FILE = 512
 _NEIGHBOURS = ("checkpoints.sqlite", DERIVED, "maintenance.lock", JOURNAL_FILE)
 
@@ -172,7 +176,7 @@ def migrate(db: sqlite3.Connection, *, where: str, new_id: Callable[[], str], cr
             for statement in _statements(script):
                 db.execute(statement)
         if version == 0:
-            db.executemany("INSERT INTO meta VALUES (?, ?)", (("store_id", new_id()), ("created_at", str(created_at))))
+            db.executemany("INSERT INTO meta VALUES (?, ?)", ((STORE_ID, new_id()), (CREATED_AT, str(created_at))))
             db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         db.execute(f"PRAGMA user_version = {VERSION}")
         db.execute("COMMIT")
@@ -203,12 +207,21 @@ def _version(db: sqlite3.Connection, where: str) -> int:
         if version or db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
             raise NotAStore(f"{where} is a database of something else. Give the path of a new or empty folder.")
         return 0
-    if version > VERSION:
+    refuse_newer(version, VERSION, where)
+    return version
+
+
+def refuse_newer(version: int, known: int, where: str) -> None:
+    """Refuse tables of a version that this release does not know.
+
+    Raises:
+        SchemaTooNew: a newer release wrote them.
+    """
+    if version > known:
         raise SchemaTooNew(
-            f"{where} was written by a newer release (schema {version}, this one knows {VERSION}). "
+            f"{where} was written by a newer release (schema {version}, this one knows {known}). "
             "Upgrade: pip install -U langchain-memlayer."
         )
-    return version
 
 
 def _statements(script: str) -> list[str]:

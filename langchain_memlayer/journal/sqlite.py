@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import sqlite3
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 from langchain_memlayer import snapshots
-from langchain_memlayer.errors import InvalidInput, JournalClosed, JournalError, MemLayerError, NotAStore
+from langchain_memlayer.errors import InvalidInput, JournalError, MemLayerError, NotAStore
+from langchain_memlayer.journal.base import BaseJournal
 from langchain_memlayer.journal.read import Reader
 from langchain_memlayer.journal.schema import DERIVED, check_version, journal_path, migrate, refuse_torn
-from langchain_memlayer.journal.write import SCRUB_DUE, Writer
+from langchain_memlayer.journal.settings import SCRUB_DUE
+from langchain_memlayer.journal.write import Writer
 from langchain_memlayer.protocols import Clock, NewId
 from langchain_memlayer.types import Durability, to_micros
-
-_LOGGER = logging.getLogger(__name__)
 
 BUSY_SECONDS = 30.0
 _WAL_ATTEMPTS = 100
@@ -36,7 +34,7 @@ def random_id() -> str:
     return str(uuid.uuid4())
 
 
-class SQLiteJournal:
+class SQLiteJournal(BaseJournal):
     """One folder's journal: any number of readers, one writer at a time, from any thread or process.
 
     Args:
@@ -54,22 +52,16 @@ class SQLiteJournal:
     def __init__(
         self, path: str | Path, *, durability: Durability = "full", clock: Clock = utc_now, new_id: NewId = random_id
     ) -> None:
-        if durability not in ("full", "fast"):
-            raise InvalidInput(f"durability must be 'full' or 'fast', got {durability!r}.")
+        super().__init__(durability=durability, clock=clock, new_id=new_id)
         if not isinstance(path, (str, Path)) or not str(path) or "\x00" in str(path):
             raise InvalidInput(f"path must be a folder's path or ':memory:', got {path!r}.")
-        self.clock = clock
-        self.new_id = new_id
         self.folder = None if str(path) == ":memory:" else Path(path)
         self.where = ":memory:" if self.folder is None else str(self.folder)
         self._synchronous = "FULL" if durability == "full" else "NORMAL"
-        self._closed = False
-        self.after_commit: list[Callable[[], None]] = []
-        """Called, in the writer's thread, when something was committed."""
         self._abandoned: list[sqlite3.Connection] = []
         self._start()
         with self._errors(), ExitStack() as undo:
-            undo.callback(self._close_connections)
+            undo.callback(self._disconnect)
             if self.folder is not None:
                 file = journal_path(self.folder)
                 refuse_torn(file)
@@ -77,12 +69,10 @@ class SQLiteJournal:
                 _make_folder(self.folder)
             self._writer = self._connect()
             migrate(self._writer, where=self.where, new_id=new_id, created_at=to_micros(clock()))
-            self.store_id = self.meta("store_id") or ""
-            self._finish_scrub()
+            self._opened()
             undo.pop_all()
 
     def _start(self) -> None:
-        self._pid = os.getpid()
         self._write_lock = threading.RLock()
         self._idle: list[sqlite3.Connection] = []
         self._open: list[sqlite3.Connection] = []
@@ -104,8 +94,7 @@ class SQLiteJournal:
             db.execute("PRAGMA journal_size_limit = 67108864")
         return db
 
-    def _after_fork(self) -> None:
-        # A connection must not be used, not even closed, by a child of the process that opened it.
+    def _reconnect(self) -> None:
         if self.folder is None:
             raise JournalError("A store in memory belongs to the process that made it; open a folder to share it.")
         self._abandoned += self._open
@@ -138,12 +127,6 @@ class SQLiteJournal:
         }
         hint = next((text for start, text in hints.items() if name.startswith(start)), str(error))
         return JournalError(f"The journal of {self.where} failed: {hint} ({name or type(error).__name__}).")
-
-    def _check(self) -> None:
-        if self._closed:
-            raise JournalClosed(f"The store of {self.where} is closed; open it again.")
-        if self._pid != os.getpid():
-            self._after_fork()
 
     @contextmanager
     def read(self, *, snapshot: bool = False) -> Iterator[Reader]:
@@ -187,24 +170,10 @@ class SQLiteJournal:
             finally:
                 if db.in_transaction:
                     db.execute("ROLLBACK")
-        for told in self.after_commit:
-            told()
-
-    def last_seq(self) -> int:
-        """The position of the last commit, of any process."""
-        with self.read() as reader:
-            return reader.last_seq()
-
-    def meta(self, key: str) -> str | None:
-        """A setting that is kept with the journal."""
-        with self.read() as reader:
-            return reader.meta(key)
+        self._committed()
 
     def scrub(self) -> None:
         """Make deletions physical: drop derived files, rewrite the keyword index and the file, and empty the log.
-
-        `Writer.erase_memories` and `erase_all` note in their commit that this is due; when it fails, or the process is
-        killed in between, the next `scrub` or opening of the folder does it.
 
         Raises:
             JournalError: the disk is full, or readers of another process did not let go of the log.
@@ -214,11 +183,7 @@ class SQLiteJournal:
             try:
                 self._scrub()
             except (sqlite3.DatabaseError, OSError) as error:
-                raise JournalError(
-                    "What was forgotten cannot be found any more, but its bytes may still be in the files of "
-                    f"{self.where} ({error}); repeat the call, or open the folder again, when nobody else uses it and "
-                    "the disk has room."
-                ) from error
+                raise self._unscrubbed("files", error) from error
 
     def _scrub(self) -> None:
         db = self._writer
@@ -242,14 +207,6 @@ class SQLiteJournal:
                 self._open.remove(reader)
                 reader.close()
 
-    def _finish_scrub(self) -> None:
-        """Do what a killed `forget` left undone; when that is not possible now, the next opening tries again."""
-        if self.meta(SCRUB_DUE) is not None:
-            try:
-                self.scrub()
-            except JournalError as error:
-                _LOGGER.warning("An interrupted forget() could not be finished: %s", error)
-
     def check(self) -> str:
         """SQLite's own verdict on the file: `ok`, or what is wrong."""
         with self.read() as reader:
@@ -259,21 +216,12 @@ class SQLiteJournal:
         """The bytes of all files in the folder."""
         return 0 if self.folder is None else sum(f.stat().st_size for f in self.folder.rglob("*") if f.is_file())
 
-    def close(self) -> None:
-        """Close every connection; further use raises `JournalClosed`."""
-        if self._closed:
-            return
-        self._closed = True
-        if self._pid != os.getpid():
-            return
+    def _disconnect(self) -> None:
         with self._write_lock:
-            self._close_connections()
-
-    def _close_connections(self) -> None:
-        self._idle.clear()
-        for db in self._open:
-            db.close()
-        self._open.clear()
+            self._idle.clear()
+            for db in self._open:
+                db.close()
+            self._open.clear()
 
 
 def _make_folder(folder: Path) -> None:

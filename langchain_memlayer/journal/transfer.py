@@ -13,6 +13,8 @@ import orjson
 
 from langchain_memlayer.journal.read import Reader
 from langchain_memlayer.journal.read_base import VECTOR_SHIFT
+from langchain_memlayer.journal.read_slabs import KINDS
+from langchain_memlayer.journal.settings import CREATED_AT, embedder_key
 from langchain_memlayer.journal.write import Writer
 from langchain_memlayer.keywords import term_codes
 from langchain_memlayer.values import dumps, loads
@@ -95,18 +97,18 @@ def count(reader: Reader) -> int:
 
 def settings(reader: Reader) -> dict[str, Any]:
     """The settings that belong to the content, not to the place: when the store was made, and its embedders."""
-    embedders = {area: text for area in ("items", "memories") if (text := reader.meta(f"embedder:{area}"))}
+    embedders = {area: text for area in KINDS if (text := reader.meta(embedder_key(area)))}
     return {
-        "created_at": int(reader.meta("created_at") or 0),
+        "created_at": int(reader.meta(CREATED_AT) or 0),
         "embedders": {area: orjson.loads(text) for area, text in embedders.items()},
     }
 
 
 def write_settings(tx: Writer, found: Mapping[str, Any]) -> None:
     """Take over what `settings` gave."""
-    tx.set_meta("created_at", str(found["created_at"]))
+    tx.set_meta(CREATED_AT, str(found["created_at"]))
     for area, record in found["embedders"].items():
-        tx.set_meta(f"embedder:{area}", orjson.dumps(record).decode())
+        tx.set_meta(embedder_key(area), orjson.dumps(record).decode())
 
 
 def rows(reader: Reader, section: Section) -> Iterator[Values]:
@@ -205,11 +207,6 @@ def _is_json(section: Section, name: str, values: Values) -> bool:
 
 def _terms(values: Values) -> bytes | None:
     return None if values["kind"] == "item" else term_codes(values.get("tokens", "").split())
-
-
-def last_event(reader: Reader) -> int:
-    """The number of the last event."""
-    return int(reader.db.execute("SELECT max(seq) FROM events").fetchone()[0] or 0)
 
 
 def is_empty(reader: Reader) -> bool:

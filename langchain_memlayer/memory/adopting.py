@@ -51,7 +51,8 @@ class Adopting:
             text.
 
         Raises:
-            ConfigurationError: the memory was opened without `vectorstore`, or its backend cannot list documents.
+            ConfigurationError: no documents were given, and there is no `vectorstore`, or none that can list its own.
+            InvalidInput: a document has no text or metadata that can be kept; what was adopted so far is kept.
             ScopeRequired: no id was given.
             VectorStoreError: the store failed; what was adopted so far is kept.
         """
@@ -88,13 +89,24 @@ def _foreign(store: ForeignStore) -> Iterator[Document]:
 
 
 def _given(document: Any) -> Document:
-    text, metadata = getattr(document, "page_content", None), getattr(document, "metadata", None)
+    text, metadata, id_ = (getattr(document, name, None) for name in ("page_content", "metadata", "id"))
     if not isinstance(text, str) or not isinstance(metadata, Mapping):
         raise InvalidInput(f"documents must be LangChain Document objects, got {type(document).__name__}.")
-    return Document(document.id or str(uuid.uuid5(uuid.NAMESPACE_OID, text)), text, metadata)
+    # Without an id, a document is known again by all that it has: two pages may say the same.
+    whole = f"{checked_text(text, 'documents')}\n{_json(metadata).decode()}"
+    return Document(id_ or str(uuid.uuid5(uuid.NAMESPACE_OID, whole)), text, metadata)
 
 
 def _turn(document: Document) -> Turn:
-    # What JSON does not have, a date say, is kept as its text.
-    metadata = orjson.loads(orjson.dumps(dict(document.metadata), default=str, option=orjson.OPT_NON_STR_KEYS))
+    metadata = orjson.loads(_json(document.metadata))
     return Turn(checked_text(document.text, "documents"), id=f"adopted:{document.id}", metadata=metadata)
+
+
+def _json(metadata: Mapping[str, Any]) -> bytes:
+    """Metadata as JSON; what that does not have, a date say, as its text."""
+    try:
+        return orjson.dumps(dict(metadata), default=str, option=orjson.OPT_NON_STR_KEYS | orjson.OPT_SORT_KEYS)
+    except TypeError as error:
+        raise InvalidInput(
+            f"The metadata of a document cannot be kept ({error}); change it, and pass the documents as documents=."
+        ) from error

@@ -20,10 +20,10 @@ def read_only(file: Path, table: str, *, of: str) -> Iterator[sqlite3.Connection
         of: What has it, for the message.
 
     Raises:
-        InvalidInput: the file is damaged, or a database of something else.
+        InvalidInput: there is no such file, or it is damaged, or a database of something else.
     """
     if not file.is_file():
-        raise InvalidInput(f"{file} is no file.")
+        raise InvalidInput(f"{file} is no file; give that of {of}.")
     uri = f"{file.resolve().as_uri()}?mode=ro"
     # Errors of what is done with the connection come through here too; those of the journal are no `sqlite3.Error`.
     try:

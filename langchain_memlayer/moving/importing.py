@@ -14,7 +14,8 @@ from langgraph.store.base import get_text_at_path
 from langchain_memlayer.embeddings import Embedder, resolve_embeddings
 from langchain_memlayer.engine.indexes import encode_vectors
 from langchain_memlayer.errors import InvalidInput, JournalError
-from langchain_memlayer.journal import IMPORT_NOTE, Journal, open_journal, transfer
+from langchain_memlayer.journal import Journal, open_journal, transfer
+from langchain_memlayer.journal.settings import IMPORT_NOTE
 from langchain_memlayer.journal.sqlite import random_id, utc_now
 from langchain_memlayer.journal.transfer import Section, Values
 from langchain_memlayer.moving.format import Lines, Progress

@@ -64,8 +64,6 @@ def import_langgraph_sqlite(
     """
     from langgraph.store.sqlite import SqliteStore
 
-    if not Path(file).is_file():
-        raise InvalidInput(f"{file} is no file. Give that of a LangGraph SqliteStore.")
     with read_only(Path(file), "store", of="a LangGraph SqliteStore") as db:
         try:
             return import_langgraph(SqliteStore(db), target, embeddings=embeddings, progress=progress)

@@ -73,7 +73,7 @@ def test_a_damaged_file_is_refused_with_its_line_and_nothing_is_made(tmp_path: P
     for damaged, said in (
         (whole[:-1], f"line {len(whole)}: the end is missing"),
         ([*whole[:3], b"{\n", *whole[4:]], "line 4: it is not JSON"),
-        ([whole[0], whole[2], whole[1], *whole[3:]], "line"),
+        ([whole[0], whole[2], whole[1], *whole[3:]], "line 3: the rows are not in order"),
         ([one.replace(b"boat", b"goat") for one in whole], "not those that were exported"),
         ([b"{}\n"], "no export"),
     ):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from importlib import import_module
 from typing import Any, TypeVar
 
 import numpy as np
@@ -23,11 +22,6 @@ BATCH = 128
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _INT64 = 2**63
 _T = TypeVar("_T")
-
-
-def client_module(name: str) -> Any:
-    """A module of the store's own client; the store's object exists, so it is installed."""
-    return import_module(name)
 
 
 def batches(values: Iterable[_T]) -> Iterator[list[_T]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
 from typing import Any, Final
 
 import orjson
@@ -12,7 +13,6 @@ from numpy.typing import NDArray
 from langchain_memlayer.errors import ConfigurationError
 from langchain_memlayer.vectors.vectorstore.base import Document, Point, Scalar
 from langchain_memlayer.vectors.vectorstore.points import (
-    client_module,
     fields,
     id_batches,
     plain,
@@ -173,7 +173,7 @@ class PGVectorAdapter(_PostgresAdapter):
         return str(uuid.uuid5(uuid.UUID(id_), self._name))
 
     def _run(self, *statements: tuple[str, _Params]) -> _Rows:
-        text = client_module("sqlalchemy").text
+        text = import_module("sqlalchemy").text
         with self._store._engine.begin() as connection:
             for sql, params in statements:
                 result = connection.execute(text(sql), params)
@@ -233,7 +233,7 @@ class PGVectorStoreAdapter(_PostgresAdapter):
             f"INSERT INTO {self._table} ({', '.join(values)}) VALUES ({', '.join(values.values())}) "
             f"ON CONFLICT ({self._id}) DO UPDATE SET {changed}"
         )
-        text = client_module("sqlalchemy").text
+        text = import_module("sqlalchemy").text
 
         async def run(batch: list[_Params]) -> None:
             async with self._engine._pool.begin() as connection:
@@ -254,7 +254,7 @@ class PGVectorStoreAdapter(_PostgresAdapter):
         }
 
     def _run(self, *statements: tuple[str, _Params]) -> _Rows:
-        text = client_module("sqlalchemy").text
+        text = import_module("sqlalchemy").text
 
         async def run() -> _Rows:
             async with self._engine._pool.begin() as connection:

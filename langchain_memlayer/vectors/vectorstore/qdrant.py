@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from importlib import import_module
 from typing import Any
 
 from numpy.typing import NDArray
@@ -13,7 +14,6 @@ from langchain_memlayer.errors import ConfigurationError
 from langchain_memlayer.vectors.vectorstore.base import Document, Point, Scalar
 from langchain_memlayer.vectors.vectorstore.points import (
     BATCH,
-    client_module,
     fields,
     id_batches,
     plain,
@@ -40,7 +40,7 @@ class QdrantAdapter:
     def __init__(self, store: Any) -> None:
         self._store = store
         self._client = store.client
-        self._models = client_module("qdrant_client.models")
+        self._models = import_module("qdrant_client.models")
         if str(getattr(store.retrieval_mode, "value", "")) == "sparse":
             raise ConfigurationError(
                 "The Qdrant store has sparse vectors only: open it with RetrievalMode.DENSE or HYBRID."

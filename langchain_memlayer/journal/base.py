@@ -1,0 +1,109 @@
+"""What the journals on SQLite and on PostgreSQL have in common."""
+
+from __future__ import annotations
+
+import logging
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from langchain_memlayer.errors import InvalidInput, JournalClosed, JournalError
+from langchain_memlayer.journal.read import Reader
+from langchain_memlayer.journal.settings import SCRUB_DUE, STORE_ID
+from langchain_memlayer.protocols import Clock, NewId
+from langchain_memlayer.types import Durability
+
+_LOGGER = logging.getLogger(__name__)
+
+
+class BaseJournal(ABC):
+    """A journal's life: it is opened, goes on in a forked child with connections of its own, and is closed.
+
+    Attributes:
+        folder: The folder that it and its derived files are in, or None.
+        where: What messages call it.
+        store_id: What tells this store from any other.
+    """
+
+    folder: Path | None
+    where: str
+    store_id: str
+
+    def __init__(self, *, durability: Durability, clock: Clock, new_id: NewId) -> None:
+        if durability not in ("full", "fast"):
+            raise InvalidInput(f"durability must be 'full' or 'fast', got {durability!r}.")
+        self.clock = clock
+        self.new_id = new_id
+        self.after_commit: list[Callable[[], None]] = []
+        """Called, in the writer's thread, when something was committed."""
+        self._pid = os.getpid()
+        self._closed = False
+
+    @abstractmethod
+    def read(self, *, snapshot: bool = False) -> AbstractContextManager[Reader]:
+        """A reader; with `snapshot` all its reads see one state of the journal."""
+
+    @abstractmethod
+    def scrub(self) -> None:
+        """Make deletions physical, as far as the database lets a client do that.
+
+        `Writer.erase_memories` and `erase_all` note in their commit that this is due; when it fails, or the process is
+        killed in between, the next `scrub` or opening of the store does it.
+
+        Raises:
+            JournalError: it was not done.
+        """
+
+    @abstractmethod
+    def _reconnect(self) -> None:
+        """Open connections of its own in a forked child; those of the parent must not be used, not even closed."""
+
+    @abstractmethod
+    def _disconnect(self) -> None:
+        """Close all connections."""
+
+    def _opened(self) -> None:
+        """What comes when the tables are there: who it is, and what a killed `forget` left undone."""
+        self.store_id = self.meta(STORE_ID) or ""
+        if self.meta(SCRUB_DUE) is not None:
+            try:
+                self.scrub()
+            except JournalError as error:
+                # When that is not possible now, the next opening tries again.
+                _LOGGER.warning("An interrupted forget() could not be finished: %s", error)
+
+    def _check(self) -> None:
+        if self._closed:
+            raise JournalClosed(f"The store of {self.where} is closed; open it again.")
+        if self._pid != os.getpid():
+            self._reconnect()
+            self._pid = os.getpid()
+
+    def _committed(self) -> None:
+        for told in self.after_commit:
+            told()
+
+    def _unscrubbed(self, files: str, cause: object) -> JournalError:
+        return JournalError(
+            f"What was forgotten cannot be found any more, but its bytes may still be in the {files} of {self.where} "
+            f"({cause}); repeat the call, or open the store again, when nobody else uses it and the disk has room."
+        )
+
+    def last_seq(self) -> int:
+        """The position of the last commit, of any process."""
+        with self.read() as reader:
+            return reader.last_seq()
+
+    def meta(self, key: str) -> str | None:
+        """A setting that is kept with the journal."""
+        with self.read() as reader:
+            return reader.meta(key)
+
+    def close(self) -> None:
+        """Close every connection; further use raises `JournalClosed`."""
+        if not self._closed:
+            self._closed = True
+            if self._pid == os.getpid():
+                self._disconnect()

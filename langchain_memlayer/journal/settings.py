@@ -1,0 +1,37 @@
+"""The settings that are kept with the journal, by name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from langchain_memlayer.journal.read_slabs import Area
+
+STORE_ID = "store_id"
+CREATED_AT = "created_at"
+
+SCRUB_DUE = "scrub"
+"""It is there from an erasing commit until the journal's `scrub` has made it physical."""
+
+IMPORT_NOTE = "import"
+"""It is there while an import is unfinished; such a journal is opened for nothing else."""
+
+
+def embedder_key(area: Area) -> str:
+    """The embedder that wrote the vectors of an area."""
+    return f"embedder:{area}"
+
+
+def outbox_key(area: Area) -> str:
+    """How far a foreign vector store was brought."""
+    return f"outbox:{area}"
+
+
+def purge_key(area: Area) -> str:
+    """The rows of which an emptied journal still has to tell the foreign store that they are gone."""
+    return f"purge:{area}"
+
+
+def points_key(item: int) -> str:
+    """How many points a row has in the foreign store, where it is not one."""
+    return f"points:{item}"
