@@ -17,7 +17,7 @@ from langchain_memlayer.embeddings import Embedder, resolve_embeddings
 from langchain_memlayer.engine.indexes import Indexes, recorded_embedder
 from langchain_memlayer.errors import InvalidInput, JournalClosed, JournalError
 from langchain_memlayer.journal import Journal, open_journal
-from langchain_memlayer.journal.sqlite import random_id, utc_now
+from langchain_memlayer.journal.base import random_id, utc_now
 from langchain_memlayer.protocols import Clock, NewId
 from langchain_memlayer.store_execution import execute
 from langchain_memlayer.store_plan import EVERYTHING, Fields, IndexSettings, Plan

@@ -74,8 +74,8 @@ class Schemas:
 
     def open(self, path: Any, **settings: Any) -> Any:
         """In place of `SQLiteJournal`."""
+        from langchain_memlayer.journal.base import random_id, utc_now
         from langchain_memlayer.journal.postgres import PostgresJournal
-        from langchain_memlayer.journal.sqlite import random_id, utc_now
 
         journal = PostgresJournal(self.url(path), **{"clock": utc_now, "new_id": random_id, **settings})
         self._opened.append(journal)

@@ -125,7 +125,7 @@ class Settings:
     def journal(self) -> Journal:
         """The journal of a store that exists."""
         from langchain_memlayer.journal import open_journal
-        from langchain_memlayer.journal.sqlite import random_id, utc_now
+        from langchain_memlayer.journal.base import random_id, utc_now
 
         return open_journal(self.existing(), clock=utc_now, new_id=random_id)
 

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import orjson
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from langsmith import Client
-    from langsmith.schemas import Example
+    from langsmith.schemas import Example, Run
 
 _SHOWN = 300
 
@@ -37,7 +38,6 @@ def run_experiment(
 
     client = client or get_cached_client()
 
-    # Its plain `evaluate` runs evaluators in the pool that sends their feedback, and loses some when that one is shut.
     async def memory(inputs: dict[str, Any]) -> dict[str, Any]:
         if asker.failure is not None:
             raise MemLayerError("The evaluation has stopped at an earlier question.")
@@ -45,34 +45,34 @@ def run_experiment(
         memories = [asdict(hit) for hit in outcome.hits]
         return {"answer": outcome.answer, "error": outcome.error, "memories": memories, "measures": outcome.measures}
 
-    async def recall(outputs: dict[str, Any] | None) -> dict[str, Any]:
-        found = (outputs or {}).get("measures", {})
-        return {"results": [{"key": key, "score": value} for key, value in found.items()]}
+    # LangSmith's client sends the feedback of evaluators behind their backs: `evaluate` loses some at its end, and
+    # `aevaluate` does not wait for it. So these send their own.
+    def tell(run: Run, key: str, **given: Any) -> None:
+        client.create_feedback(run.id, key, session_id=project.id, start_time=run.start_time, **given)
 
-    async def verdicts(inputs: dict[str, Any]) -> dict[str, Any]:
+    async def recall(run: Run, outputs: dict[str, Any] | None) -> dict[str, Any]:
+        for key, value in (outputs or {}).get("measures", {}).items():
+            await asyncio.to_thread(tell, run, key, score=value)
+        return {"results": []}
+
+    async def verdicts(run: Run, inputs: dict[str, Any]) -> dict[str, Any]:
         # LangSmith evaluates failed runs too; what made one fail is raised when all are through.
         found = {} if asker.failure else (await asyncio.to_thread(asker.judge, inputs["question_id"])).verdicts
-        return {
-            "results": [
-                {"key": f"correct ({name})", "score": verdict.score, "value": verdict.label, "comment": verdict.reason}
-                for name, verdict in found.items()
-            ]
-        }
+        for name, verdict in found.items():
+            told = {"score": verdict.score, "value": verdict.label, "comment": verdict.reason}
+            await asyncio.to_thread(tell, run, f"correct ({name})", **told)
+        return {"results": []}
 
     evaluators: list[Any] = [recall, verdicts]
     with _refusals():
-        results = PrivateLoop().run(
-            client.aevaluate(
-                memory,
-                data=_examples(client, dataset),
-                evaluators=evaluators,
-                experiment_prefix=f"memlayer-{dataset.name}",
-                metadata=dict(settings),
-                max_concurrency=workers,
-            )
+        examples = _examples(client, dataset)
+        name = f"memlayer-{dataset.name}-{uuid4().hex[:8]}"
+        project = client.create_project(name, metadata=dict(settings), reference_dataset_id=examples[0].dataset_id)
+        PrivateLoop().run(
+            client.aevaluate(memory, data=examples, evaluators=evaluators, experiment=project, max_concurrency=workers)
         )
         client.flush()
-    return results.experiment_name
+    return name
 
 
 @contextmanager

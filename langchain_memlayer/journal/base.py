@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from datetime import UTC, datetime
 from pathlib import Path
 
 from langchain_memlayer.errors import InvalidInput, JournalClosed, JournalError
@@ -16,6 +18,16 @@ from langchain_memlayer.protocols import Clock, NewId
 from langchain_memlayer.types import Durability
 
 _LOGGER = logging.getLogger(__name__)
+
+
+def utc_now() -> datetime:
+    """The present time, aware UTC."""
+    return datetime.now(UTC)
+
+
+def random_id() -> str:
+    """A random UUID."""
+    return str(uuid.uuid4())
 
 
 class BaseJournal(ABC):

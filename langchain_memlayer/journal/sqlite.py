@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from datetime import UTC, datetime
 from pathlib import Path
 
 from langchain_memlayer import snapshots
 from langchain_memlayer.errors import InvalidInput, JournalError, MemLayerError, NotAStore
-from langchain_memlayer.journal.base import BaseJournal
+from langchain_memlayer.journal.base import BaseJournal, random_id, utc_now
 from langchain_memlayer.journal.read import Reader
 from langchain_memlayer.journal.schema import DERIVED, check_version, journal_path, migrate, refuse_torn
 from langchain_memlayer.journal.settings import SCRUB_DUE
@@ -22,16 +20,6 @@ from langchain_memlayer.types import Durability, to_micros
 
 BUSY_SECONDS = 30.0
 _WAL_ATTEMPTS = 100
-
-
-def utc_now() -> datetime:
-    """The present time, aware UTC."""
-    return datetime.now(UTC)
-
-
-def random_id() -> str:
-    """A random UUID."""
-    return str(uuid.uuid4())
 
 
 class SQLiteJournal(BaseJournal):

@@ -22,7 +22,7 @@ from langchain_memlayer.engine.writing import Engine
 from langchain_memlayer.errors import ConfigurationError
 from langchain_memlayer.extraction import LLMExtractor
 from langchain_memlayer.journal import is_url, open_journal
-from langchain_memlayer.journal.sqlite import random_id, utc_now
+from langchain_memlayer.journal.base import random_id, utc_now
 from langchain_memlayer.memory.adopting import Adopting
 from langchain_memlayer.memory.reading import Reading
 from langchain_memlayer.memory.writing import Writing

@@ -10,8 +10,8 @@ from typing import BinaryIO
 
 from langchain_memlayer.errors import NotAStore
 from langchain_memlayer.journal import Journal, exists, open_journal, transfer
+from langchain_memlayer.journal.base import random_id, utc_now
 from langchain_memlayer.journal.read import Reader
-from langchain_memlayer.journal.sqlite import random_id, utc_now
 from langchain_memlayer.moving.format import HEADER, VERSION, Progress, digest, end, line
 
 

@@ -15,8 +15,8 @@ from langchain_memlayer.embeddings import Embedder, resolve_embeddings
 from langchain_memlayer.engine.indexes import encode_vectors
 from langchain_memlayer.errors import InvalidInput, JournalError
 from langchain_memlayer.journal import Journal, open_journal, transfer
+from langchain_memlayer.journal.base import random_id, utc_now
 from langchain_memlayer.journal.settings import IMPORT_NOTE
-from langchain_memlayer.journal.sqlite import random_id, utc_now
 from langchain_memlayer.journal.transfer import Section, Values
 from langchain_memlayer.moving.format import Lines, Progress
 from langchain_memlayer.recall import PROBES, memory_text, spread_of

@@ -16,7 +16,7 @@ from langchain_memlayer.engine.steps import run
 from langchain_memlayer.engine.texts import searchable
 from langchain_memlayer.errors import InvalidInput
 from langchain_memlayer.journal import Journal, open_journal
-from langchain_memlayer.journal.sqlite import random_id, utc_now
+from langchain_memlayer.journal.base import random_id, utc_now
 from langchain_memlayer.journal.write import Writer
 from langchain_memlayer.messages import checked_text, content_hash
 from langchain_memlayer.moving import mem0_files
