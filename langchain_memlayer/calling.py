@@ -24,6 +24,12 @@ ScopeSource = Scope | Mapping[str, Any] | Callable[..., Scope | Mapping[str, Any
 """Whose memories: a scope, its ids by name, or a function that gives either and may take `state`, `runtime` and
 `config`."""
 
+SEARCH_OPTIONS: Final = frozenset({
+    "filters", "threshold", "kinds", "explain", "include_quarantined", "reference_time", "as_of", "known_at",
+    "max_tokens", "expand", "rerank", "messages", "rewrite",
+})  # fmt: skip
+"""The arguments of `Memory.search` that surfaces pass on: all but the query, whose memories, and how many."""
+
 _IDS: Final = ("user_id", "agent_id", "run_id")
 _GIVEN: Final = frozenset({"state", "runtime", "config"})
 
@@ -62,18 +68,34 @@ def checked_source(source: Any) -> ScopeSource | None:
     return accepted
 
 
+def checked_options(call: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Further arguments of `Memory.search`; `InvalidInput` for what it does not have, or `call` itself says."""
+    unknown = sorted(set(options) - SEARCH_OPTIONS)
+    if unknown:
+        known = ", ".join(sorted(SEARCH_OPTIONS))
+        raise InvalidInput(
+            f"{call} passes on to search() {known}, and not {', '.join(map(repr, unknown))}; "
+            "whose memories, and how many, it says by arguments of its own."
+        )
+    return dict(options)
+
+
 def find_caller(call: str, source: ScopeSource | None, *, state: Any = None, runtime: Any = None) -> Caller:
     """Who calls; `call` is the surface to name in an error.
 
     Raises:
-        ScopeRequired: neither the source nor the run says whose memories are meant.
+        ScopeRequired: neither the source nor the run says whose memories are meant, or the run names another user
+            than the one who has signed in to the agent server.
     """
     config = var_child_runnable_config.get() or RunnableConfig()
     if runtime is None:
         runtime = _runtime()
     configurable = config.get("configurable") or {}
     context = getattr(runtime, "context", None)
-    scope = _scope(source, state, runtime, config) if source is not None else _named(context, configurable, runtime)
+    if source is not None:
+        scope = _scope(source, state, runtime, config)
+    else:
+        scope = _named(call, context, configurable, runtime)
     if not scope:
         raise ScopeRequired(
             f"{call} does not know whose memories are meant: pass "
@@ -179,15 +201,24 @@ def _scope_of(ids: Any) -> Scope:
     return Scope(**ids)
 
 
-def _named(context: Any, configurable: Mapping[str, Any], runtime: Any) -> Scope:
-    """The scope that the run's context names, else its configuration."""
-    scope = Scope(**{name: _value(context, name) for name in _IDS})
-    if scope:
-        return scope
-    ids = {name: configurable.get(name) for name in _IDS}
-    if getattr(runtime, "server_info", None) is not None:
-        # The agent server has the run's own number there, which is new with every call.
-        del ids["run_id"]
+def _named(call: str, context: Any, configurable: Mapping[str, Any], runtime: Any) -> Scope:
+    """The scope that the run's context names, else its configuration; never another user's than who has signed in."""
+    ids = {name: _value(context, name) for name in _IDS}
+    server = getattr(runtime, "server_info", None)
+    if not Scope(**ids):
+        ids = {name: configurable.get(name) for name in _IDS}
+        if server is not None:
+            # The agent server has the run's own number there, which is new with every call, and for nobody "".
+            ids = {**ids, "user_id": ids["user_id"] or None, "run_id": None}
+    user = getattr(server, "user", None)
+    if user is not None and ids["user_id"] != user.identity:
+        if ids["user_id"] is not None:
+            raise ScopeRequired(
+                f"{call} was asked for the memories of user_id {ids['user_id']!r} by {user.identity!r}, who has signed "
+                "in. Leave user_id out, and it is who has signed in; to let a client name other users, build it with "
+                'scope=lambda runtime: {"user_id": runtime.context["user_id"]}.'
+            )
+        ids["user_id"] = user.identity
     return Scope(**ids)
 
 

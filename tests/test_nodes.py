@@ -6,7 +6,9 @@ import json
 import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Annotated, Any, TypedDict
 
 import pytest
@@ -385,6 +387,12 @@ def test_a_scope_that_is_none_is_refused_when_the_node_is_made(memory: Memory, s
         recall_node(memory, scope=scope)
 
 
+@pytest.mark.parametrize("option", ["filter", "user_id", "k"])
+def test_what_search_does_not_take_is_refused_when_the_node_is_made(memory: Memory, option: str) -> None:
+    with pytest.raises(InvalidInput, match=f"not '{option}'"):
+        recall_node(memory, **{option: "alice"})
+
+
 def test_the_thread_is_the_session(memory: Memory) -> None:
     graph = chat_graph(memory, checkpointer=InMemorySaver())
     graph.invoke(said("I live in Paris."), thread("t-7"), context=ALICE)
@@ -393,7 +401,7 @@ def test_the_thread_is_the_session(memory: Memory) -> None:
     assert {row["session_id"] for row in rows} == {"t-7", "trip"}
 
 
-def test_the_agent_servers_run_id_is_nobodys_scope(memory: Memory) -> None:
+def test_the_agent_servers_run_id_and_nameless_user_are_nobodys_scope(memory: Memory) -> None:
     from langchain_memlayer.calling import find_caller
 
     runtime = Runtime(context=None, server_info=ServerInfo(assistant_id="a", graph_id="g"))
@@ -401,7 +409,34 @@ def test_the_agent_servers_run_id_is_nobodys_scope(memory: Memory) -> None:
     config = {"configurable": {"run_id": "1f0", "user_id": "alice"}}
     assert node.invoke(said("Hello."), config)["memory_context"] == repr(Scope("alice"))
     with pytest.raises(ScopeRequired):
-        node.invoke(said("Hello."), {"configurable": {"run_id": "1f0"}})
+        node.invoke(said("Hello."), {"configurable": {"run_id": "1f0", "user_id": ""}})
+
+
+@pytest.mark.parametrize(
+    ("context", "configurable", "scope"),
+    [
+        (None, {}, Scope("ann")),
+        ({"agent_id": "tutor"}, {}, Scope("ann", "tutor")),
+        ({"user_id": "ann", "agent_id": "tutor"}, {}, Scope("ann", "tutor")),
+        (None, {"user_id": "ann"}, Scope("ann")),
+        ({"user_id": "ben"}, {}, None),
+        (None, {"user_id": "ben"}, None),
+    ],
+)
+def test_who_has_signed_in_reads_no_other_users_memories(
+    memory: Memory, context: Any, configurable: dict[str, Any], scope: Scope | None
+) -> None:
+    from langchain_memlayer.calling import find_caller
+
+    server = ServerInfo(assistant_id="a", graph_id="g", user=SimpleNamespace(identity="ann"))
+    runtime = Runtime(context=context, server_info=server)
+    node = one_node(lambda _: {"memory_context": repr(find_caller("x()", None, runtime=runtime).scope)})
+    call = partial(node.invoke, said("Hello."), {"configurable": configurable})
+    if scope is not None:
+        assert call()["memory_context"] == repr(scope)
+        return
+    with pytest.raises(ScopeRequired, match="'ben' by 'ann'"):
+        call()
 
 
 # -- store ------------------------------------------------------------------------------------------------------------
