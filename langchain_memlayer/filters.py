@@ -51,6 +51,8 @@ _ORDERS: dict[str, Callable[[Any, Any], bool]] = {
 _SIMPLE = frozenset(("eq", "ne", "in", *_ORDERS))
 _OPERATORS = ("eq", "ne", *_ORDERS, "in", "nin", "contains", "exists")
 _JOINS = ("and", "or", "not")
+_BARE = frozenset((*_OPERATORS, "icontains"))
+"""How mem0 writes operators; a value of such keys alone would hold for nothing."""
 _MAX_DEPTH = 32
 
 
@@ -187,6 +189,8 @@ def _parse_filter(value: Any, depth: int) -> Filter:
     parts = []
     for key, inner in value.items():
         name = _checked_key(key)
+        if name in ("AND", "OR", "NOT") and isinstance(inner, (list, tuple, Mapping)):
+            raise InvalidFilter(f"Filter operator {name!r} is written '${name.lower()}'; for a field, use $eq.")
         if not name.startswith("$"):
             parts.append(_parse_condition(name, inner, depth + 1))
         elif name[1:] in _JOINS:
@@ -203,6 +207,11 @@ def _parse_condition(field: str, value: Any, depth: int) -> Filter:
     _check_depth(depth)
     if not isinstance(value, Mapping) or not any(_checked_key(key).startswith("$") for key in value):
         copy = _checked_value(field, value)
+        if isinstance(copy, dict) and copy and _BARE.issuperset(copy):
+            raise InvalidFilter(
+                f"The operators of {field!r} need a '$' ({', '.join(f'${op}' for op in (*_OPERATORS, *_JOINS))}), got "
+                f"{', '.join(copy)}; to compare the whole value, use $eq."
+            )
         _refuse_operators(field, copy)
         return Comparison(field, "eq", copy)
     parts: list[Filter] = []

@@ -1,7 +1,7 @@
 """Keywords: what is indexed of a text, what is asked of a query, and BM25 with statistics that the caller gives.
 
 ```
-text  ── NFKC, casefold ──> words ──> terms: stems, bigrams, identifiers      stored, joined by one space
+text  ── NFKC, casefold ──> words ──> terms: stems, bigrams and characters, identifiers      stored, joined by one space
 query ── the same ────────> stop words out ──> the rarest terms ──> MATCH ──> BM25
 ```
 A term means the same to every journal. It is made of letters and digits only, in a form that any full-text tokenizer
@@ -14,7 +14,7 @@ import re
 import unicodedata
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -24,6 +24,9 @@ from numpy.typing import NDArray
 K1 = 1.2
 B = 0.75
 MOST_TERMS = 12
+CHARACTER = 0.4
+"""What a Han character of a query counts against a whole term."""
+
 LONGEST = 64
 """Characters of a word that count. FTS5 cuts tokens too, at 32,768 bytes."""
 
@@ -48,6 +51,8 @@ _STOP = frozenset(
 _FUNCTION = frozenset(
     "的了着过吗呢吧啊呀嘛我你您他她它们咱这那哪谁什么怎样为几多少个是在有和与跟及就都也还又很把被给对从到于之而且或但因所以如果会能可要想请问里时候"
 )
+# As words of two they say when and how many; one of them is in every other text.
+_COUNTING = frozenset("年月日号號天周週时時点點分秒〇零一二三四五六七八九十百千万萬两兩半第次上下前后後今明昨")
 
 _SILENT = str.maketrans(
     dict.fromkeys("\u00ad\u0307\u0640\u200c\u200d\u2060\ufeff", "")  # soft hyphen, dot of İ, tatweel, joiners
@@ -60,6 +65,7 @@ _UNSPACED = re.compile(
     r"\u31f0-\u31ff\u3400-\u4dbf\u4e00-\ua4cf\ua960-\ua97f\uac00-\ud7ff\uf900-\ufaff"
     r"\U0001aff0-\U0001b16f\U00020000-\U0003ffff]"
 )
+_HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 _CLITIC = re.compile(r"(?<=\w)(?:(?<=n)'(?=t\b)|'(?:s|d|m|ll|re|ve)\b)")
 _JOINER = re.compile(r"_+|[.@'-]")
 _DECIMAL = re.compile(r"(?<=\d)\.(?=\d)")
@@ -107,19 +113,40 @@ def tokenize(text: str) -> list[str]:
     Words are folded to NFKC and lower case; English ones become Porter stems (Porter 1980, "An algorithm for suffix
     stripping"), and stop words are kept, so that a query of nothing else finds its text. Identifiers, numbers with
     points and hyphenated words give their parts and then the whole ("ERR_42": `err`, `42`, `err42`), so a text with
-    the whole ranks above those that share parts. Scripts without spaces, and Hangul, give overlapping bigrams.
+    the whole ranks above those that share parts. Scripts without spaces, and Hangul, give overlapping bigrams; of Han
+    there are the characters too, many of which are words.
 
     Args:
         text: Any text; what is neither letter nor digit only separates.
     """
-    return [_term(word) for word in _words(text)]
+    return [_term(word) for word in _words(text, characters=True)]
 
 
 def query_terms(text: str) -> list[str]:
-    """The distinct terms of a query in its order, without stop words unless nothing else is left."""
+    """The distinct terms of a query in its order, without stop words unless nothing else is left.
+
+    The characters of longer runs are not among them: `query_characters` has these.
+    """
     words = list(_words(text))
     telling = [word for word in words if word not in _STOP and not _FUNCTION.issuperset(word)]
     return list(dict.fromkeys(map(_term, telling or words)))
+
+
+def query_characters(text: str) -> list[str]:
+    """The distinct Han characters of longer runs in a query, without those that say little.
+
+    They find what is said in other words, such as 跑鞋 for 鞋码, and each counts `CHARACTER` of a term.
+    """
+    words = set(_words(text))
+    alone = dict.fromkeys(word for word in _words(text, characters=True) if word not in words)
+    return [_term(char) for char in alone if char not in _FUNCTION and char not in _COUNTING]
+
+
+def is_character(codes: NDArray[np.uint32]) -> NDArray[np.bool_]:
+    """Which `term_codes` are those of a single Han character (of the 20,992 in common use)."""
+    known = _character_codes()
+    found: NDArray[np.bool_] = known[np.searchsorted(known, codes) % len(known)] == codes
+    return found
 
 
 def rarest(terms: Sequence[str], frequencies: Mapping[str, int], most: int = MOST_TERMS) -> list[str]:
@@ -162,6 +189,7 @@ def bm25(
     dfs: NDArray[np.integer[Any]],
     total: int,
     average: float,
+    weights: NDArray[np.float32] | float = 1.0,
 ) -> NDArray[np.float32]:
     """The BM25 score of each text for a query.
 
@@ -174,6 +202,7 @@ def bm25(
         dfs: How many texts of the scope have each term, shape (terms,).
         total: Texts in the scope.
         average: Mean length of the scope's texts, above 0.
+        weights: What each term counts, shape (terms,).
 
     Returns:
         One score for each text.
@@ -181,12 +210,12 @@ def bm25(
     damping = (K1 * (1 - B) + K1 * B / average * lengths).astype(np.float32)
     scores = np.zeros(len(lengths), np.float32)
     # Term by term: a matrix product would wake BLAS's threads, which cost more than they give here.
-    for count, most in zip(counts, _most(dfs, total).astype(np.float32), strict=True):
+    for count, most in zip(counts, (weights * _most(dfs, total)).astype(np.float32), strict=True):
         scores += most * (count / (count + damping)).astype(np.float32)
     return scores
 
 
-def bm25_ceiling(dfs: NDArray[np.integer[Any]], total: int) -> float:
+def bm25_ceiling(dfs: NDArray[np.integer[Any]], total: int, weights: NDArray[np.float32] | float = 1.0) -> float:
     """What no score for these terms passes: each term without end, in a text of no length.
 
     A term that no text of the scope has adds nothing, so that texts of other scopes do not move it.
@@ -194,8 +223,9 @@ def bm25_ceiling(dfs: NDArray[np.integer[Any]], total: int) -> float:
     Args:
         dfs: How many texts of the scope have each term, shape (terms,).
         total: Texts in the scope.
+        weights: What each term counts, shape (terms,).
     """
-    return float(_most(dfs[dfs > 0], total).sum())
+    return float((weights * _most(dfs, total))[dfs > 0].sum())
 
 
 def _most(dfs: NDArray[np.integer[Any]], total: int) -> NDArray[np.float64]:
@@ -204,13 +234,20 @@ def _most(dfs: NDArray[np.integer[Any]], total: int) -> NDArray[np.float64]:
     return most
 
 
-def _words(text: str) -> Iterator[str]:
-    """The words of a text before they become terms: parts, wholes and bigrams."""
+@cache
+def _character_codes() -> NDArray[np.uint32]:
+    return np.sort(np.frombuffer(term_codes([_stored(chr(code)) for code in range(0x4E00, 0xA000)]), "<u4"))
+
+
+def _words(text: str, *, characters: bool = False) -> Iterator[str]:
+    """The words of a text before they become terms: parts, wholes and bigrams, and on request Han `characters`."""
     text = _normal(text)
     for run in _RUN.finditer(text.translate(_CLASSES)):
         piece = text[run.start() : run.end()]
         if run[1]:
             units = [piece[unit.start() : unit.end()] for unit in _UNIT.finditer(run[1])]
+            if characters and len(units) > 1:
+                yield from filter(_HAN.match, units)
             yield from map("".join, pairwise(units)) if len(units) > 1 else units
         elif piece.isalnum():
             yield piece

@@ -459,6 +459,11 @@ def looped() -> dict[str, Any]:
         (0, "A filter must be a mapping such as {'field': value}, got int."),
         ({10**5000: 1}, "Invalid filter key of type int; keys are strings"),
         ({"$and": 10**5000}, "Filter operator '$and' needs a list of at least one filter, got int."),
+        ({"AND": [{"a": 1}]}, "Filter operator 'AND' is written '$and'; for a field, use $eq."),
+        ({"NOT": {"a": 1}}, "Filter operator 'NOT' is written '$not'; for a field, use $eq."),
+        ({"a": {"in": ["x"]}}, "The operators of 'a' need a '$' ($eq, $ne, $gt, $gte, $lt, $lte, $in, $nin, "),
+        ({"$or": [{"a": {"gte": 1, "lt": 2}}]}, "The operators of 'a' need a '$' ("),
+        ({"a": {"icontains": "X"}}, "The operators of 'a' need a '$' ("),
         ({1: "x"}, "Invalid filter key of type int; keys are strings, the names of fields or operators."),
         ({None: 1}, "Invalid filter key of type NoneType; keys are strings, the names of fields or operators."),
         ({("a",): 1}, "Invalid filter key of type tuple; keys are strings, the names of fields or operators."),
@@ -521,6 +526,12 @@ def test_a_filter_that_is_none_is_an_error_that_says_what_to_do(value: Any, mess
         parse_filter(value)
     assert isinstance(caught.value, ValueError)
     assert str(caught.value).startswith(message)
+
+
+def test_what_reads_like_an_operator_can_be_a_field_or_a_value() -> None:
+    assert parsed({"AND": "x", "in": 1}).matches({"AND": "x", "in": 1})
+    assert parsed({"a": {"$eq": {"gt": 1}}}).matches({"a": {"gt": 1}})
+    assert parsed({"a": {"gt": 1, "unit": "m"}}).matches({"a": {"gt": 1, "unit": "m"}})
 
 
 def test_a_mapping_with_dollar_keys_can_be_compared_whole() -> None:

@@ -15,7 +15,17 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from langchain_memlayer.journal.schema import migrate
-from langchain_memlayer.keywords import bm25, bm25_ceiling, fts_match, query_terms, rarest, term_codes, tokenize
+from langchain_memlayer.keywords import (
+    bm25,
+    bm25_ceiling,
+    fts_match,
+    is_character,
+    query_characters,
+    query_terms,
+    rarest,
+    term_codes,
+    tokenize,
+)
 
 ZWNJ, SOFT_HYPHEN, WORD_JOINER = "\u200c", "\u00ad", "\u2060"
 
@@ -100,19 +110,20 @@ def test_identifiers_give_their_parts_and_then_the_whole(text: str, terms: str) 
 @pytest.mark.parametrize(
     ("text", "terms"),
     [
-        ("我的狗叫旺财", "我的 的狗 狗叫 叫旺 旺财"),
+        ("我的狗叫旺财", "我 的 狗 叫 旺 财 我的 的狗 狗叫 叫旺 旺财"),
         ("狗。猫", "狗 猫"),
-        ("我用Python写码", "我用 python 写码"),
+        ("我用Python写码", "我 用 我用 python 写 码 写码"),
         ("2023年5月8日", "2023 年 5 月 8 日"),
-        ("三月", "三月"),
+        ("三月", "三 月 三月"),
+        ("食べる", "食 食べ べる"),
         ("コーヒー", "コー ーヒ ヒー"),
         ("ｺｰﾋｰ", "コー ーヒ ヒー"),
-        ("日本・東京", "日本 東京"),
+        ("日本・東京", "日 本 日本 東 京 東京"),
         ("한국어 배워", "한국 국어 배워"),
         ("밥", "밥"),
     ],
 )
-def test_scripts_without_spaces_and_hangul_give_bigrams(text: str, terms: str) -> None:
+def test_scripts_without_spaces_and_hangul_give_bigrams_and_han_its_characters(text: str, terms: str) -> None:
     assert tokenize(text) == terms.split()
 
 
@@ -171,6 +182,31 @@ def test_a_query_drops_stop_words_unless_nothing_remains(query: str, terms: str)
     assert query_terms(query) == terms.split()
 
 
+@pytest.mark.parametrize(
+    ("query", "characters"),
+    [
+        ("我的鞋码是多大？", "鞋 码 大"),
+        ("猫叫什么猫", "猫 叫"),
+        ("猫，养猫", "养"),
+        ("上周三下午两点开会", "午 开"),
+        ("2024年3月2日", ""),
+        ("食べる", "食"),
+        ("한국어", ""),
+        ("dogs", ""),
+    ],
+)
+def test_a_query_asks_for_the_characters_of_its_runs_that_are_no_terms_already(query: str, characters: str) -> None:
+    assert query_characters(query) == characters.split()
+    assert set(query_characters(query)).isdisjoint(query_terms(query))
+
+
+def test_codes_of_single_characters_are_told_from_those_of_terms() -> None:
+    terms = ["猫", "养猫", "dog", "龟", "a", "犬"]
+    found = is_character(np.frombuffer(term_codes(terms), "<u4"))
+    assert found.tolist() == [True, False, False, True, False, True]
+    assert is_character(np.empty(0, np.uint32)).tolist() == []
+
+
 def test_rarest_keeps_the_order_of_the_query_and_drops_what_no_text_has() -> None:
     frequencies = {"a": 5, "b": 1, "c": 3, "d": 0, "e": 3}
     assert rarest(["a", "b", "x", "c", "d", "e"], frequencies) == ["a", "b", "c", "e"]
@@ -220,7 +256,7 @@ def test_fts5_finds_exactly_the_rows_that_have_a_term(one: str, other: str) -> N
 
 @pytest.mark.parametrize("one", ["कि", "ที่", "𠀀𠀁", "ꭰ"])
 def test_a_text_that_looks_like_the_stored_form_of_a_word_is_another_word(one: str) -> None:
-    (stored,) = tokenize(one)
+    *_, stored = tokenize(one)
     assert stored.isascii()
     assert tokenize(stored) != [stored]
 
@@ -302,6 +338,14 @@ def test_bm25_of_some_texts_is_what_all_of_them_get() -> None:
 def test_bm25_adds_up_terms_and_leaves_others_at_zero() -> None:
     scores, _ = scores_of(["dog cat", "dog bird", "fish tank"], "dog cat")
     assert scores[0] > scores[1] > scores[2] == 0
+
+
+def test_a_term_counts_its_weight_in_scores_and_in_the_ceiling() -> None:
+    counts, lengths, dfs = np.array([[1, 2, 0], [0, 0, 1]]), np.array([2, 4, 3]), np.array([2, 1])
+    whole, light = bm25(counts, lengths, dfs, 3, 3.0), bm25(counts, lengths, dfs, 3, 3.0, np.array([0.5, 1], "f4"))
+    assert light.tolist() == pytest.approx((whole * [0.5, 0.5, 1]).tolist())
+    parts = [bm25_ceiling(dfs[k : k + 1], 3) for k in (0, 1)]
+    assert bm25_ceiling(dfs, 3, np.array([0.5, 1], "f4")) == pytest.approx(0.5 * parts[0] + parts[1])
 
 
 def test_bm25_without_terms_or_texts_is_zero() -> None:

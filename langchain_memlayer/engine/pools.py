@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from langchain_memlayer.keywords import bm25, bm25_ceiling, query_terms, rarest, term_codes
+from langchain_memlayer.keywords import CHARACTER, bm25, bm25_ceiling, query_characters, query_terms, rarest, term_codes
 from langchain_memlayer.recall import Pool, Spread, Terms, Weights, base_shares, session_prior, trust_in
 from langchain_memlayer.types import Scope
 
@@ -77,6 +77,7 @@ class Keywords:
 
     Attributes:
         codes: The query's terms as numbers, ascending.
+        weights: What each counts.
         dfs: How many texts of the scope have each.
         total: Texts of the scope.
         average: Their mean length.
@@ -86,6 +87,7 @@ class Keywords:
     """
 
     codes: NDArray[np.uint32]
+    weights: NDArray[np.float32]
     dfs: NDArray[np.int64]
     total: int
     average: float
@@ -96,7 +98,7 @@ class Keywords:
     @property
     def ceiling(self) -> float:
         """What a text could attain."""
-        return bm25_ceiling(self.dfs, self.total)
+        return bm25_ceiling(self.dfs, self.total, self.weights)
 
     def best(self, view: View, allowed: NDArray[np.bool_], most: int) -> NDArray[np.int64]:
         """The positions of the best `most` of those that are allowed, in no order."""
@@ -112,16 +114,19 @@ class Keywords:
 
     def of(self, texts: Terms) -> Scores:
         """The BM25 of any texts of the scope."""
-        return bm25(texts.counts(self.codes), np.diff(texts.starts), self.dfs, self.total, self.average)
+        lengths = np.diff(texts.starts)
+        return bm25(texts.counts(self.codes), lengths, self.dfs, self.total, self.average, self.weights)
 
 
 def keywords(journal: Journal, scoped: Scoped, scope: Scope, text: str) -> Keywords:
     """BM25 with the statistics of exactly this scope: over all of a small one, over what the journal finds of many."""
-    terms = query_terms(text)
+    characters = query_characters(text)
+    terms = query_terms(text) + characters
     if scoped.whole:
         positions = np.flatnonzero(scoped.inside)
-        codes = np.unique(np.frombuffer(term_codes(terms), "<u4"))
-        return _scored(scoped, positions, codes, np.zeros(len(codes), np.int64), counted=np.ones(len(codes), np.bool_))
+        codes = np.unique(_codes(terms))
+        none, all_counted = np.zeros(len(codes), np.int64), np.ones(len(codes), np.bool_)
+        return _scored(scoped, positions, codes, none, characters=characters, counted=all_counted)
     with journal.read() as reader:
         space = reader.namespace_id(scope.search_root) if scope.user_id is not None else None
         own = scope.ids().keys() == {"user_id"}
@@ -133,10 +138,11 @@ def keywords(journal: Journal, scoped: Scoped, scope: Scope, text: str) -> Keywo
     positions = np.sort(scoped.view.position(np.array(ids, np.int64)))
     positions = positions[positions >= 0]
     positions = positions[scoped.inside[positions]]
-    codes, places = np.unique(np.frombuffer(term_codes(terms), "<u4"), return_index=True)
+    codes, places = np.unique(_codes(terms), return_index=True)
     dfs = np.fromiter((counts[terms[place]] for place in places.tolist()), np.int64, len(codes))
     complete = len(ids) < FOUND or not own
-    return _scored(scoped, positions, codes, dfs, counted=np.isin(codes, _codes(finding)) & complete)
+    counted = np.isin(codes, _codes(finding)) & complete
+    return _scored(scoped, positions, codes, dfs, characters=characters, counted=counted)
 
 
 def _scored(
@@ -145,22 +151,25 @@ def _scored(
     codes: NDArray[np.uint32],
     dfs: NDArray[np.int64],
     *,
+    characters: Sequence[str],
     counted: NDArray[np.bool_],
 ) -> Keywords:
     """The texts at some positions with their BM25; how many have the `counted` terms is what stands in these texts."""
     average, texts = scoped.average_length(), texts_at(scoped.view, positions)
-    none = Keywords(codes, dfs, scoped.total, average, positions, np.zeros(len(positions), np.float32), texts)
+    weights = np.where(np.isin(codes, _codes(characters)), CHARACTER, 1).astype(np.float32)
+    none = Keywords(codes, weights, dfs, scoped.total, average, positions, np.zeros(len(positions), np.float32), texts)
     if not len(codes) or not len(positions):
         return none
     counts = texts.counts(codes)
     dfs = np.minimum(np.where(counted, np.count_nonzero(counts, axis=1), dfs), scoped.total)
-    return replace(none, dfs=dfs, scores=bm25(counts, np.diff(texts.starts), dfs, scoped.total, average))
+    scores = bm25(counts, np.diff(texts.starts), dfs, scoped.total, average, weights)
+    return replace(none, dfs=dfs, scores=scores)
 
 
 def _estimated(scoped: Scoped, terms: list[str]) -> dict[str, int]:
     """How many texts of the scope have each term, by a sample of them; of one that is not in it, at least one has."""
     positions = scoped.sample(SAMPLE)
-    codes, places = np.unique(np.frombuffer(term_codes(terms), "<u4"), return_inverse=True)
+    codes, places = np.unique(_codes(terms), return_inverse=True)
     if not len(codes):
         return {}
     found = np.count_nonzero(texts_at(scoped.view, positions).counts(codes), axis=1) * scoped.total // len(positions)
@@ -179,7 +188,7 @@ def _affordable(terms: list[str], counts: Mapping[str, int]) -> list[str]:
     return kept
 
 
-def _codes(terms: list[str]) -> NDArray[np.uint32]:
+def _codes(terms: Sequence[str]) -> NDArray[np.uint32]:
     return np.frombuffer(term_codes(terms), "<u4")
 
 

@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 
+from langchain_memlayer.keywords import is_character
 from langchain_memlayer.recall.calibration import closeness
 from langchain_memlayer.recall.dates import agreement, asks_of_now, periods
 from langchain_memlayer.recall.pool import Pool, Query, Scores
@@ -92,6 +93,8 @@ def bridge(pool: Pool, query: Query, base: Scores) -> Scores:
         return out
     own = [np.setdiff1d(pool.terms.of(index), query.codes) for index in best.tolist()]
     codes = np.unique(np.concatenate(own))
+    # Single characters are shared by texts that have nothing else in common.
+    codes = codes[~is_character(codes)]
     if not len(codes):
         return out
     slots, texts = pool.terms.occurrences(codes)
@@ -101,7 +104,7 @@ def bridge(pool: Pool, query: Query, base: Scores) -> Scores:
     frequencies = np.minimum(frequencies, pool.total)
     idf = np.log1p((pool.total - frequencies + 0.5) / (frequencies + 0.5)).astype(np.float32)
     for index, terms in zip(best.tolist(), own, strict=True):
-        slots = np.searchsorted(codes, terms)
+        slots = np.flatnonzero(np.isin(codes, terms))
         slots = slots[frequencies[slots] > 1]
         slots = slots[np.argsort(frequencies[slots], kind="stable")[:BRIDGE_TERMS]]
         if len(slots):
