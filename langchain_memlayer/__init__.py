@@ -13,6 +13,7 @@ Names are loaded when they are first used, so importing the package costs next t
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
         NotAStore,
         SchemaTooNew,
         ScopeRequired,
+        VectorStoreError,
     )
     from langchain_memlayer.extraction import LLMExtractor
     from langchain_memlayer.memory import Memory
@@ -79,6 +81,7 @@ _HOMES = {
     "ScopeRequired": "errors",
     "Triple": "types",
     "Turn": "types",
+    "VectorStoreError": "errors",
     "WordLlamaEmbeddings": "embeddings",
     "as_context": "context",
     "checkpointer": "checkpoint",
@@ -119,6 +122,7 @@ __all__ = [
     "ScopeRequired",
     "Triple",
     "Turn",
+    "VectorStoreError",
     "WordLlamaEmbeddings",
     "__version__",
     "as_context",
@@ -127,6 +131,10 @@ __all__ = [
     "recall_node",
     "reconciliation_node",
 ]
+
+if not TYPE_CHECKING and find_spec("langchain") is None:
+    # `import *`, `help` and `inspect` get every name that is listed.
+    __all__.remove("MemoryMiddleware")
 
 
 def __getattr__(name: str) -> Any:

@@ -74,6 +74,7 @@ class MemLayerSaver(SqliteSaver):
                 "Checkpoints in PostgreSQL are LangGraph's own: langgraph.checkpoint.postgres.PostgresSaver takes the "
                 "same connection string, and its tables may lie beside the store's."
             )
+        classes = _classes(allowed_types)
         self._folder = None if str(path) == ":memory:" else Path(path)
         self._synchronous = "FULL" if durability == "full" else "NORMAL"
         # LangGraph copies a saver (`with_allowlist`); copies share the connection, so they share its end too.
@@ -81,7 +82,7 @@ class MemLayerSaver(SqliteSaver):
         self._abandoned: tuple[sqlite3.Connection, ...] = ()
         self._pid = os.getpid()
         with self._errors():
-            super().__init__(self._connect(), serde=JsonPlusSerializer(allowed_msgpack_modules=tuple(allowed_types)))
+            super().__init__(self._connect(), serde=JsonPlusSerializer(allowed_msgpack_modules=classes))
             self._prepare()
 
     # -- the file -------------------------------------------------------------------------------------------------
@@ -234,3 +235,12 @@ class MemLayerSaver(SqliteSaver):
     ) -> Mapping[str, DeltaChannelHistory]:
         """Like `get_delta_channel_history`."""
         return await asyncio.to_thread(lambda: self.get_delta_channel_history(config=config, channels=channels))
+
+
+def _classes(given: Any) -> tuple[type, ...]:
+    # An Enum is a class that can be iterated over.
+    several = isinstance(given, Iterable) and not isinstance(given, type)
+    classes = tuple(given) if several else (None,)
+    if not all(isinstance(one, type) for one in classes):
+        raise InvalidInput(f"allowed_types must be a list of classes, such as [Order], got {given!r}.")
+    return classes

@@ -59,7 +59,8 @@ def to_turns(
 ) -> list[Turn]:
     """The turns in `messages`, in order.
 
-    System messages, recalled blocks, and messages without any text of their own (tool calls, images) are no turns.
+    System messages, recalled blocks, what LangChain put into a conversation itself (summaries, notifications), and
+    messages without any text of their own (tool calls, images) are no turns.
 
     Args:
         messages: A string (said by the user), a dict with `role` and `content` (and, if known, `id`, `name`,
@@ -138,7 +139,7 @@ def _places(messages: Any) -> Iterator[tuple[str, Any]]:
 def _turn(item: Any, where: str, call: _Call) -> Turn | None:
     message = _fields(item, where)
     role = _role(message, where)
-    if role in _NEVER_TURNS:
+    if role in _NEVER_TURNS or (role == "user" and _is_notification(message)):
         return None
     text = _said(message, role, where)
     if text is None:
@@ -215,6 +216,12 @@ def _role(message: Mapping[str, Any], where: str) -> str:
         raise InvalidInput(f"{where} is a dict without 'role'; {hint}.")
     given = given.strip()
     return _ROLES.get(given.casefold().removesuffix("messagechunk"), given)
+
+
+def _is_notification(message: Mapping[str, Any]) -> bool:
+    # LangChain's mark for a human message that nobody typed: a summary of what was said, news of a background task.
+    marks = message.get("additional_kwargs")
+    return isinstance(marks, Mapping) and isinstance(marks.get("lc_source"), str)
 
 
 def _said(message: Mapping[str, Any], role: str, where: str) -> str | None:

@@ -16,6 +16,7 @@ from langchain_memlayer.calling import (
     Caller,
     ScopeSource,
     batch_of,
+    checked_options,
     checked_source,
     find_caller,
     find_memory,
@@ -149,9 +150,11 @@ def recall_node(
         **options: Further arguments of `Memory.search`.
 
     Raises:
+        InvalidInput: `options` has what `search` does not take.
         ScopeRequired: (when it runs) nothing says whose memories are meant.
     """
     source = checked_source(scope)
+    further = checked_options("recall_node()", options)
 
     def prepare(state: Any) -> tuple[Memory, str | None, dict[str, Any]]:
         found = find_memory("recall_node()", memory)
@@ -159,7 +162,7 @@ def recall_node(
         query, before = last_said(_read(state, messages_key))
         asks = bool(before) and found.model is not None if rewrite is None else rewrite
         given = {"limit": limit, "rewrite": asks, "messages": before or None}
-        return found, query, {**given, **options, **caller.scope.ids()}
+        return found, query, {**given, **further, **caller.scope.ids()}
 
     def recall(state: Any) -> dict[str, Any]:
         found, query, arguments = prepare(state)

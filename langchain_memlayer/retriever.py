@@ -69,7 +69,8 @@ class MemoryRetriever(BaseRetriever):
 
     def _arguments(self, k: int | None) -> dict[str, Any]:
         ids = Scope(self.user_id, self.agent_id, self.run_id).ids()
-        return {**self.search_kwargs, **ids, "limit": self.k if k is None else k}
+        # Not a union: what is also among the further arguments must not be lost in silence.
+        return dict(**self.search_kwargs, **ids, limit=self.k if k is None else k)
 
 
 def _documents(found: Mapping[str, Any]) -> list[Document]:

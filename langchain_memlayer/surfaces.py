@@ -99,6 +99,7 @@ class Surfaces:
             tools: Whether the agent gets `manage_memory` and `search_memory` too.
 
         Raises:
+            InvalidInput: `search_kwargs` has what `search` does not take.
             MissingDependency: the package langchain is not installed.
         """
         from langchain_memlayer.middleware import MemoryMiddleware
@@ -133,10 +134,13 @@ class Surfaces:
 
         Raises:
             ScopeRequired: no id was given.
+            InvalidInput: `search_kwargs` has what `search` does not take.
         """
+        from langchain_memlayer.calling import checked_options
         from langchain_memlayer.retriever import MemoryRetriever
 
         Scope(user_id, agent_id, run_id).required("as_retriever()")
+        search_kwargs = checked_options("as_retriever()", search_kwargs)
         return MemoryRetriever(
             memory=self, user_id=user_id, agent_id=agent_id, run_id=run_id, k=k, search_kwargs=search_kwargs
         )

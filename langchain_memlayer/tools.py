@@ -12,7 +12,6 @@ from pydantic import BaseModel, Field
 from langchain_memlayer.calling import Caller, ScopeSource, checked_source, digest, find_caller, find_memory
 from langchain_memlayer.context import as_context, fenced
 from langchain_memlayer.engine.commit import Outcome
-from langchain_memlayer.engine.scopes import missing
 from langchain_memlayer.engine.steps import Steps, arun, run
 from langchain_memlayer.engine.writing import AGENT, Prepared
 from langchain_memlayer.errors import InvalidInput, MemoryNotFound
@@ -104,12 +103,12 @@ def _search_tool(memory: Memory | None, source: ScopeSource | None) -> BaseTool:
     def search(query: str, limit: int = 10, offset: int = 0, filter: dict[str, Any] | None = None) -> Any:
         found, arguments = prepare(limit, offset, filter)
         with _told_to_the_model():
-            return _page(found.search(query, **arguments), offset)
+            return _page(found.search(_asked(query), **arguments), offset)
 
     async def asearch(query: str, limit: int = 10, offset: int = 0, filter: dict[str, Any] | None = None) -> Any:
         found, arguments = prepare(limit, offset, filter)
         with _told_to_the_model():
-            return _page(await found.asearch(query, **arguments), offset)
+            return _page(await found.asearch(_asked(query), **arguments), offset)
 
     return StructuredTool.from_function(
         search,
@@ -120,6 +119,12 @@ def _search_tool(memory: Memory | None, source: ScopeSource | None) -> BaseTool:
         response_format="content_and_artifact",
         handle_tool_error=_shown,
     )
+
+
+def _asked(query: str) -> str:
+    if not query.strip():
+        raise InvalidInput("query must say what to look for.")
+    return query
 
 
 def _page(found: dict[str, Any], offset: int) -> tuple[str, list[dict[str, Any]]]:
@@ -170,10 +175,10 @@ def _statement(content: str | None) -> str:
 
 
 def _own(memory: Memory, scope: Scope, id: str) -> None:
-    """`MemoryNotFound` for a memory that the caller does not own, with the words for one that does not exist."""
+    """`MemoryNotFound`, in the same words, for a memory that does not exist and for one of somebody else."""
     known = memory.get(id)
     if known is None or any(known[name] != value for name, value in scope.ids().items()):
-        raise missing(id)
+        raise MemoryNotFound(f"There is no memory with the id {id!r}; search_memory shows the ids.")
 
 
 @contextmanager

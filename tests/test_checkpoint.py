@@ -12,7 +12,7 @@ from langgraph.checkpoint.conformance import checkpointer_test, validate
 from langgraph.graph import START, StateGraph
 from typing_extensions import TypedDict
 
-from langchain_memlayer import JournalClosed, MemLayerStore, NotAStore, checkpointer
+from langchain_memlayer import InvalidInput, JournalClosed, MemLayerStore, NotAStore, checkpointer
 
 
 class State(TypedDict):
@@ -89,3 +89,10 @@ def test_a_closed_saver_and_a_foreign_file_say_so(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(NotAStore):
         checkpointer(tmp_path / "file")
+
+
+@pytest.mark.parametrize("given", ["Order", [1], ["Order"], int, 7], ids=repr)
+def test_allowed_types_that_are_no_classes_are_refused(tmp_path: Path, given: Any) -> None:
+    with pytest.raises(InvalidInput, match="allowed_types"):
+        checkpointer(tmp_path / "store", allowed_types=given)
+    assert not (tmp_path / "store").exists()

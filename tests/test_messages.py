@@ -131,6 +131,10 @@ def test_each_form_of_message_becomes_its_turn(given_: Any, turn: Turn) -> None:
         BLOCK,
         HumanMessage(content=f" {BLOCK}\n"),
         {"role": "user", "content": [text_part(BLOCK), IMAGE]},
+        HumanMessage("Here is a summary: tea.", additional_kwargs={"lc_source": "summarization"}),
+        HumanMessage(
+            "Task 42 has finished.", additional_kwargs={"lc_source": "task", "lc_data": {"id": 42}}
+        ).model_dump(),
     ],
 )
 def test_messages_without_words_of_their_own_are_no_turns(silent: Any) -> None:

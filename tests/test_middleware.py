@@ -16,7 +16,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.runtime import Runtime
 from surfaces_kit import ALICE, Context, facts, open_with_facts, said, thread, turns
 
-from langchain_memlayer import ConfigurationError, Memory, ScopeRequired, checkpointer
+from langchain_memlayer import ConfigurationError, InvalidInput, Memory, ScopeRequired, checkpointer
 from langchain_memlayer.messages import RECALLED_OPEN
 from langchain_memlayer.middleware import MemoryMiddleware
 from langchain_memlayer.testing import ScriptedChatModel
@@ -118,6 +118,12 @@ async def test_arguments_of_search_pass_through(memory: Memory, turn: Any) -> No
     assert system_of(model, 0) == ""
 
 
+@pytest.mark.parametrize("option", ["filter", "user_id", "limit"])
+def test_what_search_does_not_take_is_refused_where_it_is_made(memory: Memory, option: str) -> None:
+    with pytest.raises(InvalidInput, match=f"not '{option}'"):
+        memory.as_middleware(search_kwargs={option: 1})
+
+
 async def test_the_query_is_rewritten_when_told_so(turn: Any) -> None:
     inner = ScriptedChatModel(replies=[{"queries": ["What is Maria's dog called?"]}])
     with open_with_facts(model=inner) as memory:
@@ -182,7 +188,7 @@ async def test_hooks_do_nothing_with_nothing(memory: Memory, messages: list[Any]
     runtime: Any = Runtime()
     state: Any = {"messages": messages}
     assert middleware.before_agent(state, runtime) == await middleware.abefore_agent(state, runtime)
-    assert middleware.before_agent(state, runtime) == {"memory_context": ""}
+    assert middleware.before_agent(state, runtime) == {"memory_context": "", "memory_said": []}
     middleware.after_agent(state, runtime)
     await middleware.aafter_agent(state, runtime)
     assert turns(memory) == []
@@ -263,6 +269,62 @@ def test_it_composes_with_other_middleware(memory: Memory, outermost: bool) -> N
     assert (RECALLED_OPEN in counting.seen[0]) is outermost
     assert RECALLED_OPEN in system_of(model, 0)
     assert "!" in system_of(model, 0)
+
+
+def test_a_summary_of_the_conversation_is_not_remembered_as_said(memory: Memory) -> None:
+    summarizing = SummarizationMiddleware(
+        model=ScriptedChatModel(replies=["Alice owns a bike."]), trigger=("messages", 3), keep=("messages", 1)
+    )
+    model = ScriptedChatModel(replies=["Ah.", "Oh."])
+    agent = agent_of(model, summarizing, memory.as_middleware(), checkpointer=InMemorySaver())
+    agent.invoke(said("I own a bike."), thread("1"), context=ALICE)
+    state = agent.invoke(said("It is red."), thread("1"), context=ALICE)
+    assert "summary" in state["messages"][0].text
+    assert turns(memory) == ["Ah.", "I own a bike.", "It is red.", "Oh."]
+
+
+@tool
+def look(place: str) -> str:
+    """Look."""
+    return f"Nothing in the {place}."
+
+
+def long_turn() -> tuple[ScriptedChatModel, SummarizationMiddleware]:
+    """A model that calls a tool three times, and a middleware that cuts the first messages out meanwhile."""
+    calls = [
+        AIMessage("", tool_calls=[{"name": "look", "args": {"place": place}, "id": place}])
+        for place in ("cellar", "attic", "garden")
+    ]
+    summarizing = SummarizationMiddleware(
+        model=ScriptedChatModel(replies=lambda _: "A search."), trigger=("messages", 4), keep=("messages", 2)
+    )
+    return ScriptedChatModel(replies=[*calls, "I give up."], structured=("function_calling",)), summarizing
+
+
+async def test_what_was_said_is_remembered_though_a_long_turn_summarizes_it_away(memory: Memory, turn: Any) -> None:
+    model, summarizing = long_turn()
+    agent = agent_of(model, summarizing, memory.as_middleware(), tools=[look], checkpointer=InMemorySaver())
+    state = await turn(agent, "I lost my red scarf.", config=thread())
+    assert "scarf" not in str(state["messages"])
+    assert "I lost my red scarf." in turns(memory)
+    found = memory.get_all(**ALICE, kinds=["turn"], filters={"role": "user"})["results"]
+    assert [row["count"] for row in found] == [1]
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_what_another_middleware_redacts_is_remembered_redacted(memory: Memory, first: bool) -> None:
+    model, summarizing = long_turn()
+    redacting = PIIMiddleware("email")
+    chain = [memory.as_middleware(), redacting] if first else [redacting, memory.as_middleware()]
+    agent_of(model, *chain, summarizing, tools=[look]).invoke(said("I am ann@example.com."), context=ALICE)
+    assert "I am [REDACTED_EMAIL]." in turns(memory)
+    assert "ann@example.com" not in str(turns(memory))
+
+
+def test_an_agent_that_only_recalls_keeps_nothing_of_what_was_said(memory: Memory) -> None:
+    agent = agent_of(ScriptedChatModel(replies=["x"]), memory.as_middleware(remember=False))
+    parts = list(agent.stream(said("Hello."), context=ALICE, stream_mode="values"))
+    assert not parts[-1].get("memory_said")
 
 
 def test_two_in_one_agent_are_refused(memory: Memory) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 import langchain_memlayer
 from langchain_memlayer import MemLayerStore, Memory, evaluation, testing
+from langchain_memlayer.calling import SEARCH_OPTIONS
 
 NAMES = [
     "Candidate",
@@ -43,6 +44,7 @@ NAMES = [
     "ScopeRequired",
     "Triple",
     "Turn",
+    "VectorStoreError",
     "WordLlamaEmbeddings",
     "__version__",
     "as_context",
@@ -174,6 +176,11 @@ def test_the_methods_of_memory_and_their_parameters() -> None:
     assert {name: parameters(method) for name, method in methods(Memory).items()} == expected
 
 
+def test_the_surfaces_pass_on_what_search_takes() -> None:
+    own = {"self", "query", "user_id", "agent_id", "run_id", "limit"}
+    assert set(inspect.signature(Memory.search).parameters) - own == SEARCH_OPTIONS
+
+
 def test_the_methods_of_the_store_and_their_parameters() -> None:
     assert {name: parameters(method) for name, method in methods(MemLayerStore).items()} == STORE
 
@@ -223,7 +230,7 @@ def test_every_error_is_of_one_tree() -> None:
     root = langchain_memlayer.MemLayerError
     errors = [name for name in NAMES if isinstance(getattr(langchain_memlayer, name), type)
               and issubclass(getattr(langchain_memlayer, name), BaseException)]  # fmt: skip
-    assert len(errors) == 14
+    assert len(errors) == 15
     assert all(issubclass(getattr(langchain_memlayer, name), root) for name in errors)
 
 
@@ -252,6 +259,14 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     found = loaded("import langchain_memlayer")
     assert "langchain_memlayer" in found
     assert not found & HEAVY
+
+
+def test_without_the_package_langchain_all_listed_names_can_be_had() -> None:
+    code = (
+        "import sys; sys.modules['langchain'] = None; from langchain_memlayer import *; import langchain_memlayer as m"
+    )
+    loaded(f"{code}; assert Memory is m.Memory; assert all(hasattr(m, name) for name in dir(m))")
+    loaded(f"{code}\ntry: m.MemoryMiddleware\nexcept ImportError as error: assert 'pip install' in str(error)")
 
 
 def test_the_errors_load_nothing_heavy() -> None:

@@ -209,6 +209,7 @@ async def test_field_a_hallucinated_id_is_an_answer_and_no_key_error(
     position = memory._journal.last_seq()
     answer = await use(memory.as_tools(**ALICE)[0], **arguments)
     assert answer.status == "error"
+    assert "get_all" not in answer.content
     assert memory._journal.last_seq() == position
     assert to_turns([answer]) == []
 
@@ -217,6 +218,12 @@ async def test_field_a_hallucinated_id_is_an_answer_and_no_key_error(
 async def test_a_filter_that_is_none_is_an_answer(memory: Memory, use: Any, condition: dict[str, Any]) -> None:
     answer = await use(memory.as_tools(**ALICE)[1], query="tea", filter=condition)
     assert answer.status == "error"
+
+
+async def test_a_blank_query_is_an_answer(memory: Memory, use: Any) -> None:
+    answer = await use(memory.as_tools(**ALICE)[1], query=" ")
+    assert answer.status == "error"
+    assert "what to look for" in answer.content
 
 
 async def test_field_cross_tenant_writes_are_impossible_with_a_foreign_id(memory: Memory, use: Any) -> None:
