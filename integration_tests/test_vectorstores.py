@@ -1,9 +1,13 @@
-"""The adapters over the real stores: each test runs over every backend that can be had without a container."""
+"""The adapters over the real stores: each test runs over every backend that can be had without a container.
+
+Those whose names end in `-real` are servers that the environment names.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import importlib.util
+import os
 import uuid
 import warnings
 from collections.abc import Callable, Iterator
@@ -15,13 +19,15 @@ from typing import Any
 import pytest
 from langchain_core.vectorstores import InMemoryVectorStore
 
+from integration_tests.json_server import HOST
 from integration_tests.points import DIMS, NASTY, OURS, CountingEmbeddings, point, point_id, vector
 from langchain_memlayer.errors import ConfigurationError
 from langchain_memlayer.vectors.vectorstore.adapters import adapt
 from langchain_memlayer.vectors.vectorstore.base import ITEM, STORE, ForeignStore
 from langchain_memlayer.vectors.vectorstore.points import POINT
 
-BACKENDS = ("memory", "qdrant", "chroma", "milvus", "faiss", "pgvector", "pgvectorstore")
+pytestmark = pytest.mark.allow_hosts([HOST])
+
 PACKAGES = {
     "qdrant": "langchain_qdrant",
     "chroma": "langchain_chroma",
@@ -30,7 +36,35 @@ PACKAGES = {
     "pgvector": "langchain_postgres",
     "pgvectorstore": "langchain_postgres",
 }
+SERVERS = {
+    "qdrant-http": "qdrant_http",
+    "chroma-http": "chroma_http",
+    "milvus-http": "milvus_http",
+    "pgvector": "postgres",
+    "pgvectorstore": "postgres",
+}
+"""Backends with a server, and the fixture that has its address."""
 
+REAL = {
+    "qdrant-real": "MEMLAYER_TEST_QDRANT",
+    "chroma-real": "MEMLAYER_TEST_CHROMA",
+    "milvus-real": "MEMLAYER_TEST_MILVUS",
+}
+"""Backends with a server that is not started here, and the variable that has its address."""
+
+BACKENDS = (
+    "memory",
+    "qdrant",
+    "qdrant-http",
+    "chroma",
+    "chroma-http",
+    "milvus",
+    "milvus-http",
+    "faiss",
+    "pgvector",
+    "pgvectorstore",
+    *(pytest.param(name, marks=pytest.mark.enable_socket) for name in REAL),
+)
 
 Opener = Callable[[str, int], Any]
 """Opens the collection of a name for vectors of a size; the same again for the same name."""
@@ -45,12 +79,12 @@ class Backend:
         embeddings: What its stores embed with.
     """
 
-    def __init__(self, name: str, folder: Path, postgres: str | None, stack: ExitStack) -> None:
+    def __init__(self, name: str, folder: Path, address: str | None, stack: ExitStack) -> None:
         self.name = name
         self.embeddings = CountingEmbeddings()
-        self._folder, self._stack = folder, stack
-        self._postgres = (postgres or "").replace("postgresql://", "postgresql+psycopg://", 1)
-        self.open: Opener = getattr(self, f"_{name}")
+        self._folder, self._stack, self._address = folder, stack, address or ""
+        self._dropped: set[str] = set()
+        self.open: Opener = getattr(self, f"_{name.partition('-')[0]}")
 
     def _memory(self, name: str, dims: int) -> Any:
         return InMemoryVectorStore(self.embeddings)
@@ -59,30 +93,47 @@ class Backend:
         from langchain_qdrant import QdrantVectorStore
         from qdrant_client import QdrantClient, models
 
+        name = self._unique(name)
         if not hasattr(self, "_client"):
-            self._client = QdrantClient(path=str(self._folder / "qdrant"))
+            place = {"url": self._address, "api_key": os.environ.get("MEMLAYER_TEST_QDRANT_KEY")}
+            place = place if self._address else {"path": str(self._folder / "qdrant")}
+            self._client = QdrantClient(**place, check_compatibility=False)
             self._stack.callback(self._client.close)
         if not self._client.collection_exists(name):
             vectors = models.VectorParams(size=dims, distance=models.Distance.COSINE)
             self._client.create_collection(name, vectors_config=vectors)
+            self._once(name, self._client.delete_collection)
         return QdrantVectorStore(self._client, name, self.embeddings, validate_collection_config=False)
 
     def _chroma(self, name: str, dims: int) -> Any:
         from langchain_chroma import Chroma
 
-        return Chroma(name, self.embeddings, persist_directory=str(self._folder / "chroma"))
+        if not self._address:
+            return Chroma(name, self.embeddings, persist_directory=str(self._folder / "chroma"))
+        import chromadb
+
+        client = chromadb.HttpClient(self._address, settings=chromadb.Settings(anonymized_telemetry=False))
+        self._stack.callback(client.close)
+        store = Chroma(self._unique(name), self.embeddings, client=client)
+        self._once(self._unique(name), client.delete_collection)
+        return store
 
     def _milvus(self, name: str, dims: int) -> Any:
         from langchain_milvus import Milvus
 
+        uri = self._address or str(self._folder / "milvus.db")
+        token = os.environ.get("MEMLAYER_TEST_MILVUS_TOKEN", "") if self.name == "milvus-real" else ""
         store = Milvus(
             self.embeddings,
-            collection_name=name,
-            connection_args={"uri": str(self._folder / "milvus.db")},
+            collection_name=self._unique(name),
+            connection_args={"uri": uri, "token": token},
             index_params={"metric_type": "COSINE"},
             enable_dynamic_field=True,
+            consistency_level="Strong",
         )
         self._stack.callback(store.client.close)
+        if self._address:
+            self._once(self._unique(name), store.client.drop_collection)
         return store
 
     def _faiss(self, name: str, dims: int) -> Any:
@@ -95,32 +146,48 @@ class Backend:
     def _pgvector(self, name: str, dims: int) -> Any:
         from langchain_postgres import PGVector
 
-        store = PGVector(self.embeddings, connection=self._postgres, collection_name=self._unique(name))
+        store = PGVector(self.embeddings, connection=self._psycopg(), collection_name=self._unique(name))
         self._stack.callback(store._engine.dispose)
         return store
 
     def _pgvectorstore(self, name: str, dims: int) -> Any:
         from langchain_postgres import PGEngine, PGVectorStore
 
-        engine = PGEngine.from_connection_string(self._postgres)
+        engine = PGEngine.from_connection_string(self._psycopg())
         self._stack.callback(engine._run_as_sync, engine._pool.dispose())
         engine.init_vectorstore_table(self._unique(name), dims)
         return PGVectorStore.create_sync(engine, self.embeddings, self._unique(name))
 
+    def _psycopg(self) -> str:
+        return self._address.replace("postgresql://", "postgresql+psycopg://", 1)
+
     def _unique(self, name: str) -> str:
-        # The server serves all tests.
-        return f"{name}_{uuid.uuid5(uuid.NAMESPACE_URL, str(self._folder)).hex}"
+        # A server serves all tests.
+        return f"{name}_{uuid.uuid5(uuid.NAMESPACE_URL, str(self._folder)).hex}" if self._address else name
+
+    def _once(self, name: str, drop: Callable[[str], Any]) -> None:
+        """Have a server's collection dropped in the end, however often it is opened."""
+        if name not in self._dropped:
+            self._dropped.add(name)
+            self._stack.callback(drop, name)
+
+
+def made(name: str, folder: Path, stack: ExitStack, request: pytest.FixtureRequest) -> Backend:
+    """The backend of a name; skips when something that it needs is missing."""
+    package = PACKAGES.get(name.partition("-")[0])
+    if package and importlib.util.find_spec(package) is None:
+        pytest.skip(f"{package} is not installed")
+    address = request.getfixturevalue(SERVERS[name]) if name in SERVERS else None
+    if name in REAL and not (address := os.environ.get(REAL[name])):
+        pytest.skip(f"{REAL[name]} names no server")
+    return Backend(name, folder, address, stack)
 
 
 @pytest.fixture(params=BACKENDS)
 def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]:
-    name = request.param
-    if name in PACKAGES and importlib.util.find_spec(PACKAGES[name]) is None:
-        pytest.skip(f"{PACKAGES[name]} is not installed")
-    uri = request.getfixturevalue("postgres") if name.startswith("pg") else None
     with ExitStack() as stack, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the stores' own
-        yield Backend(name, tmp_path, uri, stack)
+        yield made(request.param, tmp_path, stack, request)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import InMemoryVectorStore
 
 from langchain_memlayer import Memory
-from langchain_memlayer.config import read_config
+from langchain_memlayer.config import read_config, stores
 from langchain_memlayer.engine.commit import Indexed
 from langchain_memlayer.engine.indexes import encode_vectors
 from langchain_memlayer.errors import ConfigurationError, EmbedderMismatch, MissingDependency
@@ -20,6 +21,7 @@ from langchain_memlayer.testing import DeterministicEmbeddings, ScriptedChatMode
 from langchain_memlayer.types import METRICS, Fact, Scope
 
 SECRET = "key-that-stays-secret"
+EMBEDDER = {"embedder": {"provider": "langchain", "config": {"model": DeterministicEmbeddings(8)}}}
 
 
 def store(provider: str, **config: Any) -> dict[str, Any]:
@@ -143,6 +145,59 @@ def test_without_a_folder_there_is_one_of_the_users_own_for_each_provider_and_co
     assert list(tmp_path.iterdir()) == []
     monkeypatch.delenv("MEMLAYER_HOME")
     assert Path(str(read_config(store("faiss")).path)).parts[-2:] == ("langchain_memlayer", "faiss-mem0")
+
+
+def test_collections_of_one_name_in_several_places_have_journals_of_their_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pytest.importorskip("langchain_qdrant")
+    monkeypatch.setenv("MEMLAYER_HOME", str(tmp_path / "home"))
+
+    def folder(place: str) -> str:
+        read = read_config(store("qdrant", path=place) | EMBEDDER)
+        read.resources.close()
+        return Path(str(read.path)).name
+
+    monkeypatch.chdir(tmp_path)
+    first, second = (folder(place) for place in ("a", "b/<collection_name>"))
+    assert first != second
+    assert first.startswith("qdrant-mem0-")
+    assert folder(str(tmp_path / "a")) == first
+    assert folder("b/mem0") == second
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"url": "http://a:1"}, {"url": "http://b:1"}),
+        ({"host": "a", "port": 1}, {"host": "a", "port": 2}),
+        ({"connection_string": "postgresql://u:x@h/d"}, {"connection_string": "postgresql://u:x@h/e"}),
+    ],
+)
+def test_a_server_is_a_place_and_its_credentials_are_not(one: dict[str, Any], other: dict[str, Any]) -> None:
+    assert stores._place(one, "c") != stores._place(other, "c")
+    secret = {key: str(value).replace("u:x@", "v:y@") for key, value in one.items()}
+    assert stores._place(secret, "c") == stores._place(one, "c")
+
+
+def test_a_database_as_home_has_no_place_for_a_collection(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MEMLAYER_HOME", "postgresql://u:secret@h/d")
+    with pytest.raises(ConfigurationError, match="name the journal of this one with 'path'") as caught:
+        read_config(store("langchain", client=InMemoryVectorStore(DeterministicEmbeddings(8))))
+    assert "secret" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_chroma_is_opened_without_telemetry_and_closed(tmp_path: Path) -> None:
+    pytest.importorskip("langchain_chroma")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Chroma's own
+        read = read_config(store("chroma", path=str(tmp_path / "c")) | EMBEDDER)
+        client = read.vectorstore._client
+        assert not client.get_settings().anonymized_telemetry
+        read.resources.close()
+        assert client._closed
 
 
 def test_a_store_of_langchain_is_used_as_it_is_with_its_own_embeddings(tmp_path: Path) -> None:

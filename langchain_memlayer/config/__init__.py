@@ -26,6 +26,7 @@ from langchain_memlayer.config.stores import COLLECTION, STORES, Store, filled, 
 from langchain_memlayer.config.values import Provider, known, section
 from langchain_memlayer.embeddings import Embedder, resolve_embeddings
 from langchain_memlayer.errors import ConfigurationError
+from langchain_memlayer.journal import is_url
 from langchain_memlayer.types import Metric
 
 __all__ = ["DEFAULT_MODEL", "Settings", "read_config", "resolve_model"]
@@ -87,7 +88,11 @@ def read_config(config: Mapping[str, Any]) -> Settings:
     store = _checked("vector_store", found[0], lambda: open_store(*found, embedder))
     # What the store was opened with is what the memory uses.
     chosen = made[0].source if made else embeddings or "auto"
-    return Settings(_folder(config, store), model, chosen, prompt, store.vectorstore, store.metric, store.resources)
+    with ExitStack() as undone:
+        undone.callback(store.resources.close)
+        folder = _folder(config, store)
+        undone.pop_all()
+    return Settings(folder, model, chosen, prompt, store.vectorstore, store.metric, store.resources)
 
 
 def _made(config: Mapping[str, Any], name: str, providers: Mapping[str, Provider]) -> Any:
@@ -110,7 +115,10 @@ def _checked(name: str, provider: str, make: Callable[[], Any]) -> Any:
 
 
 def _folder(config: Mapping[str, Any], store: Store | None) -> str | Path | None:
-    """The journal's folder: the one that is named, else one of the user's own for this provider and collection."""
+    """The journal's folder: the one that is named, else one of the user's own for this provider and collection.
+
+    Collections in several places have several: what one of them knows must not show up in another.
+    """
     for key in _FOLDERS:
         if config.get(key):
             return filled(config[key], COLLECTION if store is None else store.collection, key)
@@ -118,9 +126,15 @@ def _folder(config: Mapping[str, Any], store: Store | None) -> str | Path | None
         return None if store is None else store.path
     name = f"{store.provider}-{store.collection}"
     plain = re.sub(r"[^A-Za-z0-9._-]", "_", name)
-    if plain != name:
-        plain = f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    told = name if store.place is None else f"{name} {store.place}"
+    if plain != told:
+        plain = f"{plain}-{hashlib.sha256(told.encode()).hexdigest()[:8]}"
     home = os.environ.get("MEMLAYER_HOME")
+    if home and is_url(home):
+        raise ConfigurationError(
+            "MEMLAYER_HOME is a database, in which no collection has a place of its own: name the journal of this one "
+            "with 'path', such as a connection string with a schema of its own."
+        )
     if home:
         return Path(home) / plain
     from platformdirs import user_data_path

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from langchain_memlayer.config.values import Provider, imported, integer, required, shown
@@ -40,6 +42,7 @@ class Store:
         vectorstore: The foreign store, or None for our own index.
         metric: How our own index compares vectors, or None when the settings do not say.
         resources: What was opened for it, and is to be closed.
+        place: Where the collection is, without credentials; None when the settings do not say.
     """
 
     provider: str
@@ -48,6 +51,7 @@ class Store:
     vectorstore: Any = None
     metric: Metric | None = None
     resources: ExitStack = field(default_factory=ExitStack, repr=False)
+    place: str | None = None
 
 
 def filled(path: Any, collection: str, where: str) -> str:
@@ -79,8 +83,19 @@ def open_store(provider: str, config: dict[str, Any], embedder: Callable[[], Emb
     if name is not None and (not isinstance(name, str) or not name):
         raise ConfigurationError(f"{where} needs a string as collection_name, got {type(name).__name__}.")
     settings = {key: value for key, value in config.items() if value is not None}
+    place = None if provider == "faiss" or "client" in settings else _place(settings, name or COLLECTION)
     made: Store = STORES[provider].make(settings, name or COLLECTION, where, embedder)
-    return made
+    return replace(made, place=place)
+
+
+def _place(config: Mapping[str, Any], name: str) -> str:
+    """The server or the folder of a collection: two of the same name in two places are two collections."""
+    given = (config.get(key) for key in ("url", "host", "connection_string", "path"))
+    # VikingDB's may be named by the environment alone.
+    place = str(shown(next((value for value in given if value), os.environ.get("VIKINGDB_HOST", ""))))
+    if "path" in config or ("url" in config and "://" not in place):
+        return str(Path(filled(place, name, "path")).resolve())
+    return f"{re.sub(r'//[^/]*@', '//', place)} {config.get('port', '')}"
 
 
 def _own(config: dict[str, Any], name: str, where: str, embedder: Callable[[], Embedder]) -> Store:
@@ -120,11 +135,11 @@ def _qdrant(config: dict[str, Any], name: str, where: str, embedder: Callable[[]
         given = {key: shown(value) for key, value in config.items()}
         # It contacts no server yet: what it refuses is a mistake in the settings, or a folder that is in use.
         client = _opened(
-            "qdrant", lambda: qdrant.QdrantClient(**given, check_compatibility=False), ExitStack(), server=False
+            "qdrant", lambda _: qdrant.QdrantClient(**given, check_compatibility=False), ExitStack(), server=False
         )
         resources.callback(client.close)
 
-    def make() -> Any:
+    def make(_: ExitStack) -> Any:
         models = qdrant.models
         if not client.collection_exists(name):
             vectors = models.VectorParams(size=dims(), distance=models.Distance.COSINE, on_disk=on_disk)
@@ -133,7 +148,7 @@ def _qdrant(config: dict[str, Any], name: str, where: str, embedder: Callable[[]
 
     with ExitStack() as undone:
         undone.callback(resources.close)
-        opened = _opened("qdrant", make, ExitStack(), server=not {"client", "path"} & set(config))
+        opened = _opened("qdrant", make, resources, server=not {"client", "path"} & set(config))
         undone.pop_all()
     return Store("qdrant", name, vectorstore=opened, resources=resources)
 
@@ -142,11 +157,17 @@ def _chroma(config: dict[str, Any], name: str, where: str, embedder: Callable[[]
     _settle(config, ("client", "host", "path"), name, where)
     if "path" in config:
         config["persist_directory"] = config.pop("path")
-    langchain = imported("langchain_chroma", "langchain-memlayer[chroma]")
+    langchain, chroma = (imported(module, "langchain-memlayer[chroma]") for module in ("langchain_chroma", "chromadb"))
     source, resources = embedder(), ExitStack()
+    own = "client" not in config
+    if own:
+        config["client_settings"] = chroma.Settings(anonymized_telemetry=False)
 
-    def make() -> Any:
-        return langchain.Chroma(name, source.source, collection_configuration={"hnsw": {"space": "cosine"}}, **config)
+    def make(opened: ExitStack) -> Any:
+        store = langchain.Chroma(name, source.source, collection_configuration={"hnsw": {"space": "cosine"}}, **config)
+        if own:
+            opened.callback(store._client.close)
+        return store
 
     opened = _opened("chroma", make, resources, server="host" in config)
     return Store("chroma", name, vectorstore=opened, resources=resources)
@@ -163,7 +184,7 @@ def _milvus(config: dict[str, Any], name: str, where: str, embedder: Callable[[]
         _dims(dims, source, where)
     connection = {"uri": uri, **({"token": shown(config["token"])} if "token" in config else {})}
 
-    def make() -> Any:
+    def make(opened: ExitStack) -> Any:
         store = langchain.Milvus(
             source.source,
             collection_name=name,
@@ -172,7 +193,7 @@ def _milvus(config: dict[str, Any], name: str, where: str, embedder: Callable[[]
             auto_id=False,
             enable_dynamic_field=True,
         )
-        resources.callback(store.client.close)
+        opened.callback(store.client.close)
         return store
 
     opened = _opened("milvus", make, resources, server="://" in uri)
@@ -198,9 +219,9 @@ def _pgvector(config: dict[str, Any], name: str, where: str, embedder: Callable[
     source, resources = embedder(), ExitStack()
     dims = partial(_dims, config.pop("embedding_model_dims", None), source, where)
 
-    def make() -> Any:
+    def make(opened: ExitStack) -> Any:
         engine = langchain.PGEngine.from_connection_string(address)
-        resources.callback(lambda: engine._run_as_sync(engine._pool.dispose()))
+        opened.callback(lambda: engine._run_as_sync(engine._pool.dispose()))
 
         async def there() -> bool:
             quoted = name.replace('"', '""')
@@ -269,7 +290,7 @@ def _dims(given: Any, embedder: Embedder, where: str) -> int:
     return size
 
 
-def _opened(kind: str, make: Callable[[], Any], resources: ExitStack, *, server: bool) -> Any:
+def _opened(kind: str, make: Callable[[ExitStack], Any], resources: ExitStack, *, server: bool) -> Any:
     """The store; when it is a server that does not answer, one that is opened later.
 
     The kind is that of the store's adapter: the journal notes what it was brought by it, and would begin anew.
@@ -277,15 +298,19 @@ def _opened(kind: str, make: Callable[[], Any], resources: ExitStack, *, server:
     from langchain_memlayer.vectors.vectorstore.base import guarded
     from langchain_memlayer.vectors.vectorstore.deferred import DeferredStore
 
+    stores: list[Any] = []
+
     def attempt() -> Any:
-        with ExitStack() as undone:
-            undone.callback(resources.close)
-            store = make()
-            undone.pop_all()
-        return store
+        with ExitStack() as opened:
+            stores.append(make(opened))
+            resources.push(opened.pop_all())
+        return stores[-1]
 
     deferred = DeferredStore(kind, attempt)
     try:
+        if server:
+            deferred.open()
+            return stores[-1]
         with guarded(deferred):
             return attempt()
     except VectorStoreError as error:

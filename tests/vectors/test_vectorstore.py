@@ -238,7 +238,7 @@ def test_a_store_that_takes_vectors_is_given_them() -> None:
     assert list(pairs.kept) == [point_id(1)]
 
 
-def test_a_store_that_takes_texts_only_is_given_those_and_asked_by_words() -> None:
+def test_a_store_that_takes_texts_only_is_given_those_and_asked_by_words(caplog: pytest.LogCaptureFixture) -> None:
     store = Plain()
     foreign = adapt(store)
     foreign.upsert([point(1, 1, 0, 0, text="first"), point(2, 0, 1, 0)])
@@ -247,7 +247,11 @@ def test_a_store_that_takes_texts_only_is_given_those_and_asked_by_words() -> No
     assert store.asked == [("words", 5)]
     assert foreign.search(QUERY, 5, {STORE: OURS}, None) is None
     assert foreign.present([point_id(1)]) is None
-    foreign.delete([point_id(1)])  # it has no way to; the journal hides what it keeps
+    for _ in range(2):
+        foreign.delete([point_id(1)])  # it has no way to; the journal hides what it keeps
+    assert [one.message.partition(":")[0] for one in caplog.records] == [
+        "The vector store (Plain) has no way to remove documents"
+    ]
     with pytest.raises(ConfigurationError, match="Plain cannot be listed"):
         foreign.documents()
 
@@ -292,6 +296,44 @@ def test_a_store_that_did_not_remove_is_asked_again_later() -> None:
         foreign.delete([point_id(1)])
 
 
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_store_that_ignores_ids_is_told_and_given_nothing_more(answers: bool) -> None:
+    class Numbered(ByVector):
+        """Numbers what it is given."""
+
+        def add_embeddings(self, texts: Any, embeddings: Any, metadatas: Any = None, ids: Any = None) -> list[str]:
+            numbers = [str(len(self.kept) + place) for place in range(len(texts))]
+            super().add_embeddings(texts, embeddings, metadatas, numbers)
+            return numbers
+
+        def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
+            if not answers:
+                raise NotImplementedError
+            return super().get_by_ids(ids)
+
+    store = Numbered()
+    foreign = adapt(store)
+    for _ in range(3):
+        with pytest.raises(ConfigurationError, match="keeps the ids it is given"):
+            foreign.upsert([point(1, 1, 0, 0), point(2, 0, 1, 0)])
+    assert store.kept == {}
+    assert store.deletions == [["0", "1"]]
+
+
+def test_a_store_may_call_documents_otherwise_in_its_answer_if_it_knows_them_by_our_ids() -> None:
+    class Rowids(ByVector):
+        def add_embeddings(self, texts: Any, embeddings: Any, metadatas: Any = None, ids: Any = None) -> list[int]:
+            super().add_embeddings(texts, embeddings, metadatas, ids)
+            return [7]
+
+    store = Rowids()
+    store.add_embeddings(["x"], [[0.0, 0.0, 1.0]], [{}], ["theirs"])
+    foreign = adapt(store)
+    foreign.upsert([point(1, 1, 0, 0)])
+    foreign.upsert([point(2, 0, 1, 0)])
+    assert sorted(foreign.search(QUERY, 5, {STORE: OURS}, None) or []) == [-1, 1, 2]
+
+
 # -- a store that cannot be opened yet --------------------------------------------------------------------------------
 
 
@@ -308,7 +350,7 @@ def test_a_store_is_opened_when_it_can_be_and_once(memory: InMemoryVectorStore) 
 
     foreign = DeferredStore("qdrant", make)
     for _ in range(2):
-        with pytest.raises(ConnectionError):
+        with pytest.raises(VectorStoreError, match="ConnectionError"):
             foreign.upsert([point(1, 1, 0, 0)])
     foreign.check(3)
     foreign.upsert([point(1, 1, 0, 0), point(2, 1, 1, 0)])

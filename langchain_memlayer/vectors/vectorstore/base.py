@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, TypeVar, runtime_checkable
 
 from numpy.typing import NDArray
 
 from langchain_memlayer.errors import MemLayerError, VectorStoreError
 
 Scalar = str | int | float | bool
+_T = TypeVar("_T")
+
+PATIENCE_SECONDS: Final = 5.0
+"""How long an answer of a store is waited for: some clients would wait for ever."""
 
 ITEM = "memlayer_item"
 """The metadata key of the journal's row number."""
@@ -108,6 +114,15 @@ class ForeignStore(Protocol):
         ...
 
 
+@runtime_checkable
+class Settling(Protocol):
+    """A foreign store that has something to do once it was brought everything."""
+
+    def settle(self) -> None:
+        """Do it; this may take long. It is asked for again whenever `search` had no answer."""
+        ...
+
+
 @contextmanager
 def guarded(store: ForeignStore) -> Iterator[None]:
     """Whatever a store's client raises as a `VectorStoreError`; interrupts pass."""
@@ -121,3 +136,49 @@ def guarded(store: ForeignStore) -> Iterator[None]:
             f"The vector store ({store.kind}) failed with {type(error).__name__}. The journal has everything; check "
             "that the store runs and can be reached, and it will be brought up to date."
         ) from error
+
+
+class Patience:
+    """Asks a store in threads of their own, and gives one up that does not come back in time.
+
+    Only for what may be done late, or twice. While a thread that was given up still waits, the store is not asked
+    again, so that there are never more of them than callers at one time.
+
+    Args:
+        store: The store.
+    """
+
+    def __init__(self, store: ForeignStore) -> None:
+        self._store = store
+        self._given_up: threading.Thread | None = None
+
+    def ask(self, call: Callable[[], _T]) -> _T:
+        """What a call gives.
+
+        Raises:
+            VectorStoreError: the store failed, or did not answer in time.
+        """
+        if self._given_up is not None and self._given_up.is_alive():
+            raise self._late()
+        answer: Future[_T] = Future()
+
+        def run() -> None:
+            try:
+                with guarded(self._store):
+                    answer.set_result(call())
+            except MemLayerError as error:
+                answer.set_exception(error)
+
+        thread = threading.Thread(target=run, name="memlayer-ask", daemon=True)
+        thread.start()
+        try:
+            return answer.result(PATIENCE_SECONDS)
+        except TimeoutError as error:
+            self._given_up = thread
+            raise self._late() from error
+
+    def _late(self) -> VectorStoreError:
+        return VectorStoreError(
+            f"The vector store ({self._store.kind}) does not answer within {PATIENCE_SECONDS:g} seconds. The journal "
+            "has everything; check that the store runs and can be reached, and it will be brought up to date."
+        )

@@ -9,7 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from langchain_memlayer.vectors.vectorstore.adapters import adapt
-from langchain_memlayer.vectors.vectorstore.base import Document, ForeignStore, Point, Scalar
+from langchain_memlayer.vectors.vectorstore.base import Document, ForeignStore, Patience, Point, Scalar
 
 
 class DeferredStore:
@@ -24,34 +24,42 @@ class DeferredStore:
         self.kind = kind
         self._make = make
         self._lock = threading.Lock()
+        self._patience = Patience(self)
         self._opened: ForeignStore | None = None
 
-    def _store(self) -> ForeignStore:
+    def open(self) -> ForeignStore:
+        """The adapter of the store.
+
+        Raises:
+            VectorStoreError: it cannot be opened now, or not in time; an attempt that takes longer still counts.
+        """
         with self._lock:
-            if self._opened is None:
-                self._opened = adapt(self._make())
-            return self._opened
+            return self._opened or self._patience.ask(self._open)
+
+    def _open(self) -> ForeignStore:
+        self._opened = adapt(self._make())
+        return self._opened
 
     def upsert(self, points: Sequence[Point]) -> None:
         """Write points."""
-        self._store().upsert(points)
+        self.open().upsert(points)
 
     def delete(self, ids: Sequence[str]) -> None:
         """Remove points."""
-        self._store().delete(ids)
+        self.open().delete(ids)
 
     def search(self, vector: NDArray[Any], k: int, where: Mapping[str, Scalar], text: str | None) -> list[int] | None:
         """The nearest points' rows."""
-        return self._store().search(vector, k, where, text)
+        return self.open().search(vector, k, where, text)
 
     def present(self, ids: Sequence[str]) -> set[str] | None:
         """Which of the ids lie in the store."""
-        return self._store().present(ids)
+        return self.open().present(ids)
 
     def documents(self) -> Iterator[Document]:
         """Everything in the store."""
-        return self._store().documents()
+        return self.open().documents()
 
     def check(self, dims: int) -> None:
         """Compare the collection with the vectors."""
-        self._store().check(dims)
+        self.open().check(dims)

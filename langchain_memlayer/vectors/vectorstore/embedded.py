@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 
 from langchain_memlayer.errors import ConfigurationError
 from langchain_memlayer.vectors.vectorstore.base import Document, Point, Scalar
-from langchain_memlayer.vectors.vectorstore.points import fields, point_batches, require_dims, rows, unit
+from langchain_memlayer.vectors.vectorstore.points import fields, lock_of, point_batches, require_dims, rows, unit
 
 _FIRST_FETCH: Final = 64
 
@@ -28,7 +27,7 @@ class InMemoryAdapter:
 
     def __init__(self, store: Any) -> None:
         self._store = store
-        self._lock = threading.Lock()
+        self._lock = lock_of(store)
 
     def upsert(self, points: Sequence[Point]) -> None:
         """Write points."""
@@ -81,7 +80,7 @@ class FaissAdapter:
 
     def __init__(self, store: Any) -> None:
         self._store = store
-        self._lock = threading.Lock()
+        self._lock = lock_of(store)
 
     def upsert(self, points: Sequence[Point]) -> None:
         """Write points: what is there is removed first, since adding an id again would corrupt the index."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 from langchain_memlayer.errors import ConfigurationError, VectorStoreError
 from langchain_memlayer.vectors.vectorstore.base import Document, Point, Scalar
 from langchain_memlayer.vectors.vectorstore.points import POINT, fields, id_batches, plain, point_batches, rows, unit
+
+_LOGGER = logging.getLogger(__name__)
 
 _COLUMNS: Final = {"texts", "embeddings", "metadatas", "ids"}
 _PAIRS: Final = {"text_embeddings", "metadatas", "ids"}
@@ -31,30 +34,45 @@ class GenericAdapter:
         self.kind = type(store).__name__
         taken = set(inspect.signature(store.add_embeddings).parameters) if hasattr(store, "add_embeddings") else set()
         self._columns, self._pairs = taken >= _COLUMNS, taken >= _PAIRS
+        self._keeps_ids = True
+        self._told = False
 
     def upsert(self, points: Sequence[Point]) -> None:
-        """Write points."""
-        for batch in point_batches(points):
-            self._add(batch)
+        """Write points.
 
-    def _add(self, batch: list[Point]) -> None:
+        Raises:
+            ConfigurationError: the store gives them ids of its own.
+        """
+        for batch in point_batches(points):
+            if self._keeps_ids:
+                ids = [point.id for point in batch]
+                given = [str(id_) for id_ in self._add(batch, ids) or ids]
+                self._keeps_ids = set(given) >= set(ids) or bool(self.present(ids))
+                if not self._keeps_ids:
+                    self._removed(given)
+            if not self._keeps_ids:
+                raise ConfigurationError(
+                    f"The vector store ({self.kind}) gives documents ids of its own, so that they can neither be "
+                    "replaced nor removed: pass a store that keeps the ids it is given. Searches use the journal's "
+                    "own vectors."
+                )
+
+    def _add(self, batch: list[Point], ids: list[str]) -> Any:
         texts = [point.text for point in batch]
         metadatas = [fields(point) for point in batch]
-        ids = [point.id for point in batch]
         vectors = [unit(point.vector) for point in batch]
         if self._columns:
-            self._store.add_embeddings(texts=texts, embeddings=vectors, metadatas=metadatas, ids=ids)
-        elif self._pairs:
+            return self._store.add_embeddings(texts=texts, embeddings=vectors, metadatas=metadatas, ids=ids)
+        if self._pairs:
             pairs = list(zip(texts, vectors, strict=True))
-            self._store.add_embeddings(text_embeddings=pairs, metadatas=metadatas, ids=ids)
-        else:
-            from langchain_core.documents import Document as LangChainDocument
+            return self._store.add_embeddings(text_embeddings=pairs, metadatas=metadatas, ids=ids)
+        from langchain_core.documents import Document as LangChainDocument
 
-            documents = [
-                LangChainDocument(id=point.id, page_content=point.text, metadata=metadata)
-                for point, metadata in zip(batch, metadatas, strict=True)
-            ]
-            self._store.add_documents(documents, ids=ids)
+        documents = [
+            LangChainDocument(id=point.id, page_content=point.text, metadata=metadata)
+            for point, metadata in zip(batch, metadatas, strict=True)
+        ]
+        return self._store.add_documents(documents, ids=ids)
 
     def delete(self, ids: Sequence[str]) -> None:
         """Remove points, where the store can; what it keeps, the journal hides.
@@ -75,6 +93,13 @@ class GenericAdapter:
         try:
             done: bool | None = self._store.delete(ids=ids)
         except NotImplementedError:
+            if not self._told:
+                self._told = True
+                _LOGGER.warning(
+                    "The vector store (%s) has no way to remove documents: what is deleted or forgotten stays there, "
+                    "and only the journal hides it. Empty it yourself, or pass a store that can.",
+                    self.kind,
+                )
             return None
         return done
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import re
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +24,8 @@ BATCH = 128
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _INT64 = 2**63
 _T = TypeVar("_T")
+_LOCKS: WeakKeyDictionary[Any, threading.Lock] = WeakKeyDictionary()
+_LOCKS_LOCK = threading.Lock()
 
 
 def batches(values: Iterable[_T]) -> Iterator[list[_T]]:
@@ -39,6 +43,12 @@ def point_batches(points: Sequence[Point]) -> Iterator[list[Point]]:
 def id_batches(ids: Sequence[str]) -> Iterator[list[str]]:
     """Like `batches`, each id once."""
     return batches(dict.fromkeys(ids))
+
+
+def lock_of(store: Any) -> threading.Lock:
+    """The one lock of a store that has none of its own, whoever uses it: several memories may share it."""
+    with _LOCKS_LOCK:
+        return _LOCKS.setdefault(store, threading.Lock())
 
 
 def unit(vector: NDArray[Any]) -> list[float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
@@ -16,6 +15,7 @@ from langchain_memlayer.vectors.vectorstore.points import (
     BATCH,
     fields,
     id_batches,
+    lock_of,
     plain,
     point_batches,
     require_dims,
@@ -47,7 +47,7 @@ class QdrantAdapter:
             )
         # The embedded client has no locks of its own; a server needs none.
         embedded = type(getattr(self._client, "_client", None)).__name__ == "QdrantLocal"
-        self._lock: AbstractContextManager[Any] = threading.Lock() if embedded else nullcontext()
+        self._lock: AbstractContextManager[Any] = lock_of(self._client) if embedded else nullcontext()
 
     def upsert(self, points: Sequence[Point]) -> None:
         """Write points."""
