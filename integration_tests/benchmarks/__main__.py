@@ -2,7 +2,8 @@
 
 ```sh
 python -m integration_tests.benchmarks [raw store memory search conformance] [--rows 1000,100000]
-python -m integration_tests.benchmarks recall ablation one_folder --harness FILE --data FILE [--data FILE]
+python -m integration_tests.benchmarks backends [--rows 10000,50000]
+python -m integration_tests.benchmarks recall recall_backends ablation one_folder --harness FILE --data FILE ...
 ```
 """
 
@@ -27,8 +28,13 @@ _TITLES = {
     "search": "Memory.search",
     "conformance": "Conformance",
 }
+_STORES = {
+    "backends": "Memory over other backends",
+}
+_SIZES = {"backends": "10000,50000"}
 _EVIDENCE = {
     "recall": "Recall, beside others",
+    "recall_backends": "Recall through other backends",
     "ablation": "Recall, one signal left out",
     "one_folder": "All conversations in one folder",
 }
@@ -36,24 +42,26 @@ _EVIDENCE = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m integration_tests.benchmarks")
-    every = _TITLES | _EVIDENCE
+    every = _TITLES | _STORES | _EVIDENCE
     parser.add_argument(
         "names",
         nargs="*",
         metavar="NAME",
-        help=f"which benchmarks: {', '.join(_TITLES)} (default: these), and, with a harness, {', '.join(_EVIDENCE)}",
+        help=f"which benchmarks: {', '.join(_TITLES)} (default: these), {', '.join(_STORES)}, "
+        f"and, with a harness, {', '.join(_EVIDENCE)}",
     )
-    parser.add_argument("--rows", default="1000,10000,100000", help="sizes, separated by commas")
+    parser.add_argument("--rows", help="sizes, separated by commas; each benchmark has its own")
     parser.add_argument("--harness", type=Path, help="an evidence-recall harness, a Python file")
     parser.add_argument("--data", type=Path, action="append", default=[], help="conversations for it; repeatable")
     arguments = parser.parse_args()
     if unknown := set(arguments.names) - set(every):
         parser.error(f"no benchmark is called {', '.join(sorted(unknown))}; there are {', '.join(every)}")
     names = arguments.names or list(_TITLES)
-    sizes = [int(size) for size in arguments.rows.split(",")]
     evidence = _evidence(parser, arguments) if set(names) & set(_EVIDENCE) else None
     for name in names:
         print(f"## {every[name]}\n", flush=True)
+        rows = arguments.rows or _SIZES.get(name, "1000,10000,100000")
+        sizes = [int(size) for size in rows.split(",")]
         parts: Iterator[str] = import_module(f"integration_tests.benchmarks.{name}").run(
             evidence if name in _EVIDENCE else sizes, _note
         )
