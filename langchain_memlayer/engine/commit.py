@@ -301,14 +301,25 @@ class Commit:
 
     def settle_turns(self, fact: Row, state: int, *, at: int | None = None) -> None:
         """Mark the turns that no live fact cites any longer, after `fact`, which held until `at`, was closed."""
-        for turn in self.tx.memories(
-            "i.id IN (SELECT turn FROM links WHERE fact = ?) AND i.closed IS NULL AND NOT EXISTS (SELECT 1 FROM links "
-            "l JOIN items f ON f.id = l.fact WHERE l.turn = i.id AND f.closed IS NULL)",
-            (fact.id,),
-        ):
+        for turn in self._uncited("i.id IN (SELECT turn FROM links WHERE fact = ?)", fact.id):
             if turn.state in (VISIBLE, SPENT):
                 op = "spent" if state == SPENT else "hide"
                 self.tx.change_memory(turn, op, actor=self.actor, state=state, invalid_at=at)
+
+    def hide_requests(self, turns: Sequence[Row]) -> None:
+        """Hide the turns that asked to forget something, since they say it too; not those that a live fact cites."""
+        for row in turns:
+            for turn in self._uncited("i.id = ?", row.id):
+                if turn.state == VISIBLE:
+                    self.tx.change_memory(turn, "hide", actor=self.actor, batch=self.batch, state=HIDDEN)
+
+    def _uncited(self, which: str, value: int) -> list[Row]:
+        """Those of some live turns that no live fact cites."""
+        return self.tx.memories(
+            f"{which} AND i.closed IS NULL AND NOT EXISTS (SELECT 1 FROM links l JOIN items f ON f.id = l.fact "
+            "WHERE l.turn = i.id AND f.closed IS NULL)",
+            (value,),
+        )
 
     def reject(self, rejection: Rejection, turns: Sequence[Row]) -> None:
         """Record what our own checks refused, under the turn it comes from."""

@@ -20,7 +20,7 @@ from langchain_memlayer.journal.write import Writer
 from langchain_memlayer.protocols import Extractor, Reconciler
 from langchain_memlayer.reconciliation import all_added
 from langchain_memlayer.tracing import parent, span, traced
-from langchain_memlayer.types import Decision, Extraction, Fact, Rejection, Row, Scope, Triple, Turn
+from langchain_memlayer.types import RETRACT, Decision, Extraction, Fact, Rejection, Row, Scope, Triple, Turn
 
 LOST_RACES = 2
 CONTEXT_TURNS = 10
@@ -303,6 +303,7 @@ class Engine:
         rejected: list[Rejection] = list(prepared.rejected)
         added: list[Triple] = []
         removed: list[Triple] = []
+        requests: list[Row] = []
         for refusal in prepared.rejected:
             commit.reject(refusal, [])
         prompt = getattr(self.extractor, "version", None) if prepared.actor is None else None
@@ -322,8 +323,12 @@ class Engine:
             if isinstance(done, Committed):
                 facts.append(done)
                 added += fact.triples if done.event in ("ADD", "UPDATE") else ()
+                if fact.metadata.get(RETRACT):
+                    requests += cited
             else:
                 rejected.append(done)
+        # Only now it is known what else the same turns say.
+        commit.hide_requests(requests)
         return Outcome(tuple(turns), tuple(facts), tuple(rejected), tuple(added), tuple(removed))
 
     def _replayed(self, scope: Scope, batch: str | None) -> Outcome | None:
