@@ -109,6 +109,19 @@ class Scope:
         raise ScopeRequired("A memory needs at least one of user_id, agent_id and run_id.")
 
     @property
+    def spaces(self) -> list[tuple[str, str]]:
+        """Ranges of encoded namespaces that hold every memory of this scope.
+
+        They are its partition and, where a memory of it may have an id that goes before, all that are named by such.
+        """
+        found: list[tuple[str, str]] = []
+        for name, mark in _SCOPE_MARKS:
+            if getattr(self, name) is not None:
+                return [*found, prefix_bounds(self.partition)]
+            found.append(prefix_bounds(f"{MEMORY_ROOT}{mark}."))
+        return found
+
+    @property
     def search_root(self) -> str:
         """The encoded namespace that surely holds every memory of this scope: the user's own, else that of all."""
         return self.partition if self.user_id is not None else MEMORY_ROOT

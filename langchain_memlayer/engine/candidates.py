@@ -61,9 +61,11 @@ class Finder:
             mask &= view.columns[name] == self._indexes.codes.find(value)
         if not mask.any():
             return []
+        # At once: a graph that reads while another read is open would take a second connection.
+        worded = list(self._by_words(scope, view, mask, facts))
         lists = [
             list(dict.fromkeys(_by_turns((self._by_relation(scope, fact), _by_vector(view, mask, form), words))))
-            for fact, form, words in zip(facts, forms, self._by_words(scope, view, mask, facts), strict=True)
+            for fact, form, words in zip(facts, forms, worded, strict=True)
         ]
         near = list(dict.fromkeys(_by_turns(lists)))[: max(MOST, len(facts))]
         with self._journal.read() as reader:
@@ -90,7 +92,7 @@ class Finder:
         if not fact.triples:
             return []
         graph = self._graphs.graph(scope)
-        return list(_by_turns([graph.stating(triple)[: 2 * NEAREST] for triple in fact.triples]))
+        return list(_by_turns([graph.stating(triple, most=2 * NEAREST) for triple in fact.triples]))
 
 
 def _by_vector(view: View, mask: NDArray[np.bool_], form: Indexed) -> list[int]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, cast
 
 import orjson
 
@@ -13,18 +14,26 @@ from langchain_memlayer import snapshots
 from langchain_memlayer.errors import ConfigurationError, SnapshotError
 from langchain_memlayer.journal import Journal
 from langchain_memlayer.journal.schema import DERIVED
+from langchain_memlayer.names import read_name, relation_name
 from langchain_memlayer.types import Scope
 
 if TYPE_CHECKING:
     from langchain_memlayer.graph.edges import Edge
-    from langchain_memlayer.graph.networkx import TripleGraph
+    from langchain_memlayer.graph.networkx import MemoryGraph, TripleGraph
+    from langchain_memlayer.graph.reading import GraphReader
+    from langchain_memlayer.graph.sql import SQLGraph
+    from langchain_memlayer.journal.postgres_triples import ScopeTriples
     from langchain_memlayer.journal.read import Reader
+    from langchain_memlayer.names import Similarity
 
 _LOGGER = logging.getLogger(__name__)
 
 CAPACITY_BYTES = 500_000_000
 SNAPSHOT_EDGES = 20_000
 """From so many edges a graph is snapshotted: fewer are read from the journal in a fraction of a second."""
+
+SQL_EDGES = 20_000
+"""A scope with more triples than these is not read into memory, where the journal can be asked for them by name."""
 
 DRIFT = 0.2
 """A snapshot is written anew when so large a share of the edges has changed since: that costs each change little."""
@@ -41,6 +50,7 @@ class Graphs:
         similarity: How alike two names are in meaning, from 0 to 1, to propose which are one entity; None goes by how
             they are written.
         snapshot_edges: From how many edges on a graph is snapshotted.
+        sql_edges: With more triples than these a graph is read where it is visited, if the journal is PostgreSQL.
         capacity_bytes: About how much the graphs may hold in memory together.
     """
 
@@ -48,8 +58,9 @@ class Graphs:
         self,
         journal: Journal,
         *,
-        similarity: Callable[[str, str], float] | None = None,
+        similarity: Similarity | None = None,
         snapshot_edges: int = SNAPSHOT_EDGES,
+        sql_edges: int = SQL_EDGES,
         capacity_bytes: int = CAPACITY_BYTES,
     ) -> None:
         if snapshot_edges < 1:
@@ -57,19 +68,21 @@ class Graphs:
         self.journal = journal
         self._similarity = similarity
         self._snapshot_edges = snapshot_edges
+        self._sql_edges = sql_edges
         self._capacity = capacity_bytes
         self._derived = None if journal.folder is None else journal.folder / DERIVED
         self._start()
+        journal.after_hint.append(self.catch_up)
 
     def _start(self) -> None:
         from langchain_memlayer.vectors.cache import SlabCache
 
         self._pid = os.getpid()
-        self._cache: SlabCache[TripleGraph] = SlabCache(
+        self._cache: SlabCache[TripleGraph | SQLGraph] = SlabCache(
             self._load, refresh=self._refresh, capacity_bytes=self._capacity
         )
 
-    def graph(self, scope: Scope, *, include_quarantined: bool = False) -> TripleGraph:
+    def graph(self, scope: Scope, *, include_quarantined: bool = False) -> GraphReader:
         """The graph of a scope, complete up to the journal's last commit.
 
         Raises:
@@ -79,6 +92,17 @@ class Graphs:
             # Locks of the parent are of no use in a child of a fork.
             self._start()
         return self._cache.get(_key(scope.required("The graph"), quarantined=include_quarantined))
+
+    def copy(self, scope: Scope) -> MemoryGraph:
+        """A copy of the whole graph of a scope.
+
+        Raises:
+            ScopeRequired: The scope names nobody.
+        """
+        from langchain_memlayer.graph.networkx import TripleGraph
+
+        graph = self.graph(scope)
+        return (graph if isinstance(graph, TripleGraph) else self._whole(_key(scope, quarantined=False))).copy()
 
     def relations(
         self,
@@ -112,6 +136,11 @@ class Graphs:
         distinct = {tuple(relation.values()): relation for relation in shown}
         return list(distinct.values())[:most]
 
+    def catch_up(self) -> None:
+        """Read ahead what was committed since the graphs that are loaded were used."""
+        if self._pid == os.getpid():
+            self._cache.catch_up()
+
     def close(self) -> None:
         """Drop every graph; the next use makes them anew from the journal."""
         # The locks of a parent are of no use in a child of a fork.
@@ -122,27 +151,53 @@ class Graphs:
 
     # -- following the journal ------------------------------------------------------------------------------------
 
-    def _load(self, key: str) -> TripleGraph:
-        from langchain_memlayer.graph.networkx import TripleGraph
+    def _load(self, key: str) -> TripleGraph | SQLGraph:
+        if self._is_large(key):
+            from langchain_memlayer.graph.sql import SQLGraph
 
+            return SQLGraph(lambda: self._asked(key), similarity=self._similarity)
         graph = self._snapshotted(key)
         if graph is not None:
             self._refresh(key, graph)
             return graph
-        graph = TripleGraph(similarity=self._similarity)
-        with self.journal.read(snapshot=True) as reader:
-            graph.apply(reader.last_seq(), _everything(reader, key))
+        graph = self._whole(key)
         self._save(key, graph)
         return graph
 
-    def _refresh(self, key: str, graph: TripleGraph) -> None:
+    def _is_large(self, key: str) -> bool:
+        scope, quarantined = _scope_of(key)
+        with self.journal.read() as reader:
+            asked = reader.asked_triples(scope, quarantined=quarantined)
+            return asked is not None and asked.more_than(self._sql_edges)
+
+    @contextmanager
+    def _asked(self, key: str) -> Iterator[ScopeTriples]:
+        scope, quarantined = _scope_of(key)
+        with self.journal.read(snapshot=True) as reader:
+            # Only a graph of a journal that can be asked so is read so.
+            yield cast("ScopeTriples", reader.asked_triples(scope, quarantined=quarantined))
+
+    def _whole(self, key: str) -> TripleGraph:
+        from langchain_memlayer.graph.networkx import TripleGraph
+
+        graph = TripleGraph(similarity=self._similarity)
+        with self.journal.read(snapshot=True) as reader:
+            graph.apply(reader.last_seq(), _everything(reader, key))
+        return graph
+
+    def _refresh(self, key: str, graph: TripleGraph | SQLGraph) -> None:
+        from langchain_memlayer.graph.sql import SQLGraph
+
+        if isinstance(graph, SQLGraph):
+            # It catches up by itself, with each read.
+            return
         since = graph.applied_seq
         if since >= self.journal.last_seq():
             return
-        prefix, ids, quarantined = _scope_of(key)
+        scope, quarantined = _scope_of(key)
         with self.journal.read(snapshot=True) as reader:
             last = reader.last_seq()
-            changed = reader.changed_triples(prefix, ids, since, quarantined=quarantined)
+            changed = reader.changed_triples(scope.search_root, scope.ids(), since, quarantined=quarantined)
             rows, touched = (_everything(reader, key), graph.items()) if changed is None else changed
         graph.apply(last, rows, touched=touched)
         self._save(key, graph)
@@ -182,14 +237,14 @@ class Graphs:
     def _save(self, key: str, graph: TripleGraph) -> None:
         if self._derived is None or len(graph) < self._snapshot_edges or graph.changed <= DRIFT * len(graph):
             return
-        prefix, ids, quarantined = _scope_of(key)
+        scope, quarantined = _scope_of(key)
         seq = graph.applied_seq
         try:
             with snapshots.maintenance(self._derived) as had:
                 if not had:
                     return
                 with self.journal.read(snapshot=True) as reader:
-                    since = reader.changed_triples(prefix, ids, seq, quarantined=quarantined)
+                    since = reader.changed_triples(scope.search_root, scope.ids(), seq, quarantined=quarantined)
                     mark = reader.mark(seq)
                 # What was forgotten meanwhile must not come back in a file; `forget` drops files under the same lock.
                 if since is not None:
@@ -207,12 +262,12 @@ class Graphs:
 
 
 def _key(scope: Scope, *, quarantined: bool) -> str:
-    return orjson.dumps([scope.search_root, scope.ids(), quarantined]).decode()
+    return orjson.dumps([scope.ids(), quarantined]).decode()
 
 
-def _scope_of(key: str) -> tuple[str, dict[str, str], bool]:
-    prefix, ids, quarantined = orjson.loads(key)
-    return prefix, ids, quarantined
+def _scope_of(key: str) -> tuple[Scope, bool]:
+    ids, quarantined = orjson.loads(key)
+    return Scope(**ids), quarantined
 
 
 def _snapshot_name(key: str) -> str:
@@ -220,14 +275,12 @@ def _snapshot_name(key: str) -> str:
 
 
 def _everything(reader: Reader, key: str) -> list[tuple[Any, ...]]:
-    prefix, ids, quarantined = _scope_of(key)
-    return reader.scope_triples(prefix, ids, quarantined=quarantined)
+    scope, quarantined = _scope_of(key)
+    return reader.scope_triples(scope.search_root, scope.ids(), quarantined=quarantined)
 
 
 def _verified(edge: Edge, stored: dict[int, tuple[Any, ...]]) -> dict[str, str] | None:
     """An edge as a relation in the journal's own words, or None when the journal does not have it."""
-    from langchain_memlayer.graph.names import read_name, relation_name
-
     row = stored.get(edge.id)
     if row is None or (row[1], row[2], relation_name(row[4])) != (edge.item, edge.memory_id, edge.relation):
         return None

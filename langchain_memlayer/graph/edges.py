@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
-from langchain_memlayer.graph.names import read_name, relation_name
+from langchain_memlayer.names import read_name, relation_name
 
 StoredTriple = tuple[int, int, str, str, str, str, int | None]
 """A triple as the journal has it: its id, the row and the id of its memory, source, relation, destination, valid_at."""
 
 Adjacency = dict[str, dict[str, dict[tuple[str, int], dict[str, Any]]]]
 """By node and neighbour the edges between them, by relation and memory; `row` of each is its `StoredTriple`."""
+
+Placed = tuple[str, StoredTriple, str, str]
+"""A triple among those of an entity: that one's leading key, the triple, the keys of its source and destination."""
+
+
+class Node(TypedDict, total=False):
+    """A name in a graph: how it is displayed, and the triple that first spelled it so; empty until it is spelled."""
+
+    name: str
+    first: int
 
 
 class Edge(NamedTuple):
@@ -39,6 +49,14 @@ class Edge(NamedTuple):
     def as_relation(self) -> dict[str, str]:
         """It as search results show it."""
         return {"source": self.source, "relationship": self.relation, "destination": self.destination}
+
+
+def edge_of(row: StoredTriple, source: Node, destination: Node) -> Edge:
+    """A triple between two nodes, as it is shown."""
+    return Edge(
+        row[0], row[1], row[2], source["name"], relation_name(row[4]), destination["name"], row[6],
+        (source["first"], destination["first"]),
+    )  # fmt: skip
 
 
 def place_of(row: StoredTriple) -> tuple[str, str, tuple[str, int]] | None:

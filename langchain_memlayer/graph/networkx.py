@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import threading
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import networkx
 
 from langchain_memlayer.graph import export, snapshot
-from langchain_memlayer.graph.edges import StoredTriple, place_of
-from langchain_memlayer.graph.names import family_of, merge, read_name
+from langchain_memlayer.graph.edges import Adjacency, Edge, Node, Placed, StoredTriple, edge_of, place_of
 from langchain_memlayer.graph.reading import GraphReader
+from langchain_memlayer.names import Similarity, family_of, mentions, merge, read_name, relation_name, says_same
 from langchain_memlayer.types import from_micros
 
 EDGE_BYTES = 1_200
 """About what an edge takes in memory, its share of the nodes and tables included."""
 
 _MOST_DRAWN = 80
-
-# Relations between two names that say that they are one.
-_ALIASES = frozenset(
-    """
-    is same_as is_same_as is_the_same_as also_known_as is_also_known_as aka alias is_alias_of called is_called named
-    is_named nickname nicknamed is_nicknamed has_nickname goes_by short_for is_short_for full_name has_full_name
-    又名 别名 叫
-    """.split()  # noqa: SIM905 - a table of words
-)
-
-Similarity = Callable[[str, str], float]
 
 
 class MemoryGraph(networkx.MultiDiGraph):  # type: ignore[misc]  # networkx has no types
@@ -92,8 +83,11 @@ class TripleGraph(GraphReader):
     """
 
     def __init__(self, *, similarity: Similarity | None = None) -> None:
-        super().__init__(networkx.MultiDiGraph())
+        self._graph = networkx.MultiDiGraph()
+        self._lock = threading.RLock()
         self._similarity = similarity
+        # Of each name that is one entity with others all of them, the first known first.
+        self._groups: dict[str, tuple[str, ...]] = {}
         self._rows: dict[int, tuple[StoredTriple, ...]] = {}
         self._families: dict[str, set[str]] = {}
         self._size = 0
@@ -111,6 +105,71 @@ class TripleGraph(GraphReader):
 
     def close(self) -> None:
         """Nothing to let go of: caches close what they drop."""
+
+    # -- what it is read through ----------------------------------------------------------------------------------
+
+    @property
+    def _nodes(self) -> dict[str, Node]:
+        return self._graph._node  # type: ignore[no-any-return]
+
+    # Views such as `graph.succ` cost ten times what the dictionaries behind them do.
+    @property
+    def _after(self) -> Adjacency:
+        return self._graph._succ  # type: ignore[no-any-return]
+
+    @property
+    def _before(self) -> Adjacency:
+        return self._graph._pred  # type: ignore[no-any-return]
+
+    def _reading(self) -> threading.RLock:
+        return self._lock
+
+    def _mentioned(self, text: str) -> list[str]:
+        return mentions(text, self._nodes.__contains__)
+
+    def _met(self, keys: Iterable[str]) -> list[str]:
+        return [key for key in keys if key in self._nodes]
+
+    def _node(self, key: str) -> Node:
+        return self._nodes[key]
+
+    def _leader(self, key: str) -> str:
+        group = self._groups.get(key)
+        return key if group is None else group[0]
+
+    def _neighbours(self, leader: str) -> Iterator[str]:
+        groups = self._groups
+        for key in groups.get(leader, (leader,)):
+            for other in chain(reversed(self._after[key]), reversed(self._before[key])):
+                group = groups.get(other)
+                yield other if group is None else group[0]
+
+    def _degree(self, leader: str) -> int:
+        keys = self._groups.get(leader, (leader,))
+        return sum(len(self._after[key]) + len(self._before[key]) for key in keys)
+
+    def _edges_of(self, leader: str) -> Iterator[Placed]:
+        for key in self._groups.get(leader, (leader,)):
+            for other, edges in reversed(self._after[key].items()):
+                yield from ((leader, data["row"], key, other) for data in edges.values())
+            for other, edges in reversed(self._before[key].items()):
+                yield from ((leader, data["row"], other, key) for data in edges.values())
+
+    def _edges_around(self, leaders: Iterable[str], most: int) -> Iterator[Placed]:
+        return islice(chain.from_iterable(map(self._edges_of, leaders)), most)
+
+    def _edges(self, placed: Sequence[Placed]) -> list[Edge]:
+        return [edge_of(row, self._nodes[u], self._nodes[v]) for _, row, u, v in placed]
+
+    def _stating(self, source: str, ends: Collection[str], relation: str, most: int) -> tuple[list[int], list[int]]:
+        between: list[StoredTriple] = []
+        alike: list[StoredTriple] = []
+        for _, row, u, v in self._edges_of(source):
+            if self._leader(u) == source and self._leader(v) in ends:
+                between.append(row)
+            elif self._leader(u) == source and relation_name(row[4]) == relation:
+                alike.append(row)
+        return [row[1] for row in sorted(between, reverse=True)], [row[1] for row in sorted(alike, reverse=True)]
 
     # -- following the journal ------------------------------------------------------------------------------------
 
@@ -211,9 +270,16 @@ class TripleGraph(GraphReader):
     def _are_apart(self, one: str, other: str) -> bool:
         """Whether a triple relates two names otherwise than as names of one entity."""
         found = [*self._after[one].get(other, ()), *self._after[other].get(one, ())]
-        return any(relation not in _ALIASES for relation, _ in found)
+        return not all(says_same(relation) for relation, _ in found)
 
     # -- copies and snapshots -------------------------------------------------------------------------------------
+
+    def triples(self) -> list[Edge]:
+        """All triples, in the journal's order."""
+        with self._lock:
+            return sorted(
+                edge_of(data["row"], self._nodes[u], self._nodes[v]) for u, v, data in self._graph.edges(data=True)
+            )
 
     def copy(self) -> MemoryGraph:
         """A graph of its own with everything that is in this one."""

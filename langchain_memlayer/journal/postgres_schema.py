@@ -9,6 +9,7 @@ import psycopg
 from psycopg import sql
 
 from langchain_memlayer.errors import ConfigurationError, NotAStore
+from langchain_memlayer.journal.postgres_triples import code_triples
 from langchain_memlayer.journal.schema import TABLES, refuse_newer
 from langchain_memlayer.journal.settings import CREATED_AT, STORE_ID
 
@@ -136,8 +137,10 @@ CREATE TABLE batches (
 );
 """
 
-MIGRATIONS: tuple[str, ...] = (_FIRST,)
-"""Script n brings a schema from version n to n + 1; a new one runs them all."""
+_FIELDS = "ALTER TABLE items ADD COLUMN fields TEXT;"
+
+MIGRATIONS: tuple[str | Callable[[psycopg.Connection[Any]], None], ...] = (_FIRST, _FIELDS, code_triples)
+"""Script or function n brings a schema from version n to n + 1; a new one runs them all."""
 
 VERSION = len(MIGRATIONS)
 
@@ -188,8 +191,11 @@ def migrate(
         if version == 0 and not _exists(db, schema):
             db.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)))
         db.execute(sql.SQL("SET LOCAL search_path = {}, pg_catalog").format(sql.Identifier(schema)))
-        for script in MIGRATIONS[version:]:
-            db.execute(script.encode())
+        for step in MIGRATIONS[version:]:
+            if callable(step):
+                step(db)
+            else:
+                db.execute(step.encode())
         rows = [(_SCHEMA_VERSION, str(VERSION))]
         if version == 0:
             rows += [(STORE_ID, new_id()), (CREATED_AT, str(created_at))]
@@ -197,8 +203,15 @@ def migrate(
             cursor.executemany(
                 "INSERT INTO meta VALUES (%s, %s) ON CONFLICT (key) DO UPDATE SET value = excluded.value", rows
             )
-        # A dump that was restored into another server brings transaction numbers that have not come yet there.
-        db.execute("UPDATE events SET xid = pg_current_xact_id() WHERE xid >= pg_snapshot_xmax(pg_current_snapshot())")
+        # A dump that was restored into another server brings transaction numbers that have not come yet there, and
+        # positions that are such numbers.
+        moved = db.execute(
+            "UPDATE events SET xid = pg_current_xact_id() WHERE xid >= pg_snapshot_xmax(pg_current_snapshot())"
+        )
+        if moved.rowcount:
+            db.execute(
+                "UPDATE meta SET value = jsonb_set(value::jsonb, '{position}', '0')::text WHERE key LIKE 'outbox:%'"
+            )
 
 
 def _exists(db: psycopg.Connection[Any], schema: str) -> bool:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from langchain_memlayer.journal.read_base import BaseReader, chunks, marks
-from langchain_memlayer.types import QUARANTINED, VISIBLE, Triple, prefix_bounds
+from langchain_memlayer.types import QUARANTINED, VISIBLE, Scope, Triple, prefix_bounds
+
+if TYPE_CHECKING:
+    from langchain_memlayer.journal.postgres_triples import ScopeTriples
 
 _TRIPLE = "t.id, t.item, i.key, t.source, t.relation, t.destination, i.valid_at"
 
@@ -27,12 +30,16 @@ class TripleReader(BaseReader):
             quarantined: Whether quarantined memories count too.
         """
         low, high = prefix_bounds(prefix)
-        where, values = _shown(ids, quarantined=quarantined)
+        where, values = shown(ids, quarantined=quarantined)
         return self.db.execute(
             f"SELECT {_TRIPLE} FROM namespaces n JOIN triples t ON t.ns = n.id JOIN items i ON i.id = t.item WHERE "
             f"n.path >= ? AND n.path < ? AND {where} ORDER BY t.id",
             (low, high, *values),
         ).fetchall()
+
+    def asked_triples(self, scope: Scope, *, quarantined: bool) -> ScopeTriples | None:
+        """A scope's triples, to be asked for by their names; None where they are at hand and read all at once."""
+        return None
 
     def changed_triples(
         self, prefix: str, ids: Mapping[str, str], since: int, *, quarantined: bool
@@ -52,7 +59,7 @@ class TripleReader(BaseReader):
     def _triples_where(
         self, column: str, numbers: Sequence[int], ids: Mapping[str, str], *, quarantined: bool
     ) -> list[tuple[Any, ...]]:
-        where, values = _shown(ids, quarantined=quarantined)
+        where, values = shown(ids, quarantined=quarantined)
         found: list[tuple[Any, ...]] = []
         for chunk in chunks(numbers):
             found += self.db.execute(
@@ -68,7 +75,7 @@ class TripleReader(BaseReader):
         return tuple(Triple(*row) for row in rows)
 
 
-def _shown(ids: Mapping[str, str], *, quarantined: bool) -> tuple[str, list[str]]:
+def shown(ids: Mapping[str, str], *, quarantined: bool) -> tuple[str, list[str]]:
     """The condition for live memories of a scope whose triples are shown, and its values."""
     states = f"{VISIBLE}, {QUARANTINED}" if quarantined else str(VISIBLE)
     wanted = "".join(f" AND i.{name} = ?" for name in ids)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from langchain_memlayer.journal.read_base import marks
 from langchain_memlayer.journal.write_base import json_text
 from langchain_memlayer.journal.write_keywords import KeywordWriter
 from langchain_memlayer.keywords import term_codes
@@ -68,11 +69,15 @@ class MemoryWriter(KeywordWriter):
         if tokens:
             self.index_terms(item, ns, tokens, live=True)
         self.link(item, quotes)
-        self.db.executemany(
-            "INSERT INTO triples (item, ns, source, relation, destination) VALUES (?,?,?,?,?)",
+        self.store_triples(
+            ("item", "ns", "source", "relation", "destination"),
             [(item, ns, t.source, t.relation, t.destination) for t in triples],
         )
         return item
+
+    def store_triples(self, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
+        """Store triples as rows of some columns, of which the last three are source, relation and destination."""
+        self.db.executemany(f"INSERT INTO triples ({', '.join(columns)}) VALUES ({marks(len(columns))})", rows)
 
     def add_seen(self, row: Row, *, actor: str | None = None, batch: str | None = None) -> int:
         """Store a turn that ended as it began: nothing finds it, and facts may cite it."""

@@ -19,7 +19,6 @@ from langchain_memlayer.engine.steps import Request, Steps, arun, request, run
 from langchain_memlayer.engine.writing import Engine
 from langchain_memlayer.errors import ConfigurationError, InvalidInput
 from langchain_memlayer.filters import parse_filter
-from langchain_memlayer.graph import relation_name
 from langchain_memlayer.journal import Journal
 from langchain_memlayer.memory.checks import (
     KINDS,
@@ -32,6 +31,7 @@ from langchain_memlayer.memory.checks import (
     checked_time,
 )
 from langchain_memlayer.messages import to_turns
+from langchain_memlayer.names import relation_name
 from langchain_memlayer.rewriting import Rewriter, Rewritten
 from langchain_memlayer.tracing import documents, traced
 from langchain_memlayer.types import Kind, Scope, Turn
@@ -351,7 +351,7 @@ class Reading:
         Raises:
             ScopeRequired: no id was given.
         """
-        return self._graphs.graph(Scope(user_id, agent_id, run_id).required("graph()")).copy()
+        return self._graphs.copy(Scope(user_id, agent_id, run_id).required("graph()"))
 
     async def agraph(
         self, *, user_id: str | None = None, agent_id: str | None = None, run_id: str | None = None

@@ -280,7 +280,7 @@ def test_reads_of_a_large_graph_visit_a_bounded_number_of_nodes() -> None:
         assert len(near) <= 200
         assert len(counted.seen) <= 200
         counted.seen.clear()
-        graph.local_push(seeds, eps=1e-3)
+        graph.local_push(seeds)
         assert len(counted.seen) <= 1 / (1e-3 * 0.15)
         counted.seen.clear()
         graph.relations(seeds)
