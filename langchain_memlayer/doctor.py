@@ -10,21 +10,22 @@ from itertools import accumulate, islice
 import orjson
 
 from langchain_memlayer import snapshots
-from langchain_memlayer.engine.indexes import recorded_embedder, snapshot_name
+from langchain_memlayer.engine.indexes import snapshot_name
 from langchain_memlayer.engine.outbox import State
 from langchain_memlayer.errors import JournalError, SnapshotError
 from langchain_memlayer.journal import Journal
 from langchain_memlayer.journal.read import Reader
-from langchain_memlayer.journal.read_base import VECTOR_SHIFT
+from langchain_memlayer.journal.read_base import VECTOR_SHIFT, VECTORS_OF_ITEM
 from langchain_memlayer.journal.read_slabs import Area
 from langchain_memlayer.journal.schema import DERIVED
-from langchain_memlayer.journal.settings import SCRUB_DUE, outbox_key
+from langchain_memlayer.journal.settings import SCRUB_DUE, STAGING_NOTE, embedder_key, outbox_key
 from langchain_memlayer.keywords import term_codes
 from langchain_memlayer.types import MEMORY_ROOT
 
 _SHOWN = 5
 _KINDS: dict[Area, str] = {"items": "i.kind = 'item'", "memories": "i.kind <> 'item'"}
-_ITEM_OF_VECTOR = f"v.id & {(1 << VECTOR_SHIFT) - 1}"
+_ITEM_OF_VECTOR = f"abs(v.id) & {(1 << VECTOR_SHIFT) - 1}"
+_SPACE_OF_VECTOR = f"abs(v.id) >> {VECTOR_SHIFT}"
 
 # (name, what is wrong, the rows or positions that it is wrong of)
 _RULES: tuple[tuple[str, str, str], ...] = (
@@ -72,7 +73,7 @@ _RULES: tuple[tuple[str, str, str], ...] = (
     (
         "vector owner",
         "vectors of rows that are not there",
-        f"SELECT v.id FROM vectors v LEFT JOIN items i ON i.id = {_ITEM_OF_VECTOR} AND i.ns = v.id >> {VECTOR_SHIFT} "
+        f"SELECT v.id FROM vectors v LEFT JOIN items i ON i.id = {_ITEM_OF_VECTOR} AND i.ns = {_SPACE_OF_VECTOR} "
         "WHERE i.id IS NULL",
     ),
     (
@@ -120,11 +121,19 @@ def check(journal: Journal) -> list[Problem]:
     found = [] if damage == "ok" else [Problem("file", f"the database says: {damage}. Restore a backup.")]
     with journal.read(snapshot=True) as reader:
         found += _rules(reader)
-        found += _vectors(journal, reader)
+        found += _vectors(reader)
         found += _keywords(reader)
         if reader.meta(SCRUB_DUE) is not None:
             found.append(
                 Problem("forget", "A forget() was interrupted; its bytes may still be in the files. Rebuild.", True)
+            )
+        if reader.meta(STAGING_NOTE) is not None:
+            found.append(
+                Problem(
+                    "reembed",
+                    "A `memlayer reembed` is running, or was interrupted; nothing is lost. Repeat it with the same "
+                    "embedder to finish it, or with the store's own to give it up.",
+                )
             )
         found += _outboxes(reader)
         prefixes = _prefixes(reader)
@@ -179,18 +188,19 @@ def _uncommitted(reader: Reader) -> Iterator[int]:
             yield seq
 
 
-def _vectors(journal: Journal, reader: Reader) -> Iterator[Problem]:
+def _vectors(reader: Reader) -> Iterator[Problem]:
     for area, kinds in _KINDS.items():
-        embedder = recorded_embedder(journal, area)
+        text = reader.meta(embedder_key(area))
+        embedder = None if text is None else orjson.loads(text)
         # A memory has one vector, an item any number.
-        size = 0 if embedder is None else 2 * embedder[1]
+        size = 0 if embedder is None else 2 * embedder["dims"]
         wrong = f"length(v.data) % {size} <> 0" if area == "items" else f"length(v.data) <> {size}"
         rows = reader.db.execute(
-            f"SELECT i.id FROM vectors v JOIN items i ON i.id = {_ITEM_OF_VECTOR} WHERE {kinds} AND "
+            f"SELECT i.id FROM items i JOIN vectors v ON {VECTORS_OF_ITEM} WHERE {kinds} AND "
             f"({wrong if size else '1 = 1'} OR length(v.data) = 0) LIMIT {_SHOWN + 1}"
         ).fetchall()
         if rows:
-            said = "no embedder" if embedder is None else f"the embedder {embedder[0]} ({embedder[1]} numbers)"
+            said = f"the embedder {embedder['name']} ({embedder['dims']} numbers)" if embedder else "no embedder"
             yield Problem(
                 "vector size", f"The folder names {said}, but vectors are not of it: {_listed([r[0] for r in rows])}."
             )

@@ -15,12 +15,12 @@ from langgraph.store.base import BaseStore, IndexConfig, Op, Result, TTLConfig
 
 from langchain_memlayer.embeddings import Embedder, resolve_embeddings
 from langchain_memlayer.engine.indexes import Indexes, recorded_embedder
-from langchain_memlayer.errors import InvalidInput, JournalClosed, JournalError
+from langchain_memlayer.errors import ConfigurationError, InvalidInput, JournalClosed, JournalError
 from langchain_memlayer.journal import Journal, open_journal
 from langchain_memlayer.journal.base import random_id, utc_now
 from langchain_memlayer.protocols import Clock, NewId
 from langchain_memlayer.store_execution import execute
-from langchain_memlayer.store_plan import EVERYTHING, Fields, IndexSettings, Plan
+from langchain_memlayer.store_plan import EVERYTHING, Fields, IndexSettings, MemLayerIndexConfig, Plan, checked_ttl
 from langchain_memlayer.types import Durability, to_micros
 from langchain_memlayer.vectors.vectorstore.opening import open_vectorstore
 
@@ -33,6 +33,17 @@ _SWEEP_MINUTES = 5
 
 class MemLayerStore(BaseStore):
     """A LangGraph store that keeps everything in one folder and finds it by meaning.
+
+    It answers as LangGraph's `InMemoryStore` does, but:
+
+    - Values are JSON: a datetime, a set or NaN is an error, and a tuple comes back as a list. What a caller does with a
+      value afterwards does not reach the store.
+    - Filters also have `$in`, `$nin`, `$contains`, `$exists`, `$and`, `$or` and `$not`, and dotted paths
+      (`{"user.city": "Rome"}`). A mapping without operators has to equal the whole value, `True` is not 1, and values
+      that have no order, or are missing, are neither more nor less than any other.
+    - Without a query the item that was written last comes first. With one, items without vectors follow those that have
+      some; an empty text has none.
+    - `list_namespaces` lists namespaces that have items. `limit` is at least 1.
 
     Args:
         path: The folder (made when missing), `":memory:"`, or `postgresql://user:password@host:port/database` for
@@ -50,7 +61,7 @@ class MemLayerStore(BaseStore):
     Raises:
         NotAStore: `path` holds something else.
         SchemaTooNew: a newer release wrote the folder.
-        ConfigurationError: the index configuration cannot be used.
+        ConfigurationError: the configuration of index or TTL cannot be used.
 
     Example:
         ```python
@@ -65,7 +76,7 @@ class MemLayerStore(BaseStore):
         self,
         path: str | Path,
         *,
-        index: IndexConfig | None = None,
+        index: IndexConfig | MemLayerIndexConfig | None = None,
         vectorstore: VectorStore | None = None,
         ttl: TTLConfig | None = None,
         durability: Durability = "full",
@@ -74,9 +85,12 @@ class MemLayerStore(BaseStore):
         new_id: NewId = random_id,
     ) -> None:
         settings = None if index is None else IndexSettings.of(index)
+        checked_ttl(ttl)
         foreign = None
         if vectorstore is not None:
-            foreign, _ = open_vectorstore(vectorstore, None if index is None else index.get("embed"))
+            if settings is None:
+                raise ConfigurationError("vectorstore needs index, which says what is embedded: pass both.")
+            foreign, _ = open_vectorstore(vectorstore, settings.embed)
         journal = open_journal(path, durability=durability, clock=clock, new_id=new_id)
         embedder = None if settings is None else _open_embedder(journal, settings)
         self._setup(
@@ -94,6 +108,8 @@ class MemLayerStore(BaseStore):
         )
         if foreign is not None:
             self._indexes.attach(foreign)
+        else:
+            self._indexes.resume()
 
     @classmethod
     def of(cls, memory: Any) -> Self:
@@ -107,6 +123,7 @@ class MemLayerStore(BaseStore):
         if embedder is not None and recorded is not None:
             embedder = resolve_embeddings(embedder.source, folder=recorded, dims=embedder.dims)
         indexes = memories.beside("items", embedder)
+        indexes.resume()
         store = cls.__new__(cls)
         index: IndexConfig | None = None
         if embedder is not None and embedder.dims is not None:
@@ -116,7 +133,13 @@ class MemLayerStore(BaseStore):
         return store
 
     def _setup(
-        self, indexes: Indexes, *, index: IndexConfig | None, fields: Fields | None, ttl: TTLConfig | None, owner: bool
+        self,
+        indexes: Indexes,
+        *,
+        index: IndexConfig | MemLayerIndexConfig | None,
+        fields: Fields | None,
+        ttl: TTLConfig | None,
+        owner: bool,
     ) -> None:
         self.memory: Any = None
         """The `Memory` that this is the store of, or None."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,13 @@ from langchain_core.documents import Document as LangChainDocument
 from numpy.typing import NDArray
 
 from langchain_memlayer import MemLayerStore, Memory, doctor
+from langchain_memlayer.engine import proposals
 from langchain_memlayer.errors import ConfigurationError, InvalidInput, VectorStoreError
 from langchain_memlayer.testing import DeterministicEmbeddings
+from langchain_memlayer.vectors.source import Hints
+from langchain_memlayer.vectors.vectorstore import base
 from langchain_memlayer.vectors.vectorstore.base import ITEM, STORE, Document, Point, Scalar
+from langchain_memlayer.vectors.vectorstore.points import rows
 
 ALICE = {"user_id": "alice"}
 WORDS = [
@@ -152,6 +157,7 @@ def test_below_the_threshold_the_store_is_not_asked() -> None:
     with opened(":memory:", store) as memory:
         filled(memory, sentences(20))
         memory.flush()
+        store.searches.clear()
         assert dense(memory, "apple drum").plan.way == "scan"
         assert store.searches == []
 
@@ -441,6 +447,7 @@ def test_items_are_found_through_the_store_below_any_prefix() -> None:
         for number, text in enumerate(sentences(400)):
             items.put(("docs", "even" if number % 2 == 0 else "odd"), str(number), {"text": text})
         items.flush()
+        store.searches.clear()
         text = sentences(400)[7]
         for query in [*sentences(5, seed=8), text]:
             below = items.search(("docs",), query=query, limit=5)
@@ -498,3 +505,221 @@ def test_a_second_reset_while_the_first_is_told_is_told_too() -> None:
             assert reader.purges("memories") == []
         assert len(first) == 5
         assert store.points == {}
+
+
+class Hanging(Foreign):
+    """Takes everything, and does not come back from what it is asked while `frees` is not set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.frees = threading.Event()
+        self.frees.set()
+        self.hangs = threading.Event()
+        self.asked = 0
+
+    def _alive(self) -> None:
+        self.asked += 1
+        if not self.frees.is_set():
+            self.hangs.set()
+        self.frees.wait()
+
+
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "PATIENCE_SECONDS", 0.05)
+
+
+@pytest.mark.usefixtures("hurried")
+def test_a_store_that_hangs_holds_no_search_up_and_is_asked_again_when_it_is_back(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    store, texts = Hanging(), sentences(500)
+    with opened(":memory:", store) as memory:
+        filled(memory, texts)
+        memory.flush()
+        outbox = memory._indexes.outbox
+        assert outbox is not None
+        store.frees.clear()
+        before = store.asked
+        for query in texts[:5]:
+            outbox.proposals.awake()
+            hits = dense(memory, query)
+            assert abs(hits.scores[0] - 1) < 1e-2
+            assert hits.plan.fell_back
+        assert store.asked == before + 1  # more would be more threads that wait
+        assert "does not answer within 0.05 seconds" in caplog.text
+        store.frees.set()
+        outbox.proposals._patience._given_up.join()  # type: ignore[union-attr]
+        memory.flush()
+        assert dense(memory, texts[0]).plan.candidates > 0
+
+
+@pytest.mark.usefixtures("hurried")
+def test_a_store_that_hangs_holds_no_opening_up(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with opened(tmp_path / "m", Foreign()) as memory:
+        filled(memory, sentences(3))
+    store = Hanging()
+    store.frees.clear()
+    with opened(tmp_path / "m", store) as memory:
+        assert found(memory, sentences(3)[1])[0] == sentences(3)[1]
+        assert "does not answer within" in caplog.text
+        store.frees.set()
+        memory.flush()
+        assert len(store.points) == 3
+
+
+def test_closing_waits_for_a_store_that_hangs_once_and_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, waits = Hanging(), []
+    memory = opened(tmp_path / "m", store)
+    outbox = memory._indexes.outbox
+    assert outbox is not None
+    waiting = outbox._changed.wait_for
+
+    def noted(done: Callable[[], bool], timeout: float | None = None) -> bool:
+        waits.append(timeout)
+        return waiting(done, 0)
+
+    store.frees.clear()
+    filled(memory, sentences(3))
+    store.hangs.wait()
+    monkeypatch.setattr(outbox._changed, "wait_for", noted)
+    thread = outbox._thread
+    memory.close()
+    assert sum(waits) <= 5
+    assert thread is not None
+    assert thread.is_alive()
+    store.frees.set()
+    thread.join()
+    with opened(tmp_path / "m", store) as memory:
+        memory.flush()
+        assert {point.text for point in store.points.values()} == set(sentences(3))
+
+
+def test_a_store_that_lost_a_later_vector_of_an_item_is_filled_anew(tmp_path: Path) -> None:
+    store = Foreign()
+    index: Any = {"dims": 64, "embed": DeterministicEmbeddings(64), "fields": ["a", "b", "c"]}
+    with MemLayerStore(tmp_path / "m", index=index, vectorstore=store) as items:
+        items.put(("docs",), "three", {"a": "red apple", "b": "blue brick", "c": "green cloud"})
+        items.put(("docs",), "one", {"a": "violet drum"})
+        items.flush()
+        assert len(store.points) == 4
+    [last] = [id_ for id_, point in store.points.items() if point.vector @ embedded("green cloud") > 0.99]
+    del store.points[last]
+    with MemLayerStore(tmp_path / "m", index=index, vectorstore=store) as items:
+        items.flush()
+        assert len(store.points) == 4
+
+
+def embedded(text: str) -> NDArray[Any]:
+    return np.array(DeterministicEmbeddings(64).vector(text), np.float32)
+
+
+class Shared(Foreign):
+    """One collection of several journals."""
+
+    filters = True
+
+    def search(self, vector: NDArray[Any], k: int, where: Mapping[str, Scalar], text: str | None) -> list[int] | None:
+        if self.filters:
+            return super().search(vector, k, where, text)
+        near = sorted(self.points.values(), key=lambda point: -float(point.vector @ vector))
+        return rows((point.metadata for point in near[:k]), where)
+
+
+@pytest.mark.parametrize("filters", [True, False])
+def test_two_journals_in_one_collection_answer_as_with_one_each(
+    filters: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store, few, many = Shared(), sentences(110), [f"{text} too" for text in sentences(1_200)]
+    store.filters = filters
+    queries = sentences(12, seed=7)
+    with opened(":memory:", store) as small, opened(":memory:", store) as large:
+        filled(large, many)
+        filled(small, few)
+        large.flush()
+        small.flush()
+        assert [found(small, query) for query in queries] == exact(few, queries)
+        for query in queries:
+            dense(small, query)
+        assert ("collection of its own" in caplog.text) == (not filters)
+        assert small._indexes.outbox is not None
+        assert small._indexes.outbox.proposals.trusted
+        for entry in small.get_all(limit=5, **ALICE)["results"]:
+            small.delete(entry["id"])
+        small.flush()
+        assert small.adopt(user_id="eve")["adopted"] == 0
+        assert len(store.points) == 1_305
+        small.reset()
+        assert {point.metadata[STORE] for point in store.points.values()} == {large._journal.store_id}
+        assert len(store.points) == 1_200
+
+
+def test_a_new_journal_over_the_points_of_another_says_where_those_memories_are(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    store = Shared()
+    with opened(":memory:", store) as first:
+        filled(first, sentences(3))
+        first.flush()
+        assert "another journal" not in caplog.text
+    with opened(":memory:", store) as second:
+        filled(second, sentences(3))
+        second.flush()
+    assert "another journal" in caplog.text
+
+
+def test_a_process_that_has_no_store_leaves_deliveries_to_the_searches_of_one_that_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(proposals, "_UNDELIVERED", 5)
+    store = Foreign()
+    with opened(tmp_path, store) as memory, opened(tmp_path, None) as without:
+        filled(memory, sentences(120))
+        memory.flush()
+        filled(without, sentences(8, seed=3))
+        assert len(store.points) == 120
+        outbox = memory._indexes.outbox
+        assert outbox is not None
+        assert dense(memory, "apple").plan.way == "scan"
+        with outbox._changed:
+            assert outbox._changed.wait_for(lambda: outbox._thread is None, 30)
+        assert len(store.points) == 128
+
+
+def test_a_store_that_lost_its_place_is_not_asked_and_moves_nobodys_position(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Other(Foreign):
+        kind = "other"
+
+    first, second = Foreign(), Other()
+    with opened(tmp_path, first) as memory, opened(tmp_path, second) as later:
+        filled(memory, sentences(60))
+        memory.flush()
+        later.flush()
+        assert (len(first.points), len(second.points)) == (0, 60)
+        assert memory._indexes.outbox is not None
+        assert not memory._indexes.outbox.proposals.trusted
+        assert "Another process brings the vectors" in caplog.text
+        assert found(memory, "apple brick") == found(later, "apple brick")
+        assert first.searches == []
+
+
+def test_what_a_store_was_not_brought_yet_is_not_what_it_missed() -> None:
+    store = Foreign()
+    with opened(":memory:", store, hnsw_threshold=640) as memory:
+        filled(memory, sentences(100))
+        memory.flush()
+        outbox, before = memory._indexes.outbox, memory._journal.last_seq()
+        assert outbox is not None
+        memory._journal.after_commit.remove(outbox.wake)
+        told = [{"role": "user", "content": f"{text} later"} for text in sentences(60)]
+        memory.add(told, infer=False, metadata={"batch": "new"}, **ALICE)
+        view = memory._indexes.view(".u.alice.")
+        for text in sentences(6):
+            hits = view.search(embedded(text), 10, mask=view.seqs > before, hints=Hints({"batch": "new"}))
+            assert len(hits.ids) == 10
+        assert hits.plan.way == "source"
+        assert outbox.proposals.trusted

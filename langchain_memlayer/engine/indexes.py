@@ -19,12 +19,14 @@ from langchain_memlayer.errors import ConfigurationError, EmbedderMismatch, Embe
 from langchain_memlayer.journal import Journal
 from langchain_memlayer.journal.read_slabs import Area
 from langchain_memlayer.journal.schema import DERIVED
-from langchain_memlayer.journal.settings import embedder_key
+from langchain_memlayer.journal.settings import embedder_key, outbox_key
 from langchain_memlayer.types import METRICS, Metric, SlabBlock
 
 if TYPE_CHECKING:
     from langchain_memlayer.embeddings import Embedder
+    from langchain_memlayer.engine.database_index import DatabaseIndex
     from langchain_memlayer.engine.outbox import Outbox
+    from langchain_memlayer.journal.read import Reader
     from langchain_memlayer.journal.write import Writer
     from langchain_memlayer.vectors.slab import Slab
     from langchain_memlayer.vectors.source import Source
@@ -36,6 +38,8 @@ _LOGGER = logging.getLogger(__name__)
 CAPACITY_BYTES = 2_000_000_000
 USUAL_SPREAD = 0.15
 SPREAD_FACTOR = 10
+DATABASE_FACTOR = 10
+"""How many times longer a slab is scanned before the database is asked, which answers later than a graph would."""
 _CODED = ("user_id", "agent_id", "run_id", "session_id", "name")
 COLUMNS: dict[Area, dict[str, np.dtype[Any]]] = {
     "items": {"expires": np.dtype(np.int64)},
@@ -161,13 +165,18 @@ class Indexes:
         self._hnsw_threshold = hnsw_threshold
         self._capacity = capacity_bytes
         self.outbox: Outbox | None = None
+        # What the database has itself to find nearest vectors by, once it was asked.
+        self._database: DatabaseIndex | None = None
+        self._database_asked = False
         self._derived = None if journal.folder is None else journal.folder / DERIVED
         self._start()
+        journal.after_hint.append(self.catch_up)
 
     def _start(self) -> None:
         from langchain_memlayer.vectors.cache import SlabCache
 
         self._pid = os.getpid()
+        self._attaching = threading.Lock()
         self.measured_spread: float | None = None
         self.codes = Codes()
         self.expiring = False
@@ -179,8 +188,6 @@ class Indexes:
         Raises:
             ConfigurationError: there is no embedder, or the store's collection is for other vectors.
         """
-        from langchain_memlayer.engine.outbox import Outbox
-
         if self.embedder is None:
             raise ConfigurationError("A vectorstore needs embeddings: pass some, or leave embeddings='auto'.")
         if self.metric != "cosine":
@@ -188,9 +195,58 @@ class Indexes:
                 f"A vectorstore is searched by cosine, not by {self.metric}: leave metric out, and choose a folder "
                 "whose vectors are compared by cosine."
             )
-        self.outbox = Outbox(self.journal, store, self.area)
-        self.outbox.check(self.dims)
-        self.outbox.wake()
+        self._deliver_to(store)
+
+    def resume(self) -> None:
+        """Go on bringing vectors to the database's own index, if another process has begun that."""
+        from langchain_memlayer.engine.database_index import KIND
+
+        if self.outbox is None and self._brought_to() == KIND and (found := self._database_index()) is not None:
+            self._deliver_to(found)
+
+    def _deliver_to(self, store: ForeignStore) -> None:
+        from langchain_memlayer.engine.outbox import Outbox
+
+        outbox = Outbox(self.journal, store, self.area)
+        outbox.check(self.dims)
+        self.outbox = outbox
+        outbox.wake()
+
+    def _brought_to(self) -> str | None:
+        """The kind of store that some process brings the vectors to."""
+        from langchain_memlayer.engine.outbox import State
+
+        text = self.journal.meta(outbox_key(self.area))
+        return None if text is None else State.of(text).kind
+
+    def _database_index(self) -> DatabaseIndex | None:
+        """What the database itself has to find nearest vectors by; None when it has not, or serves another store."""
+        from langchain_memlayer.engine.database_index import KIND, DatabaseIndex
+
+        if self.embedder is None or self.metric != "cosine" or self._brought_to() not in (None, KIND):
+            return None
+        if not self._database_asked:
+            table = self.journal.vector_table(self.area, self.dims)
+            self._database = None if table is None else DatabaseIndex(table)
+            self._database_asked = True
+        return self._database
+
+    def _placed(self, key: str, vectors: int) -> tuple[Source | None, int]:
+        """What proposes candidates for a slab of so many vectors, and the `rows * dims` above which it is asked."""
+        threshold = self._hnsw_threshold * (SPREAD_FACTOR if self._spread_out(key) else 1)
+        if vectors * self.dims > threshold and not key.endswith("\x00"):
+            with self._attaching:
+                if (self.outbox is None or self.outbox.store is self._database) and (found := self._database_index()):
+                    threshold *= DATABASE_FACTOR
+                    if self.outbox is None and vectors * self.dims > threshold:
+                        self._deliver_to(found)
+        return self._source(key), threshold
+
+    def _replaced(self, key: str, slab: Slab, more: int) -> None:
+        """Let the database propose candidates for a slab that grows large, before a graph is begun."""
+        vectors, tried = len(slab.view.codes) + more, self._database_asked and self._database is None
+        if slab.view.source is None and vectors * self.dims > slab.view.threshold and not tried:
+            slab.follow(*self._placed(key, vectors))
 
     def beside(self, area: Area, embedder: Embedder | None) -> Indexes:
         """The slabs of another area of the same folder, with the same settings; the metric is that of what is there."""
@@ -239,6 +295,11 @@ class Indexes:
             slab = self._cache.get(key)
         return slab.view
 
+    def catch_up(self) -> None:
+        """Read ahead what was committed since the slabs that are loaded were used."""
+        if self._pid == os.getpid():
+            self._cache.catch_up()
+
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until no graph is being built; False when that took longer than `timeout` seconds."""
         return all(slab.wait(timeout) for slab in self._cache.slabs())
@@ -247,14 +308,14 @@ class Indexes:
         from langchain_memlayer.vectors.slab import Slab
 
         block = self._typed(self._everything(key))
-        spread = self._spread_out(key)
+        source, threshold = self._placed(key, len(block.owners))
         slab = Slab(
             dims=self.dims or None,
             metric=self.metric,
-            hnsw_threshold=self._hnsw_threshold * (SPREAD_FACTOR if spread else 1),
+            hnsw_threshold=threshold,
             columns=COLUMNS[self.area],
             save=None if self._derived is None else partial(self._save, key),
-            source=self._source(key),
+            source=source,
         )
         slab.apply(block, upkeep=False)
         if self.outbox is None and self._derived is not None and len(block.owners) * self.dims > self._hnsw_threshold:
@@ -296,20 +357,19 @@ class Indexes:
 
     def _everything(self, key: str) -> SlabBlock:
         prefix = key.removesuffix("\x00")
-        dims = self.dims
         with self.journal.read(snapshot=True) as reader:
-            return reader.load(prefix, self.area, dims=dims, ended=key != prefix)
+            return reader.load(prefix, self.area, dims=self._dims_in(reader), ended=key != prefix)
 
     def _refresh(self, key: str, slab: Slab) -> None:
         since, prefix = slab.applied_seq, key.removesuffix("\x00")
         if since >= self.journal.last_seq():
             return
-        dims = self.dims
         with self.journal.read(snapshot=True) as reader:
-            block = reader.changes(prefix, self.area, since, dims=dims, ended=key != prefix)
+            block = reader.changes(prefix, self.area, since, dims=self._dims_in(reader), ended=key != prefix)
         if block is None:
             block = self._everything(key)
             block = replace(block, removed=np.setdiff1d(slab.view.ids, block.ids))
+        self._replaced(key, slab, len(block.owners))
         slab.apply(self._typed(block))
 
     def _typed(self, block: SlabBlock) -> SlabBlock:
@@ -338,6 +398,20 @@ class Indexes:
             "length": np.fromiter((len(t) // 4 for t in terms), np.int64, n),
         }
 
+    def _dims_in(self, reader: Reader) -> int:
+        """The size of the vectors that a snapshot has, 0 where they are left alone.
+
+        Raises:
+            EmbedderMismatch: another process has put those of another embedder in their place.
+        """
+        if self.embedder is None:
+            return 0
+        text = reader.meta(embedder_key(self.area))
+        if text is None:
+            return self.embedder.dims or 0
+        self._refuse_others(text)
+        return int(orjson.loads(text)["dims"])
+
     def record_embedder(self, tx: Writer) -> None:
         """Note in the journal which embedder made the vectors that this transaction writes.
 
@@ -346,18 +420,25 @@ class Indexes:
         """
         if self.embedder is None:
             return
-        name, dims = self.embedder.name, self.embedder.dims
         text = tx.meta(embedder_key(self.area))
         if text is None:
-            record = {"name": name, "dims": dims, "spread": self.measured_spread}
+            record = {"name": self.embedder.name, "dims": self.embedder.dims, "spread": self.measured_spread}
             if self.metric != "cosine":
                 record["metric"] = self.metric
             text = tx.first_meta(embedder_key(self.area), orjson.dumps(record).decode())
-        if (orjson.loads(text)["name"], orjson.loads(text)["dims"]) != (name, dims):
+        self._refuse_others(text)
+
+    def _refuse_others(self, text: str) -> None:
+        """Refuse the vectors that a record tells of, unless they are of this embedder and for this metric."""
+        if self.embedder is None:
+            return
+        name, dims, recorded = self.embedder.name, self.embedder.dims, orjson.loads(text)
+        if recorded["name"] != name or dims not in (None, recorded["dims"]):
+            size = "" if dims is None else f" ({dims} numbers)"
             raise EmbedderMismatch(
-                f"The folder {self.journal.where} has vectors of {orjson.loads(text)['name']}, not of {name} "
-                f"({dims} numbers). Open it with that embedder, or make a new one: `memlayer export "
-                "--no-vectors`, then `memlayer import` with the other embedder."
+                f"The folder {self.journal.where} has vectors of {recorded['name']} ({recorded['dims']} numbers), not "
+                f"of {name}{size}: another process wrote them, or `memlayer reembed` made them. Open it again with "
+                "that embedder, or give it this one: `memlayer reembed`, or `langchain_memlayer.moving.reembed_store`."
             )
         if (metric := _metric_in(text)) != self.metric:
             raise EmbedderMismatch(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import orjson
@@ -20,15 +20,15 @@ from langchain_memlayer.errors import ConfigurationError, JournalClosed, Journal
 from langchain_memlayer.journal import Journal
 from langchain_memlayer.journal.read_outbox import VectorRow
 from langchain_memlayer.journal.read_slabs import Area
-from langchain_memlayer.journal.settings import outbox_key, points_key, purge_key
-from langchain_memlayer.vectors.vectorstore.base import ForeignStore, guarded
+from langchain_memlayer.journal.settings import embedder_key, outbox_key, points_key, purge_key
+from langchain_memlayer.vectors.vectorstore.base import STORE, ForeignStore, Patience, Scalar, Settling, guarded
 
 _LOGGER = logging.getLogger(__name__)
 
 _EVENTS = 512
 _SAMPLE = 16
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 30.0
-_CLOSING_SECONDS = 5.0
+_CLOSING_SECONDS, _ENDING_SECONDS = 4.0, 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +68,14 @@ class Outbox:
 
     def __init__(self, journal: Journal, store: ForeignStore, area: Area) -> None:
         self.store = store
+        self._patience = Patience(store)
         self.error: MemLayerError | None = None
         self._journal = journal
         self._area: Area = area
         self._key = outbox_key(area)
         self._points = Points(journal, area)
-        self.proposals = Proposals(journal, store, area, lambda: self._state().position)
-        self._checked = False
+        self.proposals = Proposals(journal, store, area, position=self._position, behind=self.wake)
+        self._checked = 0
         self._start()
         with journal.write(self._key) as tx:
             text = tx.meta(self._key)
@@ -89,6 +90,7 @@ class Outbox:
         self._news = False
         self._closing = False
         self._verified = False
+        self._settling = False
 
     def check(self, dims: int) -> None:
         """Compare the store's collection with the vectors; when it does not answer now, that is done later.
@@ -96,13 +98,16 @@ class Outbox:
         Raises:
             ConfigurationError: the collection is for other vectors.
         """
-        if dims and not self._checked:
-            try:
-                with guarded(self.store):
-                    self.store.check(dims)
-                self._checked = True
-            except VectorStoreError as error:
-                _LOGGER.warning("%s", error)
+        try:
+            self._patience.ask(lambda: self._check(dims))
+        except VectorStoreError as error:
+            _LOGGER.warning("%s", error)
+
+    def _check(self, dims: int) -> None:
+        if dims and dims != self._checked:
+            with guarded(self.store):
+                self.store.check(dims)
+            self._checked, self._verified = dims, False
 
     # -- bringing -------------------------------------------------------------------------------------------------
 
@@ -125,6 +130,9 @@ class Outbox:
         Raises:
             VectorStoreError: the store failed; it is tried again by itself.
         """
+        return self._flush(timeout, lambda: self._thread is None)
+
+    def _flush(self, timeout: float | None, done: Callable[[], bool]) -> bool:
         self.proposals.awake()
         with self._changed:
             self.error = None
@@ -132,15 +140,19 @@ class Outbox:
         with self._changed:
             # A worker that waits after a failure is not waited for longer than this one attempt.
             self._changed.notify_all()
-            done = self._changed.wait_for(lambda: self._thread is None or self.error is not None, timeout)
+            ended = self._changed.wait_for(lambda: done() or self.error is not None, timeout)
             if self.error is not None:
                 raise self.error
-        return done
+        return ended
+
+    def _brought(self) -> bool:
+        """Whether the store has everything, though it may be busy with it."""
+        return self._thread is None or (self._settling and not self._news)
 
     def bring_soon(self) -> None:
         """Bring everything before going on, if the store allows it; what was forgotten should not lie there longer."""
         try:
-            done = self.flush(_CLOSING_SECONDS)
+            done = self._flush(_CLOSING_SECONDS, self._brought)
         except VectorStoreError:
             done = False
         if not done:
@@ -151,17 +163,20 @@ class Outbox:
             )
 
     def close(self) -> None:
-        """Stop, after an attempt to bring what is left; the next opening goes on with what could not be."""
+        """Stop, after an attempt to bring what is left; the next opening goes on with what could not be.
+
+        A store that hangs is waited for five seconds in all: first to finish, then to end the request it is at.
+        """
         if self.wake in self._journal.after_commit:
             self._journal.after_commit.remove(self.wake)
         if self._pid != os.getpid():
             return
         with self._changed:
             if self.error is None:
-                self._changed.wait_for(lambda: self._thread is None or self.error is not None, _CLOSING_SECONDS)
+                self._changed.wait_for(lambda: self._brought() or self.error is not None, _CLOSING_SECONDS)
             self._closing = True
             self._changed.notify_all()
-            self._changed.wait_for(lambda: self._thread is None, _CLOSING_SECONDS)
+            self._changed.wait_for(self._brought, _ENDING_SECONDS)
 
     def _work(self) -> None:
         wait = _FIRST_WAIT
@@ -175,6 +190,7 @@ class Outbox:
                     self._news = False
                 try:
                     self._bring()
+                    self._settle()
                     wait = _FIRST_WAIT
                 except JournalClosed:
                     return
@@ -192,7 +208,7 @@ class Outbox:
         if wait == _FIRST_WAIT:
             _LOGGER.warning("%s", error)
         with self._changed:
-            self._news, self._verified = True, False
+            self._news, self._verified, self._checked = True, False, 0
             self.error = error
             self._changed.notify_all()
             self._changed.wait_for(lambda: self._closing or self.error is None, wait)
@@ -200,28 +216,65 @@ class Outbox:
 
     def _bring(self) -> None:
         """Bring the store up to the journal's last commit."""
-        self.check(self._points.dims())
+        self._check(self._points.dims())
         if not self._verified:
             self._verify()
             self._verified = True
         self._purge()
         while not self._closing:
             with self._journal.read(snapshot=True) as reader:
-                text = reader.meta(self._key) or ""
+                text, embedder = reader.meta(self._key) or "", reader.meta(embedder_key(self._area))
                 state = State.of(text)
+                if state.kind != self.store.kind:
+                    self.proposals.displaced()
+                    return
                 position, touched = reader.outgoing(self._area, state.position, most=_EVENTS)
                 rows = reader.vector_rows(self._area, touched)
             if position == state.position:
                 with self._changed:
                     self.error = None
                 return
+            if rows and not state.position:
+                self._tell_of_others(rows[0])
             self._deliver(touched, rows)
             with self._journal.write(self._key) as tx:
-                tx.swap_meta(self._key, text, str(State(state.kind, position)))
+                # After a `reembed` all is brought anew; the position may then be that of before by chance.
+                if tx.meta(embedder_key(self._area)) == embedder:
+                    tx.swap_meta(self._key, text, str(State(state.kind, position)))
             # When another process was quicker, the loop goes on from where that one is: what was written here may be
             # older than what it wrote, so the same rows are brought once more.
             if self._state().position != position:
                 self._redeliver(touched)
+
+    def _tell_of_others(self, row: VectorRow) -> None:
+        """Say so when the first points of this journal come to those of another: its memories may be expected here."""
+        vector = next(self._points.of(row)).vector
+        own: dict[str, Scalar] = {STORE: self._journal.store_id}
+        try:
+            anyones = self._patience.ask(lambda: self.store.search(vector, _SAMPLE, {}, None))
+            ours = self._patience.ask(lambda: self.store.search(vector, _SAMPLE, own, None))
+        except VectorStoreError:
+            return
+        if max(anyones or (), default=-1) >= 0 > max(ours or (), default=-1):
+            _LOGGER.warning(
+                "The vector store (%s) has points of another journal. Several may share it, and each finds its own "
+                "memories only; if you expected those that are there, open the folder in which they were written.",
+                self.store.kind,
+            )
+
+    def _settle(self) -> None:
+        """Let the store do what it has to when it was brought everything."""
+        with self._changed:
+            if not isinstance(self.store, Settling) or self._closing or self._news or not self.proposals.trusted:
+                return
+            self._settling = True
+            self._changed.notify_all()
+        try:
+            with guarded(self.store):
+                self.store.settle()
+        finally:
+            with self._changed:
+                self._settling = False
 
     def _redeliver(self, touched: Sequence[int]) -> None:
         with self._journal.read(snapshot=True) as reader:
@@ -229,9 +282,11 @@ class Outbox:
         self._deliver(touched, rows)
 
     def _deliver(self, touched: Sequence[int], rows: Sequence[VectorRow]) -> None:
+        if rows:
+            self._check(rows[0].dims)
         points = [point for row in rows for point in self._points.of(row)]
         kept = {point.id for point in points}
-        gone = [known for item in touched for known in self._points.known(item) if known not in kept]
+        gone = [known for known in self._points.known(touched) if known not in kept]
         # More points are noted before they are there, fewer when the others are gone: none is ever lost sight of.
         self._points.remember(rows, touched, max)
         with guarded(self.store):
@@ -246,9 +301,7 @@ class Outbox:
         while rows := self._purges():
             with guarded(self.store):
                 for start in range(0, len(rows), _EVENTS):
-                    self.store.delete(
-                        [point for item in rows[start : start + _EVENTS] for point in self._points.known(item)]
-                    )
+                    self.store.delete(self._points.known(rows[start : start + _EVENTS]))
             with self._journal.write(self._key) as tx:
                 # The journal may have been emptied once more meanwhile; then all of them are told again.
                 if tx.purges(self._area) == rows:
@@ -264,11 +317,11 @@ class Outbox:
         """Start from the beginning when the store does not have what it was brought: it is another, or was emptied."""
         text = str(self._state())
         state = State.of(text)
-        if not state.position:
+        if not state.position or state.kind != self.store.kind:
             return
         with self._journal.read() as reader:
             sample = reader.newest(self._area, most=_SAMPLE, until=state.position)
-        ids = [self._points.id(item) for item in sample]
+        ids = self._points.known(sample)
         if not ids:
             return
         with guarded(self.store):
@@ -277,6 +330,10 @@ class Outbox:
             _LOGGER.warning("The vector store (%s) lacks what it was given; it is filled anew.", state.kind)
             with self._journal.write(self._key) as tx:
                 tx.swap_meta(self._key, text, str(State(state.kind, 0)))
+
+    def _position(self) -> int | None:
+        state = self._state()
+        return state.position if state.kind == self.store.kind else None
 
     def _state(self) -> State:
         return State.of(self._journal.meta(self._key) or "")

@@ -50,10 +50,18 @@ class Points:
         """The id of the point of a row's vector: the same again for the same."""
         return str(uuid.uuid5(self._ids, f"{self._area}:{item}:{number}"))
 
-    def known(self, item: int) -> Iterator[str]:
-        """The ids of the points that a row may have in the store."""
-        count = self._journal.meta(points_key(item)) if self._area == "items" else None
-        return (self.id(item, number) for number in range(int(count or 1)))
+    def known(self, items: Sequence[int]) -> list[str]:
+        """The ids of the points that some rows may have in the store."""
+        noted = self._noted(items)
+        return [self.id(item, number) for item in items for number in range(noted[item])]
+
+    def _noted(self, items: Sequence[int]) -> dict[int, int]:
+        """How many points each of some rows may have."""
+        if self._area != "items":
+            return dict.fromkeys(items, 1)
+        with self._journal.read() as reader:
+            found = reader.metas(list(map(points_key, items)))
+        return {item: int(found.get(points_key(item), 1)) for item in items}
 
     def of(self, row: VectorRow) -> Iterator[Point]:
         """The points of a row."""
@@ -71,9 +79,8 @@ class Points:
         """
         if self._area != "items":
             return
-        counts = {row.id: self._vectors(row).shape[0] for row in rows}
-        with self._journal.read() as reader:
-            noted = {item: int(reader.meta(points_key(item)) or 1) for item in touched}
+        counts = {row.id: len(row.codes) // (2 * row.dims) for row in rows}
+        noted = self._noted(touched)
         settled = {item: settle(counts.get(item, 1), noted[item]) for item in touched}
         changed = {item: count for item, count in settled.items() if count != noted[item]}
         if changed:
@@ -85,7 +92,7 @@ class Points:
                         tx.set_meta(points_key(item), str(count))
 
     def _vectors(self, row: VectorRow) -> NDArray[np.float32]:
-        return np.frombuffer(row.codes, "<f2").astype(np.float32).reshape(-1, self.dims())
+        return np.frombuffer(row.codes, "<f2").astype(np.float32).reshape(-1, row.dims)
 
     def _metadata(self, row: VectorRow) -> dict[str, Scalar]:
         given = orjson.loads(row.metadata) if row.metadata else {}

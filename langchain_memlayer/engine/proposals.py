@@ -16,7 +16,7 @@ from langchain_memlayer.errors import VectorStoreError
 from langchain_memlayer.journal import Journal
 from langchain_memlayer.journal.read_slabs import Area
 from langchain_memlayer.vectors.source import Hints, Proposal, Source
-from langchain_memlayer.vectors.vectorstore.base import STORE, ForeignStore, Scalar, guarded
+from langchain_memlayer.vectors.vectorstore.base import STORE, ForeignStore, Patience, Scalar, Settling
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -24,6 +24,7 @@ _FIRST_WAIT, _LONGEST_WAIT = 0.5, 30.0
 _UNDELIVERED = 4_096
 _FIRST_AUDITS, _AUDIT_EVERY = 3, 20
 _JUDGED, _GOOD = 5, 0.9
+_CROWD = 0.9
 
 
 class Proposals:
@@ -33,20 +34,32 @@ class Proposals:
         journal: The truth.
         store: The foreign store.
         area: `items` or `memories`.
-        position: Gives the journal position up to which the store was brought.
+        position: Gives the journal position up to which the store was brought; None when another has its place.
+        behind: Called when the store could not be asked because it was not brought enough.
 
     Attributes:
-        trusted: False when audits found that the store's candidates miss too much.
+        trusted: False when audits found that the store's candidates miss too much, or when another has its place.
     """
 
-    def __init__(self, journal: Journal, store: ForeignStore, area: Area, position: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        store: ForeignStore,
+        area: Area,
+        *,
+        position: Callable[[], int | None],
+        behind: Callable[[], None],
+    ) -> None:
         self.trusted = True
         self._journal = journal
         self._store = store
+        self._patience = Patience(store)
         self._area: Area = area
         self._position = position
+        self._behind = behind
         self._recalls: deque[float] = deque(maxlen=_JUDGED)
         self._searches = 0
+        self._crowded = 0
         self._sleep, self._asleep_until = _FIRST_WAIT, 0.0
 
     def below(self, prefix: str) -> Source:
@@ -62,9 +75,13 @@ class Proposals:
         if time.monotonic() < self._asleep_until:
             return None
         position = self._position()
+        if position is None:
+            self.displaced()
+            return None
         with self._journal.read() as reader:
             later = reader.later(self._area, position, most=_UNDELIVERED)
             if later is None:
+                self._behind()
                 return None
             leaf = reader.namespace_id(prefix) is not None and reader.namespace_count(prefix, most=2) == 1
         where: dict[str, Scalar] = {STORE: self._journal.store_id}
@@ -72,8 +89,7 @@ class Proposals:
         if leaf:
             where[SCOPE] = prefix
         try:
-            with guarded(self._store):
-                ids = self._store.search(vector, k, where, hints.text)
+            ids = self._patience.ask(lambda: self._store.search(vector, k, where, hints.text))
         except VectorStoreError as error:
             # A store that hangs must not make every search wait for it.
             self._sleep = min(2 * self._sleep, _LONGEST_WAIT)
@@ -82,8 +98,36 @@ class Proposals:
             return None
         self._sleep = _FIRST_WAIT
         if ids is None:
+            if isinstance(self._store, Settling):
+                self._behind()
             return None
+        self._notice_crowd(ids, k)
         return Proposal(np.array(ids, np.int64), np.array(later, np.int64))
+
+    def _notice_crowd(self, ids: list[int], k: int) -> None:
+        """Say once that a store which does not filter answers with what others keep there."""
+        if len(ids) < k or ids.count(-1) <= _CROWD * k:
+            return
+        self._crowded += 1
+        if self._crowded == _JUDGED:
+            _LOGGER.warning(
+                "Most of what the vector store (%s) answers is not of the journal and scope that were asked for, since "
+                "it is not filtered there; searches read the journal's own vectors then. Give each journal a "
+                "collection of its own, or let the store filter by %s and %s.",
+                self._store.kind,
+                STORE,
+                SCOPE,
+            )
+
+    def displaced(self) -> None:
+        """Another process brings the vectors to another store: this one is not kept up with the journal any more."""
+        if self.trusted:
+            self.trusted = False
+            _LOGGER.warning(
+                "Another process brings the vectors to a store of its own, and no longer to %s; searches use the "
+                "journal's own vectors. Open the memory with the same vectorstore everywhere.",
+                self._store.kind,
+            )
 
     def audit_due(self) -> bool:
         """Whether this search is to be compared with the exact answer: the first ones are, then one in twenty."""

@@ -12,7 +12,9 @@ from langchain_memlayer.errors import JournalError, MissingDependency
 from langchain_memlayer.journal.settings import IMPORT_NOTE
 
 if TYPE_CHECKING:
+    from langchain_memlayer.journal.pgvector import VectorTable
     from langchain_memlayer.journal.read import Reader
+    from langchain_memlayer.journal.read_slabs import Area
     from langchain_memlayer.journal.write import Writer
     from langchain_memlayer.protocols import Clock, NewId
     from langchain_memlayer.types import Durability
@@ -30,6 +32,7 @@ class Journal(Protocol):
         where: What messages call it; never with a password.
         store_id: What tells this store from any other.
         after_commit: Called, in the writer's thread, when something was committed.
+        after_hint: Called, in a thread of the journal's, when another process is said to have committed something.
     """
 
     clock: Clock
@@ -38,6 +41,7 @@ class Journal(Protocol):
     where: str
     store_id: str
     after_commit: list[Callable[[], None]]
+    after_hint: list[Callable[[], None]]
 
     def read(self, *, snapshot: bool = False) -> AbstractContextManager[Reader]:
         """A reader; with `snapshot` all its reads see one state of the journal."""
@@ -58,6 +62,10 @@ class Journal(Protocol):
 
     def meta(self, key: str) -> str | None:
         """A setting that is kept with the journal."""
+        ...
+
+    def vector_table(self, area: Area, dims: int) -> VectorTable | None:
+        """A table of the database's own to find the nearest vectors by, where it can have one."""
         ...
 
     def scrub(self) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from hashlib import blake2b
 from typing import Any
 
@@ -14,10 +15,14 @@ from psycopg.conninfo import make_conninfo
 from psycopg_pool import ConnectionPool
 
 from langchain_memlayer.errors import JournalError
+from langchain_memlayer.journal import pgvector
 from langchain_memlayer.journal.base import BaseJournal
+from langchain_memlayer.journal.pgvector import VectorTable
 from langchain_memlayer.journal.postgres_address import CONNECT_SECONDS, Address
+from langchain_memlayer.journal.postgres_hints import Hints
 from langchain_memlayer.journal.postgres_schema import check_server, migrate, schema_of, version_of
 from langchain_memlayer.journal.postgres_session import PostgresReader, PostgresWriter, Session, adapt
+from langchain_memlayer.journal.read_slabs import KINDS, Area
 from langchain_memlayer.journal.schema import TABLES
 from langchain_memlayer.journal.settings import SCRUB_DUE
 from langchain_memlayer.protocols import Clock, NewId
@@ -63,11 +68,13 @@ class PostgresJournal(BaseJournal):
         self.where = self._address.where
         self._errors = self._address.errors
         self._commit_mode = "off" if durability == "fast" else ""
+        self._hints: Hints | None = None
         with self._errors(), ExitStack() as undo:
             self._open()
             undo.callback(self._disconnect)
             self._opened()
             undo.pop_all()
+        self._hear()
 
     def _open(self) -> None:
         # By hand, because a pool would only say that it waited in vain.
@@ -81,6 +88,8 @@ class PostgresJournal(BaseJournal):
         self._connect()
 
     def _connect(self) -> None:
+        # What takes long in the background takes one connection at most, so that the others are left for calls.
+        self._alone = threading.Lock()
         self._pool = ConnectionPool(
             make_conninfo(**self._address.settings),
             kwargs={"autocommit": True},
@@ -95,11 +104,18 @@ class PostgresJournal(BaseJournal):
     def __repr__(self) -> str:
         return f"PostgresJournal({self.where!r})"
 
+    def _hear(self) -> None:
+        if self._address.notify:
+            self._hints = Hints(self._address, self.store_id, self._hinted)
+
     def _reconnect(self) -> None:
-        _ABANDONED.append(self._pool)
+        _ABANDONED.extend((self._pool, self._hints))
         self._connect()
+        self._hear()
 
     def _disconnect(self) -> None:
+        if self._hints is not None:
+            self._hints.close()
         self._pool.close()
 
     # -- sessions -------------------------------------------------------------------------------------------------
@@ -117,6 +133,17 @@ class PostgresJournal(BaseJournal):
             finally:
                 self._pool.putconn(session.raw)
 
+    @contextmanager
+    def session(self, *, alone: bool = False) -> Iterator[Session]:
+        """A connection as it is: what the driver raises comes through.
+
+        Args:
+            alone: Wait for others that asked so, because this may take long and nobody waits for it.
+        """
+        self._check()
+        with self._alone if alone else nullcontext(), self._session() as session:
+            yield session
+
     def _renewed(self, broken: psycopg.Connection[Any]) -> psycopg.Connection[Any]:
         """Another connection in place of one that the server closed, as when it was restarted."""
         self._pool.putconn(broken)
@@ -129,7 +156,8 @@ class PostgresJournal(BaseJournal):
         self._check()
         with self._errors(), self._session() as session:
             if snapshot:
-                session.begin("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                # What reads by index, as all of this does, is over before it would be compiled.
+                session.begin("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL jit = off")
             yield PostgresReader(session)
 
     @contextmanager
@@ -149,6 +177,8 @@ class PostgresJournal(BaseJournal):
             writer = PostgresWriter(session, now=to_micros(self.clock()))
             yield writer
             writer.finish()
+            if self._hints is not None and writer.seq:
+                session.execute("SELECT pg_notify(?, ?)", (self._hints.channel, self._hints.sender))
             _step("before-commit")
             self._commit(session)
             _step("after-commit")
@@ -160,10 +190,10 @@ class PostgresJournal(BaseJournal):
         if self._commit_mode:
             settings.append(f"synchronous_commit = {self._commit_mode}")
         shared = 0 < len(paths) <= MOST_LOCKS
-        locks = [f"pg_advisory_xact_lock{'_shared' if shared else ''}({self._lock('')})"]
+        locks = [f"pg_advisory_xact_lock{'_shared' if shared else ''}({self.lock('')})"]
         if shared:
             # In one order, so that two writers never wait for each other.
-            locks += [f"pg_advisory_xact_lock({key})" for key in sorted({self._lock(path) for path in paths})]
+            locks += [f"pg_advisory_xact_lock({key})" for key in sorted({self.lock(path) for path in paths})]
         return "; ".join(
             [
                 "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
@@ -172,10 +202,19 @@ class PostgresJournal(BaseJournal):
             ]
         )
 
-    def _lock(self, path: str) -> int:
+    def lock(self, path: str) -> int:
         """The number of the lock of a namespace, or of the whole journal for `""`."""
         digest = blake2b(f"memlayer {self.store_id} {path}".encode(), digest_size=8).digest()
         return int.from_bytes(digest, "big", signed=True)
+
+    def vector_table(self, area: Area, dims: int) -> VectorTable | None:
+        """A table of pgvector's for the vectors of an area, when the server has that extension and may be used so."""
+        if not 0 < dims <= pgvector.MOST_DIMS:
+            return None
+        self._check()
+        with self._errors(), self._session() as session:
+            schema = pgvector.extension_schema(session) if pgvector.may_make(session, area) else None
+        return None if schema is None else VectorTable(self, area, schema)
 
     def _commit(self, session: Session) -> None:
         try:
@@ -205,14 +244,25 @@ class PostgresJournal(BaseJournal):
             try:
                 session.execute(f"SET lock_timeout = '{LOCK_SECONDS}s'")
                 try:
+                    tables = [*TABLES, *self._unindexed(session)]
                     self._wait_for_older(session)
-                    for table in TABLES:
+                    for table in tables:
                         session.raw.execute(sql.SQL("VACUUM (FULL) {}").format(sql.Identifier(self._schema, table)))
                 finally:
                     session.execute("RESET lock_timeout")
                 session.execute("DELETE FROM meta WHERE key = ?", (SCRUB_DUE,))
             except psycopg.OperationalError as error:
                 raise self._unscrubbed("tables", type(error).__name__) from error
+
+    def _unindexed(self, session: Session) -> list[str]:
+        """The tables of pgvector's from which something was erased, without their index: it is made anew in time."""
+        if session.execute("SELECT 1 FROM meta WHERE key = ?", (SCRUB_DUE,)).fetchone() is None:
+            return []
+        areas = pgvector.present_areas(session)
+        for area in areas:
+            pgvector.interrupt_build(session, area)
+            session.execute(f"DROP INDEX IF EXISTS {session.named(pgvector.index_name(area))}")
+        return [pgvector.table_name(area) for area in areas]
 
     def _wait_for_older(self, session: Session) -> None:
         """Wait until no transaction of the database sees what was there before now."""
@@ -243,7 +293,7 @@ class PostgresJournal(BaseJournal):
             row = reader.db.execute(
                 "SELECT sum(pg_total_relation_size(c.oid))::bigint FROM pg_class c JOIN pg_namespace n ON "
                 "n.oid = c.relnamespace WHERE n.nspname = ? AND c.relname = ANY(?)",
-                (self._schema, list(TABLES)),
+                (self._schema, [*TABLES, *map(pgvector.table_name, KINDS)]),
             ).fetchone()
         return int(row[0])
 

@@ -7,7 +7,8 @@ else                                  : HNSW with K = ef = max(128, 4k), 256 abo
                                         accepted iff survivors >= max(2k, K/4), else exact
 ```
 One refinement: where a large k makes `ef` so large that walking the graph costs more than scanning the slab (measured:
-from about one candidate in 64 rows), the scan is taken. It is quicker there, and exact.
+from about one candidate in 64 rows), the scan is taken. It is quicker there, and exact. A foreign store takes longer to
+answer than a graph: there it is one in 512 rows, and a gather goes on to a quarter of the threshold.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ _MANY_ROWS = 200_000
 _FEW_ASKED = 128
 _MANY_ASKED = 256
 _SCAN_RATIO = 64
+_FOREIGN_RATIO = 512
 _SMALLEST_DELTA = 512
 _WIDEST = 4_096
 
@@ -55,15 +57,15 @@ def exact_way(rows: int, matches: int) -> Way:
     return "scan" if matches > _MASK_SHARE * rows else "gather"
 
 
-def choose(*, rows: int, dims: int, matches: int, k: int, graph: bool, threshold: int) -> Way:
-    """The way to begin with."""
+def choose(*, rows: int, dims: int, matches: int, k: int, graph: bool, threshold: int, foreign: bool = False) -> Way:
+    """The way to begin with; `foreign` says that a store stands for the graph."""
     if not graph or rows * dims <= threshold or not matches:
         return exact_way(rows, matches)
     # A threshold set lower than the measured one (4e6) takes this limit along, so that the graph is used at all.
-    if matches * dims <= min(GATHER_LIMIT, threshold // 4):
+    if matches * dims <= (threshold // 4 if foreign else min(GATHER_LIMIT, threshold // 4)):
         return "gather"
     asked = candidates(rows, k)
-    if asked > _MANY_ASKED and asked * _SCAN_RATIO > rows:
+    if asked > _MANY_ASKED and asked * (_FOREIGN_RATIO if foreign else _SCAN_RATIO) > rows:
         return exact_way(rows, matches)
     return "hnsw"
 

@@ -120,6 +120,12 @@ class Slab:
             if upkeep:
                 self.keep_up()
 
+    def follow(self, source: Source | None, threshold: int) -> None:
+        """Takes candidates from `source` from now on, above another threshold."""
+        with self._lock:
+            self._source, self._threshold = source, threshold
+            self._publish()
+
     def wait(self, timeout: float | None = None) -> bool:
         """Waits until the graph's upkeep has nothing left to do; False when that took longer than `timeout` seconds."""
         while True:

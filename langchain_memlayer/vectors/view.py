@@ -113,7 +113,10 @@ class View:
         rows = len(self.codes)
         source = self.source if self.source is not None and self.source.trusted else None
         graph = self.graph is not None or source is not None
-        way = planner.choose(rows=rows, dims=kernel.dims, matches=matches, k=k, graph=graph, threshold=self.threshold)
+        way = planner.choose(
+            rows=rows, dims=kernel.dims, matches=matches, k=k, graph=graph, threshold=self.threshold,
+            foreign=source is not None,
+        )  # fmt: skip
         if way == "empty":
             none = np.empty(0, dtype=np.int64)
             return Hits(none, none, none, np.empty(0, dtype=np.float32), Plan("empty"))
@@ -168,15 +171,18 @@ class View:
             if proposal is None:
                 return None
             near, later = (self._inside(ids, allowed) for ids in (proposal.ids, proposal.later))
+            positions = np.union1d(near, later)
+            raw = self._raw(vector, positions)
+            positions, raw = positions[~np.isnan(raw)], raw[~np.isnan(raw)]
             ended = len(proposal.ids) < asked
-            if planner.accepts(len(near), k, asked) or (ended and len(near) >= k):
-                positions = np.union1d(near, later)
-                raw = self._raw(vector, positions)
-                positions, raw = positions[~np.isnan(raw)], raw[~np.isnan(raw)]
+            able = self._able(mask) if ended else 0
+            complete = ended and len(positions) == able > 0
+            if planner.accepts(len(near), k, asked) or (ended and len(near) >= k) or complete:
                 order = np.lexsort((self.ids[positions], -raw))[:k]
                 return self._hits(positions[order], raw[order], Plan("source", len(later), asked, len(near)))
-            if ended and (able := self._keep(mask)[1]):
-                source.audited(min(len(near) / min(k, able), 1.0))
+            if able:
+                # What it may not know yet is not what it missed.
+                source.audited(min(len(positions) / min(k, able), 1.0))
             asked = None if ended else planner.wider(asked, k)
         return None
 
@@ -241,6 +247,13 @@ class View:
         if self.kernel is None:
             raise InvalidInput("This store holds no vectors: open it with an embedder to search by meaning.")
         return self.kernel
+
+    def _able(self, mask: NDArray[np.bool_] | None) -> int:
+        """How many items with vectors may be found."""
+        keep, vectors = self._keep(mask)
+        if self.owners is None:
+            return vectors
+        return len(np.unique(self.owners if keep is None else self.owners[keep]))
 
     def _keep(self, mask: NDArray[np.bool_] | None) -> tuple[NDArray[np.bool_] | None, int]:
         """The vectors that may be found (None: all) and how many they are."""

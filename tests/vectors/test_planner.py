@@ -40,6 +40,18 @@ def test_up_to_a_million_elements_are_gathered_though_there_is_a_graph() -> None
     assert big == "hnsw"
 
 
+def test_a_foreign_store_is_asked_when_that_is_quicker_than_reading_what_matches() -> None:
+    def way(rows: int, matches: int, k: int = 10) -> str:
+        return planner.choose(rows=rows, dims=100, matches=matches, k=k, graph=True, threshold=40_000_000, foreign=True)
+
+    assert way(400_000, 400_000) == "scan"
+    assert way(400_001, 400_001) == "hnsw"
+    assert way(1_000_000, 100_000) == "gather"
+    assert way(1_000_000, 100_001) == "hnsw"
+    assert way(409_599, 409_599, k=200) == "scan"
+    assert way(409_600, 409_600, k=200) == "hnsw"
+
+
 @pytest.mark.parametrize(
     ("rows", "k", "asked"),
     [(100_000, 1, 128), (100_000, 32, 128), (100_000, 33, 132), (200_000, 10, 128), (200_001, 10, 256),
