@@ -139,8 +139,8 @@ def resolve_embeddings(spec: Any, *, folder: tuple[str, int] | None = None, dims
         if _name(source) != folder[0] or size not in (None, folder[1]):
             raise EmbedderMismatch(
                 f"The folder's vectors were made with {folder[0]} ({folder[1]} numbers), not with {_name(source)} "
-                f"({size or 'as yet unknown'} numbers). Open it with that embedder or with 'auto', or make "
-                "a new one: `memlayer export --no-vectors`, then `memlayer import` with the other embedder."
+                f"({size or 'as yet unknown'} numbers). Open it with that embedder or with 'auto', or give it this "
+                "one: `memlayer reembed`, or `langchain_memlayer.moving.reembed_store`."
             )
         size, origin = folder[1], "the folder's vectors have"
     return Embedder(source) if size is None else Embedder(source, dims=size, origin=origin)
@@ -154,8 +154,8 @@ def _automatic(folder: tuple[str, int] | None) -> Embeddings:
     if name.partition(":")[0] not in _PROVIDERS.values():
         raise EmbedderMismatch(
             f"The folder's vectors were made with {name} ({dims} numbers), which cannot be made from its name: pass "
-            "that embedder itself, or make a new folder: `memlayer export --no-vectors`, then `memlayer import` with "
-            "another."
+            "that embedder itself, or give it another one: `memlayer reembed`, or "
+            "`langchain_memlayer.moving.reembed_store`."
         )
     return _named(name)
 

@@ -65,7 +65,7 @@ def _write(
             if put.value is None:
                 tx.delete_item(*key)
             else:
-                tx.put_item(put.path, put.key, put.value, ttl=put.ttl, codes=codes[key])
+                tx.put_item(put.path, put.key, put.value, ttl=put.ttl, codes=codes[key], fields=put.fields)
         tx.touch_items(touched)
 
 

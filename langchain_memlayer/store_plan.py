@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from langgraph.store.base import (
     GetOp,
@@ -14,8 +14,8 @@ from langgraph.store.base import (
     Op,
     PutOp,
     SearchOp,
+    TTLConfig,
     get_text_at_path,
-    tokenize_path,
     validate_op_namespace,
 )
 
@@ -24,11 +24,22 @@ from langchain_memlayer.filters import Filter, parse_filter
 from langchain_memlayer.types import Metric, encode_namespace
 from langchain_memlayer.values import dumps, plain
 
-Fields = tuple[Any, ...]
-"""Paths for `get_text_at_path`: tokenised, or `"$"` for the whole value."""
+Fields = tuple[str, ...]
+"""Paths for `get_text_at_path`, such as `"title"` or `"tags[*]"`; `"$"` is the whole value."""
 
 EVERYTHING: Fields = ("$",)
 """The whole value, which is embedded unless a configuration says otherwise."""
+
+
+class MemLayerIndexConfig(IndexConfig, total=False):
+    """LangGraph's index configuration, and what this store adds to it.
+
+    Attributes:
+        distance_type: How vectors are compared; `l2` is another name for `euclidean`.
+    """
+
+    distance_type: Literal["cosine", "inner_product", "euclidean", "l2"]
+
 
 _METRICS: dict[str, Metric] = {
     "cosine": "cosine",
@@ -50,6 +61,7 @@ class Put:
         value: Its JSON text, or None to delete it.
         ttl: Minutes to live, or None for ever.
         texts: What of it is embedded.
+        fields: Where that stands in the value.
     """
 
     path: str
@@ -57,6 +69,7 @@ class Put:
     value: str | None = None
     ttl: float | None = None
     texts: list[str] = field(default_factory=list)
+    fields: Fields = ()
 
 
 @dataclass(slots=True)
@@ -99,8 +112,8 @@ class Plan:
                     queries[op.query] = None
             elif isinstance(op, ListNamespacesOp):
                 _check_page(op)
-                if op.max_depth is not None and op.max_depth < 1:
-                    raise InvalidInput(f"max_depth must be at least 1, got {op.max_depth}.")
+                if op.max_depth is not None:
+                    _check_count("max_depth", op.max_depth, 1)
             else:
                 checked_key(op.key)
         plan.queries = list(queries)
@@ -148,7 +161,27 @@ class IndexSettings:
         fields = index.get("fields")
         if not _is_list_of_text(fields or []):
             raise ConfigurationError(f"index['fields'] must be a list of paths or None, got {fields!r}.")
-        return cls(dims, embed, _tokenized(fields or ["$"]), _METRICS[str(distance)])
+        return cls(dims, embed, tuple(fields or EVERYTHING), _METRICS[str(distance)])
+
+
+def checked_ttl(ttl: TTLConfig | None) -> TTLConfig | None:
+    """LangGraph's TTL configuration, which stays as it is.
+
+    Raises:
+        ConfigurationError: it cannot be used.
+    """
+    if ttl is None:
+        return None
+    if not isinstance(ttl, Mapping):
+        raise ConfigurationError(f"ttl must be a mapping such as {{'default_ttl': 60}}, got {type(ttl).__name__}.")
+    for name in ("default_ttl", "sweep_interval_minutes"):
+        minutes = ttl.get(name)
+        if minutes is not None and not _is_duration(minutes):
+            raise ConfigurationError(f"ttl[{name!r}] must be a positive number of minutes or None, got {minutes!r}.")
+    refresh = ttl.get("refresh_on_read", True)
+    if not isinstance(refresh, bool):
+        raise ConfigurationError(f"ttl['refresh_on_read'] must be True or False, got {refresh!r}.")
+    return ttl
 
 
 def checked_key(key: Any) -> str:
@@ -192,9 +225,7 @@ def _checked_put(op: PutOp, fields: Fields | None) -> Put:
         return put
     if not isinstance(op.value, Mapping):
         raise InvalidInput(f"A value must be a mapping (or None to delete), got {type(op.value).__name__}.")
-    if op.ttl is not None and (
-        not isinstance(op.ttl, (int, float)) or isinstance(op.ttl, bool) or not 0 < op.ttl < _LONGEST_TTL
-    ):
+    if op.ttl is not None and not _is_duration(op.ttl):
         raise InvalidInput(f"ttl must be a positive number of minutes or None, got {op.ttl!r}.")
     value = plain(op.value)
     put.value, put.ttl = dumps(value), op.ttl
@@ -202,17 +233,23 @@ def _checked_put(op: PutOp, fields: Fields | None) -> Put:
         if op.index is not None:
             if not _is_list_of_text(op.index):
                 raise InvalidInput(f"index must be None, False or a list of paths, got {op.index!r}.")
-            fields = _tokenized(op.index)
-        put.texts = [text for path in fields for text in get_text_at_path(value, path) if text]
+            fields = tuple(op.index)
+        put.texts = texts_at(value, fields)
+        put.fields = fields if put.texts else ()
     return put
+
+
+def _is_duration(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < _LONGEST_TTL
 
 
 def _is_list_of_text(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and all(isinstance(entry, str) for entry in value)
 
 
-def _tokenized(fields: Sequence[str]) -> Fields:
-    return tuple(name if name == "$" else tokenize_path(name) for name in fields)
+def texts_at(value: Any, fields: Sequence[str]) -> list[str]:
+    """What is embedded of an item's value: each text gets a vector of its own."""
+    return [text for path in fields for text in get_text_at_path(value, path) if text]
 
 
 def _check_text(what: str, text: str) -> None:
@@ -221,6 +258,10 @@ def _check_text(what: str, text: str) -> None:
 
 
 def _check_page(op: SearchOp | ListNamespacesOp) -> None:
-    for name, number, least in (("limit", op.limit, 1), ("offset", op.offset, 0)):
-        if not isinstance(number, int) or isinstance(number, bool) or number < least:
-            raise InvalidInput(f"{name} must be an integer of at least {least}, got {number!r}.")
+    _check_count("limit", op.limit, 1)
+    _check_count("offset", op.offset, 0)
+
+
+def _check_count(name: str, number: Any, least: int) -> None:
+    if not isinstance(number, int) or isinstance(number, bool) or number < least:
+        raise InvalidInput(f"{name} must be an integer of at least {least}, got {number!r}.")

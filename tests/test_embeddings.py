@@ -430,7 +430,7 @@ def test_the_folders_own_embedder_opens_it() -> None:
 def test_another_embedder_than_the_folders_is_an_error_that_names_both(
     spec: Any, folder: tuple[str, int], dims: int | None
 ) -> None:
-    with pytest.raises(EmbedderMismatch, match="memlayer export --no-vectors") as caught:
+    with pytest.raises(EmbedderMismatch, match="memlayer reembed") as caught:
         resolve_embeddings(spec, folder=folder, dims=dims)
     assert f"{folder[0]} ({folder[1]} numbers)" in str(caught.value)
     own = WORDLLAMA if isinstance(spec, str) else resolved(spec).name

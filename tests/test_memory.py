@@ -638,7 +638,7 @@ class TestEmbedder:
             open_memory(folder, embeddings=Broken(len))
         assert "DeterministicEmbeddings" in str(refused.value)
         assert "Broken" in str(refused.value)
-        assert "memlayer import" in str(refused.value)
+        assert "memlayer reembed" in str(refused.value)
         assert dump(folder) == before
 
     def test_one_of_another_size_is_refused_before_anything_is_written(self, folder: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, TypedDict
 
 import pytest
 from langchain_core.embeddings import Embeddings
+from langchain_core.vectorstores import InMemoryVectorStore
 from langgraph.graph import END, START, StateGraph
 from langgraph.store.base import BaseStore, GetOp, ListNamespacesOp, MatchCondition, PutOp, SearchOp
 
@@ -178,6 +179,7 @@ BAD_OPS: dict[str, Any] = {
     "list limit is zero": ListNamespacesOp(limit=0),
     "list offset is negative": ListNamespacesOp(offset=-1),
     "max depth is zero": ListNamespacesOp(max_depth=0),
+    "max depth is text": ListNamespacesOp(max_depth="2"),  # type: ignore[arg-type]
     "match type is unknown": ListNamespacesOp((MatchCondition("infix", NS),)),  # type: ignore[arg-type]
     "list prefix is a string": ListNamespacesOp((MatchCondition("prefix", "docs"),)),  # type: ignore[arg-type]
     "no operation": ("put", NS, "k"),
@@ -272,6 +274,24 @@ class TestBadInput:
         index: Any = ["text"]
         with pytest.raises(ConfigurationError, match="mapping"):
             MemLayerStore(":memory:", index=index)
+
+    @pytest.mark.parametrize(
+        "ttl",
+        [
+            "5", {"default_ttl": -1}, {"default_ttl": "5"}, {"default_ttl": float("nan")}, {"default_ttl": True},
+            {"refresh_on_read": "no"}, {"sweep_interval_minutes": 0}, {"sweep_interval_minutes": "1"},
+        ],
+        ids=repr,
+    )  # fmt: skip
+    def test_a_bad_ttl_configuration_is_refused(self, tmp_path: Path, ttl: Any) -> None:
+        with pytest.raises(ConfigurationError, match="ttl"):
+            MemLayerStore(tmp_path / "store", ttl=ttl)
+        assert not (tmp_path / "store").exists()
+
+    def test_a_vectorstore_without_an_index_is_refused(self, tmp_path: Path, embeddings: Embeddings) -> None:
+        with pytest.raises(ConfigurationError, match="needs index"):
+            MemLayerStore(tmp_path / "store", vectorstore=InMemoryVectorStore(embeddings))
+        assert not (tmp_path / "store").exists()
 
     def test_a_durability_that_is_none_is_refused(self, tmp_path: Path) -> None:
         durability: Any = "none"

@@ -343,7 +343,7 @@ def test_a_search_after_a_write_reads_what_is_new_and_nothing_more(
     found = store.search(("tenants", "t3"), query="10002", limit=10)
     assert (found[0].key, found[0].score) == ("new", pytest.approx(1.0, abs=1e-3))
     assert whole == []
-    assert len(statements) <= 8, statements
+    assert len(statements) <= 9, statements
     statements.clear()
     store.search(("tenants", "t3"), query="10002", limit=10)
     assert len(statements) == 2, statements

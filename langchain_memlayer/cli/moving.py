@@ -1,4 +1,4 @@
-"""`memlayer export` and `memlayer import`: a store as a file, and back."""
+"""`memlayer export`, `import` and `reembed`: a store as a file, and back, and to another embedder."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command("export")(export)
     app.command("import")(import_file)
+    app.command("reembed")(reembed)
 
 
 def export(
@@ -75,6 +76,23 @@ def import_file(
             said = ", ".join(f"{number:,} {name}" for name, number in counts.items()) + "."
     shown = [str(file) for file in files]
     show.result(ctx.obj.json, {**counts, "file": shown[0] if len(shown) == 1 else shown}, lambda out: out.print(said))
+
+
+def reembed(
+    ctx: typer.Context,
+    embedder: Annotated[str, typer.Argument(metavar="EMBEDDER", help="provider:model, or wordllama.")],
+    fields: Annotated[
+        list[str] | None,
+        typer.Option("--field", help="What is embedded of items that do not say it, such as title; $ is everything."),
+    ] = None,
+) -> None:
+    """Give the store another embedder; it can be used meanwhile. Interrupted, it goes on when repeated."""
+    from langchain_memlayer.moving import reembed_store
+
+    with _bar(ctx.obj.json) as progress:
+        rows = reembed_store(ctx.obj.existing(), embedder, fields=fields or None, progress=progress)
+    found = {"rows": rows, "embedder": embedder}
+    show.result(ctx.obj.json, found, lambda out: out.print(f"{rows:,} rows have vectors of {embedder}."))
 
 
 @contextmanager

@@ -10,13 +10,12 @@ from langchain_memlayer.engine.commit import Commit, Committed, Indexed, is_ques
 from langchain_memlayer.engine.indexes import Indexes
 from langchain_memlayer.engine.scopes import batch_scope, missing, scope_of, scope_sql, to_turn
 from langchain_memlayer.engine.steps import Request, Steps
-from langchain_memlayer.engine.texts import searchable
+from langchain_memlayer.engine.texts import searchable, stored_text
 from langchain_memlayer.journal import Journal
 from langchain_memlayer.journal.settings import SCRUB_DUE
 from langchain_memlayer.messages import content_hash
 from langchain_memlayer.protocols import Extractor
-from langchain_memlayer.recall import memory_text
-from langchain_memlayer.types import HIDDEN, Row, Scope, Triple, from_micros
+from langchain_memlayer.types import HIDDEN, Row, Scope, Triple
 
 _FROM_ONE_TURN = (
     "i.kind = 'fact' AND i.closed IS NULL AND i.id IN (SELECT fact FROM links WHERE turn = ?) AND NOT EXISTS "
@@ -63,8 +62,7 @@ class Editor:
                 row, text=row.text if text is None else text, metadata={**row.metadata, **(metadata or {})}
             )
             changed = replace(changed, asks=row.kind == "turn" and is_question(changed.text))
-            time = None if row.time is None else from_micros(row.time)
-            form = memory_text(changed.text, name=row.name if row.kind == "turn" else None, time=time)
+            form = stored_text(changed.text, kind=row.kind, name=row.name, time=row.time)
             forms = yield from searchable(self.indexes, [form])
             if self._replace(row, replace(changed, hash=content_hash(changed.text)), forms[form], triples):
                 return Committed(key, "UPDATE", changed.text, row.text)

@@ -9,7 +9,7 @@ from langchain_memlayer.engine.indexes import Indexes, encode_vectors
 from langchain_memlayer.engine.steps import Request, Steps
 from langchain_memlayer.keywords import tokenize
 from langchain_memlayer.recall import PROBES, memory_text, spread_of
-from langchain_memlayer.types import Fact, Turn
+from langchain_memlayer.types import Fact, Kind, Turn, from_micros
 
 
 def turn_text(turn: Turn) -> str:
@@ -21,6 +21,12 @@ def fact_text(fact: Fact, turns: Sequence[Turn], text: str | None = None) -> str
     """What is embedded and indexed of a fact, or of the `text` that it gave a memory."""
     turn = turns[fact.turns[0]] if fact.turns else None
     return memory_text(fact.text if text is None else text, name=None, time=turn.time if turn else None)
+
+
+def stored_text(text: str, *, kind: Kind, name: str | None, time: int | None) -> str:
+    """What is embedded and indexed of a stored memory; `time` in microseconds since 1970 UTC."""
+    said = None if time is None else from_micros(time)
+    return memory_text(text, name=name if kind == "turn" else None, time=said)
 
 
 def searchable(indexes: Indexes, texts: Sequence[str]) -> Steps:

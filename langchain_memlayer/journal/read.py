@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from langchain_memlayer.journal.read_base import IN_USE
 from langchain_memlayer.journal.read_items import ItemReader
 from langchain_memlayer.journal.read_memories import MemoryReader
 from langchain_memlayer.journal.read_outbox import OutboxReader
@@ -27,11 +28,11 @@ class Reader(ItemReader, MemoryReader, TripleReader, SlabReader, OutboxReader):
         one = "SELECT count(*) FROM "
         live = self.db.execute("SELECT kind, count(*) FROM items WHERE closed IS NULL GROUP BY kind")
         by_kind = dict(live.fetchall())
-        tables = ("events", "vectors", "namespaces", "triples")
+        rows = ("events", f"vectors WHERE id * {IN_USE} > 0", "namespaces", "triples")
         return {
             "items": by_kind.get("item", 0),
             "facts": by_kind.get("fact", 0),
             "turns": by_kind.get("turn", 0),
             "ended": self.db.execute(one + "items WHERE closed IS NOT NULL").fetchone()[0],
-            **{name: self.db.execute(one + name).fetchone()[0] for name in tables},
+            **{some.split()[0]: self.db.execute(one + some).fetchone()[0] for some in rows},
         }

@@ -9,9 +9,16 @@ from typing import Any
 import orjson
 
 from langchain_memlayer.journal.database import Database
+from langchain_memlayer.journal.settings import VECTORS_SIGN
 from langchain_memlayer.types import prefix_bounds
 
 VECTOR_SHIFT = 40
+VECTOR_ROW = f"((i.ns << {VECTOR_SHIFT}) | i.id)"
+"""The SQL of what tells the vectors of a row of items; that or its negative is their row id."""
+IN_USE = f"coalesce((SELECT CAST(value AS INTEGER) FROM meta WHERE key = '{VECTORS_SIGN}'), 1)"
+"""The SQL of the sign of the vectors in use: those with the other one are staged."""
+VECTORS_OF_ITEM = f"v.id = {VECTOR_ROW} * {IN_USE}"
+"""The SQL condition that vectors belong to a row of items and are in use."""
 _CHUNK = 500
 
 
@@ -47,6 +54,15 @@ class BaseReader:
         """A setting that is kept with the journal."""
         row = self.db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         return None if row is None else str(row[0])
+
+    def metas(self, keys: Sequence[str]) -> dict[str, str]:
+        """Those of some settings that are kept with the journal."""
+        found: dict[str, str] = {}
+        for start in range(0, len(keys), _CHUNK):
+            some = keys[start : start + _CHUNK]
+            rows = self.db.execute(f"SELECT key, value FROM meta WHERE key IN ({marks(len(some))})", tuple(some))
+            found.update((row[0], row[1]) for row in rows)
+        return found
 
     def mark(self, seq: int) -> str | None:
         """What tells the event at a position from any other that might stand there in a restored journal."""

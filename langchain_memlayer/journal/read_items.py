@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from langchain_memlayer.journal.read_base import VECTOR_SHIFT, BaseReader, chunks, marks
+from langchain_memlayer.journal.read_base import VECTORS_OF_ITEM, BaseReader, chunks, marks
 from langchain_memlayer.types import prefix_bounds
 
 
@@ -42,7 +42,7 @@ class ItemReader(BaseReader):
     def items_below(self, prefix: str, now: int, *, unindexed: bool = False) -> Iterator[tuple[Any, ...]]:
         """Live items below a namespace (or only those without vectors), last written first, as in `items_by_key`."""
         low, high = prefix_bounds(prefix)
-        without = f"AND NOT EXISTS (SELECT 1 FROM vectors v WHERE v.id = (i.ns << {VECTOR_SHIFT}) | i.id)"
+        without = f"AND NOT EXISTS (SELECT 1 FROM vectors v WHERE {VECTORS_OF_ITEM})"
         yield from self.db.execute(
             "SELECT i.id, i.seq, n.path, i.key, i.value, i.created_at, i.updated_at, i.ttl FROM namespaces n "
             "JOIN items i ON i.ns = n.id WHERE n.path >= ? AND n.path < ? AND i.closed IS NULL AND i.kind = 'item' "

@@ -8,9 +8,9 @@ from typing import Any
 
 import orjson
 
-from langchain_memlayer.journal.read_base import VECTOR_SHIFT, BaseReader, chunks, marks
+from langchain_memlayer.journal.read_base import VECTORS_OF_ITEM, BaseReader, chunks, marks
 from langchain_memlayer.journal.read_slabs import KINDS, Area
-from langchain_memlayer.journal.settings import purge_key
+from langchain_memlayer.journal.settings import embedder_key, purge_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,7 @@ class VectorRow:
         metadata: The memory's metadata as JSON, or None.
         ids: Its user_id, agent_id and run_id.
         codes: Its vectors, float16 bytes.
+        dims: The size of each.
     """
 
     id: int
@@ -36,6 +37,7 @@ class VectorRow:
     metadata: str | None
     ids: tuple[str | None, ...]
     codes: bytes
+    dims: int
 
 
 class OutboxReader(BaseReader):
@@ -60,17 +62,19 @@ class OutboxReader(BaseReader):
         return about(rows, area) if len(rows) <= most else None
 
     def vector_rows(self, area: Area, ids: Sequence[int]) -> list[VectorRow]:
-        """Those of some rows that are live and have vectors."""
+        """Those of some rows that are live and have vectors. To be called in a snapshot."""
         found = []
         for chunk in chunks(ids):
             found += self.db.execute(
                 "SELECT i.id, n.path, i.key, i.kind, i.value, i.metadata, i.user_id, i.agent_id, i.run_id, v.data FROM "
-                f"items i JOIN namespaces n ON n.id = i.ns JOIN vectors v ON v.id = (i.ns << {VECTOR_SHIFT}) | i.id "
+                f"items i JOIN namespaces n ON n.id = i.ns JOIN vectors v ON {VECTORS_OF_ITEM} "
                 f"WHERE i.id IN ({marks(len(chunk))}) AND {KINDS[area]} AND i.closed IS NULL ORDER BY i.id",
                 tuple(chunk),
             ).fetchall()
+        record = self.meta(embedder_key(area)) if found else None
+        dims = 0 if record is None else int(orjson.loads(record)["dims"])
         return [
-            VectorRow(item, path, key, kind, text, metadata, (user, agent, run), codes)
+            VectorRow(item, path, key, kind, text, metadata, (user, agent, run), codes, dims)
             for item, path, key, kind, text, metadata, user, agent, run, codes in found
         ]
 
@@ -78,7 +82,7 @@ class OutboxReader(BaseReader):
         """The rows below a position that are live and have vectors, the newest `most` of them."""
         rows = self.db.execute(
             f"SELECT i.id FROM items i WHERE {KINDS[area]} AND i.closed IS NULL AND i.seq <= ? AND EXISTS (SELECT 1 "
-            f"FROM vectors v WHERE v.id = (i.ns << {VECTOR_SHIFT}) | i.id) ORDER BY i.id DESC LIMIT ?",
+            f"FROM vectors v WHERE {VECTORS_OF_ITEM}) ORDER BY i.id DESC LIMIT ?",
             (until, most),
         )
         return [row[0] for row in rows]

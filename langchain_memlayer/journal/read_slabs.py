@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from langchain_memlayer.journal.read_base import VECTOR_SHIFT, BaseReader, chunks, marks
+from langchain_memlayer.journal.read_base import VECTORS_OF_ITEM, BaseReader, chunks, marks
 from langchain_memlayer.types import SlabBlock, prefix_bounds
 
 Area = Literal["items", "memories"]
@@ -36,7 +36,7 @@ class SlabReader(BaseReader):
         low, high = prefix_bounds(prefix)
         sql = (
             f"SELECT {_HOT[area]}, v.data FROM namespaces n JOIN items i ON i.ns = n.id LEFT JOIN "
-            f"vectors v ON v.id = (i.ns << {VECTOR_SHIFT}) | i.id WHERE n.path >= ? AND n.path < ? AND {KINDS[area]}"
+            f"vectors v ON {VECTORS_OF_ITEM} WHERE n.path >= ? AND n.path < ? AND {KINDS[area]}"
         )
         rows = self.db.execute(sql if ended else f"{sql} AND i.closed IS NULL", (low, high)).fetchall()
         # In the order in which they were written, whichever index SQLite took: neighbours of a turn lie beside it.
@@ -51,9 +51,8 @@ class SlabReader(BaseReader):
         found: list[tuple[Any, ...]] = []
         for chunk in chunks(touched):
             found += self.db.execute(
-                f"SELECT {_HOT[area]}, v.data FROM items i LEFT JOIN vectors v ON "
-                f"v.id = (i.ns << {VECTOR_SHIFT}) | i.id WHERE i.id IN ({marks(len(chunk))}) AND {KINDS[area]}"
-                + ("" if ended else " AND i.closed IS NULL"),
+                f"SELECT {_HOT[area]}, v.data FROM items i LEFT JOIN vectors v ON {VECTORS_OF_ITEM} "
+                f"WHERE i.id IN ({marks(len(chunk))}) AND {KINDS[area]}" + ("" if ended else " AND i.closed IS NULL"),
                 tuple(chunk),
             ).fetchall()
         present = {row[0] for row in found}

@@ -88,7 +88,8 @@ CREATE INDEX memories_by_hash ON items (ns, hash) WHERE hash IS NOT NULL;
 CREATE INDEX memories_by_message ON items (ns, message_id) WHERE message_id IS NOT NULL AND kind = 'turn';
 CREATE INDEX memories_merged ON items (ns) WHERE count > 1 AND kind = 'turn';
 
--- The row id is namespace * 2^40 + item, which keeps the vectors of one namespace together on disk.
+-- The row id is namespace * 2^40 + item, which keeps the vectors of one namespace together on disk, or the negative of
+-- that: the setting `vectors` has the sign of those in use, the others are staged.
 CREATE TABLE vectors (id INTEGER PRIMARY KEY, data BLOB NOT NULL);
 
 CREATE TABLE links (fact INTEGER NOT NULL, turn INTEGER NOT NULL, quote TEXT, PRIMARY KEY (fact, turn)) WITHOUT ROWID;
@@ -122,7 +123,10 @@ CREATE TABLE batches (
 ) WITHOUT ROWID;
 """
 
-MIGRATIONS: tuple[str, ...] = (_FIRST,)
+# What of an item's value is embedded, as a JSON list of paths; NULL when nothing is, or it was not noted yet.
+_FIELDS = "ALTER TABLE items ADD COLUMN fields TEXT;"
+
+MIGRATIONS: tuple[str, ...] = (_FIRST, _FIELDS)
 """Script n brings a file from version n to n + 1; a new file runs them all."""
 
 VERSION = len(MIGRATIONS)

@@ -16,6 +16,12 @@ SCRUB_DUE = "scrub"
 IMPORT_NOTE = "import"
 """It is there while an import is unfinished; such a journal is opened for nothing else."""
 
+VECTORS_SIGN = "vectors"
+"""The sign of the row ids of the vectors that are in use, "1" when it is not there; `staging` says why."""
+
+STAGING_NOTE = "reembed"
+"""It is there while vectors of another embedder are staged, or those that were in use before are removed."""
+
 
 def embedder_key(area: Area) -> str:
     """The embedder that wrote the vectors of an area."""

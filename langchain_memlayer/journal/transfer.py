@@ -12,7 +12,7 @@ from typing import Any, Literal
 import orjson
 
 from langchain_memlayer.journal.read import Reader
-from langchain_memlayer.journal.read_base import VECTOR_SHIFT
+from langchain_memlayer.journal.read_base import VECTOR_SHIFT, VECTORS_OF_ITEM
 from langchain_memlayer.journal.read_slabs import KINDS
 from langchain_memlayer.journal.settings import CREATED_AT, embedder_key
 from langchain_memlayer.journal.write import Writer
@@ -69,7 +69,7 @@ ITEMS = Section(
         "closed": "int", "ttl": "real", "expires_at": "int", "metadata": "json", "user_id": "text", "agent_id": "text",
         "run_id": "text", "session_id": "text", "role": "text", "name": "text", "message_id": "text", "time": "int",
         "hash": "text", "sources": "json", "turns": "json", "valid_at": "int", "invalid_at": "int", "state": "int",
-        "asks": "int", "given": "int", "count": "int", "last_seen": "int", "last_event": "text",
+        "asks": "int", "given": "int", "count": "int", "last_seen": "int", "last_event": "text", "fields": "json",
     },
     ("id",),
 )  # fmt: skip
@@ -146,8 +146,7 @@ def _pages(reader: Reader, section: Section) -> Iterator[list[Any]]:
 
 def _vectors(reader: Reader, page: Sequence[Any]) -> dict[int, bytes]:
     found = reader.db.execute(
-        f"SELECT i.id, v.data FROM items i JOIN vectors v ON v.id = (i.ns << {VECTOR_SHIFT}) | i.id "
-        "WHERE i.id BETWEEN ? AND ?",
+        f"SELECT i.id, v.data FROM items i JOIN vectors v ON {VECTORS_OF_ITEM} WHERE i.id BETWEEN ? AND ?",
         (page[0][0], page[-1][0]),
     )
     return {item: bytes(data) for item, data in found}
@@ -174,6 +173,9 @@ def _plain(section: Section, row: Sequence[Any]) -> Values:
 def write_rows(tx: Writer, section: Section, values: Sequence[Values]) -> None:
     """Put rows of a section into the tables, with what is derived from them."""
     columns = section.columns
+    if section is _TRIPLES:
+        tx.store_triples(list(columns), [_stored(section, one) for one in values])
+        return
     if section is not ITEMS:
         _insert(tx, section.table, list(columns), [_stored(section, one) for one in values])
         return

@@ -9,7 +9,7 @@ import orjson
 
 from langchain_memlayer.journal.database import Database
 from langchain_memlayer.journal.read import Reader
-from langchain_memlayer.journal.read_base import VECTOR_SHIFT
+from langchain_memlayer.journal.read_base import IN_USE, VECTOR_SHIFT
 from langchain_memlayer.types import Kind
 from langchain_memlayer.values import dumps
 
@@ -131,6 +131,11 @@ class BaseWriter(Reader):
     def _vectors(self, ns: int, item: int, codes: bytes | None) -> None:
         if codes:
             self.db.execute(
-                "INSERT INTO vectors VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET data = excluded.data",
+                f"INSERT INTO vectors VALUES (? * {IN_USE}, ?) ON CONFLICT (id) DO UPDATE SET data = excluded.data",
                 (ns << VECTOR_SHIFT | item, codes),
             )
+
+    def _drop_vectors(self, ns: int, item: int) -> None:
+        """Remove the vectors of a row, those that are staged too: they are of what it was."""
+        row = ns << VECTOR_SHIFT | item
+        self.db.execute("DELETE FROM vectors WHERE id IN (?, ?)", (row, -row))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import orjson
 
-from langchain_memlayer.journal.read_base import VECTOR_SHIFT, marks
+from langchain_memlayer.journal.read_base import marks
 from langchain_memlayer.journal.read_slabs import KINDS
 from langchain_memlayer.journal.schema import TABLES
 from langchain_memlayer.journal.settings import SCRUB_DUE, outbox_key, purge_key
@@ -40,7 +40,7 @@ class ErasingWriter(KeywordWriter):
             if row.closed is None:
                 self._count_terms(row.id, -1)
             self.db.execute("DELETE FROM keywords WHERE rowid = ?", (row.id,))
-            self.db.execute("DELETE FROM vectors WHERE id = ?", (spaces[row.path] << VECTOR_SHIFT | row.id,))
+            self._drop_vectors(spaces[row.path], row.id)
             self.db.execute("DELETE FROM triples WHERE item = ?", (row.id,))
             self.db.execute("DELETE FROM links WHERE fact = ? OR turn = ?", (row.id, row.id))
             self.db.execute("DELETE FROM items WHERE id = ?", (row.id,))

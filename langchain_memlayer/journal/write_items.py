@@ -4,15 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from langchain_memlayer.journal.read_base import VECTOR_SHIFT
-from langchain_memlayer.journal.write_base import BaseWriter
+from langchain_memlayer.journal.write_base import BaseWriter, json_text
 
 
 class ItemWriter(BaseWriter):
     """Writes of items, which keep their last value and may expire."""
 
-    def put_item(self, path: str, key: str, value: str, *, ttl: float | None, codes: bytes | None) -> None:
-        """Store an item's last value; `ttl` in minutes, `codes` its vectors (float16 bytes) if it has any."""
+    def put_item(
+        self, path: str, key: str, value: str, *, ttl: float | None, codes: bytes | None, fields: Sequence[str] = ()
+    ) -> None:
+        """Store an item's last value.
+
+        Args:
+            path: Its encoded namespace.
+            key: Its key.
+            value: The value, as JSON.
+            ttl: The minutes that it is to live, or None.
+            codes: Its vectors (float16 bytes), if it has any.
+            fields: The paths of what they were made from.
+        """
         ns = self.namespace(path)
         expires = None if ttl is None else self.now + round(ttl * 60_000_000)
         old = self.db.execute(
@@ -22,9 +32,9 @@ class ItemWriter(BaseWriter):
         if old is None:
             seq = self.event(ns, key, "item", "put", item=self.upcoming())
             self.db.execute(
-                "INSERT INTO items (id, ns, key, kind, value, created_at, updated_at, seq, ttl, expires_at) "
-                "VALUES (?,?,?,'item',?,?,?,?,?,?)",
-                (seq, ns, key, value, self.now, self.now, seq, ttl, expires),
+                "INSERT INTO items (id, ns, key, kind, value, created_at, updated_at, seq, ttl, expires_at, fields) "
+                "VALUES (?,?,?,'item',?,?,?,?,?,?,?)",
+                (seq, ns, key, value, self.now, self.now, seq, ttl, expires, json_text(fields)),
             )
             self._vectors(ns, seq, codes)
             return
@@ -33,10 +43,10 @@ class ItemWriter(BaseWriter):
             created = self.now
         seq = self.event(ns, key, "item", "put", item=item)
         self.db.execute(
-            "UPDATE items SET value=?, created_at=?, updated_at=?, seq=?, ttl=?, expires_at=? WHERE id=?",
-            (value, created, max(self.now, updated + 1), seq, ttl, expires, item),
+            "UPDATE items SET value=?, created_at=?, updated_at=?, seq=?, ttl=?, expires_at=?, fields=? WHERE id=?",
+            (value, created, max(self.now, updated + 1), seq, ttl, expires, json_text(fields), item),
         )
-        self.db.execute("DELETE FROM vectors WHERE id = ?", (ns << VECTOR_SHIFT | item,))
+        self._drop_vectors(ns, item)
         self._vectors(ns, item, codes)
 
     def delete_item(self, path: str, key: str) -> None:
@@ -52,7 +62,7 @@ class ItemWriter(BaseWriter):
         for item, ns, key in rows:
             self.event(ns, key, "item", "delete", item=item)
             self.db.execute("DELETE FROM items WHERE id = ?", (item,))
-            self.db.execute("DELETE FROM vectors WHERE id = ?", (ns << VECTOR_SHIFT | item,))
+            self._drop_vectors(ns, item)
 
     def touch_items(self, ids: Iterable[int]) -> None:
         """Give the items their full time to live again."""

@@ -1,4 +1,4 @@
-"""Moving a store: to a file and back, between SQLite and PostgreSQL, and from other programs.
+"""Moving a store: to a file and back, between SQLite and PostgreSQL, from other programs, and to another embedder.
 
 format.py      the lines of an export
 export.py      a store -> a file
@@ -7,6 +7,7 @@ databases.py   other programs' SQLite files
 mem0_files.py  what mem0 leaves on a disk
 mem0.py        an installation of mem0's -> memories
 langgraph.py   any LangGraph store -> items
+reembedding.py a store's vectors -> those of another embedder
 """
 
 from __future__ import annotations
@@ -15,5 +16,13 @@ from langchain_memlayer.moving.export import export_store
 from langchain_memlayer.moving.importing import import_store
 from langchain_memlayer.moving.langgraph import import_langgraph, import_langgraph_sqlite
 from langchain_memlayer.moving.mem0 import import_mem0
+from langchain_memlayer.moving.reembedding import reembed_store
 
-__all__ = ["export_store", "import_langgraph", "import_langgraph_sqlite", "import_mem0", "import_store"]
+__all__ = [
+    "export_store",
+    "import_langgraph",
+    "import_langgraph_sqlite",
+    "import_mem0",
+    "import_store",
+    "reembed_store",
+]

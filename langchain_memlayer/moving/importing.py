@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from langgraph.store.base import get_text_at_path
 
 from langchain_memlayer.embeddings import Embedder, resolve_embeddings
 from langchain_memlayer.engine.indexes import encode_vectors
+from langchain_memlayer.engine.texts import stored_text
 from langchain_memlayer.errors import InvalidInput, JournalError
 from langchain_memlayer.journal import Journal, open_journal, transfer
 from langchain_memlayer.journal.base import random_id, utc_now
 from langchain_memlayer.journal.settings import IMPORT_NOTE
 from langchain_memlayer.journal.transfer import Section, Values
 from langchain_memlayer.moving.format import Lines, Progress
-from langchain_memlayer.recall import PROBES, memory_text, spread_of
-from langchain_memlayer.types import from_micros
+from langchain_memlayer.recall import PROBES, spread_of
+from langchain_memlayer.store_plan import EVERYTHING, texts_at
 
 _ROWS = 1000
 
@@ -89,19 +89,19 @@ def _embedder(lines: Lines, embeddings: Any) -> Embedder | None:
 
 
 def _embed(embedder: Embedder, rows: list[Values], records: Values) -> None:
-    texts = [_text(values) for values in rows]
-    vectors = embedder.embed(texts)
-    for number, values in enumerate(rows):
+    texts = [_texts(values) for values in rows]
+    vectors = iter(embedder.embed([text for some in texts for text in some]))
+    for values, some in zip(rows, texts, strict=True):
         record = records.get("items" if values["kind"] == "item" else "memories", {})
-        values["vectors"] = encode_vectors([vectors[number]], record.get("metric", "cosine"))
+        values["vectors"] = encode_vectors(list(islice(vectors, len(some))), record.get("metric", "cosine"))
 
 
-def _text(values: Values) -> str:
-    """What is embedded of a row."""
+def _texts(values: Values) -> list[str]:
+    """What is embedded of a row; of an item of which that is not known, the whole value."""
     if values["kind"] == "item":
-        return "\n".join(get_text_at_path(values["value"], "$"))
-    time = from_micros(values["time"]) if "time" in values else None
-    return memory_text(values["value"], name=values.get("name") if values["kind"] == "turn" else None, time=time)
+        return texts_at(values["value"], values.setdefault("fields", list(EVERYTHING)))
+    name, time = values.get("name"), values.get("time")
+    return [stored_text(values["value"], kind=values["kind"], name=name, time=time)]
 
 
 def _begin(journal: Journal, lines: Lines) -> int:

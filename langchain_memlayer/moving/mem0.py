@@ -13,7 +13,7 @@ from langchain_memlayer.embeddings import resolve_embeddings
 from langchain_memlayer.engine.commit import Indexed, is_question
 from langchain_memlayer.engine.indexes import Indexes, chosen_metric, recorded_embedder
 from langchain_memlayer.engine.steps import run
-from langchain_memlayer.engine.texts import searchable
+from langchain_memlayer.engine.texts import searchable, stored_text
 from langchain_memlayer.errors import InvalidInput
 from langchain_memlayer.journal import Journal, open_journal
 from langchain_memlayer.journal.base import random_id, utc_now
@@ -22,7 +22,6 @@ from langchain_memlayer.messages import checked_text, content_hash
 from langchain_memlayer.moving import mem0_files
 from langchain_memlayer.moving.format import Progress
 from langchain_memlayer.moving.mem0_files import Change, Payload
-from langchain_memlayer.recall import memory_text
 from langchain_memlayer.types import Row, Scope, from_micros, to_micros
 from langchain_memlayer.values import plain
 
@@ -56,8 +55,7 @@ class _Memory:
 
     def form(self, version: _Version) -> str:
         """What is embedded and indexed of a version."""
-        said = None if self.created_at is None else from_micros(self.created_at)
-        return memory_text(version.text, name=self.name, time=said)
+        return stored_text(version.text, kind="turn", name=self.name, time=self.created_at)
 
 
 def import_mem0(

@@ -1,0 +1,117 @@
+"""A second set of vectors: made beside the one in use, and put in its place all at once.
+
+Both lie in one table, told apart by the sign of their row ids, and a setting says which sign is in use. So the change
+is that of one setting, however many vectors there are, and whoever reads sees either the one set or the other. The set
+that is not in use is removed afterwards, in pieces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from langchain_memlayer.journal.read import Reader
+from langchain_memlayer.journal.read_base import IN_USE, VECTOR_SHIFT, VECTORS_OF_ITEM
+from langchain_memlayer.journal.read_slabs import KINDS
+from langchain_memlayer.journal.settings import VECTORS_SIGN
+from langchain_memlayer.journal.write import Writer
+from langchain_memlayer.types import Kind
+
+_ITEM = (1 << VECTOR_SHIFT) - 1
+_HIGHEST = (1 << 63) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Unstaged:
+    """A row whose vectors in use have none beside them.
+
+    Attributes:
+        vectors: Their row id.
+        item: The row.
+        seq: The position of its last write.
+        path: Its encoded namespace.
+        key: The memory's id, or the item's key.
+        kind: `item`, `fact` or `turn`.
+        value: The memory's text, or the item's value as JSON.
+        name: Who said it.
+        time: When, microseconds since 1970 UTC.
+        fields: The paths of what is embedded of an item, as JSON; None when that was not noted.
+        codes: The vectors in use, float16 bytes.
+    """
+
+    vectors: int
+    item: int
+    seq: int
+    path: str
+    key: str
+    kind: Kind
+    value: str
+    name: str | None
+    time: int | None
+    fields: str | None
+    codes: bytes
+
+
+def unstaged(reader: Reader, *, most: int, below: int | None = None) -> list[Unstaged]:
+    """The next rows to stage: in the order in which what is staged lies on the disk.
+
+    Args:
+        reader: Reads the journal.
+        most: How many at most.
+        below: The `vectors` of the last row before; None begins anew, with what was left out or written meanwhile.
+    """
+    rows = reader.db.execute(
+        "SELECT v.id, i.id, i.seq, n.path, i.key, i.kind, i.value, i.name, i.time, i.fields, v.data FROM vectors v "
+        f"JOIN items i ON i.id = abs(v.id) & {_ITEM} JOIN namespaces n ON n.id = i.ns WHERE v.id < ? AND "
+        f"{_side(sign(reader))} AND NOT EXISTS (SELECT 1 FROM vectors s WHERE s.id = -v.id) ORDER BY v.id DESC LIMIT ?",
+        (_HIGHEST if below is None else below, most),
+    ).fetchall()
+    return [Unstaged(*row) for row in rows]
+
+
+def count(reader: Reader) -> tuple[int, int]:
+    """How many rows have staged vectors, and how many have vectors in use. In a snapshot."""
+    staged, used = (
+        int(reader.db.execute(f"SELECT count(*) FROM vectors v WHERE {_side(side)}").fetchone()[0])
+        for side in (-sign(reader), sign(reader))
+    )
+    return staged, used
+
+
+def unknown_fields(reader: Reader) -> int:
+    """How many items have vectors in use of which it was not noted what they were made from."""
+    row = reader.db.execute(
+        f"SELECT count(*) FROM items i JOIN vectors v ON {VECTORS_OF_ITEM} WHERE {KINDS['items']} AND i.fields IS NULL"
+    ).fetchone()
+    return int(row[0])
+
+
+def stage(tx: Writer, rows: Sequence[tuple[Unstaged, bytes]]) -> None:
+    """Put vectors (float16 bytes) beside those in use, but not where the row was written to, or removed, meanwhile."""
+    tx.db.executemany(
+        "INSERT INTO vectors (id, data) SELECT -v.id, ? FROM vectors v JOIN items i ON i.id = ? WHERE v.id = ? AND "
+        "(i.seq = ? OR i.kind <> 'item') ON CONFLICT (id) DO UPDATE SET data = excluded.data",
+        [(codes, row.item, row.vectors, row.seq) for row, codes in rows],
+    )
+
+
+def switch(tx: Writer) -> None:
+    """Let the staged vectors be those in use; everything that was loaded from the others is loaded anew."""
+    tx.set_meta(VECTORS_SIGN, str(-sign(tx)))
+    tx.event(0, "", "item", "reset")
+
+
+def discard(tx: Writer, *, most: int) -> int:
+    """Remove some of the vectors that are not in use; returns how many."""
+    return tx.db.execute(
+        f"DELETE FROM vectors WHERE id IN (SELECT v.id FROM vectors v WHERE {_side(-sign(tx))} LIMIT ?)", (most,)
+    ).rowcount
+
+
+def sign(reader: Reader) -> int:
+    """The sign of the row ids of the vectors in use."""
+    return int(reader.db.execute(f"SELECT {IN_USE}").fetchone()[0])
+
+
+def _side(which: int) -> str:
+    return "v.id > 0" if which > 0 else "v.id < 0"
