@@ -32,6 +32,34 @@ def test_the_turn_is_there_at_once_and_its_fact_after_a_flush(tmp_path: Path) ->
         assert len(memory.get_all(user_id="ann", kinds=["turn"])["results"]) == 1
 
 
+@pytest.mark.parametrize("told_at", [1, 2])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_what_is_told_while_the_thread_looks_for_more_is_done_by_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told_at: int, when: str
+) -> None:
+    model = ScriptedChatModel(
+        replies=[reply("I live in Paris", "Ann lives in Paris"), reply("I like tea", "Ann likes tea")]
+    )
+    with Memory(tmp_path, model=model, embeddings=None, reconcile="off") as memory:
+        background = memory._background
+        real, looked = background._pending, 0
+
+        def pending() -> list[int]:
+            nonlocal looked
+            # By the first look there is the first call, by the second it is done, and its number free again.
+            looked += 1
+            found = real() if when == "after" else []
+            if looked == told_at:
+                memory.add("I like tea.", user_id="ann", background=True, batch_id="tea")
+            return found if when == "after" else real()
+
+        monkeypatch.setattr(background, "_pending", pending)
+        memory.add("I live in Paris.", user_id="ann", background=True)
+        with background._changed:
+            assert background._changed.wait_for(lambda: background._thread is None, 60)
+        assert sorted(facts(memory)) == ["Ann likes tea", "Ann lives in Paris"]
+
+
 def test_a_failing_model_keeps_it_pending_until_one_answers(tmp_path: Path) -> None:
     late = [TimeoutError("slow"), TimeoutError("slow"), reply("I live in Paris", "Ann lives in Paris")]
     model = ScriptedChatModel(replies=late)

@@ -27,6 +27,7 @@ class Background:
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._error: MemLayerError | None = None
+        self._news = False
         self._closing = False
         self._pid = os.getpid()
 
@@ -36,6 +37,7 @@ class Background:
             # The parent's thread and locks are of no use in a child of a fork.
             self._changed, self._thread, self._pid = threading.Condition(), None, os.getpid()
         with self._changed:
+            self._news = True
             if self._thread is None and not self._closing:
                 self._error = None
                 self._thread = threading.Thread(target=self._work, name="memlayer-extraction", daemon=True)
@@ -73,22 +75,28 @@ class Background:
             self._changed.wait_for(lambda: self._thread is None)
 
     def _work(self) -> None:
-        tried = 0
+        failed: set[int] = set()
         try:
             while True:
-                waiting = [pending for pending in self._pending() if pending > tried]
                 with self._changed:
-                    if self._closing or not waiting:
+                    self._news = False
+                waiting = [pending for pending in self._pending() if pending not in failed]
+                with self._changed:
+                    # What was told of since has to be looked for again: whoever told it relies on this thread.
+                    if self._closing or not (waiting or self._news):
                         self._thread = None
                         self._changed.notify_all()
                         return
-                tried = waiting[0]
-                try:
-                    run(self._engine.finish(tried))
-                except MemLayerError as error:
-                    _LOGGER.warning("The facts of some turns could not be found (%s); they stay pending.", error)
-                    self._error = error
+                for pending in waiting[:1]:
+                    try:
+                        run(self._engine.finish(pending))
+                    except MemLayerError as error:
+                        _LOGGER.warning("The facts of some turns could not be found (%s); they stay pending.", error)
+                        self._error = error
+                        failed.add(pending)
         finally:
             with self._changed:
-                self._thread = None
-                self._changed.notify_all()
+                # By now the place may be that of the next worker.
+                if self._thread is threading.current_thread():
+                    self._thread = None
+                    self._changed.notify_all()
