@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -20,6 +22,7 @@ from langchain_memlayer.types import Durability, to_micros
 
 BUSY_SECONDS = 30.0
 _WAL_ATTEMPTS = 100
+_FORK_SECONDS = 5.0
 
 
 class SQLiteJournal(BaseJournal):
@@ -48,6 +51,7 @@ class SQLiteJournal(BaseJournal):
         self._synchronous = "FULL" if durability == "full" else "NORMAL"
         self._abandoned: list[sqlite3.Connection] = []
         self._start()
+        _OPENED.add(self)
         with self._errors(), ExitStack() as undo:
             undo.callback(self._disconnect)
             if self.folder is not None:
@@ -64,6 +68,10 @@ class SQLiteJournal(BaseJournal):
         self._write_lock = threading.RLock()
         self._idle: list[sqlite3.Connection] = []
         self._open: list[sqlite3.Connection] = []
+
+    def hold(self, seconds: float) -> threading.RLock | None:
+        """The lock of writers, when it was got in time; nobody writes until it is released."""
+        return self._write_lock if self._write_lock.acquire(timeout=seconds) else None
 
     def _connect(self) -> sqlite3.Connection:
         target = ":memory:" if self.folder is None else self._file
@@ -236,3 +244,22 @@ def _use_wal(db: sqlite3.Connection) -> None:
 
 def _step(name: str) -> None:
     """Called at each step of a commit; tests replace it to stop the process there."""
+
+
+# A child that is forked in the middle of a commit inherits SQLite's note that somebody in its process holds the lock,
+# and would wait for nobody. So a fork waits for the commits that run.
+_OPENED: weakref.WeakSet[SQLiteJournal] = weakref.WeakSet()
+_HELD: list[threading.RLock] = []
+
+
+def _before_fork() -> None:
+    _HELD.extend(held for journal in tuple(_OPENED) if (held := journal.hold(_FORK_SECONDS)) is not None)
+
+
+def _after_fork() -> None:
+    while _HELD:
+        _HELD.pop().release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)

@@ -1,5 +1,6 @@
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -168,6 +169,34 @@ def test_a_forked_child_goes_on_with_the_store_of_its_parent(tmp_path: Path) -> 
         assert sorted(text for _, text in memories(memory).values()) == ["from the child", "from the parent"]
         assert memory.search("from the child", user_id="u", limit=1)["results"][0]["memory"] == "from the child"
         memory.add("from the parent again", user_id="u")
+    assert_sound(tmp_path)
+
+
+def test_children_that_are_forked_while_a_thread_commits_can_write(tmp_path: Path) -> None:
+    with open_memory(tmp_path) as memory:
+        stop = threading.Event()
+
+        def write() -> None:
+            while not stop.is_set():
+                memory.add("from a thread", user_id="t", infer=False)
+
+        thread = threading.Thread(target=write)
+        thread.start()
+        codes = []
+        for number in range(20):
+            child = os.fork()
+            if not child:
+                # A child that waits for nobody ends here.
+                signal.alarm(20)
+                try:
+                    memory.add(f"from child {number}", user_id="u")
+                finally:
+                    os._exit(0)
+            codes.append(os.waitpid(child, 0)[1])
+        stop.set()
+        thread.join()
+        assert codes == [0] * 20
+        assert len(memory.get_all(user_id="u", limit=100)["results"]) == 20
     assert_sound(tmp_path)
 
 
