@@ -59,6 +59,11 @@ def refused(result: Result, code: int) -> str:
     return line
 
 
+def test_what_is_piped_in_is_remembered(cli: Run) -> None:
+    [entry] = data(cli("add", "-", "--user", "alice", "--json", typed="第一行\nthe second line\n"))["results"]
+    assert entry["memory"] == "第一行\nthe second line"
+
+
 # -- one command each -------------------------------------------------------------------------------------------------
 
 

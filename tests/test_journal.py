@@ -405,3 +405,12 @@ class TestPostgresqlUrls:
     def test_a_checkpointer_in_one_is_langgraphs_own(self) -> None:
         with pytest.raises(InvalidInput, match="PostgresSaver"):
             checkpointer(self.URL)
+
+
+@pytest.mark.parametrize("url", ["sqlite:///memories", "postgresql+psycopg://user:secret@host/db", "s3://bucket"])
+def test_a_url_that_is_no_store_makes_no_folder(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(NotAStore, match="postgresql://") as caught:
+        Memory(url, model=None, embeddings=None)
+    assert "secret" not in str(caught.value)
+    assert not list(tmp_path.iterdir())

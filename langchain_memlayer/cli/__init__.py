@@ -194,7 +194,7 @@ def common(
 @app.command()
 def add(
     ctx: typer.Context,
-    text: Annotated[str, typer.Argument(help="What was said.")],
+    text: Annotated[str, typer.Argument(help="What was said; - reads it from the standard input.")],
     role: Annotated[str, typer.Option(help="Who said it: user, assistant, tool.")] = "user",
     name: Annotated[str | None, typer.Option(help="The speaker's name.")] = None,
     session: Annotated[str | None, typer.Option(help="The conversation it belongs to.")] = None,
@@ -204,7 +204,7 @@ def add(
 ) -> None:
     """Remember something."""
     with ctx.obj.writable() as memory:
-        message = {"role": role, "content": text, "name": name}
+        message = {"role": role, "content": sys.stdin.read().rstrip("\n") if text == "-" else text, "name": name}
         result = memory.add(
             message, **ctx.obj.scope, metadata=metadata, session_id=session, timestamp=time, infer=not verbatim
         )

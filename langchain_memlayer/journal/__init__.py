@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Protocol
 
-from langchain_memlayer.errors import JournalError, MissingDependency
+from langchain_memlayer.errors import JournalError, MissingDependency, NotAStore
 from langchain_memlayer.journal.settings import IMPORT_NOTE
 
 if TYPE_CHECKING:
@@ -99,9 +100,19 @@ def exists(path: str | Path) -> bool:
     """
     if isinstance(path, str) and is_url(path):
         return bool(_postgres().store_exists(path))
+    _refuse_other_urls(path)
     from langchain_memlayer.journal.schema import journal_path
 
     return journal_path(Path(path)).exists()
+
+
+def _refuse_other_urls(path: str | Path) -> None:
+    """Refuse what would become a folder with the name of a URL."""
+    if isinstance(path, str) and (url := re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", path)):
+        raise NotAStore(
+            f"A store is a folder or a PostgreSQL database, and {url[0]} is neither: give a folder's path, or "
+            "postgresql://user:password@host:port/database."
+        )
 
 
 def _postgres() -> ModuleType:
@@ -113,6 +124,8 @@ def _postgres() -> ModuleType:
     try:
         from langchain_memlayer.journal import postgres
     except ImportError as error:
+        if (error.name or "psycopg").partition(".")[0] not in ("psycopg", "psycopg_pool"):
+            raise
         raise MissingDependency(
             "A store in PostgreSQL needs its driver: pip install 'langchain-memlayer[postgres]'."
         ) from error
@@ -147,6 +160,7 @@ def open_journal(
     else:
         from langchain_memlayer.journal.sqlite import SQLiteJournal
 
+        _refuse_other_urls(path)
         journal = SQLiteJournal(path, durability=durability, clock=clock, new_id=new_id)
     if not importing and journal.meta(IMPORT_NOTE) is not None:
         where = journal.where
