@@ -494,7 +494,7 @@ def test_the_demo_fails_when_a_memory_is_lost_between_closing_and_reopening(
 @pytest.mark.slow
 def test_two_processes_share_a_folder_and_an_interrupted_one_exits_with_130(folder: Path, tmp_path: Path):
     memlayer = [sys.executable, "-c", "from langchain_memlayer.cli import app; app()", "--path", str(folder)]
-    file = write(tmp_path / "chat.jsonl", [{"role": "user", "content": f"Thing {n}."} for n in range(20_000)], "jsonl")
+    file = write(tmp_path / "chat.jsonl", [{"role": "user", "content": f"Thing {n}."} for n in range(100_000)], "jsonl")
     with Memory(folder, embeddings=None) as memory:
         memory.add("Said here.", user_id="alice")
         with subprocess.Popen(
