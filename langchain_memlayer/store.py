@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Self
 from langgraph.store.base import BaseStore, IndexConfig, Op, Result, TTLConfig
 
 from langchain_memlayer.embeddings import Embedder, resolve_embeddings
-from langchain_memlayer.engine.indexes import Indexes, recorded_embedder
+from langchain_memlayer.engine.fingerprints import recorded_embedder
+from langchain_memlayer.engine.indexes import Indexes
 from langchain_memlayer.errors import ConfigurationError, InvalidInput, JournalClosed, JournalError
 from langchain_memlayer.journal import Journal, open_journal
 from langchain_memlayer.journal.base import random_id, utc_now

@@ -10,7 +10,8 @@ import numpy as np
 from langgraph.store.base import GetOp, Item, ListNamespacesOp, MatchCondition, Op, Result, SearchItem, SearchOp
 from numpy.typing import NDArray
 
-from langchain_memlayer.engine.indexes import Indexes, encode_vectors
+from langchain_memlayer.engine.fingerprints import encode_vectors
+from langchain_memlayer.engine.indexes import Indexes
 from langchain_memlayer.filters import Filter
 from langchain_memlayer.journal.read import Reader
 from langchain_memlayer.store_plan import Plan, checked_key

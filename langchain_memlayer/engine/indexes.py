@@ -5,22 +5,22 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
-from numpy.typing import NDArray
 
 from langchain_memlayer import snapshots
-from langchain_memlayer.errors import ConfigurationError, EmbedderMismatch, EmbeddingError, SnapshotError
+from langchain_memlayer.engine.columns import COLUMNS, Codes, item_columns, memory_columns
+from langchain_memlayer.engine.fingerprints import metric_in, recorded_embedder, refuse_others
+from langchain_memlayer.errors import ConfigurationError, SnapshotError
 from langchain_memlayer.journal import Journal
 from langchain_memlayer.journal.read_slabs import Area
 from langchain_memlayer.journal.schema import DERIVED
 from langchain_memlayer.journal.settings import embedder_key, outbox_key
-from langchain_memlayer.types import METRICS, Metric, SlabBlock
+from langchain_memlayer.types import Metric, SlabBlock
 
 if TYPE_CHECKING:
     from langchain_memlayer.embeddings import Embedder
@@ -40,97 +40,11 @@ USUAL_SPREAD = 0.15
 SPREAD_FACTOR = 10
 DATABASE_FACTOR = 10
 """How many times longer a slab is scanned before the database is asked, which answers later than a graph would."""
-_CODED = ("user_id", "agent_id", "run_id", "session_id", "name")
-COLUMNS: dict[Area, dict[str, np.dtype[Any]]] = {
-    "items": {"expires": np.dtype(np.int64)},
-    "memories": {
-        "kind": np.dtype(np.int8),
-        **{name: np.dtype(np.int32) for name in _CODED},
-        "time": np.dtype(np.int64),
-        "state": np.dtype(np.int8),
-        "asks": np.dtype(np.bool_),
-        "turns": np.dtype(np.object_),
-        "terms": np.dtype(np.object_),
-        "length": np.dtype(np.int64),
-    },
-}
-
-
-def encode_vectors(vectors: Sequence[NDArray[Any]], metric: Metric) -> bytes:
-    """The journal's form of the vectors of one item: float16 bytes, of unit length for cosine.
-
-    Raises:
-        EmbeddingError: a number is too large for float16.
-    """
-    block = np.asarray(vectors, np.float32)
-    if metric == "cosine":
-        # By the largest number first: float32 cannot hold the squares of very large or small ones.
-        block = block / np.maximum(np.abs(block).max(axis=1, keepdims=True), np.finfo(np.float32).tiny)
-        block = block / np.maximum(np.linalg.norm(block, axis=1, keepdims=True), 1e-12)
-    elif np.abs(block).max(initial=0.0) > 65504:
-        raise EmbeddingError("A vector has numbers beyond 65504, which float16 cannot hold; scale them, or use cosine.")
-    return block.astype("<f2").tobytes()
-
-
-def recorded_embedder(journal: Journal, area: Area) -> tuple[str, int] | None:
-    """The name and dims of the embedder that wrote the vectors of an area, or None while there are none."""
-    text = journal.meta(embedder_key(area))
-    if text is None:
-        return None
-    found = orjson.loads(text)
-    return found["name"], found["dims"]
-
-
-def chosen_metric(journal: Journal, area: Area, metric: Metric | None) -> Metric:
-    """How the vectors of an area are compared: as is asked for, else as those that are there, else by cosine.
-
-    Raises:
-        ConfigurationError: it is no metric, or those that are there were written for another one.
-    """
-    if metric is not None and metric not in METRICS:
-        raise ConfigurationError(f"metric must be one of {', '.join(METRICS)}, or None; got {metric!r}.")
-    text = journal.meta(embedder_key(area))
-    recorded: Metric | None = None if text is None else _metric_in(text)
-    if metric is not None and recorded not in (None, metric):
-        raise ConfigurationError(
-            f"The folder {journal.where} has vectors to be compared by {recorded}, not by {metric}. Open it with "
-            f"metric={recorded!r} or without one, or choose another folder."
-        )
-    return metric or recorded or "cosine"
-
-
-def _metric_in(record: str) -> Metric:
-    # Records that do not tell it are older than the choice.
-    found: Metric = orjson.loads(record).get("metric", "cosine")
-    return found
 
 
 def snapshot_name(area: Area, key: str) -> str:
     """What the graph's snapshot of a slab is called."""
     return f"hnsw:{area}:{key}"
-
-
-class Codes:
-    """Small integers for strings, the same over all slabs of a process; None is -1."""
-
-    def __init__(self) -> None:
-        self._codes: dict[str | None, int] = {None: -1}
-        self._lock = threading.Lock()
-        self.names: list[str] = []
-
-    def find(self, name: str | None) -> int:
-        """The code of a name, or -2 when it has none yet."""
-        return self._codes.get(name, -2)
-
-    def encode(self, names: Sequence[str | None]) -> NDArray[np.int32]:
-        """The codes of names, new ones made."""
-        codes = self._codes
-        with self._lock:
-            for name in set(names).difference(codes):
-                if name is not None:
-                    self.names.append(name)
-                    codes[name] = len(self.names) - 1
-        return np.fromiter((codes[name] for name in names), np.int32, len(names))
 
 
 class Indexes:
@@ -255,7 +169,7 @@ class Indexes:
             self.journal,
             area=area,
             embedder=embedder,
-            metric=self.metric if record is None else _metric_in(record),
+            metric=self.metric if record is None else metric_in(record),
             hnsw_threshold=self._hnsw_threshold,
             capacity_bytes=self._capacity,
         )
@@ -374,29 +288,12 @@ class Indexes:
 
     def _typed(self, block: SlabBlock) -> SlabBlock:
         raw, n = block.columns, len(block.ids)
-        columns: dict[str, NDArray[Any]]
-        if self.area == "items":
-            columns = {"expires": np.fromiter((e or 0 for e in raw["expires"]), np.int64, n)}
-            # Searches ask this instead of the whole column, which takes .04 ms at 100k rows.
-            self.expiring = self.expiring or bool(columns["expires"].any())
-        else:
-            columns = self._memory_columns(raw, n)
+        if self.area == "memories":
+            return replace(block, columns=memory_columns(raw, n, self.codes))
+        columns = item_columns(raw, n)
+        # Searches ask this instead of the whole column, which takes .04 ms at 100k rows.
+        self.expiring = self.expiring or bool(columns["expires"].any())
         return replace(block, columns=columns)
-
-    def _memory_columns(self, raw: Mapping[str, NDArray[Any]], n: int) -> dict[str, NDArray[Any]]:
-        turns, terms = np.empty(n, object), np.empty(n, object)
-        turns[:] = [np.array(orjson.loads(t), "<i8").tobytes() if t else b"" for t in raw["turns"]]
-        terms[:] = [t or b"" for t in raw["terms"]]
-        return {
-            "kind": np.fromiter((k == "turn" for k in raw["kind"]), np.int8, n),
-            **{name: self.codes.encode(raw[name].tolist()) for name in _CODED},
-            "time": np.fromiter((-1 if t is None else t for t in raw["time"]), np.int64, n),
-            "state": np.fromiter((s or 0 for s in raw["state"]), np.int8, n),
-            "asks": np.fromiter((bool(a) for a in raw["asks"]), np.bool_, n),
-            "turns": turns,
-            "terms": terms,
-            "length": np.fromiter((len(t) // 4 for t in terms), np.int64, n),
-        }
 
     def _dims_in(self, reader: Reader) -> int:
         """The size of the vectors that a snapshot has, 0 where they are left alone.
@@ -409,7 +306,7 @@ class Indexes:
         text = reader.meta(embedder_key(self.area))
         if text is None:
             return self.embedder.dims or 0
-        self._refuse_others(text)
+        refuse_others(text, self.embedder, self.metric, self.journal.where)
         return int(orjson.loads(text)["dims"])
 
     def record_embedder(self, tx: Writer) -> None:
@@ -426,25 +323,7 @@ class Indexes:
             if self.metric != "cosine":
                 record["metric"] = self.metric
             text = tx.first_meta(embedder_key(self.area), orjson.dumps(record).decode())
-        self._refuse_others(text)
-
-    def _refuse_others(self, text: str) -> None:
-        """Refuse the vectors that a record tells of, unless they are of this embedder and for this metric."""
-        if self.embedder is None:
-            return
-        name, dims, recorded = self.embedder.name, self.embedder.dims, orjson.loads(text)
-        if recorded["name"] != name or dims not in (None, recorded["dims"]):
-            size = "" if dims is None else f" ({dims} numbers)"
-            raise EmbedderMismatch(
-                f"The folder {self.journal.where} has vectors of {recorded['name']} ({recorded['dims']} numbers), not "
-                f"of {name}{size}: another process wrote them, or `memlayer reembed` made them. Open it again with "
-                "that embedder, or give it this one: `memlayer reembed`, or `langchain_memlayer.moving.reembed_store`."
-            )
-        if (metric := _metric_in(text)) != self.metric:
-            raise EmbedderMismatch(
-                f"The folder {self.journal.where} has vectors to be compared by {metric}, not by {self.metric}. "
-                f"Open it with metric={metric!r}."
-            )
+        refuse_others(text, self.embedder, self.metric, self.journal.where)
 
     def close(self) -> None:
         """Stop background work and drop every slab; the next `view` makes them anew from the journal."""

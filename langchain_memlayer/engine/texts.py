@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from langchain_memlayer.engine.commit import Indexed
-from langchain_memlayer.engine.indexes import Indexes, encode_vectors
+from langchain_memlayer.engine.fingerprints import encode_vectors
+from langchain_memlayer.engine.indexes import Indexes
 from langchain_memlayer.engine.steps import Request, Steps
 from langchain_memlayer.keywords import tokenize
 from langchain_memlayer.recall import PROBES, memory_text, spread_of

@@ -15,8 +15,9 @@ from langchain_memlayer.embeddings import resolve_embeddings
 from langchain_memlayer.engine.background import Background
 from langchain_memlayer.engine.candidates import Finder
 from langchain_memlayer.engine.editing import Editor
+from langchain_memlayer.engine.fingerprints import chosen_metric, recorded_embedder
 from langchain_memlayer.engine.graphs import Graphs
-from langchain_memlayer.engine.indexes import Indexes, chosen_metric, recorded_embedder
+from langchain_memlayer.engine.indexes import Indexes
 from langchain_memlayer.engine.reading import Searcher
 from langchain_memlayer.engine.writing import Engine
 from langchain_memlayer.errors import ConfigurationError

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from langchain_memlayer.embeddings import Embedder, resolve_embeddings
-from langchain_memlayer.engine.indexes import encode_vectors
+from langchain_memlayer.engine.fingerprints import encode_vectors
 from langchain_memlayer.engine.texts import stored_text
 from langchain_memlayer.errors import InvalidInput, JournalError
 from langchain_memlayer.journal import Journal, open_journal, transfer

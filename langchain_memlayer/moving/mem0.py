@@ -11,7 +11,8 @@ from typing import Any
 
 from langchain_memlayer.embeddings import resolve_embeddings
 from langchain_memlayer.engine.commit import Indexed, is_question
-from langchain_memlayer.engine.indexes import Indexes, chosen_metric, recorded_embedder
+from langchain_memlayer.engine.fingerprints import chosen_metric, recorded_embedder
+from langchain_memlayer.engine.indexes import Indexes
 from langchain_memlayer.engine.steps import run
 from langchain_memlayer.engine.texts import searchable, stored_text
 from langchain_memlayer.errors import InvalidInput

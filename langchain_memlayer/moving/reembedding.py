@@ -21,7 +21,7 @@ import orjson
 
 from langchain_memlayer import snapshots
 from langchain_memlayer.embeddings import Embedder, resolve_embeddings
-from langchain_memlayer.engine.indexes import encode_vectors
+from langchain_memlayer.engine.fingerprints import encode_vectors
 from langchain_memlayer.engine.outbox import State
 from langchain_memlayer.engine.texts import stored_text
 from langchain_memlayer.errors import ConfigurationError, InvalidInput, JournalError, NotAStore
