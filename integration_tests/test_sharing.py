@@ -88,8 +88,7 @@ def test_memories_that_share_a_collection_answer_as_with_one_each(
         expected = [_answers(memory) for memory in alone]
         assert [_way(memory) for memory in shared] == ["source", "source"]
         assert [_answers(memory) for memory in shared] == expected
-        if name not in ("milvus", "milvus-http"):
-            assert shared[0].adopt(user_id="eve") == {"adopted": 0, "known": 0, "skipped": 0}
+        assert shared[0].adopt(user_id="eve") == {"adopted": 0, "known": 0, "skipped": 0}
         shared[0].reset()
         shared[0].flush()
         assert _answers(shared[1]) == expected[1]

@@ -126,7 +126,8 @@ class Backend:
         store = Milvus(
             self.embeddings,
             collection_name=self._unique(name),
-            connection_args={"uri": uri, "token": token},
+            # All clients share one connection, which pings while idle; the server of Milvus Lite hangs up on that.
+            connection_args={"uri": uri, "token": token, "grpc_options": {"grpc.keepalive_time_ms": 3_600_000}},
             index_params={"metric_type": "COSINE"},
             enable_dynamic_field=True,
             consistency_level="Strong",

@@ -21,7 +21,7 @@ from langchain_memlayer.journal import Journal, open_journal
 from langchain_memlayer.journal.base import random_id, utc_now
 from langchain_memlayer.protocols import Clock, NewId
 from langchain_memlayer.store_execution import execute
-from langchain_memlayer.store_plan import EVERYTHING, Fields, IndexSettings, MemLayerIndexConfig, Plan, checked_ttl
+from langchain_memlayer.store_plan import EVERYTHING, Fields, IndexSettings, MemLayerIndexConfig, Plan, check_ttl
 from langchain_memlayer.types import Durability, to_micros
 from langchain_memlayer.vectors.vectorstore.opening import open_vectorstore
 
@@ -86,7 +86,7 @@ class MemLayerStore(BaseStore):
         new_id: NewId = random_id,
     ) -> None:
         settings = None if index is None else IndexSettings.of(index)
-        checked_ttl(ttl)
+        check_ttl(ttl)
         foreign = None
         if vectorstore is not None:
             if settings is None:
@@ -134,13 +134,7 @@ class MemLayerStore(BaseStore):
         return store
 
     def _setup(
-        self,
-        indexes: Indexes,
-        *,
-        index: IndexConfig | MemLayerIndexConfig | None,
-        fields: Fields | None,
-        ttl: TTLConfig | None,
-        owner: bool,
+        self, indexes: Indexes, *, index: IndexConfig | None, fields: Fields | None, ttl: TTLConfig | None, owner: bool
     ) -> None:
         self.memory: Any = None
         """The `Memory` that this is the store of, or None."""

@@ -164,14 +164,14 @@ class IndexSettings:
         return cls(dims, embed, tuple(fields or EVERYTHING), _METRICS[str(distance)])
 
 
-def checked_ttl(ttl: TTLConfig | None) -> TTLConfig | None:
-    """LangGraph's TTL configuration, which stays as it is.
+def check_ttl(ttl: TTLConfig | None) -> None:
+    """Check LangGraph's TTL configuration.
 
     Raises:
         ConfigurationError: it cannot be used.
     """
     if ttl is None:
-        return None
+        return
     if not isinstance(ttl, Mapping):
         raise ConfigurationError(f"ttl must be a mapping such as {{'default_ttl': 60}}, got {type(ttl).__name__}.")
     for name in ("default_ttl", "sweep_interval_minutes"):
@@ -181,7 +181,6 @@ def checked_ttl(ttl: TTLConfig | None) -> TTLConfig | None:
     refresh = ttl.get("refresh_on_read", True)
     if not isinstance(refresh, bool):
         raise ConfigurationError(f"ttl['refresh_on_read'] must be True or False, got {refresh!r}.")
-    return ttl
 
 
 def checked_key(key: Any) -> str:

@@ -79,9 +79,9 @@ class Indexes:
         self._hnsw_threshold = hnsw_threshold
         self._capacity = capacity_bytes
         self.outbox: Outbox | None = None
-        # What the database has itself to find nearest vectors by, once it was asked.
+        # What the database has itself to find nearest vectors by, once it was asked; it does so by cosine only.
         self._database: DatabaseIndex | None = None
-        self._database_asked = False
+        self._database_asked = embedder is None or metric != "cosine"
         self._derived = None if journal.folder is None else journal.folder / DERIVED
         self._start()
         journal.after_hint.append(self.catch_up)
@@ -137,7 +137,7 @@ class Indexes:
         """What the database itself has to find nearest vectors by; None when it has not, or serves another store."""
         from langchain_memlayer.engine.database_index import KIND, DatabaseIndex
 
-        if self.embedder is None or self.metric != "cosine" or self._brought_to() not in (None, KIND):
+        if (self._database_asked and self._database is None) or self._brought_to() not in (None, KIND):
             return None
         if not self._database_asked:
             table = self.journal.vector_table(self.area, self.dims)
@@ -159,7 +159,9 @@ class Indexes:
     def _replaced(self, key: str, slab: Slab, more: int) -> None:
         """Let the database propose candidates for a slab that grows large, before a graph is begun."""
         vectors, tried = len(slab.view.codes) + more, self._database_asked and self._database is None
-        if slab.view.source is None and vectors * self.dims > slab.view.threshold and not tried:
+        if tried or slab.view.source is not None or key.endswith("\x00"):
+            return
+        if vectors * self.dims > slab.view.threshold:
             slab.follow(*self._placed(key, vectors))
 
     def beside(self, area: Area, embedder: Embedder | None) -> Indexes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -120,13 +120,10 @@ class Keywords:
 
 def keywords(journal: Journal, scoped: Scoped, scope: Scope, text: str) -> Keywords:
     """BM25 with the statistics of exactly this scope: over all of a small one, over what the journal finds of many."""
-    characters = query_characters(text)
-    terms = query_terms(text) + characters
+    weights = dict.fromkeys(query_terms(text), 1.0) | dict.fromkeys(query_characters(text), CHARACTER)
     if scoped.whole:
-        positions = np.flatnonzero(scoped.inside)
-        codes = np.unique(_codes(terms))
-        none, all_counted = np.zeros(len(codes), np.int64), np.ones(len(codes), np.bool_)
-        return _scored(scoped, positions, codes, none, characters=characters, counted=all_counted)
+        return _scored(scoped, np.flatnonzero(scoped.inside), weights, {}, counted=weights)
+    terms = list(weights)
     with journal.read() as reader:
         space = reader.namespace_id(scope.search_root) if scope.user_id is not None else None
         own = scope.ids().keys() == {"user_id"}
@@ -138,31 +135,36 @@ def keywords(journal: Journal, scoped: Scoped, scope: Scope, text: str) -> Keywo
     positions = np.sort(scoped.view.position(np.array(ids, np.int64)))
     positions = positions[positions >= 0]
     positions = positions[scoped.inside[positions]]
-    codes, places = np.unique(_codes(terms), return_index=True)
-    dfs = np.fromiter((counts[terms[place]] for place in places.tolist()), np.int64, len(codes))
     complete = len(ids) < FOUND or not own
-    counted = np.isin(codes, _codes(finding)) & complete
-    return _scored(scoped, positions, codes, dfs, characters=characters, counted=counted)
+    weights = {term: weights[term] for term in terms}
+    return _scored(scoped, positions, weights, counts, counted=finding if complete else ())
 
 
 def _scored(
     scoped: Scoped,
     positions: NDArray[np.int64],
-    codes: NDArray[np.uint32],
-    dfs: NDArray[np.int64],
+    weights: Mapping[str, float],
+    frequencies: Mapping[str, int],
     *,
-    characters: Sequence[str],
-    counted: NDArray[np.bool_],
+    counted: Collection[str],
 ) -> Keywords:
-    """The texts at some positions with their BM25; how many have the `counted` terms is what stands in these texts."""
+    """The texts at some positions with the BM25 of terms that have weights.
+
+    How many texts have the `counted` terms is what stands in these texts, and for the others is in `frequencies`.
+    """
     average, texts = scoped.average_length(), texts_at(scoped.view, positions)
-    weights = np.where(np.isin(codes, _codes(characters)), CHARACTER, 1).astype(np.float32)
-    none = Keywords(codes, weights, dfs, scoped.total, average, positions, np.zeros(len(positions), np.float32), texts)
+    terms = list(weights)
+    codes, places = np.unique(_codes(terms), return_index=True)
+    terms = [terms[place] for place in places.tolist()]
+    weighed = np.array([weights[term] for term in terms], np.float32)
+    dfs = np.array([frequencies.get(term, 0) for term in terms], np.int64)
+    none = Keywords(codes, weighed, dfs, scoped.total, average, positions, np.zeros(len(positions), np.float32), texts)
     if not len(codes) or not len(positions):
         return none
     counts = texts.counts(codes)
-    dfs = np.minimum(np.where(counted, np.count_nonzero(counts, axis=1), dfs), scoped.total)
-    scores = bm25(counts, np.diff(texts.starts), dfs, scoped.total, average, weights)
+    here = np.array([term in counted for term in terms], np.bool_)
+    dfs = np.minimum(np.where(here, np.count_nonzero(counts, axis=1), dfs), scoped.total)
+    scores = bm25(counts, np.diff(texts.starts), dfs, scoped.total, average, weighed)
     return replace(none, dfs=dfs, scores=scores)
 
 
@@ -188,7 +190,7 @@ def _affordable(terms: list[str], counts: Mapping[str, int]) -> list[str]:
     return kept
 
 
-def _codes(terms: Sequence[str]) -> NDArray[np.uint32]:
+def _codes(terms: list[str]) -> NDArray[np.uint32]:
     return np.frombuffer(term_codes(terms), "<u4")
 
 

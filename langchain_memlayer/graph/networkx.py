@@ -13,7 +13,7 @@ import networkx
 from langchain_memlayer.graph import export, snapshot
 from langchain_memlayer.graph.edges import Adjacency, Edge, Node, Placed, StoredTriple, edge_of, place_of
 from langchain_memlayer.graph.reading import GraphReader
-from langchain_memlayer.names import Similarity, family_of, mentions, merge, read_name, relation_name, says_same
+from langchain_memlayer.names import Similarity, family_of, mentions, relation_name, says_same
 from langchain_memlayer.types import from_micros
 
 EDGE_BYTES = 1_200
@@ -83,11 +83,8 @@ class TripleGraph(GraphReader):
     """
 
     def __init__(self, *, similarity: Similarity | None = None) -> None:
+        super().__init__(similarity)
         self._graph = networkx.MultiDiGraph()
-        self._lock = threading.RLock()
-        self._similarity = similarity
-        # Of each name that is one entity with others all of them, the first known first.
-        self._groups: dict[str, tuple[str, ...]] = {}
         self._rows: dict[int, tuple[StoredTriple, ...]] = {}
         self._families: dict[str, set[str]] = {}
         self._size = 0
@@ -132,10 +129,6 @@ class TripleGraph(GraphReader):
 
     def _node(self, key: str) -> Node:
         return self._nodes[key]
-
-    def _leader(self, key: str) -> str:
-        group = self._groups.get(key)
-        return key if group is None else group[0]
 
     def _neighbours(self, leader: str) -> Iterator[str]:
         groups = self._groups
@@ -260,12 +253,8 @@ class TripleGraph(GraphReader):
             keys = self._families.get(family, set())
             for key in keys:
                 self._groups.pop(key, None)
-            if len(keys) < 2:
-                continue
-            names = [read_name(self._nodes[key]["name"]) for key in keys]
-            for group in merge(names, similarity=self._similarity, apart=self._are_apart):
-                known = tuple(sorted(group, key=lambda key: int(self._nodes[key]["first"])))
-                self._groups.update(dict.fromkeys(known, known))
+            if len(keys) > 1:
+                self._merge(keys, self._are_apart)
 
     def _are_apart(self, one: str, other: str) -> bool:
         """Whether a triple relates two names otherwise than as names of one entity."""

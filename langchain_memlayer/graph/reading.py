@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -11,7 +12,7 @@ from typing import Any
 from langchain_memlayer.graph.edges import Edge, Node, Placed
 from langchain_memlayer.graph.ranking import k_hop, local_push
 from langchain_memlayer.keywords import query_terms, tokenize
-from langchain_memlayer.names import SPEAKERS, read_name, relation_name, speaks_of_self
+from langchain_memlayer.names import SPEAKERS, Similarity, merge, read_name, relation_name, speaks_of_self
 from langchain_memlayer.types import Triple
 
 MOST_NODES = 200
@@ -24,7 +25,16 @@ class GraphReader(ABC):
     """The reads of a graph, whether it is in memory or asked of a database.
 
     Names that are one entity are met together, under the one that was first; see `_leader`.
+
+    Args:
+        similarity: How alike two names are in meaning, from 0 to 1, to propose which are one entity.
     """
+
+    def __init__(self, similarity: Similarity | None) -> None:
+        self._lock = threading.RLock()
+        self._similarity = similarity
+        # Of each name that is one entity with others all of them, the first known first.
+        self._groups: dict[str, tuple[str, ...]] = {}
 
     # -- what a graph is read through -----------------------------------------------------------------------------
 
@@ -43,10 +53,6 @@ class GraphReader(ABC):
     @abstractmethod
     def _node(self, key: str) -> Node:
         """The node of a key that the graph has."""
-
-    @abstractmethod
-    def _leader(self, key: str) -> str:
-        """The first known of the names that are one entity with this one."""
 
     @abstractmethod
     def _neighbours(self, leader: str) -> Iterable[str]:
@@ -162,6 +168,20 @@ class GraphReader(ABC):
             for source in self._known([triple.source]):
                 between, alike = self._stating(source, ends, relation_name(triple.relation), most)
         return list(dict.fromkeys((*between, *alike)))[:most]
+
+    # -- who is who -----------------------------------------------------------------------------------------------
+
+    def _leader(self, key: str) -> str:
+        """The first known of the names that are one entity with this one; of a name that no read came by, itself."""
+        group = self._groups.get(key)
+        return key if group is None else group[0]
+
+    def _merge(self, keys: Iterable[str], apart: Callable[[str, str], bool]) -> None:
+        """Note which of the names of a family are one entity."""
+        names = [read_name(self._node(key)["name"]) for key in keys]
+        for group in merge(names, similarity=self._similarity, apart=apart):
+            known = tuple(sorted(group, key=lambda key: self._node(key)["first"]))
+            self._groups.update(dict.fromkeys(known, known))
 
     def _displayed(self, leaders: Iterable[str]) -> list[str]:
         return [self._node(key)["name"] for key in dict.fromkeys(leaders)]

@@ -8,7 +8,6 @@ one statement for the neighbours of all names of a level, one for the families o
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -23,7 +22,6 @@ from langchain_memlayer.names import (
     code_of,
     family_of,
     mentions,
-    merge,
     read_name,
     relation_name,
     says_same,
@@ -113,12 +111,9 @@ class SQLGraph(GraphReader):
     def __init__(
         self, ask: Callable[[], AbstractContextManager[Asked]], *, similarity: Similarity | None = None
     ) -> None:
+        super().__init__(similarity)
         self._ask = ask
-        self._similarity = similarity
-        self._lock = threading.RLock()
         self._position: int | None = None
-        self._walk_ahead = self._open
-        self._push_ahead = self._open_waiting
         self._forget_all()
 
     @property
@@ -154,8 +149,7 @@ class SQLGraph(GraphReader):
     def _forget_all(self) -> None:
         self._families: dict[int, _Family] = {}
         self._nodes: dict[str, Node] = {}
-        # Of each name that is one entity with others all of them, the first known first.
-        self._groups: dict[str, tuple[str, ...]] = {}
+        self._groups = {}
         self._nbytes = 0
 
     def _forget(self, family: int) -> None:
@@ -166,6 +160,8 @@ class SQLGraph(GraphReader):
                 self._groups.pop(key, None)
 
     # -- who is who -----------------------------------------------------------------------------------------------
+
+    # Of a family that is not met no entity is among those that a read began with or walked through.
 
     def _mentioned(self, text: str) -> list[str]:
         possible: dict[str, None] = {}
@@ -249,18 +245,10 @@ class SQLGraph(GraphReader):
         def apart(one: str, other: str) -> bool:
             return frozenset((codes[one], codes[other])) in related
 
-        names = [read_name(self._nodes[key]["name"]) for key in codes]
-        for group in merge(names, similarity=self._similarity, apart=apart):
-            known = tuple(sorted(group, key=lambda key: self._nodes[key]["first"]))
-            self._groups.update(dict.fromkeys(known, known))
+        self._merge(codes, apart)
 
     def _node(self, key: str) -> Node:
         return self._nodes[key]
-
-    def _leader(self, key: str) -> str:
-        # Of a family that is not met no entity is among those that a read began with or walked through.
-        group = self._groups.get(key)
-        return key if group is None else group[0]
 
     def _names(self, leader: str) -> list[Key]:
         """All names of an entity."""
@@ -324,7 +312,7 @@ class SQLGraph(GraphReader):
             sides[place].first = dict(islice(_late_first(firsts).items(), MOST_EDGES))
             self._nbytes += len(sides[place].first) * _NEIGHBOUR_BYTES
 
-    def _open(self, leaders: Sequence[str], most: int) -> None:
+    def _walk_ahead(self, leaders: Sequence[str], most: int) -> None:
         """Read the first neighbours of some entities, `most` of each, and who they are."""
         self._look(leaders)
         self._reach(leaders)
@@ -332,11 +320,11 @@ class SQLGraph(GraphReader):
         self._meet(family for _, family in near)
         self._learn(near)
 
-    def _open_waiting(self, waiting: Mapping[str, float]) -> None:
+    def _push_ahead(self, waiting: Mapping[str, float]) -> None:
         """Read what `local_push` does next: the degrees of what waits, and the neighbours of what is pushed on."""
         self._look(waiting)
         ready = [leader for leader, has in waiting.items() if has >= EPS * max(self._degree(leader), 1)]
-        self._open(ready, _MOST_NEIGHBOURS)
+        self._walk_ahead(ready, _MOST_NEIGHBOURS)
 
     def _next_to(self, leader: str) -> Iterator[Key]:
         for _, _, side in self._sides(leader):
@@ -345,7 +333,7 @@ class SQLGraph(GraphReader):
     def _neighbours(self, leader: str) -> Iterator[str]:
         for name in self._next_to(leader):
             if not self._is_met(name[1]) or self._key(name) is None:
-                self._open([leader], _MOST_NEIGHBOURS)
+                self._walk_ahead([leader], _MOST_NEIGHBOURS)
             yield self._leader(self._families[name[1]].keys[name[0]])
 
     def _degree(self, leader: str) -> int:

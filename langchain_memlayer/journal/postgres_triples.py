@@ -285,8 +285,10 @@ _FIRSTS = (
 
 
 def _next_to(side: str, other: str) -> str:
-    listed = ", ".join(f"array_agg(q.{column} ORDER BY q.first DESC)" for column in ("code", "family", "first"))
-    told = listed.replace("array_agg", "CASE WHEN count(*) <= :most THEN array_agg").replace("DESC)", "DESC) END")
+    told = ", ".join(
+        f"CASE WHEN count(*) <= :most THEN array_agg(q.{column} ORDER BY q.first DESC) END"
+        for column in ("code", "family", "first")
+    )
     return (
         f"(SELECT {str(side == 'source').upper()} AS forth, sum(q.rows)::bigint AS rows, count(*) AS many, {told} FROM "
         f"(SELECT s.code, min(s.family) AS family, min(s.id) AS first, count(*) AS rows FROM (SELECT t.{other}_code AS "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
@@ -13,13 +13,13 @@ from langchain_memlayer.journal.settings import VECTORS_SIGN
 from langchain_memlayer.types import prefix_bounds
 
 VECTOR_SHIFT = 40
-VECTOR_ROW = f"((i.ns << {VECTOR_SHIFT}) | i.id)"
-"""The SQL of what tells the vectors of a row of items; that or its negative is their row id."""
 IN_USE = f"coalesce((SELECT CAST(value AS INTEGER) FROM meta WHERE key = '{VECTORS_SIGN}'), 1)"
 """The SQL of the sign of the vectors in use: those with the other one are staged."""
-VECTORS_OF_ITEM = f"v.id = {VECTOR_ROW} * {IN_USE}"
+VECTORS_OF_ITEM = f"v.id = ((i.ns << {VECTOR_SHIFT}) | i.id) * {IN_USE}"
 """The SQL condition that vectors belong to a row of items and are in use."""
 _CHUNK = 500
+
+_T = TypeVar("_T")
 
 
 def marks(n: int) -> str:
@@ -27,10 +27,10 @@ def marks(n: int) -> str:
     return ",".join("?" * n)
 
 
-def chunks(numbers: Sequence[int]) -> Iterator[Sequence[int]]:
-    """The numbers in pieces that one statement takes."""
-    for start in range(0, len(numbers), _CHUNK):
-        yield numbers[start : start + _CHUNK]
+def chunks(values: Sequence[_T]) -> Iterator[Sequence[_T]]:
+    """The values in pieces that one statement takes."""
+    for start in range(0, len(values), _CHUNK):
+        yield values[start : start + _CHUNK]
 
 
 def rows_touched(events: Sequence[tuple[int | None, int | None, str]]) -> list[int] | None:
@@ -58,9 +58,8 @@ class BaseReader:
     def metas(self, keys: Sequence[str]) -> dict[str, str]:
         """Those of some settings that are kept with the journal."""
         found: dict[str, str] = {}
-        for start in range(0, len(keys), _CHUNK):
-            some = keys[start : start + _CHUNK]
-            rows = self.db.execute(f"SELECT key, value FROM meta WHERE key IN ({marks(len(some))})", tuple(some))
+        for chunk in chunks(keys):
+            rows = self.db.execute(f"SELECT key, value FROM meta WHERE key IN ({marks(len(chunk))})", tuple(chunk))
             found.update((row[0], row[1]) for row in rows)
         return found
 

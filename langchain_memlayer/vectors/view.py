@@ -175,9 +175,9 @@ class View:
             raw = self._raw(vector, positions)
             positions, raw = positions[~np.isnan(raw)], raw[~np.isnan(raw)]
             ended = len(proposal.ids) < asked
-            able = self._able(mask) if ended else 0
-            complete = ended and len(positions) == able > 0
-            if planner.accepts(len(near), k, asked) or (ended and len(near) >= k) or complete:
+            enough = planner.accepts(len(near), k, asked) or (ended and len(near) >= k)
+            able = self._able(mask) if ended and not enough else 0
+            if enough or len(positions) == able > 0:
                 order = np.lexsort((self.ids[positions], -raw))[:k]
                 return self._hits(positions[order], raw[order], Plan("source", len(later), asked, len(near)))
             if able:
@@ -253,7 +253,7 @@ class View:
         keep, vectors = self._keep(mask)
         if self.owners is None:
             return vectors
-        return len(np.unique(self.owners if keep is None else self.owners[keep]))
+        return int(np.count_nonzero(np.diff(self.owners if keep is None else self.owners[keep], prepend=-1)))
 
     def _keep(self, mask: NDArray[np.bool_] | None) -> tuple[NDArray[np.bool_] | None, int]:
         """The vectors that may be found (None: all) and how many they are."""

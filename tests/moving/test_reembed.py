@@ -266,7 +266,7 @@ def test_others_read_and_write_until_the_change_and_are_told_afterwards(full: Pa
         assert next(item.key for item in memory.store.search(("docs",), query="comet")) == "whole"
     owners = "abs(v.id) & ((1 << 40) - 1)"
     assert query(full, f"SELECT count(*) FROM vectors v WHERE {owners} NOT IN (SELECT id FROM items)") == [(0,)]
-    assert query(full, "SELECT length(data), count(*) FROM vectors GROUP BY 1")[0][0] == 192
+    assert set(query(full, "SELECT length(data) FROM vectors")) == {(192,), (3 * 192,)}
 
 
 def test_an_item_that_is_written_while_its_old_value_is_embedded_gets_the_vector_of_the_new_one(full: Path) -> None:
@@ -289,12 +289,12 @@ def test_writers_that_never_rest_do_not_keep_it_from_its_end(full: Path) -> None
         written: list[str] = []
 
         def meanwhile(batch: int) -> None:
-            if batch < 20:
+            # The writer of the last round would wait for the lock that this very thread holds.
+            if batch <= 3:
                 written.append(f"I met friend number {batch}.")
                 memory.add(written[-1], user_id="u")
 
-        # The writer of the last round would wait for the lock that this very thread holds.
-        embeddings = Other(before=lambda batch: meanwhile(batch) if batch <= 3 else None)
+        embeddings = Other(before=meanwhile)
         reembed(full, embeddings)
     assert len(written) == 3
     assert len(embeddings.new_batches) == 4
@@ -335,7 +335,7 @@ def test_forgotten_memories_have_no_staged_vectors(full: Path, in_threes: None) 
                 assert memory.forget(user_id="u")["message"]
                 assert memory.forget(agent_id="a")["message"]
                 memory.store.delete(("docs",), "tags")
-                assert staged(full) <= 2
+                assert staged(full) == 2
 
         reembed(full, Other(before=meanwhile))
     assert query(full, "SELECT count(*) FROM vectors") == [(2,)]
@@ -474,7 +474,7 @@ def test_what_was_written_between_two_runs_is_embedded_anew(full: Path, in_three
     with open_memory(full, new_id=SequentialIds(100)) as memory:
         memory.add("I have a cat.", user_id="u")
         memory.store.put(("docs",), "whole", {"title": "A comet"})
-    assert staged(full) in (8, 9)
+    assert staged(full) == 8
     reembed(full, Other())
     with open_memory(full, embeddings=Other()) as memory:
         assert texts(memory.search("cat", user_id="u"))[0] == "I have a cat."
