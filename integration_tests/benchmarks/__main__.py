@@ -3,6 +3,7 @@
 ```sh
 python -m integration_tests.benchmarks [raw store memory search conformance] [--rows 1000,100000]
 python -m integration_tests.benchmarks backends [--rows 10000,50000]
+python -m integration_tests.benchmarks postgres [--rows 100000]
 python -m integration_tests.benchmarks recall recall_backends ablation one_folder --harness FILE --data FILE ...
 ```
 """
@@ -30,8 +31,9 @@ _TITLES = {
 }
 _STORES = {
     "backends": "Memory over other backends",
+    "postgres": "The journal in PostgreSQL",
 }
-_SIZES = {"backends": "10000,50000"}
+_SIZES = {"backends": "10000,50000", "postgres": "100000"}
 _EVIDENCE = {
     "recall": "Recall, beside others",
     "recall_backends": "Recall through other backends",
