@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from langchain_core.embeddings import Embeddings
 
-from langchain_memlayer.vectors.vectorstore.base import ITEM, STORE, Point
+from langchain_memlayer.backends.base import ITEM, STORE, Point
 
 DIMS = 4
 OURS = "store-1"

@@ -30,11 +30,11 @@ from langchain_memlayer.errors import (
     NotAStore,
     SchemaTooNew,
 )
+from langchain_memlayer.facts.reconciliation import RuleReconciler
 from langchain_memlayer.journal import open_journal, postgres_schema, postgres_session
 from langchain_memlayer.journal import postgres as postgres_journal
 from langchain_memlayer.journal.base import random_id, utc_now
 from langchain_memlayer.journal.postgres import PostgresJournal
-from langchain_memlayer.reconciliation import RuleReconciler
 from langchain_memlayer.testing import DeterministicEmbeddings, FrozenClock, SequentialIds
 from langchain_memlayer.types import Extraction, Fact, Turn, encode_namespace
 

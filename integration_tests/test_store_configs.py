@@ -19,14 +19,14 @@ from integration_tests import store_servers, viking_server
 from integration_tests.conftest import Loopback
 from integration_tests.json_server import HOST
 from langchain_memlayer import Memory
+from langchain_memlayer.backends.base import STORE
+from langchain_memlayer.backends.chroma import ChromaAdapter
+from langchain_memlayer.backends.milvus import MilvusAdapter
+from langchain_memlayer.backends.pgvector import PGVectorStoreAdapter
+from langchain_memlayer.backends.qdrant import QdrantAdapter
 from langchain_memlayer.config import read_config
 from langchain_memlayer.errors import ConfigurationError, VectorStoreError
 from langchain_memlayer.testing import DeterministicEmbeddings
-from langchain_memlayer.vectors.vectorstore.base import STORE
-from langchain_memlayer.vectors.vectorstore.chroma import ChromaAdapter
-from langchain_memlayer.vectors.vectorstore.milvus import MilvusAdapter
-from langchain_memlayer.vectors.vectorstore.postgres import PGVectorStoreAdapter
-from langchain_memlayer.vectors.vectorstore.qdrant import QdrantAdapter
 
 pytestmark = pytest.mark.allow_hosts([HOST])
 

@@ -16,9 +16,9 @@ import pytest
 from integration_tests import store_servers
 from integration_tests.json_server import HOST
 from langchain_memlayer import Memory
+from langchain_memlayer.backends import base
 from langchain_memlayer.errors import VectorStoreError
 from langchain_memlayer.testing import DeterministicEmbeddings
-from langchain_memlayer.vectors.vectorstore import base
 
 pytestmark = pytest.mark.allow_hosts([HOST])
 

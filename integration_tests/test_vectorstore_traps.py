@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from integration_tests.points import DIMS, NASTY, OURS, CountingEmbeddings, point, point_id, vector
+from langchain_memlayer.backends.adapters import adapt
+from langchain_memlayer.backends.base import STORE
 from langchain_memlayer.errors import ConfigurationError
-from langchain_memlayer.vectors.vectorstore.adapters import adapt
-from langchain_memlayer.vectors.vectorstore.base import STORE
 
 
 class TestQdrant:

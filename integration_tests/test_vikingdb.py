@@ -30,7 +30,8 @@ from integration_tests import viking_server
 from integration_tests.conftest import Loopback
 from integration_tests.json_server import HOST
 from integration_tests.viking_server import AK, API_KEY, REGION, SK, Collection, VikingServer, envelope
-from langchain_memlayer import vikingdb_client
+from langchain_memlayer.backends.adapters import adapt
+from langchain_memlayer.backends.base import ITEM, STORE, Point
 from langchain_memlayer.errors import (
     ConfigurationError,
     EmbeddingError,
@@ -40,9 +41,8 @@ from langchain_memlayer.errors import (
     VectorStoreError,
 )
 from langchain_memlayer.testing import DeterministicEmbeddings
-from langchain_memlayer.vectors.vectorstore.adapters import adapt
-from langchain_memlayer.vectors.vectorstore.base import ITEM, STORE, Point
 from langchain_memlayer.vikingdb import VikingDBVectorStore
+from langchain_memlayer.vikingdb import client as vikingdb_client
 
 if importlib.util.find_spec("vikingdb") is None:
     pytest.skip("vikingdb-python-sdk is not installed", allow_module_level=True)

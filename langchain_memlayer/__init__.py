@@ -17,9 +17,12 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from langchain_memlayer.agents.context import as_context
+    from langchain_memlayer.agents.middleware import MemoryMiddleware
+    from langchain_memlayer.agents.nodes import extraction_node, recall_node, reconciliation_node
+    from langchain_memlayer.agents.retriever import MemoryRetriever
     from langchain_memlayer.checkpoint import checkpointer
-    from langchain_memlayer.context import as_context
-    from langchain_memlayer.embeddings import WordLlamaEmbeddings
+    from langchain_memlayer.embedders.embedder import WordLlamaEmbeddings
     from langchain_memlayer.errors import (
         ConfigurationError,
         EmbedderMismatch,
@@ -37,13 +40,10 @@ if TYPE_CHECKING:
         ScopeRequired,
         VectorStoreError,
     )
-    from langchain_memlayer.extraction import LLMExtractor
+    from langchain_memlayer.facts.extraction import LLMExtractor
+    from langchain_memlayer.facts.reconciliation import LLMReconciler, RuleReconciler
     from langchain_memlayer.memory import Memory
-    from langchain_memlayer.middleware import MemoryMiddleware
-    from langchain_memlayer.nodes import extraction_node, recall_node, reconciliation_node
     from langchain_memlayer.protocols import Extractor, Reconciler
-    from langchain_memlayer.reconciliation import LLMReconciler, RuleReconciler
-    from langchain_memlayer.retriever import MemoryRetriever
     from langchain_memlayer.store import MemLayerStore
     from langchain_memlayer.types import Candidate, Decision, Extraction, Fact, Rejection, Scope, Triple, Turn
 
@@ -63,31 +63,31 @@ _HOMES = {
     "InvalidInput": "errors",
     "JournalClosed": "errors",
     "JournalError": "errors",
-    "LLMExtractor": "extraction",
-    "LLMReconciler": "reconciliation",
+    "LLMExtractor": "facts.extraction",
+    "LLMReconciler": "facts.reconciliation",
     "MemLayerError": "errors",
     "MemLayerStore": "store",
     "Memory": "memory",
-    "MemoryMiddleware": "middleware",
+    "MemoryMiddleware": "agents.middleware",
     "MemoryNotFound": "errors",
-    "MemoryRetriever": "retriever",
+    "MemoryRetriever": "agents.retriever",
     "MissingDependency": "errors",
     "NotAStore": "errors",
     "Reconciler": "protocols",
     "Rejection": "types",
-    "RuleReconciler": "reconciliation",
+    "RuleReconciler": "facts.reconciliation",
     "SchemaTooNew": "errors",
     "Scope": "types",
     "ScopeRequired": "errors",
     "Triple": "types",
     "Turn": "types",
     "VectorStoreError": "errors",
-    "WordLlamaEmbeddings": "embeddings",
-    "as_context": "context",
+    "WordLlamaEmbeddings": "embedders.own",
+    "as_context": "agents.context",
     "checkpointer": "checkpoint",
-    "extraction_node": "nodes",
-    "recall_node": "nodes",
-    "reconciliation_node": "nodes",
+    "extraction_node": "agents.nodes",
+    "recall_node": "agents.nodes",
+    "reconciliation_node": "agents.nodes",
 }
 
 __all__ = [

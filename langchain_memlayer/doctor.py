@@ -9,17 +9,17 @@ from itertools import accumulate, islice
 
 import orjson
 
-from langchain_memlayer import snapshots
 from langchain_memlayer.engine.indexes import snapshot_name
 from langchain_memlayer.engine.outbox import State
 from langchain_memlayer.errors import JournalError, SnapshotError
+from langchain_memlayer.index import files
+from langchain_memlayer.index.keywords import term_codes
 from langchain_memlayer.journal import Journal
 from langchain_memlayer.journal.read import Reader
 from langchain_memlayer.journal.read_base import VECTOR_SHIFT, VECTORS_OF_ITEM
 from langchain_memlayer.journal.read_slabs import Area
 from langchain_memlayer.journal.schema import DERIVED
 from langchain_memlayer.journal.settings import SCRUB_DUE, STAGING_NOTE, embedder_key, outbox_key
-from langchain_memlayer.keywords import term_codes
 from langchain_memlayer.types import MEMORY_ROOT
 
 _SHOWN = 5
@@ -260,8 +260,8 @@ def _snapshots(journal: Journal, prefixes: set[str]) -> Iterator[Problem]:
         for key in sorted({*prefixes, *(f"{prefix}\x00" for prefix in prefixes)}):
             name = snapshot_name(area, key)
             try:
-                if snapshots.exists(folder, name):
-                    snapshots.read(folder, name, {"store": journal.store_id})
+                if files.exists(folder, name):
+                    files.read(folder, name, {"store": journal.store_id})
             except SnapshotError as error:
                 yield Problem("snapshot", f"{error} It will be made anew by itself, or by a rebuild.", True)
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from langgraph.store.base import BaseStore, IndexConfig, Op, Result, TTLConfig
 
-from langchain_memlayer.embeddings import Embedder, resolve_embeddings
+from langchain_memlayer.backends.opening import open_vectorstore
+from langchain_memlayer.embedders.embedder import Embedder, resolve_embeddings
 from langchain_memlayer.engine.fingerprints import recorded_embedder
 from langchain_memlayer.engine.indexes import Indexes
 from langchain_memlayer.errors import ConfigurationError, InvalidInput, JournalClosed, JournalError
@@ -23,7 +24,6 @@ from langchain_memlayer.protocols import Clock, NewId
 from langchain_memlayer.store_execution import execute
 from langchain_memlayer.store_plan import EVERYTHING, Fields, IndexSettings, MemLayerIndexConfig, Plan, check_ttl
 from langchain_memlayer.types import Durability, to_micros
-from langchain_memlayer.vectors.vectorstore.opening import open_vectorstore
 
 if TYPE_CHECKING:
     from langchain_core.vectorstores import VectorStore

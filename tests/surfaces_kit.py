@@ -11,7 +11,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.graph.message import add_messages
 
 from langchain_memlayer import Memory
-from langchain_memlayer.nodes import MemoryState
+from langchain_memlayer.agents.nodes import MemoryState
 from langchain_memlayer.types import Extraction, Fact, Turn
 
 ALICE = {"user_id": "alice"}

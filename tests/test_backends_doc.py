@@ -6,7 +6,7 @@ import pytest
 from langchain_memlayer.config.models import EMBEDDERS, MODELS
 from langchain_memlayer.config.stores import STORES
 from langchain_memlayer.engine import pools
-from langchain_memlayer.vectors import planner
+from langchain_memlayer.index import planner
 
 ROOT = Path(__file__).parent.parent
 DOC = (ROOT / "docs" / "backends.md").read_text(encoding="utf-8")

@@ -16,7 +16,7 @@ import pytest
 import safetensors
 from langchain_core.embeddings import Embeddings
 
-from langchain_memlayer.embeddings import Embedder, WordLlamaEmbeddings, resolve_embeddings
+from langchain_memlayer.embedders.embedder import Embedder, WordLlamaEmbeddings, resolve_embeddings
 from langchain_memlayer.errors import ConfigurationError, EmbedderMismatch, EmbeddingError, MissingDependency
 
 WORDLLAMA = "wordllama:l2_supercat_256"
@@ -343,7 +343,7 @@ async def test_a_plain_function_does_not_block_the_loop() -> None:
 def test_an_async_function_works_in_a_forked_child() -> None:
     program = """
 import os, signal
-from langchain_memlayer.embeddings import WordLlamaEmbeddings, resolve_embeddings
+from langchain_memlayer.embedders.embedder import WordLlamaEmbeddings, resolve_embeddings
 async def embed(texts):
     return [[float(len(text))] for text in texts]
 function, local = resolve_embeddings(embed), resolve_embeddings("wordllama")
@@ -625,7 +625,7 @@ def test_an_incomplete_package_says_which_file_is_missing(
 def test_the_bundled_model_prints_logs_and_writes_nothing(tmp_path: Path) -> None:
     program = """
 import logging, sys
-from langchain_memlayer.embeddings import resolve_embeddings
+from langchain_memlayer.embedders.embedder import resolve_embeddings
 opened = []
 sys.addaudithook(lambda event, args: opened.append(args[0]) if event == "open" and "w" in str(args[1]) else None)
 assert resolve_embeddings("auto").embed(["dog"]).shape == (1, 256)

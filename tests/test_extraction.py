@@ -9,9 +9,14 @@ from typing import Any
 import pytest
 
 from langchain_memlayer.errors import ConfigurationError, ExtractionError, InvalidInput
-from langchain_memlayer.extraction import LLMExtractor, merged
+from langchain_memlayer.facts.extraction import LLMExtractor, merged
+from langchain_memlayer.facts.prompts import (
+    EXTRACTION_CONTRACT,
+    EXTRACTION_EXAMPLES,
+    EXTRACTION_VERSION,
+    estimate_tokens,
+)
 from langchain_memlayer.messages import RECALLED_CLOSE, RECALLED_OPEN, to_turns
-from langchain_memlayer.prompts import EXTRACTION_CONTRACT, EXTRACTION_EXAMPLES, EXTRACTION_VERSION, estimate_tokens
 from langchain_memlayer.protocols import Extractor
 from langchain_memlayer.testing import FrozenClock, ScriptedChatModel
 from langchain_memlayer.types import Extraction, Fact, Triple, Turn

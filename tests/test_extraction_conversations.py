@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from langchain_memlayer.extraction import LLMExtractor, Window
+from langchain_memlayer.facts.extraction import LLMExtractor, Window
 from langchain_memlayer.messages import to_turns
 from langchain_memlayer.testing import ScriptedChatModel
 from langchain_memlayer.types import Extraction, Triple

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from langchain_memlayer.grounding import is_said, keeps_script, words
+from langchain_memlayer.facts.grounding import is_said, keeps_script, words
 
 TURN = (
     "Well, I’ve really always HATED flying with my kids — so last summer we didn't fly, we took the train to Málaga; "

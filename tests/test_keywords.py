@@ -14,8 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from langchain_memlayer.journal.schema import migrate
-from langchain_memlayer.keywords import (
+from langchain_memlayer.index.keywords import (
     bm25,
     bm25_ceiling,
     fts_match,
@@ -26,6 +25,7 @@ from langchain_memlayer.keywords import (
     term_codes,
     tokenize,
 )
+from langchain_memlayer.journal.schema import migrate
 
 ZWNJ, SOFT_HYPHEN, WORD_JOINER = "\u200c", "\u00ad", "\u2060"
 
@@ -302,7 +302,7 @@ def test_threads_get_the_same_terms() -> None:
 
 def test_the_stemmer_is_imported_at_the_first_word_only() -> None:
     code = (
-        "import sys, langchain_memlayer.keywords as k; before = 'snowballstemmer' in sys.modules;"
+        "import sys, langchain_memlayer.index.keywords as k; before = 'snowballstemmer' in sys.modules;"
         "k.tokenize('dogs'); print(before, 'snowballstemmer' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

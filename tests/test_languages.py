@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 from journal_dump import open_memory, texts
 
-from langchain_memlayer import Memory, keywords
+from langchain_memlayer import Memory
+from langchain_memlayer.index import keywords
 from langchain_memlayer.recall import Weights
 from langchain_memlayer.testing import DeterministicEmbeddings
 

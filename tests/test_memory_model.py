@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from langchain_memlayer import Memory
-from langchain_memlayer.reconciliation import RuleReconciler
+from langchain_memlayer.facts.reconciliation import RuleReconciler
 from langchain_memlayer.testing import DeterministicEmbeddings
 from langchain_memlayer.types import Candidate, Decision, Extraction, Fact, Turn
 

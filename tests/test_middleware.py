@@ -17,8 +17,8 @@ from langgraph.runtime import Runtime
 from surfaces_kit import ALICE, Context, facts, open_with_facts, said, thread, turns
 
 from langchain_memlayer import ConfigurationError, InvalidInput, Memory, ScopeRequired, checkpointer
+from langchain_memlayer.agents.middleware import MemoryMiddleware
 from langchain_memlayer.messages import RECALLED_OPEN
-from langchain_memlayer.middleware import MemoryMiddleware
 from langchain_memlayer.testing import ScriptedChatModel
 
 

@@ -15,8 +15,8 @@ from langchain_openai import ChatOpenAI
 from langgraph.graph import END, START, MessagesState, StateGraph
 
 from langchain_memlayer.errors import ConfigurationError, ExtractionError
-from langchain_memlayer.models import StructuredChat
-from langchain_memlayer.prompts import EXTRACTION_SCHEMA
+from langchain_memlayer.facts.chat import StructuredChat
+from langchain_memlayer.facts.prompts import EXTRACTION_SCHEMA
 from langchain_memlayer.testing import ScriptedChatModel
 
 NONE: dict[str, Any] = {"facts": []}

@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langchain_memlayer.journal.postgres_triples import codes
-from langchain_memlayer.names import (
+from langchain_memlayer.graph.names import (
     MOST_NAMESAKES,
     Name,
     code_of,
@@ -17,6 +16,7 @@ from langchain_memlayer.names import (
     short_for,
     speaks_of_self,
 )
+from langchain_memlayer.journal.postgres_triples import codes
 
 SAME = [
     ["Aario", "aario", "AARIO", "my friend Aario", "My best friend, Aario", "her old friend Aario", "Aario's",

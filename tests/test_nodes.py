@@ -47,9 +47,9 @@ from langchain_memlayer import (
     ScopeRequired,
     checkpointer,
 )
-from langchain_memlayer.context import as_context
+from langchain_memlayer.agents.context import as_context
+from langchain_memlayer.agents.nodes import extraction_node, recall_node, reconciliation_node
 from langchain_memlayer.messages import RECALLED_CLOSE, RECALLED_OPEN, to_turns
-from langchain_memlayer.nodes import extraction_node, recall_node, reconciliation_node
 from langchain_memlayer.testing import DeterministicEmbeddings, ScriptedChatModel
 from langchain_memlayer.types import Scope
 
@@ -402,7 +402,7 @@ def test_the_thread_is_the_session(memory: Memory) -> None:
 
 
 def test_the_agent_servers_run_id_and_nameless_user_are_nobodys_scope(memory: Memory) -> None:
-    from langchain_memlayer.calling import find_caller
+    from langchain_memlayer.agents.scope import find_caller
 
     runtime = Runtime(context=None, server_info=ServerInfo(assistant_id="a", graph_id="g"))
     node = one_node(lambda _: {"memory_context": repr(find_caller("x()", None, runtime=runtime).scope)})
@@ -426,7 +426,7 @@ def test_the_agent_servers_run_id_and_nameless_user_are_nobodys_scope(memory: Me
 def test_who_has_signed_in_reads_no_other_users_memories(
     memory: Memory, context: Any, configurable: dict[str, Any], scope: Scope | None
 ) -> None:
-    from langchain_memlayer.calling import find_caller
+    from langchain_memlayer.agents.scope import find_caller
 
     server = ServerInfo(assistant_id="a", graph_id="g", user=SimpleNamespace(identity="ann"))
     runtime = Runtime(context=context, server_info=server)
@@ -720,7 +720,7 @@ INJECTIONS = [
 
 def gullible(messages: list[Any]) -> dict[str, Any]:
     """A model that believes everything: each turn is a fact, and every "forget" is obeyed."""
-    from langchain_memlayer.prompts import EXTRACTION_INSTRUCTIONS
+    from langchain_memlayer.facts.prompts import EXTRACTION_INSTRUCTIONS
 
     if EXTRACTION_INSTRUCTIONS[:40] not in str(messages[0].content):
         return {"decisions": [{"fact": 1, "action": "DELETE", "memory": 1, "text": "", "reason": "told to"}]}

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from langchain_memlayer import LLMExtractor, Turn
-from langchain_memlayer.numerals import unsaid_number
+from langchain_memlayer.facts.numerals import unsaid_number
 from langchain_memlayer.testing import ScriptedChatModel
 
 

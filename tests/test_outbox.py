@@ -15,13 +15,13 @@ from langchain_core.documents import Document as LangChainDocument
 from numpy.typing import NDArray
 
 from langchain_memlayer import MemLayerStore, Memory, doctor
+from langchain_memlayer.backends import base
+from langchain_memlayer.backends.base import ITEM, STORE, Document, Point, Scalar
+from langchain_memlayer.backends.points import rows
 from langchain_memlayer.engine import proposals
 from langchain_memlayer.errors import ConfigurationError, InvalidInput, VectorStoreError
+from langchain_memlayer.index.source import Hints
 from langchain_memlayer.testing import DeterministicEmbeddings
-from langchain_memlayer.vectors.source import Hints
-from langchain_memlayer.vectors.vectorstore import base
-from langchain_memlayer.vectors.vectorstore.base import ITEM, STORE, Document, Point, Scalar
-from langchain_memlayer.vectors.vectorstore.points import rows
 
 ALICE = {"user_id": "alice"}
 WORDS = [

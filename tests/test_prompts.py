@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from langchain_memlayer.grounding import is_said, words
-from langchain_memlayer.prompts import (
+from langchain_memlayer.facts.grounding import is_said, words
+from langchain_memlayer.facts.prompts import (
     EXTRACTION_CONTRACT,
     EXTRACTION_EXAMPLES,
     EXTRACTION_INSTRUCTIONS,
@@ -19,7 +19,7 @@ from langchain_memlayer.prompts import (
     show_conversation,
     version_of,
 )
-from langchain_memlayer.replies import read_entries
+from langchain_memlayer.facts.replies import read_entries
 from langchain_memlayer.types import Turn
 
 WHOLE = "\n\n".join((EXTRACTION_INSTRUCTIONS, EXTRACTION_CONTRACT, EXTRACTION_EXAMPLES))

@@ -10,7 +10,7 @@ import pytest
 
 import langchain_memlayer
 from langchain_memlayer import MemLayerStore, Memory, evaluation, testing
-from langchain_memlayer.calling import SEARCH_OPTIONS
+from langchain_memlayer.agents.scope import SEARCH_OPTIONS
 
 NAMES = [
     "Candidate",

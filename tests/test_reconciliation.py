@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from langchain_memlayer.errors import ConfigurationError, ExtractionError
-from langchain_memlayer.prompts import (
+from langchain_memlayer.facts.prompts import (
     RECONCILIATION_CONTRACT,
     RECONCILIATION_EXAMPLES,
     RECONCILIATION_INSTRUCTIONS,
@@ -16,9 +16,9 @@ from langchain_memlayer.prompts import (
     RECONCILIATION_VERSION,
     estimate_tokens,
 )
+from langchain_memlayer.facts.reconciliation import MOST_STRAYS, LLMReconciler, RuleReconciler, all_added, ask
+from langchain_memlayer.facts.replies import read_entries
 from langchain_memlayer.protocols import Reconciler
-from langchain_memlayer.reconciliation import MOST_STRAYS, LLMReconciler, RuleReconciler, all_added, ask
-from langchain_memlayer.replies import read_entries
 from langchain_memlayer.testing import ScriptedChatModel
 from langchain_memlayer.types import QUARANTINE, RETRACT, Candidate, Decision, Fact, Triple
 

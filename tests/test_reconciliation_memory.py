@@ -15,8 +15,8 @@ from journal_dump import dump, open_memory, query, refuses, texts
 from langchain_core.messages import BaseMessage
 
 from langchain_memlayer import ExtractionError, Memory
+from langchain_memlayer.facts.reconciliation import RuleReconciler
 from langchain_memlayer.graph.networkx import TripleGraph
-from langchain_memlayer.reconciliation import RuleReconciler
 from langchain_memlayer.testing import DeterministicEmbeddings, FrozenClock, ScriptedChatModel, SequentialIds
 from langchain_memlayer.types import QUARANTINE, RETRACT, Candidate, Decision, Extraction, Fact, Triple, Turn
 

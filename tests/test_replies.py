@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from langchain_memlayer.errors import ExtractionError
-from langchain_memlayer.replies import Reading, read_entries, storable
+from langchain_memlayer.facts.replies import Reading, read_entries, storable
 
 ONE = {"fact": "Anna likes tea", "quote": "I like tea", "turn": 1, "triples": [["Anna", "likes", "tea"]]}
 TWO = {"fact": "Ben has a dog", "quote": "my dog", "turn": 2, "triples": []}

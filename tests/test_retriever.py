@@ -13,7 +13,7 @@ from langchain_tests.integration_tests import RetrieversIntegrationTests
 from surfaces_kit import ALICE, open_with_facts
 
 from langchain_memlayer import InvalidFilter, InvalidInput, Memory, ScopeRequired
-from langchain_memlayer.retriever import MemoryRetriever
+from langchain_memlayer.agents.retriever import MemoryRetriever
 from langchain_memlayer.testing import ScriptedChatModel
 
 

@@ -15,7 +15,7 @@ from langchain_core.documents import BaseDocumentCompressor, Document
 from test_tracing import recorded
 
 from langchain_memlayer import ConfigurationError, InvalidInput, Memory
-from langchain_memlayer.rewriting import Rewriter
+from langchain_memlayer.facts.rewriting import Rewriter
 from langchain_memlayer.testing import ScriptedChatModel
 from langchain_memlayer.types import Turn
 

@@ -16,11 +16,11 @@ from journal_dump import ids, open_memory
 from langchain_memlayer import Memory
 from langchain_memlayer.engine import pools
 from langchain_memlayer.filters import parse_filter
+from langchain_memlayer.index.view import View
 from langchain_memlayer.journal.read import Reader
 from langchain_memlayer.journal.read_filters import superset
 from langchain_memlayer.testing import DeterministicEmbeddings
 from langchain_memlayer.types import Extraction, Fact, Triple, Turn
-from langchain_memlayer.vectors.view import View
 
 LIMIT = 10
 NAMES = ("Ann", "Bob", "Clara", "Deniz", "Emil")

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from langchain_memlayer.engine.fingerprints import encode_vectors
 from langchain_memlayer.engine.indexes import Indexes
 from langchain_memlayer.filters import parse_filter
+from langchain_memlayer.index import hnsw
 from langchain_memlayer.journal.read import Reader
 from langchain_memlayer.journal.sqlite import SQLiteJournal
 from langchain_memlayer.store import MemLayerStore
 from langchain_memlayer.testing import DeterministicEmbeddings, FrozenClock
 from langchain_memlayer.types import encode_namespace
-from langchain_memlayer.vectors import hnsw
 
 DIMS, TOPICS = 32, 200
 

@@ -10,7 +10,7 @@ import pytest
 from journal_dump import open_memory, texts
 
 from langchain_memlayer import InvalidInput
-from langchain_memlayer.context import as_context
+from langchain_memlayer.agents.context import as_context
 from langchain_memlayer.testing import FrozenClock, ScriptedChatModel
 from langchain_memlayer.types import Extraction, Fact, Turn
 

@@ -16,10 +16,10 @@ from langgraph.prebuilt import ToolNode
 from surfaces_kit import ALICE, Context, State, chat_graph, facts, open_with_facts, thread, turns
 
 from langchain_memlayer import ConfigurationError, InvalidInput, JournalClosed, Memory, ScopeRequired
+from langchain_memlayer.agents.nodes import recall_node
+from langchain_memlayer.agents.tools import memory_tools
 from langchain_memlayer.messages import RECALLED_CLOSE, RECALLED_OPEN, to_turns
-from langchain_memlayer.nodes import recall_node
 from langchain_memlayer.testing import ScriptedChatModel
-from langchain_memlayer.tools import memory_tools
 
 
 @pytest.fixture

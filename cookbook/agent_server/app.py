@@ -13,7 +13,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.graph.message import add_messages
 
 from langchain_memlayer import MemLayerStore, Memory
-from langchain_memlayer.nodes import MemoryState, memory_graph, recall_node
+from langchain_memlayer.agents.nodes import MemoryState, memory_graph, recall_node
 
 
 class State(MemoryState):

@@ -128,8 +128,8 @@ class Worker:
     def nearest(self, number: int) -> Timed:
         """The ten nearest vectors of all, by the store where there is one, however few they are; gives their rows."""
         from langchain_memlayer.engine.proposals import Proposals
+        from langchain_memlayer.index.source import Hints
         from langchain_memlayer.types import Scope
-        from langchain_memlayer.vectors.source import Hints
 
         indexes = self.memory._indexes
         view = indexes.view(Scope(agent_id="a").search_root)

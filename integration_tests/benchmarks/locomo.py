@@ -29,7 +29,7 @@ from langchain_memlayer.engine import pools
 from langchain_memlayer.engine.indexes import DATABASE_FACTOR
 from langchain_memlayer.engine.proposals import Proposals
 from langchain_memlayer.evaluation import Observation, ObservedFacts
-from langchain_memlayer.vectors.view import Hits, View
+from langchain_memlayer.index.view import Hits, View
 
 Search = Callable[[str, int], list[tuple[set[str], str]]]
 

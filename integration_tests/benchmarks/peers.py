@@ -15,7 +15,7 @@ import orjson
 from integration_tests.benchmarks.timing import Timed, timed
 from integration_tests.benchmarks.vectors import DIMS, Data, Precomputed
 from langchain_memlayer import MemLayerStore, Memory
-from langchain_memlayer.vectors import planner
+from langchain_memlayer.index import planner
 
 BATCH = 1000
 

@@ -20,7 +20,7 @@ from langchain_memlayer.errors import ConfigurationError, VectorStoreError
 from langchain_memlayer.types import METRICS, Metric
 
 if TYPE_CHECKING:
-    from langchain_memlayer.embeddings import Embedder
+    from langchain_memlayer.embedders.embedder import Embedder
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -113,7 +113,7 @@ def _own(config: dict[str, Any], name: str, where: str, embedder: Callable[[], E
 
 
 def _langchain(config: dict[str, Any], name: str, where: str, embedder: Callable[[], Embedder]) -> Store:
-    from langchain_memlayer.vectors.vectorstore.adapters import adapt
+    from langchain_memlayer.backends.adapters import adapt
 
     store = required(config, "client", where)
     adapt(store)  # a wrong object is told before a folder is made
@@ -295,8 +295,8 @@ def _opened(kind: str, make: Callable[[ExitStack], Any], resources: ExitStack, *
 
     The kind is that of the store's adapter: the journal notes what it was brought by it, and would begin anew.
     """
-    from langchain_memlayer.vectors.vectorstore.base import guarded
-    from langchain_memlayer.vectors.vectorstore.deferred import DeferredStore
+    from langchain_memlayer.backends.base import guarded
+    from langchain_memlayer.backends.deferred import DeferredStore
 
     stores: list[Any] = []
 

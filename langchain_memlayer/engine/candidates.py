@@ -13,13 +13,13 @@ from langchain_memlayer.engine.graphs import Graphs
 from langchain_memlayer.engine.indexes import Indexes
 from langchain_memlayer.engine.pools import texts_at
 from langchain_memlayer.engine.scopes import scope_ids
+from langchain_memlayer.index.keywords import query_terms, rarest, term_codes
 from langchain_memlayer.journal import Journal
-from langchain_memlayer.keywords import query_terms, rarest, term_codes
 from langchain_memlayer.recall import closeness
 from langchain_memlayer.types import HIDDEN, QUARANTINED, Candidate, Fact, Row, Scope, from_micros
 
 if TYPE_CHECKING:
-    from langchain_memlayer.vectors.view import View
+    from langchain_memlayer.index.view import View
 
 NEAREST = 5
 NEAR = 0.4

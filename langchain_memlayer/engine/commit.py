@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from langchain_memlayer.engine.scopes import scope_ids, scope_of
-from langchain_memlayer.grounding import says_all
+from langchain_memlayer.facts.grounding import says_all
 from langchain_memlayer.journal.write import Writer
 from langchain_memlayer.messages import content_hash
 from langchain_memlayer.types import (

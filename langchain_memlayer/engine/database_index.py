@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from langchain_memlayer.backends.base import ITEM, Document, Point, Scalar
 from langchain_memlayer.engine.points import SCOPE
 from langchain_memlayer.errors import ConfigurationError
-from langchain_memlayer.vectors.vectorstore.base import ITEM, Document, Point, Scalar
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

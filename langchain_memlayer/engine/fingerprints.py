@@ -16,7 +16,7 @@ from langchain_memlayer.journal.settings import embedder_key
 from langchain_memlayer.types import METRICS, Metric
 
 if TYPE_CHECKING:
-    from langchain_memlayer.embeddings import Embedder
+    from langchain_memlayer.embedders.embedder import Embedder
 
 
 def encode_vectors(vectors: Sequence[NDArray[Any]], metric: Metric) -> bytes:

@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING, Any, cast
 
 import orjson
 
-from langchain_memlayer import snapshots
 from langchain_memlayer.errors import ConfigurationError, SnapshotError
+from langchain_memlayer.graph.names import read_name, relation_name
+from langchain_memlayer.index import files
 from langchain_memlayer.journal import Journal
 from langchain_memlayer.journal.schema import DERIVED
-from langchain_memlayer.names import read_name, relation_name
 from langchain_memlayer.types import Scope
 
 if TYPE_CHECKING:
     from langchain_memlayer.graph.edges import Edge
+    from langchain_memlayer.graph.names import Similarity
     from langchain_memlayer.graph.networkx import MemoryGraph, TripleGraph
     from langchain_memlayer.graph.reading import GraphReader
     from langchain_memlayer.graph.sql import SQLGraph
     from langchain_memlayer.journal.postgres_triples import ScopeTriples
     from langchain_memlayer.journal.read import Reader
-    from langchain_memlayer.names import Similarity
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ class Graphs:
         journal.after_hint.append(self.catch_up)
 
     def _start(self) -> None:
-        from langchain_memlayer.vectors.cache import SlabCache
+        from langchain_memlayer.index.cache import SlabCache
 
         self._pid = os.getpid()
         self._cache: SlabCache[TripleGraph | SQLGraph] = SlabCache(
@@ -211,7 +211,7 @@ class Graphs:
         if self._derived is None:
             return None
         try:
-            payload, meta = snapshots.read(self._derived, _snapshot_name(key), self._origin())
+            payload, meta = files.read(self._derived, _snapshot_name(key), self._origin())
             seq = self._position(meta)
             graph = TripleGraph.load(payload, similarity=self._similarity)
         except SnapshotError as reason:
@@ -240,7 +240,7 @@ class Graphs:
         scope, quarantined = _scope_of(key)
         seq = graph.applied_seq
         try:
-            with snapshots.maintenance(self._derived) as had:
+            with files.maintenance(self._derived) as had:
                 if not had:
                     return
                 with self.journal.read(snapshot=True) as reader:
@@ -249,7 +249,7 @@ class Graphs:
                 # What was forgotten meanwhile must not come back in a file; `forget` drops files under the same lock.
                 if since is not None:
                     meta = {**self._origin(), "seq": seq, "mark": mark}
-                    snapshots.write(self._derived, _snapshot_name(key), graph.dump(), meta)
+                    files.write(self._derived, _snapshot_name(key), graph.dump(), meta)
         except OSError as error:
             # Derived files are a convenience: without one the graph is built anew when the store opens.
             _LOGGER.warning("A graph's snapshot could not be written (%s); make room on the disk.", error.strerror)

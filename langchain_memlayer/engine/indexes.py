@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import orjson
 
-from langchain_memlayer import snapshots
 from langchain_memlayer.engine.columns import COLUMNS, Codes, item_columns, memory_columns
 from langchain_memlayer.engine.fingerprints import metric_in, recorded_embedder, refuse_others
 from langchain_memlayer.errors import ConfigurationError, SnapshotError
+from langchain_memlayer.index import files
 from langchain_memlayer.journal import Journal
 from langchain_memlayer.journal.read_slabs import Area
 from langchain_memlayer.journal.schema import DERIVED
@@ -23,15 +23,15 @@ from langchain_memlayer.journal.settings import embedder_key, outbox_key
 from langchain_memlayer.types import Metric, SlabBlock
 
 if TYPE_CHECKING:
-    from langchain_memlayer.embeddings import Embedder
+    from langchain_memlayer.backends.base import ForeignStore
+    from langchain_memlayer.embedders.embedder import Embedder
     from langchain_memlayer.engine.database_index import DatabaseIndex
     from langchain_memlayer.engine.outbox import Outbox
+    from langchain_memlayer.index.slab import Slab
+    from langchain_memlayer.index.source import Source
+    from langchain_memlayer.index.view import View
     from langchain_memlayer.journal.read import Reader
     from langchain_memlayer.journal.write import Writer
-    from langchain_memlayer.vectors.slab import Slab
-    from langchain_memlayer.vectors.source import Source
-    from langchain_memlayer.vectors.vectorstore.base import ForeignStore
-    from langchain_memlayer.vectors.view import View
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ class Indexes:
         journal.after_hint.append(self.catch_up)
 
     def _start(self) -> None:
-        from langchain_memlayer.vectors.cache import SlabCache
+        from langchain_memlayer.index.cache import SlabCache
 
         self._pid = os.getpid()
         self._attaching = threading.Lock()
@@ -221,7 +221,7 @@ class Indexes:
         return all(slab.wait(timeout) for slab in self._cache.slabs())
 
     def _load(self, key: str) -> Slab:
-        from langchain_memlayer.vectors.slab import Slab
+        from langchain_memlayer.index.slab import Slab
 
         block = self._typed(self._everything(key))
         source, threshold = self._placed(key, len(block.owners))
@@ -236,7 +236,7 @@ class Indexes:
         slab.apply(block, upkeep=False)
         if self.outbox is None and self._derived is not None and len(block.owners) * self.dims > self._hnsw_threshold:
             try:
-                slab.load_graph(*snapshots.read(self._derived, snapshot_name(self.area, key), self._origin()))
+                slab.load_graph(*files.read(self._derived, snapshot_name(self.area, key), self._origin()))
             except SnapshotError as reason:
                 _LOGGER.info("No graph is loaded for a slab of %d vectors: %s", len(block.owners), reason)
         slab.keep_up()
@@ -257,11 +257,11 @@ class Indexes:
         if self._derived is None:
             return
         try:
-            with snapshots.maintenance(self._derived) as had:
+            with files.maintenance(self._derived) as had:
                 dumped = slab.dump_graph() if had else None
                 if dumped is not None:
                     meta = {**dumped[1], **self._origin(), "seq": slab.applied_seq}
-                    snapshots.write(self._derived, snapshot_name(self.area, key), dumped[0], meta)
+                    files.write(self._derived, snapshot_name(self.area, key), dumped[0], meta)
         except OSError as error:
             # Derived files are a convenience: without one the graph is built anew when the store opens.
             _LOGGER.warning("A graph's snapshot could not be written (%s); make room on the disk.", error.strerror)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import orjson
 
+from langchain_memlayer.backends.base import STORE, ForeignStore, Patience, Scalar, Settling, guarded
 from langchain_memlayer.engine.points import Points
 from langchain_memlayer.engine.proposals import Proposals
 from langchain_memlayer.errors import ConfigurationError, JournalClosed, JournalError, MemLayerError, VectorStoreError
@@ -21,7 +22,6 @@ from langchain_memlayer.journal import Journal
 from langchain_memlayer.journal.read_outbox import VectorRow
 from langchain_memlayer.journal.read_slabs import Area
 from langchain_memlayer.journal.settings import embedder_key, outbox_key, points_key, purge_key
-from langchain_memlayer.vectors.vectorstore.base import STORE, ForeignStore, Patience, Scalar, Settling, guarded
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -10,11 +10,11 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from langchain_memlayer.backends.base import ITEM, STORE, Point, Scalar
 from langchain_memlayer.journal import Journal
 from langchain_memlayer.journal.read_outbox import VectorRow
 from langchain_memlayer.journal.read_slabs import Area
 from langchain_memlayer.journal.settings import embedder_key, outbox_key, points_key
-from langchain_memlayer.vectors.vectorstore.base import ITEM, STORE, Point, Scalar
 
 SCOPE = "memlayer_scope"
 """The metadata key of the encoded namespace."""

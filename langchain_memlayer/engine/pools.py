@@ -9,16 +9,24 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from langchain_memlayer.keywords import CHARACTER, bm25, bm25_ceiling, query_characters, query_terms, rarest, term_codes
+from langchain_memlayer.index.keywords import (
+    CHARACTER,
+    bm25,
+    bm25_ceiling,
+    query_characters,
+    query_terms,
+    rarest,
+    term_codes,
+)
 from langchain_memlayer.recall import Pool, Spread, Terms, Weights, base_shares, session_prior, trust_in
 from langchain_memlayer.types import Scope
 
 if TYPE_CHECKING:
     from langchain_memlayer.engine.indexes import Indexes
+    from langchain_memlayer.index.source import Hints
+    from langchain_memlayer.index.view import View
     from langchain_memlayer.journal import Journal
     from langchain_memlayer.recall.pool import Scores
-    from langchain_memlayer.vectors.source import Hints
-    from langchain_memlayer.vectors.view import View
 
 WHOLE_SCOPE = 10_000
 """The largest scope all of whose memories are scored."""

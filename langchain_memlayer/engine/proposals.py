@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from langchain_memlayer.backends.base import STORE, ForeignStore, Patience, Scalar, Settling
 from langchain_memlayer.engine.points import SCOPE, is_flat
 from langchain_memlayer.errors import VectorStoreError
+from langchain_memlayer.index.source import Hints, Proposal, Source
 from langchain_memlayer.journal import Journal
 from langchain_memlayer.journal.read_slabs import Area
-from langchain_memlayer.vectors.source import Hints, Proposal, Source
-from langchain_memlayer.vectors.vectorstore.base import STORE, ForeignStore, Patience, Scalar, Settling
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -17,15 +17,15 @@ from langchain_memlayer.engine.records import OWN_FIELDS, record_of
 from langchain_memlayer.engine.scopes import scope_sql
 from langchain_memlayer.engine.steps import Request, Steps
 from langchain_memlayer.filters import Filter
+from langchain_memlayer.index.source import Hints
 from langchain_memlayer.journal import Journal
 from langchain_memlayer.journal.read_filters import ANY, superset
 from langchain_memlayer.recall import Query, Scored, Weights, best, eligible, rank, scored
 from langchain_memlayer.types import HIDDEN, QUARANTINED, SPENT, Row, Scope
-from langchain_memlayer.vectors.source import Hints
 
 if TYPE_CHECKING:
+    from langchain_memlayer.index.view import View
     from langchain_memlayer.journal.read import Reader
-    from langchain_memlayer.vectors.view import View
 
 RETRIES = 8
 WIDER = (4, 8, 16)

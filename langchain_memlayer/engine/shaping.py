@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_memlayer.engine.reading import Hit, SearchQuery
 from langchain_memlayer.engine.scopes import scope_sql
+from langchain_memlayer.facts.prompts import estimate_tokens
 from langchain_memlayer.journal.read import Reader
-from langchain_memlayer.prompts import estimate_tokens
 from langchain_memlayer.types import QUARANTINED, SPENT, VISIBLE, Row
 
 if TYPE_CHECKING:

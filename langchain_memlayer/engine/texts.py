@@ -8,7 +8,7 @@ from langchain_memlayer.engine.commit import Indexed
 from langchain_memlayer.engine.fingerprints import encode_vectors
 from langchain_memlayer.engine.indexes import Indexes
 from langchain_memlayer.engine.steps import Request, Steps
-from langchain_memlayer.keywords import tokenize
+from langchain_memlayer.index.keywords import tokenize
 from langchain_memlayer.recall import PROBES, memory_text, spread_of
 from langchain_memlayer.types import Fact, Kind, Turn, from_micros
 

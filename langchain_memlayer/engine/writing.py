@@ -14,11 +14,11 @@ from langchain_memlayer.engine.indexes import Indexes
 from langchain_memlayer.engine.scopes import batch_scope, scope_of, to_turn
 from langchain_memlayer.engine.steps import Request, Steps, request
 from langchain_memlayer.engine.texts import fact_text, searchable, turn_text
+from langchain_memlayer.facts.reconciliation import all_added
 from langchain_memlayer.journal import Journal
 from langchain_memlayer.journal.read import Reader
 from langchain_memlayer.journal.write import Writer
 from langchain_memlayer.protocols import Extractor, Reconciler
-from langchain_memlayer.reconciliation import all_added
 from langchain_memlayer.tracing import parent, span, traced
 from langchain_memlayer.types import RETRACT, Decision, Extraction, Fact, Rejection, Row, Scope, Triple, Turn
 

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from langchain_memlayer.context import as_context
+from langchain_memlayer.agents.context import as_context
 from langchain_memlayer.errors import ConfigurationError, ExtractionError
-from langchain_memlayer.models import Method, StructuredChat
-from langchain_memlayer.prompts import version_of
-from langchain_memlayer.replies import read_entries, without_thoughts
+from langchain_memlayer.facts.chat import Method, StructuredChat
+from langchain_memlayer.facts.prompts import version_of
+from langchain_memlayer.facts.replies import read_entries, without_thoughts
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, TypedDict
 
-from langchain_memlayer.names import read_name, relation_name
+from langchain_memlayer.graph.names import read_name, relation_name
 
 StoredTriple = tuple[int, int, str, str, str, str, int | None]
 """A triple as the journal has it: its id, the row and the id of its memory, source, relation, destination, valid_at."""

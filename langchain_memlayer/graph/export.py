@@ -8,7 +8,7 @@ from html import escape
 from typing import Any
 
 from langchain_memlayer.errors import InvalidInput
-from langchain_memlayer.names import relation_name
+from langchain_memlayer.graph.names import relation_name
 from langchain_memlayer.types import Fact, Triple, Turn
 from langchain_memlayer.values import plain
 

@@ -12,8 +12,8 @@ import networkx
 
 from langchain_memlayer.graph import export, snapshot
 from langchain_memlayer.graph.edges import Adjacency, Edge, Node, Placed, StoredTriple, edge_of, place_of
+from langchain_memlayer.graph.names import Similarity, family_of, mentions, relation_name, says_same
 from langchain_memlayer.graph.reading import GraphReader
-from langchain_memlayer.names import Similarity, family_of, mentions, relation_name, says_same
 from langchain_memlayer.types import from_micros
 
 EDGE_BYTES = 1_200

@@ -10,9 +10,9 @@ from functools import lru_cache
 from typing import Any
 
 from langchain_memlayer.graph.edges import Edge, Node, Placed
+from langchain_memlayer.graph.names import SPEAKERS, Similarity, merge, read_name, relation_name, speaks_of_self
 from langchain_memlayer.graph.ranking import k_hop, local_push
-from langchain_memlayer.keywords import query_terms, tokenize
-from langchain_memlayer.names import SPEAKERS, Similarity, merge, read_name, relation_name, speaks_of_self
+from langchain_memlayer.index.keywords import query_terms, tokenize
 from langchain_memlayer.types import Triple
 
 MOST_NODES = 200

@@ -9,7 +9,7 @@ from typing import Any
 
 from langchain_memlayer.errors import SnapshotError
 from langchain_memlayer.graph.edges import Adjacency, Node, StoredTriple, place_of
-from langchain_memlayer.names import read_name
+from langchain_memlayer.graph.names import read_name
 
 FORMAT = 1
 """To be raised whenever names are read or kept otherwise."""

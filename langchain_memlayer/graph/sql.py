@@ -15,8 +15,7 @@ from itertools import islice
 from typing import Any, Protocol
 
 from langchain_memlayer.graph.edges import Edge, Node, Placed, StoredTriple, edge_of
-from langchain_memlayer.graph.reading import EPS, MOST_EDGES, GraphReader
-from langchain_memlayer.names import (
+from langchain_memlayer.graph.names import (
     MOST_NAMESAKES,
     Similarity,
     code_of,
@@ -26,6 +25,7 @@ from langchain_memlayer.names import (
     relation_name,
     says_same,
 )
+from langchain_memlayer.graph.reading import EPS, MOST_EDGES, GraphReader
 
 MOST_BYTES = 50_000_000
 """When a graph keeps about so much, it begins anew."""

@@ -8,8 +8,8 @@ from typing import Any
 
 import orjson
 
+from langchain_memlayer.index.keywords import fts_match
 from langchain_memlayer.journal.read_base import BaseReader, chunks, marks
-from langchain_memlayer.keywords import fts_match
 from langchain_memlayer.types import SPENT, Event, Row, prefix_bounds
 from langchain_memlayer.values import loads
 

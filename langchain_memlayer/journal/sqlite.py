@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from langchain_memlayer import snapshots
 from langchain_memlayer.errors import InvalidInput, JournalError, MemLayerError, NotAStore
+from langchain_memlayer.index import files
 from langchain_memlayer.journal.base import BaseJournal, random_id, utc_now
 from langchain_memlayer.journal.read import Reader
 from langchain_memlayer.journal.schema import DERIVED, check_version, journal_path, migrate, refuse_torn
@@ -187,8 +187,8 @@ class SQLiteJournal(BaseJournal):
         if self.folder is not None:
             derived = self.folder / DERIVED
             if derived.is_dir():
-                with snapshots.maintenance(derived, timeout=BUSY_SECONDS):
-                    snapshots.drop_all(derived)
+                with files.maintenance(derived, timeout=BUSY_SECONDS):
+                    files.drop_all(derived)
             self._close_idle()
             db.execute("VACUUM")
             if db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
@@ -224,7 +224,7 @@ def _make_folder(folder: Path) -> None:
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     for path in reversed(missing):
-        snapshots.sync_folder(path.parent)
+        files.sync_folder(path.parent)
 
 
 def _use_wal(db: sqlite3.Connection) -> None:

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from langchain_memlayer.index.keywords import term_codes
 from langchain_memlayer.journal.read_base import marks
 from langchain_memlayer.journal.write_base import json_text
 from langchain_memlayer.journal.write_keywords import KeywordWriter
-from langchain_memlayer.keywords import term_codes
 from langchain_memlayer.types import Row, Triple
 
 _MEMORY = (

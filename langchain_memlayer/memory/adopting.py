@@ -10,13 +10,13 @@ from typing import Any
 
 import orjson
 
+from langchain_memlayer.backends.base import STORE, Document, ForeignStore, guarded
 from langchain_memlayer.engine.indexes import Indexes
 from langchain_memlayer.engine.steps import run
 from langchain_memlayer.engine.writing import Engine
 from langchain_memlayer.errors import ConfigurationError, InvalidInput
 from langchain_memlayer.messages import checked_text
 from langchain_memlayer.types import Scope, Turn
-from langchain_memlayer.vectors.vectorstore.base import STORE, Document, ForeignStore, guarded
 
 _AT_ONCE = 200
 

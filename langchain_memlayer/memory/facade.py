@@ -10,8 +10,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+from langchain_memlayer.backends.opening import open_vectorstore
 from langchain_memlayer.config import read_config, resolve_model
-from langchain_memlayer.embeddings import resolve_embeddings
+from langchain_memlayer.embedders.embedder import resolve_embeddings
 from langchain_memlayer.engine.background import Background
 from langchain_memlayer.engine.candidates import Finder
 from langchain_memlayer.engine.editing import Editor
@@ -21,17 +22,16 @@ from langchain_memlayer.engine.indexes import Indexes
 from langchain_memlayer.engine.reading import Searcher
 from langchain_memlayer.engine.writing import Engine
 from langchain_memlayer.errors import ConfigurationError
-from langchain_memlayer.extraction import LLMExtractor
+from langchain_memlayer.facts.extraction import LLMExtractor
+from langchain_memlayer.facts.reconciliation import LLMReconciler, RuleReconciler
 from langchain_memlayer.journal import is_url, open_journal
 from langchain_memlayer.journal.base import random_id, utc_now
 from langchain_memlayer.memory.adopting import Adopting
 from langchain_memlayer.memory.reading import Reading
+from langchain_memlayer.memory.surfaces import Surfaces
 from langchain_memlayer.memory.writing import Writing
 from langchain_memlayer.protocols import Clock, Extractor, NewId, Reconciler
-from langchain_memlayer.reconciliation import LLMReconciler, RuleReconciler
-from langchain_memlayer.surfaces import Surfaces
 from langchain_memlayer.types import Durability, Metric
-from langchain_memlayer.vectors.vectorstore.opening import open_vectorstore
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel

@@ -18,7 +18,9 @@ from langchain_memlayer.engine.shaping import Budget, around, merged, token_coun
 from langchain_memlayer.engine.steps import Request, Steps, arun, request, run
 from langchain_memlayer.engine.writing import Engine
 from langchain_memlayer.errors import ConfigurationError, InvalidInput
+from langchain_memlayer.facts.rewriting import Rewriter, Rewritten
 from langchain_memlayer.filters import parse_filter
+from langchain_memlayer.graph.names import relation_name
 from langchain_memlayer.journal import Journal
 from langchain_memlayer.memory.checks import (
     KINDS,
@@ -31,8 +33,6 @@ from langchain_memlayer.memory.checks import (
     checked_time,
 )
 from langchain_memlayer.messages import to_turns
-from langchain_memlayer.names import relation_name
-from langchain_memlayer.rewriting import Rewriter, Rewritten
 from langchain_memlayer.tracing import documents, traced
 from langchain_memlayer.types import Kind, Scope, Turn
 

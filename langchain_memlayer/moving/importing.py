@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from langchain_memlayer.embeddings import Embedder, resolve_embeddings
+from langchain_memlayer.embedders.embedder import Embedder, resolve_embeddings
 from langchain_memlayer.engine.fingerprints import encode_vectors
 from langchain_memlayer.engine.texts import stored_text
 from langchain_memlayer.errors import InvalidInput, JournalError

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from langchain_memlayer.embeddings import resolve_embeddings
+from langchain_memlayer.embedders.embedder import resolve_embeddings
 from langchain_memlayer.engine.commit import Indexed, is_question
 from langchain_memlayer.engine.fingerprints import chosen_metric, recorded_embedder
 from langchain_memlayer.engine.indexes import Indexes

@@ -19,12 +19,12 @@ from typing import Any
 
 import orjson
 
-from langchain_memlayer import snapshots
-from langchain_memlayer.embeddings import Embedder, resolve_embeddings
+from langchain_memlayer.embedders.embedder import Embedder, resolve_embeddings
 from langchain_memlayer.engine.fingerprints import encode_vectors
 from langchain_memlayer.engine.outbox import State
 from langchain_memlayer.engine.texts import stored_text
 from langchain_memlayer.errors import ConfigurationError, InvalidInput, JournalError, NotAStore
+from langchain_memlayer.index import files
 from langchain_memlayer.journal import Journal, exists, open_journal, staging
 from langchain_memlayer.journal.base import random_id, utc_now
 from langchain_memlayer.journal.read import Reader
@@ -253,9 +253,9 @@ class _Run:
         if self._journal.folder is not None:
             derived = self._journal.folder / DERIVED
             try:
-                with snapshots.maintenance(derived, timeout=_MAINTENANCE_SECONDS) as had:
+                with files.maintenance(derived, timeout=_MAINTENANCE_SECONDS) as had:
                     if had:
-                        snapshots.drop_all(derived)
+                        files.drop_all(derived)
             except OSError as error:
                 _LOGGER.warning("Files made from the old vectors could not be removed (%s).", error.strerror)
 

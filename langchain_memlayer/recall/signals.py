@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 
-from langchain_memlayer.keywords import is_character
+from langchain_memlayer.index.keywords import is_character
 from langchain_memlayer.recall.calibration import closeness
 from langchain_memlayer.recall.dates import agreement, asks_of_now, periods
 from langchain_memlayer.recall.pool import Pool, Query, Scores

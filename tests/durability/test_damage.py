@@ -30,9 +30,10 @@ from folders import (
 )
 from langgraph.store.base import PutOp
 
-from langchain_memlayer import checkpointer, doctor, snapshots
+from langchain_memlayer import checkpointer, doctor
 from langchain_memlayer.engine.indexes import snapshot_name
 from langchain_memlayer.errors import EmbeddingError, JournalError, NotAStore, SchemaTooNew
+from langchain_memlayer.index import files
 from langchain_memlayer.journal.schema import JOURNAL_FILE, VERSION
 from langchain_memlayer.journal.sqlite import SQLiteJournal
 
@@ -86,7 +87,7 @@ def derived(folder: Path, suffix: str = "data") -> list[Path]:
 
 
 def of(folder: Path, tenant: str, suffix: str) -> Path:
-    hashed = snapshots._hashed(snapshot_name("items", f"{tenant}."))
+    hashed = files._hashed(snapshot_name("items", f"{tenant}."))
     return next((folder / "derived").glob(f"{hashed}-*.{suffix}"))
 
 
@@ -111,7 +112,7 @@ def test_undamaged_graphs_are_loaded_and_not_made_again(stores: Stores, monkeypa
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("a graph was built although its snapshot is whole")
 
-    monkeypatch.setattr("langchain_memlayer.vectors.hnsw.build", refuse)
+    monkeypatch.setattr("langchain_memlayer.index.hnsw.build", refuse)
     found = answers(stores.first)
     assert min(recall(found[tenant], stores.exact[tenant]) for tenant in TENANTS) >= 0.99
 
@@ -225,7 +226,7 @@ def forge(folder: Path, tenant: str, payload: bytes, **meta: Any) -> None:
     """Writes a snapshot whose digest and meta are those of the store: only its contents are false."""
     name = snapshot_name("items", f"{tenant}.")
     true = json.loads(of(folder, tenant, "json").read_text())["meta"]
-    snapshots.write(folder / "derived", name, payload, {**true, **meta})
+    files.write(folder / "derived", name, payload, {**true, **meta})
 
 
 def test_a_forged_pickle_with_a_true_digest_is_not_run(stores: Stores, tmp_path: Path) -> None:
@@ -348,7 +349,7 @@ def test_memories_below_the_threshold_are_found_the_same_whatever_lies_in_derive
     before = memory_answers(tmp_path, QUERIES, "u0")
     (tmp_path / "derived").mkdir(exist_ok=True)
     for suffix in ("data", "json"):
-        name = snapshots._hashed(snapshot_name("memories", ".u.u0."))
+        name = files._hashed(snapshot_name("memories", ".u.u0."))
         (tmp_path / "derived" / f"{name}-0000000001.{suffix}").write_bytes(os.urandom(1000))
     assert memory_answers(tmp_path, QUERIES, "u0") == before
 
@@ -397,7 +398,7 @@ def test_the_name_of_a_new_folder_is_synced_in_the_folder_above(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced: list[Path] = []
-    monkeypatch.setattr(snapshots, "sync_folder", synced.append)
+    monkeypatch.setattr(files, "sync_folder", synced.append)
     SQLiteJournal(tmp_path / "a" / "b").close()
     assert synced == [tmp_path, tmp_path / "a"]
     SQLiteJournal(tmp_path / "a" / "b").close()

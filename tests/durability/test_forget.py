@@ -10,7 +10,7 @@ from writer import put_checkpoint
 
 from langchain_memlayer import checkpointer
 from langchain_memlayer.errors import JournalError, MemoryNotFound
-from langchain_memlayer.keywords import tokenize
+from langchain_memlayer.index.keywords import tokenize
 from langchain_memlayer.types import Extraction, Fact, Triple
 
 CANARY = "quokkazephyr7719"

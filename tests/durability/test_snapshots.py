@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from langchain_memlayer import snapshots
 from langchain_memlayer.errors import SnapshotError
+from langchain_memlayer.index import files
 
 META = {"store": "s1", "dims": 3}
 ORDER = [
@@ -25,22 +25,22 @@ def names(folder: Path) -> list[str]:
 
 
 def test_what_was_written_is_read_with_its_meta(tmp_path: Path) -> None:
-    snapshots.write(tmp_path / "derived", "a", b"payload", META)
-    assert snapshots.read(tmp_path / "derived", "a", {"store": "s1"}) == (b"payload", META)
+    files.write(tmp_path / "derived", "a", b"payload", META)
+    assert files.read(tmp_path / "derived", "a", {"store": "s1"}) == (b"payload", META)
 
 
 def test_the_last_two_generations_stay_and_the_newest_is_read(tmp_path: Path) -> None:
     for number in range(4):
-        snapshots.write(tmp_path, "a", b"%d" % number, META)
+        files.write(tmp_path, "a", b"%d" % number, META)
     assert names(tmp_path) == ["0000000003.data", "0000000003.json", "0000000004.data", "0000000004.json"]
-    assert snapshots.read(tmp_path, "a", META)[0] == b"3"
+    assert files.read(tmp_path, "a", META)[0] == b"3"
 
 
 def test_any_text_is_a_name_and_names_do_not_meet(tmp_path: Path) -> None:
     odd = ["", "a", "A", "../../etc/passwd", "名", "a\x00", "\ud800", "x" * 5000]
     for number, name in enumerate(odd):
-        snapshots.write(tmp_path, name, b"%d" % number, META)
-    assert [snapshots.read(tmp_path, name, META)[0] for name in odd] == [b"%d" % n for n in range(len(odd))]
+        files.write(tmp_path, name, b"%d" % number, META)
+    assert [files.read(tmp_path, name, META)[0] for name in odd] == [b"%d" % n for n in range(len(odd))]
 
 
 def test_each_file_is_synced_before_it_gets_its_name_and_the_folder_after(
@@ -65,7 +65,7 @@ def test_each_file_is_synced_before_it_gets_its_name_and_the_folder_after(
 
     monkeypatch.setattr(os, "fsync", synced)
     monkeypatch.setattr(os, "replace", replaced)
-    snapshots.write(tmp_path, "a", b"payload", META)
+    files.write(tmp_path, "a", b"payload", META)
     assert calls == [
         ("fsync", "data.tmp"), ("fsync", "json.tmp"), ("rename", "data"), ("rename", "json"), ("fsync", "folder"),
     ]  # fmt: skip
@@ -73,8 +73,8 @@ def test_each_file_is_synced_before_it_gets_its_name_and_the_folder_after(
 
 def test_the_steps_are_told_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
-    monkeypatch.setattr(snapshots, "_step", seen.append)
-    snapshots.write(tmp_path, "a", b"payload", META)
+    monkeypatch.setattr(files, "_step", seen.append)
+    files.write(tmp_path, "a", b"payload", META)
     assert seen == ORDER
 
 
@@ -83,29 +83,29 @@ def _write_and_die(folder: Path, step: str, number: int) -> None:
         if name == step:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    snapshots._step = at
-    snapshots.write(folder, "a", b"%d" % number, {**META, "n": number})
+    files._step = at
+    files.write(folder, "a", b"%d" % number, {**META, "n": number})
 
 
 @pytest.mark.parametrize("earlier", [0, 1, 3])
 @pytest.mark.parametrize("step", ORDER)
 def test_killed_at_any_step_a_whole_generation_is_read(tmp_path: Path, step: str, earlier: int) -> None:
     for number in range(earlier):
-        snapshots.write(tmp_path, "a", b"%d" % number, {**META, "n": number})
+        files.write(tmp_path, "a", b"%d" % number, {**META, "n": number})
     child = multiprocessing.get_context("fork").Process(target=_write_and_die, args=(tmp_path, step, earlier))
     child.start()
     child.join()
     assert child.exitcode == -signal.SIGKILL
     finished = ORDER.index(step) >= ORDER.index("manifest-replaced")
     if earlier or finished:
-        payload, meta = snapshots.read(tmp_path, "a", META)
+        payload, meta = files.read(tmp_path, "a", META)
         assert payload == b"%d" % (earlier if finished else earlier - 1)
         assert meta["n"] == int(payload)
     else:
         with pytest.raises(SnapshotError):
-            snapshots.read(tmp_path, "a", META)
-    snapshots.write(tmp_path, "a", b"next", META)
-    assert snapshots.read(tmp_path, "a", META)[0] == b"next"
+            files.read(tmp_path, "a", META)
+    files.write(tmp_path, "a", b"next", META)
+    assert files.read(tmp_path, "a", META)[0] == b"next"
     assert not [name for name in names(tmp_path) if name.endswith("tmp")]
 
 
@@ -113,40 +113,40 @@ def test_killed_at_any_step_a_whole_generation_is_read(tmp_path: Path, step: str
 @pytest.mark.parametrize("place", range(0, 100, 9))
 def test_a_changed_byte_is_noticed_and_the_generation_before_is_read(tmp_path: Path, part: str, place: int) -> None:
     for number in range(2):
-        snapshots.write(tmp_path, "a", b"payload %d" % number, META)
+        files.write(tmp_path, "a", b"payload %d" % number, META)
     file = next(tmp_path.glob(f"*2.{part}"))
     content = bytearray(file.read_bytes())
     content[place * len(content) // 100] ^= 0x10
     file.write_bytes(content)
-    assert snapshots.read(tmp_path, "a", META)[0] == b"payload 0"
+    assert files.read(tmp_path, "a", META)[0] == b"payload 0"
 
 
 @pytest.mark.parametrize("cut", [lambda b: b[:-1], lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b + b"x"])
 @pytest.mark.parametrize("part", ["data", "json"])
 def test_a_torn_file_is_refused(tmp_path: Path, part: str, cut: Callable[[bytes], bytes]) -> None:
-    snapshots.write(tmp_path, "a", b"payload", META)
+    files.write(tmp_path, "a", b"payload", META)
     file = next(tmp_path.glob(f"*.{part}"))
     file.write_bytes(cut(file.read_bytes()))
     with pytest.raises(SnapshotError):
-        snapshots.read(tmp_path, "a", META)
+        files.read(tmp_path, "a", META)
 
 
 def test_the_files_of_another_name_are_refused(tmp_path: Path) -> None:
-    snapshots.write(tmp_path, "a", b"of a", META)
-    snapshots.write(tmp_path, "b", b"of b", META)
-    mine, other = (next(tmp_path.glob(f"{snapshots._hashed(name)}*.data")) for name in "ab")
+    files.write(tmp_path, "a", b"of a", META)
+    files.write(tmp_path, "b", b"of b", META)
+    mine, other = (next(tmp_path.glob(f"{files._hashed(name)}*.data")) for name in "ab")
     for suffix in (".data", ".json"):
         mine.with_suffix(suffix).write_bytes(other.with_suffix(suffix).read_bytes())
     with pytest.raises(SnapshotError, match="digest"):
-        snapshots.read(tmp_path, "a", META)
+        files.read(tmp_path, "a", META)
 
 
 def test_what_was_made_from_something_else_is_refused(tmp_path: Path) -> None:
-    snapshots.write(tmp_path, "a", b"payload", META)
+    files.write(tmp_path, "a", b"payload", META)
     with pytest.raises(SnapshotError, match="store"):
-        snapshots.read(tmp_path, "a", {"store": "s2"})
+        files.read(tmp_path, "a", {"store": "s2"})
     with pytest.raises(SnapshotError, match="embedder"):
-        snapshots.read(tmp_path, "a", {**META, "embedder": None})
+        files.read(tmp_path, "a", {**META, "embedder": None})
 
 
 @pytest.mark.parametrize(
@@ -157,23 +157,23 @@ def test_what_was_made_from_something_else_is_refused(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_a_manifest_of_another_shape_is_refused(tmp_path: Path, manifest: bytes) -> None:
-    snapshots.write(tmp_path, "a", b"payload", META)
+    files.write(tmp_path, "a", b"payload", META)
     next(tmp_path.glob("*.json")).write_bytes(manifest)
     with pytest.raises(SnapshotError):
-        snapshots.read(tmp_path, "a", META)
+        files.read(tmp_path, "a", META)
 
 
 def test_a_manifest_of_a_later_format_is_refused(tmp_path: Path) -> None:
-    snapshots.write(tmp_path, "a", b"payload", META)
+    files.write(tmp_path, "a", b"payload", META)
     file = next(tmp_path.glob("*.json"))
     file.write_text(json.dumps({**json.loads(file.read_text()), "format": 2}))
     with pytest.raises(SnapshotError):
-        snapshots.read(tmp_path, "a", META)
+        files.read(tmp_path, "a", META)
 
 
 def test_links_folders_and_pipes_are_not_followed(tmp_path: Path) -> None:
     folder, elsewhere = tmp_path / "derived", tmp_path / "elsewhere"
-    snapshots.write(elsewhere, "a", b"payload", META)
+    files.write(elsewhere, "a", b"payload", META)
     folder.mkdir()
     for path in elsewhere.iterdir():
         (folder / path.name).symlink_to(path)
@@ -181,28 +181,28 @@ def test_links_folders_and_pipes_are_not_followed(tmp_path: Path) -> None:
     os.mkfifo(folder / name.replace("0001", "0002"))
     (folder / name.replace("0001", "0003")).mkdir()
     with pytest.raises(SnapshotError, match="link"):
-        snapshots.read(folder, "a", META)
-    snapshots.drop_all(folder)
-    assert snapshots.read(elsewhere, "a", META)[0] == b"payload"
+        files.read(folder, "a", META)
+    files.drop_all(folder)
+    assert files.read(elsewhere, "a", META)[0] == b"payload"
 
 
 def test_a_link_in_the_way_of_a_temporary_file_is_not_written_through(tmp_path: Path) -> None:
     folder, target = tmp_path / "derived", tmp_path / "precious"
     folder.mkdir()
     target.write_text("mine")
-    (folder / f"{snapshots._hashed('a')}-0000000001.data.tmp").symlink_to(target)
-    snapshots.write(folder, "a", b"payload", META)
+    (folder / f"{files._hashed('a')}-0000000001.data.tmp").symlink_to(target)
+    files.write(folder, "a", b"payload", META)
     assert target.read_text() == "mine"
-    assert snapshots.read(folder, "a", META)[0] == b"payload"
+    assert files.read(folder, "a", META)[0] == b"payload"
 
 
 def test_a_generation_number_of_any_size_is_counted_on(tmp_path: Path) -> None:
-    snapshots.write(tmp_path, "a", b"old", META)
+    files.write(tmp_path, "a", b"old", META)
     for path in list(tmp_path.iterdir()):
         path.rename(tmp_path / path.name.replace("0000000001", "9999999999"))
-    snapshots.write(tmp_path, "a", b"new", META)
-    assert snapshots.read(tmp_path, "a", META)[0] == b"new"
-    snapshots.drop_all(tmp_path)
+    files.write(tmp_path, "a", b"new", META)
+    assert files.read(tmp_path, "a", META)[0] == b"new"
+    files.drop_all(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -210,7 +210,7 @@ def test_a_generation_number_of_any_size_is_counted_on(tmp_path: Path) -> None:
 def test_a_full_disk_leaves_the_generation_before_and_no_temporary_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int
 ) -> None:
-    snapshots.write(tmp_path, "a", b"old", META)
+    files.write(tmp_path, "a", b"old", META)
     made = [0]
 
     def failing(real: Callable[..., Any]) -> Callable[..., Any]:
@@ -226,45 +226,45 @@ def test_a_full_disk_leaves_the_generation_before_and_no_temporary_file(
         patched.setattr(os, "fsync", failing(os.fsync))
         patched.setattr(os, "replace", failing(os.replace))
         with pytest.raises(OSError, match="No space"):
-            snapshots.write(tmp_path, "a", b"new", META)
+            files.write(tmp_path, "a", b"new", META)
     # The last call is the folder's sync: by then the new generation is in place.
-    assert snapshots.read(tmp_path, "a", META)[0] == (b"new" if call == 4 else b"old")
+    assert files.read(tmp_path, "a", META)[0] == (b"new" if call == 4 else b"old")
     assert not list(tmp_path.glob("*.tmp"))
 
 
 def test_what_is_not_ours_is_never_touched(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / "0123-1.data").write_text("mine too")
-    snapshots.write(tmp_path, "a", b"payload", META)
-    snapshots.drop_all(tmp_path)
+    files.write(tmp_path, "a", b"payload", META)
+    files.drop_all(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0123-1.data", "notes.txt"]
 
 
 def test_drop_removes_one_name_only(tmp_path: Path) -> None:
     for name in "ab":
-        snapshots.write(tmp_path, name, name.encode(), META)
-    snapshots.drop(tmp_path, "a")
-    assert not snapshots.exists(tmp_path, "a")
-    assert snapshots.read(tmp_path, "b", META)[0] == b"b"
+        files.write(tmp_path, name, name.encode(), META)
+    files.drop(tmp_path, "a")
+    assert not files.exists(tmp_path, "a")
+    assert files.read(tmp_path, "b", META)[0] == b"b"
 
 
 def test_maintenance_is_for_one_at_a_time_and_ends_with_a_killed_holder(tmp_path: Path) -> None:
-    with snapshots.maintenance(tmp_path) as mine, snapshots.maintenance(tmp_path) as second:
+    with files.maintenance(tmp_path) as mine, files.maintenance(tmp_path) as second:
         assert mine
         assert not second
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
-        with snapshots.maintenance(tmp_path):
+        with files.maintenance(tmp_path):
             os.write(writing, b"x")
             signal.pause()
         os._exit(0)
     os.read(reading, 1)
-    with snapshots.maintenance(tmp_path) as had:
+    with files.maintenance(tmp_path) as had:
         assert not had
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    with snapshots.maintenance(tmp_path) as had:
+    with files.maintenance(tmp_path) as had:
         assert had
     os.close(reading)
     os.close(writing)
@@ -272,7 +272,7 @@ def test_maintenance_is_for_one_at_a_time_and_ends_with_a_killed_holder(tmp_path
 
 def test_no_snapshot_and_no_folder_say_so(tmp_path: Path) -> None:
     with pytest.raises(SnapshotError, match="no snapshot"):
-        snapshots.read(tmp_path / "none", "a", META)
+        files.read(tmp_path / "none", "a", META)
     (tmp_path / "file").write_text("a file where the folder should be")
     with pytest.raises(SnapshotError):
-        snapshots.read(tmp_path / "file", "a", META)
+        files.read(tmp_path / "file", "a", META)

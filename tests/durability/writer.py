@@ -21,7 +21,8 @@ from folders import items, memories, open_memory, open_store, sentence
 from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.store.base import PutOp
 
-from langchain_memlayer import checkpointer, snapshots
+from langchain_memlayer import checkpointer
+from langchain_memlayer.index import files
 from langchain_memlayer.journal import sqlite
 
 Report = Callable[..., None]
@@ -140,7 +141,7 @@ def _die_at_step(step: str, nth: int) -> None:
         if not left[0]:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    snapshots._step = at
+    files._step = at
     sqlite._step = at
 
 

@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from told import ALICE, Told, shown, state
 
-from langchain_memlayer import snapshots
 from langchain_memlayer.errors import SnapshotError
 from langchain_memlayer.graph.networkx import TripleGraph
+from langchain_memlayer.index import files
 from langchain_memlayer.types import QUARANTINED, VISIBLE, Row, Scope
 
 NAMES = ["Anna", "anna", "Anna Lee", "Anna Kim", "my friend Bob", "Bob", "Bob Smith", "Berlin", "小雨"]
@@ -106,7 +106,7 @@ def test_small_graphs_have_no_snapshot(tmp_path: Path) -> None:
 
 def test_a_snapshot_is_written_anew_when_a_fifth_has_changed(told: Told) -> None:
     def seq() -> Any:
-        return snapshots.read(derived(told), name_of(), {})[1]["seq"]
+        return files.read(derived(told), name_of(), {})[1]["seq"]
 
     first = seq()
     for n in range(4):
@@ -189,8 +189,8 @@ def test_parts_that_do_not_fit_together_are_refused(spoil: Any) -> None:
 
 def forge(told: Told, payload: bytes, **meta: Any) -> None:
     """A newest generation that has the right digest, position and origin."""
-    found = snapshots.read(derived(told), name_of(), {})[1]
-    snapshots.write(derived(told), name_of(), payload, {**found, **meta})
+    found = files.read(derived(told), name_of(), {})[1]
+    files.write(derived(told), name_of(), payload, {**found, **meta})
 
 
 def test_code_in_a_snapshot_is_not_run_and_the_graph_is_rebuilt(
@@ -227,7 +227,7 @@ def test_a_snapshot_of_another_store_is_refused(told: Told, tmp_path: Path, capl
 def test_a_snapshot_of_another_course_of_the_journal_is_refused(
     told: Told, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
 ) -> None:
-    forge(told, snapshots.read(derived(told), name_of(), {})[0], **change)
+    forge(told, files.read(derived(told), name_of(), {})[0], **change)
     rebuilt = count_rebuilds(monkeypatch)
     told.reopened().graph(ALICE)
     assert len(rebuilt) == 1
@@ -259,7 +259,7 @@ def test_a_folder_that_cannot_be_written_costs_the_snapshot_only(
     def full(*args: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(snapshots, "write", full)
+    monkeypatch.setattr(files, "write", full)
     for n in range(20):
         told.tell(("Bob", "likes", f"tea {n}"))
     assert len(told.graph()) == 40

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from langchain_memlayer.index.slab import Slab
+from langchain_memlayer.index.view import View
 from langchain_memlayer.types import Metric, SlabBlock
-from langchain_memlayer.vectors import Slab, View
 
 METRICS: tuple[Metric, ...] = ("cosine", "inner_product", "euclidean")
 TOPICS = 200

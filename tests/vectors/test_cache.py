@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from langchain_memlayer.vectors import SlabCache
+from langchain_memlayer.index.cache import SlabCache
 
 
 @dataclass

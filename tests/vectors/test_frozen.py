@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from slabs import METRICS, Topics, block, exact_scores, filled, recalls
 
 from langchain_memlayer.errors import SnapshotError
+from langchain_memlayer.index import hnsw
+from langchain_memlayer.index.slab import Slab
 from langchain_memlayer.types import Metric, SlabBlock
-from langchain_memlayer.vectors import Slab, hnsw
 
 ROWS, DIMS = 2000, 12
 

@@ -9,9 +9,9 @@ import pytest
 from numpy.typing import NDArray
 from slabs import METRICS, Topics, block, filled, recalls
 
+from langchain_memlayer.index.copies import Copies, checksums
+from langchain_memlayer.index.slab import Slab
 from langchain_memlayer.types import Metric
-from langchain_memlayer.vectors import Slab
-from langchain_memlayer.vectors.copies import Copies, checksums
 
 Mask = Callable[[int], NDArray[np.bool_] | None]
 

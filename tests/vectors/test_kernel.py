@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from slabs import METRICS, exact_scores
 
 from langchain_memlayer.errors import InvalidInput
+from langchain_memlayer.index.kernel import Kernel
 from langchain_memlayer.types import Metric
-from langchain_memlayer.vectors.kernel import Kernel
 
 
 def integers(seed: int, rows: int, dims: int) -> NDArray[np.float16]:

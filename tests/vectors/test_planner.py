@@ -5,7 +5,9 @@ import pytest
 from slabs import Topics, block, filled
 
 from langchain_memlayer.errors import InvalidInput
-from langchain_memlayer.vectors import Plan, Slab, planner
+from langchain_memlayer.index import planner
+from langchain_memlayer.index.planner import Plan
+from langchain_memlayer.index.slab import Slab
 
 MEASURED = 4_000_000
 

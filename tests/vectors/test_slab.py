@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from slabs import COLUMNS, METRICS, Topics, block, exact_scores, filled, frozen_copy, recalls
 
 from langchain_memlayer.errors import InvalidInput
+from langchain_memlayer.index import slab as slab_module
+from langchain_memlayer.index.slab import Slab
+from langchain_memlayer.index.view import Hits, View
 from langchain_memlayer.types import Metric, SlabBlock
-from langchain_memlayer.vectors import Hits, Slab, View
-from langchain_memlayer.vectors import slab as slab_module
 
 
 @dataclass

@@ -10,11 +10,11 @@ from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
 
+from langchain_memlayer.backends.adapters import adapt
+from langchain_memlayer.backends.base import ITEM, STORE, ForeignStore, Point
+from langchain_memlayer.backends.deferred import DeferredStore
+from langchain_memlayer.backends.points import POINT
 from langchain_memlayer.errors import ConfigurationError, VectorStoreError
-from langchain_memlayer.vectors.vectorstore.adapters import adapt
-from langchain_memlayer.vectors.vectorstore.base import ITEM, STORE, ForeignStore, Point
-from langchain_memlayer.vectors.vectorstore.deferred import DeferredStore
-from langchain_memlayer.vectors.vectorstore.points import POINT
 
 OURS = "store-1"
 QUERY = np.array([1, 0, 0], np.float32)
@@ -136,7 +136,7 @@ def test_a_store_is_known_by_its_class_and_by_those_it_is_made_of() -> None:
     assert adapt(object.__new__(faiss)).kind == "faiss"
     assert adapt(object.__new__(_class("mine", "Better", faiss))).kind == "faiss"
     assert adapt(object.__new__(_class("langchain_chroma.vectorstores", "Chroma"))).kind == "chroma"
-    viking = object.__new__(_class("langchain_memlayer.vikingdb", "VikingDBVectorStore"))
+    viking = object.__new__(_class("langchain_memlayer.vikingdb.store", "VikingDBVectorStore"))
     assert adapt(viking).kind == "vikingdb"
     assert adapt(object.__new__(_class("elsewhere", "FAISS"))).kind == "FAISS"
     assert adapt(Plain()).kind == "Plain"

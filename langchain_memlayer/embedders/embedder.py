@@ -1,0 +1,218 @@
+"""What turns text into vectors: a LangChain `Embeddings`, "provider:model", a function, or the bundled model.
+
+Whatever it is, it becomes an `Embedder`, which checks every vector before anything is written, and whose name and size
+are the fingerprint that the folder remembers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+from langchain_core.embeddings import Embeddings
+from numpy.typing import NDArray
+
+from langchain_memlayer.embedders.own import FunctionEmbeddings, OpenAIText, WordLlamaEmbeddings, matrix
+from langchain_memlayer.errors import ConfigurationError, EmbedderMismatch, EmbeddingError, MissingDependency
+
+__all__ = ["Embedder", "WordLlamaEmbeddings", "resolve_embeddings"]
+
+# A model has one name, whether it came as an object or as "provider:model".
+_PROVIDERS: Final = {
+    "AzureAIOpenAIApiEmbeddingsModel": "azure_ai",
+    "AzureOpenAIEmbeddings": "azure_openai",
+    "BedrockEmbeddings": "bedrock",
+    "CohereEmbeddings": "cohere",
+    "GoogleGenerativeAIEmbeddings": "google_genai",
+    "HuggingFaceEmbeddings": "huggingface",
+    "MistralAIEmbeddings": "mistralai",
+    "OllamaEmbeddings": "ollama",
+    "OpenAIEmbeddings": "openai",
+    "VertexAIEmbeddings": "google_vertexai",
+    "WordLlamaEmbeddings": "wordllama",
+    "OpenAIText": "openai",
+}
+_OPENAI_DEFAULT: Final = "text-embedding-3-small"
+
+
+class Embedder:
+    """An embedding model whose vectors have been checked.
+
+    Args:
+        source: The model.
+        dims: The size that its vectors must have; None takes it from the first ones.
+        origin: Who says so, for the message when they have another size.
+
+    Attributes:
+        name: The model's name in the folder's fingerprint, such as `openai:text-embedding-3-small`.
+        source: The model.
+    """
+
+    def __init__(self, source: Embeddings, *, dims: int | None = None, origin: str = "its earlier vectors had") -> None:
+        self.name = _name(source)
+        self.source = source
+        self._dims = dims
+        self._origin = origin
+        self._lock = threading.Lock()
+
+    @property
+    def dims(self) -> int | None:
+        """The vectors' size; None while it is not known."""
+        return self._dims
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """The vectors of texts, of shape (number of texts, dims). No texts: no call.
+
+        Raises:
+            EmbeddingError: what the model returned cannot be used. What the model itself raises passes unchanged.
+        """
+        return self._checked(self.source.embed_documents(list(texts)), len(texts)) if texts else self._none()
+
+    async def aembed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Like `embed`; the model is awaited."""
+        if not texts:
+            return self._none()
+        vectors = await self.source.aembed_documents(list(texts))
+        return await asyncio.to_thread(self._checked, vectors, len(texts))
+
+    def embed_query(self, text: str) -> NDArray[np.float32]:
+        """The vector of a query, of shape (dims,).
+
+        Raises:
+            EmbeddingError: what the model returned cannot be used. What the model itself raises passes unchanged.
+        """
+        vector: NDArray[np.float32] = self._checked([self.source.embed_query(text)], 1)[0]
+        return vector
+
+    async def aembed_query(self, text: str) -> NDArray[np.float32]:
+        """Like `embed_query`; the model is awaited."""
+        vector: NDArray[np.float32] = self._checked([await self.source.aembed_query(text)], 1)[0]
+        return vector
+
+    def _none(self) -> NDArray[np.float32]:
+        return np.empty((0, self._dims or 0), np.float32)
+
+    def _checked(self, vectors: Any, count: int) -> NDArray[np.float32]:
+        block = matrix(vectors, count, self.name)
+        width = block.shape[1]
+        with self._lock:
+            if self._dims is None:
+                self._dims = width
+            elif width != self._dims:
+                raise EmbeddingError(
+                    f"{self.name} gave vectors of {width} numbers where {self._origin} {self._dims}; nothing was "
+                    "written. Make both agree, or pass another embedder."
+                )
+        return block
+
+
+def resolve_embeddings(spec: Any, *, folder: tuple[str, int] | None = None, dims: int | None = None) -> Embedder | None:
+    """The embedder that a caller asked for.
+
+    Args:
+        spec: A LangChain `Embeddings`; "provider:model"; a function, plain or async, from a list of texts to a list of
+            vectors; "auto": the folder's own, else OpenAI when `OPENAI_API_KEY` is set, else the bundled
+            model; or None.
+        folder: Name and dims of the embedder that wrote the folder's vectors, when there are any.
+        dims: The size that the caller says the vectors have.
+
+    Raises:
+        EmbedderMismatch: the folder's vectors were made by another embedder.
+        MissingDependency: a package is not installed.
+        ConfigurationError: `spec` names nothing known, or contradicts `dims`.
+    """
+    if spec is None:
+        return None
+    source = _automatic(folder) if isinstance(spec, str) and spec == "auto" else _explicit(spec)
+    own = source.dims if isinstance(source, WordLlamaEmbeddings) else None
+    if own is not None and dims not in (None, own):
+        raise ConfigurationError(
+            f"{_name(source)} gives vectors of {own} numbers, but index['dims'] is {dims}: set it to {own}, or pass "
+            "another embedder."
+        )
+    size, origin = (own, "it always gives") if own is not None else (dims, "index['dims'] says")
+    if folder is not None:
+        if _name(source) != folder[0] or size not in (None, folder[1]):
+            raise EmbedderMismatch(
+                f"The folder's vectors were made with {folder[0]} ({folder[1]} numbers), not with {_name(source)} "
+                f"({size or 'as yet unknown'} numbers). Open it with that embedder or with 'auto', or give it this "
+                "one: `memlayer reembed`, or `langchain_memlayer.moving.reembed_store`."
+            )
+        size, origin = folder[1], "the folder's vectors have"
+    return Embedder(source) if size is None else Embedder(source, dims=size, origin=origin)
+
+
+def _automatic(folder: tuple[str, int] | None) -> Embeddings:
+    """The folder's own model; without one, the best that is at hand without a question."""
+    if folder is None:
+        return OpenAIText(_OPENAI_DEFAULT, None) if os.environ.get("OPENAI_API_KEY") else WordLlamaEmbeddings()
+    name, dims = folder
+    if name.partition(":")[0] not in _PROVIDERS.values():
+        raise EmbedderMismatch(
+            f"The folder's vectors were made with {name} ({dims} numbers), which cannot be made from its name: pass "
+            "that embedder itself, or give it another one: `memlayer reembed`, or "
+            "`langchain_memlayer.moving.reembed_store`."
+        )
+    return _named(name)
+
+
+def _explicit(spec: Any) -> Embeddings:
+    if isinstance(spec, Embeddings):
+        return spec
+    if isinstance(spec, str):
+        return _named(spec)
+    if isinstance(spec, type) or not callable(spec):
+        given = f"the class {spec.__name__}, not an object of it" if isinstance(spec, type) else type(spec).__name__
+        raise ConfigurationError(
+            f"embeddings must be an `Embeddings` object, 'provider:model', a function, 'auto' or None; got {given}."
+        )
+    return FunctionEmbeddings(spec)
+
+
+def _named(text: str) -> Embeddings:
+    """The model behind "provider:model"."""
+    provider, _, model = text.partition(":")
+    if provider == "wordllama":
+        if model not in ("", WordLlamaEmbeddings.model):
+            raise ConfigurationError(f"{text}: the only bundled model is wordllama:{WordLlamaEmbeddings.model}.")
+        return WordLlamaEmbeddings()
+    if not provider or not model:
+        raise ConfigurationError(
+            f"embeddings={text!r} names no model: write 'provider:model', such as 'openai:{_OPENAI_DEFAULT}', or "
+            "'wordllama' or 'auto'."
+        )
+    if provider == "openai":
+        base, _, dimensions = model.rpartition("@")
+        return OpenAIText(base, int(dimensions)) if base and dimensions.isdecimal() else OpenAIText(model, None)
+    try:
+        from langchain.embeddings import init_embeddings
+
+        return init_embeddings(text)
+    except ImportError as problem:
+        raise MissingDependency(
+            f"{text} needs the packages langchain and langchain-{provider.replace('_', '-')} ({problem}): install "
+            "them, or pass an `Embeddings` object."
+        ) from problem
+    except ValueError as problem:
+        raise ConfigurationError(
+            f"{text} cannot be made ({problem}): pass an `Embeddings` object instead."
+        ) from problem
+
+
+def _name(source: Embeddings) -> str:
+    """The name of a model in a folder's fingerprint: one for an object and the "provider:model" that makes it."""
+    if isinstance(source, FunctionEmbeddings):
+        return source.name
+    inner = getattr(source, "underlying_embeddings", None)
+    if isinstance(inner, Embeddings):
+        return _name(inner)
+    kind = type(source).__name__
+    names = (getattr(source, attribute, None) for attribute in ("model", "model_name", "model_id"))
+    parts = [_PROVIDERS.get(kind, kind), next((name for name in names if isinstance(name, str)), "")]
+    dimensions = getattr(source, "dimensions", None)
+    suffix = f"@{dimensions}" if parts[0] == "openai" and dimensions is not None else ""
+    return ":".join(filter(None, parts)) + suffix

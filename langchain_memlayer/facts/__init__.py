@@ -1,0 +1,11 @@
+"""Turns to facts to decisions: extraction, reconciliation, their prompts, and how replies are read and checked.
+
+chat.py            calls of a chat model for one JSON object
+prompts.py         what it is asked
+replies.py         what it answered
+grounding.py       whether a quote stands in its turn
+numerals.py        numbers, in digits and in words
+extraction.py      turns to facts
+reconciliation.py  facts to decisions
+rewriting.py       a query as it stands in a conversation
+"""

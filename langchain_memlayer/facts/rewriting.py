@@ -1,0 +1,115 @@
+"""A query as it stands in a conversation, to queries that stand for themselves: one call of a chat model."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from langchain_memlayer.errors import ExtractionError
+from langchain_memlayer.facts.chat import Method, StructuredChat
+from langchain_memlayer.facts.prompts import (
+    MOST_QUERIES,
+    NAME_CHARS,
+    QUERY_CHARS,
+    REWRITING_INSTRUCTIONS,
+    REWRITING_SCHEMA,
+    shortened,
+)
+from langchain_memlayer.facts.replies import read_entries, storable
+from langchain_memlayer.types import Turn
+
+if TYPE_CHECKING:
+    from langchain_core.language_models import BaseChatModel
+    from langchain_core.messages import BaseMessage
+
+_LOGGER = logging.getLogger(__name__)
+
+SHOWN_TURNS: Final = 8
+MOST_ENTITIES: Final = 10
+_TURN_TOKENS: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Rewritten:
+    """What to search for.
+
+    Attributes:
+        queries: Queries that stand for themselves; one at least.
+        entities: Whom and what they are about, as the model names them; none when it does not say.
+    """
+
+    queries: tuple[str, ...]
+    entities: tuple[str, ...] = ()
+
+
+class Rewriter:
+    """Rewrites queries with a chat model. Threads and event loops may share it.
+
+    Args:
+        model: Any LangChain chat model.
+        method: How the model is held to the form of the reply; None decides by what it supports.
+    """
+
+    def __init__(self, model: BaseChatModel, *, method: Method | None = None) -> None:
+        self._chat = StructuredChat(model, REWRITING_SCHEMA, run_name="rewriting", method=method)
+
+    def rewrite(self, query: str, turns: Sequence[Turn], now: datetime) -> Rewritten:
+        """What to search for; the query itself when the model fails or its reply cannot be read."""
+        try:
+            reply = self._chat.ask(_build(query, turns, now))
+        except ExtractionError as error:
+            return _as_asked(query, error)
+        return _parse(reply, query)
+
+    async def arewrite(self, query: str, turns: Sequence[Turn], now: datetime) -> Rewritten:
+        """Like `rewrite`, awaited."""
+        try:
+            reply = await self._chat.aask(_build(query, turns, now))
+        except ExtractionError as error:
+            return _as_asked(query, error)
+        return _parse(reply, query)
+
+
+def _build(query: str, turns: Sequence[Turn], now: datetime) -> list[BaseMessage]:
+    from langchain_core.messages import HumanMessage, SystemMessage
+
+    said = [f"{turn.name or turn.role}: {shortened(turn.text, _TURN_TOKENS)}" for turn in turns[-SHOWN_TURNS:]]
+    shown = "\n".join(said) or "(none)"
+    return [
+        SystemMessage(REWRITING_INSTRUCTIONS),
+        HumanMessage(f"Today is {now:%A, %d %B %Y}.\n\nConversation:\n{shown}\n\nQuestion:\n{query}"),
+    ]
+
+
+def _parse(reply: str, query: str) -> Rewritten:
+    try:
+        found = read_entries(reply, "queries", ()).entries
+    except ExtractionError as error:
+        return _as_asked(query, error)
+    queries = _texts(found, QUERY_CHARS)[:MOST_QUERIES]
+    return Rewritten(queries, _entities(reply)) if queries else Rewritten((query,))
+
+
+def _entities(reply: str) -> tuple[str, ...]:
+    try:
+        found = read_entries(reply, "entities", ()).entries
+    except ExtractionError:
+        # A model that names none has done its task.
+        return ()
+    return tuple(name for name in _texts(found, NAME_CHARS + 1) if len(name) <= NAME_CHARS)[:MOST_ENTITIES]
+
+
+def _texts(found: Sequence[Any], chars: int) -> tuple[str, ...]:
+    """The strings among some entries that say something, each once and cut to `chars`."""
+    texts = (storable(text).strip()[:chars] for text in found if isinstance(text, str))
+    return tuple(dict.fromkeys(text for text in texts if text))
+
+
+def _as_asked(query: str, error: ExtractionError) -> Rewritten:
+    """The question as it was asked is a query too: what is remembered must not be lost with the model."""
+    # What the provider or the model said may quote the conversation.
+    _LOGGER.warning("A query is searched for as it was asked: %s.", type(error.__cause__ or error).__name__)
+    return Rewritten((query,))

@@ -1,0 +1,1 @@
+"""Caches of the journal, in memory and on disk: slabs of vectors, HNSW graphs, keywords, and their files."""
