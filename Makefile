@@ -4,13 +4,18 @@ BIN := .venv/bin
 export PIP_NO_CACHE_DIR := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test slow integration postgres lint types bench setup clean
+.PHONY: demo test fuzz slow integration postgres lint types bench setup clean
 
 demo: setup
 	$(BIN)/memlayer demo
 
 test: setup
 	$(BIN)/pytest -n 2 -m "not slow"
+
+# Other examples than `make test`: as many as fit into FUZZ_SECONDS, from a seed that it prints. CI does not depend on it.
+FUZZ_SECONDS ?= 600
+fuzz: setup
+	$(BIN)/python tests/fuzz.py $(FUZZ_SECONDS) $(FUZZ_SEED)
 
 slow: setup
 	$(BIN)/pytest -n 2 -m slow

@@ -1,16 +1,17 @@
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import postgres_server
 import pytest
 from hypothesis import HealthCheck, settings
 
-# In CI the examples are the same each time, so that a change is judged by what it changed; at a desk they vary.
-settings.register_profile("ci", deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-settings.register_profile("desk", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("ci" if os.environ.get("CI") else "desk")
+# The same examples each time, so that a change is judged by what it changed. `make fuzz` asks for others: `fuzz`.
+settings.register_profile("same", deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+settings.register_profile(
+    "fuzz", deadline=None, derandomize=False, suppress_health_check=list(HealthCheck), print_blob=True
+)
+settings.load_profile("same")
 
 # Before any test module has it: what opens a folder opens a schema.
 if postgres_server.WANTED:

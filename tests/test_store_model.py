@@ -50,7 +50,7 @@ BATCHES = st.lists(st.tuples(st.floats(0, 3), st.lists(st.one_of(PUTS, PUTS, REA
 class Entry:
     value: dict[str, Any]
     ttl: float | None
-    expires: float | None
+    expires: int | None
     written: tuple[int, int]
 
 
@@ -62,9 +62,13 @@ class Model:
         self.minutes = 0.0
         self.writes = 0
 
+    def micros(self, minutes: float) -> int:
+        """So many minutes from now, in whole microseconds: that is how the store counts."""
+        return round((self.minutes + minutes) * 60_000_000)
+
     def batch(self, ops: list[Any]) -> list[Any]:
         for place in [
-            p for p, entry in self.items.items() if entry.expires is not None and entry.expires <= self.minutes
+            p for p, entry in self.items.items() if entry.expires is not None and entry.expires <= self.micros(0.0)
         ]:
             del self.items[place]
         touched: list[Entry] = []
@@ -77,11 +81,11 @@ class Model:
             if op.value is None:
                 self.items.pop((op.namespace, op.key), None)
             else:
-                expires = None if op.ttl is None else self.minutes + op.ttl
+                expires = None if op.ttl is None else self.micros(op.ttl)
                 self.items[op.namespace, op.key] = Entry(op.value, op.ttl, expires, (self.writes, number))
         for entry in touched:
             if entry.ttl is not None:
-                entry.expires = self.minutes + entry.ttl
+                entry.expires = self.micros(entry.ttl)
         return results
 
     def read(self, op: Any, touched: list[Entry]) -> Any:
