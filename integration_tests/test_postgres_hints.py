@@ -14,7 +14,7 @@ from integration_tests.test_postgres import children
 from langchain_memlayer import Memory
 from langchain_memlayer.errors import ConfigurationError
 from langchain_memlayer.journal import postgres_hints
-from langchain_memlayer.journal.read_slabs import SlabReader
+from langchain_memlayer.journal.read_caches import SlabReader
 from langchain_memlayer.testing import DeterministicEmbeddings
 
 DIMS = 32

@@ -17,7 +17,7 @@ from langchain_memlayer.index.keywords import term_codes
 from langchain_memlayer.journal import Journal
 from langchain_memlayer.journal.read import Reader
 from langchain_memlayer.journal.read_base import VECTOR_SHIFT, VECTORS_OF_ITEM
-from langchain_memlayer.journal.read_slabs import Area
+from langchain_memlayer.journal.read_caches import Area
 from langchain_memlayer.journal.schema import DERIVED
 from langchain_memlayer.journal.settings import SCRUB_DUE, STAGING_NOTE, embedder_key, outbox_key
 from langchain_memlayer.types import MEMORY_ROOT

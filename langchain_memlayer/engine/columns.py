@@ -10,7 +10,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from langchain_memlayer.journal.read_slabs import Area
+from langchain_memlayer.journal.read_caches import Area
 
 _CODED = ("user_id", "agent_id", "run_id", "session_id", "name")
 COLUMNS: dict[Area, dict[str, np.dtype[Any]]] = {

@@ -19,8 +19,7 @@ from langchain_memlayer.engine.points import Points
 from langchain_memlayer.engine.proposals import Proposals
 from langchain_memlayer.errors import ConfigurationError, JournalClosed, JournalError, MemLayerError, VectorStoreError
 from langchain_memlayer.journal import Journal
-from langchain_memlayer.journal.read_outbox import VectorRow
-from langchain_memlayer.journal.read_slabs import Area
+from langchain_memlayer.journal.read_caches import Area, VectorRow
 from langchain_memlayer.journal.settings import embedder_key, outbox_key, points_key, purge_key
 
 _LOGGER = logging.getLogger(__name__)

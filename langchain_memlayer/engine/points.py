@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from langchain_memlayer.backends.base import ITEM, STORE, Point, Scalar
 from langchain_memlayer.journal import Journal
-from langchain_memlayer.journal.read_outbox import VectorRow
-from langchain_memlayer.journal.read_slabs import Area
+from langchain_memlayer.journal.read_caches import Area, VectorRow
 from langchain_memlayer.journal.settings import embedder_key, outbox_key, points_key
 
 SCOPE = "memlayer_scope"

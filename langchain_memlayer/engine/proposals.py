@@ -16,7 +16,7 @@ from langchain_memlayer.engine.points import SCOPE, is_flat
 from langchain_memlayer.errors import VectorStoreError
 from langchain_memlayer.index.source import Hints, Proposal, Source
 from langchain_memlayer.journal import Journal
-from langchain_memlayer.journal.read_slabs import Area
+from langchain_memlayer.journal.read_caches import Area
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from langchain_memlayer.journal.settings import IMPORT_NOTE
 if TYPE_CHECKING:
     from langchain_memlayer.journal.pgvector import VectorTable
     from langchain_memlayer.journal.read import Reader
-    from langchain_memlayer.journal.read_slabs import Area
+    from langchain_memlayer.journal.read_caches import Area
     from langchain_memlayer.journal.write import Writer
     from langchain_memlayer.protocols import Clock, NewId
     from langchain_memlayer.types import Durability

@@ -20,7 +20,7 @@ from langchain_memlayer.types import Durability
 
 if TYPE_CHECKING:
     from langchain_memlayer.journal.pgvector import VectorTable
-    from langchain_memlayer.journal.read_slabs import Area
+    from langchain_memlayer.journal.read_caches import Area
 
 _LOGGER = logging.getLogger(__name__)
 

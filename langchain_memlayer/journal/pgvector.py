@@ -16,7 +16,7 @@ import numpy as np
 import psycopg
 from numpy.typing import NDArray
 
-from langchain_memlayer.journal.read_slabs import KINDS, Area
+from langchain_memlayer.journal.read_caches import KINDS, Area
 from langchain_memlayer.journal.settings import SCRUB_DUE
 
 if TYPE_CHECKING:

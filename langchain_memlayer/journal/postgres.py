@@ -22,7 +22,7 @@ from langchain_memlayer.journal.postgres_address import CONNECT_SECONDS, Address
 from langchain_memlayer.journal.postgres_hints import Hints
 from langchain_memlayer.journal.postgres_schema import check_server, migrate, schema_of, version_of
 from langchain_memlayer.journal.postgres_session import PostgresReader, PostgresWriter, Session, adapt
-from langchain_memlayer.journal.read_slabs import KINDS, Area
+from langchain_memlayer.journal.read_caches import KINDS, Area
 from langchain_memlayer.journal.schema import TABLES
 from langchain_memlayer.journal.settings import SCRUB_DUE
 from langchain_memlayer.protocols import Clock, NewId

@@ -15,8 +15,7 @@ from langchain_memlayer.journal.pgvector import erase
 from langchain_memlayer.journal.postgres_triples import CODES, NamedTriples, codes
 from langchain_memlayer.journal.read import Reader
 from langchain_memlayer.journal.read_base import VECTORS_OF_ITEM, rows_touched
-from langchain_memlayer.journal.read_outbox import about
-from langchain_memlayer.journal.read_slabs import KINDS, Area
+from langchain_memlayer.journal.read_caches import KINDS, Area, about
 from langchain_memlayer.journal.schema import TABLES
 from langchain_memlayer.journal.write import Writer
 from langchain_memlayer.types import Row, prefix_bounds

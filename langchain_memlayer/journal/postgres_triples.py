@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_memlayer.graph.names import code_of, family_of, read_name, relation_name
 from langchain_memlayer.journal.read_base import BaseReader
-from langchain_memlayer.journal.read_triples import shown
+from langchain_memlayer.journal.read_caches import shown
 from langchain_memlayer.types import Scope
 
 if TYPE_CHECKING:

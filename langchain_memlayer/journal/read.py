@@ -1,26 +1,50 @@
-"""Everything that is read from the journal.
-
-read_base.py      the connection, positions, namespaces, settings
-read_items.py     items of a BaseStore
-read_memories.py  memories, their events and keywords
-read_triples.py   triples
-read_slabs.py     what slabs are loaded from
-read_outbox.py    what foreign vector stores are told
-"""
+"""Everything that is read from the journal: items of a BaseStore, memories with their versions, events and links."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
-from langchain_memlayer.journal.read_base import IN_USE
-from langchain_memlayer.journal.read_items import ItemReader
-from langchain_memlayer.journal.read_memories import MemoryReader
-from langchain_memlayer.journal.read_outbox import OutboxReader
-from langchain_memlayer.journal.read_slabs import SlabReader
-from langchain_memlayer.journal.read_triples import TripleReader
+import orjson
+
+from langchain_memlayer.index.keywords import fts_match
+from langchain_memlayer.journal.read_base import IN_USE, VECTORS_OF_ITEM, chunks, marks
+from langchain_memlayer.journal.read_caches import CacheReader
+from langchain_memlayer.types import SPENT, Event, Row, prefix_bounds
+from langchain_memlayer.values import loads
+
+ROW_COLUMNS = (
+    "i.id, i.seq, n.path, i.key, i.kind, i.value, i.created_at, i.updated_at, i.closed, i.metadata, i.user_id, "
+    "i.agent_id, i.run_id, i.session_id, i.role, i.name, i.message_id, i.time, i.hash, i.sources, i.turns, "
+    "i.valid_at, i.invalid_at, i.state, i.asks, i.given, i.count, i.last_seen, i.last_event"
+)
+ROW_FROM = "items i JOIN namespaces n ON n.id = i.ns"
+
+# `created_at` is when the memory began, in its first version.
+_BEGAN = (
+    "coalesce(CASE WHEN i.last_event = 'update' THEN (SELECT p.invalid_at FROM items p WHERE p.key = i.key AND "
+    "p.kind <> 'item' AND p.closed = i.id) END, i.valid_at, i.created_at)"
+)
 
 
-class Reader(ItemReader, MemoryReader, TripleReader, SlabReader, OutboxReader):
+def to_row(r: Sequence[Any]) -> Row:
+    """The memory version in one row of `ROW_COLUMNS`."""
+    fields: list[Any] = [
+        *r[:9], loads(r[9]) if r[9] else {}, *r[10:19],
+        tuple(orjson.loads(r[19])) if r[19] else (), tuple(orjson.loads(r[20])) if r[20] else (),
+        r[21], r[22], r[23] or 0, bool(r[24]), bool(r[25]), r[26] or 1, r[27], r[28] or "add",
+    ]  # fmt: skip
+    return Row(*fields)
+
+
+def _to_event(r: Sequence[Any]) -> Event:
+    sources = tuple(orjson.loads(r[8])) if r[8] else ()
+    fields: list[Any] = [*r[:8], sources, *r[9:12], orjson.loads(r[12]) if r[12] else {}]
+    return Event(*fields)
+
+
+class Reader(CacheReader):
     """Reads of one connection. Numbers of rows are what SQL returns; every method is one or two statements."""
 
     def counts(self) -> Mapping[str, int]:
@@ -36,3 +60,195 @@ class Reader(ItemReader, MemoryReader, TripleReader, SlabReader, OutboxReader):
             "ended": self.db.execute(one + "items WHERE closed IS NOT NULL").fetchone()[0],
             **{some.split()[0]: self.db.execute(one + some).fetchone()[0] for some in rows},
         }
+
+    # -- items, which keep their last value and may expire --------------------------------------------------------
+
+    def items_by_key(self, pairs: Iterable[tuple[str, str]], now: int) -> dict[tuple[str, str], tuple[Any, ...]]:
+        """Live items by (encoded namespace, key): id, seq, path, key, value, created_at, updated_at, ttl."""
+        sql = (
+            "SELECT i.id, i.seq, n.path, i.key, i.value, i.created_at, i.updated_at, i.ttl FROM namespaces n "
+            "JOIN items i ON i.ns = n.id WHERE n.path = ? AND i.key = ? AND i.closed IS NULL AND i.kind = 'item' "
+            "AND (i.expires_at IS NULL OR i.expires_at > ?)"
+        )
+        found: dict[tuple[str, str], tuple[Any, ...]] = {}
+        for pair in pairs:
+            row = self.db.execute(sql, (*pair, now)).fetchone()
+            if row is not None:
+                found[pair] = row
+        return found
+
+    def items_by_id(self, ids: Sequence[int], now: int) -> dict[int, tuple[Any, ...]]:
+        """Live items by row id, in the shape of `items_by_key`."""
+        found: dict[int, tuple[Any, ...]] = {}
+        for chunk in chunks(ids):
+            rows = self.db.execute(
+                "SELECT i.id, i.seq, n.path, i.key, i.value, i.created_at, i.updated_at, i.ttl FROM items i "
+                f"JOIN namespaces n ON n.id = i.ns WHERE i.id IN ({marks(len(chunk))}) AND i.kind = 'item' "
+                "AND i.closed IS NULL AND (i.expires_at IS NULL OR i.expires_at > ?)",
+                (*chunk, now),
+            )
+            found.update((row[0], row) for row in rows)
+        return found
+
+    def items_below(self, prefix: str, now: int, *, unindexed: bool = False) -> Iterator[tuple[Any, ...]]:
+        """Live items below a namespace (or only those without vectors), last written first, as in `items_by_key`."""
+        low, high = prefix_bounds(prefix)
+        without = f"AND NOT EXISTS (SELECT 1 FROM vectors v WHERE {VECTORS_OF_ITEM})"
+        yield from self.db.execute(
+            "SELECT i.id, i.seq, n.path, i.key, i.value, i.created_at, i.updated_at, i.ttl FROM namespaces n "
+            "JOIN items i ON i.ns = n.id WHERE n.path >= ? AND n.path < ? AND i.closed IS NULL AND i.kind = 'item' "
+            f"AND (i.expires_at IS NULL OR i.expires_at > ?) {without if unindexed else ''} "
+            "ORDER BY i.updated_at DESC, i.seq DESC",
+            (low, high, now),
+        )
+
+    def expired(self, now: int) -> list[str]:
+        """Encoded namespaces that hold items whose time is over."""
+        rows = self.db.execute(
+            "SELECT DISTINCT n.path FROM items i JOIN namespaces n ON n.id = i.ns WHERE i.expires_at <= ? AND "
+            "i.kind = 'item' ORDER BY n.path",
+            (now,),
+        )
+        return [row[0] for row in rows]
+
+    def namespaces(self, prefix: str, now: int) -> list[str]:
+        """Encoded namespaces below `prefix` that hold live items, sorted."""
+        low, high = prefix_bounds(prefix)
+        rows = self.db.execute(
+            "SELECT n.path FROM namespaces n WHERE n.path >= ? AND n.path < ? AND EXISTS (SELECT 1 FROM items i WHERE "
+            "i.ns = n.id AND i.closed IS NULL AND i.kind = 'item' AND (i.expires_at IS NULL OR i.expires_at > ?)) "
+            "ORDER BY n.path",
+            (low, high, now),
+        )
+        return [row[0] for row in rows]
+
+    # -- memories; a version is a row of its own, and the live one has no end -------------------------------------
+
+    def memories(self, where: str, params: Sequence[Any], *, tail: str = "") -> list[Row]:
+        """Memory versions by an SQL condition on `i` and `n`."""
+        rows = self.db.execute(
+            f"SELECT {ROW_COLUMNS} FROM {ROW_FROM} WHERE i.kind <> 'item' AND ({where}) {tail}", tuple(params)
+        )
+        return [to_row(row) for row in rows]
+
+    def memory_ids(self, where: str, params: Sequence[Any]) -> list[int]:
+        """The row ids of memory versions by such a condition."""
+        rows = self.db.execute(f"SELECT i.id FROM {ROW_FROM} WHERE i.kind <> 'item' AND ({where})", tuple(params))
+        return [row[0] for row in rows]
+
+    def memory(self, key: str) -> Row | None:
+        """The current version of a memory, or None."""
+        rows = self.memories("i.key = ? AND i.closed IS NULL", (key,))
+        return rows[0] if rows else None
+
+    def memories_by_row(self, ids: Sequence[int]) -> dict[int, Row]:
+        """Memory versions by row id, ended ones too."""
+        found = {}
+        for chunk in chunks(ids):
+            for row in self.memories(f"i.id IN ({marks(len(chunk))})", chunk):
+                found[row.id] = row
+        return found
+
+    def pending(self) -> list[int]:
+        """The calls whose facts are still to be found, oldest first."""
+        return [row[0] for row in self.db.execute("SELECT id FROM pending ORDER BY id")]
+
+    def pending_turns(self, pending: int) -> list[Row]:
+        """The turns of one of these calls that are still live, in order."""
+        found = self.db.execute("SELECT turns FROM pending WHERE id = ?", (pending,)).fetchone()
+        rows = self.memories_by_row(orjson.loads(found[0])) if found else {}
+        return [row for _, row in sorted(rows.items()) if row.closed is None]
+
+    def history(self, key: str) -> list[Event]:
+        """Every event of one memory, in order."""
+        rows = self.db.execute(
+            "SELECT seq, recorded_at, key, kind, op, prev, value, actor, sources, valid_at, invalid_at, batch, detail "
+            "FROM events WHERE key = ? AND kind <> 'item' ORDER BY seq",
+            (key,),
+        )
+        return [_to_event(row) for row in rows]
+
+    def matches(self, terms: Sequence[str], namespace: int | None, *, most: int | None = None) -> list[int]:
+        """Row ids of the memories of a namespace (None: of any) that have one of some terms; the newest `most`."""
+        expression = fts_match(terms, None if namespace is None else f"n{namespace}")
+        page = "" if most is None else f" ORDER BY rowid DESC LIMIT {most}"
+        rows = self.db.execute(f"SELECT rowid FROM keywords WHERE keywords MATCH ?{page}", (expression,))
+        return [row[0] for row in rows]
+
+    def frequencies(self, terms: Sequence[str], namespace: int | None) -> dict[str, int]:
+        """How many memories of a namespace (None: of all) have each term."""
+        where = "" if namespace is None else f"AND ns = {namespace}"
+        rows = self.db.execute(
+            f"SELECT term, sum(df) FROM terms WHERE term IN ({marks(len(terms))}) {where} GROUP BY term", tuple(terms)
+        )
+        return dict(rows.fetchall())
+
+    def versions_at(self, prefix: str, *, as_of: int | None, known_at: int | None) -> list[tuple[int, bool]]:
+        """The memory versions below a namespace that held at one time, by what was known at another.
+
+        A version that replaced another began to hold when that one ceased to. Where several of one memory would hold,
+        the one that was recorded last does.
+
+        Args:
+            prefix: The namespace.
+            as_of: When they held, microseconds since 1970 UTC; None for what had not been ended.
+            known_at: What was recorded later does not count; None for everything.
+
+        Returns:
+            Row ids, each with whether it is a turn all of whose facts had ended.
+        """
+        position = sys.maxsize
+        if known_at is not None:
+            position = self.position_at(prefix, known_at)
+        where, values = "(i.closed IS NULL OR i.closed > ?)", [position]
+        if as_of is not None:
+            where = f"{_BEGAN} <= ? AND (i.closed IS NULL OR i.closed > ? OR i.invalid_at > ?)"
+            values = [as_of, position, as_of]
+        return self.db.execute(
+            "WITH found AS (SELECT i.id AS id, i.state AS state, row_number() OVER (PARTITION BY i.ns, i.key ORDER BY "
+            "i.id DESC) AS place FROM namespaces n JOIN items i ON i.ns = n.id WHERE n.path >= ? AND n.path < ? AND "
+            f"i.kind <> 'item' AND i.id <= ? AND {where}), held AS (SELECT id, state FROM found WHERE place = 1) "
+            f"SELECT id, coalesce(state, 0) = {SPENT} AND NOT EXISTS (SELECT 1 FROM links l JOIN held f ON f.id = "
+            "l.fact WHERE l.turn = held.id) FROM held",
+            (*prefix_bounds(prefix), position, *values),
+        ).fetchall()
+
+    def position_at(self, prefix: str, known_at: int) -> int:
+        """The last event, below a namespace or of all, that was recorded by a time."""
+        found = self.db.execute("SELECT max(seq) FROM events WHERE recorded_at <= ?", (known_at,)).fetchone()[0]
+        return int(found or 0)
+
+    def quotes_of(self, fact: int) -> list[tuple[int, str | None]]:
+        """The turns that a fact cites, each with the words that support it."""
+        return self.db.execute("SELECT turn, quote FROM links WHERE fact = ? ORDER BY turn", (fact,)).fetchall()
+
+    def facts_changed(self, path: str, since: int) -> bool:
+        """Whether facts of a namespace were added, changed or ended after a position."""
+        row = self.db.execute(
+            "SELECT 1 FROM events WHERE ns = (SELECT id FROM namespaces WHERE path = ?) AND seq > ? AND kind = 'fact' "
+            "AND op IN ('add', 'update', 'delete') LIMIT 1",
+            (path, since),
+        ).fetchone()
+        return row is not None
+
+    def with_relatives(self, rows: Sequence[Row]) -> list[Row]:
+        """All versions of the given memories, of the turns that only they cite, and of facts that cite only these."""
+        found = {row.id: row for row in rows}
+        fresh = list(rows)
+        while fresh:
+            keys = {row.key for row in found.values()}
+            versions = [r for key in {row.key for row in fresh} for r in self.memories("i.key = ?", (key,))]
+            linked = [r for row in versions for r in self._sole_relatives(row, keys)]
+            fresh = [r for r in (*versions, *linked) if r.id not in found]
+            found.update((r.id, r) for r in fresh)
+        return list(found.values())
+
+    def _sole_relatives(self, row: Row, keys: set[str]) -> list[Row]:
+        mine, other = ("fact", "turn") if row.kind == "fact" else ("turn", "fact")
+        linked = self.memories(f"i.id IN (SELECT {other} FROM links WHERE {mine} = ?)", (row.id,))
+        sole: list[Row] = []
+        for relative in linked:
+            beside = self.memories(f"i.id IN (SELECT {mine} FROM links WHERE {other} = ?)", (relative.id,))
+            if all(b.key in keys for b in beside):
+                sole.append(relative)
+        return sole

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from langchain_memlayer.journal.read_slabs import Area
+    from langchain_memlayer.journal.read_caches import Area
 
 STORE_ID = "store_id"
 CREATED_AT = "created_at"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from langchain_memlayer.journal.read import Reader
 from langchain_memlayer.journal.read_base import IN_USE, VECTOR_SHIFT, VECTORS_OF_ITEM
-from langchain_memlayer.journal.read_slabs import KINDS
+from langchain_memlayer.journal.read_caches import KINDS
 from langchain_memlayer.journal.settings import VECTORS_SIGN
 from langchain_memlayer.journal.write import Writer
 from langchain_memlayer.types import Kind

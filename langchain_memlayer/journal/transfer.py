@@ -14,7 +14,7 @@ import orjson
 from langchain_memlayer.index.keywords import term_codes
 from langchain_memlayer.journal.read import Reader
 from langchain_memlayer.journal.read_base import VECTOR_SHIFT, VECTORS_OF_ITEM
-from langchain_memlayer.journal.read_slabs import KINDS
+from langchain_memlayer.journal.read_caches import KINDS
 from langchain_memlayer.journal.settings import CREATED_AT, embedder_key
 from langchain_memlayer.journal.write import Writer
 from langchain_memlayer.values import dumps, loads

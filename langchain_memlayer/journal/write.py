@@ -1,18 +1,456 @@
-"""Everything that is written to the journal, inside one transaction.
-
-write_base.py      the transaction, positions, settings, namespaces, events, batches, deferred turns
-write_items.py     items of a BaseStore
-write_keywords.py  keywords and their statistics
-write_memories.py  memories and what links them
-write_erasing.py   what is taken out for good
-"""
+"""Everything that is written to the journal, inside one transaction."""
 
 from __future__ import annotations
 
-from langchain_memlayer.journal.write_erasing import ErasingWriter
-from langchain_memlayer.journal.write_items import ItemWriter
-from langchain_memlayer.journal.write_memories import MemoryWriter
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import orjson
+
+from langchain_memlayer.index.keywords import term_codes
+from langchain_memlayer.journal.database import Database
+from langchain_memlayer.journal.read import Reader
+from langchain_memlayer.journal.read_base import IN_USE, VECTOR_SHIFT, marks
+from langchain_memlayer.journal.read_caches import KINDS
+from langchain_memlayer.journal.schema import TABLES
+from langchain_memlayer.journal.settings import SCRUB_DUE, outbox_key, purge_key
+from langchain_memlayer.types import Kind, Row, Triple
+from langchain_memlayer.values import dumps
+
+_EVENT = (
+    "INSERT INTO events (seq, recorded_at, ns, key, kind, op, item, gone, prev, value, actor, sources, valid_at, "
+    "invalid_at, batch, detail) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+)
+_MEMORY = (
+    "INSERT INTO items (id, ns, key, kind, value, created_at, updated_at, seq, metadata, user_id, agent_id, run_id, "
+    "session_id, role, name, message_id, time, hash, sources, turns, valid_at, invalid_at, state, asks, given, count, "
+    "last_seen, last_event, terms) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+)
 
 
-class Writer(ItemWriter, MemoryWriter, ErasingWriter):
-    """Writes of one transaction; reads through it see them."""
+def json_text(value: Any) -> str | None:
+    """A value as JSON; nothing for an empty one."""
+    return dumps(value) if value else None
+
+
+class Writer(Reader):
+    """Writes of one transaction; reads through it see them.
+
+    Attributes:
+        now: The time of the commit, microseconds since 1970 UTC.
+        seq: The position of the last event so far.
+    """
+
+    def __init__(self, db: Database, *, now: int) -> None:
+        super().__init__(db)
+        self.now = now
+        self.seq = self._first_seq()
+        self._namespaces: dict[str, int] = {}
+        self._terms: Counter[tuple[str, int]] = Counter()
+
+    def _first_seq(self) -> int:
+        """The position before the one that the first event will have."""
+        return self.last_seq()
+
+    def upcoming(self) -> int:
+        """The position that the next event will have."""
+        return self.seq + 1
+
+    def renumber(self) -> None:
+        """Let new positions and row numbers follow those that came from another journal."""
+        # SQLite goes on behind the highest ones by itself.
+        self.seq = self._first_seq()
+
+    def _inserted(self, sql: str, params: Sequence[Any]) -> int:
+        """Insert one row; returns its `id`."""
+        self.db.execute(sql, params)
+        return int(self.db.execute("SELECT last_insert_rowid()").fetchone()[0])
+
+    def set_meta(self, key: str, value: str) -> None:
+        """Keep a setting with the journal."""
+        self.db.execute(
+            "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", (key, value)
+        )
+
+    def first_meta(self, key: str, value: str) -> str:
+        """Keep a setting unless there is one already, of another writer; returns what is kept."""
+        self.db.execute("INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO NOTHING", (key, value))
+        return self.meta(key) or value
+
+    def swap_meta(self, key: str, old: str, new: str) -> bool:
+        """Change a setting if it still is what the caller has seen; says whether it was."""
+        return self.db.execute("UPDATE meta SET value = ? WHERE key = ? AND value = ?", (new, key, old)).rowcount == 1
+
+    def drop_meta(self, key: str) -> None:
+        """Drop a setting, if it is there."""
+        self.db.execute("DELETE FROM meta WHERE key = ?", (key,))
+
+    def namespace(self, path: str) -> int:
+        """The number of an encoded namespace, made when new."""
+        found = self._namespaces.get(path)
+        if found is None:
+            found = self.namespace_id(path)
+            if found is None:
+                found = self._inserted("INSERT INTO namespaces (path) VALUES (?)", (path,))
+            self._namespaces[path] = found
+        return found
+
+    def event(
+        self,
+        ns: int,
+        key: str,
+        kind: Kind,
+        op: str,
+        *,
+        item: int | None = None,
+        gone: int | None = None,
+        prev: str | None = None,
+        value: str | None = None,
+        actor: str | None = None,
+        sources: Sequence[str] = (),
+        valid_at: int | None = None,
+        invalid_at: int | None = None,
+        batch: str | None = None,
+        detail: Mapping[str, Any] | None = None,
+    ) -> int:
+        """Append one event; returns its position."""
+        self.seq = self.upcoming()
+        self.db.execute(
+            _EVENT,
+            (self.seq, self.now, ns, key, kind, op, item, gone, prev, value, actor, json_text(sources), valid_at,
+             invalid_at, batch, json_text(detail)),
+        )  # fmt: skip
+        return self.seq
+
+    def record_batch(self, scope: str, batch: str, result: Sequence[Any]) -> None:
+        """Remember what this commit reports, so that the same batch id reports it again and writes nothing."""
+        self.db.execute(
+            "INSERT INTO batches VALUES (?,?,?,?)", (scope, batch, self.seq, orjson.dumps(list(result)).decode())
+        )
+
+    def defer(self, turns: Sequence[int]) -> int | None:
+        """Note that the facts of these turns are still to be found; returns the note's number, None without turns."""
+        if not turns:
+            return None
+        return self._inserted("INSERT INTO pending (turns) VALUES (?)", (orjson.dumps(list(turns)).decode(),))
+
+    def settle(self, pending: int) -> bool:
+        """Strike out such a note; False when it is gone already."""
+        return self.db.execute("DELETE FROM pending WHERE id = ?", (pending,)).rowcount == 1
+
+    def _vectors(self, ns: int, item: int, codes: bytes | None) -> None:
+        if codes:
+            self.db.execute(
+                f"INSERT INTO vectors VALUES (? * {IN_USE}, ?) ON CONFLICT (id) DO UPDATE SET data = excluded.data",
+                (ns << VECTOR_SHIFT | item, codes),
+            )
+
+    def _drop_vectors(self, ns: int, item: int) -> None:
+        """Remove the vectors of a row, those that are staged too: they are of what it was."""
+        row = ns << VECTOR_SHIFT | item
+        self.db.execute("DELETE FROM vectors WHERE id IN (?, ?)", (row, -row))
+
+    # -- items of a BaseStore -------------------------------------------------------------------------------------
+
+    def put_item(
+        self, path: str, key: str, value: str, *, ttl: float | None, codes: bytes | None, fields: Sequence[str] = ()
+    ) -> None:
+        """Store an item's last value.
+
+        Args:
+            path: Its encoded namespace.
+            key: Its key.
+            value: The value, as JSON.
+            ttl: The minutes that it is to live, or None.
+            codes: Its vectors (float16 bytes), if it has any.
+            fields: The paths of what they were made from.
+        """
+        ns = self.namespace(path)
+        expires = None if ttl is None else self.now + round(ttl * 60_000_000)
+        old = self.db.execute(
+            "SELECT id, created_at, updated_at, expires_at FROM items WHERE ns = ? AND key = ? AND closed IS NULL",
+            (ns, key),
+        ).fetchone()
+        if old is None:
+            seq = self.event(ns, key, "item", "put", item=self.upcoming())
+            self.db.execute(
+                "INSERT INTO items (id, ns, key, kind, value, created_at, updated_at, seq, ttl, expires_at, fields) "
+                "VALUES (?,?,?,'item',?,?,?,?,?,?,?)",
+                (seq, ns, key, value, self.now, self.now, seq, ttl, expires, json_text(fields)),
+            )
+            self._vectors(ns, seq, codes)
+            return
+        item, created, updated, old_expires = old
+        if old_expires is not None and old_expires <= self.now:
+            created = self.now
+        seq = self.event(ns, key, "item", "put", item=item)
+        self.db.execute(
+            "UPDATE items SET value=?, created_at=?, updated_at=?, seq=?, ttl=?, expires_at=?, fields=? WHERE id=?",
+            (value, created, max(self.now, updated + 1), seq, ttl, expires, json_text(fields), item),
+        )
+        self._drop_vectors(ns, item)
+        self._vectors(ns, item, codes)
+
+    def delete_item(self, path: str, key: str) -> None:
+        """Remove an item, if it is there."""
+        ns = self.namespace_id(path)
+        if ns is None:
+            return
+        row = self.db.execute("SELECT id FROM items WHERE ns = ? AND key = ? AND closed IS NULL", (ns, key)).fetchone()
+        if row is not None:
+            self._drop_items([(row[0], ns, key)])
+
+    def _drop_items(self, rows: Iterable[tuple[int, int, str]]) -> None:
+        for item, ns, key in rows:
+            self.event(ns, key, "item", "delete", item=item)
+            self.db.execute("DELETE FROM items WHERE id = ?", (item,))
+            self._drop_vectors(ns, item)
+
+    def touch_items(self, ids: Iterable[int]) -> None:
+        """Give the items their full time to live again."""
+        for item in ids:
+            row = self.db.execute(
+                "SELECT ns, key, ttl FROM items WHERE id = ? AND ttl IS NOT NULL AND expires_at > ?", (item, self.now)
+            ).fetchone()
+            if row is None:
+                continue
+            seq = self.event(row[0], row[1], "item", "touch", item=item)
+            expires = self.now + round(row[2] * 60_000_000)
+            self.db.execute("UPDATE items SET expires_at = ?, seq = ? WHERE id = ?", (expires, seq, item))
+
+    def sweep_items(self, paths: Sequence[str]) -> int:
+        """Remove the expired items of some namespaces; returns how many there were."""
+        rows = self.db.execute(
+            "SELECT i.id, i.ns, i.key, n.path FROM items i JOIN namespaces n ON n.id = i.ns WHERE i.expires_at <= ? "
+            "AND i.kind = 'item'",
+            (self.now,),
+        ).fetchall()
+        swept = set(paths)
+        expired = [row[:3] for row in rows if row[3] in swept]
+        self._drop_items(expired)
+        return len(expired)
+
+    # -- what memories are found by -------------------------------------------------------------------------------
+
+    def finish(self) -> None:
+        """Write what was gathered: the term statistics."""
+        grown = [(term, ns, n) for (term, ns), n in self._terms.items() if n > 0]
+        shrunk = [(n, term, ns) for (term, ns), n in self._terms.items() if n < 0]
+        self.db.executemany(
+            "INSERT INTO terms VALUES (?,?,?) ON CONFLICT (term, ns) DO UPDATE SET df = terms.df + excluded.df", grown
+        )
+        if shrunk:
+            self.db.executemany("UPDATE terms SET df = df + ? WHERE term = ? AND ns = ?", shrunk)
+            self.db.executemany("DELETE FROM terms WHERE term = ? AND ns = ? AND df <= 0", [row[1:] for row in shrunk])
+        self._terms.clear()
+
+    def index_terms(self, item: int, ns: int, tokens: Sequence[str], *, live: bool) -> None:
+        """Let a memory be found by its terms; those of a live one count in the statistics."""
+        self._index(item, f"n{ns}", tokens)
+        if live:
+            self._terms.update((term, ns) for term in set(tokens))
+
+    def _index(self, item: int, space: str, tokens: Sequence[str]) -> None:
+        """Let a row be found by its terms."""
+        self.db.execute("INSERT INTO keywords (rowid, ns, tokens) VALUES (?,?,?)", (item, space, " ".join(tokens)))
+
+    def _count_terms(self, item: int, by: int) -> None:
+        found = self.db.execute("SELECT ns, tokens FROM keywords WHERE rowid = ?", (item,)).fetchone()
+        if found is not None:
+            ns = int(found[0][1:])
+            for term in set(found[1].split()):
+                self._terms[term, ns] += by
+
+    def check_keywords(self) -> None:
+        """Let SQLite compare the keyword index with its rows; a difference is a database error."""
+        self.db.execute("INSERT INTO keywords (keywords) VALUES ('integrity-check')")
+
+    def recount_terms(self) -> None:
+        """Count the term statistics anew from the keyword rows of live memories."""
+        self._terms.clear()
+        self.db.execute("DELETE FROM terms")
+        for item in self.db.execute("SELECT id FROM items WHERE closed IS NULL AND kind <> 'item'").fetchall():
+            self._count_terms(item[0], 1)
+
+    # -- memories -------------------------------------------------------------------------------------------------
+
+    def add_memory(
+        self,
+        row: Row,
+        *,
+        tokens: Sequence[str],
+        codes: bytes | None,
+        triples: Sequence[Triple] = (),
+        quotes: Sequence[tuple[int, str | None]] = (),
+        op: str = "add",
+        gone: int | None = None,
+        prev: str | None = None,
+        actor: str | None = None,
+        batch: str | None = None,
+        detail: Mapping[str, Any] | None = None,
+    ) -> int:
+        """Store one memory version and its event; `row.id` and `row.seq` are ignored. Returns the new row id.
+
+        Args:
+            row: The version.
+            tokens: Its keyword terms.
+            codes: Its vectors, float16 bytes.
+            triples: The relations it states.
+            quotes: For facts, the rows of its turns, each with the words that support it.
+            op: What happened.
+            gone: The row of the version that this one replaces.
+            prev: The text of that version.
+            actor: Who decided it.
+            batch: The batch id.
+            detail: What else to keep with the event.
+        """
+        ns = self.namespace(row.path)
+        item = self.event(
+            ns, row.key, row.kind, op, item=self.upcoming(), gone=gone, prev=prev, value=row.text, actor=actor,
+            sources=row.sources, valid_at=row.valid_at, invalid_at=row.invalid_at, batch=batch, detail=detail,
+        )  # fmt: skip
+        self.db.execute(
+            _MEMORY,
+            (item, ns, row.key, row.kind, row.text, row.created_at, row.updated_at, item, json_text(row.metadata),
+             row.user_id, row.agent_id, row.run_id, row.session_id, row.role, row.name, row.message_id, row.time,
+             row.hash, json_text(row.sources), json_text([turn for turn, _ in quotes]), row.valid_at, row.invalid_at,
+             row.state or None, int(row.asks) or None, int(row.given) or None, row.count, row.last_seen, op,
+             term_codes(tokens)),
+        )  # fmt: skip
+        self._vectors(ns, item, codes)
+        if tokens:
+            self.index_terms(item, ns, tokens, live=True)
+        self.link(item, quotes)
+        self.store_triples(
+            ("item", "ns", "source", "relation", "destination"),
+            [(item, ns, t.source, t.relation, t.destination) for t in triples],
+        )
+        return item
+
+    def store_triples(self, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
+        """Store triples as rows of some columns, of which the last three are source, relation and destination."""
+        self.db.executemany(f"INSERT INTO triples ({', '.join(columns)}) VALUES ({marks(len(columns))})", rows)
+
+    def add_seen(self, row: Row, *, actor: str | None = None, batch: str | None = None) -> int:
+        """Store a turn that ended as it began: nothing finds it, and facts may cite it."""
+        item = self.add_memory(
+            replace(row, invalid_at=row.created_at), tokens=(), codes=None, op="seen", actor=actor, batch=batch
+        )
+        self.db.execute("UPDATE items SET closed = id WHERE id = ?", (item,))
+        return item
+
+    def close_memory(self, row: Row, *, invalid_at: int) -> None:
+        """End a version with the event that comes next; its keywords leave the statistics, its row stays."""
+        self.db.execute(
+            "UPDATE items SET closed = ?, invalid_at = ?, seq = ? WHERE id = ?",
+            (self.upcoming(), invalid_at, self.upcoming(), row.id),
+        )
+        self._count_terms(row.id, -1)
+
+    def change_memory(
+        self,
+        row: Row,
+        op: str,
+        *,
+        actor: str | None = None,
+        batch: str | None = None,
+        detail: Mapping[str, Any] | None = None,
+        **columns: Any,
+    ) -> None:
+        """Change a version in place (`state`, `count`, `last_seen`, `invalid_at`, `sources`, `turns`) with an event."""
+        seq = self.event(
+            self.namespace(row.path), row.key, row.kind, op, item=row.id, actor=actor, batch=batch, detail=detail
+        )
+        columns = {k: json_text(v) if k in ("sources", "turns") else v for k, v in columns.items()}
+        assignments = ", ".join(f"{name} = ?" for name in columns)
+        self.db.execute(f"UPDATE items SET {assignments}, seq = ? WHERE id = ?", (*columns.values(), seq, row.id))
+
+    def link(self, fact: int, quotes: Sequence[tuple[int, str | None]]) -> None:
+        """Let a fact cite further turns."""
+        rows = [(fact, turn, quote) for turn, quote in quotes]
+        self.db.executemany("INSERT INTO links VALUES (?,?,?) ON CONFLICT DO NOTHING", rows)
+
+    def relink(self, old: int, new: int) -> None:
+        """Let the facts that cite one version of a turn cite the next."""
+        for (fact,) in self.db.execute("SELECT fact FROM links WHERE turn = ?", (old,)).fetchall():
+            row = self.memories_by_row([fact]).get(fact)
+            self.db.execute(
+                "UPDATE links SET turn = ? WHERE fact = ? AND turn = ? AND NOT EXISTS "
+                "(SELECT 1 FROM links WHERE fact = ? AND turn = ?)",
+                (new, fact, old, fact, new),
+            )
+            if row is not None and row.closed is None:
+                self.change_memory(row, "relink", turns=[new if turn == old else turn for turn in row.turns])
+
+    # -- erasing, the one exception to appending; each commit that does it notes that a `scrub` is due ------------
+
+    def erase_memories(self, rows: Sequence[Row]) -> None:
+        """Remove every trace of memory versions but that there was something: texts of events are blanked.
+
+        Slabs of all processes load anew afterwards, since a namespace that is gone can no longer be followed. The bytes
+        go with the journal's `scrub` that is to follow.
+        """
+        self.set_meta(SCRUB_DUE, "due")
+        spaces = {row.path: self.namespace(row.path) for row in rows}
+        for key, row in {row.key: row for row in rows}.items():
+            self.db.execute(
+                "UPDATE events SET prev = NULL, value = NULL, sources = NULL, detail = NULL, actor = NULL "
+                "WHERE key = ? AND kind <> 'item'",
+                (key,),
+            )
+            self.event(spaces[row.path], key, row.kind, "forget", item=row.id)
+        for ns in spaces.values():
+            self.db.execute("UPDATE events SET value = NULL, detail = NULL WHERE ns = ? AND op = 'rejected'", (ns,))
+        self._unquote([row.id for row in rows])
+        for row in rows:
+            if row.closed is None:
+                self._count_terms(row.id, -1)
+            self.db.execute("DELETE FROM keywords WHERE rowid = ?", (row.id,))
+            self._drop_vectors(spaces[row.path], row.id)
+            self.db.execute("DELETE FROM triples WHERE item = ?", (row.id,))
+            self.db.execute("DELETE FROM links WHERE fact = ? OR turn = ?", (row.id, row.id))
+            self.db.execute("DELETE FROM items WHERE id = ?", (row.id,))
+        for path, ns in spaces.items():
+            if not self.db.execute("SELECT 1 FROM items WHERE ns = ? LIMIT 1", (ns,)).fetchone():
+                self.db.execute("DELETE FROM namespaces WHERE id = ?", (ns,))
+                self._namespaces.pop(path, None)
+        self.event(0, "", "item", "reset")
+
+    def _unquote(self, turns: Sequence[int]) -> None:
+        """Take the words of turns that go, and the turns themselves, out of the facts that stay."""
+        gone = set(turns)
+        facts = {
+            fact for turn in turns for (fact,) in self.db.execute("SELECT fact FROM links WHERE turn = ?", (turn,))
+        } - gone
+        for fact in self.memories_by_row(sorted(facts)).values():
+            self.db.execute("UPDATE links SET quote = NULL WHERE fact = ?", (fact.id,))
+            for event in self.history(fact.key):
+                detail = {name: value for name, value in event.detail.items() if name != "quote"}
+                self.db.execute("UPDATE events SET detail = ? WHERE seq = ?", (json_text(detail), event.seq))
+            left = [turn for turn in fact.turns if turn not in gone]
+            self.db.execute("UPDATE items SET turns = ? WHERE id = ?", (json_text(left), fact.id))
+
+    def erase_batches(self, scopes: Sequence[str]) -> None:
+        """Forget the batch ids of scopes."""
+        self.db.execute(f"DELETE FROM batches WHERE scope IN ({marks(len(scopes))})", tuple(scopes))
+
+    def erase_all(self) -> None:
+        """Empty the journal: every row and every text, keeping only the position and the store's settings."""
+        self.set_meta(SCRUB_DUE, "due")
+        self._keep_purges()
+        for table in TABLES:
+            if table != "meta":
+                self.db.execute(f"DELETE FROM {table}")
+        self._terms.clear()
+        self._namespaces.clear()
+        self.event(0, "", "item", "reset")
+
+    def _keep_purges(self) -> None:
+        """Remember which rows a foreign vector store has to be told of: the events that say so go."""
+        for area in KINDS:
+            if self.meta(outbox_key(area)) is not None:
+                rows = self.db.execute(f"SELECT i.id FROM items i WHERE {KINDS[area]}").fetchall()
+                gone = sorted({*self.purges(area), *(row[0] for row in rows)})
+                self.set_meta(purge_key(area), orjson.dumps(gone).decode())

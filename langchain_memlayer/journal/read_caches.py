@@ -1,0 +1,244 @@
+"""What is read for the caches: whole areas and what changed in them, as slabs, as triples, and for foreign stores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import orjson
+
+from langchain_memlayer.journal.read_base import VECTORS_OF_ITEM, BaseReader, chunks, marks
+from langchain_memlayer.journal.settings import embedder_key, purge_key
+from langchain_memlayer.types import QUARANTINED, VISIBLE, Scope, SlabBlock, Triple, prefix_bounds
+
+if TYPE_CHECKING:
+    from langchain_memlayer.journal.postgres_triples import ScopeTriples
+
+Area = Literal["items", "memories"]
+KINDS: dict[Area, str] = {"items": "i.kind = 'item'", "memories": "i.kind <> 'item'"}
+
+_HOT = {
+    "items": "i.id, i.seq, i.expires_at",
+    "memories": "i.id, i.seq, i.kind, i.user_id, i.agent_id, i.run_id, i.session_id, i.name, i.time, "
+    "i.state, i.asks, i.turns, i.terms",
+}
+HOT_NAMES: dict[Area, tuple[str, ...]] = {
+    "items": ("expires",),
+    "memories": (
+        "kind", "user_id", "agent_id", "run_id", "session_id", "name", "time", "state", "asks", "turns",
+        "terms",
+    ),
+}  # fmt: skip
+
+_TRIPLE = "t.id, t.item, i.key, t.source, t.relation, t.destination, i.valid_at"
+
+
+@dataclass(frozen=True, slots=True)
+class VectorRow:
+    """A live row with vectors, as a foreign store is told of it.
+
+    Attributes:
+        id: The row.
+        path: Its encoded namespace.
+        key: The memory's id, or the item's key.
+        kind: `item`, `fact` or `turn`.
+        text: The memory's text, or the item's value as JSON.
+        metadata: The memory's metadata as JSON, or None.
+        ids: Its user_id, agent_id and run_id.
+        codes: Its vectors, float16 bytes.
+        dims: The size of each.
+    """
+
+    id: int
+    path: str
+    key: str
+    kind: str
+    text: str
+    metadata: str | None
+    ids: tuple[str | None, ...]
+    codes: bytes
+    dims: int
+
+
+class CacheReader(BaseReader):
+    """Reads of whole areas, for the caches that are kept up with them."""
+
+    # -- slabs ----------------------------------------------------------------------------------------------------
+
+    def load(self, prefix: str, area: Area, *, dims: int, ended: bool = False) -> SlabBlock:
+        """Everything live below a namespace (with `ended`: every version). To be called in a snapshot."""
+        low, high = prefix_bounds(prefix)
+        sql = (
+            f"SELECT {_HOT[area]}, v.data FROM namespaces n JOIN items i ON i.ns = n.id LEFT JOIN "
+            f"vectors v ON {VECTORS_OF_ITEM} WHERE n.path >= ? AND n.path < ? AND {KINDS[area]}"
+        )
+        rows = self.db.execute(sql if ended else f"{sql} AND i.closed IS NULL", (low, high)).fetchall()
+        # In the order in which they were written, whichever index SQLite took: neighbours of a turn lie beside it.
+        rows.sort(key=itemgetter(0))
+        return _block(self.last_seq(), rows, area, dims=dims, removed=[])
+
+    def changes(self, prefix: str, area: Area, since: int, *, dims: int, ended: bool = False) -> SlabBlock | None:
+        """What changed below a namespace after position `since`; None when a reset was among it. In a snapshot."""
+        last, touched = self.last_seq(), self.touched(prefix, since)
+        if touched is None:
+            return None
+        found: list[tuple[Any, ...]] = []
+        for chunk in chunks(touched):
+            found += self.db.execute(
+                f"SELECT {_HOT[area]}, v.data FROM items i LEFT JOIN vectors v ON {VECTORS_OF_ITEM} "
+                f"WHERE i.id IN ({marks(len(chunk))}) AND {KINDS[area]}" + ("" if ended else " AND i.closed IS NULL"),
+                tuple(chunk),
+            ).fetchall()
+        present = {row[0] for row in found}
+        return _block(last, found, area, dims=dims, removed=[i for i in touched if i not in present])
+
+    # -- triples; those of ended memories are not shown -----------------------------------------------------------
+
+    def has_triples(self) -> bool:
+        """Whether the folder has any triples."""
+        return self.db.execute("SELECT 1 FROM triples LIMIT 1").fetchone() is not None
+
+    def scope_triples(self, prefix: str, ids: Mapping[str, str], *, quarantined: bool) -> list[tuple[Any, ...]]:
+        """The triples that a scope's graph shows: id, item, memory id, source, relation, destination, valid_at.
+
+        Args:
+            prefix: The namespace that the scope's memories lie below.
+            ids: What `user_id`, `agent_id` and `run_id` must be, as far as given.
+            quarantined: Whether quarantined memories count too.
+        """
+        low, high = prefix_bounds(prefix)
+        where, values = shown(ids, quarantined=quarantined)
+        return self.db.execute(
+            f"SELECT {_TRIPLE} FROM namespaces n JOIN triples t ON t.ns = n.id JOIN items i ON i.id = t.item WHERE "
+            f"n.path >= ? AND n.path < ? AND {where} ORDER BY t.id",
+            (low, high, *values),
+        ).fetchall()
+
+    def asked_triples(self, scope: Scope, *, quarantined: bool) -> ScopeTriples | None:
+        """A scope's triples, to be asked for by their names; None where they are at hand and read all at once."""
+        return None
+
+    def changed_triples(
+        self, prefix: str, ids: Mapping[str, str], since: int, *, quarantined: bool
+    ) -> tuple[list[tuple[Any, ...]], list[int]] | None:
+        """The `scope_triples` of what changed after position `since`, and all items that did; None after a reset."""
+        touched = self.touched(prefix, since)
+        if touched is None:
+            return None
+        return self._triples_where("t.item", touched, ids, quarantined=quarantined), touched
+
+    def triples_by_id(
+        self, triples: Sequence[int], ids: Mapping[str, str], *, quarantined: bool
+    ) -> list[tuple[Any, ...]]:
+        """Those of some triples that a scope's graph shows, in the shape of `scope_triples`."""
+        return self._triples_where("t.id", triples, ids, quarantined=quarantined)
+
+    def _triples_where(
+        self, column: str, numbers: Sequence[int], ids: Mapping[str, str], *, quarantined: bool
+    ) -> list[tuple[Any, ...]]:
+        where, values = shown(ids, quarantined=quarantined)
+        found: list[tuple[Any, ...]] = []
+        for chunk in chunks(numbers):
+            found += self.db.execute(
+                f"SELECT {_TRIPLE} FROM triples t JOIN items i ON i.id = t.item WHERE {where} "
+                f"AND {column} IN ({marks(len(chunk))})",
+                (*values, *chunk),
+            ).fetchall()
+        return sorted(found)
+
+    def triples_of(self, item: int) -> tuple[Triple, ...]:
+        """The triples of one memory version."""
+        rows = self.db.execute("SELECT source, relation, destination FROM triples WHERE item = ? ORDER BY id", (item,))
+        return tuple(Triple(*row) for row in rows)
+
+    # -- the outbox: the journal's own events, read from the position up to which a store was brought -------------
+
+    def outgoing(self, area: Area, since: int, *, most: int) -> tuple[int, list[int]]:
+        """The next events after a position, `most` of them: the position after them, and the rows they are about."""
+        rows = self.db.execute(
+            "SELECT seq, item, gone, kind FROM events WHERE seq > ? ORDER BY seq LIMIT ?", (since, most)
+        ).fetchall()
+        return (rows[-1][0] if rows else since), about(rows, area)
+
+    def undelivered(self, since: int) -> int:
+        """How many events there are after a position."""
+        return int(self.db.execute("SELECT count(*) FROM events WHERE seq > ?", (since,)).fetchone()[0])
+
+    def later(self, area: Area, since: int, *, most: int) -> list[int] | None:
+        """The rows that all events after a position are about, or None when there are more than `most` events."""
+        rows = self.db.execute(
+            "SELECT seq, item, gone, kind FROM events WHERE seq > ? ORDER BY seq LIMIT ?", (since, most + 1)
+        ).fetchall()
+        return about(rows, area) if len(rows) <= most else None
+
+    def vector_rows(self, area: Area, ids: Sequence[int]) -> list[VectorRow]:
+        """Those of some rows that are live and have vectors. To be called in a snapshot."""
+        found = []
+        for chunk in chunks(ids):
+            found += self.db.execute(
+                "SELECT i.id, n.path, i.key, i.kind, i.value, i.metadata, i.user_id, i.agent_id, i.run_id, v.data FROM "
+                f"items i JOIN namespaces n ON n.id = i.ns JOIN vectors v ON {VECTORS_OF_ITEM} "
+                f"WHERE i.id IN ({marks(len(chunk))}) AND {KINDS[area]} AND i.closed IS NULL ORDER BY i.id",
+                tuple(chunk),
+            ).fetchall()
+        record = self.meta(embedder_key(area)) if found else None
+        dims = 0 if record is None else int(orjson.loads(record)["dims"])
+        return [
+            VectorRow(item, path, key, kind, text, metadata, (user, agent, run), codes, dims)
+            for item, path, key, kind, text, metadata, user, agent, run, codes in found
+        ]
+
+    def newest(self, area: Area, *, most: int, until: int) -> list[int]:
+        """The rows below a position that are live and have vectors, the newest `most` of them."""
+        rows = self.db.execute(
+            f"SELECT i.id FROM items i WHERE {KINDS[area]} AND i.closed IS NULL AND i.seq <= ? AND EXISTS (SELECT 1 "
+            f"FROM vectors v WHERE {VECTORS_OF_ITEM}) ORDER BY i.id DESC LIMIT ?",
+            (until, most),
+        )
+        return [row[0] for row in rows]
+
+    def purges(self, area: Area) -> list[int]:
+        """The rows of which an emptied journal still has to tell the foreign store that they are gone."""
+        text = self.meta(purge_key(area))
+        return [] if text is None else list(orjson.loads(text))
+
+
+def _block(seq: int, rows: list[tuple[Any, ...]], area: Area, *, dims: int, removed: list[int]) -> SlabBlock:
+    columns = list(zip(*rows, strict=True)) if rows else [()] * (len(HOT_NAMES[area]) + 3)
+    # Without an embedder the vectors of an earlier one are left where they are.
+    stored: Sequence[bytes | None] = columns[-1] if dims else (None,) * len(rows)
+    owners = np.fromiter((k for k, d in enumerate(stored) if d is not None), np.int64)
+    data = [d for d in stored if d is not None]
+    if dims and any(len(d) != 2 * dims for d in data):
+        owners = np.repeat(owners, [len(d) // (2 * dims) for d in data])
+    return SlabBlock(
+        seq=seq,
+        ids=np.array(columns[0], np.int64),
+        seqs=np.array(columns[1], np.int64),
+        columns={name: _column(columns[k + 2]) for k, name in enumerate(HOT_NAMES[area])},
+        owners=owners,
+        codes=b"".join(data),
+        removed=np.array(removed, np.int64),
+    )
+
+
+def _column(values: Sequence[Any]) -> np.ndarray[Any, np.dtype[Any]]:
+    column = np.empty(len(values), object)
+    column[:] = values
+    return column
+
+
+def shown(ids: Mapping[str, str], *, quarantined: bool) -> tuple[str, list[str]]:
+    """The condition for live memories of a scope whose triples are shown, and its values."""
+    states = f"{VISIBLE}, {QUARANTINED}" if quarantined else str(VISIBLE)
+    wanted = "".join(f" AND i.{name} = ?" for name in ids)
+    return f"i.closed IS NULL AND coalesce(i.state, {VISIBLE}) IN ({states}){wanted}", list(ids.values())
+
+
+def about(events: Sequence[tuple[Any, ...]], area: Area) -> list[int]:
+    """The rows of an area that some events (position, item, gone, kind) are about."""
+    wanted = area == "items"
+    return sorted({item for row in events for item in row[1:3] if item is not None and (row[3] == "item") == wanted})
