@@ -20,7 +20,11 @@ class Extractor(Protocol):
     """Finds facts in turns; `Memory(extractor=...)` accepts any object with these two methods."""
 
     def extract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
-        """The facts in `turns`; `context` are earlier turns that help to understand them, not extracted again."""
+        """The facts in `turns`; `context` helps to understand them and is not extracted again.
+
+        The context is what is known from earlier sessions and near to the turns, as turns of the role `memory`, then
+        the turns before these.
+        """
         ...
 
     async def aextract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
@@ -33,7 +37,11 @@ class Reconciler(Protocol):
     """Decides what new facts mean for what is known."""
 
     def reconcile(self, facts: Sequence[Fact], candidates: Sequence[Candidate]) -> list[Decision]:
-        """One decision for each fact, in order (and REJECTED ones for replies that cannot be used)."""
+        """One decision for each fact, in order (and REJECTED ones for parts of a reply that name no fact).
+
+        The facts come in order of time. It is asked whenever there are candidates or several facts: facts of one call
+        may change each other (`Decision.earlier`).
+        """
         ...
 
     async def areconcile(self, facts: Sequence[Fact], candidates: Sequence[Candidate]) -> list[Decision]:

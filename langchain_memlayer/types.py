@@ -134,11 +134,13 @@ class Turn:
 
     Attributes:
         text: What was said, verbatim.
-        role: `user`, `assistant`, `tool` or another role of the sender; system messages are never turns.
+        role: `user`, `assistant`, `tool` or another role of the sender; system messages are never turns. `memory` is
+            the role of what is known, in the context that an extractor is given: a fact, with when it was told.
         id: The message's own id, or None when it had none.
         name: Who spoke, when the message says so.
         session_id: The conversation it belongs to, when known.
-        time: When it was said (aware UTC), when the message or the caller says so.
+        time: When it was said, when the message or the caller says so; aware, in the speaker's own zone where it is
+            known, since "tomorrow" counts from the speaker's day.
         metadata: The user's metadata.
         quarantined: True for tool output, which is never recalled unless asked for.
     """
@@ -235,9 +237,12 @@ class Decision:
     Attributes:
         action: ADD, UPDATE, DELETE, NONE or REJECTED.
         fact: Position (0-based) of the fact it is about; None when REJECTED is about a part of a reply that names none.
-        memory_id: The memory that UPDATE, DELETE or NONE is about.
+        memory_id: The memory that UPDATE, DELETE or NONE is about; None when `earlier` names it.
         text: The memory's new text, for UPDATE; without a fact, the part of the reply.
-        reason: Why, in a few words.
+        reason: Why, in a few words; for an ADD, what could not be carried out in its place.
+        also: Further memories that UPDATE or DELETE ends.
+        earlier: Positions of earlier facts of the same call. Without a `memory_id`, what the first of them became is
+            the memory that UPDATE, DELETE or NONE is about; UPDATE and DELETE end what the others became.
     """
 
     action: Action
@@ -245,6 +250,8 @@ class Decision:
     memory_id: str | None = None
     text: str | None = None
     reason: str | None = None
+    also: tuple[str, ...] = ()
+    earlier: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
