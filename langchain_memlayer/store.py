@@ -109,8 +109,6 @@ class MemLayerStore(BaseStore):
         )
         if foreign is not None:
             self._indexes.attach(foreign)
-        else:
-            self._indexes.resume()
 
     @classmethod
     def of(cls, memory: Any) -> Self:
@@ -124,7 +122,6 @@ class MemLayerStore(BaseStore):
         if embedder is not None and recorded is not None:
             embedder = resolve_embeddings(embedder.source, folder=recorded, dims=embedder.dims)
         indexes = memories.beside("items", embedder)
-        indexes.resume()
         store = cls.__new__(cls)
         index: IndexConfig | None = None
         if embedder is not None and embedder.dims is not None:

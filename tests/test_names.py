@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from langchain_memlayer.graph.names import (
     MOST_NAMESAKES,
     Name,
-    code_of,
     family_of,
     mentions,
     merge,
@@ -16,7 +15,6 @@ from langchain_memlayer.graph.names import (
     short_for,
     speaks_of_self,
 )
-from langchain_memlayer.journal.postgres_triples import codes
 
 SAME = [
     ["Aario", "aario", "AARIO", "my friend Aario", "My best friend, Aario", "her old friend Aario", "Aario's",
@@ -190,18 +188,3 @@ def test_it_is_seen_when_a_speaker_means_himself(text: str, yes: bool) -> None:
 
 def test_names_are_plain_values() -> None:
     assert read_name("Dr. Lee") == Name("dr lee", ("lee",), "dr", proper=True)
-
-
-def test_names_are_read_as_when_the_numbers_that_databases_keep_of_them_were_made() -> None:
-    # Other numbers find nothing of what older releases wrote; see `names` for what a change asks for.
-    lee, smith, at = (code_of(key) for key in ("anna lee", "mr smith", "at&t"))
-    assert (lee, smith, at) == (-5211825381798986236, -3275843123887916818, -2546645228280905610)
-    assert [codes(*triple) for triple in (
-        ("Dr. Anna Lee", "livesIn", "my friend 小雨"), ("Mr. Smith", "ALSO KNOWN AS", "mr smith's"), (" ", "is", "Bob"),
-        ("AT&T", "", "🚀"),
-    )] == [
-        (lee, code_of("anna"), code_of("小雨"), code_of("小雨"), None, code_of("lives_in")),
-        (smith, code_of("smith"), smith, code_of("smith"), code_of("smith"), code_of("also_known_as")),
-        (None,) * 6,
-        (at, at, code_of("🚀"), code_of("🚀"), None, code_of("related_to")),
-    ]  # fmt: skip

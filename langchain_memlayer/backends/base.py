@@ -114,15 +114,6 @@ class ForeignStore(Protocol):
         ...
 
 
-@runtime_checkable
-class Settling(Protocol):
-    """A foreign store that has something to do once it was brought everything."""
-
-    def settle(self) -> None:
-        """Do it; this may take long. It is asked for again whenever `search` had no answer."""
-        ...
-
-
 @contextmanager
 def guarded(store: ForeignStore) -> Iterator[None]:
     """Whatever a store's client raises as a `VectorStoreError`; interrupts pass."""

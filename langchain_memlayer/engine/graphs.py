@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -21,9 +20,6 @@ if TYPE_CHECKING:
     from langchain_memlayer.graph.edges import Edge
     from langchain_memlayer.graph.names import Similarity
     from langchain_memlayer.graph.networkx import MemoryGraph, TripleGraph
-    from langchain_memlayer.graph.reading import GraphReader
-    from langchain_memlayer.graph.sql import SQLGraph
-    from langchain_memlayer.journal.postgres_triples import ScopeTriples
     from langchain_memlayer.journal.read import Reader
 
 _LOGGER = logging.getLogger(__name__)
@@ -31,9 +27,6 @@ _LOGGER = logging.getLogger(__name__)
 CAPACITY_BYTES = 500_000_000
 SNAPSHOT_EDGES = 20_000
 """From so many edges a graph is snapshotted: fewer are read from the journal in a fraction of a second."""
-
-SQL_EDGES = 20_000
-"""A scope with more triples than these is not read into memory, where the journal can be asked for them by name."""
 
 DRIFT = 0.2
 """A snapshot is written anew when so large a share of the edges has changed since: that costs each change little."""
@@ -50,7 +43,6 @@ class Graphs:
         similarity: How alike two names are in meaning, from 0 to 1, to propose which are one entity; None goes by how
             they are written.
         snapshot_edges: From how many edges on a graph is snapshotted.
-        sql_edges: With more triples than these a graph is read where it is visited, if the journal is PostgreSQL.
         capacity_bytes: About how much the graphs may hold in memory together.
     """
 
@@ -60,7 +52,6 @@ class Graphs:
         *,
         similarity: Similarity | None = None,
         snapshot_edges: int = SNAPSHOT_EDGES,
-        sql_edges: int = SQL_EDGES,
         capacity_bytes: int = CAPACITY_BYTES,
     ) -> None:
         if snapshot_edges < 1:
@@ -68,21 +59,19 @@ class Graphs:
         self.journal = journal
         self._similarity = similarity
         self._snapshot_edges = snapshot_edges
-        self._sql_edges = sql_edges
         self._capacity = capacity_bytes
         self._derived = None if journal.folder is None else journal.folder / DERIVED
         self._start()
-        journal.after_hint.append(self.catch_up)
 
     def _start(self) -> None:
         from langchain_memlayer.index.cache import SlabCache
 
         self._pid = os.getpid()
-        self._cache: SlabCache[TripleGraph | SQLGraph] = SlabCache(
+        self._cache: SlabCache[TripleGraph] = SlabCache(
             self._load, refresh=self._refresh, capacity_bytes=self._capacity
         )
 
-    def graph(self, scope: Scope, *, include_quarantined: bool = False) -> GraphReader:
+    def graph(self, scope: Scope, *, include_quarantined: bool = False) -> TripleGraph:
         """The graph of a scope, complete up to the journal's last commit.
 
         Raises:
@@ -99,10 +88,7 @@ class Graphs:
         Raises:
             ScopeRequired: The scope names nobody.
         """
-        from langchain_memlayer.graph.networkx import TripleGraph
-
-        graph = self.graph(scope)
-        return (graph if isinstance(graph, TripleGraph) else self._whole(_key(scope, quarantined=False))).copy()
+        return self.graph(scope).copy()
 
     def relations(
         self,
@@ -136,11 +122,6 @@ class Graphs:
         distinct = {tuple(relation.values()): relation for relation in shown}
         return list(distinct.values())[:most]
 
-    def catch_up(self) -> None:
-        """Read ahead what was committed since the graphs that are loaded were used."""
-        if self._pid == os.getpid():
-            self._cache.catch_up()
-
     def close(self) -> None:
         """Drop every graph; the next use makes them anew from the journal."""
         # The locks of a parent are of no use in a child of a fork.
@@ -151,11 +132,7 @@ class Graphs:
 
     # -- following the journal ------------------------------------------------------------------------------------
 
-    def _load(self, key: str) -> TripleGraph | SQLGraph:
-        if self._is_large(key):
-            from langchain_memlayer.graph.sql import SQLGraph
-
-            return SQLGraph(lambda: self._asked(key), similarity=self._similarity)
+    def _load(self, key: str) -> TripleGraph:
         graph = self._snapshotted(key)
         if graph is not None:
             self._refresh(key, graph)
@@ -163,19 +140,6 @@ class Graphs:
         graph = self._whole(key)
         self._save(key, graph)
         return graph
-
-    def _is_large(self, key: str) -> bool:
-        scope, quarantined = _scope_of(key)
-        with self.journal.read() as reader:
-            asked = reader.asked_triples(scope, quarantined=quarantined)
-            return asked is not None and asked.more_than(self._sql_edges)
-
-    @contextmanager
-    def _asked(self, key: str) -> Iterator[ScopeTriples]:
-        scope, quarantined = _scope_of(key)
-        with self.journal.read(snapshot=True) as reader:
-            # Only a graph of a journal that can be asked so is read so.
-            yield cast("ScopeTriples", reader.asked_triples(scope, quarantined=quarantined))
 
     def _whole(self, key: str) -> TripleGraph:
         from langchain_memlayer.graph.networkx import TripleGraph
@@ -185,12 +149,7 @@ class Graphs:
             graph.apply(reader.last_seq(), _everything(reader, key))
         return graph
 
-    def _refresh(self, key: str, graph: TripleGraph | SQLGraph) -> None:
-        from langchain_memlayer.graph.sql import SQLGraph
-
-        if isinstance(graph, SQLGraph):
-            # It catches up by itself, with each read.
-            return
+    def _refresh(self, key: str, graph: TripleGraph) -> None:
         since = graph.applied_seq
         if since >= self.journal.last_seq():
             return

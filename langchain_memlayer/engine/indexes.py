@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -19,13 +18,12 @@ from langchain_memlayer.index import files
 from langchain_memlayer.journal import Journal
 from langchain_memlayer.journal.read_caches import Area
 from langchain_memlayer.journal.schema import DERIVED
-from langchain_memlayer.journal.settings import embedder_key, outbox_key
+from langchain_memlayer.journal.settings import embedder_key
 from langchain_memlayer.types import Metric, SlabBlock
 
 if TYPE_CHECKING:
     from langchain_memlayer.backends.base import ForeignStore
     from langchain_memlayer.embedders.embedder import Embedder
-    from langchain_memlayer.engine.database_index import DatabaseIndex
     from langchain_memlayer.engine.outbox import Outbox
     from langchain_memlayer.index.slab import Slab
     from langchain_memlayer.index.source import Source
@@ -38,8 +36,6 @@ _LOGGER = logging.getLogger(__name__)
 CAPACITY_BYTES = 2_000_000_000
 USUAL_SPREAD = 0.15
 SPREAD_FACTOR = 10
-DATABASE_FACTOR = 10
-"""How many times longer a slab is scanned before the database is asked, which answers later than a graph would."""
 
 
 def snapshot_name(area: Area, key: str) -> str:
@@ -79,18 +75,13 @@ class Indexes:
         self._hnsw_threshold = hnsw_threshold
         self._capacity = capacity_bytes
         self.outbox: Outbox | None = None
-        # What the database has itself to find nearest vectors by, once it was asked; it does so by cosine only.
-        self._database: DatabaseIndex | None = None
-        self._database_asked = embedder is None or metric != "cosine"
         self._derived = None if journal.folder is None else journal.folder / DERIVED
         self._start()
-        journal.after_hint.append(self.catch_up)
 
     def _start(self) -> None:
         from langchain_memlayer.index.cache import SlabCache
 
         self._pid = os.getpid()
-        self._attaching = threading.Lock()
         self.measured_spread: float | None = None
         self.codes = Codes()
         self.expiring = False
@@ -109,60 +100,12 @@ class Indexes:
                 f"A vectorstore is searched by cosine, not by {self.metric}: leave metric out, and choose a folder "
                 "whose vectors are compared by cosine."
             )
-        self._deliver_to(store)
-
-    def resume(self) -> None:
-        """Go on bringing vectors to the database's own index, if another process has begun that."""
-        from langchain_memlayer.engine.database_index import KIND
-
-        if self.outbox is None and self._brought_to() == KIND and (found := self._database_index()) is not None:
-            self._deliver_to(found)
-
-    def _deliver_to(self, store: ForeignStore) -> None:
         from langchain_memlayer.engine.outbox import Outbox
 
         outbox = Outbox(self.journal, store, self.area)
         outbox.check(self.dims)
         self.outbox = outbox
         outbox.wake()
-
-    def _brought_to(self) -> str | None:
-        """The kind of store that some process brings the vectors to."""
-        from langchain_memlayer.engine.outbox import State
-
-        text = self.journal.meta(outbox_key(self.area))
-        return None if text is None else State.of(text).kind
-
-    def _database_index(self) -> DatabaseIndex | None:
-        """What the database itself has to find nearest vectors by; None when it has not, or serves another store."""
-        from langchain_memlayer.engine.database_index import KIND, DatabaseIndex
-
-        if (self._database_asked and self._database is None) or self._brought_to() not in (None, KIND):
-            return None
-        if not self._database_asked:
-            table = self.journal.vector_table(self.area, self.dims)
-            self._database = None if table is None else DatabaseIndex(table)
-            self._database_asked = True
-        return self._database
-
-    def _placed(self, key: str, vectors: int) -> tuple[Source | None, int]:
-        """What proposes candidates for a slab of so many vectors, and the `rows * dims` above which it is asked."""
-        threshold = self._hnsw_threshold * (SPREAD_FACTOR if self._spread_out(key) else 1)
-        if vectors * self.dims > threshold and not key.endswith("\x00"):
-            with self._attaching:
-                if (self.outbox is None or self.outbox.store is self._database) and (found := self._database_index()):
-                    threshold *= DATABASE_FACTOR
-                    if self.outbox is None and vectors * self.dims > threshold:
-                        self._deliver_to(found)
-        return self._source(key), threshold
-
-    def _replaced(self, key: str, slab: Slab, more: int) -> None:
-        """Let the database propose candidates for a slab that grows large, before a graph is begun."""
-        vectors, tried = len(slab.view.codes) + more, self._database_asked and self._database is None
-        if tried or slab.view.source is not None or key.endswith("\x00"):
-            return
-        if vectors * self.dims > slab.view.threshold:
-            slab.follow(*self._placed(key, vectors))
 
     def beside(self, area: Area, embedder: Embedder | None) -> Indexes:
         """The slabs of another area of the same folder, with the same settings; the metric is that of what is there."""
@@ -211,11 +154,6 @@ class Indexes:
             slab = self._cache.get(key)
         return slab.view
 
-    def catch_up(self) -> None:
-        """Read ahead what was committed since the slabs that are loaded were used."""
-        if self._pid == os.getpid():
-            self._cache.catch_up()
-
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until no graph is being built; False when that took longer than `timeout` seconds."""
         return all(slab.wait(timeout) for slab in self._cache.slabs())
@@ -224,14 +162,13 @@ class Indexes:
         from langchain_memlayer.index.slab import Slab
 
         block = self._typed(self._everything(key))
-        source, threshold = self._placed(key, len(block.owners))
         slab = Slab(
             dims=self.dims or None,
             metric=self.metric,
-            hnsw_threshold=threshold,
+            hnsw_threshold=self._hnsw_threshold * (SPREAD_FACTOR if self._spread_out(key) else 1),
             columns=COLUMNS[self.area],
             save=None if self._derived is None else partial(self._save, key),
-            source=source,
+            source=self._source(key),
         )
         slab.apply(block, upkeep=False)
         if self.outbox is None and self._derived is not None and len(block.owners) * self.dims > self._hnsw_threshold:
@@ -285,7 +222,6 @@ class Indexes:
         if block is None:
             block = self._everything(key)
             block = replace(block, removed=np.setdiff1d(slab.view.ids, block.ids))
-        self._replaced(key, slab, len(block.owners))
         slab.apply(self._typed(block))
 
     def _typed(self, block: SlabBlock) -> SlabBlock:

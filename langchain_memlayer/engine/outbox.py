@@ -9,12 +9,12 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import orjson
 
-from langchain_memlayer.backends.base import STORE, ForeignStore, Patience, Scalar, Settling, guarded
+from langchain_memlayer.backends.base import STORE, ForeignStore, Patience, Scalar, guarded
 from langchain_memlayer.engine.points import Points
 from langchain_memlayer.engine.proposals import Proposals
 from langchain_memlayer.errors import ConfigurationError, JournalClosed, JournalError, MemLayerError, VectorStoreError
@@ -89,7 +89,6 @@ class Outbox:
         self._news = False
         self._closing = False
         self._verified = False
-        self._settling = False
 
     def check(self, dims: int) -> None:
         """Compare the store's collection with the vectors; when it does not answer now, that is done later.
@@ -129,9 +128,6 @@ class Outbox:
         Raises:
             VectorStoreError: the store failed; it is tried again by itself.
         """
-        return self._flush(timeout, lambda: self._thread is None)
-
-    def _flush(self, timeout: float | None, done: Callable[[], bool]) -> bool:
         self.proposals.awake()
         with self._changed:
             self.error = None
@@ -139,19 +135,15 @@ class Outbox:
         with self._changed:
             # A worker that waits after a failure is not waited for longer than this one attempt.
             self._changed.notify_all()
-            ended = self._changed.wait_for(lambda: done() or self.error is not None, timeout)
+            ended = self._changed.wait_for(lambda: self._thread is None or self.error is not None, timeout)
             if self.error is not None:
                 raise self.error
         return ended
 
-    def _brought(self) -> bool:
-        """Whether the store has everything, though it may be busy with it."""
-        return self._thread is None or (self._settling and not self._news)
-
     def bring_soon(self) -> None:
         """Bring everything before going on, if the store allows it; what was forgotten should not lie there longer."""
         try:
-            done = self._flush(_CLOSING_SECONDS, self._brought)
+            done = self.flush(_CLOSING_SECONDS)
         except VectorStoreError:
             done = False
         if not done:
@@ -172,10 +164,10 @@ class Outbox:
             return
         with self._changed:
             if self.error is None:
-                self._changed.wait_for(lambda: self._brought() or self.error is not None, _CLOSING_SECONDS)
+                self._changed.wait_for(lambda: self._thread is None or self.error is not None, _CLOSING_SECONDS)
             self._closing = True
             self._changed.notify_all()
-            self._changed.wait_for(self._brought, _ENDING_SECONDS)
+            self._changed.wait_for(lambda: self._thread is None, _ENDING_SECONDS)
 
     def _work(self) -> None:
         wait = _FIRST_WAIT
@@ -189,7 +181,6 @@ class Outbox:
                     self._news = False
                 try:
                     self._bring()
-                    self._settle()
                     wait = _FIRST_WAIT
                 except JournalClosed:
                     return
@@ -260,20 +251,6 @@ class Outbox:
                 "memories only; if you expected those that are there, open the folder in which they were written.",
                 self.store.kind,
             )
-
-    def _settle(self) -> None:
-        """Let the store do what it has to when it was brought everything."""
-        with self._changed:
-            if not isinstance(self.store, Settling) or self._closing or self._news or not self.proposals.trusted:
-                return
-            self._settling = True
-            self._changed.notify_all()
-        try:
-            with guarded(self.store):
-                self.store.settle()
-        finally:
-            with self._changed:
-                self._settling = False
 
     def _redeliver(self, touched: Sequence[int]) -> None:
         with self._journal.read(snapshot=True) as reader:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from langchain_memlayer.backends.base import STORE, ForeignStore, Patience, Scalar, Settling
+from langchain_memlayer.backends.base import STORE, ForeignStore, Patience, Scalar
 from langchain_memlayer.engine.points import SCOPE, is_flat
 from langchain_memlayer.errors import VectorStoreError
 from langchain_memlayer.index.source import Hints, Proposal, Source
@@ -98,8 +98,6 @@ class Proposals:
             return None
         self._sleep = _FIRST_WAIT
         if ids is None:
-            if isinstance(self._store, Settling):
-                self._behind()
             return None
         self._notice_crowd(ids, k)
         return Proposal(np.array(ids, np.int64), np.array(later, np.int64))

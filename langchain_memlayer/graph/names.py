@@ -7,8 +7,7 @@
 A key is a matter of spelling alone. Which keys are one entity (`merge`) depends on the other names around: it is worked
 out whenever a graph is loaded or changed, kept nowhere, and so undone by the next name that makes it doubtful.
 
-Snapshots of graphs have keys, and PostgreSQL's triples their numbers: when a name is read otherwise than before, the
-`FORMAT` of `graph/snapshot.py` is raised, and a migration codes the triples of `journal/postgres_triples.py` anew.
+Snapshots of graphs have keys: when a name is read otherwise than before, their `FORMAT` is raised.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ import unicodedata
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from hashlib import blake2b
 
 MOST_NAMESAKES = 200
 """Names with the same first word that are compared; where there are more, none of them is surely short for another."""
@@ -143,15 +141,6 @@ def family_of(key: str) -> str:
     """The first word of a name after its title: names of two families are never one."""
     first, _, rest = key.partition(" ")
     return rest if rest and first in _TITLES else first
-
-
-@lru_cache(maxsize=1 << 16)
-def code_of(text: str) -> int:
-    """A number that stands for a key, a family or a relation in a database's indexes, however long the text is.
-
-    64 bits: of ten million names of one scope, two share a number with a probability of one in 400,000.
-    """
-    return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big", signed=True)
 
 
 @lru_cache(maxsize=1 << 14)

@@ -82,18 +82,6 @@ class SlabCache(Generic[S]):
         with self._lock:
             return [entry.slab for entry in self._entries.values() if entry.slab is not None]
 
-    def catch_up(self) -> None:
-        """Catches up all slabs that are loaded."""
-        with self._lock:
-            entries = list(self._entries.items())
-        for prefix, entry in entries:
-            with entry.lock:
-                slab = entry.slab
-                if slab is not None:
-                    self._refresh(prefix, slab)
-            if slab is not None:
-                self._account(prefix, entry, slab)
-
     def drop(self, prefix: str) -> None:
         """Forgets the slab of `prefix`, if it is there."""
         with self._lock:

@@ -13,9 +13,7 @@ from langchain_memlayer.errors import JournalError, MissingDependency, NotAStore
 from langchain_memlayer.journal.settings import IMPORT_NOTE
 
 if TYPE_CHECKING:
-    from langchain_memlayer.journal.pgvector import VectorTable
     from langchain_memlayer.journal.read import Reader
-    from langchain_memlayer.journal.read_caches import Area
     from langchain_memlayer.journal.write import Writer
     from langchain_memlayer.protocols import Clock, NewId
     from langchain_memlayer.types import Durability
@@ -33,7 +31,6 @@ class Journal(Protocol):
         where: What messages call it; never with a password.
         store_id: What tells this store from any other.
         after_commit: Called, in the writer's thread, when something was committed.
-        after_hint: Called, in a thread of the journal's, when another process is said to have committed something.
     """
 
     clock: Clock
@@ -42,7 +39,6 @@ class Journal(Protocol):
     where: str
     store_id: str
     after_commit: list[Callable[[], None]]
-    after_hint: list[Callable[[], None]]
 
     def read(self, *, snapshot: bool = False) -> AbstractContextManager[Reader]:
         """A reader; with `snapshot` all its reads see one state of the journal."""
@@ -63,10 +59,6 @@ class Journal(Protocol):
 
     def meta(self, key: str) -> str | None:
         """A setting that is kept with the journal."""
-        ...
-
-    def vector_table(self, area: Area, dims: int) -> VectorTable | None:
-        """A table of the database's own to find the nearest vectors by, where it can have one."""
         ...
 
     def scrub(self) -> None:

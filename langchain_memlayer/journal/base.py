@@ -10,17 +10,12 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from langchain_memlayer.errors import InvalidInput, JournalClosed, JournalError, MemLayerError
+from langchain_memlayer.errors import InvalidInput, JournalClosed, JournalError
 from langchain_memlayer.journal.read import Reader
 from langchain_memlayer.journal.settings import SCRUB_DUE, STORE_ID
 from langchain_memlayer.protocols import Clock, NewId
 from langchain_memlayer.types import Durability
-
-if TYPE_CHECKING:
-    from langchain_memlayer.journal.pgvector import VectorTable
-    from langchain_memlayer.journal.read_caches import Area
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -55,8 +50,6 @@ class BaseJournal(ABC):
         self.new_id = new_id
         self.after_commit: list[Callable[[], None]] = []
         """Called, in the writer's thread, when something was committed."""
-        self.after_hint: list[Callable[[], None]] = []
-        """Called, in a thread of the journal's, when another process is said to have committed something."""
         self._pid = os.getpid()
         self._closed = False
 
@@ -74,10 +67,6 @@ class BaseJournal(ABC):
         Raises:
             JournalError: it was not done.
         """
-
-    def vector_table(self, area: Area, dims: int) -> VectorTable | None:
-        """A table of the database's own to find the nearest vectors by, where it can have one."""
-        return None
 
     @abstractmethod
     def _reconnect(self) -> None:
@@ -107,14 +96,6 @@ class BaseJournal(ABC):
     def _committed(self) -> None:
         for told in self.after_commit:
             told()
-
-    def _hinted(self) -> None:
-        for told in tuple(self.after_hint):
-            try:
-                told()
-            except MemLayerError as error:
-                # Whoever reads next meets it again, and is told.
-                _LOGGER.debug("Nothing was read ahead: %s", error)
 
     def _unscrubbed(self, files: str, cause: object) -> JournalError:
         return JournalError(

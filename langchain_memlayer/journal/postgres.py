@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from hashlib import blake2b
 from typing import Any
 
@@ -15,14 +14,10 @@ from psycopg.conninfo import make_conninfo
 from psycopg_pool import ConnectionPool
 
 from langchain_memlayer.errors import JournalError
-from langchain_memlayer.journal import pgvector
 from langchain_memlayer.journal.base import BaseJournal
-from langchain_memlayer.journal.pgvector import VectorTable
 from langchain_memlayer.journal.postgres_address import CONNECT_SECONDS, Address
-from langchain_memlayer.journal.postgres_hints import Hints
 from langchain_memlayer.journal.postgres_schema import check_server, migrate, schema_of, version_of
 from langchain_memlayer.journal.postgres_session import PostgresReader, PostgresWriter, Session, adapt
-from langchain_memlayer.journal.read_caches import KINDS, Area
 from langchain_memlayer.journal.schema import TABLES
 from langchain_memlayer.journal.settings import SCRUB_DUE
 from langchain_memlayer.protocols import Clock, NewId
@@ -68,13 +63,11 @@ class PostgresJournal(BaseJournal):
         self.where = self._address.where
         self._errors = self._address.errors
         self._commit_mode = "off" if durability == "fast" else ""
-        self._hints: Hints | None = None
         with self._errors(), ExitStack() as undo:
             self._open()
             undo.callback(self._disconnect)
             self._opened()
             undo.pop_all()
-        self._hear()
 
     def _open(self) -> None:
         # By hand, because a pool would only say that it waited in vain.
@@ -88,8 +81,6 @@ class PostgresJournal(BaseJournal):
         self._connect()
 
     def _connect(self) -> None:
-        # What takes long in the background takes one connection at most, so that the others are left for calls.
-        self._alone = threading.Lock()
         self._pool = ConnectionPool(
             make_conninfo(**self._address.settings),
             kwargs={"autocommit": True},
@@ -104,18 +95,11 @@ class PostgresJournal(BaseJournal):
     def __repr__(self) -> str:
         return f"PostgresJournal({self.where!r})"
 
-    def _hear(self) -> None:
-        if self._address.notify:
-            self._hints = Hints(self._address, self.store_id, self._hinted)
-
     def _reconnect(self) -> None:
-        _ABANDONED.extend((self._pool, self._hints))
+        _ABANDONED.append(self._pool)
         self._connect()
-        self._hear()
 
     def _disconnect(self) -> None:
-        if self._hints is not None:
-            self._hints.close()
         self._pool.close()
 
     # -- sessions -------------------------------------------------------------------------------------------------
@@ -132,17 +116,6 @@ class PostgresJournal(BaseJournal):
                     session.undo()
             finally:
                 self._pool.putconn(session.raw)
-
-    @contextmanager
-    def session(self, *, alone: bool = False) -> Iterator[Session]:
-        """A connection as it is: what the driver raises comes through.
-
-        Args:
-            alone: Wait for others that asked so, because this may take long and nobody waits for it.
-        """
-        self._check()
-        with self._alone if alone else nullcontext(), self._session() as session:
-            yield session
 
     def _renewed(self, broken: psycopg.Connection[Any]) -> psycopg.Connection[Any]:
         """Another connection in place of one that the server closed, as when it was restarted."""
@@ -177,8 +150,6 @@ class PostgresJournal(BaseJournal):
             writer = PostgresWriter(session, now=to_micros(self.clock()))
             yield writer
             writer.finish()
-            if self._hints is not None and writer.seq:
-                session.execute("SELECT pg_notify(?, ?)", (self._hints.channel, self._hints.sender))
             _step("before-commit")
             self._commit(session)
             _step("after-commit")
@@ -206,15 +177,6 @@ class PostgresJournal(BaseJournal):
         """The number of the lock of a namespace, or of the whole journal for `""`."""
         digest = blake2b(f"memlayer {self.store_id} {path}".encode(), digest_size=8).digest()
         return int.from_bytes(digest, "big", signed=True)
-
-    def vector_table(self, area: Area, dims: int) -> VectorTable | None:
-        """A table of pgvector's for the vectors of an area, when the server has that extension and may be used so."""
-        if not 0 < dims <= pgvector.MOST_DIMS:
-            return None
-        self._check()
-        with self._errors(), self._session() as session:
-            schema = pgvector.extension_schema(session) if pgvector.may_make(session, area) else None
-        return None if schema is None else VectorTable(self, area, schema)
 
     def _commit(self, session: Session) -> None:
         try:
@@ -244,25 +206,14 @@ class PostgresJournal(BaseJournal):
             try:
                 session.execute(f"SET lock_timeout = '{LOCK_SECONDS}s'")
                 try:
-                    tables = [*TABLES, *self._unindexed(session)]
                     self._wait_for_older(session)
-                    for table in tables:
+                    for table in TABLES:
                         session.raw.execute(sql.SQL("VACUUM (FULL) {}").format(sql.Identifier(self._schema, table)))
                 finally:
                     session.execute("RESET lock_timeout")
                 session.execute("DELETE FROM meta WHERE key = ?", (SCRUB_DUE,))
             except psycopg.OperationalError as error:
                 raise self._unscrubbed("tables", type(error).__name__) from error
-
-    def _unindexed(self, session: Session) -> list[str]:
-        """The tables of pgvector's from which something was erased, without their index: it is made anew in time."""
-        if session.execute("SELECT 1 FROM meta WHERE key = ?", (SCRUB_DUE,)).fetchone() is None:
-            return []
-        areas = pgvector.present_areas(session)
-        for area in areas:
-            pgvector.interrupt_build(session, area)
-            session.execute(f"DROP INDEX IF EXISTS {session.named(pgvector.index_name(area))}")
-        return [pgvector.table_name(area) for area in areas]
 
     def _wait_for_older(self, session: Session) -> None:
         """Wait until no transaction of the database sees what was there before now."""
@@ -293,7 +244,7 @@ class PostgresJournal(BaseJournal):
             row = reader.db.execute(
                 "SELECT sum(pg_total_relation_size(c.oid))::bigint FROM pg_class c JOIN pg_namespace n ON "
                 "n.oid = c.relnamespace WHERE n.nspname = ? AND c.relname = ANY(?)",
-                (self._schema, [*TABLES, *map(pgvector.table_name, KINDS)]),
+                (self._schema, list(TABLES)),
             ).fetchone()
         return int(row[0])
 

@@ -16,7 +16,7 @@ from langchain_memlayer.errors import ConfigurationError, InvalidInput, JournalE
 CONNECT_SECONDS = 15.0
 POOL_SIZE = 20
 
-_OURS = re.compile(r"[?&](pool_size|notify)=([^&]*)")
+_OURS = re.compile(r"[?&]pool_size=([^&]*)")
 _HINTS = {
     "3D000": "there is no such database; create it",
     "40001": "another writer was quicker; nothing of this call was stored; repeat it",
@@ -37,13 +37,11 @@ class Address:
     Attributes:
         settings: libpq's parameters; the password may be among them.
         pool_size: How many connections one process has at most.
-        notify: Whether processes tell each other what they commit, as a hint.
         where: What messages call it; without the password.
     """
 
     settings: Mapping[str, Any]
     pool_size: int
-    notify: bool
     where: str
 
     @classmethod
@@ -53,16 +51,13 @@ class Address:
         Raises:
             ConfigurationError: it is none.
         """
-        ours = {"pool_size": str(POOL_SIZE), "notify": "off"}
+        size = str(POOL_SIZE)
         while (found := _OURS.search(url)) is not None:
-            ours[found[1]] = found[2]
+            size = found[1]
             rest = url[found.end() :]
             url = url[: found.start()] + (f"{found[0][0]}{rest[1:]}" if rest else "")
-        size, notify = ours["pool_size"], ours["notify"]
         if not size.isdecimal() or int(size) < 2:
             raise ConfigurationError(f"pool_size must be a number of at least 2, got {size!r}.")
-        if notify not in ("on", "off"):
-            raise ConfigurationError(f"notify must be 'on' or 'off', got {notify!r}.")
         try:
             settings: dict[str, Any] = {
                 "connect_timeout": str(int(CONNECT_SECONDS)), "application_name": "memlayer", **conninfo_to_dict(url)
@@ -73,7 +68,7 @@ class Address:
                 "The connection string cannot be read. Its form is postgresql://user:password@host:5432/database"
                 "?option=value, with special characters percent-encoded."
             ) from None
-        return cls(settings, int(size), notify == "on", _shown(settings))
+        return cls(settings, int(size), _shown(settings))
 
     @contextmanager
     def errors(self) -> Iterator[None]:

@@ -9,7 +9,6 @@ import psycopg
 from psycopg import sql
 
 from langchain_memlayer.errors import ConfigurationError, NotAStore
-from langchain_memlayer.journal.postgres_triples import code_triples
 from langchain_memlayer.journal.schema import TABLES, refuse_newer
 from langchain_memlayer.journal.settings import CREATED_AT, STORE_ID
 
@@ -139,7 +138,7 @@ CREATE TABLE batches (
 
 _FIELDS = "ALTER TABLE items ADD COLUMN fields TEXT;"
 
-MIGRATIONS: tuple[str | Callable[[psycopg.Connection[Any]], None], ...] = (_FIRST, _FIELDS, code_triples)
+MIGRATIONS: tuple[str | Callable[[psycopg.Connection[Any]], None], ...] = (_FIRST, _FIELDS)
 """Script or function n brings a schema from version n to n + 1; a new one runs them all."""
 
 VERSION = len(MIGRATIONS)

@@ -11,14 +11,12 @@ import psycopg
 from psycopg.types.numeric import Int8BinaryDumper
 
 from langchain_memlayer.errors import JournalError
-from langchain_memlayer.journal.pgvector import erase
-from langchain_memlayer.journal.postgres_triples import CODES, NamedTriples, codes
 from langchain_memlayer.journal.read import Reader
-from langchain_memlayer.journal.read_base import VECTORS_OF_ITEM, rows_touched
+from langchain_memlayer.journal.read_base import VECTORS_OF_ITEM, BaseReader, rows_touched
 from langchain_memlayer.journal.read_caches import KINDS, Area, about
 from langchain_memlayer.journal.schema import TABLES
 from langchain_memlayer.journal.write import Writer
-from langchain_memlayer.types import Row, prefix_bounds
+from langchain_memlayer.types import prefix_bounds
 
 POSITIONS = 32
 """How many positions a transaction takes at once; the increment of the sequence in the schema."""
@@ -91,11 +89,6 @@ class Session:
         """Run one statement."""
         return self._run(lambda: self.raw.execute(translated(statement, self._schema), params, binary=True))
 
-    def execute_once(self, statement: str, params: Sequence[Any] = (), /) -> psycopg.Cursor[Any]:
-        """Run one statement with a plan of its own, made for these values."""
-        query = translated(statement, self._schema)
-        return self._run(lambda: self.raw.execute(query, params, prepare=False, binary=True))
-
     def executemany(self, statement: str, rows: Iterable[Sequence[Any]], /) -> None:
         """Run one statement for each row of values."""
         with self.raw.cursor() as cursor:
@@ -129,7 +122,7 @@ class Session:
         return call()
 
 
-class PostgresReads(NamedTriples):
+class PostgresReads(BaseReader):
     """What PostgreSQL says otherwise when the journal is read."""
 
     def last_seq(self) -> int:
@@ -257,20 +250,6 @@ class PostgresWriter(PostgresReads, Writer):
                 (self._named(table),),
             )
         self.seq = self._last = 0
-
-    def erase_memories(self, rows: Sequence[Row]) -> None:
-        """Remove every trace of memory versions, their vectors in the table of pgvector's too."""
-        super().erase_memories(rows)
-        erase(self._session, {"memories": [row.id for row in rows]})
-
-    def erase_all(self) -> None:
-        """Empty the journal, and the tables of pgvector's."""
-        super().erase_all()
-        erase(self._session, {"items": None, "memories": None})
-
-    def store_triples(self, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
-        """Store triples as rows of some columns, of which the last three are source, relation and destination."""
-        super().store_triples((*CODES, *columns), [(*codes(*row[-3:]), *row) for row in rows])
 
     def _index(self, item: int, space: str, tokens: Sequence[str]) -> None:
         # PostgreSQL holds a megabyte of different words for a row; a longer text is found by its first ones.

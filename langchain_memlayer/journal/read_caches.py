@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import orjson
 
 from langchain_memlayer.journal.read_base import VECTORS_OF_ITEM, BaseReader, chunks, marks
 from langchain_memlayer.journal.settings import embedder_key, purge_key
-from langchain_memlayer.types import QUARANTINED, VISIBLE, Scope, SlabBlock, Triple, prefix_bounds
-
-if TYPE_CHECKING:
-    from langchain_memlayer.journal.postgres_triples import ScopeTriples
+from langchain_memlayer.types import QUARANTINED, VISIBLE, SlabBlock, Triple, prefix_bounds
 
 Area = Literal["items", "memories"]
 KINDS: dict[Area, str] = {"items": "i.kind = 'item'", "memories": "i.kind <> 'item'"}
@@ -116,10 +113,6 @@ class CacheReader(BaseReader):
             f"n.path >= ? AND n.path < ? AND {where} ORDER BY t.id",
             (low, high, *values),
         ).fetchall()
-
-    def asked_triples(self, scope: Scope, *, quarantined: bool) -> ScopeTriples | None:
-        """A scope's triples, to be asked for by their names; None where they are at hand and read all at once."""
-        return None
 
     def changed_triples(
         self, prefix: str, ids: Mapping[str, str], since: int, *, quarantined: bool

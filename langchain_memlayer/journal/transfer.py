@@ -173,9 +173,6 @@ def _plain(section: Section, row: Sequence[Any]) -> Values:
 def write_rows(tx: Writer, section: Section, values: Sequence[Values]) -> None:
     """Put rows of a section into the tables, with what is derived from them."""
     columns = section.columns
-    if section is _TRIPLES:
-        tx.store_triples(list(columns), [_stored(section, one) for one in values])
-        return
     if section is not ITEMS:
         _insert(tx, section.table, list(columns), [_stored(section, one) for one in values])
         return

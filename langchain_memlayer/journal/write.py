@@ -323,15 +323,11 @@ class Writer(Reader):
         if tokens:
             self.index_terms(item, ns, tokens, live=True)
         self.link(item, quotes)
-        self.store_triples(
-            ("item", "ns", "source", "relation", "destination"),
+        self.db.executemany(
+            "INSERT INTO triples (item, ns, source, relation, destination) VALUES (?,?,?,?,?)",
             [(item, ns, t.source, t.relation, t.destination) for t in triples],
         )
         return item
-
-    def store_triples(self, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
-        """Store triples as rows of some columns, of which the last three are source, relation and destination."""
-        self.db.executemany(f"INSERT INTO triples ({', '.join(columns)}) VALUES ({marks(len(columns))})", rows)
 
     def add_seen(self, row: Row, *, actor: str | None = None, batch: str | None = None) -> int:
         """Store a turn that ended as it began: nothing finds it, and facts may cite it."""

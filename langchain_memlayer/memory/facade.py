@@ -124,8 +124,6 @@ class Memory(Writing, Reading, Adopting, Surfaces):
             )
             if foreign is not None:
                 self._indexes.attach(foreign)
-            else:
-                self._indexes.resume()
             opened.pop_all()
         self._graphs = Graphs(self._journal)
         self._engine = Engine(
