@@ -312,6 +312,7 @@ class Row:
         count: How often it was told.
         last_seen: When it was last told.
         event: The last thing that happened to it (`add`, `update`, `delete`).
+        read: For turns, whether their facts were looked for.
     """
 
     id: int
@@ -343,6 +344,7 @@ class Row:
     count: int = 1
     last_seen: int | None = None
     event: str = "add"
+    read: bool = False
 
 
 @dataclass(frozen=True, slots=True)
