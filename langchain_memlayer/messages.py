@@ -9,7 +9,7 @@ import sys
 import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from langchain_memlayer.errors import InvalidInput
@@ -279,11 +279,17 @@ def _time(message: Mapping[str, Any], where: str) -> datetime | None:
 
 
 def _moment(value: Any, where: str) -> datetime | None:
-    """A time in any accepted form as aware UTC."""
+    """A time in any accepted form, in the zone that it was given in (UTC when it names none)."""
     if value is None:
         return None
     try:
-        return from_micros(_micros(value))
+        # `fromisoformat` takes any character between date and time, and so a run of digits for a date and hours.
+        if isinstance(value, str) and not (value.isdecimal() and len(value) != 8):
+            value = datetime.fromisoformat(value.strip())
+        moment = from_micros(_micros(value))
+        offset = value.utcoffset() if isinstance(value, datetime) else None
+        # Only the offset is kept of a zone: it says which day it was for who spoke, and survives a checkpoint.
+        return moment.astimezone(timezone(offset)) if offset else moment
     except (ValueError, OverflowError, OSError) as error:
         raise InvalidInput(
             f"{where} is no time: {value!r}; pass a datetime, an ISO 8601 string such as '2024-05-01T09:30:00Z', or "
@@ -294,9 +300,6 @@ def _moment(value: Any, where: str) -> datetime | None:
 def _micros(value: Any) -> int:
     if isinstance(value, datetime):
         return to_micros(value)
-    # `fromisoformat` takes any character between date and time, and so a run of digits for a date and hours.
-    if isinstance(value, str) and not (value.isdecimal() and len(value) != 8):
-        return to_micros(datetime.fromisoformat(value.strip()))
     if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
         return round(value * (1_000 if abs(value) > _MILLISECONDS_ABOVE else 1_000_000))
     raise ValueError(f"a {type(value).__name__}")

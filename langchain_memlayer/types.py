@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
+from uuid import UUID
 
 from langchain_memlayer.errors import InvalidInput, ScopeRequired
 
@@ -69,7 +70,10 @@ _SCOPE_MARKS = (("user_id", "u"), ("agent_id", "a"), ("run_id", "r"))
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Who a memory belongs to. Given ids are ANDed, absent ones mean any; no id is a wildcard or a pattern."""
+    """Who a memory belongs to. Given ids are ANDed, absent ones mean any; no id is a wildcard or a pattern.
+
+    Numbers and UUIDs are taken as their text.
+    """
 
     user_id: str | None = None
     agent_id: str | None = None
@@ -80,6 +84,9 @@ class Scope:
             value = getattr(self, name)
             if value is None:
                 continue
+            if isinstance(value, (int, UUID)) and not isinstance(value, bool):
+                value = str(value)
+                object.__setattr__(self, name, value)
             if not isinstance(value, str):
                 raise InvalidInput(f"{name} must be a string, got {type(value).__name__}; pass str(id) instead.")
             if not value.strip() or _NO_TEXT.search(value):

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
+from uuid import UUID
 
 import hypothesis.strategies as st
 import pytest
@@ -726,7 +727,7 @@ BAD_ADD: dict[str, dict[str, Any]] = {
     "surrogate": {"messages": SURROGATE}, "a set": {"messages": {"x"}},
     "message id": {"messages": {"role": "user", "content": "x", "id": 1.5}},
     "message time": {"messages": {"role": "user", "content": "x", "timestamp": "noon"}},
-    "user int": {"user_id": 5}, "user empty": {"user_id": ""}, "user blank": {"user_id": " "},
+    "user list": {"user_id": [5]}, "user empty": {"user_id": ""}, "user blank": {"user_id": " "},
     "user nul": {"user_id": "a\x00"}, "user surrogate": {"user_id": SURROGATE}, "agent list": {"agent_id": ["a"]},
     "run bytes": {"run_id": b"r"}, "metadata list": {"metadata": [1]}, "metadata text": {"metadata": "x"},
     "metadata object": {"metadata": {"x": object()}}, "metadata NaN": {"metadata": {"x": float("nan")}},
@@ -745,7 +746,7 @@ BAD_SEARCH: dict[str, dict[str, Any]] = {
     "limit text": {"limit": "3"}, "limit None": {"limit": None}, "threshold 2": {"threshold": 2},
     "threshold NaN": {"threshold": float("nan")}, "threshold text": {"threshold": "high"},
     "threshold bool": {"threshold": True}, "kinds unknown": {"kinds": ["note"]}, "kinds empty": {"kinds": []},
-    "kinds int": {"kinds": 5}, "kinds nested": {"kinds": [["turn"]]}, "user int": {"user_id": 5},
+    "kinds int": {"kinds": 5}, "kinds nested": {"kinds": [["turn"]]}, "user list": {"user_id": [5]},
     "user surrogate": {"user_id": SURROGATE},
 }  # fmt: skip
 BAD_FILTERS = ["x", 5, ["a"], {"a": 1j}, {"a": {"$near": 1}}, {"$or": {}}, {1: 2}, {"a": SURROGATE},
@@ -781,7 +782,7 @@ class TestBadInput:
     @pytest.mark.parametrize(
         "arguments",
         [{"limit": 0}, {"limit": "3"}, {"offset": -1}, {"offset": 1.0}, {"offset": None}, {"kinds": 5}, {"kinds": []},
-         {"kinds": [None]}, {"user_id": 5}, {"agent_id": ""}, {"run_id": SURROGATE}],
+         {"kinds": [None]}, {"user_id": True}, {"agent_id": ""}, {"run_id": SURROGATE}],
         ids=str,
     )  # fmt: skip
     def test_get_all(self, memory: Memory, arguments: dict[str, Any]) -> None:
@@ -1040,3 +1041,11 @@ def test_turns_lie_in_the_order_in_which_they_were_said_after_a_reopening_and_in
         for ended in (False, True):
             ids = memory._indexes.view(".u.u.", ended=ended).ids
             assert ids.tolist() == sorted(ids.tolist())
+
+
+@pytest.mark.parametrize("number", [7, UUID("00000000-0000-4000-8000-000000000007")])
+def test_numbers_and_uuids_are_ids_by_their_text(number: Any) -> None:
+    with open_memory(":memory:") as memory:
+        memory.add("I like tea", user_id=number)
+        assert texts(memory.search("tea", user_id=str(number))) == ["I like tea"]
+        assert texts(memory.get_all(user_id=number)) == ["I like tea"]

@@ -7,6 +7,7 @@ import unicodedata
 from collections import deque
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import assume, given
@@ -207,8 +208,22 @@ TIMES: list[Any] = [
 def test_every_form_of_time_means_the_same_moment(time: Any) -> None:
     (turn,) = to_turns("hi", timestamp=time)
     assert turn.time == NOON
+
+
+@pytest.mark.parametrize(
+    ("time", "day", "hours"),
+    [
+        ("2024-05-02T07:00:00+08:00", "2024-05-02", 8),
+        ("2024-05-02T20:00:00-07:00", "2024-05-02", -7),
+        (datetime(2024, 7, 2, 23, tzinfo=ZoneInfo("America/New_York")), "2024-07-02", -4),
+        ("2024-05-02T23:00:00", "2024-05-02", 0),
+        (NOON_SECONDS, "2024-05-01", 0),
+    ],
+)
+def test_a_time_keeps_the_offset_of_who_spoke(time: Any, day: str, hours: int) -> None:
+    (turn,) = to_turns({"role": "user", "content": "hi", "timestamp": time})
     assert turn.time is not None
-    assert turn.time.tzinfo is UTC
+    assert (f"{turn.time:%Y-%m-%d}", turn.time.utcoffset()) == (day, timedelta(hours=hours))
 
 
 @pytest.mark.parametrize(

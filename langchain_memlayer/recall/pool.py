@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cached_property
 
 import numpy as np
@@ -184,6 +184,7 @@ class Query:
 
 def memory_text(text: str, *, name: str | None, time: datetime | None) -> str:
     """What is embedded and indexed of a memory: its text with who said it and when, as `Ann (08 May 2023): text`."""
-    said = f"({time:%d %B %Y})" if time is not None else ""
+    # In UTC, as the journal has it: the form of a stored memory is that of the turn it was.
+    said = f"({time.astimezone(UTC):%d %B %Y})" if time is not None else ""
     head = " ".join(part for part in (name, said) if part)
     return f"{head}: {text}" if head else text
