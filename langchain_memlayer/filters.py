@@ -30,6 +30,7 @@ that field. So a missing field satisfies nothing but `$ne` (of anything but `Non
 
 from __future__ import annotations
 
+import math
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -275,6 +276,9 @@ def _checked_key(key: Any) -> str:
 
 
 def _checked_value(field: str, value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        # No JSON, so nothing stored equals it, but a bound that numbers can be compared with.
+        return float(value)
     try:
         copy = plain(value)
         dumps(copy)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 
 from langchain_memlayer import Memory
 from langchain_memlayer.engine import pools
+from langchain_memlayer.recall import memory_text
 from langchain_memlayer.testing import DeterministicEmbeddings
 from langchain_memlayer.types import HIDDEN
 
@@ -33,6 +35,23 @@ def memory(folder: Path, request: pytest.FixtureRequest) -> Iterator[Memory]:
 def found(memory: Memory, text: str, **arguments: Any) -> list[dict[str, Any]]:
     results: list[dict[str, Any]] = memory.search(text, **({"user_id": "u", "limit": 1000} | arguments))["results"]
     return results
+
+
+class _ElsewhereFormatted(datetime):
+    """A time as a program formats it whose locale is not English."""
+
+    def strftime(self, _: str) -> str:
+        return "Monat"
+
+    def __format__(self, _: str) -> str:
+        return "Monat"
+
+
+def test_what_is_indexed_of_a_time_is_the_same_in_every_locale() -> None:
+    times = [_ElsewhereFormatted(2023, month, 8, tzinfo=UTC) for month in (1, 5, 12)]
+    months = [memory_text("hi", name="Ann", time=time) for time in times]
+    assert months == ["Ann (08 January 2023): hi", "Ann (08 May 2023): hi", "Ann (08 December 2023): hi"]
+    assert memory_text("hi", name=None, time=datetime(33, 5, 31, tzinfo=UTC)) == "(31 May 0033): hi"
 
 
 # -- scores -----------------------------------------------------------------------------------------------------------

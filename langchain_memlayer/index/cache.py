@@ -29,6 +29,7 @@ S = TypeVar("S", bound=Cached)
 class _Entry(Generic[S]):
     lock: threading.Lock = field(default_factory=threading.Lock)
     slab: S | None = None
+    torn: bool = False
     nbytes: int = 0
 
 
@@ -70,12 +71,23 @@ class SlabCache(Generic[S]):
             self._entries.move_to_end(prefix)
         with entry.lock:
             slab = entry.slab
+            if slab is not None and entry.torn:
+                entry.slab = None
+                slab.close()
+                slab = None
             if slab is None:
                 slab = entry.slab = self._load(prefix)
+                entry.torn = False
             else:
-                self._refresh(prefix, slab)
+                self._caught_up(prefix, entry, slab)
         self._account(prefix, entry, slab)
         return slab
+
+    def _caught_up(self, prefix: str, entry: _Entry[S], slab: S) -> None:
+        """Refreshes a slab; one that any exception interrupted halfway is dropped when it is asked for next."""
+        entry.torn = True
+        self._refresh(prefix, slab)
+        entry.torn = False
 
     def slabs(self) -> list[S]:
         """The slabs that are loaded."""

@@ -1,12 +1,13 @@
 """Exact scores of one query against float16 codes: the innermost loops, done by FAISS without any copy of the codes.
 
 The scanners of `faiss.ScalarQuantizer` are used directly. They read the slab's own memory, run in the calling thread
-(no OpenMP team, no BLAS: a threaded matrix product needs 45 ms where this takes .1), release the GIL and hold no state
-between calls, so any number of threads may search at once.
+(no OpenMP team, no BLAS: a threaded matrix product needs 45 ms where this takes .1) and release the GIL. A scanner has
+its query, so each thread has its own, and keeps it: FAISS's Python side cannot free one without breaking its types.
 """
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,7 @@ class Kernel:
         self._ptr = faiss.swig_ptr
         self._faiss = faiss
         self._quantizer = faiss.ScalarQuantizer(dims, faiss.ScalarQuantizer.QT_fp16)
+        self._scanners = threading.local()
         self.faiss_metric: int = faiss.METRIC_L2 if metric == "euclidean" else faiss.METRIC_INNER_PRODUCT
         self._worst = np.float32(np.inf if metric == "euclidean" else -np.inf)
 
@@ -132,7 +134,13 @@ class Kernel:
         return self.raw(out)
 
     def _scanner(self, query: NDArray[np.float32], selector: Any) -> Any:
-        scanner = self._quantizer.select_InvertedListScanner(self.faiss_metric, None, True, selector, False)
+        # FAISS makes one with a test of the selector in its loop, or without; which selector that is may change.
+        name = "plain" if selector is None else "selecting"
+        scanner = getattr(self._scanners, name, None)
+        if scanner is None:
+            scanner = self._quantizer.select_InvertedListScanner(self.faiss_metric, None, True, selector, False)
+            setattr(self._scanners, name, scanner)
+        scanner.sel = selector
         scanner.set_query(self._ptr(query))
         scanner.set_list(0, 0.0)
         return scanner

@@ -14,6 +14,10 @@ from langchain_memlayer.types import Metric
 
 Scores = NDArray[np.float32]
 _BUCKETS = 1 << 16
+_MONTHS = (
+    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+    "December",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +188,9 @@ class Query:
 
 def memory_text(text: str, *, name: str | None, time: datetime | None) -> str:
     """What is embedded and indexed of a memory: its text with who said it and when, as `Ann (08 May 2023): text`."""
-    # In UTC, as the journal has it: the form of a stored memory is that of the turn it was.
-    said = f"({time.astimezone(UTC):%d %B %Y})" if time is not None else ""
+    # In UTC, as the journal has it: the form of a stored memory is that of the turn it was. Not by strftime's %B, which
+    # follows the locale of whatever program this runs in.
+    day = None if time is None else time.astimezone(UTC)
+    said = "" if day is None else f"({day.day:02} {_MONTHS[day.month - 1]} {day.year:04})"
     head = " ".join(part for part in (name, said) if part)
     return f"{head}: {text}" if head else text

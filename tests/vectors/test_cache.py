@@ -134,6 +134,23 @@ def test_dropping_and_clearing_close_and_forget() -> None:
     assert [slab.closed for _, slab in shelf.made] == [1, 1, 1]
 
 
+@pytest.mark.parametrize("interrupted", [KeyboardInterrupt, MemoryError])
+def test_a_slab_whose_catching_up_was_interrupted_is_loaded_anew(interrupted: type[BaseException]) -> None:
+    shelf = Shelf()
+
+    def refresh(prefix: str, slab: Weight) -> None:
+        slab.nbytes = 99
+        raise interrupted
+
+    cache = SlabCache(shelf.load, refresh=refresh, capacity_bytes=100)
+    torn = cache.get("a")
+    with pytest.raises(interrupted):
+        cache.get("a")
+    again = cache.get("a")
+    assert again is not torn
+    assert (torn.closed, again.closed, cache.nbytes) == (1, 0, 10)
+
+
 def test_a_load_that_failed_is_tried_again() -> None:
     answers = iter([OSError("gone"), Weight(10)])
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -141,6 +142,22 @@ def test_the_query_that_was_given_is_left_as_it_was() -> None:
     query = np.array([3.0, 4.0], np.float32)
     assert Kernel(dims=2, metric="cosine").prepare(query).tolist() == pytest.approx([0.6, 0.8])
     assert query.tolist() == [3.0, 4.0]
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="Linux tells how many pages are resident")
+def test_scans_leave_nothing_behind() -> None:
+    kernel = Kernel(dims=8, metric="cosine")
+    codes, query = np.ones((4, 8), "<f2"), kernel.prepare(np.ones(8))
+    mask = np.ones(4, np.bool_)
+
+    def pages_after(scans: int) -> int:
+        for _ in range(scans):
+            kernel.top(query, codes, 2, mask)
+        return int(Path("/proc/self/statm").read_text().split()[1])
+
+    before = pages_after(2_000)
+    # A scanner takes 100 bytes at least: a thousand pages would be missing here.
+    assert pages_after(40_000) - before < 300
 
 
 def test_threads_share_one_kernel() -> None:
