@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import orjson
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from langsmith.run_trees import RunTree
 
 RunType = Literal["chain", "retriever"]
+T = TypeVar("T")
 
 _SWITCHES = ("LANGSMITH_TRACING_V2", "LANGCHAIN_TRACING_V2", "LANGSMITH_TRACING", "LANGCHAIN_TRACING")
 # LangChain copies what a caller has in `configurable` into the metadata of its own runs, and runs below inherit it.
@@ -59,14 +60,14 @@ class Span:
 
 def traced(
     name: str,
-    steps: Generator[Any, Any, Any],
+    steps: Generator[Any, Any, T],
     *,
     run_type: RunType = "chain",
     scope: Scope,
     above: RunTree | None = None,
     inputs: Callable[[], Mapping[str, Any]],
-    outputs: Callable[[Any], Mapping[str, Any]],
-) -> Generator[Any, Any, Any]:
+    outputs: Callable[[T], Mapping[str, Any]],
+) -> Generator[Any, Any, T]:
     """A step of the engine as a run: with the same requests, and the same result.
 
     Whatever drives the step, in one thread or in several, the runs of its own steps and of the models that it asks are
@@ -84,18 +85,23 @@ def traced(
     span = _begun(name, run_type, scope, inputs, above)
     if span is None:
         return (yield from steps)
-    answer = None
+    answer: Any = None
+    failure: Exception | None = None
     try:
         with closing(steps):
             while True:
                 try:
                     with span.within():
-                        request = steps.send(answer)
+                        request = steps.send(answer) if failure is None else steps.throw(failure)
                 except StopIteration as stop:
-                    span.end(outputs(stop.value))
-                    return stop.value
+                    value: T = stop.value
+                    span.end(outputs(value))
+                    return value
                 calls = partial(_call, span, request.call), partial(_acall, span, request.acall)
-                answer = yield replace(request, call=calls[0], acall=calls[1])
+                try:
+                    answer, failure = (yield replace(request, call=calls[0], acall=calls[1])), None
+                except Exception as error:  # noqa: BLE001 - the step is told, as it would be without a run
+                    failure = error
     except BaseException as error:
         span.end(error=error)
         raise
@@ -187,19 +193,22 @@ def _digest(scope: Scope) -> str:
 
 
 def _call(span: Span, call: Callable[[], Any]) -> Any:
-    # The driver makes the call, so what it raises does not pass through the step.
-    try:
-        with span.within():
-            return call()
-    except BaseException as error:
-        span.end(error=error)
-        raise
+    with span.within(), _ending(span):
+        return call()
 
 
 async def _acall(span: Span, acall: Callable[[], Any]) -> Any:
+    with span.within(), _ending(span):
+        return await acall()
+
+
+@contextmanager
+def _ending(span: Span) -> Iterator[None]:
+    """End a run whose call is interrupted or cancelled: its driver gives the step up."""
     try:
-        with span.within():
-            return await acall()
+        yield
+    except Exception:
+        raise
     except BaseException as error:
         span.end(error=error)
         raise

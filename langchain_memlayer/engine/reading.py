@@ -123,7 +123,7 @@ class Searcher:
         self.graphs = graphs
         self.weights = weights or Weights()
 
-    def search(self, asked: SearchQuery) -> Steps:
+    def search(self, asked: SearchQuery) -> Steps[Found]:
         """What answers a query; returns a `Found`."""
         embedder = self.indexes.embedder
         vector = None

@@ -1,7 +1,7 @@
 """What an engine's step may ask of the outside world, and the two ways to answer: plainly, or awaited.
 
-A step is a generator: it yields a request and is sent the answer. What lies between two requests never waits for the
-network, so the same generator serves `add` and `aadd`.
+A step is a generator: it yields a request and is sent the answer, or is thrown the error that the request ended with.
+What lies between two requests never waits for the network, so the same generator serves `add` and `aadd`.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ import asyncio
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
-Steps = Generator["Request", Any, Any]
+from typing_extensions import TypeVar
+
+T = TypeVar("T", default=Any)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +30,14 @@ class Request:
     acall: Callable[[], Awaitable[Any]]
 
 
-def request(call: Callable[[], Any], acall: Callable[[], Awaitable[Any]]) -> Steps:
+Steps: TypeAlias = Generator[Request, Any, T]
+"""A step that returns a `T`."""
+
+
+def request(call: Callable[[], T], acall: Callable[[], Awaitable[T]]) -> Steps[T]:
     """A step that only makes a request, and returns the answer."""
-    return (yield Request(call, acall))
+    answer: T = yield Request(call, acall)
+    return answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,26 +45,33 @@ class _Done:
     value: Any
 
 
-def _advance(steps: Steps, answer: Any) -> Request | _Done:
+def _advance(steps: Steps[Any], answer: Any, error: Exception | None) -> Request | _Done:
     try:
-        request: Request = steps.send(answer)
+        return steps.send(answer) if error is None else steps.throw(error)
     except StopIteration as stop:
         return _Done(stop.value)
-    return request
 
 
-def run(steps: Steps) -> Any:
+def run(steps: Steps[T]) -> T:
     """Drive a step to its end in this thread; gives what it returns."""
-    answer = None
+    answer, error = None, None
     with closing(steps):
-        while not isinstance(step := _advance(steps, answer), _Done):
-            answer = step.call()
-    return step.value
+        while not isinstance(step := _advance(steps, answer, error), _Done):
+            try:
+                answer, error = step.call(), None
+            except Exception as failure:  # noqa: BLE001 - the step decides what it means, and may raise it again
+                error = failure
+    value: T = step.value
+    return value
 
 
-async def arun(steps: Steps) -> Any:
+async def arun(steps: Steps[T]) -> T:
     """Drive a step to its end: requests are awaited in this event loop, the rest runs in a thread."""
-    answer = None
-    while not isinstance(step := await asyncio.to_thread(_advance, steps, answer), _Done):
-        answer = await step.acall()
-    return step.value
+    answer, error = None, None
+    while not isinstance(step := await asyncio.to_thread(_advance, steps, answer, error), _Done):
+        try:
+            answer, error = await step.acall(), None
+        except Exception as failure:  # noqa: BLE001 - the step decides what it means, and may raise it again
+            error = failure
+    value: T = step.value
+    return value

@@ -30,7 +30,7 @@ def stored_text(text: str, *, kind: Kind, name: str | None, time: int | None) ->
     return memory_text(text, name=name if kind == "turn" else None, time=said)
 
 
-def searchable(indexes: Indexes, texts: Sequence[str]) -> Steps:
+def searchable(indexes: Indexes, texts: Sequence[str]) -> Steps[dict[str, Indexed]]:
     """The searchable forms of texts by text, with one embedding call for those that are distinct."""
     distinct = list(dict.fromkeys(texts))
     embedder = indexes.embedder

@@ -123,7 +123,7 @@ class Reading:
         options = _options(explain, max_tokens, expand, rerank)
         asked = self._asked(query, Scope(user_id, agent_id, run_id), limit, filters, threshold, kinds)
         asked = _timed(asked, reference_time, as_of, known_at, include_quarantined)
-        return run(self._search(asked, options, self._conversation(rewrite, messages)))  # type: ignore[no-any-return]
+        return run(self._search(asked, options, self._conversation(rewrite, messages)))
 
     async def asearch(
         self,
@@ -151,7 +151,7 @@ class Reading:
         options = _options(explain, max_tokens, expand, rerank)
         asked = self._asked(query, Scope(user_id, agent_id, run_id), limit, filters, threshold, kinds)
         asked = _timed(asked, reference_time, as_of, known_at, include_quarantined)
-        return await arun(self._search(asked, options, self._conversation(rewrite, messages)))  # type: ignore[no-any-return]
+        return await arun(self._search(asked, options, self._conversation(rewrite, messages)))
 
     def _asked(
         self, query: str, scope: Scope, limit: int, filters: Any, threshold: float | None, kinds: Any

@@ -70,7 +70,7 @@ class Writing:
             ExtractionError: the model failed; nothing was written.
         """
         scope = Scope(user_id, agent_id, run_id)
-        return run(self._add(messages, scope, metadata, session_id, timestamp, infer, batch_id, background))  # type: ignore[no-any-return]
+        return run(self._add(messages, scope, metadata, session_id, timestamp, infer, batch_id, background))
 
     async def aadd(
         self,
@@ -88,7 +88,7 @@ class Writing:
     ) -> Result:
         """Like `add`."""
         scope = Scope(user_id, agent_id, run_id)
-        return await arun(self._add(messages, scope, metadata, session_id, timestamp, infer, batch_id, background))  # type: ignore[no-any-return]
+        return await arun(self._add(messages, scope, metadata, session_id, timestamp, infer, batch_id, background))
 
     def _add(
         self,
@@ -158,7 +158,7 @@ class Writing:
             ScopeRequired: no id was given.
             InvalidInput: an object of another shape; nothing was written.
         """
-        return run(self._add_graphs(documents, Scope(user_id, agent_id, run_id)))  # type: ignore[no-any-return]
+        return run(self._add_graphs(documents, Scope(user_id, agent_id, run_id)))
 
     async def aadd_graph_documents(
         self,
@@ -169,7 +169,7 @@ class Writing:
         run_id: str | None = None,
     ) -> Result:
         """Like `add_graph_documents`."""
-        return await arun(self._add_graphs(documents, Scope(user_id, agent_id, run_id)))  # type: ignore[no-any-return]
+        return await arun(self._add_graphs(documents, Scope(user_id, agent_id, run_id)))
 
     def _add_graphs(self, documents: Iterable[Any], scope: Scope) -> Steps:
         scope.required("add_graph_documents()")
