@@ -23,7 +23,7 @@ from typing import Any, cast
 
 from langchain_memlayer.config.models import DEFAULT_MODEL, EMBEDDERS, MODELS, resolve_model
 from langchain_memlayer.config.stores import COLLECTION, STORES, Store, filled, open_store
-from langchain_memlayer.config.values import Provider, known, section
+from langchain_memlayer.config.provider import Provider, known, section
 from langchain_memlayer.embedders.embedder import Embedder, resolve_embeddings
 from langchain_memlayer.errors import ConfigurationError
 from langchain_memlayer.journal import is_url

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from langchain_memlayer.config.values import Provider, address, imported, integer, needs, required, secret
+from langchain_memlayer.config.provider import Provider, address, imported, integer, needs, required, secret
 from langchain_memlayer.errors import ConfigurationError, MissingDependency
 
 if TYPE_CHECKING:

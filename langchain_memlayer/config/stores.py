@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from langchain_memlayer.config.values import Provider, imported, integer, required, shown
+from langchain_memlayer.config.provider import Provider, imported, integer, required, shown
 from langchain_memlayer.errors import ConfigurationError, VectorStoreError
 from langchain_memlayer.types import METRICS, Metric
 

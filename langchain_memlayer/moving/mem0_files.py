@@ -11,7 +11,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from langchain_memlayer.config.values import imported
+from langchain_memlayer.config.provider import imported
 from langchain_memlayer.errors import InvalidInput
 from langchain_memlayer.moving.databases import read_only
 
