@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import copy
+import sqlite3
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,10 @@ import numpy as np
 import pytest
 from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import InMemoryVectorStore
+from pydantic import BaseModel
 
 from langchain_memlayer import Memory
-from langchain_memlayer.config import read_config, stores
+from langchain_memlayer.config import MemoryConfig, read_config, stores
 from langchain_memlayer.engine.commit import Indexed
 from langchain_memlayer.engine.fingerprints import encode_vectors
 from langchain_memlayer.errors import ConfigurationError, EmbedderMismatch, MissingDependency
@@ -57,19 +60,15 @@ def store(provider: str, **config: Any) -> dict[str, Any]:
         ({"custom_prompt": " "}, ("custom_prompt",)),
         (store("faiss", path=7), ("faiss: path", "int")),
         ({"path": 7}, ("path must be a path", "int")),
-        (store("qdrant"), ("client, url, host, path", "none")),
-        (store("qdrant", path="q", host="h"), ("client, url, host, path", "host and path")),
-        (store("qdrant", url="http://h", port=1), ("port without a host",)),
+        (store("qdrant", path="q", port=1), ("port without a host",)),
         (store("qdrant", host="h", port="x"), ("port", "'x'")),
         (store("qdrant", distance="dot"), ("distance", "on_disk", "embedding_model_dims")),
         (store("chroma", host="h", port="x"), ("port", "'x'")),
         (store("chroma", metric="cosine"), ("metric", "collection_name, client, path, host, port")),
-        (store("chroma", path="c", client=object()), ("client, host, path", "client and path")),
-        (store("milvus", collection_name="m"), ("milvus", "'url'")),
         (store("milvus", url="m.db", metric_type="HAMMING"), ("COSINE, L2, IP", "HAMMING")),
         (store("langchain"), ("langchain", "'client'")),
         (store("langchain", client=7), ("LangChain VectorStore", "int")),
-        (store("pgvector"), ("pgvector", "'connection_string'")),
+        (store("pgvector"), ("pgvector", "'user'")),
         (store("pgvector", connection_string="mysql://h/d"), ("begins with postgresql://",)),
         (store("qdrant", collection_name=7), ("collection_name", "int")),
         (store("vikingdb", url="u"), ("url", "collection_name", "region")),
@@ -79,6 +78,162 @@ def test_a_mistake_names_the_key_and_the_choices(config: dict[str, Any], named: 
     with pytest.raises(ConfigurationError) as caught:
         read_config(config)
     assert [name for name in named if name not in str(caught.value)] == []
+
+
+AZURE = {"azure_endpoint": "http://a", "azure_deployment": "d", "api_version": "1", "api_key": SECRET}
+HOSTED = {"model": "m", "api_key": SECRET, "temperature": 0.1, "max_tokens": 9, "top_p": 0.1, "top_k": 1}
+
+
+@pytest.mark.parametrize(
+    ("provider", "config", "kind", "expected"),
+    [
+        ("openai", {**HOSTED, "openai_base_url": "http://h/v1"}, "ChatOpenAI", {"openai_api_base": "http://h/v1"}),
+        ("openai", {**HOSTED, "enable_vision": False, "vision_details": "auto"}, "ChatOpenAI", {"max_tokens": 9}),
+        ("openai", {**HOSTED, "reasoning_effort": "low"}, "ChatOpenAI", {"reasoning_effort": "low"}),
+        ("openai_structured", HOSTED, "ChatOpenAI", {"temperature": 0.1}),
+        ("azure_openai", {"model": "m", "azure_kwargs": AZURE}, "AzureChatOpenAI", {"deployment_name": "d"}),
+        ("lmstudio", {"model": "m"}, "ChatOpenAI", {"openai_api_base": "http://localhost:1234/v1"}),
+        ("vllm", {"model": "m", "vllm_base_url": "http://v/v1"}, "ChatOpenAI", {"openai_api_base": "http://v/v1"}),
+        ("doubao", HOSTED, "ChatOpenAI", {"model_name": "m"}),
+        ("openai", {"api_key": SECRET, "http_client_proxies": "http://127.0.0.1:9"}, "ChatOpenAI", {}),
+        ("openai", {"api_key": SECRET, "http_client_proxies": {"https://": "http://127.0.0.1:9"}}, "ChatOpenAI", {}),
+    ],
+)
+def test_the_models_of_other_memories_keep_their_keys(
+    provider: str, config: dict[str, Any], kind: str, expected: dict[str, Any]
+) -> None:
+    model = read_config({"llm": {"provider": provider, "config": config}}).model
+    assert type(model).__name__ == kind
+    assert {key: getattr(model, key) for key in expected} == expected
+    assert SECRET not in repr(model)
+
+
+@pytest.mark.parametrize(
+    ("provider", "config", "kind", "expected"),
+    [
+        ("openai", {"api_key": SECRET, "openai_base_url": "http://h/v1", "embedding_dims": "8"}, "OpenAIEmbeddings",
+         {"openai_api_base": "http://h/v1", "dimensions": 8}),
+        ("azure_openai", {"model": "m", "azure_kwargs": AZURE}, "AzureOpenAIEmbeddings", {"deployment": "d"}),
+        ("lmstudio", {"model": "m"}, "OpenAIEmbeddings", {"openai_api_base": "http://localhost:1234/v1"}),
+        ("huggingface", {"huggingface_base_url": "http://t/v1"}, "OpenAIEmbeddings", {"model": "tei"}),
+        ("together", {"model": "m", "api_key": SECRET}, "OpenAIEmbeddings", {"model": "m"}),
+    ],
+)  # fmt: skip
+def test_the_embedders_of_other_memories_keep_their_keys(
+    provider: str, config: dict[str, Any], kind: str, expected: dict[str, Any]
+) -> None:
+    source = read_config({"embedder": {"provider": provider, "config": config}}).embeddings
+    assert type(source).__name__ == kind
+    assert {key: getattr(source, key) for key in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("section", "provider", "package"),
+    [
+        ("llm", "ollama", "langchain-ollama"),
+        ("llm", "anthropic", "langchain-anthropic"),
+        ("llm", "gemini", "langchain-google-genai"),
+        ("llm", "groq", "langchain-groq"),
+        ("llm", "together", "langchain-together"),
+        ("llm", "mistral", "langchain-mistralai"),
+        ("llm", "huggingface", "langchain-huggingface"),
+        ("llm", "aws_bedrock", "langchain-aws"),
+        ("embedder", "ollama", "langchain-ollama"),
+        ("embedder", "gemini", "langchain-google-genai"),
+        ("embedder", "huggingface", "langchain-huggingface"),
+        ("embedder", "aws_bedrock", "langchain-aws"),
+    ],
+)
+def test_a_provider_without_its_package_says_what_to_install(
+    section: str, provider: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (package.replace("-", "_"), "langchain_community"):  # LangChain's second choice for some
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingDependency, match=package):
+        read_config({section: {"provider": provider, "config": {"model": "m"}}})
+
+
+def test_what_says_nothing_here_is_accepted_and_told(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    read = read_config(
+        {
+            "graph_store": {"provider": "neo4j", "config": {"url": "bolt://h", "password": SECRET}},
+            "reranker": {"provider": "cohere", "config": {"api_key": SECRET}},
+            "llm": {"provider": "openai", "config": {"api_key": SECRET, "top_k": 1}},
+            "version": "v1.1",
+        }
+    )
+    assert read.reranker is None
+    assert all(word in caplog.text for word in ("graph_store is not used", "cohere is not used", "top_k"))
+    assert SECRET not in caplog.text
+
+
+def test_prompts_go_where_they_belong() -> None:
+    read = read_config(
+        {
+            "llm": None,
+            "custom_fact_extraction_prompt": "Only food.",
+            "custom_instructions": "And drinks.",
+            "custom_update_memory_prompt": "Never delete.",
+        }
+    )
+    assert (read.model, read.prompt, read.instructions, read.update_prompt) == (
+        None, "Only food.", "And drinks.", "Never delete.",
+    )  # fmt: skip
+
+
+def test_a_configuration_may_be_an_object() -> None:
+    class Part(BaseModel):
+        provider: str
+        config: dict[str, Any] = {}
+
+    class Whole(BaseModel):
+        embedder: Part = Part(provider="openai")
+        llm: Part = Part(provider="openai")
+        version: str = "v1.1"
+
+    own = read_config(MemoryConfig(embedder={"provider": "wordllama"}, llm=None))
+    assert (own.embeddings, own.model) == ("wordllama", None)
+    assert read_config(MemoryConfig(embedder=Part(provider="wordllama"))).model in ("auto", None)
+    # What another package's class has by default was not asked for.
+    assert read_config(Whole(embedder=Part(provider="wordllama"))).embeddings == "wordllama"
+
+
+def test_the_file_of_another_memorys_history_stays_as_it_is(tmp_path: Path) -> None:
+    history = tmp_path / "history.db"
+    with closing(sqlite3.connect(history)) as db:
+        db.execute("CREATE TABLE history (id TEXT)")
+    before = history.read_bytes()
+    with Memory.from_config({"history_db_path": str(history), "embedder": {"provider": "wordllama"}}, model=None) as m:
+        m.add("I like tea.", user_id="u")
+    assert history.read_bytes() == before
+    assert {path.name for path in tmp_path.iterdir()} == {"history.db", "history.db.memlayer"}
+
+
+def test_of_two_places_of_a_store_the_server_wins_and_it_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("langchain_qdrant")
+    monkeypatch.setenv("MEMLAYER_HOME", str(tmp_path / "home"))
+    block = {
+        "collection_name": "demo", "embedding_model_dims": "256", "client": None, "host": "localhost", "port": 6333,
+        "path": str(tmp_path / "qdrant"), "url": None, "api_key": None, "on_disk": False,
+    }  # fmt: skip
+    with Memory.from_config({**store("qdrant", **block), "embedder": {"provider": "wordllama"}}, model=None) as memory:
+        memory.add("I like tea.", user_id="u")
+        assert memory.search("tea", user_id="u")["results"]
+    assert "host says where the store is, so path is not used" in caplog.text
+    assert not (tmp_path / "qdrant").exists()
+
+
+def test_no_model_can_be_asked_for_although_there_is_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+    offline = {"path": str(tmp_path), "embedder": {"provider": "wordllama"}}
+    for memory in (Memory.from_config(offline, model=None), Memory(config={**offline, "llm": None})):
+        with memory:
+            assert memory.model is None
+    with pytest.raises(ConfigurationError, match="config="):
+        Memory(offline)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("provider", "variable"), [("openai", "OPENAI_API_KEY"), ("doubao", "ARK_API_KEY")])
@@ -240,7 +395,7 @@ def test_a_missing_driver_says_which_extra_to_install(
 @pytest.mark.parametrize(
     "config",
     [
-        store("qdrant", url="http://h", api_key=SECRET, port=1),
+        store("qdrant", host="h", api_key=SECRET, port="x"),
         store("milvus", url="http://h", token=SECRET, metric_type="x"),
         store("pgvector", connection_string=f"mysql://u:{SECRET}@h/d"),
         store("pgvector", connection_string=f"postgresql://u:{SECRET}@h/d", table="t"),

@@ -1,84 +1,152 @@
-"""Settings by name: "provider:model" strings, and mem0's configuration dictionaries, to objects.
+"""A configuration dictionary, as mem0's users write it, to objects.
 
 ```
-{"llm":          {"provider": "openai" | "doubao" | "deepseek" | "langchain", "config": {...}},
- "embedder":     {"provider": "openai" | "doubao" | "wordllama" | "langchain", "config": {...}},
+{"llm":          {"provider": "openai" | "doubao" | "deepseek" | "ollama" | ... | "langchain", "config": {...}},
+ "embedder":     {"provider": "openai" | "doubao" | "wordllama" | "ollama" | ... | "langchain", "config": {...}},
  "vector_store": {"provider": "faiss" | "qdrant" | "chroma" | "milvus" | "pgvector" | "vikingdb" | "langchain",
                   "config": {...}},
- "custom_prompt": "...", "path": "..."}
+ "custom_instructions": "...", "path": "..."}
 ```
 Keys come from the dictionary or from the environment and are kept as secrets; a mistake names the key and the choices.
+What says nothing here (a graph store: the folder has a graph of its own) is accepted, and told in the log.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
+import logging
 import re
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
 from langchain_memlayer.config.models import DEFAULT_MODEL, EMBEDDERS, MODELS, resolve_model
-from langchain_memlayer.config.stores import COLLECTION, STORES, Store, filled, open_store
-from langchain_memlayer.config.provider import Provider, known, section
+from langchain_memlayer.config.provider import Provider, known, required, section
+from langchain_memlayer.config.stores import COLLECTION, STORES, Store, filled, home, open_store
 from langchain_memlayer.embedders.embedder import Embedder, resolve_embeddings
 from langchain_memlayer.errors import ConfigurationError
 from langchain_memlayer.journal import is_url
 from langchain_memlayer.types import Metric
 
-__all__ = ["DEFAULT_MODEL", "Settings", "read_config", "resolve_model"]
+__all__ = ["DEFAULT_MODEL", "MemoryConfig", "Settings", "read_config", "resolve_model"]
 
-_SECTIONS = ("llm", "embedder", "vector_store", "custom_prompt", "path", "history_db_path", "version")
+_LOGGER = logging.getLogger(__name__)
+_PARTS = ("llm", "embedder", "vector_store", "graph_store", "reranker")
+
+_SECTIONS = (
+    "llm",
+    "embedder",
+    "vector_store",
+    "graph_store",
+    "reranker",
+    "custom_prompt",
+    "custom_instructions",
+    "custom_fact_extraction_prompt",
+    "custom_update_memory_prompt",
+    "path",
+    "history_db_path",
+    "version",
+)
 _FOLDERS = ("path", "history_db_path")
+_PROMPTS = ("custom_prompt", "custom_fact_extraction_prompt", "custom_update_memory_prompt", "custom_instructions")
+_FILES = (".db", ".sqlite", ".sqlite3")
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryConfig:
+    """A configuration as an object, for `Memory(config=...)`: the keys of a configuration dictionary as arguments.
+
+    Attributes:
+        vector_store: `{"provider": ..., "config": {...}}`, or an object with these attributes.
+        llm: Likewise.
+        embedder: Likewise.
+        reranker: Likewise.
+        graph_store: Accepted and not used: the folder has a graph of its own.
+        history_db_path: The folder; the path of a file gets a folder beside it.
+        custom_instructions: Further instructions for extraction.
+        custom_fact_extraction_prompt: Replaces the instructions of the extraction prompt.
+        custom_update_memory_prompt: Replaces the instructions of the reconciliation prompt.
+        version: Accepted and not used.
+    """
+
+    vector_store: Any = None
+    llm: Any = "auto"
+    embedder: Any = None
+    reranker: Any = None
+    graph_store: Any = None
+    history_db_path: str | None = None
+    custom_instructions: str | None = None
+    custom_fact_extraction_prompt: str | None = None
+    custom_update_memory_prompt: str | None = None
+    version: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a configuration dictionary says, as arguments of `Memory`.
+    """What a configuration says, as arguments of `Memory`.
 
     Attributes:
         path: The folder, or None for the default one.
         model: The chat model, "auto" or None.
         embeddings: The embedder, "auto" or None.
-        custom_prompt: The extraction instructions, when replaced.
+        prompt: What replaces the instructions for extraction.
+        instructions: What is added to them.
+        update_prompt: What replaces the instructions for reconciliation.
         vectorstore: The foreign vector store, or None for our own index.
         metric: How vectors are compared, or None when it does not say.
+        reranker: A document compressor for `search(rerank=True)`, or None.
         resources: What was opened for it, and is to be closed with the memory.
     """
 
     path: str | Path | None
     model: Any
     embeddings: Any
-    custom_prompt: str | None
+    prompt: str | None = None
+    instructions: str | None = None
+    update_prompt: str | None = None
     vectorstore: Any = None
     metric: Metric | None = None
+    reranker: Any = None
     resources: ExitStack = field(default_factory=ExitStack, repr=False)
 
 
-def read_config(config: Mapping[str, Any]) -> Settings:
-    """The settings in a configuration dictionary, which stays untouched.
+def read_config(config: Any, *, model: bool = True) -> Settings:
+    """The settings in a configuration, which stays untouched.
+
+    Args:
+        config: A dictionary, a `MemoryConfig`, or an object with such attributes or a `model_dump` of them.
+        model: Whether its chat model is to be made.
 
     Raises:
         ConfigurationError: an unknown section, provider or key, a missing one, or a value of the wrong kind.
         VectorStoreError: a vector store in a folder cannot be opened.
     """
-    if not isinstance(config, Mapping):
-        raise ConfigurationError(f"The configuration must be a dictionary, got {type(config).__name__}.")
-    known(config, _SECTIONS, "The configuration")
-    prompt = config.get("custom_prompt")
-    if prompt is not None and (not isinstance(prompt, str) or not prompt.strip()):
-        raise ConfigurationError("custom_prompt must be a non-empty string: the instructions for extraction.")
+    given = _sections(config)
+    prompts = {key: given.get(key) for key in _PROMPTS}
+    for key, prompt in prompts.items():
+        if prompt is not None and (not isinstance(prompt, str) or not prompt.strip()):
+            raise ConfigurationError(f"{key} must be a non-empty string: the instructions.")
     for key in _FOLDERS:
-        if config.get(key):
-            filled(config[key], COLLECTION, key)  # a mistake is told before anything is opened
-    model = _made(config, "llm", MODELS) or "auto"
-    embeddings = _made(config, "embedder", EMBEDDERS)
-    found = section(config, "vector_store", STORES)
+        if given.get(key):
+            filled(given[key], COLLECTION, key)  # a mistake is told before anything is opened
+    if given.get("graph_store"):
+        _LOGGER.info("graph_store is not used: relations are kept with the memories, in a graph of the folder's own.")
+    chat = _model(given) if model else None
+    embeddings = _made(given, "embedder", EMBEDDERS)
+    settings = Settings(
+        path=None,
+        model=chat,
+        embeddings=embeddings or "auto",
+        prompt=prompts["custom_prompt"] or prompts["custom_fact_extraction_prompt"],
+        instructions=prompts["custom_instructions"],
+        update_prompt=prompts["custom_update_memory_prompt"],
+        reranker=_reranker(given),
+    )
+    found = section(given, "vector_store", STORES)
     if found is None:
-        return Settings(_folder(config, None), model, embeddings or "auto", prompt)
+        return replace(settings, path=_folder(given, None))
     made: list[Embedder] = []
 
     def embedder() -> Embedder:
@@ -86,13 +154,64 @@ def read_config(config: Mapping[str, Any]) -> Settings:
         return made[-1]
 
     store = _checked("vector_store", found[0], lambda: open_store(*found, embedder))
-    # What the store was opened with is what the memory uses.
-    chosen = made[0].source if made else embeddings or "auto"
     with ExitStack() as undone:
         undone.callback(store.resources.close)
-        folder = _folder(config, store)
+        folder = _folder(given, store)
         undone.pop_all()
-    return Settings(folder, model, chosen, prompt, store.vectorstore, store.metric, store.resources)
+    return replace(
+        settings,
+        path=folder,
+        # What the store was opened with is what the memory uses.
+        embeddings=made[0].source if made else embeddings or "auto",
+        vectorstore=store.vectorstore,
+        metric=store.metric,
+        resources=store.resources,
+    )
+
+
+def _sections(config: Any) -> dict[str, Any]:
+    """The sections of a configuration as dictionaries."""
+    if isinstance(config, MemoryConfig):
+        given = {f.name: getattr(config, f.name) for f in fields(config)}
+        config = {key: value for key, value in given.items() if value is not None or key == "llm"}
+        if config["llm"] == "auto":
+            del config["llm"]
+    elif callable(dump := getattr(config, "model_dump", None)):
+        # A default of mem0's own class is no wish.
+        config = dump(exclude_unset=True)
+    if not isinstance(config, Mapping):
+        raise ConfigurationError(f"The configuration must be a dictionary, got {type(config).__name__}.")
+    known(config, _SECTIONS, "The configuration")
+    return {key: _as_section(value) if key in _PARTS else value for key, value in config.items()}
+
+
+def _as_section(part: Any) -> Any:
+    if part is None or isinstance(part, Mapping) or not hasattr(part, "provider"):
+        return part
+    settings = getattr(part, "config", None)
+    if callable(dump := getattr(settings, "model_dump", None)):
+        settings = dump(exclude_unset=True)
+    return {"provider": part.provider, "config": settings}
+
+
+def _model(config: Mapping[str, Any]) -> Any:
+    return _made(config, "llm", MODELS) if "llm" in config else "auto"
+
+
+def _reranker(config: Mapping[str, Any]) -> Any:
+    """The document compressor of a section `reranker`; of other providers it is only told that they are not used."""
+    part = config.get("reranker")
+    if not part:
+        return None
+    known(part, ("provider", "config"), "reranker")
+    if part.get("provider") == "langchain":
+        return required(dict(part.get("config") or {}), "compressor", "reranker.config of langchain")
+    _LOGGER.warning(
+        "reranker: %s is not used. Give a LangChain document compressor as {'provider': 'langchain', 'config': "
+        "{'compressor': ...}}, or to search(rerank=...).",
+        part.get("provider"),
+    )
+    return None
 
 
 def _made(config: Mapping[str, Any], name: str, providers: Mapping[str, Provider]) -> Any:
@@ -121,7 +240,10 @@ def _folder(config: Mapping[str, Any], store: Store | None) -> str | Path | None
     """
     for key in _FOLDERS:
         if config.get(key):
-            return filled(config[key], COLLECTION if store is None else store.collection, key)
+            named = filled(config[key], COLLECTION if store is None else store.collection, key)
+            # mem0 keeps its history in a file; what is kept here needs a folder, which leaves such a file alone.
+            is_file = key == "history_db_path" and (named.endswith(_FILES) or Path(named).is_file())
+            return f"{named}.memlayer" if is_file and not is_url(named) else named
     if store is None or store.path is not None:
         return None if store is None else store.path
     name = f"{store.provider}-{store.collection}"
@@ -129,14 +251,4 @@ def _folder(config: Mapping[str, Any], store: Store | None) -> str | Path | None
     told = name if store.place is None else f"{name} {store.place}"
     if plain != told:
         plain = f"{plain}-{hashlib.sha256(told.encode()).hexdigest()[:8]}"
-    home = os.environ.get("MEMLAYER_HOME")
-    if home and is_url(home):
-        raise ConfigurationError(
-            "MEMLAYER_HOME is a database, in which no collection has a place of its own: name the journal of this one "
-            "with 'path', such as a connection string with a schema of its own."
-        )
-    if home:
-        return Path(home) / plain
-    from platformdirs import user_data_path
-
-    return user_data_path("langchain_memlayer", appauthor=False) / plain
+    return home() / plain

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,13 +14,22 @@ from langchain_memlayer.errors import ConfigurationError, MissingDependency
 if TYPE_CHECKING:
     from pydantic import SecretStr
 
+_LOGGER = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """How the configuration of one provider becomes an object, and the keys that it knows."""
+    """How the configuration of one provider becomes an object.
+
+    Attributes:
+        make: Makes it.
+        keys: The keys that it knows.
+        unused: Keys that other memories know, and that change nothing here: they are accepted, and told in the log.
+    """
 
     make: Callable[..., Any]
     keys: tuple[str, ...]
+    unused: tuple[str, ...] = ()
 
 
 def section(
@@ -44,15 +54,21 @@ def section(
     settings = found.get("config") or {}
     if not isinstance(settings, Mapping):
         raise ConfigurationError(f"{name}.config must be a dictionary, got {type(settings).__name__}.")
-    known(settings, providers[provider].keys, f"{name}.config of {provider}")
-    return provider, dict(settings)
+    keys, unused = providers[provider].keys, providers[provider].unused
+    where = f"{name}.config of {provider}"
+    known(settings, (*keys, *unused), where, shown=keys)
+    # What is None is not given: mem0's own configuration objects say so of everything.
+    given = {key: value for key, value in settings.items() if value is not None}
+    if told := sorted(key for key in given if key not in keys):
+        _LOGGER.info("%s: nothing here depends on %s.", where, ", ".join(told))
+    return provider, {key: value for key, value in given.items() if key in keys}
 
 
-def known(given: Mapping[str, Any], keys: Sequence[str], where: str) -> None:
-    """Raise ConfigurationError when a key is none of the known ones."""
+def known(given: Mapping[str, Any], keys: Sequence[str], where: str, *, shown: Sequence[str] | None = None) -> None:
+    """Raise ConfigurationError when a key is none of the known ones, of which `shown` are worth telling."""
     unknown = [key for key in given if key not in keys]
     if unknown:
-        choices = ", ".join(keys) or "none"
+        choices = ", ".join(keys if shown is None else shown) or "none"
         raise ConfigurationError(f"{where} has the unknown key {unknown[0]!r}; known keys: {choices}.")
 
 
@@ -88,9 +104,35 @@ def shown(value: Any) -> Any:
     return value.get_secret_value() if isinstance(value, SecretStr) else value
 
 
-def address(config: dict[str, Any], variable: str) -> str | None:
-    """Take an address out of `config`, or out of the environment."""
-    return config.pop("base_url", None) or os.environ.get(variable)
+def address(config: dict[str, Any], key: str, variable: str) -> str | None:
+    """Take an address out of `config`, under `base_url` or the provider's own key, or out of the environment."""
+    given = [config.pop(name, None) for name in dict.fromkeys((key, "base_url"))]
+    return next(filter(None, given), None) or os.environ.get(variable)
+
+
+def renamed(config: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """The settings under the names that another package has for them."""
+    return {names.get(key, key): value for key, value in config.items()}
+
+
+def proxied(config: dict[str, Any]) -> dict[str, Any]:
+    """The settings, with `http_client_proxies` (an address, or addresses by scheme) as HTTP clients."""
+    proxies = config.pop("http_client_proxies", None)
+    if proxies is None:
+        return config
+    import httpx
+
+    if isinstance(proxies, str):
+        proxies = {"all://": proxies}
+    if not isinstance(proxies, Mapping):
+        raise ConfigurationError("http_client_proxies must be an address, or a dictionary such as {'https://': ...}.")
+    return {
+        **config,
+        "http_client": httpx.Client(mounts={k: httpx.HTTPTransport(proxy=v) for k, v in proxies.items()}),
+        "http_async_client": httpx.AsyncClient(
+            mounts={k: httpx.AsyncHTTPTransport(proxy=v) for k, v in proxies.items()}
+        ),
+    }
 
 
 def integer(value: Any, where: str) -> int:

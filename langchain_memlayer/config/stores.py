@@ -14,9 +14,11 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
 
 from langchain_memlayer.config.provider import Provider, imported, integer, required, shown
 from langchain_memlayer.errors import ConfigurationError, VectorStoreError
+from langchain_memlayer.journal import is_url
 from langchain_memlayer.types import METRICS, Metric
 
 if TYPE_CHECKING:
@@ -83,9 +85,30 @@ def open_store(provider: str, config: dict[str, Any], embedder: Callable[[], Emb
     if name is not None and (not isinstance(name, str) or not name):
         raise ConfigurationError(f"{where} needs a string as collection_name, got {type(name).__name__}.")
     settings = {key: value for key, value in config.items() if value is not None}
+    if provider in _PLACES:
+        _settle(settings, _PLACES[provider], name or COLLECTION, where)
     place = None if provider == "faiss" or "client" in settings else _place(settings, name or COLLECTION)
     made: Store = STORES[provider].make(settings, name or COLLECTION, where, embedder)
     return replace(made, place=place)
+
+
+def home() -> Path:
+    """The folder of all that has no place of its own: MEMLAYER_HOME, else one of the user's own.
+
+    Raises:
+        ConfigurationError: MEMLAYER_HOME is a database.
+    """
+    named = os.environ.get("MEMLAYER_HOME")
+    if named and is_url(named):
+        raise ConfigurationError(
+            "MEMLAYER_HOME is a database, in which no collection has a place of its own: name the journal of this one "
+            "with 'path', such as a connection string with a schema of its own."
+        )
+    if named:
+        return Path(named)
+    from platformdirs import user_data_path
+
+    return user_data_path("langchain_memlayer", appauthor=False)
 
 
 def _place(config: Mapping[str, Any], name: str) -> str:
@@ -122,7 +145,6 @@ def _langchain(config: dict[str, Any], name: str, where: str, embedder: Callable
 
 
 def _qdrant(config: dict[str, Any], name: str, where: str, embedder: Callable[[], Embedder]) -> Store:
-    _settle(config, ("client", "url", "host", "path"), name, where)
     langchain, qdrant = (
         imported(module, "langchain-memlayer[qdrant]") for module in ("langchain_qdrant", "qdrant_client")
     )
@@ -154,9 +176,9 @@ def _qdrant(config: dict[str, Any], name: str, where: str, embedder: Callable[[]
 
 
 def _chroma(config: dict[str, Any], name: str, where: str, embedder: Callable[[], Embedder]) -> Store:
-    _settle(config, ("client", "host", "path"), name, where)
-    if "path" in config:
-        config["persist_directory"] = config.pop("path")
+    for key, here in (("path", "persist_directory"), ("api_key", "chroma_cloud_api_key")):
+        if key in config:
+            config[here] = shown(config.pop(key))
     langchain, chroma = (imported(module, "langchain-memlayer[chroma]") for module in ("langchain_chroma", "chromadb"))
     source, resources = embedder(), ExitStack()
     own = "client" not in config
@@ -169,7 +191,7 @@ def _chroma(config: dict[str, Any], name: str, where: str, embedder: Callable[[]
             opened.callback(store._client.close)
         return store
 
-    opened = _opened("chroma", make, resources, server="host" in config)
+    opened = _opened("chroma", make, resources, server="host" in config or "chroma_cloud_api_key" in config)
     return Store("chroma", name, vectorstore=opened, resources=resources)
 
 
@@ -177,12 +199,12 @@ def _milvus(config: dict[str, Any], name: str, where: str, embedder: Callable[[]
     metric = str(config.get("metric_type", "COSINE")).upper()
     if metric not in _METRICS:
         raise ConfigurationError(f"{where}: metric_type must be one of {', '.join(_METRICS)}; got {metric!r}.")
-    uri = filled(required(config, "url", where), name, f"{where}: url")
+    uri = filled(config.get("url") or "http://localhost:19530", name, f"{where}: url")
     langchain = imported("langchain_milvus", "langchain-memlayer[milvus]")
     source, resources = embedder(), ExitStack()
     if (dims := config.get("embedding_model_dims")) is not None:
         _dims(dims, source, where)
-    connection = {"uri": uri, **({"token": shown(config["token"])} if "token" in config else {})}
+    connection = {"uri": uri, **{key: shown(config[key]) for key in ("token", "db_name") if config.get(key)}}
 
     def make(opened: ExitStack) -> Any:
         store = langchain.Milvus(
@@ -207,7 +229,7 @@ def _vikingdb(config: dict[str, Any], name: str, where: str, embedder: Callable[
 
 
 def _pgvector(config: dict[str, Any], name: str, where: str, embedder: Callable[[], Embedder]) -> Store:
-    address = shown(required(config, "connection_string", where))
+    address = shown(config["connection_string"] if "connection_string" in config else _postgres_address(config, where))
     if not isinstance(address, str) or not address.startswith(("postgresql", "postgres://")):
         raise ConfigurationError(f"{where} needs a connection_string that begins with postgresql://.")
     for prefix in _POSTGRES:
@@ -240,12 +262,43 @@ def _pgvector(config: dict[str, Any], name: str, where: str, embedder: Callable[
     return Store("pgvector", name, vectorstore=opened, resources=resources)
 
 
+def _postgres_address(config: dict[str, Any], where: str) -> str:
+    """The connection string of a database that is given in parts."""
+    user, password = (quote(str(shown(required(config, key, where))), safe="") for key in ("user", "password"))
+    host, port = (required(config, key, where) for key in ("host", "port"))
+    mode = f"?sslmode={config['sslmode']}" if config.get("sslmode") else ""
+    database = quote(str(config.get("dbname") or "postgres"), safe="")
+    return f"postgresql://{user}:{password}@{host}:{integer(port, f'{where}: port')}/{database}{mode}"
+
+
+_PLACES: Final[Mapping[str, tuple[str, ...]]] = {
+    "chroma": ("client", "api_key", "host", "path"),
+    "qdrant": ("client", "url", "host", "path"),
+}
+"""Where a store may be, the first that is given is where it is."""
+
 STORES: Final[Mapping[str, Provider]] = {
-    "chroma": Provider(_chroma, ("collection_name", "client", "path", "host", "port")),
+    "chroma": Provider(
+        _chroma, ("collection_name", "client", "path", "host", "port", "api_key", "tenant"), ("embedding_model_dims",)
+    ),
     "faiss": Provider(_own, ("collection_name", "path", "distance_strategy", "normalize_L2", "embedding_model_dims")),
-    "langchain": Provider(_langchain, ("client",)),
-    "milvus": Provider(_milvus, ("url", "token", "collection_name", "embedding_model_dims", "metric_type")),
-    "pgvector": Provider(_pgvector, ("connection_string", "collection_name", "embedding_model_dims")),
+    "langchain": Provider(_langchain, ("client", "collection_name"), ("embedding_model_dims",)),
+    "milvus": Provider(_milvus, ("url", "token", "collection_name", "embedding_model_dims", "metric_type", "db_name")),
+    "pgvector": Provider(
+        _pgvector,
+        (
+            "connection_string",
+            "collection_name",
+            "embedding_model_dims",
+            "user",
+            "password",
+            "host",
+            "port",
+            "dbname",
+            "sslmode",
+        ),
+        ("diskann", "hnsw", "minconn", "maxconn"),
+    ),
     "qdrant": Provider(
         _qdrant,
         (
@@ -265,16 +318,19 @@ STORES: Final[Mapping[str, Provider]] = {
 
 
 def _settle(config: dict[str, Any], places: tuple[str, ...], name: str, where: str) -> None:
-    """Check where a store is: one place, a port with a host only; the collection's name goes into a path."""
-    given = [key for key in places if key in config]
-    if len(given) != 1:
-        raise ConfigurationError(f"{where} needs one of {', '.join(places)}; got {' and '.join(given) or 'none'}.")
+    """Leave one place of those that are given, or name one; a path gets the collection's name."""
+    given = [key for key in places if config.get(key)] or ["path"]
+    for key in given[1:]:
+        del config[key]
+    if given[1:]:
+        _LOGGER.warning("%s: %s says where the store is, so %s is not used.", where, given[0], " and ".join(given[1:]))
+    if "host" not in config and config.pop("port", None) is not None and given[0] not in ("client", "url"):
+        raise ConfigurationError(f"{where} has a port without a host.")
     if "port" in config:
         config["port"] = integer(config["port"], f"{where}: port")
-        if "host" not in config:
-            raise ConfigurationError(f"{where} has a port without a host.")
-    if "path" in config:
-        config["path"] = filled(config["path"], name, f"{where}: path")
+    if given[0] == "path":
+        kind = where.rpartition(" ")[2]
+        config["path"] = filled(config.get("path") or str(home() / f"{kind}-data"), name, f"{where}: path")
 
 
 def _dims(given: Any, embedder: Embedder, where: str) -> int:

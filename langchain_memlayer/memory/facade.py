@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from langchain_memlayer.backends.opening import open_vectorstore
-from langchain_memlayer.config import read_config, resolve_model
+from langchain_memlayer.config import MemoryConfig, read_config, resolve_model
 from langchain_memlayer.embedders.embedder import resolve_embeddings
 from langchain_memlayer.engine.background import Background
 from langchain_memlayer.engine.candidates import Finder
@@ -49,6 +49,8 @@ class Memory(Writing, Reading, Adopting, Surfaces):
     Args:
         path: The folder (made when missing), `":memory:"`, or `postgresql://user:password@host:port/database` for
             many processes and hosts. None means the environment's MEMLAYER_HOME, else a folder of the user's own.
+        config: A configuration dictionary as mem0's users write it, or a `MemoryConfig`: `llm`, `embedder` and
+            `vector_store`, each with `provider` and `config`, prompts and `path`. Further arguments come before it.
         model: The chat model that extracts and reconciles facts: a LangChain chat model, "provider:model", "auto"
             (OpenAI's gpt-4o-mini when OPENAI_API_KEY is set, else none) or None for none.
         vectorstore: A LangChain `VectorStore` that proposes candidates in place of the package's own index; the folder
@@ -84,6 +86,7 @@ class Memory(Writing, Reading, Adopting, Surfaces):
         self,
         path: str | Path | None = None,
         *,
+        config: Mapping[str, Any] | MemoryConfig | None = None,
         model: BaseChatModel | str | None = "auto",
         embeddings: Any = "auto",
         vectorstore: VectorStore | None = None,
@@ -97,7 +100,17 @@ class Memory(Writing, Reading, Adopting, Surfaces):
         clock: Clock = utc_now,
         new_id: NewId = random_id,
     ) -> None:
-        self._resources = ExitStack()
+        self._resources, self._reranker = ExitStack(), None
+        if isinstance(path, (Mapping, MemoryConfig)):
+            raise ConfigurationError("A configuration is given as config=..., or to Memory.from_config(...).")
+        if config is not None:
+            read = read_config(config, model=isinstance(model, str) and model == "auto")
+            self._resources, self._reranker = read.resources, read.reranker
+            path = read.path if path is None else path
+            model = read.model if isinstance(model, str) and model == "auto" else model
+            embeddings = read.embeddings if isinstance(embeddings, str) and embeddings == "auto" else embeddings
+            vectorstore = read.vectorstore if vectorstore is None else vectorstore
+            custom_prompt, metric = custom_prompt or read.prompt, metric or read.metric
         chat = resolve_model(model)
         if chat is not None and extractor is None:
             extractor = LLMExtractor(chat, custom_prompt=custom_prompt, clock=clock)
@@ -110,6 +123,7 @@ class Memory(Writing, Reading, Adopting, Surfaces):
         if vectorstore is not None:
             foreign, embeddings = open_vectorstore(vectorstore, embeddings)
         with ExitStack() as opened:
+            opened.callback(self._resources.close)
             self._journal = open_journal(
                 default_folder() if path is None else path, durability=durability, clock=clock, new_id=new_id
             )
@@ -141,31 +155,17 @@ class Memory(Writing, Reading, Adopting, Surfaces):
             self._background.resume()
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any], **settings: Any) -> Self:
-        """Open a memory by a configuration dictionary, as mem0's users write it.
+    def from_config(cls, config_dict: Mapping[str, Any] | MemoryConfig, **settings: Any) -> Self:
+        """Open a memory by a configuration dictionary, as mem0's users write it: `Memory(config=...)`.
 
         Args:
-            config: `llm`, `embedder` and `vector_store`, each with `provider` and `config`; `custom_prompt`; `path` (or
-                `history_db_path`), the folder.
-            **settings: Further arguments of `Memory`.
+            config_dict: The configuration.
+            **settings: Further arguments of `Memory`, which come before what it says: `model=None` for no model.
 
         Raises:
             ConfigurationError: a mistake in it; the message names the key and the choices.
         """
-        read = read_config(config)
-        with ExitStack() as opened:
-            opened.callback(read.resources.close)
-            memory = cls(
-                read.path,
-                model=read.model,
-                embeddings=read.embeddings,
-                vectorstore=read.vectorstore,
-                custom_prompt=read.custom_prompt,
-                metric=read.metric,
-                **settings,
-            )
-            memory._resources = opened.pop_all()
-        return memory
+        return cls(config=config_dict, **settings)
 
     def close(self) -> None:
         """Stop background work and close the journal; further use raises `JournalClosed`.
