@@ -93,6 +93,9 @@ HOSTED = {"model": "m", "api_key": SECRET, "temperature": 0.1, "max_tokens": 9, 
         ("openai_structured", HOSTED, "ChatOpenAI", {"temperature": 0.1}),
         ("azure_openai", {"model": "m", "azure_kwargs": AZURE}, "AzureChatOpenAI", {"deployment_name": "d"}),
         ("lmstudio", {"model": "m"}, "ChatOpenAI", {"openai_api_base": "http://localhost:1234/v1"}),
+        ("ollama", {"model": "m"}, "ChatOpenAI", {"openai_api_base": "http://localhost:11434/v1"}),
+        ("ollama", {"model": "m", "ollama_base_url": "http://o:1"}, "ChatOpenAI", {"openai_api_base": "http://o:1/v1"}),
+        ("deepseek", {**HOSTED, "deepseek_base_url": "http://d/v1"}, "ChatDeepSeek", {"api_base": "http://d/v1"}),
         ("vllm", {"model": "m", "vllm_base_url": "http://v/v1"}, "ChatOpenAI", {"openai_api_base": "http://v/v1"}),
         ("doubao", HOSTED, "ChatOpenAI", {"model_name": "m"}),
         ("openai", {"api_key": SECRET, "http_client_proxies": "http://127.0.0.1:9"}, "ChatOpenAI", {}),
@@ -115,6 +118,7 @@ def test_the_models_of_other_memories_keep_their_keys(
          {"openai_api_base": "http://h/v1", "dimensions": 8}),
         ("azure_openai", {"model": "m", "azure_kwargs": AZURE}, "AzureOpenAIEmbeddings", {"deployment": "d"}),
         ("lmstudio", {"model": "m"}, "OpenAIEmbeddings", {"openai_api_base": "http://localhost:1234/v1"}),
+        ("ollama", {}, "OpenAIEmbeddings", {"model": "nomic-embed-text"}),
         ("huggingface", {"huggingface_base_url": "http://t/v1"}, "OpenAIEmbeddings", {"model": "tei"}),
         ("together", {"model": "m", "api_key": SECRET}, "OpenAIEmbeddings", {"model": "m"}),
     ],
@@ -130,7 +134,6 @@ def test_the_embedders_of_other_memories_keep_their_keys(
 @pytest.mark.parametrize(
     ("section", "provider", "package"),
     [
-        ("llm", "ollama", "langchain-ollama"),
         ("llm", "anthropic", "langchain-anthropic"),
         ("llm", "gemini", "langchain-google-genai"),
         ("llm", "groq", "langchain-groq"),
@@ -138,7 +141,6 @@ def test_the_embedders_of_other_memories_keep_their_keys(
         ("llm", "mistral", "langchain-mistralai"),
         ("llm", "huggingface", "langchain-huggingface"),
         ("llm", "aws_bedrock", "langchain-aws"),
-        ("embedder", "ollama", "langchain-ollama"),
         ("embedder", "gemini", "langchain-google-genai"),
         ("embedder", "huggingface", "langchain-huggingface"),
         ("embedder", "aws_bedrock", "langchain-aws"),
@@ -147,8 +149,7 @@ def test_the_embedders_of_other_memories_keep_their_keys(
 def test_a_provider_without_its_package_says_what_to_install(
     section: str, provider: str, package: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (package.replace("-", "_"), "langchain_community"):  # LangChain's second choice for some
-        monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setitem(sys.modules, package.replace("-", "_"), None)
     with pytest.raises(MissingDependency, match=package):
         read_config({section: {"provider": provider, "config": {"model": "m"}}})
 

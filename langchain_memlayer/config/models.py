@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 from langchain_memlayer.config.provider import (
     Provider,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
 
 DEFAULT_MODEL = "openai:gpt-4o-mini"
+_TOGETHER_URL = "https://api.together.xyz/v1"
 ARK_URL = "https://ark.cn-beijing.volces.com/api/v3"
 
 _SAMPLING = ("temperature", "max_tokens", "top_p", "timeout", "max_retries")
@@ -93,16 +95,22 @@ def _openai_model(config: dict[str, Any], *, where: str = "llm.config of openai"
     return ChatOpenAI(model=model, api_key=key, base_url=url, **proxied(config))
 
 
-def _served_model(config: dict[str, Any], *, provider: str, variable: str, usual: str) -> Any:
+def _served_model(config: dict[str, Any], *, provider: str) -> Any:
     """A model behind a server of the user's own that speaks OpenAI's protocol, and may want no key."""
     from langchain_openai import ChatOpenAI
     from pydantic import SecretStr
 
-    url = address(config, f"{provider}_base_url", variable) or usual
+    url = _served_at(config, provider)
     model = required(config, "model", f"llm.config of {provider}")
     return ChatOpenAI(
         model=model, api_key=SecretStr(shown(config.pop("api_key", None)) or provider), base_url=url, **proxied(config)
     )
+
+
+def _served_at(config: dict[str, Any], provider: str) -> str:
+    url = address(config, f"{provider}_base_url", f"{provider.upper()}_BASE_URL") or _SERVED[provider]
+    # Ollama's own clients are given the server, not the place of this protocol on it.
+    return f"{url.rstrip('/')}/v1" if provider == "ollama" and not urlsplit(url).path.strip("/") else url
 
 
 def _azure_model(config: dict[str, Any]) -> Any:
@@ -170,17 +178,18 @@ _OTHER_MODELS: Final[Mapping[str, tuple[str, Mapping[str, str]]]] = {
     "huggingface": ("huggingface", {}),
     "litellm": ("litellm", {}),
     "mistral": ("mistralai", {}),
-    "ollama": ("ollama", {"ollama_base_url": "base_url", "max_tokens": "num_predict"}),
     "together": ("together", {}),
     "xai": ("xai", {"xai_base_url": "base_url"}),
 }
 """The provider's name in LangChain, and what mem0's keys are called there."""
 
 _HOSTED = ("model", "api_key", "base_url", *_SAMPLING, "reasoning_effort", "http_client_proxies")
-_SERVED = {
-    "lmstudio": ("LMSTUDIO_BASE_URL", "http://localhost:1234/v1"),
-    "vllm": ("VLLM_BASE_URL", "http://localhost:8000/v1"),
+_SERVED: Final = {
+    "lmstudio": "http://localhost:1234/v1",
+    "ollama": "http://localhost:11434/v1",
+    "vllm": "http://localhost:8000/v1",
 }
+"""Servers on the user's own machine, and where they are by default."""
 _OPENAI = Provider(
     _openai_model, (*_HOSTED, "openai_base_url"), (*_UNUSED, "openrouter_base_url", "default_headers")
 )  # fmt: skip
@@ -195,11 +204,11 @@ MODELS = {
     "langchain": Provider(_langchain_model, ("model",), (*_HOSTED[1:], *_UNUSED)),
     **{
         provider: Provider(
-            partial(_served_model, provider=provider, variable=variable, usual=usual),
+            partial(_served_model, provider=provider),
             (*_HOSTED, f"{provider}_base_url"),
             (*_UNUSED, "lmstudio_response_format"),
         )
-        for provider, (variable, usual) in _SERVED.items()
+        for provider in _SERVED
     },
     **{
         provider: Provider(
@@ -253,26 +262,30 @@ def _doubao_embedder(config: dict[str, Any]) -> Any:
     )
 
 
-def _served_embedder(config: dict[str, Any], *, provider: str, usual: str | None, model: str | None) -> Any:
+def _served_embedder(config: dict[str, Any], *, provider: str, url: str | None = None, model: str | None = None) -> Any:
+    """Likewise of an embedder."""
     from langchain_openai import OpenAIEmbeddings
     from pydantic import SecretStr
 
-    where = f"embedder.config of {provider}"
-    url = address(config, f"{provider}_base_url", f"{provider.upper()}_BASE_URL") or usual
     return OpenAIEmbeddings(
-        model=config.pop("model", None) or model or required(config, "model", where),
+        model=config.pop("model", None) or model or required(config, "model", f"embedder.config of {provider}"),
         api_key=SecretStr(shown(config.pop("api_key", None)) or provider),
-        base_url=url,
+        base_url=url or _served_at(config, provider),
         check_embedding_ctx_length=False,
         model_kwargs={"encoding_format": "float"},
         **proxied(config),
     )
 
 
+def _together_embedder(config: dict[str, Any]) -> Any:
+    config["api_key"] = secret(config, "api_key", "TOGETHER_API_KEY", "embedder.config of together")
+    return _served_embedder(config, provider="together", url=config.pop("base_url", None) or _TOGETHER_URL)
+
+
 def _huggingface_embedder(config: dict[str, Any]) -> Any:
-    if config.get("huggingface_base_url"):
-        return _served_embedder(config, provider="huggingface", usual=None, model="tei")
-    return _other_embedder(config, provider="huggingface", name="huggingface", names={"model_kwargs": "model_kwargs"})
+    if url := config.pop("huggingface_base_url", None):
+        return _served_embedder(config, provider="huggingface", url=url, model="tei")
+    return _other_embedder(config, provider="huggingface", name="huggingface", names={})
 
 
 def _fastembed_embedder(config: dict[str, Any]) -> Any:
@@ -303,7 +316,6 @@ _OTHER_EMBEDDERS: Final[Mapping[str, tuple[str, Mapping[str, str]]]] = {
     "aws_bedrock": ("bedrock", _AWS),
     "gemini": ("google_genai", {"api_key": "google_api_key"}),
     "mistral": ("mistralai", {"api_key": "api_key"}),
-    "ollama": ("ollama", {"ollama_base_url": "base_url"}),
     "vertexai": ("google_vertexai", {}),
 }
 _KEYS = ("model", "api_key", "base_url", "embedding_dims", "http_client_proxies")
@@ -317,18 +329,19 @@ EMBEDDERS = {
     "langchain": Provider(_langchain_embedder, ("model",), (*_KEYS[1:], *_EXTRAS)),
     "fastembed": Provider(_fastembed_embedder, ("model",), (*_KEYS[1:], *_EXTRAS)),
     "huggingface": Provider(
-        _huggingface_embedder, (*_KEYS[:3], "huggingface_base_url", "model_kwargs"), ("embedding_dims", *_EXTRAS)
+        _huggingface_embedder,
+        ("model", "api_key", "huggingface_base_url", "model_kwargs"),
+        ("embedding_dims", *_EXTRAS),
     ),
-    "lmstudio": Provider(
-        partial(_served_embedder, provider="lmstudio", usual="http://localhost:1234/v1", model=None),
-        (*_KEYS, "lmstudio_base_url"),
-        _EXTRAS,
-    ),
-    "together": Provider(
-        partial(_served_embedder, provider="together", usual="https://api.together.xyz/v1", model=None),
-        _KEYS,
-        _EXTRAS,
-    ),
+    "together": Provider(_together_embedder, ("model", "api_key", "base_url"), ("embedding_dims", *_EXTRAS)),
+    **{
+        provider: Provider(
+            partial(_served_embedder, provider=provider, model="nomic-embed-text" if provider == "ollama" else None),
+            ("model", "api_key", "base_url", "http_client_proxies", f"{provider}_base_url"),
+            ("embedding_dims", "model_kwargs", *_EXTRAS),
+        )
+        for provider in _SERVED
+    },
     **{
         provider: Provider(
             partial(_other_embedder, provider=provider, name=name, names=names),
