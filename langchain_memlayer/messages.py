@@ -7,9 +7,10 @@ import math
 import re
 import sys
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from langchain_memlayer.errors import InvalidInput
@@ -37,8 +38,32 @@ _NEVER_TURNS = frozenset({"system", "remove"})
 # Models and tools do answer with nothing; a person's empty message is a caller's mistake.
 _MAY_BE_EMPTY = frozenset({"assistant", "tool"})
 _TEXT_PARTS = frozenset({"text", "input_text", "output_text"})
+# Parts that say nothing to anybody; what else is left out is reported.
+_INNER_PARTS = frozenset({
+    "tool_use", "tool_call", "tool_call_chunk", "invalid_tool_call", "function_call", "server_tool_use",
+    "server_tool_call", "server_tool_call_chunk", "server_tool_result", "reasoning", "thinking", "redacted_thinking",
+})  # fmt: skip
+_TIMES = ("timestamp", "created_at", "time")
+_LIKE_A_ROLE = 0.85
 _MILLISECONDS_ABOVE = 10**11
-_ACCEPTED = 'a string, a dict {"role": ..., "content": ...}, a pair (role, text) or a LangChain message'
+_ACCEPTED = 'a string, a dict {"role": ..., "content": ...}, a pair (role, text), a Turn or a LangChain message'
+
+DECLINED = ("memory", "off")
+"""The entry of a message's `additional_kwargs` by which a person declines that it is remembered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """Messages as turns.
+
+    Attributes:
+        turns: What was said, in order.
+        skipped: What was left out of it: the `message` (its place, 0-based), its `id`, the `part` (`message`, or the
+            type of a block such as `image`) and the `reason`.
+    """
+
+    turns: list[Turn]
+    skipped: list[dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,33 +75,65 @@ class _Call:
     metadata: Mapping[str, Any]
 
 
-def to_turns(
+def read_messages(
     messages: Any,
     *,
     session_id: str | None = None,
     timestamp: datetime | str | float | None = None,
     metadata: Mapping[str, Any] | None = None,
-) -> list[Turn]:
-    """The turns in `messages`, in order.
+    mend: bool = False,
+    without: Collection[str] = (),
+) -> Conversation:
+    """The turns in `messages`, in order, and what was left out.
 
     System messages, recalled blocks, what LangChain put into a conversation itself (summaries, notifications), and
-    messages without any text of their own (tool calls, images) are no turns.
+    messages without any text of their own (tool calls, images) are no turns. Neither is a message with the mark
+    `DECLINED`, nor what was answered to it.
 
     Args:
         messages: A string (said by the user), a dict with `role` and `content` (and, if known, `id`, `name`,
-            `timestamp`, `session_id` and `metadata`), a pair `(role, content)`, a LangChain message, or an iterable of
-            these.
+            `timestamp`, `session_id` and `metadata`), a pair `(role, content)`, a `Turn`, a LangChain message, or an
+            iterable of these.
         session_id: The conversation, for messages that do not name theirs.
         timestamp: When they were said, for messages that do not say so: a datetime (naive means UTC), an ISO 8601
             string, or seconds (above 1e11: milliseconds) since 1970.
         metadata: Kept with each turn; a message's own wins.
+        mend: Take out of a message what cannot be kept (NUL, lone surrogates, empty names and ids, unreadable times),
+            and leave out blank ones, failed tool calls and what is no message, in place of an error: for messages that
+            are in an agent's state already.
+        without: Ids of messages that count as declined.
 
     Raises:
         InvalidInput: something in it is no message; the error names its place.
     """
     call = _Call(_label(session_id, "session_id"), _moment(timestamp, "timestamp"), _metadata(metadata, "metadata"))
-    turns = [_turn(item, where, call) for where, item in _places(messages)]
-    return [turn for turn in turns if turn is not None]
+    found = Conversation([], [])
+    declining = False
+    for place, (where, item) in enumerate(_places(messages, mend)):
+        message: Mapping[str, Any] = {}
+        try:
+            message = _mended(_fields(item, where)) if mend else _fields(item, where)
+            role = _role(message, where)
+            marked = _has_mark(message) or message.get("id") in without
+            declining = marked or (declining and role != "user")
+            if marked:
+                found.skipped.append(_left_out(place, message, "message", "it was declined"))
+            if declining or role in _NEVER_TURNS or (role == "user" and _is_notification(message)):
+                continue
+            text, others = _said(message, role, where, mend)
+            found.skipped.extend(_left_out(place, message, kind, "only text is remembered") for kind in others)
+            if text and not (mend and message.get("status") == "error"):
+                found.turns.append(_turn(message, text, role, where, call))
+        except InvalidInput:
+            if not mend:
+                raise
+            found.skipped.append(_left_out(place, message, "message", "it cannot be read"))
+    return found
+
+
+def to_turns(messages: Any, **options: Any) -> list[Turn]:
+    """The turns of `read_messages`, which has the same arguments."""
+    return read_messages(messages, **options).turns
 
 
 def content_hash(text: str) -> str:
@@ -112,10 +169,10 @@ def without_recalled(text: str) -> str:
 # -- places and forms -------------------------------------------------------------------------------------------------
 
 
-def _places(messages: Any) -> Iterator[tuple[str, Any]]:
+def _places(messages: Any, mend: bool) -> Iterator[tuple[str, Any]]:
     """Each message with the name of its place, for errors."""
     # A LangChain message can be iterated over (its fields), so it has to be recognised first.
-    if isinstance(messages, (str, Mapping)) or _is_langchain(messages):
+    if isinstance(messages, (str, Mapping, Turn)) or _is_langchain(messages):
         yield "messages", messages
         return
     if isinstance(messages, tuple) and _is_pair(messages):
@@ -132,18 +189,11 @@ def _places(messages: Any) -> Iterator[tuple[str, Any]]:
     place = -1
     for place, item in enumerate(items):
         yield f"messages[{place}]", item
-    if place < 0:
+    if place < 0 and not mend:
         raise InvalidInput(f"messages is empty; pass {_ACCEPTED}, or several of them.")
 
 
-def _turn(item: Any, where: str, call: _Call) -> Turn | None:
-    message = _fields(item, where)
-    role = _role(message, where)
-    if role in _NEVER_TURNS or (role == "user" and _is_notification(message)):
-        return None
-    text = _said(message, role, where)
-    if text is None:
-        return None
+def _turn(message: Mapping[str, Any], text: str, role: str, where: str, call: _Call) -> Turn:
     return Turn(
         text=text,
         role=role,
@@ -162,6 +212,9 @@ def _fields(item: Any, where: str) -> Mapping[str, Any]:
         return item
     if isinstance(item, str):
         return {"role": "user", "content": item}
+    if isinstance(item, Turn):
+        names = ("role", "id", "name", "session_id", "time", "metadata")
+        return {"content": item.text, **{name: getattr(item, name) for name in names}}
     if isinstance(item, (list, tuple)):
         if _is_pair(item):
             return {"role": item[0], "content": item[1]}
@@ -197,6 +250,7 @@ def _langchain_fields(message: BaseMessage) -> dict[str, Any]:
         "name": message.name,
         "additional_kwargs": message.additional_kwargs,
         "response_metadata": message.response_metadata,
+        "status": getattr(message, "status", None),
     }
 
 
@@ -215,45 +269,56 @@ def _role(message: Mapping[str, Any], where: str) -> str:
         hint = "pass state['messages'] itself" if "messages" in message else f"pass {_ACCEPTED}"
         raise InvalidInput(f"{where} is a dict without 'role'; {hint}.")
     given = given.strip()
-    return _ROLES.get(given.casefold().removesuffix("messagechunk"), given)
+    role = given.casefold().removesuffix("messagechunk")
+    if role not in _ROLES:
+        role = next(iter(get_close_matches(role, _ROLES, 1, _LIKE_A_ROLE)), role)
+    return _ROLES.get(role, given)
+
+
+def _marks(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    marks = message.get("additional_kwargs")
+    return marks if isinstance(marks, Mapping) else {}
+
+
+def _has_mark(message: Mapping[str, Any]) -> bool:
+    key, value = DECLINED
+    return bool(_marks(message).get(key) == value)
 
 
 def _is_notification(message: Mapping[str, Any]) -> bool:
     # LangChain's mark for a human message that nobody typed: a summary of what was said, news of a background task.
-    marks = message.get("additional_kwargs")
-    return isinstance(marks, Mapping) and isinstance(marks.get("lc_source"), str)
+    return isinstance(_marks(message).get("lc_source"), str)
 
 
-def _said(message: Mapping[str, Any], role: str, where: str) -> str | None:
-    """The text of a message, or None when there rightly is none."""
+def _said(message: Mapping[str, Any], role: str, where: str, mend: bool) -> tuple[str, list[str]]:
+    """The text of a message, "" when there rightly is none, and the types of its parts that are left out."""
     if "content" not in message and not (message.get("tool_calls") or message.get("function_call")):
         raise InvalidInput(f"{where} is a dict without 'content'; pass {_ACCEPTED}.")
     text, others = _text_of(message.get("content"), f"{where}['content']", may_be_none=role in _MAY_BE_EMPTY)
-    if not text.strip():
-        if others or role in _MAY_BE_EMPTY:
-            return None
+    if not text.strip() and not (others or mend or role in _MAY_BE_EMPTY):
         raise InvalidInput(f"{where} is blank; leave out messages that say nothing.")
     text = without_recalled(checked_text(text, where))
-    return text if text.strip() else None
+    return text if text.strip() else "", [kind for kind in others if kind not in _INNER_PARTS]
 
 
-def _text_of(content: Any, where: str, *, may_be_none: bool) -> tuple[str, bool]:
-    """The text in a message's content, and whether it has parts of another kind (images, tool calls, reasoning)."""
+def _text_of(content: Any, where: str, *, may_be_none: bool) -> tuple[str, list[str]]:
+    """The text in a message's content, and the types of its parts of another kind (images, tool calls, reasoning)."""
     if isinstance(content, str):
-        return content, False
+        return content, []
     if content is None and may_be_none:
-        return "", False
+        return "", []
     if not isinstance(content, (list, tuple)):
         raise InvalidInput(
             f"{where} is of type {type(content).__name__}; pass a string or a list of parts "
             '{"type": "text", "text": ...}.'
         )
-    texts, others = [], False
+    texts, others = [], []
     for place, part in enumerate(content):
         text = part
         if isinstance(part, Mapping):
-            if part.get("type") not in _TEXT_PARTS:
-                others = True
+            kind = part.get("type", "text" if isinstance(part.get("text"), str) else None)
+            if kind not in _TEXT_PARTS:
+                others.append(str(kind))
                 continue
             text = "" if part.get("text") is None else part["text"]
         if not isinstance(text, str):
@@ -265,7 +330,7 @@ def _text_of(content: Any, where: str, *, may_be_none: bool) -> tuple[str, bool]
 
 def _time(message: Mapping[str, Any], where: str) -> datetime | None:
     """When a message says that it was said."""
-    for key in ("timestamp", "created_at", "time"):
+    for key in _TIMES:
         if (value := message.get(key)) is not None:
             return _moment(value, f"{where}[{key!r}]")
     for group in ("additional_kwargs", "response_metadata"):
@@ -325,3 +390,61 @@ def _metadata(value: Any, where: str) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         raise InvalidInput(f"{where} must be a mapping, got {type(value).__name__}; pass a dict of JSON values.")
     return plain(value, where)  # type: ignore[no-any-return]
+
+
+# -- what is in an agent's state already ------------------------------------------------------------------------------
+
+
+def _left_out(place: int, message: Mapping[str, Any], part: str, reason: str) -> dict[str, Any]:
+    return {"message": place, "id": message.get("id"), "part": part, "reason": reason}
+
+
+def _mended(message: Mapping[str, Any]) -> dict[str, Any]:
+    """A message without what reading it would refuse, as far as the rest still says what was said."""
+    kept = dict(message)
+    content = message.get("content")
+    parts = content if isinstance(content, (list, tuple)) else [content]
+    kept["content"] = [part for part in map(_mended_part, parts) if part is not None]
+    for key in ("role", "type", "id", "name", "session_id"):
+        if isinstance(value := kept.get(key), str):
+            kept[key] = _clean(value).strip() or None
+    for key, kinds in (("name", str), ("session_id", str), ("id", (str, int))):
+        if not isinstance(kept.get(key), kinds):
+            kept[key] = None
+    for fields in (kept, *(kept[key] for key in _mended_groups(kept))):
+        for key in _TIMES:
+            if not _is_readable(_moment, fields.get(key)):
+                del fields[key]
+    if not _is_readable(_metadata, kept.get("metadata")):
+        kept["metadata"] = None
+    return kept
+
+
+def _mended_groups(kept: dict[str, Any]) -> list[str]:
+    """The names of a message's groups of further fields, each now a copy."""
+    names = [key for key in ("additional_kwargs", "response_metadata") if isinstance(kept.get(key), Mapping)]
+    kept.update({key: dict(kept[key]) for key in names})
+    return names
+
+
+def _mended_part(part: Any) -> Any:
+    if isinstance(part, str):
+        return _clean(part)
+    if isinstance(part, Mapping) and part.get("type", "text") in _TEXT_PARTS:
+        return _clean(part["text"]) if isinstance(part.get("text"), str) else None
+    return part if isinstance(part, Mapping) else None
+
+
+def _clean(text: str) -> str:
+    """`text` without NUL; halves of characters that stand side by side are one, and lone ones are U+FFFD."""
+    if _NO_TEXT.search(text) is None:
+        return text
+    return text.replace("\x00", "").encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def _is_readable(read: Callable[[Any, str], Any], value: Any) -> bool:
+    try:
+        read(value, "")
+    except InvalidInput:
+        return False
+    return True

@@ -1049,3 +1049,14 @@ def test_numbers_and_uuids_are_ids_by_their_text(number: Any) -> None:
         memory.add("I like tea", user_id=number)
         assert texts(memory.search("tea", user_id=str(number))) == ["I like tea"]
         assert texts(memory.get_all(user_id=number)) == ["I like tea"]
+
+
+def test_an_image_is_reported_and_one_alone_is_warned_of() -> None:
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
+    with open_memory(":memory:") as memory:
+        done = memory.add(HumanMessage([{"type": "text", "text": "my cat"}, image], id="m1"), user_id="u")
+        assert [row["memory"] for row in done["results"]] == ["my cat"]
+        assert [(one["id"], one["part"]) for one in done["skipped"]] == [("m1", "image_url")]
+        with pytest.warns(UserWarning, match="image_url"):
+            assert memory.add(HumanMessage([image]), user_id="u")["skipped"]
+        assert "skipped" not in memory.add("my dog", user_id="u")

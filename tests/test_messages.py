@@ -36,6 +36,7 @@ from langchain_memlayer.messages import (
     RECALLED_OPEN,
     checked_text,
     content_hash,
+    read_messages,
     to_turns,
     without_recalled,
 )
@@ -47,6 +48,10 @@ OPENAI_CALL = {"id": "c1", "type": "function", "function": {"name": "weather", "
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
 NOON_SECONDS = int(NOON.timestamp())
 BLOCK = f"{RECALLED_OPEN} count=2>\n1. likes tea\n2. lives in Berlin\n{RECALLED_CLOSE}"
+
+
+class Thing:
+    pass
 
 
 def text_part(text: str) -> dict[str, str]:
@@ -68,6 +73,9 @@ ONE_TURN: list[tuple[Any, Turn]] = [
     ({"role": "function", "content": "x", "name": "f"}, Turn("x", role="tool", name="f", quarantined=True)),
     ({"role": " tool ", "content": "x"}, Turn("x", role="tool", quarantined=True)),
     ({"role": "Critic", "content": "x"}, Turn("x", role="Critic")),
+    ({"role": "asistant", "content": "x"}, Turn("x", role="assistant")),
+    ({"role": "user", "content": [{"text": "a"}, {"type": "text", "text": "b"}]}, Turn("ab")),
+    (Turn("hi", "critic", "m1", "Ann", "s", NOON, {"a": 1}), Turn("hi", "critic", "m1", "Ann", "s", NOON, {"a": 1})),
     ({"type": "human", "content": "hi"}, Turn("hi")),
     ({"role": "user", "type": "message", "content": "hi"}, Turn("hi")),
     ({"role": "user", "content": [text_part("a"), IMAGE, "b"]}, Turn("ab")),
@@ -281,6 +289,72 @@ def test_order_roles_and_texts_are_kept(said: list[tuple[str, str]]) -> None:
     assert [(t.role, t.text, t.id) for t in turns] == [(r, x, str(k)) for k, (r, x) in enumerate(said)]
 
 
+# -- what is left out, and what is mended -----------------------------------------------------------------------------
+
+
+def left_out(messages: Any, **options: Any) -> list[tuple[int, str | None, str]]:
+    skipped = read_messages(messages, **options).skipped
+    return [(one["message"], one["id"], one["part"]) for one in skipped]
+
+
+def test_what_is_no_text_is_reported_with_its_place() -> None:
+    pdf = {"type": "file", "base64": "JVBERi0="}
+    said = [HumanMessage([text_part("my cat"), IMAGE], id="m1"), HumanMessage([pdf], id="m2"), "hi"]
+    assert left_out(said) == [(0, "m1", "image_url"), (1, "m2", "file")]
+    assert (
+        left_out(
+            [AIMessage([{"type": "thinking", "thinking": "hm"}, text_part("a")]), AIMessage("", tool_calls=[CALL])]
+        )
+        == []
+    )
+
+
+def test_a_declined_message_and_its_answer_are_left_out() -> None:
+    off = {"additional_kwargs": {"memory": "off"}}
+    said = [HumanMessage("one"), AIMessage("a"), HumanMessage("two", id="m2", **off), AIMessage("b"),
+            ToolMessage("c", tool_call_id="1"), HumanMessage("three")]  # fmt: skip
+    assert [turn.text for turn in to_turns(said)] == ["one", "a", "three"]
+    assert left_out(said) == [(2, "m2", "message")]
+    assert [turn.text for turn in to_turns([*said, {"role": "user", "content": "x", "id": "m9"}], without={"m9"})] == [
+        "one", "a", "three",
+    ]  # fmt: skip
+    assert to_turns({"role": "user", "content": "x", **off}) == []
+
+
+ODD: list[tuple[Any, list[Turn]]] = [
+    (HumanMessage("a\x00b"), [Turn("ab")]),
+    (AIMessage("ok \ud83d"), [Turn("ok \ufffd", role="assistant")]),
+    ("\ud83d\ude00", [Turn("😀")]),
+    (HumanMessage([text_part("a\x00"), "b\ud83d"]), [Turn("ab\ufffd")]),
+    (HumanMessage("hi", id="", name=" "), [Turn("hi")]),
+    (HumanMessage("hi", id="m\x001", name="Ann\x00"), [Turn("hi", id="m1", name="Ann")]),
+    ({"role": "user", "content": "hi", "id": 1.5, "name": 7, "metadata": {1: 2}, "time": "soon"}, [Turn("hi")]),
+    (HumanMessage("hi", additional_kwargs={"timestamp": "10 AM", "created_at": NOON_SECONDS}), [Turn("hi", time=NOON)]),
+    (AIMessage("ok", response_metadata={"created_at": "Wed, 01 May 2024"}), [Turn("ok", role="assistant")]),
+    ({"role": "user", "content": [text_part("a"), 5, {"type": "text", "text": 5}, None]}, [Turn("a")]),
+    (ChatMessage("hi", role=""), []),
+    (HumanMessage(""), []),
+    ({"role": "user", "content": None}, []),
+    ({"content": "x"}, []),
+    (Thing(), []),
+    (None, []),
+    (ToolMessage("refused", tool_call_id="1", status="error"), []),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("odd", "left"), ODD)
+def test_a_surface_mends_what_it_can_and_leaves_out_the_rest(odd: Any, left: list[Turn]) -> None:
+    assert to_turns(["before", odd, "after"], mend=True) == [Turn("before"), *left, Turn("after")]
+
+
+def test_what_cannot_be_read_is_reported() -> None:
+    assert left_out(["hi", ChatMessage("hi", role=""), Thing()], mend=True) == [
+        (1, None, "message"),
+        (2, None, "message"),
+    ]
+    assert left_out([], mend=True) == left_out([HumanMessage("")], mend=True) == []
+
+
 # -- recalled blocks --------------------------------------------------------------------------------------------------
 
 
@@ -312,10 +386,6 @@ def test_nothing_inside_a_block_is_left(before: str, inside: str, after: str) ->
 
 
 # -- errors -----------------------------------------------------------------------------------------------------------
-
-
-class Thing:
-    pass
 
 
 async def _agen() -> Any:

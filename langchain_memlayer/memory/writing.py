@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -18,7 +19,7 @@ from langchain_memlayer.engine.writing import Engine, Prepared
 from langchain_memlayer.errors import InvalidInput
 from langchain_memlayer.graph import from_graph_document
 from langchain_memlayer.memory.checks import checked_batch_id, checked_memory_id, checked_metadata
-from langchain_memlayer.messages import checked_text, to_turns
+from langchain_memlayer.messages import checked_text, read_messages
 from langchain_memlayer.tracing import traced
 from langchain_memlayer.types import Fact, Scope, Turn
 
@@ -62,7 +63,7 @@ class Writing:
         Returns:
             `{"results": [{"id", "memory", "event"}], "relations": {"added_entities", "deleted_entities"}}`: what was
             committed. With a model these are facts, with `previous_memory` on updates; what was refused is under
-            `rejected`.
+            `rejected`, and what was left out of the messages (images, files, declined ones) under `skipped`.
 
         Raises:
             ScopeRequired: no id was given.
@@ -103,16 +104,18 @@ class Writing:
     ) -> Steps:
         scope.required("add()")
         batch = checked_batch_id(batch)
-        turns = to_turns(messages, session_id=session_id, timestamp=timestamp, metadata=checked_metadata(metadata))
-        return (
-            yield from traced(
-                "Memory.add",
-                self._remember(turns, scope, infer, batch, background),
-                scope=scope,
-                inputs=lambda: {"turns": turns},
-                outputs=dict,
-            )
+        said = read_messages(messages, session_id=session_id, timestamp=timestamp, metadata=checked_metadata(metadata))
+        if said.skipped and not said.turns:
+            parts = ", ".join(sorted({one["part"] for one in said.skipped}))
+            warnings.warn(f"add() remembered nothing: only text is, and the messages have {parts}.", stacklevel=2)
+        result: Result = yield from traced(
+            "Memory.add",
+            self._remember(said.turns, scope, infer, batch, background),
+            scope=scope,
+            inputs=lambda: {"turns": said.turns},
+            outputs=dict,
         )
+        return {**result, "skipped": said.skipped} if said.skipped else result
 
     def _remember(self, turns: Sequence[Turn], scope: Scope, infer: bool, batch: str | None, background: bool) -> Steps:
         extracts = infer and self._engine.extractor is not None
