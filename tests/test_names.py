@@ -106,18 +106,11 @@ def test_two_people_are_never_one() -> None:
     assert groups("王老师", "王先生", "王") == []
 
 
-def test_without_embeddings_common_nouns_and_models_are_not_joined() -> None:
+def test_common_nouns_and_models_are_not_joined() -> None:
     assert groups("coffee", "coffee shop") == []
     assert groups("Bank", "Bank of America") == []
     assert groups("Tesla", "Tesla Model 3") == []
     assert groups("York", "New York") == []
-
-
-def test_similarity_proposes_and_shared_words_confirm() -> None:
-    assert groups("coffee", "coffee drink", similarity=lambda a, b: 0.9) == [{"coffee", "coffee drink"}]
-    assert groups("Bob", "Bob Smith", similarity=lambda a, b: 0.1) == []
-    alike = groups("Aario", "Maria", "Anna Lee", "Anna Kim", "Mario", similarity=lambda a, b: 1.0)
-    assert alike == []
 
 
 def test_what_is_known_to_be_two_stays_two() -> None:
@@ -126,9 +119,9 @@ def test_what_is_known_to_be_two_stays_two() -> None:
 
 
 def test_a_crowd_of_namesakes_is_not_compared() -> None:
-    asked = []
     names = ["Project", *(f"Project {chr(65 + n % 26)}{'b' * (n // 26)}" for n in range(MOST_NAMESAKES))]
-    groups(*names, similarity=lambda a, b: asked.append((a, b)) or 1.0)
+    asked: list[tuple[str, str]] = []
+    assert groups(*names, "Project Ab C", apart=lambda a, b: asked.append((a, b)) or False) == []
     assert asked == []
 
 

@@ -17,9 +17,7 @@ from langchain_memlayer.journal.schema import DERIVED
 from langchain_memlayer.types import Scope
 
 if TYPE_CHECKING:
-    from langchain_memlayer.graph.edges import Edge
-    from langchain_memlayer.graph.names import Similarity
-    from langchain_memlayer.graph.networkx import MemoryGraph, TripleGraph
+    from langchain_memlayer.graph.networkx import Edge, MemoryGraph, TripleGraph
     from langchain_memlayer.journal.read import Reader
 
 _LOGGER = logging.getLogger(__name__)
@@ -40,8 +38,6 @@ class Graphs:
 
     Args:
         journal: The truth that they follow.
-        similarity: How alike two names are in meaning, from 0 to 1, to propose which are one entity; None goes by how
-            they are written.
         snapshot_edges: From how many edges on a graph is snapshotted.
         capacity_bytes: About how much the graphs may hold in memory together.
     """
@@ -50,14 +46,12 @@ class Graphs:
         self,
         journal: Journal,
         *,
-        similarity: Similarity | None = None,
         snapshot_edges: int = SNAPSHOT_EDGES,
         capacity_bytes: int = CAPACITY_BYTES,
     ) -> None:
         if snapshot_edges < 1:
             raise ConfigurationError(f"snapshot_edges must be at least 1, got {snapshot_edges}.")
         self.journal = journal
-        self._similarity = similarity
         self._snapshot_edges = snapshot_edges
         self._capacity = capacity_bytes
         self._derived = None if journal.folder is None else journal.folder / DERIVED
@@ -144,7 +138,7 @@ class Graphs:
     def _whole(self, key: str) -> TripleGraph:
         from langchain_memlayer.graph.networkx import TripleGraph
 
-        graph = TripleGraph(similarity=self._similarity)
+        graph = TripleGraph()
         with self.journal.read(snapshot=True) as reader:
             graph.apply(reader.last_seq(), _everything(reader, key))
         return graph
@@ -172,7 +166,7 @@ class Graphs:
         try:
             payload, meta = files.read(self._derived, _snapshot_name(key), self._origin())
             seq = self._position(meta)
-            graph = TripleGraph.load(payload, similarity=self._similarity)
+            graph = TripleGraph.load(payload)
         except SnapshotError as reason:
             _LOGGER.info("No snapshot of a graph is loaded: %s", reason)
             return None
@@ -215,7 +209,7 @@ class Graphs:
 
     def _origin(self) -> dict[str, Any]:
         """What a snapshot must have been made from to be ours."""
-        from langchain_memlayer.graph.snapshot import FORMAT
+        from langchain_memlayer.graph.networkx import FORMAT
 
         return {"store": self.journal.store_id, "graph": FORMAT}
 

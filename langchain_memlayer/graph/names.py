@@ -21,11 +21,6 @@ from functools import lru_cache
 MOST_NAMESAKES = 200
 """Names with the same first word that are compared; where there are more, none of them is surely short for another."""
 
-Similarity = Callable[[str, str], float]
-
-SIMILAR = 0.5
-"""The similarity from which two names are proposed as one."""
-
 _TITLES = {"prof": "prof", "professor": "prof", "dr": "dr", "doctor": "dr"} | {
     title: title
     for title in ("mr", "mrs", "ms", "miss", "mx", "sir", "madam", "mme", "monsieur", "madame", "herr", "frau")
@@ -172,18 +167,16 @@ def short_for(short: Name, long: Name) -> bool:
 def merge(
     names: Collection[Name],
     *,
-    similarity: Similarity | None = None,
     apart: Callable[[str, str], bool] = lambda one, other: False,
 ) -> list[tuple[str, ...]]:
     """Which of some names are one entity.
 
-    Similarity (or without it, that both are proper names) proposes, and shared words confirm: in a group of names that
-    are one, each is short for each longer one. A name that may be short for two that are not short for one another
+    That both are proper names proposes, and shared words confirm: in a group of names that are one, each is short for
+    each longer one. A name that may be short for two that are not short for one another
     stays by itself, as "Bob" between "Bob Smith" and "Bob Jones".
 
     Args:
         names: The names of one scope, each key once.
-        similarity: How alike two keys are in meaning, from 0 to 1.
         apart: Whether two keys are known to be two entities.
 
     Returns:
@@ -196,16 +189,13 @@ def merge(
     groups: list[tuple[str, ...]] = []
     for family in families.values():
         if 1 < len(family) <= MOST_NAMESAKES:
-            groups += _merge_family(family, similarity, apart)
+            groups += _merge_family(family, apart)
     return groups
 
 
-def _merge_family(
-    family: list[Name], similarity: Similarity | None, apart: Callable[[str, str], bool]
-) -> Iterator[tuple[str, ...]]:
+def _merge_family(family: list[Name], apart: Callable[[str, str], bool]) -> Iterator[tuple[str, ...]]:
     def one(short: Name, long: Name) -> bool:
-        proposed = short.proper and long.proper if similarity is None else similarity(short.key, long.key) >= SIMILAR
-        return proposed and not apart(short.key, long.key)
+        return short.proper and long.proper and not apart(short.key, long.key)
 
     longer = {
         short.key: {long.key for long in family if short_for(short, long) and one(short, long)} for short in family

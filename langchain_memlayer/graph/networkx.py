@@ -1,25 +1,112 @@
-"""The graph of a scope's triples on NetworkX, kept up with the journal, and the copy of it that users get."""
+"""The graph of a scope's triples on NetworkX: kept up with the journal, read by adjacency, snapshotted and copied."""
 
 from __future__ import annotations
 
+import gc
+import io
+import pickle
 import threading
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypedDict
 
 import networkx
 
-from langchain_memlayer.graph import export, snapshot
-from langchain_memlayer.graph.edges import Adjacency, Edge, Node, Placed, StoredTriple, edge_of, place_of
-from langchain_memlayer.graph.names import Similarity, family_of, mentions, relation_name, says_same
-from langchain_memlayer.graph.reading import GraphReader
-from langchain_memlayer.types import from_micros
+from langchain_memlayer.errors import SnapshotError
+from langchain_memlayer.graph import export
+from langchain_memlayer.graph.names import (
+    SPEAKERS,
+    family_of,
+    mentions,
+    merge,
+    read_name,
+    relation_name,
+    says_same,
+    speaks_of_self,
+)
+from langchain_memlayer.graph.ranking import k_hop, local_push
+from langchain_memlayer.index.keywords import query_terms, tokenize
+from langchain_memlayer.types import Triple, from_micros
+
+FORMAT = 2
+"""Of snapshots; to be raised whenever names are read or kept otherwise."""
+
+MOST_NODES = 200
+MOST_EDGES = 2_000
+EPS = 1e-3
+"""How much of a walk may stay unsettled for each edge: what has more than 1 / EPS edges is walked through by nobody."""
 
 EDGE_BYTES = 1_200
 """About what an edge takes in memory, its share of the nodes and tables included."""
 
 _MOST_DRAWN = 80
+
+
+class StoredTriple(NamedTuple):
+    """A triple as the journal has it.
+
+    Attributes:
+        id: Its number, in the order of commits.
+        item: The row of the memory that supports it.
+        memory_id: That memory's id.
+        source: The source as it was spelled.
+        relation: The relation as it was spelled.
+        destination: The destination as it was spelled.
+        valid_at: When the memory began to hold (microseconds since 1970 UTC), when known.
+        source_key: What all spellings of the source share; worked out where it is empty.
+        destination_key: The same of the destination.
+    """
+
+    id: int
+    item: int
+    memory_id: str
+    source: str
+    relation: str
+    destination: str
+    valid_at: int | None
+    source_key: str = ""
+    destination_key: str = ""
+
+
+class Edge(NamedTuple):
+    """A triple as it is shown.
+
+    Attributes:
+        id: Its number among the journal's triples.
+        item: The row of the memory that supports it.
+        memory_id: That memory's id.
+        source: The source's name as it was first spelled.
+        relation: The relation in snake case.
+        destination: The destination's name as it was first spelled.
+        valid_at: When the memory began to hold (microseconds since 1970 UTC), when known.
+        named_by: The triples in which source and destination were first spelled.
+    """
+
+    id: int
+    item: int
+    memory_id: str
+    source: str
+    relation: str
+    destination: str
+    valid_at: int | None
+    named_by: tuple[int, int]
+
+    def as_relation(self) -> dict[str, str]:
+        """It as search results show it."""
+        return {"source": self.source, "relationship": self.relation, "destination": self.destination}
+
+
+class _Node(TypedDict, total=False):
+    """A name in a graph: how it is displayed, and the triple that first spelled it so."""
+
+    name: str
+    first: int
+
+
+_Adjacency = dict[str, dict[str, dict[tuple[str, int], dict[str, StoredTriple]]]]
+"""By node and neighbour the edges between them, by relation and memory; `row` of each is its triple."""
 
 
 class MemoryGraph(networkx.MultiDiGraph):  # type: ignore[misc]  # networkx has no types
@@ -66,7 +153,7 @@ class MemoryGraph(networkx.MultiDiGraph):  # type: ignore[misc]  # networkx has 
         )
 
 
-class TripleGraph(GraphReader):
+class TripleGraph:
     """The triples of the live memories of one scope.
 
     Nodes are keys of names (`names.read_name`), edges are keyed by relation and memory, so that several relations of a
@@ -74,19 +161,18 @@ class TripleGraph(GraphReader):
     together by every read, under the one that was first; an edge still shows the names that it was told with. Safe to
     use from several threads.
 
-    Args:
-        similarity: How alike two names are in meaning, from 0 to 1, to propose which are one entity.
-
     Attributes:
         applied_seq: The journal's position that it is complete up to.
         changed: Edges that came or went since it was made, loaded or dumped.
     """
 
-    def __init__(self, *, similarity: Similarity | None = None) -> None:
-        super().__init__(similarity)
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
         self._graph = networkx.MultiDiGraph()
         self._rows: dict[int, tuple[StoredTriple, ...]] = {}
         self._families: dict[str, set[str]] = {}
+        # Of each name that is one entity with others all of them, the first known first.
+        self._groups: dict[str, tuple[str, ...]] = {}
         self._size = 0
         self.applied_seq = 0
         self.changed = 0
@@ -103,172 +189,99 @@ class TripleGraph(GraphReader):
     def close(self) -> None:
         """Nothing to let go of: caches close what they drop."""
 
-    # -- what it is read through ----------------------------------------------------------------------------------
+    # -- reads ----------------------------------------------------------------------------------------------------
 
-    @property
-    def _nodes(self) -> dict[str, Node]:
-        return self._graph._node  # type: ignore[no-any-return]
+    def entities_in(self, text: str) -> list[str]:
+        """The entities that a text mentions, by their displayed names; "I" and "my" mean the nameless user."""
+        with self._lock:
+            found = mentions(text, self._nodes.__contains__)
+            if speaks_of_self(text):
+                found += [key for key in SPEAKERS if key in self._nodes]
+            return self._displayed(map(self._leader, found))
 
-    # Views such as `graph.succ` cost ten times what the dictionaries behind them do.
-    @property
-    def _after(self) -> Adjacency:
-        return self._graph._succ  # type: ignore[no-any-return]
+    def entities_named(self, names: Iterable[str]) -> list[str]:
+        """The entities that some names are of, by their displayed names; names of none are left out."""
+        with self._lock:
+            return self._displayed(self._known(names))
 
-    @property
-    def _before(self) -> Adjacency:
-        return self._graph._pred  # type: ignore[no-any-return]
+    def k_hop(self, entities: Iterable[str], *, k: int = 2, most: int = MOST_NODES) -> dict[str, int]:
+        """The entities within `k` steps of some and how many steps each is away, nearest first, `most` at most.
 
-    def _reading(self) -> threading.RLock:
-        return self._lock
-
-    def _mentioned(self, text: str) -> list[str]:
-        return mentions(text, self._nodes.__contains__)
-
-    def _met(self, keys: Iterable[str]) -> list[str]:
-        return [key for key in keys if key in self._nodes]
-
-    def _node(self, key: str) -> Node:
-        return self._nodes[key]
-
-    def _neighbours(self, leader: str) -> Iterator[str]:
-        groups = self._groups
-        for key in groups.get(leader, (leader,)):
-            for other in chain(reversed(self._after[key]), reversed(self._before[key])):
-                group = groups.get(other)
-                yield other if group is None else group[0]
-
-    def _degree(self, leader: str) -> int:
-        keys = self._groups.get(leader, (leader,))
-        return sum(len(self._after[key]) + len(self._before[key]) for key in keys)
-
-    def _edges_of(self, leader: str) -> Iterator[Placed]:
-        for key in self._groups.get(leader, (leader,)):
-            for other, edges in reversed(self._after[key].items()):
-                yield from ((leader, data["row"], key, other) for data in edges.values())
-            for other, edges in reversed(self._before[key].items()):
-                yield from ((leader, data["row"], other, key) for data in edges.values())
-
-    def _edges_around(self, leaders: Iterable[str], most: int) -> Iterator[Placed]:
-        return islice(chain.from_iterable(map(self._edges_of, leaders)), most)
-
-    def _edges(self, placed: Sequence[Placed]) -> list[Edge]:
-        return [edge_of(row, self._nodes[u], self._nodes[v]) for _, row, u, v in placed]
-
-    def _stating(self, source: str, ends: Collection[str], relation: str, most: int) -> tuple[list[int], list[int]]:
-        between: list[StoredTriple] = []
-        alike: list[StoredTriple] = []
-        for _, row, u, v in self._edges_of(source):
-            if self._leader(u) == source and self._leader(v) in ends:
-                between.append(row)
-            elif self._leader(u) == source and relation_name(row[4]) == relation:
-                alike.append(row)
-        return [row[1] for row in sorted(between, reverse=True)], [row[1] for row in sorted(alike, reverse=True)]
-
-    # -- following the journal ------------------------------------------------------------------------------------
-
-    def apply(self, seq: int, rows: Iterable[StoredTriple], *, touched: Iterable[int] = ()) -> None:
-        """Take in what the journal has up to position `seq`.
-
-        Args:
-            seq: The position that `rows` are complete up to.
-            rows: The triples of live memories that are new or touched, by id.
-            touched: Rows of memories that changed or ended: of these only what is in `rows` remains.
+        No more than `MOST_EDGES` neighbours of an entity are looked at.
         """
         with self._lock:
-            arriving: dict[int, list[StoredTriple]] = {}
-            for row in rows:
-                arriving.setdefault(row[1], []).append(row)
-            doubtful: set[str] = set()
-            for item in touched:
-                if item in self._rows and self._rows[item] != tuple(arriving.get(item, ())):
-                    self._remove(item, doubtful)
-            for item, triples in arriving.items():
-                if item not in self._rows:
-                    self._add(item, triples, doubtful)
-            self._regroup(doubtful)
-            self.applied_seq = seq
+            near = k_hop(self._neighbours, self._known(entities), k=k, most=min(most, MOST_EDGES))
+            return {self._nodes[key]["name"]: steps for key, steps in near.items()}
 
-    def items(self) -> list[int]:
-        """The rows of the memories that have edges here."""
+    def local_push(self, entities: Iterable[str]) -> dict[str, float]:
+        """Personalised PageRank of the entities around some, the nearest first; see `ranking.local_push`."""
         with self._lock:
-            return list(self._rows)
+            return {self._nodes[key]["name"]: weight for key, weight in self._ranked(entities)}
 
-    def _add(self, item: int, rows: list[StoredTriple], doubtful: set[str]) -> None:
-        graph = self._graph
-        self._rows[item] = tuple(rows)
-        for row in rows:
-            place = place_of(row)
-            # One memory that says the same twice says it once; a name without a letter is none.
-            if place is None or graph.has_edge(*place):
-                continue
-            source, destination, _ = place
-            graph.add_edge(*place, row=row)
-            self._size += 1
-            self.changed += 1
-            self._spell(source, row[0], row[3], doubtful)
-            self._spell(destination, row[0], row[5], doubtful)
-            if family_of(source) == family_of(destination):
-                doubtful.add(family_of(source))
+    def memories_near(self, entities: Iterable[str], *, most: int = 100) -> dict[int, float]:
+        """The memories that relate the entities around some, as row ids with weights in 0..1, best first.
 
-    def _spell(self, key: str, triple: int, spelling: str, doubtful: set[str]) -> None:
-        """Let a node be displayed as the first of its triples spells it."""
-        node = self._nodes[key]
-        if not node:
-            self._families.setdefault(family_of(key), set()).add(key)
-        if not node or triple < node["first"]:
-            node["first"], node["name"] = triple, spelling
-            doubtful.add(family_of(key))
+        A memory weighs as much as a walk from `entities` with restarts (`local_push`) stands at an end of its best
+        edge, to leave by that edge. So what is known of a rarely named entity weighs more than what is known of a hub.
+        """
+        weights: dict[int, float] = {}
+        with self._lock:
+            flow = {key: weight / max(1, self._degree(key)) for key, weight in self._ranked(entities)}
+            for _, row in self._edges_around(flow):
+                ends = map(self._leader, (row.source_key, row.destination_key))
+                weights[row.item] = max(weights.get(row.item, 0.0), sum(flow.get(end, 0.0) for end in ends))
+        best = sorted(weights, key=lambda item: (-weights[item], -item))[:most]
+        return {item: min(1.0, weights[item]) for item in best}
 
-    def _remove(self, item: int, doubtful: set[str]) -> None:
-        graph = self._graph
-        for row in self._rows.pop(item):
-            place = place_of(row)
-            if place is None or not graph.has_edge(*place):
-                continue
-            graph.remove_edge(*place)
-            self._size -= 1
-            self.changed += 1
-            doubtful.update(map(family_of, place[:2]))
-            for key in {*place[:2]}:
-                self._respell(key, row[0])
+    def relations(self, entities: Iterable[str], *, query: str = "", k: int = 2, most: int = 20) -> list[Edge]:
+        """The triples around some entities, the most relevant first.
 
-    def _respell(self, key: str, gone: int) -> None:
-        """After a triple went: drop a node without edges, and forget a spelling that only that triple had."""
-        node = self._nodes[key]
-        if not self._after[key] and not self._before[key]:
-            self._graph.remove_node(key)
-            self._groups.pop(key, None)
-            family = self._families[family_of(key)]
-            family.discard(key)
-            if not family:
-                del self._families[family_of(key)]
-        elif node["first"] == gone:
-            spelled = [(row[0], 0, row[3]) for row in _rows_of(self._after[key])]
-            spelled += [(row[0], 1, row[5]) for row in _rows_of(self._before[key])]
-            node["first"], _, node["name"] = min(spelled)
+        First those between two of the entities, then those of one whose relation has a word of the query, then by
+        distance, then the latest.
 
-    def _regroup(self, families: Iterable[str]) -> None:
-        """Work out anew which names of some families are one entity."""
-        for family in families:
-            keys = self._families.get(family, set())
-            for key in keys:
-                self._groups.pop(key, None)
-            if len(keys) > 1:
-                self._merge(keys, self._are_apart)
+        Args:
+            entities: Names; unknown ones are left out.
+            query: What is asked.
+            k: How many steps away triples may end.
+            most: How many to return at most.
+        """
+        asked = frozenset(query_terms(query))
+        with self._lock:
+            known = self._known(entities)
+            seeds = frozenset(known)
+            near = k_hop(self._neighbours, known, k=max(0, k - 1), most=MOST_NODES)
+            found: dict[int, tuple[tuple[int, int, int, int], StoredTriple]] = {}
+            for leader, row in self._edges_around(near):
+                ends = (self._leader(row.source_key) in seeds) + (self._leader(row.destination_key) in seeds)
+                said = len(asked & _terms_of(relation_name(row.relation)))
+                found.setdefault(row.id, ((-ends, -said, near[leader], -row.id), row))
+            return [self._edge(row) for _, row in sorted(found.values())[:most]]
 
-    def _are_apart(self, one: str, other: str) -> bool:
-        """Whether a triple relates two names otherwise than as names of one entity."""
-        found = [*self._after[one].get(other, ()), *self._after[other].get(one, ())]
-        return not all(says_same(relation) for relation, _ in found)
+    def stating(self, triple: Triple, *, most: int) -> list[int]:
+        """The memories (as rows) that relate the two entities of a triple, then those that relate its source alike.
 
-    # -- copies and snapshots -------------------------------------------------------------------------------------
+        All edges of the source are looked at: what contradicts a new fact may be its oldest. Each half has the latest
+        first; `most` altogether.
+        """
+        between: list[StoredTriple] = []
+        alike: list[StoredTriple] = []
+        with self._lock:
+            ends, relation = self._known([triple.destination]), relation_name(triple.relation)
+            for source in self._known([triple.source]):
+                for _, row in self._edges_of(source):
+                    if self._leader(row.source_key) != source:
+                        continue
+                    if self._leader(row.destination_key) in ends:
+                        between.append(row)
+                    elif relation_name(row.relation) == relation:
+                        alike.append(row)
+        rows = (*sorted(between, reverse=True), *sorted(alike, reverse=True))
+        return list(dict.fromkeys(row.item for row in rows))[:most]
 
     def triples(self) -> list[Edge]:
         """All triples, in the journal's order."""
         with self._lock:
-            return sorted(
-                edge_of(data["row"], self._nodes[u], self._nodes[v]) for u, v, data in self._graph.edges(data=True)
-            )
+            return sorted(self._edge(row) for row in self._each())
 
     def copy(self) -> MemoryGraph:
         """A graph of its own with everything that is in this one."""
@@ -286,28 +299,269 @@ class TripleGraph(GraphReader):
                 )  # fmt: skip
         return copied
 
+    # -- following the journal ------------------------------------------------------------------------------------
+
+    def apply(self, seq: int, rows: Iterable[tuple[Any, ...]], *, touched: Iterable[int] = ()) -> None:
+        """Take in what the journal has up to position `seq`.
+
+        Args:
+            seq: The position that `rows` are complete up to.
+            rows: The triples (see `StoredTriple`) of live memories that are new or touched, by id.
+            touched: Rows of memories that changed or ended: of these only what is in `rows` remains.
+        """
+        with self._lock:
+            arriving: dict[int, list[StoredTriple]] = {}
+            for row in rows:
+                arriving.setdefault(row[1], []).append(_keyed(row))
+            doubtful: set[str] = set()
+            for item in touched:
+                if item in self._rows and self._rows[item] != tuple(arriving.get(item, ())):
+                    self._remove(item, doubtful)
+            for item, triples in arriving.items():
+                if item not in self._rows:
+                    self._add(item, triples, map(relation_name, (row.relation for row in triples)), doubtful)
+            self._regroup(doubtful)
+            self.applied_seq = seq
+
+    def items(self) -> list[int]:
+        """The rows of the memories that have edges here."""
+        with self._lock:
+            return list(self._rows)
+
+    def _add(self, item: int, rows: Sequence[StoredTriple], relations: Iterable[str], doubtful: set[str]) -> None:
+        nodes, after, before = self._nodes, self._after, self._before
+        self._rows[item] = tuple(rows)
+        for row, relation in zip(rows, relations, strict=True):
+            number, _, _, source, _, destination, _, one, other = row
+            if not one or not other:
+                # A name without a letter is none.
+                continue
+            edges = after[one].get(other) if one in nodes else None
+            if edges is not None and (relation, item) in edges:
+                # One memory that says the same twice says it once.
+                continue
+            for key, spelling in ((one, source), (other, destination)):
+                node = nodes.get(key)
+                if node is None or number < node["first"]:
+                    self._spell(key, number, spelling, doubtful)
+            if edges is None:
+                edges = after[one][other] = before[other][one] = {}
+            edges[relation, item] = {"row": row}
+            self._size += 1
+            self.changed += 1
+            if one[0] == other[0] and family_of(one) == family_of(other):
+                doubtful.add(family_of(one))
+
+    def _spell(self, key: str, triple: int, spelling: str, doubtful: set[str]) -> None:
+        """Let a node be displayed as one of its triples spells it."""
+        family = family_of(key)
+        if key not in self._nodes:
+            self._after[key], self._before[key] = {}, {}
+            self._families.setdefault(family, set()).add(key)
+        self._nodes[key] = {"name": spelling, "first": triple}
+        doubtful.add(family)
+
+    def _remove(self, item: int, doubtful: set[str]) -> None:
+        for row in self._rows.pop(item):
+            one, other = row.source_key, row.destination_key
+            edges = self._after.get(one, {}).get(other, {})
+            if edges.pop((relation_name(row.relation), item), None) is None:
+                continue
+            if not edges:
+                del self._after[one][other], self._before[other][one]
+            self._size -= 1
+            self.changed += 1
+            doubtful.update((family_of(one), family_of(other)))
+            for key in {one, other}:
+                self._respell(key, row.id)
+
+    def _respell(self, key: str, gone: int) -> None:
+        """After a triple went: drop a node without edges, and forget a spelling that only that triple had."""
+        node = self._nodes[key]
+        if not self._after[key] and not self._before[key]:
+            del self._nodes[key], self._after[key], self._before[key]
+            self._groups.pop(key, None)
+            family = self._families[family_of(key)]
+            family.discard(key)
+            if not family:
+                del self._families[family_of(key)]
+        elif node["first"] == gone:
+            spelled = [(row.id, 0, row.source) for row in _rows_of(self._after[key])]
+            spelled += [(row.id, 1, row.destination) for row in _rows_of(self._before[key])]
+            node["first"], _, node["name"] = min(spelled)
+
+    def _regroup(self, families: Iterable[str]) -> None:
+        """Work out anew which names of some families are one entity."""
+        for family in families:
+            keys = self._families.get(family, set())
+            for key in keys:
+                self._groups.pop(key, None)
+            if len(keys) > 1:
+                names = [read_name(self._nodes[key]["name"]) for key in keys]
+                for group in merge(names, apart=self._are_apart):
+                    self._group(group)
+
+    def _group(self, keys: Iterable[str]) -> None:
+        known = tuple(sorted(keys, key=lambda key: self._nodes[key]["first"]))
+        self._groups.update(dict.fromkeys(known, known))
+
+    def _are_apart(self, one: str, other: str) -> bool:
+        """Whether a triple relates two names otherwise than as names of one entity."""
+        found = [*self._after[one].get(other, ()), *self._after[other].get(one, ())]
+        return not all(says_same(relation) for relation, _ in found)
+
+    # -- snapshots ------------------------------------------------------------------------------------------------
+
     def dump(self) -> bytes:
-        """The graph as a pickle of plain containers."""
+        """The graph as a pickle of plain containers: the columns of its triples, their relations' names, its groups."""
         with self._lock:
             self.changed = 0
-            return snapshot.dump(self._nodes, self._after, self._before, self._rows)
+            rows = [row for triples in self._rows.values() for row in triples]
+            once: dict[Any, Any] = {}
+            columns = [[once.setdefault(value, value) for value in column] for column in zip(*rows, strict=True)]
+            relations = [once.setdefault(name, name) for name in map(relation_name, (row.relation for row in rows))]
+            groups = [list(group) for key, group in self._groups.items() if key == group[0]]
+            return pickle.dumps((columns, relations, groups), protocol=5)
 
     @classmethod
-    def load(cls, payload: bytes, *, similarity: Similarity | None = None) -> TripleGraph:
-        """The graph of a `dump`; which names are one entity is worked out anew.
+    def load(cls, payload: bytes) -> TripleGraph:
+        """The graph of a `dump`. Nothing of a name is worked out anew.
 
         Raises:
             SnapshotError: The payload is none of ours. No code in it is run.
         """
-        loaded = cls(similarity=similarity)
-        nodes, after, before, rows, loaded._size = snapshot.load(payload)
-        loaded._graph._node, loaded._graph._adj, loaded._graph._pred = nodes, after, before
-        loaded._rows = rows
-        for key in nodes:
-            loaded._families.setdefault(family_of(key), set()).add(key)
-        loaded._regroup(family for family, keys in loaded._families.items() if len(keys) > 1)
-        return loaded
+        # Counting references of hundreds of thousands of new containers again and again takes most of the time.
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            loaded = cls()
+            loaded._restore(*_PlainUnpickler(io.BytesIO(payload)).load())
+        except _UNREADABLE as problem:
+            raise SnapshotError(
+                f"The graph's snapshot is none of ours ({type(problem).__name__}); it is rebuilt."
+            ) from problem
+        else:
+            return loaded
+        finally:
+            if collecting:
+                gc.enable()
+
+    def _restore(self, columns: Any, relations: Any, groups: Any) -> None:
+        """Take in the parts of a snapshot, or raise one of `_UNREADABLE` when they do not fit together."""
+        types = [set(map(type, column)) for column in (*columns, relations)]
+        if columns and not all(found <= known for found, known in zip(types, _TYPES, strict=True)):
+            raise TypeError("no columns of triples")
+        arriving: dict[int, tuple[list[StoredTriple], list[str]]] = {}
+        for row, relation in zip(map(StoredTriple._make, zip(*columns, strict=True)), relations, strict=True):
+            triples, names = arriving.setdefault(row.item, ([], []))
+            triples.append(row)
+            names.append(relation)
+        for item, (triples, names) in arriving.items():
+            self._add(item, triples, names, set())
+        for group in groups:
+            new = set(group) - self._groups.keys()
+            if len(new) < 2 or len(new) != len(group) or len(set(map(family_of, group))) > 1:
+                raise ValueError("no names of one entity")
+            self._group(group)
+        self.changed = 0
+
+    # -- nodes and edges ------------------------------------------------------------------------------------------
+
+    # Views such as `graph.succ` cost ten times what the dictionaries behind them do.
+    @property
+    def _nodes(self) -> dict[str, _Node]:
+        return self._graph._node  # type: ignore[no-any-return]
+
+    @property
+    def _after(self) -> _Adjacency:
+        return self._graph._succ  # type: ignore[no-any-return]
+
+    @property
+    def _before(self) -> _Adjacency:
+        return self._graph._pred  # type: ignore[no-any-return]
+
+    def _leader(self, key: str) -> str:
+        """The first known of the names that are one entity with this one."""
+        group = self._groups.get(key)
+        return key if group is None else group[0]
+
+    def _displayed(self, leaders: Iterable[str]) -> list[str]:
+        return [self._nodes[key]["name"] for key in dict.fromkeys(leaders)]
+
+    def _known(self, entities: Iterable[str]) -> list[str]:
+        keys = (read_name(name).key for name in entities)
+        return list(dict.fromkeys(self._leader(key) for key in keys if key in self._nodes))
+
+    def _ranked(self, entities: Iterable[str]) -> list[tuple[str, float]]:
+        weights = local_push(self._neighbours, self._degree, self._known(entities), eps=EPS)
+        return sorted(weights.items(), key=lambda pair: (-pair[1], pair[0]))
+
+    def _neighbours(self, leader: str) -> Iterator[str]:
+        """The entities next to one, those that came last first: once for each of its names and each of theirs."""
+        groups = self._groups
+        for key in groups.get(leader, (leader,)):
+            for other in chain(reversed(self._after[key]), reversed(self._before[key])):
+                group = groups.get(other)
+                yield other if group is None else group[0]
+
+    def _degree(self, leader: str) -> int:
+        """How many those are."""
+        keys = self._groups.get(leader, (leader,))
+        return sum(len(self._after[key]) + len(self._before[key]) for key in keys)
+
+    def _edges_of(self, leader: str) -> Iterator[tuple[str, StoredTriple]]:
+        for key in self._groups.get(leader, (leader,)):
+            for adjacent in (self._after[key], self._before[key]):
+                for edges in reversed(adjacent.values()):
+                    yield from ((leader, data["row"]) for data in edges.values())
+
+    def _edges_around(self, leaders: Iterable[str]) -> Iterator[tuple[str, StoredTriple]]:
+        """The triples of some entities with whose they are, those of late neighbours first; `MOST_EDGES` altogether."""
+        return islice(chain.from_iterable(map(self._edges_of, leaders)), MOST_EDGES)
+
+    def _each(self) -> Iterator[StoredTriple]:
+        return chain.from_iterable(map(_rows_of, self._after.values()))
+
+    def _edge(self, row: StoredTriple) -> Edge:
+        """A triple as it is shown."""
+        source, destination = self._nodes[row.source_key], self._nodes[row.destination_key]
+        return Edge(
+            row.id, row.item, row.memory_id, source["name"], relation_name(row.relation), destination["name"],
+            row.valid_at, (source["first"], destination["first"]),
+        )  # fmt: skip
 
 
-def _rows_of(adjacent: Mapping[str, Mapping[Any, Mapping[str, Any]]]) -> Iterator[StoredTriple]:
+def _keyed(row: tuple[Any, ...]) -> StoredTriple:
+    """A row of the journal with the keys of its names."""
+    triple = StoredTriple._make(row) if len(row) == len(StoredTriple._fields) else StoredTriple(*row)
+    if triple.source_key and triple.destination_key:
+        return triple
+    one, other = read_name(triple.source).key, read_name(triple.destination).key
+    return triple._replace(source_key=one, destination_key=other)
+
+
+def _rows_of(adjacent: Mapping[str, Mapping[Any, Mapping[str, StoredTriple]]]) -> Iterator[StoredTriple]:
     return (data["row"] for edges in adjacent.values() for data in edges.values())
+
+
+@lru_cache(maxsize=1 << 12)
+def _terms_of(relation: str) -> frozenset[str]:
+    """The keyword terms of a relation."""
+    return frozenset(tokenize(relation.replace("_", " ")))
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Reads containers, strings and numbers only: without globals nothing can be called."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        raise pickle.UnpicklingError(f"a snapshot names {module}.{name}")
+
+
+# What the unpickler raises for damaged bytes, and unpacking and comparing for other shapes.
+_UNREADABLE = (
+    pickle.UnpicklingError, EOFError, AttributeError, ImportError, LookupError, TypeError, ValueError, ArithmeticError,
+    MemoryError,
+)  # fmt: skip
+_TYPES: tuple[set[type], ...] = (
+    {int}, {int}, {str}, {str}, {str}, {str}, {int, type(None)}, {str}, {str}, {str},
+)  # fmt: skip

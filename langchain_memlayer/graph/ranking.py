@@ -7,7 +7,7 @@ Both read nothing but the neighbours of the nodes that they visit, so their cost
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from itertools import islice
 
 Neighbours = Callable[[str], Iterable[str]]
@@ -22,7 +22,6 @@ def k_hop(
     *,
     k: int,
     most: int,
-    ahead: Callable[[Sequence[str], int], None] | None = None,
 ) -> dict[str, int]:
     """The nodes within `k` steps of the seeds and how many steps each is away, nearest first.
 
@@ -31,16 +30,12 @@ def k_hop(
         seeds: Where to begin.
         k: Steps.
         most: How many nodes to return at most, and how many neighbours to look at of each.
-        ahead: Told at each step of the nodes whose neighbours will be asked for, and of how many of each, so that they
-            can be read at once.
     """
     distance = dict.fromkeys(islice(seeds, most), 0)
     frontier = list(distance)
     for step in range(1, k + 1):
         if len(distance) >= most:
             break
-        if ahead is not None:
-            ahead(frontier, most)
         reached: list[str] = []
         for node in frontier:
             for other in islice(neighbours(node), most):
@@ -59,7 +54,6 @@ def local_push(
     seeds: Iterable[str],
     *,
     eps: float = 1e-3,
-    ahead: Callable[[Mapping[str, float]], None] | None = None,
 ) -> dict[str, float]:
     """Personalised PageRank around the seeds, as far as it can be told by looking at their surroundings only.
 
@@ -73,8 +67,6 @@ def local_push(
         degree: How many those are, without walking through them.
         seeds: Where walks begin, each as often as it is named.
         eps: How much may stay unsettled for each edge.
-        ahead: Told of all nodes that wait, with what they have, before the first of them is looked at; again once these
-            are done. Their degrees will be asked for, and the neighbours of those that can be pushed on.
 
     Returns:
         The nodes that got something, at most 1 altogether. Seeds with more than 1 / eps edges get nothing: what is next
@@ -87,12 +79,7 @@ def local_push(
         waiting[seed] = waiting.get(seed, 0.0) + 1 / len(starts)
     queue = deque(waiting)
     queued = set(waiting)
-    left_of_round = 0
     while queue:
-        if ahead is not None and not left_of_round:
-            left_of_round = len(queue)
-            ahead({node: waiting[node] for node in queue})
-        left_of_round -= 1
         node = queue.popleft()
         queued.discard(node)
         edges = degree(node)

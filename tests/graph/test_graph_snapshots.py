@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from told import ALICE, Told, shown, state
 
 from langchain_memlayer.errors import SnapshotError
+from langchain_memlayer.graph import networkx as networkx_graph
 from langchain_memlayer.graph.networkx import TripleGraph
 from langchain_memlayer.index import files
 from langchain_memlayer.types import QUARANTINED, VISIBLE, Row, Scope
@@ -127,20 +128,16 @@ class Bomb:
         return exec, (f"__import__('pathlib').Path({self.target!r}).write_text('run')",)
 
 
-def graph_parts(payload: bytes) -> list[Any]:
-    return list(pickle.loads(payload))
-
-
 HOSTILE = {
     "nothing": b"",
     "noise": b"\x80\x05noise",
-    "cut": pickle.dumps(({}, {}, {}, {}))[:-4],
+    "cut": pickle.dumps(([], [], []))[:-4],
     "a number": pickle.dumps(7),
-    "three parts": pickle.dumps(({}, {}, {})),
-    "lists": pickle.dumps(([], [], [], [])),
-    "numbers": pickle.dumps((1, 2, 3, 4)),
-    "no edges for a node": pickle.dumps(({"a": {"first": 1, "name": "a"}}, {"a": {}}, {"a": {}}, {})),
-    "a class": pickle.dumps((Scope("x"), {}, {}, {})),
+    "four parts": pickle.dumps(([], [], [], [])),
+    "numbers": pickle.dumps((1, 2, 3)),
+    "relations of nothing": pickle.dumps(([], ["likes"], [])),
+    "names of nothing": pickle.dumps(([], [], [["anna", "anna lee"]])),
+    "a class": pickle.dumps((Scope("x"), [], [])),
     "an attribute set on a list": b"\x80\x02]}X\x01\x00\x00\x00ak\x01sb.",
     "an extension": b"\x80\x02\x82\x01.",
     "a persistent id": b"\x80\x02K\x01Q.",
@@ -155,36 +152,51 @@ def test_what_is_no_graph_is_refused(payload: bytes) -> None:
         TripleGraph.load(payload)
 
 
-def spoil_nodes(parts: list[Any]) -> None:
-    next(iter(parts[0].values()))["name"] = "Somebody else"
+def spoiled(place: int, change: Any) -> Any:
+    """Changes one part of a snapshot: 0 the columns of its triples, 1 its relations, 2 its groups."""
+    return lambda parts: change(parts[place])
 
 
-def spoil_edges(parts: list[Any]) -> None:
-    edges = next(iter(next(iter(d for d in parts[1].values() if d)).values()))
-    next(iter(edges.values()))["row"] = (1, 1, "m", "x", "y", "z", None)
+SPOILED = {
+    "a column too few": spoiled(0, lambda columns: columns.pop()),
+    "a column that is shorter": spoiled(0, lambda columns: columns[2].pop()),
+    "a name that is a number": spoiled(0, lambda columns: columns[3].__setitem__(0, 7)),
+    "a row that is a text": spoiled(0, lambda columns: columns[1].__setitem__(0, "1")),
+    "a row that is no number": spoiled(0, lambda columns: columns[1].__setitem__(0, True)),
+    "a key that is a list": spoiled(0, lambda columns: columns[7].__setitem__(0, [])),
+    "a relation too few": spoiled(1, lambda relations: relations.pop()),
+    "a relation without a name": spoiled(1, lambda relations: relations.__setitem__(0, None)),
+    "a name that is not there": spoiled(2, lambda groups: groups[0].append("anna kim")),
+    "a name twice": spoiled(2, lambda groups: groups[0].append(groups[0][0])),
+    "a group of one": spoiled(2, lambda groups: groups[0].pop()),
+    "names of two families": spoiled(2, lambda groups: groups[0].append("tea")),
+    "a name in two groups": spoiled(2, lambda groups: groups.append(groups[0])),
+}
 
 
-def spoil_mirror(parts: list[Any]) -> None:
-    parts[2] = {key: {} for key in parts[2]}
-
-
-def spoil_rows(parts: list[Any]) -> None:
-    parts[3][next(iter(parts[3]))] = ((1, "1", "m", "x", "y", "z", None),)
-
-
-def spoil_key(parts: list[Any]) -> None:
-    parts[1]["ghost"] = {}
-
-
-@pytest.mark.parametrize("spoil", [spoil_nodes, spoil_edges, spoil_mirror, spoil_rows, spoil_key])
+@pytest.mark.parametrize("spoil", SPOILED.values(), ids=SPOILED.keys())
 def test_parts_that_do_not_fit_together_are_refused(spoil: Any) -> None:
     graph = TripleGraph()
-    graph.apply(1, [(1, 1, "m1", "Anna", "likes", "Bob", None), (2, 2, "m2", "Bob", "likes", "tea", 5)])
-    parts = graph_parts(graph.dump())
-    assert state(TripleGraph.load(pickle.dumps(tuple(parts)))) == state(graph)
+    graph.apply(1, [(1, 1, "m1", "Anna", "likes", "Bob", None), (2, 2, "m2", "Anna Lee", "likes", "tea", 5)])
+    parts = pickle.loads(graph.dump())
+    assert state(TripleGraph.load(pickle.dumps(parts))) == state(graph)
     spoil(parts)
     with pytest.raises(SnapshotError):
-        TripleGraph.load(pickle.dumps(tuple(parts)))
+        TripleGraph.load(pickle.dumps(parts))
+
+
+def test_loading_works_out_no_name_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = TripleGraph()
+    told = [("Anna", "livesIn", "Berlin"), ("Anna Lee", "likes", "tea"), ("Bob", "likes", "Tea")]
+    graph.apply(1, [(n, n, f"m{n}", *triple, None) for n, triple in enumerate(told, 1)])
+    payload, expected = graph.dump(), state(graph)
+    worked: list[str] = []
+    for name in ("read_name", "relation_name", "merge"):
+        monkeypatch.setattr(networkx_graph, name, lambda *args, name=name, **kwargs: worked.append(name))
+    loaded = TripleGraph.load(payload)
+    assert worked == []
+    monkeypatch.undo()
+    assert state(loaded) == expected
 
 
 def forge(told: Told, payload: bytes, **meta: Any) -> None:
@@ -197,7 +209,7 @@ def test_code_in_a_snapshot_is_not_run_and_the_graph_is_rebuilt(
     told: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = tmp_path / "run"
-    payload = pickle.dumps((Bomb(target), {}, {}, {}))
+    payload = pickle.dumps((Bomb(target), [], []))
     pickle.loads(payload)
     assert target.read_text() == "run"
     target.unlink()
