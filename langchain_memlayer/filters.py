@@ -50,9 +50,9 @@ _ORDERS: dict[str, Callable[[Any, Any], bool]] = {
     "lte": operator.le,
 }
 _SIMPLE = frozenset(("eq", "ne", "in", *_ORDERS))
-_OPERATORS = ("eq", "ne", *_ORDERS, "in", "nin", "contains", "exists")
+OPERATORS = ("eq", "ne", *_ORDERS, "in", "nin", "contains", "exists")
 _JOINS = ("and", "or", "not")
-_BARE = frozenset((*_OPERATORS, "icontains"))
+_BARE = frozenset((*OPERATORS, "icontains"))
 """How mem0 writes operators; a value of such keys alone would hold for nothing."""
 _MAX_DEPTH = 32
 
@@ -196,7 +196,7 @@ def _parse_filter(value: Any, depth: int) -> Filter:
             parts.append(_parse_condition(name, inner, depth + 1))
         elif name[1:] in _JOINS:
             parts.append(_parse_join(name, inner, lambda item: _parse_filter(item, depth + 1)))
-        elif name[1:] in _OPERATORS:
+        elif name[1:] in OPERATORS:
             raise InvalidFilter(f"Filter operator {name!r} needs a field: write {{'field': {{{name!r}: ...}}}}.")
         else:
             raise _unknown(name)
@@ -210,7 +210,7 @@ def _parse_condition(field: str, value: Any, depth: int) -> Filter:
         copy = _checked_value(field, value)
         if isinstance(copy, dict) and copy and _BARE.issuperset(copy):
             raise InvalidFilter(
-                f"The operators of {field!r} need a '$' ({', '.join(f'${op}' for op in (*_OPERATORS, *_JOINS))}), got "
+                f"The operators of {field!r} need a '$' ({', '.join(f'${op}' for op in (*OPERATORS, *_JOINS))}), got "
                 f"{', '.join(copy)}; to compare the whole value, use $eq."
             )
         _refuse_operators(field, copy)
@@ -225,7 +225,7 @@ def _parse_condition(field: str, value: Any, depth: int) -> Filter:
             )
         if name[1:] in _JOINS:
             parts.append(_parse_join(name, inner, lambda item: _parse_condition(field, item, depth + 1)))
-        elif name[1:] in _OPERATORS:
+        elif name[1:] in OPERATORS:
             parts.append(_parse_comparison(field, cast("Operator", name[1:]), inner))
         else:
             raise _unknown(name)
@@ -304,7 +304,7 @@ def _check_depth(depth: int) -> None:
 
 
 def _unknown(name: str) -> InvalidFilter:
-    known = ", ".join(f"${op}" for op in (*_OPERATORS, *_JOINS))
+    known = ", ".join(f"${op}" for op in (*OPERATORS, *_JOINS))
     return InvalidFilter(f"Unknown filter operator {name!r}; use one of {known}.")
 
 

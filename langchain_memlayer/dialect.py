@@ -1,0 +1,101 @@
+"""Filters as mem0's users write them, as ours: `{"user_id": "alice", "AND": [{"score": {"gte": 3}}]}`.
+
+Operators may stand without `$`; AND, OR and NOT take lists; the ids of a scope are taken out of the filter. A list as a
+value holds for that list and for each of its members.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from langchain_memlayer.errors import InvalidFilter, InvalidInput
+from langchain_memlayer.filters import OPERATORS
+from langchain_memlayer.types import Scope
+
+_IDS: Final = ("user_id", "agent_id", "run_id")
+_JOINS: Final = {"AND": "$and", "OR": "$or", "NOT": "$not"}
+_DEEPEST: Final = 32
+
+
+def scope_and_filter(filters: Any, scope: Scope) -> tuple[Scope, Any]:
+    """The scope with the ids that a filter names, and the filter without them, as `parse_filter` reads it.
+
+    Args:
+        filters: What the caller gave, or None.
+        scope: The ids that were given as arguments.
+
+    Raises:
+        InvalidInput: the filter and the arguments name two owners.
+        InvalidFilter: an operator that there is not, or `*` for "any value".
+    """
+    if not isinstance(filters, Mapping):
+        return scope, filters
+    ids: dict[str, Any] = scope.ids()
+    rest = _without_ids(filters, ids, 0)
+    return Scope(**ids), _conditions(rest, 0)
+
+
+def _without_ids(filters: Mapping[Any, Any], ids: dict[str, Any], depth: int) -> dict[Any, Any]:
+    """A filter without the ids that must hold, which are put into `ids`."""
+    _check(depth)
+    rest: dict[Any, Any] = {}
+    for key, value in filters.items():
+        if key in _IDS and not isinstance(value, (Mapping, list, tuple)) and value is not None:
+            if value == "*":
+                raise InvalidFilter(
+                    f"{key!r} is '*': no id stands for all. Name one; get_all(everything=True) lists all."
+                )
+            if str(ids.setdefault(key, value)) != str(value):
+                raise InvalidInput(f"{key} is {ids[key]!r} as an argument and {value!r} in filters: name one owner.")
+        elif key in ("AND", "$and") and isinstance(value, (list, tuple)):
+            parts = [_without_ids(part, ids, depth + 1) if isinstance(part, Mapping) else part for part in value]
+            if kept := [part for part in parts if part != {}]:
+                rest[key] = kept
+            elif not value:
+                rest[key] = value  # told by `parse_filter`
+        else:
+            rest[key] = value
+    return rest
+
+
+def _conditions(filters: Mapping[Any, Any], depth: int) -> dict[Any, Any]:
+    _check(depth)
+    read: dict[Any, Any] = {}
+    for key, value in filters.items():
+        if key in _JOINS or key in _JOINS.values():
+            read[_JOINS.get(key, key)] = _joined(key, value, depth)
+        else:
+            read[key] = _condition(key, value)
+    return read
+
+
+def _joined(key: str, value: Any, depth: int) -> Any:
+    if isinstance(value, Mapping) and key in ("NOT", "$not"):
+        return _conditions(value, depth + 1)
+    if not isinstance(value, (list, tuple)):
+        return value
+    parts = [_conditions(part, depth + 1) if isinstance(part, Mapping) else part for part in value]
+    # None of them may hold.
+    return (parts[0] if len(parts) == 1 else {"$or": parts}) if key == "NOT" and parts else parts
+
+
+def _condition(field: Any, value: Any) -> Any:
+    if value == "*":
+        raise InvalidFilter(
+            f"'*' stands for itself, not for any value of {field!r}: write {{{field!r}: {{'$exists': True}}}}."
+        )
+    if isinstance(value, (list, tuple)):
+        return {"$or": [{"$eq": list(value)}, {"$in": list(value)}]}
+    if isinstance(value, Mapping) and value and set(value) <= {*OPERATORS, "icontains"}:
+        if "icontains" in value:
+            raise InvalidFilter(
+                f"There is no icontains; write {{{field!r}: {{'$contains': ...}}}}, which heeds the case."
+            )
+        return {f"${operator}": operand for operator, operand in value.items()}
+    return value
+
+
+def _check(depth: int) -> None:
+    if depth > _DEEPEST:
+        raise InvalidFilter(f"A filter may be nested {_DEEPEST} levels deep; flatten it.")
