@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from langchain_memlayer.agents.middleware import MemoryMiddleware
     from langchain_memlayer.agents.nodes import extraction_node, recall_node, reconciliation_node
     from langchain_memlayer.agents.retriever import MemoryRetriever
+    from langchain_memlayer.async_memory import AsyncMemory
     from langchain_memlayer.checkpoint import checkpointer
+    from langchain_memlayer.config import MemoryConfig
     from langchain_memlayer.embedders.embedder import WordLlamaEmbeddings
     from langchain_memlayer.errors import (
         ConfigurationError,
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AsyncMemory": "async_memory",
     "Candidate": "types",
     "ConfigurationError": "errors",
     "Decision": "types",
@@ -68,6 +71,7 @@ _HOMES = {
     "MemLayerError": "errors",
     "MemLayerStore": "store",
     "Memory": "memory",
+    "MemoryConfig": "config",
     "MemoryMiddleware": "agents.middleware",
     "MemoryNotFound": "errors",
     "MemoryRetriever": "agents.retriever",
@@ -91,6 +95,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "AsyncMemory",
     "Candidate",
     "ConfigurationError",
     "Decision",
@@ -109,6 +114,7 @@ __all__ = [
     "MemLayerError",
     "MemLayerStore",
     "Memory",
+    "MemoryConfig",
     "MemoryMiddleware",
     "MemoryNotFound",
     "MemoryRetriever",

@@ -13,6 +13,7 @@ from langchain_memlayer import MemLayerStore, Memory, evaluation, testing
 from langchain_memlayer.agents.scope import SEARCH_OPTIONS
 
 NAMES = [
+    "AsyncMemory",
     "Candidate",
     "ConfigurationError",
     "Decision",
@@ -31,6 +32,7 @@ NAMES = [
     "MemLayerError",
     "MemLayerStore",
     "Memory",
+    "MemoryConfig",
     "MemoryMiddleware",
     "MemoryNotFound",
     "MemoryRetriever",
