@@ -16,7 +16,7 @@ from langchain_memlayer.index import files
 from langchain_memlayer.index.keywords import term_codes
 from langchain_memlayer.journal import Journal
 from langchain_memlayer.journal.read import Reader
-from langchain_memlayer.journal.read_base import VECTOR_SHIFT, VECTORS_OF_ITEM
+from langchain_memlayer.journal.read_base import VECTORS_OF_ITEM
 from langchain_memlayer.journal.read_caches import Area
 from langchain_memlayer.journal.schema import DERIVED
 from langchain_memlayer.journal.settings import SCRUB_DUE, STAGING_NOTE, embedder_key, outbox_key
@@ -24,8 +24,6 @@ from langchain_memlayer.types import MEMORY_ROOT
 
 _SHOWN = 5
 _KINDS: dict[Area, str] = {"items": "i.kind = 'item'", "memories": "i.kind <> 'item'"}
-_ITEM_OF_VECTOR = f"abs(v.id) & {(1 << VECTOR_SHIFT) - 1}"
-_SPACE_OF_VECTOR = f"abs(v.id) >> {VECTOR_SHIFT}"
 
 # (name, what is wrong, the rows or positions that it is wrong of)
 _RULES: tuple[tuple[str, str, str], ...] = (
@@ -73,8 +71,7 @@ _RULES: tuple[tuple[str, str, str], ...] = (
     (
         "vector owner",
         "vectors of rows that are not there",
-        f"SELECT v.id FROM vectors v LEFT JOIN items i ON i.id = {_ITEM_OF_VECTOR} AND i.ns = {_SPACE_OF_VECTOR} "
-        "WHERE i.id IS NULL",
+        "SELECT v.id FROM vectors v LEFT JOIN items i ON i.id = abs(v.id) WHERE i.id IS NULL",
     ),
     (
         "keyword owner",

@@ -319,6 +319,7 @@ class Row:
         count: How often it was told.
         last_seen: When it was last told.
         event: The last thing that happened to it (`add`, `update`, `delete`).
+        place: For turns, what orders those of a session; every version has that of the first. None for a new one.
         read: For turns, whether their facts were looked for.
     """
 
@@ -351,6 +352,7 @@ class Row:
     count: int = 1
     last_seen: int | None = None
     event: str = "add"
+    place: int | None = None
     read: bool = False
 
 
@@ -371,3 +373,30 @@ class Event:
     invalid_at: int | None
     batch: str | None
     detail: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """A call whose facts were not looked for yet. Times are microseconds since 1970 UTC.
+
+    Attributes:
+        id: The note's number; no other note will ever have it.
+        scope: Whose turns they are.
+        turns: Their rows.
+        words: What they say, as JSON values, when they are not kept; else None.
+        attempts: How often it was tried.
+        next_at: When it is to be tried next.
+        reason: Why it failed last.
+        set_aside: When it was given up, or None.
+        recorded_at: When it was noted.
+    """
+
+    id: int
+    scope: Scope
+    turns: tuple[int, ...]
+    words: Sequence[Any] | None
+    attempts: int
+    next_at: int
+    reason: str | None
+    set_aside: int | None
+    recorded_at: int

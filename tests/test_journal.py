@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from journal_dump import Dump, dump, ids, open_memory, query
+from journal_dump import dump, ids, open_memory, query
 
 from langchain_memlayer import (
     ConfigurationError,
@@ -28,6 +28,7 @@ from langchain_memlayer.journal import schema
 from langchain_memlayer.journal.sqlite import SQLiteJournal
 from langchain_memlayer.memory import default_folder
 from langchain_memlayer.testing import DeterministicEmbeddings, FrozenClock, SequentialIds
+from langchain_memlayer.types import Scope
 
 
 @pytest.fixture
@@ -236,73 +237,35 @@ class TestSchema:
         assert [file.name for file in folder.iterdir()] == ["journal.sqlite"]
 
 
-STEP = """
-ALTER TABLE namespaces ADD COLUMN note TEXT;
-UPDATE namespaces SET note = 'migrated; with a semicolon';
-CREATE TABLE added (id INTEGER PRIMARY KEY);
-"""
-
-
 @pytest.mark.sqlite
-class TestMigration:
-    @pytest.fixture
-    def old(self, folder: Path) -> Dump:
+class TestFormats:
+    @pytest.mark.parametrize(("version", "error"), [(2, NotAStore), (schema.VERSION + 1, SchemaTooNew)])
+    def test_other_formats_are_refused_and_stay_as_they_are(self, folder: Path, version: int, error: type) -> None:
         with open_memory(folder) as memory:
             memory.add(["one", "two"], user_id="u")
-        return dump(folder)
-
-    @staticmethod
-    def release(monkeypatch: pytest.MonkeyPatch, *steps: str) -> None:
-        scripts = (*schema.MIGRATIONS, *steps)
-        monkeypatch.setattr(schema, "MIGRATIONS", scripts)
-        monkeypatch.setattr(schema, "VERSION", len(scripts))
-
-    def test_a_later_release_brings_the_file_forward_and_loses_nothing(
-        self, folder: Path, old: Dump, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        self.release(monkeypatch, STEP, "INSERT INTO added VALUES (7);")
-        with open_memory(folder) as memory:
-            assert [m["memory"] for m in memory.get_all()["results"]] == ["one", "two"]
-            assert len(memory.search("one", user_id="u")["results"]) >= 1
-            memory.add("three", user_id="u")
-        new = dump(folder)
-        assert query(folder, "PRAGMA user_version") == [(schema.VERSION,)]
-        assert new["added"] == [(7,)]
-        assert [row[2] for row in new["namespaces"]] == ["migrated; with a semicolon"]
-        assert set(old["items"]) < set(new["items"])
-
-    def test_it_does_so_once(self, folder: Path, old: Dump, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.release(monkeypatch, STEP, "INSERT INTO added VALUES (7);")
-        for _ in range(2):
-            open_memory(folder).close()
-        assert dump(folder)["added"] == [(7,)]
-
-    def test_a_new_file_gets_all_steps(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.release(monkeypatch, STEP)
-        open_memory(folder).close()
-        assert "added" in dump(folder)
-        assert query(folder, "PRAGMA user_version") == [(schema.VERSION,)]
-
-    def test_a_step_that_fails_leaves_the_file_at_its_version(
-        self, folder: Path, old: Dump, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        with monkeypatch.context() as patch:
-            self.release(patch, STEP, "INSERT INTO nowhere VALUES (1);")
-            with pytest.raises(JournalError):
-                open_memory(folder)
-        assert dump(folder) == old
-        assert query(folder, "PRAGMA user_version") == [(schema.VERSION,)]
-        with open_memory(folder) as memory:
-            assert len(memory.get_all()["results"]) == 2
-
-    def test_the_release_before_refuses_what_was_brought_forward(
-        self, folder: Path, old: Dump, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        with monkeypatch.context() as patch:
-            self.release(patch, STEP)
-            open_memory(folder).close()
-        with pytest.raises(SchemaTooNew):
+        query(folder, f"PRAGMA user_version = {version}")
+        before = dump(folder)
+        with pytest.raises(error, match="release"):
             open_memory(folder)
+        assert dump(folder) == before
+
+    def test_no_row_number_is_used_twice(self, folder: Path) -> None:
+        scope = Scope(user_id="u")
+        journal = SQLiteJournal(folder, durability="fast")
+        with journal.write() as tx:
+            first = tx.note_unread(scope, [1], words=["what was said"])
+            (note,) = tx.unread()
+            assert (note.scope, note.turns, note.words, note.attempts) == (scope, (1,), ["what was said"], 0)
+            assert tx.change_unread(first, attempts=1, reason="down")
+            assert tx.unread(Scope(user_id="other")) == []
+            assert tx.strike_unread(first)
+            assert not tx.strike_unread(first)
+            assert tx.note_unread(scope, [2]) > first
+            path = tx.namespace("a.")
+            tx.db.execute("DELETE FROM namespaces WHERE id = ?", (path,))
+        with journal.write() as tx:
+            assert tx.namespace("b.") > path
+        journal.close()
 
 
 class TestVectors:
@@ -314,9 +277,7 @@ class TestVectors:
         (fingerprint,) = query(folder, "SELECT value FROM meta WHERE key = 'embedder:memories'")
         recorded = json.loads(fingerprint[0])
         assert (recorded["name"], recorded["dims"]) == ("DeterministicEmbeddings", 64)
-        rows = query(
-            folder, "SELECT i.value, v.data FROM items i JOIN vectors v ON v.id = (i.ns << 40) | i.id ORDER BY i.id"
-        )
+        rows = query(folder, "SELECT i.value, v.data FROM items i JOIN vectors v ON v.id = i.id ORDER BY i.id")
         assert [text for text, _ in rows] == ["zebra", "walrus", "giraffe"]
         for text, data in rows:
             assert len(data) == 2 * 64

@@ -25,7 +25,7 @@ from langchain_memlayer.index.keywords import (
     term_codes,
     tokenize,
 )
-from langchain_memlayer.journal.schema import migrate
+from langchain_memlayer.journal.schema import create
 
 ZWNJ, SOFT_HYPHEN, WORD_JOINER = "\u200c", "\u00ad", "\u2060"
 
@@ -34,7 +34,7 @@ ZWNJ, SOFT_HYPHEN, WORD_JOINER = "\u200c", "\u00ad", "\u2060"
 def journal(texts: Iterable[tuple[str, str]]) -> Iterator[sqlite3.Connection]:
     db = sqlite3.connect(":memory:", isolation_level=None)
     try:
-        migrate(db, where="memory", new_id=lambda: "id", created_at=0)
+        create(db, where="memory", new_id=lambda: "id", created_at=0)
         rows = [(i, ns, " ".join(tokenize(text))) for i, (ns, text) in enumerate(texts)]
         db.executemany("INSERT INTO keywords (rowid, ns, tokens) VALUES (?,?,?)", rows)
         yield db

@@ -50,7 +50,7 @@ class Background:
 
     def _pending(self) -> list[int]:
         with self._engine.journal.read() as reader:
-            return reader.pending()
+            return [note.id for note in reader.unread()]
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until nothing is pending; False when that took longer than `timeout` seconds.

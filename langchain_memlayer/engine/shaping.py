@@ -84,8 +84,8 @@ def around(reader: Reader, row: Row, distance: int, asked: SearchQuery) -> list[
 
     They are of the scope that is asked for, and not later than the time that is.
     """
-    turn = row.id if row.kind == "turn" else next(iter(row.turns), None)
-    if turn is None or row.session_id is None:
+    turn = row if row.kind == "turn" else next(iter(reader.memories_by_row(row.turns[:1]).values()), None)
+    if turn is None or turn.place is None or row.session_id is None:
         return []
     owned, ids = scope_sql(asked.scope)
     states = [VISIBLE, SPENT, *([QUARANTINED] if asked.include_quarantined else [])]
@@ -93,7 +93,7 @@ def around(reader: Reader, row: Row, distance: int, asked: SearchQuery) -> list[
         f"{owned} AND n.path = ? AND i.session_id = ? AND i.kind = 'turn' AND i.closed IS NULL AND "
         f"coalesce(i.state, {VISIBLE}) IN ({', '.join(map(str, states))}) AND i.created_at <= ?"
     )
-    values = (*ids, row.path, row.session_id, 2**63 - 1 if asked.as_of is None else asked.as_of, turn)
-    before = reader.memories(f"{where} AND i.id < ?", values, tail=f"ORDER BY i.id DESC LIMIT {distance}")
-    after = reader.memories(f"{where} AND i.id > ?", values, tail=f"ORDER BY i.id LIMIT {distance}")
+    values = (*ids, row.path, row.session_id, 2**63 - 1 if asked.as_of is None else asked.as_of, turn.place)
+    before = reader.memories(f"{where} AND i.place < ?", values, tail=f"ORDER BY i.place DESC LIMIT {distance}")
+    after = reader.memories(f"{where} AND i.place > ?", values, tail=f"ORDER BY i.place LIMIT {distance}")
     return [*reversed(before), *after]

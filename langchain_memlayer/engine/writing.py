@@ -104,13 +104,14 @@ class Engine:
     def finish(self, pending: int) -> Steps:
         """Find the facts of turns that were deferred, and commit; returns an `Outcome`."""
         with self.journal.read() as reader:
-            rows = reader.pending_turns(pending)
-            context = (
-                self._context(reader, scope_of(rows[0]), [], [to_turn(rows[0])], before=rows[0].id) if rows else []
-            )
+            rows = reader.unread_turns(pending)
+            context = []
+            if rows:
+                before = rows[0].place or rows[0].id
+                context = self._context(reader, scope_of(rows[0]), [], [to_turn(rows[0])], before=before)
         if not rows or self.extractor is None:
             with self.journal.write() as tx:
-                tx.settle(pending)
+                tx.strike_unread(pending)
             return Outcome()
         turns = [replace(to_turn(row), id=row.message_id or row.key) for row in rows]
         return (
@@ -150,9 +151,9 @@ class Engine:
             return seen[-CONTEXT_TURNS:]
         rows = reader.memories(
             "n.path = ? AND i.kind = 'turn' AND i.closed IS NULL AND i.session_id IS ? AND i.user_id IS ? AND "
-            "i.agent_id IS ? AND i.run_id IS ? AND coalesce(i.state, 0) = 0 AND i.id < ?",
+            "i.agent_id IS ? AND i.run_id IS ? AND coalesce(i.state, 0) = 0 AND i.place < ?",
             (scope.partition, fresh[0].session_id, scope.user_id, scope.agent_id, scope.run_id, before),
-            tail=f"ORDER BY i.id DESC LIMIT {CONTEXT_TURNS}",
+            tail=f"ORDER BY i.place DESC LIMIT {CONTEXT_TURNS}",
         )
         return [to_turn(row) for row in reversed(rows)]
 
@@ -253,11 +254,12 @@ class Engine:
             actor = prepared.actor or ("extractor" if prepared.facts else "user")
             commit = Commit(tx, scope, actor=actor, batch=batch, new_id=self.journal.new_id)
             rows, turns = self._keep(commit, tx, prepared, forms)
-            if prepared.pending is not None and not tx.settle(prepared.pending):
+            if prepared.pending is not None and not tx.strike_unread(prepared.pending):
                 # Another process has done it meanwhile.
                 return Outcome()
             if defer:
-                pending = tx.defer([row.id for row in rows if row is not None])
+                stored = [row.id for row in rows if row is not None]
+                pending = tx.note_unread(scope, stored) if stored else None
                 if pending is not None and above is not None:
                     self._runs[pending] = above
             outcome = self._apply(commit, prepared, decisions, forms, rows, turns)
@@ -271,7 +273,7 @@ class Engine:
     ) -> tuple[list[Row | None], list[Committed]]:
         """The rows of the turns, stored where they are not yet, and what was stored."""
         if prepared.pending is not None:
-            found = {row.message_id or row.key: row for row in tx.pending_turns(prepared.pending)}
+            found = {row.message_id or row.key: row for row in tx.unread_turns(prepared.pending)}
             return [found.get(turn.id or "") for turn in prepared.turns], []
         turns: list[Committed] = []
         rows: list[Row | None] = []

@@ -16,7 +16,7 @@ from psycopg_pool import ConnectionPool
 from langchain_memlayer.errors import JournalError
 from langchain_memlayer.journal.base import BaseJournal
 from langchain_memlayer.journal.postgres_address import CONNECT_SECONDS, Address
-from langchain_memlayer.journal.postgres_schema import check_server, migrate, schema_of, version_of
+from langchain_memlayer.journal.postgres_schema import check_server, create, schema_of, version_of
 from langchain_memlayer.journal.postgres_session import PostgresReader, PostgresWriter, Session, adapt
 from langchain_memlayer.journal.schema import TABLES
 from langchain_memlayer.journal.settings import SCRUB_DUE
@@ -74,7 +74,7 @@ class PostgresJournal(BaseJournal):
         with psycopg.connect(**self._address.settings, autocommit=True) as db:
             check_server(db, self.where)
             self._schema = schema_of(db)
-            migrate(db, self._schema, where=self.where, new_id=self.new_id, created_at=to_micros(self.clock()))
+            create(db, self._schema, where=self.where, new_id=self.new_id, created_at=to_micros(self.clock()))
             ((mode,),) = db.execute("SHOW synchronous_commit").fetchall()
             if mode == "off" and not self._commit_mode:
                 self._commit_mode = "on"

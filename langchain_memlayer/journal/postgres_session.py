@@ -243,7 +243,7 @@ class PostgresWriter(PostgresReads, Writer):
             "(SELECT nextval(?::regclass) AS last) AS used",
             (self._named("positions"), self._named("positions")),
         )
-        for table in ("namespaces", "triples", "pending"):
+        for table in ("namespaces", "triples", "unread"):
             self.db.execute(
                 "SELECT setval(pg_get_serial_sequence(?, 'id')::regclass, "
                 f"(SELECT coalesce(max(id), 0) + 1 FROM {table}), false)",

@@ -11,15 +11,20 @@ import orjson
 from langchain_memlayer.index.keywords import fts_match
 from langchain_memlayer.journal.read_base import IN_USE, VECTORS_OF_ITEM, chunks, marks
 from langchain_memlayer.journal.read_caches import CacheReader
-from langchain_memlayer.types import SPENT, Event, Row, prefix_bounds
+from langchain_memlayer.types import SPENT, Event, Row, Scope, Unread, prefix_bounds
 from langchain_memlayer.values import loads
 
 ROW_COLUMNS = (
     "i.id, i.seq, n.path, i.key, i.kind, i.value, i.created_at, i.updated_at, i.closed, i.metadata, i.user_id, "
     "i.agent_id, i.run_id, i.session_id, i.role, i.name, i.message_id, i.time, i.hash, i.sources, i.turns, "
-    "i.valid_at, i.invalid_at, i.state, i.asks, i.given, i.count, i.last_seen, i.last_event"
+    "i.valid_at, i.invalid_at, i.state, i.asks, i.given, i.count, i.last_seen, i.last_event, i.place, i.read"
 )
 ROW_FROM = "items i JOIN namespaces n ON n.id = i.ns"
+
+_UNREAD = (
+    "u.id, u.user_id, u.agent_id, u.run_id, u.turns, u.words, u.attempts, u.next_at, u.reason, u.set_aside, "
+    "u.recorded_at"
+)
 
 # `created_at` is when the memory began, in its first version.
 _BEGAN = (
@@ -33,7 +38,7 @@ def to_row(r: Sequence[Any]) -> Row:
     fields: list[Any] = [
         *r[:9], loads(r[9]) if r[9] else {}, *r[10:19],
         tuple(orjson.loads(r[19])) if r[19] else (), tuple(orjson.loads(r[20])) if r[20] else (),
-        r[21], r[22], r[23] or 0, bool(r[24]), bool(r[25]), r[26] or 1, r[27], r[28] or "add",
+        r[21], r[22], r[23] or 0, bool(r[24]), bool(r[25]), r[26] or 1, r[27], r[28] or "add", r[29], bool(r[30]),
     ]  # fmt: skip
     return Row(*fields)
 
@@ -42,6 +47,11 @@ def _to_event(r: Sequence[Any]) -> Event:
     sources = tuple(orjson.loads(r[8])) if r[8] else ()
     fields: list[Any] = [*r[:8], sources, *r[9:12], orjson.loads(r[12]) if r[12] else {}]
     return Event(*fields)
+
+
+def _to_unread(r: Sequence[Any]) -> Unread:
+    words = orjson.loads(r[5]) if r[5] else None
+    return Unread(r[0], Scope(*r[1:4]), tuple(orjson.loads(r[4])), words, *r[6:])
 
 
 class Reader(CacheReader):
@@ -149,15 +159,40 @@ class Reader(CacheReader):
                 found[row.id] = row
         return found
 
-    def pending(self) -> list[int]:
-        """The calls whose facts are still to be found, oldest first."""
-        return [row[0] for row in self.db.execute("SELECT id FROM pending ORDER BY id")]
+    def unread(
+        self, scope: Scope | None = None, *, due: int | None = None, set_aside: bool | None = None
+    ) -> list[Unread]:
+        """The calls whose facts were not looked for yet, oldest first.
 
-    def pending_turns(self, pending: int) -> list[Row]:
+        Args:
+            scope: Whose; None for all of the store.
+            due: Only those that are to be tried by this time, microseconds since 1970 UTC.
+            set_aside: Only those that were set aside, or only the others.
+        """
+        where, values = ["1 = 1"], []  # type: list[str], list[Any]
+        for name, value in (scope.ids() if scope is not None else {}).items():
+            where.append(f"u.{name} = ?")
+            values.append(value)
+        if due is not None:
+            where.append("u.next_at <= ?")
+            values.append(due)
+        if set_aside is not None:
+            where.append(f"u.set_aside IS {'NOT ' if set_aside else ''}NULL")
+        rows = self.db.execute(
+            f"SELECT {_UNREAD} FROM unread u WHERE {' AND '.join(where)} ORDER BY u.id", tuple(values)
+        ).fetchall()
+        return [_to_unread(row) for row in rows]
+
+    def unread_note(self, note: int) -> Unread | None:
+        """One of these calls by its number; None when it is gone."""
+        row = self.db.execute(f"SELECT {_UNREAD} FROM unread u WHERE u.id = ?", (note,)).fetchone()
+        return None if row is None else _to_unread(row)
+
+    def unread_turns(self, note: int) -> list[Row]:
         """The turns of one of these calls that are still live, in order."""
-        found = self.db.execute("SELECT turns FROM pending WHERE id = ?", (pending,)).fetchone()
-        rows = self.memories_by_row(orjson.loads(found[0])) if found else {}
-        return [row for _, row in sorted(rows.items()) if row.closed is None]
+        found = self.unread_note(note)
+        rows = self.memories_by_row(found.turns) if found else {}
+        return sorted((row for row in rows.values() if row.closed is None), key=lambda row: row.place or row.id)
 
     def history(self, key: str) -> list[Event]:
         """Every event of one memory, in order."""

@@ -12,10 +12,9 @@ from langchain_memlayer.journal.database import Database
 from langchain_memlayer.journal.settings import VECTORS_SIGN
 from langchain_memlayer.types import prefix_bounds
 
-VECTOR_SHIFT = 40
 IN_USE = f"coalesce((SELECT CAST(value AS INTEGER) FROM meta WHERE key = '{VECTORS_SIGN}'), 1)"
 """The SQL of the sign of the vectors in use: those with the other one are staged."""
-VECTORS_OF_ITEM = f"v.id = ((i.ns << {VECTOR_SHIFT}) | i.id) * {IN_USE}"
+VECTORS_OF_ITEM = f"v.id = i.id * {IN_USE}"
 """The SQL condition that vectors belong to a row of items and are in use."""
 _CHUNK = 500
 

@@ -13,16 +13,19 @@ APPLICATION_ID = 0x4D4C5952
 JOURNAL_FILE = "journal.sqlite"
 DERIVED = "derived"
 TABLES = (
-    "meta", "namespaces", "events", "items", "vectors", "links", "keywords", "terms", "triples", "pending", "batches",
+    "meta", "namespaces", "events", "items", "vectors", "links", "keywords", "terms", "triples", "unread", "batches",
 )  # fmt: skip
+VERSION = 4
+"""The version of the tables. Those of format 1 were 1 to 3; they are refused, since what they left out is not known."""
 _SMALLEST_FILE = 512
 _NEIGHBOURS = ("checkpoints.sqlite", DERIVED, "maintenance.lock", JOURNAL_FILE)
 
-_FIRST = """
+TABLES_SQL = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE namespaces (id INTEGER PRIMARY KEY, path TEXT NOT NULL UNIQUE);
+CREATE TABLE namespaces (id INTEGER PRIMARY KEY AUTOINCREMENT, path TEXT NOT NULL UNIQUE);
 
--- One row for each thing that happened. `item` is the row it made or changed, `gone` the row it ended.
+-- One row for each thing that happened. `item` is the row it made or changed, `gone` the row it ended. The last event
+-- is never removed, so no `seq` is used twice.
 CREATE TABLE events (
     seq INTEGER PRIMARY KEY,
     recorded_at INTEGER NOT NULL,
@@ -41,11 +44,12 @@ CREATE TABLE events (
     batch TEXT,
     detail TEXT
 );
-CREATE INDEX events_by_namespace ON events (ns, seq);
-CREATE INDEX events_of_memory ON events (key) WHERE kind <> 'item';
+CREATE INDEX events_of_memory ON events (key, seq) WHERE kind <> 'item';
 
--- `id` is the seq of the event that made the row, so it is never used twice. `closed` is the seq that ended it. `terms`
--- has the CRC-32 of each keyword term in order (uint32, little-endian): BM25 counts with it and never reads texts.
+-- `id` is the seq of the event that made the row, so it is never used twice. `closed` is the seq that ended it. `place`
+-- orders the turns of a session: the first version's id, whatever was edited since. `fields` has the paths of what of
+-- an item's value is embedded, as JSON. `terms` has the CRC-32 of each keyword term in order (uint32, little-endian):
+-- BM25 counts with it and never reads texts.
 CREATE TABLE items (
     id INTEGER PRIMARY KEY,
     ns INTEGER NOT NULL,
@@ -63,6 +67,7 @@ CREATE TABLE items (
     agent_id TEXT,
     run_id TEXT,
     session_id TEXT,
+    place INTEGER,
     role TEXT,
     name TEXT,
     message_id TEXT,
@@ -75,44 +80,67 @@ CREATE TABLE items (
     state INTEGER,
     asks INTEGER,
     given INTEGER,
+    read INTEGER,
     count INTEGER,
     last_seen INTEGER,
     last_event TEXT,
+    fields TEXT,
     terms BLOB
 );
 CREATE UNIQUE INDEX items_live ON items (ns, key) WHERE closed IS NULL;
-CREATE INDEX items_recent ON items (ns, updated_at) WHERE closed IS NULL;
+CREATE INDEX items_recent ON items (ns, updated_at, seq) WHERE closed IS NULL AND kind = 'item';
+CREATE INDEX items_latest ON items (updated_at, seq) WHERE closed IS NULL AND kind = 'item';
 CREATE INDEX items_expiring ON items (expires_at) WHERE expires_at IS NOT NULL;
 CREATE INDEX memories_by_id ON items (key) WHERE kind <> 'item';
+CREATE INDEX memories_listed ON items (ns, kind, created_at, id) WHERE closed IS NULL AND kind <> 'item';
+CREATE INDEX memories_given ON items (ns, created_at, id) WHERE closed IS NULL AND given = 1;
+CREATE INDEX memories_of_agent ON items (agent_id, created_at, id) WHERE closed IS NULL AND agent_id IS NOT NULL;
+CREATE INDEX memories_of_run ON items (run_id, created_at, id) WHERE closed IS NULL AND run_id IS NOT NULL;
 CREATE INDEX memories_by_hash ON items (ns, hash) WHERE hash IS NOT NULL;
 CREATE INDEX memories_by_message ON items (ns, message_id) WHERE message_id IS NOT NULL AND kind = 'turn';
 CREATE INDEX memories_merged ON items (ns) WHERE count > 1 AND kind = 'turn';
+CREATE INDEX turns_in_session ON items (ns, session_id, place) WHERE closed IS NULL AND kind = 'turn';
 
--- The row id is namespace * 2^40 + item, which keeps the vectors of one namespace together on disk, or the negative of
--- that: the setting `vectors` has the sign of those in use, the others are staged.
+-- The row id is the item's, or the negative of it: the setting `vectors` has the sign of those in use, the others are
+-- staged.
 CREATE TABLE vectors (id INTEGER PRIMARY KEY, data BLOB NOT NULL);
 
 CREATE TABLE links (fact INTEGER NOT NULL, turn INTEGER NOT NULL, quote TEXT, PRIMARY KEY (fact, turn)) WITHOUT ROWID;
 CREATE INDEX links_by_turn ON links (turn);
 
-CREATE VIRTUAL TABLE keywords USING fts5 (
-    ns, tokens, tokenize = 'unicode61 remove_diacritics 0', detail = column, columnsize = 0
-);
 CREATE TABLE terms (term TEXT NOT NULL, ns INTEGER NOT NULL, df INTEGER NOT NULL, PRIMARY KEY (term, ns)) WITHOUT ROWID;
 
+-- The keys are those of the names (`graph.names`), empty when a name says nothing.
 CREATE TABLE triples (
-    id INTEGER PRIMARY KEY,
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
     item INTEGER NOT NULL,
     ns INTEGER NOT NULL,
     source TEXT NOT NULL,
     relation TEXT NOT NULL,
-    destination TEXT NOT NULL
+    destination TEXT NOT NULL,
+    source_key TEXT NOT NULL,
+    destination_key TEXT NOT NULL
 );
 CREATE INDEX triples_by_item ON triples (item);
-CREATE INDEX triples_by_namespace ON triples (ns);
+CREATE INDEX triples_by_namespace ON triples (ns, id);
 
--- Turns whose facts are still to be found, as the row ids of one call.
-CREATE TABLE pending (id INTEGER PRIMARY KEY, turns TEXT NOT NULL);
+-- Turns whose facts were not looked for yet, one row for each call: their row ids, or their words when they are not
+-- kept, both as JSON.
+CREATE TABLE unread (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    ns INTEGER NOT NULL,
+    user_id TEXT,
+    agent_id TEXT,
+    run_id TEXT,
+    turns TEXT NOT NULL,
+    words TEXT,
+    attempts INTEGER NOT NULL,
+    next_at INTEGER NOT NULL,
+    reason TEXT,
+    set_aside INTEGER,
+    recorded_at INTEGER NOT NULL
+);
+CREATE INDEX unread_by_namespace ON unread (ns);
 
 CREATE TABLE batches (
     scope TEXT NOT NULL,
@@ -122,14 +150,15 @@ CREATE TABLE batches (
     PRIMARY KEY (scope, batch)
 ) WITHOUT ROWID;
 """
+"""The tables of both databases, as SQLite takes them."""
 
-# What of an item's value is embedded, as a JSON list of paths; NULL when nothing is, or it was not noted yet.
-_FIELDS = "ALTER TABLE items ADD COLUMN fields TEXT;"
-
-MIGRATIONS: tuple[str, ...] = (_FIRST, _FIELDS)
-"""Script n brings a file from version n to n + 1; a new file runs them all."""
-
-VERSION = len(MIGRATIONS)
+_SQLITE_ONLY = """
+CREATE INDEX events_by_namespace ON events (ns, seq);
+CREATE INDEX events_by_time ON events (recorded_at, seq);
+CREATE VIRTUAL TABLE keywords USING fts5 (
+    ns, tokens, tokenize = 'unicode61 remove_diacritics 0', detail = column, columnsize = 0
+);
+"""
 
 
 def journal_path(folder: Path) -> Path:
@@ -164,25 +193,24 @@ def refuse_torn(file: Path) -> None:
         raise NotAStore(f"{file.parent} has a journal that was cut off to {size} bytes. Restore it from a backup.")
 
 
-def migrate(db: sqlite3.Connection, *, where: str, new_id: Callable[[], str], created_at: int) -> None:
-    """Bring the file to `VERSION`, all steps in one transaction; a new file gets its tables and its store id.
+def create(db: sqlite3.Connection, *, where: str, new_id: Callable[[], str], created_at: int) -> None:
+    """Give a new file its tables and its store id, in one transaction.
 
     Raises:
-        NotAStore: the file is a database of something else.
+        NotAStore: the file is a database of something else, or of an earlier release.
         SchemaTooNew: a newer release wrote it.
     """
     if check_version(db, where) == VERSION:
         return
     db.execute("BEGIN IMMEDIATE")
     try:
-        version = _version(db, where)
-        for script in MIGRATIONS[version:]:
-            for statement in _statements(script):
+        # Of several processes that open a new folder at once only the first one finds it so.
+        if _version(db, where) == 0:
+            for statement in _statements(TABLES_SQL + _SQLITE_ONLY):
                 db.execute(statement)
-        if version == 0:
             db.executemany("INSERT INTO meta VALUES (?, ?)", ((STORE_ID, new_id()), (CREATED_AT, str(created_at))))
             db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        db.execute(f"PRAGMA user_version = {VERSION}")
+            db.execute(f"PRAGMA user_version = {VERSION}")
         db.execute("COMMIT")
     finally:
         if db.in_transaction:
@@ -193,7 +221,7 @@ def check_version(db: sqlite3.Connection, where: str) -> int:
     """The schema version of the file, 0 when it is new; nothing in it is changed.
 
     Raises:
-        NotAStore: the file is a database of something else.
+        NotAStore: the file is a database of something else, or of an earlier release.
         SchemaTooNew: a newer release wrote it.
     """
     # In one transaction: another process may be making the tables right now.
@@ -211,20 +239,26 @@ def _version(db: sqlite3.Connection, where: str) -> int:
         if version or db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
             raise NotAStore(f"{where} is a database of something else. Give the path of a new or empty folder.")
         return 0
-    refuse_newer(version, VERSION, where)
+    check_format(version, where)
     return version
 
 
-def refuse_newer(version: int, known: int, where: str) -> None:
+def check_format(version: int, where: str) -> None:
     """Refuse tables of a version that this release does not know.
 
     Raises:
         SchemaTooNew: a newer release wrote them.
+        NotAStore: an earlier one did.
     """
-    if version > known:
+    if version > VERSION:
         raise SchemaTooNew(
-            f"{where} was written by a newer release (schema {version}, this one knows {known}). "
+            f"{where} was written by a newer release (schema {version}, this one knows {VERSION}). "
             "Upgrade: pip install -U langchain-memlayer."
+        )
+    if version < VERSION:
+        raise NotAStore(
+            f"{where} was written by an earlier release (schema {version}, this one knows {VERSION}), whose stores "
+            "this one does not open. Export it with that release (`memlayer export`); import the file into a new one."
         )
 
 

@@ -14,7 +14,7 @@ from langchain_memlayer.errors import InvalidInput, JournalError, MemLayerError,
 from langchain_memlayer.index import files
 from langchain_memlayer.journal.base import BaseJournal, random_id, utc_now
 from langchain_memlayer.journal.read import Reader
-from langchain_memlayer.journal.schema import DERIVED, check_version, journal_path, migrate, refuse_torn
+from langchain_memlayer.journal.schema import DERIVED, check_version, create, journal_path, refuse_torn
 from langchain_memlayer.journal.settings import SCRUB_DUE
 from langchain_memlayer.journal.write import Writer
 from langchain_memlayer.protocols import Clock, NewId
@@ -60,7 +60,7 @@ class SQLiteJournal(BaseJournal):
                 self._file = str(file)
                 _make_folder(self.folder)
             self._writer = self._connect()
-            migrate(self._writer, where=self.where, new_id=new_id, created_at=to_micros(clock()))
+            create(self._writer, where=self.where, new_id=new_id, created_at=to_micros(clock()))
             self._opened()
             undo.pop_all()
 

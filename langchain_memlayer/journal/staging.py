@@ -11,13 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from langchain_memlayer.journal.read import Reader
-from langchain_memlayer.journal.read_base import IN_USE, VECTOR_SHIFT, VECTORS_OF_ITEM
+from langchain_memlayer.journal.read_base import IN_USE, VECTORS_OF_ITEM
 from langchain_memlayer.journal.read_caches import KINDS
 from langchain_memlayer.journal.settings import VECTORS_SIGN
 from langchain_memlayer.journal.write import Writer
 from langchain_memlayer.types import Kind
 
-_ITEM = (1 << VECTOR_SHIFT) - 1
 _HIGHEST = (1 << 63) - 1
 
 
@@ -62,7 +61,7 @@ def unstaged(reader: Reader, *, most: int, below: int | None = None) -> list[Uns
     """
     rows = reader.db.execute(
         "SELECT v.id, i.id, i.seq, n.path, i.key, i.kind, i.value, i.name, i.time, i.fields, v.data FROM vectors v "
-        f"JOIN items i ON i.id = abs(v.id) & {_ITEM} JOIN namespaces n ON n.id = i.ns WHERE v.id < ? AND "
+        f"JOIN items i ON i.id = abs(v.id) JOIN namespaces n ON n.id = i.ns WHERE v.id < ? AND "
         f"{_side(sign(reader))} AND NOT EXISTS (SELECT 1 FROM vectors s WHERE s.id = -v.id) ORDER BY v.id DESC LIMIT ?",
         (_HIGHEST if below is None else below, most),
     ).fetchall()

@@ -13,10 +13,10 @@ import orjson
 
 from langchain_memlayer.index.keywords import term_codes
 from langchain_memlayer.journal.read import Reader
-from langchain_memlayer.journal.read_base import VECTOR_SHIFT, VECTORS_OF_ITEM
+from langchain_memlayer.journal.read_base import VECTORS_OF_ITEM
 from langchain_memlayer.journal.read_caches import KINDS
 from langchain_memlayer.journal.settings import CREATED_AT, embedder_key
-from langchain_memlayer.journal.write import Writer
+from langchain_memlayer.journal.write import Writer, keys_of
 from langchain_memlayer.values import dumps, loads
 
 Type = Literal["int", "real", "text", "json"]
@@ -67,9 +67,10 @@ ITEMS = Section(
     },
     {
         "closed": "int", "ttl": "real", "expires_at": "int", "metadata": "json", "user_id": "text", "agent_id": "text",
-        "run_id": "text", "session_id": "text", "role": "text", "name": "text", "message_id": "text", "time": "int",
-        "hash": "text", "sources": "json", "turns": "json", "valid_at": "int", "invalid_at": "int", "state": "int",
-        "asks": "int", "given": "int", "count": "int", "last_seen": "int", "last_event": "text", "fields": "json",
+        "run_id": "text", "session_id": "text", "place": "int", "role": "text", "name": "text",
+        "message_id": "text", "time": "int", "hash": "text", "sources": "json", "turns": "json", "valid_at": "int",
+        "invalid_at": "int", "state": "int", "asks": "int", "given": "int", "read": "int", "count": "int",
+        "last_seen": "int", "last_event": "text", "fields": "json",
     },
     ("id",),
 )  # fmt: skip
@@ -79,13 +80,21 @@ _TRIPLES = Section(
     "triple", "triples",
     {"id": "int", "item": "int", "ns": "int", "source": "text", "relation": "text", "destination": "text"}, {}, ("id",),
 )  # fmt: skip
-_PENDING = Section("pending", "pending", {"id": "int", "turns": "json"}, {}, ("id",))
+_UNREAD = Section(
+    "unread", "unread",
+    {"id": "int", "ns": "int", "turns": "json", "attempts": "int", "next_at": "int", "recorded_at": "int"},
+    {
+        "user_id": "text", "agent_id": "text", "run_id": "text", "words": "json", "reason": "text",
+        "set_aside": "int",
+    },
+    ("id",),
+)  # fmt: skip
 _BATCHES = Section(
     "batch", "batches", {"seq": "int", "scope": "text", "batch": "text", "result": "json"}, {},
     ("seq", "scope", "batch"),
 )  # fmt: skip
 
-SECTIONS = {s.name: s for s in (_NAMESPACES, _EVENTS, ITEMS, _LINKS, _TRIPLES, _PENDING, _BATCHES)}
+SECTIONS = {s.name: s for s in (_NAMESPACES, _EVENTS, ITEMS, _LINKS, _TRIPLES, _UNREAD, _BATCHES)}
 """In the order in which they go."""
 
 
@@ -173,14 +182,18 @@ def _plain(section: Section, row: Sequence[Any]) -> Values:
 def write_rows(tx: Writer, section: Section, values: Sequence[Values]) -> None:
     """Put rows of a section into the tables, with what is derived from them."""
     columns = section.columns
+    if section is _TRIPLES:
+        keyed = [(*_stored(section, one), *keys_of(one["source"], one["destination"])) for one in values]
+        _insert(tx, "triples", [*columns, "source_key", "destination_key"], keyed)
+        return
     if section is not ITEMS:
         _insert(tx, section.table, list(columns), [_stored(section, one) for one in values])
         return
+    for one in values:
+        if one["kind"] == "turn":
+            one.setdefault("place", one["id"])
     _insert(tx, "items", [*columns, "terms"], [(*_stored(section, one), _terms(one)) for one in values])
-    _insert(
-        tx, "vectors", ["id", "data"],
-        [(one["ns"] << VECTOR_SHIFT | one["id"], one["vectors"]) for one in values if "vectors" in one],
-    )  # fmt: skip
+    _insert(tx, "vectors", ["id", "data"], [(one["id"], one["vectors"]) for one in values if "vectors" in one])
     for one in values:
         if "tokens" in one:
             tx.index_terms(one["id"], one["ns"], one["tokens"].split(), live="closed" not in one)

@@ -9,14 +9,15 @@ from typing import Any
 
 import orjson
 
+from langchain_memlayer.graph.names import read_name
 from langchain_memlayer.index.keywords import term_codes
 from langchain_memlayer.journal.database import Database
 from langchain_memlayer.journal.read import Reader
-from langchain_memlayer.journal.read_base import IN_USE, VECTOR_SHIFT, marks
+from langchain_memlayer.journal.read_base import IN_USE, marks
 from langchain_memlayer.journal.read_caches import KINDS
 from langchain_memlayer.journal.schema import TABLES
 from langchain_memlayer.journal.settings import SCRUB_DUE, outbox_key, purge_key
-from langchain_memlayer.types import Kind, Row, Triple
+from langchain_memlayer.types import Kind, Row, Scope, Triple
 from langchain_memlayer.values import dumps
 
 _EVENT = (
@@ -25,14 +26,19 @@ _EVENT = (
 )
 _MEMORY = (
     "INSERT INTO items (id, ns, key, kind, value, created_at, updated_at, seq, metadata, user_id, agent_id, run_id, "
-    "session_id, role, name, message_id, time, hash, sources, turns, valid_at, invalid_at, state, asks, given, count, "
-    "last_seen, last_event, terms) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+    "session_id, place, role, name, message_id, time, hash, sources, turns, valid_at, invalid_at, state, asks, given, "
+    "read, count, last_seen, last_event, terms) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
 )
 
 
 def json_text(value: Any) -> str | None:
     """A value as JSON; nothing for an empty one."""
     return dumps(value) if value else None
+
+
+def keys_of(source: str, destination: str) -> tuple[str, str]:
+    """The keys of two names (`graph.names`), by which spellings of one meet."""
+    return read_name(source).key, read_name(destination).key
 
 
 class Writer(Reader):
@@ -130,27 +136,44 @@ class Writer(Reader):
             "INSERT INTO batches VALUES (?,?,?,?)", (scope, batch, self.seq, orjson.dumps(list(result)).decode())
         )
 
-    def defer(self, turns: Sequence[int]) -> int | None:
-        """Note that the facts of these turns are still to be found; returns the note's number, None without turns."""
-        if not turns:
-            return None
-        return self._inserted("INSERT INTO pending (turns) VALUES (?)", (orjson.dumps(list(turns)).decode(),))
+    def note_unread(self, scope: Scope, turns: Sequence[int], *, words: Sequence[Any] | None = None) -> int:
+        """Note that the facts of some turns are still to be found; returns the note's number.
 
-    def settle(self, pending: int) -> bool:
-        """Strike out such a note; False when it is gone already."""
-        return self.db.execute("DELETE FROM pending WHERE id = ?", (pending,)).rowcount == 1
+        Args:
+            scope: Whose they are.
+            turns: Their rows.
+            words: What they say, as JSON values, when they are not kept.
+        """
+        return self._inserted(
+            "INSERT INTO unread (ns, user_id, agent_id, run_id, turns, words, attempts, next_at, recorded_at) VALUES "
+            "(?,?,?,?,?,?,0,?,?)",
+            (self.namespace(scope.partition), scope.user_id, scope.agent_id, scope.run_id,
+             orjson.dumps(list(turns)).decode(), json_text(words), self.now, self.now),
+        )  # fmt: skip
 
-    def _vectors(self, ns: int, item: int, codes: bytes | None) -> None:
+    def change_unread(self, note: int, **columns: Any) -> bool:
+        """Change such a note (`attempts`, `next_at`, `reason`, `set_aside`); False when it is gone."""
+        assignments = ", ".join(f"{name} = ?" for name in columns)
+        return self.db.execute(f"UPDATE unread SET {assignments} WHERE id = ?", (*columns.values(), note)).rowcount == 1
+
+    def strike_unread(self, note: int) -> bool:
+        """Strike out such a note, when its turns were read; False when it is gone already."""
+        return self.db.execute("DELETE FROM unread WHERE id = ?", (note,)).rowcount == 1
+
+    def mark_read(self, turns: Sequence[int]) -> None:
+        """Note of turns that their facts were looked for."""
+        self.db.executemany("UPDATE items SET read = 1 WHERE id = ?", [(turn,) for turn in turns])
+
+    def _vectors(self, item: int, codes: bytes | None) -> None:
         if codes:
             self.db.execute(
                 f"INSERT INTO vectors VALUES (? * {IN_USE}, ?) ON CONFLICT (id) DO UPDATE SET data = excluded.data",
-                (ns << VECTOR_SHIFT | item, codes),
+                (item, codes),
             )
 
-    def _drop_vectors(self, ns: int, item: int) -> None:
+    def _drop_vectors(self, item: int) -> None:
         """Remove the vectors of a row, those that are staged too: they are of what it was."""
-        row = ns << VECTOR_SHIFT | item
-        self.db.execute("DELETE FROM vectors WHERE id IN (?, ?)", (row, -row))
+        self.db.execute("DELETE FROM vectors WHERE id IN (?, ?)", (item, -item))
 
     # -- items of a BaseStore -------------------------------------------------------------------------------------
 
@@ -180,7 +203,7 @@ class Writer(Reader):
                 "VALUES (?,?,?,'item',?,?,?,?,?,?,?)",
                 (seq, ns, key, value, self.now, self.now, seq, ttl, expires, json_text(fields)),
             )
-            self._vectors(ns, seq, codes)
+            self._vectors(seq, codes)
             return
         item, created, updated, old_expires = old
         if old_expires is not None and old_expires <= self.now:
@@ -190,8 +213,8 @@ class Writer(Reader):
             "UPDATE items SET value=?, created_at=?, updated_at=?, seq=?, ttl=?, expires_at=?, fields=? WHERE id=?",
             (value, created, max(self.now, updated + 1), seq, ttl, expires, json_text(fields), item),
         )
-        self._drop_vectors(ns, item)
-        self._vectors(ns, item, codes)
+        self._drop_vectors(item)
+        self._vectors(item, codes)
 
     def delete_item(self, path: str, key: str) -> None:
         """Remove an item, if it is there."""
@@ -206,7 +229,7 @@ class Writer(Reader):
         for item, ns, key in rows:
             self.event(ns, key, "item", "delete", item=item)
             self.db.execute("DELETE FROM items WHERE id = ?", (item,))
-            self._drop_vectors(ns, item)
+            self._drop_vectors(item)
 
     def touch_items(self, ids: Iterable[int]) -> None:
         """Give the items their full time to live again."""
@@ -311,21 +334,23 @@ class Writer(Reader):
             ns, row.key, row.kind, op, item=self.upcoming(), gone=gone, prev=prev, value=row.text, actor=actor,
             sources=row.sources, valid_at=row.valid_at, invalid_at=row.invalid_at, batch=batch, detail=detail,
         )  # fmt: skip
+        place = None if row.kind == "fact" else row.place or item
         self.db.execute(
             _MEMORY,
             (item, ns, row.key, row.kind, row.text, row.created_at, row.updated_at, item, json_text(row.metadata),
-             row.user_id, row.agent_id, row.run_id, row.session_id, row.role, row.name, row.message_id, row.time,
+             row.user_id, row.agent_id, row.run_id, row.session_id, place, row.role, row.name, row.message_id, row.time,
              row.hash, json_text(row.sources), json_text([turn for turn, _ in quotes]), row.valid_at, row.invalid_at,
-             row.state or None, int(row.asks) or None, int(row.given) or None, row.count, row.last_seen, op,
-             term_codes(tokens)),
+             row.state or None, int(row.asks) or None, int(row.given) or None, int(row.read) or None, row.count,
+             row.last_seen, op, term_codes(tokens)),
         )  # fmt: skip
-        self._vectors(ns, item, codes)
+        self._vectors(item, codes)
         if tokens:
             self.index_terms(item, ns, tokens, live=True)
         self.link(item, quotes)
         self.db.executemany(
-            "INSERT INTO triples (item, ns, source, relation, destination) VALUES (?,?,?,?,?)",
-            [(item, ns, t.source, t.relation, t.destination) for t in triples],
+            "INSERT INTO triples (item, ns, source, relation, destination, source_key, destination_key) VALUES "
+            "(?,?,?,?,?,?,?)",
+            [(item, ns, t.source, t.relation, t.destination, *keys_of(t.source, t.destination)) for t in triples],
         )
         return item
 
@@ -404,12 +429,13 @@ class Writer(Reader):
             if row.closed is None:
                 self._count_terms(row.id, -1)
             self.db.execute("DELETE FROM keywords WHERE rowid = ?", (row.id,))
-            self._drop_vectors(spaces[row.path], row.id)
+            self._drop_vectors(row.id)
             self.db.execute("DELETE FROM triples WHERE item = ?", (row.id,))
             self.db.execute("DELETE FROM links WHERE fact = ? OR turn = ?", (row.id, row.id))
             self.db.execute("DELETE FROM items WHERE id = ?", (row.id,))
         for path, ns in spaces.items():
-            if not self.db.execute("SELECT 1 FROM items WHERE ns = ? LIMIT 1", (ns,)).fetchone():
+            used = "SELECT 1 FROM items WHERE ns = ? UNION ALL SELECT 1 FROM unread WHERE ns = ? LIMIT 1"
+            if not self.db.execute(used, (ns, ns)).fetchone():
                 self.db.execute("DELETE FROM namespaces WHERE id = ?", (ns,))
                 self._namespaces.pop(path, None)
         self.event(0, "", "item", "reset")

@@ -54,7 +54,7 @@ def assert_sound(folder: Path) -> None:
         assert doctor.check(journal) == []
         with journal.read() as reader:
             bare = reader.db.execute(
-                "SELECT count(*) FROM items i LEFT JOIN vectors v ON v.id = (i.ns << 40) | i.id WHERE v.id IS NULL"
+                "SELECT count(*) FROM items i LEFT JOIN vectors v ON v.id = i.id WHERE v.id IS NULL"
             ).fetchone()[0]
         assert bare == 0, "a row without its vector"
     finally:

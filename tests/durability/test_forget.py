@@ -25,7 +25,7 @@ def codes(memory: Any, key: str) -> list[bytes]:
     """The vectors of all versions of a memory and the codes of their terms, as they lie on the disk."""
     with memory._journal.read() as reader:
         rows = reader.db.execute(
-            "SELECT v.data, i.terms FROM items i JOIN vectors v ON v.id = (i.ns << 40) | i.id WHERE i.key = ?", (key,)
+            "SELECT v.data, i.terms FROM items i JOIN vectors v ON v.id = i.id WHERE i.key = ?", (key,)
         ).fetchall()
     return [part for row in rows for part in row]
 
