@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from langchain_core.runnables import RunnableConfig
+from langgraph._internal import _serde
 from langgraph.checkpoint.base import (
     ChannelVersions,
     Checkpoint,
@@ -20,29 +21,48 @@ from langgraph.checkpoint.base import (
     CheckpointTuple,
     DeltaChannelHistory,
 )
+from langgraph.checkpoint.base.id import uuid6
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.checkpoint.sqlite import SqliteSaver
 
 from langchain_memlayer.errors import InvalidInput, JournalClosed, JournalError, NotAStore
-from langchain_memlayer.journal import is_url
+from langchain_memlayer.journal.place import default_folder, is_url, place
 from langchain_memlayer.journal.schema import journal_path
 from langchain_memlayer.types import Durability
 
 CHECKPOINT_FILE = "checkpoints.sqlite"
 _BUSY_SECONDS = 30.0
 
+# A graph tells its checkpointer which classes its schemas declare (`with_allowlist`) when LangGraph is told to be
+# strict. A saver that allows every class, LangGraph's default, is not changed by what it is told.
+_serde.STRICT_MSGPACK_ENABLED = True  # type: ignore[attr-defined]
+
+# What was deleted up to which checkpoint, and the checkpoints of runs that went on all the same; ids sort by time.
+_DELETED = """CREATE TABLE IF NOT EXISTS deleted (
+    thread_id TEXT NOT NULL, up_to INTEGER NOT NULL, checkpoint_id TEXT NOT NULL,
+    PRIMARY KEY (thread_id, up_to, checkpoint_id)
+) WITHOUT ROWID"""
+_LATE = "SELECT 1 FROM deleted WHERE thread_id = ? AND (checkpoint_id = ? OR (up_to AND checkpoint_id >= ?)) LIMIT 1"
+_FOLLOWING = """SELECT checkpoint_id FROM checkpoints WHERE thread_id = ? AND (parent_checkpoint_id = ?
+    OR EXISTS (SELECT 1 FROM json_each(CAST(metadata AS TEXT), '$.parents') WHERE value = ?))"""
+_OLD = """FROM checkpoints WHERE thread_id = ? AND checkpoint_id <> (
+    SELECT max(last.checkpoint_id) FROM checkpoints last
+    WHERE last.thread_id = checkpoints.thread_id AND last.checkpoint_ns = checkpoints.checkpoint_ns)"""
+
 
 def checkpointer(
-    path: str | Path, *, durability: Durability = "full", allowed_types: Iterable[type] = ()
+    path: str | Path | None = None, *, durability: Durability = "full", allowed_types: Iterable[type] = ()
 ) -> MemLayerSaver:
     """A LangGraph checkpointer in a store's folder; sync and async methods both work, in any event loop and thread.
 
     Args:
-        path: The folder (made when missing), which a `MemLayerStore` or `Memory` may use too, or `":memory:"`.
+        path: The folder (made when missing), which a `MemLayerStore` or `Memory` may use too, or `":memory:"`. None
+            means the folder that a `Memory` without a path has.
         durability: `full` lets a saved checkpoint survive power loss; `fast` only a killed process.
-        allowed_types: Classes of your own that the graph's state holds. Messages, documents, dates and the like are
-            always allowed. An object of any other class comes back as its plain data, because a checkpoint file that
-            may name any class may also name one that runs code.
+        allowed_types: Further classes of your own that a graph's state holds. Messages, documents, dates and the like
+            are always allowed, and so are the classes that the graph's own schemas declare. An object of any other
+            class comes back as its plain data, because a checkpoint file that may name any class may also name one
+            that runs code.
 
     Returns:
         The checkpointer; close it, or use it as a context manager (`with` or `async with`).
@@ -65,20 +85,22 @@ class MemLayerSaver(SqliteSaver):
     """What `checkpointer` returns: LangGraph's `SqliteSaver` with async methods that are bound to no event loop."""
 
     def __init__(
-        self, path: str | Path, *, durability: Durability = "full", allowed_types: Iterable[type] = ()
+        self, path: str | Path | None = None, *, durability: Durability = "full", allowed_types: Iterable[type] = ()
     ) -> None:
         if durability not in ("full", "fast"):
             raise InvalidInput(f"durability must be 'full' or 'fast', got {durability!r}.")
-        if is_url(path):
+        where = default_folder() if path is None else place(path)
+        if is_url(where):
             raise InvalidInput(
                 "Checkpoints in PostgreSQL are LangGraph's own: langgraph.checkpoint.postgres.PostgresSaver takes the "
                 "same connection string, and its tables may lie beside the store's."
             )
         classes = _classes(allowed_types)
-        self._folder = None if str(path) == ":memory:" else Path(path)
+        self._folder = None if str(where) == ":memory:" else Path(where).absolute()
         self._synchronous = "FULL" if durability == "full" else "NORMAL"
         # LangGraph copies a saver (`with_allowlist`); copies share the connection, so they share its end too.
         self._closed = threading.Event()
+        self._held = threading.local()
         self._abandoned: tuple[sqlite3.Connection, ...] = ()
         self._pid = os.getpid()
         with self._errors():
@@ -91,8 +113,10 @@ class MemLayerSaver(SqliteSaver):
         target: str | Path = ":memory:"
         if self._folder is not None:
             journal_path(self._folder)
-            self._folder.mkdir(parents=True, exist_ok=True)
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             target = self._folder / CHECKPOINT_FILE
+            # SQLite gives its log the mode of the file.
+            os.close(os.open(target, os.O_RDWR | os.O_CREAT, 0o600))
         return sqlite3.connect(target, timeout=_BUSY_SECONDS, check_same_thread=False)
 
     def _prepare(self) -> None:
@@ -100,6 +124,7 @@ class MemLayerSaver(SqliteSaver):
             self.conn.execute(f"PRAGMA synchronous = {self._synchronous}")
             self.conn.execute("PRAGMA secure_delete = ON")
             self.setup()
+            self.conn.execute(_DELETED)
         except sqlite3.DatabaseError:
             self.conn.close()
             raise
@@ -138,10 +163,25 @@ class MemLayerSaver(SqliteSaver):
     @contextmanager
     def cursor(self, transaction: bool = True) -> Iterator[sqlite3.Cursor]:
         """A cursor under the lock; what it wrote is kept whole, or not at all when the body raises."""
+        held = getattr(self._held, "cursor", None)
+        if held is not None:
+            yield held
+            return
         with self._errors():
             self._check()
             with self.lock, closing(self.conn.cursor()) as cursor, self.conn:
                 yield cursor
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Cursor]:
+        """A cursor beside which nobody else writes; SqliteSaver's own methods use it when called inside."""
+        with self.cursor() as cursor:
+            cursor.execute("BEGIN IMMEDIATE")
+            self._held.cursor = cursor
+            try:
+                yield cursor
+            finally:
+                self._held.cursor = None
 
     def close(self) -> None:
         """Close the file; further use raises `JournalClosed`. Closing twice is fine."""
@@ -183,13 +223,118 @@ class MemLayerSaver(SqliteSaver):
         """
         yield from tuple(super().list(config, filter=filter, before=before, limit=limit))
 
+    def put(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        """Save a checkpoint; one of a run that began before its thread was deleted is dropped."""
+        parents = [config["configurable"].get("checkpoint_id"), *metadata.get("parents", {}).values()]
+        before = [parent for parent in parents if parent] or [checkpoint["id"]]
+        with self._writing() as cursor:
+            if self._is_late(cursor, config, before):
+                self._bury(cursor, config, checkpoint["id"])
+                return {"configurable": {**config["configurable"], "checkpoint_id": checkpoint["id"]}}
+            return super().put(config, checkpoint, metadata, new_versions)
+
+    def put_writes(
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
+    ) -> None:
+        """Save what a task wrote; that of a run that began before its thread was deleted is dropped."""
+        with self._writing() as cursor:
+            if not self._is_late(cursor, config, [config["configurable"]["checkpoint_id"]]):
+                super().put_writes(config, writes, task_id, task_path)
+
+    @staticmethod
+    def _is_late(cursor: sqlite3.Cursor, config: RunnableConfig, before: Sequence[str]) -> bool:
+        """Whether one of the checkpoints before was deleted with its thread."""
+        thread = str(config["configurable"]["thread_id"])
+        return any(cursor.execute(_LATE, (thread, one, one)).fetchone() for one in before)
+
+    @staticmethod
+    def _bury(cursor: sqlite3.Cursor, config: RunnableConfig, checkpoint_id: str) -> None:
+        """Note that a checkpoint counts as deleted, and remove what follows it: a run saves in several threads."""
+        thread, late = str(config["configurable"]["thread_id"]), [checkpoint_id]
+        for one in late:
+            late += [row[0] for row in cursor.execute(_FOLLOWING, (thread, one, one))]
+            for table in ("checkpoints", "writes"):
+                cursor.execute(f"DELETE FROM {table} WHERE thread_id = ? AND checkpoint_id = ?", (thread, one))
+            cursor.execute("INSERT OR IGNORE INTO deleted VALUES (?, 0, ?)", (thread, one))
+
     def delete_thread(self, thread_id: str) -> None:
-        """Delete a thread's checkpoints and writes physically: their bytes leave the files too."""
-        super().delete_thread(thread_id)
+        """Delete a thread's checkpoints and writes physically: their bytes leave the files too.
+
+        It stays deleted when a run of it is still at work: what that saves is dropped. A new run begins it anew.
+        """
+        self._delete_threads([thread_id])
+
+    def delete_for_runs(self, run_ids: Sequence[str]) -> None:
+        """Delete the checkpoints that some runs made, and their writes, physically."""
+        with self._erasing() as cursor:
+            for run_id in run_ids:
+                of_run = "FROM checkpoints WHERE json_extract(CAST(metadata AS TEXT), '$.run_id') = ?"
+                self._delete(cursor, of_run, str(run_id))
+
+    def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+        """Delete checkpoints of threads physically.
+
+        Args:
+            thread_ids: The threads.
+            strategy: `keep_latest` keeps the last checkpoint of each namespace; `delete` keeps none. A graph with
+                LangGraph's `DeltaChannel` needs those before it: do not prune its threads.
+
+        Raises:
+            InvalidInput: `strategy` is none of these.
+        """
+        if strategy == "delete":
+            self._delete_threads(thread_ids)
+        elif strategy == "keep_latest":
+            with self._erasing() as cursor:
+                for thread_id in thread_ids:
+                    self._delete(cursor, _OLD, str(thread_id))
+        else:
+            raise InvalidInput(f"strategy must be 'keep_latest' or 'delete', got {strategy!r}.")
+
+    def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        """Copy all checkpoints and writes of a thread to another one, which gets what it has not."""
+        source, target = str(source_thread_id), str(target_thread_id)
+        with self.cursor() as cursor:
+            cursor.execute("DELETE FROM deleted WHERE thread_id = ?", (target,))
+            for table in ("checkpoints", "writes"):
+                names = [row[1] for row in cursor.execute(f"PRAGMA table_info({table})")][1:]
+                cursor.execute(
+                    f"INSERT OR IGNORE INTO {table} (thread_id, {', '.join(names)}) "
+                    f"SELECT ?, {', '.join(names)} FROM {table} WHERE thread_id = ?",
+                    (target, source),
+                )
+
+    def _delete_threads(self, thread_ids: Sequence[str]) -> None:
+        with self._erasing() as cursor:
+            for thread in map(str, thread_ids):
+                last = cursor.execute("SELECT max(checkpoint_id) FROM checkpoints WHERE thread_id = ?", (thread,))
+                up_to = max(str(uuid6()), last.fetchone()[0] or "")
+                for table in ("checkpoints", "writes", "deleted"):
+                    cursor.execute(f"DELETE FROM {table} WHERE thread_id = ?", (thread,))
+                cursor.execute("INSERT INTO deleted VALUES (?, 1, ?)", (thread, up_to))
+
+    @staticmethod
+    def _delete(cursor: sqlite3.Cursor, chosen: str, value: str) -> None:
+        """Delete the checkpoints that a `FROM ... WHERE` chooses, and their writes."""
+        of = "thread_id, checkpoint_ns, checkpoint_id"
+        cursor.execute(f"DELETE FROM writes WHERE ({of}) IN (SELECT {of} {chosen})", (value,))
+        cursor.execute(f"DELETE {chosen}", (value,))
+
+    @contextmanager
+    def _erasing(self) -> Iterator[sqlite3.Cursor]:
+        """A cursor; what is deleted with it leaves the write-ahead log too."""
+        with self._writing() as cursor:
+            yield cursor
         with self.cursor(transaction=False) as cursor:
             if cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
                 raise JournalError(
-                    f"The thread is deleted, but its bytes may still be in the write-ahead log of {self._folder}, "
+                    f"What was deleted is gone, but its bytes may still be in the write-ahead log of {self._folder}, "
                     "which another process reads; repeat the call."
                 )
 
@@ -229,6 +374,18 @@ class MemLayerSaver(SqliteSaver):
     async def adelete_thread(self, thread_id: str) -> None:
         """Like `delete_thread`."""
         await asyncio.to_thread(self.delete_thread, thread_id)
+
+    async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
+        """Like `delete_for_runs`."""
+        await asyncio.to_thread(self.delete_for_runs, run_ids)
+
+    async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        """Like `copy_thread`."""
+        await asyncio.to_thread(self.copy_thread, source_thread_id, target_thread_id)
+
+    async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+        """Like `prune`."""
+        await asyncio.to_thread(lambda: self.prune(thread_ids, strategy=strategy))
 
     async def aget_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]

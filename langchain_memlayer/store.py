@@ -20,6 +20,7 @@ from langchain_memlayer.engine.indexes import Indexes
 from langchain_memlayer.errors import ConfigurationError, InvalidInput, JournalClosed, JournalError
 from langchain_memlayer.journal import Journal, open_journal
 from langchain_memlayer.journal.base import random_id, utc_now
+from langchain_memlayer.journal.place import default_folder
 from langchain_memlayer.protocols import Clock, NewId
 from langchain_memlayer.store_execution import execute
 from langchain_memlayer.store_plan import EVERYTHING, Fields, IndexSettings, MemLayerIndexConfig, Plan, check_ttl
@@ -48,7 +49,7 @@ class MemLayerStore(BaseStore):
 
     Args:
         path: The folder (made when missing), `":memory:"`, or `postgresql://user:password@host:port/database` for
-            many processes and hosts.
+            many processes and hosts. None means the environment's MEMLAYER_HOME, else a folder of the user's own.
         index: LangGraph's index configuration: `dims`, `embed`, `fields`, and optionally `distance_type`
             (`cosine`, `inner_product`, `l2`). None stores no vectors.
         vectorstore: A LangChain `VectorStore` that proposes candidates in place of the package's own index; the folder
@@ -75,7 +76,7 @@ class MemLayerStore(BaseStore):
 
     def __init__(
         self,
-        path: str | Path,
+        path: str | Path | None = None,
         *,
         index: IndexConfig | MemLayerIndexConfig | None = None,
         vectorstore: VectorStore | None = None,
@@ -92,7 +93,9 @@ class MemLayerStore(BaseStore):
             if settings is None:
                 raise ConfigurationError("vectorstore needs index, which says what is embedded: pass both.")
             foreign, _ = open_vectorstore(vectorstore, settings.embed)
-        journal = open_journal(path, durability=durability, clock=clock, new_id=new_id)
+        journal = open_journal(
+            default_folder() if path is None else path, durability=durability, clock=clock, new_id=new_id
+        )
         embedder = None if settings is None else _open_embedder(journal, settings)
         self._setup(
             Indexes(

@@ -1,18 +1,25 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import enum
+import os
 import threading
 from collections.abc import AsyncIterator
 from operator import add
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import pytest
+from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.checkpoint.conformance import checkpointer_test, validate
+from langgraph.func import entrypoint
 from langgraph.graph import START, StateGraph
+from langgraph.types import Command, interrupt
+from pydantic import BaseModel
 from typing_extensions import TypedDict
 
-from langchain_memlayer import InvalidInput, JournalClosed, MemLayerStore, NotAStore, checkpointer
+from langchain_memlayer import InvalidInput, JournalClosed, MemLayerStore, Memory, NotAStore, checkpointer
 
 
 class State(TypedDict):
@@ -30,7 +37,7 @@ def graph(saver: Any, store: Any = None) -> Any:
     return StateGraph(State).add_node(note).add_edge(START, "note").compile(checkpointer=saver, store=store)
 
 
-async def test_all_base_cases_of_the_conformance_suite_pass(tmp_path: Path) -> None:
+async def test_all_cases_of_the_conformance_suite_pass(tmp_path: Path) -> None:
     count = iter(range(10_000))
 
     @checkpointer_test(name="MemLayerSaver")
@@ -39,7 +46,7 @@ async def test_all_base_cases_of_the_conformance_suite_pass(tmp_path: Path) -> N
             yield opened
 
     report = await validate(saver)
-    assert report.passed_all_base(), report
+    assert report.passed_all(), report
 
 
 def test_a_graph_runs_in_invoke_and_in_two_event_loops_one_after_the_other(tmp_path: Path) -> None:
@@ -96,3 +103,143 @@ def test_allowed_types_that_are_no_classes_are_refused(tmp_path: Path, given: An
     with pytest.raises(InvalidInput, match="allowed_types"):
         checkpointer(tmp_path / "store", allowed_types=given)
     assert not (tmp_path / "store").exists()
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+class Order(BaseModel):
+    price: int
+    colour: Colour = Colour.RED
+
+
+@dataclasses.dataclass
+class Address:
+    city: str
+
+
+@dataclasses.dataclass
+class Undeclared:
+    made: ClassVar[list[str]] = []
+    name: str
+
+    def __post_init__(self) -> None:
+        self.made.append(self.name)
+
+
+class Typed(TypedDict, total=False):
+    orders: list[Order]
+    address: Address | None
+    colour: Colour
+    anything: Any
+
+
+def test_what_the_graphs_schema_declares_comes_back_as_itself_and_nothing_else_does(tmp_path: Path) -> None:
+    written = {"orders": [Order(price=3)], "address": Address("Oslo"), "colour": Colour.RED}
+
+    def fill(state: Typed) -> dict[str, Any]:
+        return {**written, "anything": Undeclared("x")}
+
+    def built(saver: Any) -> Any:
+        return StateGraph(Typed).add_node(fill).add_edge(START, "fill").compile(checkpointer=saver)
+
+    with checkpointer(tmp_path) as saver:
+        built(saver).invoke({}, thread("1"))
+        Undeclared.made.clear()
+        assert built(saver).get_state(thread("1")).values == {**written, "anything": {"name": "x"}}
+        assert saver.get_tuple(thread("1")).checkpoint["channel_values"]["address"] == {"city": "Oslo"}  # type: ignore[union-attr]
+    assert Undeclared.made == []
+    with checkpointer(tmp_path, allowed_types=[Undeclared]) as saver:
+        assert built(saver).get_state(thread("1")).values["anything"] == Undeclared("x")
+
+
+def test_a_function_graphs_own_types_come_back_too(tmp_path: Path) -> None:
+    with checkpointer(tmp_path) as saver:
+
+        def said(order: Any, *, previous: Any = None) -> Any:
+            interrupt(f"{type(order).__name__} after {type(previous).__name__}")
+            return order
+
+        said.__annotations__ = {"order": Order, "previous": Order, "return": Order}  # LangGraph reads no strings
+        work = entrypoint(checkpointer=saver)(said)
+        work.invoke(Order(price=1), thread("1"))
+        assert work.invoke(Command(resume=True), thread("1")) == Order(price=1)
+        (asked,) = work.invoke(Order(price=2), thread("1"))["__interrupt__"]
+        assert asked.value == "Order after Order"
+
+
+@pytest.mark.parametrize("delete", ["delete_thread", "prune"])
+def test_a_run_that_goes_on_does_not_bring_its_deleted_thread_back(delete: str, tmp_path: Path) -> None:
+    with checkpointer(tmp_path) as saver, checkpointer(tmp_path) as other:
+
+        def remove(state: State) -> dict[str, list[str]]:
+            other.delete_thread("1") if delete == "delete_thread" else other.prune(["1"], strategy="delete")
+            return {"seen": ["secret"]}
+
+        inner = StateGraph(State).add_node("late", lambda _: {"seen": ["secret"]}).add_edge(START, "late").compile()
+        steps = (
+            StateGraph(State).add_node(remove).add_node("inner", inner).add_node("last", lambda _: {"seen": ["end"]})
+        )
+        steps.add_edge(START, "remove").add_edge("remove", "inner").add_edge("inner", "last")
+        running = steps.compile(checkpointer=saver)
+        assert running.invoke({"seen": []}, thread("1"))["seen"][-1] == "end"
+        assert list(saver.list(None)) == []
+        with saver.cursor() as cursor:
+            assert cursor.execute("SELECT count(*) FROM writes").fetchone() == (0,)
+        graph(saver).invoke({"seen": ["anew"]}, thread("1"))
+        graph(saver).invoke({"seen": ["again"]}, thread("1"))
+        assert graph(saver).get_state(thread("1")).values["seen"] == ["anew", "1", "again", "3"]
+
+
+def test_a_copy_of_a_thread_goes_on_by_itself_even_where_one_was_deleted(tmp_path: Path) -> None:
+    with checkpointer(tmp_path) as saver:
+        graph(saver).invoke({"seen": ["a"]}, thread("1"))
+        graph(saver).invoke({"seen": ["x"]}, thread("2"))
+        saver.delete_thread("2")
+        saver.copy_thread("1", "2")
+        graph(saver).invoke({"seen": ["b"]}, thread("2"))
+        assert graph(saver).get_state(thread("2")).values["seen"] == ["a", "1", "b", "3"]
+        assert graph(saver).get_state(thread("1")).values["seen"] == ["a", "1"]
+
+
+@pytest.mark.parametrize("erase", ["delete_thread", "prune", "delete_for_runs"])
+def test_what_is_deleted_leaves_the_files(erase: str, tmp_path: Path) -> None:
+    with checkpointer(tmp_path) as saver:
+        config = {**thread("1"), "metadata": {"run_id": "r1"}}
+        graph(saver).invoke({"seen": ["first-secret"]}, config)
+        saver.put(  # the last checkpoint is without it
+            {"configurable": {"thread_id": "1", "checkpoint_ns": ""}}, empty_checkpoint(), {}, {}
+        )
+        with pytest.raises(InvalidInput, match="keep_latest"):
+            saver.prune(["1"], strategy="oldest")
+        getattr(saver, erase)(*{"delete_thread": ["1"], "prune": [["1"]], "delete_for_runs": [["r1"]]}[erase])
+        assert not any(b"first-secret" in file.read_bytes() for file in tmp_path.iterdir())
+        assert len(list(saver.list(thread("1")))) == (0 if erase == "delete_thread" else 1)
+
+
+def test_the_file_is_its_owners_alone(tmp_path: Path) -> None:
+    mask = os.umask(0o022)
+    try:
+        with checkpointer(tmp_path / "store") as saver:
+            graph(saver).invoke({"seen": ["a"]}, thread("1"))
+            found = [tmp_path / "store", *(tmp_path / "store").iterdir()]
+            assert {path.name: path.stat().st_mode & 0o077 for path in found} == {path.name: 0 for path in found}
+    finally:
+        os.umask(mask)
+
+
+def test_a_memory_a_store_and_a_checkpointer_share_the_default_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MEMLAYER_HOME", str(tmp_path / "home"))
+    with Memory(model=None, embeddings=None) as memory, MemLayerStore() as store, checkpointer() as saver:
+        store.put(("a",), "k", {"v": 1})
+        graph(saver).invoke({"seen": ["a"]}, thread("1"))
+        assert memory.path == tmp_path / "home"
+        assert memory.store.get(("a",), "k") is not None
+        with memory.checkpointer() as same:
+            assert graph(same).get_state(thread("1")).values["seen"] == ["a", "1"]
+    with Memory(":memory:", model=None, embeddings=None) as memory, memory.checkpointer() as saver:
+        assert memory.path is None
+        assert graph(saver).invoke({"seen": []}, thread("1"))["seen"] == ["0"]

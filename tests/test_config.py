@@ -274,6 +274,15 @@ def test_the_collection_fills_the_path_of_faiss() -> None:
     assert read_config({"vector_store": {"provider": "faiss", "config": config}}).path == "store/notes"
 
 
+@pytest.mark.parametrize("name", ["mallory/../bob", "../bob", "..", ".", "a\\b", "c:", "/etc", "a\nb"])
+@pytest.mark.parametrize("key", ["path", "history_db_path", None])
+def test_a_collections_name_cannot_leave_its_place_in_a_path(name: str, key: str | None, tmp_path: Path) -> None:
+    template = str(tmp_path / "tenants" / "<collection_name>")
+    own = {"collection_name": name} | ({} if key else {"path": template})
+    with pytest.raises(ConfigurationError, match="collection_name must be"):
+        read_config(store("faiss", **own) | ({key: template} if key else {}))
+
+
 @pytest.mark.parametrize("key", ["path", "history_db_path"])
 def test_the_folder_that_is_named_comes_first(key: str) -> None:
     config = store("faiss", path="other", collection_name="notes") | {key: "mine/<collection_name>"}
@@ -400,7 +409,16 @@ def test_a_missing_driver_says_which_extra_to_install(
         store("milvus", url="http://h", token=SECRET, metric_type="x"),
         store("pgvector", connection_string=f"mysql://u:{SECRET}@h/d"),
         store("pgvector", connection_string=f"postgresql://u:{SECRET}@h/d", table="t"),
+        store("pgvector", connection_string=f"postgresql://u:1/{SECRET}@h/d"),
+        store("pgvector", connection_string=f"host=h password={SECRET}"),
+        store("pgvector", connection_string=[SECRET]),
         store("vikingdb", ak=SECRET, sk=SECRET, url="u"),
+        store("vikingdb", ak=SECRET, sk=[SECRET]),
+        store("faiss", path=[SECRET]),
+        {"llm": {"provider": "openai", "config": {"api_key": SECRET, "temperature": "warm"}}},
+        {"llm": {"provider": "openai", "config": {"api_key": [SECRET]}}},
+        {"embedder": {"provider": "openai", "config": {"api_key": SECRET, "embedding_dims": "many"}}},
+        {"llm": SECRET},
     ],
 )
 def test_a_mistake_never_shows_a_secret(config: dict[str, Any]) -> None:

@@ -18,15 +18,16 @@ from langchain_memlayer import (
     InvalidInput,
     JournalClosed,
     JournalError,
+    MemLayerStore,
     Memory,
     MissingDependency,
     NotAStore,
     SchemaTooNew,
     checkpointer,
 )
-from langchain_memlayer.journal import schema
+from langchain_memlayer.journal import exists, schema
+from langchain_memlayer.journal.place import default_folder
 from langchain_memlayer.journal.sqlite import SQLiteJournal
-from langchain_memlayer.memory import default_folder
 from langchain_memlayer.testing import DeterministicEmbeddings, FrozenClock, SequentialIds
 from langchain_memlayer.types import Scope
 
@@ -368,10 +369,38 @@ class TestPostgresqlUrls:
             checkpointer(self.URL)
 
 
-@pytest.mark.parametrize("url", ["sqlite:///memories", "postgresql+psycopg://user:secret@host/db", "s3://bucket"])
-def test_a_url_that_is_no_store_makes_no_folder(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+_WRONG_PLACES = [
+    "sqlite:///memories", "postgresql+psycopg://user:secret@host/db", "s3://bucket", "postgresql:/user:secret@host/db",
+    "postgres:user:secret@host/db", "user:secret@host/db", "jdbc:postgresql://user:secret@host/db",
+    *(f"postgresql://user:{cut}secret@127.0.0.1:1/db" for cut in ("1/", "1@", "1?", "1?a=", "a/")),
+    "postgresql://user:1@h/secret@127.0.0.1:1/db", "postgresql://127.0.0.1:1/host=h password=secret",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("made", [Memory, MemLayerStore, checkpointer, exists])
+@pytest.mark.parametrize("place", _WRONG_PLACES)
+def test_a_string_that_is_no_place_makes_no_folder_and_shows_no_password(
+    place: str, made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(NotAStore, match="postgresql://") as caught:
-        Memory(url, model=None, embeddings=None)
+    for given in (place, f" {place}", Path(place)):
+        with pytest.raises((NotAStore, ConfigurationError), match="postgresql://") as caught:
+            made(given)
+        assert "secret" not in "".join(traceback.format_exception_only(caught.value))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        " postgresql://me:secret@127.0.0.1:1/db ", "host=127.0.0.1 port=1 user=me password=secret dbname=db",
+        "postgres://me:se%2Fcr%40et@127.0.0.1:1,127.0.0.1:2/db", "postgresql://me:secret@[::1]:1/db?connect_timeout=2",
+    ],
+)  # fmt: skip
+def test_every_form_of_a_connection_string_is_one(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(JournalError, match="me@") as caught:
+        Memory(place, model=None, embeddings=None)
     assert "secret" not in str(caught.value)
+    assert "se/cr@et" not in str(caught.value)
     assert not list(tmp_path.iterdir())

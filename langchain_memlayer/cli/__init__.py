@@ -91,13 +91,14 @@ class Settings:
         """The store's folder, or the connection string of its database."""
         if self.path is not None:
             return self.path
-        from langchain_memlayer.memory import default_folder
+        from langchain_memlayer.journal.place import default_folder
 
         return default_folder()
 
     def existing(self) -> Path | str:
         """The same, where there has to be a store already: a mistyped path must not become a new one."""
-        from langchain_memlayer.journal import exists, is_url
+        from langchain_memlayer.journal import exists
+        from langchain_memlayer.journal.place import is_url
 
         folder = self.folder()
         if not exists(folder):
@@ -182,9 +183,11 @@ def common(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
 ) -> None:
     """Long-term memory for agents, in a folder."""
+    from langchain_memlayer.journal.place import place
+
     given = {"user_id": user, "agent_id": agent, "run_id": run}
     ctx.obj = Settings(
-        path=None if path is None else path if path.startswith("postgres") and "://" in path else Path(path),
+        path=None if path is None else place(path),
         scope={name: value for name, value in given.items() if value is not None},
         json=as_json,
         embeddings=None if embeddings == "none" else embeddings,

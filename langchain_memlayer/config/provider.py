@@ -94,6 +94,8 @@ def secret(config: dict[str, Any], key: str, variable: str, where: str) -> Secre
     value = config.pop(key, None)
     if isinstance(value, SecretStr):
         return value
+    if value is not None and not isinstance(value, str):
+        raise ConfigurationError(f"{where}: {key} must be a string, got {type(value).__name__}.")
     return SecretStr(needs(variable, value or os.environ.get(variable), where))
 
 

@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 from langchain_memlayer.config.provider import Provider, imported, integer, required, shown
 from langchain_memlayer.errors import ConfigurationError, VectorStoreError
-from langchain_memlayer.journal import is_url
+from langchain_memlayer.journal.place import is_url, place
 from langchain_memlayer.types import METRICS, Metric
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ COLLECTION: Final = "mem0"
 """The collection of a configuration that names none, as in mem0."""
 
 _METRICS: Final = ("COSINE", "L2", "IP")
-_POSTGRES: Final = ("postgresql://", "postgres://")
+_PART: Final = re.compile(r"(?!\.{1,2}$)[^/\\:\x00-\x1f]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +60,15 @@ def filled(path: Any, collection: str, where: str) -> str:
     """A path with the collection's name in the place that is kept for it.
 
     Raises:
-        ConfigurationError: it is no path.
+        ConfigurationError: it is no path, or the name is no part of one.
     """
     if not isinstance(path, (str, os.PathLike)) or not str(path):
         raise ConfigurationError(f"{where} must be a path, got {type(path).__name__}.")
+    if "<collection_name>" in str(path) and not _PART.fullmatch(collection):
+        raise ConfigurationError(
+            f"{where} has a place for the collection's name, so collection_name must be the name of a folder: without "
+            "/, \\ and :, and neither '.' nor '..'."
+        )
     return str(path).replace("<collection_name>", collection)
 
 
@@ -230,11 +235,13 @@ def _vikingdb(config: dict[str, Any], name: str, where: str, embedder: Callable[
 
 def _pgvector(config: dict[str, Any], name: str, where: str, embedder: Callable[[], Embedder]) -> Store:
     address = shown(config["connection_string"] if "connection_string" in config else _postgres_address(config, where))
-    if not isinstance(address, str) or not address.startswith(("postgresql", "postgres://")):
+    address = address.strip() if isinstance(address, str) else ""
+    scheme, _, rest = address.partition("://")
+    if not re.fullmatch(r"postgres(ql(\+\w+)?)?", scheme) or not rest:
         raise ConfigurationError(f"{where} needs a connection_string that begins with postgresql://.")
-    for prefix in _POSTGRES:
-        if address.startswith(prefix):
-            address = f"postgresql+psycopg://{address.removeprefix(prefix)}"
+    place(f"postgresql://{rest}")
+    if "+" not in scheme:
+        address = f"postgresql+psycopg://{rest}"
     langchain, sql = (
         imported(module, "langchain-memlayer[pgvector]") for module in ("langchain_postgres", "sqlalchemy")
     )

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Protocol
 
-from langchain_memlayer.errors import JournalError, MissingDependency, NotAStore
+from langchain_memlayer.errors import JournalError, MissingDependency
+from langchain_memlayer.journal.place import is_url, place
 from langchain_memlayer.journal.settings import IMPORT_NOTE
 
 if TYPE_CHECKING:
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from langchain_memlayer.journal.write import Writer
     from langchain_memlayer.protocols import Clock, NewId
     from langchain_memlayer.types import Durability
-
-_SCHEMES = ("postgresql://", "postgres://")
 
 
 class Journal(Protocol):
@@ -78,11 +76,6 @@ class Journal(Protocol):
         ...
 
 
-def is_url(path: object) -> bool:
-    """Whether a path is a connection string of PostgreSQL."""
-    return isinstance(path, str) and path.startswith(_SCHEMES)
-
-
 def exists(path: str | Path) -> bool:
     """Whether there is a store; nothing is made or changed.
 
@@ -90,21 +83,12 @@ def exists(path: str | Path) -> bool:
         NotAStore: `path` holds something else.
         JournalError: the server cannot be reached.
     """
-    if isinstance(path, str) and is_url(path):
-        return bool(_postgres().store_exists(path))
-    _refuse_other_urls(path)
+    where = place(path)
+    if isinstance(where, str) and is_url(where):
+        return bool(_postgres().store_exists(where))
     from langchain_memlayer.journal.schema import journal_path
 
-    return journal_path(Path(path)).exists()
-
-
-def _refuse_other_urls(path: str | Path) -> None:
-    """Refuse what would become a folder with the name of a URL."""
-    if isinstance(path, str) and (url := re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", path)):
-        raise NotAStore(
-            f"A store is a folder or a PostgreSQL database, and {url[0]} is neither: give a folder's path, or "
-            "postgresql://user:password@host:port/database."
-        )
+    return journal_path(Path(where)).exists()
 
 
 def _postgres() -> ModuleType:
@@ -147,15 +131,16 @@ def open_journal(
         JournalError: it cannot be opened, or an import into it is unfinished.
     """
     journal: Journal
-    if isinstance(path, str) and is_url(path):
-        journal = _postgres().PostgresJournal(path, durability=durability, clock=clock, new_id=new_id)
+    where = place(path)
+    if isinstance(where, str) and is_url(where):
+        journal = _postgres().PostgresJournal(where, durability=durability, clock=clock, new_id=new_id)
     else:
         from langchain_memlayer.journal.sqlite import SQLiteJournal
 
-        _refuse_other_urls(path)
-        journal = SQLiteJournal(path, durability=durability, clock=clock, new_id=new_id)
+        journal = SQLiteJournal(where, durability=durability, clock=clock, new_id=new_id)
     if not importing and journal.meta(IMPORT_NOTE) is not None:
-        where = journal.where
         journal.close()
-        raise JournalError(f"An import into {where} is unfinished. Repeat `memlayer import` with the same file.")
+        raise JournalError(
+            f"An import into {journal.where} is unfinished. Repeat `memlayer import` with the same file."
+        )
     return journal

@@ -7,6 +7,6 @@ checks.py   what arguments are accepted
 results.py  what callers get back
 """
 
-from langchain_memlayer.memory.facade import Memory, default_folder
+from langchain_memlayer.memory.facade import Memory
 
-__all__ = ["Memory", "default_folder"]
+__all__ = ["Memory"]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -24,8 +23,9 @@ from langchain_memlayer.engine.writing import Engine
 from langchain_memlayer.errors import ConfigurationError
 from langchain_memlayer.facts.extraction import LLMExtractor
 from langchain_memlayer.facts.reconciliation import LLMReconciler, RuleReconciler
-from langchain_memlayer.journal import is_url, open_journal
+from langchain_memlayer.journal import open_journal
 from langchain_memlayer.journal.base import random_id, utc_now
+from langchain_memlayer.journal.place import default_folder
 from langchain_memlayer.memory.adopting import Adopting
 from langchain_memlayer.memory.reading import Reading
 from langchain_memlayer.memory.surfaces import Surfaces
@@ -36,6 +36,8 @@ from langchain_memlayer.types import Durability, Metric
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
     from langchain_core.vectorstores import VectorStore
+
+    from langchain_memlayer.checkpoint import MemLayerSaver
 
 Reconcile = Literal["llm", "rules", "off"]
 
@@ -167,6 +169,21 @@ class Memory(Writing, Reading, Adopting, Surfaces):
         """
         return cls(config=config_dict, **settings)
 
+    @property
+    def path(self) -> Path | None:
+        """The store's folder; None when it is in memory or in a database."""
+        return self._journal.folder
+
+    def checkpointer(self, *, allowed_types: Iterable[type] = ()) -> MemLayerSaver:
+        """A LangGraph checkpointer in the same folder; see `langchain_memlayer.checkpointer`.
+
+        Raises:
+            InvalidInput: the store is in PostgreSQL, where LangGraph's own `PostgresSaver` keeps threads beside it.
+        """
+        from langchain_memlayer.checkpoint import checkpointer
+
+        return checkpointer(self.path or self._journal.where, allowed_types=allowed_types)
+
     def close(self) -> None:
         """Stop background work and close the journal; further use raises `JournalClosed`.
 
@@ -200,16 +217,6 @@ class Memory(Writing, Reading, Adopting, Surfaces):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
-
-
-def default_folder() -> Path | str:
-    """Where a `Memory` without a path is: MEMLAYER_HOME (a folder, a connection string), else a folder of your own."""
-    home = os.environ.get("MEMLAYER_HOME")
-    if home:
-        return home if is_url(home) else Path(home)
-    from platformdirs import user_data_path
-
-    return user_data_path("langchain_memlayer", appauthor=False) / "default"
 
 
 def _reconciler(model: BaseChatModel | None, reconcile: Reconcile) -> Reconciler | None:
