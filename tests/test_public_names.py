@@ -101,6 +101,7 @@ MEMORY = {
     "why": "memory_id",
 }
 SURFACES = {
+    "checkpointer": "*, allowed_types=<tuple>",
     "as_middleware": "*, scope=None, limit=10, search_kwargs=None, remember=True, background=False, tools=False",
     "as_node": "*, scope=None, messages_key='messages'",
     "as_retriever": "*, user_id=None, agent_id=None, run_id=None, k=4, **search_kwargs",
@@ -108,7 +109,7 @@ SURFACES = {
 }
 STORE = {
     "flush": "timeout=None",
-    "__init__": "path, *, index=None, vectorstore=None, ttl=None, durability='full', hnsw_threshold=4000000, "
+    "__init__": "path=None, *, index=None, vectorstore=None, ttl=None, durability='full', hnsw_threshold=4000000, "
     "clock=<utc_now>, new_id=<random_id>",
     "abatch": "ops",
     "adelete": "namespace, key",
