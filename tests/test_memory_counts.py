@@ -323,8 +323,8 @@ def test_seen_messages_and_nothing_to_store_are_no_batch(folder: Path) -> None:
 
 # -- what an add reports ----------------------------------------------------------------------------------------------
 
-PARIS = {"source": "Anna", "relationship": "lives in", "destination": "Paris"}
-BERLIN = {"source": "Anna", "relationship": "lives in", "destination": "Berlin"}
+PARIS = {"source": "Anna", "relationship": "lives_in", "destination": "Paris"}
+BERLIN = {"source": "Anna", "relationship": "lives_in", "destination": "Berlin"}
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from langchain_memlayer.graph.names import (
     MOST_NAMESAKES,
     Name,
+    as_relations,
     family_of,
     mentions,
     merge,
@@ -28,6 +29,9 @@ SAME = [
     ["Anne-Marie", "Anne Marie", "anne marie"],
     ["O'Brien", "O’Brien"],
     ["AT&T", "at&t"],
+    ["C", "C.", "(c)"],
+    ["C#", "C♯"],
+    ["A-", "a-", "A−"], ["-5", "−5", "–5"], ["$5", "($5)"], [".NET", ".net", "“.Net”"],
     ["🚀", " 🚀 "],
 ]  # fmt: skip
 
@@ -39,8 +43,10 @@ def test_spellings_of_one_name_have_one_key(spellings: list[str]) -> None:
 
 def test_different_names_have_different_keys() -> None:
     groups = [group[0] for group in SAME]
-    groups += ["Maria", "Mr. Smith", "Mrs. Smith", "Dr. Smith", "her mother", "his mother", "C", "C++", "C#", "3.5",
-               "35", "Anna's dog", "Anna", "node.js", "node", "कि", "का", "José", "我的",
+    groups += ["Maria", "Mr. Smith", "Mrs. Smith", "Dr. Smith", "her mother", "his mother", "C++", "C*", "C-",
+               "A", "A+", "AB-", "3.5", "35", ".5", "5", "+5", "<5", "-$5", "€5", "5%", "5°", "#5", "NET",
+               "Ke$ha", "Kesha",
+               "Anna's dog", "Anna", "node.js", "node", "कि", "का", "José", "我的",
                "my brother in law"]  # fmt: skip
     keys = [read_name(name).key for name in groups]
     assert len(set(keys)) == len(keys)
@@ -177,6 +183,20 @@ def test_pronouns_single_characters_and_parts_of_words_are_no_mentions() -> None
 )
 def test_it_is_seen_when_a_speaker_means_himself(text: str, yes: bool) -> None:
     assert speaks_of_self(text) is yes
+
+
+@pytest.mark.parametrize("name", ["C++", "C#", "A-", "-5", "$5", "€5", "5%", ".NET", "3.5", "+49 170"])
+def test_a_name_with_a_sign_is_mentioned_by_itself_alone(name: str) -> None:
+    known = {read_name(other).key for other in (name, name.strip("+-#$€%.").replace(".", ""))}
+    assert mentions(f"And what about {name}, then?", known.__contains__) == [read_name(name).key]
+    assert read_name(read_name(name).key).key == read_name(name).key
+
+
+def test_relations_are_shown_once_however_names_and_relations_are_spelled() -> None:
+    said = [("Anna", "lives in", "Paris"), ("ANNA", "livesIn", "paris"), ("Anna", "LIVES-IN", "Rome")]
+    assert as_relations(said) == [
+        {"source": "Anna", "relationship": "lives_in", "destination": place} for place in ("Paris", "Rome")
+    ]
 
 
 def test_names_are_plain_values() -> None:

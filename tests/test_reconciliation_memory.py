@@ -107,8 +107,8 @@ def test_a_move_and_its_end_leave_one_live_fact_then_none(opened: Any, folder: P
         }
     ]
     assert moved["relations"] == {
-        "added_entities": [{"source": "Anna", "relationship": "lives in", "destination": "Berlin"}],
-        "deleted_entities": [{"source": "Anna", "relationship": "lives in", "destination": "Paris"}],
+        "added_entities": [{"source": "Anna", "relationship": "lives_in", "destination": "Berlin"}],
+        "deleted_entities": [{"source": "Anna", "relationship": "lives_in", "destination": "Paris"}],
     }
     assert (live(memory), model_of(memory).calls) == (["Anna lives in Berlin"], 1)
     presented = memory.search("Where does Anna live? Paris?", user_id="u")["results"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from langchain_memlayer.errors import ConfigurationError, SnapshotError
-from langchain_memlayer.graph.names import read_name, relation_name
+from langchain_memlayer.graph.names import as_relations, read_name, relation_name
 from langchain_memlayer.index import files
 from langchain_memlayer.journal import Journal
 from langchain_memlayer.journal.schema import DERIVED
@@ -112,9 +112,7 @@ class Graphs:
         with self.journal.read() as reader:
             rows = reader.triples_by_id(numbers, scope.ids(), quarantined=include_quarantined)
         stored = {row[0]: row for row in rows}
-        shown = (relation for edge in edges if (relation := _verified(edge, stored)) is not None)
-        distinct = {tuple(relation.values()): relation for relation in shown}
-        return list(distinct.values())[:most]
+        return as_relations(triple for edge in edges if (triple := _verified(edge, stored)) is not None)[:most]
 
     def close(self) -> None:
         """Drop every graph; the next use makes them anew from the journal."""
@@ -232,8 +230,8 @@ def _everything(reader: Reader, key: str) -> list[tuple[Any, ...]]:
     return reader.scope_triples(scope.search_root, scope.ids(), quarantined=quarantined)
 
 
-def _verified(edge: Edge, stored: dict[int, tuple[Any, ...]]) -> dict[str, str] | None:
-    """An edge as a relation in the journal's own words, or None when the journal does not have it."""
+def _verified(edge: Edge, stored: dict[int, tuple[Any, ...]]) -> tuple[str, str, str] | None:
+    """An edge in the journal's own words, or None when the journal does not have it."""
     row = stored.get(edge.id)
     if row is None or (row[1], row[2], relation_name(row[4])) != (edge.item, edge.memory_id, edge.relation):
         return None
@@ -241,4 +239,4 @@ def _verified(edge: Edge, stored: dict[int, tuple[Any, ...]]) -> dict[str, str] 
     for spelling, first in ((row[3], edge.named_by[0]), (row[5], edge.named_by[1])):
         key, named = read_name(spelling).key, stored.get(first, row)
         names.append(next((s for s in (named[3], named[5]) if read_name(s).key == key), spelling))
-    return {"source": names[0], "relationship": edge.relation, "destination": names[1]}
+    return names[0], edge.relation, names[1]

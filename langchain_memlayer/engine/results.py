@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from langchain_memlayer.engine.commit import Committed, Outcome
+from langchain_memlayer.graph.names import as_relations
 from langchain_memlayer.types import Event, Row, Triple, from_micros
 
 Result = dict[str, Any]
@@ -15,7 +16,7 @@ def added(outcome: Outcome, *, facts: bool) -> Result:
     """What an `add` reports: its facts, or its turns where none are looked for."""
     shown: Result = {
         "results": [_committed(done) for done in (outcome.facts if facts else outcome.turns)],
-        "relations": {"added_entities": _triples(outcome.added), "deleted_entities": _triples(outcome.removed)},
+        "relations": {"added_entities": _relations(outcome.added), "deleted_entities": _relations(outcome.removed)},
     }
     if outcome.rejected:
         shown["rejected"] = [
@@ -29,8 +30,8 @@ def _committed(done: Committed) -> Result:
     return row | {"previous_memory": done.previous} if done.event == "UPDATE" else row
 
 
-def _triples(triples: Sequence[Triple]) -> list[dict[str, str]]:
-    return [{"source": t.source, "relationship": t.relation, "destination": t.destination} for t in triples]
+def _relations(triples: Sequence[Triple]) -> list[dict[str, str]]:
+    return as_relations((t.source, t.relation, t.destination) for t in triples)
 
 
 def history_row(event: Event) -> Result:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -70,7 +70,16 @@ SPEAKERS = ("user", "用户", "用戶")
 _SILENT = str.maketrans(
     dict.fromkeys("\u00ad\u0640\u200b\u200c\u200d\u200e\u200f\u2060\ufe0f\ufeff", "")
     | dict.fromkeys("\u2018\u2019\u02bc\u2032", "'")
+    | {"\u266f": "#", "\u2212": "-"}
 )
+# A sign before a number, a point before a word, what follows one letter or two: "-5", ".NET", "A-", "C*".
+_SIGNED = re.compile(
+    r"(?<![\w.'&+#)])(?:[-+#<>~\u00b1\u2013](?=[$\u20ac\u00a3\u00a5]?\.?\d)|\.(?=\w))"
+    r"|(?<![\w.'&])[^\W\d_]{1,2}[-*]+(?![-*\w])"
+)
+_SIGNS = {ord(sign): 0xF0000 + ord(sign) for sign in "-+#<>~\u00b1.*"} | {0x2013: 0xF002D}
+"""Signs that belong to a name, while it is taken apart, as what no text has."""
+_UNSIGNS = {code: sign for sign, code in _SIGNS.items() if sign != 0x2013}
 _UNSPACED = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1100-\u11ff\u1780-\u17ff\u3005-\u3007\u3021-\u30ff\u3105-\u318f\u3400-\u4dbf\u4e00-\u9fff"
     "\uac00-\ud7ff\uf900-\ufaff\U00020000-\U0003ffff]"
@@ -81,11 +90,12 @@ _LONGEST_UNSPACED = 20
 
 
 class _Separators(dict[int, int]):
-    """Maps to a space what is neither letter, digit or mark nor inside of names such as "AT&T", "node.js" or "C++"."""
+    """Maps to a space what is no letter, digit, mark or currency, nor in names such as "AT&T", "node.js" and "C++"."""
 
     def __missing__(self, code: int) -> int:
         char = chr(code)
-        kept = char.isalnum() or char in "'.&+#" or unicodedata.category(char)[0] == "M"
+        kept = char.isalnum() or char in "'.&+#%°≤≥≈" or unicodedata.category(char) in ("Mn", "Mc", "Me", "Sc")
+        kept = kept or code in _UNSIGNS
         found = self[code] = code if kept else 32
         return found
 
@@ -143,6 +153,18 @@ def relation_name(text: str) -> str:
     """A relation in snake case: "lives in", "LIVES_IN" and "livesIn" are `lives_in`; other scripts stay."""
     words = _words(_plain(_HUMP.sub(" ", text).replace("_", " ")).casefold().replace("'", ""))
     return "_".join(words) or "related_to"
+
+
+def as_relations(triples: Iterable[tuple[str, str, str]]) -> list[dict[str, str]]:
+    """Triples (source, relation, destination) as results show them, each once however it is spelled."""
+    shown: dict[tuple[str, str, str], dict[str, str]] = {}
+    for source, text, destination in triples:
+        relation = relation_name(text)
+        shown.setdefault(
+            (read_name(source).key, relation, read_name(destination).key),
+            {"source": source, "relationship": relation, "destination": destination},
+        )
+    return list(shown.values())
 
 
 def says_same(relation: str) -> bool:
@@ -263,7 +285,8 @@ def _cut(word: str, at: int) -> bool:
 
 
 def _plain(text: str) -> str:
-    return unicodedata.normalize("NFKC", text).translate(_SILENT)
+    plain = unicodedata.normalize("NFKC", text).translate(_SILENT)
+    return _SIGNED.sub(lambda found: found[0].translate(_SIGNS), plain)
 
 
 def _without_lead(text: str) -> str:
@@ -277,7 +300,7 @@ def _without_lead(text: str) -> str:
 
 def _words(text: str) -> list[str]:
     pieces = (piece.strip("'.&").lstrip("+#") for piece in text.translate(_SEPARATORS).split())
-    return [piece for piece in pieces if piece]
+    return [piece if piece.isascii() else piece.translate(_UNSIGNS) for piece in pieces if piece]
 
 
 def _folded(text: str) -> list[str]:

@@ -93,10 +93,6 @@ class Edge(NamedTuple):
     valid_at: int | None
     named_by: tuple[int, int]
 
-    def as_relation(self) -> dict[str, str]:
-        """It as search results show it."""
-        return {"source": self.source, "relationship": self.relation, "destination": self.destination}
-
 
 class _Node(TypedDict, total=False):
     """A name in a graph: how it is displayed, and the triple that first spelled it so."""
