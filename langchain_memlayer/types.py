@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict
 from urllib.parse import quote
 from uuid import UUID
 
@@ -314,7 +314,7 @@ class Row:
         valid_at: When it began to hold, when known.
         invalid_at: When it ceased to hold, when it did.
         state: VISIBLE, QUARANTINED, HIDDEN or SPENT.
-        asks: The text ends with a question mark.
+        asks: 0 for a text that states, 1 for one that states and then asks, 2 for one that only asks.
         given: Stored as given (`infer=False`).
         count: How often it was told.
         last_seen: When it was last told.
@@ -347,7 +347,7 @@ class Row:
     valid_at: int | None = None
     invalid_at: int | None = None
     state: int = VISIBLE
-    asks: bool = False
+    asks: int = 0
     given: bool = False
     count: int = 1
     last_seen: int | None = None
@@ -400,3 +400,158 @@ class Unread:
     reason: str | None
     set_aside: int | None
     recorded_at: int
+
+
+# -- what callers of `Memory` get back: dictionaries whose keys a type checker knows -----------------------------------
+
+
+class Relation(TypedDict):
+    """A triple as results show it."""
+
+    source: str
+    relationship: str
+    destination: str
+
+
+class Evidence(TypedDict):
+    """A turn that a fact comes from; without its words where they were not kept.
+
+    Attributes:
+        id: The message's own id, else the turn's.
+        memory_id: The turn's id.
+        text: What was said.
+        quote: The words of it that support the fact.
+        role: Who spoke, as the message has it.
+        name: The speaker's name, when known.
+        session_id: The conversation.
+        time: When it was said, ISO 8601.
+    """
+
+    id: str
+    memory_id: str
+    text: str | None
+    quote: str | None
+    role: str | None
+    name: str | None
+    session_id: str | None
+    time: str | None
+
+
+class MemoryResult(TypedDict):
+    """A memory as `get` and `get_all` show it; `text` and `memory` are the same, times are ISO 8601."""
+
+    id: str
+    memory: str
+    text: str
+    kind: Kind
+    sources: list[str]
+    metadata: dict[str, Any]
+    event: str
+    user_id: str | None
+    agent_id: str | None
+    run_id: str | None
+    session_id: str | None
+    role: str | None
+    name: str | None
+    hash: str | None
+    count: int
+    valid_at: str | None
+    invalid_at: str | None
+    ended: bool
+    quarantined: bool
+    created_at: str | None
+    updated_at: str | None
+
+
+class Hit(MemoryResult):
+    """A memory as `search` shows it.
+
+    Attributes:
+        score: From 0 to 1; orders the hits.
+        relevance: From 0 to 1; absolute, so that a threshold means the same for every query.
+        evidence: The turns that a fact comes from; none for a turn, which is its own.
+        explanation: What each signal gave to the score, on request.
+        around: The turns before and after, on request.
+    """
+
+    score: float
+    relevance: float
+    evidence: list[Evidence]
+    explanation: NotRequired[dict[str, float]]
+    around: NotRequired[list[MemoryResult]]
+
+
+class SearchResult(TypedDict):
+    """What `search` found, best first, and the relations around the entities that the query names."""
+
+    results: list[Hit]
+    relations: list[Relation]
+
+
+class ListResult(TypedDict):
+    """What `get_all` lists."""
+
+    results: list[MemoryResult]
+    relations: list[Relation]
+
+
+class AddedMemory(TypedDict):
+    """What became of one fact or turn; `previous_memory` is the text before an UPDATE."""
+
+    id: str
+    memory: str
+    event: str
+    previous_memory: NotRequired[str | None]
+
+
+class AddedRelations(TypedDict):
+    """The triples that an `add` began and ended."""
+
+    added_entities: list[Relation]
+    deleted_entities: list[Relation]
+
+
+class RejectedFact(TypedDict):
+    """A fact or decision that our own checks refused."""
+
+    memory: str
+    reason: str
+    quote: str | None
+
+
+class AddResult(TypedDict):
+    """What an `add` reports; `skipped` is what was left out of the messages."""
+
+    results: list[AddedMemory]
+    relations: AddedRelations
+    rejected: NotRequired[list[RejectedFact]]
+    skipped: NotRequired[list[dict[str, Any]]]
+
+
+class HistoryRow(TypedDict):
+    """One thing that happened to a memory."""
+
+    id: str
+    memory_id: str
+    prev_value: str | None
+    new_value: str | None
+    event: str
+    timestamp: str
+    is_deleted: int
+
+
+class WhyResult(TypedDict):
+    """Where a memory comes from and what was decided about it."""
+
+    id: str
+    memory: str
+    kind: Kind
+    sources: list[Evidence]
+    decisions: list[dict[str, Any]]
+
+
+class Done(TypedDict):
+    """What a call that changes or ends memories reports; `count` is how many, where it may be several."""
+
+    message: str
+    count: NotRequired[int]

@@ -337,7 +337,9 @@ class TestShapes:
         {"id", "memory", "text", "kind", "sources", "score", "relevance", "metadata", "event"}
         | {"user_id", "agent_id", "run_id", "created_at", "updated_at"}
     )
-    MORE = frozenset({"session_id", "role", "name", "hash", "count", "valid_at", "invalid_at", "ended", "quarantined"})
+    MORE = frozenset(
+        {"session_id", "role", "name", "hash", "count", "valid_at", "invalid_at", "ended", "quarantined", "evidence"}
+    )
 
     def test_add(self, memory: Memory) -> None:
         result = memory.add(["one", "two"], user_id="u")
@@ -352,7 +354,8 @@ class TestShapes:
             assert list(result) == ["results", "relations"]
             assert result["relations"] == []
         (searched,), (listed,) = memory.search("one", user_id="u")["results"], memory.get_all()["results"]
-        assert listed == memory.get(key) == searched | {"score": None, "relevance": None}
+        own = {name: value for name, value in searched.items() if name not in ("score", "relevance", "evidence")}
+        assert listed == memory.get(key) == own
         assert set(searched) == self.KEYS | self.MORE
         expected = {"id": key, "memory": "one", "text": "one", "kind": "turn", "sources": [key], "event": "add",
                     "metadata": {"n": 1, "data": "one"}, "user_id": "u", "agent_id": "a", "run_id": None,

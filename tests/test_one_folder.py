@@ -108,6 +108,8 @@ def hits(memory: Memory, user: str) -> list[list[dict[str, Any]]]:
     found = []
     for question in ASKED:
         results = memory.search(question, user_id=user, limit=1000, explain=True, reference_time=NOW)["results"]
+        for hit in results:
+            hit["evidence"] = [{**turn, "memory_id": ""} for turn in hit["evidence"]]
         found.append([{key: value for key, value in hit.items() if key != "id"} for hit in results])
     return found
 

@@ -54,6 +54,11 @@ def test_what_is_indexed_of_a_time_is_the_same_in_every_locale() -> None:
     assert memory_text("hi", name=None, time=datetime(33, 5, 31, tzinfo=UTC)) == "(31 May 0033): hi"
 
 
+def as_listed(hit: dict[str, Any]) -> dict[str, Any]:
+    """A hit as `get` shows the same memory."""
+    return {key: value for key, value in hit.items() if key not in ("score", "relevance", "evidence")}
+
+
 # -- scores -----------------------------------------------------------------------------------------------------------
 
 CONVERSATION = [
@@ -343,7 +348,7 @@ def test_a_hostile_index_returns_no_foreign_memory(memory: Memory, asked: dict[s
     hits = memory.search("red secret", limit=100, **asked)["results"]
     assert {hit["id"] for hit in hits} <= set(mine)
     for hit in hits:
-        assert memory.get(hit["id"]) == hit | {"score": None, "relevance": None}
+        assert memory.get(hit["id"]) == as_listed(hit)
 
 
 def _rows(memory: Memory) -> list[Any]:
@@ -359,7 +364,7 @@ def test_vectors_of_another_memory_bring_only_true_texts(folder: Path) -> None:
         query(folder, "UPDATE vectors SET data = ? WHERE id = ?", data, row)
     with open_memory(folder) as memory:
         for hit in found(memory, "red fox"):
-            assert memory.get(hit["id"]) == hit | {"score": None, "relevance": None}
+            assert memory.get(hit["id"]) == as_listed(hit)
         assert {hit["id"] for hit in found(memory, "red fox")} <= {first, second}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from itertools import takewhile
 from typing import TYPE_CHECKING, Annotated, Any, NotRequired, cast
 
@@ -174,7 +174,7 @@ class MemoryMiddleware(AgentMiddleware[MemoryMiddlewareState, Any]):
         return memory, messages if turns and self._remember else [], arguments
 
 
-def _recalled(found: dict[str, Any]) -> dict[str, Any]:
+def _recalled(found: Mapping[str, Any]) -> dict[str, Any]:
     return {"memory_context": as_context(found.get("results", ()), found.get("relations", ())), "memory_said": []}
 
 

@@ -298,4 +298,4 @@ def _fact(plain: Mapping[str, Any], places: Mapping[Any, int]) -> Fact:
 def _decisions(outcome: Outcome, *, facts: bool) -> list[dict[str, Any]]:
     shown = added(outcome, facts=facts)
     refused = [{"event": REJECTED, **one} for one in shown.get("rejected", ())]
-    return [*shown["results"], *refused]
+    return [*map(dict, shown["results"]), *refused]

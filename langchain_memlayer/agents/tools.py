@@ -16,7 +16,7 @@ from langchain_memlayer.engine.steps import Steps, arun, run
 from langchain_memlayer.engine.writing import AGENT, Prepared
 from langchain_memlayer.errors import InvalidInput, MemoryNotFound
 from langchain_memlayer.messages import checked_text, without_recalled
-from langchain_memlayer.types import Fact, Scope, Turn
+from langchain_memlayer.types import Fact, Hit, Scope, SearchResult, Turn
 
 if TYPE_CHECKING:
     from langchain_memlayer.memory import Memory
@@ -127,7 +127,7 @@ def _asked(query: str) -> str:
     return query
 
 
-def _page(found: dict[str, Any], offset: int) -> tuple[str, list[dict[str, Any]]]:
+def _page(found: SearchResult, offset: int) -> tuple[str, list[Hit]]:
     results = found["results"][offset:]
     return as_context(results) or fenced("Nothing is remembered about this."), results
 
@@ -177,7 +177,7 @@ def _statement(content: str | None) -> str:
 def _own(memory: Memory, scope: Scope, id: str) -> None:
     """`MemoryNotFound`, in the same words, for a memory that does not exist and for one of somebody else."""
     known = memory.get(id)
-    if known is None or any(known[name] != value for name, value in scope.ids().items()):
+    if known is None or any(known.get(name) != value for name, value in scope.ids().items()):
         raise MemoryNotFound(f"There is no memory with the id {id!r}; search_memory shows the ids.")
 
 

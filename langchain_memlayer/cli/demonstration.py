@@ -26,7 +26,7 @@ WITHIN = 5
 
 SHOWN = 3
 
-Hit = dict[str, Any]
+Hit = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Answer:
     """What came back for one question, after how many seconds."""
 
     question: Question
-    hits: list[Hit]
+    hits: Sequence[Hit]
     seconds: float
 
     @property

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from langchain_memlayer.journal.read_caches import Area
 
-_CODED = ("user_id", "agent_id", "run_id", "session_id", "name")
+_CODED = ("user_id", "agent_id", "run_id", "session_id", "role", "name")
 COLUMNS: dict[Area, dict[str, np.dtype[Any]]] = {
     "items": {"expires": np.dtype(np.int64)},
     "memories": {
@@ -20,7 +20,7 @@ COLUMNS: dict[Area, dict[str, np.dtype[Any]]] = {
         **{name: np.dtype(np.int32) for name in _CODED},
         "time": np.dtype(np.int64),
         "state": np.dtype(np.int8),
-        "asks": np.dtype(np.bool_),
+        "asks": np.dtype(np.int8),
         "turns": np.dtype(np.object_),
         "terms": np.dtype(np.object_),
         "length": np.dtype(np.int64),
@@ -66,7 +66,7 @@ def memory_columns(raw: Mapping[str, NDArray[Any]], n: int, codes: Codes) -> dic
         **{name: codes.encode(raw[name].tolist()) for name in _CODED},
         "time": np.fromiter((-1 if t is None else t for t in raw["time"]), np.int64, n),
         "state": np.fromiter((s or 0 for s in raw["state"]), np.int8, n),
-        "asks": np.fromiter((bool(a) for a in raw["asks"]), np.bool_, n),
+        "asks": np.fromiter((a or 0 for a in raw["asks"]), np.int8, n),
         "turns": turns,
         "terms": terms,
         "length": np.fromiter((len(t) // 4 for t in terms), np.int64, n),

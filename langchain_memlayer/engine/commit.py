@@ -10,6 +10,7 @@ from langchain_memlayer.engine.scopes import scope_ids, scope_of
 from langchain_memlayer.facts.grounding import says_all
 from langchain_memlayer.journal.write import Writer
 from langchain_memlayer.messages import content_hash
+from langchain_memlayer.recall import asking
 from langchain_memlayer.types import (
     HIDDEN,
     QUARANTINE,
@@ -70,11 +71,6 @@ class Change:
     detail: Mapping[str, Any] = field(default_factory=dict)
 
 
-def is_question(text: str) -> bool:
-    """Whether the text ends with a question mark of any script."""
-    return text.rstrip(" \t\n\"'”’」』)）").endswith(("?", "？", "؟", ";", "⁇", "⁈", "︖"))
-
-
 class Commit:
     """The changes of one call to one scope, inside one transaction."""
 
@@ -110,7 +106,7 @@ class Commit:
                 )  # fmt: skip
                 return twin, False
         row = replace(
-            self._turn(turn, at), text=turn.text, hash=digest, asks=is_question(turn.text), given=exact,
+            self._turn(turn, at), text=turn.text, hash=digest, asks=asking(turn.text), given=exact,
             state=QUARANTINED if turn.quarantined else VISIBLE,
         )  # fmt: skip
         item = self.tx.add_memory(row, tokens=indexed.tokens, codes=indexed.codes, actor=self.actor, batch=self.batch)

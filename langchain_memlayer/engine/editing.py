@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from langchain_memlayer.engine.commit import Commit, Committed, Indexed, is_question
+from langchain_memlayer.engine.commit import Commit, Committed, Indexed
 from langchain_memlayer.engine.indexes import Indexes
 from langchain_memlayer.engine.scopes import batch_scope, missing, scope_of, scope_sql, to_turn
 from langchain_memlayer.engine.steps import Request, Steps
@@ -15,6 +15,7 @@ from langchain_memlayer.journal import Journal
 from langchain_memlayer.journal.settings import SCRUB_DUE
 from langchain_memlayer.messages import content_hash
 from langchain_memlayer.protocols import Extractor
+from langchain_memlayer.recall import asking
 from langchain_memlayer.types import HIDDEN, Row, Scope, Triple
 
 _FROM_ONE_TURN = (
@@ -61,7 +62,7 @@ class Editor:
             changed = replace(
                 row, text=row.text if text is None else text, metadata={**row.metadata, **(metadata or {})}
             )
-            changed = replace(changed, asks=row.kind == "turn" and is_question(changed.text))
+            changed = replace(changed, asks=asking(changed.text) if row.kind == "turn" else 0)
             form = stored_text(changed.text, kind=row.kind, name=row.name, time=row.time)
             forms = yield from searchable(self.indexes, [form])
             if self._replace(row, replace(changed, hash=content_hash(changed.text)), forms[form], triples):

@@ -14,7 +14,7 @@ from langchain_memlayer.graph.names import as_relations, read_name, relation_nam
 from langchain_memlayer.index import files
 from langchain_memlayer.journal import Journal
 from langchain_memlayer.journal.schema import DERIVED
-from langchain_memlayer.types import Scope
+from langchain_memlayer.types import Relation, Scope
 
 if TYPE_CHECKING:
     from langchain_memlayer.graph.networkx import Edge, MemoryGraph, TripleGraph
@@ -93,7 +93,7 @@ class Graphs:
         k: int = 2,
         most: int = 20,
         include_quarantined: bool = False,
-    ) -> list[dict[str, str]]:
+    ) -> list[Relation]:
         """The relations around some entities as search results show them, the most relevant first, each once.
 
         Each is read again from the journal: what a graph says of ended, foreign or invented triples is not shown.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -289,7 +289,7 @@ class Pools:
         dense = self._dense
         if self._vector is not None and dense is None:
             dense = view.scores(self._vector, members)
-        columns = {name: view.columns[name][members] for name in ("kind", "session_id", "name", "time", "asks")}
+        columns = {name: view.columns[name][members] for name in ("kind", "session_id", "role", "name", "time", "asks")}
         texts = self._words.texts if whole else texts_at(view, members)
         flat, places, starts = _cited(self._scoped, members)
         names = columns["name"]
@@ -310,6 +310,7 @@ class Pools:
             speaker=names,
             time=columns["time"],
             asks=columns["asks"],
+            barren=self._barren(members, columns, places),
             ended=self._scoped.ended[members],
             links=_links(members, places, starts),
             cited=flat,
@@ -317,6 +318,26 @@ class Pools:
             speakers={code: self._indexes.codes.names[code] for code in np.unique(names[names >= 0]).tolist()},
             metric=self._indexes.metric,
         )
+
+    def _barren(
+        self, members: NDArray[np.int64], columns: Mapping[str, NDArray[Any]], cited: NDArray[np.int64]
+    ) -> NDArray[np.bool_]:
+        """Turns that ask or answer and that no fact comes from, where facts were looked for."""
+        facts = columns["kind"] == 0
+        if not facts.any():
+            return np.zeros(len(members), np.bool_)
+        barren: NDArray[np.bool_] = ~facts & (
+            (columns["asks"] == 2) | (columns["role"] == self._indexes.codes.find("assistant"))
+        )
+        places, known = _places(members, cited)
+        barren[places[known]] = False
+        if not self._scoped.whole:
+            # Of a large scope the facts of a turn may not be among the candidates.
+            left = np.flatnonzero(barren)
+            with self._indexes.journal.read() as reader:
+                told = reader.turns_with_facts(self._scoped.view.ids[members[left]].tolist())
+            barren[left[np.isin(self._scoped.view.ids[members[left]], told)]] = False
+        return barren
 
 
 def texts_at(view: View, positions: NDArray[np.int64]) -> Terms:

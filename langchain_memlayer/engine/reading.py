@@ -21,7 +21,7 @@ from langchain_memlayer.index.source import Hints
 from langchain_memlayer.journal import Journal
 from langchain_memlayer.journal.read_filters import ANY, superset
 from langchain_memlayer.recall import Query, Scored, Weights, best, eligible, rank, scored
-from langchain_memlayer.types import HIDDEN, QUARANTINED, SPENT, Row, Scope
+from langchain_memlayer.types import HIDDEN, QUARANTINED, SPENT, Relation, Row, Scope
 
 if TYPE_CHECKING:
     from langchain_memlayer.index.view import View
@@ -69,7 +69,7 @@ class SearchQuery:
 
 
 @dataclass(frozen=True, slots=True)
-class Hit:
+class Ranked:
     """A memory that was found; `shares` is what each signal gave to its score."""
 
     row: Row
@@ -82,7 +82,7 @@ class Hit:
 class Found:
     """What a search found: hits, best first, and the entities that the query names."""
 
-    hits: list[Hit] = field(default_factory=list)
+    hits: list[Ranked] = field(default_factory=list)
     entities: tuple[str, ...] = ()
 
 
@@ -134,7 +134,18 @@ class Searcher:
             found, stale = self._once(asked, vector)
             if not stale:
                 break
-        return found
+        return found if asked.kinds == {"turn"} else replace(found, hits=self._current(found.hits))
+
+    def _current(self, hits: list[Ranked]) -> list[Ranked]:
+        """The hits without turns of whose facts a later version, or a turn that tells it, is among them."""
+        if not any(hit.row.state == SPENT for hit in hits):
+            return hits
+        with self.journal.read() as reader:
+            told = reader.keys_told_by([hit.row.id for hit in hits if hit.row.kind == "turn"])
+        live = {hit.row.key for hit in hits if hit.row.kind == "fact"}.union(
+            *(told.get(hit.row.id, ()) for hit in hits if hit.row.state != SPENT)
+        )
+        return [hit for hit in hits if hit.row.state != SPENT or live.isdisjoint(told.get(hit.row.id, ()))]
 
     def _once(self, asked: SearchQuery, vector: NDArray[np.float32] | None) -> tuple[Found, bool]:
         """What is found, and whether some of it changed since the slab was caught up."""
@@ -179,7 +190,7 @@ class Searcher:
         reread: _Reread,
         *,
         whole: bool,
-    ) -> list[Hit] | None:
+    ) -> list[Ranked] | None:
         """The best hits, re-read from the journal; None when too few of the best memories pass the filter."""
         able = eligible(found, allowed[members], asked.threshold)
         if asked.filter is None:
@@ -202,12 +213,12 @@ class Searcher:
         found: Scored,
         able: NDArray[np.bool_],
         reread: _Reread,
-    ) -> list[Hit]:
+    ) -> list[Ranked]:
         ranking = rank(found, able, limit=asked.limit, weights=self.weights)
         places = members[ranking.order]
         self._read(asked, places, reread)
         return [
-            Hit(reread.rows[place], float(ranking.score[k]), float(ranking.relevance[k]), ranking.shares_of(k))
+            Ranked(reread.rows[place], float(ranking.score[k]), float(ranking.relevance[k]), ranking.shares_of(k))
             for k, place in enumerate(places.tolist())
             if place in reread.rows
         ]
@@ -267,7 +278,7 @@ class Searcher:
         entities += [name for name in graph.entities_named(asked.entities) if name not in entities]
         return tuple(entities), graph.memories_near(entities) if entities else {}
 
-    def relations(self, asked: SearchQuery, entities: Sequence[str], *, most: int) -> list[dict[str, str]]:
+    def relations(self, asked: SearchQuery, entities: Sequence[str], *, most: int) -> list[Relation]:
         """The triples around some entities, as a `Found` has them, the most relevant first."""
         if not entities:
             return []

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-from langchain_memlayer.types import QUARANTINED, SPENT, Row, from_micros
+from langchain_memlayer.types import QUARANTINED, SPENT, MemoryResult, Row, from_micros
 from langchain_memlayer.values import plain
 
 OWN_FIELDS = frozenset(
@@ -32,22 +31,14 @@ def record_of(row: Row) -> dict[str, Any]:
     }
 
 
-def result_of(
-    row: Row,
-    *,
-    score: float | None = None,
-    relevance: float | None = None,
-    shares: Mapping[str, float] | None = None,
-) -> dict[str, Any]:
-    """A memory as `search`, `get` and `get_all` show it; `shares` explains its score."""
-    shown = {
+def result_of(row: Row) -> MemoryResult:
+    """A memory as `get` and `get_all` show it."""
+    return {
         "id": row.key,
         "memory": row.text,
         "text": row.text,
         "kind": row.kind,
         "sources": list(row.sources),
-        "score": score,
-        "relevance": relevance,
         "metadata": {**plain(row.metadata), "data": row.text},
         "event": row.event,
         "user_id": row.user_id,
@@ -65,7 +56,6 @@ def result_of(
         "created_at": _iso(row.created_at),
         "updated_at": _iso(row.updated_at),
     }
-    return shown if shares is None else {**shown, "explanation": dict(shares)}
 
 
 def _iso(micros: int | None) -> str | None:

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from langchain_memlayer.engine.commit import Committed, Outcome
 from langchain_memlayer.graph.names import as_relations
-from langchain_memlayer.types import Event, Row, Triple, from_micros
+from langchain_memlayer.types import (
+    AddedMemory,
+    AddResult,
+    Event,
+    Evidence,
+    HistoryRow,
+    Relation,
+    Row,
+    Triple,
+    WhyResult,
+    from_micros,
+)
 
-Result = dict[str, Any]
 
-
-def added(outcome: Outcome, *, facts: bool) -> Result:
+def added(outcome: Outcome, *, facts: bool) -> AddResult:
     """What an `add` reports: its facts, or its turns where none are looked for."""
-    shown: Result = {
+    shown: AddResult = {
         "results": [_committed(done) for done in (outcome.facts if facts else outcome.turns)],
         "relations": {"added_entities": _relations(outcome.added), "deleted_entities": _relations(outcome.removed)},
     }
@@ -25,16 +33,18 @@ def added(outcome: Outcome, *, facts: bool) -> Result:
     return shown
 
 
-def _committed(done: Committed) -> Result:
-    row: Result = {"id": done.id, "memory": done.text, "event": done.event}
-    return row | {"previous_memory": done.previous} if done.event == "UPDATE" else row
+def _committed(done: Committed) -> AddedMemory:
+    row: AddedMemory = {"id": done.id, "memory": done.text, "event": done.event}
+    if done.event == "UPDATE":
+        row["previous_memory"] = done.previous
+    return row
 
 
-def _relations(triples: Sequence[Triple]) -> list[dict[str, str]]:
+def _relations(triples: Sequence[Triple]) -> list[Relation]:
     return as_relations((t.source, t.relation, t.destination) for t in triples)
 
 
-def history_row(event: Event) -> Result:
+def history_row(event: Event) -> HistoryRow:
     """One event of a memory's history."""
     deleted = event.op == "delete"
     return {
@@ -48,25 +58,27 @@ def history_row(event: Event) -> Result:
     }
 
 
-def reasons(row: Row, turns: Sequence[tuple[Row, str | None]], events: Sequence[Event]) -> Result:
+def evidence(turn: Row, quote: str | None) -> Evidence:
+    """A turn as what a memory comes from."""
+    return {
+        "id": turn.message_id or turn.key,
+        "memory_id": turn.key,
+        "text": turn.text or None,
+        "quote": quote,
+        "role": turn.role,
+        "name": turn.name,
+        "session_id": turn.session_id,
+        "time": None if turn.time is None else from_micros(turn.time).isoformat(),
+    }
+
+
+def reasons(row: Row, turns: Sequence[tuple[Row, str | None]], events: Sequence[Event]) -> WhyResult:
     """Where a memory comes from and what was decided about it."""
     return {
         "id": row.key,
         "memory": row.text,
         "kind": row.kind,
-        "sources": [
-            {
-                "id": turn.message_id or turn.key,
-                "memory_id": turn.key,
-                "text": turn.text or None,
-                "quote": quote,
-                "role": turn.role,
-                "name": turn.name,
-                "session_id": turn.session_id,
-                "time": None if turn.time is None else from_micros(turn.time).isoformat(),
-            }
-            for turn, quote in turns
-        ],
+        "sources": [evidence(turn, quote) for turn, quote in turns],
         "decisions": [
             {
                 "event": event.op,

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
-from langchain_memlayer.engine.reading import Hit, SearchQuery
+from langchain_memlayer.engine.reading import Ranked, SearchQuery
 from langchain_memlayer.engine.scopes import scope_sql
 from langchain_memlayer.facts.prompts import estimate_tokens
 from langchain_memlayer.journal.read import Reader
-from langchain_memlayer.types import QUARANTINED, SPENT, VISIBLE, Row
+from langchain_memlayer.types import HIDDEN, QUARANTINED, SPENT, VISIBLE, Row
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseLanguageModel
@@ -18,14 +19,14 @@ if TYPE_CHECKING:
 TokenCounter = Callable[[str], int]
 
 
-def merged(lists: Sequence[Sequence[Hit]], limit: int) -> list[Hit]:
+def merged(lists: Sequence[Sequence[Ranked]], limit: int) -> list[Ranked]:
     """The hits of several queries as one list by score; the best of each query are among the `limit`.
 
     A question that was taken apart needs an answer to every part, whichever part has the better scores.
     """
     if len(lists) == 1:
         return list(lists[0][:limit])
-    chosen: dict[int, Hit] = {}
+    chosen: dict[int, Ranked] = {}
     for rank in zip_longest(*lists):
         for hit in sorted((hit for hit in rank if hit is not None), key=lambda hit: -hit.score):
             known = chosen.get(hit.row.id)
@@ -77,6 +78,22 @@ class Budget:
         self._left -= cost
         self._taken.add(row.id)
         return True
+
+
+def behind(reader: Reader, rows: Sequence[Row], asked: SearchQuery) -> dict[int, list[tuple[Row, str | None]]]:
+    """The turns that facts come from, with the words that support them, by the facts' row ids.
+
+    A turn that is never recalled shows the words that support the fact and no others.
+    """
+    quotes = reader.quotes_of_all([row.id for row in rows if row.kind == "fact"])
+    turns = reader.memories_by_row(list({turn for _, turn, _ in quotes}))
+    told: dict[int, list[tuple[Row, str | None]]] = {}
+    for fact, turn, quote in quotes:
+        row = turns.get(turn)
+        if row is None or (row.state == QUARANTINED and not asked.include_quarantined):
+            continue
+        told.setdefault(fact, []).append((replace(row, text=quote or "") if row.state == HIDDEN else row, quote))
+    return told
 
 
 def around(reader: Reader, row: Row, distance: int, asked: SearchQuery) -> list[Row]:

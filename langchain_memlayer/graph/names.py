@@ -18,6 +18,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
+from langchain_memlayer.types import Relation
+
 MOST_NAMESAKES = 200
 """Names with the same first word that are compared; where there are more, none of them is surely short for another."""
 
@@ -155,9 +157,9 @@ def relation_name(text: str) -> str:
     return "_".join(words) or "related_to"
 
 
-def as_relations(triples: Iterable[tuple[str, str, str]]) -> list[dict[str, str]]:
+def as_relations(triples: Iterable[tuple[str, str, str]]) -> list[Relation]:
     """Triples (source, relation, destination) as results show them, each once however it is spelled."""
-    shown: dict[tuple[str, str, str], dict[str, str]] = {}
+    shown: dict[tuple[str, str, str], Relation] = {}
     for source, text, destination in triples:
         relation = relation_name(text)
         shown.setdefault(

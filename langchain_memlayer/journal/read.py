@@ -38,7 +38,7 @@ def to_row(r: Sequence[Any]) -> Row:
     fields: list[Any] = [
         *r[:9], loads(r[9]) if r[9] else {}, *r[10:19],
         tuple(orjson.loads(r[19])) if r[19] else (), tuple(orjson.loads(r[20])) if r[20] else (),
-        r[21], r[22], r[23] or 0, bool(r[24]), bool(r[25]), r[26] or 1, r[27], r[28] or "add", r[29], bool(r[30]),
+        r[21], r[22], r[23] or 0, r[24] or 0, bool(r[25]), r[26] or 1, r[27], r[28] or "add", r[29], bool(r[30]),
     ]  # fmt: skip
     return Row(*fields)
 
@@ -256,6 +256,38 @@ class Reader(CacheReader):
     def quotes_of(self, fact: int) -> list[tuple[int, str | None]]:
         """The turns that a fact cites, each with the words that support it."""
         return self.db.execute("SELECT turn, quote FROM links WHERE fact = ? ORDER BY turn", (fact,)).fetchall()
+
+    def quotes_of_all(self, facts: Sequence[int]) -> list[tuple[int, int, str | None]]:
+        """The turns that facts cite, each with the words that support it: (fact, turn, quote)."""
+        return [
+            row
+            for chunk in chunks(facts)
+            for row in self.db.execute(
+                f"SELECT fact, turn, quote FROM links WHERE fact IN ({marks(len(chunk))}) ORDER BY fact, turn",
+                tuple(chunk),
+            )
+        ]
+
+    def turns_with_facts(self, turns: Sequence[int]) -> list[int]:
+        """Those of some turns that a fact cites or cited."""
+        return [
+            row[0]
+            for chunk in chunks(turns)
+            for row in self.db.execute(
+                f"SELECT DISTINCT turn FROM links WHERE turn IN ({marks(len(chunk))})", tuple(chunk)
+            )
+        ]
+
+    def keys_told_by(self, turns: Sequence[int]) -> dict[int, set[str]]:
+        """The ids of the facts of which some version cites a turn, by turn."""
+        told: dict[int, set[str]] = {}
+        for chunk in chunks(turns):
+            sql = (
+                f"SELECT l.turn, f.key FROM links l JOIN items f ON f.id = l.fact WHERE l.turn IN ({marks(len(chunk))})"
+            )
+            for turn, key in self.db.execute(sql, tuple(chunk)):
+                told.setdefault(turn, set()).add(key)
+        return told
 
     def facts_changed(self, path: str, since: int) -> bool:
         """Whether facts of a namespace were added, changed or ended after a position."""

@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from langchain_memlayer.engine.graphs import Graphs
-from langchain_memlayer.engine.reading import Hit, Searcher, SearchQuery
+from langchain_memlayer.engine.reading import Found, Ranked, Searcher, SearchQuery
 from langchain_memlayer.engine.records import record_of, result_of
-from langchain_memlayer.engine.results import Result, history_row, reasons
+from langchain_memlayer.engine.results import evidence, history_row, reasons
 from langchain_memlayer.engine.scopes import missing, scope_sql
-from langchain_memlayer.engine.shaping import Budget, around, merged, token_counter
+from langchain_memlayer.engine.shaping import Budget, around, behind, merged, token_counter
 from langchain_memlayer.engine.steps import Request, Steps, arun, request, run
 from langchain_memlayer.engine.writing import Engine
 from langchain_memlayer.errors import ConfigurationError, InvalidInput
@@ -34,7 +34,18 @@ from langchain_memlayer.memory.checks import (
 )
 from langchain_memlayer.messages import to_turns
 from langchain_memlayer.tracing import documents, traced
-from langchain_memlayer.types import Kind, Scope, Turn
+from langchain_memlayer.types import (
+    HistoryRow,
+    Hit,
+    Kind,
+    ListResult,
+    MemoryResult,
+    Relation,
+    Scope,
+    SearchResult,
+    Turn,
+    WhyResult,
+)
 
 if TYPE_CHECKING:
     from langchain_core.documents import BaseDocumentCompressor
@@ -86,7 +97,7 @@ class Reading:
         rerank: BaseDocumentCompressor | None = None,
         messages: Any = None,
         rewrite: bool = False,
-    ) -> Result:
+    ) -> SearchResult:
         """The memories that answer a query, best first.
 
         Args:
@@ -112,7 +123,8 @@ class Reading:
                 part of it: one call. When the model fails, the query is searched for as it is.
 
         Returns:
-            `{"results": [...], "relations": [...]}`; each result has `id`, `memory`, `score` (0..1, orders the hits),
+            `{"results": [...], "relations": [...]}`. A result is a fact with the turns that it comes from under
+            `evidence`, or a turn that says what no fact says. Each has `id`, `memory`, `score` (0..1, orders the hits),
             `relevance` (0..1, absolute), `kind`, `sources`, `metadata`, the ids of its scope and its dates.
 
         Raises:
@@ -146,7 +158,7 @@ class Reading:
         rerank: BaseDocumentCompressor | None = None,
         messages: Any = None,
         rewrite: bool = False,
-    ) -> Result:
+    ) -> SearchResult:
         """Like `search`."""
         options = _options(explain, max_tokens, expand, rerank)
         asked = self._asked(query, Scope(user_id, agent_id, run_id), limit, filters, threshold, kinds)
@@ -178,7 +190,7 @@ class Reading:
             raise ConfigurationError("rewrite=True needs a chat model: open the memory with model=.")
         return Rewriter(self.model)
 
-    def _search(self, asked: SearchQuery, options: _Options, conversation: list[Turn] | None) -> Steps:
+    def _search(self, asked: SearchQuery, options: _Options, conversation: list[Turn] | None) -> Steps[SearchResult]:
         steps = self._searching(asked, options, conversation)
         return (
             yield from traced(
@@ -191,7 +203,7 @@ class Reading:
             )
         )
 
-    def _searching(self, asked: SearchQuery, options: _Options, conversation: list[Turn] | None) -> Steps:
+    def _searching(self, asked: SearchQuery, options: _Options, conversation: list[Turn] | None) -> Steps[SearchResult]:
         rewritten = Rewritten((asked.text,))
         if conversation is not None:
             now = asked.reference_time or self._journal.clock()
@@ -200,7 +212,7 @@ class Reading:
                 lambda: self._rewriter.arewrite(asked.text, conversation, now),
             )
         wanted = asked.limit * (_RERANKED if options.rerank else 1)
-        found = []
+        found: list[Found] = []
         for query in rewritten.queries:
             answer = yield from self._searcher.search(
                 replace(asked, text=query, limit=wanted, entities=rewritten.entities)
@@ -212,7 +224,7 @@ class Reading:
         budget = Budget(options.max_tokens, token_counter(self.model))
         best = [hit for hit in best[: asked.limit] if budget.takes(hit.row)]
         return {
-            "results": [self._shown(hit, asked, options, budget) for hit in best],
+            "results": self._shown(best, asked, options, budget),
             "relations": self._searcher.relations(
                 replace(asked, text="\n".join(rewritten.queries)),
                 list(dict.fromkeys(entity for answer in found for entity in answer.entities)),
@@ -220,22 +232,32 @@ class Reading:
             ),
         }
 
-    def _shown(self, hit: Hit, asked: SearchQuery, options: _Options, budget: Budget) -> Result:
-        shares = hit.shares if options.explain else None
-        shown = result_of(hit.row, score=hit.score, relevance=hit.relevance, shares=shares)
-        if options.expand:
-            with self._journal.read() as reader:
-                near = around(reader, hit.row, options.expand, asked)
-            shown["around"] = [result_of(row) for row in near if budget.takes(row)]
+    def _shown(self, hits: Sequence[Ranked], asked: SearchQuery, options: _Options, budget: Budget) -> list[Hit]:
+        shown: list[Hit] = []
+        with self._journal.read() as reader:
+            told = behind(reader, [hit.row for hit in hits], asked)
+            for hit in hits:
+                own = {
+                    "score": hit.score,
+                    "relevance": hit.relevance,
+                    "evidence": [evidence(turn, quote) for turn, quote in told.get(hit.row.id, ())],
+                }
+                one = cast("Hit", {**result_of(hit.row), **own})
+                if options.explain:
+                    one["explanation"] = dict(hit.shares)
+                if options.expand:
+                    near = around(reader, hit.row, options.expand, asked)
+                    one["around"] = [result_of(row) for row in near if budget.takes(row)]
+                shown.append(one)
         return shown
 
-    def get(self, memory_id: str) -> Result | None:
+    def get(self, memory_id: str) -> MemoryResult | None:
         """One memory by its id, or None when there is none (or no longer)."""
         with self._journal.read() as reader:
             row = reader.memory(checked_memory_id(memory_id))
         return None if row is None else result_of(row)
 
-    async def aget(self, memory_id: str) -> Result | None:
+    async def aget(self, memory_id: str) -> MemoryResult | None:
         """Like `get`."""
         return await asyncio.to_thread(self.get, memory_id)
 
@@ -249,7 +271,7 @@ class Reading:
         limit: int = 100,
         offset: int = 0,
         kinds: Sequence[Kind] | None = None,
-    ) -> Result:
+    ) -> ListResult:
         """The memories of a scope, or of the whole folder when no id is given, oldest first.
 
         Args:
@@ -277,7 +299,7 @@ class Reading:
             rows = [row for row in rows if condition.matches(record_of(row))][offset : offset + limit]
         return {"results": [result_of(row) for row in rows], "relations": self._relations(scope, limit)}
 
-    def _relations(self, scope: Scope, limit: int) -> list[dict[str, str]]:
+    def _relations(self, scope: Scope, limit: int) -> list[Relation]:
         if not scope:
             return []
         with self._journal.read() as reader:
@@ -296,7 +318,7 @@ class Reading:
         limit: int = 100,
         offset: int = 0,
         kinds: Sequence[Kind] | None = None,
-    ) -> Result:
+    ) -> ListResult:
         """Like `get_all`."""
         return await asyncio.to_thread(
             self.get_all,
@@ -309,17 +331,17 @@ class Reading:
             kinds=kinds,
         )
 
-    def history(self, memory_id: str) -> list[Result]:
+    def history(self, memory_id: str) -> list[HistoryRow]:
         """What happened to a memory, in order; also of one that was deleted."""
         with self._journal.read() as reader:
             events = reader.history(checked_memory_id(memory_id))
         return [history_row(event) for event in events if event.op in ("add", "update", "delete")]
 
-    async def ahistory(self, memory_id: str) -> list[Result]:
+    async def ahistory(self, memory_id: str) -> list[HistoryRow]:
         """Like `history`."""
         return await asyncio.to_thread(self.history, memory_id)
 
-    def why(self, memory_id: str) -> Result:
+    def why(self, memory_id: str) -> WhyResult:
         """Which turns a memory comes from, with which quotes, and what was decided about it by which prompt.
 
         Raises:
@@ -339,7 +361,7 @@ class Reading:
             events = reader.history(row.key)
         return reasons(row, [(turns[item], quote) for item, quote in quotes.items() if item in turns], events)
 
-    async def awhy(self, memory_id: str) -> Result:
+    async def awhy(self, memory_id: str) -> WhyResult:
         """Like `why`."""
         return await asyncio.to_thread(self.why, memory_id)
 
@@ -378,7 +400,7 @@ def _timed(asked: SearchQuery, reference: Any, as_of: Any, known_at: Any, includ
     )
 
 
-def _reranked(compressor: BaseDocumentCompressor, asked: SearchQuery, hits: Sequence[Hit]) -> Steps:
+def _reranked(compressor: BaseDocumentCompressor, asked: SearchQuery, hits: Sequence[Ranked]) -> Steps[list[Ranked]]:
     """The hits that a document compressor keeps, in its order; a run of its own."""
     return traced(
         "reranking",
@@ -389,7 +411,7 @@ def _reranked(compressor: BaseDocumentCompressor, asked: SearchQuery, hits: Sequ
     )
 
 
-def _compressed(compressor: BaseDocumentCompressor, query: str, hits: Sequence[Hit]) -> Steps:
+def _compressed(compressor: BaseDocumentCompressor, query: str, hits: Sequence[Ranked]) -> Steps[list[Ranked]]:
     from langchain_core.documents import Document
 
     given = [Document(hit.row.text, id=hit.row.key, metadata={"place": place}) for place, hit in enumerate(hits)]

@@ -13,7 +13,7 @@ from langchain_memlayer.engine.background import Background
 from langchain_memlayer.engine.commit import Outcome
 from langchain_memlayer.engine.editing import Editor
 from langchain_memlayer.engine.indexes import Indexes
-from langchain_memlayer.engine.results import Result, added
+from langchain_memlayer.engine.results import added
 from langchain_memlayer.engine.steps import Steps, arun, run
 from langchain_memlayer.engine.writing import Engine, Prepared
 from langchain_memlayer.errors import InvalidInput
@@ -21,7 +21,7 @@ from langchain_memlayer.graph import from_graph_document
 from langchain_memlayer.memory.checks import checked_batch_id, checked_memory_id, checked_metadata
 from langchain_memlayer.messages import checked_text, read_messages
 from langchain_memlayer.tracing import traced
-from langchain_memlayer.types import Fact, Scope, Turn
+from langchain_memlayer.types import AddResult, Done, Fact, Scope, Turn
 
 
 class Writing:
@@ -45,7 +45,7 @@ class Writing:
         infer: bool = True,
         batch_id: str | None = None,
         background: bool = False,
-    ) -> Result:
+    ) -> AddResult:
         """Remember messages.
 
         Args:
@@ -86,7 +86,7 @@ class Writing:
         infer: bool = True,
         batch_id: str | None = None,
         background: bool = False,
-    ) -> Result:
+    ) -> AddResult:
         """Like `add`."""
         scope = Scope(user_id, agent_id, run_id)
         return await arun(self._add(messages, scope, metadata, session_id, timestamp, infer, batch_id, background))
@@ -101,23 +101,27 @@ class Writing:
         infer: bool,
         batch: Any,
         background: bool,
-    ) -> Steps:
+    ) -> Steps[AddResult]:
         scope.required("add()")
         batch = checked_batch_id(batch)
         said = read_messages(messages, session_id=session_id, timestamp=timestamp, metadata=checked_metadata(metadata))
         if said.skipped and not said.turns:
             parts = ", ".join(sorted({one["part"] for one in said.skipped}))
             warnings.warn(f"add() remembered nothing: only text is, and the messages have {parts}.", stacklevel=2)
-        result: Result = yield from traced(
+        result = yield from traced(
             "Memory.add",
             self._remember(said.turns, scope, infer, batch, background),
             scope=scope,
             inputs=lambda: {"turns": said.turns},
             outputs=dict,
         )
-        return {**result, "skipped": said.skipped} if said.skipped else result
+        if said.skipped:
+            result["skipped"] = said.skipped
+        return result
 
-    def _remember(self, turns: Sequence[Turn], scope: Scope, infer: bool, batch: str | None, background: bool) -> Steps:
+    def _remember(
+        self, turns: Sequence[Turn], scope: Scope, infer: bool, batch: str | None, background: bool
+    ) -> Steps[AddResult]:
         extracts = infer and self._engine.extractor is not None
         if background and extracts and not self._engine.keep_turns:
             raise InvalidInput(
@@ -154,7 +158,7 @@ class Writing:
         user_id: str | None = None,
         agent_id: str | None = None,
         run_id: str | None = None,
-    ) -> Result:
+    ) -> AddResult:
         """Remember the relations of GraphDocument objects of any package, each with the text that it comes from.
 
         Raises:
@@ -170,11 +174,11 @@ class Writing:
         user_id: str | None = None,
         agent_id: str | None = None,
         run_id: str | None = None,
-    ) -> Result:
+    ) -> AddResult:
         """Like `add_graph_documents`."""
         return await arun(self._add_graphs(documents, Scope(user_id, agent_id, run_id)))
 
-    def _add_graphs(self, documents: Iterable[Any], scope: Scope) -> Steps:
+    def _add_graphs(self, documents: Iterable[Any], scope: Scope) -> Steps[AddResult]:
         scope.required("add_graph_documents()")
         turns: list[Turn] = []
         facts: list[Fact] = []
@@ -187,7 +191,7 @@ class Writing:
         )
         return added(outcome, facts=True)
 
-    def update(self, memory_id: str, data: str | None, metadata: Mapping[str, Any] | None = None) -> Result:
+    def update(self, memory_id: str, data: str | None, metadata: Mapping[str, Any] | None = None) -> Done:
         """Give a memory a new text, further metadata, or both; what it was stays in its history.
 
         Raises:
@@ -196,7 +200,7 @@ class Writing:
         run(self._update(memory_id, data, metadata))
         return {"message": "Memory updated successfully!"}
 
-    async def aupdate(self, memory_id: str, data: str | None, metadata: Mapping[str, Any] | None = None) -> Result:
+    async def aupdate(self, memory_id: str, data: str | None, metadata: Mapping[str, Any] | None = None) -> Done:
         """Like `update`."""
         await arun(self._update(memory_id, data, metadata))
         return {"message": "Memory updated successfully!"}
@@ -209,7 +213,7 @@ class Writing:
         text = None if data is None else checked_text(data, "data")
         return (yield from self._editor.update(checked_memory_id(memory_id), text, checked_metadata(metadata)))
 
-    def delete(self, memory_id: str) -> Result:
+    def delete(self, memory_id: str) -> Done:
         """End a memory; its history stays (`forget` removes that too).
 
         Raises:
@@ -218,13 +222,11 @@ class Writing:
         self._editor.delete(checked_memory_id(memory_id))
         return {"message": "Memory deleted successfully!"}
 
-    async def adelete(self, memory_id: str) -> Result:
+    async def adelete(self, memory_id: str) -> Done:
         """Like `delete`."""
         return await asyncio.to_thread(self.delete, memory_id)
 
-    def delete_all(
-        self, *, user_id: str | None = None, agent_id: str | None = None, run_id: str | None = None
-    ) -> Result:
+    def delete_all(self, *, user_id: str | None = None, agent_id: str | None = None, run_id: str | None = None) -> Done:
         """End all memories of a scope; their history stays (`forget` removes that too).
 
         Raises:
@@ -235,7 +237,7 @@ class Writing:
 
     async def adelete_all(
         self, *, user_id: str | None = None, agent_id: str | None = None, run_id: str | None = None
-    ) -> Result:
+    ) -> Done:
         """Like `delete_all`."""
         return await asyncio.to_thread(self.delete_all, user_id=user_id, agent_id=agent_id, run_id=run_id)
 
@@ -246,7 +248,7 @@ class Writing:
         user_id: str | None = None,
         agent_id: str | None = None,
         run_id: str | None = None,
-    ) -> Result:
+    ) -> Done:
         """Remove a memory, or all of a scope, from every file of the store: text, history, vectors and keywords.
 
         The messages that only this memory cites go with it, and so do facts that come from this message alone.
@@ -271,7 +273,7 @@ class Writing:
         user_id: str | None = None,
         agent_id: str | None = None,
         run_id: str | None = None,
-    ) -> Result:
+    ) -> Done:
         """Like `forget`."""
         return await asyncio.to_thread(self.forget, memory_id, user_id=user_id, agent_id=agent_id, run_id=run_id)
 

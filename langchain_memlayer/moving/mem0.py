@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from langchain_memlayer.embedders.embedder import resolve_embeddings
-from langchain_memlayer.engine.commit import Indexed, is_question
+from langchain_memlayer.engine.commit import Indexed
 from langchain_memlayer.engine.fingerprints import chosen_metric, recorded_embedder
 from langchain_memlayer.engine.indexes import Indexes
 from langchain_memlayer.engine.steps import run
@@ -23,6 +23,7 @@ from langchain_memlayer.messages import checked_text, content_hash
 from langchain_memlayer.moving import mem0_files
 from langchain_memlayer.moving.format import Progress
 from langchain_memlayer.moving.mem0_files import Change, Payload
+from langchain_memlayer.recall import asking
 from langchain_memlayer.types import Row, Scope, from_micros, to_micros
 from langchain_memlayer.values import plain
 
@@ -215,7 +216,7 @@ def _write(tx: Writer, memory: _Memory, forms: Mapping[str, Indexed]) -> None:
         last = version is memory.versions[-1]
         began = max(created if version.began is None else version.began, created if old is None else old.updated_at)
         row = replace(
-            base, text=version.text, hash=content_hash(version.text), asks=is_question(version.text),
+            base, text=version.text, hash=content_hash(version.text), asks=asking(version.text),
             updated_at=max(began, memory.updated_at or 0) if last else began, metadata=memory.metadata if last else {},
         )  # fmt: skip
         if old is not None:

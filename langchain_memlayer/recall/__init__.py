@@ -10,7 +10,7 @@ fusion.py       signals -> score, relevance, order
 
 from langchain_memlayer.recall.calibration import PROBES, closeness, spread_of, trust_in
 from langchain_memlayer.recall.fusion import Ranking, Scored, Weights, base_shares, best, eligible, rank, scored
-from langchain_memlayer.recall.pool import Pool, Query, Spread, Terms, memory_text
+from langchain_memlayer.recall.pool import Pool, Query, Spread, Terms, asking, memory_text
 from langchain_memlayer.recall.signals import session_prior
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "Spread",
     "Terms",
     "Weights",
+    "asking",
     "base_shares",
     "best",
     "closeness",

@@ -2,7 +2,7 @@
 
 ```
 h = dense weight * cosine + keyword weight * BM25         each from 0 to 1 by the scope's own constants
-s = h + neighbour + link + session + bridge + graph + speaker + date + fact - question - ended - present
+s = h + neighbour + link + session + bridge + graph + speaker + date + fact - question - barren - ended
 a fact that scores nearly as well as its turn takes the turn's place
 walk down s; leave out a fact whose turns are shown already, and a turn that a fact shown stands for
 ```
@@ -38,9 +38,9 @@ class Weights:
         date: For memories of the time that the query names.
         fact: For facts, which say in fewer words what their turns say.
         question: Taken from turns that only ask.
+        barren: Taken from turns that were read and say nothing.
         ended: Taken from memories that no longer hold.
-        present: Taken from them once more when the query asks what holds now.
-        stand_in: How much lower than its turn a fact may score and still take the turn's place.
+        stand_in: By how much a turn must beat its fact in score and in relevance to be a hit of its own.
     """
 
     dense: float = 0.6
@@ -54,15 +54,9 @@ class Weights:
     date: float = 0.2
     fact: float = 0.05
     question: float = 0.1
-    ended: float = 0.3
-    present: float = 0.5
+    barren: float = 1.0
+    ended: float = 2.0
     stand_in: float = 0.2
-
-    @property
-    def most(self) -> float:
-        """What all signals together could add. It does not depend on a pool, so a score means the same tomorrow."""
-        near = self.neighbour_alone + self.link + self.session + self.bridge + self.graph
-        return 1 + near + self.speaker + self.date + self.fact
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +105,16 @@ class Scored:
         """From 0 to 1; absolute."""
         return signals.relevance(self.pool)
 
+    @cached_property
+    def unit(self) -> np.float32:
+        """What a score's part of the sum is multiplied by: the best memory of the pool scores what it is relevant.
+
+        So a good hit has a high score and a poor one a low one, whichever of them may be hits.
+        """
+        best = int(self.total.argmax()) if len(self.total) else -1
+        high = self.total[best] if best >= 0 else 0
+        return np.float32(self.relevance[best] / high if high > 0 else 0)
+
 
 DEFAULT = Weights()
 
@@ -125,12 +129,11 @@ def rank(scored: Scored, able: NDArray[np.bool_], *, limit: int, weights: Weight
         weights: Of the signals.
     """
     pool = scored.pool
-    total = _lifted(pool, able, scored.total, weights.stand_in)
+    total = _lifted(scored, able, weights)
     shares = {**scored.shares, "stand_in": total - scored.total}
     order = _uncovered(pool, np.flatnonzero(able), total, limit)
-    most = np.float32(weights.most)
-    score = np.clip(total[order] / most, 0.0, 1.0).astype(np.float32)
-    shown = {name: share[order] / most for name, share in shares.items()}
+    score = np.clip(total[order] * scored.unit, 0.0, 1.0).astype(np.float32)
+    shown = {name: share[order] * scored.unit for name, share in shares.items()}
     return Ranking(order, score, scored.relevance[order], shown)
 
 
@@ -175,23 +178,27 @@ def scored(pool: Pool, query: Query, weights: Weights) -> Scored:
         "date": np.float32(weights.date) * signals.date(pool, query),
         "fact": np.float32(weights.fact) * signals.fact(pool),
         "question": -np.float32(weights.question) * signals.question(pool),
+        "barren": -np.float32(weights.barren) * signals.barren(pool),
         "ended": -np.float32(weights.ended) * signals.ended(pool),
-        "present": -np.float32(weights.present) * signals.present(pool, query),
     }
     return Scored(pool, shares)
 
 
-def _lifted(pool: Pool, able: NDArray[np.bool_], total: Scores, margin: float) -> Scores:
-    """The scores, where the best fact of a turn has the turn's score if it is lower by `margin` at most.
+def _lifted(scored: Scored, able: NDArray[np.bool_], weights: Weights) -> Scores:
+    """The scores, where the best fact of a turn has the turn's score if it answers nearly as well.
 
-    A fact says what matters of its turn in fewer words. A turn that scores much better says something that it does not.
+    A fact says what matters of its turn in fewer words. A turn that scores much better and is much more relevant says
+    something that it does not.
     """
+    pool, total, margin = scored.pool, scored.total, weights.stand_in
     facts, turns = pool.links[able[pool.links].all(axis=1)].T
     if not len(facts):
         return total
     best = np.full(len(pool), -np.inf, np.float32)
     np.maximum.at(best, turns, total[facts])
-    stands = (total[facts] == best[turns]) & (total[turns] - total[facts] <= np.float32(margin))
+    better = scored.relevance[turns] - scored.relevance[facts]
+    near = (total[turns] - total[facts] <= np.float32(margin)) | (better <= np.float32(margin))
+    stands = (total[facts] == best[turns]) & near
     lifted = total.copy()
     np.maximum.at(lifted, facts[stands], total[turns[stands]])
     return lifted

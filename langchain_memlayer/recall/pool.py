@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -35,10 +36,10 @@ class Spread:
         return cls(float(known.min()), float(known.max()), float(known.std())) if len(known) else cls()
 
     def scale(self, values: Scores) -> Scores:
-        """`values` from 0 to 1; NaN becomes 0, and so does everything when the scope has one value only."""
+        """`values` from 0 to 1; NaN becomes 0. Where the scope has one value only, those that have it are at 1."""
         width = self.high - self.low
         if width <= 1e-9:
-            return np.zeros(len(values), np.float32)
+            return np.asarray(~np.isnan(values) & (values != 0), np.float32)
         scaled: Scores = np.clip(np.nan_to_num((values - self.low) / width), 0.0, 1.0).astype(np.float32)
         return scaled
 
@@ -121,7 +122,8 @@ class Pool:
         order: Row ids; they grow in the order in which turns were said.
         speaker: A number for each name, negative for none.
         time: When it was said, microseconds since 1970 UTC, negative where unknown.
-        asks: The text ends with a question mark.
+        asks: What `asking` says of the text.
+        barren: A question or an answer that was read and gave no fact.
         ended: No longer holds.
         links: Pairs (fact, turn) of indices, shape (m, 2).
         cited: Row ids of the turns that facts come from, those of one memory after those of another.
@@ -145,7 +147,8 @@ class Pool:
     order: NDArray[np.int64]
     speaker: NDArray[np.int32]
     time: NDArray[np.int64]
-    asks: NDArray[np.bool_]
+    asks: NDArray[np.int8]
+    barren: NDArray[np.bool_]
     ended: NDArray[np.bool_]
     links: NDArray[np.int64]
     cited: NDArray[np.int64]
@@ -184,6 +187,25 @@ class Query:
     text: str
     codes: NDArray[np.uint32]
     reference: datetime
+
+
+_QUESTION_MARKS = "?？؟;⁇⁈︖"
+_SENTENCE = re.compile(rf"[^.!。！…{_QUESTION_MARKS}]+[.!。！…{_QUESTION_MARKS}]*")
+_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W_]+")
+_REMARK = 6
+
+
+def asking(text: str) -> int:
+    """0 where a text states, 1 where it states and then asks, 2 where it only asks, but for a remark before.
+
+    Args:
+        text: What was said; a question ends with a question mark of any script.
+    """
+    text = text.rstrip(" \t\n\"'”’」』)）")
+    if not text.endswith(tuple(_QUESTION_MARKS)):
+        return 0
+    stated = [one for one in _SENTENCE.findall(text) if not one.endswith(tuple(_QUESTION_MARKS))]
+    return 2 if sum(len(_WORD.findall(one)) for one in stated) < _REMARK else 1
 
 
 def memory_text(text: str, *, name: str | None, time: datetime | None) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 
 from langchain_memlayer.index.keywords import is_character
 from langchain_memlayer.recall.calibration import closeness
-from langchain_memlayer.recall.dates import agreement, asks_of_now, periods
+from langchain_memlayer.recall.dates import agreement, periods
 from langchain_memlayer.recall.pool import Pool, Query, Scores
 
 BRIDGES = 5
@@ -135,19 +135,18 @@ def fact(pool: Pool) -> Scores:
 
 
 def question(pool: Pool) -> Scores:
-    """1 for turns that only ask."""
-    return (pool.asks & pool.is_turn).astype(np.float32)
+    """1 for turns that ask."""
+    return ((pool.asks > 0) & pool.is_turn).astype(np.float32)
+
+
+def barren(pool: Pool) -> Scores:
+    """1 for turns that were read and say nothing."""
+    return pool.barren.astype(np.float32)
 
 
 def ended(pool: Pool) -> Scores:
     """1 for memories that no longer hold."""
     return pool.ended.astype(np.float32)
-
-
-def present(pool: Pool, query: Query) -> Scores:
-    """1 for memories that no longer hold, where the query asks what holds now."""
-    asked = pool.ended.any() and asks_of_now(query.text)
-    return ended(pool) if asked else np.zeros(len(pool), np.float32)
 
 
 def _names(query: str, name: str) -> bool:
