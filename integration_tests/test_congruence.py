@@ -14,8 +14,8 @@ import pytest
 from integration_tests.json_server import HOST
 from integration_tests.test_vectorstores import BACKENDS, made
 from langchain_memlayer import Memory
+from langchain_memlayer.backends.proposals import Proposals
 from langchain_memlayer.engine import pools
-from langchain_memlayer.engine.proposals import Proposals
 from langchain_memlayer.testing import DeterministicEmbeddings, FrozenClock, SequentialIds
 
 pytestmark = pytest.mark.allow_hosts([HOST])

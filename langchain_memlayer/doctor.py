@@ -9,8 +9,8 @@ from itertools import accumulate, islice
 
 import orjson
 
+from langchain_memlayer.backends.mirror import State
 from langchain_memlayer.engine.indexes import snapshot_name
-from langchain_memlayer.engine.outbox import State
 from langchain_memlayer.errors import JournalError, SnapshotError
 from langchain_memlayer.index import files
 from langchain_memlayer.index.keywords import term_codes

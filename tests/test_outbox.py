@@ -15,10 +15,9 @@ from langchain_core.documents import Document as LangChainDocument
 from numpy.typing import NDArray
 
 from langchain_memlayer import MemLayerStore, Memory, doctor
-from langchain_memlayer.backends import base
+from langchain_memlayer.backends import base, proposals
 from langchain_memlayer.backends.base import ITEM, STORE, Document, Point, Scalar
 from langchain_memlayer.backends.points import rows
-from langchain_memlayer.engine import proposals
 from langchain_memlayer.errors import ConfigurationError, InvalidInput, VectorStoreError
 from langchain_memlayer.index.source import Hints
 from langchain_memlayer.testing import DeterministicEmbeddings

@@ -25,9 +25,9 @@ from uuid import uuid4
 from integration_tests import postgres_server
 from integration_tests.benchmarks.vectors import DIMS
 from langchain_memlayer import Memory
+from langchain_memlayer.backends.proposals import Proposals
 from langchain_memlayer.engine import pools
 from langchain_memlayer.engine.indexes import DATABASE_FACTOR
-from langchain_memlayer.engine.proposals import Proposals
 from langchain_memlayer.evaluation import Observation, ObservedFacts
 from langchain_memlayer.index.view import Hits, View
 

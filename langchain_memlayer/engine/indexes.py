@@ -23,8 +23,8 @@ from langchain_memlayer.types import Metric, SlabBlock
 
 if TYPE_CHECKING:
     from langchain_memlayer.backends.base import ForeignStore
+    from langchain_memlayer.backends.mirror import Outbox
     from langchain_memlayer.embedders.embedder import Embedder
-    from langchain_memlayer.engine.outbox import Outbox
     from langchain_memlayer.index.slab import Slab
     from langchain_memlayer.index.source import Source
     from langchain_memlayer.index.view import View
@@ -100,7 +100,7 @@ class Indexes:
                 f"A vectorstore is searched by cosine, not by {self.metric}: leave metric out, and choose a folder "
                 "whose vectors are compared by cosine."
             )
-        from langchain_memlayer.engine.outbox import Outbox
+        from langchain_memlayer.backends.mirror import Outbox
 
         outbox = Outbox(self.journal, store, self.area)
         outbox.check(self.dims)

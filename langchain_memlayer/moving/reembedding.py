@@ -19,9 +19,9 @@ from typing import Any
 
 import orjson
 
+from langchain_memlayer.backends.mirror import State
 from langchain_memlayer.embedders.embedder import Embedder, resolve_embeddings
 from langchain_memlayer.engine.fingerprints import encode_vectors
-from langchain_memlayer.engine.outbox import State
 from langchain_memlayer.engine.texts import stored_text
 from langchain_memlayer.errors import ConfigurationError, InvalidInput, JournalError, NotAStore
 from langchain_memlayer.index import files

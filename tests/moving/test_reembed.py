@@ -16,8 +16,8 @@ from journal_dump import dump, open_memory, query, texts
 from typer.testing import CliRunner
 
 from langchain_memlayer import EmbedderMismatch, EmbeddingError, InvalidInput, JournalError, MemLayerStore, doctor
+from langchain_memlayer.backends.mirror import Outbox
 from langchain_memlayer.cli import app
-from langchain_memlayer.engine.outbox import Outbox
 from langchain_memlayer.errors import ConfigurationError, NotAStore, VectorStoreError
 from langchain_memlayer.journal import sqlite
 from langchain_memlayer.journal.sqlite import SQLiteJournal

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from langchain_memlayer.backends.base import STORE, ForeignStore, Patience, Scalar
-from langchain_memlayer.engine.points import SCOPE, is_flat
+from langchain_memlayer.backends.mirrored import SCOPE, is_flat
 from langchain_memlayer.errors import VectorStoreError
 from langchain_memlayer.index.source import Hints, Proposal, Source
 from langchain_memlayer.journal import Journal

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import orjson
 
 from langchain_memlayer.backends.base import STORE, ForeignStore, Patience, Scalar, guarded
-from langchain_memlayer.engine.points import Points
-from langchain_memlayer.engine.proposals import Proposals
+from langchain_memlayer.backends.mirrored import Points
+from langchain_memlayer.backends.proposals import Proposals
 from langchain_memlayer.errors import ConfigurationError, JournalClosed, JournalError, MemLayerError, VectorStoreError
 from langchain_memlayer.journal import Journal
 from langchain_memlayer.journal.read_caches import Area, VectorRow
