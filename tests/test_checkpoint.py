@@ -236,7 +236,7 @@ def test_a_memory_a_store_and_a_checkpointer_share_the_default_folder(
     with Memory(model=None, embeddings=None) as memory, MemLayerStore() as store, checkpointer() as saver:
         store.put(("a",), "k", {"v": 1})
         graph(saver).invoke({"seen": ["a"]}, thread("1"))
-        assert memory.path == tmp_path / "home"
+        assert memory.path == tmp_path / "home" / "default"
         assert memory.store.get(("a",), "k") is not None
         with memory.checkpointer() as same:
             assert graph(same).get_state(thread("1")).values["seen"] == ["a", "1"]

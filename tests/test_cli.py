@@ -176,7 +176,7 @@ def test_the_doctor_finds_nothing_wrong_and_mends_what_is_derived(cli: Run, fold
 def test_the_default_folder_is_that_of_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("MEMLAYER_HOME", str(tmp_path / "home"))
     assert CliRunner().invoke(app, ["add", "Berlin.", "--user", "a", "--embeddings", "none"]).exit_code == 0
-    assert (tmp_path / "home" / "journal.sqlite").is_file()
+    assert (tmp_path / "home" / "default" / "journal.sqlite").is_file()
     assert data(CliRunner().invoke(app, ["stats", "--json"]))["turns"] == 1
 
 

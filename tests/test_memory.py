@@ -603,7 +603,7 @@ class TestLife:
         monkeypatch.setenv("MEMLAYER_HOME", str(tmp_path / "home"))
         with Memory(model=None, embeddings=None) as memory:
             memory.add("yes", user_id="u")
-        assert (tmp_path / "home" / "journal.sqlite").is_file()
+        assert (tmp_path / "home" / "default" / "journal.sqlite").is_file()
 
     @pytest.mark.sqlite
     def test_without_memlayer_home_it_is_a_folder_of_the_users(

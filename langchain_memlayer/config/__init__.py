@@ -24,7 +24,7 @@ from typing import Any, cast
 
 from langchain_memlayer.config.models import DEFAULT_MODEL, EMBEDDERS, MODELS, resolve_model
 from langchain_memlayer.config.provider import Provider, known, required, section
-from langchain_memlayer.config.stores import COLLECTION, STORES, Store, filled, home, open_store
+from langchain_memlayer.config.stores import COLLECTION, STORES, Store, filled, open_store, room
 from langchain_memlayer.embedders.embedder import Embedder, resolve_embeddings
 from langchain_memlayer.errors import ConfigurationError
 from langchain_memlayer.journal.place import is_url
@@ -251,4 +251,4 @@ def _folder(config: Mapping[str, Any], store: Store | None) -> str | Path | None
     told = name if store.place is None else f"{name} {store.place}"
     if plain != told:
         plain = f"{plain}-{hashlib.sha256(told.encode()).hexdigest()[:8]}"
-    return home() / plain
+    return room() / plain

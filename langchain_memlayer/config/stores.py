@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 from langchain_memlayer.config.provider import Provider, imported, integer, required, shown
 from langchain_memlayer.errors import ConfigurationError, VectorStoreError
-from langchain_memlayer.journal.place import is_url, place
+from langchain_memlayer.journal.place import home, place
 from langchain_memlayer.types import METRICS, Metric
 
 if TYPE_CHECKING:
@@ -97,23 +97,19 @@ def open_store(provider: str, config: dict[str, Any], embedder: Callable[[], Emb
     return replace(made, place=place)
 
 
-def home() -> Path:
-    """The folder of all that has no place of its own: MEMLAYER_HOME, else one of the user's own.
+def room() -> Path:
+    """The folder in which collections without a place of their own have theirs.
 
     Raises:
         ConfigurationError: MEMLAYER_HOME is a database.
     """
-    named = os.environ.get("MEMLAYER_HOME")
-    if named and is_url(named):
-        raise ConfigurationError(
-            "MEMLAYER_HOME is a database, in which no collection has a place of its own: name the journal of this one "
-            "with 'path', such as a connection string with a schema of its own."
-        )
-    if named:
-        return Path(named)
-    from platformdirs import user_data_path
-
-    return user_data_path("langchain_memlayer", appauthor=False)
+    where = home()
+    if isinstance(where, Path):
+        return where
+    raise ConfigurationError(
+        "MEMLAYER_HOME is a database, in which no collection has a place of its own: name the journal of this one "
+        "with 'path', such as a connection string with a schema of its own."
+    )
 
 
 def _place(config: Mapping[str, Any], name: str) -> str:
@@ -337,7 +333,7 @@ def _settle(config: dict[str, Any], places: tuple[str, ...], name: str, where: s
         config["port"] = integer(config["port"], f"{where}: port")
     if given[0] == "path":
         kind = where.rpartition(" ")[2]
-        config["path"] = filled(config.get("path") or str(home() / f"{kind}-data"), name, f"{where}: path")
+        config["path"] = filled(config.get("path") or str(room() / f"{kind}-data"), name, f"{where}: path")
 
 
 def _dims(given: Any, embedder: Embedder, where: str) -> int:

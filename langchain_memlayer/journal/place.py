@@ -50,14 +50,20 @@ def place(path: str | Path) -> Path | str:
     return path if text == ":memory:" else Path(path)
 
 
-def default_folder() -> Path | str:
-    """Where a `Memory` without a path is: MEMLAYER_HOME (a folder, a connection string), else a folder of your own."""
-    home = os.environ.get("MEMLAYER_HOME")
-    if home:
-        return place(home)
+def home() -> Path | str:
+    """Where all without a place of its own is: MEMLAYER_HOME (a folder, or a database), else a folder of the user's."""
+    named = os.environ.get("MEMLAYER_HOME")
+    if named:
+        return place(named)
     from platformdirs import user_data_path
 
-    return user_data_path("langchain_memlayer", appauthor=False) / "default"
+    return user_data_path("langchain_memlayer", appauthor=False)
+
+
+def default_folder() -> Path | str:
+    """Where a `Memory` without a path is: `default` in the home folder, so that others have room beside it."""
+    where = home()
+    return where / "default" if isinstance(where, Path) else where
 
 
 def _check_url(url: str) -> None:
