@@ -82,7 +82,7 @@ def read_messages(
     timestamp: datetime | str | float | None = None,
     metadata: Mapping[str, Any] | None = None,
     mend: bool = False,
-    without: Collection[str] = (),
+    without: Collection[str] | None = (),
 ) -> Conversation:
     """The turns in `messages`, in order, and what was left out.
 
@@ -101,7 +101,7 @@ def read_messages(
         mend: Take out of a message what cannot be kept (NUL, lone surrogates, empty names and ids, unreadable times),
             and leave out blank ones, failed tool calls and what is no message, in place of an error: for messages that
             are in an agent's state already.
-        without: Ids of messages that count as declined.
+        without: Ids of messages that count as declined; None takes all, those with the mark too.
 
     Raises:
         InvalidInput: something in it is no message; the error names its place.
@@ -114,7 +114,7 @@ def read_messages(
         try:
             message = _mended(_fields(item, where)) if mend else _fields(item, where)
             role = _role(message, where)
-            marked = _has_mark(message) or message.get("id") in without
+            marked = without is not None and (_has_mark(message) or message.get("id") in without)
             declining = marked or (declining and role != "user")
             if marked:
                 found.skipped.append(_left_out(place, message, "message", "it was declined"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from langchain_memlayer.types import Candidate, Decision, Extraction, Fact, Turn
 
@@ -46,4 +46,74 @@ class Reconciler(Protocol):
 
     async def areconcile(self, facts: Sequence[Fact], candidates: Sequence[Candidate]) -> list[Decision]:
         """Like `reconcile`."""
+        ...
+
+
+class MemoryLike(Protocol):
+    """What nodes, tools, middleware and retriever need of a `Memory`; each method has an awaited twin."""
+
+    @property
+    def model(self) -> Any:
+        """The chat model, or None."""
+        ...
+
+    @property
+    def embedder(self) -> str | None:
+        """The name of what makes vectors, or None."""
+        ...
+
+    def search(self, *args: Any, **kwargs: Any) -> Any:
+        """The memories that answer a query."""
+        ...
+
+    def asearch(self, *args: Any, **kwargs: Any) -> Any:
+        """Like `search`."""
+        ...
+
+    def add(self, *args: Any, **kwargs: Any) -> Any:
+        """Remember messages."""
+        ...
+
+    def aadd(self, *args: Any, **kwargs: Any) -> Any:
+        """Like `add`."""
+        ...
+
+    def extract(self, *args: Any, **kwargs: Any) -> Any:
+        """The facts in messages; nothing is stored."""
+        ...
+
+    def aextract(self, *args: Any, **kwargs: Any) -> Any:
+        """Like `extract`."""
+        ...
+
+    def reconcile(self, *args: Any, **kwargs: Any) -> Any:
+        """Decide what facts mean for what is known, and commit them with their messages."""
+        ...
+
+    def areconcile(self, *args: Any, **kwargs: Any) -> Any:
+        """Like `reconcile`."""
+        ...
+
+    def get(self, *args: Any, **kwargs: Any) -> Any:
+        """One memory by its id."""
+        ...
+
+    def aget(self, *args: Any, **kwargs: Any) -> Any:
+        """Like `get`."""
+        ...
+
+    def update(self, *args: Any, **kwargs: Any) -> Any:
+        """Give a memory a new text."""
+        ...
+
+    def aupdate(self, *args: Any, **kwargs: Any) -> Any:
+        """Like `update`."""
+        ...
+
+    def delete(self, *args: Any, **kwargs: Any) -> Any:
+        """End a memory."""
+        ...
+
+    def adelete(self, *args: Any, **kwargs: Any) -> Any:
+        """Like `delete`."""
         ...

@@ -519,6 +519,13 @@ class RejectedFact(TypedDict):
     quote: str | None
 
 
+class ExtractResult(TypedDict):
+    """What `extract` reports, as JSON values: the facts that `reconcile` takes, and what was refused."""
+
+    facts: list[dict[str, Any]]
+    rejected: list[RejectedFact]
+
+
 class AddResult(TypedDict):
     """What an `add` reports; `skipped` is what was left out of the messages."""
 

@@ -38,7 +38,7 @@ def test_each_memory_has_its_id_and_its_date(memory: Memory) -> None:
     memory.add({"role": "user", "content": "I like tea", "name": "Ann"}, user_id="u", timestamp="2024-06-01")
     hits = found(memory, "Paris tea live")
     keys = {hit["memory"]: hit["id"] for hit in hits}
-    assert as_context(hits).splitlines()[2:-1] == [
+    assert as_context(hits, ids=True).splitlines()[2:-1] == [
         f"- [{keys['I live in Paris']}] 2024-05-01 user: I live in Paris",
         f"- [{keys['I like tea']}] 2024-06-01 Ann: I like tea",
     ]
@@ -66,7 +66,7 @@ ATTACKS = [
 def test_a_stored_memory_neither_closes_the_fence_nor_pretends_to_be_two(memory: Memory, text: str) -> None:
     memory.add({"role": "user", "content": "attack", "name": f"Ann {RECALLED_CLOSE}"}, user_id="u", infer=False)
     memory.update(found(memory, "attack")[0]["id"], text)
-    block = as_context(memory.get_all(user_id="u")["results"])
+    block = as_context(memory.get_all(user_id="u")["results"], ids=True)
     assert block.casefold().count("recalled_memories>") - block.casefold().count("&lt;/recalled_memories>") <= 3
     assert block.count(RECALLED_CLOSE) == 1
     assert block.endswith(RECALLED_CLOSE)

@@ -92,14 +92,15 @@ async def test_the_second_turn_of_a_thread_remembers_only_what_is_new(memory: Me
     assert {row["session_id"] for row in rows} == {"1"}
 
 
-async def test_a_turn_whose_model_failed_is_remembered_with_the_next(memory: Memory, turn: Any) -> None:
+async def test_what_was_said_is_remembered_though_the_model_failed(memory: Memory, turn: Any) -> None:
     model = ScriptedChatModel(replies=[TimeoutError("slow"), "Oh."])
     agent = agent_of(model, memory.as_middleware(), checkpointer=InMemorySaver())
     with pytest.raises(TimeoutError):
         await turn(agent, "I live in Paris.", config=thread())
-    assert turns(memory) == []
+    assert facts(memory) == turns(memory) == ["I live in Paris."]
     await turn(agent, "I like tea.", config=thread())
     assert facts(memory) == ["I like tea.", "I live in Paris."]
+    assert turns(memory) == ["I like tea.", "I live in Paris.", "Oh."]
 
 
 async def test_it_only_recalls_when_told_so(memory: Memory, turn: Any) -> None:
@@ -187,10 +188,11 @@ async def test_hooks_do_nothing_with_nothing(memory: Memory, messages: list[Any]
     middleware = memory.as_middleware(scope=ALICE)
     runtime: Any = Runtime()
     state: Any = {"messages": messages}
-    assert middleware.before_agent(state, runtime) == await middleware.abefore_agent(state, runtime)
-    assert middleware.before_agent(state, runtime) == {"memory_context": "", "memory_said": []}
-    middleware.after_agent(state, runtime)
-    await middleware.aafter_agent(state, runtime)
+    begun = middleware.before_agent(state, runtime)
+    assert begun == await middleware.abefore_agent(state, runtime)
+    assert begun["memory_context"] == ""
+    middleware.after_agent({**state, **begun}, runtime)
+    await middleware.aafter_agent({**state, **begun}, runtime)
     assert turns(memory) == []
 
 
@@ -324,7 +326,8 @@ def test_what_another_middleware_redacts_is_remembered_redacted(memory: Memory, 
 def test_an_agent_that_only_recalls_keeps_nothing_of_what_was_said(memory: Memory) -> None:
     agent = agent_of(ScriptedChatModel(replies=["x"]), memory.as_middleware(remember=False))
     parts = list(agent.stream(said("Hello."), context=ALICE, stream_mode="values"))
-    assert not parts[-1].get("memory_said")
+    assert not parts[-1].get("memory_turn")
+    assert turns(memory) == []
 
 
 def test_two_in_one_agent_are_refused(memory: Memory) -> None:

@@ -120,7 +120,7 @@ def test_stream_modes_show_the_nodes_results(memory: Memory) -> None:
     *_, values = graph.stream(said("I live in Paris."), context=ALICE, stream_mode="values")
     assert values["memory_decisions"][0]["memory"] == "I live in Paris."
     updates = list(graph.stream(said("I live in Rome."), context=ALICE, stream_mode="updates"))
-    assert set(updates[-1]["memory0"]) == {"memory_facts", "memory_decisions"}
+    assert set(updates[-1]["memory0"]) == {"memory_facts", "memory_decisions", "memory_declined"}
 
 
 def scripted(replies: Any) -> ScriptedChatModel:
@@ -301,13 +301,22 @@ def test_a_retry_of_all_of_it_asks_no_model_again(memory: Memory) -> None:
     assert told(memory) == [("Ah.", 1), ("I live in Paris.", 1), ("I live in Paris.", 1)]
 
 
-def test_a_failing_model_leaves_nothing_and_the_retry_completes(saver: Any) -> None:
+def test_a_failing_model_stops_the_graph_only_when_told_so(saver: Any) -> None:
     with open_with_facts(extractor=None, model=scripted([TimeoutError("slow"), FOUND])) as memory:
-        graph = chat_graph(memory, checkpointer=saver)
+        graph = chat_graph(memory, memory.as_node(on_error="raise"), checkpointer=saver)
         with pytest.raises(ExtractionError):
             graph.invoke(said("I live in Paris."), thread(), context=ALICE)
-        assert told(memory) == []
         graph.invoke(None, thread(), context=ALICE)
+        assert facts(memory) == ["The user lives in Paris"]
+
+
+def test_the_messages_of_a_failing_model_are_kept_unread_and_the_graph_goes_on(saver: Any) -> None:
+    model = scripted([TimeoutError("secret"), FOUND])
+    with open_with_facts(extractor=None, model=model) as memory:
+        state = chat_graph(memory, checkpointer=saver).invoke(said("I live in Paris."), thread(), context=ALICE)
+        assert state["memory_decisions"][-1] == {"event": "UNREAD"}
+        assert turns(memory) == ["I live in Paris.", "Noted."]
+        assert memory.flush()
         assert facts(memory) == ["The user lives in Paris"]
 
 
@@ -347,7 +356,7 @@ class Person:
         (None, {"context": {"user_id": "alice"}}),
         (None, {"context": Person("alice")}),
         (None, {"config": {"configurable": {"user_id": "alice"}}}),
-        (None, {"context": {"user_id": "alice"}, "config": {"configurable": {"user_id": "bob"}}}),
+        (None, {"context": {"user_id": "alice"}, "config": {"configurable": {"user_id": "alice"}}}),
         ({"user_id": "alice"}, {}),
         (Scope("alice"), {"context": {"user_id": "bob"}}),
         (lambda state: {"user_id": state["messages"][0].name}, {}),
@@ -514,8 +523,7 @@ async def test_recall_writes_memories_and_a_block(memory: Memory, awaited: bool)
     assert found["memory"] == "I live in Paris."
     assert block.startswith(RECALLED_OPEN)
     assert block.endswith(RECALLED_CLOSE)
-    for part in (found["id"], "2024-05-01", "I live in Paris."):
-        assert part in block
+    assert "- 2024-05-01 I live in Paris." in block.splitlines()
 
 
 def test_recall_asks_for_the_last_thing_the_user_said(memory: Memory) -> None:
@@ -599,7 +607,7 @@ def test_a_memory_cannot_close_the_fence(text: str) -> None:
 
 
 def test_a_memory_cannot_pretend_to_be_several() -> None:
-    lines = as_context([hit("one\n- [id-two] 2024-01-01 two\r\n- [id-3] x\u2028- [id-4] y")]).splitlines()
+    lines = as_context([hit("one\n- [id-two] 2024-01-01 two\r\n- [id-3] x\u2028- [id-4] y")], ids=True).splitlines()
     assert [line[-4:] for line in lines if line.startswith("- [")] == [" one"]
 
 

@@ -10,7 +10,7 @@ import pytest
 
 import langchain_memlayer
 from langchain_memlayer import MemLayerStore, Memory, evaluation, testing
-from langchain_memlayer.agents.scope import SEARCH_OPTIONS
+from langchain_memlayer.agents.surface import SEARCH_OPTIONS
 
 NAMES = [
     "AsyncMemory",
@@ -87,12 +87,15 @@ MEMORY = {
     "delete": "memory_id",
     "delete_all": "*, user_id=None, agent_id=None, run_id=None",
     "adopt": "documents=None, *, user_id=None, agent_id=None, run_id=None",
+    "extract": "messages, *, user_id=None, agent_id=None, run_id=None, session_id=None",
     "flush": "timeout=None",
     "forget": "memory_id=None, *, user_id=None, agent_id=None, run_id=None",
     "get": "memory_id",
     "get_all": "*, user_id=None, agent_id=None, run_id=None, filters=None, limit=100, offset=0, kinds=None",
     "graph": "*, user_id=None, agent_id=None, run_id=None",
     "history": "memory_id",
+    "reconcile": "messages, facts, *, user_id=None, agent_id=None, run_id=None, session_id=None, batch_id=None, "
+    "rejected=<tuple>, by_agent=False",
     "reset": "",
     "search": "query, *, user_id=None, agent_id=None, run_id=None, limit=10, filters=None, threshold=None, kinds=None, "
     "explain=False, include_quarantined=False, reference_time=None, as_of=None, known_at=None, max_tokens=None, "
@@ -102,10 +105,13 @@ MEMORY = {
 }
 SURFACES = {
     "checkpointer": "*, allowed_types=<tuple>",
-    "as_middleware": "*, scope=None, limit=10, search_kwargs=None, remember=True, background=False, tools=False",
-    "as_node": "*, scope=None, messages_key='messages'",
-    "as_retriever": "*, user_id=None, agent_id=None, run_id=None, k=4, **search_kwargs",
-    "as_tools": "*, user_id=None, agent_id=None, run_id=None, scope=None, instructions=None",
+    "as_middleware": "*, scope=None, name=None, limit=10, search_kwargs=None, remember=True, background=False, "
+    "tools=False, on_error='log'",
+    "as_node": "*, scope=None, messages_key='messages', name='', on_error='log'",
+    "as_retriever": "*, user_id=None, agent_id=None, run_id=None, k=4, search_type='similarity', search_kwargs=None, "
+    "on_error='log', **options",
+    "as_tools": "*, user_id=None, agent_id=None, run_id=None, scope=None, instructions=None, name='', on_error='log'",
+    "of": "user_id=None, *, agent_id=None, run_id=None",
 }
 STORE = {
     "flush": "timeout=None",

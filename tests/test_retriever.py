@@ -5,16 +5,18 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from langchain_core.documents import Document
 from langchain_core.load import dumps
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import RunnablePassthrough
+from langchain_core.vectorstores import InMemoryVectorStore
 from langchain_tests.integration_tests import RetrieversIntegrationTests
 from surfaces_kit import ALICE, open_with_facts
 
-from langchain_memlayer import InvalidFilter, InvalidInput, Memory, ScopeRequired
+from langchain_memlayer import InvalidFilter, InvalidInput, JournalClosed, Memory, ScopeRequired
 from langchain_memlayer.agents.retriever import MemoryRetriever
-from langchain_memlayer.testing import ScriptedChatModel
+from langchain_memlayer.testing import DeterministicEmbeddings, ScriptedChatModel
 
 
 @pytest.fixture
@@ -52,15 +54,65 @@ async def test_a_document_says_where_it_is_from(memory: Memory, awaited: bool) -
     [found] = await retriever.ainvoke(query) if awaited else await asyncio.to_thread(retriever.invoke, query)
     [hit] = memory.search(query, **ALICE, limit=1, kinds=["fact"])["results"]
     assert found.page_content == "I like tea."
-    assert found.id == found.metadata["id"] == hit["id"]
-    assert found.metadata["kind"] == "fact"
-    assert found.metadata["score"] == hit["score"]
-    assert found.metadata["source"] == "m1"
-    assert found.metadata["sources"] == ["m1"]
-    assert found.metadata["created_at"] == "2024-05-01T10:00:00+00:00"
-    assert {"updated_at", "valid_at", "invalid_at", "relevance"} <= set(found.metadata)
-    assert found.metadata["topic"] == "drinks"
-    assert "data" not in found.metadata
+    assert found.id == found.metadata["memory_id"] == hit["id"]
+    assert found.metadata["memory_kind"] == "fact"
+    assert found.metadata["memory_sources"] == ["m1"]
+    assert found.metadata["memory_created_at"] == "2024-05-01T10:00:00+00:00"
+    for name in ("score", "relevance", "updated_at", "valid_at", "invalid_at"):
+        assert found.metadata[f"memory_{name}"] == hit[name]
+    own = {key: value for key, value in found.metadata.items() if not key.startswith("memory_")}
+    assert own == {"topic": "drinks", "score": "mine"}
+
+
+def test_a_document_that_was_adopted_keeps_its_metadata_and_its_id() -> None:
+    own = {"source": "manual.pdf", "id": "p7", "name": "Handbook", "role": "public", "created_at": "2020", "page": 3}
+    shelf = InMemoryVectorStore(DeterministicEmbeddings(64))
+    shelf.add_documents([Document("The keeper is called Ilse.", metadata=own, id="d1")])
+    with Memory(":memory:", model=None, vectorstore=shelf) as memory:
+        memory.adopt(**ALICE)
+        [found] = memory.as_retriever(**ALICE, k=1).invoke("Who is the keeper?")
+        assert {key: value for key, value in found.metadata.items() if not key.startswith("memory_")} == own
+        assert found.id == "d1"
+        assert memory.get(found.metadata["memory_id"]) is not None
+
+
+def test_marginal_relevance_chooses_what_says_different_things(memory: Memory) -> None:
+    said = ["Ann likes tea.", "Ann likes tea very much.", "Ann likes tea a lot.", "Ann plays chess."]
+    memory.add([{"role": "user", "content": text} for text in said], user_id="ann", infer=False)
+    query, options = "What does Ann like, tea?", {"kinds": ["turn"]}
+
+    def found(search_type: Any, **more: Any) -> list[str]:
+        retriever = memory.as_retriever(user_id="ann", search_type=search_type, search_kwargs={**options, **more})
+        return [document.page_content for document in retriever.invoke(query)]
+
+    assert "Ann plays chess." not in found("similarity", k=2)
+    assert found("mmr", k=2, lambda_mult=0.3) == [found("similarity", k=1)[0], "Ann plays chess."]
+    assert found("mmr", k=3, lambda_mult=1) == found("similarity", k=3)
+    assert "Ann plays chess." not in found("mmr", k=2, fetch_k=2, lambda_mult=0)
+
+
+def test_a_score_threshold_cuts_by_relevance(memory: Memory) -> None:
+    query = "I like tea."
+    relevant = [hit["relevance"] for hit in memory.search(query, **ALICE, limit=50)["results"]]
+    middle = sorted(relevant)[len(relevant) // 2]
+    retriever = memory.as_retriever(
+        **ALICE, search_type="similarity_score_threshold", search_kwargs={"score_threshold": middle, "k": 50}
+    )
+    kept = [document.metadata["memory_relevance"] for document in retriever.invoke(query)]
+    assert kept == [relevance for relevance in relevant if relevance >= middle] != []
+    with pytest.raises(InvalidInput, match="score_threshold"):
+        memory.as_retriever(**ALICE, search_type="similarity_score_threshold")
+    with pytest.raises(InvalidInput, match="search_type"):
+        memory.as_retriever(**ALICE, search_type="nearest")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("awaited", [False, True])
+async def test_a_memory_that_fails_finds_nothing(memory: Memory, awaited: bool) -> None:
+    retriever, strict = memory.as_retriever(**ALICE), memory.as_retriever(**ALICE, on_error="raise")
+    memory.close()
+    assert (await retriever.ainvoke("tea") if awaited else await asyncio.to_thread(retriever.invoke, "tea")) == []
+    with pytest.raises(JournalClosed):
+        await strict.ainvoke("tea") if awaited else await asyncio.to_thread(strict.invoke, "tea")
 
 
 def test_only_the_scope_is_found(memory: Memory) -> None:
@@ -69,8 +121,8 @@ def test_only_the_scope_is_found(memory: Memory) -> None:
 
 
 def test_arguments_of_search_pass_through(memory: Memory) -> None:
-    retriever = memory.as_retriever(**ALICE, k=10, filters={"topic": "drinks"}, kinds=["turn"])
-    assert [d.metadata["kind"] for d in retriever.invoke("What do I drink?")] == ["turn"]
+    retriever = memory.as_retriever(**ALICE, k=10, filter={"topic": "drinks"}, kinds=["turn"])
+    assert [d.metadata["memory_kind"] for d in retriever.invoke("What do I drink?")] == ["turn"]
     with pytest.raises(InvalidFilter):
         memory.as_retriever(**ALICE, filters={"$bad": 1}).invoke("x")
 
@@ -80,7 +132,7 @@ def test_a_retriever_of_nobody_fails_where_it_is_made(memory: Memory) -> None:
         memory.as_retriever()
 
 
-@pytest.mark.parametrize("option", ["limit", "search_kwargs", "filter", "query"])
+@pytest.mark.parametrize("option", ["limit", "fetch_k", "query"])
 def test_what_search_does_not_take_is_refused_where_it_is_made(memory: Memory, option: str) -> None:
     with pytest.raises(InvalidInput, match=f"not '{option}'"):
         memory.as_retriever(**ALICE, **{option: 1})

@@ -243,12 +243,35 @@ async def test_field_a_wildcard_user_reads_nobody(memory: Memory, use: Any, name
     assert (await use(memory.as_tools(user_id=name)[1], query="coffee")).artifact == []
 
 
-async def test_a_broken_store_is_no_answer(memory: Memory, use: Any) -> None:
-    manage, search = memory.as_tools(**ALICE)
+async def test_a_broken_store_is_an_answer_too(memory: Memory, use: Any, caplog: pytest.LogCaptureFixture) -> None:
+    tools, strict = memory.as_tools(**ALICE), memory.as_tools(**ALICE, on_error="raise")
     memory.close()
-    for call in (use(manage, content="x y"), use(search, query="x")):
+    for tool, arguments in zip(tools, ({"content": "my secret"}, {"query": "my secret"}), strict=True):
+        answer = await use(tool, **arguments)
+        assert answer.status == "error"
+        assert "go on without it" in answer.content
+        assert to_turns([answer]) == []
+    assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
+    assert "JournalClosed" in caplog.text
+    assert "secret" not in caplog.text
+    for call in (use(strict[0], content="x y"), use(strict[1], query="x")):
         with pytest.raises(JournalClosed):
             await call
+
+
+async def test_the_tools_of_two_memories_have_two_names(memory: Memory, use: Any) -> None:
+    tools = [*memory.as_tools(**ALICE), *memory.as_tools(agent_id="crew", name="team")]
+    assert [tool.name for tool in tools] == [
+        "manage_memory",
+        "search_memory",
+        "manage_team_memory",
+        "search_team_memory",
+    ]
+    await use(tools[2], content="We meet on Mondays.")
+    assert facts(memory) == []
+    assert facts(memory, agent_id="crew") == ["We meet on Mondays."]
+    answer = await use(tools[2], action="delete")
+    assert "search_team_memory" in answer.content
 
 
 # -- whose memories ---------------------------------------------------------------------------------------------------

@@ -3,211 +3,254 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from itertools import takewhile
-from typing import TYPE_CHECKING, Annotated, Any, NotRequired, cast
+from typing import Annotated, Any, NotRequired, TypedDict, cast
 
-from langchain_core.messages import AIMessage, SystemMessage
+from langchain_core.messages import AIMessage, BaseMessage, SystemMessage
 from langchain_core.tools import BaseTool
+from langgraph.channels import UntrackedValue
+from langgraph.runtime import Runtime
 from langgraph.types import Command
 
 from langchain_memlayer.agents.context import as_context
-from langchain_memlayer.agents.scope import (
-    ScopeSource,
+from langchain_memlayer.agents.course import (
+    Course,
+    begun,
+    given_of,
+    listening,
+    remembered,
+    with_answers,
+)
+from langchain_memlayer.agents.scope import Caller, ScopeSource, checked_source, find_caller, find_memory
+from langchain_memlayer.agents.surface import (
+    OnError,
+    ask,
     batch_of,
+    checked_on_error,
     checked_options,
-    checked_source,
-    find_caller,
-    find_memory,
+    hear,
     last_said,
-    read_turns,
-    spoken,
 )
 from langchain_memlayer.agents.tools import memory_tools
+from langchain_memlayer.engine.steps import Steps, arun, run
 from langchain_memlayer.errors import MissingDependency
-from langchain_memlayer.types import Turn
+from langchain_memlayer.messages import DECLINED
+from langchain_memlayer.protocols import MemoryLike
+from langchain_memlayer.types import Scope
 
 try:
-    from langchain.agents.middleware import (
-        AgentMiddleware,
-        AgentState,
-        ExtendedModelResponse,
-        ModelRequest,
-        ModelResponse,
-    )
-    from langchain.agents.middleware.types import PrivateStateAttr
+    from langchain.agents.middleware import AgentMiddleware, ExtendedModelResponse, ModelRequest, ModelResponse
+    from langchain.agents.middleware.types import OmitFromOutput, PrivateStateAttr
 except ModuleNotFoundError as error:
     raise MissingDependency(
         "The middleware needs the package langchain, which has create_agent: pip install langchain"
     ) from error
 
-if TYPE_CHECKING:
-    from langgraph.runtime import Runtime
-
-    from langchain_memlayer.memory import Memory
+_Response = ModelResponse[Any] | AIMessage | ExtendedModelResponse[Any]
 
 
-_NAME = "MemoryMiddleware"
-
-
-class MemoryMiddlewareState(AgentState[Any]):
-    """What the middleware keeps for the length of a turn.
-
-    Attributes:
-        memory_context: What was recalled, as the text for the system message.
-        memory_said: What the user said in this turn: another middleware may cut it out of the messages, as summaries
-            do in a turn of many steps, before it is remembered.
-    """
-
-    memory_context: NotRequired[Annotated[str, PrivateStateAttr]]
-    memory_said: NotRequired[Annotated[list[dict[str, Any]], PrivateStateAttr]]
-
-
-class MemoryMiddleware(AgentMiddleware[MemoryMiddlewareState, Any]):
+class MemoryMiddleware(AgentMiddleware[Any, Any]):
     """Long-term memory for an agent; what `Memory.as_middleware` gives.
 
     Before a turn it searches once for what the user said, each call of the model has the result at the end of its
-    system message, and after the turn it remembers the messages that were not seen before. A turn whose model failed is
-    remembered with the next one of its thread. A middleware that replaces the whole system message, such as
-    `dynamic_prompt`, comes before it in the agent's list.
+    system message, and after the turn it remembers the messages that were not seen before: what the user said and the
+    model was given, and what the model answered, as they stand in the state at the end. What another middleware
+    refused, removed, replaced or wrote itself is not remembered. A memory that fails does not stop the agent.
+
+    A person declines that a message is remembered, now or later, by `additional_kwargs={"memory": "off"}`, or all of a
+    turn by `agent.invoke({"messages": [...], "memory": "off"})`.
+
+    A middleware that replaces the whole system message, such as `dynamic_prompt`, comes before it in the agent's list.
 
     Args:
         memory: The memory; None means that of the graph's store.
         scope: Whose memories: ids by name, or a function that gives them and may take `state`, `runtime` and `config`.
-            None means the run's `context`, else its `configurable`.
+            None means the run's `context` and `configurable` together, which have to name a user.
+        name: Tells the memories of one agent apart, a user's and a team's: it is part of the middleware's name, its
+            state's keys, its tools and its block. None means "agent" or "run" when `scope` names no user, else "".
         limit: How many memories are recalled at most.
         search_kwargs: Further arguments of `Memory.search`.
         remember: Whether turns are remembered; False only recalls.
         background: Find the facts of a turn beside the agent, which answers without waiting.
         tools: Whether the agent gets `manage_memory` and `search_memory` too.
+        on_error: "raise" lets a failing memory stop the agent, for tests.
 
     Raises:
         InvalidInput: `search_kwargs` has what `search` does not take, or a limit of its own.
         ScopeRequired: (when it runs) nothing says whose memories are meant.
     """
 
-    state_schema = MemoryMiddlewareState
-
     def __init__(
         self,
-        memory: Memory | None = None,
+        memory: MemoryLike | None = None,
         *,
         scope: ScopeSource | None = None,
+        name: str | None = None,
         limit: int = 10,
         search_kwargs: dict[str, Any] | None = None,
         remember: bool = True,
         background: bool = False,
         tools: bool = False,
+        on_error: OnError = "log",
     ) -> None:
         super().__init__()
         self._memory = memory
         self._source = checked_source(scope)
-        self._search = {**checked_options(_NAME, search_kwargs or {}), "limit": limit}
+        self._label = _label(self._source) if name is None else name
+        self._search = {**checked_options(self.name, search_kwargs or {}), "limit": limit}
         self._remember = remember
         self._background = background
-        self.tools: Sequence[BaseTool] = memory_tools(memory, scope=scope) if tools else []
+        self._on_error = checked_on_error(on_error)
+        self._context, self._course = (f"{key}_{self._label}".rstrip("_") for key in ("memory_context", "memory_turn"))
+        self.state_schema = _state_schema(self._context, self._course)
+        self.tools: Sequence[BaseTool] = (
+            memory_tools(memory, scope=scope, name=self._label, on_error=on_error) if tools else []
+        )
 
-    def before_agent(self, state: MemoryMiddlewareState, runtime: Runtime[Any]) -> dict[str, Any]:
+    @property
+    def name(self) -> str:
+        """The name of its nodes in the agent's graph."""
+        return f"{type(self).__name__}_{self._label}".rstrip("_")
+
+    def before_agent(self, state: Any, runtime: Runtime[Any]) -> dict[str, Any]:
         """Recall for this turn."""
-        memory, query, arguments = self._asked(state, runtime)
-        return _recalled(memory.search(query, **arguments) if query else {})
+        return run(self._recall(state, runtime))
 
-    async def abefore_agent(self, state: MemoryMiddlewareState, runtime: Runtime[Any]) -> dict[str, Any]:
+    async def abefore_agent(self, state: Any, runtime: Runtime[Any]) -> dict[str, Any]:
         """Like `before_agent`."""
-        memory, query, arguments = self._asked(state, runtime)
-        return _recalled(await memory.asearch(query, **arguments) if query else {})
+        return await arun(self._recall(state, runtime))
 
     def wrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any] | AIMessage]
-    ) -> ModelResponse[Any] | AIMessage | ExtendedModelResponse[Any]:
+    ) -> _Response:
         """Call the model with what was recalled at the end of its system message."""
-        return self._noted(request, handler(_injected(request)))
+        with listening() as heard:
+            try:
+                response = handler(self._injected(request))
+            except Exception:
+                run(self._keep(request, heard.messages))
+                raise
+        return self._noted(request, heard.messages, response)
 
     async def awrap_model_call(
         self,
         request: ModelRequest[Any],
         handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any] | AIMessage]],
-    ) -> ModelResponse[Any] | AIMessage | ExtendedModelResponse[Any]:
+    ) -> _Response:
         """Like `wrap_model_call`."""
-        return self._noted(request, await handler(_injected(request)))
+        with listening() as heard:
+            try:
+                response = await handler(self._injected(request))
+            except Exception:
+                await arun(self._keep(request, heard.messages))
+                raise
+        return self._noted(request, heard.messages, response)
 
-    def after_agent(self, state: MemoryMiddlewareState, runtime: Runtime[Any]) -> None:
+    def after_agent(self, state: Any, runtime: Runtime[Any]) -> dict[str, Any] | None:
         """Remember this turn."""
-        memory, messages, arguments = self._said(state, runtime)
-        if messages:
-            memory.add(messages, **arguments)
+        return run(self._remembering(state, runtime))
 
-    async def aafter_agent(self, state: MemoryMiddlewareState, runtime: Runtime[Any]) -> None:
+    async def aafter_agent(self, state: Any, runtime: Runtime[Any]) -> dict[str, Any] | None:
         """Like `after_agent`."""
-        memory, messages, arguments = self._said(state, runtime)
-        if messages:
-            await memory.aadd(messages, **arguments)
+        return await arun(self._remembering(state, runtime))
+
+    # -- steps ----------------------------------------------------------------------------------------------------
+
+    def _recall(self, state: Any, runtime: Runtime[Any]) -> Steps[dict[str, Any]]:
+        memory, caller = self._called(state, runtime)
+        messages = state.get("messages", [])
+        query, before = last_said(messages)
+        given = {"messages": before or None, **self._search, **caller.scope.ids()}
+        answer: Mapping[str, Any] | None = None
+        if query:
+            answer = yield from ask(self.name, memory, "search", query, on_error=self._on_error, **given)
+        block = ""
+        if answer is not None:
+            shows_ids = bool(self.tools)
+            block = as_context(answer["results"], answer["relations"], query=query, ids=shows_ids, name=self._label)
+        update: dict[str, Any] = {self._context: block}
+        if self._remember:
+            key, off = DECLINED
+            update[self._course] = begun(messages, state.get(self._course) or {}, off=state.get(key) == off)
+        return update
+
+    def _keep(self, request: ModelRequest[Any], given: Sequence[BaseMessage] | None) -> Steps[None]:
+        """Remember at once what a model was given that then failed: nobody else will know that it was not refused."""
+        course = self._course_of(request.state)
+        if course is None or given is None:
+            return
+        yield from self._add(request.state, request.runtime, list(given_of(request.messages, course, given).values()))
+
+    def _remembering(self, state: Any, runtime: Runtime[Any]) -> Steps[dict[str, Any] | None]:
+        course = self._course_of(state)
+        if course is None:
+            return None
+        messages, refused = remembered(state.get("messages", []), course)
+        yield from self._add(state, runtime, messages, refused)
+        return {self._course: {"refused": refused}}
+
+    def _add(self, state: Any, runtime: Any, messages: Sequence[Any], refused: Sequence[str] = ()) -> Steps[None]:
+        memory, caller = self._called(state, runtime)
+        said = hear(messages, caller.session_id, without=refused)
+        given: dict[str, Any] = {
+            **caller.scope.ids(),
+            "session_id": caller.session_id,
+            "batch_id": batch_of(said.turns, caller.session_id),
+            "background": self._background,
+        }
+        if said.turns:
+            yield from ask(self.name, memory, "add", said.turns, on_error=self._on_error, **given)
+
+    def _called(self, state: Any, runtime: Any) -> tuple[MemoryLike, Caller]:
+        memory = find_memory(self.name, self._memory, runtime=runtime)
+        return memory, find_caller(self.name, self._source, state=state, runtime=runtime)
+
+    # -- the model's call -----------------------------------------------------------------------------------------
+
+    def _course_of(self, state: Any) -> Course | None:
+        return (state.get(self._course) or {}) if self._remember else None
 
     def _noted(
-        self, request: ModelRequest[Any], response: ModelResponse[Any] | AIMessage
-    ) -> ModelResponse[Any] | AIMessage | ExtendedModelResponse[Any]:
-        # Here and not before the agent: whatever redacts the messages has done so by now.
-        said = _said_now(request.state["messages"]) if self._remember else []
-        if not said or said == request.state.get("memory_said"):
+        self,
+        request: ModelRequest[Any],
+        given: Sequence[BaseMessage] | None,
+        response: ModelResponse[Any] | AIMessage,
+    ) -> _Response:
+        course = self._course_of(request.state)
+        if course is None or given is None:
             return response
         if isinstance(response, AIMessage):
             response = ModelResponse(result=[response])
-        return ExtendedModelResponse(model_response=response, command=Command(update={"memory_said": said}))
+        new = with_answers(course, given_of(request.messages, course, given), response.result)
+        return ExtendedModelResponse(model_response=response, command=Command(update={self._course: new}))
 
-    def _asked(self, state: MemoryMiddlewareState, runtime: Runtime[Any]) -> tuple[Memory, str | None, dict[str, Any]]:
-        memory = find_memory(_NAME, self._memory, runtime=runtime)
-        caller = find_caller(_NAME, self._source, state=state, runtime=runtime)
-        query, before = last_said(state.get("messages", []))
-        return memory, query, {"messages": before or None, **self._search, **caller.scope.ids()}
-
-    def _said(self, state: MemoryMiddlewareState, runtime: Runtime[Any]) -> tuple[Memory, list[Any], dict[str, Any]]:
-        """What to remember, nothing when there is nothing, and the further arguments of `add`."""
-        memory = find_memory(_NAME, self._memory, runtime=runtime)
-        caller = find_caller(_NAME, self._source, state=state, runtime=runtime)
-        messages = [*_cut_out(state), *spoken(state.get("messages", []))]
-        turns = read_turns(messages, caller.session_id)
-        arguments = {
-            **caller.scope.ids(),
-            "session_id": caller.session_id,
-            "batch_id": batch_of(turns, caller.session_id),
-            "background": self._background,
-        }
-        return memory, messages if turns and self._remember else [], arguments
+    def _injected(self, request: ModelRequest[Any]) -> ModelRequest[Any]:
+        block = cast("str | None", request.state.get(self._context))
+        if not block:
+            return request
+        before = request.system_message
+        if before is None:
+            return request.override(system_message=SystemMessage(block))
+        # Blocks of content may carry marks for the provider's prompt cache, which stay valid when one is appended.
+        content: str | list[Any] = f"{before.content}\n\n{block}"
+        if not isinstance(before.content, str):
+            content = [*before.content, {"type": "text", "text": f"\n\n{block}"}]
+        return request.override(system_message=before.model_copy(update={"content": content}))
 
 
-def _recalled(found: Mapping[str, Any]) -> dict[str, Any]:
-    return {"memory_context": as_context(found.get("results", ()), found.get("relations", ())), "memory_said": []}
+def _label(source: ScopeSource | None) -> str:
+    """What tells this memory from that of a user: nothing, or the widest thing that it belongs to."""
+    if not isinstance(source, Scope) or source.user_id is not None:
+        return ""
+    return "agent" if source.agent_id is not None else "run"
 
 
-def _said_now(messages: Sequence[Any]) -> list[dict[str, Any]]:
-    """What the user said last, without an answer in between; as text, since images would be kept twice."""
-    turns = read_turns(messages, None)
-    while turns and turns[-1].role != "user":
-        turns.pop()
-    said = list(takewhile(lambda turn: turn.role == "user", reversed(turns)))
-    return [_plain(turn) for turn in reversed(said) if turn.id is not None]
-
-
-def _plain(turn: Turn) -> dict[str, Any]:
-    time = None if turn.time is None else turn.time.isoformat()
-    named = {"id": turn.id, "name": turn.name, "timestamp": time, "metadata": dict(turn.metadata)}
-    return {"role": turn.role, "content": turn.text, **{key: value for key, value in named.items() if value}}
-
-
-def _cut_out(state: MemoryMiddlewareState) -> list[dict[str, Any]]:
-    """What the user said in this turn and is no longer among the messages."""
-    there = {getattr(message, "id", None) for message in state.get("messages", [])}
-    return [message for message in state.get("memory_said", []) if message["id"] not in there]
-
-
-def _injected(request: ModelRequest[Any]) -> ModelRequest[Any]:
-    block = cast("str | None", request.state.get("memory_context"))
-    if not block:
-        return request
-    before = request.system_message
-    if before is None:
-        return request.override(system_message=SystemMessage(block))
-    # Blocks of content may carry marks for the provider's prompt cache, which stay valid when a block is appended.
-    content: str | list[Any] = f"{before.content}\n\n{block}"
-    if not isinstance(before.content, str):
-        content = [*before.content, {"type": "text", "text": f"\n\n{block}"}]
-    return request.override(system_message=before.model_copy(update={"content": content}))
+def _state_schema(context: str, course: str) -> Any:
+    """The state of one middleware: what was recalled, how the turn went, and whether it is declined."""
+    return TypedDict(  # type: ignore[operator]
+        "MemoryMiddlewareState",
+        {
+            context: NotRequired[Annotated[str, PrivateStateAttr]],
+            course: NotRequired[Annotated[dict[str, Any], PrivateStateAttr]],
+            DECLINED[0]: NotRequired[Annotated[str, UntrackedValue, OmitFromOutput]],
+        },
+    )

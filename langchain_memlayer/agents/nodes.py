@@ -1,73 +1,83 @@
 """Nodes for a LangGraph `StateGraph`: extraction, reconciliation and recall, and the first two as one subgraph.
 
-Each works plain and awaited. What they write is plain data, so any checkpointer can keep it.
+Each works plain and awaited. What they write is plain data, so any checkpointer can keep it. A memory that fails does
+not stop the graph: the messages are kept unread, and their facts are found later.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any, TypedDict
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, TypedDict
 
 from langchain_core.runnables import RunnableLambda
+from langgraph.graph import END, START, StateGraph
+from langgraph.graph.state import CompiledStateGraph
 
 from langchain_memlayer.agents.context import as_context
-from langchain_memlayer.agents.scope import (
-    Caller,
-    ScopeSource,
+from langchain_memlayer.agents.scope import Caller, ScopeSource, checked_source, find_caller, find_memory
+from langchain_memlayer.agents.surface import (
+    OnError,
+    ask,
     batch_of,
+    checked_on_error,
     checked_options,
-    checked_source,
-    find_caller,
-    find_memory,
+    hear,
     last_said,
-    read_turns,
 )
-from langchain_memlayer.engine.commit import Outcome
-from langchain_memlayer.engine.results import added
 from langchain_memlayer.engine.steps import Steps, arun, run
-from langchain_memlayer.engine.writing import Prepared
 from langchain_memlayer.errors import InvalidInput
-from langchain_memlayer.types import Fact, Rejection, Triple, Turn
+from langchain_memlayer.messages import DECLINED, Conversation
+from langchain_memlayer.protocols import MemoryLike
 
-if TYPE_CHECKING:
-    from langgraph.graph.state import CompiledStateGraph
-
-    from langchain_memlayer.memory import Memory
-
-REJECTED = "REJECTED"
+_REJECTED, _UNREAD, _SKIPPED = "REJECTED", "UNREAD", "SKIPPED"
 
 
 def _latest(_: Any, new: Any) -> Any:
     return new
 
 
+def _union(old: list[str], new: list[str]) -> list[str]:
+    return [*old, *(one for one in new if one not in old)]
+
+
 class MemoryState(TypedDict, total=False):
     """The keys that the nodes write; inherit it in a graph's state. Of parallel branches the last one stands.
+
+    A node with a name writes `memory_facts_NAME` and so on, which the state then declares itself.
 
     Attributes:
         memory_facts: What extraction found: `text`, `quote`, `sources` (ids of the messages that it cites), `triples`,
             `valid_at`, `name`, `metadata`.
-        memory_decisions: What was committed: `id`, `memory`, `event`, and `previous_memory` on updates; what was
-            refused has the event `REJECTED`, a `reason` and its `quote`.
+        memory_decisions: What was committed: `id`, `memory`, `event`, and `previous_memory` on updates. What was
+            refused has the event `REJECTED`, a `reason` and its `quote`; what was left out of a message `SKIPPED`; and
+            `UNREAD` says that the memory failed, so that the messages are read later.
         memories: What recall found, as `Memory.search` gives it.
         memory_context: The same as a block of text for a system message, "" when there is nothing.
+        memory: "off" declines that what is being said is remembered, now or later.
+        memory_declined: Ids of the messages that were declined so.
     """
 
     memory_facts: Annotated[list[dict[str, Any]], _latest]
     memory_decisions: Annotated[list[dict[str, Any]], _latest]
     memories: Annotated[list[dict[str, Any]], _latest]
     memory_context: Annotated[str, _latest]
+    memory: Annotated[str, _latest]
+    memory_declined: Annotated[list[str], _union]
 
 
-class _Written(TypedDict):
+class _Written(TypedDict, total=False):
     memory_facts: list[dict[str, Any]]
     memory_decisions: list[dict[str, Any]]
+    memory_declined: list[str]
 
 
 def extraction_node(
-    memory: Memory | None = None, *, scope: ScopeSource | None = None, messages_key: str = "messages"
+    memory: MemoryLike | None = None,
+    *,
+    scope: ScopeSource | None = None,
+    messages_key: str = "messages",
+    name: str = "",
+    on_error: OnError = "log",
 ) -> RunnableLambda[Any, Any]:
     """A node that finds the facts in the messages that were not seen before, and writes them to `memory_facts`.
 
@@ -77,30 +87,39 @@ def extraction_node(
     Args:
         memory: The memory; None means that of the graph's store (`compile(store=memory.store)`).
         scope: Whose memories: ids by name, or a function that gives them and may take `state`, `runtime` and `config`.
-            None means the run's `context`, else its `configurable`.
+            None means the run's `context` and `configurable` together, which have to name a user.
         messages_key: The key of the state that has the messages.
+        name: Tells two memories in one graph apart: what is written has the name at the end of its key.
+        on_error: "raise" lets a failing memory stop the graph, for tests.
 
     Raises:
         ScopeRequired: (when it runs) nothing says whose memories are meant.
-        ExtractionError: (when it runs) the model failed.
     """
-    source = checked_source(scope)
+    source, on_error = checked_source(scope), checked_on_error(on_error)
+    call, keys = "extraction_node()", _keys(name)
 
     def steps(state: Any) -> Steps:
-        found = find_memory("extraction_node()", memory)
-        caller = find_caller("extraction_node()", source, state=state)
-        turns = read_turns(_read(state, messages_key), caller.session_id)
-        prepared: Prepared = yield from found._engine.extract(turns, caller.scope)
-        return {
-            "memory_facts": [_plain_fact(fact, prepared.turns) for fact in prepared.facts],
-            "memory_decisions": [_plain_rejection(refusal) for refusal in prepared.rejected],
-        }
+        found, caller = find_memory(call, memory), find_caller(call, source, state=state)
+        said, declined = _heard(state, messages_key, caller)
+        answer: Any = {"facts": [], "rejected": []}
+        if said.turns:
+            answer = yield from ask(call, found, "extract", said.turns, on_error=on_error, **_ids(caller))
+        facts, decisions = [], [{"event": _UNREAD}]
+        if answer is not None:
+            facts, decisions = answer["facts"], [{"event": _REJECTED, **one} for one in answer["rejected"]]
+        written = {keys["memory_facts"]: facts, keys["memory_decisions"]: decisions}
+        return written | ({"memory_declined": declined} if declined else {})
 
     return _node("extraction", steps)
 
 
 def reconciliation_node(
-    memory: Memory | None = None, *, scope: ScopeSource | None = None, messages_key: str = "messages"
+    memory: MemoryLike | None = None,
+    *,
+    scope: ScopeSource | None = None,
+    messages_key: str = "messages",
+    name: str = "",
+    on_error: OnError = "log",
 ) -> RunnableLambda[Any, Any]:
     """A node that decides what `memory_facts` mean for what is known, and commits them with their messages.
 
@@ -111,31 +130,47 @@ def reconciliation_node(
         memory: Like `extraction_node`.
         scope: Like `extraction_node`.
         messages_key: Like `extraction_node`.
+        name: Like `extraction_node`.
+        on_error: Like `extraction_node`.
 
     Raises:
         ScopeRequired: (when it runs) nothing says whose memories are meant.
         InvalidInput: (when it runs) the state has no `memory_facts`.
     """
-    source = checked_source(scope)
+    source, on_error = checked_source(scope), checked_on_error(on_error)
+    call, keys = "reconciliation_node()", _keys(name)
 
     def steps(state: Any) -> Steps:
-        found = find_memory("reconciliation_node()", memory)
-        caller = find_caller("reconciliation_node()", source, state=state)
-        turns = read_turns(_read(state, messages_key), caller.session_id)
-        prepared = yield from _prepared(found, caller, turns, state)
-        outcome = yield from found._engine.reconcile(prepared, batch=batch_of(turns, caller.session_id))
-        return {"memory_decisions": _decisions(outcome, facts=found._engine.extractor is not None)}
+        found, caller = find_memory(call, memory), find_caller(call, source, state=state)
+        said, _ = _heard(state, messages_key, caller)
+        facts, before = _value(state, keys["memory_facts"]), _value(state, keys["memory_decisions"]) or ()
+        if facts is None:
+            raise InvalidInput(
+                f"The graph's state has no {keys['memory_facts']!r}: put extraction_node() before "
+                "reconciliation_node(), and inherit MemoryState in the state; or use memory.as_node(), which is both."
+            )
+        given = {**_ids(caller), "batch_id": batch_of(said.turns, caller.session_id), "on_error": on_error}
+        answer: Any = None if said.turns else {}
+        if said.turns and all(one["event"] != _UNREAD for one in before):
+            rejected = [one for one in before if one["event"] == _REJECTED]
+            answer = yield from ask(call, found, "reconcile", said.turns, facts, rejected=rejected, **given)
+        unread = [{"event": _UNREAD}] if answer is None else []
+        if unread:
+            answer = yield from ask(call, found, "add", said.turns, background=True, **given)
+        return {keys["memory_decisions"]: [*_decisions(answer or {}, said), *unread]}
 
     return _node("reconciliation", steps)
 
 
 def recall_node(
-    memory: Memory | None = None,
+    memory: MemoryLike | None = None,
     *,
     scope: ScopeSource | None = None,
     messages_key: str = "messages",
+    name: str = "",
     limit: int = 10,
     rewrite: bool | None = None,
+    on_error: OnError = "log",
     **options: Any,
 ) -> RunnableLambda[Any, Any]:
     """A node that searches for the last thing the user said, and writes `memories` and `memory_context`.
@@ -144,61 +179,68 @@ def recall_node(
         memory: Like `extraction_node`.
         scope: Like `extraction_node`.
         messages_key: Like `extraction_node`.
+        name: Like `extraction_node`.
         limit: How many memories at most.
         rewrite: Whether the model first makes it a question that stands for itself. None means: when there is a model
             and something was said before.
+        on_error: "raise" lets a failing memory stop the graph, for tests; else nothing is recalled then.
         **options: Further arguments of `Memory.search`.
 
     Raises:
         InvalidInput: `options` has what `search` does not take.
         ScopeRequired: (when it runs) nothing says whose memories are meant.
     """
-    source = checked_source(scope)
-    further = checked_options("recall_node()", options)
+    source, on_error = checked_source(scope), checked_on_error(on_error)
+    call, keys = "recall_node()", _keys(name)
+    further = checked_options(call, options)
 
-    def prepare(state: Any) -> tuple[Memory, str | None, dict[str, Any]]:
-        found = find_memory("recall_node()", memory)
-        caller = find_caller("recall_node()", source, state=state)
-        query, before = last_said(_read(state, messages_key))
+    def steps(state: Any) -> Steps:
+        found, caller = find_memory(call, memory), find_caller(call, source, state=state)
+        query, before = last_said(_messages(state, messages_key))
         asks = bool(before) and found.model is not None if rewrite is None else rewrite
-        given = {"limit": limit, "rewrite": asks, "messages": before or None}
-        return found, query, {**given, **further, **caller.scope.ids()}
+        given = {"limit": limit, "rewrite": asks, "messages": before or None, **further, **caller.scope.ids()}
+        answer = (yield from ask(call, found, "search", query, on_error=on_error, **given)) if query else None
+        results, relations = (list(answer["results"]), answer["relations"]) if answer else ([], [])
+        return {
+            keys["memories"]: results,
+            keys["memory_context"]: as_context(results, relations, query=query, name=name),
+        }
 
-    def recall(state: Any) -> dict[str, Any]:
-        found, query, arguments = prepare(state)
-        return _recalled(found.search(query, **arguments) if query else {})
-
-    async def arecall(state: Any) -> dict[str, Any]:
-        found, query, arguments = prepare(state)
-        return _recalled(await found.asearch(query, **arguments) if query else {})
-
-    return RunnableLambda(recall, arecall, name="recall")
+    return _node("recall", steps)
 
 
 def memory_graph(
-    memory: Memory | None = None, *, scope: ScopeSource | None = None, messages_key: str = "messages"
+    memory: MemoryLike | None = None,
+    *,
+    scope: ScopeSource | None = None,
+    messages_key: str = "messages",
+    name: str = "",
+    on_error: OnError = "log",
 ) -> CompiledStateGraph[Any, Any, Any, Any]:
     """Extraction and reconciliation as one compiled graph, to be a node of another; what `Memory.as_node` gives.
 
-    It reads the messages and writes `memory_facts` and `memory_decisions`; a parent that does not have these keys may
-    leave them out.
+    It reads the messages (and `memory`, by which they are declined) and writes `memory_facts` and `memory_decisions`; a
+    parent that does not have these keys may leave them out.
 
     Args:
         memory: Like `extraction_node`.
         scope: Like `extraction_node`; a function's `state` has the messages only.
         messages_key: Like `extraction_node`.
+        name: Like `extraction_node`.
+        on_error: Like `extraction_node`.
     """
-    from langgraph.graph import END, START, StateGraph
-
-    given: Any = TypedDict("MemoryInput", {messages_key: Any})  # type: ignore[misc]
-    state: Any = TypedDict("MemoryWork", {messages_key: Any, **_Written.__annotations__})  # type: ignore[misc]
-    settings: dict[str, Any] = {"scope": scope, "messages_key": messages_key}
+    declining = {"memory": str, "memory_declined": Annotated[list[str], _union]}
+    written = {_keys(name).get(key, key): kind for key, kind in _Written.__annotations__.items()}
+    given: Any = TypedDict("MemoryInput", {messages_key: Any, **declining}, total=False)  # type: ignore[misc]
+    state: Any = TypedDict("MemoryWork", {messages_key: Any, **written, **declining}, total=False)  # type: ignore[misc]
+    output: Any = TypedDict("MemoryOutput", written, total=False)  # type: ignore[misc]
+    settings: dict[str, Any] = {"scope": scope, "messages_key": messages_key, "name": name, "on_error": on_error}
     # The messages are read and not given back: a parent that appends what comes would have them twice.
-    builder = StateGraph(state, input_schema=given, output_schema=_Written)
+    builder = StateGraph(state, input_schema=given, output_schema=output)
     builder.add_node("extraction", extraction_node(memory, **settings))
     builder.add_node("reconciliation", reconciliation_node(memory, **settings))
     builder.add_edge(START, "extraction").add_edge("extraction", "reconciliation").add_edge("reconciliation", END)
-    return builder.compile(name="memory")
+    return builder.compile(name="_".join(filter(None, ("memory", name))))
 
 
 def _node(name: str, steps: Callable[[Any], Steps]) -> RunnableLambda[Any, Any]:
@@ -211,91 +253,44 @@ def _node(name: str, steps: Callable[[Any], Steps]) -> RunnableLambda[Any, Any]:
     return RunnableLambda(plain, awaited, name=name)
 
 
-def _read(state: Any, key: str) -> Any:
-    """What a state has under a key, be it a mapping or an object with attributes."""
-    missing = object()
-    found = state.get(key, missing) if isinstance(state, Mapping) else getattr(state, key, missing)
-    if found is missing:
+def _keys(name: str) -> dict[str, str]:
+    """The keys that a node of this name writes, by those of a node without one."""
+    keys = ("memory_facts", "memory_decisions", "memories", "memory_context")
+    return {key: f"{key}_{name}" if name else key for key in keys}
+
+
+def _ids(caller: Caller) -> dict[str, Any]:
+    return {**caller.scope.ids(), "session_id": caller.session_id}
+
+
+def _value(state: Any, key: str) -> Any:
+    """What a state has under a key, be it a mapping or an object with attributes; None when it is missing."""
+    return state.get(key) if isinstance(state, Mapping) else getattr(state, key, None)
+
+
+def _messages(state: Any, key: str) -> Any:
+    found = _value(state, key)
+    if found is None and not (key in state if isinstance(state, Mapping) else hasattr(state, key)):
         raise InvalidInput(f"The graph's state has no {key!r}: name the key that has the messages with messages_key=.")
     return found
 
 
-def _recalled(found: Mapping[str, Any]) -> dict[str, Any]:
-    results = list(found.get("results", ()))
-    return {"memories": results, "memory_context": as_context(results, found.get("relations", ()))}
+def _heard(state: Any, key: str, caller: Caller) -> tuple[Conversation, list[str]]:
+    """What is to be remembered of a state's messages, and the ids of those that are declined by its key `memory`."""
+    messages, declined = _messages(state, key), _value(state, "memory_declined") or ()
+    said = hear(messages, caller.session_id, without=declined)
+    if _value(state, DECLINED[0]) != DECLINED[1]:
+        return said, []
+    # What was said last, and what was answered; before it the answer of an earlier turn ends.
+    place = len(said.turns)
+    while place and said.turns[place - 1].role != "user":
+        place -= 1
+    while place and said.turns[place - 1].role == "user":
+        place -= 1
+    ids = [turn.id for turn in said.turns[place:] if turn.id is not None]
+    return Conversation(said.turns[:place], said.skipped), ids
 
 
-# -- facts as plain data ----------------------------------------------------------------------------------------------
-
-
-def _plain_fact(fact: Fact, turns: Sequence[Turn]) -> dict[str, Any]:
-    return {
-        "text": fact.text,
-        "quote": fact.quote,
-        "sources": [turns[place].id if turns[place].id is not None else place for place in fact.turns],
-        "triples": [[triple.source, triple.relation, triple.destination] for triple in fact.triples],
-        "valid_at": None if fact.valid_at is None else fact.valid_at.isoformat(),
-        "name": fact.name,
-        "metadata": dict(fact.metadata),
-    }
-
-
-def _plain_rejection(refusal: Rejection) -> dict[str, Any]:
-    return {"event": REJECTED, "memory": refusal.text, "reason": refusal.reason, "quote": refusal.quote}
-
-
-def _prepared(memory: Memory, caller: Caller, turns: Sequence[Turn], state: Any) -> Steps:
-    """What the extraction node left in the state, as the engine's `Prepared`."""
-    found = state.get("memory_facts") if isinstance(state, Mapping) else getattr(state, "memory_facts", None)
-    if found is None:
-        raise InvalidInput(
-            "The graph's state has no 'memory_facts': put extraction_node() before reconciliation_node(), and inherit "
-            "MemoryState in the state; or use memory.as_node(), which is both in one."
-        )
-    refused = state.get("memory_decisions") if isinstance(state, Mapping) else getattr(state, "memory_decisions", None)
-    fresh: Prepared = yield from memory._engine.extract(turns, caller.scope, infer=False)
-    # A turn without an id is always new, so its place among the new ones is the one it had in extraction.
-    places: dict[Any, int] = {}
-    kept = list(fresh.turns)
-    for place, turn in enumerate(kept):
-        places[place if turn.id is None else turn.id] = place
-    for turn in turns:
-        cited = any(turn.id in fact["sources"] for fact in found)
-        if turn.id is not None and turn.id not in places and cited:
-            places[turn.id] = len(kept)
-            kept.append(turn)
-    return replace(
-        fresh,
-        turns=tuple(kept),
-        facts=tuple(_fact(fact, places) for fact in found),
-        rejected=tuple(
-            Rejection(one["memory"], one["reason"], one.get("quote"))
-            for one in refused or ()
-            if one["event"] == REJECTED
-        ),
-        exact=False,
-    )
-
-
-def _fact(plain: Mapping[str, Any], places: Mapping[Any, int]) -> Fact:
-    sources = [places[source] for source in plain["sources"] if source in places]
-    if not sources:
-        raise InvalidInput(
-            "A fact in 'memory_facts' cites messages that are no longer in the state: let the reconciliation node "
-            "follow the extraction node before messages are removed."
-        )
-    return Fact(
-        text=plain["text"],
-        turns=tuple(sources),
-        quote=plain["quote"],
-        triples=tuple(Triple(*triple) for triple in plain["triples"]),
-        valid_at=None if plain["valid_at"] is None else datetime.fromisoformat(plain["valid_at"]),
-        name=plain["name"],
-        metadata=plain["metadata"],
-    )
-
-
-def _decisions(outcome: Outcome, *, facts: bool) -> list[dict[str, Any]]:
-    shown = added(outcome, facts=facts)
-    refused = [{"event": REJECTED, **one} for one in shown.get("rejected", ())]
-    return [*map(dict, shown["results"]), *refused]
+def _decisions(answer: Mapping[str, Any], said: Conversation) -> list[dict[str, Any]]:
+    refused = [{"event": _REJECTED, **one} for one in answer.get("rejected", ())]
+    return [*answer.get("results", ()), *refused, *({"event": _SKIPPED, **one} for one in said.skipped)]

@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
 
-from langchain_core.messages import BaseMessage
 from langchain_core.runnables.config import RunnableConfig, var_child_runnable_config
 from langgraph.runtime import Runtime, get_runtime
 
 from langchain_memlayer.errors import ConfigurationError, InvalidInput, ScopeRequired
-from langchain_memlayer.messages import to_turns
-from langchain_memlayer.types import Scope, Turn
-
-if TYPE_CHECKING:
-    from langchain_memlayer.memory import Memory
+from langchain_memlayer.protocols import MemoryLike
+from langchain_memlayer.types import Scope
 
 ScopeSource = Scope | Mapping[str, Any] | Callable[..., Scope | Mapping[str, Any]]
 """Whose memories: a scope, its ids by name, or a function that gives either and may take `state`, `runtime` and
 `config`."""
-
-SEARCH_OPTIONS: Final = frozenset({
-    "filters", "threshold", "kinds", "explain", "include_quarantined", "reference_time", "as_of", "known_at",
-    "max_tokens", "expand", "rerank", "messages", "rewrite",
-})  # fmt: skip
-"""The arguments of `Memory.search` that surfaces pass on: all but the query, whose memories, and how many."""
 
 _IDS: Final = ("user_id", "agent_id", "run_id")
 _GIVEN: Final = frozenset({"state", "runtime", "config"})
@@ -68,24 +56,12 @@ def checked_source(source: Any) -> ScopeSource | None:
     return accepted
 
 
-def checked_options(call: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Further arguments of `Memory.search`; `InvalidInput` for what it does not have, or `call` itself says."""
-    unknown = sorted(set(options) - SEARCH_OPTIONS)
-    if unknown:
-        known = ", ".join(sorted(SEARCH_OPTIONS))
-        raise InvalidInput(
-            f"{call} passes on to search() {known}, and not {', '.join(map(repr, unknown))}; "
-            "whose memories, and how many, it says by arguments of its own."
-        )
-    return dict(options)
-
-
 def find_caller(call: str, source: ScopeSource | None, *, state: Any = None, runtime: Any = None) -> Caller:
     """Who calls; `call` is the surface to name in an error.
 
     Raises:
-        ScopeRequired: neither the source nor the run says whose memories are meant, or the run names another user
-            than the one who has signed in to the agent server.
+        ScopeRequired: neither the source nor the run says whose memories are meant, the run says two different things,
+            or it names another user than the one who has signed in to the agent server.
     """
     config = var_child_runnable_config.get() or RunnableConfig()
     if runtime is None:
@@ -94,21 +70,17 @@ def find_caller(call: str, source: ScopeSource | None, *, state: Any = None, run
     context = getattr(runtime, "context", None)
     if source is not None:
         scope = _scope(source, state, runtime, config)
+        if not scope:
+            raise ScopeRequired(f"The scope= of {call} gave no id: let it name user_id, agent_id or run_id.")
     else:
-        scope = _named(call, context, configurable, runtime)
-    if not scope:
-        raise ScopeRequired(
-            f"{call} does not know whose memories are meant: pass "
-            f'context={{"user_id": ...}} (or an object with user_id, agent_id or run_id) when you invoke the graph, or '
-            f'config={{"configurable": {{"user_id": ...}}}}, or build it with scope=.'
-        )
+        scope = _named(call, context, configurable, getattr(runtime, "server_info", None))
     thread = configurable.get("thread_id")
     session = _value(context, "session_id") or configurable.get("session_id") or thread
     info = getattr(runtime, "execution_info", None)
     return Caller(scope, None if session is None else str(session), getattr(info, "task_id", None))
 
 
-def find_memory(call: str, memory: Memory | None, *, runtime: Any = None) -> Memory:
+def find_memory(call: str, memory: MemoryLike | None, *, runtime: Any = None) -> MemoryLike:
     """The memory that a surface was built with, else that of the graph's store.
 
     Raises:
@@ -118,67 +90,13 @@ def find_memory(call: str, memory: Memory | None, *, runtime: Any = None) -> Mem
         return memory
     if runtime is None:
         runtime = _runtime()
-    found: Memory | None = getattr(getattr(runtime, "store", None), "memory", None)
+    found: MemoryLike | None = getattr(getattr(runtime, "store", None), "memory", None)
     if found is None:
         raise ConfigurationError(
             f"{call} was built without a memory and the graph has no store of one: pass the memory, or "
             "compile the graph with compile(store=memory.store)."
         )
     return found
-
-
-def read_turns(messages: Any, session_id: str | None) -> list[Turn]:
-    """The turns in a state's messages, each with an id that stays the same when the graph is run again.
-
-    LangGraph's `add_messages` gives ids. For messages without one it is made from the session, the text, and how many
-    equal messages came before; without a session as well there is none, and every call is a new telling.
-    """
-    messages = spoken(messages)
-    turns = to_turns(messages, session_id=session_id) if messages else []
-    earlier: Counter[tuple[str, str | None, str]] = Counter()
-    found = []
-    for turn in turns:
-        key = turn.role, turn.name, turn.text
-        earlier[key] += 1
-        if turn.id is None and turn.session_id is not None:
-            turn = replace(turn, id=digest(turn.session_id, *map(str, key), str(earlier[key])))
-        found.append(turn)
-    return found
-
-
-def spoken(messages: Any) -> list[Any]:
-    """The messages that say something, as a list.
-
-    An empty one that once got into a thread must not stop every turn that comes after it.
-    """
-    several = isinstance(messages, Sequence) and not isinstance(messages, str)
-    return [message for message in (messages if several else [messages]) if not _is_blank(message)]
-
-
-def last_said(messages: Any) -> tuple[str | None, list[dict[str, Any]]]:
-    """The text of the last message of the user, None when there is none, and the messages before it."""
-    turns = read_turns(messages, None)
-    places = [place for place, turn in enumerate(turns) if turn.role == "user"]
-    if not places:
-        return None, []
-    before = [{"role": turn.role, "content": turn.text, "name": turn.name} for turn in turns[: places[-1]]]
-    return turns[places[-1]].text, before
-
-
-def batch_of(turns: Sequence[Turn], session_id: str | None) -> str | None:
-    """The batch id of some turns of a session, or None when they cannot be told from other ones."""
-    if any(turn.id is None for turn in turns):
-        return None
-    return digest("turns", session_id or "", *(turn.id or "" for turn in turns))
-
-
-def digest(*parts: str) -> str:
-    """A short name for some strings in order."""
-    hashed = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        raw = part.encode("utf-8", "surrogatepass")
-        hashed.update(len(raw).to_bytes(8, "big") + raw)
-    return hashed.hexdigest()
 
 
 def _runtime() -> Runtime[Any] | None:
@@ -201,33 +119,41 @@ def _scope_of(ids: Any) -> Scope:
     return Scope(**ids)
 
 
-def _named(call: str, context: Any, configurable: Mapping[str, Any], runtime: Any) -> Scope:
-    """The scope that the run's context names, else its configuration; never another user's than who has signed in."""
-    ids = {name: _value(context, name) for name in _IDS}
-    server = getattr(runtime, "server_info", None)
-    if not Scope(**ids):
-        ids = {name: configurable.get(name) for name in _IDS}
-        if server is not None:
-            # The agent server has the run's own number there, which is new with every call, and for nobody "".
-            ids = {**ids, "user_id": ids["user_id"] or None, "run_id": None}
-    user = getattr(server, "user", None)
-    if user is not None and ids["user_id"] != user.identity:
-        if ids["user_id"] is not None:
+def _named(call: str, context: Any, configurable: Mapping[str, Any], server: Any) -> Scope:
+    """The scope that the run's context and its configuration name together; always somebody's, and of nobody else."""
+    configured = {name: configurable.get(name) for name in _IDS}
+    if server is not None:
+        # The agent server has the run's own number there, which is new with every call, and for nobody "".
+        configured |= {"user_id": configured["user_id"] or None, "run_id": None}
+    one, other = Scope(**{name: _value(context, name) for name in _IDS}), Scope(**configured)
+    for name, value in one.ids().items():
+        if other.ids().get(name, value) != value:
             raise ScopeRequired(
-                f"{call} was asked for the memories of user_id {ids['user_id']!r} by {user.identity!r}, who has signed "
-                "in. Leave user_id out, and it is who has signed in; to let a client name other users, build it with "
-                'scope=lambda runtime: {"user_id": runtime.context["user_id"]}.'
+                f"{call} was given two different {name}, one in context and one in configurable: pass it in one place."
             )
-        ids["user_id"] = user.identity
-    return Scope(**ids)
+    scope = Scope(**{**other.ids(), **one.ids()})
+    user = getattr(server, "user", None)
+    if user is not None:
+        scope = _signed_in(call, scope, user.identity)
+    if scope.user_id is None:
+        raise ScopeRequired(
+            f"{call} does not know whose memories are meant: pass "
+            f'context={{"user_id": ...}} (or an object with user_id) when you invoke the graph, or '
+            f'config={{"configurable": {{"user_id": ...}}}}, or build it with scope=. For the memories of an agent or '
+            f'a run, whoever the user is, build it with scope={{"agent_id": ...}} or a function that gives it.'
+        )
+    return scope
+
+
+def _signed_in(call: str, scope: Scope, identity: str) -> Scope:
+    if scope.user_id not in (None, identity):
+        raise ScopeRequired(
+            f"{call} was asked for the memories of user_id {scope.user_id!r} by {identity!r}, who has signed "
+            "in. Leave user_id out, and it is who has signed in; to let a client name other users, build it with "
+            'scope=lambda runtime: {"user_id": runtime.context["user_id"]}.'
+        )
+    return Scope(identity, scope.agent_id, scope.run_id)
 
 
 def _value(holder: Any, name: str) -> Any:
     return holder.get(name) if isinstance(holder, Mapping) else getattr(holder, name, None)
-
-
-def _is_blank(message: Any) -> bool:
-    content = message
-    if isinstance(message, (BaseMessage, Mapping)):
-        content = message.get("content") if isinstance(message, Mapping) else message.content
-    return not (content.strip() if isinstance(content, str) else content)

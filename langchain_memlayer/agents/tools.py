@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, Literal
+from collections.abc import Callable
+from typing import Any, Final, Literal
 
 from langchain_core.tools import BaseTool, StructuredTool, ToolException
 from pydantic import BaseModel, Field
 
 from langchain_memlayer.agents.context import as_context, fenced
-from langchain_memlayer.agents.scope import Caller, ScopeSource, checked_source, digest, find_caller, find_memory
-from langchain_memlayer.engine.commit import Outcome
+from langchain_memlayer.agents.scope import Caller, ScopeSource, checked_source, find_caller, find_memory
+from langchain_memlayer.agents.surface import OnError, ask, checked_on_error, digest
 from langchain_memlayer.engine.steps import Steps, arun, run
-from langchain_memlayer.engine.writing import AGENT, Prepared
-from langchain_memlayer.errors import InvalidInput, MemoryNotFound
+from langchain_memlayer.errors import InvalidFilter, InvalidInput, MemoryNotFound
 from langchain_memlayer.messages import checked_text, without_recalled
-from langchain_memlayer.types import Fact, Hit, Scope, SearchResult, Turn
-
-if TYPE_CHECKING:
-    from langchain_memlayer.memory import Memory
+from langchain_memlayer.protocols import MemoryLike
+from langchain_memlayer.types import Turn
 
 Action = Literal["create", "update", "delete"]
 
@@ -29,6 +25,8 @@ MANAGE_INSTRUCTIONS: Final = (
 )
 _MOST: Final = 100
 _TOLD: Final = {"ADD": "Stored", "UPDATE": "Updated", "DELETE": "Deleted", "NONE": "Known already"}
+# What a model's arguments may cause is an answer that it can act on.
+_ARGUMENTS: Final = (InvalidInput, InvalidFilter, MemoryNotFound)
 
 
 class ManageMemory(BaseModel):
@@ -49,122 +47,131 @@ class SearchMemory(BaseModel):
 
 
 def memory_tools(
-    memory: Memory | None = None, *, scope: ScopeSource | None = None, instructions: str = MANAGE_INSTRUCTIONS
+    memory: MemoryLike | None = None,
+    *,
+    scope: ScopeSource | None = None,
+    instructions: str | None = None,
+    name: str = "",
+    on_error: OnError = "log",
 ) -> list[BaseTool]:
     """`manage_memory` and `search_memory`; what `Memory.as_tools` gives.
 
     The model never says whose memories it means: both tools reach those of the run's scope only, whatever ids it
-    names. What they answer is fenced as recalled, so that it is not remembered as if it had been said.
+    names. What they answer is fenced as recalled, so that it is not remembered as if it had been said. A memory that
+    fails is an answer too, which tells the model to go on without it.
 
     Args:
         memory: The memory; None means that of the graph's store (`compile(store=memory.store)`).
         scope: Whose memories: ids by name, or a function that gives them and may take `runtime` and `config`. None
-            means the run's `context`, else its `configurable`.
-        instructions: When the model should change memories.
+            means the run's `context` and `configurable` together, which have to name a user.
+        instructions: When the model should change memories, in place of ours.
+        name: Tells the tools of two memories apart: `manage_NAME_memory` and `search_NAME_memory`.
+        on_error: "raise" lets a failing memory stop the agent, for tests.
 
     Raises:
         ScopeRequired: (when called) nothing says whose memories are meant.
     """
-    source = checked_source(scope)
-    return [_manage_tool(memory, source, instructions), _search_tool(memory, source)]
+    made = _Tools(memory, checked_source(scope), f"{name}_memory" if name else "memory", checked_on_error(on_error))
+    return [made.manage(MANAGE_INSTRUCTIONS if instructions is None else instructions), made.search()]
 
 
-def _manage_tool(memory: Memory | None, source: ScopeSource | None, instructions: str) -> BaseTool:
-    def steps(content: str | None, action: Action, id: str | None) -> Steps:
-        found = find_memory("manage_memory", memory)
-        return _managed(found, find_caller("manage_memory", source), content, action, id)
+class _Tools:
+    """The two tools of one memory."""
 
-    def manage(content: str | None = None, action: Action = "create", id: str | None = None) -> Any:
-        called = steps(content, action, id)
-        with _told_to_the_model():
-            return run(called)
+    def __init__(self, memory: MemoryLike | None, source: ScopeSource | None, noun: str, on_error: OnError) -> None:
+        self._memory = memory
+        self._source = source
+        self._noun = noun
+        self._on_error = on_error
 
-    async def amanage(content: str | None = None, action: Action = "create", id: str | None = None) -> Any:
-        called = steps(content, action, id)
-        with _told_to_the_model():
-            return await arun(called)
+    def manage(self, instructions: str) -> BaseTool:
+        def steps(content: str | None = None, action: Action = "create", id: str | None = None) -> Steps[str]:
+            memory, caller = self._called(f"manage_{self._noun}")
+            if action == "create":
+                if id is not None:
+                    raise InvalidInput("A new memory has no id yet: leave out the id, or use the action 'update'.")
+                return (yield from self._create(memory, caller, _statement(content)))
+            if not id:
+                raise InvalidInput(
+                    f"The action {action!r} needs the id of a memory; search_{self._noun} shows the ids."
+                )
+            yield from self._own(memory, caller, id)
+            if action == "delete":
+                yield from self._ask(memory, "delete", id)
+                return fenced(f"Deleted [{id}].")
+            text = _statement(content)
+            yield from self._ask(memory, "update", id, text)
+            return fenced(f"Updated [{id}] {text}")
+
+        purpose = "Create, update or delete a memory that is kept for later conversations."
+        return _tool(f"manage_{self._noun}", f"{purpose} {instructions}".strip(), steps, ManageMemory)
+
+    def search(self) -> BaseTool:
+        def steps(query: str, limit: int = 10, offset: int = 0, filter: dict[str, Any] | None = None) -> Steps[Any]:
+            memory, caller = self._called(f"search_{self._noun}")
+            if not query.strip():
+                raise InvalidInput("query must say what to look for.")
+            given = {**caller.scope.ids(), "limit": limit + offset, "filters": filter}
+            answer = yield from self._ask(memory, "search", checked_text(query, "query"), **given)
+            results = list(answer["results"])[offset:]
+            return as_context(results, query=query, ids=True) or fenced("Nothing is remembered about this."), results
+
+        purpose = "Search what is remembered from earlier conversations; it shows each memory with its id."
+        return _tool(f"search_{self._noun}", purpose, steps, SearchMemory, response_format="content_and_artifact")
+
+    def _called(self, tool: str) -> tuple[MemoryLike, Caller]:
+        return find_memory(tool, self._memory), find_caller(tool, self._source)
+
+    def _ask(self, memory: MemoryLike, method: str, *args: Any, **kwargs: Any) -> Steps:
+        """Like `ask`; a memory that fails is told to the model."""
+        answer = yield from ask(
+            f"The tools of {self._noun}", memory, method, *args, on_error=self._on_error, told=_ARGUMENTS, **kwargs
+        )
+        if answer is None:
+            raise ToolException("The memory cannot be reached now; go on without it, and do not try again this turn.")
+        return answer
+
+    def _create(self, memory: MemoryLike, caller: Caller, text: str) -> Steps[str]:
+        """A statement as a fact, reconciled with what is known.
+
+        It cites the statement itself, as a turn of the agent. To cite what the user said would note that message as
+        seen, and what else is in it would then never be found.
+        """
+        turn = Turn(text, role="assistant", session_id=caller.session_id, metadata={"source": f"manage_{self._noun}"})
+        fact = {"text": text, "quote": text, "sources": [0], "triples": []}
+        # A step of the graph has the same name when it is tried again.
+        batch = None if caller.task is None else digest(f"manage_{self._noun}", caller.task, text)
+        answer = yield from self._ask(
+            memory, "reconcile", [turn], [fact], by_agent=True, batch_id=batch, **caller.scope.ids()
+        )
+        told = [f"{_TOLD[done['event']]} [{done['id']}] {done['memory']}" for done in answer["results"]]
+        return fenced("\n".join(told + [f"Refused: {one['reason']}." for one in answer.get("rejected", ())]))
+
+    def _own(self, memory: MemoryLike, caller: Caller, id: str) -> Steps[None]:
+        """`MemoryNotFound`, in the same words, for a memory that does not exist and for one of somebody else."""
+        known = yield from ask(
+            f"manage_{self._noun}", memory, "get", checked_text(id, "id"), on_error=self._on_error, told=_ARGUMENTS
+        )
+        if known is None or any(known[name] != value for name, value in caller.scope.ids().items()):
+            raise MemoryNotFound(f"There is no memory with the id {id!r}; search_{self._noun} shows the ids.")
+
+
+def _tool(name: str, description: str, steps: Callable[..., Steps], schema: type[BaseModel], **more: Any) -> BaseTool:
+    def call(**arguments: Any) -> Any:
+        try:
+            return run(steps(**arguments))
+        except _ARGUMENTS as error:
+            raise ToolException(str(error)) from error
+
+    async def acall(**arguments: Any) -> Any:
+        try:
+            return await arun(steps(**arguments))
+        except _ARGUMENTS as error:
+            raise ToolException(str(error)) from error
 
     return StructuredTool.from_function(
-        manage,
-        amanage,
-        name="manage_memory",
-        description=f"Create, update or delete a memory that is kept for later conversations. {instructions}".strip(),
-        args_schema=ManageMemory,
-        handle_tool_error=_shown,
+        call, acall, name=name, description=description, args_schema=schema, handle_tool_error=_shown, **more
     )
-
-
-def _search_tool(memory: Memory | None, source: ScopeSource | None) -> BaseTool:
-    def prepare(limit: int, offset: int, filter: dict[str, Any] | None) -> tuple[Memory, dict[str, Any]]:
-        found = find_memory("search_memory", memory)
-        scope = find_caller("search_memory", source).scope
-        return found, {**scope.ids(), "limit": limit + offset, "filters": filter}
-
-    def search(query: str, limit: int = 10, offset: int = 0, filter: dict[str, Any] | None = None) -> Any:
-        found, arguments = prepare(limit, offset, filter)
-        with _told_to_the_model():
-            return _page(found.search(_asked(query), **arguments), offset)
-
-    async def asearch(query: str, limit: int = 10, offset: int = 0, filter: dict[str, Any] | None = None) -> Any:
-        found, arguments = prepare(limit, offset, filter)
-        with _told_to_the_model():
-            return _page(await found.asearch(_asked(query), **arguments), offset)
-
-    return StructuredTool.from_function(
-        search,
-        asearch,
-        name="search_memory",
-        description="Search what is remembered from earlier conversations; it shows each memory with its id.",
-        args_schema=SearchMemory,
-        response_format="content_and_artifact",
-        handle_tool_error=_shown,
-    )
-
-
-def _asked(query: str) -> str:
-    if not query.strip():
-        raise InvalidInput("query must say what to look for.")
-    return query
-
-
-def _page(found: SearchResult, offset: int) -> tuple[str, list[Hit]]:
-    results = found["results"][offset:]
-    return as_context(results) or fenced("Nothing is remembered about this."), results
-
-
-# -- manage -----------------------------------------------------------------------------------------------------------
-
-
-def _managed(memory: Memory, caller: Caller, content: str | None, action: Action, id: str | None) -> Steps:
-    """One action; returns what to tell the model."""
-    if action == "create":
-        if id is not None:
-            raise InvalidInput("A new memory has no id yet: leave out the id, or use the action 'update'.")
-        return (yield from _create(memory, caller, _statement(content)))
-    if not id:
-        raise InvalidInput(f"The action {action!r} needs the id of a memory; search_memory shows the ids.")
-    _own(memory, caller.scope, id)
-    if action == "delete":
-        memory.delete(id)
-        return fenced(f"Deleted [{id}].")
-    text = _statement(content)
-    yield from memory._update(id, text, None)
-    return fenced(f"Updated [{id}] {text}")
-
-
-def _create(memory: Memory, caller: Caller, text: str) -> Steps:
-    """A statement as a fact, reconciled with what is known.
-
-    It cites the statement itself, as a turn of the agent. To cite what the user said would note that message as seen,
-    and what else is in it would then never be found.
-    """
-    turn = Turn(text, role="assistant", session_id=caller.session_id, metadata={"source": "manage_memory"})
-    prepared = Prepared(caller.scope, (turn,), (Fact(text, (0,), quote=text),), actor=AGENT)
-    # A step of the graph has the same name when it is tried again.
-    batch = None if caller.task is None else digest("manage_memory", caller.task, text)
-    outcome: Outcome = yield from memory._engine.reconcile(prepared, batch=batch)
-    told = [f"{_TOLD[done.event]} [{done.id}] {done.text}" for done in outcome.facts]
-    return fenced("\n".join(told + [f"Refused: {refusal.reason}." for refusal in outcome.rejected]))
 
 
 def _statement(content: str | None) -> str:
@@ -172,22 +179,6 @@ def _statement(content: str | None) -> str:
     if not text:
         raise InvalidInput("content must say what to remember.")
     return text
-
-
-def _own(memory: Memory, scope: Scope, id: str) -> None:
-    """`MemoryNotFound`, in the same words, for a memory that does not exist and for one of somebody else."""
-    known = memory.get(id)
-    if known is None or any(known.get(name) != value for name, value in scope.ids().items()):
-        raise MemoryNotFound(f"There is no memory with the id {id!r}; search_memory shows the ids.")
-
-
-@contextmanager
-def _told_to_the_model() -> Iterator[None]:
-    """What a model's arguments may cause, as an answer that it can act on; anything else is the developer's."""
-    try:
-        yield
-    except (InvalidInput, MemoryNotFound) as error:
-        raise ToolException(str(error)) from error
 
 
 def _shown(error: ToolException) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
+from uuid import UUID
 
 from langchain_memlayer.backends.opening import open_vectorstore
 from langchain_memlayer.config import MemoryConfig, read_config, resolve_model
@@ -20,29 +22,39 @@ from langchain_memlayer.engine.graphs import Graphs
 from langchain_memlayer.engine.indexes import Indexes
 from langchain_memlayer.engine.reading import Searcher
 from langchain_memlayer.engine.writing import Engine
-from langchain_memlayer.errors import ConfigurationError
+from langchain_memlayer.errors import ConfigurationError, InvalidInput
 from langchain_memlayer.facts.extraction import LLMExtractor
 from langchain_memlayer.facts.reconciliation import LLMReconciler, RuleReconciler
 from langchain_memlayer.journal import open_journal
 from langchain_memlayer.journal.base import random_id, utc_now
 from langchain_memlayer.journal.place import default_folder
 from langchain_memlayer.memory.adopting import Adopting
+from langchain_memlayer.memory.bound import Bound
 from langchain_memlayer.memory.reading import Reading
-from langchain_memlayer.memory.surfaces import Surfaces
 from langchain_memlayer.memory.writing import Writing
 from langchain_memlayer.protocols import Clock, Extractor, NewId, Reconciler
-from langchain_memlayer.types import Durability, Metric
+from langchain_memlayer.types import Durability, Metric, Scope
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
+    from langchain_core.tools import BaseTool
     from langchain_core.vectorstores import VectorStore
+    from langgraph.graph.state import CompiledStateGraph
 
+    from langchain_memlayer.agents.middleware import MemoryMiddleware
+    from langchain_memlayer.agents.retriever import MemoryRetriever, SearchType
+    from langchain_memlayer.agents.scope import ScopeSource
+    from langchain_memlayer.agents.surface import OnError
     from langchain_memlayer.checkpoint import MemLayerSaver
+    from langchain_memlayer.store import MemLayerStore
+
+# One for all memories: it is held only while a store is made.
+_OPENING = threading.Lock()
 
 Reconcile = Literal["llm", "rules", "off"]
 
 
-class Memory(Writing, Reading, Adopting, Surfaces):
+class Memory(Writing, Reading, Adopting):
     """Long-term memory for agents: conversations go in, what matters comes back.
 
     Every method has an async twin that begins with `a`. A memory belongs to a `user_id`, an `agent_id`, a `run_id`, or
@@ -103,6 +115,7 @@ class Memory(Writing, Reading, Adopting, Surfaces):
         new_id: NewId = random_id,
     ) -> None:
         self._resources, self._reranker = ExitStack(), None
+        self._store: MemLayerStore | None = None
         if isinstance(path, (Mapping, MemoryConfig)):
             raise ConfigurationError("A configuration is given as config=..., or to Memory.from_config(...).")
         if config is not None:
@@ -190,7 +203,8 @@ class Memory(Writing, Reading, Adopting, Surfaces):
         Facts that are still to be found stay noted in the journal; whoever opens the folder next goes on with them.
         """
         self._background.close()
-        self._close_store()
+        if self._store is not None:
+            self._store.close()
         self._graphs.close()
         if self._indexes.outbox is not None:
             self._indexes.outbox.close()
@@ -217,6 +231,193 @@ class Memory(Writing, Reading, Adopting, Surfaces):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
+
+    # -- to LangChain and LangGraph: what these give is imported when it is asked for ------------------------------
+
+    def of(
+        self,
+        user_id: str | int | UUID | None = None,
+        *,
+        agent_id: str | int | UUID | None = None,
+        run_id: str | int | UUID | None = None,
+    ) -> Memory:
+        """This memory with its scope filled in: the same methods, which need no ids any more.
+
+        Args:
+            user_id: Whose memories.
+            agent_id: Which agent's.
+            run_id: Which run's.
+
+        Returns:
+            A handle on this memory: what is closed is this. A method that is given other ids, or an id of a memory that
+            belongs to others, says so; what is about the whole store (`reset`) it does not have.
+
+        Raises:
+            ScopeRequired: no id was given.
+
+        Example:
+            ```python
+            alice = memory.of(user_id="alice")
+            alice.add("I moved to Berlin in May.")
+            agent = create_agent(model, middleware=[alice.as_middleware()])
+            ```
+        """
+        return cast("Memory", Bound(self, Scope(user_id, agent_id, run_id)))  # type: ignore[arg-type]
+
+    @property
+    def embedder(self) -> str | None:
+        """The name of what makes vectors, or None."""
+        embedder = self._indexes.embedder
+        return None if embedder is None else embedder.name
+
+    def as_node(
+        self,
+        *,
+        scope: ScopeSource | None = None,
+        messages_key: str = "messages",
+        name: str = "",
+        on_error: OnError = "log",
+    ) -> CompiledStateGraph[Any, Any, Any, Any]:
+        """Extraction, reconciliation and commit as one compiled graph, to be a node of any `StateGraph`.
+
+        Args:
+            scope: Whose memories: ids by name, or a function that gives them and may take `state` (its messages only),
+                `runtime` and `config`. None means the run's `context` and `configurable` together, which have to name a
+                user.
+            messages_key: The key of the state that has the messages.
+            name: Tells two memories in one graph apart: it ends the keys that are written.
+            on_error: "raise" lets a failing memory stop the graph, for tests; else its messages are read later.
+
+        Example:
+            ```python
+            builder.add_node("remember", memory.as_node())
+            graph = builder.compile(checkpointer=saver)
+            graph.invoke({"messages": [...]}, {"configurable": {"thread_id": "1"}}, context={"user_id": "alice"})
+            ```
+        """
+        from langchain_memlayer.agents.nodes import memory_graph
+
+        return memory_graph(self, scope=scope, messages_key=messages_key, name=name, on_error=on_error)
+
+    def as_tools(
+        self,
+        *,
+        user_id: str | None = None,
+        agent_id: str | None = None,
+        run_id: str | None = None,
+        scope: ScopeSource | None = None,
+        instructions: str | None = None,
+        name: str = "",
+        on_error: OnError = "log",
+    ) -> list[BaseTool]:
+        """`manage_memory` and `search_memory`, for an agent that looks after its memory itself.
+
+        Args:
+            user_id: Whose memories; without any id and `scope` the run's `context` and `configurable` say it.
+            agent_id: Which agent's.
+            run_id: Which run's.
+            scope: In place of ids, a function that gives them and may take `runtime` and `config`.
+            instructions: When the model should change memories, in place of ours.
+            name: Tells the tools of two memories apart: `manage_NAME_memory` and `search_NAME_memory`.
+            on_error: "raise" lets a failing memory stop the agent, for tests; else the model is told.
+        """
+        from langchain_memlayer.agents.tools import memory_tools
+
+        bound = Scope(user_id, agent_id, run_id)
+        if bound and scope is not None:
+            raise InvalidInput("as_tools() takes either ids or scope=, not both.")
+        return memory_tools(self, scope=bound or scope, instructions=instructions, name=name, on_error=on_error)
+
+    def as_middleware(
+        self,
+        *,
+        scope: ScopeSource | None = None,
+        name: str | None = None,
+        limit: int = 10,
+        search_kwargs: dict[str, Any] | None = None,
+        remember: bool = True,
+        background: bool = False,
+        tools: bool = False,
+        on_error: OnError = "log",
+    ) -> MemoryMiddleware:
+        """Memory for `langchain.agents.create_agent`: it recalls before a turn and remembers after it.
+
+        Args:
+            scope: Whose memories: ids by name, or a function that gives them and may take `state`, `runtime` and
+                `config`. None means the run's `context` and `configurable` together, which have to name a user.
+            name: Tells the memories of one agent apart; by itself a team's is, whose `scope` names no user.
+            limit: How many memories are recalled at most.
+            search_kwargs: Further arguments of `search`.
+            remember: Whether turns are remembered; False only recalls.
+            background: Find the facts of a turn beside the agent, which answers without waiting.
+            tools: Whether the agent gets `manage_memory` and `search_memory` too.
+            on_error: "raise" lets a failing memory stop the agent, for tests; else the agent goes on without it.
+
+        Raises:
+            InvalidInput: `search_kwargs` has what `search` does not take.
+            MissingDependency: the package langchain is not installed.
+        """
+        from langchain_memlayer.agents.middleware import MemoryMiddleware
+
+        return MemoryMiddleware(
+            self,
+            scope=scope,
+            name=name,
+            limit=limit,
+            search_kwargs=search_kwargs,
+            remember=remember,
+            background=background,
+            tools=tools,
+            on_error=on_error,
+        )
+
+    def as_retriever(
+        self,
+        *,
+        user_id: str | None = None,
+        agent_id: str | None = None,
+        run_id: str | None = None,
+        k: int = 4,
+        search_type: SearchType = "similarity",
+        search_kwargs: Mapping[str, Any] | None = None,
+        on_error: OnError = "log",
+        **options: Any,
+    ) -> MemoryRetriever:
+        """The memories of a scope as a LangChain retriever.
+
+        Args:
+            user_id: Whose memories.
+            agent_id: Which agent's.
+            run_id: Which run's.
+            k: How many documents at most.
+            search_type: `similarity`; `mmr`, of `fetch_k` memories the `k` that say different things; or
+                `similarity_score_threshold`, those whose relevance is at least `score_threshold`.
+            search_kwargs: As LangChain's vector stores take them: `k`, `filter`, `score_threshold`, `fetch_k`,
+                `lambda_mult`; and further arguments of `search`.
+            on_error: "raise" lets a failing memory stop the chain, for tests; else nothing is found then.
+            **options: The same as `search_kwargs`, by name.
+
+        Raises:
+            ScopeRequired: no id was given.
+            InvalidInput: an option that `search` does not take.
+        """
+        from langchain_memlayer.agents.retriever import memory_retriever
+
+        scope, settings = Scope(user_id, agent_id, run_id), {**(search_kwargs or {}), **options}
+        return memory_retriever(self, scope, k=k, search_type=search_type, search_kwargs=settings, on_error=on_error)
+
+    @property
+    def store(self) -> MemLayerStore:
+        """A LangGraph store in the same folder, for `compile(store=memory.store)`; it ends with this memory.
+
+        Nodes, tools and middleware that were built without a memory find this one through it.
+        """
+        from langchain_memlayer.store import MemLayerStore
+
+        with _OPENING:
+            if self._store is None:
+                self._store = MemLayerStore.of(self)
+            return self._store
 
 
 def _reconciler(model: BaseChatModel | None, reconcile: Reconcile) -> Reconciler | None:

@@ -12,6 +12,7 @@ from typing import Any
 from langchain_memlayer.engine.background import Background
 from langchain_memlayer.engine.commit import Outcome
 from langchain_memlayer.engine.editing import Editor
+from langchain_memlayer.engine.halves import extracted, reconciled
 from langchain_memlayer.engine.indexes import Indexes
 from langchain_memlayer.engine.results import added
 from langchain_memlayer.engine.steps import Steps, arun, run
@@ -19,9 +20,9 @@ from langchain_memlayer.engine.writing import Engine, Prepared
 from langchain_memlayer.errors import InvalidInput
 from langchain_memlayer.graph import from_graph_document
 from langchain_memlayer.memory.checks import checked_batch_id, checked_memory_id, checked_metadata
-from langchain_memlayer.messages import checked_text, read_messages
+from langchain_memlayer.messages import checked_text, read_messages, to_turns
 from langchain_memlayer.tracing import traced
-from langchain_memlayer.types import AddResult, Done, Fact, Scope, Turn
+from langchain_memlayer.types import AddResult, Done, ExtractResult, Fact, Scope, Turn
 
 
 class Writing:
@@ -150,6 +151,112 @@ class Writing:
     async def aflush(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109 - the twin of `flush`
         """Like `flush`."""
         return await asyncio.to_thread(self.flush, timeout)
+
+    def extract(
+        self,
+        messages: Any,
+        *,
+        user_id: str | None = None,
+        agent_id: str | None = None,
+        run_id: str | None = None,
+        session_id: str | None = None,
+    ) -> ExtractResult:
+        """Find the facts in messages, and store nothing: the first half of `add`.
+
+        Args:
+            messages: Like `add`; those that were seen before are context.
+            user_id: Whose memory.
+            agent_id: Which agent's.
+            run_id: Which run's.
+            session_id: The conversation that the messages belong to.
+
+        Returns:
+            `facts`, each with `text`, `quote`, `sources` (ids of the messages, or places of those without one),
+            `triples`, `valid_at`, `name` and `metadata`; and `rejected`. JSON values, for `reconcile`.
+
+        Raises:
+            ScopeRequired: no id was given.
+            ExtractionError: the model failed.
+        """
+        scope = Scope(user_id, agent_id, run_id).required("extract()")
+        return run(extracted(self._engine, to_turns(messages, session_id=session_id), scope))
+
+    async def aextract(
+        self,
+        messages: Any,
+        *,
+        user_id: str | None = None,
+        agent_id: str | None = None,
+        run_id: str | None = None,
+        session_id: str | None = None,
+    ) -> ExtractResult:
+        """Like `extract`."""
+        scope = Scope(user_id, agent_id, run_id).required("extract()")
+        return await arun(extracted(self._engine, to_turns(messages, session_id=session_id), scope))
+
+    def reconcile(
+        self,
+        messages: Any,
+        facts: Sequence[Mapping[str, Any]],
+        *,
+        user_id: str | None = None,
+        agent_id: str | None = None,
+        run_id: str | None = None,
+        session_id: str | None = None,
+        batch_id: str | None = None,
+        rejected: Sequence[Mapping[str, Any]] = (),
+        by_agent: bool = False,
+    ) -> AddResult:
+        """Decide what facts mean for what is known, and commit them with their messages: the second half of `add`.
+
+        Args:
+            messages: Those that were given to `extract`.
+            facts: What it gave under `facts`.
+            user_id: Whose memory.
+            agent_id: Which agent's.
+            run_id: Which run's.
+            session_id: The conversation that the messages belong to.
+            batch_id: A repeated call with the same id changes nothing and reports the same.
+            rejected: What it gave under `rejected`, to be recorded.
+            by_agent: An agent states the facts itself: the messages are there to be cited and not to be found.
+
+        Returns:
+            Like `add`.
+
+        Raises:
+            ScopeRequired: no id was given.
+            InvalidInput: a fact that is none, or that cites none of the messages.
+        """
+        scope = Scope(user_id, agent_id, run_id)
+        return run(self._reconcile(messages, facts, scope, session_id, batch_id, rejected, by_agent))
+
+    async def areconcile(
+        self,
+        messages: Any,
+        facts: Sequence[Mapping[str, Any]],
+        *,
+        user_id: str | None = None,
+        agent_id: str | None = None,
+        run_id: str | None = None,
+        session_id: str | None = None,
+        batch_id: str | None = None,
+        rejected: Sequence[Mapping[str, Any]] = (),
+        by_agent: bool = False,
+    ) -> AddResult:
+        """Like `reconcile`."""
+        scope = Scope(user_id, agent_id, run_id)
+        return await arun(self._reconcile(messages, facts, scope, session_id, batch_id, rejected, by_agent))
+
+    def _reconcile(
+        self, messages: Any, facts: Any, scope: Scope, session_id: Any, batch: Any, rejected: Any, by_agent: bool
+    ) -> Steps[AddResult]:
+        scope.required("reconcile()")
+        turns = to_turns(messages, session_id=session_id)
+        steps = reconciled(
+            self._engine, turns, facts, rejected, scope, batch=checked_batch_id(batch), by_agent=by_agent
+        )
+        outcome: Outcome = yield from steps
+        return added(outcome, facts=by_agent or self._engine.extractor is not None)
 
     def add_graph_documents(
         self,

@@ -1,0 +1,139 @@
+"""What all surfaces share: they hear what was said in a state, and ask a memory without ever breaking the agent."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from traceback import extract_tb
+from typing import Any, Final, Literal
+
+from langchain_memlayer.engine.steps import Request, Steps
+from langchain_memlayer.errors import ConfigurationError, EmbedderMismatch, InvalidFilter, InvalidInput, ScopeRequired
+from langchain_memlayer.messages import Conversation, read_messages
+from langchain_memlayer.protocols import MemoryLike
+from langchain_memlayer.types import Turn
+
+_LOGGER = logging.getLogger(__name__)
+
+OnError = Literal["log", "raise"]
+"""What a surface does when the memory fails: log it and go on, or raise it (for tests)."""
+
+SEARCH_OPTIONS: Final = frozenset({
+    "filters", "threshold", "kinds", "explain", "include_quarantined", "reference_time", "as_of", "known_at",
+    "max_tokens", "expand", "rerank", "messages", "rewrite",
+})  # fmt: skip
+"""The arguments of `Memory.search` that surfaces pass on: all but the query, whose memories, and how many."""
+
+
+def checked_options(call: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Further arguments of `Memory.search`; `InvalidInput` for what it does not have, or `call` itself says."""
+    unknown = sorted(set(options) - SEARCH_OPTIONS)
+    if unknown:
+        known = ", ".join(sorted(SEARCH_OPTIONS))
+        raise InvalidInput(
+            f"{call} passes on to search() {known}, and not {', '.join(map(repr, unknown))}; "
+            "whose memories, and how many, it says by arguments of its own."
+        )
+    return dict(options)
+
+
+def checked_on_error(value: Any) -> OnError:
+    """`value`; `InvalidInput` when it is no way to take an error."""
+    if value not in ("log", "raise"):
+        raise InvalidInput(f"on_error must be 'log' or 'raise', got {value!r}.")
+    return value  # type: ignore[no-any-return]
+
+
+# -- asking -----------------------------------------------------------------------------------------------------------
+
+
+def ask(
+    surface: str,
+    memory: MemoryLike,
+    method: str,
+    *args: Any,
+    on_error: OnError,
+    told: tuple[type[Exception], ...] = (),
+    **kwargs: Any,
+) -> Steps:
+    """Call a method of the memory, or await its twin; returns its answer, or None when the memory failed.
+
+    Raises:
+        ConfigurationError, ScopeRequired, InvalidFilter: what the developer has to mend; and whatever `told` names.
+    """
+    answer = None
+    with _shield(surface, on_error, told):
+        answer = yield Request(
+            lambda: getattr(memory, method)(*args, **kwargs), lambda: getattr(memory, f"a{method}")(*args, **kwargs)
+        )
+    return answer
+
+
+@contextmanager
+def _shield(surface: str, on_error: OnError, told: tuple[type[Exception], ...]) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        mine = isinstance(error, (ConfigurationError, ScopeRequired, InvalidFilter)) and not isinstance(
+            error, EmbedderMismatch
+        )
+        if on_error == "raise" or mine or isinstance(error, told):
+            raise
+        # No message: what a provider says may quote the conversation.
+        last = extract_tb(error.__traceback__)[-1]
+        place = f"{Path(last.filename).name}:{last.lineno}"
+        _LOGGER.warning("%s goes on without the memory, which failed: %s at %s", surface, type(error).__name__, place)
+
+
+# -- hearing ----------------------------------------------------------------------------------------------------------
+
+
+def hear(messages: Any, session_id: str | None, *, without: Collection[str] | None = ()) -> Conversation:
+    """The turns in a state's messages, each with an id that stays the same when the graph is run again.
+
+    LangGraph's `add_messages` gives ids. For messages without one it is made from the session, the text, and how many
+    equal messages came before; without a session as well there is none, and every call is a new telling.
+
+    Args:
+        messages: What the state has.
+        session_id: The conversation.
+        without: Ids of messages that are not to be heard; None hears also those that a person declined.
+    """
+    heard = read_messages(messages, session_id=session_id, mend=True, without=without)
+    earlier: Counter[tuple[str, str | None, str]] = Counter()
+    turns = []
+    for turn in heard.turns:
+        key = turn.role, turn.name, turn.text
+        earlier[key] += 1
+        if turn.id is None and turn.session_id is not None:
+            turn = replace(turn, id=digest(turn.session_id, *map(str, key), str(earlier[key])))
+        turns.append(turn)
+    return Conversation(turns, heard.skipped)
+
+
+def last_said(messages: Any) -> tuple[str | None, list[Turn]]:
+    """The text of the last message of the user, None when there is none, and what was said before it."""
+    turns = hear(messages, None, without=None).turns
+    places = [place for place, turn in enumerate(turns) if turn.role == "user"]
+    return (turns[places[-1]].text, turns[: places[-1]]) if places else (None, [])
+
+
+def batch_of(turns: Sequence[Turn], session_id: str | None) -> str | None:
+    """The batch id of some turns of a session, or None when they cannot be told from other ones."""
+    if any(turn.id is None for turn in turns):
+        return None
+    return digest("turns", session_id or "", *(turn.id or "" for turn in turns))
+
+
+def digest(*parts: str) -> str:
+    """A short name for some strings in order."""
+    hashed = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        raw = part.encode("utf-8", "surrogatepass")
+        hashed.update(len(raw).to_bytes(8, "big") + raw)
+    return hashed.hexdigest()

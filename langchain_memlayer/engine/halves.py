@@ -1,0 +1,92 @@
+"""The two halves of `add` as calls of their own: extraction, and reconciliation with the commit.
+
+What lies between them is plain data, so that a graph can keep it in its state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from langchain_memlayer.engine.steps import Steps
+from langchain_memlayer.engine.writing import AGENT, Engine, Prepared
+from langchain_memlayer.errors import InvalidInput
+from langchain_memlayer.types import ExtractResult, Fact, Rejection, Scope, Triple, Turn
+
+_FACT: dict[str, Any] = {"text": str, "quote": (str, type(None)), "sources": list, "triples": list}
+
+
+def extracted(engine: Engine, turns: Sequence[Turn], scope: Scope) -> Steps[ExtractResult]:
+    """What is found in the turns that were not seen before: `facts` and `rejected`, as plain data."""
+    prepared: Prepared = yield from engine.extract(turns, scope)
+    return {
+        "facts": [_plain(fact, prepared.turns) for fact in prepared.facts],
+        "rejected": [{"memory": one.text, "reason": one.reason, "quote": one.quote} for one in prepared.rejected],
+    }
+
+
+def reconciled(
+    engine: Engine,
+    turns: Sequence[Turn],
+    facts: Sequence[Any],
+    rejected: Sequence[Mapping[str, Any]],
+    scope: Scope,
+    *,
+    batch: str | None,
+    by_agent: bool,
+) -> Steps:
+    """Decide on facts that `extracted` gave, and commit them with their turns; returns an `Outcome`."""
+    prepared = Prepared(scope, tuple(turns), actor=AGENT)
+    if not by_agent:
+        prepared = yield from engine.extract(turns, scope, infer=False)
+    # A turn without an id is always new, so its place among the new ones is the one it had in extraction.
+    kept = list(prepared.turns)
+    places: dict[Any, int] = {place if turn.id is None else turn.id: place for place, turn in enumerate(kept)}
+    cited = {source for fact in facts if isinstance(fact, Mapping) for source in fact.get("sources", ())}
+    for turn in turns:
+        if turn.id is not None and turn.id not in places and turn.id in cited:
+            places[turn.id] = len(kept)
+            kept.append(turn)
+    prepared = replace(
+        prepared,
+        turns=tuple(kept),
+        facts=tuple(_fact(fact, f"facts[{k}]", places) for k, fact in enumerate(facts)),
+        rejected=tuple(Rejection(one["memory"], one["reason"], one.get("quote")) for one in rejected),
+        exact=False,
+    )
+    return (yield from engine.reconcile(prepared, batch=batch))
+
+
+def _plain(fact: Fact, turns: Sequence[Turn]) -> dict[str, Any]:
+    return {
+        "text": fact.text,
+        "quote": fact.quote,
+        "sources": [turns[place].id if turns[place].id is not None else place for place in fact.turns],
+        "triples": [[triple.source, triple.relation, triple.destination] for triple in fact.triples],
+        "valid_at": None if fact.valid_at is None else fact.valid_at.isoformat(),
+        "name": fact.name,
+        "metadata": dict(fact.metadata),
+    }
+
+
+def _fact(plain: Any, where: str, places: Mapping[Any, int]) -> Fact:
+    if not isinstance(plain, Mapping) or any(not isinstance(plain.get(key), kind) for key, kind in _FACT.items()):
+        raise InvalidInput(f"{where} is no fact: pass on what extract() gives under 'facts'.")
+    sources = [places[source] for source in plain["sources"] if source in places]
+    if not sources:
+        raise InvalidInput(
+            f"{where} cites messages that are not among these: pass the messages that it was found in, before any is "
+            "removed."
+        )
+    valid_at = plain.get("valid_at")
+    return Fact(
+        text=plain["text"],
+        turns=tuple(sources),
+        quote=plain["quote"],
+        triples=tuple(Triple(*triple) for triple in plain["triples"]),
+        valid_at=None if valid_at is None else datetime.fromisoformat(valid_at),
+        name=plain.get("name"),
+        metadata=plain.get("metadata") or {},
+    )

@@ -1,0 +1,88 @@
+"""A memory whose scope is filled in."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Final
+
+from langchain_memlayer.errors import InvalidInput, MemoryNotFound
+from langchain_memlayer.types import Scope
+
+# What is about one memory: who holds an id of somebody else's learns nothing by it.
+_BY_ID: Final = frozenset({"get", "update", "delete", "forget", "history", "why"})
+_WHOLE: Final = frozenset({"reset", "areset"})
+
+
+class Bound:
+    """What `Memory.of` gives: the methods of a memory with its ids filled in.
+
+    Args:
+        memory: The memory.
+        scope: Whose memories.
+
+    Raises:
+        ScopeRequired: the scope names nobody.
+    """
+
+    def __init__(self, memory: Any, scope: Scope) -> None:
+        self._memory = memory
+        self._scope = scope.required("of()")
+
+    def __repr__(self) -> str:
+        return f"<{self._memory!r} of {', '.join(self._scope.ids())}>"
+
+    def __dir__(self) -> list[str]:
+        return sorted(set(dir(self._memory)) - _WHOLE)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _WHOLE:
+            raise AttributeError(f"{name}() is about the whole store; forget() removes what belongs to these ids.")
+        value = getattr(self._memory, name)
+        if name == "of":
+            return lambda **ids: Bound(self._memory, Scope(**self._with(ids)))
+        if not inspect.ismethod(value):
+            return value
+        names = inspect.signature(value).parameters
+        if name.removeprefix("a") in _BY_ID or name in _BY_ID:
+            return self._checked(value, awaited=name not in _BY_ID)
+        if "user_id" in names:
+            return wraps(value)(lambda *args, **given: value(*args, **self._with(given)))
+        if "scope" in names:
+            return wraps(value)(lambda **given: value(**{"scope": self._scope, **given}))
+        return value
+
+    def _with(self, given: dict[str, Any]) -> dict[str, Any]:
+        """Arguments with these ids among them."""
+        named = Scope(**{name: given.get(name) for name in ("user_id", "agent_id", "run_id")}).ids()
+        for name, value in self._scope.ids().items():
+            if named.get(name, value) != value:
+                raise InvalidInput(f"{name} is given here, and another one to of(); ask the memory itself for others.")
+        return {**given, **named, **self._scope.ids()}
+
+    def _checked(self, method: Callable[..., Any], *, awaited: bool) -> Callable[..., Any]:
+        """A method about one memory, for those of this scope only."""
+
+        async def acall(memory_id: Any = None, *args: Any, **given: Any) -> Any:
+            if memory_id is None:
+                return await method(**self._with(given))
+            known = await self._memory.aget(memory_id)
+            return await method(memory_id, *args, **given) if self._holds(known, memory_id, method) else None
+
+        def call(memory_id: Any = None, *args: Any, **given: Any) -> Any:
+            if memory_id is None:
+                return method(**self._with(given))
+            known = self._memory.get(memory_id)
+            return method(memory_id, *args, **given) if self._holds(known, memory_id, method) else None
+
+        return wraps(method)(acall if awaited else call)
+
+    def _holds(self, known: Any, memory_id: Any, method: Callable[..., Any]) -> bool:
+        if known is not None and all(known[name] == value for name, value in self._scope.ids().items()):
+            return True
+        if method.__name__ in ("get", "aget"):
+            return False
+        raise MemoryNotFound(
+            f"There is no memory with the id {memory_id!r} here; get_all() and search() return the ids."
+        )
