@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate, islice
 
 import orjson
 
 from langchain_memlayer.backends.mirror import State
 from langchain_memlayer.engine.indexes import snapshot_name
-from langchain_memlayer.errors import JournalError, SnapshotError
+from langchain_memlayer.errors import JournalError, MemLayerError, SnapshotError
 from langchain_memlayer.index import files
 from langchain_memlayer.index.keywords import term_codes
 from langchain_memlayer.journal import Journal
@@ -20,6 +21,7 @@ from langchain_memlayer.journal.read_base import VECTORS_OF_ITEM
 from langchain_memlayer.journal.read_caches import Area
 from langchain_memlayer.journal.schema import DERIVED
 from langchain_memlayer.journal.settings import SCRUB_DUE, STAGING_NOTE, embedder_key, outbox_key
+from langchain_memlayer.journal.soundness import unsound
 from langchain_memlayer.types import MEMORY_ROOT
 
 _SHOWN = 5
@@ -111,32 +113,60 @@ class Problem:
 def check(journal: Journal) -> list[Problem]:
     """Everything that is wrong in a folder; nothing is changed.
 
-    Raises:
-        JournalError: the journal is too damaged to be read.
+    A part that is too damaged to be checked is a problem too; the others are checked all the same.
     """
-    damage = journal.check()
-    found = [] if damage == "ok" else [Problem("file", f"the database says: {damage}. Restore a backup.")]
-    with journal.read(snapshot=True) as reader:
-        found += _rules(reader)
-        found += _vectors(reader)
-        found += _keywords(reader)
-        if reader.meta(SCRUB_DUE) is not None:
-            found.append(
-                Problem("forget", "A forget() was interrupted; its bytes may still be in the files. Rebuild.", True)
-            )
-        if reader.meta(STAGING_NOTE) is not None:
-            found.append(
-                Problem(
-                    "reembed",
-                    "A `memlayer reembed` is running, or was interrupted; nothing is lost. Repeat it with the same "
-                    "embedder to finish it, or with the store's own to give it up.",
-                )
-            )
-        found += _outboxes(reader)
-        prefixes = _prefixes(reader)
-    found += _full_text(journal)
-    found += _snapshots(journal, prefixes)
+    found = _tried("file", lambda: _files(journal))
+    try:
+        with journal.read(snapshot=True) as reader:
+            for name, part in (
+                ("row", _rows), ("rules", _rules), ("vectors", _vectors), ("keywords", _keywords), ("notes", _notes),
+                ("vector store", _outboxes), ("snapshots", lambda reader: _snapshots(journal, _prefixes(reader))),
+            ):  # fmt: skip
+                found += _tried(name, partial(part, reader))
+    except JournalError as error:
+        found.append(Problem("file", str(error)))
+    return found + _tried("keyword index", lambda: _full_text(journal))
+
+
+def _tried(name: str, part: Callable[[], Iterable[Problem]]) -> list[Problem]:
+    """What a part finds; that it fails is a problem of the folder's, whatever the database says of its damage."""
+    found: list[Problem] = []
+    try:
+        found.extend(part())
+    except Exception as error:  # noqa: BLE001 (a damaged file fails in any way; texts of errors may quote rows)
+        said = str(error) if isinstance(error, MemLayerError) else type(error).__name__
+        found.append(Problem(name, f"This cannot be checked: the file is damaged ({said}). Restore a backup."))
     return found
+
+
+def _files(journal: Journal) -> Iterator[Problem]:
+    if (damage := journal.check()) != "ok":
+        yield Problem("file", f"The database says: {damage}. Restore a backup.")
+
+
+def _rows(reader: Reader) -> Iterator[Problem]:
+    """Rows that reading cannot trust, by what is wrong with them."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for table, key, wrong in unsound(reader):
+        found.setdefault((table, wrong), []).append(key)
+    for (table, wrong), keys in found.items():
+        yield Problem("row", f"Rows of {table} cannot be used ({wrong}): {_listed(keys)}. Restore a backup.")
+
+
+def _notes(reader: Reader) -> Iterator[Problem]:
+    if reader.meta(SCRUB_DUE) is not None:
+        yield Problem("forget", "A forget() was interrupted; its bytes may still be in the files. Rebuild.", True)
+    if reader.meta(STAGING_NOTE) is not None:
+        yield Problem(
+            "reembed",
+            "A `memlayer reembed` is running, or was interrupted; nothing is lost. Repeat it with the same embedder to "
+            "finish it, or with the store's own to give it up.",
+        )
+    if aside := reader.db.execute("SELECT count(*) FROM unread WHERE set_aside IS NOT NULL").fetchone()[0]:
+        yield Problem(
+            "unread",
+            f"Reading {aside} calls failed too often; they are kept. `memlayer unread` shows why, and retries.",
+        )
 
 
 def rebuild(journal: Journal) -> None:
@@ -155,15 +185,13 @@ def _rules(reader: Reader) -> Iterator[Problem]:
         rows = [row[0] for row in islice(reader.db.execute(sql), _SHOWN + 1)]
         if rows:
             yield Problem(rule, f"There are {wrong}: {_listed(rows)}. Restore a backup.")
-    rows = list(islice(_unlike_links(reader), _SHOWN + 1))
-    if rows:
-        wrong = "live facts that name other turns than their links do"
-        yield Problem("cited turns", f"There are {wrong}: {_listed(rows)}. Restore a backup.")
-    rows = list(islice(_uncommitted(reader), _SHOWN + 1))
-    if rows:
-        yield Problem(
-            "batch", f"There are batches that report what was never committed: {_listed(rows)}. Restore a backup."
-        )
+    for rule, wrong, find in (
+        ("cited turns", "live facts that name other turns than their links do", _unlike_links),
+        ("batch", "batches that report what was never committed", _uncommitted),
+    ):
+        rows = list(islice(find(reader), _SHOWN + 1))
+        if rows:
+            yield Problem(rule, f"There are {wrong}: {_listed(rows)}. Restore a backup.")
 
 
 def _unlike_links(reader: Reader) -> Iterator[int]:
@@ -263,5 +291,5 @@ def _snapshots(journal: Journal, prefixes: set[str]) -> Iterator[Problem]:
                 yield Problem("snapshot", f"{error} It will be made anew by itself, or by a rebuild.", True)
 
 
-def _listed(rows: list[int]) -> str:
+def _listed(rows: Sequence[object]) -> str:
     return ", ".join(map(str, rows[:_SHOWN])) + (" and more" if len(rows) > _SHOWN else "")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from functools import cache
 from pathlib import Path
 
-from langchain_memlayer.errors import NotAStore, SchemaTooNew
+from langchain_memlayer.errors import JournalError, NotAStore, SchemaTooNew
+from langchain_memlayer.journal.database import Database
 from langchain_memlayer.journal.settings import CREATED_AT, STORE_ID
 
 APPLICATION_ID = 0x4D4C5952
@@ -159,6 +162,7 @@ CREATE VIRTUAL TABLE keywords USING fts5 (
     ns, tokens, tokenize = 'unicode61 remove_diacritics 0', detail = column, columnsize = 0
 );
 """
+_OBJECTS = "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
 
 
 def journal_path(folder: Path) -> Path:
@@ -201,6 +205,7 @@ def create(db: sqlite3.Connection, *, where: str, new_id: Callable[[], str], cre
         SchemaTooNew: a newer release wrote it.
     """
     if check_version(db, where) == VERSION:
+        refuse_planted(db, where)
         return
     db.execute("BEGIN IMMEDIATE")
     try:
@@ -215,6 +220,34 @@ def create(db: sqlite3.Connection, *, where: str, new_id: Callable[[], str], cre
     finally:
         if db.in_transaction:
             db.execute("ROLLBACK")
+
+
+def refuse_planted(db: sqlite3.Connection, where: str) -> None:
+    """Refuse a file in which something is carried out at each write or read that this package did not put there.
+
+    Raises:
+        JournalError: it has a trigger or a view.
+    """
+    found = db.execute("SELECT type, name FROM sqlite_master WHERE type IN ('trigger', 'view') LIMIT 1").fetchone()
+    if found is not None:
+        raise JournalError(
+            f"{where} has the {found[0]} {found[1]!r}, which this package never makes: somebody planted it, and "
+            f"it may copy or change memories. Restore a backup, or look at it and drop it: DROP {found[0].upper()} ..."
+        )
+
+
+def strangers(db: Database) -> list[str]:
+    """The names of tables, indexes, triggers and views of a file that are not as this package makes them."""
+    found = {(row[0], row[1]): " ".join((row[2] or "").split()) for row in db.execute(_OBJECTS)}
+    return sorted(name for (kind, name), sql in (found.items() ^ _own_objects().items()))
+
+
+@cache
+def _own_objects() -> Mapping[tuple[str, str], str]:
+    with closing(sqlite3.connect(":memory:")) as db:
+        for statement in _statements(TABLES_SQL + _SQLITE_ONLY):
+            db.execute(statement)
+        return {(row[0], row[1]): " ".join((row[2] or "").split()) for row in db.execute(_OBJECTS)}
 
 
 def check_version(db: sqlite3.Connection, where: str) -> int:

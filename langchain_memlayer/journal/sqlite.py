@@ -14,7 +14,7 @@ from langchain_memlayer.errors import InvalidInput, JournalError, MemLayerError,
 from langchain_memlayer.index import files
 from langchain_memlayer.journal.base import BaseJournal, random_id, utc_now
 from langchain_memlayer.journal.read import Reader
-from langchain_memlayer.journal.schema import DERIVED, check_version, create, journal_path, refuse_torn
+from langchain_memlayer.journal.schema import DERIVED, check_version, create, journal_path, refuse_torn, strangers
 from langchain_memlayer.journal.settings import SCRUB_DUE
 from langchain_memlayer.journal.write import Writer
 from langchain_memlayer.protocols import Clock, NewId
@@ -206,7 +206,9 @@ class SQLiteJournal(BaseJournal):
     def check(self) -> str:
         """SQLite's own verdict on the file: `ok`, or what is wrong."""
         with self.read() as reader:
-            return str(reader.db.execute("PRAGMA quick_check(1)").fetchone()[0])
+            said = str(reader.db.execute("PRAGMA quick_check(1)").fetchone()[0])
+            strange = strangers(reader.db) if said == "ok" else []
+        return f"it has what is not ours, or not as we make it: {', '.join(strange)}" if strange else said
 
     def size(self) -> int:
         """The bytes of all files in the folder."""

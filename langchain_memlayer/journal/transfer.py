@@ -125,13 +125,13 @@ def rows(reader: Reader, section: Section) -> Iterator[Values]:
     if section is _BATCHES:
         # Few and small. Texts sort differently in each database, so they are sorted here.
         found = reader.db.execute("SELECT seq, scope, batch, result FROM batches").fetchall()
-        yield from (_plain(section, row) for row in sorted(found, key=lambda row: tuple(row[:3])))
+        yield from (plain_row(section, row) for row in sorted(found, key=lambda row: tuple(row[:3])))
         return
     for page in _pages(reader, section):
         vectors = _vectors(reader, page) if section is ITEMS else {}
         tokens = _tokens(reader, page) if section is ITEMS else {}
         for row in page:
-            values = _plain(section, row)
+            values = plain_row(section, row)
             if row[0] in tokens:
                 values["tokens"] = tokens[row[0]]
             if row[0] in vectors:
@@ -168,7 +168,7 @@ def _tokens(reader: Reader, page: Sequence[Any]) -> dict[int, str]:
     return dict(found.fetchall())
 
 
-def _plain(section: Section, row: Sequence[Any]) -> Values:
+def plain_row(section: Section, row: Sequence[Any]) -> Values:
     """A row's values by column, JSON texts as what they say."""
     found = {}
     for (name, kind), value in zip(section.columns.items(), row, strict=True):

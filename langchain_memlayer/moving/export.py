@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import BinaryIO
 
-from langchain_memlayer.errors import NotAStore
+from langchain_memlayer.errors import InvalidInput, NotAStore
 from langchain_memlayer.journal import Journal, exists, open_journal, transfer
 from langchain_memlayer.journal.base import random_id, utc_now
 from langchain_memlayer.journal.read import Reader
@@ -21,7 +22,7 @@ def export_store(
     """Write everything that a store holds into a file: items, memories in all versions, history, triples, sources.
 
     The file is one state of the store, whoever writes to it meanwhile, and the same state always gives the same bytes.
-    A file that is there is replaced when the new one is whole.
+    A file that is there is replaced when the new one is whole; only its owner can read it.
 
     Args:
         path: The store's folder, or the connection string of PostgreSQL.
@@ -35,23 +36,35 @@ def export_store(
     Raises:
         NotAStore: there is no store in `path`.
         JournalError: it cannot be read.
-        OSError: the file cannot be written.
+        InvalidInput: the file cannot be written.
     """
     if not exists(path):
         raise NotAStore("There is no store to export: give the folder of one, or its connection string.")
     with closing(open_journal(path, clock=utc_now, new_id=random_id)) as journal:
         if not isinstance(file, (str, Path)):
             return _write(journal, file, vectors, progress)
-        target = Path(file)
-        unfinished = target.with_name(f"{target.name}.part")
         try:
-            with unfinished.open("wb") as out:
-                total = _write(journal, out, vectors, progress)
-                out.flush()
-                os.fsync(out.fileno())
-            unfinished.replace(target)
-        finally:
-            unfinished.unlink(missing_ok=True)
+            return _write_file(journal, Path(file), vectors, progress)
+        except OSError as error:
+            raise InvalidInput(
+                f"{file} cannot be written ({error.strerror}). Give a file in a folder of yours."
+            ) from error
+
+
+def _write_file(journal: Journal, target: Path, vectors: bool, progress: Progress | None) -> int:
+    if target.exists() and not target.is_file():
+        raise InvalidInput(f"{target} is no file but a folder or a device; give the path of a file.")
+    # A name that nobody can have planted; only the owner can read it.
+    number, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    unfinished = Path(name)
+    try:
+        with os.fdopen(number, "wb") as out:
+            total = _write(journal, out, vectors, progress)
+            out.flush()
+            os.fsync(out.fileno())
+        unfinished.replace(target)
+    finally:
+        unfinished.unlink(missing_ok=True)
     return total
 
 

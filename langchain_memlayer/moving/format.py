@@ -12,7 +12,8 @@ from typing import Any
 import orjson
 
 from langchain_memlayer.errors import InvalidInput
-from langchain_memlayer.journal.transfer import ITEMS, SECTIONS, Section, Type, Values
+from langchain_memlayer.journal.soundness import wrong_owner, wrong_values
+from langchain_memlayer.journal.transfer import ITEMS, SECTIONS, Section, Values
 from langchain_memlayer.values import dumps, loads
 
 VERSION = 1
@@ -20,9 +21,6 @@ HEADER, END = "memlayer", "end"
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many rows of it are, and how many there are."""
-
-_TYPES: dict[Type, tuple[type, ...]] = {"int": (int,), "real": (float, int), "text": (str,), "json": (object,)}
-_INT64 = 1 << 63
 
 
 def line(kind: str, values: Values) -> bytes:
@@ -48,7 +46,7 @@ class Lines:
     """
 
     def __init__(self, file: Path) -> None:
-        self._file = file
+        self._file, self._known = file, _Known()
         self.header: Values = {}
         self.total = 0
         self.digest = ""
@@ -59,7 +57,7 @@ class Lines:
         Raises:
             InvalidInput: a line is not what it should be; the message has its number.
         """
-        hashed, order = digest(), list(SECTIONS)
+        hashed, order, self._known = digest(), list(SECTIONS), _Known()
         at, last, ended, number = 0, None, False, 0
         with self._file.open("rb") as opened:
             for number, raw in enumerate(opened, 1):
@@ -117,28 +115,63 @@ class Lines:
         self.digest = found
 
     def _check_row(self, section: Section, values: Values, number: int) -> None:
-        columns = section.columns
         extra = {"tokens", "vectors", "indexed"} if section is ITEMS else set()
-        if not set(section.needed) <= set(values) or not set(values) <= set(columns) | extra:
+        if not set(values) <= set(section.columns) | extra:
             raise self._wrong(number, f"a row of the type {section.name!r} has other fields")
-        types: dict[str, Type] = {"indexed": "json", **columns}
-        if section is ITEMS and values["kind"] == "item":
-            types["value"] = "json"
-        for name, value in values.items():
-            kind = types.get(name, "text")
-            right = isinstance(value, _TYPES[kind]) and not (kind != "json" and isinstance(value, bool))
-            if not right or (kind == "int" and not -_INT64 <= value < _INT64):
-                raise self._wrong(number, f"{name!r} is not of its type")
-        if "vectors" in values:
+        plain = {name: value for name, value in values.items() if name not in extra}
+        wrong = wrong_values(section, plain) or self._known.wrong(section, plain)
+        if wrong is None and not isinstance(values.get("tokens", ""), str):
+            wrong = "'tokens' is not of its type"
+        if wrong is None and "vectors" in values:
             try:
                 values["vectors"] = base64.b64decode(values["vectors"], validate=True)
-            except binascii.Error as error:
-                raise self._wrong(number, "'vectors' is not base64") from error
+            except (binascii.Error, TypeError, ValueError):
+                wrong = "'vectors' is not base64"
+        if wrong is not None:
+            raise self._wrong(number, wrong)
 
     def _wrong(self, number: int, what: str) -> InvalidInput:
         return InvalidInput(
             f"{self._file.name}: line {number}: {what}. The file is damaged, or was changed; export the store again."
         )
+
+
+class _Known:
+    """What the rows before said, as far as those behind refer to it."""
+
+    def __init__(self) -> None:
+        self._paths: dict[int, str] = {}
+        self._events: set[int] = set()
+        self._items: dict[int, str] = {}
+        self._live: set[tuple[int, str]] = set()
+
+    def wrong(self, section: Section, values: Values) -> str | None:
+        """What a row refers to that is not there, or is another's; None when nothing is wrong."""
+        match section.name:
+            case "namespace":
+                self._paths[values["id"]] = values["path"]
+                return None if values["path"].endswith(".") else "'path' is no namespace"
+            case "event":
+                self._events.add(values["seq"])
+            case "item":
+                return self._wrong_item(values)
+            case "link":
+                ends = self._items.get(values["fact"]), self._items.get(values["turn"])
+                return None if ends == ("fact", "turn") else "it does not lead from a fact to a turn"
+            case "triple":
+                return None if values["item"] in self._items else "its memory is not there"
+        return None
+
+    def _wrong_item(self, values: Values) -> str | None:
+        if not {values["id"], values["seq"]} <= self._events:
+            return "no event made it"
+        live = (values["ns"], values["key"])
+        if "closed" not in values:
+            if live in self._live:
+                return "there are two current rows of its key"
+            self._live.add(live)
+        self._items[values["id"]] = values["kind"]
+        return wrong_owner(values, self._paths.get(values["ns"]))
 
 
 def _is_embedder(record: Any) -> bool:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import pickletools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from langchain_memlayer.config.provider import imported
 from langchain_memlayer.errors import InvalidInput
@@ -17,6 +18,7 @@ from langchain_memlayer.moving.databases import read_only
 
 Payload = Mapping[str, Any]
 _PAGE = 1000
+_DEEPEST = 100
 _POINTS = "qdrant_client.http.models.models"
 _CHROMA = "chroma.sqlite3"
 _QDRANT = "storage.sqlite"
@@ -131,8 +133,59 @@ class _Unpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it names {module}.{name}")
 
 
+_CLASSES = frozenset({"GLOBAL", "STACK_GLOBAL", "NEWOBJ", "BUILD"})
+_LEAVES = frozenset((
+    "NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "SHORT_BINUNICODE",
+    "BINUNICODE", "BINUNICODE8", "SHORT_BINBYTES", "BINBYTES", "EMPTY_TUPLE", "GLOBAL",
+))  # fmt: skip
+_EMPTY = frozenset({"EMPTY_LIST", "EMPTY_DICT", "EMPTY_SET"})
+_TAKE_MARKED = frozenset({"TUPLE", "APPENDS", "SETITEMS", "ADDITEMS"})
+_TAKES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3, "APPEND": 1, "SETITEM": 2, "BUILD": 1, "NEWOBJ": 2, "STACK_GLOBAL": 2}
+_INTO = frozenset({"APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS", "BUILD"})
+
+
+def _check_pickle(data: bytes, *, points: bool) -> None:
+    """Refuse what the unpickler could crash on, or take more than linear time for, before it sees it.
+
+    These are tuples in tuples in tuples (hashing one overflows the C stack), containers that are in several places or
+    in themselves, and numbers of the memo that nothing has. So each value's depth is followed, and nothing is made.
+    """
+    stack: list[int] = []
+    marks: list[int] = []
+    memo: list[int] = []
+    for opcode, given, _ in pickletools.genops(data):
+        name = opcode.name
+        if name in _CLASSES and not points:
+            raise pickle.UnpicklingError("it names a class")
+        if name in _LEAVES or name in _EMPTY:
+            stack.append(0 if name in _LEAVES else 1)
+        elif name == "MARK":
+            marks.append(len(stack))
+        elif name in ("MEMOIZE", "BINPUT", "LONG_BINPUT"):
+            if name != "MEMOIZE" and given != len(memo):
+                raise pickle.UnpicklingError("its memo has gaps")
+            memo.append(stack[-1])
+        elif name in ("BINGET", "LONG_BINGET"):
+            if memo[cast("int", given)]:
+                raise pickle.UnpicklingError("a container is in several places")
+            stack.append(0)
+        elif name in _TAKES or name in _TAKE_MARKED:
+            at = len(stack) - _TAKES[name] if name in _TAKES else marks.pop()
+            depth = 0 if name == "STACK_GLOBAL" else 1 + max(stack[at:], default=0)
+            del stack[at:]
+            if depth > _DEEPEST:
+                raise pickle.UnpicklingError("it is nested too deeply")
+            if name in _INTO:
+                stack[-1] = max(stack[-1], depth)
+            else:
+                stack.append(depth)
+        elif name not in ("PROTO", "FRAME", "STOP"):
+            raise pickle.UnpicklingError(f"it has the instruction {name}")
+
+
 def _unpickled(data: bytes, file: Path, *, points: bool) -> Any:
     try:
+        _check_pickle(data, points=points)
         return _Unpickler(data, points=points).load()
     except _UNREADABLE as error:
         raise InvalidInput(

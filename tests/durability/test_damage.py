@@ -28,6 +28,7 @@ from folders import (
     sentence,
     store_scores,
 )
+from hostile import UNSOUND
 from langgraph.store.base import PutOp
 
 from langchain_memlayer import checkpointer, doctor
@@ -610,6 +611,58 @@ def test_the_doctor_finds_what_is_wrong_and_the_rebuild_mends_what_is_derived(fo
         journal.close()
     with open_memory(folder) as memory:
         assert memory.search(sentence(3), user_id="u0")["results"][0]["memory"] == sentence(3)
+
+
+@pytest.mark.parametrize(("column", "_", "value"), UNSOUND)
+def test_the_doctor_names_the_row_that_reading_cannot_trust(folder: Path, column: str, _: Any, value: Any) -> None:
+    journal = SQLiteJournal(folder)
+    try:
+        (row,) = journal._writer.execute("SELECT min(id) FROM items WHERE kind = 'turn'").fetchone()
+        journal._writer.execute(f"UPDATE items SET {column} = ? WHERE id = ?", (value, row))
+        found = [p for p in doctor.check(journal) if p.rule == ("last write" if column == "seq" else "row")]
+        assert any(f": {row}." in problem.message for problem in found), doctor.check(journal)
+    finally:
+        journal.close()
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "UPDATE events SET detail = '{' WHERE seq = 3",
+        "UPDATE items SET metadata = CAST(x'ff' AS TEXT) WHERE id = 3",
+        "UPDATE unread SET turns = '[]]'",
+        "UPDATE namespaces SET path = 7",
+        "UPDATE keywords_content SET c1 = NULL",
+        "UPDATE meta SET value = '{' WHERE key LIKE 'embedder%'",
+        "UPDATE batches SET result = 'nothing'",
+        "DROP TABLE links",
+        "CREATE TABLE notes (a)",
+        "CREATE INDEX mine ON items (name)",
+    ],
+)
+def test_the_doctor_never_fails_and_says_what_it_found(folder: Path, sql: str) -> None:
+    journal = SQLiteJournal(folder)
+    try:
+        journal._writer.execute(
+            "INSERT INTO unread (ns, turns, attempts, next_at, recorded_at) VALUES (1, '[]', 0, 0, 0)"
+        )
+        journal._writer.execute("INSERT OR IGNORE INTO batches VALUES ('u', 'b', 3, '[]')")
+        before = doctor.check(journal)
+        journal._writer.execute(sql)
+        found = [problem.message for problem in doctor.check(journal) if problem not in before]
+        assert found
+        assert not any(sentence(3) in message for message in found)
+    finally:
+        journal.close()
+
+
+@pytest.mark.parametrize("kind", ["TRIGGER t AFTER INSERT ON items BEGIN SELECT 1; END", "VIEW v AS SELECT 1"])
+def test_a_folder_with_something_planted_is_not_opened(folder: Path, kind: str) -> None:
+    with closing(sqlite3.connect(folder / "journal.sqlite")) as db:
+        db.execute(f"CREATE {kind}")
+        db.commit()
+    with pytest.raises(JournalError, match="planted"):
+        open_memory(folder)
 
 
 BREAKS = {

@@ -1,9 +1,14 @@
 from __future__ import annotations
 
 import json
+import os
+from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
+import orjson
 import pytest
+from hostile import UNSOUND
 from journal_dump import dump, open_memory, texts
 from typer.testing import CliRunner
 
@@ -81,6 +86,53 @@ def test_a_damaged_file_is_refused_with_its_line_and_nothing_is_made(tmp_path: P
         with pytest.raises(InvalidInput, match=said):
             import_store(file, tmp_path / "copy")
         assert not (tmp_path / "copy").exists()
+
+
+def signed(rows: list[dict[str, Any]]) -> bytes:
+    body = b"".join(orjson.dumps(row) + b"\n" for row in rows)
+    digest = blake2b(body, digest_size=32).hexdigest()
+    return body + orjson.dumps({"type": "end", "rows": len(rows) - 1, "digest": digest}) + b"\n"
+
+
+@pytest.mark.parametrize(("column", "value", "_"), UNSOUND)
+def test_a_row_that_reading_could_not_trust_is_refused_whoever_signed_it(
+    tmp_path: Path, column: str, value: Any, _: Any
+) -> None:
+    with open_memory(tmp_path / "two") as memory:
+        memory.add("one", user_id="u", metadata={"a": 1})
+        memory.add("two", user_id="v")
+    export_store(tmp_path / "two", tmp_path / "1.jsonl")
+    rows = [json.loads(line) for line in (tmp_path / "1.jsonl").read_bytes().splitlines()[:-1]]
+    place = next(n for n, row in enumerate(rows) if row["type"] == "item")
+    rows[place][column] = value
+    (tmp_path / "2.jsonl").write_bytes(signed(rows))
+    with pytest.raises(InvalidInput, match=f"line {place + 1}: "):
+        import_store(tmp_path / "2.jsonl", tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
+
+
+def test_an_export_is_its_owners_and_is_written_through_nothing_that_was_planted(tmp_path: Path, full: Path) -> None:
+    target, victim = tmp_path / "1.jsonl", tmp_path / "victim"
+    victim.write_text("precious")
+    (tmp_path / "1.jsonl.part").symlink_to(victim)
+    target.symlink_to(victim)
+    mask = os.umask(0)
+    try:
+        export_store(full, target)
+    finally:
+        os.umask(mask)
+    assert victim.read_text() == "precious"
+    assert not target.is_symlink()
+    assert target.stat().st_mode & 0o777 == 0o600
+    assert {file.name for file in tmp_path.iterdir()} == {"full", "victim", "1.jsonl", "1.jsonl.part"}
+
+
+def test_a_place_where_no_file_can_be_is_one_line(tmp_path: Path, full: Path) -> None:
+    for place in (tmp_path / "missing" / "1.jsonl", tmp_path, Path(os.devnull)):
+        answer = CliRunner().invoke(app, ["--path", str(full), "export", str(place)])
+        assert answer.exit_code == 2
+        assert len(answer.stderr.splitlines()) == 1
+        assert str(place) in answer.stderr
 
 
 def test_a_store_with_content_is_refused_as_it_is(tmp_path: Path, full: Path) -> None:

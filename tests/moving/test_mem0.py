@@ -163,6 +163,57 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "s").exists()
 
 
+def _nested(opcode: bytes, depth: int) -> bytes:
+    return b"\x80\x05}" + b")" + opcode * depth + b"K\x01s."
+
+
+_SHARED = b"\x80\x05]\x94" + b"".join(b"(h%ch%ct\x94" % (n, n) for n in range(60)) + b"."
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        _nested(b"\x85", 1_000_000),  # a tuple in a tuple in ...: its hash overflows the C stack
+        _SHARED,  # 2 ** 60 places from 400 bytes
+        b"\x80\x05]\x94h\x00a.",  # a list in itself
+        b"\x80\x05Nr\xff\xff\xff\x7f.",  # a memo of 2 ** 31 places
+        b"\x80\x05(((" * 100_000,
+        b"\x80\x05cos\nsystem\n.",
+        b"\x80\x05\x8a\xff",
+        b"\x80\x05h\x05.",
+        b"\x80\x05s.",
+        b"\x80\x05.",
+        b"",
+    ],
+)  # fmt: skip
+def test_a_pickle_that_would_crash_or_never_end_is_refused(tmp_path: Path, data: bytes) -> None:
+    source = make(tmp_path / "mem0", DOCS, kind="pickle")
+    (source / "faiss" / "mem0.pkl").write_bytes(data)
+    with pytest.raises(InvalidInput, match=r"mem0\.pkl"):
+        import_mem0(source, tmp_path / "s", embeddings=EMBEDDINGS)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "CREATE VIEW history AS WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x FROM c) SELECT 'a' memory_id, 'a' "
+        "old_memory, 'b' new_memory, NULL created_at, NULL updated_at, x AS rowid FROM c",
+        "CREATE VIRTUAL TABLE history USING fts5(memory_id, old_memory, new_memory, created_at, updated_at)",
+        "CREATE TABLE history (memory_id, old_memory, new_memory, created_at, updated_at); CREATE TRIGGER t AFTER "
+        "INSERT ON history BEGIN SELECT 1; END",
+        "CREATE TABLE history (memory_id); PRAGMA writable_schema = ON; UPDATE sqlite_master SET rootpage = 1",
+        "CREATE TABLE history (memory_id, old_memory, new_memory, created_at, updated_at); INSERT INTO history VALUES "
+        "(1, 2, 3, 4, 5)",
+    ],
+)  # fmt: skip
+def test_a_history_that_is_no_plain_table_of_texts_is_refused(tmp_path: Path, sql: str) -> None:
+    source = make(tmp_path / "mem0", DOCS)
+    with closing(sqlite3.connect(source / "history.db")) as db:
+        db.executescript(sql)
+    with pytest.raises(InvalidInput, match=r"history\.db"):
+        import_mem0(source, tmp_path / "s", embeddings=EMBEDDINGS)
+
+
 def qdrant(folder: Path, points: list[Any]) -> Path:
     collection = folder / "collection" / "mem0"
     collection.mkdir(parents=True)
