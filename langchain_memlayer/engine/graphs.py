@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from langchain_memlayer.errors import ConfigurationError, SnapshotError
-from langchain_memlayer.graph.names import as_relations, read_name, relation_name
+from langchain_memlayer.graph.names import as_relations, relation_name
 from langchain_memlayer.index import files
 from langchain_memlayer.journal import Journal
 from langchain_memlayer.journal.schema import DERIVED
@@ -236,7 +236,7 @@ def _verified(edge: Edge, stored: dict[int, tuple[Any, ...]]) -> tuple[str, str,
     if row is None or (row[1], row[2], relation_name(row[4])) != (edge.item, edge.memory_id, edge.relation):
         return None
     names = []
-    for spelling, first in ((row[3], edge.named_by[0]), (row[5], edge.named_by[1])):
-        key, named = read_name(spelling).key, stored.get(first, row)
-        names.append(next((s for s in (named[3], named[5]) if read_name(s).key == key), spelling))
+    for spelling, key, first in ((row[3], row[7], edge.named_by[0]), (row[5], row[8], edge.named_by[1])):
+        named = stored.get(first, row)
+        names.append({named[8]: named[5], named[7]: named[3]}.get(key, spelling))
     return names[0], edge.relation, names[1]

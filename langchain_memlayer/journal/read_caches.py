@@ -30,7 +30,7 @@ HOT_NAMES: dict[Area, tuple[str, ...]] = {
     ),
 }  # fmt: skip
 
-_TRIPLE = "t.id, t.item, i.key, t.source, t.relation, t.destination, i.valid_at"
+_TRIPLE = "t.id, t.item, i.key, t.source, t.relation, t.destination, i.valid_at, t.source_key, t.destination_key"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ class CacheReader(BaseReader):
         return self.db.execute("SELECT 1 FROM triples LIMIT 1").fetchone() is not None
 
     def scope_triples(self, prefix: str, ids: Mapping[str, str], *, quarantined: bool) -> list[tuple[Any, ...]]:
-        """The triples that a scope's graph shows: id, item, memory id, source, relation, destination, valid_at.
+        """The triples that a scope's graph shows, as rows of `graph.networkx.StoredTriple`.
 
         Args:
             prefix: The namespace that the scope's memories lie below.
