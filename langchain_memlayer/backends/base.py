@@ -25,6 +25,9 @@ ITEM = "memlayer_item"
 STORE = "memlayer_store"
 """The metadata key of the id of the store (the journal) that wrote a point."""
 
+SCOPE = "memlayer_scope"
+"""The metadata key of the encoded namespace."""
+
 
 @dataclass(frozen=True, slots=True)
 class Point:
@@ -110,6 +113,19 @@ class ForeignStore(Protocol):
 
         Raises:
             ConfigurationError: it has another vector size, or a metric that cannot stand for cosine.
+        """
+        ...
+
+
+@runtime_checkable
+class Probed(Protocol):
+    """A foreign store of which nobody knows what it can do before it was tried."""
+
+    def probe(self, dims: int) -> None:
+        """Write a point that is no memory, read it, write it again and remove it.
+
+        Raises:
+            ConfigurationError: it cannot be kept up with a journal.
         """
         ...
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import inspect
 import logging
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Final
 
+import numpy as np
 from numpy.typing import NDArray
 
-from langchain_memlayer.backends.base import Document, Point, Scalar
+from langchain_memlayer.backends.base import ITEM, Document, Point, Scalar
 from langchain_memlayer.backends.points import POINT, fields, id_batches, plain, point_batches, rows, unit
 from langchain_memlayer.errors import ConfigurationError, VectorStoreError
 
@@ -17,6 +21,8 @@ _LOGGER = logging.getLogger(__name__)
 
 _COLUMNS: Final = {"texts", "embeddings", "metadatas", "ids"}
 _PAIRS: Final = {"text_embeddings", "metadatas", "ids"}
+_OWN_IDS: Final = {"DocArrayIndex", "SQLiteVec", "SQLiteVSS"}
+_WITHOUT_IDS: Final = "gives documents ids of its own, so that they can neither be replaced nor removed"
 
 
 class GenericAdapter:
@@ -34,30 +40,78 @@ class GenericAdapter:
         self.kind = type(store).__name__
         taken = set(inspect.signature(store.add_embeddings).parameters) if hasattr(store, "add_embeddings") else set()
         self._columns, self._pairs = taken >= _COLUMNS, taken >= _PAIRS
-        self._keeps_ids = True
-        self._told = False
 
-    def upsert(self, points: Sequence[Point]) -> None:
-        """Write points.
+    def probe(self, dims: int) -> None:
+        """Write a point that is no memory, read it, write it again and remove it; of some classes it is known already.
 
         Raises:
-            ConfigurationError: the store gives them ids of its own.
+            ConfigurationError: the store gives ids of its own, is bound to a thread, or cannot be written to.
         """
-        for batch in point_batches(points):
-            if self._keeps_ids:
-                ids = [point.id for point in batch]
-                given = [str(id_) for id_ in self._add(batch, ids) or ids]
-                self._keeps_ids = set(given) >= set(ids) or bool(self.present(ids))
-                if not self._keeps_ids:
-                    self._removed(given)
-            if not self._keeps_ids:
-                raise ConfigurationError(
-                    f"The vector store ({self.kind}) gives documents ids of its own, so that they can neither be "
-                    "replaced nor removed: pass a store that keeps the ids it is given. Searches use the journal's "
-                    "own vectors."
-                )
+        if _OWN_IDS.intersection(kind.__name__ for kind in type(self._store).__mro__):
+            raise self._unfit(_WITHOUT_IDS)
+        point = Point(str(uuid.uuid4()), np.full(dims, dims**-0.5, np.float32), "A probe of memlayer's.", {ITEM: -1})
+        try:
+            given = [str(id_) for id_ in self._add([point]) or [point.id]]
+        except NotImplementedError as error:
+            raise self._unfit("takes no documents once it is made") from error
+        except Exception as error:
+            if "thread" not in str(error):
+                raise
+            raise self._unfit(
+                "may be used only in the thread that opened it, and memories are brought to it in another (for SQLite: "
+                "open its connection with check_same_thread=False)"
+            ) from error
+        if point.id not in given and not self.present([point.id]):
+            self._removed(given)
+            raise self._unfit(_WITHOUT_IDS)
+        self.upsert([replace(point, text="A second probe of memlayer's.")])
+        if lacks := self._left(point):
+            _LOGGER.warning(
+                "The vector store (%s) %s: what is deleted or forgotten will stay there, and only the journal hides "
+                "it. Empty it yourself then, or pass a store that can.",
+                self.kind,
+                lacks,
+            )
 
-    def _add(self, batch: list[Point], ids: list[str]) -> Any:
+    def _left(self, point: Point) -> str:
+        """What the store lacks to remove a point; nothing when it is gone."""
+        if not self._removes:
+            return "has no way to remove documents"
+        try:
+            self.delete([point.id])
+            left = self.present([point.id])
+            if left is None:
+                # It cannot be asked for, so it is looked for by what it is nearest to.
+                found = self._store.similarity_search(point.text, k=1)
+                left = {point.id}.intersection((document.metadata or {}).get(POINT) for document in found)
+        except VectorStoreError:
+            left = {point.id}
+        return "does not remove what it is asked to" if left else ""
+
+    def _unfit(self, why: str) -> ConfigurationError:
+        return ConfigurationError(
+            f"The vector store ({self.kind}) {why}: pass another one, such as QdrantVectorStore, Chroma, Milvus or "
+            "PGVectorStore. No memory was written to it, and searches use the journal's own vectors."
+        )
+
+    @property
+    def _removes(self) -> bool:
+        """Whether the store's class has a way to remove documents."""
+        from langchain_core.vectorstores import VectorStore
+
+        return type(self._store).delete is not VectorStore.delete
+
+    def upsert(self, points: Sequence[Point]) -> None:
+        """Write points; those that are known to be there are removed first, since many stores would have both."""
+        for batch in point_batches(points):
+            if self._removes and (there := self.present([point.id for point in batch])):
+                with suppress(VectorStoreError):
+                    self.delete(sorted(there))
+            self._add(batch)
+
+    def _add(self, batch: list[Point]) -> Any:
+        """The ids that the store says it gave them, or None."""
+        ids = [point.id for point in batch]
         texts = [point.text for point in batch]
         metadatas = [fields(point) for point in batch]
         vectors = [unit(point.vector) for point in batch]
@@ -90,16 +144,10 @@ class GenericAdapter:
                 )
 
     def _removed(self, ids: list[str]) -> bool | None:
+        """What the store says of it; None when it says nothing, or cannot."""
         try:
             done: bool | None = self._store.delete(ids=ids)
         except NotImplementedError:
-            if not self._told:
-                self._told = True
-                _LOGGER.warning(
-                    "The vector store (%s) has no way to remove documents: what is deleted or forgotten stays there, "
-                    "and only the journal hides it. Empty it yourself, or pass a store that can.",
-                    self.kind,
-                )
             return None
         return done
 
@@ -152,6 +200,14 @@ class VikingDBAdapter(GenericAdapter):
         super().__init__(store)
         self.kind = "vikingdb"
         self._filters = True
+
+    def probe(self, dims: int) -> None:
+        """Nothing is to be tried: it is ours, and its index follows a write after seconds only."""
+
+    def upsert(self, points: Sequence[Point]) -> None:
+        """Write points; the server replaces those with the same ids."""
+        for batch in point_batches(points):
+            self._add(batch)
 
     def _nearest(self, vector: list[float], k: int, where: Mapping[str, Scalar]) -> Any:
         conditions = [

@@ -1,4 +1,4 @@
-"""A foreign vector store as an index: what was committed is brought to it.
+"""The mirror: a foreign vector store as an index, to which what was committed is brought.
 
 The journal's events are the outbox: its setting `outbox:<area>` is the position up to which the store was brought. A
 store that is down delays this and loses nothing, and what it was not brought yet is scored from the journal's vectors.
@@ -9,15 +9,18 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 
+import numpy as np
 import orjson
+from numpy.typing import NDArray
 
-from langchain_memlayer.backends.base import STORE, ForeignStore, Patience, Scalar, guarded
-from langchain_memlayer.backends.mirrored import Points
+from langchain_memlayer.backends.base import ITEM, SCOPE, STORE, ForeignStore, Patience, Point, Probed, Scalar, guarded
+from langchain_memlayer.backends.points import is_flat
 from langchain_memlayer.backends.proposals import Proposals
-from langchain_memlayer.errors import ConfigurationError, JournalClosed, JournalError, MemLayerError, VectorStoreError
+from langchain_memlayer.errors import JournalClosed, MemLayerError, VectorStoreError
 from langchain_memlayer.journal import Journal
 from langchain_memlayer.journal.read_caches import Area, VectorRow
 from langchain_memlayer.journal.settings import embedder_key, outbox_key, points_key, purge_key
@@ -28,6 +31,7 @@ _EVENTS = 512
 _SAMPLE = 16
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 30.0
 _CLOSING_SECONDS, _ENDING_SECONDS = 4.0, 1.0
+_RESERVED = (ITEM, STORE, SCOPE, "memlayer_id", "memlayer_kind", "user_id", "agent_id", "run_id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,22 +41,23 @@ class State:
     Attributes:
         kind: The backend's name.
         position: The journal position up to which the store was brought.
+        probed: Whether it was found able to keep what it is given.
     """
 
     kind: str
-    position: int
+    position: int = 0
+    probed: bool = False
 
     @classmethod
     def of(cls, text: str) -> State:
         """Read the setting."""
-        found = orjson.loads(text)
-        return cls(found["kind"], found["position"])
+        return cls(**orjson.loads(text))
 
     def __str__(self) -> str:
-        return orjson.dumps({"kind": self.kind, "position": self.position}).decode()
+        return orjson.dumps(asdict(self)).decode()
 
 
-class Outbox:
+class Mirror:
     """Brings one area of a journal to a foreign store, in a thread that lives while there is something to bring.
 
     Args:
@@ -79,7 +84,7 @@ class Outbox:
         with journal.write(self._key) as tx:
             text = tx.meta(self._key)
             if text is None or State.of(text).kind != store.kind:
-                tx.set_meta(self._key, str(State(store.kind, 0)))
+                tx.set_meta(self._key, str(State(store.kind)))
         journal.after_commit.append(self.wake)
 
     def _start(self) -> None:
@@ -102,10 +107,17 @@ class Outbox:
             _LOGGER.warning("%s", error)
 
     def _check(self, dims: int) -> None:
-        if dims and dims != self._checked:
-            with guarded(self.store):
-                self.store.check(dims)
-            self._checked, self._verified = dims, False
+        if not dims or dims == self._checked:
+            return
+        with guarded(self.store):
+            self.store.check(dims)
+            state = self._state()
+            if isinstance(self.store, Probed) and not state.probed and state.kind == self.store.kind:
+                # Before the first memory is there: what could not be removed again would stay.
+                self.store.probe(dims)
+                with self._journal.write(self._key) as tx:
+                    tx.swap_meta(self._key, str(state), str(replace(state, probed=True)))
+        self._checked, self._verified = dims, False
 
     # -- bringing -------------------------------------------------------------------------------------------------
 
@@ -119,7 +131,7 @@ class Outbox:
             if self._closing:
                 return
             if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="memlayer-outbox", daemon=True)
+                self._thread = threading.Thread(target=self._work, name="memlayer-mirror", daemon=True)
                 self._thread.start()
 
     def flush(self, timeout: float | None = None) -> bool:
@@ -144,9 +156,9 @@ class Outbox:
         """Bring everything before going on, if the store allows it; what was forgotten should not lie there longer."""
         try:
             done = self.flush(_CLOSING_SECONDS)
-        except VectorStoreError:
+        except MemLayerError:
             done = False
-        if not done:
+        if not done and self._state().position:
             _LOGGER.warning(
                 "What was forgotten still lies in the vector store (%s), which does not answer; it is removed there as "
                 "soon as it does. `memlayer doctor` tells when.",
@@ -184,8 +196,16 @@ class Outbox:
                     wait = _FIRST_WAIT
                 except JournalClosed:
                     return
-                except (VectorStoreError, ConfigurationError, JournalError) as error:
+                except MemLayerError as error:
                     wait = self._pause(error, wait)
+                except Exception as error:  # noqa: BLE001 - the outermost one of a thread
+                    wait = self._pause(
+                        VectorStoreError(
+                            f"What was committed could not be brought to the vector store ({self.store.kind}): "
+                            f"{type(error).__name__}. The journal has everything, and it is tried again."
+                        ),
+                        wait,
+                    )
         finally:
             with self._changed:
                 # By now the place may be that of the next worker.
@@ -230,7 +250,7 @@ class Outbox:
             with self._journal.write(self._key) as tx:
                 # After a `reembed` all is brought anew; the position may then be that of before by chance.
                 if tx.meta(embedder_key(self._area)) == embedder:
-                    tx.swap_meta(self._key, text, str(State(state.kind, position)))
+                    tx.swap_meta(self._key, text, str(replace(state, position=position)))
             # When another process was quicker, the loop goes on from where that one is: what was written here may be
             # older than what it wrote, so the same rows are brought once more.
             if self._state().position != position:
@@ -305,7 +325,7 @@ class Outbox:
         if present is not None and not present.issuperset(ids):
             _LOGGER.warning("The vector store (%s) lacks what it was given; it is filled anew.", state.kind)
             with self._journal.write(self._key) as tx:
-                tx.swap_meta(self._key, text, str(State(state.kind, 0)))
+                tx.swap_meta(self._key, text, str(replace(state, position=0)))
 
     def _position(self) -> int | None:
         state = self._state()
@@ -313,3 +333,84 @@ class Outbox:
 
     def _state(self) -> State:
         return State.of(self._journal.meta(self._key) or "")
+
+
+class Points:
+    """The points of one area of a journal.
+
+    Args:
+        journal: The truth.
+        area: `items` or `memories`.
+    """
+
+    def __init__(self, journal: Journal, area: Area) -> None:
+        self._journal = journal
+        self._area: Area = area
+        self._ids = uuid.UUID(journal.store_id)
+
+    def dims(self) -> int:
+        """The size of the vectors; 0 while there are none."""
+        recorded = self._journal.meta(embedder_key(self._area))
+        return 0 if recorded is None else int(orjson.loads(recorded)["dims"])
+
+    def id(self, item: int, number: int = 0) -> str:
+        """The id of the point of a row's vector: the same again for the same."""
+        return str(uuid.uuid5(self._ids, f"{self._area}:{item}:{number}"))
+
+    def known(self, items: Sequence[int]) -> list[str]:
+        """The ids of the points that some rows may have in the store."""
+        noted = self._noted(items)
+        return [self.id(item, number) for item in items for number in range(noted[item])]
+
+    def _noted(self, items: Sequence[int]) -> dict[int, int]:
+        """How many points each of some rows may have."""
+        if self._area != "items":
+            return dict.fromkeys(items, 1)
+        with self._journal.read() as reader:
+            found = reader.metas(list(map(points_key, items)))
+        return {item: int(found.get(points_key(item), 1)) for item in items}
+
+    def of(self, row: VectorRow) -> Iterator[Point]:
+        """The points of a row."""
+        metadata = self._metadata(row)
+        for number, vector in enumerate(self._vectors(row)):
+            yield Point(self.id(row.id, number), vector, row.text, metadata)
+
+    def remember(self, rows: Sequence[VectorRow], touched: Sequence[int], settle: Callable[[int, int], int]) -> None:
+        """Note how many points a row has, where it is not one: all of them have to go when it does.
+
+        Args:
+            rows: Those of the touched rows that are live and have vectors.
+            touched: The rows that changed.
+            settle: Of the number now and the noted one, the one to note.
+        """
+        if self._area != "items":
+            return
+        counts = {row.id: len(row.codes) // (2 * row.dims) for row in rows}
+        noted = self._noted(touched)
+        settled = {item: settle(counts.get(item, 1), noted[item]) for item in touched}
+        changed = {item: count for item, count in settled.items() if count != noted[item]}
+        if changed:
+            with self._journal.write(outbox_key(self._area)) as tx:
+                for item, count in changed.items():
+                    if count == 1:
+                        tx.drop_meta(points_key(item))
+                    else:
+                        tx.set_meta(points_key(item), str(count))
+
+    def _vectors(self, row: VectorRow) -> NDArray[np.float32]:
+        return np.frombuffer(row.codes, "<f2").astype(np.float32).reshape(-1, row.dims)
+
+    def _metadata(self, row: VectorRow) -> dict[str, Scalar]:
+        given = orjson.loads(row.metadata) if row.metadata else {}
+        own = dict(zip(("user_id", "agent_id", "run_id"), row.ids, strict=True))
+        flat = {name: value for name, value in given.items() if name not in _RESERVED and is_flat(value)}
+        return {
+            **flat,
+            **{name: value for name, value in own.items() if value is not None},
+            ITEM: row.id,
+            STORE: self._journal.store_id,
+            SCOPE: row.path,
+            "memlayer_id": row.key,
+            "memlayer_kind": row.kind,
+        }

@@ -23,6 +23,7 @@ BATCH = 128
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _INT64 = 2**63
+_LONGEST_VALUE = 1_000
 _T = TypeVar("_T")
 _LOCKS: WeakKeyDictionary[Any, threading.Lock] = WeakKeyDictionary()
 _LOCKS_LOCK = threading.Lock()
@@ -70,6 +71,11 @@ def is_plain(name: str, value: Any) -> bool:
     if isinstance(value, int):
         return -_INT64 <= value < _INT64
     return isinstance(value, float) and math.isfinite(value)
+
+
+def is_flat(value: Any) -> bool:
+    """Whether a store is told of such a metadata value, and may be asked for it."""
+    return isinstance(value, (bool, int, float)) or (isinstance(value, str) and len(value) <= _LONGEST_VALUE)
 
 
 def fields(point: Point) -> dict[str, Scalar]:

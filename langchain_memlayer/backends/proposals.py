@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from langchain_memlayer.backends.base import STORE, ForeignStore, Patience, Scalar
-from langchain_memlayer.backends.mirrored import SCOPE, is_flat
+from langchain_memlayer.backends.base import SCOPE, STORE, ForeignStore, Patience, Scalar
+from langchain_memlayer.backends.points import is_flat
 from langchain_memlayer.errors import VectorStoreError
 from langchain_memlayer.index.source import Hints, Proposal, Source
 from langchain_memlayer.journal import Journal

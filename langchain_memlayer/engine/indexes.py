@@ -23,7 +23,7 @@ from langchain_memlayer.types import Metric, SlabBlock
 
 if TYPE_CHECKING:
     from langchain_memlayer.backends.base import ForeignStore
-    from langchain_memlayer.backends.mirror import Outbox
+    from langchain_memlayer.backends.mirror import Mirror
     from langchain_memlayer.embedders.embedder import Embedder
     from langchain_memlayer.index.slab import Slab
     from langchain_memlayer.index.source import Source
@@ -74,7 +74,7 @@ class Indexes:
         self.metric: Metric = metric
         self._hnsw_threshold = hnsw_threshold
         self._capacity = capacity_bytes
-        self.outbox: Outbox | None = None
+        self.outbox: Mirror | None = None
         self._derived = None if journal.folder is None else journal.folder / DERIVED
         self._start()
 
@@ -100,9 +100,9 @@ class Indexes:
                 f"A vectorstore is searched by cosine, not by {self.metric}: leave metric out, and choose a folder "
                 "whose vectors are compared by cosine."
             )
-        from langchain_memlayer.backends.mirror import Outbox
+        from langchain_memlayer.backends.mirror import Mirror
 
-        outbox = Outbox(self.journal, store, self.area)
+        outbox = Mirror(self.journal, store, self.area)
         outbox.check(self.dims)
         self.outbox = outbox
         outbox.wake()

@@ -238,7 +238,7 @@ def test_a_store_that_takes_vectors_is_given_them() -> None:
     assert list(pairs.kept) == [point_id(1)]
 
 
-def test_a_store_that_takes_texts_only_is_given_those_and_asked_by_words(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_store_that_takes_texts_only_is_given_those_and_asked_by_words() -> None:
     store = Plain()
     foreign = adapt(store)
     foreign.upsert([point(1, 1, 0, 0, text="first"), point(2, 0, 1, 0)])
@@ -247,11 +247,8 @@ def test_a_store_that_takes_texts_only_is_given_those_and_asked_by_words(caplog:
     assert store.asked == [("words", 5)]
     assert foreign.search(QUERY, 5, {STORE: OURS}, None) is None
     assert foreign.present([point_id(1)]) is None
-    for _ in range(2):
-        foreign.delete([point_id(1)])  # it has no way to; the journal hides what it keeps
-    assert [one.message.partition(":")[0] for one in caplog.records] == [
-        "The vector store (Plain) has no way to remove documents"
-    ]
+    foreign.delete([point_id(1)])  # it has no way to; the journal hides what it keeps
+    assert len(store.kept) == 2
     with pytest.raises(ConfigurationError, match="Plain cannot be listed"):
         foreign.documents()
 
@@ -296,28 +293,75 @@ def test_a_store_that_did_not_remove_is_asked_again_later() -> None:
         foreign.delete([point_id(1)])
 
 
-@pytest.mark.parametrize("answers", [True, False])
-def test_a_store_that_ignores_ids_is_told_and_given_nothing_more(answers: bool) -> None:
-    class Numbered(ByVector):
-        """Numbers what it is given."""
+class Numbered(ByVector):
+    """Numbers what it is given."""
 
-        def add_embeddings(self, texts: Any, embeddings: Any, metadatas: Any = None, ids: Any = None) -> list[str]:
-            numbers = [str(len(self.kept) + place) for place in range(len(texts))]
-            super().add_embeddings(texts, embeddings, metadatas, numbers)
-            return numbers
+    def add_embeddings(self, texts: Any, embeddings: Any, metadatas: Any = None, ids: Any = None) -> list[str]:
+        numbers = [str(len(self.kept) + place) for place in range(len(texts))]
+        super().add_embeddings(texts, embeddings, metadatas, numbers)
+        return numbers
 
-        def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
-            if not answers:
-                raise NotImplementedError
-            return super().get_by_ids(ids)
 
-    store = Numbered()
-    foreign = adapt(store)
-    for _ in range(3):
-        with pytest.raises(ConfigurationError, match="keeps the ids it is given"):
-            foreign.upsert([point(1, 1, 0, 0), point(2, 0, 1, 0)])
+class Sealed(ByVector):
+    """Takes nothing once it is made, as Annoy."""
+
+    def add_embeddings(self, texts: Any, embeddings: Any, metadatas: Any = None, ids: Any = None) -> None:
+        raise NotImplementedError
+
+
+class Bound(ByVector):
+    """Belongs to the thread that opened it, as a connection of SQLite."""
+
+    def add_embeddings(self, texts: Any, embeddings: Any, metadatas: Any = None, ids: Any = None) -> None:
+        raise RuntimeError("SQLite objects created in a thread can only be used in that same thread.")
+
+
+class SQLiteVec(ByVector):
+    """By its name it is known to ignore ids."""
+
+
+@pytest.mark.parametrize(
+    ("store", "why"),
+    [
+        (Numbered(), "ids of its own"),
+        (SQLiteVec(), "ids of its own"),
+        (Sealed(), "takes no documents"),
+        (Bound(), "only in the thread that opened it"),
+    ],
+)
+def test_what_a_store_cannot_do_is_found_out_by_a_probe_that_leaves_nothing(store: ByVector, why: str) -> None:
+    with pytest.raises(ConfigurationError, match=why):
+        adapt(store).probe(3)  # type: ignore[attr-defined]
     assert store.kept == {}
-    assert store.deletions == [["0", "1"]]
+
+
+@pytest.mark.parametrize(
+    ("store", "told"),
+    [
+        (ByVector(), []),
+        (Plain(), ["has no way to remove documents"]),
+        (ByVector(removes=False), ["does not remove what it is asked to"]),
+    ],
+)
+def test_a_store_that_keeps_ids_is_taken_and_what_it_cannot_remove_said_before(
+    store: Plain, told: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    adapt(store).probe(3)  # type: ignore[attr-defined]
+    assert [one.message.partition(") ")[2].partition(":")[0] for one in caplog.records] == told
+    assert bool(store.kept) == bool(told)
+
+
+def test_a_point_that_is_there_is_replaced_and_not_doubled() -> None:
+    class Refusing(ByVector):
+        def add_embeddings(self, texts: Any, embeddings: Any, metadatas: Any = None, ids: Any = None) -> None:
+            assert not set(ids) & set(self.kept), "an id that is there"
+            super().add_embeddings(texts, embeddings, metadatas, ids)
+
+    store = Refusing()
+    foreign = adapt(store)
+    foreign.upsert([point(1, 1, 0, 0, text="old")])
+    foreign.upsert([point(1, 0, 1, 0, text="new"), point(2, 0, 0, 1)])
+    assert [one.page_content for one in store.kept.values()] == ["new", "a text"]
 
 
 def test_a_store_may_call_documents_otherwise_in_its_answer_if_it_knows_them_by_our_ids() -> None:
