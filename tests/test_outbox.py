@@ -367,7 +367,30 @@ def test_documents_that_were_there_before_are_invisible_until_adopted() -> None:
         assert hits[0]["memory"] == "the lighthouse keeper"
         assert hits[0]["metadata"]["page"] == 0
         assert memory.adopt(**ALICE) == {"adopted": 0, "known": 2, "skipped": 1}
-        assert "their-0" in store.points
+
+
+def test_what_is_adopted_is_not_written_into_the_store_that_it_came_from() -> None:
+    store = Foreign()
+    theirs = [Point(f"their-{n}", np.ones(64, np.float32), text, {}) for n, text in enumerate(sentences(3, seed=9))]
+    store.points = {point.id: point for point in theirs}
+    with opened(":memory:", store) as memory:
+        filled(memory, sentences(200))
+        memory.flush()
+        before = set(store.points)
+        memory.adopt(**ALICE)
+        memory.flush()
+        assert set(store.points) == before
+        # It is found all the same, also where the store is asked for what is near.
+        assert found(memory, theirs[1].text, limit=1) == [theirs[1].text]
+        for _ in range(4):
+            hits = dense(memory, theirs[1].text)
+        assert hits.plan.way == "source"
+        assert hits.scores[0] > 0.99
+        adopted = memory.search(theirs[1].text, limit=1, **ALICE)["results"][0]["id"]
+        memory.update(adopted, "the lighthouse keeper")
+        memory.forget(adopted)
+        memory.flush()
+        assert set(store.points) == before
 
 
 async def test_documents_may_be_given_for_a_store_that_cannot_list_them() -> None:

@@ -83,6 +83,10 @@ class Proposals:
             if later is None:
                 self._behind()
                 return None
+            adopted = reader.adopted(prefix, most=_UNDELIVERED)
+            if adopted is None:
+                return None
+            later += adopted
             leaf = reader.namespace_id(prefix) is not None and reader.namespace_count(prefix, most=2) == 1
         where: dict[str, Scalar] = {STORE: self._journal.store_id}
         where.update((name, value) for name, value in hints.where.items() if is_flat(value))

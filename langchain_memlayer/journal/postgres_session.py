@@ -13,7 +13,7 @@ from psycopg.types.numeric import Int8BinaryDumper
 from langchain_memlayer.errors import JournalError
 from langchain_memlayer.journal.read import Reader
 from langchain_memlayer.journal.read_base import VECTORS_OF_ITEM, BaseReader, rows_touched
-from langchain_memlayer.journal.read_caches import KINDS, Area, about
+from langchain_memlayer.journal.read_caches import KINDS, WAS_ADOPTED, Area, about
 from langchain_memlayer.journal.schema import TABLES
 from langchain_memlayer.journal.write import Writer
 from langchain_memlayer.types import prefix_bounds
@@ -190,10 +190,10 @@ class PostgresReads(BaseReader):
         return about(rows, area) if len(rows) <= most else None
 
     def newest(self, area: Area, *, most: int, until: int) -> list[int]:
-        """The rows below a position of `outgoing` that are live and have vectors, the newest `most` of them."""
+        """The `vector_rows` below a position of `outgoing`, the newest `most` of them."""
         rows = self.db.execute(
             f"SELECT i.id FROM items i JOIN events e ON e.seq = i.seq WHERE {KINDS[area]} AND i.closed IS NULL AND "
-            "e.xid <= ?::text::xid8 AND EXISTS (SELECT 1 FROM vectors v WHERE "
+            f"NOT {WAS_ADOPTED} AND e.xid <= ?::text::xid8 AND EXISTS (SELECT 1 FROM vectors v WHERE "
             f"{VECTORS_OF_ITEM}) ORDER BY i.id DESC LIMIT ?",
             (str(until), most),
         )

@@ -14,6 +14,13 @@ from langchain_memlayer.journal.read_base import VECTORS_OF_ITEM, BaseReader, ch
 from langchain_memlayer.journal.settings import embedder_key, purge_key
 from langchain_memlayer.types import QUARANTINED, VISIBLE, SlabBlock, Triple, prefix_bounds
 
+ADOPTED = "adopted:"
+"""How the message id of a turn begins that is a document of the user's own vector store: it is there already."""
+
+WAS_ADOPTED = (
+    "(i.kind = 'turn' AND i.message_id IS NOT NULL AND i.message_id >= 'adopted:' AND i.message_id < 'adopted;')"
+)
+
 Area = Literal["items", "memories"]
 KINDS: dict[Area, str] = {"items": "i.kind = 'item'", "memories": "i.kind <> 'item'"}
 
@@ -168,13 +175,14 @@ class CacheReader(BaseReader):
         return about(rows, area) if len(rows) <= most else None
 
     def vector_rows(self, area: Area, ids: Sequence[int]) -> list[VectorRow]:
-        """Those of some rows that are live and have vectors. To be called in a snapshot."""
+        """Those of some rows that are live, have vectors and belong into a store. To be called in a snapshot."""
         found = []
         for chunk in chunks(ids):
             found += self.db.execute(
                 "SELECT i.id, n.path, i.key, i.kind, i.value, i.metadata, i.user_id, i.agent_id, i.run_id, v.data FROM "
                 f"items i JOIN namespaces n ON n.id = i.ns JOIN vectors v ON {VECTORS_OF_ITEM} "
-                f"WHERE i.id IN ({marks(len(chunk))}) AND {KINDS[area]} AND i.closed IS NULL ORDER BY i.id",
+                f"WHERE i.id IN ({marks(len(chunk))}) AND {KINDS[area]} AND i.closed IS NULL AND NOT {WAS_ADOPTED} "
+                "ORDER BY i.id",
                 tuple(chunk),
             ).fetchall()
         record = self.meta(embedder_key(area)) if found else None
@@ -185,13 +193,22 @@ class CacheReader(BaseReader):
         ]
 
     def newest(self, area: Area, *, most: int, until: int) -> list[int]:
-        """The rows below a position that are live and have vectors, the newest `most` of them."""
+        """The `vector_rows` below a position, the newest `most` of them."""
         rows = self.db.execute(
-            f"SELECT i.id FROM items i WHERE {KINDS[area]} AND i.closed IS NULL AND i.seq <= ? AND EXISTS (SELECT 1 "
-            f"FROM vectors v WHERE {VECTORS_OF_ITEM}) ORDER BY i.id DESC LIMIT ?",
+            f"SELECT i.id FROM items i WHERE {KINDS[area]} AND i.closed IS NULL AND i.seq <= ? AND NOT "
+            f"{WAS_ADOPTED} AND EXISTS (SELECT 1 FROM vectors v WHERE {VECTORS_OF_ITEM}) ORDER BY i.id DESC LIMIT ?",
             (until, most),
         )
         return [row[0] for row in rows]
+
+    def adopted(self, prefix: str, *, most: int) -> list[int] | None:
+        """The live rows below a namespace that were adopted, or None when there are more than `most`."""
+        rows = self.db.execute(
+            "SELECT i.id FROM namespaces n JOIN items i ON i.ns = n.id WHERE n.path >= ? AND n.path < ? AND "
+            f"i.closed IS NULL AND {WAS_ADOPTED} LIMIT ?",
+            (*prefix_bounds(prefix), most + 1),
+        ).fetchall()
+        return [row[0] for row in rows] if len(rows) <= most else None
 
     def purges(self, area: Area) -> list[int]:
         """The rows of which an emptied journal still has to tell the foreign store that they are gone."""

@@ -15,6 +15,7 @@ from langchain_memlayer.engine.indexes import Indexes
 from langchain_memlayer.engine.steps import run
 from langchain_memlayer.engine.writing import Engine
 from langchain_memlayer.errors import ConfigurationError, InvalidInput
+from langchain_memlayer.journal.read_caches import ADOPTED
 from langchain_memlayer.messages import checked_text
 from langchain_memlayer.types import Scope, Turn
 
@@ -37,8 +38,9 @@ class Adopting:
     ) -> dict[str, int]:
         """Take in the documents of the vector store that no memory wrote: until then they are invisible here.
 
-        Each becomes a memory of kind `turn` with its metadata; the document itself stays as it is. What was adopted
-        before is left out, so that an interrupted call can be repeated.
+        Each becomes a memory of kind `turn` with its metadata, in the journal alone: nothing is written to the vector
+        store, where the document stays as it is and other chains find it once. What was adopted before is left out, so
+        that an interrupted call can be repeated.
 
         Args:
             documents: LangChain `Document` objects, for a store that cannot list its own; None lists them.
@@ -99,7 +101,7 @@ def _given(document: Any) -> Document:
 
 def _turn(document: Document) -> Turn:
     metadata = orjson.loads(_json(document.metadata))
-    return Turn(checked_text(document.text, "documents"), id=f"adopted:{document.id}", metadata=metadata)
+    return Turn(checked_text(document.text, "documents"), id=f"{ADOPTED}{document.id}", metadata=metadata)
 
 
 def _json(metadata: Mapping[str, Any]) -> bytes:
