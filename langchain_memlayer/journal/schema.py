@@ -188,11 +188,17 @@ def refuse_torn(file: Path) -> None:
     """Refuse a journal so short that SQLite would take it for a new one and begin anew.
 
     Raises:
-        NotAStore: it was cut off. Only an empty file without anything beside it is one that was never written.
+        NotAStore: it was cut off, or is missing beside its log. Only an empty file that is alone was never written.
     """
     size = file.stat().st_size if file.exists() else -1
     log = Path(f"{file}-wal")
-    written = (log.exists() and log.stat().st_size > 0) or any((file.parent / DERIVED).glob("*.json"))
+    logged = log.exists() and log.stat().st_size > 0
+    written = logged or any((file.parent / DERIVED).glob("*.json"))
+    if size < 0 and logged:
+        raise NotAStore(
+            f"{file.parent} has a write-ahead log with what was committed, but no {JOURNAL_FILE} that it belongs "
+            "to. Put that back beside it, or restore both from a backup."
+        )
     if 0 < size < _SMALLEST_FILE or (size == 0 and written):
         raise NotAStore(f"{file.parent} has a journal that was cut off to {size} bytes. Restore it from a backup.")
 

@@ -1,16 +1,18 @@
-"""The journal on SQLite: connections, transactions and upkeep."""
+"""The journal on SQLite: connections, transactions, forks and upkeep."""
 
 from __future__ import annotations
 
 import os
 import sqlite3
 import threading
+import time
 import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-from langchain_memlayer.errors import InvalidInput, JournalError, MemLayerError, NotAStore
+from langchain_memlayer.errors import InvalidInput, JournalClosed, JournalError, NotAStore
 from langchain_memlayer.index import files
 from langchain_memlayer.journal.base import BaseJournal, random_id, utc_now
 from langchain_memlayer.journal.read import Reader
@@ -24,18 +26,44 @@ BUSY_SECONDS = 30.0
 _WAL_ATTEMPTS = 100
 _FORK_SECONDS = 5.0
 
+_HINTS = {
+    "SQLITE_READONLY": "it is read-only; make the folder writable",
+    "SQLITE_FULL": "the disk is full; nothing of this call was stored; make room and repeat it",
+    "SQLITE_IOERR": "the disk failed; nothing of this call was stored",
+    "SQLITE_BUSY": f"another process held its lock for over {BUSY_SECONDS:.0f} s; repeat the call",
+    "SQLITE_CANTOPEN": "the file cannot be opened; check the folder and its permissions",
+    "SQLITE_CORRUPT": "the file is damaged; run `memlayer doctor` or restore a backup",
+    "SQLITE_TOOBIG": "a value is too large for SQLite (1 GB)",
+}
+
+
+class _Reading:
+    """A connection that is read through, with the lock of the thread that does; `db` is None once it was closed."""
+
+    __slots__ = ("db", "lock")
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self.db: sqlite3.Connection | None = db
+        self.lock = threading.RLock()
+
+    def close(self) -> None:
+        db, self.db = self.db, None
+        if db is not None:
+            db.close()
+
 
 class SQLiteJournal(BaseJournal):
     """One folder's journal: any number of readers, one writer at a time, from any thread or process.
 
     Args:
-        path: The store's folder (made when missing), or `":memory:"`.
+        path: The store's folder (made when missing), or `":memory:"`. What it is relative to is settled here: changing
+            the working directory afterwards changes nothing.
         durability: `full` lets an acknowledged write survive power loss, `fast` only the end of the process.
         clock: The present time.
         new_id: Fresh ids.
 
     Raises:
-        NotAStore: `path` holds something else.
+        NotAStore: `path` holds something else, or an object that is none of ours.
         SchemaTooNew: a newer release wrote it.
         JournalError: it cannot be opened.
     """
@@ -46,41 +74,51 @@ class SQLiteJournal(BaseJournal):
         super().__init__(durability=durability, clock=clock, new_id=new_id)
         if not isinstance(path, (str, Path)) or not str(path) or "\x00" in str(path):
             raise InvalidInput(f"path must be a folder's path or ':memory:', got {path!r}.")
-        self.folder = None if str(path) == ":memory:" else Path(path)
+        self.folder = None if str(path) == ":memory:" else Path(path).absolute()
         self.where = ":memory:" if self.folder is None else str(self.folder)
         self._synchronous = "FULL" if durability == "full" else "NORMAL"
-        self._abandoned: list[sqlite3.Connection] = []
+        self._identity: tuple[int, int] | None = None
         self._start()
-        _OPENED.add(self)
-        with self._errors(), ExitStack() as undo:
+        with self._errors(), self._opening(), ExitStack() as undo:
             undo.callback(self._disconnect)
             if self.folder is not None:
                 file = journal_path(self.folder)
                 refuse_torn(file)
                 self._file = str(file)
                 _make_folder(self.folder)
-            self._writer = self._connect()
-            create(self._writer, where=self.where, new_id=new_id, created_at=to_micros(clock()))
+                _make_file(file)
+            create(self._writing(), where=self.where, new_id=new_id, created_at=to_micros(clock()))
             self._opened()
             undo.pop_all()
+        with _FORKS.door:
+            _FORKS.journals.add(self)
 
     def _start(self) -> None:
         self._write_lock = threading.RLock()
-        self._idle: list[sqlite3.Connection] = []
-        self._open: list[sqlite3.Connection] = []
+        self._connecting = threading.RLock()
+        self._writer: sqlite3.Connection | None = None
+        self._readings: list[_Reading] = []
+        self._idle: list[_Reading] = []
+        self._log: tuple[int, int] | None = None
 
-    def hold(self, seconds: float) -> threading.RLock | None:
-        """The lock of writers, when it was got in time; nobody writes until it is released."""
-        return self._write_lock if self._write_lock.acquire(timeout=seconds) else None
+    # -- connections ----------------------------------------------------------------------------------------------
 
     def _connect(self) -> sqlite3.Connection:
-        target = ":memory:" if self.folder is None else self._file
-        db = sqlite3.connect(
-            target, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=256
-        )
-        self._open.append(db)
+        if self.folder is None:
+            return self._prepared(sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False))
+        with self._connecting:
+            if self._identity is not None:
+                self._check_file()
+            db = sqlite3.connect(
+                self._file, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=256
+            )
+            self._identity = _identity(self._file)
+            return self._prepared(db)
+
+    def _prepared(self, db: sqlite3.Connection) -> sqlite3.Connection:
         db.execute(f"PRAGMA synchronous = {self._synchronous}")
         db.execute("PRAGMA secure_delete = ON")
+        db.execute("PRAGMA trusted_schema = OFF")
         db.execute("PRAGMA mmap_size = 1073741824")
         db.execute("PRAGMA cache_size = -16384")
         if self.folder is not None:
@@ -90,61 +128,171 @@ class SQLiteJournal(BaseJournal):
             db.execute("PRAGMA journal_size_limit = 67108864")
         return db
 
+    def _writing(self) -> sqlite3.Connection:
+        if self._writer is None:
+            self._writer = self._connect()
+        return self._writer
+
+    def _check_file(self) -> None:
+        """Refuse a journal whose file is another one than when it was opened: what is written now would be lost."""
+        if self.folder is not None and _identity(self._file) != self._identity:
+            raise JournalError(
+                f"The journal of {self.where} was deleted or replaced while it was open; nothing of this call was "
+                "stored. Close the store and open it again."
+            )
+
+    def _check_log(self) -> None:
+        """The same of its write-ahead log, which stays as long as anybody has the journal open."""
+        if self.folder is None:
+            return
+        found = _identity(f"{self._file}-wal")
+        self._log = self._log or found
+        if found is None or found != self._log:
+            raise JournalError(
+                f"The write-ahead log of {self.where} was deleted or replaced while it was open; nothing of this call "
+                "was stored. Close the store and open it again."
+            )
+
     def _reconnect(self) -> None:
         if self.folder is None:
             raise JournalError("A store in memory belongs to the process that made it; open a folder to share it.")
-        self._abandoned += self._open
+        # What a fork could not close is the parent's: here it must not be used, not even closed.
+        _FORKS.abandoned += [self._writer, *(reading.db for reading in self._readings)]
         self._start()
-        self._writer = self._connect()
+
+    def _disconnect(self) -> None:
+        until = time.monotonic() + BUSY_SECONDS
+        # Who reads longer than that closes the connection itself.
+        for reading in tuple(self._readings):
+            if reading.lock.acquire(timeout=max(0.0, until - time.monotonic())):
+                try:
+                    reading.close()
+                finally:
+                    reading.lock.release()
+        if self._write_lock.acquire(timeout=max(0.1, until - time.monotonic())):
+            try:
+                writer, self._writer = self._writer, None
+                if writer is not None:
+                    writer.close()
+            finally:
+                self._write_lock.release()
+
+    def hold(self, until: float) -> list[Any]:
+        """Wait until nobody is in SQLite, and close what is open: no connection may cross a fork.
+
+        Args:
+            until: The moment of `time.monotonic` to give up at.
+
+        Returns:
+            The locks that keep it so, to be released by this thread.
+        """
+        while True:
+            held: list[Any] = []
+            for lock in (self._write_lock, self._connecting, *(reading.lock for reading in tuple(self._readings))):
+                if not lock.acquire(blocking=False):
+                    break
+                held.append(lock)
+            else:
+                break
+            # Nothing is kept while waiting: whoever is inside may need it.
+            for lock in held:
+                lock.release()
+            if time.monotonic() > until:
+                return []
+            time.sleep(0.001)
+        if self.folder is not None:
+            self._close_idle()
+            # A thread that forks within its own transaction keeps that.
+            if self._writer is not None and not self._writer.in_transaction:
+                self._writer.close()
+                self._writer, self._log = None, None
+        return held
+
+    def _close_idle(self) -> None:
+        with suppress(IndexError):
+            while True:
+                reading = self._idle.pop()
+                self._readings.remove(reading)
+                reading.close()
+
+    # -- errors ---------------------------------------------------------------------------------------------------
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
+        """Turn SQLite's errors into ours; what else a block raises is its own."""
         try:
             yield
-        except sqlite3.DatabaseError as error:
+        except sqlite3.Error as error:
             raise self._explain(error) from error
-        except OSError as error:
-            if isinstance(error, MemLayerError):
-                raise
-            raise JournalError(f"Cannot open {self.where}: {error.strerror or error}. Check the folder.") from error
 
-    def _explain(self, error: sqlite3.DatabaseError) -> JournalError:
+    @contextmanager
+    def _opening(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise JournalError(f"Cannot open {self.where}: {error.strerror or error}. Check the folder.") from error
+        except UnicodeError as error:
+            raise JournalError(f"{self.where} is damaged: {_HINTS['SQLITE_CORRUPT']}.") from error
+
+    def _explain(self, error: sqlite3.Error) -> JournalError:
+        if self._closed:
+            return JournalClosed(f"The store of {self.where} is closed; open it again.")
         name = getattr(error, "sqlite_errorname", "") or ""
         if name.startswith("SQLITE_NOTADB"):
             return NotAStore(f"{self.where} is no store: its journal is not a database. Restore it from a backup.")
-        hints = {
-            "SQLITE_READONLY": "it is read-only; make the folder writable",
-            "SQLITE_FULL": "the disk is full; nothing of this call was stored; make room and repeat it",
-            "SQLITE_IOERR": "the disk failed; nothing of this call was stored",
-            "SQLITE_BUSY": f"another process held its lock for over {BUSY_SECONDS:.0f} s; repeat the call",
-            "SQLITE_CANTOPEN": "the file cannot be opened; check the folder and its permissions",
-            "SQLITE_CORRUPT": "the file is damaged; run `memlayer doctor` or restore a backup",
-            "SQLITE_TOOBIG": "a value is too large for SQLite (1 GB)",
-        }
-        hint = next((text for start, text in hints.items() if name.startswith(start)), str(error))
+        hint = next((text for start, text in _HINTS.items() if name.startswith(start)), None)
+        if hint is None:
+            # Of a damaged file SQLite says so in many ways, some without a code.
+            said = str(error)
+            damaged = "decode" in said or "malformed" in said
+            hint = _HINTS["SQLITE_CORRUPT"] if damaged else said
         return JournalError(f"The journal of {self.where} failed: {hint} ({name or type(error).__name__}).")
+
+    # -- transactions ---------------------------------------------------------------------------------------------
 
     @contextmanager
     def read(self, *, snapshot: bool = False) -> Iterator[Reader]:
         """A reader; with `snapshot` all its reads see one state of the journal."""
         self._check()
-        if self.folder is None:
-            with self._write_lock, self._errors():
-                yield Reader(self._writer)
+        with _FORKS.inside(), self._errors():
+            if self.folder is None:
+                with self._write_lock:
+                    self._check()
+                    yield Reader(self._writing())
+                return
+            while True:
+                reading = self._free()
+                with reading.lock:
+                    # It may have been closed between.
+                    if (db := reading.db) is None:
+                        self._check()
+                        continue
+                    try:
+                        self._check_file()
+                        if snapshot:
+                            db.execute("BEGIN")
+                        yield Reader(db)
+                    finally:
+                        self._leave(reading)
+                    return
+
+    def _free(self) -> _Reading:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            reading = _Reading(self._connect())
+            self._readings.append(reading)
+            return reading
+
+    def _leave(self, reading: _Reading) -> None:
+        if self._pid != os.getpid():
             return
-        with self._errors():
-            try:
-                db = self._idle.pop()
-            except IndexError:
-                db = self._connect()
-            try:
-                if snapshot:
-                    db.execute("BEGIN")
-                yield Reader(db)
-            finally:
-                if db.in_transaction:
-                    db.execute("ROLLBACK")
-                self._idle.append(db)
+        if self._closed:
+            reading.close()
+        elif reading.db is not None:
+            if reading.db.in_transaction:
+                reading.db.execute("ROLLBACK")
+            self._idle.append(reading)
 
     @contextmanager
     def write(self, *paths: str) -> Iterator[Writer]:
@@ -153,55 +301,60 @@ class SQLiteJournal(BaseJournal):
         SQLite has one writer at a time, whatever namespaces (`paths`) it is about.
         """
         self._check()
-        with self._write_lock, self._errors():
-            db = self._writer
-            db.execute("BEGIN IMMEDIATE")
+        with _FORKS.inside(), self._errors(), self._write_lock:
+            self._check()
+            db = self._writing()
+            # Every way out leads through the end of this, also that of an interrupt right behind BEGIN.
             try:
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+                self._check_file()
+                db.execute("BEGIN IMMEDIATE")
                 writer = Writer(db, now=to_micros(self.clock()))
                 yield writer
                 writer.finish()
                 _step("before-commit")
+                self._check_file()
+                self._check_log()
                 db.execute("COMMIT")
                 _step("after-commit")
             finally:
-                if db.in_transaction:
+                if self._pid == os.getpid() and db.in_transaction:
                     db.execute("ROLLBACK")
         self._committed()
+
+    # -- upkeep ---------------------------------------------------------------------------------------------------
 
     def scrub(self) -> None:
         """Make deletions physical: drop derived files, rewrite the keyword index and the file, and empty the log.
 
         Raises:
-            JournalError: the disk is full, or readers of another process did not let go of the log.
+            JournalError: the disk is full, or somebody else did not let go of the derived files or of the log.
         """
         self._check()
-        with self._write_lock, self._errors():
+        with _FORKS.inside(), self._write_lock:
+            self._check()
             try:
-                self._scrub()
-            except (sqlite3.DatabaseError, OSError) as error:
+                self._check_file()
+                self._scrub(self._writing())
+            except (sqlite3.Error, OSError) as error:
                 raise self._unscrubbed("files", error) from error
 
-    def _scrub(self) -> None:
-        db = self._writer
+    def _scrub(self, db: sqlite3.Connection) -> None:
         db.execute("INSERT INTO keywords (keywords) VALUES ('rebuild')")
         if self.folder is not None:
             derived = self.folder / DERIVED
             if derived.is_dir():
-                with files.maintenance(derived, timeout=BUSY_SECONDS):
+                with files.maintenance(derived, timeout=BUSY_SECONDS) as had:
+                    if not had:
+                        raise TimeoutError("another process is writing derived files")
                     files.drop_all(derived)
+            # An idle reader keeps no lock, but its page cache and statements may; others are opened when needed.
             self._close_idle()
             db.execute("VACUUM")
             if db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
-                raise sqlite3.OperationalError("the write-ahead log is in use")
+                raise TimeoutError("the write-ahead log is in use")
         db.execute("DELETE FROM meta WHERE key = ?", (SCRUB_DUE,))
-
-    def _close_idle(self) -> None:
-        # An idle reader keeps no lock, but its page cache and statements may; the pool refills by itself.
-        with suppress(IndexError):
-            while True:
-                reader = self._idle.pop()
-                self._open.remove(reader)
-                reader.close()
 
     def check(self) -> str:
         """SQLite's own verdict on the file: `ok`, or what is wrong."""
@@ -214,19 +367,26 @@ class SQLiteJournal(BaseJournal):
         """The bytes of all files in the folder."""
         return 0 if self.folder is None else sum(f.stat().st_size for f in self.folder.rglob("*") if f.is_file())
 
-    def _disconnect(self) -> None:
-        with self._write_lock:
-            self._idle.clear()
-            for db in self._open:
-                db.close()
-            self._open.clear()
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        found = Path(path).stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _make_folder(folder: Path) -> None:
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
     for path in reversed(missing):
+        path.mkdir(mode=0o700, exist_ok=True)
         files.sync_folder(path.parent)
+
+
+def _make_file(file: Path) -> None:
+    # SQLite gives its logs the rights of the journal, and a journal that it makes those that the process's mask leaves.
+    with suppress(FileExistsError):
+        os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
 
 def _use_wal(db: sqlite3.Connection) -> None:
@@ -248,20 +408,56 @@ def _step(name: str) -> None:
     """Called at each step of a commit; tests replace it to stop the process there."""
 
 
-# A child that is forked in the middle of a commit inherits SQLite's note that somebody in its process holds the lock,
-# and would wait for nobody. So a fork waits for the commits that run.
-_OPENED: weakref.WeakSet[SQLiteJournal] = weakref.WeakSet()
-_HELD: list[threading.RLock] = []
+class _Forks:
+    """What a fork has to wait for, and close, in all journals of the process.
+
+    A child inherits SQLite's notes about who in its process holds which lock, and its mutexes as they are in that
+    moment; with them it would wait for nobody, or believe in locks that it does not hold. So a fork lets nobody begin,
+    waits for those who are inside, and closes the connections, which are opened again when somebody needs one.
+    """
+
+    def __init__(self) -> None:
+        self.journals: weakref.WeakSet[SQLiteJournal] = weakref.WeakSet()
+        self.abandoned: list[Any] = []
+        self.door = threading.RLock()
+        self._own = threading.local()
+
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        """While a thread is in SQLite. Who is inside already passes by: the fork waits for it."""
+        depth = getattr(self._own, "depth", 0)
+        if not depth:
+            with self.door:
+                pass
+        try:
+            self._own.depth = depth + 1
+            yield
+        finally:
+            self._own.depth = depth
+
+    def before(self) -> None:
+        """Stand at the door until the fork is over, when nobody is inside."""
+        held: list[Any] = []
+        self._own.held = held
+        until = time.monotonic() + _FORK_SECONDS
+        if self.door.acquire(timeout=_FORK_SECONDS):
+            held.append(self.door)
+            for journal in tuple(self.journals):
+                held += journal.hold(until)
+
+    def after(self) -> None:
+        """Let go of what this thread took, and of nothing else."""
+        held, self._own.held = getattr(self._own, "held", []), []
+        while held:
+            held.pop().release()
+
+    def in_child(self) -> None:
+        """The other threads are gone, and whoever of them stood at the door with them."""
+        self.after()
+        self.door = threading.RLock()
 
 
-def _before_fork() -> None:
-    _HELD.extend(held for journal in tuple(_OPENED) if (held := journal.hold(_FORK_SECONDS)) is not None)
-
-
-def _after_fork() -> None:
-    while _HELD:
-        _HELD.pop().release()
-
+_FORKS = _Forks()
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
+    os.register_at_fork(before=_FORKS.before, after_in_parent=_FORKS.after, after_in_child=_FORKS.in_child)
