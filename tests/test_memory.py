@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -890,7 +891,7 @@ class TestBadInput:
         key = add(memory, "one")
 
         def fail(step: str) -> None:
-            raise OSError("pulled out")
+            raise sqlite3.OperationalError("pulled out")
 
         monkeypatch.setattr("langchain_memlayer.journal.sqlite._step", fail)
         for call in (lambda: memory.add(["two", "three"], user_id="u"), lambda: memory.update(key, "two"),

@@ -56,7 +56,7 @@ def write(folder: Path, name: str, payload: bytes, meta: Mapping[str, Any]) -> N
     Raises:
         OSError: The disk is full or the folder cannot be written. Older generations stay as they were.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     generations = _generations(folder, name)
     data = folder / f"{_hashed(name)}-{(generations[0] if generations else 0) + 1:010}.data"
     manifest = data.with_suffix(".json")
@@ -134,8 +134,8 @@ def maintenance(folder: Path, *, timeout: float = 0.0) -> Iterator[bool]:
     Yields:
         Whether the lock was had. Optional work is left out when it was not.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / _LOCK_NAME, timeout=timeout, thread_local=False)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = FileLock(folder / _LOCK_NAME, timeout=timeout, mode=0o600, thread_local=False)
     try:
         lock.acquire()
     except Timeout:
@@ -178,7 +178,7 @@ def _read_one(data: Path, name: str, expect: Mapping[str, Any]) -> tuple[bytes, 
 
 def _write_synced(path: Path, content: bytes, step: str) -> None:
     path.unlink(missing_ok=True)
-    with path.open("xb") as file:
+    with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
         file.write(content)
         file.flush()
         _step(f"{step}-written")

@@ -126,6 +126,7 @@ class SQLiteJournal(BaseJournal):
             check_version(db, self.where)
             _use_wal(db)
             db.execute("PRAGMA journal_size_limit = 67108864")
+            self._log = self._log or _identity(f"{self._file}-wal")
         return db
 
     def _writing(self) -> sqlite3.Connection:
@@ -135,11 +136,21 @@ class SQLiteJournal(BaseJournal):
 
     def _check_file(self) -> None:
         """Refuse a journal whose file is another one than when it was opened: what is written now would be lost."""
-        if self.folder is not None and _identity(self._file) != self._identity:
+        if self._exchanged():
+            self._drop_log()
             raise JournalError(
                 f"The journal of {self.where} was deleted or replaced while it was open; nothing of this call was "
                 "stored. Close the store and open it again."
             )
+
+    def _exchanged(self) -> bool:
+        return self.folder is not None and _identity(self._file) != self._identity
+
+    def _drop_log(self) -> None:
+        """Take the log of the file that is gone away from the one in its place, which SQLite would apply it to."""
+        if self._log is not None and _identity(f"{self._file}-wal") == self._log and Path(self._file).exists():
+            for end in ("-wal", "-shm"):
+                Path(f"{self._file}{end}").unlink(missing_ok=True)
 
     def _check_log(self) -> None:
         """The same of its write-ahead log, which stays as long as anybody has the journal open."""
@@ -176,6 +187,8 @@ class SQLiteJournal(BaseJournal):
                     writer.close()
             finally:
                 self._write_lock.release()
+        if self._identity is not None and self._exchanged():
+            self._drop_log()
 
     def hold(self, until: float) -> list[Any]:
         """Wait until nobody is in SQLite, and close what is open: no connection may cross a fork.
@@ -371,7 +384,7 @@ class SQLiteJournal(BaseJournal):
 def _identity(path: str) -> tuple[int, int] | None:
     try:
         found = Path(path).stat()
-    except FileNotFoundError:
+    except OSError:
         return None
     return found.st_dev, found.st_ino
 

@@ -1,0 +1,276 @@
+"""What happens to a folder that is open: it is moved, exchanged, tampered with, forked, interrupted and closed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+import threading
+from contextlib import closing, suppress
+from pathlib import Path
+
+import pytest
+from folders import assert_sound, memories, open_memory, open_store
+
+from langchain_memlayer import JournalClosed, JournalError, MemLayerStore, NotAStore
+from langchain_memlayer.index import files
+from langchain_memlayer.journal import sqlite
+from langchain_memlayer.journal.sqlite import SQLiteJournal
+
+pytestmark = pytest.mark.sqlite
+
+
+def test_a_relative_path_means_what_it_meant_when_the_store_was_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with open_memory(Path("store")) as memory:
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.chdir("elsewhere")
+        memory.add("said elsewhere", user_id="u")
+        assert memory.search("elsewhere", user_id="u")["results"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["elsewhere", "store"]
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_only_the_owner_can_read_what_is_made(tmp_path: Path) -> None:
+    mask = os.umask(0o022)
+    try:
+        with open_memory(tmp_path / "a" / "store", hnsw_threshold=640) as memory:
+            memory.add([f"sentence {k}" for k in range(60)], user_id="u")
+            memory.search("sentence", user_id="u")
+            assert memory._indexes.wait(60)
+            made = [tmp_path / "a", *(tmp_path / "a").rglob("*")]
+            assert {path.name for path in made} >= {"journal.sqlite", "journal.sqlite-wal", "derived"}
+            for path in made:
+                assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
+    finally:
+        os.umask(mask)
+
+
+@pytest.mark.parametrize("by", ["deletion", "exchange"])
+def test_a_journal_that_was_exchanged_under_the_store_is_noticed_and_the_new_one_stays_whole(
+    tmp_path: Path, by: str
+) -> None:
+    with open_memory(tmp_path / "backup") as memory:
+        memory.add("from the backup", user_id="u")
+    memory = open_memory(tmp_path / "store")
+    memory.add([f"old {k}" for k in range(300)], user_id="u")
+    if by == "deletion":
+        (tmp_path / "store" / "journal.sqlite").unlink()
+    else:
+        (tmp_path / "backup" / "journal.sqlite").replace(tmp_path / "store" / "journal.sqlite")
+    for call in (lambda: memory.add("new", user_id="u"), lambda: memory.get_all(user_id="u")):
+        with pytest.raises(JournalError, match="deleted or replaced"):
+            call()
+    memory.close()
+    if by == "exchange":
+        with open_memory(tmp_path / "store") as memory:
+            assert [text for _, text in memories(memory).values()] == ["from the backup"]
+        assert_sound(tmp_path / "store")
+    else:
+        # The log has the last commits: that there is nothing else is not hidden by beginning anew.
+        with pytest.raises(NotAStore):
+            open_memory(tmp_path / "store")
+
+
+def test_a_log_that_was_deleted_under_the_store_is_noticed(tmp_path: Path) -> None:
+    with closing(SQLiteJournal(tmp_path)) as journal:
+        with journal.write() as tx:
+            tx.set_meta("one", "1")
+        (tmp_path / "journal.sqlite-wal").unlink()
+        with pytest.raises(JournalError, match="write-ahead log"), journal.write() as tx:
+            tx.set_meta("two", "2")
+
+
+def test_a_log_without_its_journal_is_refused_and_left_alone(tmp_path: Path) -> None:
+    with open_memory(tmp_path / "store") as memory:
+        memory.add("one", user_id="u")
+        shutil.copytree(tmp_path / "store", tmp_path / "torn")
+    (tmp_path / "torn" / "journal.sqlite").unlink()
+    log = (tmp_path / "torn" / "journal.sqlite-wal").read_bytes()
+    with pytest.raises(NotAStore, match="write-ahead log"):
+        open_memory(tmp_path / "torn")
+    assert (tmp_path / "torn" / "journal.sqlite-wal").read_bytes() == log
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        "CREATE TRIGGER planted AFTER INSERT ON items BEGIN DELETE FROM links; END",
+        "CREATE VIEW planted AS SELECT 1",
+        "CREATE TABLE planted (a)",
+        "CREATE INDEX planted ON items (value)",
+    ],
+)
+def test_what_somebody_planted_in_the_journal_is_refused(tmp_path: Path, planted: str) -> None:
+    journal = SQLiteJournal(tmp_path)
+    assert journal.foreign_objects() == []
+    journal.close()
+    with closing(sqlite3.connect(tmp_path / "journal.sqlite")) as db:
+        db.execute(planted)
+    with pytest.raises(NotAStore, match="planted"):
+        SQLiteJournal(tmp_path)
+
+
+def test_an_error_of_the_callers_own_within_a_transaction_stays_what_it_is(tmp_path: Path) -> None:
+    with closing(SQLiteJournal(tmp_path)) as journal:
+        for block in (journal.read, journal.write):
+            with pytest.raises(OSError, match="theirs") as raised, block():
+                raise OSError("theirs")
+            assert type(raised.value) is OSError
+
+
+def test_forgetting_says_so_when_somebody_holds_the_derived_files_and_is_finished_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.2)
+    with open_memory(tmp_path) as memory:
+        memory.add("the secret", user_id="u")
+        with files.maintenance(tmp_path / "derived") as had:
+            assert had
+            with pytest.raises(JournalError, match="may still be"):
+                memory.forget(user_id="u")
+            files.write(tmp_path / "derived", "late", b"the secret", {})
+        assert memories(memory) == {}
+    open_memory(tmp_path).close()
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and b"the secret" in path.read_bytes()]
+
+
+WAITING = """
+import sqlite3, sys
+db = sqlite3.connect(sys.argv[1], isolation_level=None)
+db.execute("BEGIN IMMEDIATE")
+print("held", flush=True)
+sys.stdin.readline()
+db.execute("ROLLBACK")
+"""
+
+
+def test_an_interrupt_while_a_writer_waits_for_its_lock_leaves_none_behind(tmp_path: Path) -> None:
+    with open_memory(tmp_path) as memory:
+        memory.add("before", user_id="u")
+        command = [sys.executable, "-c", WAITING, str(tmp_path / "journal.sqlite")]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+            assert holder.stdout
+            assert holder.stdin
+            assert holder.stdout.readline() == "held\n"
+            release = holder.stdin
+
+            def interrupt() -> None:
+                os.kill(os.getpid(), signal.SIGINT)
+                print(file=release, flush=True)
+
+            timer = threading.Timer(0.3, interrupt)
+            timer.start()
+            with suppress(KeyboardInterrupt):
+                memory.add("interrupted", user_id="u")
+            timer.join()
+        memory.add("after", user_id="u")
+        with closing(sqlite3.connect(tmp_path / "journal.sqlite", timeout=0)) as other:
+            other.execute("BEGIN IMMEDIATE")
+        texts = {text for _, text in memories(memory).values()}
+    assert texts - {"interrupted"} == {"before", "after"}
+
+
+CLOSING = """
+import sys, threading
+from langchain_memlayer import MemLayerError, MemLayerStore
+
+for _ in range(12):
+    store = MemLayerStore(sys.argv[1], durability="fast")
+    ready = threading.Barrier(4)
+
+    def read():
+        try:
+            ready.wait()
+            while True:
+                store.search(("n",), filter={"k": -1})
+        except MemLayerError as error:
+            assert type(error).__name__ == "JournalClosed", error
+
+    threads = [threading.Thread(target=read) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    ready.wait()
+    store.close()
+    for thread in threads:
+        thread.join()
+print("whole")
+"""
+
+
+def test_closing_waits_for_those_who_read_and_the_others_are_told(tmp_path: Path) -> None:
+    with MemLayerStore(tmp_path, durability="fast") as store:
+        for k in range(500):
+            store.put(("n",), str(k), {"k": k, "text": "x" * 200})
+    ended = subprocess.run([sys.executable, "-c", CLOSING, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (0, "whole\n"), ended.stderr
+    journal = SQLiteJournal(tmp_path)
+    with journal.read() as reader:
+        journal.close()
+        with pytest.raises(JournalClosed), journal.read():
+            pass
+        del reader
+
+
+def test_two_threads_that_fork_at_once_leave_no_lock_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    raised: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda found: raised.append(found.exc_value))
+    stores = [open_store(tmp_path / str(number)) for number in range(3)]
+
+    def fork() -> None:
+        for _ in range(60):
+            child = os.fork()
+            if not child:
+                os._exit(0)
+            os.waitpid(child, 0)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=fork) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for number in range(10):
+            for store in stores:
+                store.put(("n",), str(number), {"text": "between"})
+        for thread in threads:
+            thread.join(60)
+        assert not any(thread.is_alive() for thread in threads)
+    finally:
+        sys.setswitchinterval(interval)
+    assert raised == []
+    for number, store in enumerate(stores):
+        store.put(("n",), "after", {"text": "after"})
+        store.close()
+        assert_sound(tmp_path / str(number))
+
+
+def test_a_child_of_a_fork_keeps_its_log_when_its_parent_closes(tmp_path: Path) -> None:
+    memory = open_memory(tmp_path)
+    memory.add("from the parent", user_id="u")
+    gate, done = os.pipe(), os.pipe()
+    child = os.fork()
+    if not child:
+        good = False
+        try:
+            memory.add("first", user_id="u")
+            os.write(done[1], b"x")
+            os.read(gate[0], 1)
+            memory.add("second", user_id="u")
+            good = True
+        finally:
+            os._exit(0 if good else 1)
+    os.read(done[0], 1)
+    memory.close()
+    os.write(gate[1], b"x")
+    assert os.waitpid(child, 0)[1] == 0
+    for descriptor in (*gate, *done):
+        os.close(descriptor)
+    with open_memory(tmp_path) as memory:
+        assert {text for _, text in memories(memory).values()} == {"from the parent", "first", "second"}
