@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,14 +10,33 @@ from typing import Any
 
 import pytest
 from langchain.agents import create_agent
-from langchain.agents.middleware import AgentMiddleware, ModelRequest, PIIMiddleware, SummarizationMiddleware
-from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, SystemMessage, ToolMessage
+from langchain.agents.middleware import (
+    AgentMiddleware,
+    HumanInTheLoopMiddleware,
+    ModelCallLimitMiddleware,
+    ModelRequest,
+    ModelRetryMiddleware,
+    PIIMiddleware,
+    SummarizationMiddleware,
+    ToolCallLimitMiddleware,
+    hook_config,
+)
+from langchain_core.messages import (
+    AIMessage,
+    AIMessageChunk,
+    ChatMessage,
+    HumanMessage,
+    RemoveMessage,
+    SystemMessage,
+    ToolMessage,
+)
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.runtime import Runtime
+from langgraph.types import Command
 from surfaces_kit import ALICE, Context, facts, open_with_facts, said, thread, turns
 
-from langchain_memlayer import ConfigurationError, InvalidInput, Memory, ScopeRequired, checkpointer
+from langchain_memlayer import ConfigurationError, InvalidInput, JournalClosed, Memory, ScopeRequired, checkpointer
 from langchain_memlayer.agents.middleware import MemoryMiddleware
 from langchain_memlayer.messages import RECALLED_OPEN
 from langchain_memlayer.testing import ScriptedChatModel
@@ -151,6 +171,13 @@ async def test_tools_are_optional(memory: Memory, turn: Any) -> None:
     assert facts(memory) == ["Alice likes tea."]
     assert [type(message) for message in state["messages"]] == [HumanMessage, AIMessage, ToolMessage, AIMessage]
     assert not memory.as_middleware().tools
+
+
+@pytest.mark.parametrize("context", [{"agent_id": "crew"}, {}])
+async def test_nobody_elses_memory_is_meant_by_an_agent_alone(memory: Memory, turn: Any, context: Any) -> None:
+    agent = agent_of(ScriptedChatModel(replies=["x"]), memory.as_middleware())
+    with pytest.raises(ScopeRequired, match="whoever the user is"):
+        await turn(agent, "Hello.", context=context)
 
 
 async def test_a_missing_scope_says_what_to_pass(memory: Memory, turn: Any) -> None:
@@ -313,6 +340,205 @@ async def test_what_was_said_is_remembered_though_a_long_turn_summarizes_it_away
     assert [row["count"] for row in found] == [1]
 
 
+class Hook(AgentMiddleware[Any, Any]):
+    """Does with the messages of a run what another middleware may do."""
+
+    def __init__(self, **hooks: Any) -> None:
+        super().__init__()
+        self.hooks = hooks
+
+    @hook_config(can_jump_to=["end"])
+    def before_model(self, state: Any, runtime: Any) -> Any:
+        return self.hooks.get("before", lambda _: None)(state["messages"])
+
+    @hook_config(can_jump_to=["end"])
+    def after_model(self, state: Any, runtime: Any) -> Any:
+        return self.hooks.get("after", lambda _: None)(state["messages"])
+
+    def wrap_model_call(self, request: Any, handler: Any) -> Any:
+        return self.hooks.get("wrap", lambda request, handler: handler(request))(request, handler)
+
+
+def mailing(messages: list[Any]) -> bool:
+    return "@" in messages[-1].text
+
+
+def refuse(messages: list[Any]) -> None:
+    if mailing(messages):
+        raise ValueError("refused")
+
+
+def reword(text: str) -> Any:
+    """Another text in the place of the last message that has an address."""
+
+    def change(messages: list[Any]) -> Any:
+        return {"messages": [messages[-1].model_copy(update={"content": text})]} if mailing(messages) else None
+
+    return change
+
+
+def remove(messages: list[Any]) -> Any:
+    return {"messages": [RemoveMessage(messages[-1].id)]} if mailing(messages) else None
+
+
+def end(messages: list[Any]) -> Any:
+    return {"jump_to": "end", "messages": [AIMessage("This was refused.")]} if mailing(messages) else None
+
+
+def guard(request: Any, handler: Any) -> Any:
+    return AIMessage("This was refused.") if mailing(request.messages) else handler(request)
+
+
+def raising(request: Any, handler: Any) -> Any:
+    refuse(request.messages)
+    return handler(request)
+
+
+MAIL = "my address is ann@example.com"
+REFUSING = {
+    "raised before the model": Hook(before=refuse),
+    "PII": PIIMiddleware("email", strategy="block"),
+    "ended before the model": Hook(before=end),
+    "answered in the model's place": Hook(wrap=guard),
+    "raised in the model's place": Hook(wrap=raising),
+    "another text": Hook(before=reword("This content was removed by a filter.")),
+    "taken out": Hook(before=remove),
+}
+
+
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("what", REFUSING)
+def test_what_another_middleware_refused_is_never_remembered(memory: Memory, what: str, first: bool) -> None:
+    chain = [REFUSING[what], memory.as_middleware()]
+    model = ScriptedChatModel(replies=lambda _: "Ah.")
+    agent = agent_of(model, *(chain if first else reversed(chain)), checkpointer=InMemorySaver())
+    for text in ("I hike.", MAIL, "I like tea."):
+        with contextlib.suppress(Exception):
+            agent.invoke(said(text), thread(), context=ALICE)
+    assert set(turns(memory)) == {"I hike.", "I like tea.", "Ah."}
+    assert facts(memory) == ["I hike.", "I like tea."]
+
+
+def test_a_refused_answer_and_what_takes_its_place_are_not_remembered(memory: Memory) -> None:
+    hooks = [Hook(after=refuse), Hook(after=end), Hook(after=reword("That was removed by a filter."))]
+    for number, hook in enumerate(hooks):
+        model = ScriptedChatModel(replies=["Write to ann@example.com.", "Ah."])
+        agent = agent_of(model, hook, memory.as_middleware(), checkpointer=InMemorySaver())
+        for text in ("Whom do I write to?", "I like tea."):
+            with contextlib.suppress(ValueError):
+                agent.invoke(said(text), thread(str(number)), context=ALICE)
+    assert set(turns(memory)) == {"Whom do I write to?", "I like tea.", "Ah."}
+
+
+def test_notices_of_limits_and_rejected_calls_are_not_remembered(memory: Memory) -> None:
+    calls = [AIMessage("", tool_calls=[{"name": "look", "args": {"place": str(k)}, "id": str(k)}]) for k in range(4)]
+    limits = [ModelCallLimitMiddleware(run_limit=2), ToolCallLimitMiddleware(run_limit=1)]
+    model = ScriptedChatModel(replies=calls, structured=("function_calling",))
+    agent = agent_of(model, *limits, memory.as_middleware(), tools=[look])
+    state = agent.invoke(said("I lost my red scarf."), context=ALICE)
+    assert "limit" in state["messages"][-1].text
+    rows = memory.get_all(**ALICE, kinds=["turn"])["results"]
+    assert [row["memory"] for row in rows if not row["quarantined"]] == ["I lost my red scarf."]
+    assert "limit" not in str(turns(memory))
+
+
+def test_a_person_who_rejects_a_call_said_so_to_the_agent_alone(memory: Memory) -> None:
+    call = AIMessage("", tool_calls=[{"name": "look", "args": {"place": "attic"}, "id": "1"}])
+    model = ScriptedChatModel(replies=[call, "Then not."], structured=("function_calling",))
+    chain = [HumanInTheLoopMiddleware(interrupt_on={"look": True}), memory.as_middleware()]
+    agent = agent_of(model, *chain, tools=[look], checkpointer=InMemorySaver())
+    agent.invoke(said("I lost my red scarf."), thread(), context=ALICE)
+    assert turns(memory) == []
+    rejected = Command(resume={"decisions": [{"type": "reject", "message": "Keep out of there."}]})
+    agent.invoke(rejected, thread(), context=ALICE)
+    assert turns(memory) == ["I lost my red scarf.", "Then not."]
+
+
+def test_a_model_that_was_asked_in_vain_leaves_what_was_said(memory: Memory) -> None:
+    retry = ModelRetryMiddleware(max_retries=0, on_failure="continue")
+    for number, chain in enumerate(([retry, memory.as_middleware()], [memory.as_middleware(), retry])):
+        agent = agent_of(ScriptedChatModel(replies=[TimeoutError("x")]), *chain)
+        agent.invoke(said(f"I have {number + 2} dogs."), context=ALICE)
+    assert turns(memory) == facts(memory) == ["I have 2 dogs.", "I have 3 dogs."]
+
+
+def test_what_is_redacted_on_its_way_to_the_model_is_remembered_so(memory: Memory) -> None:
+    def redact(request: Any, handler: Any) -> Any:
+        short = [m.model_copy(update={"content": m.text.replace("ann@example.com", "[X]")}) for m in request.messages]
+        return handler(request.override(messages=short))
+
+    agent = agent_of(ScriptedChatModel(replies=["Ah."]), memory.as_middleware(), Hook(wrap=redact))
+    agent.invoke(said(MAIL), context=ALICE)
+    assert facts(memory) == ["my address is [X]"]
+
+
+def test_what_is_added_on_its_way_to_the_model_is_not_remembered(memory: Memory) -> None:
+    def add(request: Any, handler: Any) -> Any:
+        grown = [m.model_copy(update={"content": f"From the shelf: tea is green.\n{m.text}"}) for m in request.messages]
+        return handler(request.override(messages=grown))
+
+    agent = agent_of(ScriptedChatModel(replies=["Ah."]), memory.as_middleware(), Hook(wrap=add))
+    agent.invoke(said("I like tea."), context=ALICE)
+    assert turns(memory) == ["Ah.", "I like tea."]
+
+
+# -- what a person declines -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("by", ["mark", "state"])
+async def test_a_declined_message_is_not_remembered_now_or_later(memory: Memory, by: str) -> None:
+    model = ScriptedChatModel(replies=lambda messages: f"You said: {messages[-1].text}")
+    agent = agent_of(model, memory.as_middleware(), checkpointer=InMemorySaver())
+    await agent.ainvoke(said("I like tea."), thread(), context=ALICE)
+    if by == "mark":
+        await agent.ainvoke(said("My pin is 1234.", additional_kwargs={"memory": "off"}), thread(), context=ALICE)
+    else:
+        await agent.ainvoke({**said("My pin is 1234."), "memory": "off"}, thread(), context=ALICE)
+    state = await agent.ainvoke(said("I hike."), thread(), context=ALICE)
+    assert "1234" in str(state["messages"])
+    assert turns(memory) == ["I hike.", "I like tea.", "You said: I hike.", "You said: I like tea."]
+    assert facts(memory) == ["I hike.", "I like tea."]
+
+
+# -- a memory that fails ----------------------------------------------------------------------------------------------
+
+
+ODD = [
+    HumanMessage("a\x00b"),
+    HumanMessage("lone \ud83d"),
+    HumanMessage("hi", id="", name=""),
+    HumanMessage("hi", additional_kwargs={"timestamp": "10:32 AM"}),
+    ChatMessage("hi", role=""),
+    HumanMessage([{"type": "hologram", "data": "x"}, {"type": "text", "text": 5}]),
+]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=range(len(ODD)))
+def test_an_odd_message_stops_neither_its_own_turn_nor_later_ones(memory: Memory, odd: Any) -> None:
+    model = ScriptedChatModel(replies=[AIMessage("ok \udc00"), "Ah."])
+    agent = agent_of(model, memory.as_middleware(on_error="raise"), checkpointer=InMemorySaver())
+    agent.invoke({"messages": [odd]}, thread(), context=ALICE)
+    agent.invoke(said("I live in Oslo."), thread(), context=ALICE)
+    assert "I live in Oslo." in facts(memory)
+
+
+@pytest.mark.parametrize("awaited", [False, True])
+async def test_a_memory_that_fails_is_logged_without_texts_and_the_answer_goes_out(
+    memory: Memory, awaited: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    agent = agent_of(ScriptedChatModel(replies=["Fine.", "Fine."]), memory.as_middleware())
+    strict = agent_of(ScriptedChatModel(replies=["Fine."]), memory.as_middleware(on_error="raise"))
+    memory.close()
+    call = said("My pin is 1234.")
+    state = await agent.ainvoke(call, context=ALICE) if awaited else agent.invoke(call, context=ALICE)
+    assert state["messages"][-1].text == "Fine."
+    assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
+    assert "JournalClosed" in caplog.text
+    assert "1234" not in caplog.text
+    with pytest.raises(JournalClosed):
+        await strict.ainvoke(call, context=ALICE) if awaited else strict.invoke(call, context=ALICE)
+
+
 @pytest.mark.parametrize("first", [False, True])
 def test_what_another_middleware_redacts_is_remembered_redacted(memory: Memory, first: bool) -> None:
     model, summarizing = long_turn()
@@ -330,9 +556,28 @@ def test_an_agent_that_only_recalls_keeps_nothing_of_what_was_said(memory: Memor
     assert turns(memory) == []
 
 
-def test_two_in_one_agent_are_refused(memory: Memory) -> None:
+def test_two_of_one_name_in_one_agent_are_refused(memory: Memory) -> None:
     with pytest.raises(AssertionError, match="duplicate"):
         agent_of(ScriptedChatModel(), memory.as_middleware(), memory.as_middleware())
+    with pytest.raises(InvalidInput, match="name"):
+        memory.as_middleware(name="my team")
+
+
+async def test_a_users_and_a_teams_memory_go_together(memory: Memory, turn: Any) -> None:
+    memory.add("I live in Paris.", **ALICE)
+    memory.add("We meet on Mondays.", agent_id="crew")
+    model = ScriptedChatModel(replies=["x", "y"], structured=("function_calling",))
+    team = memory.as_middleware(scope={"agent_id": "crew"}, tools=True)
+    agent = agent_of(model, memory.as_middleware(tools=True), team, checkpointer=InMemorySaver())
+    await turn(agent, "Where do I live, and when do we meet on Mondays?", config=thread())
+    shown = system_of(model, 0)
+    assert shown.count(RECALLED_OPEN) == 2
+    assert "I live in Paris." in shown.split('of="agent"')[0]
+    assert "We meet on Mondays." in shown.split('of="agent"')[1]
+    assert {tool.name for tool in [*team.tools]} == {"manage_agent_memory", "search_agent_memory"}
+    await turn(agent, "I like tea.", config=thread())
+    assert "I like tea." in facts(memory)
+    assert "I like tea." in facts(memory, agent_id="crew")
 
 
 def test_what_was_recalled_is_no_input_and_no_output_of_the_agent(memory: Memory) -> None:

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Any, TypedDict
+from uuid import UUID
 
 import pytest
 from journal_dump import query
@@ -370,6 +371,79 @@ def test_the_scope_comes_from_context_configurable_or_a_function(
     for node in (memory.as_node(scope=scope), recall_node(memory, scope=scope)):
         one_node(node).invoke(said("I live in Paris.", name="alice"), **call)
     assert facts(memory, user_id="alice") == ["I live in Paris."]
+
+
+def test_ids_of_context_and_configurable_belong_together(memory: Memory) -> None:
+    memory.add("The code of bob is 7777.", user_id="bob", agent_id="helper")
+    memory.add("The code of alice is 1111.", user_id="alice", agent_id="helper")
+    node = one_node(recall_node(memory))
+    call = said("What is the code?"), {"configurable": {"user_id": "alice"}}
+    block = node.invoke(*call, context={"agent_id": "helper"})["memory_context"]
+    assert "1111" in block
+    assert "7777" not in block
+    with pytest.raises(ScopeRequired, match="two different user_id"):
+        node.invoke(*call, context={"user_id": "bob"})
+
+
+@pytest.mark.parametrize("context", [{"agent_id": "helper"}, {"run_id": "r"}])
+def test_a_run_that_names_no_user_is_refused_unless_the_surface_is_told_so(memory: Memory, context: Any) -> None:
+    memory.add("The code is 7777.", **context)
+    with pytest.raises(ScopeRequired, match="whoever the user is"):
+        one_node(recall_node(memory)).invoke(said("What is the code?"), context=context)
+    told = one_node(recall_node(memory, scope=lambda runtime: runtime.context))
+    assert "7777" in told.invoke(said("What is the code?"), context=context)["memory_context"]
+
+
+@pytest.mark.parametrize("number", [7, UUID("00000000-0000-4000-8000-000000000007")])
+def test_numbers_and_uuids_are_ids_in_a_run_too(memory: Memory, number: Any) -> None:
+    one_node(memory.as_node()).invoke(said("I live in Paris."), context={"user_id": number})
+    assert facts(memory, user_id=str(number)) == ["I live in Paris."]
+
+
+def test_two_memories_in_one_graph_write_each_their_own_keys() -> None:
+    class Both(State, total=False):
+        memory_context_team: str
+        memory_decisions_team: list[Any]
+
+    with open_with_facts() as mine, open_with_facts() as team:
+        team.add("We meet on Mondays.", agent_id="crew")
+        crew = {"scope": {"agent_id": "crew"}, "name": "team"}
+        builder = StateGraph(Both, context_schema=Context)
+        nodes = (mine.as_node(), team.as_node(**crew), recall_node(mine), recall_node(team, **crew))  # type: ignore[arg-type]
+        builder.add_sequence([(f"n{place}", node) for place, node in enumerate(nodes)])
+        builder.add_edge(START, "n0")
+        state = builder.compile().invoke(said("I live in Paris."), context=ALICE)
+        assert len(state["memory_decisions"]) == len(state["memory_decisions_team"]) == 1
+        assert "Mondays" not in state["memory_context"]
+        assert "Mondays" in state["memory_context_team"]
+        assert 'of="team"' in state["memory_context_team"]
+
+
+@pytest.mark.parametrize("by", ["mark", "state"])
+def test_what_a_person_declines_is_not_remembered_now_or_later(memory: Memory, by: str) -> None:
+    graph = chat_graph(memory, checkpointer=InMemorySaver(), answer=lambda state: f"You: {state['messages'][-1].text}")
+    off: Any = {"additional_kwargs": {"memory": "off"}} if by == "mark" else {}
+    graph.invoke(said("I like tea."), thread(), context=ALICE)
+    graph.invoke({**said("My pin is 1234.", **off), "memory": "off" if by == "state" else ""}, thread(), context=ALICE)
+    graph.invoke({**said("I hike."), "memory": ""}, thread(), context=ALICE)
+    assert facts(memory) == ["I hike.", "I like tea."]
+    assert turns(memory) == ["I hike.", "I like tea.", "You: I hike.", "You: I like tea."]
+
+
+def test_what_is_no_text_is_reported(memory: Memory) -> None:
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
+    messages = [HumanMessage([{"type": "text", "text": "My cat."}, image], id="m1")]
+    state = chat_graph(memory).invoke({"messages": messages}, context=ALICE)
+    [skipped] = [one for one in state["memory_decisions"] if one["event"] == "SKIPPED"]
+    assert (skipped["id"], skipped["part"]) == ("m1", "image_url")
+
+
+@pytest.mark.parametrize("make", [Memory.as_node, recall_node])
+def test_an_odd_message_stops_no_later_turn(memory: Memory, make: Any) -> None:
+    graph = one_node(make(memory, on_error="raise"), checkpointer=InMemorySaver())
+    for text in ("a\x00b \ud83d", "I live in Oslo."):
+        graph.invoke(said(text, name=" "), thread(), context=ALICE)
+    assert (facts(memory) == ["I live in Oslo.", "ab \ufffd"]) is (make is Memory.as_node)
 
 
 @pytest.mark.parametrize("make", [extraction_node, reconciliation_node, recall_node])

@@ -18,6 +18,7 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.tracers.context import register_configure_hook
 
 from langchain_memlayer.agents.surface import hear
+from langchain_memlayer.messages import DECLINED
 from langchain_memlayer.types import Turn
 
 Course = dict[str, Any]
@@ -34,11 +35,14 @@ class _Listener(BaseCallbackHandler):
 
     run_inline = True
 
-    def __init__(self) -> None:
+    def __init__(self, outer: _Listener | None) -> None:
         self.messages: list[BaseMessage] | None = None
+        self._outer = outer
 
     def on_chat_model_start(self, serialized: Any, messages: list[list[BaseMessage]], **kwargs: Any) -> None:
         self.messages = [*(self.messages or ()), *messages[0]]
+        if self._outer is not None:
+            self._outer.on_chat_model_start(serialized, messages)
 
 
 _LISTENER: ContextVar[_Listener | None] = ContextVar("memlayer_listener", default=None)
@@ -48,7 +52,7 @@ register_configure_hook(_LISTENER, inheritable=True)
 @contextmanager
 def listening() -> Iterator[_Listener]:
     """Hear the calls of chat models that are made meanwhile; `messages` is None when there was none."""
-    listener = _Listener()
+    listener = _Listener(_LISTENER.get())
     token = _LISTENER.set(listener)
     try:
         yield listener
@@ -65,6 +69,7 @@ def begun(messages: Sequence[BaseMessage], before: Course, *, off: bool) -> Cour
         if message.type != "human" or message.id is None:
             break
         said[message.id] = _words(message.text)
+        off = off or message.additional_kwargs.get(DECLINED[0]) == DECLINED[1]
     # A turn that is tried again begins with the same message.
     said = {key: words for key, words in said.items() if key not in last} or said
     if last and not last.keys() & said.keys():

@@ -25,6 +25,7 @@ from langchain_memlayer.agents.surface import (
     OnError,
     ask,
     batch_of,
+    checked_name,
     checked_on_error,
     checked_options,
     hear,
@@ -95,7 +96,7 @@ class MemoryMiddleware(AgentMiddleware[Any, Any]):
         super().__init__()
         self._memory = memory
         self._source = checked_source(scope)
-        self._label = _label(self._source) if name is None else name
+        self._label = _label(self._source) if name is None else checked_name(name)
         self._search = {**checked_options(self.name, search_kwargs or {}), "limit": limit}
         self._remember = remember
         self._background = background

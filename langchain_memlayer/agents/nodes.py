@@ -19,6 +19,7 @@ from langchain_memlayer.agents.surface import (
     OnError,
     ask,
     batch_of,
+    checked_name,
     checked_on_error,
     checked_options,
     hear,
@@ -256,7 +257,7 @@ def _node(name: str, steps: Callable[[Any], Steps]) -> RunnableLambda[Any, Any]:
 def _keys(name: str) -> dict[str, str]:
     """The keys that a node of this name writes, by those of a node without one."""
     keys = ("memory_facts", "memory_decisions", "memories", "memory_context")
-    return {key: f"{key}_{name}" if name else key for key in keys}
+    return {key: f"{key}_{name}" if checked_name(name) else key for key in keys}
 
 
 def _ids(caller: Caller) -> dict[str, Any]:

@@ -49,6 +49,13 @@ def checked_on_error(value: Any) -> OnError:
     return value  # type: ignore[no-any-return]
 
 
+def checked_name(value: Any) -> str:
+    """`value`; `InvalidInput` when it cannot be part of the names of tools, nodes and keys."""
+    if not isinstance(value, str) or (value and not value.isidentifier()):
+        raise InvalidInput(f"name must be one word of letters, digits and underscores, got {value!r}.")
+    return value
+
+
 # -- asking -----------------------------------------------------------------------------------------------------------
 
 

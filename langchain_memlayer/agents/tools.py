@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from langchain_memlayer.agents.context import as_context, fenced
 from langchain_memlayer.agents.scope import Caller, ScopeSource, checked_source, find_caller, find_memory
-from langchain_memlayer.agents.surface import OnError, ask, checked_on_error, digest
+from langchain_memlayer.agents.surface import OnError, ask, checked_name, checked_on_error, digest
 from langchain_memlayer.engine.steps import Steps, arun, run
 from langchain_memlayer.errors import InvalidFilter, InvalidInput, MemoryNotFound
 from langchain_memlayer.messages import checked_text, without_recalled
@@ -71,7 +71,9 @@ def memory_tools(
     Raises:
         ScopeRequired: (when called) nothing says whose memories are meant.
     """
-    made = _Tools(memory, checked_source(scope), f"{name}_memory" if name else "memory", checked_on_error(on_error))
+    made = _Tools(
+        memory, checked_source(scope), f"{name}_memory" if checked_name(name) else "memory", checked_on_error(on_error)
+    )
     return [made.manage(MANAGE_INSTRUCTIONS if instructions is None else instructions), made.search()]
 
 

@@ -36,12 +36,14 @@ class Bound:
     def __dir__(self) -> list[str]:
         return sorted(set(dir(self._memory)) - _WHOLE)
 
+    def of(self, user_id: Any = None, **ids: Any) -> Bound:
+        """The same memory with further ids filled in."""
+        return Bound(self._memory, Scope(**self._with({"user_id": user_id, **ids})))
+
     def __getattr__(self, name: str) -> Any:
         if name in _WHOLE:
             raise AttributeError(f"{name}() is about the whole store; forget() removes what belongs to these ids.")
         value = getattr(self._memory, name)
-        if name == "of":
-            return lambda **ids: Bound(self._memory, Scope(**self._with(ids)))
         if not inspect.ismethod(value):
             return value
         names = inspect.signature(value).parameters
