@@ -12,12 +12,15 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import numpy as np
 import pytest
 from journal_dump import open_memory, texts
+from numpy.typing import NDArray
 
 from langchain_memlayer import Memory
 from langchain_memlayer.index import keywords
-from langchain_memlayer.recall import Weights
+from langchain_memlayer.recall import PROBES, Weights, knowledge_of, trust_in
+from langchain_memlayer.recall.calibration import SCRIPTS
 from langchain_memlayer.testing import DeterministicEmbeddings
 
 FOLDER = Path(__file__).parent / "fixtures" / "languages"
@@ -165,3 +168,28 @@ def test_an_answer_is_among_the_three_best(several: Memory, language: str, quest
     reference = datetime(2024, 6, 12, tzinfo=UTC)
     found = texts(several.search(question, user_id="u", limit=3, reference_time=reference))
     assert set(answers) & set(found), (language, found)
+
+
+# -- which scripts an embedder knows ----------------------------------------------------------------------------------
+
+
+def knowing(*scripts: str) -> NDArray[np.float64]:
+    """Vectors of the probes by an embedder to which all texts but those of some scripts are the same."""
+    pairs = len(PROBES) // len(SCRIPTS) // 2
+    vectors = np.zeros((len(SCRIPTS), 2, pairs, pairs + 1))
+    vectors[..., -1] = 1
+    for script in scripts:
+        vectors[SCRIPTS.index(script), :, range(pairs), range(pairs)] = 2
+    return vectors.reshape(len(PROBES), -1)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "inner_product", "euclidean"])
+def test_words_decide_in_a_script_that_the_embedder_does_not_know(metric: Any) -> None:
+    known = knowledge_of(knowing("latin", "han"), metric)
+    texts = ("Where?", "¿Dónde?", "在哪里？", "12 + 7", "どこですか", "어디예요?", "Где?", "που;")
+    assert {text: trust_in(text, known) for text in texts} == {
+        "Where?": 1, "¿Dónde?": 1, "在哪里？": 1, "12 + 7": 1, "どこですか": 0, "어디예요?": 0, "Где?": 0, "που;": 0,
+    }  # fmt: skip
+    assert 0 < trust_in("Where is どこ?", known) < 1
+    assert trust_in("何処ですか", known) == 0, "kanji among kana are Japanese"
+    assert trust_in("Где?", {}) == 1, "nothing was measured"

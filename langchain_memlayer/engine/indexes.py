@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger(__name__)
 
 CAPACITY_BYTES = 2_000_000_000
-USUAL_SPREAD = 0.15
 SPREAD_FACTOR = 10
 
 
@@ -82,7 +81,7 @@ class Indexes:
         from langchain_memlayer.index.cache import SlabCache
 
         self._pid = os.getpid()
-        self.measured_spread: float | None = None
+        self.measured: dict[str, float] | None = None
         self.codes = Codes()
         self.expiring = False
         self._cache = SlabCache(self._load, refresh=self._refresh, capacity_bytes=self._capacity)
@@ -131,16 +130,16 @@ class Indexes:
 
     @property
     def unmeasured(self) -> bool:
-        """Whether it is still to be measured how far the embedder's cosines spread: nothing was stored yet."""
-        return self.measured_spread is None and recorded_embedder(self.journal, self.area) is None
+        """Whether it is still to be measured which scripts the embedder knows: nothing was stored yet."""
+        return self.measured is None and recorded_embedder(self.journal, self.area) is None
 
     @property
-    def spread(self) -> float:
-        """How far this embedder's cosines spread when it understands the texts."""
-        if self.measured_spread is None:
+    def knows(self) -> dict[str, float]:
+        """How well this embedder knows each script that was measured."""
+        if self.measured is None:
             text = self.journal.meta(embedder_key(self.area))
-            self.measured_spread = (orjson.loads(text)["spread"] if text else None) or USUAL_SPREAD
-        return self.measured_spread
+            self.measured = (orjson.loads(text)["knows"] if text else None) or {}
+        return self.measured
 
     def view(self, prefix: str, *, ended: bool = False) -> View:
         """The rows below a namespace, complete up to the journal's last commit; with `ended`, all versions."""
@@ -257,7 +256,7 @@ class Indexes:
             return
         text = tx.meta(embedder_key(self.area))
         if text is None:
-            record = {"name": self.embedder.name, "dims": self.embedder.dims, "spread": self.measured_spread}
+            record = {"name": self.embedder.name, "dims": self.embedder.dims, "knows": self.measured}
             if self.metric != "cosine":
                 record["metric"] = self.metric
             text = tx.first_meta(embedder_key(self.area), orjson.dumps(record).decode())

@@ -38,7 +38,7 @@ FOUND = 5_000
 """How many texts keywords find in it at most: the rarest terms first, as long as all their texts are so few."""
 
 SAMPLE = 10_000
-"""How many stand for all where statistics are taken; the weight of meaning changes quickly with their spread."""
+"""How many stand for all where statistics are taken."""
 
 NEAR = 4
 SESSIONS = 40
@@ -208,7 +208,8 @@ class Pools:
     Args:
         indexes: What the view is of.
         scoped: Where is searched.
-        words: The query's words there.
+        text: The query.
+        words: Its words there.
         vector: Its vector, or None.
         related: Memories near the entities that it names, as row ids with weights.
         weights: Those of the signals.
@@ -220,6 +221,7 @@ class Pools:
         indexes: Indexes,
         scoped: Scoped,
         *,
+        text: str,
         words: Keywords,
         vector: NDArray[np.float32] | None,
         related: Mapping[int, float],
@@ -244,7 +246,7 @@ class Pools:
             self._nearest = nearest.positions
             # A sample knows how the cosines are spread, but hardly ever has the highest.
             self._spread = replace(sampled, high=max(sampled.high, float(nearest.scores.max(initial=-np.inf))))
-        self._trust = trust_in(self._spread.deviation, scoped.total, indexes.spread) if vector is not None else 0.0
+        self._trust = trust_in(text, indexes.knows) if vector is not None else 0.0
 
     def around(self, allowed: NDArray[np.bool_], hints: Hints) -> tuple[NDArray[np.int64], Pool]:
         """The memories to be scored, as ascending positions in the view, and what is known of them.

@@ -162,7 +162,14 @@ class Searcher:
         broad, narrow = Hints(asked.scope.ids(), asked.text), Hints(_equalities(asked), asked.text)
         vector = None if view.kernel is None else vector
         pools = Pools(
-            self.indexes, scoped, words=words, vector=vector, related=related, weights=self.weights, hints=broad
+            self.indexes,
+            scoped,
+            text=asked.text,
+            words=words,
+            vector=vector,
+            related=related,
+            weights=self.weights,
+            hints=broad,
         )
         if vector is not None:
             view.audit(vector, asked.limit, mask=allowed, hints=broad)

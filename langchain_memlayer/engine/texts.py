@@ -9,7 +9,7 @@ from langchain_memlayer.engine.fingerprints import encode_vectors
 from langchain_memlayer.engine.indexes import Indexes
 from langchain_memlayer.engine.steps import Request, Steps
 from langchain_memlayer.index.keywords import tokenize
-from langchain_memlayer.recall import PROBES, memory_text, spread_of
+from langchain_memlayer.recall import PROBES, knowledge_of, memory_text
 from langchain_memlayer.types import Fact, Kind, Turn, from_micros
 
 
@@ -36,10 +36,10 @@ def searchable(indexes: Indexes, texts: Sequence[str]) -> Steps[dict[str, Indexe
     embedder = indexes.embedder
     codes: Sequence[bytes | None] = [None] * len(distinct)
     if embedder is not None and distinct:
-        # A new embedder shows once, beside the first texts, how far its scores spread.
+        # A new embedder shows once, beside the first texts, which scripts it knows.
         asked = [*distinct, *(PROBES if indexes.unmeasured else ())]
         vectors = yield Request(lambda: embedder.embed(asked), lambda: embedder.aembed(asked))
         if len(asked) > len(distinct):
-            indexes.measured_spread = spread_of(vectors[len(distinct) :], indexes.metric)
+            indexes.measured = knowledge_of(vectors[len(distinct) :], indexes.metric)
         codes = [encode_vectors(vectors[k : k + 1], indexes.metric) for k in range(len(distinct))]
     return {text: Indexed(tokenize(text), code) for text, code in zip(distinct, codes, strict=True)}

@@ -19,7 +19,7 @@ from langchain_memlayer.journal.base import random_id, utc_now
 from langchain_memlayer.journal.settings import IMPORT_NOTE
 from langchain_memlayer.journal.transfer import Section, Values
 from langchain_memlayer.moving.format import Lines, Progress
-from langchain_memlayer.recall import PROBES, spread_of
+from langchain_memlayer.recall import PROBES, knowledge_of
 from langchain_memlayer.store_plan import EVERYTHING, texts_at
 
 _ROWS = 1000
@@ -83,8 +83,8 @@ def _embedder(lines: Lines, embeddings: Any) -> Embedder | None:
     probed = embedder.embed(PROBES)
     for record in records.values():
         if (record["name"], record["dims"]) != (embedder.name, embedder.dims):
-            spread = spread_of(probed, record.get("metric", "cosine"))
-            record.update(name=embedder.name, dims=embedder.dims, spread=spread)
+            knows = knowledge_of(probed, record.get("metric", "cosine"))
+            record.update(name=embedder.name, dims=embedder.dims, knows=knows)
     return embedder
 
 

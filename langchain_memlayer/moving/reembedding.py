@@ -34,7 +34,7 @@ from langchain_memlayer.journal.settings import STAGING_NOTE, embedder_key, outb
 from langchain_memlayer.journal.staging import Unstaged
 from langchain_memlayer.journal.write import Writer
 from langchain_memlayer.moving.format import Progress
-from langchain_memlayer.recall import PROBES, spread_of
+from langchain_memlayer.recall import PROBES, knowledge_of
 from langchain_memlayer.store_plan import texts_at
 from langchain_memlayer.values import loads
 
@@ -233,8 +233,8 @@ class _Run:
 
     def _record(self, tx: Writer, area: Area, record: Mapping[str, Any]) -> None:
         new = {**record, "name": self._embedder.name, "dims": self._embedder.dims}
-        if record["spread"] is not None:
-            new["spread"] = spread_of(self._probes, record.get("metric", "cosine"))
+        if record["knows"] is not None:
+            new["knows"] = knowledge_of(self._probes, record.get("metric", "cosine"))
         tx.set_meta(embedder_key(area), orjson.dumps(new).decode())
         brought = tx.meta(outbox_key(area))
         if brought is not None:

@@ -4,11 +4,11 @@ pool.py         what is known of the memories that are scored
 signals.py      what each signal gives each of them
 dates.py        the time that a question speaks of
 date_words.py   how times are said in four languages
-calibration.py  how far an embedder's cosines spread when it understands the texts
+calibration.py  which scripts an embedder knows
 fusion.py       signals -> score, relevance, order
 """
 
-from langchain_memlayer.recall.calibration import PROBES, closeness, spread_of, trust_in
+from langchain_memlayer.recall.calibration import PROBES, closeness, knowledge_of, trust_in
 from langchain_memlayer.recall.fusion import Ranking, Scored, Weights, base_shares, best, eligible, rank, scored
 from langchain_memlayer.recall.pool import Pool, Query, Spread, Terms, asking, memory_text
 from langchain_memlayer.recall.signals import session_prior
@@ -27,10 +27,10 @@ __all__ = [
     "best",
     "closeness",
     "eligible",
+    "knowledge_of",
     "memory_text",
     "rank",
     "scored",
     "session_prior",
-    "spread_of",
     "trust_in",
 ]

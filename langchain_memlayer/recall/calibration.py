@@ -1,60 +1,129 @@
-"""How far an embedder's cosines spread when it understands the texts.
+"""Which scripts an embedder knows, and cosines of any metric on one scale.
 
-The weight of meaning against words follows how much the cosines of a query differ over its scope: an embedder that does
-not know the language gives everything about the same cosine. How much is much is the embedder's own: some spread
-unrelated texts over half a unit, others over a tenth. So each is asked once, about questions and statements of which
-each question fits one.
+The weight of meaning against words follows how well the embedder understands the script of a query: one that was made
+for English gives everything in Chinese about the same cosine, and words have to decide there. So each is asked once, in
+several scripts, about questions and statements of which each question fits one. How often the right one is the nearest
+would mislead, since it may be so by a hair: what counts is how far it stands out from the others.
 """
 
 from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from math import sqrt
 
 import numpy as np
 from numpy.typing import NDArray
 
 from langchain_memlayer.types import Metric
 
-_PRIOR = 8
-_UNDERSTOOD = 0.53
-_SHARPNESS = 8
-
-_STATEMENTS = (
-    "I moved to a small flat near the river in March.",
-    "My sister is allergic to peanuts and shellfish.",
-    "We adopted a grey cat from the shelter last week.",
-    "The quarterly report is due on Friday at noon.",
-    "He plays the cello in an amateur orchestra.",
-    "She is training for a marathon in the mountains.",
-    "Our flight was cancelled because of the storm.",
-    "I baked sourdough bread for the first time.",
+_PAIRS = {
+    "latin": """
+        I moved to a small flat near the river in March. | Where do I live now?
+        My sister is allergic to peanuts and shellfish. | What is my sister allergic to?
+        We adopted a grey cat from the shelter last week. | Which pet did we get?
+        He plays the cello in an amateur orchestra. | Which instrument does he know?
+        Our flight was cancelled because of the storm. | Why did the plane not leave?
+        I baked sourdough bread for the first time. | What did I make in the oven?""",
+    "han": """
+        三月份我搬进了河边的一套小公寓。 | 你现在的家在哪儿？
+        我妹妹对花生和贝类过敏。 | 妹妹不能吃什么？
+        上周我们从收容所领养了一只灰猫。 | 你们养了什么宠物？
+        他在业余乐团里拉大提琴。 | 他会哪种乐器？
+        因为暴风雨，我们的航班取消了。 | 飞机为什么没飞？
+        我第一次烤了酸面包。 | 你自己做了什么点心？""",
+    "kana": """
+        三月に川のそばの小さなアパートに引っ越しました。 | 今どこに住んでいますか？
+        妹はピーナッツと貝のアレルギーがあります。 | 妹さんが食べられないものは？
+        先週、保護施設から灰色の猫を引き取りました。 | どんなペットを飼い始めましたか？
+        彼はアマチュアのオーケストラでチェロを弾いています。 | 彼はどの楽器ができますか？
+        嵐のせいで私たちの便は欠航になりました。 | なぜ飛行機は飛ばなかったのですか？
+        初めてサワードウのパンを焼きました。 | オーブンで何を作りましたか？""",
+    "hangul": """
+        저는 삼월에 강가의 작은 아파트로 이사했어요. | 지금 사는 곳이 어디예요?
+        제 여동생은 땅콩과 조개에 알레르기가 있어요. | 동생이 못 먹는 음식은?
+        지난주에 보호소에서 회색 고양이를 입양했어요. | 어떤 반려동물을 키우게 됐어요?
+        그는 아마추어 오케스트라에서 첼로를 연주해요. | 그가 다루는 악기는 무엇인가요?
+        폭풍 때문에 우리 비행기가 취소됐어요. | 왜 항공편이 뜨지 못했나요?
+        처음으로 사워도우 빵을 구웠어요. | 오븐으로 무엇을 만들었어요?""",
+    "cyrillic": """
+        В марте я переехал в маленькую квартиру у реки. | Где я теперь живу?
+        У моей сестры аллергия на арахис и моллюсков. | Чего нельзя есть сестре?
+        На прошлой неделе мы взяли из приюта серую кошку. | Какой питомец у нас появился?
+        Он играет на виолончели в любительском оркестре. | Каким инструментом он владеет?
+        Наш рейс отменили из-за бури. | Почему самолёт не вылетел?
+        Я впервые испёк хлеб на закваске. | Что я приготовил в духовке?""",
+    "arabic": """
+        انتقلت في مارس إلى شقة صغيرة قرب النهر. | أين أسكن الآن؟
+        أختي لديها حساسية من الفول السوداني والمحار. | ما الذي لا تستطيع أختي أكله؟
+        تبنينا الأسبوع الماضي قطة رمادية من الملجأ. | أي حيوان أليف صار عندنا؟
+        هو يعزف على التشيلو في أوركسترا للهواة. | أي آلة موسيقية يجيد؟
+        ألغيت رحلتنا الجوية بسبب العاصفة. | لماذا لم تقلع الطائرة؟
+        خبزت خبز العجين المخمر لأول مرة. | ماذا صنعت في الفرن؟""",
+}
+_EACH = 6
+SCRIPTS = tuple(_PAIRS)
+PROBES: tuple[str, ...] = tuple(
+    line.split(" | ")[side].strip()
+    for pairs in _PAIRS.values()
+    for side in (0, 1)
+    for line in pairs.strip().splitlines()
 )
-_QUESTIONS = (
-    "Where do I live now?",
-    "What is my sister allergic to?",
-    "Which pet did we get?",
-    "When is the report due?",
-    "Which instrument does he play?",
-    "What is she training for?",
-    "Why was the flight cancelled?",
-    "What did I bake?",
-)
-
-PROBES: tuple[str, ...] = _STATEMENTS + _QUESTIONS
 """The texts to embed, once for each folder, together with the first texts that are stored."""
 
+_LETTERS = {
+    "latin": re.compile(r"[a-zÀ-ɏḀ-ỿ]", re.IGNORECASE),
+    "han": re.compile(r"[\u3400-\u9fff\U00020000-\U0003ffff]"),
+    "kana": re.compile(r"[\u3040-\u30ff]"),
+    "hangul": re.compile(r"[\u1100-\u11ff\uac00-\ud7af]"),
+    "cyrillic": re.compile(r"[\u0400-\u052f]"),
+    "arabic": re.compile(r"[\u0600-\u06ff\u0750-\u077f]"),
+}
+_DENSE = {"han": 3, "kana": 2, "hangul": 2}
+_UNKNOWN, _KNOWN = 0.45, 0.75
 
-def spread_of(vectors: NDArray[np.floating], metric: Metric = "cosine") -> float:
-    """The standard deviation of a question's scores over the statements, mean over the questions.
+
+def knowledge_of(vectors: NDArray[np.floating], metric: Metric = "cosine") -> dict[str, float]:
+    """How far the right statement stands out for an embedder, by script: at most 1, about 0 where it knows nothing.
 
     Args:
-        vectors: Those of `PROBES`, shape (16, dims).
-        metric: What the scores are: cosines, inner products or negated distances.
+        vectors: Those of `PROBES`, shape (len(PROBES), dims).
+        metric: How they are compared.
     """
     if metric == "cosine":
         vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    statements, questions = vectors[: len(_STATEMENTS)], vectors[len(_STATEMENTS) :]
-    if metric == "euclidean":
-        return float(np.linalg.norm(questions[:, None] - statements, axis=2).std(axis=1).mean())
-    return float((questions @ statements.T).std(axis=1).mean())
+    known = {}
+    for script, block in zip(SCRIPTS, np.split(np.asarray(vectors, np.float64), len(SCRIPTS)), strict=True):
+        statements, questions = block[:_EACH], block[_EACH:]
+        scores = questions @ statements.T
+        if metric == "euclidean":
+            scores = -np.linalg.norm(questions[:, None] - statements, axis=2)
+        apart = (np.diag(scores) - scores.mean(axis=1)) / np.maximum(scores.std(axis=1), 1e-9)
+        known[script] = round(float(apart.mean()) / sqrt(_EACH - 1), 3)
+    return known
+
+
+def trust_in(text: str, known: Mapping[str, float]) -> float:
+    """How far the cosines of a query are to be trusted, from 0 to 1, by the scripts that it is written in.
+
+    Args:
+        text: The query.
+        known: What `knowledge_of` gave for the embedder; a script that was not asked about is taken for the least known
+            one, and nothing known for full trust.
+    """
+    if not known:
+        return 1.0
+    trust = {script: min(1.0, max(0.0, (share - _UNKNOWN) / (_KNOWN - _UNKNOWN))) for script, share in known.items()}
+    counts = {script: len(letters.findall(text)) * _DENSE.get(script, 1) for script, letters in _LETTERS.items()}
+    if counts["kana"]:
+        # Kanji among kana are Japanese.
+        counts["kana"] += counts.pop("han")
+    others = sum(map(str.isalpha, text)) - sum(len(letters.findall(text)) for letters in _LETTERS.values())
+    total = sum(counts.values()) + max(0, others)
+    if not total:
+        return trust.get("latin", 1.0)
+    least = min(trust.values())
+    return (sum(trust.get(script, least) * count for script, count in counts.items()) + least * max(0, others)) / total
 
 
 def closeness(scores: NDArray[np.float32], metric: Metric) -> NDArray[np.float32]:
@@ -70,18 +139,3 @@ def closeness(scores: NDArray[np.float32], metric: Metric) -> NDArray[np.float32
     if metric == "euclidean":
         return np.reciprocal(1 - scores)
     return scores / (1 + np.abs(scores)) if metric == "inner_product" else scores
-
-
-def trust_in(deviation: float, memories: int, able: float) -> float:
-    """How far the cosines of a query are to be trusted, from 0 to 1.
-
-    Where they spread little more than half as far as the embedder can, trust falls quickly. Few memories tell little
-    about their spread, so a small scope is taken to spread as it should.
-
-    Args:
-        deviation: The standard deviation of the query's cosines over the scope.
-        memories: How many the scope has.
-        able: What `spread_of` gave for the embedder.
-    """
-    square = (memories * deviation**2 + _PRIOR * able**2) / (memories + _PRIOR)
-    return float(min(1.0, square**0.5 / max(_UNDERSTOOD * able, 1e-9)) ** _SHARPNESS)

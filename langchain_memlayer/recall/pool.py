@@ -23,17 +23,16 @@ _MONTHS = (
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """How a signal is spread over a scope for one query: its smallest and largest value and its standard deviation."""
+    """How a signal is spread over a scope for one query: its smallest and largest value."""
 
     low: float = 0.0
     high: float = 0.0
-    deviation: float = 0.0
 
     @classmethod
     def of(cls, values: Scores) -> Spread:
         """That of the given values; NaN ones do not count."""
         known = values[~np.isnan(values)]
-        return cls(float(known.min()), float(known.max()), float(known.std())) if len(known) else cls()
+        return cls(float(known.min()), float(known.max())) if len(known) else cls()
 
     def scale(self, values: Scores) -> Scores:
         """`values` from 0 to 1; NaN becomes 0. Where the scope has one value only, those that have it are at 1."""
@@ -109,7 +108,7 @@ class Pool:
     Attributes:
         dense: Cosines, or other scores by `metric`, higher is nearer; NaN without a vector; None without an embedder.
         dense_spread: The scope's constants for them.
-        dense_trust: From 0 to 1: how well the cosines of this query discriminate, against what this embedder can.
+        dense_trust: From 0 to 1: how well the embedder knows the script of the query.
         keyword: BM25.
         keyword_spread: The scope's constants for it.
         keyword_ceiling: The BM25 that a text could attain for this query.
