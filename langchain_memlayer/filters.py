@@ -9,13 +9,14 @@ Fields: a name is looked up as it stands; only when the record has no such key, 
 nested mappings. Lists are not entered.
 
 Values are JSON values. Numbers equal by value (`1 == 1.0`, however big), a boolean is no number, lists equal item by
-item and mappings key by key, at every depth.
+item and mappings key by key, at every depth. Datetimes (naive means UTC) compare as instants with times in any spelling
+and zone, and so do texts with a memory's own `created_at` and `updated_at`.
 
 | operator | operand | holds when |
 |---|---|---|
 | `$eq` | any | the field equals it; `None` also when the field is missing |
 | `$ne` | any | `$eq` does not hold |
-| `$gt $gte $lt $lte` | number or string | both are numbers, or both strings (by code point), and in that order |
+| `$gt $gte $lt $lte` | number, string or time | both are numbers, strings (by code point), or times, in that order |
 | `$in` | list | the field is there and equals one of the items |
 | `$nin` | list | the field is there and equals none of the items |
 | `$contains` | any | the field is a list with an equal item, or a string with this part |
@@ -35,6 +36,7 @@ import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Final, Literal, cast
 
 from langchain_memlayer.errors import InvalidFilter
@@ -49,6 +51,7 @@ _ORDERS: dict[str, Callable[[Any, Any], bool]] = {
     "lt": operator.lt,
     "lte": operator.le,
 }
+_ORDERED = (str, datetime)
 _SIMPLE = frozenset(("eq", "ne", "in", *_ORDERS))
 OPERATORS = ("eq", "ne", *_ORDERS, "in", "nin", "contains", "exists")
 _JOINS = ("and", "or", "not")
@@ -113,13 +116,14 @@ class Comparison(Filter):
             case "nin":
                 return not any(_same(found, item) for item in self.value)
             case "contains":
+                if isinstance(found, datetime) and isinstance(self.value, str):
+                    return self.value in found.isoformat()
                 if isinstance(found, str):
                     return isinstance(self.value, str) and self.value in found
                 return isinstance(found, list) and any(_same(item, self.value) for item in found)
-        comparable = (_is_number(found) and _is_number(self.value)) or (
-            isinstance(found, str) and isinstance(self.value, str)
-        )
-        return comparable and _ORDERS[self.op](found, self.value)
+        found, value = _comparable(found, self.value)
+        alike = (_is_number(found) and _is_number(value)) or (type(found) is type(value) and type(found) in _ORDERED)
+        return alike and _ORDERS[self.op](found, value)
 
     def is_simple(self) -> bool:
         """Whether it is a leaf that `split` hands to backends."""
@@ -244,7 +248,7 @@ def _parse_join(name: str, value: Any, parse: Callable[[Any], Filter]) -> Filter
 def _parse_comparison(field: str, op: Operator, value: Any) -> Comparison:
     copy = _checked_value(field, value)
     need = None
-    if op in _ORDERS and not (_is_number(copy) or isinstance(copy, str)):
+    if op in _ORDERS and not (_is_number(copy) or isinstance(copy, _ORDERED)):
         need = "a number or a string"
     elif op in ("in", "nin") and not isinstance(copy, list):
         need = "a list"
@@ -279,6 +283,14 @@ def _checked_value(field: str, value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         # No JSON, so nothing stored equals it, but a bound that numbers can be compared with.
         return float(value)
+    if isinstance(value, datetime):
+        return _instant(value)
+    if isinstance(value, (list, tuple)) and any(isinstance(item, datetime) for item in value):
+        return [_instant(item) if isinstance(item, datetime) else _json(field, item) for item in value]
+    return _json(field, value)
+
+
+def _json(field: str, value: Any) -> Any:
     try:
         copy = plain(value)
         dumps(copy)
@@ -326,8 +338,24 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
+def _instant(value: datetime | str) -> datetime:
+    moment = value if isinstance(value, datetime) else datetime.fromisoformat(value)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _comparable(found: Any, value: Any) -> tuple[Any, Any]:
+    """Both as instants when one of them is a time and the other is, or says, one; else times as their texts."""
+    if not isinstance(found, datetime) and not isinstance(value, datetime):
+        return found, value
+    try:
+        return _instant(found), _instant(value)
+    except (TypeError, ValueError):
+        return [one.isoformat() if isinstance(one, datetime) else one for one in (found, value)]  # type: ignore[return-value]
+
+
 def _same(found: Any, value: Any) -> bool:
     """Whether two JSON values are equal; `_MISSING` equals None."""
+    found, value = _comparable(found, value)
     if value is None:
         return found is None or found is _MISSING
     if _is_number(value):

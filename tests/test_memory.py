@@ -5,7 +5,7 @@ import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, ClassVar
 from uuid import UUID
@@ -434,6 +434,35 @@ class TestReading:
         memory.add(["I live in Berlin", "The cat sleeps"], user_id="u")
         assert set(texts(memory.search("the cat", user_id="u"))) >= {"The cat sleeps"}
         assert len(memory.search("the cat Berlin", user_id="u")["results"]) == 2
+
+    def test_metadata_never_stand_for_whose_memory_it_is_or_what(self, memory: Memory) -> None:
+        false = dict.fromkeys(("user_id", "agent_id", "run_id", "kind", "id", "session_id", "created_at"), "evil")
+        memory.add("the secret", user_id="alice", metadata={**false, "name": "report"}, infer=False)
+        for name in false:
+            assert memory.get_all(user_id="alice", filters={name: {"$eq": "evil"}})["results"] == []
+            assert memory.search("secret", user_id="alice", filters={name: {"$eq": "evil"}})["results"] == []
+        assert len(memory.get_all(user_id="alice", filters={"name": "report", "kind": "turn"})["results"]) == 1
+        assert memory.get_all(filters={"user_id": "evil"})["results"] == []
+        assert len(memory.get_all(filters={"user_id": "alice"})["results"]) == 1
+
+    @pytest.mark.parametrize("field", ["created_at", "due"])
+    def test_times_compare_as_instants_in_any_spelling_zone_and_type(self, memory: Memory, field: str) -> None:
+        when = "2024-05-01T12:00:00+02:00"
+        memory.add("to be done", user_id="u", timestamp=when, metadata={"due": when, "size": 10**400}, infer=False)
+        same = datetime(2024, 5, 1, 10, tzinfo=UTC)
+        spellings: list[Any] = [same, same.replace(tzinfo=None), same.astimezone(timezone(timedelta(hours=-9)))]
+        if field == "created_at":
+            spellings += [when, "2024-05-01T10:00:00Z", "20240501T100000Z", "2024-05-01 10:00:00.000"]
+        for now in spellings:
+            right: list[Any] = [now, {"$gte": now}, {"$lte": now}, {"$in": ["x", now]}, {"$not": {"$ne": now}}]
+            for condition in (*right, {"$lt": now}, {"$gt": now}, {"$ne": now}, {"$nin": [now]}):
+                found = memory.get_all(user_id="u", filters={"$and": [{field: condition}, {"size": 10**400}]})[
+                    "results"
+                ]
+                assert bool(found) == (condition in right), condition
+        later = datetime(2024, 5, 1, 12, tzinfo=timezone(timedelta(hours=1)))
+        assert len(memory.search("done", user_id="u", filters={field: {"$lt": later}})["results"]) == 1
+        assert len(memory.get_all(user_id="u", filters={field: {"$contains": "2024-05"}})["results"]) == 1
 
     def test_filters_see_metadata_and_the_memorys_own_fields(self, memory: Memory) -> None:
         add(memory, "one", metadata={"place": {"city": "Rome"}}, session_id="s1")

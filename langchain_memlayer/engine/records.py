@@ -14,8 +14,15 @@ OWN_FIELDS = frozenset(
 
 
 def record_of(row: Row) -> dict[str, Any]:
-    """What filters see of a memory: its own fields, and over them the user's metadata."""
+    """What filters see of a memory: the user's metadata, and over them its own fields.
+
+    Metadata never stand for whose memory it is, or what; only where it has no name or role of its own for these.
+    """
+    named = {"role": row.role, "name": row.name}
     return {
+        **named,
+        **row.metadata,
+        **{name: value for name, value in named.items() if value is not None},
         "id": row.key,
         "kind": row.kind,
         "memory": row.text,
@@ -23,11 +30,8 @@ def record_of(row: Row) -> dict[str, Any]:
         "agent_id": row.agent_id,
         "run_id": row.run_id,
         "session_id": row.session_id,
-        "role": row.role,
-        "name": row.name,
-        "created_at": from_micros(row.created_at).isoformat(),
-        "updated_at": from_micros(row.updated_at).isoformat(),
-        **row.metadata,
+        "created_at": from_micros(row.created_at),
+        "updated_at": from_micros(row.updated_at),
     }
 
 
