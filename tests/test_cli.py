@@ -127,6 +127,18 @@ def test_saying_it_again_adds_nothing_unless_verbatim(cli: Run):
     assert added(cli, "Berlin.", "--verbatim") != key
 
 
+@pytest.mark.parametrize("command", ["delete", "forget", "history"])
+def test_an_id_of_somebody_else_is_not_found(cli: Run, command: str) -> None:
+    kept, ended = added(cli, "The safe is behind the piano"), added(cli, "The key is in the clock")
+    cli("delete", ended, "--user", "alice")
+    for key in (kept, ended):
+        assert "no memory with the id" in refused(cli(command, key, "--user", "bob"), 1)
+        assert "no memory with the id" in refused(cli(command, key, "--user", "alice", "--agent", "x"), 1)
+    assert [one["id"] for one in data(cli("list", "--json"))["results"]] == [kept]
+    assert len(data(cli("history", ended, "--json", "--user", "alice"))) == 2
+    assert cli(command, kept, "--user", "alice").exit_code == 0
+
+
 def test_deleted_memories_keep_their_history_and_forgotten_ones_leave_no_text(cli: Run, folder: Path):
     key = added(cli, "The safe opens with xylophone.")
     assert "deleted" in cli("delete", key).stdout

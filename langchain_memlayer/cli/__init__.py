@@ -123,6 +123,10 @@ class Settings:
 
         return Memory(self.existing(), embeddings=None)
 
+    def within(self, memory: Memory) -> Any:
+        """The memory of the given ids, for which what is somebody else's is not there."""
+        return memory.of(**self.scope) if self.scope else memory
+
     def journal(self) -> Journal:
         """The journal of a store that exists."""
         from langchain_memlayer.journal import open_journal
@@ -249,7 +253,7 @@ def list_memories(
 def history(ctx: typer.Context, memory_id: _Id) -> None:
     """Show what happened to a memory, also to one that was deleted."""
     with ctx.obj.listed() as memory:
-        rows = memory.history(memory_id)
+        rows = ctx.obj.within(memory).history(memory_id)
     if not rows:
         raise show.unknown(memory_id)
     show.result(ctx.obj.json, rows, lambda out: show.history(out, rows))
@@ -268,7 +272,7 @@ def delete(
             _confirm(f"Delete all memories of {show.scope(ctx.obj.scope)}?", yes)
             result = memory.delete_all(**ctx.obj.scope)
         else:
-            result = memory.delete(memory_id)
+            result = ctx.obj.within(memory).delete(memory_id)
     show.result(ctx.obj.json, result, lambda out: show.done(out, result))
 
 
@@ -285,7 +289,7 @@ def forget(
             _confirm(f"Remove every trace of the memories of {show.scope(ctx.obj.scope)}?", yes)
             result = memory.forget(**ctx.obj.scope)
         else:
-            result = memory.forget(memory_id)
+            result = ctx.obj.within(memory).forget(memory_id)
     show.result(ctx.obj.json, result, lambda out: show.done(out, result))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Callable
 from functools import wraps
@@ -69,19 +70,19 @@ class Bound:
         async def acall(memory_id: Any = None, *args: Any, **given: Any) -> Any:
             if memory_id is None:
                 return await method(**self._with(given))
-            known = await self._memory.aget(memory_id)
+            known = await asyncio.to_thread(self._memory._owner, memory_id)
             return await method(memory_id, *args, **given) if self._holds(known, memory_id, method) else None
 
         def call(memory_id: Any = None, *args: Any, **given: Any) -> Any:
             if memory_id is None:
                 return method(**self._with(given))
-            known = self._memory.get(memory_id)
+            known = self._memory._owner(memory_id)
             return method(memory_id, *args, **given) if self._holds(known, memory_id, method) else None
 
         return wraps(method)(acall if awaited else call)
 
-    def _holds(self, known: Any, memory_id: Any, method: Callable[..., Any]) -> bool:
-        if known is not None and all(known[name] == value for name, value in self._scope.ids().items()):
+    def _holds(self, known: Scope | None, memory_id: Any, method: Callable[..., Any]) -> bool:
+        if known is not None and self._scope.ids().items() <= known.ids().items():
             return True
         if method.__name__ in ("get", "aget"):
             return False

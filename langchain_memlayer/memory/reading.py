@@ -13,7 +13,7 @@ from langchain_memlayer.engine.graphs import Graphs
 from langchain_memlayer.engine.reading import Found, Ranked, Searcher, SearchQuery
 from langchain_memlayer.engine.records import record_of, result_of
 from langchain_memlayer.engine.results import evidence, history_row, reasons
-from langchain_memlayer.engine.scopes import missing, scope_sql
+from langchain_memlayer.engine.scopes import missing, scope_of, scope_sql
 from langchain_memlayer.engine.shaping import Budget, around, behind, merged, token_counter
 from langchain_memlayer.engine.steps import Request, Steps, arun, request, run
 from langchain_memlayer.engine.writing import Engine
@@ -256,6 +256,12 @@ class Reading:
         with self._journal.read() as reader:
             row = reader.memory(checked_memory_id(memory_id))
         return None if row is None else result_of(row)
+
+    def _owner(self, memory_id: str) -> Scope | None:
+        """Whose a memory is, ended or not; None when there was never one."""
+        with self._journal.read() as reader:
+            versions = reader.memories("i.key = ?", (checked_memory_id(memory_id),))
+        return scope_of(versions[0]) if versions else None
 
     async def aget(self, memory_id: str) -> MemoryResult | None:
         """Like `get`."""
