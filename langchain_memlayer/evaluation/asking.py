@@ -172,14 +172,20 @@ class Asker:
 
     def _recalled(self, conversation: str, question: Question) -> Outcome:
         with self._memories.of(conversation) as (memory, sessions):
-            start = perf_counter()
-            results = memory.search(
-                question.text, user_id=conversation, limit=self._plan.k[-1], reference_time=question.time
-            )["results"]
-            seconds = perf_counter() - start
-        hits = tuple(self._hit(result, sessions) for result in results)
+            limit, seconds = self._plan.k[-1], 0.0
+            while True:
+                start = perf_counter()
+                results = memory.search(question.text, user_id=conversation, limit=limit, reference_time=question.time)[
+                    "results"
+                ]
+                seconds = seconds or perf_counter() - start
+                hits = tuple(self._hit(result, sessions) for result in results)
+                # The budget of tokens may take more hits than are counted.
+                if len(hits) < limit or sum(hit.tokens for hit in hits) > self._plan.max_tokens:
+                    break
+                limit *= 2
         found = measures(question, hits, k=self._plan.k, max_tokens=self._plan.max_tokens)
-        outcome = Outcome(conversation, question, hits, seconds, found)
+        outcome = Outcome(conversation, question, hits[: self._plan.k[-1]], seconds, found)
         if self._plan.answerer is None:
             return outcome
         shown = results[: within([hit.tokens for hit in hits], self._plan.max_tokens)]

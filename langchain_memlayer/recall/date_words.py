@@ -22,6 +22,7 @@ NUMBERS = {
     )
     for word in words.split()
 }  # fmt: skip
+SOME = "几幾数數多"
 VAGUE = ("a few", "few", "several", "some", "几", "幾", "数", "數", "몇")
 KOREAN_DAYS = {"하루": 1, "이틀": 2, "사흘": 3, "나흘": 4, "닷새": 5, "열흘": 10, "보름": 15}
 DIGITS = {**{digit: number for number, digit in enumerate("〇一二三四五六七八九")}, "零": 0}
@@ -56,7 +57,8 @@ CJK_MONTH = r"(?P<month>[01]?\d|[一二三四五六七八九十]{1,2})\s*[月월
 CJK_DAY = r"(?P<day>[0-3]?\d|[一二三四五六七八九十]{1,3})\s*[日号號일]"
 BACK = rf"(?P<back>{'|'.join(sorted(YEARS_BACK, key=len, reverse=True))})(?:の|\s)*"
 NO_DAY = r"(?!\s*(?:[0-3]?\d|[一二三四五六七八九十]{1,3})\s*[日号號일])"
-CJK_SEASON = r"(?P<season>春|夏|秋|冬|봄|여름|가을|겨울)"
+CJK_SEASON = r"(?P<season>春(?![节節分联聯运運])|夏(?![至令])|秋(?!分)|冬(?![至奥奧])|봄|여름|가을|겨울)"
+NEW_YEAR = re.compile(rf"(?<!\d){CJK_YEAR}(?:的|の|\s)*(?:春[节節]|农历新年|農曆新年|旧正月|설날)")
 
 FULL = (
     re.compile(rf"(?<!\d){YEAR}[-/.](?P<month>[01]?\d)[-/.](?P<day>[0-3]?\d)(?!\d)"),
@@ -95,7 +97,7 @@ AGO = (
         re.IGNORECASE,
     ),
     re.compile(
-        rf"(?P<n>{CJK_NUMBER})\s*[个個ヶヵケかカ]?\s*(?P<unit>天|日|周|週間?|星期|礼拜|禮拜|月|年)(?:之?前|以前)"
+        rf"(?P<n>[几幾数數]十|[二三四五六七八九]?十[{SOME}]|{CJK_NUMBER})\s*[个個ヶヵケかカ]?\s*(?P<unit>天|日|周|週間?|星期|礼拜|禮拜|月|年)(?:之?前|以前)"
     ),
     re.compile(rf"(?P<n>\d{{1,3}}|{KOREAN_NUMBER})\s*(?P<unit>일|주|개월|달|년)(?:일|간)?\s*전"),
 )

@@ -138,6 +138,9 @@ def _absolute(text: str) -> Iterator[Reading]:
         yield match, _part(match)
     for match in _matches(words.SEASON, text):
         yield match, _season(_number(match["year"]), match["season"])
+    for match in words.NEW_YEAR.finditer(text):
+        # The second new moon after the winter solstice.
+        yield match, _lunar_new_year(_number(match["year"]))
     for match in _matches(words.OF_YEAR, text):
         yield match, _month(_number(match["year"]), _month_of(match))
     for match in _matches(words.BARE_MONTH, text):
@@ -205,24 +208,39 @@ def _weekday(match: re.Match[str], today: datetime) -> Period:
     back = (today.weekday() - words.WEEKDAYS.index((match["name"] or match["earlier"]).casefold())) % 7
     if match["earlier"]:
         back = (back or 7) + 7
-    elif match["which"].casefold() not in ("on", "this"):
+    elif match["which"].casefold() == "this":
+        # That of this week, which may be still to come.
+        back = today.weekday() - words.WEEKDAYS.index(match["name"].casefold())
+    elif match["which"].casefold() != "on":
         back = back or 7
     return _span("day", today - timedelta(days=back), 1)
 
 
 def _ago(match: re.Match[str], today: datetime) -> Period | None:
-    vague = match["n"].casefold() in words.VAGUE
-    count = 3 if vague else _number(match["n"])
-    if not count:
-        return None
     unit = match["unit"].casefold().replace("間", "")
-    if unit in words.UNIT_DAYS:
-        days = words.UNIT_DAYS[unit]
-        slack = (0 if days == 1 else 3) + (2 if days == 1 else 7) * vague
-        return _span("span" if slack else "day", today - timedelta(days=days * count + slack), 1 + 2 * slack)
+    days = words.UNIT_DAYS.get(unit)
+    least, most = _between(match["n"], by_days=days == 1)
+    if not least:
+        return None
+    if days is not None:
+        slack = 0 if days == 1 else 3
+        length = days * (most - least) + 1 + 2 * slack
+        return _span("day" if length == 1 else "span", today - timedelta(days=days * most + slack), length)
     if unit in ("month", "月", "개월", "달"):
-        return _months_ago(today, count, int(vague))
-    return _year(today.year - count)
+        return _months_ago(today, (least + most) // 2, (most - least) // 2)
+    return _year(today.year - (least + most) // 2)
+
+
+def _between(text: str, *, by_days: bool) -> tuple[int, int]:
+    """The least and the most that a number may stand for, which is vague when it says so."""
+    if text.casefold() in words.VAGUE:
+        return (1, 5) if by_days else (2, 4)
+    if text[0] in words.SOME:
+        return 20, 90
+    if text[-1] in words.SOME:
+        tens = _number(text[:-1])
+        return tens + 1, tens + 9
+    return _number(text), _number(text)
 
 
 def _months_ago(today: datetime, months: int, slack: int) -> Period:
@@ -263,6 +281,10 @@ def _part(match: re.Match[str]) -> Period:
     if match["year"] is None:
         return Period("day", month=month, day=first + 2)
     return _span("span", datetime(int(match["year"]), month, first, tzinfo=UTC), 10)
+
+
+def _lunar_new_year(year: int) -> Period:
+    return _span("span", datetime(year, 1, 21, tzinfo=UTC), 32)
 
 
 def _season(year: int, name: str) -> Period | None:

@@ -80,6 +80,13 @@ def test_without_a_model_recall_is_measured_over_what_the_memory_gives(bees: Dat
     assert result.outcomes[2].measures["recall@1"] <= 0.5
 
 
+def test_the_recall_within_a_budget_of_tokens_is_the_same_for_any_k(bees: Dataset) -> None:
+    few, many = (evaluate_memory(memory, bees, k=k, max_tokens=60) for k in (1, 50))
+    shares = [[outcome.measures["recall@60t"] for outcome in result.outcomes] for result in (few, many)]
+    assert shares[0] == shares[1]
+    assert all(len(outcome.hits) == 1 for outcome in few.outcomes)
+
+
 def test_hits_are_those_of_memory_search(bees: Dataset):
     [conversation] = bees.conversations
     result = evaluate_memory(memory, bees, k=3)
