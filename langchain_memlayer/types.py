@@ -180,7 +180,8 @@ class Fact:
         turns: Positions (0-based) in the extractor's turns that it was found in; at least one.
         quote: The words of the first of these turns that support it, or None when the extractor gives none.
         triples: The relations that it states.
-        valid_at: When it began to hold, when the text says so.
+        valid_at: When it begins to hold, when the text says so.
+        valid_until: The end of its last day, when the text says so.
         name: Whom it is about or by, when known.
         metadata: Further keys to keep with the memory. Two are for us: `RETRACT` and `QUARANTINE`.
         said_at: When it was said; reconcilers are given it, extractors need not tell.
@@ -194,6 +195,7 @@ class Fact:
     name: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
     said_at: datetime | None = None
+    valid_until: datetime | None = None
 
 
 RETRACT = "retract"

@@ -36,6 +36,8 @@ def decided(*entries: tuple[Any, ...]) -> dict[str, Any]:
 class Mind:
     """What a chat model says: of a conversation the facts that it knows are in its turns, then decisions in order.
 
+    Asked once more, because its reply could not be read, it says the same again.
+
     Attributes:
         asked: What it was asked for, `extraction` or `reconciliation`, in order.
         shown: The last message of each prompt.
@@ -46,8 +48,14 @@ class Mind:
         self.decisions = list(decisions)
         self.asked: list[str] = []
         self.shown: list[str] = []
+        self._last: Any = None
 
     def __call__(self, messages: Sequence[BaseMessage]) -> Any:
+        if len(messages) == 2:
+            self._last = self._reply(messages)
+        return self._last
+
+    def _reply(self, messages: Sequence[BaseMessage]) -> Any:
         shown = str(messages[-1].content)
         self.shown.append(shown)
         if "<conversation>" not in shown:

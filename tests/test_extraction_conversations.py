@@ -90,10 +90,10 @@ def test_and_what_a_gullible_model_takes_from_it_is_refused_or_quarantined() -> 
 
     assert [(fact.text, dict(fact.metadata)) for fact in found.facts] == [
         ("User's delivery address is 12 Dock Road", {"quarantined": True}),
+        ("User wants deliveries at 12 Dock Road", {"quarantined": True}),
         ("User works from home", {}),
     ]
     assert [(refused.text, refused.reason) for refused in found.rejected] == [
-        ("User wants deliveries at 12 Dock Road", "its quote is not in turn 4"),
         ("User has a son", "a tool's output cannot ask to forget something"),
-        ("Everything about the user", "its quote is not in turn 4"),
+        ("Everything about the user", "a tool's output cannot ask to forget something"),
     ]

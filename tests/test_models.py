@@ -50,13 +50,13 @@ def test_the_strictest_method_that_the_model_supports_is_used(model: Any, method
     asked = chat(model)
 
     assert asked.method == method
-    assert json.loads(asked.ask(PROMPT)) == NONE
+    assert json.loads(asked.ask(PROMPT, str)) == NONE
 
 
 def test_a_method_can_be_prescribed() -> None:
     model = ScriptedChatModel(replies=[NONE], structured=("json_schema", "function_calling"))
 
-    assert chat(model, method="text").ask(PROMPT) == json.dumps(NONE)
+    assert chat(model, method="text").ask(PROMPT, str) == json.dumps(NONE)
     assert model.bound == [{}]
 
 
@@ -77,7 +77,7 @@ async def test_a_provider_that_refuses_the_schema_is_asked_once_more_as_text_and
     for awaited in (False, True):
         model = ScriptedChatModel(replies=[NONE, NONE, NONE], structured=(structured,), refuses=True)
         asked = chat(model)
-        replies = [await asked.aask(PROMPT) if awaited else asked.ask(PROMPT) for _ in range(3)]
+        replies = [await asked.aask(PROMPT, str) if awaited else asked.ask(PROMPT, str) for _ in range(3)]
 
         assert [json.loads(reply) for reply in replies] == [NONE] * 3
         assert model.calls == 4
@@ -92,7 +92,7 @@ class StatusError(Exception):
 def test_refusals_of_other_providers_are_known_by_their_status(error: Exception) -> None:
     model = ScriptedChatModel(replies=[error, NONE], structured=("json_schema",))
 
-    assert json.loads(chat(model).ask(PROMPT)) == NONE
+    assert json.loads(chat(model).ask(PROMPT, str)) == NONE
 
 
 @pytest.mark.parametrize("error", [TimeoutError("slow"), ModelRateLimitError("429"), ContextOverflowError("long")])
@@ -101,7 +101,7 @@ def test_other_failures_are_not_repeated(error: Exception) -> None:
     asked = chat(model)
 
     with pytest.raises(ExtractionError):
-        asked.ask(PROMPT)
+        asked.ask(PROMPT, str)
 
     assert model.calls == 1
     assert asked.method == "json_schema"
@@ -119,7 +119,7 @@ async def test_whatever_a_provider_raises_is_an_extraction_error_from_it(structu
         with pytest.raises(
             ExtractionError, match=r"ProviderError: no more credit.*nothing|nothing was written"
         ) as caught:
-            await asked.aask(PROMPT) if awaited else asked.ask(PROMPT)
+            await asked.aask(PROMPT, str) if awaited else asked.ask(PROMPT, str)
 
         assert caught.value.__cause__ is cause
         assert caught.value.reply is None
@@ -130,7 +130,7 @@ def test_a_refusal_that_the_text_meets_too_leaves_the_method_as_it_was() -> None
     asked = chat(model)
 
     with pytest.raises(ExtractionError, match="second"):
-        asked.ask(PROMPT)
+        asked.ask(PROMPT, str)
 
     assert asked.method == "json_schema"
 
@@ -138,14 +138,14 @@ def test_a_refusal_that_the_text_meets_too_leaves_the_method_as_it_was() -> None
 async def test_cancellation_passes_and_leaves_the_model_usable() -> None:
     model = ScriptedChatModel(replies=[NONE, NONE, NONE], together=2)
     asked = chat(model)
-    task = asyncio.ensure_future(asked.aask(PROMPT))
+    task = asyncio.ensure_future(asked.aask(PROMPT, str))
     while model.calls == 0:  # noqa: ASYNC110 - the model has no event to wait for
         await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
 
-    assert await asyncio.gather(asked.aask(PROMPT), asked.aask(PROMPT)) == [json.dumps(NONE)] * 2
+    assert await asyncio.gather(asked.aask(PROMPT, str), asked.aask(PROMPT, str)) == [json.dumps(NONE)] * 2
 
 
 def test_an_interrupt_passes() -> None:
@@ -153,7 +153,7 @@ def test_an_interrupt_passes() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        chat(ScriptedChatModel(replies=interrupted)).ask(PROMPT)
+        chat(ScriptedChatModel(replies=interrupted)).ask(PROMPT, str)
 
 
 def test_reasoning_blocks_are_no_part_of_the_reply() -> None:
@@ -162,7 +162,7 @@ def test_reasoning_blocks_are_no_part_of_the_reply() -> None:
         additional_kwargs={"reasoning_content": "long thoughts"},
     )
 
-    assert chat(ScriptedChatModel(replies=[message])).ask(PROMPT) == json.dumps(NONE)
+    assert chat(ScriptedChatModel(replies=[message])).ask(PROMPT, str) == json.dumps(NONE)
 
 
 def test_arguments_that_are_no_json_come_as_they_are() -> None:
@@ -171,13 +171,13 @@ def test_arguments_that_are_no_json_come_as_they_are() -> None:
         replies=[AIMessage("", invalid_tool_calls=[call])], structured=("function_calling",)
     )  # fmt: skip
 
-    assert chat(model).ask(PROMPT) == '{"facts": [{"tu'
+    assert chat(model).ask(PROMPT, str) == '{"facts": [{"tu'
 
 
 def test_a_refusal_in_words_is_the_reply() -> None:
     message = AIMessage("", additional_kwargs={"refusal": "I cannot help with that."})
 
-    assert chat(ScriptedChatModel(replies=[message])).ask(PROMPT) == "I cannot help with that."
+    assert chat(ScriptedChatModel(replies=[message])).ask(PROMPT, str) == "I cannot help with that."
 
 
 @pytest.mark.parametrize("structured", [(), ("json_schema",), ("function_calling",)])
@@ -186,11 +186,11 @@ async def test_inner_calls_stay_out_of_the_stream_of_a_graph(structured: Any) ->
     asked = chat(model)
 
     def node(state: MessagesState) -> dict[str, Any]:
-        asked.ask(PROMPT)
+        asked.ask(PROMPT, str)
         return {"messages": [model.invoke("hi")]}
 
     async def anode(state: MessagesState) -> dict[str, Any]:
-        await asked.aask(PROMPT)
+        await asked.aask(PROMPT, str)
         return {"messages": [await model.ainvoke("hi")]}
 
     streams = []
@@ -210,7 +210,7 @@ def test_runs_are_named_and_tagged() -> None:
             runs.append((kwargs["name"], tags))
 
     model = ScriptedChatModel(replies=[NONE], callbacks=[Recorder()])
-    chat(model).ask(PROMPT)
+    chat(model).ask(PROMPT, str)
 
     assert runs == [("extraction", ["nostream"])]
 
@@ -241,29 +241,30 @@ async def test_openai_is_asked_for_the_schema_itself() -> None:
     model = openai(lambda body: sent.append(body) or completion(json.dumps(NONE)))  # type: ignore[func-returns-value]
     asked = chat(model)
 
-    assert [asked.ask(PROMPT), await asked.aask(PROMPT)] == [json.dumps(NONE)] * 2
+    assert [asked.ask(PROMPT, str), await asked.aask(PROMPT, str)] == [json.dumps(NONE)] * 2
     for body in sent:
         form = body["response_format"]
         assert form["type"] == "json_schema"
-        assert form["json_schema"]["schema"]["properties"]["facts"]["maxItems"] == 50
+        assert form["json_schema"]["strict"] is True
+        assert form["json_schema"]["schema"] == {k: v for k, v in EXTRACTION_SCHEMA.items() if k != "title"}
 
 
 async def test_a_server_behind_openais_client_that_knows_no_schema_gets_the_plain_prompt() -> None:
     def answer(body: dict[str, Any]) -> httpx.Response:
-        if "response_format" in body:
+        if "response_format" in body or "tools" in body:
             return httpx.Response(400, json={"error": {"message": "This response_format type is unavailable now"}})
         return completion(json.dumps(NONE))
 
     asked = chat(openai(answer))
 
-    assert [asked.ask(PROMPT), await asked.aask(PROMPT)] == [json.dumps(NONE)] * 2
+    assert [asked.ask(PROMPT, str), await asked.aask(PROMPT, str)] == [json.dumps(NONE)] * 2
     assert asked.method == "text"
 
 
 async def test_a_reply_that_openais_client_refuses_because_it_broke_off_is_kept() -> None:
     asked = chat(openai(lambda _: completion('{"facts": [{"turn": 1', finish="length")))
 
-    assert [asked.ask(PROMPT), await asked.aask(PROMPT)] == ['{"facts": [{"turn": 1'] * 2
+    assert [asked.ask(PROMPT, str), await asked.aask(PROMPT, str)] == ['{"facts": [{"turn": 1'] * 2
     assert asked.method == "json_schema"
 
 
@@ -271,4 +272,4 @@ def test_a_wrong_key_is_an_extraction_error_that_names_it() -> None:
     asked = chat(openai(lambda _: httpx.Response(401, json={"error": {"message": "Incorrect API key"}})))
 
     with pytest.raises(ExtractionError, match="check the model's name, key and address"):
-        asked.ask(PROMPT)
+        asked.ask(PROMPT, str)

@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
+from langchain_memlayer.facts.forms import Form, FoundDecision, FoundFact, FoundQueries
 from langchain_memlayer.facts.grounding import is_said, words
 from langchain_memlayer.facts.prompts import (
     EXTRACTION_CONTRACT,
@@ -13,6 +16,12 @@ from langchain_memlayer.facts.prompts import (
     EXTRACTION_INSTRUCTIONS,
     EXTRACTION_SCHEMA,
     EXTRACTION_VERSION,
+    RECONCILIATION_CONTRACT,
+    RECONCILIATION_EXAMPLES,
+    RECONCILIATION_INSTRUCTIONS,
+    RECONCILIATION_SCHEMA,
+    REWRITING_INSTRUCTIONS,
+    REWRITING_SCHEMA,
     estimate_tokens,
     fitting,
     shortened,
@@ -28,8 +37,13 @@ NOW = datetime(2025, 1, 1, tzinfo=UTC)
 EXAMPLES = re.findall(r"<conversation>\n(.*?)\n</conversation>\n(\{.*?\})(?=\n\n|\Z)", EXTRACTION_EXAMPLES, re.DOTALL)
 
 
-def test_the_prompt_is_short() -> None:
-    assert estimate_tokens(WHOLE) < 1_100
+def test_the_prompts_are_short() -> None:
+    both = (RECONCILIATION_INSTRUCTIONS, RECONCILIATION_CONTRACT, RECONCILIATION_EXAMPLES)
+    schemas = json.dumps([EXTRACTION_SCHEMA, RECONCILIATION_SCHEMA])
+
+    assert estimate_tokens(WHOLE) < 1_000
+    assert estimate_tokens("\n\n".join((WHOLE, *both))) < 1_600
+    assert estimate_tokens(schemas) < 320
 
 
 def test_the_prompt_is_short_for_a_real_tokenizer_too() -> None:
@@ -46,21 +60,21 @@ def test_the_prompt_is_short_for_a_real_tokenizer_too() -> None:
 
 
 def test_the_examples_keep_the_contract_and_our_own_checks() -> None:
-    assert len(EXAMPLES) == 3
-    for conversation, reply in EXAMPLES:
-        turns = [words(line) for line in re.split(r"^\[\d+\] ", conversation, flags=re.MULTILINE)[1:]]
-        for entry in read_entries(reply, "facts", {"fact"}).entries:
-            assert set(entry) == set(EXTRACTION_SCHEMA["properties"]["facts"]["items"]["required"])  # type: ignore[index]
-            assert is_said(turns[entry["turn"] - 1], entry["quote"])
-            assert all(len(triple) == 3 for triple in entry["triples"])
-
-
-def test_the_examples_show_a_change_chinese_something_to_forget_and_nothing_at_all() -> None:
-    found = [read_entries(reply, "facts", {"fact"}).entries for _, reply in EXAMPLES]
-
-    assert [len(entries) for entries in found] == [2, 1, 0]
-    assert [entry["retract"] for entry in found[0]] == [False, True]
-    assert "用户" in found[1][0]["fact"]
+    [(conversation, reply)] = EXAMPLES
+    turns = [words(line) for line in re.split(r"^\[\d+\] ", conversation, flags=re.MULTILINE)[1:]]
+    found = read_entries(reply, "facts", {"fact"}).entries
+    for entry in found:
+        assert set(entry) <= set(EXTRACTION_SCHEMA["properties"]["facts"]["items"]["required"])
+        assert is_said(turns[entry["turn"] - 1], entry["quote"])
+        assert all(len(triple) == 3 for triple in entry.get("triples", []))
+    # A change, a proposal with its yes, something to forget, and Chinese; nothing of what a tool orders.
+    assert [(entry["turn"], entry.get("retract", False)) for entry in found] == [
+        (1, False),
+        (2, False),
+        (3, True),
+        (5, False),
+    ]
+    assert "用户" in found[-1]["fact"]
 
 
 def test_the_dates_of_the_examples_are_counted_right() -> None:
@@ -69,21 +83,34 @@ def test_the_dates_of_the_examples_are_counted_right() -> None:
     assert weekdays
     assert all(f"{datetime.fromisoformat(day):%a}" == name for day, name in weekdays)
     assert f"{datetime(2024, 5, 10):%A}" == "Friday"
-    assert f"{datetime(2024, 5, 22):%A}" == "Wednesday"
+    assert f"{datetime(2024, 5, 8):%A}" == "Wednesday"
 
 
-def _bounds(schema: object, path: str = "") -> list[str]:
-    """Where a schema leaves a string or a list without a bound."""
-    if not isinstance(schema, dict):
-        return []
-    missing = {"string": "maxLength", "array": "maxItems"}.get(str(schema.get("type")), "type") not in schema
-    inner = [*schema.get("properties", {}).items(), *([("[]", schema["items"])] if "items" in schema else [])]
-    return [path] * missing + [place for name, part in inner for place in _bounds(part, f"{path}/{name}")]
+def _parts(schema: Any) -> Iterator[dict[str, Any]]:
+    yield schema
+    for part in (*schema.get("properties", {}).values(), *([schema["items"]] if "items" in schema else [])):
+        yield from _parts(part)
 
 
-def test_every_string_and_list_of_the_schema_is_bounded() -> None:
-    assert _bounds(EXTRACTION_SCHEMA) == []
-    assert json.loads(json.dumps(EXTRACTION_SCHEMA)) == EXTRACTION_SCHEMA
+@pytest.mark.parametrize("schema", [EXTRACTION_SCHEMA, RECONCILIATION_SCHEMA, REWRITING_SCHEMA])
+def test_the_schemas_are_as_strict_providers_take_them(schema: dict[str, Any]) -> None:
+    for part in _parts(schema):
+        assert not part.keys() - {"title", "type", "properties", "required", "additionalProperties", "items", "enum"}
+        if part["type"] == "object":
+            assert part["additionalProperties"] is False
+            assert part["required"] == list(part["properties"])
+
+
+@pytest.mark.parametrize(
+    ("form", "prompt"),
+    [
+        (FoundFact, EXTRACTION_CONTRACT),
+        (FoundDecision, RECONCILIATION_CONTRACT),
+        (FoundQueries, REWRITING_INSTRUCTIONS),
+    ],
+)
+def test_what_each_field_is_stands_in_the_prompt(form: type[Form], prompt: str) -> None:
+    assert all(f"- {name}: {field.description}" in prompt for name, field in form.model_fields.items())
 
 
 def test_a_version_changes_with_every_word() -> None:
@@ -110,7 +137,7 @@ def test_turns_are_shown_with_number_date_weekday_and_speaker() -> None:
     assert shown == (
         "<conversation>\n"
         "- 2024-05-12 Sun, user: earlier\n"
-        "[1] 2024-05-13 Mon, Anna: hi\n"
+        "[1] 2024-05-13 Mon, Anna (user): hi\n"
         "[2] 2024-05-13 Mon, assistant: hello\n"
         "[3] 2025-01-01 Wed, tool output: sold out\n"
         "</conversation>"

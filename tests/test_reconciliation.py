@@ -150,6 +150,7 @@ def test_the_model_sees_numbers_and_dates_and_never_ids() -> None:
         "<memories>",
         '{"memory": 1, "date": "2024-02-13", "text": "Anna lives in Paris"}',
         '{"memory": 2, "date": "2024-02-13", "text": "Anna likes tea"}',
+        '{"memory": 3, "fact": 1, "date": "2024-05-13", "since": "2024-05-01", "text": "Anna moved to Berlin"}',
         "</memories>",
         "<facts>",
         '{"fact": 1, "date": "2024-05-13", "since": "2024-05-01", "text": "Anna moved to Berlin"}',
@@ -231,21 +232,20 @@ def test_the_prompt_is_short_for_a_real_tokenizer_too() -> None:
     assert len(tokenizer.encode(WHOLE).ids) < 1_200
 
 
-def test_the_examples_pass_our_own_checks_and_show_each_action_in_english_and_chinese() -> None:
-    shown: dict[str, set[str]] = {}
-    for memories, facts, reply in re.findall(EXAMPLE, RECONCILIATION_EXAMPLES, re.DOTALL):
-        known = [Candidate(str(m["memory"]), m["text"]) for m in map(json.loads, memories.splitlines())]
-        new = [Fact(f["text"], (0,)) for f in map(json.loads, facts.splitlines())]
-        entries = read_entries(reply, "decisions", {"fact"}).entries
-        fields = RECONCILIATION_SCHEMA["properties"]["decisions"]["items"]["required"]  # type: ignore[index]
-        assert all(set(entry) == set(fields) for entry in entries)
-        found = LLMReconciler(ScriptedChatModel()).parse(ask(new, known), reply)
-        assert [(d.action, d.memory_id or "0", d.text or "") for d in found] == [
-            (e["action"], str(e["memory"]), e["text"]) for e in entries
-        ]
-        shown["zh" if "用户" in memories else "en"] = set(actions(found))
+def test_the_example_passes_our_own_checks() -> None:
+    [(memories, facts, reply)] = re.findall(EXAMPLE, RECONCILIATION_EXAMPLES, re.DOTALL)
+    known = [Candidate(str(m["memory"]), m["text"]) for m in map(json.loads, memories.splitlines())]
+    new = [Fact(f["text"], (0,)) for f in map(json.loads, facts.splitlines())]
+    entries = read_entries(reply, "decisions", {"fact"}).entries
+    fields = RECONCILIATION_SCHEMA["properties"]["decisions"]["items"]["required"]
+    assert all(set(entry) <= set(fields) for entry in entries)
+    found = LLMReconciler(ScriptedChatModel()).parse(ask(new, known), reply)
 
-    assert shown == {"en": {"ADD", "UPDATE", "NONE"}, "zh": {"UPDATE", "DELETE"}}
+    assert [(d.action, d.memory_id, d.text, d.also) for d in found] == [
+        (e["action"], str(e["memory"]) if "memory" in e else None, e.get("text"), tuple(map(str, e.get("also", ()))))
+        for e in entries
+    ]
+    assert [d.action for d in found] == ["UPDATE", "NONE", "ADD"]
 
 
 def test_the_version_changes_with_the_words() -> None:
@@ -275,14 +275,13 @@ async def test_a_model_that_fails_is_an_error_and_no_empty_result(failure: Excep
 
 @pytest.mark.parametrize("action", ["UPDATE", "DELETE", "NONE"])
 @pytest.mark.parametrize(
-    "number", [3, 0, -1, 99, 10**30, "id-paris", "", None, True, 1.5, {}, [], [1, 2], "1, 2", "all", {"memory": 1}]
+    "number", [3, 0, -1, 99, 10**30, "id-paris", "", None, True, 1.5, {}, [], [3, 4], "3, 4", "all", {"memory": 1}]
 )
 def test_a_hallucinated_id_is_a_key_error(action: str, number: Any) -> None:
     [found] = decided([NOT_PARIS], entry(1, action, number, "Anna lives in Berlin"))
 
-    assert (found.action, found.memory_id) == ("REJECTED", None)
-    assert found.reason is not None
-    assert found.reason.startswith(f"{action} names no memory that it was shown")
+    assert (found.action, found.memory_id) == ("ADD", None)
+    assert found.reason == f"{action} names no memory that it was shown"
 
 
 @pytest.mark.parametrize("number", [1, "1", "[1]", "#1", " 1 ", 1.0, "1.0", [1], "memory 1", "1."])
@@ -317,25 +316,25 @@ def test_thousands_of_odd_entries_are_counted_and_not_all_kept() -> None:
 
 
 @pytest.mark.parametrize("action", ["REMOVE", "", None, 3, "ADD;DELETE", ["DELETE"], "rejected", "更新"])
-def test_an_unknown_action_is_rejected(action: Any) -> None:
+def test_an_unknown_action_is_an_add_on_record(action: Any) -> None:
     [found] = decided([BERLIN], entry(1, action, 1))
 
-    assert found.action == "REJECTED"
+    assert found.action == "ADD"
     assert "no action" in (found.reason or "")
 
 
-@pytest.mark.parametrize("text", ["", "  \n", None, 5, ["Anna lives in Berlin"], "...", "x" * 501])
-def test_an_update_without_a_usable_text_is_rejected(text: Any) -> None:
+@pytest.mark.parametrize("text", ["", "  \n", None, ["Anna lives in Berlin"], "...", "x" * 501])
+def test_an_update_without_a_usable_text_is_an_add_on_record(text: Any) -> None:
     [found] = decided([BERLIN], entry(1, "UPDATE", 1, text))
 
-    assert found.action == "REJECTED"
+    assert found.action == "ADD"
     assert "text of UPDATE" in (found.reason or "") or found.reason == "UPDATE has no text"
 
 
 def test_members_that_are_missing_are_no_key_errors() -> None:
     found = decided([BERLIN, COFFEE, NOT_PARIS], {"fact": 1}, {"fact": 2, "action": "UPDATE"}, {"action": "DELETE"})
 
-    assert actions(found) == ["REJECTED", "REJECTED", "ADD", "REJECTED"]
+    assert actions(found) == ["ADD", "ADD", "ADD", "REJECTED"]
 
 
 def test_a_fact_that_the_reply_forgot_is_added() -> None:
@@ -365,7 +364,7 @@ def test_two_facts_claim_one_memory(second: dict[str, Any]) -> None:
     found = decided(facts, entry(1, "UPDATE", 1, "Anna lives in Berlin"), second)
 
     assert found[0].text == "Anna lives in Berlin"
-    assert found[1] == Decision("REJECTED", 1, reason="another fact changes the same memory")
+    assert found[1] == Decision("ADD", 1, reason="another fact changes the same memory")
 
 
 def test_two_facts_may_say_what_one_memory_says() -> None:
@@ -427,15 +426,13 @@ def test_what_takes_a_memory_back_may_delete_it(told: str, known: str) -> None:
         ("User stopped smoking", "User stopped eating meat"),
         ("用户不再住在柏林", "用户喜欢喝茶"),
         ("用户不再住在柏林", "用户不再吃肉"),
-        ("用户不再住在柏林", "User lives in Berlin"),
-        ("Anna", "Ben likes tea"),
     ],
 )
 def test_a_delete_needs_something_in_common(told: str, known: str) -> None:
-    retraction = Fact(told, (0,), name="Anna" if "Anna" in told else None, metadata={RETRACT: True})
-    [found] = decided([retraction], entry(1, "DELETE", 1), known=[Candidate("m", known, MAY)])
+    end = Fact(told, (0,), name="Anna" if "Anna" in told else None)
+    [found] = decided([end], entry(1, "DELETE", 1), known=[Candidate("m", known, MAY)])
 
-    assert (found.action, found.memory_id) == ("REJECTED", None)
+    assert (found.action, found.memory_id) == ("ADD", None)
 
 
 def test_a_person_may_be_forgotten_by_name() -> None:
@@ -469,6 +466,159 @@ def test_a_memory_too_long_to_be_written_anew_is_left_alone() -> None:
     assert found.action == "ADD"
 
 
+@pytest.mark.parametrize(
+    ("told", "known"),
+    [
+        ("Anna's locker is number 13", "Anna's locker is number 12"),
+        ("Anna's locker is number 120", "Anna's locker is number 12"),
+        ("Anna has thirteen cats", "Anna has 12 cats"),
+        ("Anna is not allergic to shellfish", "Anna is allergic to shellfish"),
+        ("Anna no longer eats fish", "Anna eats fish"),
+        ("安娜不吃鱼", "安娜吃鱼"),
+        ("Anna weighed 71 kg on 2025-02-01", "Anna weighed 71 kg on 2025-01-01"),
+        ("Anna pays 900 euros of rent", "Anna pays rent"),
+    ],
+)
+def test_another_number_another_day_and_a_denial_repeat_nothing(told: str, known: str) -> None:
+    [found] = decided([fact(told)], entry(1, "NONE", 1), known=[Candidate("m", known, MAY)])
+
+    assert (found.action, found.memory_id, found.reason) == ("ADD", None, "NONE of a memory that says something else")
+
+
+@pytest.mark.parametrize(
+    ("told", "known"),
+    [
+        ("Anna has twelve cats", "Anna has 12 cats"),
+        ("安娜有十二只猫", "安娜有12只猫"),
+        ("Anna enjoys tea once a week", "Anna likes tea once a week"),
+        ("Anna moved on 2025-02-01", "Anna moved"),
+        ("Anna does not like fish", "Anna doesn't like fish at all"),
+    ],
+)
+def test_the_same_in_other_words_is_a_repetition(told: str, known: str) -> None:
+    [found] = decided([fact(told)], entry(1, "NONE", 1), known=[Candidate("m", known, MAY)])
+
+    assert (found.action, found.memory_id) == ("NONE", "m")
+
+
+def test_a_number_that_the_text_of_an_update_says_for_it_is_repeated() -> None:
+    facts = [BERLIN, fact("Anna pays 700 euros of rent")]
+    found = decided(facts, entry(1, "UPDATE", 1, "Anna lives in Berlin for 700 euros of rent"), entry(2, "NONE", 1))
+
+    assert actions(found) == ["UPDATE", "ADD"]
+    assert found[0].text == "Anna moved to Berlin"
+    quoted = [fact("Anna moved to Berlin", quote="I moved to Berlin, 700 euros of rent"), facts[1]]
+    found = decided(quoted, entry(1, "UPDATE", 1, "Anna lives in Berlin for 700 euros of rent"), entry(2, "NONE", 1))
+    assert actions(found) == ["UPDATE", "NONE"]
+
+
+@pytest.mark.parametrize(
+    ("told", "known", "text"),
+    [
+        ("Anna's locker is number 13", "Anna's locker is number 12", "Anna's locker is number 31"),
+        ("Anna's locker is number 13", "Anna's locker is number 12", "Anna's locker is number 12"),
+        ("Anna's gym locker is number 13", "Anna's locker is number 12", "Anna's gym locker is number 12"),
+        ("Anna eats fish", "Anna eats meat", "Anna does not eat fish"),
+    ],
+)
+def test_an_update_invents_and_drops_no_number_and_no_denial(told: str, known: str, text: str) -> None:
+    [found] = decided([fact(told)], entry(1, "UPDATE", 1, text), known=[Candidate("m", known, MAY)])
+
+    assert told in (found.text or told)
+    assert (found.action, found.text) in (("UPDATE", told), ("ADD", None))
+
+
+def test_what_is_worth_knowing_of_an_end_is_kept_in_its_place() -> None:
+    told = fact("Anna stopped taking creatine because it upset her stomach")
+    known = [Candidate("m", "Anna takes creatine", MAY)]
+
+    assert [(d.action, d.text) for d in decided([told], entry(1, "DELETE", 1), known=known)] == [("UPDATE", told.text)]
+
+
+# -- several memories -------------------------------------------------------------------------------------------------
+
+HOTEL = Candidate("id-hotel", "Anna has a hotel in Rome on 2024-06-01", MAY)
+TRIP = Candidate("id-trip", "Anna travels to Rome on 2024-06-01", MAY)
+DOG = Candidate("id-dog", "Ben has a dog", MAY)
+
+
+def test_one_decision_may_end_several_memories_that_have_something_in_common() -> None:
+    told = fact("Anna cancelled the trip to Rome")
+    [found] = decided([told], entry(1, "DELETE", 2, also=[1, 3, 3, 9]), known=[HOTEL, TRIP, DOG])
+
+    assert (found.action, found.memory_id, found.also) == ("DELETE", "id-trip", ("id-hotel",))
+    moved = fact("Anna travels to Oslo on 2024-06-01 and not to Rome")
+    [found] = decided([moved], entry(1, "UPDATE", [2, 1], moved.text), known=[HOTEL, TRIP, DOG])
+    assert (found.action, found.memory_id, found.also) == ("UPDATE", "id-trip", ("id-hotel",))
+
+
+def test_a_memory_that_is_ended_is_not_changed_by_another_fact() -> None:
+    facts = [fact("Anna cancelled the trip to Rome"), fact("Anna has a better hotel in Rome")]
+    found = decided(
+        facts, entry(1, "DELETE", 2, also=[1]), entry(2, "UPDATE", 1, "Anna has a better hotel in Rome"),
+        known=[HOTEL, TRIP],
+    )  # fmt: skip
+
+    assert actions(found) == ["DELETE", "ADD"]
+
+
+def test_a_reconciler_that_ends_everything_ends_what_the_fact_speaks_about() -> None:
+    known = [PARIS, TEA, *(Candidate(f"m{k}", f"Ben owns boat {k}", MAY) for k in range(20))]
+    [found] = decided([NOT_PARIS], entry(1, "DELETE", 1, also=list(range(2, 23))), known=known)
+
+    assert (found.memory_id, found.also) == ("id-paris", ())
+    [found] = decided([forgotten("Anna's home is in Paris")], entry(1, "DELETE", list(range(1, 23))), known=known)
+    assert (found.memory_id, found.also) == ("id-paris", ())
+
+
+# -- facts of one call ------------------------------------------------------------------------------------------------
+
+EARLY = fact("Anna lives in Paris", said_at=MAY - timedelta(days=400))
+
+
+def test_a_later_fact_may_change_an_earlier_one_of_the_same_call() -> None:
+    berlin = fact("Anna now lives in Berlin and left Paris")
+    model = ScriptedChatModel(replies=[{"decisions": [entry(1, "UPDATE", 1, berlin.text)]}])
+    found = LLMReconciler(model).reconcile([EARLY, berlin], [])
+
+    assert '{"memory": 1, "date": "2023-04-09", "text": "Anna lives in Paris"}' in str(model.prompts[0][1].content)
+    assert [(d.action, d.memory_id, d.text, d.earlier) for d in found] == [
+        ("ADD", None, None, ()), ("UPDATE", None, berlin.text, (0,)),
+    ]  # fmt: skip
+
+
+def test_what_says_that_an_earlier_fact_no_longer_holds_needs_no_model() -> None:
+    berlin = fact("Anna lives in Berlin, no longer in Paris")
+    found = LLMReconciler(ScriptedChatModel()).reconcile([EARLY, berlin], [])
+
+    assert [(d.action, d.text, d.earlier) for d in found] == [("ADD", None, ()), ("UPDATE", berlin.text, (0,))]
+
+
+def test_facts_of_one_conversation_have_been_compared_by_their_extractor() -> None:
+    facts = [fact("Anna lives in Paris"), fact("Anna has a flat in Paris")]
+
+    assert actions(LLMReconciler(ScriptedChatModel()).reconcile(facts, [])) == ["ADD", "ADD"]
+    apart = [facts[0], Fact("Anna has a flat in Paris", (40,), name="Anna", said_at=MAY)]
+    model = ScriptedChatModel(replies=[{"decisions": [entry(1, "ADD")]}])
+    assert actions(LLMReconciler(model).reconcile(apart, [])) == ["ADD", "ADD"]
+    assert model.calls == 1
+
+
+def test_equal_facts_of_one_call_are_told_once() -> None:
+    found = LLMReconciler(ScriptedChatModel()).reconcile([fact("Anna likes tea"), fact("anna likes  TEA")], [])
+
+    assert [(d.action, d.earlier) for d in found] == [("ADD", ()), ("NONE", (0,))]
+
+
+def test_what_was_said_in_the_same_call_can_be_taken_back() -> None:
+    pin = fact("Anna's PIN is 4711")
+    found = LLMReconciler(ScriptedChatModel()).reconcile([pin, forgotten("Anna's PIN is 4711")], [])
+
+    assert [(d.action, d.earlier) for d in found] == [("ADD", ()), ("DELETE", (0,))]
+    found = decided([pin, forgotten("Anna's bank secret")], entry(1, "DELETE", 1), known=[])
+    assert [(d.action, d.earlier) for d in found] == [("ADD", ()), ("DELETE", (0,))]
+
+
 # -- forgetting -------------------------------------------------------------------------------------------------------
 
 
@@ -497,10 +647,28 @@ def test_a_part_of_a_memory_may_be_forgotten() -> None:
 
 
 def test_with_nothing_known_there_is_nothing_to_forget() -> None:
-    found = all_added([BERLIN, forgotten("Anna eats meat")])
+    found = all_added([forgotten("Anna eats meat"), BERLIN])
 
-    assert [(d.fact, d.action) for d in found] == [(0, "ADD"), (1, "REJECTED")]
-    assert LLMReconciler(ScriptedChatModel()).reconcile([BERLIN, forgotten("Anna eats meat")], []) == found
+    assert [(d.fact, d.action) for d in found] == [(0, "REJECTED"), (1, "ADD")]
+    assert LLMReconciler(ScriptedChatModel()).reconcile([forgotten("Anna eats meat"), BERLIN], []) == found
+
+
+@pytest.mark.parametrize(
+    ("told", "known"),
+    [
+        ("everything about health", "Anna is allergic to shellfish"),
+        ("林璐的事", "用户睡不着，还老想她"),
+        ("用户不再住在柏林", "User lives in Berlin"),
+    ],
+)
+def test_what_is_to_be_forgotten_may_share_no_word_with_the_memory(told: str, known: str) -> None:
+    [found] = decided([forgotten(told)], entry(1, "DELETE", 2), known=[TEA, Candidate("m", known, MAY)])
+
+    assert (found.action, found.memory_id) == ("DELETE", "m")
+
+
+def test_of_a_person_to_be_forgotten_by_name_only_what_names_it_ends() -> None:
+    assert actions(decided([forgotten("Anna")], entry(1, "DELETE", 1), known=[DOG])) == ["REJECTED"]
 
 
 # -- the newer wins ---------------------------------------------------------------------------------------------------
@@ -540,8 +708,7 @@ def test_an_instruction_hidden_in_a_memory_that_the_model_follows_ends_nothing_u
         [BERLIN, COFFEE], *(entry(1, "DELETE", k) for k in (3, 2, 1)), entry(2, "DELETE", [1, 2, 3]), known=known
     )
 
-    assert not {d.memory_id for d in found if d.action == "DELETE"}
-    assert actions(found).count("REJECTED") == len(found)
+    assert actions(found) == ["ADD", "ADD", "REJECTED", "REJECTED"]
 
 
 def test_an_instruction_hidden_in_a_fact_ends_one_memory_at_most_and_only_one_that_it_names() -> None:
@@ -549,7 +716,7 @@ def test_an_instruction_hidden_in_a_fact_ends_one_memory_at_most_and_only_one_th
     everything = decided([evil], *(entry(1, "DELETE", k) for k in (1, 2)), entry(1, "DELETE", [1, 2]))
 
     assert not [d for d in everything if d.action == "DELETE"]
-    assert actions(decided([evil], entry(1, "DELETE", 2), entry(1, "DELETE", 1))) == ["DELETE", "REJECTED"]
+    assert actions(decided([evil], entry(1, "DELETE", 2), entry(1, "DELETE", 1))) == ["UPDATE", "REJECTED"]
 
 
 def test_tool_output_never_ends_what_a_person_said() -> None:

@@ -61,7 +61,7 @@ def test_a_reply_that_breaks_off_inside_its_fence_is_read_as_well() -> None:
 
 
 def test_an_entry_that_cannot_be_read_costs_only_itself_and_is_told() -> None:
-    reading = read(f'{{"facts": [{json.dumps(ONE)}, {{"fact": broken beyond repair}}, {json.dumps(TWO)}]}}')
+    reading = read(f'{{"facts": [{json.dumps(ONE)}, {{"fact": "", broken}}, {json.dumps(TWO)}]}}')
 
     assert reading.entries == (ONE, TWO)
     assert reading.lost is not None
@@ -69,15 +69,16 @@ def test_an_entry_that_cannot_be_read_costs_only_itself_and_is_told() -> None:
 
 
 def test_quotation_marks_left_unescaped_in_a_string_belong_to_it() -> None:
-    reading = read('{"facts": [{"fact": "Anna calls it "the cave" at home", "quote": \'it\'s the cave\'}]}')
+    reading = read('{"facts": [{"fact": "Anna calls it "the cave" at home", "quote": "it is "the cave""}]}')
 
-    assert reading.entries == ({"fact": 'Anna calls it "the cave" at home', "quote": "it's the cave"},)
+    assert reading.entries == ({"fact": 'Anna calls it "the cave" at home', "quote": 'it is "the cave"'},)
 
 
 def test_python_words_escapes_and_raw_line_breaks_are_understood() -> None:
     reading = read("{'facts': [{'fact': 'a\nb\\u00e9\\ud83d\\ude00\\'s', 'retract': False, 'x': None, 'n': -1.5e2}]}")
 
-    assert reading.entries == ({"fact": "a\nbé😀's", "retract": False, "x": None, "n": -150.0},)
+    [entry] = reading.entries
+    assert {**entry, "fact": storable(entry["fact"])} == {"fact": "a\nbé😀's", "retract": False, "x": None, "n": -150.0}
 
 
 @pytest.mark.parametrize("reply", ['{"facts": []}', "[]", '```json\n{"facts": []}\n```', 'Nothing. {"facts": null}'])

@@ -139,7 +139,7 @@ class Answerer:
         Raises:
             ExtractionError: the model failed, or said nothing.
         """
-        reply = self._chat.ask(_asked(question.text, hits, question.time))
+        reply = self._chat.ask(_asked(question.text, hits, question.time), str)
         answer = without_thoughts(reply).strip()
         if not answer:
             raise ExtractionError(
@@ -167,7 +167,7 @@ class Judge:
     def judge(self, question: str, reference: str, answer: str) -> Verdict:
         """The verdict; a model that fails or cannot be understood gives an `error`, never nothing."""
         try:
-            return read_verdict(self._chat.ask(_graded(PROMPTS[self.leniency], question, reference, answer)))
+            return self._chat.ask(_graded(PROMPTS[self.leniency], question, reference, answer), read_verdict)
         except ExtractionError as error:
             return Verdict("error", str(error))
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, Literal
+from contextvars import copy_context
+from functools import partial
+from threading import Thread
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar
 
 from langchain_memlayer.errors import ConfigurationError, ExtractionError
 
@@ -19,76 +25,162 @@ Method = Literal["json_schema", "function_calling", "text"]
 
 METHODS: Final[tuple[Method, ...]] = ("json_schema", "function_calling", "text")
 
+T = TypeVar("T")
+Asking: TypeAlias = "Generator[tuple[Runnable[Any, Any], list[BaseMessage]], str, T]"
+
 # What providers answer when they do not know a schema, or a forced call.
 _REFUSALS = frozenset({400, 404, 422, 501})
 _SHOWN = 300
+_SHOWN_AGAIN = 4_000
 
 
 class StructuredChat:
     """A chat model that is asked for JSON objects of one schema. Threads and event loops may share it.
 
-    The method is decided once: by the model's `profile` when it has one, else by what its class implements. A call
-    that the provider refuses as invalid is repeated once as text; when that succeeds, it stays the method.
+    The methods are tried from the strictest on: those of the model's `profile` when it has one, else those that its
+    class implements. A call that the provider refuses as invalid is repeated with the next, which stays if it succeeds.
 
     Args:
         model: Any LangChain chat model.
-        schema: A JSON schema with a title. The prompt must ask for the same form: not every method enforces it.
+        schema: A JSON schema with a title. The prompt must ask for the same form: not every method enforces it, and
+            not every provider shows it to the model.
         run_name: The name of its runs in a trace; the run is tagged `nostream`, so that its tokens stay out of the
             stream of a graph that it is called in.
         method: The method to use, instead of deciding.
-
-    Attributes:
-        method: The method in use.
+        timeout: Seconds after which a call counts as failed; None leaves that to the model.
     """
 
     def __init__(
-        self, model: BaseChatModel, schema: Mapping[str, Any], *, run_name: str, method: Method | None = None
+        self,
+        model: BaseChatModel,
+        schema: Mapping[str, Any],
+        *,
+        run_name: str,
+        method: Method | None = None,
+        timeout: float | None = None,
     ) -> None:
         if method is not None and method not in METHODS:
             raise ConfigurationError(f"There is no method {method!r}; choose one of {', '.join(METHODS)}, or None.")
-        self._model = model
+        if timeout is not None and not timeout > 0:
+            raise ConfigurationError(f"timeout is a number of seconds above 0, or None; got {timeout!r}.")
         self._config: RunnableConfig = {"run_name": run_name, "tags": ["nostream"]}
-        self.method: Method
-        self.method, self._runnable = _prepared(model, schema, _methods(model) if method is None else (method,))
+        self._timeout = timeout
+        self._ways = _ways(model, schema, method)
+        self._way = 0
 
-    def ask(self, prompt: Sequence[BaseMessage]) -> str:
-        """The model's reply as text: its content, or the arguments of its call.
+    @property
+    def method(self) -> Method:
+        """The method in use."""
+        return self._ways[self._way][0]
+
+    @property
+    def _runnable(self) -> Runnable[Any, Any]:
+        return self._ways[self._way][1]
+
+    def ask(self, prompt: Sequence[BaseMessage], read: Callable[[str], T]) -> T:
+        """What `read` makes of the model's reply: of its content, or of the arguments of its calls.
+
+        A reply that `read` raises an `ExtractionError` for is shown to the model with the error, once.
 
         Raises:
-            ExtractionError: the model failed; from the provider's own error.
+            ExtractionError: the model failed (from the provider's own error), or its second reply cannot be read.
         """
+        steps = self._asking(prompt, read)
         try:
-            with _failures():
-                return _reply(self._runnable.invoke(list(prompt), self._config))
-        except ExtractionError as error:
-            if (reply := self._salvaged(error)) is not None:
-                return reply
-        with _failures():
-            reply = _reply(self._model.invoke(list(prompt), self._config))
-        self._settle_for_text()
-        return reply
+            runnable, messages = next(steps)
+            while True:
+                try:
+                    with _failures():
+                        reply = _reply(_within(self._timeout, partial(runnable.invoke, messages, self._config)))
+                except ExtractionError as error:
+                    runnable, messages = steps.throw(error)
+                else:
+                    runnable, messages = steps.send(reply)
+        except StopIteration as done:
+            return done.value  # type: ignore[no-any-return]
 
-    async def aask(self, prompt: Sequence[BaseMessage]) -> str:
+    async def aask(self, prompt: Sequence[BaseMessage], read: Callable[[str], T]) -> T:
         """Like `ask`, awaited."""
+        steps = self._asking(prompt, read)
         try:
-            with _failures():
-                return _reply(await self._runnable.ainvoke(list(prompt), self._config))
+            runnable, messages = next(steps)
+            while True:
+                try:
+                    with _failures():
+                        async with asyncio.timeout(self._timeout):
+                            reply = _reply(await runnable.ainvoke(messages, self._config))
+                except ExtractionError as error:
+                    runnable, messages = steps.throw(error)
+                else:
+                    runnable, messages = steps.send(reply)
+        except StopIteration as done:
+            return done.value  # type: ignore[no-any-return]
+
+    def ask_all(
+        self, prompts: Sequence[Sequence[BaseMessage]], reads: Sequence[Callable[[str], T]], most: int
+    ) -> list[T]:
+        """Like `ask` for several prompts, at most `most` of them at once; in their order."""
+        if len(prompts) < 2:
+            return [self.ask(prompt, read) for prompt, read in zip(prompts, reads, strict=True)]
+        from langchain_core.runnables.config import ContextThreadPoolExecutor
+
+        with ContextThreadPoolExecutor(min(most, len(prompts))) as pool:
+            tasks = [pool.submit(self.ask, prompt, read) for prompt, read in zip(prompts, reads, strict=True)]
+            try:
+                return [task.result() for task in tasks]
+            finally:
+                # After a failure the others' replies are of no use.
+                for task in tasks:
+                    task.cancel()
+
+    async def aask_all(
+        self, prompts: Sequence[Sequence[BaseMessage]], reads: Sequence[Callable[[str], T]], most: int
+    ) -> list[T]:
+        """Like `ask_all`, awaited."""
+        slots = asyncio.Semaphore(most)
+
+        async def one(prompt: Sequence[BaseMessage], read: Callable[[str], T]) -> T:
+            async with slots:
+                return await self.aask(prompt, read)
+
+        tasks = [asyncio.ensure_future(one(*pair)) for pair in zip(prompts, reads, strict=True)]
+        try:
+            return await asyncio.gather(*tasks)
+        finally:
+            # What is still asked must not outlive this call.
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _asking(self, prompt: Sequence[BaseMessage], read: Callable[[str], T]) -> Asking[T]:
+        from langchain_core.messages import AIMessage, HumanMessage
+
+        reply = yield from self._answered(list(prompt))
+        try:
+            return read(reply)
         except ExtractionError as error:
-            if (reply := self._salvaged(error)) is not None:
-                return reply
-        with _failures():
-            reply = _reply(await self._model.ainvoke(list(prompt), self._config))
-        self._settle_for_text()
-        return reply
+            fault = str(error).partition(", so nothing was written")[0]
+            said = AIMessage(reply[:_SHOWN_AGAIN].strip() or "(nothing)")
+            try:
+                reply = yield from self._answered([*prompt, said, HumanMessage(f"{fault}. Send it once more.")])
+            except ExtractionError:
+                raise error from None
+        return read(reply)
 
-    def _salvaged(self, error: ExtractionError) -> str | None:
-        """The reply that an error came with, or None when the question is to be repeated as text; else it is raised."""
-        if error.reply is None and (self.method == "text" or not _is_refusal(error.__cause__)):
-            raise error
-        return error.reply
-
-    def _settle_for_text(self) -> None:
-        self.method, self._runnable = "text", self._model
+    def _answered(self, messages: list[BaseMessage]) -> Asking[str]:
+        """The model's reply, by the first method that its provider does not refuse."""
+        for way in range(self._way, len(self._ways)):
+            try:
+                reply = yield self._ways[way][1], messages
+            except ExtractionError as error:
+                if error.reply is not None:
+                    return error.reply
+                if way + 1 < len(self._ways) and _is_refusal(error.__cause__):
+                    continue
+                raise
+            self._way = way
+            return reply
+        raise AssertionError("the last method answers or raises")
 
 
 def _methods(model: BaseChatModel) -> tuple[Method, ...]:
@@ -109,22 +201,44 @@ def _methods(model: BaseChatModel) -> tuple[Method, ...]:
     return (*(("json_schema",) if own else ()), *(("function_calling",) if calls else ()), "text")
 
 
-def _prepared(
-    model: BaseChatModel, schema: Mapping[str, Any], methods: Sequence[Method]
-) -> tuple[Method, Runnable[Any, Any]]:
-    """The first of the methods that the model's class accepts, and what to call."""
-    for method in methods:
-        if method == "text":
-            break
+def _ways(
+    model: BaseChatModel, schema: Mapping[str, Any], method: Method | None
+) -> list[tuple[Method, Runnable[Any, Any]]]:
+    """The methods that the model's class accepts, with what to call for each; the last is text."""
+    ways: list[tuple[Method, Runnable[Any, Any]]] = []
+    methods = _methods(model)
+    # Others pass what they do not know on to their provider, which refuses it.
+    knows_strict = "strict" in inspect.signature(type(model).with_structured_output).parameters
+    for name in methods if method is None else (method, "text"):
+        if name == "text":
+            return [*ways, ("text", model)]
         try:
-            return method, model.with_structured_output(dict(schema), method=method, include_raw=True)
+            options = {"strict": True} if knows_strict else {}
+            ways.append((name, model.with_structured_output(dict(schema), method=name, include_raw=True, **options)))
         except (NotImplementedError, TypeError, ValueError) as error:
-            if len(methods) == 1:
+            if method is not None:
                 raise ConfigurationError(
-                    f"{type(model).__name__} does not support the method {method!r} ({error}); choose another of "
+                    f"{type(model).__name__} does not support the method {name!r} ({error}); choose another of "
                     f"{', '.join(METHODS)}, or None."
                 ) from error
-    return "text", model
+    raise AssertionError("text is the last method")
+
+
+def _within(timeout: float | None, call: Callable[[], T]) -> T:
+    """The result of a call, which is left alone when it takes longer than `timeout` seconds."""
+    if timeout is None:
+        return call()
+    result: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            result.set_result(call())
+        except BaseException as error:  # noqa: BLE001 - it is raised where the result is asked for
+            result.set_exception(error)
+
+    # A daemon: a model that hangs must not keep the process from ending.
+    Thread(target=copy_context().run, args=(run,), name="memlayer-model", daemon=True).start()
+    return result.result(timeout)
 
 
 @contextmanager
@@ -162,12 +276,13 @@ def _partial(error: Exception) -> str | None:
 
 
 def _reply(output: Any) -> str:
+    """The text of a reply, or the arguments of its calls: as a list when there are several."""
     # What LangChain has parsed is not used: it closes a JSON that was cut off, in the middle of a sentence.
     message: BaseMessage = output["raw"] if isinstance(output, Mapping) else output
-    calls = getattr(message, "tool_calls", None)
-    if calls:
-        return json.dumps(calls[0]["args"], ensure_ascii=False)
-    invalid = getattr(message, "invalid_tool_calls", None)
-    if invalid:
-        return str(invalid[0]["args"] or "")
+    calls = [*(getattr(message, "tool_calls", None) or ()), *(getattr(message, "invalid_tool_calls", None) or ())]
+    arguments = [call["args"] for call in calls]
+    if len(arguments) == 1 and isinstance(arguments[0], str):
+        return arguments[0]
+    if arguments:
+        return json.dumps(arguments if len(arguments) > 1 else arguments[0], ensure_ascii=False)
     return str(message.text) or str(message.additional_kwargs.get("refusal") or "")

@@ -3,20 +3,21 @@
 ```
 turns ── windows ──> build(window, now) ── model ──> parse(window, reply) ── checks ──> facts | rejections
 ```
-`build` and `parse` are pure; between them is one call, plain or awaited.
+`build` and `parse` are pure; between them are the calls, side by side, plain or awaited.
 """
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from langchain_memlayer.errors import InvalidInput
 from langchain_memlayer.facts.chat import Method, StructuredChat
+from langchain_memlayer.facts.forms import FACT_CHARS, NAME_CHARS, QUOTE_CHARS, FoundFact
 from langchain_memlayer.facts.grounding import is_said, keeps_script, words
 from langchain_memlayer.facts.numerals import unsaid_number
 from langchain_memlayer.facts.prompts import (
@@ -25,11 +26,7 @@ from langchain_memlayer.facts.prompts import (
     EXTRACTION_INSTRUCTIONS,
     EXTRACTION_SCHEMA,
     EXTRACTION_VERSION,
-    FACT_CHARS,
-    MOST_FACTS,
-    MOST_TRIPLES,
-    NAME_CHARS,
-    QUOTE_CHARS,
+    KNOWN,
     estimate_tokens,
     fitting,
     shortened,
@@ -49,10 +46,17 @@ WINDOW_TOKENS: Final = 4_000
 WINDOW_TURNS: Final = 40
 OVERLAP: Final = 4
 
-_MARKS: Final = frozenset({"fact", "quote", "turn"})
-_NOBODY: Final = frozenset({"user", "assistant", "human", "ai", "用户", "助手", "i", "me"})
+_MARKS: Final = frozenset(FoundFact.model_fields)
+_NOBODY: Final = frozenset(
+    """
+    user assistant human ai i me 用户 用戶 助手 ユーザー 사용자 nutzer benutzer utilisateur l'utilisateur l’utilisateur
+    usuario usuária usuário utente l'utente пользователь gebruiker użytkownik
+    """.split()  # noqa: SIM905 - a table of words reads better than their list
+)
+_ARTICLES: Final = frozenset({"the", "der", "el", "la", "le", "il", "o", "a", "de"})
+_CUT: Final = "the reply breaks off or cannot be read from here on"
+_STOPS: Final = " .!。！…"
 _SENTENCE_ENDS: Final = ("\n", ". ", "! ", "? ", "。", "！", "？")
-_TURN = re.compile(r"-?\d{1,6}")
 _DATE = re.compile(r"(\d{4})(?:[-/](\d{1,2})(?:[-/](\d{1,2}))?)?(?![\d-])")
 
 
@@ -76,10 +80,9 @@ class Window:
 class LLMExtractor:
     """Finds facts and triples with a chat model; one call for each window. Threads and event loops may share it.
 
-    A fact is refused, and the refusal recorded, when its quote is not in its turn, when it is empty, longer than 500
-    characters in another script than its quote, or states a number that
-    nobody said. Facts from tool output carry `quarantined` in their metadata, facts
-    that the user asks to forget carry `retract`.
+    A fact is refused, and the refusal recorded, when nobody said its quote, when it is empty, longer than 500
+    characters, in another script than its quote, or states a number that contradicts it. Facts from tool output carry
+    `quarantined` in their metadata, facts that the user asks to forget carry `retract`.
 
     Args:
         model: Any LangChain chat model.
@@ -89,8 +92,9 @@ class LLMExtractor:
         window_turns: How many turns one call reads at most.
         overlap: How many turns before a window are shown with it, for understanding. The first window is shown all the
             context that the caller gives.
-        max_concurrency: How many windows `aextract` has in flight at once.
+        max_concurrency: How many windows are in flight at once.
         method: How the model is held to the form of the reply; None decides by what it supports.
+        timeout: Seconds after which a call counts as failed; None leaves that to the model.
         clock: The present time, for turns that do not tell theirs.
 
     Attributes:
@@ -117,6 +121,7 @@ class LLMExtractor:
         overlap: int = OVERLAP,
         max_concurrency: int = 8,
         method: Method | None = None,
+        timeout: float | None = None,
         clock: Clock | None = None,
     ) -> None:
         least = {"window_tokens": 200, "window_turns": 1, "overlap": 0, "max_concurrency": 1}
@@ -138,35 +143,39 @@ class LLMExtractor:
         self._overlap = overlap
         self._max_concurrency = max_concurrency
         self._clock = clock or _utc_now
-        self._chat = StructuredChat(model, EXTRACTION_SCHEMA, run_name="extraction", method=method)
+        self._chat = StructuredChat(model, EXTRACTION_SCHEMA, run_name="extraction", method=method, timeout=timeout)
 
     def extract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
-        """The facts in `turns`; `context` are earlier turns that help to understand them.
+        """The facts in `turns`, in their order.
+
+        A window whose reply broke off is read once more, in two halves.
+
+        Args:
+            turns: What to read.
+            context: What helps to understand them: what is known (turns of the role `memory`), then earlier turns.
 
         Raises:
             ExtractionError: the model failed on a window, or its reply cannot be read; nothing of the others is kept.
         """
         now = self._clock()
         windows = self.windows(turns, context)
-        return merged([self.parse(window, self._chat.ask(self.build(window, now))) for window in windows])
+        found = self._chat.ask_all(*self._questions(windows, now), self._max_concurrency)
+        kept, halves = _whole(windows, found)
+        return merged([*kept, *self._chat.ask_all(*self._questions(halves, now), self._max_concurrency)])
 
     async def aextract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
-        """Like `extract`, with the windows in flight together."""
+        """Like `extract`, awaited."""
         now = self._clock()
-        slots = asyncio.Semaphore(self._max_concurrency)
+        windows = self.windows(turns, context)
+        found = await self._chat.aask_all(*self._questions(windows, now), self._max_concurrency)
+        kept, halves = _whole(windows, found)
+        return merged([*kept, *await self._chat.aask_all(*self._questions(halves, now), self._max_concurrency)])
 
-        async def read(window: Window) -> Extraction:
-            async with slots:
-                return self.parse(window, await self._chat.aask(self.build(window, now)))
-
-        tasks = [asyncio.ensure_future(read(window)) for window in self.windows(turns, context)]
-        try:
-            return merged(await asyncio.gather(*tasks))
-        finally:
-            # After a failure the others' replies are of no use, and must not outlive this call.
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+    def _questions(
+        self, windows: Sequence[Window], now: datetime
+    ) -> tuple[list[list[BaseMessage]], list[Callable[[str], Extraction]]]:
+        """What to ask about each window, and what to make of the reply."""
+        return [self.build(window, now) for window in windows], [partial(self.parse, window) for window in windows]
 
     def windows(self, turns: Sequence[Turn], context: Sequence[Turn] = ()) -> list[Window]:
         """The windows that `turns` are read in, in order; each turn is in one of them, a very long one in several."""
@@ -195,7 +204,8 @@ class LLMExtractor:
 
     def _window(self, turns: Sequence[Turn], context: Sequence[Turn], shown: Sequence[tuple[int, str]]) -> Window:
         first = shown[0][0]
-        before = list(turns[max(0, first - self._overlap) : first]) if first else list(context)
+        known = [turn for turn in context if turn.role == KNOWN]
+        before = [*known, *turns[max(0, first - self._overlap) : first]] if first else list(context)
         places, texts = zip(*shown, strict=True)
         return Window(places, tuple(turns[place] for place in places), texts, tuple(before))
 
@@ -216,30 +226,38 @@ class LLMExtractor:
         """
         reading = read_entries(reply, "facts", _MARKS)
         said = [words(turn.text) for turn in window.turns]
-        facts: list[Fact] = []
-        rejected: list[Rejection] = []
-        for number, entry in enumerate(reading.entries):
-            if number >= MOST_FACTS:
-                rejected.append(Rejection(_shown(entry), f"more than {MOST_FACTS} facts in one reply"))
-                continue
-            found = _checked(entry, window, said)
-            if isinstance(found, Fact):
-                facts.append(found)
-            else:
-                rejected.append(found)
+        checked = [_checked(entry, window, said) for entry in reading.entries]
+        rejected = [found for found in checked if isinstance(found, Rejection)]
         if reading.lost is not None:
-            rejected.append(Rejection(storable(reading.lost), "the reply breaks off or cannot be read from here on"))
-        return Extraction(tuple(facts), tuple(rejected))
+            rejected.append(Rejection(storable(reading.lost), _CUT))
+        return Extraction(tuple(found for found in checked if isinstance(found, Fact)), tuple(rejected))
+
+
+def _whole(windows: Sequence[Window], found: Sequence[Extraction]) -> tuple[list[Extraction], list[Window]]:
+    """What was read of windows that need not be read again, and the halves of the others."""
+    kept: list[Extraction] = []
+    halves: list[Window] = []
+    for window, part in zip(windows, found, strict=True):
+        half = len(window.turns) // 2
+        if not half or all(refusal.reason != _CUT for refusal in part.rejected):
+            kept.append(part)
+            continue
+        first = Window(window.places[:half], window.turns[:half], window.texts[:half], window.before)
+        known = [turn for turn in window.before if turn.role == KNOWN]
+        before = (*known, *first.turns[-OVERLAP:])
+        halves += [first, Window(window.places[half:], window.turns[half:], window.texts[half:], before)]
+    return kept, halves
 
 
 def merged(found: Sequence[Extraction]) -> Extraction:
-    """The extractions of several windows as one: equal facts become one, which cites the turns of all.
+    """The extractions of several windows as one, in the order of turns.
 
-    A fact from tool output never joins one that a person stated, or it would take it into quarantine; it is left out.
+    Equal facts, which differ in case, whitespace or full stops only, become one that cites the turns of all. What comes
+    from tool output never joins one that a person stated, or it would take it into quarantine; it is left out.
     """
     facts: dict[tuple[str, bool], Fact] = {}
     for fact in (fact for part in found for fact in part.facts):
-        key = (content_hash(fact.text), RETRACT in fact.metadata)
+        key = (content_hash(fact.text.rstrip(_STOPS)), RETRACT in fact.metadata)
         known = facts.get(key)
         if known is None or (_is_quarantined(known) and not _is_quarantined(fact)):
             facts[key] = fact
@@ -249,9 +267,11 @@ def merged(found: Sequence[Extraction]) -> Extraction:
                 turns=tuple(dict.fromkeys((*known.turns, *fact.turns))),
                 triples=tuple(dict.fromkeys((*known.triples, *fact.triples))),
                 valid_at=known.valid_at or fact.valid_at,
+                valid_until=known.valid_until or fact.valid_until,
                 name=known.name or fact.name,
             )
-    return Extraction(tuple(facts.values()), tuple(refusal for part in found for refusal in part.rejected))
+    ordered = sorted(facts.values(), key=lambda fact: fact.turns[0])
+    return Extraction(tuple(ordered), tuple(refusal for part in found for refusal in part.rejected))
 
 
 def _is_quarantined(fact: Fact) -> bool:
@@ -281,30 +301,36 @@ def _checked(entry: Any, window: Window, said: Sequence[Sequence[str]]) -> Fact 
     """One entry as a fact, or why it is none."""
     if not isinstance(entry, Mapping):
         return Rejection(_shown(entry), "it is no object with a turn and a quote")
-    text, quote = _text(entry.get("fact")), _text(entry.get("quote"))
-    reason = _fault(text, quote)
-    if reason is not None:
-        return Rejection(text[:FACT_CHARS] or _shown(entry), reason, quote[:QUOTE_CHARS] or None)
-    places = _places(entry.get("turn"), quote, said)
+    found = FoundFact.model_validate({str(name): value for name, value in entry.items()})
+    quote, refused = found.quote, found.quote[:QUOTE_CHARS] or None
+    if (reason := _fault(found.fact, quote)) is not None:
+        return Rejection(found.fact[:FACT_CHARS] or _shown(entry), reason, refused)
+    places = _places(found.turn, quote, window, said)
     if isinstance(places, str):
-        return Rejection(text, places, quote[:QUOTE_CHARS])
-    if (number := _unsaid(text, quote, window, places)) is not None:
-        return Rejection(text, f"nobody said its number {number}", quote[:QUOTE_CHARS])
+        return Rejection(found.fact, places, refused)
+    if (number := _unsaid(found.fact, quote, window, places)) is not None:
+        return Rejection(found.fact, f"nobody said its number {number}", refused)
     quarantined = any(window.turns[place].quarantined for place in places)
-    retract = entry.get("retract") is True or str(entry.get("retract")).casefold() == "true"
-    if retract and quarantined:
-        return Rejection(text, "a tool's output cannot ask to forget something", quote[:QUOTE_CHARS])
-    flags = {RETRACT: retract, QUARANTINE: quarantined}
-    name = _text(entry.get("subject"))
+    if found.retract and quarantined:
+        return Rejection(found.fact, "a tool's output cannot ask to forget something", refused)
+    flags = {RETRACT: found.retract, QUARANTINE: quarantined}
+    name = found.subject
     return Fact(
-        text=text,
+        text=found.fact,
         turns=tuple(dict.fromkeys(window.places[place] for place in places)),
         quote=quote,
-        triples=_triples(entry.get("triples")),
-        valid_at=_date(entry.get("valid_at")),
-        name=name if name and len(name) <= NAME_CHARS and name.casefold() not in _NOBODY else None,
+        triples=tuple(Triple(*parts) for parts in found.triples),
+        valid_at=_date(found.valid_at),
+        valid_until=_date(found.valid_until, last=True),
+        name=name if name and len(name) <= NAME_CHARS and not _is_nobody(name) else None,
         metadata={flag: True for flag, is_set in flags.items() if is_set},
     )
+
+
+def _is_nobody(name: str) -> bool:
+    """Whether a name is only the word for who speaks, in whatever language."""
+    *articles, word = name.casefold().split()
+    return word in _NOBODY and _ARTICLES.issuperset(articles)
 
 
 def _fault(text: str, quote: str) -> str | None:
@@ -321,56 +347,50 @@ def _fault(text: str, quote: str) -> str | None:
 
 
 def _unsaid(text: str, quote: str, window: Window, places: Sequence[int]) -> str | None:
-    """A number of a fact that nobody had said by the last turn that it cites."""
+    """A number of a fact that contradicts its quote, and that nobody had said by the last turn that it cites."""
     heard = [*window.before, *window.turns[: max(places) + 1]]
     time = window.turns[places[0]].time
     said = [part for turn in heard for part in (turn.text, turn.name) if part]
     return unsaid_number(text, quote, said, None if time is None else time.year)
 
 
-def _places(given: Any, quote: str, said: Sequence[Sequence[str]]) -> tuple[int, ...] | str:
+def _places(numbers: Sequence[int], quote: str, window: Window, said: Sequence[Sequence[str]]) -> tuple[int, ...] | str:
     """The places in the window of the turns that an entry cites, that of the quote first, or why there are none."""
-    numbers = [_TURN.search(str(item)) for item in (given if isinstance(given, list) else [given])]
-    cited = [int(number[0]) - 1 for number in numbers if number is not None and 0 < int(number[0]) <= len(said)]
-    # Without a turn the quote alone can say where it is from, when it is found once.
-    holders = [place for place in cited or range(len(said)) if is_said(said[place], quote)]
-    if cited:
-        return (holders[0], *cited) if holders else f"its quote is not in turn {cited[0] + 1}"
-    return (holders[0],) if len(holders) == 1 else f"there is no turn {given!r}"[:NAME_CHARS]
+    cited = [number - 1 for number in numbers if 0 < number <= len(said)]
+    holders = [place for place in cited if is_said(said[place], quote)]
+    if holders:
+        return (holders[0], *cited)
+    holders = [place for place in range(len(said)) if place not in cited and is_said(said[place], quote)]
+    # Models count wrongly by one; what a person said comes before what a tool repeats.
+    holders.sort(key=lambda place: (window.turns[place].quarantined, min((abs(place - k) for k in cited), default=0)))
+    if holders:
+        return tuple(holders[:1])
+    for place in cited or range(len(said)):
+        # A quote may begin in one message and end in the next, or be the proposal that the next says yes to.
+        proposal = window.turns[place - 1] if place else window.before[-1] if window.before else None
+        own = words(proposal.text) if proposal is not None and proposal.role != KNOWN else []
+        asked = proposal is not None and proposal.role == "assistant" and window.turns[place].role == "user"
+        if own and is_said([*own, *said[place]], quote) and (asked or not is_said(own, quote)):
+            return (place - 1, place) if place else (place,)
+    return f"its quote is not in turn {cited[0] + 1}" if cited else "nobody said its quote"
 
 
-def _triples(given: Any) -> tuple[Triple, ...]:
-    """The triples of an entry, without those that are none."""
-    found: dict[Triple, None] = {}
-    for item in given if isinstance(given, list) else ():
-        parts = item
-        if isinstance(item, Mapping):
-            relation = item.get("relation", item.get("relationship"))
-            parts = [item.get("source"), relation, item.get("destination", item.get("target"))]
-        if not isinstance(parts, list) or len(parts) != 3:
-            continue
-        names = [_text(part) for part in parts]
-        if all(name and len(name) <= NAME_CHARS for name in names):
-            found[Triple(*names)] = None
-    return tuple(found)[:MOST_TRIPLES]
-
-
-def _date(given: Any) -> datetime | None:
-    """The beginning (UTC) of the day, month or year that an entry names, or None when it names none that exists."""
-    match = _DATE.match(_text(given))
+def _date(given: str, *, last: bool = False) -> datetime | None:
+    """The beginning (UTC) of the day, month or year that an entry names, or its end; None when none exists."""
+    match = _DATE.match(given)
     if match is None:
         return None
+    month, day = (int(part) if part else None for part in match.groups()[1:])
     try:
-        return datetime(int(match[1]), int(match[2] or 1), int(match[3] or 1), tzinfo=UTC)
-    except ValueError:
+        begin = datetime(int(match[1]), month or 1, day or 1, tzinfo=UTC)
+        if not last:
+            return begin
+        if day is None:
+            month = month or 12
+            begin = datetime(begin.year + month // 12, month % 12 + 1, 1, tzinfo=UTC) - timedelta(days=1)
+        return begin + timedelta(days=1)
+    except (ValueError, OverflowError):
         return None
-
-
-def _text(value: Any) -> str:
-    """A string of one line, without what no journal can keep; "" for what is neither string nor number."""
-    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        return ""
-    return " ".join(storable(str(value)).split())
 
 
 def _shown(entry: Any) -> str:

@@ -6,8 +6,8 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
-from difflib import SequenceMatcher
 from functools import lru_cache
+from importlib.resources import files
 
 # Scripts without spaces give one word for each character.
 _UNSPACED = (
@@ -19,12 +19,26 @@ _LEFT_OUT = re.compile(r"\.{3,}|\u2026+")
 _DENIALS = frozenset(
     """
     not no never none cannot cant dont didnt doesnt isnt arent wasnt werent wont wouldnt couldnt shouldnt hasnt havent
-    不 没 沒 无 無 未 别 別 非 nicht kein keine nie pas jamais nunca
+    without stopped quit nor neither nobody nothing
+    不 没 沒 无 無 未 别 別 非 戒 nicht kein keine keinen nie pas jamais plus no nunca jamás não nem non mai не нет
     """.split()  # noqa: SIM905 - a table of words reads better than their list
 )
+_DENYING = re.compile(r"ない|なく|ません|なかっ|않|(?<!\w)안\s|못|없|아니")
+# What "don't", "I'm" and "cannot" stand for, by what `words` makes of them.
+_SHORT = {
+    **{f"{verb}nt": (verb, "not") for verb in "do does did is are was were would could should have has had".split()},  # noqa: SIM905
+    "cant": ("can", "not"), "cannot": ("can", "not"), "wont": ("will", "not"), "im": ("i", "am"),
+    "ive": ("i", "have"), "youre": ("you", "are"), "theyre": ("they", "are"), "weve": ("we", "have"),
+    "its": ("it", "is"), "thats": ("that", "is"), "gonna": ("going", "to"), "wanna": ("want", "to"),
+    "hes": ("he", "is"), "shes": ("she", "is"), "id": ("i", "would"), "ill": ("i", "will"), "youve": ("you", "have"),
+    "theyve": ("they", "have"), "well": ("we", "will"), "youll": ("you", "will"), "theres": ("there", "is"),
+}  # fmt: skip
+# British spellings, of words with five letters or more.
+_BRITISH = (("ou(?=r)", "o"), ("(?<=[lrnmtg])is(?=e[drs]?$|ing$|ation)", "iz"), ("tre(?=s?$)", "ter"),
+            ("ll(?=ed$|ing$|er$)", "l"), ("nce$", "nse"), ("ogue$", "og"))  # fmt: skip
 _FEWEST = 4
 _EQUAL = 0.7
-_ALIKE = 0.8
+_ALIKE = 80
 _SHORTEST_ALIKE = 5
 _LETTERS = {"CJK": "han", "HIRAGANA": "han", "KATAKANA": "han", "BOPOMOFO": "han"}
 
@@ -37,9 +51,10 @@ def words(text: str) -> list[str]:
 def is_said(said: Sequence[str], quote: str) -> bool:
     """Whether a quote is in a text.
 
-    Its words must be there in one run. An ellipsis stands for words left out, and its parts follow each other. From
-    four words on, up to a quarter may be left out without one (but no denial), and long words be misspelt; words and
-    numbers of its own a quote never has.
+    Its words must be there in one run, in whatever spelling (contractions, traditional or simplified characters,
+    British or American). An ellipsis stands for words left out, and its parts follow each other. From four words on, up
+    to a quarter may be left out without one (but no denial), and long words be misspelt; words and numbers of its own a
+    quote never has.
 
     Args:
         said: The `words` of the text.
@@ -49,14 +64,7 @@ def is_said(said: Sequence[str], quote: str) -> bool:
     # A single letter is in every text.
     if not parts or (sum(map(len, parts[0])) < 2 and parts[0] != list(said)):
         return False
-    text, start = f" {' '.join(said)} ", 0
-    for part in parts:
-        at = text.find(f" {' '.join(part)} ", start)
-        if at >= 0:
-            start = at + sum(map(len, part)) + len(part)
-        elif not _is_nearly_said(text[start:].split(), part):
-            return False
-    return True
+    return _follow(said, parts) or _follow(_spelt(said), [_spelt(part) for part in parts], nearly=True)
 
 
 def says_all(text: str, other: str) -> bool:
@@ -65,48 +73,74 @@ def says_all(text: str, other: str) -> bool:
     return others <= mine and _DENIALS.isdisjoint(mine - others)
 
 
-def _is_nearly_said(said: Sequence[str], part: list[str]) -> bool:
-    if len(part) < _FEWEST:
+def denies(text: str) -> bool:
+    """Whether a text has a word that denies or ends something."""
+    return not _DENIALS.isdisjoint(words(text)) or _DENYING.search(text) is not None
+
+
+def _follow(said: Sequence[str], parts: Sequence[Sequence[str]], *, nearly: bool = False) -> bool:
+    """Whether the parts are said one after the other."""
+    text, start = f" {' '.join(said)} ", 0
+    for part in parts:
+        at = text.find(f" {' '.join(part)} ", start)
+        if at >= 0:
+            start = at + sum(map(len, part)) + len(part)
+        elif not (nearly and _is_nearly_said(text[start:].split(), part)):
+            return False
+    return True
+
+
+def _spelt(said: Sequence[str]) -> list[str]:
+    """The words with contractions written out, in simplified characters, and as Americans spell them."""
+    return [plain for word in said for plain in _SHORT.get(word, (_plainly(word),))]
+
+
+@lru_cache(maxsize=4096)
+def _plainly(word: str) -> str:
+    word = word.translate(_simplified())
+    if len(word) < _SHORTEST_ALIKE or not word.isascii():
+        return word
+    for british, american in _BRITISH:
+        word = re.sub(british, american, word)
+    return word
+
+
+@lru_cache(maxsize=1)
+def _simplified() -> dict[int, str]:
+    lines = files(__package__).joinpath("han.txt").read_text("utf-8").splitlines()[1:]
+    pairs = "".join(lines)
+    return {ord(char): simple for char, simple in zip(pairs[::2], pairs[1::2], strict=True)}
+
+
+def _is_nearly_said(said: Sequence[str], part: Sequence[str]) -> bool:
+    from rapidfuzz.distance import Levenshtein
+    from rapidfuzz.fuzz import partial_ratio_alignment
+
+    near = partial_ratio_alignment(part, said) if len(part) >= _FEWEST else None
+    if near is None:
         return False
     slack = max(1, len(part) // 4)
-    window = _nearest(said, part, len(part) + slack)
+    window = said[max(0, near.dest_start - slack) : near.dest_end + slack]
     equal = omitted = 0
-    for step, i, j, k, m in SequenceMatcher(None, window, part, autojunk=False).get_opcodes():
-        if step == "equal":
-            equal += j - i
-        elif step == "insert" or (step == "replace" and not _alike("".join(window[i:j]), "".join(part[k:m]))):
+    for edit in Levenshtein.opcodes(window, part):
+        there, here = window[edit.src_start : edit.src_end], part[edit.dest_start : edit.dest_end]
+        if edit.tag == "equal":
+            equal += len(here)
+        elif edit.tag == "insert" or (edit.tag == "replace" and not all(map(_alike, there, here))):
             return False
-        elif step == "delete" and 0 < k < len(part):
-            omitted += j - i
-            if not _DENIALS.isdisjoint(window[i:j]):
+        elif edit.tag == "delete" and 0 < edit.dest_start < len(part):
+            omitted += len(there)
+            if not _DENIALS.isdisjoint(there):
                 return False
     return equal >= _EQUAL * len(part) and omitted <= slack
 
 
-def _nearest(said: Sequence[str], part: list[str], size: int) -> Sequence[str]:
-    """The `size` words in a row that have the most in common with `part`."""
-    wanted = Counter(part)
-    inside: Counter[str] = Counter()
-    common = best = end = 0
-    for at, word in enumerate(said):
-        inside[word] += 1
-        common += inside[word] <= wanted[word]
-        if at >= size:
-            gone = said[at - size]
-            common -= inside[gone] <= wanted[gone]
-            inside[gone] -= 1
-        if common > best:
-            best, end = common, at + 1
-    # The words after it count too: the run may begin within the window.
-    return said[max(0, end - size) : end]
-
-
 def _alike(one: str, other: str) -> bool:
+    from rapidfuzz.fuzz import ratio
+
     if min(len(one), len(other)) < _SHORTEST_ALIKE or abs(len(one) - len(other)) > 1:
         return False
-    if any(char.isdigit() for char in one + other):
-        return False
-    return SequenceMatcher(None, one, other, autojunk=False).ratio() > _ALIKE
+    return not any(char.isdigit() for char in one + other) and ratio(one, other) > _ALIKE
 
 
 def keeps_script(quote: str, fact: str) -> bool:

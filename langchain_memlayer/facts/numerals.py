@@ -1,57 +1,45 @@
-"""Numbers in texts, in digits and in words, and whether a fact states one that nobody said.
+"""Numbers in texts, in digits and in words, and whether a fact states one that contradicts what was said.
 
-Numbers are compared by their significant digits: "5k", "5,000" and "5 thousand" have the same. What is found is a clear
-contradiction only: a date is worked out from the turn's time, and a sum may be, so neither counts.
+English, French, German, Spanish, Portuguese, Italian and Dutch words are read by text2num, Chinese ones here; whatever
+else a language may call a number is not known, and so contradicts nothing.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from itertools import permutations
 from typing import Final
 
+from langchain_memlayer.facts.grounding import words
+
 _DIGITS: Final = re.compile(r"\d+(?:[.,]\d+)*")
-_WORD: Final = re.compile(r"[^\W\d_]+")
+_MULTIPLIED: Final = re.compile(r"(\d+(?:[.,]\d+)*)\s?(k\b|[千万萬亿億])")
 _HAN: Final = re.compile("[零〇一二两兩三四五六七八九十百千万萬亿億廿]+")
 _LONGEST_HAN: Final = 40
 """Longer runs are no numeral, but laughter (六六六…) or noise."""
+_LONGEST_WORDS: Final = 20_000
 _HAN_DIGITS: Final = {
     char: value for value, chars in enumerate(("零〇", "一", "二两兩", *"三四五六七八九")) for char in chars
 }
 _HAN_UNITS: Final = {"十": 10, "百": 100, "千": 1000, "万": 10**4, "萬": 10**4, "亿": 10**8, "億": 10**8}
-
-_UNITS: Final = (
-    "one once first single eins ein eine un une uno una",
-    "two twice second couple both pair double zwei deux dos",
-    "three third triple drei trois tres",
-    "four fourth vier quatre cuatro",
-    "five fifth fünf cinq cinco",
-    "six sixth sechs seis",
-    "seven seventh sieben sept siete",
-    "eight eighth acht huit ocho",
-    "nine ninth neun neuf nueve",
-    "ten tenth zehn dix diez",
-    "eleven elf onze",
-    "twelve dozen zwölf douze doce",
-    "thirteen",
-    "fourteen fortnight",
-    "fifteen",
-    "sixteen",
-    "seventeen",
-    "eighteen",
-    "nineteen",
-)
-_TENS: Final = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
-_NUMBER_WORDS: Final = {
-    **{word: value for value, words in enumerate(_UNITS, 1) for word in words.split()},
-    **{word: value for value, word in enumerate(_TENS, 2)},
-    "half": 5,
-    "quarter": 25,
-    "hundred": 1,
-    "thousand": 1,
-    "million": 1,
+_LOOSELY: Final = {
+    "dozen": (12,), "dutzend": (12,), "douzaine": (12,), "docena": (12,), "half": (0.5, 30), "quarter": (0.25, 15),
+    "couple": (2,), "pair": (2,), "both": (2,), "twice": (2,), "double": (2,), "fortnight": (14,), "week": (7,),
+    "weeks": (7,), "半": (0.5, 30),
+}  # fmt: skip
+"""What else may stand for a number."""
+# Words that tell a language: "once" is 11 in Spanish only.
+_LANGUAGES: Final = {
+    "en": "the a is are and of to in my i user has have for at with was",
+    "fr": "le la les est et de des je un une pour dans avec du a à",
+    "de": "der die das ist und ich ein eine für mit hat habe im am zu",
+    "es": "el la los es y de que yo un una para con en tiene tengo",
+    "pt": "o os as é e de que eu um uma para com em tem tenho",
+    "it": "il lo la gli è e di che io un una per con in ha ho",
+    "nl": "de het een is en ik van voor met heeft heb in op",
 }
 
 _MONTHS: Final = re.compile(
@@ -59,6 +47,7 @@ _MONTHS: Final = re.compile(
     r"|[年月日号號]",
     re.IGNORECASE,
 )
+_DAY: Final = re.compile(r"\d{4}-\d\d(?:-\d\d)?")
 _YEAR: Final = re.compile(r"(?<!\d)(?:1[6-9]|20|21)\d\d(?!\d)")
 _DATES_AND_TIMES: Final = re.compile(
     r"\d{4}[-/.]\d{1,2}(?:[-/.]\d{1,2})?|\d{1,2}[/.]\d{1,2}[/.]\d{2,4}|\d{1,2}:\d\d(?::\d\d)?"
@@ -66,18 +55,28 @@ _DATES_AND_TIMES: Final = re.compile(
     re.IGNORECASE,
 )
 _LAST_DAY: Final = 31
-_SMALL: Final = 12
 _FEWEST_DIGITS: Final = 3
 _MOST_NUMBERS: Final = 60
 """Of more numbers nearly every other is a sum or a product of two."""
 
 
+def numbers(text: str) -> set[float]:
+    """The values of the numbers in a text, in digits and in the words of its own language, but for dates and times."""
+    text = _plain(text)
+    return {*map(_value, _undated(text)), *_in_words(text, _spoken(text), parts=False)}
+
+
+def days(text: str) -> set[str]:
+    """The days and months that a text names as YYYY-MM-DD or YYYY-MM."""
+    return set(_DAY.findall(text))
+
+
 def unsaid_number(fact: str, quote: str, said: Sequence[str], year: int | None = None) -> str | None:
     """A number of a fact that contradicts its quote, as the fact writes it; None when there is none.
 
-    It is in digits, is no date or time of day, and neither in what was said (in digits or words: "two", 两) nor a sum,
-    difference or product of two numbers of the quote. Up to twelve, which any language has short words for, it must
-    stand in the place of a number of the quote that the fact does not have.
+    It stands in the place of a number of the quote that the fact does not have. It is in digits, is no date or time of
+    day, and neither in what was said (in digits or words: "two", 两) nor a sum, difference or product of two numbers of
+    the quote.
 
     Args:
         fact: The statement.
@@ -86,52 +85,65 @@ def unsaid_number(fact: str, quote: str, said: Sequence[str], year: int | None =
         year: When the quote was said: an age is worked out from a year of birth.
     """
     fact, quote = _plain(fact), _plain(quote)
-    quoted = [match[0] for match in _DIGITS.finditer(quote)]
-    values = [*map(_value, quoted), *_in_words(quote)]
-    if not 0 < len(values) <= _MOST_NUMBERS:
+    quoted = [*map(_value, _DIGITS.findall(quote)), *_in_words(quote, _spoken(quote))]
+    # Any language's word for a number of the quote will do.
+    stated = {_significant(value) for value in (*map(_value, _DIGITS.findall(fact)), *_in_words(fact, _LANGUAGES))}
+    if len(quoted) > _MOST_NUMBERS or all(_significant(value) in stated for value in quoted):
         return None
-    known = {_significant(match[0]) for text in (quote, *map(_plain, said)) for match in _DIGITS.finditer(text)}
-    known |= {_significant(str(value)) for text in (quote, *map(_plain, said)) for value in _in_words(text)}
-    known |= set(_worked_out(values if year is None else [*values, year]))
-    digits = re.sub(r"\D", "", quote)
-    stated = {_significant(match[0]) for match in _DIGITS.finditer(fact)}
-    replaced = any(_significant(number) not in stated for number in quoted)
-    for number in _numbers(fact):
-        run = re.sub(r"\D", "", number)
-        if _significant(number) in known or (len(run) >= _FEWEST_DIGITS and run in digits):
-            continue
-        if replaced or _value(number) > _SMALL:
+    loose = [value for word in words(quote) for value in _LOOSELY.get(word, ())]
+    known = {*map(_significant, loose), *_worked_out([*quoted, *loose] if year is None else [*quoted, *loose, year])}
+    for text in (quote, *map(_plain, said)):
+        known |= {_significant(value) for value in (*map(_value, _DIGITS.findall(text)), *_in_words(text, _LANGUAGES))}
+    run = re.sub(r"\D", "", quote)
+    for number in _undated(fact):
+        digits = re.sub(r"\D", "", number)
+        if _significant(_value(number)) not in known and not (len(digits) >= _FEWEST_DIGITS and digits in run):
             return number
     return None
 
 
-def _numbers(fact: str) -> Iterator[str]:
+def _undated(text: str) -> Iterator[str]:
     """The numbers in digits that are no part of a date or a time."""
-    rest = _YEAR.sub(" ", _DATES_AND_TIMES.sub(" ", fact))
-    dated = _YEAR.search(fact) or _DATES_AND_TIMES.search(fact) or _MONTHS.search(fact)
-    for match in _DIGITS.finditer(rest):
-        if _significant(match[0]) and not (dated and _value(match[0]) <= _LAST_DAY):
-            yield match[0]
+    rest = _YEAR.sub(" ", _DATES_AND_TIMES.sub(" ", text))
+    dated = _YEAR.search(text) or _DATES_AND_TIMES.search(text) or _MONTHS.search(text)
+    for match in _DIGITS.findall(rest):
+        if _value(match) and not (dated and _value(match) <= _LAST_DAY):
+            yield match
 
 
 def _worked_out(values: Sequence[float]) -> Iterator[str]:
     for a, b in permutations(values, 2):
         for value in (a + b, a - b, a * b):
-            yield _significant(f"{value:.6g}" if value % 1 else str(int(value)))
+            yield _significant(value)
 
 
-def _in_words(text: str) -> list[int]:
-    """The numbers that a text has in words, and those that its words may be parts of."""
-    found: list[int] = []
-    before = 0
-    for match in _WORD.finditer(text):
-        value = _NUMBER_WORDS.get(match[0], 0)
-        if value:
-            found += [value, before * 10 + value]
-        before = value
+def _spoken(text: str) -> list[str]:
+    """The languages that a text may be in, as far as its small words tell."""
+    said = words(text)
+    counts = {name: sum(word in small.split() for word in said) for name, small in _LANGUAGES.items()}
+    best = max(counts.values())
+    return [name for name, count in counts.items() if count == best > 0]
+
+
+@lru_cache(maxsize=256)
+def _worded(text: str, language: str) -> tuple[str, ...]:
+    """The numbers in digits that a text has more of when its words for numbers are read."""
+    from text_to_num import alpha2digit
+
+    return tuple(_DIGITS.findall(alpha2digit(_DIGITS.sub("#", text), language)))
+
+
+def _in_words(text: str, languages: Iterable[str], *, parts: bool = True) -> list[float]:
+    """The numbers that a text has in words; with `parts` those that its Chinese ones may be parts of."""
+    found: list[float] = []
+    if len(text) <= _LONGEST_WORDS:
+        # "one" is a pronoun more often than a number.
+        found += [value for name in languages for part in _worded(text, name) if (value := _value(part)) != 1]
+    for match in _MULTIPLIED.finditer(text):
+        found.append(_value(match[1]) * _HAN_UNITS.get(match[2], 1000))
     for match in _HAN.finditer(text):
         if len(match[0]) <= _LONGEST_HAN:
-            found += [_han(match[0]), *(_HAN_DIGITS[char] for char in match[0] if char in _HAN_DIGITS)]
+            found += [_han(match[0]), *(_HAN_DIGITS.get(char, 0) for char in match[0] if parts)]
     return [value for value in found if value]
 
 
@@ -159,9 +171,9 @@ def _plain(text: str) -> str:
     return unicodedata.normalize("NFKC", text).casefold()
 
 
-def _significant(number: str) -> str:
-    """The digits of a number between its first and its last that is not 0."""
-    return "".join(str(unicodedata.digit(char)) for char in number if char.isdigit()).strip("0")
+def _significant(value: float) -> str:
+    """The digits of a number between its first and its last that is not 0: "5k" and 5,000 have the same."""
+    return f"{abs(value):.6f}".replace(".", "").strip("0")
 
 
 def _value(number: str) -> float:

@@ -1,27 +1,28 @@
 """Facts and what is known to decisions: by a chat model in one call for all facts, or by equality alone.
 
 ```
-facts x candidates ── ask ──> Question ── build ── model ── parse ── checks ──> decisions
-                       │
-                       └── decided without the model: equal texts, tool output, nothing near
+facts x (candidates, earlier facts) ── ask ──> Question ── build ── model ── parse ── checks ──> decisions
+                                        │
+                                        └── decided without the model: equal texts, tool output, nothing near
 ```
-`build` and `parse` are pure; between them is one call, plain or awaited. Whatever the model replies, a fact ends one
-memory at most, what is not understood is recorded as REJECTED, and a fact that the reply forgot is added.
+`build` and `parse` are pure; between them is one call, plain or awaited. No fact is lost by what the model replies:
+what cannot be carried out becomes an ADD that says so in its reason, and a fact that the reply forgot is added. Only
+what asks to forget something is REJECTED instead, since stored it would say the opposite.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from langchain_memlayer.facts.chat import Method, StructuredChat
-from langchain_memlayer.facts.grounding import words
+from langchain_memlayer.facts.forms import FACT_CHARS, MOST_ENDED, REASON_CHARS, FoundDecision
+from langchain_memlayer.facts.grounding import denies, words
+from langchain_memlayer.facts.numerals import days, numbers
 from langchain_memlayer.facts.prompts import (
-    FACT_CHARS,
-    REASON_CHARS,
     RECONCILIATION_CONTRACT,
     RECONCILIATION_EXAMPLES,
     RECONCILIATION_INSTRUCTIONS,
@@ -33,7 +34,7 @@ from langchain_memlayer.facts.prompts import (
 from langchain_memlayer.facts.replies import read_entries, storable
 from langchain_memlayer.index.keywords import query_terms
 from langchain_memlayer.messages import content_hash
-from langchain_memlayer.types import QUARANTINE, RETRACT, Candidate, Decision, Fact
+from langchain_memlayer.types import QUARANTINE, RETRACT, Action, Candidate, Decision, Fact
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -41,12 +42,18 @@ if TYPE_CHECKING:
 
 MOST_STRAYS: Final = 20
 """Parts of one reply that are recorded although they name no fact; the others are counted only."""
+MOST_EARLIER: Final = 20
+"""Facts of the same call that are shown as what later ones may change."""
 
 _MARKS: Final = frozenset({"fact", "action"})
 _SHOWN_TOKENS: Final = 500
 _GROUNDED: Final = 0.6
+_NEW_WORDS: Final = 2
+_NEW_CHARS: Final = 4
+_UNRELATED: Final = 3
 _SAME_TIME: Final = timedelta(days=1)
-_NUMBER = re.compile(r"[^\d-]{0,12}(\d{1,6})(?:\.0+)?[^\d]?")
+_SAME_TALK: Final = 20
+"""Turns that are that near are read together, so the extractor has compared what they say."""
 # What ends something without putting anything in its place. In a language that is missing here a DELETE becomes an
 # UPDATE to the fact's own words, which loses nothing.
 _ENDING = r"""
@@ -65,18 +72,37 @@ _SPEAKER = r"\buser\b|用户|用戶|ユーザー|사용자"
 
 
 @dataclass(frozen=True, slots=True)
+class Known:
+    """What a fact may change: a memory, or a fact of the same call that was told before it.
+
+    Attributes:
+        text: What it says.
+        id: The memory; None for a fact.
+        fact: The position of the fact; None for a memory.
+        told: When it was told last.
+        since: When it began to hold.
+    """
+
+    text: str
+    id: str | None = None
+    fact: int | None = None
+    told: datetime | None = None
+    since: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Question:
     """What is decided of some facts before a model is asked, and what it is to be asked.
 
     Attributes:
         facts: All facts.
-        candidates: What they may change; the prompt numbers them from 1.
+        known: What they may change; the prompt numbers them from 1.
         decided: Decisions that need no model, by the fact's position.
         asked: Positions of the facts to ask about; the prompt numbers them from 1.
     """
 
     facts: tuple[Fact, ...]
-    candidates: tuple[Candidate, ...]
+    known: tuple[Known, ...]
     decided: Mapping[int, Decision]
     asked: tuple[int, ...]
 
@@ -84,14 +110,15 @@ class Question:
 class LLMReconciler:
     """Decides with a chat model; one call for all facts. Threads and event loops may share it.
 
-    The model sees numbers, never ids, and its reply is only a proposal. REJECTED is what names an unknown memory, ends
-    a memory that another fact has claimed, lacks the new text, or would end a memory that the fact has no word in
-    common with, or that was told after it. A DELETE without a retraction is taken as the UPDATE that it is. Tool output
-    is added as it is, without asking: it never ends what a person said.
+    The model sees numbers, never ids, and its reply is only a proposal: a fact ends what it has something in common
+    with, and never what was told after it; it is no repetition of another number or of a denial. A DELETE without a
+    retraction that says more than that something ended is taken as the UPDATE that it is. Tool output is added as it
+    is, without asking: it never ends what a person said.
 
     Args:
         model: Any LangChain chat model.
         method: How the model is held to the form of the reply; None decides by what it supports.
+        timeout: Seconds after which the call counts as failed; None leaves that to the model.
 
     Attributes:
         version: Says which prompt is used; it changes with every word of it.
@@ -108,30 +135,46 @@ class LLMReconciler:
 
     version: Final = RECONCILIATION_VERSION
 
-    def __init__(self, model: BaseChatModel, *, method: Method | None = None) -> None:
-        self._chat = StructuredChat(model, RECONCILIATION_SCHEMA, run_name="reconciliation", method=method)
+    def __init__(self, model: BaseChatModel, *, method: Method | None = None, timeout: float | None = None) -> None:
+        self._chat = StructuredChat(
+            model, RECONCILIATION_SCHEMA, run_name="reconciliation", method=method, timeout=timeout
+        )
 
     def reconcile(self, facts: Sequence[Fact], candidates: Sequence[Candidate]) -> list[Decision]:
         """One decision for each fact, in order; then a REJECTED one for each part of the reply that names no fact.
+
+        Args:
+            facts: The new facts, in order of time.
+            candidates: The memories that they may change.
 
         Raises:
             ExtractionError: the model failed, or its reply cannot be read.
         """
         question = ask(facts, candidates)
-        return self.parse(question, self._chat.ask(self.build(question)) if question.asked else None)
+        if not question.asked:
+            return self.parse(question, None)
+        return self._chat.ask(self.build(question), lambda reply: self.parse(question, reply))
 
     async def areconcile(self, facts: Sequence[Fact], candidates: Sequence[Candidate]) -> list[Decision]:
         """Like `reconcile`."""
         question = ask(facts, candidates)
-        return self.parse(question, await self._chat.aask(self.build(question)) if question.asked else None)
+        if not question.asked:
+            return self.parse(question, None)
+        return await self._chat.aask(self.build(question), lambda reply: self.parse(question, reply))
 
     def build(self, question: Question) -> list[BaseMessage]:
         """The prompt: instructions, contract and examples, then memories and facts as fenced JSON."""
         from langchain_core.messages import HumanMessage, SystemMessage
 
+        numbered = {position: number for number, position in enumerate(question.asked, 1)}
         memories = (
-            {"memory": number, **_dated(memory.last_seen, memory.valid_at), "text": _short(memory.text)}
-            for number, memory in enumerate(question.candidates, 1)
+            {
+                "memory": number,
+                **({} if memory.fact not in numbered else {"fact": numbered[memory.fact]}),
+                **_dated(memory.told, memory.since),
+                "text": _short(memory.text),
+            }
+            for number, memory in enumerate(question.known, 1)
         )
         facts = (
             {
@@ -157,24 +200,26 @@ class LLMReconciler:
         if reply is not None:
             reading = read_entries(reply, "decisions", _MARKS)
             for entry in reading.entries:
-                position, reason = _fact_of(entry, question.asked, found)
-                if position is None:
+                form = _form(entry)
+                position, reason = _fact_of(form, question.asked, found)
+                if form is None or position is None:
                     strays.append(Decision("REJECTED", None, text=_line(entry, FACT_CHARS), reason=reason))
                 else:
-                    found[position] = _checked(entry, position, question)
+                    found[position] = _checked(form, position, question)
             if reading.lost is not None:
                 cut = "the reply breaks off or cannot be read from here on"
                 strays.append(Decision("REJECTED", None, text=_line(reading.lost, FACT_CHARS), reason=cut))
         for position, fact in enumerate(question.facts):
             if position not in found:
                 found[position] = _added(position, fact, "the reply did not decide about it")
-        return [*_claimed(found[k] for k in range(len(question.facts))), *_bounded(strays)]
+        decisions = _claimed([found[k] for k in range(len(question.facts))], question)
+        return [*_repeated(decisions, question), *_bounded(strays)]
 
 
 class RuleReconciler:
     """Decides without a model: a fact whose text equals a memory's says it again, any other is new.
 
-    Equal means equal but for case and whitespace, never similar. A retraction ends the memory that it equals.
+    Equal means equal but for case and whitespace, never similar. A retraction ends what it equals.
     """
 
     def reconcile(self, facts: Sequence[Fact], candidates: Sequence[Candidate]) -> list[Decision]:
@@ -182,7 +227,7 @@ class RuleReconciler:
         question = ask(facts, candidates)
         added = {k: _added(k, question.facts[k], None) for k in question.asked}
         found = {**question.decided, **added}
-        return list(_claimed(found[k] for k in range(len(facts))))
+        return _claimed([found[k] for k in range(len(facts))], question)
 
     async def areconcile(self, facts: Sequence[Fact], candidates: Sequence[Candidate]) -> list[Decision]:
         """Like `reconcile`."""
@@ -190,29 +235,80 @@ class RuleReconciler:
 
 
 def all_added(facts: Sequence[Fact]) -> list[Decision]:
-    """The decisions where nothing is known or nobody decides: ADD, and REJECTED for what asks to forget something."""
+    """The decisions where nobody decides: ADD, and REJECTED for what asks to forget something."""
     return [_added(k, fact, None) for k, fact in enumerate(facts)]
 
 
+# -- what needs no model ----------------------------------------------------------------------------------------------
+
+
 def ask(facts: Sequence[Fact], candidates: Sequence[Candidate]) -> Question:
-    """What needs no model is decided here: tool output, texts that equal a memory's, and all when there is none."""
-    equal = {content_hash(memory.text): memory for memory in reversed(candidates)}
+    """What needs no model is decided here: tool output, texts that equal what is known, and what nothing is near to."""
+    memories = [Known(memory.text, memory.id, None, memory.last_seen, memory.valid_at) for memory in candidates]
+    equal = {content_hash(memory.text): memory for memory in reversed(memories)}
     decided: dict[int, Decision] = {}
+    shown: dict[int, Known] = {}
     for k, fact in enumerate(facts):
+        own = Known(fact.text, None, k, fact.said_at, fact.valid_at)
         twin = equal.get(content_hash(fact.text))
-        if fact.metadata.get(QUARANTINE) or not candidates:
+        if fact.metadata.get(QUARANTINE):
             decided[k] = _added(k, fact, None)
-        elif twin is not None:
+            continue
+        if twin is not None:
             decided[k] = _ended_or_told(k, fact, twin)
-    return Question(tuple(facts), tuple(candidates), decided, tuple(k for k in range(len(facts)) if k not in decided))
+        elif (ended := next((i for i in range(k) if _takes_back(fact, facts[i])), None)) is not None:
+            decided[k] = Decision("UPDATE", k, None, fact.text, "it takes back what was said before", earlier=(ended,))
+        else:
+            fresh = (i for i in range(k) if i not in decided or decided[i].action == "ADD")
+            near = [i for i in fresh if _may_change(fact, facts[i])]
+            shown.update((i, Known(facts[i].text, None, i, facts[i].said_at, facts[i].valid_at)) for i in near)
+            if not candidates and not near:
+                decided[k] = _added(k, fact, None)
+        if not _is_retraction(fact):
+            equal.setdefault(content_hash(fact.text), own)
+    known = (*memories, *list(shown.values())[-MOST_EARLIER:])
+    return Question(tuple(facts), known, decided, tuple(k for k in range(len(facts)) if k not in decided))
 
 
-def _ended_or_told(position: int, fact: Fact, twin: Candidate) -> Decision:
+def _may_change(fact: Fact, before: Fact) -> bool:
+    """Whether a fact is to be compared with one that was told before it in the same call."""
+    if before.metadata.get(QUARANTINE) or _is_retraction(before):
+        return False
+    return _is_retraction(fact) or (
+        _is_apart(fact, before) and _shares_words(_beyond(fact, fact), _beyond(fact, before))
+    )
+
+
+def _is_apart(fact: Fact, before: Fact) -> bool:
+    """Whether two facts were told so far from each other that the extractor cannot have compared them."""
+    turns = fact.turns[:1] and before.turns[-1:] and fact.turns[0] - before.turns[-1] >= _SAME_TALK
+    moments = fact.said_at is not None and before.said_at is not None and fact.said_at - before.said_at >= _SAME_TIME
+    return bool(turns or moments)
+
+
+def _takes_back(fact: Fact, before: Fact) -> bool:
+    """Whether a fact says all that an earlier one does and that it has ended ("in Berlin, no longer in Paris")."""
+    if not _may_change(fact, before) or _is_retraction(fact) or fact.name != before.name:
+        return False
+    return bool(_ENDS.search(fact.text)) and not denies(before.text) and _terms(before.text) <= _terms(fact.text)
+
+
+def _ended_or_told(position: int, fact: Fact, twin: Known) -> Decision:
     if not _is_retraction(fact):
-        return Decision("NONE", position, twin.id, reason="equal texts")
+        return _about("NONE", position, [twin], reason="equal texts")
     if _is_older(fact, twin):
         return _refused(position, "the memory was told after it")
-    return Decision("DELETE", position, twin.id, reason="taken back")
+    return _about("DELETE", position, [twin], reason="taken back")
+
+
+def _about(
+    action: Action, position: int, targets: Sequence[Known], text: str | None = None, reason: str | None = None
+) -> Decision:
+    """A decision about the first of its targets, which ends the others."""
+    first = targets[0]
+    others = [target.id for target in targets if target.id is not None and target.id != first.id]
+    earlier = [target.fact for target in targets if target.fact is not None]
+    return Decision(action, position, first.id, text, reason, also=tuple(others), earlier=tuple(earlier))
 
 
 def _added(position: int, fact: Fact, reason: str | None) -> Decision:
@@ -230,11 +326,11 @@ def _is_retraction(fact: Fact) -> bool:
     return bool(fact.metadata.get(RETRACT))
 
 
-def _is_older(fact: Fact, memory: Candidate) -> bool:
+def _is_older(fact: Fact, memory: Known) -> bool:
     """Whether a fact was said clearly before the memory was told last."""
-    if fact.said_at is None or memory.last_seen is None:
+    if fact.said_at is None or memory.told is None:
         return False
-    return fact.said_at + _SAME_TIME < memory.last_seen
+    return fact.said_at + _SAME_TIME < memory.told
 
 
 # -- the prompt -------------------------------------------------------------------------------------------------------
@@ -252,78 +348,141 @@ def _short(text: str) -> str:
 # -- one entry of a reply ---------------------------------------------------------------------------------------------
 
 
-def _fact_of(entry: Any, asked: Sequence[int], found: Mapping[int, Decision]) -> tuple[int | None, str]:
-    """The position of the fact that an entry decides about, or None and why it is none."""
+def _form(entry: Any) -> FoundDecision | None:
     if not isinstance(entry, Mapping):
+        return None
+    return FoundDecision.model_validate({str(name): value for name, value in entry.items()})
+
+
+def _fact_of(form: FoundDecision | None, asked: Sequence[int], found: Mapping[int, Decision]) -> tuple[int | None, str]:
+    """The position of the fact that an entry decides about, or None and why it is none."""
+    if form is None:
         return None, "it is no object with a fact and an action"
-    number = _number(entry.get("fact"))
-    if number is None or not 0 < number <= len(asked):
+    number = form.fact[0] if len(form.fact) == 1 else 0
+    if not 0 < number <= len(asked):
         return None, "it names no fact that was asked about"
     if asked[number - 1] in found:
         return None, f"fact {number} was decided before"
     return asked[number - 1], ""
 
 
-def _checked(entry: Mapping[str, Any], position: int, question: Question) -> Decision:
+def _checked(form: FoundDecision, position: int, question: Question) -> Decision:
     """One entry as the decision that our own checks make of it."""
-    fact, reason = question.facts[position], _line(entry.get("reason"), REASON_CHARS) or None
-    action = _line(entry.get("action"), 20).upper()
-    if action == "ADD":
+    fact, reason = question.facts[position], form.reason[:REASON_CHARS] or None
+    if form.action == "ADD":
         return _added(position, fact, reason)
-    if action not in ("UPDATE", "DELETE", "NONE"):
-        return _refused(position, f"there is no action {action!r}")
-    number = _number(entry.get("memory"))
-    if number is None or not 0 < number <= len(question.candidates):
-        return _refused(position, f"{action} names no memory that it was shown: {_line(entry.get('memory'), 40)!r}")
-    memory = question.candidates[number - 1]
-    if action == "NONE":
-        if _is_retraction(fact):
-            return _refused(position, "nothing that is known says what it asks to forget")
-        return Decision("NONE", position, memory.id, reason=reason)
-    if action == "UPDATE":
-        return _updated(position, fact, memory, _text(entry.get("text")), reason)
-    return _deleted(position, fact, memory, reason)
+    if form.action not in ("UPDATE", "DELETE", "NONE"):
+        return _added(position, fact, f"there is no action {form.action!r}")
+    shown = {
+        number: known for number, known in enumerate(question.known, 1) if known.fact is None or known.fact < position
+    }
+    targets = [shown[number] for number in dict.fromkeys((*form.memory, *form.also)) if number in shown]
+    if not targets:
+        return _added(position, fact, f"{form.action} names no memory that it was shown")
+    if form.action == "NONE":
+        return (
+            _about("NONE", position, targets[:1], reason=reason)
+            if not _is_retraction(fact)
+            else _added(position, fact, None)
+        )
+    if _is_older(fact, targets[0]):
+        return _older(position, fact, targets[0], form)
+    targets = _spoken_of(fact, targets, question)
+    if not targets:
+        return _added(position, fact, f"it has nothing in common with the memory of its {form.action}")
+    if form.action == "UPDATE":
+        return _updated(position, fact, targets, form.text, reason)
+    return _deleted(position, fact, targets, reason)
 
 
-def _updated(position: int, fact: Fact, memory: Candidate, text: str, reason: str | None) -> Decision:
+def _older(position: int, fact: Fact, memory: Known, form: FoundDecision) -> Decision:
+    """What a fact does that was said before the memory was told: it may add to it."""
+    if not _is_retraction(fact) and form.action == "UPDATE" and _terms(memory.text) <= _terms(form.text):
+        return _updated(position, fact, [memory], form.text, form.reason or None)
+    return _refused(position, "the memory was told after it")
+
+
+def _spoken_of(fact: Fact, targets: Sequence[Known], question: Question) -> list[Known]:
+    """Of what a decision would end, what its fact speaks about."""
+    first, *others = targets
+    retracts = _is_retraction(fact)
+    ended = _beyond(fact, first)
+    related = [
+        target for target in others if _has_in_common(fact, target) or _shares_words(ended, _beyond(fact, target))
+    ]
+    if not retracts:
+        return [first, *related][:MOST_ENDED]
+    # Words that share nothing with a memory may still mean it, in another language say, but not most of what is known.
+    strangers = [target for target in targets if not _has_in_common(fact, target)]
+    if len(strangers) <= max(_UNRELATED, len(question.known) // 2) and not _is_name(fact):
+        return list(targets)[:MOST_ENDED]
+    return [target for target in targets if target not in strangers]
+
+
+def _updated(position: int, fact: Fact, targets: Sequence[Known], text: str, reason: str | None) -> Decision:
+    memory = targets[0]
     if not words(text):
-        return _refused(position, "UPDATE has no text")
+        return _added(position, fact, "UPDATE has no text")
     if len(text) > FACT_CHARS:
-        return _refused(position, f"the text of UPDATE is longer than {FACT_CHARS} characters")
+        return _added(position, fact, f"the text of UPDATE is longer than {FACT_CHARS} characters")
     if len(memory.text) > FACT_CHARS:
         return _added(position, fact, "the memory is too long to be written anew")
     if _is_retraction(fact):
         if not _terms(text) < _terms(memory.text) or _terms(fact.text) <= _terms(text):
             return _refused(position, "the text of UPDATE is not the rest of the memory")
-    elif not _is_grounded(text, (fact.text, fact.quote or "", memory.text)):
+    elif not _is_grounded(text, fact, targets):
         text, reason = fact.text, "the fact's own words: those of the reply say what nobody said"
     if content_hash(text) == content_hash(memory.text):
-        return Decision("NONE", position, memory.id, reason="the text of UPDATE is the memory's")
-    if _is_older(fact, memory) and not _terms(memory.text) <= _terms(text):
-        return _refused(position, "the memory was told after it")
-    return Decision("UPDATE", position, memory.id, text, reason)
+        return _about("NONE", position, [memory], reason="the text of UPDATE is the memory's")
+    return _about("UPDATE", position, targets, text, reason)
 
 
-def _deleted(position: int, fact: Fact, memory: Candidate, reason: str | None) -> Decision:
-    if _is_older(fact, memory):
-        return _refused(position, "the memory was told after it")
-    if not _has_in_common(fact, memory):
-        return _refused(position, "it has nothing in common with the memory to delete")
-    if not (_is_retraction(fact) or _only_ends(fact, memory)):
-        return Decision("UPDATE", position, memory.id, fact.text, "it contradicts the memory, and takes nothing back")
-    return Decision("DELETE", position, memory.id, reason=reason)
+def _deleted(position: int, fact: Fact, targets: Sequence[Known], reason: str | None) -> Decision:
+    if _is_retraction(fact):
+        return _about("DELETE", position, targets, reason=reason)
+    if not _has_in_common(fact, targets[0]):
+        return _added(position, fact, "it has nothing in common with the memory to delete")
+    if not _only_ends(fact, targets):
+        reason = "it says more than that the memory ended"
+        return _about("UPDATE", position, targets, fact.text, reason)
+    return _about("DELETE", position, targets, reason=reason)
 
 
-def _claimed(decisions: Iterator[Decision]) -> Iterator[Decision]:
-    """The decisions, with the second one to change a memory refused."""
-    taken: set[str | None] = set()
+def _claimed(decisions: Sequence[Decision], question: Question) -> list[Decision]:
+    """The decisions, with each memory changed by one fact only."""
+    taken: set[str | int | None] = set()
+    kept: list[Decision] = []
     for decision in decisions:
-        if decision.action in ("UPDATE", "DELETE") and decision.memory_id in taken:
-            yield Decision("REJECTED", decision.fact, reason="another fact changes the same memory")
+        if decision.action not in ("UPDATE", "DELETE") or decision.fact is None:
+            kept.append(decision)
             continue
-        if decision.action in ("UPDATE", "DELETE"):
-            taken.add(decision.memory_id)
-        yield decision
+        target = decision.earlier[0] if decision.memory_id is None else decision.memory_id
+        if target in taken:
+            kept.append(_added(decision.fact, question.facts[decision.fact], "another fact changes the same memory"))
+            continue
+        kept.append(replace(decision, also=tuple(other for other in decision.also if other not in taken)))
+        taken |= {target, *decision.also}
+    return kept
+
+
+def _repeated(decisions: Sequence[Decision], question: Question) -> list[Decision]:
+    """The decisions; what repeats nothing, since it has another number or denies something, is added."""
+    texts: dict[str | int | None, str] = {
+        known.fact if known.id is None else known.id: known.text for known in question.known
+    }
+    for decision in decisions:
+        if decision.action == "UPDATE":
+            target = decision.earlier[0] if decision.memory_id is None else decision.memory_id
+            texts[target] = f"{texts.get(target, '')}\n{decision.text}"
+    kept: list[Decision] = []
+    for decision in decisions:
+        if decision.action == "NONE" and decision.fact is not None:
+            fact = question.facts[decision.fact]
+            target = decision.earlier[0] if decision.memory_id is None else decision.memory_id
+            if _differs(fact.text, texts.get(target, fact.text)):
+                decision = _added(decision.fact, fact, "NONE of a memory that says something else")
+        kept.append(decision)
+    return kept
 
 
 def _bounded(strays: Sequence[Decision]) -> list[Decision]:
@@ -336,24 +495,44 @@ def _bounded(strays: Sequence[Decision]) -> list[Decision]:
 # -- what is said -----------------------------------------------------------------------------------------------------
 
 
-def _only_ends(fact: Fact, memory: Candidate) -> bool:
-    """Whether a fact says that something ended, and no more: what it states must be the memory's."""
+def _differs(text: str, memory: str) -> bool:
+    """Whether a text has a number that a memory lacks, another day, or a denial where it has none."""
+    if numbers(text) - numbers(memory) or denies(text) != denies(memory):
+        return True
+    mine, others = days(text), days(memory)
+    return bool(mine and others) and mine.isdisjoint(others)
+
+
+def _only_ends(fact: Fact, memories: Sequence[Known]) -> bool:
+    """Whether a fact says that something ended, and no more."""
     if not _ENDS.search(fact.text):
         return False
-    known = _terms(memory.text)
-    return all(not (new := _terms(triple.destination)) or new & known for triple in fact.triples)
+    known = _terms(" ".join(memory.text for memory in memories))
+    if any((new := _terms(triple.destination)) and not new & known for triple in fact.triples):
+        return False
+    new = _terms(_ENDS.sub(" ", _beyond(fact, fact))) - known
+    chars = sum(len(term) == 1 and not term.isascii() for term in new)
+    return chars < _NEW_CHARS and len(new) - chars < _NEW_WORDS and not days(fact.text)
 
 
-def _has_in_common(fact: Fact, memory: Candidate) -> bool:
+def _has_in_common(fact: Fact, memory: Known) -> bool:
     """Whether a fact and a memory share a word beyond whom they are about, and beyond "no longer"."""
-    for name in ([fact.name] if fact.name else []) + [None]:
-        subject = _SPEAKER if name is None else f"{_SPEAKER}|{re.escape(name)}"
-        about = re.compile(f"{subject}|{_ENDING}", re.VERBOSE | re.IGNORECASE)
-        mine, other = about.sub(" ", fact.text), about.sub(" ", memory.text)
-        # What is to be forgotten may be the person itself.
-        if words(mine):
-            return _shares_words(mine, other)
-    return False
+    mine = _beyond(fact, fact)
+    if words(mine):
+        return _shares_words(mine, _beyond(fact, memory))
+    # What is to be forgotten may be the person itself.
+    return _shares_words(fact.text, memory.text)
+
+
+def _is_name(fact: Fact) -> bool:
+    """Whether a fact says nothing but whom it is about."""
+    return not words(_beyond(fact, fact))
+
+
+def _beyond(fact: Fact, said: Fact | Known) -> str:
+    """What is said beyond whom the fact is about, and beyond that something ended."""
+    subject = f"{_SPEAKER}|{re.escape(fact.name)}" if fact.name else _SPEAKER
+    return re.sub(f"{subject}|{_ENDING}", " ", said.text, flags=re.VERBOSE | re.IGNORECASE)
 
 
 def _shares_words(mine: str, other: str) -> bool:
@@ -361,31 +540,26 @@ def _shares_words(mine: str, other: str) -> bool:
     if not set(query_terms(mine)).isdisjoint(query_terms(other)):
         return True
     single = _terms(mine)
-    return 2 * len(single & _terms(other)) >= len(single)
+    return bool(single) and 2 * len(single & _terms(other)) >= len(single)
 
 
-def _is_grounded(text: str, sources: Sequence[str]) -> bool:
-    """Whether most of what a text says stands in its sources."""
+def _is_grounded(text: str, fact: Fact, targets: Sequence[Known]) -> bool:
+    """Whether a text says what its fact and the memories do: most of its words, all its numbers, its denials."""
+    sources = (fact.text, fact.quote or "", *(target.text for target in targets))
     said = _terms(text)
-    return len(said & _terms(" ".join(sources))) >= _GROUNDED * len(said)
+    if len(said & _terms(" ".join(sources))) < _GROUNDED * len(said):
+        return False
+    if numbers(text) - {number for source in sources for number in numbers(source)}:
+        return False
+    changed = numbers(fact.text) - numbers(targets[0].text)
+    if changed and changed.isdisjoint(numbers(text)):
+        return False
+    return not denies(text) or any(map(denies, sources))
 
 
 def _terms(text: str) -> set[str]:
     """The telling words of a text: stems, and single characters where a script has no spaces."""
     return set(query_terms(" ".join(words(text))))
-
-
-def _number(given: Any) -> int | None:
-    """A number as models write it (2, "2", "[2]", [2]); None for anything else, also for several."""
-    if isinstance(given, list) and len(given) == 1:
-        given = given[0]
-    match = _NUMBER.fullmatch(str(given).strip()) if isinstance(given, (int, float, str)) else None
-    return None if match is None else int(match[1])
-
-
-def _text(value: Any) -> str:
-    """A string of one line, without what no journal can keep; "" for anything else."""
-    return " ".join(storable(value).split()) if isinstance(value, str) else ""
 
 
 def _line(value: Any, most: int) -> str:

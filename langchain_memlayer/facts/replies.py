@@ -1,39 +1,39 @@
-"""Replies of chat models to values: as strict JSON when it is, else what can be read of it.
+"""Replies of chat models to the entries of the list that they were asked for.
 
-Models put reasoning before the JSON, fences around it and prose after it, send a list in place of the object, write
-Python in place of JSON, or stop in the middle. The entries that came through whole are read; a reply without any is an
-error.
+Models put reasoning before the JSON, fences around it and prose after it, write their call out as text, wrap the list
+once more or send it as a string, write Python in place of JSON, or stop in the middle. The entries that came through
+whole are read; a reply without any is an error, unless it says that there are none.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from itertools import pairwise
+from typing import Any, Final
 
 from langchain_memlayer.errors import ExtractionError
 
-LONGEST = 400_000
+LONGEST: Final = 400_000
 """Characters of a reply that are read."""
 
-_DEEPEST = 24
-_WORK = 2_000_000
-_WORK_OF_ONE = 1_000
-_SHOWN = 200
+_WRAPPED: Final = 4
+_WORK: Final = 2_000_000
+_WORK_OF_ONE: Final = 1_000
+# Repairing takes quadratic time on hostile text, so it is given short pieces, and not many.
+_LONGEST_PIECE: Final = 4_000
+_LONGEST_REPAIRED: Final = 100_000
+_SHOWN: Final = 200
 
 _THOUGHT_ENDS = re.compile(r"</(?:think|thinking|thought|thoughts|reasoning)\s*>", re.IGNORECASE)
-_GAP = re.compile(r"(?:\s|//[^\n]*|/\*.*?\*/)*", re.DOTALL)
-_NUMBER = re.compile(r"-?\d{1,18}(?:\.\d{1,18})?(?:[eE][+-]?\d{1,3})?(?![\w.])")
-_NAME = re.compile(r"[^\W\d]\w*")
+_FENCE = re.compile(r"^```\w{0,20}\s|```$")
+_QUOTED = "\"'“”‘’「」`"
 _OPENS = re.compile(r"[{\[]")
-_ESCAPED = re.compile(r"u([0-9a-fA-F]{4})", re.DOTALL)
-_UNSTORABLE = re.compile("[\ud800-\udfff\x00]")
-
-_QUOTES = {'"': '"', "'": "'", "“": "”", "「": "」"}
-_WORDS = {"true": True, "false": False, "null": None, "True": True, "False": False, "None": None, "NaN": None}
-_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
+_ENTRY = re.compile(rf"\{{\s{{0,99}}[{_QUOTED}]?(\w{{1,40}})[{_QUOTED}]?\s{{0,9}}[:：]\s{{0,99}}(?![\s\[{{])")
+_WIDE_COLON = re.compile(rf"(?<=[{_QUOTED}])\s*：")
+_LIST_ENDS = re.compile(r"\}\s*\]")
 _STRICT = json.JSONDecoder(strict=False)
 
 
@@ -70,8 +70,8 @@ def read_entries(reply: str, key: str, marks: Collection[str]) -> Reading:
     found = _read(reply[:LONGEST], key, frozenset(marks))
     if found is None:
         raise ExtractionError(
-            f"The chat model's reply has no JSON with a list \"{key}\" in it, so nothing was written. The error's "
-            "`reply` has it; try again, or use a model that follows instructions.",
+            f'The chat model\'s reply has no JSON object with a list "{key}" in it, so nothing was written. The '
+            "error's `reply` has it; try again, or use a model that follows instructions.",
             reply=reply,
         )
     return found
@@ -79,7 +79,8 @@ def read_entries(reply: str, key: str, marks: Collection[str]) -> Reading:
 
 def storable(text: str) -> str:
     """The text with characters that no journal can keep (NUL, lone surrogates) replaced by U+FFFD."""
-    return _UNSTORABLE.sub("\ufffd", text)
+    # Two escapes that are a surrogate pair are one character.
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\x00", "\ufffd")
 
 
 def without_thoughts(reply: str) -> str:
@@ -90,34 +91,36 @@ def without_thoughts(reply: str) -> str:
 
 
 def _read(reply: str, key: str, marks: frozenset[str]) -> Reading | None:
-    try:
-        whole = _entries(_STRICT.decode(reply.strip()), key, marks)
-    except (ValueError, RecursionError):
-        whole = None
-    if whole is not None:
-        return Reading(tuple(whole))
+    for text in (reply, _FENCE.sub("", without_thoughts(reply).strip())):
+        try:
+            whole = _entries(_STRICT.decode(text.strip()), key, marks)
+        except (ValueError, RecursionError):
+            continue
+        if whole is not None:
+            return Reading(tuple(whole))
     return _chosen(without_thoughts(reply), key, marks)
 
 
 def _chosen(text: str, key: str, marks: frozenset[str]) -> Reading | None:
     """The last list with something in it, else the entries that stand alone, else a list that was meant to be empty."""
-    last, empty, alone, lost = None, None, [], None
-    for value, complete, start in _values(text):
-        entries = _entries(value, key, marks)
+    last, empty, alone = None, None, []
+    for value in _values(text):
+        # A list without a name may be anything: what is cut off, or an error that lists nothing.
+        entries = None if value == [] else _entries(value, key, marks)
         if entries is None:
             continue
-        if isinstance(value, Mapping) and key not in value:
-            alone += entries if complete else []
-            lost = lost or (None if complete else text[start : start + _SHOWN])
+        if isinstance(value, Mapping) and marks & value.keys():
+            alone += entries
         elif entries:
-            last = Reading(tuple(entries), None if complete else text[-_SHOWN:])
-        elif complete:
+            last = Reading(tuple(entries))
+        else:
             empty = Reading(())
     if last is not None:
         return last
-    if alone:
-        return Reading(tuple(alone), lost or _unread(text, key))
-    return empty
+    repaired = _repaired(text, key, marks)
+    if repaired is not None and len(repaired.entries) >= len(alone):
+        return repaired
+    return Reading(tuple(alone), _unread(text, key)) if alone else empty
 
 
 def _unread(text: str, key: str) -> str | None:
@@ -126,161 +129,119 @@ def _unread(text: str, key: str) -> str | None:
     return text[at : at + _SHOWN] if at >= 0 else None
 
 
-def _entries(value: Any, key: str, marks: frozenset[str]) -> list[Any] | None:
+def _entries(value: Any, key: str, marks: frozenset[str], depth: int = 0) -> list[Any] | None:
     """The entries in a value, or None when it is something else than what was asked for."""
+    if depth > _WRAPPED:
+        return None
+    if isinstance(value, str):
+        inner = _opened(value)
+        return None if inner is None else _entries(inner, key, marks, depth + 1)
     if isinstance(value, list):
-        fits = all(isinstance(entry, Mapping) and marks & entry.keys() for entry in value)
-        return value if fits else None
+        if all(isinstance(entry, Mapping) and marks & entry.keys() for entry in value):
+            return value
+        return _joined([_entries(part, key, marks, depth + 1) for part in value])
     if not isinstance(value, Mapping):
         return None
-    if key in value:
-        inner = value[key]
-        if isinstance(inner, Mapping):
-            return [inner]
-        return inner if isinstance(inner, list) else ([] if inner is None else None)
-    return [value] if marks & value.keys() else None
+    named = [inner for name, inner in value.items() if isinstance(name, str) and name.casefold() == key.casefold()]
+    if named:
+        return _listed(named[0], key, marks, depth)
+    if marks & value.keys():
+        return [value]
+    # The call as text, the schema's own shape, or one more object around it.
+    wrapped = [_entries(part, key, marks, depth + 1) for part in value.values() if isinstance(part, (Mapping, str))]
+    return next((found for found in wrapped if found is not None), None)
 
 
-def _values(text: str) -> Iterator[tuple[Any, bool, int]]:
-    """The objects and lists in a text, whether each came to its end, and where it begins; none lies within another."""
+def _listed(inner: Any, key: str, marks: frozenset[str], depth: int) -> list[Any] | None:
+    """The entries in what stands under the list's name."""
+    if isinstance(inner, list):
+        return inner
+    if isinstance(inner, Mapping):
+        return [inner] if marks & inner.keys() else None
+    if isinstance(inner, str):
+        opened = _opened(inner)
+        return opened if isinstance(opened, list) else None if opened is None else _listed(opened, key, marks, depth)
+    return [] if inner is None else None
+
+
+def _joined(parts: list[list[Any] | None]) -> list[Any] | None:
+    """The entries of several calls; None when one of them is something else."""
+    if not parts or any(part is None for part in parts):
+        return None
+    return [entry for part in parts if part for entry in part]
+
+
+def _opened(text: str) -> Any:
+    """The object or list that a string holds, or None."""
+    if not text.lstrip().startswith(("{", "[", '"')) or len(text) > LONGEST:
+        return None
+    try:
+        return _STRICT.decode(text.strip())
+    except (ValueError, RecursionError):
+        return _mended(text)
+
+
+def _values(text: str) -> Iterator[Any]:
+    """The objects and lists of strict JSON in a text; none lies within another."""
     at = work = 0
-    # What cannot be read may be tried again from each of its brackets, so the work is bounded.
+    # What cannot be read is tried again from each of its brackets, so the work is bounded.
     while work < _WORK and (opening := _OPENS.search(text, at)) is not None:
-        start = opening.start()
+        at = opening.start()
         try:
-            value, at = _STRICT.raw_decode(text, start)
-        except (ValueError, RecursionError):
-            reader = _Lenient(text, start)
-        else:
-            yield value, True, start
-            continue
-        try:
-            value, complete = reader.value()
-        except _UnreadableError:
-            complete = False
-        else:
-            yield value, complete, start
-        at = reader.at if complete else start + 1
-        work += reader.at - start + _WORK_OF_ONE
-
-
-class _UnreadableError(ValueError):
-    """This is no JSON, even leniently."""
-
-
-class _Lenient:
-    """JSON as models write it: other quotes, bare keys, commas too many or too few, comments, or cut off.
-
-    Each method gives a value and whether it came to its end. In a list, what did not is left out; in an object, a list
-    that did not is kept with the entries it has.
-    """
-
-    def __init__(self, text: str, at: int) -> None:
-        self.text = text
-        self.at = at
-
-    def value(self, depth: int = 0) -> tuple[Any, bool]:
-        char = self._peek()
-        if char in "{[":
-            if depth == _DEEPEST:
-                raise _UnreadableError
-            self.at += 1
-            return self._object(depth) if char == "{" else self._list(depth)
-        if char in _QUOTES:
-            return self._string(_QUOTES[char])
-        if (number := _NUMBER.match(self.text, self.at)) is not None:
-            self.at = number.end()
-            return json.loads(
-                number[0].lstrip("0") if number[0].isdigit() and number[0].strip("0") else number[0]
-            ), True
-        if (name := _NAME.match(self.text, self.at)) is not None and name[0] in _WORDS:
-            self.at = name.end()
-            return _WORDS[name[0]], True
-        if not char:
-            return None, False
-        raise _UnreadableError
-
-    def _peek(self) -> str:
-        """The next character that is no gap, or "" at the end."""
-        gap = _GAP.match(self.text, self.at)
-        if gap is not None:
-            self.at = gap.end()
-        return self.text[self.at : self.at + 1]
-
-    def _members(self, closing: str, member: Callable[[], bool]) -> bool:
-        """Read members up to `closing`; whether it came."""
-        while True:
-            char = self._peek()
-            if char in (closing, ""):
-                self.at += len(char)
-                return bool(char)
-            if char in ",，、;":
-                self.at += 1
-            elif not member():
-                return False
-
-    def _list(self, depth: int) -> tuple[list[Any], bool]:
-        out: list[Any] = []
-
-        def entry() -> bool:
-            value, complete = self.value(depth + 1)
-            if complete:
-                out.append(value)
-            return complete
-
-        return out, self._members("]", entry)
-
-    def _object(self, depth: int) -> tuple[dict[str, Any], bool]:
-        out: dict[str, Any] = {}
-
-        def entry() -> bool:
-            key = self._key()
-            if key is None or not self._peek():
-                return False
-            if self.text[self.at] not in ":：":
-                raise _UnreadableError
-            self.at += 1
-            value, complete = self.value(depth + 1)
-            if complete or isinstance(value, list):
-                out[key] = value
-            return complete
-
-        return out, self._members("}", entry)
-
-    def _key(self) -> str | None:
-        if (closing := _QUOTES.get(self.text[self.at])) is not None:
-            key, complete = self._string(closing)
-            return key if complete else None
-        if (name := _NAME.match(self.text, self.at)) is None:
-            raise _UnreadableError
-        self.at = name.end()
-        return name[0]
-
-    def _string(self, closing: str) -> tuple[str, bool]:
-        out: list[str] = []
-        text, at = self.text, self.at + 1
-        while at < len(text):
-            char = text[at]
+            value, at = _STRICT.raw_decode(text, at)
+        except json.JSONDecodeError as error:
+            work += error.pos - at + _WORK_OF_ONE
             at += 1
-            if char == "\\" and at < len(text):
-                escaped = _ESCAPED.match(text, at)
-                out.append(chr(int(escaped[1], 16)) if escaped else _ESCAPES.get(text[at], text[at]))
-                at = escaped.end() if escaped else at + 1
-            elif char == closing and self._ends(at):
-                self.at = at
-                return _joined(out), True
-            else:
-                out.append(char)
-        self.at = at
-        return _joined(out), False
-
-    def _ends(self, at: int) -> bool:
-        """Whether a quotation mark before `at` ends its string: marks within it are often left unescaped."""
-        gap = _GAP.match(self.text, at)
-        end = gap.end() if gap else at
-        return end == len(self.text) or self.text[end] in ",，、:：}];"
+        except RecursionError:
+            return
+        else:
+            yield value
 
 
-def _joined(chars: list[str]) -> str:
-    """The string of its characters; two escapes that are a surrogate pair become one character."""
-    return "".join(chars).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+def _repaired(text: str, key: str, marks: frozenset[str]) -> Reading | None:
+    """The entries of a damaged list, each repaired by itself; those that did not come to their end are lost."""
+    if not marks:
+        return _repaired_list(text, key)
+    opened = list(_ENTRY.finditer(text))
+    # All entries begin with the same member; what else is opened lies around or within them.
+    first = next((match[1] for match in opened if match[1] in marks), opened[0][1] if opened else "")
+    begins = [match.start() for match in opened if match[1] == first]
+    found, lost, work = [], None, 0
+    for begin, end in pairwise([*begins, len(text)]):
+        piece = _whole(text[begin:end], last=end == len(text))
+        work += len(piece or "")
+        entry = _mended(piece) if piece is not None and work <= _LONGEST_REPAIRED else None
+        if isinstance(entry, Mapping) and marks & entry.keys() and any(entry.values()):
+            found.append(entry)
+        else:
+            lost = lost or text[begin : begin + _SHOWN]
+    return Reading(tuple(found), lost) if found else None
+
+
+def _repaired_list(text: str, key: str) -> Reading | None:
+    """The list in a short damaged reply whose entries are no objects."""
+    at = _OPENS.search(text)
+    value = None if at is None else _mended(text[at.start() :])
+    inner = value.get(key) if isinstance(value, Mapping) else None
+    return Reading(tuple(inner)) if isinstance(inner, list) and inner else None
+
+
+def _whole(piece: str, *, last: bool) -> str | None:
+    """An entry without what follows it, or None when it breaks off."""
+    ends = [match.start() for match in _LIST_ENDS.finditer(piece)] if last else []
+    end = ends[-1] if ends else piece.rfind("}")
+    piece = piece[: end + 1]
+    return piece if end > 0 and piece.count("}") >= piece.count("{") else None
+
+
+def _mended(text: str) -> Any:
+    """The first value of a damaged JSON text, or None."""
+    if len(text) > _LONGEST_PIECE:
+        return None
+    import json_repair
+
+    try:
+        value = json_repair.loads(_WIDE_COLON.sub(":", text))
+    except (ValueError, RecursionError):
+        return None
+    return value if value != "" else None

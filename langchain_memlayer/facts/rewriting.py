@@ -10,15 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from langchain_memlayer.errors import ExtractionError
 from langchain_memlayer.facts.chat import Method, StructuredChat
-from langchain_memlayer.facts.prompts import (
-    MOST_QUERIES,
-    NAME_CHARS,
-    QUERY_CHARS,
-    REWRITING_INSTRUCTIONS,
-    REWRITING_SCHEMA,
-    shortened,
-)
-from langchain_memlayer.facts.replies import read_entries, storable
+from langchain_memlayer.facts.forms import MOST_QUERIES, NAME_CHARS, QUERY_CHARS, FoundQueries
+from langchain_memlayer.facts.prompts import REWRITING_INSTRUCTIONS, REWRITING_SCHEMA, shortened
+from langchain_memlayer.facts.replies import read_entries
 from langchain_memlayer.types import Turn
 
 if TYPE_CHECKING:
@@ -59,18 +53,16 @@ class Rewriter:
     def rewrite(self, query: str, turns: Sequence[Turn], now: datetime) -> Rewritten:
         """What to search for; the query itself when the model fails or its reply cannot be read."""
         try:
-            reply = self._chat.ask(_build(query, turns, now))
+            return self._chat.ask(_build(query, turns, now), lambda reply: _parse(reply, query))
         except ExtractionError as error:
             return _as_asked(query, error)
-        return _parse(reply, query)
 
     async def arewrite(self, query: str, turns: Sequence[Turn], now: datetime) -> Rewritten:
         """Like `rewrite`, awaited."""
         try:
-            reply = await self._chat.aask(_build(query, turns, now))
+            return await self._chat.aask(_build(query, turns, now), lambda reply: _parse(reply, query))
         except ExtractionError as error:
             return _as_asked(query, error)
-        return _parse(reply, query)
 
 
 def _build(query: str, turns: Sequence[Turn], now: datetime) -> list[BaseMessage]:
@@ -85,27 +77,18 @@ def _build(query: str, turns: Sequence[Turn], now: datetime) -> list[BaseMessage
 
 
 def _parse(reply: str, query: str) -> Rewritten:
-    try:
-        found = read_entries(reply, "queries", ()).entries
-    except ExtractionError as error:
-        return _as_asked(query, error)
-    queries = _texts(found, QUERY_CHARS)[:MOST_QUERIES]
-    return Rewritten(queries, _entities(reply)) if queries else Rewritten((query,))
-
-
-def _entities(reply: str) -> tuple[str, ...]:
-    try:
-        found = read_entries(reply, "entities", ()).entries
-    except ExtractionError:
-        # A model that names none has done its task.
-        return ()
-    return tuple(name for name in _texts(found, NAME_CHARS + 1) if len(name) <= NAME_CHARS)[:MOST_ENTITIES]
-
-
-def _texts(found: Sequence[Any], chars: int) -> tuple[str, ...]:
-    """The strings among some entries that say something, each once and cut to `chars`."""
-    texts = (storable(text).strip()[:chars] for text in found if isinstance(text, str))
-    return tuple(dict.fromkeys(text for text in texts if text))
+    # A list alone is one of queries; a model that names no entities has done its task.
+    found: dict[str, Sequence[Any]] = {}
+    for name in ("queries", "entities"):
+        try:
+            found[name] = read_entries(reply, name, ()).entries
+        except ExtractionError as error:
+            if name == "queries":
+                # Asking once more would take longer than the search.
+                return _as_asked(query, error)
+    read = FoundQueries.model_validate(found)
+    queries = tuple(text[:QUERY_CHARS] for text in read.queries)[:MOST_QUERIES] or (query,)
+    return Rewritten(queries, tuple(name for name in read.entities if len(name) <= NAME_CHARS)[:MOST_ENTITIES])
 
 
 def _as_asked(query: str, error: ExtractionError) -> Rewritten:
