@@ -31,7 +31,7 @@ print("the end")
 CHECKS = {
     "01_chat_loop.ipynb": """
 assert [fact["memory"] for fact in facts] == ["User is vegetarian but eats fish again"]
-assert (event["event"], event["prev_value"]) == ("update", "User is vegetarian")
+assert (event["event"], event["prev_value"]) == ("UPDATE", "User is vegetarian")
 assert others == []
 assert model.calls == len(model.replies)
 assert "- User is vegetarian but eats fish again" in model.prompts[5][0].text

@@ -6,7 +6,7 @@
     ├── ConfigurationError (ValueError)    settings that contradict each other, or name something unknown
     │   ├── MissingDependency (ImportError)  an optional package is not installed
     │   └── EmbedderMismatch               the folder was written with another embedder
-    ├── MemoryNotFound (KeyError)          no memory has this id
+    ├── MemoryNotFound (KeyError, ValueError)  no memory has this id
     ├── ScopeRequired (ValueError)         a call that needs `user_id`, `agent_id` or `run_id`
     ├── EmbeddingError                     the embedder failed, or its vectors cannot be used
     ├── ExtractionError                    the chat model failed, or its reply cannot be read
@@ -47,7 +47,7 @@ class EmbedderMismatch(ConfigurationError):
     """The folder was written with another embedder."""
 
 
-class MemoryNotFound(MemLayerError, KeyError):
+class MemoryNotFound(MemLayerError, KeyError, ValueError):
     """No memory has this id."""
 
     def __str__(self) -> str:

@@ -538,15 +538,37 @@ class AddResult(TypedDict):
 
 
 class HistoryRow(TypedDict):
-    """One thing that happened to a memory."""
+    """One thing that happened to a memory.
+
+    Attributes:
+        id: The event's number.
+        memory_id: The memory.
+        prev_value: The text before; None for ADD.
+        new_value: The text after; None for DELETE.
+        old_memory: Like `prev_value`, as mem0 calls it.
+        new_memory: Like `new_value`, as mem0 calls it.
+        event: ADD, UPDATE or DELETE.
+        timestamp: When it was recorded, ISO 8601.
+        created_at: When the memory began.
+        updated_at: Like `timestamp`, as mem0 calls it.
+        is_deleted: 1 for DELETE, else 0.
+        actor_id: The name of who spoke, when known.
+        role: The role of who spoke, of a turn.
+    """
 
     id: str
     memory_id: str
     prev_value: str | None
     new_value: str | None
+    old_memory: str | None
+    new_memory: str | None
     event: str
     timestamp: str
+    created_at: str
+    updated_at: str
     is_deleted: int
+    actor_id: str | None
+    role: str | None
 
 
 class WhyResult(TypedDict):

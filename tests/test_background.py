@@ -109,4 +109,4 @@ async def test_field_async_is_threads_around_sync_calls(tmp_path: Path) -> None:
         assert model.most_in_flight == 60
         # The executor's own few threads, and none for each call.
         assert threading.active_count() - before < 40
-        assert len(memory.get_all(kinds=["turn"], limit=100)["results"]) == 60
+        assert len(memory.get_all(everything=True, kinds=["turn"], limit=100)["results"]) == 60

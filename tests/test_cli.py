@@ -85,7 +85,7 @@ def test_json_output_is_what_memory_returns(cli: Run, folder: Path):
     added(cli, "Berlin in May.", "--metadata", '{"place": "canal"}', "--time", "2024-05-01T09:00:00Z")
     added(cli, "Paris in June.", "--role", "assistant", "--name", "Fig", "--session", "s1")
     with Memory(folder, embeddings=None) as memory:
-        assert data(cli("list", "--json")) == memory.get_all()
+        assert data(cli("list", "--json")) == memory.get_all(everything=True)
         found = memory.search("berlin", user_id="alice", limit=1)
         assert data(cli("search", "berlin", "--user", "alice", "--limit", "1", "--json")) == found
         key = found["results"][0]["id"]
@@ -488,7 +488,7 @@ def test_the_demo_fails_when_a_memory_is_lost_between_closing_and_reopening(
 
     def losing(self: Memory) -> None:
         if not closed:
-            closed.append(self.delete(self.get_all(limit=1, offset=7)["results"][0]["id"]))
+            closed.append(self.delete(self.get_all(everything=True, limit=1, offset=7)["results"][0]["id"]))
         close(self)
 
     monkeypatch.setattr(Memory, "close", losing)
@@ -514,7 +514,7 @@ def test_two_processes_share_a_folder_and_an_interrupted_one_exits_with_130(fold
             stderr=subprocess.PIPE,
             text=True,
         ) as process:
-            while len(memory.get_all(limit=2)["results"]) < 2 and process.poll() is None:
+            while len(memory.get_all(everything=True, limit=2)["results"]) < 2 and process.poll() is None:
                 pass
             while True:
                 process.send_signal(signal.SIGINT)

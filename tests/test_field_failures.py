@@ -57,7 +57,7 @@ async def test_field_delete_keeps_history_and_forget_leaves_none_of_it(folder: P
         await call(way, memory, "add", "I like tea", user_id="u")
         memory.search("theremin", user_id="u")
         await call(way, memory, "delete", told["id"])
-        assert [row["event"] for row in memory.history(told["id"])] == ["add", "delete"]
+        assert [row["event"] for row in memory.history(told["id"])] == ["ADD", "DELETE"]
         await call(way, memory, "forget", told["id"])
         assert not any(row["prev_value"] or row["new_value"] for row in memory.history(told["id"]))
         assert live(memory) == ["The user likes tea"]

@@ -179,7 +179,7 @@ class TestTransactions:
             other.execute("ROLLBACK")
             other.close()
             memory.add("two", user_id="u")
-            assert len(memory.get_all()["results"]) == 2
+            assert len(memory.get_all(everything=True)["results"]) == 2
 
     @pytest.mark.sqlite
     def test_after_close_it_says_so_and_no_file_of_a_log_stays(self, folder: Path) -> None:
@@ -340,7 +340,7 @@ def test_two_processes_worth_of_journals_share_one_order(folder: Path) -> None:
         for number in range(10):
             (one, two)[number % 2].add(f"text {number}", user_id="u")
         assert one._journal.last_seq() == two._journal.last_seq() == 10
-        assert one.get_all() == two.get_all()
+        assert one.get_all(everything=True) == two.get_all(everything=True)
     assert [row[0] for row in query(folder, "SELECT value FROM items ORDER BY id")] == [f"text {n}" for n in range(10)]
 
 

@@ -180,7 +180,7 @@ class TestMerging:
         second = memory.add(**arguments)["results"]
         assert second[0]["event"] == "ADD"
         assert second[0]["id"] != first
-        assert len(memory.get_all()["results"]) == 2
+        assert len(memory.get_all(everything=True)["results"]) == 2
 
     @pytest.mark.parametrize(
         ("first", "second", "same"),
@@ -419,15 +419,17 @@ class TestReading:
     def test_pages_are_complete_and_disjoint(self, memory: Memory, size: int, filters: dict[str, Any] | None) -> None:
         for number in range(21):
             memory.add(f"text {number}", user_id=f"u{number % 3}", metadata={"odd": bool(number % 2)})
-        pages = [memory.get_all(limit=size, offset=start, filters=filters) for start in range(0, 24, size)]
+        pages = [
+            memory.get_all(everything=True, limit=size, offset=start, filters=filters) for start in range(0, 24, size)
+        ]
         expected = [f"text {number}" for number in range(21) if filters is None or number % 2 == 0]
         assert [text for page in pages for text in texts(page)] == expected
         assert all(len(page["results"]) <= size for page in pages)
 
     def test_get_all_shows_a_hundred_unless_told(self, memory: Memory) -> None:
         memory.add([f"text {number}" for number in range(130)], user_id="u")
-        assert len(memory.get_all()["results"]) == 100
-        assert len(memory.get_all(limit=1000)["results"]) == 130
+        assert len(memory.get_all(everything=True)["results"]) == 100
+        assert len(memory.get_all(everything=True, limit=1000)["results"]) == 130
         assert memory.get_all(limit=2**200, offset=2**200)["results"] == []
 
     def test_there_is_no_default_threshold(self, memory: Memory) -> None:
@@ -471,13 +473,13 @@ class TestReading:
             ({"place": {"city": "Rome"}}, ["one"]), ({"session_id": "s1"}, ["one"]), ({"role": "assistant"}, ["two"]),
             ({"kind": "turn"}, ["two", "one"]), ({"created_at": {"$lt": "2021"}}, ["two"]),
         ]:  # fmt: skip
-            assert texts(memory.get_all(filters=filters)) == expected
+            assert texts(memory.get_all(everything=True, filters=filters)) == expected
             assert set(texts(memory.search("one two", user_id="u", filters=filters))) == set(expected)
 
     def test_kinds(self, memory: Memory) -> None:
         add(memory, "one")
         for kinds, count in [(["turn"], 1), (("fact",), 0), ({"fact", "turn"}, 1), ("turn", 1), (None, 1)]:
-            assert len(memory.get_all(kinds=kinds)["results"]) == count
+            assert len(memory.get_all(everything=True, kinds=kinds)["results"]) == count
             assert len(memory.search("one", user_id="u", kinds=kinds)["results"]) == count
 
 
@@ -533,10 +535,10 @@ class TestChanging:
         for scope in SCOPES[1:]:
             memory.add("text", **scope)
         assert memory.delete_all(agent_id="a", user_id="u")["count"] == 2
-        assert len(memory.get_all()["results"]) == 5
+        assert len(memory.get_all(everything=True)["results"]) == 5
         assert memory.delete_all(user_id="u")["count"] == 2
         assert memory.delete_all(user_id="u")["count"] == 0
-        assert {(m["user_id"], m["agent_id"], m["run_id"]) for m in memory.get_all()["results"]} == {
+        assert {(m["user_id"], m["agent_id"], m["run_id"]) for m in memory.get_all(everything=True)["results"]} == {
             (None, "a", None), (None, None, "r"), (None, "a", "r"),
         }  # fmt: skip
 
@@ -550,14 +552,14 @@ class TestChanging:
         assert not any("xylophone" in str(row) for row in memory.history(key))
         assert memory.get(key) is None
         assert not [file for file in folder.rglob("*") if file.is_file() and b"xylophone" in file.read_bytes()]
-        assert texts(memory.get_all()) == ["something else"]
+        assert texts(memory.get_all(everything=True)) == ["something else"]
 
     def test_forget_of_a_scope_leaves_the_others(self, memory: Memory) -> None:
         add(memory, "xylophone one")
         add(memory, "xylophone two")
         add(memory, "yacht", user_id="v")
         memory.forget(user_id="u")
-        assert texts(memory.get_all()) == ["yacht"]
+        assert texts(memory.get_all(everything=True)) == ["yacht"]
         assert texts(memory.search("yacht", user_id="v")) == ["yacht"]
         assert memory.search("xylophone", user_id="u")["results"] == []
 
@@ -570,7 +572,7 @@ class TestChanging:
         with open_memory(folder) as memory:
             key = add(memory, "xylophone", batch_id="b")
             memory.reset()
-            assert memory.get_all() == {"results": [], "relations": []}
+            assert memory.get_all(everything=True) == {"results": [], "relations": []}
             assert memory.history(key) == []
             assert memory.search("xylophone", user_id="u")["results"] == []
             assert not [file for file in folder.rglob("*") if file.is_file() and b"xylophone" in file.read_bytes()]
@@ -581,7 +583,7 @@ class TestChanging:
 class TestLife:
     CALLS: ClassVar[list[tuple[str, Callable[[Memory], Any]]]] = [
         ("add", lambda m: m.add("x", user_id="u")), ("search", lambda m: m.search("x", user_id="u")),
-        ("get", lambda m: m.get("x")), ("get_all", lambda m: m.get_all()), ("update", lambda m: m.update("x", "y")),
+        ("get", lambda m: m.get("x")), ("get_all", lambda m: m.get_all(user_id="u")), ("update", lambda m: m.update("x", "y")),
         ("delete", lambda m: m.delete("x")), ("delete_all", lambda m: m.delete_all(user_id="u")),
         ("history", lambda m: m.history("x")), ("forget", lambda m: m.forget("x")), ("reset", lambda m: m.reset()),
     ]  # fmt: skip
@@ -603,21 +605,21 @@ class TestLife:
         with pytest.raises(KeyError), open_memory(folder) as memory:
             raise KeyError
         with pytest.raises(JournalClosed):
-            memory.get_all()
+            memory.get_all(everything=True)
 
     def test_everything_is_there_again_after_reopening(self, folder: Path) -> None:
         with open_memory(folder) as memory:
             memory.add([f"text number {n}" for n in range(20)], user_id="u", metadata={"n": 1})
             listed, found = memory.get_all(), memory.search("text number 7", user_id="u")
         with open_memory(folder) as memory:
-            assert memory.get_all() == listed
+            assert memory.get_all(everything=True) == listed
             assert memory.search("text number 7", user_id="u") == found
 
     def test_a_store_in_memory_is_its_own(self) -> None:
         with open_memory(":memory:") as one, open_memory(":memory:") as two:
             key = add(one, "yes")
             assert ids(one.search("yes", user_id="u")) == [key]
-            assert two.get_all()["results"] == []
+            assert two.get_all(everything=True)["results"] == []
 
     def test_two_objects_on_one_folder_see_each_others_writes(self, folder: Path) -> None:
         with open_memory(folder) as one, open_memory(folder, new_id=iter(f"x{n}" for n in range(9)).__next__) as two:
@@ -810,7 +812,7 @@ class TestBadInput:
         with pytest.raises(InvalidFilter):
             memory.search("one", user_id="u", filters=filters)
         with pytest.raises(InvalidFilter):
-            memory.get_all(filters=filters)
+            memory.get_all(everything=True, filters=filters)
 
     @pytest.mark.parametrize(
         "arguments",
@@ -1043,7 +1045,7 @@ class MemoryMachine(RuleBasedStateMachine):
     @invariant()
     def lists_exactly_the_live_ones(self) -> None:
         if hasattr(self, "memory"):
-            found = self.memory.get_all(limit=1000)["results"]
+            found = self.memory.get_all(everything=True, limit=1000)["results"]
             assert {m["id"]: self.seen(m) for m in found} == self.live
             assert len(found) == len(self.live)
 

@@ -116,7 +116,7 @@ async def test_the_errors_are_the_same(memory: Memory) -> None:
     with pytest.raises(InvalidInput):
         await memory.aadd([], user_id="u")
     with pytest.raises(InvalidInput):
-        await memory.aget_all(limit=0)
+        await memory.aget_all(everything=True, limit=0)
     for call in (memory.aupdate("nobody", "x"), memory.adelete("nobody"), memory.aforget("nobody")):
         with pytest.raises(MemoryNotFound):
             await call
@@ -174,7 +174,7 @@ async def test_sixty_adds_wait_for_the_embedder_together_and_all_are_stored(fold
         for n in range(60):
             found = await memory.asearch(f"text number {n}", user_id=f"u{n % 3}")
             assert texts(found)[0] == f"text number {n}"
-        assert len((await memory.aget_all())["results"]) == 60
+        assert len((await memory.aget_all(everything=True))["results"]) == 60
 
 
 async def test_equal_texts_and_batches_at_once_are_stored_once(folder: Path) -> None:
@@ -218,7 +218,7 @@ async def test_an_add_cancelled_while_it_embeds_leaves_nothing_and_can_be_repeat
         await cancelled(task)
         assert dump(folder) == before
         assert len(ids(await memory.aadd(["one", "two"], user_id="u", batch_id="b"))) == 2
-        assert texts(await memory.aget_all()) == ["one", "two"]
+        assert texts(await memory.aget_all(everything=True)) == ["one", "two"]
 
 
 class Gate:
@@ -252,7 +252,7 @@ async def test_an_add_cancelled_inside_its_transaction_is_stored_whole(folder: P
         # This write waits for the lock that the other thread still holds.
         again = await memory.aadd(["one", "two", "three"], user_id="u", batch_id="b")
         assert texts(again) == ["one", "two", "three"]
-        assert texts(await memory.aget_all()) == ["zero", "one", "two", "three"]
+        assert texts(await memory.aget_all(everything=True)) == ["zero", "one", "two", "three"]
 
 
 @pytest.mark.parametrize("turns", range(0, 60, 3))
@@ -265,12 +265,12 @@ async def test_an_add_cancelled_anywhere_is_all_or_nothing(folder: Path, turns: 
     task.cancel()
     await asyncio.wait([task])
     await asyncio.get_running_loop().shutdown_default_executor()
-    stored = len(memory.get_all()["results"])
+    stored = len(memory.get_all(everything=True)["results"])
     assert stored in (0, 20)
     if not stored:
         assert dump(folder) == before
     assert len(ids(memory.add([f"text {n}" for n in range(20)], user_id="u"))) == 20
-    assert len(memory.get_all()["results"]) == 20
+    assert len(memory.get_all(everything=True)["results"]) == 20
     memory.close()
 
 
@@ -300,7 +300,7 @@ async def test_no_async_method_blocks_the_loop(
         await memory.asearch("walrus", user_id="u", filters={"role": "user"}, threshold=0.1, kinds=["turn"])
         await memory.aupdate(key, "giraffe", {"n": 1})
         await memory.aget(key)
-        await memory.aget_all(filters={"n": 1})
+        await memory.aget_all(everything=True, filters={"n": 1})
         await memory.ahistory(key)
         await memory.adelete(key)
         await memory.aforget(key)

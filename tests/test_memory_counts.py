@@ -490,9 +490,9 @@ async def test_in_a_thread_the_node_reads_each_message_once(folder: Path, keep: 
             events.append([decision["event"] for decision in state["memory_decisions"]])
         assert events == [["ADD"], ["ADD"], ["UPDATE"]]
         assert sorted(live(memory)) == ["Anna lives in Berlin", LIKES]
-        assert [memory.why(fact["id"])["sources"][-1]["session_id"] for fact in memory.get_all()["results"]] == [
-            "1"
-        ] * 2
+        assert [
+            memory.why(fact["id"])["sources"][-1]["session_id"] for fact in memory.get_all(everything=True)["results"]
+        ] == ["1"] * 2
     # Of each turn the user's message and the answer.
     read = [shown for shown in mind.shown if "<conversation>" in shown]
     assert [shown.count("\n[") for shown in read] == [2] * 3

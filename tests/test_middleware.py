@@ -236,7 +236,7 @@ async def test_awaited_hooks_do_what_plain_ones_do(tmp_path: Path) -> None:
             else:
                 await middleware.aafter_agent(state, runtime)
                 recalled = await middleware.abefore_agent(state, runtime)
-            seen.append((recalled, memory.get_all()["results"]))
+            seen.append((recalled, memory.get_all(everything=True)["results"]))
     assert seen[0] == seen[1]
     assert "Paris" in seen[0][0]["memory_context"]
 

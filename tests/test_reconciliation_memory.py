@@ -123,9 +123,9 @@ def test_a_move_and_its_end_leave_one_live_fact_then_none(opened: Any, folder: P
     assert current == ["I don't live in Berlin any more"]
 
     assert [(row["event"], row["prev_value"], row["new_value"]) for row in memory.history(first["id"])] == [
-        ("add", None, "Anna lives in Paris"),
-        ("update", "Anna lives in Paris", "Anna lives in Berlin"),
-        ("delete", "Anna lives in Berlin", None),
+        ("ADD", None, "Anna lives in Paris"),
+        ("UPDATE", "Anna lives in Paris", "Anna lives in Berlin"),
+        ("DELETE", "Anna lives in Berlin", None),
     ]
     triples = query(
         folder, "SELECT t.destination, i.closed IS NULL FROM triples t JOIN items i ON i.id = t.item ORDER BY t.id"
@@ -238,7 +238,7 @@ def test_of_two_scopes_neither_changes_the_other(opened: Any) -> None:
         memory.add("I like tea", **scope)
 
     assert model_of(memory).calls == 0
-    assert len(memory.get_all(kinds=["fact"])["results"]) == 8
+    assert len(memory.get_all(everything=True, kinds=["fact"])["results"]) == 8
 
 
 # -- what is near -----------------------------------------------------------------------------------------------------

@@ -222,7 +222,7 @@ def test_a_trace_does_not_change_what_is_stored() -> None:
         with open_with_facts(extractor=None, model=ScriptedChatModel(replies=lambda _: found())) as memory:
             with recorded() if traced else tracing_context(enabled=False):
                 memory.add("I live in Paris.", **ALICE)
-            stored.append(memory.get_all(kinds=["fact", "turn"]))
+            stored.append(memory.get_all(everything=True, kinds=["fact", "turn"]))
     assert stored[0] == stored[1]
 
 

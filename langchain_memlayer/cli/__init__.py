@@ -245,7 +245,14 @@ def list_memories(
 ) -> None:
     """List memories, oldest first; without --user, --agent and --run those of the whole folder."""
     with ctx.obj.listed() as memory:
-        result = memory.get_all(**ctx.obj.scope, limit=limit, offset=offset, filters=conditions, kinds=kinds or None)
+        result = memory.get_all(
+            **ctx.obj.scope,
+            limit=limit,
+            offset=offset,
+            filters=conditions,
+            kinds=kinds or None,
+            everything=not ctx.obj.scope,
+        )
     show.result(ctx.obj.json, result, lambda out: show.memories(out, result["results"], limit, offset))
 
 

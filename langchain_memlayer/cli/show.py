@@ -147,7 +147,7 @@ def history(out: Console, rows: Sequence[Result]) -> None:
     for row in rows:
         gone = "" if row["is_deleted"] else "(forgotten)"
         became = text(gone, "dim") if row["new_value"] is None else text(row["new_value"])
-        shown.add_row(row["timestamp"][:19].replace("T", " "), row["event"], became)
+        shown.add_row(row["timestamp"][:19].replace("T", " "), row["event"].lower(), became)
     out.print(shown)
 
 

@@ -44,17 +44,24 @@ def _relations(triples: Sequence[Triple]) -> list[Relation]:
     return as_relations((t.source, t.relation, t.destination) for t in triples)
 
 
-def history_row(event: Event) -> HistoryRow:
-    """One event of a memory's history."""
+def history_row(event: Event, first: Row) -> HistoryRow:
+    """One event of a memory's history; `first` is the memory's first version."""
     deleted = event.op == "delete"
+    value = None if deleted else event.value
     return {
         "id": str(event.seq),
         "memory_id": event.key,
         "prev_value": event.prev,
-        "new_value": None if deleted else event.value,
-        "event": event.op,
+        "new_value": value,
+        "old_memory": event.prev,
+        "new_memory": value,
+        "event": event.op.upper(),
         "timestamp": from_micros(event.recorded_at).isoformat(),
+        "created_at": from_micros(first.created_at).isoformat(),
+        "updated_at": from_micros(event.recorded_at).isoformat(),
         "is_deleted": int(deleted),
+        "actor_id": first.name,
+        "role": first.role,
     }
 
 

@@ -40,6 +40,19 @@ def checked_batch_id(batch_id: Any) -> str | None:
     return checked_text(batch_id, "batch_id")
 
 
+def checked_unused(memory_type: Any, prompt: Any) -> None:
+    """`InvalidInput` for what mem0's `add` takes and ours does not, saying what to use."""
+    if memory_type is not None:
+        raise InvalidInput(
+            "memory_type: there are no procedural memories; store an agent's summary of its run with "
+            "add(summary, agent_id=..., infer=False)."
+        )
+    if prompt is not None:
+        raise InvalidInput(
+            "prompt: extraction has one prompt for all calls; open with custom_prompt= or custom_instructions=."
+        )
+
+
 def checked_query(query: Any) -> str:
     """The query; `InvalidInput` when there is nothing to search for."""
     if not isinstance(query, str) or not query.strip():

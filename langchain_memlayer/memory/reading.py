@@ -9,6 +9,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
+from langchain_memlayer.dialect import scope_and_filter
 from langchain_memlayer.engine.graphs import Graphs
 from langchain_memlayer.engine.reading import Found, Ranked, Searcher, SearchQuery
 from langchain_memlayer.engine.records import record_of, result_of
@@ -75,6 +76,7 @@ class Reading:
     _graphs: Graphs
     _journal: Journal
     _searcher: Searcher
+    _reranker: BaseDocumentCompressor | None
 
     def search(
         self,
@@ -84,6 +86,7 @@ class Reading:
         agent_id: str | None = None,
         run_id: str | None = None,
         limit: int = 10,
+        top_k: int | None = None,
         filters: Mapping[str, Any] | None = None,
         threshold: float | None = None,
         kinds: Sequence[Kind] | None = None,
@@ -94,7 +97,7 @@ class Reading:
         known_at: datetime | str | None = None,
         max_tokens: int | None = None,
         expand: int = 0,
-        rerank: BaseDocumentCompressor | None = None,
+        rerank: BaseDocumentCompressor | bool | None = None,
         messages: Any = None,
         rewrite: bool = False,
     ) -> SearchResult:
@@ -106,7 +109,9 @@ class Reading:
             agent_id: Which agent's.
             run_id: Which run's.
             limit: How many at most.
-            filters: Conditions on metadata and on `kind`, `role`, `name`, `session_id`, `created_at`, ...
+            top_k: The same by mem0's name.
+            filters: Conditions on metadata and on `kind`, `role`, `name`, `session_id`, `created_at`, ..., with `$eq`,
+                `$in`, ... or in mem0's way (`{"level": {"gte": 3}}`, AND, OR, NOT). The ids may stand here too.
             threshold: Leaves out hits whose `relevance` is lower.
             kinds: `fact`, `turn` or both (the default).
             explain: Show what each signal added to a score, under `explanation`.
@@ -117,7 +122,8 @@ class Reading:
             max_tokens: The most tokens that the texts of all hits together may have, and of what is around them. Whole
                 memories only: one that does not fit is left out, and later ones may fit.
             expand: How many turns before and after to show with each hit, under `around`.
-            rerank: A LangChain document compressor that orders the best hits anew; `score` stays what it was.
+            rerank: A LangChain document compressor that orders the best hits anew; `score` stays what it was. True
+                takes that of the configuration, if it names one.
             messages: The conversation that the query belongs to, for `rewrite`.
             rewrite: Let the model turn the query into ones that stand for themselves ("what about her?"), one for each
                 part of it: one call. When the model fails, the query is searched for as it is.
@@ -132,8 +138,8 @@ class Reading:
             InvalidFilter: `filters` is no filter.
             ConfigurationError: `rewrite` without a model.
         """
-        options = _options(explain, max_tokens, expand, rerank)
-        asked = self._asked(query, Scope(user_id, agent_id, run_id), limit, filters, threshold, kinds)
+        options = _options(explain, max_tokens, expand, self._reranker if rerank is True else rerank)
+        asked = self._asked(query, Scope(user_id, agent_id, run_id), top_k or limit, filters, threshold, kinds)
         asked = _timed(asked, reference_time, as_of, known_at, include_quarantined)
         return run(self._search(asked, options, self._conversation(rewrite, messages)))
 
@@ -145,6 +151,7 @@ class Reading:
         agent_id: str | None = None,
         run_id: str | None = None,
         limit: int = 10,
+        top_k: int | None = None,
         filters: Mapping[str, Any] | None = None,
         threshold: float | None = None,
         kinds: Sequence[Kind] | None = None,
@@ -155,24 +162,25 @@ class Reading:
         known_at: datetime | str | None = None,
         max_tokens: int | None = None,
         expand: int = 0,
-        rerank: BaseDocumentCompressor | None = None,
+        rerank: BaseDocumentCompressor | bool | None = None,
         messages: Any = None,
         rewrite: bool = False,
     ) -> SearchResult:
         """Like `search`."""
-        options = _options(explain, max_tokens, expand, rerank)
-        asked = self._asked(query, Scope(user_id, agent_id, run_id), limit, filters, threshold, kinds)
+        options = _options(explain, max_tokens, expand, self._reranker if rerank is True else rerank)
+        asked = self._asked(query, Scope(user_id, agent_id, run_id), top_k or limit, filters, threshold, kinds)
         asked = _timed(asked, reference_time, as_of, known_at, include_quarantined)
         return await arun(self._search(asked, options, self._conversation(rewrite, messages)))
 
     def _asked(
         self, query: str, scope: Scope, limit: int, filters: Any, threshold: float | None, kinds: Any
     ) -> SearchQuery:
+        scope, conditions = scope_and_filter(filters, scope)
         return SearchQuery(
             text=checked_query(query),
             scope=scope.required("search()"),
             limit=checked_count(limit, "limit", 1),
-            filter=parse_filter(filters),
+            filter=parse_filter(conditions),
             threshold=checked_threshold(threshold),
             kinds=checked_kinds(kinds) or frozenset(KINDS),
         )
@@ -275,10 +283,12 @@ class Reading:
         run_id: str | None = None,
         filters: Mapping[str, Any] | None = None,
         limit: int = 100,
+        top_k: int | None = None,
         offset: int = 0,
         kinds: Sequence[Kind] | None = None,
+        everything: bool = False,
     ) -> ListResult:
-        """The memories of a scope, or of the whole folder when no id is given, oldest first.
+        """The memories of a scope, oldest first.
 
         Args:
             user_id: Whose memory.
@@ -286,12 +296,20 @@ class Reading:
             run_id: Which run's.
             filters: As in `search`.
             limit: How many at most.
+            top_k: The same by mem0's name.
             offset: How many to skip.
             kinds: `fact`, `turn` or both. By default, with a model, facts and what was stored as given; else both.
+            everything: Without any id, list the memories of all.
+
+        Raises:
+            ScopeRequired: no id was given, and not `everything`: a missing id must not list those of all.
+            InvalidFilter: `filters` is no filter.
         """
-        condition = parse_filter(filters)
-        limit, offset = checked_count(limit, "limit", 1), checked_count(offset, "offset", 0)
-        scope = Scope(user_id, agent_id, run_id)
+        scope, conditions = scope_and_filter(filters, Scope(user_id, agent_id, run_id))
+        condition = parse_filter(conditions)
+        limit, offset = checked_count(top_k or limit, "limit", 1), checked_count(offset, "offset", 0)
+        if not everything:
+            scope.required("get_all() (or everything=True)")
         where, params = scope_sql(scope)
         chosen = checked_kinds(kinds)
         if chosen:
@@ -322,8 +340,10 @@ class Reading:
         run_id: str | None = None,
         filters: Mapping[str, Any] | None = None,
         limit: int = 100,
+        top_k: int | None = None,
         offset: int = 0,
         kinds: Sequence[Kind] | None = None,
+        everything: bool = False,
     ) -> ListResult:
         """Like `get_all`."""
         return await asyncio.to_thread(
@@ -333,15 +353,18 @@ class Reading:
             run_id=run_id,
             filters=filters,
             limit=limit,
+            top_k=top_k,
             offset=offset,
             kinds=kinds,
+            everything=everything,
         )
 
     def history(self, memory_id: str) -> list[HistoryRow]:
-        """What happened to a memory, in order; also of one that was deleted."""
+        """What happened to a memory, in order; also of one that was deleted. Values go by mem0's names too."""
         with self._journal.read() as reader:
             events = reader.history(checked_memory_id(memory_id))
-        return [history_row(event) for event in events if event.op in ("add", "update", "delete")]
+            versions = reader.memories("i.key = ?", (memory_id,), tail="ORDER BY i.id LIMIT 1")
+        return [history_row(event, versions[0]) for event in events if event.op in ("add", "update", "delete")]
 
     async def ahistory(self, memory_id: str) -> list[HistoryRow]:
         """Like `history`."""
@@ -389,6 +412,8 @@ class Reading:
 
 
 def _options(explain: bool, max_tokens: Any, expand: Any, rerank: Any) -> _Options:
+    if rerank is False:
+        rerank = None
     if rerank is not None and not callable(getattr(rerank, "compress_documents", None)):
         raise InvalidInput("rerank must be a LangChain document compressor (with compress_documents), or None.")
     most = None if max_tokens is None else checked_count(max_tokens, "max_tokens", 1)

@@ -19,7 +19,7 @@ from langchain_memlayer.engine.steps import Steps, arun, run
 from langchain_memlayer.engine.writing import Engine, Prepared
 from langchain_memlayer.errors import InvalidInput
 from langchain_memlayer.graph import from_graph_document
-from langchain_memlayer.memory.checks import checked_batch_id, checked_memory_id, checked_metadata
+from langchain_memlayer.memory.checks import checked_batch_id, checked_memory_id, checked_metadata, checked_unused
 from langchain_memlayer.messages import checked_text, read_messages, to_turns
 from langchain_memlayer.tracing import traced
 from langchain_memlayer.types import AddResult, Done, ExtractResult, Fact, Scope, Turn
@@ -46,6 +46,8 @@ class Writing:
         infer: bool = True,
         batch_id: str | None = None,
         background: bool = False,
+        memory_type: None = None,
+        prompt: None = None,
     ) -> AddResult:
         """Remember messages.
 
@@ -60,6 +62,8 @@ class Writing:
             infer: False stores the messages exactly as given.
             batch_id: A repeated call with the same id changes nothing and reports the same.
             background: Store the messages now, and find their facts beside the caller; `flush` waits for them.
+            memory_type: Refused unless None, with what to use in place of mem0's procedural memories.
+            prompt: Likewise, for prompts of one call.
 
         Returns:
             `{"results": [{"id", "memory", "event"}], "relations": {"added_entities", "deleted_entities"}}`: what was
@@ -71,6 +75,7 @@ class Writing:
             InvalidInput: messages or metadata that cannot be used.
             ExtractionError: the model failed; nothing was written.
         """
+        checked_unused(memory_type, prompt)
         scope = Scope(user_id, agent_id, run_id)
         return run(self._add(messages, scope, metadata, session_id, timestamp, infer, batch_id, background))
 
@@ -87,8 +92,11 @@ class Writing:
         infer: bool = True,
         batch_id: str | None = None,
         background: bool = False,
+        memory_type: None = None,
+        prompt: None = None,
     ) -> AddResult:
         """Like `add`."""
+        checked_unused(memory_type, prompt)
         scope = Scope(user_id, agent_id, run_id)
         return await arun(self._add(messages, scope, metadata, session_id, timestamp, infer, batch_id, background))
 
@@ -298,18 +306,32 @@ class Writing:
         )
         return added(outcome, facts=True)
 
-    def update(self, memory_id: str, data: str | None, metadata: Mapping[str, Any] | None = None) -> Done:
+    def update(
+        self,
+        memory_id: str,
+        data: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        *,
+        text: str | None = None,
+    ) -> Done:
         """Give a memory a new text, further metadata, or both; what it was stays in its history.
 
         Raises:
             MemoryNotFound: no live memory has this id.
         """
-        run(self._update(memory_id, data, metadata))
+        run(self._update(memory_id, text if data is None else data, metadata))
         return {"message": "Memory updated successfully!"}
 
-    async def aupdate(self, memory_id: str, data: str | None, metadata: Mapping[str, Any] | None = None) -> Done:
+    async def aupdate(
+        self,
+        memory_id: str,
+        data: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        *,
+        text: str | None = None,
+    ) -> Done:
         """Like `update`."""
-        await arun(self._update(memory_id, data, metadata))
+        await arun(self._update(memory_id, text if data is None else data, metadata))
         return {"message": "Memory updated successfully!"}
 
     def _update(self, memory_id: str, data: str | None, metadata: Mapping[str, Any] | None) -> Steps:

@@ -40,7 +40,10 @@ def open_store(folder: Path, **settings: Any) -> MemLayerStore:
 
 def memories(memory: Memory) -> dict[str, tuple[str, str]]:
     """Every live memory: its id, whose it is and its text."""
-    return {row["id"]: (row["user_id"], row["memory"]) for row in memory.get_all(limit=1_000_000)["results"]}
+    return {
+        row["id"]: (row["user_id"], row["memory"])
+        for row in memory.get_all(everything=True, limit=1_000_000)["results"]
+    }
 
 
 def items(store: MemLayerStore) -> dict[tuple[tuple[str, ...], str], str]:

@@ -141,11 +141,13 @@ class Quoting:
 def test_the_words_of_a_forgotten_turn_leave_the_fact_that_another_turn_still_supports(tmp_path: Path) -> None:
     with open_memory(tmp_path, extractor=Quoting()) as memory:
         memory.add([{"role": "user", "content": text, "id": text[:2]} for text in (TEXT, "yes")], user_id="u")
-        turns = {row["memory"]: row["id"] for row in memory.get_all(kinds=["turn"])["results"]}
+        turns = {row["memory"]: row["id"] for row in memory.get_all(everything=True, kinds=["turn"])["results"]}
         memory.forget(turns[TEXT])
         assert_gone(tmp_path)
-        assert [row["memory"] for row in memory.get_all(kinds=["fact"])["results"]] == ["There is a secret."]
-        assert [row["memory"] for row in memory.get_all(kinds=["turn"])["results"]] == ["yes"]
+        assert [row["memory"] for row in memory.get_all(everything=True, kinds=["fact"])["results"]] == [
+            "There is a secret."
+        ]
+        assert [row["memory"] for row in memory.get_all(everything=True, kinds=["turn"])["results"]] == ["yes"]
     assert_gone(tmp_path)
     assert_sound(tmp_path)
 
@@ -155,7 +157,7 @@ def test_a_fact_goes_with_its_only_turn_and_a_turn_with_its_only_fact(tmp_path: 
         folder = tmp_path / kind
         with open_memory(folder, extractor=Quoting()) as memory:
             memory.add([{"role": "user", "content": TEXT}, {"role": "user", "content": f"{CANARY} again"}], user_id="u")
-            for row in memory.get_all(kinds=[kind])["results"]:
+            for row in memory.get_all(everything=True, kinds=[kind])["results"]:
                 if memory.get(row["id"]) is not None:
                     memory.forget(row["id"])
             assert memories(memory) == {}

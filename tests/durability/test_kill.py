@@ -98,7 +98,7 @@ def assert_memories(folder: Path, known: dict[str, tuple[str, str]], lines: list
             known[key] = found[key]
         elif pending is not None and pending[1] not in found:
             del known[pending[1]]
-            assert memory.history(pending[1])[-1]["event"] == "delete"
+            assert memory.history(pending[1])[-1]["event"] == "DELETE"
         assert found == known
     return known
 

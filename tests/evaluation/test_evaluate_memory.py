@@ -154,7 +154,7 @@ def test_one_folder_serves_all_conversations_and_a_second_run_remembers_nothing_
     first, second = (evaluate_memory(factory, data) for _ in range(2))
     assert first.recall == second.recall
     with factory() as opened:
-        assert len(opened.get_all()["results"]) == 5
+        assert len(opened.get_all(everything=True)["results"]) == 5
 
 
 def test_the_question_is_asked_at_its_time(tmp_path: Path):

@@ -102,9 +102,9 @@ def test_earlier_texts_are_its_history_and_held_when_they_held(tmp_path: Path) -
     import_mem0(make(tmp_path / "mem0", DOCS, history=HISTORY), tmp_path / "s", embeddings=EMBEDDINGS)
     with open_memory(tmp_path / "s") as memory:
         assert [(row["event"], row["prev_value"], row["new_value"]) for row in memory.history("m1")] == [
-            ("add", None, "I live in Rome."),
-            ("update", "I live in Rome.", "I live in Paris."),
-            ("update", "I live in Paris.", "I live in Oslo."),
+            ("ADD", None, "I live in Rome."),
+            ("UPDATE", "I live in Rome.", "I live in Paris."),
+            ("UPDATE", "I live in Paris.", "I live in Oslo."),
         ]
         for moment, city in (("2025-01-15", "Rome"), ("2025-02-15", "Paris"), ("2025-03-15", "Oslo")):
             found = texts(memory.search("Where do I live?", user_id="u", as_of=moment))

@@ -1,0 +1,181 @@
+"""Calls as mem0's users write them (its README, documentation and examples, 0.1 to 2.x), and what they give here.
+
+Each is an expression over an open memory `m` in which alice has said things; it must be true. `INSTEAD` has the calls
+that do not do the same here: each must say what to use.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from langchain_memlayer import AsyncMemory, Memory, MemoryConfig
+from langchain_memlayer.errors import MemLayerError
+
+SAID = [
+    ("I love hiking in the Alps.", {"category": "hobby", "level": 3}),
+    ("I am allergic to peanuts.", {"category": "health", "level": 5}),
+    ("I work as a nurse in Lyon.", {"category": "job", "level": 1}),
+]
+CONVERSATION = [
+    {"role": "user", "content": "I'm planning to watch a movie tonight."},
+    {"role": "assistant", "content": "How about a thriller?"},
+    {"role": "user", "content": "I'm not a big fan of thrillers but I love sci-fi."},
+]
+KEYS = {"id", "memory", "hash", "metadata", "score", "created_at", "updated_at", "user_id"}
+HISTORY = {"id", "memory_id", "old_memory", "new_memory", "event", "created_at", "updated_at", "is_deleted", "actor_id"}
+OFFLINE = {"embedder": {"provider": "wordllama"}, "llm": None}
+
+CALLS = """
+m.add("I like tea", user_id="bob")["results"][0]["event"] == "ADD"
+m.add("I like tea", user_id="bob")["results"][0]["memory"] == "I like tea"
+"id" in m.add("I like tea", user_id="bob")["results"][0]
+m.add(messages="I like tea", user_id="bob")["results"]
+m.add({"role": "user", "content": "I like tea"}, user_id="bob")["results"]
+len(m.add(CONVERSATION, user_id="bob", infer=False)["results"]) == 3
+m.add(CONVERSATION, user_id="bob", metadata={"category": "movies"})["results"]
+m.add(CONVERSATION, user_id="bob", agent_id="film-bot")["results"]
+m.add(CONVERSATION, user_id="bob", agent_id="film-bot", run_id="session-1")["results"]
+m.add(CONVERSATION, agent_id="film-bot")["results"]
+m.add(CONVERSATION, run_id="session-1")["results"]
+m.add("I like tea", user_id=42)["results"]
+m.add("I like tea", user_id="bob", metadata={"app_id": "x"})["results"]
+m.add("I like tea", user_id="bob", infer=False)["results"][0]["memory"] == "I like tea"
+m.add([{"role": "user", "name": "Ann", "content": "I like tea"}], user_id="bob")["results"]
+m.add("I like tea", user_id="bob", metadata=None)["results"]
+"relations" in m.add("I like tea", user_id="bob")
+m.add("I like tea", user_id="bob", memory_type=None, prompt=None)["results"]
+m.search("hiking", user_id="alice")["results"][0]["memory"] == SAID[0][0]
+m.search(query="hiking", user_id="alice")["results"]
+m.search("hiking", filters={"user_id": "alice"})["results"][0]["memory"] == SAID[0][0]
+m.search("hiking", filters={"user_id": "alice"}, top_k=1)["results"][0]["memory"] == SAID[0][0]
+len(m.search("I love work", user_id="alice", limit=2)["results"]) == 2
+len(m.search("I love work", user_id="alice", top_k=2)["results"]) == 2
+m.search("hiking", user_id="alice", threshold=0.1)["results"]
+m.search("hiking", user_id="alice", threshold=1.0)["results"] == []
+m.search("hiking", user_id="bob")["results"] == []
+m.search("hiking", filters={"user_id": "bob"})["results"] == []
+m.search("hiking", user_id="alice", rerank=True)["results"]
+m.search("hiking", user_id="alice", rerank=False)["results"]
+m.search("hiking", filters={"user_id": "alice"}, explain=True)["results"][0]["explanation"]
+"relations" in m.search("hiking", user_id="alice")
+all(0 <= hit["score"] <= 1 for hit in m.search("hiking", user_id="alice")["results"])
+KEYS <= set(m.search("hiking", user_id="alice")["results"][0])
+m.search("hiking", user_id="alice")["results"][0]["user_id"] == "alice"
+m.search("hiking", user_id="alice")["results"][0]["metadata"]["category"] == "hobby"
+len(m.search("I", user_id="alice", filters={"category": "job"})["results"]) == 1
+len(m.search("I", filters={"user_id": "alice", "category": "job"})["results"]) == 1
+len(m.search("I", filters={"user_id": "alice", "category": {"eq": "job"}})["results"]) == 1
+len(m.search("I", filters={"user_id": "alice", "category": {"ne": "job"}})["results"]) == 2
+len(m.search("I", filters={"user_id": "alice", "category": {"in": ["job", "hobby"]}})["results"]) == 2
+len(m.search("I", filters={"user_id": "alice", "category": ["job", "hobby"]})["results"]) == 2
+len(m.search("I", filters={"user_id": "alice", "category": {"nin": ["job", "hobby"]}})["results"]) == 1
+len(m.search("I", filters={"user_id": "alice", "level": {"gt": 1}})["results"]) == 2
+len(m.search("I", filters={"user_id": "alice", "level": {"gte": 1}})["results"]) == 3
+len(m.search("I", filters={"user_id": "alice", "level": {"lt": 5}})["results"]) == 2
+len(m.search("I", filters={"user_id": "alice", "level": {"lte": 5}})["results"]) == 3
+len(m.search("I", filters={"user_id": "alice", "level": {"gt": 1, "lt": 5}})["results"]) == 1
+len(m.search("I", filters={"user_id": "alice", "category": {"contains": "ob"}})["results"]) == 2
+len(m.search("I", filters={"AND": [{"user_id": "alice"}, {"category": "job"}]})["results"]) == 1
+len(m.search("I", filters={"user_id": "alice", "OR": [{"category": "job"}, {"level": 5}]})["results"]) == 2
+len(m.search("I", filters={"user_id": "alice", "NOT": [{"category": "job"}]})["results"]) == 2
+len(m.search("I", filters={"AND": [{"user_id": "alice"}, {"OR": [{"level": 1}, {"level": 3}]}]})["results"]) == 2
+len(m.get_all(user_id="alice")["results"]) == 3
+len(m.get_all(filters={"user_id": "alice"})["results"]) == 3
+len(m.get_all(filters={"user_id": "alice"}, top_k=2)["results"]) == 2
+len(m.get_all(user_id="alice", limit=2)["results"]) == 2
+m.get_all(user_id="nobody")["results"] == []
+len(m.get_all(user_id="alice", filters={"category": "health"})["results"]) == 1
+len(m.get_all(filters={"user_id": "alice", "level": {"gte": 3}})["results"]) == 2
+"relations" in m.get_all(user_id="alice")
+KEYS - {"score"} <= set(m.get_all(user_id="alice")["results"][0])
+m.get(key)["memory"] == SAID[0][0]
+m.get(memory_id=key)["id"] == key
+m.get("no-such-id") is None
+KEYS - {"score"} <= set(m.get(key))
+m.update(key, "I love climbing.") == {"message": "Memory updated successfully!"}
+m.update(memory_id=key, data="I love climbing.")["message"]
+m.update(memory_id=key, text="I love climbing.")["message"]
+m.update(key, "I love climbing.", {"category": "sport"})["message"]
+m.update(key, data="I love climbing.", metadata={"category": "sport"})["message"]
+m.update(key, metadata={"category": "sport"})["message"]
+(m.update(key, "I love climbing."), m.get(key)["memory"])[1] == "I love climbing."
+m.delete(key) == {"message": "Memory deleted successfully!"}
+m.delete(memory_id=key)["message"]
+(m.delete(key), m.get(key))[1] is None
+m.delete_all(user_id="alice")["message"] == "Memories deleted successfully!"
+(m.delete_all(user_id="alice"), m.get_all(user_id="alice")["results"])[1] == []
+m.delete_all(agent_id="film-bot")["message"]
+m.delete_all(run_id="session-1")["message"]
+m.history(key)[0]["event"] == "ADD"
+m.history(memory_id=key)[0]["new_memory"] == SAID[0][0]
+m.history(key)[0]["old_memory"] is None
+HISTORY <= set(m.history(key)[0])
+(m.update(key, "I climb."), m.history(key)[1])[1]["event"] == "UPDATE"
+(m.update(key, "I climb."), m.history(key)[1])[1]["old_memory"] == SAID[0][0]
+(m.delete(key), m.history(key)[-1])[1]["event"] == "DELETE"
+(m.delete(key), m.history(key)[-1])[1]["is_deleted"] == 1
+m.history("no-such-id") == []
+(m.reset(), m.get_all(user_id="alice")["results"])[1] == []
+raises(ValueError, lambda: m.delete("no-such-id"))
+raises(ValueError, lambda: m.update("no-such-id", "x"))
+raises(ValueError, lambda: m.add("x"))
+raises(ValueError, lambda: m.search("x"))
+raises(ValueError, lambda: m.get_all())
+raises(ValueError, lambda: m.delete_all())
+raises(ValueError, lambda: m.search("x", user_id="alice", threshold=2))
+opened(Memory.from_config(OFFLINE))
+opened(Memory.from_config(config_dict=OFFLINE))
+opened(Memory(config=MemoryConfig(embedder={"provider": "wordllama"}, llm=None)))
+opened(Memory.from_config({**OFFLINE, "version": "v1.1"}))
+opened(Memory.from_config({**OFFLINE, "history_db_path": "history.db"}))
+opened(Memory.from_config({**OFFLINE, "graph_store": {"provider": "neo4j", "config": {"url": "neo4j://h"}}}))
+opened(Memory.from_config({**OFFLINE, "reranker": {"provider": "cohere", "config": {"model": "rerank-v3"}}}))
+opened(Memory.from_config({**OFFLINE, "custom_fact_extraction_prompt": "Only food."}))
+opened(Memory.from_config({**OFFLINE, "custom_update_memory_prompt": "Never delete."}))
+opened(Memory.from_config({**OFFLINE, "custom_instructions": "Only food."}))
+opened(Memory.from_config({**OFFLINE, "vector_store": {"provider": "faiss", "config": {"path": "vectors"}}}))
+opened(Memory.from_config({**OFFLINE, "llm": {"provider": "ollama", "config": {"model": "llama3.1"}}}))
+opened(AsyncMemory.from_config(OFFLINE).memory)
+""".strip().splitlines()
+
+INSTEAD = {
+    'm.add("x", user_id="bob", memory_type="procedural_memory")': "infer=False",
+    'm.add("x", user_id="bob", prompt="Only food.")': "custom_instructions",
+    'm.search("x", filters={"user_id": "*"})': "everything=True",
+    'm.search("x", filters={"user_id": "alice", "category": "*"})': "exists",
+    'm.search("x", filters={"user_id": "alice", "category": {"icontains": "J"}})': "contains",
+}
+
+
+def raises(kind: type[Exception], call: Any) -> bool:
+    with pytest.raises(kind):
+        call()
+    return True
+
+
+def opened(memory: Memory) -> bool:
+    with memory:
+        return memory.add("I like tea.", user_id="u", infer=False)["results"][0]["event"] == "ADD"
+
+
+@pytest.fixture
+def names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MEMLAYER_HOME", str(tmp_path / "home"))
+    with Memory(tmp_path / "alice", model=None, embeddings=None) as memory:
+        keys = [memory.add(text, user_id="alice", metadata=more)["results"][0]["id"] for text, more in SAID]
+        yield {**globals(), "AsyncMemory": AsyncMemory, "MemoryConfig": MemoryConfig, "m": memory, "key": keys[0]}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_call_of_mem0s_users_does_the_same_here(call: str, names: dict[str, Any]) -> None:
+    assert eval(call, names)
+
+
+@pytest.mark.parametrize(("call", "said"), INSTEAD.items())
+def test_what_does_not_do_the_same_says_what_to_use(call: str, said: str, names: dict[str, Any]) -> None:
+    with pytest.raises((MemLayerError, NotImplementedError, AttributeError), match=said):
+        eval(call, names)
