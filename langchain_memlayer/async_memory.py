@@ -30,6 +30,8 @@ class AsyncMemory:
         self.search = self.memory.asearch
         self.adopt = self.memory.aadopt
         self.add_graph_documents = self.memory.aadd_graph_documents
+        self.extract = self.memory.aextract
+        self.reconcile = self.memory.areconcile
         self.get = self.memory.aget
         self.get_all = self.memory.aget_all
         self.update = self.memory.aupdate

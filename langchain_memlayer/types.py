@@ -99,7 +99,7 @@ class Scope:
         """Itself, or `ScopeRequired` when it names nobody; `call` is the method to name in the message."""
         if not self:
             raise ScopeRequired(
-                f"{call} needs at least one of user_id, agent_id and run_id, as arguments and not within filters: say "
+                f"{call} needs at least one of user_id, agent_id and run_id, as arguments or in filters: say "
                 "whose memory is meant."
             )
         return self

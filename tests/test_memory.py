@@ -123,7 +123,7 @@ class TestScopes:
                 for number, scope in enumerate(SCOPES[1:])
                 if all(scope.get(name) == value for name, value in asked.items())
             }
-            assert set(texts(memory.get_all(**asked))) == expected
+            assert set(texts(memory.get_all(everything=not asked, **asked))) == expected
             if asked:
                 assert set(texts(memory.search("shared word", limit=100, **asked))) == expected
 
@@ -354,7 +354,7 @@ class TestShapes:
         for result in (memory.search("one", user_id="u"), memory.get_all(user_id="u")):
             assert list(result) == ["results", "relations"]
             assert result["relations"] == []
-        (searched,), (listed,) = memory.search("one", user_id="u")["results"], memory.get_all()["results"]
+        (searched,), (listed,) = memory.search("one", user_id="u")["results"], memory.get_all(user_id="u")["results"]
         own = {name: value for name, value in searched.items() if name not in ("score", "relevance", "evidence")}
         assert listed == memory.get(key) == own
         assert set(searched) == self.KEYS | self.MORE
@@ -390,13 +390,13 @@ class TestShapes:
             memory.delete(key)
             rows = memory.history(key)
         assert len({row.pop("id") for row in rows}) == 3
+        told = [("ADD", None, "one", 0), ("UPDATE", "one", "two", 0), ("DELETE", "two", None, 1)]
         assert rows == [
-            {"memory_id": key, "prev_value": None, "new_value": "one", "event": "add",
-             "timestamp": "2025-01-01T00:00:00+00:00", "is_deleted": 0},
-            {"memory_id": key, "prev_value": "one", "new_value": "two", "event": "update",
-             "timestamp": "2025-01-01T01:00:00+00:00", "is_deleted": 0},
-            {"memory_id": key, "prev_value": "two", "new_value": None, "event": "delete",
-             "timestamp": "2025-01-01T02:00:00+00:00", "is_deleted": 1},
+            {"memory_id": key, "prev_value": before, "old_memory": before, "new_value": after, "new_memory": after,
+             "event": event, "timestamp": f"2025-01-01T0{hour}:00:00+00:00", "is_deleted": gone,
+             "created_at": "2001-01-01T00:00:00+00:00", "updated_at": f"2025-01-01T0{hour}:00:00+00:00",
+             "actor_id": None, "role": "user"}
+            for hour, (event, before, after, gone) in enumerate(told)
         ]  # fmt: skip
 
     def test_a_result_is_a_copy(self, memory: Memory) -> None:
@@ -430,7 +430,7 @@ class TestReading:
         memory.add([f"text {number}" for number in range(130)], user_id="u")
         assert len(memory.get_all(everything=True)["results"]) == 100
         assert len(memory.get_all(everything=True, limit=1000)["results"]) == 130
-        assert memory.get_all(limit=2**200, offset=2**200)["results"] == []
+        assert memory.get_all(user_id="u", limit=2**200, offset=2**200)["results"] == []
 
     def test_there_is_no_default_threshold(self, memory: Memory) -> None:
         memory.add(["I live in Berlin", "The cat sleeps"], user_id="u")
@@ -583,7 +583,8 @@ class TestChanging:
 class TestLife:
     CALLS: ClassVar[list[tuple[str, Callable[[Memory], Any]]]] = [
         ("add", lambda m: m.add("x", user_id="u")), ("search", lambda m: m.search("x", user_id="u")),
-        ("get", lambda m: m.get("x")), ("get_all", lambda m: m.get_all(user_id="u")), ("update", lambda m: m.update("x", "y")),
+        ("get", lambda m: m.get("x")), ("get_all", lambda m: m.get_all(user_id="u")),
+        ("update", lambda m: m.update("x", "y")),
         ("delete", lambda m: m.delete("x")), ("delete_all", lambda m: m.delete_all(user_id="u")),
         ("history", lambda m: m.history("x")), ("forget", lambda m: m.forget("x")), ("reset", lambda m: m.reset()),
     ]  # fmt: skip
@@ -610,7 +611,7 @@ class TestLife:
     def test_everything_is_there_again_after_reopening(self, folder: Path) -> None:
         with open_memory(folder) as memory:
             memory.add([f"text number {n}" for n in range(20)], user_id="u", metadata={"n": 1})
-            listed, found = memory.get_all(), memory.search("text number 7", user_id="u")
+            listed, found = memory.get_all(everything=True), memory.search("text number 7", user_id="u")
         with open_memory(folder) as memory:
             assert memory.get_all(everything=True) == listed
             assert memory.search("text number 7", user_id="u") == found
@@ -822,7 +823,7 @@ class TestBadInput:
     )  # fmt: skip
     def test_get_all(self, memory: Memory, arguments: dict[str, Any]) -> None:
         with pytest.raises(InvalidInput):
-            memory.get_all(**arguments)
+            memory.get_all(everything=True, **arguments)
 
     @pytest.mark.parametrize(
         "arguments",
@@ -974,7 +975,7 @@ class MemoryMachine(RuleBasedStateMachine):
             assert done["event"] == "ADD"
             assert done["id"] not in self.told
             self.live[done["id"]] = {"user": user, "text": text, "metadata": metadata or {}, "count": 1, "event": "add"}
-            self.told[done["id"]] = [("add", None, text)]
+            self.told[done["id"]] = [("ADD", None, text)]
         return str(done["id"])
 
     @rule(key=keys, text=st.none() | TEXTS, metadata=METADATA)
@@ -988,7 +989,7 @@ class MemoryMachine(RuleBasedStateMachine):
         self.memory.update(key, text, metadata)
         found = self.live[key]
         new = found["text"] if text is None else text
-        self.told[key].append(("update", found["text"], new))
+        self.told[key].append(("UPDATE", found["text"], new))
         found.update(text=new, metadata={**found["metadata"], **(metadata or {})}, event="update")
 
     @rule(key=keys)
@@ -998,14 +999,14 @@ class MemoryMachine(RuleBasedStateMachine):
                 self.memory.delete(key)
             return
         self.memory.delete(key)
-        self.told[key].append(("delete", self.live.pop(key)["text"], None))
+        self.told[key].append(("DELETE", self.live.pop(key)["text"], None))
 
     @rule(user=USERS)
     def delete_all(self, user: str) -> None:
         ended = [key for key, m in self.live.items() if m["user"] == user]
         assert self.memory.delete_all(user_id=user)["count"] == len(ended)
         for key in ended:
-            self.told[key].append(("delete", self.live.pop(key)["text"], None))
+            self.told[key].append(("DELETE", self.live.pop(key)["text"], None))
 
     @rule(key=consumes(keys))
     def forget(self, key: str) -> None:
@@ -1026,7 +1027,7 @@ class MemoryMachine(RuleBasedStateMachine):
         if key in self.told:
             rows = self.memory.history(key)
             assert [(row["event"], row["prev_value"], row["new_value"]) for row in rows] == self.told[key]
-            assert [row["is_deleted"] for row in rows] == [int(event == "delete") for event, *_ in self.told[key]]
+            assert [row["is_deleted"] for row in rows] == [int(event == "DELETE") for event, *_ in self.told[key]]
 
     @rule(key=keys)
     def search_by_own_text(self, key: str) -> None:

@@ -71,7 +71,7 @@ def story(clock: FrozenClock) -> Iterator[tuple[str, tuple[Any, ...], dict[str, 
     yield "search", ("Rome",), {"user_id": "u"}
     yield "forget", (ID(3),), {}
     yield "get", (ID(2),), {}
-    yield "get_all", (), {"limit": 5, "offset": 1}
+    yield "get_all", (), {"everything": True, "limit": 5, "offset": 1}
     yield "history", (ID(2),), {}
 
 
@@ -395,7 +395,7 @@ def test_get_is_one_statement_and_get_all_one_more_for_relations(folder: Path, s
         memory.get(first)
         assert cost(statements, lambda: memory.get(first)) == 1
         assert cost(statements, lambda: memory.get_all(user_id="u")) == 2
-        assert cost(statements, lambda: memory.history(first)) == 1
+        assert cost(statements, lambda: memory.history(first)) == 2
 
 
 @pytest.mark.parametrize("colour", ["sync", "async"])
@@ -422,7 +422,7 @@ async def test_one_embedding_call_for_each_add_and_each_search(folder: Path, col
         assert len(embeddings.batches) == 4
         for name in ("get", "history", "delete"):
             await both(name, key)
-        await both("get_all")
+        await both("get_all", user_id="u")
         assert (len(embeddings.batches), len(embeddings.queries)) == (4, 1)
 
 

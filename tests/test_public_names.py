@@ -81,7 +81,7 @@ MEMORY = {
     "reconcile='llm', custom_prompt=None, "
     "keep_turns=True, metric=None, durability='full', hnsw_threshold=4000000, clock=<utc_now>, new_id=<random_id>",
     "add": "messages, *, user_id=None, agent_id=None, run_id=None, metadata=None, session_id=None, timestamp=None, "
-    "infer=True, batch_id=None, background=False",
+    "infer=True, batch_id=None, background=False, memory_type=None, prompt=None",
     "add_graph_documents": "documents, *, user_id=None, agent_id=None, run_id=None",
     "close": "",
     "delete": "memory_id",
@@ -91,16 +91,17 @@ MEMORY = {
     "flush": "timeout=None",
     "forget": "memory_id=None, *, user_id=None, agent_id=None, run_id=None",
     "get": "memory_id",
-    "get_all": "*, user_id=None, agent_id=None, run_id=None, filters=None, limit=100, offset=0, kinds=None",
+    "get_all": "*, user_id=None, agent_id=None, run_id=None, filters=None, limit=100, top_k=None, offset=0, kinds=None, "
+    "everything=False",
     "graph": "*, user_id=None, agent_id=None, run_id=None",
     "history": "memory_id",
     "reconcile": "messages, facts, *, user_id=None, agent_id=None, run_id=None, session_id=None, batch_id=None, "
     "rejected=<tuple>, by_agent=False",
     "reset": "",
-    "search": "query, *, user_id=None, agent_id=None, run_id=None, limit=10, filters=None, threshold=None, kinds=None, "
-    "explain=False, include_quarantined=False, reference_time=None, as_of=None, known_at=None, max_tokens=None, "
-    "expand=0, rerank=None, messages=None, rewrite=False",
-    "update": "memory_id, data, metadata=None",
+    "search": "query, *, user_id=None, agent_id=None, run_id=None, limit=10, top_k=None, filters=None, threshold=None, "
+    "kinds=None, explain=False, include_quarantined=False, reference_time=None, as_of=None, known_at=None, "
+    "max_tokens=None, expand=0, rerank=None, messages=None, rewrite=False",
+    "update": "memory_id, data=None, metadata=None, *, text=None",
     "why": "memory_id",
 }
 SURFACES = {
@@ -186,7 +187,7 @@ def test_the_methods_of_memory_and_their_parameters() -> None:
 
 
 def test_the_surfaces_pass_on_what_search_takes() -> None:
-    own = {"self", "query", "user_id", "agent_id", "run_id", "limit"}
+    own = {"self", "query", "user_id", "agent_id", "run_id", "limit", "top_k"}
     assert set(inspect.signature(Memory.search).parameters) - own == SEARCH_OPTIONS
 
 

@@ -234,7 +234,9 @@ async def test_field_cross_tenant_writes_are_impossible_with_a_foreign_id(memory
         assert answer.status == "error"
         assert "coffee" not in answer.content
     assert facts(memory, user_id="bob") == ["I like coffee."]
-    assert (await use(search, query="coffee", filter={"user_id": "bob"})).artifact == []
+    answer = await use(search, query="coffee", filter={"user_id": "bob"})
+    assert (answer.status, answer.artifact) == ("error", None)
+    assert "coffee" not in answer.content
 
 
 @pytest.mark.parametrize("name", ["*", "%", "_"])

@@ -44,8 +44,8 @@ def _relations(triples: Sequence[Triple]) -> list[Relation]:
     return as_relations((t.source, t.relation, t.destination) for t in triples)
 
 
-def history_row(event: Event, first: Row) -> HistoryRow:
-    """One event of a memory's history; `first` is the memory's first version."""
+def history_row(event: Event, began: Event, first: Row | None) -> HistoryRow:
+    """One event of a memory's history, which `began` with one, and of which `first` is the first version."""
     deleted = event.op == "delete"
     value = None if deleted else event.value
     return {
@@ -57,11 +57,11 @@ def history_row(event: Event, first: Row) -> HistoryRow:
         "new_memory": value,
         "event": event.op.upper(),
         "timestamp": from_micros(event.recorded_at).isoformat(),
-        "created_at": from_micros(first.created_at).isoformat(),
+        "created_at": from_micros(began.recorded_at if first is None else first.created_at).isoformat(),
         "updated_at": from_micros(event.recorded_at).isoformat(),
         "is_deleted": int(deleted),
-        "actor_id": first.name,
-        "role": first.role,
+        "actor_id": None if first is None else first.name,
+        "role": None if first is None else first.role,
     }
 
 

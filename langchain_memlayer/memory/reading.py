@@ -139,7 +139,9 @@ class Reading:
             ConfigurationError: `rewrite` without a model.
         """
         options = _options(explain, max_tokens, expand, self._reranker if rerank is True else rerank)
-        asked = self._asked(query, Scope(user_id, agent_id, run_id), top_k or limit, filters, threshold, kinds)
+        asked = self._asked(
+            query, Scope(user_id, agent_id, run_id), limit if top_k is None else top_k, filters, threshold, kinds
+        )
         asked = _timed(asked, reference_time, as_of, known_at, include_quarantined)
         return run(self._search(asked, options, self._conversation(rewrite, messages)))
 
@@ -168,7 +170,9 @@ class Reading:
     ) -> SearchResult:
         """Like `search`."""
         options = _options(explain, max_tokens, expand, self._reranker if rerank is True else rerank)
-        asked = self._asked(query, Scope(user_id, agent_id, run_id), top_k or limit, filters, threshold, kinds)
+        asked = self._asked(
+            query, Scope(user_id, agent_id, run_id), limit if top_k is None else top_k, filters, threshold, kinds
+        )
         asked = _timed(asked, reference_time, as_of, known_at, include_quarantined)
         return await arun(self._search(asked, options, self._conversation(rewrite, messages)))
 
@@ -307,7 +311,7 @@ class Reading:
         """
         scope, conditions = scope_and_filter(filters, Scope(user_id, agent_id, run_id))
         condition = parse_filter(conditions)
-        limit, offset = checked_count(top_k or limit, "limit", 1), checked_count(offset, "offset", 0)
+        limit, offset = checked_count(limit if top_k is None else top_k, "limit", 1), checked_count(offset, "offset", 0)
         if not everything:
             scope.required("get_all() (or everything=True)")
         where, params = scope_sql(scope)
@@ -364,7 +368,8 @@ class Reading:
         with self._journal.read() as reader:
             events = reader.history(checked_memory_id(memory_id))
             versions = reader.memories("i.key = ?", (memory_id,), tail="ORDER BY i.id LIMIT 1")
-        return [history_row(event, versions[0]) for event in events if event.op in ("add", "update", "delete")]
+        first = versions[0] if versions else None  # of what was forgotten only the events stay, without texts
+        return [history_row(event, events[0], first) for event in events if event.op in ("add", "update", "delete")]
 
     async def ahistory(self, memory_id: str) -> list[HistoryRow]:
         """Like `history`."""
