@@ -91,8 +91,8 @@ MEMORY = {
     "flush": "timeout=None",
     "forget": "memory_id=None, *, user_id=None, agent_id=None, run_id=None",
     "get": "memory_id",
-    "get_all": "*, user_id=None, agent_id=None, run_id=None, filters=None, limit=100, top_k=None, offset=0, kinds=None, "
-    "everything=False",
+    "get_all": "*, user_id=None, agent_id=None, run_id=None, filters=None, limit=100, top_k=None, offset=0, "
+    "kinds=None, everything=False",
     "graph": "*, user_id=None, agent_id=None, run_id=None",
     "history": "memory_id",
     "reconcile": "messages, facts, *, user_id=None, agent_id=None, run_id=None, session_id=None, batch_id=None, "
