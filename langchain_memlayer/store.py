@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from langgraph.store.base import BaseStore, IndexConfig, Op, Result, TTLConfig
 
-from langchain_memlayer.backends.opening import open_vectorstore
+from langchain_memlayer.backends.adapters import open_vectorstore
 from langchain_memlayer.embedders.embedder import Embedder, resolve_embeddings
 from langchain_memlayer.engine.fingerprints import recorded_embedder
 from langchain_memlayer.engine.indexes import Indexes

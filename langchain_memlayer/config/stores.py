@@ -354,8 +354,8 @@ def _opened(kind: str, make: Callable[[ExitStack], Any], resources: ExitStack, *
 
     The kind is that of the store's adapter: the journal notes what it was brought by it, and would begin anew.
     """
+    from langchain_memlayer.backends.adapters import DeferredStore
     from langchain_memlayer.backends.base import guarded
-    from langchain_memlayer.backends.deferred import DeferredStore
 
     stores: list[Any] = []
 

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
 from uuid import UUID
 
-from langchain_memlayer.backends.opening import open_vectorstore
+from langchain_memlayer.backends.adapters import open_vectorstore
 from langchain_memlayer.config import MemoryConfig, read_config, resolve_model
 from langchain_memlayer.embedders.embedder import resolve_embeddings
 from langchain_memlayer.engine.background import Background
