@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from langchain_memlayer.backends.base import ITEM, Document, Point, Scalar
+from langchain_memlayer.backends.base import ITEM, SCOPE, STORE, Document, Point, Scalar
 from langchain_memlayer.backends.points import POINT, fields, id_batches, plain, point_batches, rows, unit
 from langchain_memlayer.errors import ConfigurationError, VectorStoreError
 
@@ -22,6 +22,9 @@ _LOGGER = logging.getLogger(__name__)
 _COLUMNS: Final = {"texts", "embeddings", "metadatas", "ids"}
 _PAIRS: Final = {"text_embeddings", "metadatas", "ids"}
 _OWN_IDS: Final = {"DocArrayIndex", "SQLiteVec", "SQLiteVSS"}
+_PROBE: Final = str(uuid.uuid5(uuid.NAMESPACE_OID, "memlayer.probe"))
+_NEAREST: Final = 4
+_KNOWN: Final = {"DuckDB", "LanceDB", "SKLearnVectorStore", "SurrealDBStore"}
 _WITHOUT_IDS: Final = "gives documents ids of its own, so that they can neither be replaced nor removed"
 
 
@@ -42,16 +45,38 @@ class GenericAdapter:
         self._columns, self._pairs = taken >= _COLUMNS, taken >= _PAIRS
 
     def probe(self, dims: int) -> None:
-        """Write a point that is no memory, read it, write it again and remove it; of some classes it is known already.
+        """Write a point that is no memory, read it, write it again and remove it; some classes are known already.
 
         Raises:
             ConfigurationError: the store gives ids of its own, is bound to a thread, or cannot be written to.
         """
-        if _OWN_IDS.intersection(kind.__name__ for kind in type(self._store).__mro__):
+        names = {kind.__name__ for kind in type(self._store).__mro__}
+        if names & _OWN_IDS:
             raise self._unfit(_WITHOUT_IDS)
-        point = Point(str(uuid.uuid4()), np.full(dims, dims**-0.5, np.float32), "A probe of memlayer's.", {ITEM: -1})
+        if "LanceDB" in names and self._store.mode == "overwrite":
+            _LOGGER.warning(
+                "The vector store (LanceDB) was opened with mode='overwrite', its default: each write removes all that "
+                "was there before. Open it with mode='append'."
+            )
+        lacks = "" if names & _KNOWN else self._tried(dims)
+        if not self._removes:
+            lacks = "has no way to remove documents"
+        if lacks:
+            _LOGGER.warning(
+                "The vector store (%s) %s: what is deleted or forgotten will stay there, and only the journal hides "
+                "it. Empty it yourself then, or pass a store that can.",
+                self.kind,
+                lacks,
+            )
+
+    def _tried(self, dims: int) -> str:
+        """What the store was found to lack when it was written to."""
+        vector = np.full(dims, dims**-0.5, np.float32)
+        # Some stores learn from the first document which fields there are.
+        names = (STORE, SCOPE, "memlayer_id", "memlayer_kind", "user_id", "agent_id", "run_id")
+        point = Point(_PROBE, vector, "A probe of memlayer's.", {ITEM: -1, **dict.fromkeys(names, "")})
         try:
-            given = [str(id_) for id_ in self._add([point]) or [point.id]]
+            given = self._put([point])
         except NotImplementedError as error:
             raise self._unfit("takes no documents once it is made") from error
         except Exception as error:
@@ -64,29 +89,14 @@ class GenericAdapter:
         if point.id not in given and not self.present([point.id]):
             self._removed(given)
             raise self._unfit(_WITHOUT_IDS)
-        self.upsert([replace(point, text="A second probe of memlayer's.")])
-        if lacks := self._left(point):
-            _LOGGER.warning(
-                "The vector store (%s) %s: what is deleted or forgotten will stay there, and only the journal hides "
-                "it. Empty it yourself then, or pass a store that can.",
-                self.kind,
-                lacks,
-            )
-
-    def _left(self, point: Point) -> str:
-        """What the store lacks to remove a point; nothing when it is gone."""
-        if not self._removes:
-            return "has no way to remove documents"
+        self._put([replace(point, text="A second probe of memlayer's.")])
         try:
             self.delete([point.id])
             left = self.present([point.id])
-            if left is None:
-                # It cannot be asked for, so it is looked for by what it is nearest to.
-                found = self._store.similarity_search(point.text, k=1)
-                left = {point.id}.intersection((document.metadata or {}).get(POINT) for document in found)
+            kept = self._has(point) if left is None else bool(left)
         except VectorStoreError:
-            left = {point.id}
-        return "does not remove what it is asked to" if left else ""
+            kept = True
+        return "does not remove what it is asked to" if kept else ""
 
     def _unfit(self, why: str) -> ConfigurationError:
         return ConfigurationError(
@@ -102,12 +112,37 @@ class GenericAdapter:
         return type(self._store).delete is not VectorStore.delete
 
     def upsert(self, points: Sequence[Point]) -> None:
-        """Write points; those that are known to be there are removed first, since many stores would have both."""
+        """Write points in place of those with the same ids."""
         for batch in point_batches(points):
-            if self._removes and (there := self.present([point.id for point in batch])):
-                with suppress(VectorStoreError):
-                    self.delete(sorted(there))
-            self._add(batch)
+            self._put(batch)
+
+    def _put(self, batch: list[Point]) -> list[str]:
+        """The ids under which some points are there now."""
+        ids = [point.id for point in batch]
+        if self._removes and (there := self.present(ids)) != set():
+            # Many stores would have both otherwise; and some complain of ids that are not there.
+            with suppress(Exception):
+                self._removed(ids if there is None else sorted(there))
+        try:
+            return [str(id_) for id_ in self._add(batch) or ids]
+        except NotImplementedError:
+            raise
+        except Exception:
+            # A store that removes nothing may refuse an id again; what it has of a row never differs.
+            new = [] if self._removes else [point for point in batch if not self._has(point)]
+            if len(new) == len(batch) or self._removes:
+                raise
+            if new:
+                self._add(new)
+            return ids
+
+    def _has(self, point: Point) -> bool:
+        """Whether a point is there, as far as can be told from what is nearest to it."""
+        try:
+            found = self._nearest(unit(point.vector), _NEAREST, {})
+        except NotImplementedError:
+            found = self._store.similarity_search(point.text, k=_NEAREST)
+        return any((document.metadata or {}).get(POINT) == point.id for document in found)
 
     def _add(self, batch: list[Point]) -> Any:
         """The ids that the store says it gave them, or None."""
