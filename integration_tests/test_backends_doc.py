@@ -18,7 +18,7 @@ from integration_tests import qdrant_server, store_servers, viking_server
 from integration_tests.conftest import Loopback
 from integration_tests.json_server import HOST
 from langchain_memlayer import Memory, WordLlamaEmbeddings
-from langchain_memlayer.index.source import Hints
+from langchain_memlayer.index.view import Hints
 from langchain_memlayer.types import Scope
 
 pytestmark = pytest.mark.allow_hosts([HOST])

@@ -14,7 +14,7 @@ from langchain_memlayer.backends.mirror import State
 from langchain_memlayer.engine.indexes import snapshot_name
 from langchain_memlayer.errors import JournalError, MemLayerError, SnapshotError
 from langchain_memlayer.index import files
-from langchain_memlayer.index.keywords import term_codes
+from langchain_memlayer.index.keywords import packed
 from langchain_memlayer.journal import Journal
 from langchain_memlayer.journal.read import Reader
 from langchain_memlayer.journal.read_base import VECTORS_OF_ITEM
@@ -238,7 +238,7 @@ def _keywords(reader: Reader) -> Iterator[Problem]:
         "SELECT i.id, i.ns, i.closed, i.terms, k.ns, k.tokens FROM keywords k JOIN items i ON i.id = k.rowid"
     ):
         words = tokens.split()
-        if space != f"n{ns}" or term_codes(words) != terms:
+        if space != f"n{ns}" or packed(words) != terms:
             wrong.append(item)
         if closed is None:
             counted.update((term, ns) for term in set(words))

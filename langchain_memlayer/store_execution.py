@@ -173,8 +173,8 @@ class _Reads:
         with self._journal.read() as reader:
             ids = [row[0] for row in self._listed(reader, prefix, condition)]
         wanted = np.zeros(len(view), np.bool_)
-        positions = view.position(np.array(ids, np.int64))
-        wanted[positions[positions >= 0]] = True
+        slots = view.slots(np.array(ids, np.int64))
+        wanted[slots[slots >= 0]] = True
         return self._hydrated(view.search(query, need, mask=wanted))
 
     def _hydrated(self, hits: Any) -> tuple[list[tuple[ItemRow, float]], bool]:

@@ -275,6 +275,7 @@ class SlabBlock:
         owners: For each vector the index into `ids` of its item, shape (m,), ascending; items may have none or several.
         codes: The vectors, m * dims little-endian float16 numbers.
         removed: Row ids of items that are no longer live, shape (r,); they may be unknown to the slab.
+        words: The terms of each item's text, as `keywords.packed` gives them; empty where no item has any.
     """
 
     seq: int
@@ -284,6 +285,7 @@ class SlabBlock:
     owners: NDArray[np.int64]
     codes: bytes
     removed: NDArray[np.int64]
+    words: Sequence[bytes] = ()
 
 
 VISIBLE, QUARANTINED, HIDDEN, SPENT = 0, 1, 2, 3

@@ -5,6 +5,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -15,14 +16,16 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from langchain_memlayer.index.keywords import (
+    ENTRY,
     bm25,
     bm25_ceiling,
     fts_match,
     is_character,
+    packed,
     query_characters,
     query_terms,
     rarest,
-    term_codes,
+    term_ids,
     tokenize,
 )
 from langchain_memlayer.journal.schema import create
@@ -202,9 +205,9 @@ def test_a_query_asks_for_the_characters_of_its_runs_that_are_no_terms_already(q
 
 def test_codes_of_single_characters_are_told_from_those_of_terms() -> None:
     terms = ["猫", "养猫", "dog", "龟", "a", "犬"]
-    found = is_character(np.frombuffer(term_codes(terms), "<u4"))
+    found = is_character(term_ids(terms))
     assert found.tolist() == [True, False, False, True, False, True]
-    assert is_character(np.empty(0, np.uint32)).tolist() == []
+    assert is_character(np.empty(0, np.uint64)).tolist() == []
 
 
 def test_rarest_keeps_the_order_of_the_query_and_drops_what_no_text_has() -> None:
@@ -359,11 +362,21 @@ def test_a_term_that_no_text_has_adds_nothing_to_the_ceiling() -> None:
     assert bm25_ceiling(np.array([2, 0]), 3) == bm25_ceiling(np.array([2]), 3) > 0
 
 
-def test_term_codes_are_the_crc32_of_each_term_in_order() -> None:
-    # 0xCBF43926 is the check value of CRC-32.
-    assert term_codes(["123456789", "", "123456789"]).hex() == "2639f4cb" + "00000000" + "2639f4cb"
-    assert term_codes([]) == b""
-    assert np.frombuffer(term_codes(tokenize("狗 dog naïve")), "<u4").shape == (3,)
+def test_a_texts_terms_are_kept_by_id_with_their_counts() -> None:
+    entries = np.frombuffer(packed(["dog", "cat", "dog", ""]), ENTRY)
+    assert dict(zip(entries["id"].tolist(), entries["count"].tolist(), strict=True)) == dict(
+        zip(term_ids(["dog", "cat", ""]).tolist(), [2, 1, 1], strict=True)
+    )
+    assert (np.diff(entries["id"].astype(object)) > 0).all()
+    assert packed([]) == b""
+    assert np.frombuffer(packed(["a"] * 70_000), ENTRY)["count"].tolist() == [65_535]
+
+
+def test_words_of_one_checksum_are_different_terms() -> None:
+    # These two have the same CRC-32, which stood for terms once.
+    assert zlib.crc32(b"plumless") == zlib.crc32(b"buckeroo")
+    ids = term_ids(["plumless", "buckeroo"]).tolist()
+    assert ids[0] != ids[1]
 
 
 @pytest.mark.parametrize(

@@ -293,7 +293,7 @@ def test_tool_output_is_never_recalled_unasked(memory: Memory) -> None:
 @pytest.fixture
 def stale(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> Memory:
     """A memory whose slabs, once loaded, notice nothing any more."""
-    monkeypatch.setattr(memory._indexes._cache, "_refresh", lambda key, slab: None)
+    monkeypatch.setattr(memory._indexes._cache, "_refresh", lambda key, slab: True)
     return memory
 
 

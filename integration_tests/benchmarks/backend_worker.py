@@ -128,7 +128,7 @@ class Worker:
     def nearest(self, number: int) -> Timed:
         """The ten nearest vectors of all, by the store where there is one, however few they are; gives their rows."""
         from langchain_memlayer.backends.proposals import Proposals
-        from langchain_memlayer.index.source import Hints
+        from langchain_memlayer.index.view import Hints
         from langchain_memlayer.types import Scope
 
         indexes = self.memory._indexes

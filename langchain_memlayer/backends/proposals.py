@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from langchain_memlayer.backends.base import SCOPE, STORE, ForeignStore, Patience, Scalar
 from langchain_memlayer.backends.points import is_flat
 from langchain_memlayer.errors import VectorStoreError
-from langchain_memlayer.index.source import Hints, Proposal, Source
+from langchain_memlayer.index.view import Hints, Hits, Plan, Source, View, candidates
 from langchain_memlayer.journal import Journal
 from langchain_memlayer.journal.read_caches import Area
 
@@ -25,6 +25,22 @@ _UNDELIVERED = 4_096
 _FIRST_AUDITS, _AUDIT_EVERY = 3, 20
 _JUDGED, _GOOD = 5, 0.9
 _CROWD = 0.9
+_FEW_READ = 4
+"""The share of the threshold up to which what matches is read: a store answers later than that takes."""
+_FEW_ASKED, _READ_RATIO, _WIDEST = 256, 512, 4_096
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """An answer of a store.
+
+    Attributes:
+        ids: The row ids that it thinks are nearest.
+        later: The row ids of which it may not know the last state yet.
+    """
+
+    ids: NDArray[np.int64]
+    later: NDArray[np.int64]
 
 
 class Proposals:
@@ -153,7 +169,7 @@ class Proposals:
 
 @dataclass(frozen=True, slots=True)
 class _Proposer:
-    """The `Source` of one slab."""
+    """The `Source` of one slab: what the store proposes, scored from the vectors here, and doubted now and then."""
 
     proposals: Proposals
     prefix: str
@@ -163,14 +179,71 @@ class _Proposer:
         """Whether the store is worth asking."""
         return self.proposals.trusted
 
-    def propose(self, vector: NDArray[np.float32], k: int, hints: Hints) -> Proposal | None:
-        """Candidates for the `k` nearest rows, or None when there is no answer now."""
-        return self.proposals.propose(vector, k, self.prefix, hints)
+    def nearest(
+        self, view: View, vector: NDArray[np.float32], k: int, mask: NDArray[np.bool_] | None, hints: Hints
+    ) -> Hits | None:
+        """The best of the store's candidates, or None when they are too few or reading what matches is quicker."""
+        able = view.able(mask)
+        rows, dims = len(view.codes), view.codes.shape[1]
+        asked = candidates(rows, 0, k)[0]
+        if able * dims <= view.threshold // _FEW_READ or (asked > _FEW_ASKED and asked * _READ_RATIO > rows):
+            return None
+        hits = self._proposed(view, vector, k, mask, hints, able)
+        due = hits is not None and self.proposals.audit_due()
+        return self._compared(view, vector, k, mask, hits) if hits is not None and due else hits
 
-    def audit_due(self) -> bool:
-        """Whether this search is to be compared with the exact answer; asked once for each."""
-        return self.proposals.audit_due()
+    def audit(
+        self, view: View, vector: NDArray[np.float32], k: int, mask: NDArray[np.bool_] | None, hints: Hints
+    ) -> None:
+        """Now and then compare what the store proposes, though no search needs it."""
+        if self.proposals.audit_due():
+            hits = self._proposed(view, vector, k, mask, hints, view.able(mask))
+            if hits is not None:
+                self._compared(view, vector, k, mask, hits)
 
-    def audited(self, recall: float) -> None:
-        """Take note of such a comparison."""
-        self.proposals.audited(recall)
+    def _compared(
+        self, view: View, vector: NDArray[np.float32], k: int, mask: NDArray[np.bool_] | None, hits: Hits
+    ) -> Hits:
+        """The exact answer, after note was taken of how much of it the store had found."""
+        exact = view.exact(vector, k, mask=mask, plan=hits.plan)
+        found = len(np.intersect1d(exact.ids, hits.ids))
+        self.proposals.audited(found / max(len(exact.ids), 1))
+        return exact
+
+    def _proposed(
+        self,
+        view: View,
+        vector: NDArray[np.float32],
+        k: int,
+        mask: NDArray[np.bool_] | None,
+        hints: Hints,
+        able: int,
+    ) -> Hits | None:
+        allowed = view.live if mask is None else mask & view.live
+        asked = candidates(len(view.codes), 0, k)[0]
+        while True:
+            proposal = self.proposals.propose(vector, asked, self.prefix, hints)
+            if proposal is None:
+                return None
+            near, later = (_inside(view, ids, allowed) for ids in (proposal.ids, proposal.later))
+            slots = np.union1d(near, later)
+            raw = view.raw(vector, slots)
+            slots, raw = slots[~np.isnan(raw)], raw[~np.isnan(raw)]
+            ended = len(proposal.ids) < asked
+            enough = len(near) >= max(2 * k, asked / 4) or (ended and len(near) >= k)
+            if enough or (ended and len(slots) == able > 0):
+                order = np.lexsort((view.ids[slots], -raw))[:k]
+                return view.hits(slots[order], raw[order], Plan("source", len(later), asked, len(near)))
+            if ended and able:
+                # What it may not know yet is not what it missed.
+                self.proposals.audited(min(len(slots) / min(k, able), 1.0))
+            if ended or 4 * asked > max(_WIDEST, 16 * k):
+                return None
+            asked *= 4
+
+
+def _inside(view: View, ids: NDArray[np.int64], allowed: NDArray[np.bool_]) -> NDArray[np.int64]:
+    slots = np.unique(view.slots(ids))
+    slots = slots[slots >= 0]
+    kept: NDArray[np.int64] = slots[allowed[slots]]
+    return kept

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from langchain_memlayer.engine.commit import Indexed
 from langchain_memlayer.engine.graphs import Graphs
 from langchain_memlayer.engine.indexes import Indexes
-from langchain_memlayer.engine.pools import texts_at
 from langchain_memlayer.engine.scopes import scope_ids
-from langchain_memlayer.index.keywords import query_terms, rarest, term_codes
+from langchain_memlayer.index.keywords import query_terms, term_ids
 from langchain_memlayer.journal import Journal
 from langchain_memlayer.recall import closeness
 from langchain_memlayer.types import HIDDEN, QUARANTINED, Candidate, Fact, Row, Scope, from_micros
@@ -61,8 +60,7 @@ class Finder:
             mask &= view.columns[name] == self._indexes.codes.find(value)
         if not mask.any():
             return []
-        # At once: a graph that reads while another read is open would take a second connection.
-        worded = list(self._by_words(scope, view, mask, facts))
+        worded = [_by_words(view, mask, fact) for fact in facts]
         lists = [
             list(dict.fromkeys(_by_turns((self._by_relation(scope, fact), _by_vector(view, mask, form), words))))
             for fact, form, words in zip(facts, forms, worded, strict=True)
@@ -71,21 +69,6 @@ class Finder:
         with self._journal.read() as reader:
             rows = reader.memories_by_row(near)
         return [_candidate(rows[item]) for item in near if item in rows and _is_of(rows[item], scope)]
-
-    def _by_words(
-        self, scope: Scope, view: View, mask: NDArray[np.bool_], facts: Sequence[Fact]
-    ) -> Iterator[list[int]]:
-        """For each fact the rows that have one of its rarest telling words, and share most of all of them."""
-        with self._journal.read() as reader:
-            space = reader.namespace_id(scope.partition)
-            for fact in facts:
-                terms = query_terms(fact.text)
-                counts = {term: n for term, n in reader.frequencies(terms, space).items() if n <= COMMON}
-                rare = rarest(terms, counts, _WORDS)
-                ids = reader.matches(rare, space) if rare and space is not None else []
-                places = view.position(np.array(ids, np.int64))
-                places = places[places >= 0]
-                yield _sharing(view, places[mask[places]], terms)
 
     def _by_relation(self, scope: Scope, fact: Fact) -> list[int]:
         """The rows of facts that relate the same two entities, or the same one in the same way."""
@@ -103,13 +86,22 @@ def _by_vector(view: View, mask: NDArray[np.bool_], form: Indexed) -> list[int]:
     return near
 
 
-def _sharing(view: View, places: NDArray[np.int64], terms: Sequence[str]) -> list[int]:
-    if not len(places):
+def _by_words(view: View, mask: NDArray[np.bool_], fact: Fact) -> list[int]:
+    """The rows that have one of a fact's rarest telling words, and share most of all of them."""
+    asked = query_terms(fact.text)
+    terms = np.unique(view.words.numbers(term_ids(asked)))
+    terms = terms[terms >= 0]
+    # Of all that the slab has: words of other scopes only leave more rows to be looked at.
+    counts = view.words.frequencies(terms, view.live)
+    rare = np.argsort(counts, kind="stable")
+    rare = rare[(counts[rare] > 0) & (counts[rare] <= COMMON)][:_WORDS]
+    if not len(rare):
         return []
-    codes = np.unique(np.frombuffer(term_codes(terms), "<u4"))
-    shared = np.count_nonzero(texts_at(view, places).counts(codes), axis=0)
-    best = np.lexsort((-places, -shared))[:NEAREST]
-    return [int(view.ids[places[k]]) for k in best if shared[k] >= min(2, len(terms))]
+    slots = np.unique(np.concatenate([slots for slots, _ in view.words.postings(terms[rare])]))
+    slots = slots[mask[slots]]
+    shared = np.count_nonzero(view.words.texts(slots).counts(terms), axis=0)
+    best = np.lexsort((-slots, -shared))[:NEAREST]
+    return [int(view.ids[slots[k]]) for k in best if shared[k] >= min(2, len(asked))]
 
 
 def _by_turns(lists: Sequence[list[int]]) -> Iterator[int]:

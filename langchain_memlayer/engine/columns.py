@@ -22,8 +22,6 @@ COLUMNS: dict[Area, dict[str, np.dtype[Any]]] = {
         "state": np.dtype(np.int8),
         "asks": np.dtype(np.int8),
         "turns": np.dtype(np.object_),
-        "terms": np.dtype(np.object_),
-        "length": np.dtype(np.int64),
     },
 }
 
@@ -58,9 +56,8 @@ def item_columns(raw: Mapping[str, NDArray[Any]], n: int) -> dict[str, NDArray[A
 
 def memory_columns(raw: Mapping[str, NDArray[Any]], n: int, codes: Codes) -> dict[str, NDArray[Any]]:
     """The columns of `n` memories, from the journal's."""
-    turns, terms = np.empty(n, object), np.empty(n, object)
+    turns = np.empty(n, object)
     turns[:] = [np.array(orjson.loads(t), "<i8").tobytes() if t else b"" for t in raw["turns"]]
-    terms[:] = [t or b"" for t in raw["terms"]]
     return {
         "kind": np.fromiter((k == "turn" for k in raw["kind"]), np.int8, n),
         **{name: codes.encode(raw[name].tolist()) for name in _CODED},
@@ -68,6 +65,4 @@ def memory_columns(raw: Mapping[str, NDArray[Any]], n: int, codes: Codes) -> dic
         "state": np.fromiter((s or 0 for s in raw["state"]), np.int8, n),
         "asks": np.fromiter((a or 0 for a in raw["asks"]), np.int8, n),
         "turns": turns,
-        "terms": terms,
-        "length": np.fromiter((len(t) // 4 for t in terms), np.int64, n),
     }

@@ -58,7 +58,7 @@ class Graphs:
         self._start()
 
     def _start(self) -> None:
-        from langchain_memlayer.index.cache import SlabCache
+        from langchain_memlayer.index.lru import SlabCache
 
         self._pid = os.getpid()
         self._cache: SlabCache[TripleGraph] = SlabCache(
@@ -141,10 +141,10 @@ class Graphs:
             graph.apply(reader.last_seq(), _everything(reader, key))
         return graph
 
-    def _refresh(self, key: str, graph: TripleGraph) -> None:
+    def _refresh(self, key: str, graph: TripleGraph) -> bool:
         since = graph.applied_seq
         if since >= self.journal.last_seq():
-            return
+            return True
         scope, quarantined = _scope_of(key)
         with self.journal.read(snapshot=True) as reader:
             last = reader.last_seq()
@@ -152,6 +152,7 @@ class Graphs:
             rows, touched = (_everything(reader, key), graph.items()) if changed is None else changed
         graph.apply(last, rows, touched=touched)
         self._save(key, graph)
+        return True
 
     # -- snapshots ------------------------------------------------------------------------------------------------
 

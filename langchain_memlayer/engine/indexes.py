@@ -8,7 +8,6 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import orjson
 
 from langchain_memlayer.engine.columns import COLUMNS, Codes, item_columns, memory_columns
@@ -26,8 +25,7 @@ if TYPE_CHECKING:
     from langchain_memlayer.backends.mirror import Mirror
     from langchain_memlayer.embedders.embedder import Embedder
     from langchain_memlayer.index.slab import Slab
-    from langchain_memlayer.index.source import Source
-    from langchain_memlayer.index.view import View
+    from langchain_memlayer.index.view import Source, View
     from langchain_memlayer.journal.read import Reader
     from langchain_memlayer.journal.write import Writer
 
@@ -78,7 +76,7 @@ class Indexes:
         self._start()
 
     def _start(self) -> None:
-        from langchain_memlayer.index.cache import SlabCache
+        from langchain_memlayer.index.lru import SlabCache
 
         self._pid = os.getpid()
         self.measured: dict[str, float] | None = None
@@ -212,21 +210,22 @@ class Indexes:
         with self.journal.read(snapshot=True) as reader:
             return reader.load(prefix, self.area, dims=self._dims_in(reader), ended=key != prefix)
 
-    def _refresh(self, key: str, slab: Slab) -> None:
+    def _refresh(self, key: str, slab: Slab) -> bool:
         since, prefix = slab.applied_seq, key.removesuffix("\x00")
         if since >= self.journal.last_seq():
-            return
+            return True
         with self.journal.read(snapshot=True) as reader:
             block = reader.changes(prefix, self.area, since, dims=self._dims_in(reader), ended=key != prefix)
         if block is None:
-            block = self._everything(key)
-            block = replace(block, removed=np.setdiff1d(slab.view.ids, block.ids))
+            return False
         slab.apply(self._typed(block))
+        return not slab.worn
 
     def _typed(self, block: SlabBlock) -> SlabBlock:
         raw, n = block.columns, len(block.ids)
         if self.area == "memories":
-            return replace(block, columns=memory_columns(raw, n, self.codes))
+            words = [terms or b"" for terms in raw["terms"]]
+            return replace(block, columns=memory_columns(raw, n, self.codes), words=words)
         columns = item_columns(raw, n)
         # Searches ask this instead of the whole column, which takes .04 ms at 100k rows.
         self.expiring = self.expiring or bool(columns["expires"].any())

@@ -17,7 +17,7 @@ from langchain_memlayer.engine.records import OWN_FIELDS, record_of
 from langchain_memlayer.engine.scopes import scope_sql
 from langchain_memlayer.engine.steps import Request, Steps
 from langchain_memlayer.filters import Filter
-from langchain_memlayer.index.source import Hints
+from langchain_memlayer.index.view import Hints
 from langchain_memlayer.journal import Journal
 from langchain_memlayer.journal.read_filters import ANY, superset
 from langchain_memlayer.recall import Query, Scored, Weights, best, eligible, rank, scored
@@ -157,8 +157,8 @@ class Searcher:
         if not allowed.any():
             return Found(), False
         entities, related = self._related(asked)
-        words = keywords(self.journal, scoped, asked.scope, asked.text)
-        query = Query(asked.text, words.codes, asked.reference_time or self.journal.clock())
+        words = keywords(scoped, asked.text)
+        query = Query(asked.text, words.terms, asked.reference_time or self.journal.clock())
         broad, narrow = Hints(asked.scope.ids(), asked.text), Hints(_equalities(asked), asked.text)
         vector = None if view.kernel is None else vector
         pools = Pools(
@@ -171,7 +171,7 @@ class Searcher:
             weights=self.weights,
             hints=broad,
         )
-        if vector is not None:
+        if vector is not None and scoped.whole:
             view.audit(vector, asked.limit, mask=allowed, hints=broad)
         members, pool = pools.around(allowed, broad)
         found, reread = scored(pool, query, self.weights), _Reread(view)
@@ -255,7 +255,7 @@ class Searcher:
             versions = reader.versions_at(asked.scope.search_root, as_of=asked.as_of, known_at=asked.known_at)
         held, ended = np.zeros(len(view), np.bool_), np.zeros(len(view), np.bool_)
         ids, spent = np.array(versions, np.int64).reshape(-1, 2).T
-        positions = view.position(ids)
+        positions = view.slots(ids)
         held[positions[positions >= 0]] = True
         ended[positions[positions >= 0]] = spent[positions >= 0]
         return held, ended
@@ -272,7 +272,7 @@ class Searcher:
             else:
                 ids = reader.memory_ids(where, (*values, *more))
         passed = np.zeros(len(view), np.bool_)
-        positions = view.position(np.array(ids, np.int64))
+        positions = view.slots(np.array(ids, np.int64))
         passed[positions[positions >= 0]] = True
         return passed
 

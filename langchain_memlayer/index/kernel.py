@@ -8,6 +8,7 @@ its query, so each thread has its own, and keeps it: FAISS's Python side cannot 
 from __future__ import annotations
 
 import threading
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,12 @@ def load_faiss() -> Any:
     import faiss
 
     return faiss
+
+
+@cache
+def kernel_for(dims: int, metric: Metric) -> Kernel:
+    """The kernel of that size and metric, one for all slabs: its threads' scanners are never freed."""
+    return Kernel(dims=dims, metric=metric)
 
 
 class Kernel:

@@ -11,10 +11,12 @@ keeps whole: what FTS5 would split is written as ASCII (`_stored`), so a row is 
 from __future__ import annotations
 
 import re
+import struct
 import unicodedata
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from functools import cache, lru_cache
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from hashlib import blake2b
 from itertools import pairwise
 from typing import Any
 
@@ -26,6 +28,11 @@ B = 0.75
 MOST_TERMS = 12
 CHARACTER = 0.4
 """What a Han character of a query counts against a whole term."""
+
+ENTRY = np.dtype([("id", "<u8"), ("count", "<u2")])
+"""A term of a text, as the journal keeps it."""
+_entry = struct.Struct("<QH").pack
+_MOST_COUNTED = 0xFFFF
 
 LONGEST = 64
 """Characters of a word that count. FTS5 cuts tokens too, at 32,768 bytes."""
@@ -142,10 +149,9 @@ def query_characters(text: str) -> list[str]:
     return [_term(char) for char in alone if char not in _FUNCTION and char not in _COUNTING]
 
 
-def is_character(codes: NDArray[np.uint32]) -> NDArray[np.bool_]:
-    """Which `term_codes` are those of a single Han character (of the 20,992 in common use)."""
-    known = _character_codes()
-    found: NDArray[np.bool_] = known[np.searchsorted(known, codes) % len(known)] == codes
+def is_character(ids: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Which term ids are those of a single Han character."""
+    found: NDArray[np.bool_] = (ids & np.uint64(1)).astype(np.bool_)
     return found
 
 
@@ -174,17 +180,29 @@ def fts_match(terms: Sequence[str], namespace_token: str | None) -> str:
     return f"{where}tokens : ({either})"
 
 
-def term_codes(terms: Sequence[str]) -> bytes:
-    """The CRC-32 of each term in order, as little-endian uint32: what BM25 counts with instead of reading texts.
+@lru_cache(maxsize=1 << 16)
+def term_id(term: str) -> int:
+    """What stands for a term everywhere: 63 bits of its BLAKE2b, and whether it is a single Han character.
 
-    Two terms share a code once in 2^32 pairs. A code never finds a text, so such a pair can at most add to a count.
+    Two of a million terms share an id once in twenty million stores; a text is found by nothing else.
     """
-    codes = (zlib.crc32(term.encode()) for term in terms)
-    return np.fromiter(codes, "<u4", len(terms)).tobytes()
+    hashed = int.from_bytes(blake2b(term.encode(), digest_size=8).digest(), "little")
+    return hashed & ~1 | (len(term) == 1 and _HAN.match(term) is not None)
+
+
+def term_ids(terms: Iterable[str]) -> NDArray[np.uint64]:
+    """The id of each term, in order."""
+    return np.fromiter(map(term_id, terms), np.uint64)
+
+
+def packed(terms: Iterable[str]) -> bytes:
+    """What the journal keeps of a text's terms: for each distinct one an `ENTRY`, by ascending id."""
+    counts = Counter(map(term_id, terms))
+    return b"".join(_entry(term, min(counts[term], _MOST_COUNTED)) for term in sorted(counts))
 
 
 def bm25(
-    counts: NDArray[np.integer[Any]],
+    counts: NDArray[Any],
     lengths: NDArray[np.integer[Any]],
     dfs: NDArray[np.integer[Any]],
     total: int,
@@ -232,11 +250,6 @@ def _most(dfs: NDArray[np.integer[Any]], total: int) -> NDArray[np.float64]:
     """What each term can give at most."""
     most: NDArray[np.float64] = (K1 + 1) * np.log1p((total - dfs + 0.5) / (dfs + 0.5))
     return most
-
-
-@cache
-def _character_codes() -> NDArray[np.uint32]:
-    return np.sort(np.frombuffer(term_codes([_stored(chr(code)) for code in range(0x4E00, 0xA000)]), "<u4"))
 
 
 def _words(text: str, *, characters: bool = False) -> Iterator[str]:

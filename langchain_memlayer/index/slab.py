@@ -1,4 +1,4 @@
-"""The in-memory cache of one namespace prefix: its rows, hot columns and vectors, caught up from the journal."""
+"""The in-memory cache of one namespace prefix: its rows, hot columns, vectors and words, caught up from the journal."""
 
 from __future__ import annotations
 
@@ -12,28 +12,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from langchain_memlayer.errors import InvalidInput, SnapshotError
-from langchain_memlayer.index import frozen, hnsw, planner
-from langchain_memlayer.index.kernel import CODE, Kernel
-from langchain_memlayer.index.rows import Growing, Rows
-from langchain_memlayer.index.source import Source
-from langchain_memlayer.index.view import View
+from langchain_memlayer.index import hnsw
+from langchain_memlayer.index.growing import Growing, Lookup
+from langchain_memlayer.index.kernel import CODE, kernel_for
+from langchain_memlayer.index.view import Sample, Source, View, buried
+from langchain_memlayer.index.words import WordRows
 from langchain_memlayer.types import Metric, SlabBlock
 
 _LOGGER = logging.getLogger(__name__)
+_INT = np.dtype(np.int64)
 _FEWEST_DEAD = 64
+_DEAD_SHARE = 0.2
+_SMALLEST_DELTA = 512
 _GROWN = 1.1
+_MOST_SAMPLED = 8192
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
-_Job = Literal["build", "grow", "compact"]
+_Job = Literal["build", "grow"]
 
 
 class Slab:
     """All rows below one namespace prefix.
 
     Reading goes through `view`, an immutable state: take it once, compute masks from its `columns`, and call its
-    `search`, `scores` and `position`. `apply` makes the next state and may run beside any number of readers. A graph is
-    built, grown and rebuilt by a daemon thread of the slab's own, on one core, which ends when nothing is left to do;
-    meanwhile searches give the exact answers of a scan, or those of the graph that was. After a fork a slab is to be
-    dropped and loaded again.
+    `search`, `scores` and `slots`. `apply` makes the next state and may run beside any number of readers. A graph is
+    built and grown by a daemon thread of the slab's own, on one core, which ends when nothing is left to do; meanwhile
+    searches give the exact answers of a scan, or those of the graph that was. After a fork, when it is `worn`, and when
+    anything was raised from `apply`, a slab is to be dropped and loaded again.
 
     Args:
         dims: Size of the vectors; None for a store without an embedder.
@@ -41,7 +46,7 @@ class Slab:
         hnsw_threshold: `rows * dims` above which the slab gets a graph.
         columns: The hot columns and their types.
         save: Called with the slab, in the worker's thread or by `close`, when it has a graph that was not dumped yet.
-        source: What proposes candidates in place of a graph; one is built only when it is not trusted any more.
+        source: What answers in place of a graph; one is built only when it is not trusted any more.
     """
 
     def __init__(
@@ -55,22 +60,20 @@ class Slab:
         source: Source | None = None,
     ) -> None:
         self._dims = dims or 0
-        self._kernel = None if dims is None else Kernel(dims=dims, metric=metric)
+        self._kernel = None if dims is None else kernel_for(dims, metric)
         self._threshold = hnsw_threshold
         self._save = save
         self._source = source
         self._lock = threading.RLock()
         self._worker: threading.Thread | None = None
         self._closed = False
-        # Counts the rewrites that move rows, so that a graph of the old order is not taken for one of the new.
-        self._order = 0
         self._applied_seq = -1
-        self._rows = Rows(width=self._dims, types={name: np.dtype(kind) for name, kind in (columns or {}).items()})
+        self._rows = _Rows(width=self._dims, types={name: np.dtype(kind) for name, kind in (columns or {}).items()})
         self._graph: hnsw.Graph | None = None
         self._saved: hnsw.Graph | None = None
         # The graph that `save` was last called for: when it could not, the same one is not offered over and over.
         self._offered: hnsw.Graph | None = None
-        self._weighed = (-1, -1, -1, 0)
+        self._weighed = (-1, -1, 0)
         self._publish()
 
     @property
@@ -84,17 +87,23 @@ class Slab:
         return self._view.applied_seq
 
     @property
+    def worn(self) -> bool:
+        """Whether so many rows are dead that loading it again, without them, pays."""
+        rows = self._rows
+        return rows.dead >= _FEWEST_DEAD and rows.dead > _DEAD_SHARE * rows.ids.size
+
+    @property
     def nbytes(self) -> int:
         """Bytes held, about."""
         view, graph = self._view, self._view.graph
-        state = view.applied_seq, self._order, 0 if graph is None else graph.rows
-        if self._weighed[:3] != state:
+        state = view.applied_seq, 0 if graph is None else graph.seen
+        if self._weighed[:2] != state:
             owners = 0 if view.owners is None else view.owners.nbytes
             links = 0 if graph is None else graph.nbytes
-            columns = sum(map(_weight, view.columns.values()))
-            # Besides: id, seq, live mask and the index from ids to positions.
+            columns = sum(map(_weight, view.columns.values())) + self._rows.words.nbytes
+            # Besides: id, seq, live mask and the index from ids to slots.
             self._weighed = *state, len(view) * 33 + columns + owners + view.codes.nbytes + links + 4096
-        return self._weighed[3]
+        return self._weighed[2]
 
     def apply(self, block: SlabBlock, *, upkeep: bool = True) -> None:
         """Takes what the journal wrote; a block that was applied before changes nothing.
@@ -119,12 +128,6 @@ class Slab:
             self._publish()
             if upkeep:
                 self.keep_up()
-
-    def follow(self, source: Source | None, threshold: int) -> None:
-        """Takes candidates from `source` from now on, above another threshold."""
-        with self._lock:
-            self._source, self._threshold = source, threshold
-            self._publish()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Waits until the graph's upkeep has nothing left to do; False when that took longer than `timeout` seconds."""
@@ -162,6 +165,8 @@ class Slab:
             threshold=self._threshold,
             kernel=self._kernel,
             index=rows.index,
+            words=rows.words.state(),
+            sample=rows.sample.state(),
             source=self._source,
         )
 
@@ -169,41 +174,34 @@ class Slab:
 
     def _job(self) -> _Job | None:
         """What is to be done next."""
-        view = self._view
-        vectors = len(view.codes)
-        lacks_graph = view.graph is None and (self._source is None or not self._source.trusted)
-        if lacks_graph and planner.wants_graph(vectors - view.dead_vectors, self._dims, self._threshold):
-            return "build"
-        if view.dead >= _FEWEST_DEAD and planner.wants_compaction(len(view), view.dead):
-            return "compact"
-        if view.graph is not None and planner.wants_feeding(view.graph.rows, vectors):
-            return "grow"
-        return None
+        view, vectors = self._view, len(self._view.codes)
+        if view.graph is not None:
+            beside = vectors - view.graph.seen + len(view.graph.nodes.rest)
+            return "grow" if beside >= max(_SMALLEST_DELTA, view.graph.seen // 50) else None
+        lacks_graph = self._source is None or not self._source.trusted
+        return "build" if lacks_graph and (vectors - view.dead_vectors) * self._dims > self._threshold else None
 
     def keep_up(self) -> None:
-        """Begins what the graph's upkeep needs: does what is quickly done, and leaves the rest to the worker."""
+        """Begins what the graph's upkeep needs, in a thread of its own."""
         with self._lock:
-            if self._worker is not None or self._closed:
+            if self._closed or self._worker is not None:
                 return
-            job, view = self._job(), self._view
-            if job == "compact" and view.graph is None:
-                self._compact(view, self._live_codes(view), None)
-            elif job is not None:
-                self._worker = threading.Thread(target=self._work, name="memlayer-graph", daemon=True)
-                self._worker.start()
+            if self._job() is None and not (self._save is not None and self._worth_saving()):
+                return
+            self._worker = threading.Thread(target=self._work, name="memlayer-graph", daemon=True)
+            self._worker.start()
 
     def _work(self) -> None:
         try:
             while True:
                 with self._lock:
                     job = None if self._closed else self._job()
-                    view, order = self._view, self._order
-                    idle = job is None and not (self._save is not None and self._worth_saving())
-                    if idle:
+                    view = self._view
+                    if job is None and not (self._save is not None and self._worth_saving()):
                         self._worker = None
                         return
                 if job is not None:
-                    self._do(job, view, order)
+                    self._do(job, view)
                 elif self._save is not None:
                     self._offered = view.graph
                     self._save(self)
@@ -213,67 +211,22 @@ class Slab:
                 if self._worker is threading.current_thread():
                     self._worker = None
 
-    def _do(self, job: _Job, view: View, order: int) -> None:
-        kernel = self._kernel
-        if kernel is None:
+    def _do(self, job: _Job, view: View) -> None:
+        if self._kernel is None:
             return
+        _LOGGER.debug("graph %s over %d vectors", job, len(view.codes))
 
         def stop() -> bool:
-            return self._closed or self._order != order
+            return self._closed or self._graph is not view.graph
 
-        _LOGGER.debug("graph %s over %d vectors", job, len(view.codes))
-        codes = None if job == "grow" or not view.dead else self._live_codes(view)
         if job == "grow" and view.graph is not None:
             graph = view.graph.grown(view.codes, stop=stop)
-        elif codes is None:
-            graph = hnsw.build(kernel, view.codes, stop=stop)
-        elif planner.wants_graph(codes.size, kernel.dims, self._threshold):
-            graph = hnsw.build(kernel, codes.used, stop=stop)
         else:
-            graph = None
+            graph = hnsw.build(self._kernel, view.codes, stop=stop)
         with self._lock:
-            if stop():
-                return
-            if codes is not None:
-                self._compact(view, codes, graph)
-            else:
+            if not stop():
                 self._graph = graph
                 self._publish()
-
-    def _live_codes(self, view: View) -> Growing:
-        codes = Growing(CODE, width=self._dims)
-        codes.extend(view.codes[view.live if view.owners is None else view.live[view.owners]])
-        return codes
-
-    def _compact(self, view: View, codes: Growing, graph: hnsw.Graph | None) -> None:
-        """Moves to new buffers without the rows that were dead in `view`.
-
-        Args:
-            view: The state when the work began; rows written since are brought along.
-            codes: The vectors that were live then.
-            graph: A graph over them.
-        """
-        now = self._view
-        later = np.arange(len(view), len(now))
-        kept = np.concatenate((np.flatnonzero(view.live), later[now.live[later]]))
-        moved = np.full(len(now), -1, dtype=np.int64)
-        moved[kept] = np.arange(len(kept))
-        owners = moved if now.owners is None else moved[now.owners]
-        seen = len(view.codes)
-        codes.extend(now.codes[seen:][owners[seen:] >= 0])
-        self._rows = self._rows.replaced(
-            kept,
-            ids=now.ids[kept],
-            live=now.live[kept],
-            codes=codes,
-            owners=None if now.owners is None else owners[owners >= 0],
-        )
-        self._reordered(graph)
-
-    def _reordered(self, graph: hnsw.Graph | None) -> None:
-        self._graph = graph
-        self._order += 1
-        self._publish()
 
     # -- snapshots -----------------------------------------------------------------------------------------------------
 
@@ -285,47 +238,173 @@ class Slab:
 
     def _worth_saving(self) -> bool:
         """Whether the graph grew so much since it was last dumped that another dump pays."""
-        if self._closed or not self.graph_unsaved:
-            return False
         graph, saved = self._view.graph, self._saved
-        if graph is None or graph is self._offered:
+        if self._closed or not self.graph_unsaved or graph is None or graph is self._offered:
             return False
-        return saved is None or graph.rows >= _GROWN * saved.rows
+        return saved is None or graph.seen >= _GROWN * saved.seen
 
     def dump_graph(self) -> tuple[bytes, dict[str, Any]] | None:
         """The bytes and the meta of the present graph, for a snapshot; None when there is none."""
-        view, kernel = self._view, self._kernel
-        if view.graph is None or kernel is None:
+        graph = self._view.graph
+        if graph is None:
             return None
-        dumped = frozen.freeze(view, view.graph, kernel)
-        self._saved = view.graph
+        dumped = graph.dumped()
+        self._saved = graph
         return dumped
 
     def load_graph(self, payload: bytes, meta: Mapping[str, Any]) -> None:
         """Takes over a dumped graph, after the rows have been applied (`apply(block, upkeep=False)`).
 
-        Rows written since the dump are the delta, rows removed or changed since are tombstones.
-
         Raises:
             SnapshotError: It is damaged, for other vectors, or knows too little of the present rows. Nothing changed.
         """
-        kernel = self._kernel
-        if kernel is None:
+        if self._kernel is None:
             raise SnapshotError("A graph cannot be loaded into a store without vectors.")
-        thawed = frozen.thaw(payload, meta, kernel)
+        graph = hnsw.restore(self._kernel, self._view.codes, payload, meta)
         with self._lock:
-            view = self._view
-            positions, vectors = frozen.match(thawed, view)
-            if planner.wants_compaction(len(vectors), int((vectors < 0).sum())):
-                raise SnapshotError("The graph's snapshot knows too few of the present rows; it is rebuilt.")
-            if np.array_equal(positions, np.arange(len(positions))):
-                self._reordered(hnsw.restore(kernel, thawed.links, view.codes[: len(vectors)], thawed.copies))
-            else:
-                rows, codes = frozen.reordered(self._rows, view, thawed, positions, vectors)
-                self._rows = rows
-                self._reordered(hnsw.restore(kernel, thawed.links, codes, thawed.copies))
-            self._saved = self._graph
+            self._graph = self._saved = graph
+            self._publish()
             self.keep_up()
+
+
+class _Rows:
+    """The items, vectors and words of a slab, in the order in which they came; only the slab's writer uses it.
+
+    Attributes:
+        ids, seqs, live, columns, codes, owners, dead, dead_vectors, index, words: As in `View`.
+    """
+
+    def __init__(self, *, width: int, types: Mapping[str, np.dtype[Any]]) -> None:
+        self.ids = Growing(_INT)
+        self.seqs = Growing(_INT)
+        self.live = Growing(np.dtype(np.bool_))
+        self.columns = {name: Growing(kind) for name, kind in types.items()}
+        self.codes = Growing(CODE, width=width)
+        self.owners: Growing | None = None
+        self.dead = 0
+        self.dead_vectors = 0
+        self.index = Lookup.of(np.empty(0, dtype=_INT), np.empty(0, dtype=_INT))
+        self.words = WordRows()
+        self.sample = _Sampler(width)
+
+    def remove(self, ids: NDArray[np.int64]) -> None:
+        """Marks the items of `ids` as dead; unknown ones are let pass."""
+        found = self.index.find(ids)
+        known = found >= 0
+        self._kill(found[known])
+        self.index.set(ids[known], buried(found[known]))
+
+    def upsert(self, block: SlabBlock, codes: NDArray[np.float16]) -> None:
+        """Takes the block's items: a known one dies where it is and lives again at the end."""
+        known = self.index.find(block.ids)
+        fresh = np.ones(len(block.ids), dtype=np.bool_)
+        kept: list[int] = []
+        for item in np.flatnonzero(known >= 0):
+            slot = int(known[item])
+            if self.seqs.used[slot] == block.seqs[item]:
+                fresh[item] = False
+            elif self._same_vectors(slot, codes[slice(*np.searchsorted(block.owners, (item, item + 1)))]):
+                # Only the columns changed (a new expiry, say): no reason to burden the graph with a dead row.
+                fresh[item] = False
+                kept.append(int(item))
+        if kept:
+            self._overwrite(known[kept], block, kept)
+        self._kill(known[fresh & (known >= 0)])
+        self._append(block, codes, fresh)
+
+    def _overwrite(self, slots: NDArray[np.int64], block: SlabBlock, items: list[int]) -> None:
+        # Views hold the old arrays; a search that reads a column twice must find the same in it.
+        self.seqs.detach()
+        self.seqs.used[slots] = block.seqs[items]
+        for name, column in self.columns.items():
+            values = block.columns[name][items]
+            if not np.array_equal(column.used[slots], values):
+                column.detach()
+                column.used[slots] = values
+
+    def _same_vectors(self, slot: int, codes: NDArray[np.float16]) -> bool:
+        if self.owners is None:
+            mine = self.codes.used[slot : slot + 1]
+        else:
+            mine = self.codes.used[slice(*np.searchsorted(self.owners.used, (slot, slot + 1)))]
+        return mine.tobytes() == codes.tobytes()
+
+    def _kill(self, slots: NDArray[np.int64]) -> None:
+        if not len(slots):
+            return
+        # Views hold the old mask: an item that is written again must not be missing from any of them.
+        self.live.detach()
+        self.live.used[slots] = False
+        self.dead += len(slots)
+        if self.owners is None:
+            self.dead_vectors = self.dead
+        else:
+            owners = self.owners.used
+            spans = np.searchsorted(owners, slots, side="right") - np.searchsorted(owners, slots)
+            self.dead_vectors += int(spans.sum())
+
+    def _append(self, block: SlabBlock, codes: NDArray[np.float16], fresh: NDArray[np.bool_]) -> None:
+        owners, every = block.owners, bool(fresh.all())
+        if not every:
+            chosen = fresh[owners]
+            codes, owners = codes[chosen], (np.cumsum(fresh) - 1)[owners[chosen]]
+        start, count = self.ids.size, int(fresh.sum())
+        if self.owners is None and not (len(owners) == count and np.array_equal(owners, np.arange(count))):
+            self.owners = Growing(_INT)
+            self.owners.extend(np.arange(start))
+        if self.owners is not None:
+            self.owners.extend(owners + start)
+        self.codes.extend(codes)
+        ids = block.ids if every else block.ids[fresh]
+        self.ids.extend(ids)
+        self.seqs.extend(block.seqs[fresh])
+        self.live.extend(np.ones(count, dtype=np.bool_))
+        for name, column in self.columns.items():
+            column.extend(block.columns[name][fresh])
+        self.sample.extend(owners + start, ids[owners], codes)
+        if block.words:
+            self.words.extend(block.words if every else [block.words[item] for item in np.flatnonzero(fresh).tolist()])
+        if start:
+            self.index.set(ids, np.arange(start, start + count))
+        if not start or self.index.loose:
+            live = np.flatnonzero(self.live.used)
+            self.index = Lookup.of(self.ids.used[live], live)
+
+
+class _Sampler:
+    """Takes every vector of a small slab, of a larger one those whose row id falls into a 2^n-th of all numbers."""
+
+    def __init__(self, width: int) -> None:
+        self._width = width
+        self._slots, self._keys = Growing(_INT), Growing(np.dtype(np.uint64))
+        self._codes = Growing(CODE, width=width)
+        self._halved = 0
+
+    def extend(self, slots: NDArray[np.int64], ids: NDArray[np.int64], codes: NDArray[np.float16]) -> None:
+        """Takes what is due of further vectors."""
+        keys = ids.view(np.uint64) * _GOLDEN
+        while True:
+            taken = np.flatnonzero(keys >> np.uint64(64 - self._halved) == 0) if self._halved else np.arange(len(keys))
+            if self._slots.size + len(taken) <= _MOST_SAMPLED:
+                break
+            self._halve()
+        self._slots.extend(slots[taken])
+        self._keys.extend(keys[taken])
+        self._codes.extend(codes[taken])
+
+    def _halve(self) -> None:
+        self._halved += 1
+        kept = self._keys.used >> np.uint64(64 - self._halved) == 0
+        slots, keys, codes = self._slots.used[kept], self._keys.used[kept], self._codes.used[kept]
+        self._slots, self._keys = Growing(_INT), Growing(np.dtype(np.uint64))
+        self._codes = Growing(CODE, width=self._width)
+        self._slots.extend(slots)
+        self._keys.extend(keys)
+        self._codes.extend(codes)
+
+    def state(self) -> Sample:
+        """The present state."""
+        return Sample(self._slots.used, self._codes.used)
 
 
 def _weight(column: NDArray[Any]) -> int:

@@ -1,23 +1,59 @@
-"""One state of a slab: immutable, so that a mask computed from its columns stays true for the search that follows."""
+"""One state of a slab: immutable, so that a mask computed from its columns stays true for the search that follows.
+
+```
+no graph, or rows * dims <= threshold : exact scan (mask when more than 20 % is kept, else gather)
+matches * dims <= 1e6                 : exact gather
+else                                  : HNSW with K = ef = max(128, 4k), 256 above 200k rows; no selector; mask after;
+                                        accepted iff survivors >= max(2k, K/4), else exact
+```
+Two refinements. Where a large k makes `ef` so large that walking the graph costs more than scanning the slab (measured:
+from about one candidate in 64 rows), the scan is taken: it is quicker there, and exact. Where nearly all is kept, 2k
+are asked for, and of them three quarters must survive.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from langchain_memlayer.errors import InvalidInput
-from langchain_memlayer.index import planner
-from langchain_memlayer.index.hnsw import Graph
+from langchain_memlayer.index.growing import Lookup
+from langchain_memlayer.index.hnsw import Found, Graph
 from langchain_memlayer.index.kernel import Kernel
-from langchain_memlayer.index.planner import Plan
-from langchain_memlayer.index.rows import Positions, buried
-from langchain_memlayer.index.source import Hints, Source
+from langchain_memlayer.index.words import Words
 
-_Found = tuple[NDArray[np.int64], NDArray[np.float32]]
+Way = Literal["empty", "scan", "gather", "hnsw", "source"]
+"""How rows are found: not at all, by scanning every row or only the matching ones, by the graph, by a foreign store."""
+
+_GATHER_LIMIT = 1_000_000
+_MASK_SHARE = 0.2
+_NEARLY_ALL = 0.9
+_MANY_ROWS = 200_000
+_FEW_ASKED, _MANY_ASKED = 128, 256
+_SCAN_RATIO = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a search did.
+
+    Attributes:
+        way: How the rows of the answer were found.
+        scanned: Vectors whose score was computed outside of the graph.
+        candidates: Vectors that the graph, or a foreign store, was asked for.
+        survivors: Those of them that were live and in the mask.
+        fell_back: True when the candidates were too few, or there were none, and an exact way was taken.
+    """
+
+    way: Way
+    scanned: int = 0
+    candidates: int = 0
+    survivors: int = 0
+    fell_back: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,14 +61,14 @@ class Hits:
     """The answer to a search, best first; equal scores are ordered by row id.
 
     Attributes:
-        positions: Where the items are in the view.
+        slots: Where the items are in the view.
         ids: Their row ids.
         seqs: The journal position of their last write.
         scores: Higher is nearer: cosine, inner product or negated distance, of the item's best vector.
         plan: What was done to find them.
     """
 
-    positions: NDArray[np.int64]
+    slots: NDArray[np.int64]
     ids: NDArray[np.int64]
     seqs: NDArray[np.int64]
     scores: NDArray[np.float32]
@@ -42,21 +78,75 @@ class Hits:
         return len(self.ids)
 
 
+@dataclass(frozen=True, slots=True)
+class Hints:
+    """What a foreign store may use to propose fewer rows in vain; nothing depends on it.
+
+    Attributes:
+        where: What a row's metadata must equal.
+        text: The query's words, for stores that cannot be asked by vector.
+    """
+
+    where: Mapping[str, Any] = field(default_factory=dict)
+    text: str | None = None
+
+
+class Source(Protocol):
+    """What answers for a large slab in place of a graph of its own: the seam to a foreign vector store."""
+
+    @property
+    def trusted(self) -> bool:
+        """Whether it is worth asking; a slab has a graph of its own otherwise."""
+        ...
+
+    def nearest(
+        self, view: View, vector: NDArray[np.float32], k: int, mask: NDArray[np.bool_] | None, hints: Hints
+    ) -> Hits | None:
+        """What `view.search` is to answer, scored from the journal's own vectors; None for its own exact answer."""
+        ...
+
+    def audit(
+        self, view: View, vector: NDArray[np.float32], k: int, mask: NDArray[np.bool_] | None, hints: Hints
+    ) -> None:
+        """Now and then compare such an answer with the exact one, though no search needs it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sample:
+    """Some vectors of a view beside each other, since reading them where they lie takes ten times as long.
+
+    Attributes:
+        slots: Whose they are.
+        codes: The vectors.
+    """
+
+    slots: NDArray[np.int64]
+    codes: NDArray[np.float16]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class View:
-    """What a slab held at one moment; position `i` is index `i` of every array here.
+    """What a slab held at one moment; slot `i` is index `i` of every array here.
 
     Attributes:
         applied_seq: The journal position that it is complete up to; -1 before anything was applied.
-        ids: Row ids; an id whose item was written again may stand at several positions, one of them live.
+        ids: Row ids; an id whose item was written again may stand in several slots, one of them live.
         seqs: The journal position of each item's last write.
-        live: Which positions hold a live item.
+        live: Which slots hold a live item.
         columns: The hot columns.
         codes: All vectors as float16.
-        owners: For each vector the position of its item, ascending; None when vector `i` is that of item `i`.
-        dead_vectors: How many vectors belong to dead positions.
+        owners: For each vector the slot of its item, ascending; None when vector `i` is that of slot `i`.
+        dead: How many slots hold none.
+        dead_vectors: How many vectors belong to them.
         graph: The HNSW graph over the first vectors, or None.
-        source: What proposes candidates in place of a graph, or None.
+        threshold: `vectors * dims` above which the graph, or the source, is asked.
+        kernel: What compares vectors; None for a store without any.
+        index: From row ids to slots.
+        words: The words of the items' texts.
+        sample: Vectors that stand for all of a large view.
+        source: What answers in place of a graph, or None.
+        memo: What readers derived from this state, for the next one.
     """
 
     applied_seq: int
@@ -71,23 +161,31 @@ class View:
     graph: Graph | None
     threshold: int
     kernel: Kernel | None
-    index: Positions
+    index: Lookup
+    words: Words
+    sample: Sample
     source: Source | None = None
+    memo: dict[Any, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def position(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The live position of each row id, -1 where this view has none."""
+    @property
+    def large(self) -> bool:
+        """Whether it is too large to be scanned at each search."""
+        return self.kernel is not None and len(self.codes) * self.kernel.dims > self.threshold
+
+    def slots(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The live slot of each row id, -1 where this view has none."""
         if not len(self):
             return np.full(len(ids), -1, dtype=np.int64)
         found = self.index.find(ids)
         # The index is the slab's newest. Who died since is where it was; who moved beyond this view is looked for.
         gone = found < -1
         found[gone] = buried(found[gone])
-        for slot in np.flatnonzero(found >= len(self)):
-            places = np.flatnonzero((self.ids == ids[slot]) & self.live)
-            found[slot] = places[0] if len(places) else -1
+        for place in np.flatnonzero(found >= len(self)):
+            here = np.flatnonzero((self.ids == ids[place]) & self.live)
+            found[place] = here[0] if len(here) else -1
         found[(found >= 0) & ~self.live[found]] = -1
         return found
 
@@ -99,7 +197,7 @@ class View:
         Args:
             query: One vector of the store's dimensions.
             k: How many at most.
-            mask: Which positions may be found, shape (len(self),); None means all.
+            mask: Which slots may be found, shape (len(self),); None means all.
             hints: What a foreign store may use to propose fewer rows in vain.
 
         Raises:
@@ -109,39 +207,81 @@ class View:
         vector = kernel.prepare(query)
         if k < 1:
             raise InvalidInput(f"The limit must be at least 1, got {k}.")
+        if self.source is not None and self.source.trusted and self.large:
+            hits = self.source.nearest(self, vector, k, mask, hints or Hints())
+            return self.exact(vector, k, mask=mask, plan=Plan("empty", fell_back=True)) if hits is None else hits
         keep, matches = self._keep(mask)
-        rows = len(self.codes)
-        source = self.source if self.source is not None and self.source.trusted else None
-        graph = self.graph is not None or source is not None
-        way = planner.choose(
-            rows=rows, dims=kernel.dims, matches=matches, k=k, graph=graph, threshold=self.threshold,
-            foreign=source is not None,
-        )  # fmt: skip
-        if way == "empty":
-            none = np.empty(0, dtype=np.int64)
-            return Hits(none, none, none, np.empty(0, dtype=np.float32), Plan("empty"))
-        asked = survivors = scanned = 0
-        if way == "hnsw" and source is not None:
-            hits = self._proposed(source, vector, k, mask, hints or Hints())
-            if hits is not None and source.audit_due():
-                return self._audited(source, vector, k, mask, hits)
-            return hits if hits is not None else self._exactly(vector, k, keep, matches, fell_back=True)
-        if way == "hnsw" and self.graph is not None:
-            asked = planner.candidates(rows, k)
-            found = self.graph.search(vector, asked)
-            if keep is not None:
-                inside = keep[found[0]]
-                found = found[0][inside], found[1][inside]
-            positions, raw = self._items(found)
-            survivors = len(positions)
-            if planner.accepts(survivors, k, asked):
-                scanned = rows - self.graph.rows
-                if scanned:
-                    later = self._delta(vector, k, keep, self.graph.rows)
-                    both = np.concatenate((found[0], later[0])), np.concatenate((found[1], later[1]))
-                    positions, raw = self._items(both)
-                return self._hits(positions[:k], raw[:k], Plan("hnsw", scanned, asked, survivors))
-        return self._exactly(vector, k, keep, matches, asked, survivors, fell_back=asked > 0)
+        rows, graph = len(self.codes), self.graph
+        asked, enough = candidates(rows, matches, k)
+        way = choose(rows=rows, dims=kernel.dims, matches=matches, asked=asked, threshold=self.threshold)
+        if graph is None or way != "hnsw":
+            return self._exactly(vector, k, keep, matches)
+        found = self._inside(graph.search(vector, asked), keep)
+        slots, raw = self._items(found)
+        survivors = len(slots)
+        if survivors < enough:
+            return self._exactly(vector, k, keep, matches, Plan("empty", 0, asked, survivors, True))
+        beside = self._beside(vector, k, keep, graph)
+        if len(beside[0]):
+            both = np.concatenate((found[0], beside[0])), np.concatenate((found[1], beside[1]))
+            slots, raw = self._items(both)
+        scanned = len(self.codes) - graph.seen + len(graph.nodes.rest)
+        return self.hits(slots[:k], raw[:k], Plan("hnsw", scanned, asked, survivors))
+
+    def exact(
+        self,
+        vector: NDArray[np.float32],
+        k: int,
+        *,
+        mask: NDArray[np.bool_] | None = None,
+        plan: Plan | None = None,
+    ) -> Hits:
+        """The `k` nearest by looking at all of them; `vector` as the kernel prepared it, `plan` what was tried."""
+        return self._exactly(vector, k, *self._keep(mask), plan)
+
+    def audit(self, query: ArrayLike, k: int, *, mask: NDArray[np.bool_], hints: Hints) -> None:
+        """Let a source that a search did not need be doubted all the same."""
+        if self.source is not None and self.source.trusted and self.large:
+            self.source.audit(self, self._kernel().prepare(query), k, mask, hints)
+
+    def scores(self, query: ArrayLike, slots: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The exact score of each slot's best vector, NaN where the item has none."""
+        kernel = self._kernel()
+        return kernel.finish(self.raw(kernel.prepare(query), slots))
+
+    def sampled(self, query: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Slots with vectors, spread evenly over the view (all of a small one; the dead too), and their scores."""
+        kernel = self._kernel()
+        raw = kernel.every(kernel.prepare(query), self.sample.codes)
+        return self.sample.slots, kernel.finish(raw)
+
+    def raw(self, vector: NDArray[np.float32], slots: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Like `scores`, as the kernel counts: higher is nearer."""
+        kernel = self._kernel()
+        if 2 * len(slots) > len(self):
+            return self._all_raw(kernel, vector)[slots]
+        if self.owners is None:
+            return kernel.every(vector, self.codes[slots])
+        starts = np.searchsorted(self.owners, slots)
+        counts = np.searchsorted(self.owners, slots, side="right") - starts
+        out = np.full(len(slots), np.nan, dtype=np.float32)
+        if total := int(counts.sum()):
+            begins = np.cumsum(counts) - counts
+            rows = np.repeat(starts - begins, counts) + np.arange(total)
+            some = np.flatnonzero(counts)
+            out[some] = np.maximum.reduceat(kernel.every(vector, self.codes[rows]), begins[some])
+        return out
+
+    def hits(self, slots: NDArray[np.int64], raw: NDArray[np.float32], plan: Plan) -> Hits:
+        """The answer of some slots with their raw scores."""
+        return Hits(slots, self.ids[slots], self.seqs[slots], self._kernel().finish(raw), plan)
+
+    def able(self, mask: NDArray[np.bool_] | None) -> int:
+        """How many items with vectors may be found."""
+        keep, vectors = self._keep(mask)
+        if self.owners is None:
+            return vectors
+        return int(np.count_nonzero(np.diff(self.owners if keep is None else self.owners[keep], prepend=-1)))
 
     def _exactly(
         self,
@@ -149,89 +289,20 @@ class View:
         k: int,
         keep: NDArray[np.bool_] | None,
         matches: int,
-        asked: int = 0,
-        survivors: int = 0,
-        *,
-        fell_back: bool,
+        tried: Plan | None = None,
     ) -> Hits:
-        rows = len(self.codes)
-        way = planner.exact_way(rows, matches)
-        positions, raw = self._items(self._exact(vector, k, keep, matches, way))
-        scanned = matches if way == "gather" else rows
-        return self._hits(positions[:k], raw[:k], Plan(way, scanned, asked, survivors, fell_back))
-
-    def _proposed(
-        self, source: Source, vector: NDArray[np.float32], k: int, mask: NDArray[np.bool_] | None, hints: Hints
-    ) -> Hits | None:
-        """What a foreign store's candidates give, scored from the vectors here; None when they are too few."""
-        allowed = self.live if mask is None else mask & self.live
-        asked: int | None = planner.candidates(len(self.codes), k)
-        while asked is not None:
-            proposal = source.propose(vector, asked, hints)
-            if proposal is None:
-                return None
-            near, later = (self._inside(ids, allowed) for ids in (proposal.ids, proposal.later))
-            positions = np.union1d(near, later)
-            raw = self._raw(vector, positions)
-            positions, raw = positions[~np.isnan(raw)], raw[~np.isnan(raw)]
-            ended = len(proposal.ids) < asked
-            enough = planner.accepts(len(near), k, asked) or (ended and len(near) >= k)
-            able = self._able(mask) if ended and not enough else 0
-            if enough or len(positions) == able > 0:
-                order = np.lexsort((self.ids[positions], -raw))[:k]
-                return self._hits(positions[order], raw[order], Plan("source", len(later), asked, len(near)))
-            if able:
-                # What it may not know yet is not what it missed.
-                source.audited(min(len(positions) / min(k, able), 1.0))
-            asked = None if ended else planner.wider(asked, k)
-        return None
-
-    def audit(self, query: ArrayLike, k: int, *, mask: NDArray[np.bool_], hints: Hints | None = None) -> None:
-        """Now and then compare a foreign store's candidates with the exact ones, though no search needs them."""
-        source, kernel = self.source, self._kernel()
-        large = len(self.codes) * kernel.dims > self.threshold
-        if large and source is not None and source.trusted and source.audit_due():
-            vector = kernel.prepare(query)
-            found = self._proposed(source, vector, k, mask, hints or Hints())
-            if found is not None:
-                self._audited(source, vector, k, mask, found)
-
-    def _inside(self, ids: NDArray[np.int64], allowed: NDArray[np.bool_]) -> NDArray[np.int64]:
-        positions = np.unique(self.position(ids))
-        positions = positions[positions >= 0]
-        kept: NDArray[np.int64] = positions[allowed[positions]]
-        return kept
-
-    def _audited(
-        self, source: Source, vector: NDArray[np.float32], k: int, mask: NDArray[np.bool_] | None, hits: Hits
-    ) -> Hits:
-        """The exact answer, after the source was told how much of it `hits` had."""
-        keep, matches = self._keep(mask)
-        exact = self._exactly(vector, k, keep, matches, hits.plan.candidates, hits.plan.survivors, fell_back=False)
-        found = len(np.intersect1d(exact.ids, hits.ids))
-        source.audited(found / max(len(exact.ids), 1))
-        return exact
-
-    def scores(self, query: ArrayLike, positions: NDArray[np.int64]) -> NDArray[np.float32]:
-        """The exact score of each position's best vector, NaN where the item has none."""
-        kernel = self._kernel()
-        return kernel.finish(self._raw(kernel.prepare(query), positions))
-
-    def _raw(self, vector: NDArray[np.float32], positions: NDArray[np.int64]) -> NDArray[np.float32]:
-        kernel = self._kernel()
-        if 2 * len(positions) > len(self):
-            return self._all_raw(kernel, vector)[positions]
-        if self.owners is None:
-            return kernel.every(vector, self.codes[positions])
-        starts = np.searchsorted(self.owners, positions)
-        counts = np.searchsorted(self.owners, positions, side="right") - starts
-        out = np.full(len(positions), np.nan, dtype=np.float32)
-        if total := int(counts.sum()):
-            begins = np.cumsum(counts) - counts
-            rows = np.repeat(starts - begins, counts) + np.arange(total)
-            some = np.flatnonzero(counts)
-            out[some] = np.maximum.reduceat(kernel.every(vector, self.codes[rows]), begins[some])
-        return out
+        kernel, codes = self._kernel(), self.codes
+        tried = tried or Plan("empty")
+        way = exact_way(len(codes), matches)
+        if way == "gather" and keep is not None:
+            rows = np.flatnonzero(keep)
+            found = self._best(lambda want: kernel.gather(vector, codes, rows, want), k, matches)
+        else:
+            found = self._best(lambda want: kernel.top(vector, codes, want, keep), k, matches)
+        slots, raw = self._items(found)
+        scanned = len(codes) if way == "scan" else matches
+        plan = Plan(way, scanned, tried.candidates, tried.survivors, tried.fell_back)
+        return self.hits(slots[:k], raw[:k], plan)
 
     def _all_raw(self, kernel: Kernel, vector: NDArray[np.float32]) -> NDArray[np.float32]:
         raw = kernel.every(vector, self.codes)
@@ -248,13 +319,6 @@ class View:
             raise InvalidInput("This store holds no vectors: open it with an embedder to search by meaning.")
         return self.kernel
 
-    def _able(self, mask: NDArray[np.bool_] | None) -> int:
-        """How many items with vectors may be found."""
-        keep, vectors = self._keep(mask)
-        if self.owners is None:
-            return vectors
-        return int(np.count_nonzero(np.diff(self.owners if keep is None else self.owners[keep], prepend=-1)))
-
     def _keep(self, mask: NDArray[np.bool_] | None) -> tuple[NDArray[np.bool_] | None, int]:
         """The vectors that may be found (None: all) and how many they are."""
         if mask is None:
@@ -269,28 +333,32 @@ class View:
             keep = mask & self.live if self.dead else mask
         if self.owners is not None:
             keep = keep[self.owners]
-        return keep, int(np.count_nonzero(keep))
+        matches = int(np.count_nonzero(keep))
+        return (None, matches) if matches == len(keep) else (keep, matches)
 
-    def _exact(
-        self, vector: NDArray[np.float32], k: int, keep: NDArray[np.bool_] | None, matches: int, way: planner.Way
-    ) -> _Found:
-        """The best vectors, of at least `k` items when there are so many."""
-        kernel = self._kernel()
-        if way == "gather" and keep is not None:
-            rows = np.flatnonzero(keep)
-            return self._best(lambda want: kernel.gather(vector, self.codes, rows, want), k, matches)
-        return self._best(lambda want: kernel.top(vector, self.codes, want, keep), k, matches)
+    @staticmethod
+    def _inside(found: Found, keep: NDArray[np.bool_] | None) -> Found:
+        if keep is None:
+            return found
+        inside = keep[found[0]]
+        return found[0][inside], found[1][inside]
 
-    def _delta(self, vector: NDArray[np.float32], k: int, keep: NDArray[np.bool_] | None, start: int) -> _Found:
-        """Like `_exact`, of the vectors from `start` on, which the graph does not hold yet."""
-        kernel, codes = self._kernel(), self.codes[start:]
+    def _beside(self, vector: NDArray[np.float32], k: int, keep: NDArray[np.bool_] | None, graph: Graph) -> Found:
+        """The best vectors that the graph does not hold, of at least `k` items when there are so many."""
+        kernel, codes, start = self._kernel(), self.codes[graph.seen :], graph.seen
         inside = None if keep is None else keep[start:]
         matches = len(codes) if inside is None else int(np.count_nonzero(inside))
         rows, raw = self._best(lambda want: kernel.top(vector, codes, want, inside), k, matches)
-        return rows + start, raw
+        rest = graph.nodes.rest
+        if keep is not None:
+            rest = rest[keep[rest]]
+        more = self._best(lambda want: kernel.gather(vector, self.codes, rest, want), k, len(rest))
+        return np.concatenate((rows + start, more[0])), np.concatenate((raw, more[1]))
 
-    def _best(self, scan: Callable[[int], _Found], k: int, matches: int) -> _Found:
+    def _best(self, scan: Callable[[int], Found], k: int, matches: int) -> Found:
         """What `scan` finds when asked for so many vectors that `k` items are complete, no tie cut at the `k`-th."""
+        if not matches:
+            return np.empty(0, np.int64), np.empty(0, np.float32)
         want = k + 1 if self.owners is None else 2 * (k + 1)
         while True:
             want = min(want, matches)
@@ -302,7 +370,7 @@ class View:
                 return found
             want *= 4
 
-    def _items(self, found: _Found) -> _Found:
+    def _items(self, found: Found) -> Found:
         """The items of the found vectors, each once with its best vector, best first, then by row id."""
         rows, raw = found
         if self.owners is not None:
@@ -314,5 +382,31 @@ class View:
             rows, raw = rows[first], raw[first]
         return rows, raw
 
-    def _hits(self, positions: NDArray[np.int64], raw: NDArray[np.float32], plan: Plan) -> Hits:
-        return Hits(positions, self.ids[positions], self.seqs[positions], self._kernel().finish(raw), plan)
+
+def exact_way(rows: int, matches: int) -> Way:
+    """How to look at `matches` of `rows` vectors exactly."""
+    if not matches:
+        return "empty"
+    return "scan" if matches > _MASK_SHARE * rows else "gather"
+
+
+def choose(*, rows: int, dims: int, matches: int, asked: int, threshold: int) -> Way:
+    """The way to begin with where there is a graph, which would be asked for so many candidates."""
+    if rows * dims <= threshold or not matches:
+        return exact_way(rows, matches)
+    # A threshold set lower than the measured one (4e6) takes this limit along, so that the graph is used at all.
+    if matches * dims <= min(_GATHER_LIMIT, threshold // 4):
+        return "gather"
+    return exact_way(rows, matches) if asked > _MANY_ASKED and asked * _SCAN_RATIO > rows else "hnsw"
+
+
+def candidates(rows: int, matches: int, k: int) -> tuple[int, int]:
+    """How many candidates to ask a graph for (it is `efSearch` too), and how many of them must be live and inside."""
+    times = 2 if matches >= _NEARLY_ALL * rows else 4
+    asked = max(_MANY_ASKED if rows > _MANY_ROWS else _FEW_ASKED, times * k)
+    return asked, max(asked // 4, min(2 * k, 3 * asked // 4))
+
+
+def buried(slots: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Slots of the dead as negative numbers, and back: views of before still have them alive."""
+    return -2 - slots

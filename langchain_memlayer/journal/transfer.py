@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import orjson
 
-from langchain_memlayer.index.keywords import term_codes
+from langchain_memlayer.index.keywords import packed
 from langchain_memlayer.journal.read import Reader
 from langchain_memlayer.journal.read_base import VECTORS_OF_ITEM
 from langchain_memlayer.journal.read_caches import KINDS
@@ -218,7 +218,7 @@ def _is_json(section: Section, name: str, values: Values) -> bool:
 
 
 def _terms(values: Values) -> bytes | None:
-    return None if values["kind"] == "item" else term_codes(values.get("tokens", "").split())
+    return None if values["kind"] == "item" else packed(values.get("tokens", "").split())
 
 
 def is_empty(reader: Reader) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from langchain_memlayer.graph.names import read_name
-from langchain_memlayer.index.keywords import term_codes
+from langchain_memlayer.index.keywords import packed
 from langchain_memlayer.journal.database import Database
 from langchain_memlayer.journal.read import Reader
 from langchain_memlayer.journal.read_base import IN_USE, marks
@@ -341,7 +341,7 @@ class Writer(Reader):
              row.user_id, row.agent_id, row.run_id, row.session_id, place, row.role, row.name, row.message_id, row.time,
              row.hash, json_text(row.sources), json_text([turn for turn, _ in quotes]), row.valid_at, row.invalid_at,
              row.state or None, int(row.asks) or None, int(row.given) or None, int(row.read) or None, row.count,
-             row.last_seen, op, term_codes(tokens)),
+             row.last_seen, op, packed(tokens)),
         )  # fmt: skip
         self._vectors(item, codes)
         if tokens:

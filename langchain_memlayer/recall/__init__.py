@@ -10,7 +10,7 @@ fusion.py       signals -> score, relevance, order
 
 from langchain_memlayer.recall.calibration import PROBES, closeness, knowledge_of, trust_in
 from langchain_memlayer.recall.fusion import Ranking, Scored, Weights, base_shares, best, eligible, rank, scored
-from langchain_memlayer.recall.pool import Pool, Query, Spread, Terms, asking, memory_text
+from langchain_memlayer.recall.pool import Pool, Query, Spread, asking, memory_text
 from langchain_memlayer.recall.signals import session_prior
 
 __all__ = [
@@ -20,7 +20,6 @@ __all__ = [
     "Ranking",
     "Scored",
     "Spread",
-    "Terms",
     "Weights",
     "asking",
     "base_shares",

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from langchain_memlayer.index.words import Terms
 from langchain_memlayer.types import Metric
 
 Scores = NDArray[np.float32]
-_BUCKETS = 1 << 16
 _MONTHS = (
     "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
     "December",
@@ -43,62 +42,6 @@ class Spread:
         return scaled
 
 
-@dataclass(frozen=True, eq=False)
-class Terms:
-    """The keyword terms of texts, as numbers.
-
-    Attributes:
-        flat: The terms of one text after those of another, uint32.
-        starts: Where those of each text begin, and the end, shape (texts + 1,).
-    """
-
-    flat: NDArray[np.uint32]
-    starts: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.starts) - 1
-
-    @cached_property
-    def text(self) -> NDArray[np.int64]:
-        """The text that each term of `flat` stands in."""
-        return np.repeat(np.arange(len(self)), np.diff(self.starts))
-
-    @cached_property
-    def low(self) -> NDArray[np.intp]:
-        """The lower half of each term of `flat`."""
-        return (self.flat & (_BUCKETS - 1)).astype(np.intp)
-
-    def of(self, index: int) -> NDArray[np.uint32]:
-        """The terms of one text."""
-        return self.flat[self.starts[index] : self.starts[index + 1]]
-
-    def occurrences(self, codes: NDArray[np.uint32]) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
-        """Where some distinct terms stand: for each occurrence the index into `codes`, and the text."""
-        slots, places = [], []
-        left = np.arange(len(codes))
-        while len(left):
-            # Most terms are none of those asked for: a table of lower halves lets few through. Two that share theirs
-            # do not fit into one table.
-            first = np.unique(codes[left] & (_BUCKETS - 1), return_index=True)[1]
-            table = np.full(_BUCKETS, -1, np.intp)
-            table[codes[left[first]] & (_BUCKETS - 1)] = left[first]
-            found = table[self.low]
-            place = np.flatnonzero(found >= 0)
-            slot = found[place]
-            real = codes[slot] == self.flat[place]
-            slots.append(slot[real])
-            places.append(place[real])
-            left = np.delete(left, first)
-        if not slots:
-            return np.empty(0, np.intp), np.empty(0, np.int64)
-        return np.concatenate(slots), self.text[np.concatenate(places)]
-
-    def counts(self, codes: NDArray[np.uint32]) -> NDArray[np.int64]:
-        """How often each of some distinct terms stands in each text, shape (terms, texts)."""
-        slots, texts = self.occurrences(codes)
-        return np.bincount(slots * len(self) + texts, minlength=len(codes) * len(self)).reshape(len(codes), len(self))
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Pool:
     """The memories that are scored: the whole scope up to 10,000 rows, the best candidates and their neighbours above.
@@ -114,7 +57,7 @@ class Pool:
         keyword_ceiling: The BM25 that a text could attain for this query.
         terms: The keyword terms of each.
         total: How many memories the scope has.
-        others: Texts that stand for the whole scope, where the pool is not all of it; else None.
+        counted: In how many memories of the scope some terms stand, where the pool is not all of it; else None.
         graph: From 0 to 1: how near it is to the entities that the query names.
         is_turn: Turns, as against facts.
         session: A number for each session, negative for none.
@@ -139,7 +82,7 @@ class Pool:
     keyword_ceiling: float
     terms: Terms
     total: int
-    others: Terms | None
+    counted: Callable[[NDArray[np.int32]], NDArray[np.int64]] | None
     graph: Scores
     is_turn: NDArray[np.bool_]
     session: NDArray[np.int32]
@@ -158,13 +101,10 @@ class Pool:
     def __len__(self) -> int:
         return len(self.order)
 
-    def frequencies(self, codes: NDArray[np.uint32], inside: NDArray[np.int64]) -> NDArray[np.int64]:
+    def frequencies(self, terms: NDArray[np.int32], inside: NDArray[np.int64]) -> NDArray[np.int64]:
         """How many memories of the scope have each of some terms; `inside` is how many of the pool do."""
-        if self.others is None:
-            return inside
         # Those that were proposed have the query's topic in common: its words are rarer than they seem there.
-        found = np.bincount(self.others.occurrences(codes)[0], minlength=len(codes)) * self.total // len(self.others)
-        return np.maximum(found, inside)
+        return inside if self.counted is None else np.maximum(self.counted(terms), inside)
 
     def sources(self, index: int) -> set[int]:
         """The row ids of the turns that a memory comes from; a turn comes from itself."""
@@ -179,12 +119,12 @@ class Query:
 
     Attributes:
         text: The question.
-        codes: Its keyword terms as numbers.
+        terms: Its keyword terms, as the pool numbers them.
         reference: The present, for relative dates.
     """
 
     text: str
-    codes: NDArray[np.uint32]
+    terms: NDArray[np.int32]
     reference: datetime
 
 

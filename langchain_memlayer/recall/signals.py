@@ -91,24 +91,25 @@ def bridge(pool: Pool, query: Query, base: Scores) -> Scores:
     best = best[np.argsort(-base[best], kind="stable")[:BRIDGES]]
     if not len(best) or not len(pool.terms.flat):
         return out
-    own = [np.setdiff1d(pool.terms.of(index), query.codes) for index in best.tolist()]
-    codes = np.unique(np.concatenate(own))
+    own = [np.setdiff1d(pool.terms.of(index), query.terms) for index in best.tolist()]
+    telling = np.unique(np.concatenate(own))
     # Single characters are shared by texts that have nothing else in common.
-    codes = codes[~is_character(codes)]
-    if not len(codes):
+    ids = pool.terms.ids[telling]
+    telling = telling[np.argsort(ids)][~is_character(np.sort(ids))]
+    if not len(telling):
         return out
-    slots, texts = pool.terms.occurrences(codes)
-    there = np.zeros((len(codes), len(pool)), np.bool_)
-    there[slots, texts] = True
-    frequencies = pool.frequencies(codes, np.array([np.count_nonzero(texts) for texts in there]))
+    which, texts, _ = pool.terms.occurrences(telling)
+    there = np.zeros((len(telling), len(pool)), np.bool_)
+    there[which, texts] = True
+    frequencies = pool.frequencies(telling, np.bincount(which, minlength=len(telling)))
     frequencies = np.minimum(frequencies, pool.total)
     idf = np.log1p((pool.total - frequencies + 0.5) / (frequencies + 0.5)).astype(np.float32)
     for index, terms in zip(best.tolist(), own, strict=True):
-        slots = np.flatnonzero(np.isin(codes, terms))
-        slots = slots[frequencies[slots] > 1]
-        slots = slots[np.argsort(frequencies[slots], kind="stable")[:BRIDGE_TERMS]]
-        if len(slots):
-            shared = idf[slots] @ there[slots] / idf[slots].sum()
+        mine = np.flatnonzero(np.isin(telling, terms))
+        mine = mine[frequencies[mine] > 1]
+        mine = mine[np.argsort(frequencies[mine], kind="stable")[:BRIDGE_TERMS]]
+        if len(mine):
+            shared = idf[mine] @ there[mine] / idf[mine].sum()
             shared[index] = 0
             np.maximum(out, base[index] * shared, out=out)
     return out

@@ -135,5 +135,5 @@ def frozen_copy(view: View) -> Mapping[str, Any]:
         "codes": view.codes.copy(),
         "owners": None if view.owners is None else view.owners.copy(),
         **{name: column.copy() for name, column in view.columns.items()},
-        "positions": view.position(np.unique(view.ids)),
+        "positions": view.slots(np.unique(view.ids)),
     }

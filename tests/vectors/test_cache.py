@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from langchain_memlayer.index.cache import SlabCache
+from langchain_memlayer.index.lru import SlabCache
 
 
 @dataclass
@@ -28,15 +28,17 @@ class Shelf:
     weights: dict[str, int] = field(default_factory=dict)
     made: list[tuple[str, Weight]] = field(default_factory=list)
     refreshed: Counter[str] = field(default_factory=Counter)
+    worn: set[str] = field(default_factory=set)
 
     def load(self, prefix: str) -> Weight:
         slab = Weight(self.weights.get(prefix, 10))
         self.made.append((prefix, slab))
         return slab
 
-    def refresh(self, prefix: str, slab: Weight) -> None:
+    def refresh(self, prefix: str, slab: Weight) -> bool:
         self.refreshed[prefix] += 1
         slab.nbytes = self.weights.get(prefix, 10)
+        return prefix not in self.worn
 
     def cache(self, capacity: int = 100) -> SlabCache[Weight]:
         return SlabCache(self.load, refresh=self.refresh, capacity_bytes=capacity)
@@ -134,11 +136,20 @@ def test_dropping_and_clearing_close_and_forget() -> None:
     assert [slab.closed for _, slab in shelf.made] == [1, 1, 1]
 
 
+def test_a_worn_slab_is_loaded_anew_at_once() -> None:
+    shelf = Shelf()
+    cache = shelf.cache()
+    first = cache.get("a")
+    shelf.worn = {"a"}
+    second = cache.get("a")
+    assert (second is first, first.closed, second.closed, cache.nbytes) == (False, 1, 0, 10)
+
+
 @pytest.mark.parametrize("interrupted", [KeyboardInterrupt, MemoryError])
 def test_a_slab_whose_catching_up_was_interrupted_is_loaded_anew(interrupted: type[BaseException]) -> None:
     shelf = Shelf()
 
-    def refresh(prefix: str, slab: Weight) -> None:
+    def refresh(prefix: str, slab: Weight) -> bool:
         slab.nbytes = 99
         raise interrupted
 

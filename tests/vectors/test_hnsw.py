@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from slabs import METRICS, Topics, block, filled, recalls
 
-from langchain_memlayer.index.copies import Copies, checksums
+from langchain_memlayer.index.hnsw import Nodes, checksums
 from langchain_memlayer.index.slab import Slab
 from langchain_memlayer.types import Metric
 
@@ -75,7 +75,7 @@ def test_equal_rows_are_one_node_and_all_of_them_are_found() -> None:
     slab = filled(codes, threshold=0)
     graph = slab.view.graph
     assert graph is not None
-    assert (graph.rows, len(graph.copies)) == (3000, 600)
+    assert (graph.seen, len(graph.nodes)) == (3000, 600)
     hits = slab.view.search(codes[7].astype(np.float32), 5)
     assert hits.plan.way == "hnsw"
     assert hits.ids.tolist() == [7, 607, 1207, 1807, 2407]
@@ -85,7 +85,7 @@ def test_equal_rows_are_one_node_and_all_of_them_are_found() -> None:
     assert slab.wait(60)
     grown = slab.view.graph
     assert grown is not None
-    assert (grown.rows, len(grown.copies)) == (3600, 900)
+    assert (grown.seen, len(grown.nodes)) == (3600, 900)
     hits = slab.view.search(codes[7].astype(np.float32), 10)
     assert hits.ids[:6].tolist() == [7, 607, 1207, 1807, 2407, 3007]
     assert slab.view.search(topics.vectors[650], 1).ids.tolist() == [3350]
@@ -110,14 +110,14 @@ def test_checksums_tell_codes_apart_that_differ_in_little(dims: int) -> None:
 
 def test_nodes_of_more_rows_begin_with_those_of_fewer() -> None:
     sums = np.random.default_rng(3).integers(0, 50, 200).astype(np.uint64)
-    whole = Copies.of(sums)
-    for rows in range(201):
-        part = Copies.of(sums[:rows])
-        assert part.first.tolist() == whole.first[: len(part)].tolist()
-        assert part.nodes.tolist() == whole.nodes[:rows].tolist()
-        every, scores = part.spread(np.arange(len(part)), np.arange(len(part), dtype=np.float32))
+    known = Nodes.of(sums[:0])
+    for rows in range(1, 201):
+        nodes = Nodes.of(sums[:rows], known.sums)
+        assert nodes.sums.tolist() == list(dict.fromkeys(sums[:rows].tolist()))
+        every, scores = nodes.spread(np.arange(len(nodes)), np.arange(len(nodes), dtype=np.float32))
         assert sorted(every.tolist()) == list(range(rows))
-        assert part.nodes[every].tolist() == scores.tolist()
+        assert nodes.sums[scores.astype(int)].tolist() == sums[every].tolist()
+        known = nodes
 
 
 def test_threads_share_one_graph() -> None:
@@ -180,7 +180,7 @@ def matrix() -> Matrix:
 def test_the_filter_matrix_at_100_000_rows(matrix: Matrix, kind: str, keep: float) -> None:
     view = matrix.slab.view
     assert view.graph is not None
-    assert view.graph.rows == 100_000
+    assert view.graph.seen == 100_000
     recall, ways = recalls(view, matrix.topics.codes, matrix.queries, mask_of=matrix.mask(kind, keep))
     assert recall.mean() >= 0.98
     assert (recall < 0.5).sum() == 0
@@ -191,17 +191,14 @@ def test_the_filter_matrix_at_100_000_rows(matrix: Matrix, kind: str, keep: floa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("compacted", [False, True])
 @pytest.mark.parametrize("share", [0.1, 0.2, 0.5])
-def test_forgetting_whole_topics_hides_nothing_else(share: float, compacted: bool) -> None:
+def test_forgetting_whole_topics_hides_nothing_else(share: float) -> None:
     topics = Topics(20_000, 32, seed=10)
     slab = Slab(dims=32, hnsw_threshold=topics.codes.size // 2)
     slab.apply(block(topics.codes, seq=0))
     assert slab.wait(120)
     gone = np.isin(topics.topic, np.arange(round(200 * share)))
-    slab.apply(block(seq=1, removed=np.flatnonzero(gone).tolist()), upkeep=compacted)
-    assert slab.wait(120)
-    assert (slab.view.dead == 0) == (compacted and gone.mean() > 0.2)
+    slab.apply(block(seq=1, removed=np.flatnonzero(gone).tolist()))
     # Half of the queries are about what was forgotten.
     queries = np.concatenate((topics.queries(200)[0], topics.near(np.arange(200) % round(200 * share))))
     recall, ways = recalls(slab.view, topics.codes, queries, live=~gone)

@@ -5,32 +5,28 @@ import pytest
 from slabs import Topics, block, filled
 
 from langchain_memlayer.errors import InvalidInput
-from langchain_memlayer.index import planner
-from langchain_memlayer.index.planner import Plan
 from langchain_memlayer.index.slab import Slab
+from langchain_memlayer.index.view import Plan, candidates, choose, exact_way
 
 MEASURED = 4_000_000
 
 
-def chosen(rows: int, matches: int, *, dims: int = 100, k: int = 10, graph: bool = True) -> str:
-    return planner.choose(rows=rows, dims=dims, matches=matches, k=k, graph=graph, threshold=MEASURED)
+def chosen(rows: int, matches: int, *, dims: int = 100, k: int = 10, threshold: int = MEASURED) -> str:
+    asked = candidates(rows, matches, k)[0]
+    return choose(rows=rows, dims=dims, matches=matches, asked=asked, threshold=threshold)
 
 
 @pytest.mark.parametrize(
     ("matches", "way"), [(0, "empty"), (1, "gather"), (200, "gather"), (201, "scan"), (1000, "scan")]
 )
 def test_more_than_a_fifth_is_scanned_with_a_mask_and_less_gathered(matches: int, way: str) -> None:
-    assert planner.exact_way(1000, matches) == way
+    assert exact_way(1000, matches) == way
     assert chosen(1000, matches) == way
-    assert chosen(100_000, 100 * matches, graph=False) == way
 
 
 def test_a_graph_is_used_only_above_the_threshold() -> None:
     assert chosen(40_000, 40_000) == "scan"
     assert chosen(40_001, 40_001) == "hnsw"
-    assert chosen(40_001, 40_001, graph=False) == "scan"
-    assert not planner.wants_graph(40_000, 100, MEASURED)
-    assert planner.wants_graph(40_001, 100, MEASURED)
 
 
 def test_up_to_a_million_elements_are_gathered_though_there_is_a_graph() -> None:
@@ -38,20 +34,7 @@ def test_up_to_a_million_elements_are_gathered_though_there_is_a_graph() -> None
     assert chosen(100_000, 10_001) == "hnsw"
     assert chosen(100_000, 0) == "empty"
     # A higher threshold does not raise that limit.
-    big = planner.choose(rows=1_000_000, dims=100, matches=10_001, k=10, graph=True, threshold=40_000_000)
-    assert big == "hnsw"
-
-
-def test_a_foreign_store_is_asked_when_that_is_quicker_than_reading_what_matches() -> None:
-    def way(rows: int, matches: int, k: int = 10) -> str:
-        return planner.choose(rows=rows, dims=100, matches=matches, k=k, graph=True, threshold=40_000_000, foreign=True)
-
-    assert way(400_000, 400_000) == "scan"
-    assert way(400_001, 400_001) == "hnsw"
-    assert way(1_000_000, 100_000) == "gather"
-    assert way(1_000_000, 100_001) == "hnsw"
-    assert way(409_599, 409_599, k=200) == "scan"
-    assert way(409_600, 409_600, k=200) == "hnsw"
+    assert chosen(1_000_000, 10_001, threshold=40_000_000) == "hnsw"
 
 
 @pytest.mark.parametrize(
@@ -60,31 +43,24 @@ def test_a_foreign_store_is_asked_when_that_is_quicker_than_reading_what_matches
      (200_001, 64, 256), (200_001, 65, 260)],
 )  # fmt: skip
 def test_how_many_candidates_a_graph_is_asked_for(rows: int, k: int, asked: int) -> None:
-    assert planner.candidates(rows, k) == asked
+    assert candidates(rows, rows // 2, k)[0] == asked
+    # Where nearly all is kept, half as many beyond the fewest.
+    assert candidates(rows, rows * 9 // 10 + 1, 2 * k)[0] == asked
 
 
 @pytest.mark.parametrize(
-    ("k", "asked", "enough"), [(10, 128, 32), (16, 128, 32), (17, 128, 34), (10, 256, 64), (50, 200, 100), (1, 130, 33)]
-)
-def test_how_many_survivors_are_enough(k: int, asked: int, enough: int) -> None:
-    assert planner.accepts(enough, k, asked)
-    assert not planner.accepts(enough - 1, k, asked)
+    ("k", "enough"), [(10, 32), (16, 32), (17, 34), (50, 100), (1, 32)]
+)  # fmt: skip
+def test_how_many_survivors_are_enough(k: int, enough: int) -> None:
+    assert candidates(100_000, 50_000, k)[1] == enough
+    assert candidates(100_000, 100_000, 200) == (400, 300)
 
 
 def test_so_many_hits_that_the_graph_costs_more_than_a_scan_are_scanned() -> None:
-    assert chosen(100_000, 100_000, k=390) == "hnsw"
-    assert chosen(100_000, 100_000, k=391) == "scan"
+    assert chosen(100_000, 50_000, k=390) == "hnsw"
+    assert chosen(100_000, 50_000, k=391) == "scan"
     # Never with the fewest candidates, however small the slab.
-    assert planner.choose(rows=500, dims=8, matches=500, k=10, graph=True, threshold=0) == "hnsw"
-
-
-def test_upkeep_at_its_borders() -> None:
-    assert not planner.wants_compaction(1000, 200)
-    assert planner.wants_compaction(1000, 201)
-    assert not planner.wants_feeding(10_000, 10_511)
-    assert planner.wants_feeding(10_000, 10_512)
-    assert not planner.wants_feeding(100_000, 101_999)
-    assert planner.wants_feeding(100_000, 102_000)
+    assert chosen(500, 500, dims=8, threshold=0) == "hnsw"
 
 
 # -- what searches report ----------------------------------------------------------------------------------------------
@@ -122,7 +98,7 @@ def test_a_slab_at_the_threshold_is_scanned(topics: Topics) -> None:
 def test_a_slab_above_the_threshold_goes_through_its_graph(topics: Topics, graphed: Slab) -> None:
     plan = graphed.view.search(topics.vectors[0], 10).plan
     assert plan == Plan("hnsw", scanned=0, candidates=128, survivors=128)
-    assert graphed.view.search(topics.vectors[0], 40).plan == Plan("hnsw", candidates=160, survivors=160)
+    assert graphed.view.search(topics.vectors[0], 80).plan == Plan("hnsw", candidates=160, survivors=160)
 
 
 def test_nothing_to_find_is_told_as_empty(topics: Topics, graphed: Slab) -> None:
@@ -138,7 +114,7 @@ def test_a_mask_is_applied_to_the_candidates(topics: Topics, graphed: Slab) -> N
     assert hits.plan.way == "hnsw"
     assert hits.plan.candidates == 128
     assert 32 <= hits.plan.survivors < 128
-    assert mask[hits.positions].all()
+    assert mask[hits.slots].all()
 
 
 @pytest.mark.parametrize(("survivors", "k"), [(31, 10), (32, 10), (39, 20), (40, 20)])
@@ -189,13 +165,13 @@ def test_rows_beside_the_graph_are_scanned_too(topics: Topics, graphed: Slab) ->
     slab.apply(block(more.codes, seq=1, ids=np.arange(10_000, 10_511)))
     assert slab.wait(60)
     assert slab.view.graph is not None
-    assert slab.view.graph.rows == ROWS
+    assert slab.view.graph.seen == ROWS
     hits = slab.view.search(more.vectors[3], 10)
     assert hits.plan == Plan("hnsw", scanned=511, candidates=128, survivors=128)
     assert hits.ids[0] == 10_003
     slab.apply(block(more.codes[:1], seq=2, ids=[20_000]))
     assert slab.wait(60)
-    assert slab.view.graph.rows == ROWS + 512
+    assert slab.view.graph.seen == ROWS + 512
     assert slab.view.search(more.vectors[3], 10).plan == Plan("hnsw", candidates=128, survivors=128)
 
 
@@ -229,6 +205,6 @@ def test_a_mask_of_another_view_is_refused(graphed: Slab) -> None:
 def test_a_slab_without_vectors_says_how_to_get_them() -> None:
     slab = Slab(dims=None)
     slab.apply(block(seq=0, ids=[1, 2]))
-    assert slab.view.position(np.array([2, 3])).tolist() == [1, -1]
+    assert slab.view.slots(np.array([2, 3])).tolist() == [1, -1]
     with pytest.raises(InvalidInput, match="embedder"):
         slab.view.search([1.0], 1)

@@ -39,11 +39,11 @@ class SlabCache(Generic[S]):
     Args:
         load: Makes the slab of a prefix from the journal; called once for each, whoever else asks meanwhile waits.
         refresh: Called with the prefix and its slab on each `get`, under the prefix's lock; it reads the journal's last
-            position and applies what the slab lacks.
+            position and applies what the slab lacks. False says that it is to be loaded anew.
         capacity_bytes: What the slabs may hold together. The one asked for last always stays.
     """
 
-    def __init__(self, load: Callable[[str], S], *, refresh: Callable[[str, S], None], capacity_bytes: int) -> None:
+    def __init__(self, load: Callable[[str], S], *, refresh: Callable[[str, S], bool], capacity_bytes: int) -> None:
         self._load = load
         self._refresh = refresh
         self._capacity = capacity_bytes
@@ -70,24 +70,19 @@ class SlabCache(Generic[S]):
                 entry = self._entries[prefix] = _Entry()
             self._entries.move_to_end(prefix)
         with entry.lock:
-            slab = entry.slab
-            if slab is not None and entry.torn:
-                entry.slab = None
-                slab.close()
-                slab = None
-            if slab is None:
+            slab = None if entry.torn else entry.slab
+            if slab is not None:
+                # Whatever exception comes in between, that of a signal too, leaves it torn: it is loaded anew then.
+                entry.torn = True
+                entry.torn = not self._refresh(prefix, slab)
+            if slab is None or entry.torn:
+                old, entry.slab = entry.slab, None
+                if old is not None:
+                    old.close()
                 slab = entry.slab = self._load(prefix)
                 entry.torn = False
-            else:
-                self._caught_up(prefix, entry, slab)
         self._account(prefix, entry, slab)
         return slab
-
-    def _caught_up(self, prefix: str, entry: _Entry[S], slab: S) -> None:
-        """Refreshes a slab; one that any exception interrupted halfway is dropped when it is asked for next."""
-        entry.torn = True
-        self._refresh(prefix, slab)
-        entry.torn = False
 
     def slabs(self) -> list[S]:
         """The slabs that are loaded."""
