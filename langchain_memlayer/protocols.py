@@ -50,70 +50,33 @@ class Reconciler(Protocol):
 
 
 class MemoryLike(Protocol):
-    """What nodes, tools, middleware and retriever need of a `Memory`; each method has an awaited twin."""
+    """What nodes, tools, middleware and retriever need of a `Memory`; each method has an awaited twin, with `a`."""
 
     @property
     def model(self) -> Any:
         """The chat model, or None."""
-        ...
 
     @property
     def embedder(self) -> str | None:
         """The name of what makes vectors, or None."""
-        ...
 
     def search(self, *args: Any, **kwargs: Any) -> Any:
         """The memories that answer a query."""
-        ...
-
-    def asearch(self, *args: Any, **kwargs: Any) -> Any:
-        """Like `search`."""
-        ...
 
     def add(self, *args: Any, **kwargs: Any) -> Any:
         """Remember messages."""
-        ...
-
-    def aadd(self, *args: Any, **kwargs: Any) -> Any:
-        """Like `add`."""
-        ...
 
     def extract(self, *args: Any, **kwargs: Any) -> Any:
-        """The facts in messages; nothing is stored."""
-        ...
-
-    def aextract(self, *args: Any, **kwargs: Any) -> Any:
-        """Like `extract`."""
-        ...
+        """The facts in messages; none is stored."""
 
     def reconcile(self, *args: Any, **kwargs: Any) -> Any:
         """Decide what facts mean for what is known, and commit them with their messages."""
-        ...
-
-    def areconcile(self, *args: Any, **kwargs: Any) -> Any:
-        """Like `reconcile`."""
-        ...
 
     def get(self, *args: Any, **kwargs: Any) -> Any:
         """One memory by its id."""
-        ...
-
-    def aget(self, *args: Any, **kwargs: Any) -> Any:
-        """Like `get`."""
-        ...
 
     def update(self, *args: Any, **kwargs: Any) -> Any:
         """Give a memory a new text."""
-        ...
-
-    def aupdate(self, *args: Any, **kwargs: Any) -> Any:
-        """Like `update`."""
-        ...
 
     def delete(self, *args: Any, **kwargs: Any) -> Any:
         """End a memory."""
-        ...
-
-    def adelete(self, *args: Any, **kwargs: Any) -> Any:
-        """Like `delete`."""
-        ...
