@@ -493,7 +493,7 @@ async def test_a_declined_message_is_not_remembered_now_or_later(memory: Memory,
     if by == "mark":
         await agent.ainvoke(said("My pin is 1234.", additional_kwargs={"memory": "off"}), thread(), context=ALICE)
     else:
-        await agent.ainvoke({**said("My pin is 1234."), "memory": "off"}, thread(), context=ALICE)
+        await agent.ainvoke({**said("My pin is 1234."), "memory_off": True}, thread(), context=ALICE)
     state = await agent.ainvoke(said("I hike."), thread(), context=ALICE)
     assert "1234" in str(state["messages"])
     assert turns(memory) == ["I hike.", "I like tea.", "You said: I hike.", "You said: I like tea."]
@@ -587,6 +587,15 @@ def test_what_was_recalled_is_no_input_and_no_output_of_the_agent(memory: Memory
     state = agent.invoke(planted, context=ALICE)
     assert "memory_context" not in state
     assert "memory_context" not in agent.get_input_jsonschema()["properties"]
+
+
+def test_the_agents_graph_stays_what_it_is_but_for_two_nodes_and_a_switch(memory: Memory) -> None:
+    plain, agent = agent_of(ScriptedChatModel()), agent_of(ScriptedChatModel(), memory.as_middleware())
+    assert agent.get_output_jsonschema()["properties"].keys() == plain.get_output_jsonschema()["properties"].keys()
+    given = [set(graph.get_input_jsonschema()["properties"]) for graph in (plain, agent)]
+    assert given[1] - given[0] == {"memory_off"}
+    nodes = [set(graph.get_graph().nodes) for graph in (plain, agent)]
+    assert nodes[1] - nodes[0] == {"MemoryMiddleware.before_agent", "MemoryMiddleware.after_agent"}
 
 
 @pytest.mark.parametrize("awaited", [False, True])

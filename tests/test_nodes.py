@@ -424,8 +424,8 @@ def test_what_a_person_declines_is_not_remembered_now_or_later(memory: Memory, b
     graph = chat_graph(memory, checkpointer=InMemorySaver(), answer=lambda state: f"You: {state['messages'][-1].text}")
     off: Any = {"additional_kwargs": {"memory": "off"}} if by == "mark" else {}
     graph.invoke(said("I like tea."), thread(), context=ALICE)
-    graph.invoke({**said("My pin is 1234.", **off), "memory": "off" if by == "state" else ""}, thread(), context=ALICE)
-    graph.invoke({**said("I hike."), "memory": ""}, thread(), context=ALICE)
+    graph.invoke({**said("My pin is 1234.", **off), "memory_off": by == "state"}, thread(), context=ALICE)
+    graph.invoke({**said("I hike."), "memory_off": False}, thread(), context=ALICE)
     assert facts(memory) == ["I hike.", "I like tea."]
     assert turns(memory) == ["I hike.", "I like tea.", "You: I hike.", "You: I like tea."]
 
@@ -441,9 +441,9 @@ def test_what_is_no_text_is_reported(memory: Memory) -> None:
 @pytest.mark.parametrize("make", [Memory.as_node, recall_node])
 def test_an_odd_message_stops_no_later_turn(memory: Memory, make: Any) -> None:
     graph = one_node(make(memory, on_error="raise"), checkpointer=InMemorySaver())
-    for text in ("a\x00b \ud83d", "I live in Oslo."):
+    for text in ("a\x00b", "I live in Oslo."):
         graph.invoke(said(text, name=" "), thread(), context=ALICE)
-    assert (facts(memory) == ["I live in Oslo.", "ab \ufffd"]) is (make is Memory.as_node)
+    assert (facts(memory) == ["I live in Oslo.", "ab"]) is (make is Memory.as_node)
 
 
 @pytest.mark.parametrize("make", [extraction_node, reconciliation_node, recall_node])

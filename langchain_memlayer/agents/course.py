@@ -24,7 +24,8 @@ from langchain_memlayer.types import Turn
 Course = dict[str, Any]
 """`said`: the words of what the user said in this turn, by message; `given`: what of it the model was given, as
 messages; `answers`: the words of the model's own answers; `refused`: ids of messages, of earlier turns too, that are
-never remembered; `off`: the user declined this turn."""
+never remembered; `last`: the message that the turn
+began with; `off`: the user declined this turn."""
 
 _WORD: Final = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|\w+")
 _MOST_WORDS: Final = 2_000
@@ -80,7 +81,8 @@ def begun(messages: Sequence[BaseMessage], before: Course, *, off: bool) -> Cour
             if started and message.type != "human" and message.id is not None:
                 refused.add(message.id)
     there = {message.id for message in messages}
-    return {"said": said, "given": {}, "answers": {}, "refused": sorted(refused & there), "off": off}
+    last_id = messages[-1].id if messages else None
+    return {"said": said, "given": {}, "answers": {}, "refused": sorted(refused & there), "last": last_id, "off": off}
 
 
 def given_of(messages: Sequence[Any], course: Course, given: Sequence[BaseMessage]) -> dict[str, dict[str, Any]]:
@@ -98,8 +100,8 @@ def given_of(messages: Sequence[Any], course: Course, given: Sequence[BaseMessag
 
 
 def with_answers(course: Course, given: Mapping[str, Any], answers: Sequence[BaseMessage]) -> Course:
-    """The course after a call of the model; an answer without an id was made by a middleware, and by no model."""
-    own = {one.id: _words(one.text) for one in answers if isinstance(one, AIMessage) and one.id is not None}
+    """The course after a call of the model."""
+    own = {one.id: _words(one.text) for one in answers if made_by_model(one)}
     return {
         **course,
         "given": {**course.get("given", {}), **given},
@@ -107,12 +109,20 @@ def with_answers(course: Course, given: Mapping[str, Any], answers: Sequence[Bas
     }
 
 
+def made_by_model(message: BaseMessage) -> bool:
+    """Whether a model answered this: LangChain gives each answer of a model an id, and nobody else does."""
+    return isinstance(message, AIMessage) and message.id is not None
+
+
 def remembered(messages: Sequence[BaseMessage], course: Course) -> tuple[list[Any], list[str]]:
     """The messages that are to be remembered at the end of a turn, and the ids of those that never are."""
     said, given, answers = (course.get(key, {}) for key in ("said", "given", "answers"))
     refused = set(course.get("refused", ()))
     there = [message.id for message in messages]
-    first = min((there.index(key) for key in said if key in there), default=0)
+    began = [there.index(key) for key in said if key in there]
+    if course.get("last") in there[:-1]:
+        began.append(there.index(course["last"]) + 1)
+    first = min(began, default=0)
     summarized = any("lc_source" in message.additional_kwargs for message in messages)
     kept: list[Any] = [_plain(one) for key, one in given.items() if key not in there and summarized]
     for place, message in enumerate(messages):
@@ -127,7 +137,7 @@ def remembered(messages: Sequence[BaseMessage], course: Course) -> tuple[list[An
             replaced = isinstance(after, AIMessage) and after.id not in answers
             own = message.id in answers and _mostly(message.text, answers[message.id])
             one = message if own and not replaced else None
-        if (course.get("off") and place >= first and said) or one is None:
+        if (course.get("off") and place >= first) or one is None:
             refused.add(message.id)
         else:
             kept.append(one)

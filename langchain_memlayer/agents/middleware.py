@@ -17,11 +17,13 @@ from langchain_memlayer.agents.course import (
     begun,
     given_of,
     listening,
+    made_by_model,
     remembered,
     with_answers,
 )
 from langchain_memlayer.agents.scope import Caller, ScopeSource, checked_source, find_caller, find_memory
 from langchain_memlayer.agents.surface import (
+    STATE_KEY,
     OnError,
     ask,
     batch_of,
@@ -34,7 +36,6 @@ from langchain_memlayer.agents.surface import (
 from langchain_memlayer.agents.tools import memory_tools
 from langchain_memlayer.engine.steps import Steps, arun, run
 from langchain_memlayer.errors import MissingDependency
-from langchain_memlayer.messages import DECLINED
 from langchain_memlayer.protocols import MemoryLike
 from langchain_memlayer.types import Scope
 
@@ -58,7 +59,7 @@ class MemoryMiddleware(AgentMiddleware[Any, Any]):
     refused, removed, replaced or wrote itself is not remembered. A memory that fails does not stop the agent.
 
     A person declines that a message is remembered, now or later, by `additional_kwargs={"memory": "off"}`, or all of a
-    turn by `agent.invoke({"messages": [...], "memory": "off"})`.
+    turn by `agent.invoke({"messages": [...], "memory_off": True})`.
 
     A middleware that replaces the whole system message, such as `dynamic_prompt`, comes before it in the agent's list.
 
@@ -170,8 +171,8 @@ class MemoryMiddleware(AgentMiddleware[Any, Any]):
             block = as_context(answer["results"], answer["relations"], query=query, ids=shows_ids, name=self._label)
         update: dict[str, Any] = {self._context: block}
         if self._remember:
-            key, off = DECLINED
-            update[self._course] = begun(messages, state.get(self._course) or {}, off=state.get(key) == off)
+            off = bool(state.get(STATE_KEY))
+            update[self._course] = begun(messages, state.get(self._course) or {}, off=off)
         return update
 
     def _keep(self, request: ModelRequest[Any], given: Sequence[BaseMessage] | None) -> Steps[None]:
@@ -217,10 +218,15 @@ class MemoryMiddleware(AgentMiddleware[Any, Any]):
         response: ModelResponse[Any] | AIMessage,
     ) -> _Response:
         course = self._course_of(request.state)
-        if course is None or given is None:
+        if not course:
             return response
         if isinstance(response, AIMessage):
             response = ModelResponse(result=[response])
+        if given is None and any(made_by_model(one) for one in response.result):
+            # Asked in a thread that knows nothing of this one.
+            given = request.messages
+        if given is None:
+            return response
         new = with_answers(course, given_of(request.messages, course, given), response.result)
         return ExtendedModelResponse(model_response=response, command=Command(update={self._course: new}))
 
@@ -252,6 +258,6 @@ def _state_schema(context: str, course: str) -> Any:
         {
             context: NotRequired[Annotated[str, PrivateStateAttr]],
             course: NotRequired[Annotated[dict[str, Any], PrivateStateAttr]],
-            DECLINED[0]: NotRequired[Annotated[str, UntrackedValue, OmitFromOutput]],
+            STATE_KEY: NotRequired[Annotated[bool, UntrackedValue, OmitFromOutput]],
         },
     )

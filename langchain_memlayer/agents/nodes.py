@@ -16,6 +16,7 @@ from langgraph.graph.state import CompiledStateGraph
 from langchain_memlayer.agents.context import as_context
 from langchain_memlayer.agents.scope import Caller, ScopeSource, checked_source, find_caller, find_memory
 from langchain_memlayer.agents.surface import (
+    STATE_KEY,
     OnError,
     ask,
     batch_of,
@@ -27,7 +28,7 @@ from langchain_memlayer.agents.surface import (
 )
 from langchain_memlayer.engine.steps import Steps, arun, run
 from langchain_memlayer.errors import InvalidInput
-from langchain_memlayer.messages import DECLINED, Conversation
+from langchain_memlayer.messages import Conversation
 from langchain_memlayer.protocols import MemoryLike
 
 _REJECTED, _UNREAD, _SKIPPED = "REJECTED", "UNREAD", "SKIPPED"
@@ -54,7 +55,7 @@ class MemoryState(TypedDict, total=False):
             `UNREAD` says that the memory failed, so that the messages are read later.
         memories: What recall found, as `Memory.search` gives it.
         memory_context: The same as a block of text for a system message, "" when there is nothing.
-        memory: "off" declines that what is being said is remembered, now or later.
+        memory_off: Declines that what is being said is remembered, now or later.
         memory_declined: Ids of the messages that were declined so.
     """
 
@@ -62,7 +63,7 @@ class MemoryState(TypedDict, total=False):
     memory_decisions: Annotated[list[dict[str, Any]], _latest]
     memories: Annotated[list[dict[str, Any]], _latest]
     memory_context: Annotated[str, _latest]
-    memory: Annotated[str, _latest]
+    memory_off: Annotated[bool, _latest]
     memory_declined: Annotated[list[str], _union]
 
 
@@ -220,8 +221,8 @@ def memory_graph(
 ) -> CompiledStateGraph[Any, Any, Any, Any]:
     """Extraction and reconciliation as one compiled graph, to be a node of another; what `Memory.as_node` gives.
 
-    It reads the messages (and `memory`, by which they are declined) and writes `memory_facts` and `memory_decisions`; a
-    parent that does not have these keys may leave them out.
+    It reads the messages (and `memory_off`, by which they are declined) and writes `memory_facts` and
+    `memory_decisions`; a parent that does not have these keys may leave them out.
 
     Args:
         memory: Like `extraction_node`.
@@ -230,7 +231,7 @@ def memory_graph(
         name: Like `extraction_node`.
         on_error: Like `extraction_node`.
     """
-    declining = {"memory": str, "memory_declined": Annotated[list[str], _union]}
+    declining = {STATE_KEY: bool, "memory_declined": Annotated[list[str], _union]}
     written = {_keys(name).get(key, key): kind for key, kind in _Written.__annotations__.items()}
     given: Any = TypedDict("MemoryInput", {messages_key: Any, **declining}, total=False)  # type: ignore[misc]
     state: Any = TypedDict("MemoryWork", {messages_key: Any, **written, **declining}, total=False)  # type: ignore[misc]
@@ -277,10 +278,10 @@ def _messages(state: Any, key: str) -> Any:
 
 
 def _heard(state: Any, key: str, caller: Caller) -> tuple[Conversation, list[str]]:
-    """What is to be remembered of a state's messages, and the ids of those that are declined by its key `memory`."""
+    """What is to be remembered of a state's messages, and the ids of those that are declined by its key."""
     messages, declined = _messages(state, key), _value(state, "memory_declined") or ()
     said = hear(messages, caller.session_id, without=declined)
-    if _value(state, DECLINED[0]) != DECLINED[1]:
+    if not _value(state, STATE_KEY):
         return said, []
     # What was said last, and what was answered; before it the answer of an earlier turn ends.
     place = len(said.turns)

@@ -19,9 +19,14 @@ from langchain_memlayer.protocols import MemoryLike
 from langchain_memlayer.types import Turn
 
 _LOGGER = logging.getLogger(__name__)
+# A pasted document is searched for by how it begins: embedders take no more.
+_QUERY_CHARS: Final = 8_000
 
 OnError = Literal["log", "raise"]
 """What a surface does when the memory fails: log it and go on, or raise it (for tests)."""
+
+STATE_KEY: Final = "memory_off"
+"""The key of a graph's state by which a person declines that what is being said is remembered, now or later."""
 
 SEARCH_OPTIONS: Final = frozenset({
     "filters", "threshold", "kinds", "explain", "include_quarantined", "reference_time", "as_of", "known_at",
@@ -127,7 +132,7 @@ def last_said(messages: Any) -> tuple[str | None, list[Turn]]:
     """The text of the last message of the user, None when there is none, and what was said before it."""
     turns = hear(messages, None, without=None).turns
     places = [place for place, turn in enumerate(turns) if turn.role == "user"]
-    return (turns[places[-1]].text, turns[: places[-1]]) if places else (None, [])
+    return (turns[places[-1]].text[:_QUERY_CHARS], turns[: places[-1]]) if places else (None, [])
 
 
 def batch_of(turns: Sequence[Turn], session_id: str | None) -> str | None:
