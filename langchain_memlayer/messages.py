@@ -112,22 +112,21 @@ def read_messages(
     for place, (where, item) in enumerate(_places(messages, mend)):
         message: Mapping[str, Any] = {}
         try:
-            message = _mended(_fields(item, where)) if mend else _fields(item, where)
-            role = _role(message, where)
-            marked = without is not None and (_has_mark(message) or message.get("id") in without)
-            declining = marked or (declining and role != "user")
-            if marked:
-                found.skipped.append(_left_out(place, message, "message", "it was declined"))
-            if declining or role in _NEVER_TURNS or (role == "user" and _is_notification(message)):
-                continue
-            text, others = _said(message, role, where, mend)
-            found.skipped.extend(_left_out(place, message, kind, "only text is remembered") for kind in others)
-            if text and not (mend and message.get("status") == "error"):
-                found.turns.append(_turn(message, text, role, where, call))
+            message = _fields(item, where)
+            role, turn, others = _read_or_mended(message, where, call) if mend else _read(message, where, call)
         except InvalidInput:
             if not mend:
                 raise
             found.skipped.append(_left_out(place, message, "message", "it cannot be read"))
+            continue
+        marked = without is not None and (_has_mark(message) or message.get("id") in without)
+        declining = marked or (declining and role != "user")
+        if marked:
+            found.skipped.append(_left_out(place, message, "message", "it was declined"))
+        elif not declining:
+            found.skipped.extend(_left_out(place, message, kind, "only text is remembered") for kind in others)
+            if turn is not None:
+                found.turns.append(turn)
     return found
 
 
@@ -193,8 +192,18 @@ def _places(messages: Any, mend: bool) -> Iterator[tuple[str, Any]]:
         raise InvalidInput(f"messages is empty; pass {_ACCEPTED}, or several of them.")
 
 
-def _turn(message: Mapping[str, Any], text: str, role: str, where: str, call: _Call) -> Turn:
-    return Turn(
+_Read = tuple[str, Turn | None, list[str]]
+
+
+def _read(message: Mapping[str, Any], where: str, call: _Call, *, blank: bool = False) -> _Read:
+    """A message's role, its turn if it says something, and the types of its parts that are left out."""
+    role = _role(message, where)
+    if role in _NEVER_TURNS or (role == "user" and _is_notification(message)):
+        return role, None, []
+    text, others = _said(message, role, where, blank)
+    if not text:
+        return role, None, others
+    turn = Turn(
         text=text,
         role=role,
         id=_message_id(message.get("id"), f"{where}['id']"),
@@ -204,6 +213,16 @@ def _turn(message: Mapping[str, Any], text: str, role: str, where: str, call: _C
         metadata={**call.metadata, **_metadata(message.get("metadata"), f"{where}['metadata']")},
         quarantined=role == "tool",
     )
+    return role, turn, others
+
+
+def _read_or_mended(message: Mapping[str, Any], where: str, call: _Call) -> _Read:
+    """Like `_read`, for a message that may be blank, odd, or what became of a tool that failed."""
+    try:
+        role, turn, others = _read(message, where, call, blank=True)
+    except InvalidInput:
+        role, turn, others = _read(_mended(message), where, call, blank=True)
+    return role, None if message.get("status") == "error" else turn, others
 
 
 def _fields(item: Any, where: str) -> Mapping[str, Any]:
@@ -290,12 +309,12 @@ def _is_notification(message: Mapping[str, Any]) -> bool:
     return isinstance(_marks(message).get("lc_source"), str)
 
 
-def _said(message: Mapping[str, Any], role: str, where: str, mend: bool) -> tuple[str, list[str]]:
+def _said(message: Mapping[str, Any], role: str, where: str, blank: bool) -> tuple[str, list[str]]:
     """The text of a message, "" when there rightly is none, and the types of its parts that are left out."""
     if "content" not in message and not (message.get("tool_calls") or message.get("function_call")):
         raise InvalidInput(f"{where} is a dict without 'content'; pass {_ACCEPTED}.")
     text, others = _text_of(message.get("content"), f"{where}['content']", may_be_none=role in _MAY_BE_EMPTY)
-    if not text.strip() and not (others or mend or role in _MAY_BE_EMPTY):
+    if not text.strip() and not (others or blank or role in _MAY_BE_EMPTY):
         raise InvalidInput(f"{where} is blank; leave out messages that say nothing.")
     text = without_recalled(checked_text(text, where))
     return text if text.strip() else "", [kind for kind in others if kind not in _INNER_PARTS]

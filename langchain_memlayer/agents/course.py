@@ -87,14 +87,15 @@ def begun(messages: Sequence[BaseMessage], before: Course, *, off: bool) -> Cour
 
 def given_of(messages: Sequence[Any], course: Course, given: Sequence[BaseMessage]) -> dict[str, dict[str, Any]]:
     """What the user said in this turn as the model was given it, by message; without what was replaced altogether."""
-    shown = {turn.id: turn for turn in hear(given, None, without=None).turns}
+    said = course.get("said", {})
+    shown = {turn.id: turn for turn in hear([m for m in given if m.id in said], None).turns}
     found = {}
-    for turn in hear([m for m in messages if m.id in course.get("said", {})], None).turns:
+    for turn in hear([m for m in messages if m.id in said], None).turns:
         mine, text = shown.get(turn.id, turn), turn.text
         if turn.text not in mine.text:
             # Redacted on the way to the model.
             text = mine.text if _mostly(mine.text, _words(turn.text)) else ""
-        if text and turn.id is not None and _mostly(text, course["said"][turn.id]):
+        if text and turn.id is not None and _mostly(text, said[turn.id]):
             found[turn.id] = {**_message(turn, text), "state": _words(turn.text)}
     return found
 

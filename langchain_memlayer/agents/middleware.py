@@ -161,7 +161,8 @@ class MemoryMiddleware(AgentMiddleware[Any, Any]):
         memory, caller = self._called(state, runtime)
         messages = state.get("messages", [])
         query, before = last_said(messages)
-        given = {"messages": before or None, **self._search, **caller.scope.ids()}
+        earlier = hear(before, None, without=None).turns if self._search.get("rewrite") else []
+        given = {"messages": earlier or None, **self._search, **caller.scope.ids()}
         answer: Mapping[str, Any] | None = None
         if query:
             answer = yield from ask(self.name, memory, "search", query, on_error=self._on_error, **given)

@@ -199,8 +199,9 @@ def recall_node(
     def steps(state: Any) -> Steps:
         found, caller = find_memory(call, memory), find_caller(call, source, state=state)
         query, before = last_said(_messages(state, messages_key))
-        asks = bool(before) and found.model is not None if rewrite is None else rewrite
-        given = {"limit": limit, "rewrite": asks, "messages": before or None, **further, **caller.scope.ids()}
+        earlier = hear(before, None, without=None).turns if rewrite is not False and found.model is not None else []
+        asks = bool(earlier) if rewrite is None else rewrite
+        given = {"limit": limit, "rewrite": asks, "messages": earlier or None, **further, **caller.scope.ids()}
         answer = (yield from ask(call, found, "search", query, on_error=on_error, **given)) if query else None
         results, relations = (list(answer["results"]), answer["relations"]) if answer else ([], [])
         return {

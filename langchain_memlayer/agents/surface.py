@@ -128,11 +128,14 @@ def hear(messages: Any, session_id: str | None, *, without: Collection[str] | No
     return Conversation(turns, heard.skipped)
 
 
-def last_said(messages: Any) -> tuple[str | None, list[Turn]]:
-    """The text of the last message of the user, None when there is none, and what was said before it."""
-    turns = hear(messages, None, without=None).turns
-    places = [place for place, turn in enumerate(turns) if turn.role == "user"]
-    return (turns[places[-1]].text[:_QUERY_CHARS], turns[: places[-1]]) if places else (None, [])
+def last_said(messages: Any) -> tuple[str | None, list[Any]]:
+    """The text of the last message of the user, None when there is none, and the messages before it."""
+    several = list(messages) if isinstance(messages, Sequence) and not isinstance(messages, str) else [messages]
+    for place in reversed(range(len(several))):
+        for turn in hear([several[place]], None, without=None).turns:
+            if turn.role == "user":
+                return turn.text[:_QUERY_CHARS], several[:place]
+    return None, []
 
 
 def batch_of(turns: Sequence[Turn], session_id: str | None) -> str | None:
