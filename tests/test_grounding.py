@@ -25,6 +25,9 @@ TURN = (
         "My accomodation was fine",
         "我妹妹住在上海",
         "我妹妹住在上海,她不喜欢咖啡",
+        "我妹妹住在上海，她不喜歡咖啡",
+        "last summer we did not fly, we took the train",
+        "i have really always hated flying",
         TURN,
     ],
 )
@@ -57,6 +60,26 @@ def test_a_quote_that_was_said_is_found(quote: str) -> None:
 )
 def test_a_quote_that_nobody_said_is_not_found(quote: str) -> None:
     assert not is_said(words(TURN), quote)
+
+
+@pytest.mark.parametrize(
+    ("turn", "quote"),
+    [
+        ("our favourite colour is grey", "our favorite color is grey"),
+        ("we organised it at the city centre", "we organized it at the city center"),
+        ("We cannot come, it's too late", "We can't come, it is too late"),
+        ("我女兒在臺灣學鋼琴，老師姓王", "我女儿在台湾学钢琴，老师姓王"),
+        ("ＡＢＣ１２３に住んでいます", "ABC123に住んでいます"),
+    ],
+)
+def test_a_quote_may_be_spelt_in_another_way(turn: str, quote: str) -> None:
+    assert is_said(words(turn), quote)
+    assert is_said(words(quote), turn)
+
+
+@pytest.mark.parametrize("said", ["a " * 50_000, "ab cd " * 20_000, "不 " * 50_000, "a" * 100_000, "don't " * 20_000])
+def test_no_text_is_too_long_for_a_quote(said: str) -> None:
+    assert not is_said(words(said), f"{'x ' * 60}{said[:9]}")
 
 
 def test_a_quote_with_most_words_misspelt_is_not_found() -> None:

@@ -17,6 +17,7 @@ from langgraph.graph import END, START, MessagesState, StateGraph
 from langchain_memlayer.errors import ConfigurationError, ExtractionError
 from langchain_memlayer.facts.chat import StructuredChat
 from langchain_memlayer.facts.prompts import EXTRACTION_SCHEMA
+from langchain_memlayer.facts.replies import read_entries
 from langchain_memlayer.testing import ScriptedChatModel
 
 NONE: dict[str, Any] = {"facts": []}
@@ -82,6 +83,41 @@ async def test_a_provider_that_refuses_the_schema_is_asked_once_more_as_text_and
         assert [json.loads(reply) for reply in replies] == [NONE] * 3
         assert model.calls == 4
         assert asked.method == "text"
+
+
+async def test_a_server_that_takes_no_schema_is_asked_for_a_call_before_plain_text() -> None:
+    def answer(prompt: list[Any]) -> Any:
+        if "response_format" in model.bound[-1]:
+            raise StatusError("response_format is not supported")
+        return NONE
+
+    for awaited in (False, True):
+        model = ScriptedChatModel(replies=answer, structured=("json_schema", "function_calling"))
+        asked = chat(model)
+        assert json.loads(await asked.aask(PROMPT, str) if awaited else asked.ask(PROMPT, str)) == NONE
+        assert (asked.method, model.calls) == ("function_calling", 2)
+
+
+async def test_a_model_that_hangs_is_left_alone_after_the_timeout() -> None:
+    for awaited in (False, True):
+        model = ScriptedChatModel(replies=[NONE, NONE], together=2)
+        asked = chat(model, timeout=0.05)
+        with pytest.raises(ExtractionError, match="TimeoutError"):
+            await asked.aask(PROMPT, str) if awaited else asked.ask(PROMPT, str)
+    with pytest.raises(ConfigurationError, match="timeout"):
+        chat(ScriptedChatModel(), timeout=0)
+
+
+async def test_all_calls_of_a_reply_are_read() -> None:
+    calls = [{"name": "extraction", "args": {"facts": [{"fact": name}]}, "id": name} for name in "ab"]
+    broken = {"name": "extraction", "args": '{"facts": [{"fact": "c"}', "id": "c", "error": "cut"}
+    message = AIMessage("", tool_calls=calls, invalid_tool_calls=[broken])
+    model = ScriptedChatModel(replies=[message], structured=("function_calling",))
+
+    def read(reply: str) -> list[str]:
+        return [entry["fact"] for entry in read_entries(reply, "facts", {"fact"}).entries]
+
+    assert chat(model).ask(PROMPT, read) == ["a", "b", "c"]
 
 
 class StatusError(Exception):

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from langchain_memlayer import LLMExtractor, Turn
-from langchain_memlayer.facts.numerals import unsaid_number
+from langchain_memlayer.facts.numerals import numbers, unsaid_number
 from langchain_memlayer.testing import ScriptedChatModel
 
 
@@ -56,10 +56,35 @@ def test_a_number_that_contradicts_its_quote_is_found(quote: str, fact: str, num
         ("mam cztery psy i 20 kur", "Ania ma 4 psy i 20 kur"),
         ("I have cats", "Ann has 17 cats"),
         ("half of it", "50% of it"),
+        ("I paid one hundred and fifty dollars for 2", "Ann paid 150 dollars for two"),
+        ("I earn three thousand five hundred a month, for 2 years", "Ann earns 3500 a month"),
+        ("I run for half an hour, 3 times", "Ann runs 30 minutes"),
+        ("my visa lasts two weeks from the 3 offices", "Ann's visa lasts 14 days"),
+        ("工资涨了百分之十二点五，有3个人", "工资涨了12.5%"),
+        ("J'ai trente-cinq ans et 2 enfants", "Ann a 35 ans"),
+        ("저는 서른다섯 살이고 동생이 2명 있어요", "사용자는 35살이고 동생이 2명 있다"),
+        ("my rent is 1200 euros", "Ann's rent of 1200 euros went up by 150 euros"),
     ],
 )
 def test_what_was_said_or_can_be_worked_out_is_no_contradiction(quote: str, fact: str) -> None:
     assert unsaid_number(fact, quote, [quote], 2024) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("User paid one hundred and fifty euros for the 2 of them", {150, 2}),
+        ("the rent is 18k, once a month", {18_000}),
+        ("用户付了三百五十块，12只猫", {350, 12}),
+        ("用户付了1.2万", {12_000}),
+        ("百分之十二点五", {12.5}),
+        ("Anna moved on 2024-05-13 at 19:00, on May 3", set()),
+        ("she is one of us, the rent is due", set()),
+    ],
+)
+def test_the_numbers_of_a_text_are_those_in_digits_and_in_words_of_its_language(text: str, values: set[float]) -> None:
+    assert numbers(text) >= values
+    assert values or not numbers(text)
 
 
 @pytest.mark.parametrize("noise", ["六" * 5000, "9" * 5000, "六" * 41, "6." * 500 + "6"])

@@ -4,8 +4,9 @@ import json
 from contextlib import suppress
 from typing import Any
 
+import json_repair
 import pytest
-from hypothesis import given
+from hypothesis import given as examples
 from hypothesis import strategies as st
 
 from langchain_memlayer.errors import ExtractionError
@@ -81,6 +82,61 @@ def test_python_words_escapes_and_raw_line_breaks_are_understood() -> None:
     assert {**entry, "fact": storable(entry["fact"])} == {"fact": "a\nbé😀's", "retract": False, "x": None, "n": -150.0}
 
 
+@pytest.mark.parametrize(
+    "reply",
+    [
+        json.dumps({"facts": json.dumps([ONE, TWO])}),
+        json.dumps({"facts": json.dumps({"facts": [ONE, TWO]})}),
+        json.dumps(BOTH),
+        json.dumps({"Facts": [ONE, TWO]}),
+        json.dumps({"result": {"facts": [ONE, TWO]}}),
+        json.dumps({"title": "extraction", "type": "object", "properties": {"facts": [ONE, TWO]}}),
+        json.dumps({"name": "facts", "parameters": {"facts": [ONE, TWO]}}),
+        json.dumps({"name": "facts", "arguments": json.dumps({"facts": [ONE, TWO]})}),
+        f"<tool_call>\n{json.dumps({'name': 'facts', 'arguments': {'facts': [ONE, TWO]}})}\n</tool_call>",
+        json.dumps([{"facts": [ONE]}, {"facts": [TWO]}]),
+        json.dumps([{"facts": []}, json.dumps({"facts": [ONE, TWO]})]),
+    ],
+)
+def test_however_the_list_is_wrapped_both_entries_are_read(reply: str) -> None:
+    assert read(reply) == Reading((ONE, TWO))
+
+
+def test_a_list_without_commas_is_read() -> None:
+    assert read('{"facts":[{"turn":1 "fact":"a" "quote":"q"} {"turn":2 "fact":"b" "quote":"r"}]}').entries == (
+        {"turn": 1, "fact": "a", "quote": "q"}, {"turn": 2, "fact": "b", "quote": "r"},
+    )  # fmt: skip
+
+
+def test_triples_as_objects_are_no_entries_of_a_damaged_list() -> None:
+    triple = {"source": "Anna", "relation": "likes", "destination": "tea"}
+    entries = [{**ONE, "triples": [triple, triple]}, {**TWO, "triples": [triple]}]
+    damaged = json.dumps({"facts": entries}).replace('"fact"', "'fact'")
+
+    assert read(damaged) == Reading(tuple(entries))
+    assert read(damaged[:-5]).entries == (entries[0],)
+
+
+HOSTILE = [
+    '{"facts":["' + '" /*' * 25_000, "/*" * 50_000, '{"fact":"x" "quote":" /*' * 4_000, "{" * 100_000,
+    '{"fact": "' + '" /* "' * 16_000 + '"}', '{"fact":"' + "}]" * 50_000, '{"facts":[{"fact":"x" "quote":"' * 3_000,
+    '{"fact": "x", "quote": "' + '" /* ' * 700 + '"}, ' * 100, '{"fact"' + " " * 100_000, '"' * 100_000,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("reply", HOSTILE)
+def test_of_hostile_replies_little_is_repaired(reply: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[int] = []
+    loads = json_repair.loads
+    monkeypatch.setattr(json_repair, "loads", lambda text: given.append(len(text)) or loads(text))  # type: ignore[func-returns-value]
+    with suppress(ExtractionError):
+        read(reply)
+
+    # What a piece costs is bounded by its length, so all of them cost no more than linear time.
+    assert max(given, default=0) <= 4_000
+    assert sum(given) <= 100_000
+
+
 @pytest.mark.parametrize("reply", ['{"facts": []}', "[]", '```json\n{"facts": []}\n```', 'Nothing. {"facts": null}'])
 def test_an_empty_list_is_no_error(reply: str) -> None:
     assert read(reply) == Reading(())
@@ -92,6 +148,9 @@ def test_an_empty_list_is_no_error(reply: str) -> None:
         "",
         " \n",
         "I am sorry, I cannot help with that.",
+        "I am sorry, I cannot help with that. (details: [])",
+        '{"error": "upstream returned no choices", "choices": []}',
+        BOTH[: BOTH.index('"triples"') + 20],
         "{}",
         "null",
         "[1, 2, 3]",
@@ -137,14 +196,14 @@ JSON = st.recursive(
 )
 
 
-@given(st.lists(JSON, max_size=5), st.booleans())
+@examples(st.lists(JSON, max_size=5), st.booleans())
 def test_strict_json_is_read_as_what_it_is(entries: list[Any], ascii_only: bool) -> None:
     reply = json.dumps({"facts": entries}, ensure_ascii=ascii_only)
 
     assert read(reply) == Reading(tuple(entries))
 
 
-@given(st.text(alphabet="{}[]\"':,\\ a1factsé\n"))
+@examples(st.text(alphabet="{}[]\"':,\\ a1factsé\n"))
 def test_any_reply_is_read_or_refused(reply: str) -> None:
     with suppress(ExtractionError):
         assert isinstance(read(reply).entries, tuple)

@@ -17,7 +17,7 @@ from langchain_memlayer.facts.grounding import words
 
 _DIGITS: Final = re.compile(r"\d+(?:[.,]\d+)*")
 _MULTIPLIED: Final = re.compile(r"(\d+(?:[.,]\d+)*)\s?(k\b|[千万萬亿億])")
-_HAN: Final = re.compile("[零〇一二两兩三四五六七八九十百千万萬亿億廿]+")
+_HAN: Final = re.compile("([零〇一二两兩三四五六七八九十百千万萬亿億廿]+)(?:[点點]([零〇一二三四五六七八九]+))?")
 _LONGEST_HAN: Final = 40
 """Longer runs are no numeral, but laughter (六六六…) or noise."""
 _LONGEST_WORDS: Final = 20_000
@@ -130,7 +130,7 @@ def _worded(text: str, language: str) -> tuple[str, ...]:
     """The numbers in digits that a text has more of when its words for numbers are read."""
     from text_to_num import alpha2digit
 
-    return tuple(_DIGITS.findall(alpha2digit(_DIGITS.sub("#", text), language)))
+    return tuple(_DIGITS.findall(alpha2digit(_DIGITS.sub("#", text), language, threshold=0.0)))
 
 
 def _in_words(text: str, languages: Iterable[str], *, parts: bool = True) -> list[float]:
@@ -143,7 +143,8 @@ def _in_words(text: str, languages: Iterable[str], *, parts: bool = True) -> lis
         found.append(_value(match[1]) * _HAN_UNITS.get(match[2], 1000))
     for match in _HAN.finditer(text):
         if len(match[0]) <= _LONGEST_HAN:
-            found += [_han(match[0]), *(_HAN_DIGITS.get(char, 0) for char in match[0] if parts)]
+            found.append(_han(match[1]) + (float(f"0.{_han(match[2])}") if match[2] else 0))
+            found += [_HAN_DIGITS.get(char, 0) for char in match[0] if parts]
     return [value for value in found if value]
 
 

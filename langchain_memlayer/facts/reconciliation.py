@@ -16,6 +16,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from langchain_memlayer.facts.chat import Method, StructuredChat
@@ -246,51 +247,59 @@ def ask(facts: Sequence[Fact], candidates: Sequence[Candidate]) -> Question:
     """What needs no model is decided here: tool output, texts that equal what is known, and what nothing is near to."""
     memories = [Known(memory.text, memory.id, None, memory.last_seen, memory.valid_at) for memory in candidates]
     equal = {content_hash(memory.text): memory for memory in reversed(memories)}
+    own = [Known(fact.text, None, k, fact.said_at, fact.valid_at) for k, fact in enumerate(facts)]
     decided: dict[int, Decision] = {}
     shown: dict[int, Known] = {}
     for k, fact in enumerate(facts):
-        own = Known(fact.text, None, k, fact.said_at, fact.valid_at)
-        twin = equal.get(content_hash(fact.text))
         if fact.metadata.get(QUARANTINE):
             decided[k] = _added(k, fact, None)
             continue
-        if twin is not None:
+        fresh = [i for i in range(k) if i not in decided or decided[i].action == "ADD"]
+        near = {i: shared for i in fresh if (shared := _nearness(fact, facts[i]))}
+        if (twin := equal.get(content_hash(fact.text))) is not None:
             decided[k] = _ended_or_told(k, fact, twin)
-        elif (ended := next((i for i in range(k) if _takes_back(fact, facts[i])), None)) is not None:
-            decided[k] = Decision("UPDATE", k, None, fact.text, "it takes back what was said before", earlier=(ended,))
+        elif ended := [i for i in near if _takes_back(fact, facts[i])]:
+            reason = "it says that what was told before has ended"
+            decided[k] = _about("UPDATE", k, [own[i] for i in ended], fact.text, reason)
+            equal = {text: known for text, known in equal.items() if known.fact not in ended}
         else:
-            fresh = (i for i in range(k) if i not in decided or decided[i].action == "ADD")
-            near = [i for i in fresh if _may_change(fact, facts[i])]
-            shown.update((i, Known(facts[i].text, None, i, facts[i].said_at, facts[i].valid_at)) for i in near)
-            if not candidates and not near:
+            most = MOST_EARLIER if _is_retraction(fact) else 2
+            best = sorted(near, key=near.__getitem__, reverse=True)[:most]
+            shown.update((i, own[i]) for i in best[: MOST_EARLIER - len(shown)])
+            if not candidates and shown.keys().isdisjoint(near):
                 decided[k] = _added(k, fact, None)
         if not _is_retraction(fact):
-            equal.setdefault(content_hash(fact.text), own)
-    known = (*memories, *list(shown.values())[-MOST_EARLIER:])
+            equal.setdefault(content_hash(fact.text), own[k])
+    known = (*memories, *shown.values())
     return Question(tuple(facts), known, decided, tuple(k for k in range(len(facts)) if k not in decided))
 
 
-def _may_change(fact: Fact, before: Fact) -> bool:
-    """Whether a fact is to be compared with one that was told before it in the same call."""
+def _nearness(fact: Fact, before: Fact) -> int:
+    """How much a fact is to be compared with one that was told before it in the same call; 0 is not at all.
+
+    What asks to forget something may mean anything; other facts, what shares telling words with them and was told so
+    far from them that the extractor cannot have compared the two.
+    """
     if before.metadata.get(QUARANTINE) or _is_retraction(before):
-        return False
-    return _is_retraction(fact) or (
-        _is_apart(fact, before) and _shares_words(_beyond(fact, fact), _beyond(fact, before))
-    )
-
-
-def _is_apart(fact: Fact, before: Fact) -> bool:
-    """Whether two facts were told so far from each other that the extractor cannot have compared them."""
+        return 0
+    shared = (_telling(fact.text) & _telling(before.text)) - _telling(fact.name or "")
+    if _is_retraction(fact):
+        return 1 + len(shared)
     turns = fact.turns[:1] and before.turns[-1:] and fact.turns[0] - before.turns[-1] >= _SAME_TALK
-    moments = fact.said_at is not None and before.said_at is not None and fact.said_at - before.said_at >= _SAME_TIME
-    return bool(turns or moments)
+    times = fact.said_at is not None and before.said_at is not None and fact.said_at - before.said_at >= _SAME_TIME
+    return len(shared) if turns or times else 0
 
 
 def _takes_back(fact: Fact, before: Fact) -> bool:
     """Whether a fact says all that an earlier one does and that it has ended ("in Berlin, no longer in Paris")."""
-    if not _may_change(fact, before) or _is_retraction(fact) or fact.name != before.name:
+    if _is_retraction(fact) or fact.name != before.name or not _ENDS.search(fact.text):
         return False
-    return bool(_ENDS.search(fact.text)) and not denies(before.text) and _terms(before.text) <= _terms(fact.text)
+    return not denies(before.text) and _terms(before.text) <= _terms(fact.text)
+
+
+@lru_cache(maxsize=4096)
+def _telling(text: str) -> frozenset[str]:
+    return frozenset(query_terms(re.sub(_SPEAKER, " ", text, flags=re.IGNORECASE)))
 
 
 def _ended_or_told(position: int, fact: Fact, twin: Known) -> Decision:
@@ -450,39 +459,41 @@ def _deleted(position: int, fact: Fact, targets: Sequence[Known], reason: str | 
 
 def _claimed(decisions: Sequence[Decision], question: Question) -> list[Decision]:
     """The decisions, with each memory changed by one fact only."""
-    taken: set[str | int | None] = set()
+    taken: set[str | int] = set()
     kept: list[Decision] = []
     for decision in decisions:
-        if decision.action not in ("UPDATE", "DELETE") or decision.fact is None:
-            kept.append(decision)
-            continue
-        target = decision.earlier[0] if decision.memory_id is None else decision.memory_id
-        if target in taken:
-            kept.append(_added(decision.fact, question.facts[decision.fact], "another fact changes the same memory"))
-            continue
-        kept.append(replace(decision, also=tuple(other for other in decision.also if other not in taken)))
-        taken |= {target, *decision.also}
+        if decision.action in ("UPDATE", "DELETE"):
+            if _target(decision) in taken:
+                decision = _instead(decision, question, "another fact changes the same memory")
+            else:
+                decision = replace(decision, also=tuple(other for other in decision.also if other not in taken))
+                taken |= {_target(decision), *decision.also}
+        kept.append(decision)
     return kept
 
 
 def _repeated(decisions: Sequence[Decision], question: Question) -> list[Decision]:
     """The decisions; what repeats nothing, since it has another number or denies something, is added."""
-    texts: dict[str | int | None, str] = {
-        known.fact if known.id is None else known.id: known.text for known in question.known
-    }
+    says = {known.fact if known.id is None else known.id: known.text for known in question.known}
     for decision in decisions:
         if decision.action == "UPDATE":
-            target = decision.earlier[0] if decision.memory_id is None else decision.memory_id
-            texts[target] = f"{texts.get(target, '')}\n{decision.text}"
-    kept: list[Decision] = []
-    for decision in decisions:
-        if decision.action == "NONE" and decision.fact is not None:
-            fact = question.facts[decision.fact]
-            target = decision.earlier[0] if decision.memory_id is None else decision.memory_id
-            if _differs(fact.text, texts.get(target, fact.text)):
-                decision = _added(decision.fact, fact, "NONE of a memory that says something else")
-        kept.append(decision)
-    return kept
+            says[_target(decision)] = f"{says.get(_target(decision))}\n{decision.text}"
+    return [
+        _instead(decision, question, "NONE of a memory that says something else")
+        if decision.action == "NONE" and _differs(question.facts[decision.fact or 0].text, says.get(_target(decision)))
+        else decision
+        for decision in decisions
+    ]
+
+
+def _target(decision: Decision) -> str | int:
+    """The memory or the earlier fact that a decision is about."""
+    return decision.earlier[0] if decision.memory_id is None else decision.memory_id
+
+
+def _instead(decision: Decision, question: Question, reason: str) -> Decision:
+    position = decision.fact or 0
+    return _added(position, question.facts[position], reason)
 
 
 def _bounded(strays: Sequence[Decision]) -> list[Decision]:
@@ -495,8 +506,10 @@ def _bounded(strays: Sequence[Decision]) -> list[Decision]:
 # -- what is said -----------------------------------------------------------------------------------------------------
 
 
-def _differs(text: str, memory: str) -> bool:
+def _differs(text: str, memory: str | None) -> bool:
     """Whether a text has a number that a memory lacks, another day, or a denial where it has none."""
+    if memory is None:
+        return False
     if numbers(text) - numbers(memory) or denies(text) != denies(memory):
         return True
     mine, others = days(text), days(memory)

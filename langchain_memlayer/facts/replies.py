@@ -157,10 +157,10 @@ def _listed(inner: Any, key: str, marks: frozenset[str], depth: int) -> list[Any
     if isinstance(inner, list):
         return inner
     if isinstance(inner, Mapping):
-        return [inner] if marks & inner.keys() else None
+        return _entries(inner, key, marks, depth + 1)
     if isinstance(inner, str):
         opened = _opened(inner)
-        return opened if isinstance(opened, list) else None if opened is None else _listed(opened, key, marks, depth)
+        return None if opened is None or depth > _WRAPPED else _listed(opened, key, marks, depth + 1)
     return [] if inner is None else None
 
 
