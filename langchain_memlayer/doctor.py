@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate, islice
+from typing import Any
 
 import orjson
 
@@ -209,8 +210,12 @@ def _uncommitted(reader: Reader) -> Iterator[int]:
     last = reader.db.execute("SELECT max(seq) FROM events").fetchone()[0] or 0
     known = {key for (key,) in reader.db.execute("SELECT DISTINCT key FROM events")}
     for seq, result in reader.db.execute("SELECT seq, result FROM batches"):
-        if seq > last or any(done[0] not in known for done in orjson.loads(result)):
+        if seq > last or any(done[0] not in known for done in _done(orjson.loads(result))):
             yield seq
+
+
+def _done(report: Any) -> list[Any]:
+    return [*report["turns"], *report["facts"]]
 
 
 def _vectors(reader: Reader) -> Iterator[Problem]:

@@ -67,7 +67,7 @@ class MemoryLike(Protocol):
         """Remember messages."""
 
     def extract(self, *args: Any, **kwargs: Any) -> Any:
-        """The facts in messages; none is stored."""
+        """Keep messages, and find the facts in them."""
 
     def reconcile(self, *args: Any, **kwargs: Any) -> Any:
         """Decide what facts mean for what is known, and commit them with their messages."""

@@ -325,6 +325,7 @@ class Row:
         event: The last thing that happened to it (`add`, `update`, `delete`).
         place: For turns, what orders those of a session; every version has that of the first. None for a new one.
         read: For turns, whether their facts were looked for.
+        offset: For turns with a time, how far its zone is from UTC, in seconds, when that is known.
     """
 
     id: int
@@ -358,6 +359,7 @@ class Row:
     event: str = "add"
     place: int | None = None
     read: bool = False
+    offset: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -387,7 +389,7 @@ class Unread:
         id: The note's number; no other note will ever have it.
         scope: Whose turns they are.
         turns: Their rows.
-        words: What they say, as JSON values, when they are not kept; else None.
+        detail: Of turns that are not kept what they say (`turns`), and what else reading has to know, as JSON values.
         attempts: How often it was tried.
         next_at: When it is to be tried next.
         reason: Why it failed last.
@@ -398,7 +400,7 @@ class Unread:
     id: int
     scope: Scope
     turns: tuple[int, ...]
-    words: Sequence[Any] | None
+    detail: Mapping[str, Any]
     attempts: int
     next_at: int
     reason: str | None
@@ -537,6 +539,59 @@ class AddResult(TypedDict):
     relations: AddedRelations
     rejected: NotRequired[list[RejectedFact]]
     skipped: NotRequired[list[dict[str, Any]]]
+
+
+class UnreadTurn(TypedDict):
+    """A turn that is still to be read; without an id where turns are not kept."""
+
+    id: str | None
+    memory: str
+    role: str | None
+
+
+class UnreadCall(TypedDict):
+    """Turns whose facts were not found yet.
+
+    Attributes:
+        id: The number of the note.
+        turns: What was said.
+        attempts: How often reading was tried; an attempt that goes on counts.
+        next_at: When it is tried next, ISO 8601.
+        reason: Why it failed last: the kind of the error, and of its cause.
+        set_aside: Whether it is not tried any more by itself.
+    """
+
+    id: int
+    turns: list[UnreadTurn]
+    attempts: int
+    next_at: str
+    reason: str | None
+    set_aside: bool
+
+
+class ReadResult(TypedDict):
+    """What `read` found, like an `add` of all that it read, and what is still unread."""
+
+    results: list[AddedMemory]
+    relations: AddedRelations
+    rejected: list[RejectedFact]
+    unread: list[UnreadCall]
+
+
+class HeldBy(TypedDict):
+    """A memory that holds words which were forgotten elsewhere."""
+
+    id: str
+    memory: str
+    kind: Kind
+
+
+class ForgetResult(TypedDict):
+    """What `forget` removed, how many versions, and who else holds the same words."""
+
+    message: str
+    count: int
+    also: list[HeldBy]
 
 
 class HistoryRow(TypedDict):

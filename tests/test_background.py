@@ -9,6 +9,7 @@ import pytest
 
 from langchain_memlayer import ExtractionError, Memory
 from langchain_memlayer.testing import ScriptedChatModel
+from langchain_memlayer.types import Unread
 
 
 def reply(quote: str, text: str) -> dict[str, Any]:
@@ -42,18 +43,18 @@ def test_what_is_told_while_the_thread_looks_for_more_is_done_by_it(
     )
     with Memory(tmp_path, model=model, embeddings=None, reconcile="off") as memory:
         background = memory._background
-        real, looked = background._pending, 0
+        real, looked = background._notes, 0
 
-        def pending() -> list[int]:
+        def notes() -> list[Unread]:
             nonlocal looked
-            # By the first look there is the first call, by the second it is done, and its number free again.
+            # By the first look there is the first call, by the second it is done.
             looked += 1
             found = real() if when == "after" else []
             if looked == told_at:
                 memory.add("I like tea.", user_id="ann", background=True, batch_id="tea")
             return found if when == "after" else real()
 
-        monkeypatch.setattr(background, "_pending", pending)
+        monkeypatch.setattr(background, "_notes", notes)
         memory.add("I live in Paris.", user_id="ann", background=True)
         with background._changed:
             assert background._changed.wait_for(lambda: background._thread is None, 60)

@@ -163,7 +163,6 @@ async def test_useless_vectors_are_an_error_that_names_the_model_and_teach_no_si
     with pytest.raises(EmbeddingError, match=message) as caught:
         embedder.embed(["a", "b"])
     assert "Reply" in str(caught.value)
-    assert "nothing was written" in str(caught.value)
     assert embedder.dims is None
     with pytest.raises(EmbeddingError, match=message):
         await embedder.aembed(["a", "b"])

@@ -254,14 +254,19 @@ class TestFormats:
         scope = Scope(user_id="u")
         journal = SQLiteJournal(folder, durability="fast")
         with journal.write() as tx:
-            first = tx.note_unread(scope, [1], words=["what was said"])
+            first = tx.note_unread(scope, [1], detail={"turns": [{"text": "said"}]}, attempts=0, next_at=0)
             (note,) = tx.unread()
-            assert (note.scope, note.turns, note.words, note.attempts) == (scope, (1,), ["what was said"], 0)
+            assert (note.scope, note.turns, note.detail, note.attempts) == (
+                scope,
+                (1,),
+                {"turns": [{"text": "said"}]},
+                0,
+            )
             assert tx.change_unread(first, attempts=1, reason="down")
             assert tx.unread(Scope(user_id="other")) == []
             assert tx.strike_unread(first)
             assert not tx.strike_unread(first)
-            assert tx.note_unread(scope, [2]) > first
+            assert tx.note_unread(scope, [2], detail={}, attempts=0, next_at=0) > first
             path = tx.namespace("a.")
             tx.db.execute("DELETE FROM namespaces WHERE id = ?", (path,))
         with journal.write() as tx:

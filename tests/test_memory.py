@@ -229,24 +229,41 @@ class TestMerging:
 
 class TestSeenMessages:
     @pytest.mark.parametrize("infer", [True, False])
-    @pytest.mark.parametrize("text", ["yes", "no, I changed my mind"])
-    def test_an_id_that_was_seen_changes_nothing(self, memory: Memory, folder: Path, infer: bool, text: str) -> None:
+    def test_a_message_that_was_seen_changes_nothing(self, memory: Memory, folder: Path, infer: bool) -> None:
         add(memory, {"role": "user", "content": "yes", "id": "m1"}, infer=infer)
         before = dump(folder)
-        again = memory.add({"role": "user", "content": text, "id": "m1"}, user_id="u", infer=infer)
+        again = memory.add({"role": "user", "content": "yes", "id": "m1"}, user_id="u", infer=infer)
         assert again["results"] == []
         assert dump(folder) == before
 
-    def test_it_stays_seen_when_it_was_merged_updated_or_deleted(self, memory: Memory, folder: Path) -> None:
+    @pytest.mark.parametrize("infer", [True, False])
+    def test_a_message_that_was_edited_is_the_same_memory_with_its_new_words(self, memory: Memory, infer: bool) -> None:
+        for day, text in ((1, "one"), (2, "two")):
+            said = {"role": "user", "content": text, "id": text, "timestamp": f"2025-01-0{day}"}
+            memory.add(said, user_id="u", infer=infer)
+        first, second = memory.get_all(user_id="u")["results"]
+        for text in ("three", "one", "four"):
+            [done] = memory.add({"role": "user", "content": text, "id": "one"}, user_id="u", infer=infer)["results"]
+            assert (done["id"], done["event"], done["memory"]) == (first["id"], "UPDATE", text)
+        assert ids(memory.get_all(user_id="u")) == [first["id"], second["id"]]
+        assert texts(memory.get_all(user_id="u")) == ["four", "two"]
+        assert [row["new_value"] for row in memory.history(first["id"])] == ["one", "three", "one", "four"]
+
+    def test_it_stays_seen_when_it_was_merged_corrected_by_hand_or_deleted(self, memory: Memory, folder: Path) -> None:
         first = add(memory, {"role": "user", "content": "yes", "id": "m1"})
         add(memory, {"role": "user", "content": "yes", "id": "m2"})
         memory.update(first, "maybe")
-        memory.delete(first)
-        before = dump(folder)
-        for message_id in ("m1", "m2"):
-            for text in ("yes", "something else"):
-                memory.add({"role": "user", "content": text, "id": message_id}, user_id="u")
-        assert dump(folder) == before
+        for end in (lambda: None, lambda: memory.delete(first)):
+            end()
+            before = dump(folder)
+            for message_id in ("m1", "m2"):
+                memory.add({"role": "user", "content": "yes", "id": message_id}, user_id="u")
+            assert dump(folder) == before
+
+    def test_a_merged_message_that_is_edited_is_a_memory_of_its_own(self, memory: Memory) -> None:
+        for message_id, text in (("m1", "yes"), ("m2", "yes"), ("m2", "no"), ("m2", "no")):
+            memory.add({"role": "user", "content": text, "id": message_id}, user_id="u")
+        assert texts(memory.get_all(user_id="u")) == ["yes", "no"]
 
     def test_only_what_is_new_of_a_growing_conversation_is_stored(self, memory: Memory) -> None:
         conversation = [{"role": "user", "content": f"sentence {n}", "id": f"m{n}"} for n in range(5)]
@@ -254,9 +271,10 @@ class TestSeenMessages:
             assert texts(memory.add(conversation[:length], user_id="u")) == [f"sentence {length - 1}"]
         assert len(memory.get_all(user_id="u")["results"]) == 5
 
-    def test_an_id_twice_in_one_call_is_stored_once(self, memory: Memory) -> None:
-        memory.add([{"role": "user", "content": text, "id": "m1"} for text in ("one", "two")], user_id="u")
-        assert texts(memory.get_all(user_id="u")) == ["one"]
+    def test_two_messages_of_one_id_in_one_call_are_both_kept(self, memory: Memory) -> None:
+        for _ in range(2):
+            memory.add([{"role": "user", "content": text, "id": "m1"} for text in ("one", "two")], user_id="u")
+        assert texts(memory.get_all(user_id="u")) == ["one", "two"]
 
     def test_it_is_another_message_in_another_scope_or_session(self, memory: Memory) -> None:
         message = {"role": "user", "content": "yes", "id": "m1"}
@@ -328,9 +346,15 @@ class TestBatches:
         assert texts(memory.add("mine", batch_id="b", **other)) == ["mine"]
         assert "mine" in texts(memory.get_all(**other))
 
-    def test_a_forgotten_text_does_not_come_back_by_its_batch(self, memory: Memory) -> None:
-        memory.forget(add(memory, "secret", batch_id="b"))
-        assert "secret" not in texts(memory.add("secret", user_id="u", batch_id="b"))
+    def test_a_batch_id_ends_with_what_it_wrote(self, memory: Memory, folder: Path) -> None:
+        first = add(memory, "secret", batch_id="b")
+        add(memory, "another", batch_id="c")
+        memory.forget(first)
+        assert [row[0] for row in query(folder, "SELECT batch FROM batches")] == ["c"]
+        [again] = memory.add("something else", user_id="u", batch_id="b")["results"]
+        assert (again["event"], again["memory"]) == ("ADD", "something else")
+        memory.reset()
+        assert texts(memory.add("new", user_id="u", batch_id="c")) == ["new"]
 
 
 class TestShapes:
@@ -678,13 +702,13 @@ class TestEmbedder:
         assert "memlayer reembed" in str(refused.value)
         assert dump(folder) == before
 
-    def test_one_of_another_size_is_refused_before_anything_is_written(self, folder: Path) -> None:
+    def test_one_of_another_size_writes_no_vector(self, folder: Path) -> None:
         with open_memory(folder) as memory:
             add(memory, "one")
         with open_memory(folder, embeddings=DeterministicEmbeddings(64)) as memory:
-            said = refuses(lambda: memory.add("two", user_id="u"), folder, EmbeddingError)
-            assert "64" in said
-            assert "256" in said
+            with pytest.raises(EmbeddingError, match=r"64 .* 256") as refused:
+                memory.add("two", user_id="u")
+            assert "kept" in str(refused.value)
             with pytest.raises(EmbeddingError):
                 memory.search("one", user_id="u")
 
@@ -723,19 +747,27 @@ class TestEmbedder:
          lambda t: [["x"] * 256] * len(t), lambda t: [[]] * len(t), lambda t: "vectors"],
         ids=["none", "too many", "wrong size", "None", "NaN", "inf", "strings", "empty", "a string"],
     )  # fmt: skip
-    def test_vectors_that_cannot_be_used_leave_nothing_behind(
+    def test_vectors_that_cannot_be_used_are_owed_and_the_messages_kept(
         self, folder: Path, answer: Callable[[list[str]], Any]
     ) -> None:
         embeddings = Broken(answer)
         with open_memory(folder, embeddings=embeddings) as memory:
             key = add(memory, "one")
             embeddings.broken = True
-            refuses(lambda: memory.add(["two", "three"], user_id="u"), folder, EmbeddingError)
+            with pytest.raises(EmbeddingError, match="kept"):
+                memory.add(["two", "three"], user_id="u")
             refuses(lambda: memory.update(key, "two"), folder, EmbeddingError)
+            assert texts(memory.get_all(user_id="u")) == ["one", "two", "three"]
+            assert query(folder, "SELECT count(*) FROM vectors") == [(1,)]
+            [call] = memory.unread(user_id="u")
+            assert [turn["memory"] for turn in call["turns"]] == ["two", "three"]
             embeddings.broken = False
-            assert texts(memory.search("one", user_id="u")) == ["one"]
+            assert memory.flush(60)
+            assert memory.unread(user_id="u") == []
+            assert query(folder, "SELECT count(*) FROM vectors") == [(3,)]
+            assert texts(memory.search("one", user_id="u"))[0] == "one"
 
-    def test_what_the_model_raises_reaches_the_caller_and_leaves_nothing_behind(self, folder: Path) -> None:
+    def test_what_the_model_raises_is_the_cause_of_our_error(self, folder: Path) -> None:
         def fail(texts: list[str]) -> Any:
             raise ConnectionError("no route to the model")
 
@@ -743,8 +775,9 @@ class TestEmbedder:
         with open_memory(folder, embeddings=embeddings) as memory:
             key = add(memory, "one")
             embeddings.broken = True
-            refuses(lambda: memory.add("two", user_id="u", batch_id="b"), folder, ConnectionError)
-            refuses(lambda: memory.update(key, "two"), folder, ConnectionError)
+            with pytest.raises(EmbeddingError, match="ConnectionError"):
+                memory.add("two", user_id="u", batch_id="b")
+            refuses(lambda: memory.update(key, "two"), folder, EmbeddingError)
             with pytest.raises(ConnectionError):
                 memory.search("one", user_id="u")
             embeddings.broken = False

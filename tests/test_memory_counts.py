@@ -92,10 +92,12 @@ async def test_without_kept_turns_a_repeated_batch_asks_nothing_and_reports_the_
     assert dump(folder)["items"] == before["items"]
 
 
-def test_a_failed_call_leaves_its_messages_unseen(folder: Path) -> None:
+@pytest.mark.parametrize("keep", [True, False])
+def test_messages_whose_reading_failed_are_read_when_they_are_added_again(folder: Path, keep: bool) -> None:
     mind = Mind({**TOLD, "I like tea": TimeoutError("slow")})
-    with open_with(mind, folder, keep_turns=False) as memory:
-        refuses(lambda: memory.add([HOME, TEA], user_id="u"), folder, ExtractionError)
+    with open_with(mind, folder, keep_turns=keep) as memory:
+        with pytest.raises(ExtractionError):
+            memory.add([HOME, TEA], user_id="u")
         mind.told = dict(TOLD)
         assert texts(memory.add([HOME, TEA], user_id="u")) == ["Anna lives in Paris", LIKES]
 
@@ -193,12 +195,18 @@ async def test_in_the_background_a_message_told_again_is_not_extracted_again(fol
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_the_background_needs_kept_turns_and_says_so(folder: Path, way: str) -> None:
-    with open_with(Mind({}), folder, keep_turns=False) as memory:
-        before = dump(folder)
-        with pytest.raises(InvalidInput, match="keep_turns=True"):
-            await call(way, memory, "add", HOME, user_id="u", background=True)
-        assert dump(folder) == before
+async def test_without_kept_turns_the_background_keeps_the_words_until_they_are_read(folder: Path, way: str) -> None:
+    mind = Mind({HOME["content"]: TimeoutError("slow")})
+    with open_with(mind, folder, keep_turns=False) as memory:
+        await call(way, memory, "add", HOME, user_id="u", background=True)
+        with pytest.raises(ExtractionError):
+            await call(way, memory, "flush", 60)
+        [waiting] = memory.unread(user_id="u")
+        assert waiting["turns"] == [{"id": None, "memory": HOME["content"], "role": "user"}]
+        mind.told = dict(TOLD)
+        assert await call(way, memory, "flush", 60)
+        assert (live(memory), memory.unread(user_id="u")) == (["Anna lives in Paris"], [])
+    assert HOME["content"] not in str(query(folder, "SELECT turns, detail FROM unread"))
 
 
 def test_what_ended_and_is_told_again_is_current_again(folder: Path) -> None:
@@ -372,25 +380,27 @@ def test_get_all_shows_facts_and_what_was_stored_as_given_and_kinds_widen_it(fol
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_an_update_by_hand_extracts_the_triples_anew_in_one_call_and_one_batch(folder: Path, way: str) -> None:
+async def test_an_update_by_hand_asks_no_model_and_its_triples_are_found_by_reading(folder: Path, way: str) -> None:
     embeddings = DeterministicEmbeddings()
     mind = Mind({**TOLD, "Anna lives in Rome": [found("Anna lives in Rome", ("Anna", "lives in", "Rome"))]})
     with open_with(mind, folder, embeddings=embeddings) as memory:
         [done] = (await call(way, memory, "add", "I live in Paris", user_id="u"))["results"]
         mind.asked.clear()
         embeddings.reset()
+        await call(way, memory, "update", done["id"], "Anna loves living in Paris")
+        assert memory.graph(user_id="u").number_of_edges() == 1
         await call(way, memory, "update", done["id"], "Anna lives in Rome")
-        assert (mind.asked, len(embeddings.batches)) == (["extraction"], 1)
-        edges = [(s, data["relation"], d) for s, d, data in memory.graph(user_id="u").edges(data=True)]
-        assert edges == [("Anna", "lives_in", "Rome")]
-        assert memory.search("Where is Anna?", user_id="u")["relations"] == [
-            {"source": "Anna", "relationship": "lives_in", "destination": "Rome"}
-        ]
+        assert (mind.asked, len(embeddings.batches)) == ([], 2)
+        assert memory.graph(user_id="u").number_of_edges() == 0
         # Metadata, and the same text again, say nothing new.
         await call(way, memory, "update", done["id"], None, {"a": 1})
         await call(way, memory, "update", done["id"], "Anna lives in Rome")
-        assert mind.asked == ["extraction"]
-        assert len(memory.graph(user_id="u").edges()) == 1
+        read = await call(way, memory, "read", user_id="u")
+        assert (read["results"], live(memory)) == ([], ["Anna lives in Rome"])
+        assert memory.search("Where is Anna?", user_id="u")["relations"] == [
+            {"source": "Anna", "relationship": "lives_in", "destination": "Rome"}
+        ]
+        assert memory.unread(user_id="u") == []
 
 
 @pytest.mark.parametrize("text", ["Anna lives in Rome", "Anna lives in Paris, in the Rue Xylophone"])
@@ -408,13 +418,15 @@ def test_after_an_update_by_hand_the_new_text_is_found_and_the_old_message_is_no
         assert [event["actor"] for event in memory.why(done["id"])["decisions"]] == ["extractor", "user"]
 
 
-def test_an_update_whose_model_fails_changes_nothing(folder: Path) -> None:
+def test_an_update_changes_the_text_while_the_model_is_down(folder: Path) -> None:
     mind = Mind({**TOLD, "Anna lives in Rome": TimeoutError("slow")})
     with open_with(mind, folder) as memory:
         [done] = memory.add("I live in Paris", user_id="u")["results"]
-        refuses(lambda: memory.update(done["id"], "Anna lives in Rome"), folder, ExtractionError)
-        assert live(memory) == ["Anna lives in Paris"]
-        assert len(memory.graph(user_id="u").edges()) == 1
+        memory.update(done["id"], "Anna lives in Rome")
+        assert live(memory) == ["Anna lives in Rome"]
+        with pytest.raises(ExtractionError):
+            memory.read(user_id="u")
+        assert live(memory) == ["Anna lives in Rome"]
 
 
 # -- why --------------------------------------------------------------------------------------------------------------

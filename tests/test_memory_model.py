@@ -23,7 +23,7 @@ class Echo:
 
 
 @pytest.mark.parametrize("action", ["UPDATE", "DELETE", "NONE"])
-def test_a_decision_about_another_tenants_memory_is_refused(
+def test_a_decision_about_another_tenants_memory_only_adds_the_fact(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, action: Any
 ) -> None:
     with Memory(
@@ -38,5 +38,7 @@ def test_a_decision_about_another_tenants_memory_is_refused(
 
         monkeypatch.setattr(RuleReconciler, "reconcile", decide)
         answer = memory.add("Anna lives in Paris now", user_id="hostile")
-        assert "another scope" in str(answer["rejected"])
+        [done] = answer["results"]
+        assert (done["event"], done["memory"]) == ("ADD", "Anna lives in Paris now")
+        assert "another scope" in memory.why(done["id"])["decisions"][0]["instead"]
         assert (memory.get(victim), memory.history(victim)) == before

@@ -98,6 +98,7 @@ async def test_add_is_a_chain_of_extraction_reconciliation_and_commit(memory: Me
         "Memory.add > commit",
         "Memory.add > extraction",
         "Memory.add > extraction > extraction",
+        "Memory.add > keep",
         "Memory.add > reconciliation",
     ]
     chat = next(run for run in runs.by_id.values() if run["run_type"] == "llm")
@@ -150,6 +151,7 @@ async def test_a_failure_ends_the_runs_with_its_error(awaited: bool) -> None:
     with open_with_facts(extractor=None, model=model) as memory, recorded() as runs, pytest.raises(ExtractionError):
         await memory.aadd("I live.", **ALICE) if awaited else memory.add("I live.", **ALICE)
     ended = {run["name"]: run.get("error") for run in runs.by_id.values() if run["run_type"] == "chain"}
+    assert not ended.pop("keep")
     assert set(ended) == {"Memory.add", "extraction"}
     assert all("slow" in str(error) for error in ended.values())
 
@@ -173,8 +175,8 @@ async def test_a_cancelled_add_ends_its_runs() -> None:
             await task
         assert facts(memory) == []
     ended = [run for run in runs.by_id.values() if run["run_type"] == "chain"]
-    assert [run["name"] for run in ended] == ["Memory.add", "extraction"]
-    assert all("CancelledError" in run["error"] for run in ended)
+    assert [run["name"] for run in ended] == ["Memory.add", "keep", "extraction"]
+    assert ["CancelledError" in str(run.get("error")) for run in ended] == [True, False, True]
 
 
 async def test_adds_at_once_keep_their_own_children() -> None:
@@ -185,7 +187,7 @@ async def test_adds_at_once_keep_their_own_children() -> None:
     assert len(adds) == 10
     for add in adds:
         children = [run["name"] for run in runs.by_id.values() if str(run.get("parent_run_id")) == str(add["id"])]
-        assert sorted(children) == ["commit", "extraction", "reconciliation"]
+        assert sorted(children) == ["commit", "extraction", "keep", "reconciliation"]
 
 
 def test_background_work_stays_below_the_call_that_caused_it(memory: Memory) -> None:
@@ -199,7 +201,7 @@ def test_background_work_stays_below_the_call_that_caused_it(memory: Memory) -> 
         "Memory.add > background > extraction",
         "Memory.add > background > extraction > extraction",
         "Memory.add > background > reconciliation",
-        "Memory.add > commit",
+        "Memory.add > keep",
     ]
 
 

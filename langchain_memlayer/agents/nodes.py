@@ -83,8 +83,8 @@ def extraction_node(
 ) -> RunnableLambda[Any, Any]:
     """A node that finds the facts in the messages that were not seen before, and writes them to `memory_facts`.
 
-    Nothing is stored before the reconciliation node has run; what our checks refused is handed to it under
-    `memory_decisions`.
+    The messages are kept, but no fact is stored before the reconciliation node has run; what our checks refused is
+    handed to it under `memory_decisions`.
 
     Args:
         memory: The memory; None means that of the graph's store (`compile(store=memory.store)`).

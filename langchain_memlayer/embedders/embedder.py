@@ -104,8 +104,8 @@ class Embedder:
                 self._dims = width
             elif width != self._dims:
                 raise EmbeddingError(
-                    f"{self.name} gave vectors of {width} numbers where {self._origin} {self._dims}; nothing was "
-                    "written. Make both agree, or pass another embedder."
+                    f"{self.name} gave vectors of {width} numbers where {self._origin} {self._dims}. "
+                    "Make both agree, or pass another embedder."
                 )
         return block
 

@@ -199,7 +199,7 @@ class FunctionEmbeddings(Embeddings):
 
 def matrix(vectors: Any, count: int, name: str) -> NDArray[np.float32]:
     """The vectors of `count` texts as a matrix of their own, or an error that says what is wrong with them."""
-    advice = "nothing was written. Check the embedder"
+    advice = "check the embedder"
     try:
         raw = np.asarray(vectors)
     except (TypeError, ValueError) as problem:

@@ -1,22 +1,31 @@
-"""Finding facts beside the caller: one thread works through the calls that the journal has as pending."""
+"""Reading beside the caller: one thread works through the notes that are due, and tries again what failed."""
 
 from __future__ import annotations
 
 import logging
 import os
 import threading
+from typing import TYPE_CHECKING
 
+from langchain_memlayer.engine.read import Engine
 from langchain_memlayer.engine.steps import run
-from langchain_memlayer.engine.writing import Engine
-from langchain_memlayer.errors import MemLayerError
+from langchain_memlayer.errors import ExtractionError, MemLayerError
+from langchain_memlayer.types import Unread
+
+if TYPE_CHECKING:
+    from langsmith.run_trees import RunTree
 
 _LOGGER = logging.getLogger(__name__)
 
+_LONGEST_PAUSE = 60.0
+_MOST_FAILURES = 8
+"""After so many failures in a row that are not of one note (the journal cannot be read), the thread gives up."""
+
 
 class Background:
-    """The pending calls of one folder, done in order by a thread that lives while there are some.
+    """The notes of one folder, read in order by a thread that lives while there are some to be tried.
 
-    What is pending is in the journal: it outlives the process, and whoever opens the folder next goes on with it.
+    The notes are in the journal: they outlive the process, and whoever opens the folder next goes on with them.
 
     Args:
         engine: Does the work.
@@ -24,79 +33,128 @@ class Background:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._start()
+        self._closing = False
+
+    def _start(self) -> None:
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
-        self._error: MemLayerError | None = None
+        self._busy = False
         self._news = False
-        self._closing = False
+        self._hurried: set[int] = set()
+        self._error: MemLayerError | None = None
+        self._above: dict[int, RunTree] = {}
         self._pid = os.getpid()
 
-    def wake(self) -> None:
-        """See to it that what is pending is being done."""
+    def wake(self, note: int | None = None, above: RunTree | None = None) -> None:
+        """See to it that what is due is read.
+
+        Args:
+            note: A note that was made just now.
+            above: The run that its reading belongs to.
+        """
         if self._pid != os.getpid():
             # The parent's thread and locks are of no use in a child of a fork.
-            self._changed, self._thread, self._pid = threading.Condition(), None, os.getpid()
+            self._start()
         with self._changed:
-            self._news = True
-            if self._thread is None and not self._closing:
-                self._error = None
-                self._thread = threading.Thread(target=self._work, name="memlayer-extraction", daemon=True)
+            if self._closing:
+                return
+            if note is not None and above is not None:
+                self._above[note] = above
+            self._news = self._busy = True
+            self._changed.notify_all()
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="memlayer-reading", daemon=True)
                 self._thread.start()
 
     def resume(self) -> None:
-        """Go on with what an earlier process left pending."""
-        if self._pending():
+        """Go on with what an earlier process left unread."""
+        if self._next() != (None, None):
             self.wake()
 
-    def _pending(self) -> list[int]:
-        with self._engine.journal.read() as reader:
-            return [note.id for note in reader.unread()]
-
     def flush(self, timeout: float | None = None) -> bool:
-        """Wait until nothing is pending; False when that took longer than `timeout` seconds.
+        """Try everything now that is not set aside or being read, and wait for it; False when that took too long.
 
         Raises:
-            ExtractionError: the model failed; its turns are kept, and their facts are tried again by the next call.
+            MemLayerError: a reading failed since the last `flush`; its turns are kept, and are tried again.
         """
+        idle = {note.id for note in self._notes() if not note.attempts or note.reason is not None}
+        with self._changed:
+            self._hurried |= idle
         self.resume()
         with self._changed:
-            done = self._changed.wait_for(lambda: self._thread is None, timeout)
+            done = self._changed.wait_for(lambda: not self._busy, timeout)
             error, self._error = self._error, None
         if error is not None:
             raise error
         return done
 
     def close(self) -> None:
-        """Let the call that is being worked on end; the others stay pending."""
+        """Let the note that is being read be read to its end; the others stay unread."""
         if self._pid != os.getpid():
             return
         with self._changed:
             self._closing = True
+            self._changed.notify_all()
             self._changed.wait_for(lambda: self._thread is None)
 
+    def _next(self) -> tuple[Unread | None, float | None]:
+        """The note to read now, else the seconds until the next is due, else neither."""
+        notes, now = self._notes(), self._engine.now()
+        due = [note for note in notes if note.next_at <= now or note.id in self._hurried]
+        if due:
+            return due[0], None
+        return None, min(((note.next_at - now) / 1_000_000 for note in notes), default=None)
+
+    def _notes(self) -> list[Unread]:
+        with self._engine.journal.read() as reader:
+            return [note for note in reader.unread(set_aside=False) if self._engine.can_read(note)]
+
     def _work(self) -> None:
-        failed: set[int] = set()
-        try:
-            while True:
+        failures = 0
+        while True:
+            pause: float | None = None
+            try:
                 with self._changed:
                     self._news = False
-                waiting = [pending for pending in self._pending() if pending not in failed]
-                with self._changed:
-                    # What was told of since has to be looked for again: whoever told it relies on this thread.
-                    if self._closing or not (waiting or self._news):
-                        self._thread = None
-                        self._changed.notify_all()
-                        return
-                for pending in waiting[:1]:
-                    try:
-                        run(self._engine.finish(pending))
-                    except MemLayerError as error:
-                        _LOGGER.warning("The facts of some turns could not be found (%s); they stay pending.", error)
-                        self._error = error
-                        failed.add(pending)
-        finally:
+                    closing = self._closing
+                note, pause = (None, None) if closing else self._next()
+                if note is not None:
+                    self._read(note)
+                    failures = 0
+                    continue
+            except Exception as error:  # noqa: BLE001 - the outermost of its thread: whatever it is, flush() tells it
+                self._failed(error)
+                failures += 1
+                pause = None if failures == _MOST_FAILURES else min(2.0**failures, _LONGEST_PAUSE)
             with self._changed:
-                # By now the place may be that of the next worker.
-                if self._thread is threading.current_thread():
+                # What was told of since has to be looked for again: whoever told it relies on this thread.
+                if self._news and not failures and not self._closing:
+                    continue
+                self._busy = False
+                self._changed.notify_all()
+                if pause is None or self._closing:
                     self._thread = None
-                    self._changed.notify_all()
+                    return
+                self._changed.wait_for(lambda: self._news or self._closing, min(pause, _LONGEST_PAUSE))
+                self._busy = True
+
+    def _read(self, note: Unread) -> None:
+        self._hurried.discard(note.id)
+        if not self._engine.claim(note):
+            return
+        try:
+            run(self._engine.read_beside(note, self._above.pop(note.id, None)))
+        except MemLayerError as error:
+            # The note itself says when it is tried again.
+            self._failed(error)
+
+    def _failed(self, error: Exception) -> None:
+        # Not what it says: a provider's message may quote the conversation.
+        _LOGGER.warning("Some turns could not be read (%s); they are kept, and tried again.", type(error).__name__)
+        if not isinstance(error, MemLayerError):
+            failure = ExtractionError(f"Reading beside the caller failed ({type(error).__name__}); it is tried again.")
+            failure.__cause__ = error
+            error = failure
+        with self._changed:
+            self._error = error

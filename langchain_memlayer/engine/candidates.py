@@ -15,12 +15,15 @@ from langchain_memlayer.engine.scopes import scope_ids
 from langchain_memlayer.index.keywords import query_terms, term_ids
 from langchain_memlayer.journal import Journal
 from langchain_memlayer.recall import closeness
-from langchain_memlayer.types import HIDDEN, QUARANTINED, Candidate, Fact, Row, Scope, from_micros
+from langchain_memlayer.types import HIDDEN, QUARANTINED, RETRACT, Candidate, Fact, Row, Scope, Turn, from_micros
 
 if TYPE_CHECKING:
     from langchain_memlayer.index.view import View
 
 NEAREST = 5
+FAR = 20
+"""How many memories what asks to forget something is compared with: "my health" has no word of what it takes back."""
+
 NEAR = 0.4
 MOST = 40
 COMMON = 500
@@ -30,7 +33,7 @@ _WORDS = 6
 
 
 class Finder:
-    """Finds candidates by vector, by keyword, and by entity and relation.
+    """Finds candidates by vector, by keyword, by entity under any name, and by relation.
 
     Args:
         journal: The truth.
@@ -54,21 +57,73 @@ class Finder:
             forms: Their searchable forms.
         """
         view = self._indexes.view(scope.partition)
-        state = view.columns["state"]
-        mask = view.live & (view.columns["kind"] == 0) & (state != HIDDEN) & (state != QUARANTINED)
-        for name, value in zip(("user_id", "agent_id", "run_id"), scope_ids(scope), strict=True):
-            mask &= view.columns[name] == self._indexes.codes.find(value)
+        mask = self._facts(scope, view)
         if not mask.any():
             return []
-        worded = [_by_words(view, mask, fact) for fact in facts]
-        lists = [
-            list(dict.fromkeys(_by_turns((self._by_relation(scope, fact), _by_vector(view, mask, form), words))))
-            for fact, form, words in zip(facts, forms, worded, strict=True)
-        ]
+        worded = [_by_words(view, mask, fact.text) for fact in facts]
+        named = self._by_name(scope, facts)
+        lists = []
+        for fact, form, words, names in zip(facts, forms, worded, named, strict=True):
+            if fact.metadata.get(RETRACT):
+                near = [*_by_vector(view, mask, form, most=FAR, least=-1.0), *view.ids[mask][::-1][:FAR].tolist()]
+            else:
+                near = _by_vector(view, mask, form)
+            found = list(dict.fromkeys(_by_turns((self._by_relation(scope, fact), near, words))))
+            # Whom a fact names, others do too: alone that makes nothing near.
+            lists.append(list(dict.fromkeys(_by_turns((found, names)))) if found else [])
         near = list(dict.fromkeys(_by_turns(lists)))[: max(MOST, len(facts))]
         with self._journal.read() as reader:
             rows = reader.memories_by_row(near)
         return [_candidate(rows[item]) for item in near if item in rows and _is_of(rows[item], scope)]
+
+    def known(self, scope: Scope, turns: Sequence[Turn]) -> list[Turn]:
+        """What is known and near to turns, by words and names, as turns of the role `memory`, the oldest first.
+
+        Args:
+            scope: Whose.
+            turns: What is read now.
+        """
+        # Before the first vector is stored, nothing is known; a slab would be made without room for them.
+        if not turns or (self._indexes.embedder is not None and not self._indexes.dims):
+            return []
+        view = self._indexes.view(scope.partition)
+        mask = self._facts(scope, view)
+        if not mask.any():
+            return []
+        said = [turn.text for turn in turns if not turn.quarantined]
+        lists = [
+            *(_by_words(view, mask, text) for text in said),
+            *self._by_name(scope, [Fact(text, ()) for text in said]),
+        ]
+        near = list(dict.fromkeys(_by_turns(lists)))[: 2 * NEAREST]
+        with self._journal.read() as reader:
+            rows = reader.memories_by_row(near)
+        best = [rows[item] for item in near if item in rows and _is_of(rows[item], scope)][:NEAREST]
+        return [
+            Turn(row.text, role="memory", time=from_micros(row.last_seen or row.created_at))
+            for row in sorted(best, key=lambda row: row.last_seen or row.created_at)
+        ]
+
+    def _facts(self, scope: Scope, view: View) -> NDArray[np.bool_]:
+        """The live facts of exactly a scope that may be changed."""
+        state = view.columns["state"]
+        mask: NDArray[np.bool_] = view.live & (view.columns["kind"] == 0) & (state != HIDDEN) & (state != QUARANTINED)
+        for name, value in zip(("user_id", "agent_id", "run_id"), scope_ids(scope), strict=True):
+            mask &= view.columns[name] == self._indexes.codes.find(value)
+        return mask
+
+    def _by_name(self, scope: Scope, facts: Sequence[Fact]) -> list[list[int]]:
+        """For each fact the rows of facts about whom it names, under any of their names."""
+        with self._journal.read() as reader:
+            if not reader.has_triples():
+                return [[] for _ in facts]
+        graph = self._graphs.graph(scope)
+        found: list[list[int]] = []
+        for fact in facts:
+            names = [*graph.entities_in(fact.text), *graph.entities_named([fact.name] if fact.name else [])]
+            weights = graph.memories_near(dict.fromkeys(names), most=2 * NEAREST) if names else {}
+            found.append(sorted(weights, key=lambda item: -weights[item])[:NEAREST])
+        return found
 
     def _by_relation(self, scope: Scope, fact: Fact) -> list[int]:
         """The rows of facts that relate the same two entities, or the same one in the same way."""
@@ -78,17 +133,19 @@ class Finder:
         return list(_by_turns([graph.stating(triple, most=2 * NEAREST) for triple in fact.triples]))
 
 
-def _by_vector(view: View, mask: NDArray[np.bool_], form: Indexed) -> list[int]:
+def _by_vector(
+    view: View, mask: NDArray[np.bool_], form: Indexed, *, most: int = NEAREST, least: float = NEAR
+) -> list[int]:
     if form.codes is None or view.kernel is None:
         return []
-    hits = view.search(np.frombuffer(form.codes, "<f2").astype(np.float32), NEAREST, mask=mask)
-    near: list[int] = hits.ids[closeness(hits.scores, view.kernel.metric) >= NEAR].tolist()
+    hits = view.search(np.frombuffer(form.codes, "<f2").astype(np.float32), most, mask=mask)
+    near: list[int] = hits.ids[closeness(hits.scores, view.kernel.metric) >= least].tolist()
     return near
 
 
-def _by_words(view: View, mask: NDArray[np.bool_], fact: Fact) -> list[int]:
-    """The rows that have one of a fact's rarest telling words, and share most of all of them."""
-    asked = query_terms(fact.text)
+def _by_words(view: View, mask: NDArray[np.bool_], text: str) -> list[int]:
+    """The rows that have one of a text's rarest telling words, and share most of all of them."""
+    asked = query_terms(text)
     terms = np.unique(view.words.numbers(term_ids(asked)))
     terms = terms[terms >= 0]
     # Of all that the slab has: words of other scopes only leave more rows to be looked at.

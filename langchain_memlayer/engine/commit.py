@@ -10,6 +10,7 @@ from langchain_memlayer.engine.scopes import scope_ids, scope_of
 from langchain_memlayer.facts.grounding import says_all
 from langchain_memlayer.journal.write import Writer
 from langchain_memlayer.messages import content_hash
+from langchain_memlayer.protocols import NewId
 from langchain_memlayer.recall import asking
 from langchain_memlayer.types import (
     HIDDEN,
@@ -29,6 +30,8 @@ from langchain_memlayer.types import (
 )
 
 DAY = 86_400_000_000
+BY_HAND = "user"
+"""Who changed a memory by `update`; what a message says now, and what was found, is changed by others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +54,34 @@ class Committed:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one commit did."""
+    """What one call did."""
 
     turns: tuple[Committed, ...] = ()
     facts: tuple[Committed, ...] = ()
     rejected: tuple[Rejection, ...] = ()
     added: tuple[Triple, ...] = ()
     removed: tuple[Triple, ...] = ()
+
+    def plain(self) -> dict[str, Any]:
+        """Itself as JSON values."""
+        return {
+            "turns": [[done.id, done.event, done.text, done.previous] for done in self.turns],
+            "facts": [[done.id, done.event, done.text, done.previous] for done in self.facts],
+            "rejected": [[refusal.text, refusal.reason, refusal.quote] for refusal in self.rejected],
+            "added": [[t.source, t.relation, t.destination] for t in self.added],
+            "removed": [[t.source, t.relation, t.destination] for t in self.removed],
+        }
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> Outcome:
+        """The outcome that was made `plain`."""
+        return cls(
+            turns=tuple(Committed(*done) for done in plain["turns"]),
+            facts=tuple(Committed(*done) for done in plain["facts"]),
+            rejected=tuple(Rejection(*refusal) for refusal in plain["rejected"]),
+            added=tuple(Triple(*triple) for triple in plain["added"]),
+            removed=tuple(Triple(*triple) for triple in plain["removed"]),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +95,22 @@ class Change:
     detail: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Commit:
-    """The changes of one call to one scope, inside one transaction."""
+def fact_hash(text: str) -> str:
+    """The digest of a fact: one that differs only in case, whitespace or the mark at its end is the same."""
+    return content_hash(text.rstrip(" \t\n.!。！…"))
 
-    def __init__(self, tx: Writer, scope: Scope, *, actor: str, batch: str | None, new_id: Any) -> None:
+
+class Commit:
+    """The changes of one call to one scope, inside one transaction.
+
+    Attributes:
+        done: What was done to facts so far.
+        rejected: What was refused.
+        added: The triples that came with them.
+        removed: The triples that ended.
+    """
+
+    def __init__(self, tx: Writer, scope: Scope, *, actor: str, batch: str | None, new_id: NewId) -> None:
         self.tx = tx
         self.scope = scope
         self.path = scope.partition
@@ -83,14 +119,17 @@ class Commit:
         self.batch = batch
         self.new_id = new_id
         self.ns = tx.namespace(self.path)
+        self.done: list[Committed] = []
+        self.rejected: list[Rejection] = []
+        self.added: list[Triple] = []
+        self.removed: list[Triple] = []
+        self._became: dict[int, str] = {}
+
+    def outcome(self, turns: Sequence[Committed] = ()) -> Outcome:
+        """What was done."""
+        return Outcome(tuple(turns), tuple(self.done), tuple(self.rejected), tuple(self.added), tuple(self.removed))
 
     # -- turns ----------------------------------------------------------------------------------------------------
-
-    def seen(self, turn: Turn) -> Row | None:
-        """The turn with the same message id in the same scope and session, or None."""
-        if turn.id is None:
-            return None
-        return seen_turn(self.tx, self.scope, turn)
 
     def add_turn(self, turn: Turn, indexed: Indexed, *, exact: bool) -> tuple[Row, bool]:
         """Store a turn, or reinforce the equal one of the same scope, role, session and day; says whether it is new."""
@@ -106,11 +145,23 @@ class Commit:
                 )  # fmt: skip
                 return twin, False
         row = replace(
-            self._turn(turn, at), text=turn.text, hash=digest, asks=asking(turn.text), given=exact,
+            self._turn(turn, at), text=turn.text, asks=asking(turn.text), given=exact,
             state=QUARANTINED if turn.quarantined else VISIBLE,
         )  # fmt: skip
         item = self.tx.add_memory(row, tokens=indexed.tokens, codes=indexed.codes, actor=self.actor, batch=self.batch)
-        return replace(row, id=item, seq=item), True
+        return replace(row, id=item, seq=item, place=item), True
+
+    def edit_turn(self, old: Row, turn: Turn, indexed: Indexed) -> Row:
+        """Give a turn the words that its message has now; it stays the memory that it was, in its place."""
+        at = self.tx.now
+        changed = replace(
+            old, text=turn.text, hash=content_hash(turn.text), asks=asking(turn.text), read=False,
+            metadata={**old.metadata, **turn.metadata},
+            state=VISIBLE if old.state in (HIDDEN, SPENT) else old.state,
+        )  # fmt: skip
+        self.actor = "message"
+        self.replace(old, changed, indexed, at=at)
+        return self.tx.memory(old.key) or changed
 
     def note_turn(self, turn: Turn, *, words: bool = False) -> Row:
         """Note that a turn was seen, and who said it when (with `words` also what), for facts to cite."""
@@ -122,57 +173,111 @@ class Commit:
     def _turn(self, turn: Turn, at: int) -> Row:
         """A turn as a row, still without its words."""
         key = self.new_id()
+        offset = None if turn.time is None or turn.time.tzinfo is None else turn.time.utcoffset()
         return Row(
             id=0, seq=0, path=self.path, key=key, kind="turn", text="", created_at=at, updated_at=at,
             metadata=turn.metadata, session_id=turn.session_id, role=turn.role, name=turn.name, message_id=turn.id,
-            time=None if turn.time is None else at, sources=(turn.id or key,), last_seen=at,
+            time=None if turn.time is None else at, offset=None if offset is None else round(offset.total_seconds()),
+            hash=content_hash(turn.text), sources=(turn.id or key,), last_seen=at,
             state=QUARANTINED if turn.quarantined else HIDDEN, **self.ids,
         )  # fmt: skip
 
     def _twin(self, turn: Turn, digest: str, at: int) -> Row | None:
         day = at // DAY * DAY
-        rows = self.tx.memories(
-            "i.ns = ? AND i.hash = ? AND i.closed IS NULL AND i.kind = 'turn' AND i.user_id IS ? AND i.agent_id IS ? "
-            "AND i.run_id IS ? AND i.session_id IS ? AND i.role IS ? AND i.name IS ? AND i.created_at BETWEEN ? AND ?",
-            (self.ns, digest, self.scope.user_id, self.scope.agent_id, self.scope.run_id, turn.session_id, turn.role,
-             turn.name, day, day + DAY - 1),
-        )  # fmt: skip
+        rows = self.tx.equal_memories(self.scope, "turn", digest)
         # What has ended or was deleted is told anew: its turn stays as it is.
-        return next((row for row in rows if row.state not in (HIDDEN, SPENT)), None)
+        return next(
+            (
+                row for row in rows
+                if (row.session_id, row.role, row.name) == (turn.session_id, turn.role, turn.name)
+                and day <= row.created_at < day + DAY and row.state not in (HIDDEN, SPENT)
+            ),
+            None,
+        )  # fmt: skip
 
     # -- facts ----------------------------------------------------------------------------------------------------
 
-    def apply(self, change: Change, turns: Sequence[Row]) -> tuple[Committed | Rejection, tuple[Triple, ...]]:
-        """Carry out one decision; `turns` are the stored turns that the fact cites. Also the triples that ended."""
-        decision, fact = change.decision, change.fact
-        if decision.action == "REJECTED":
-            return self._refuse(fact, decision.reason or "refused", turns), ()
-        target = self.tx.memory(decision.memory_id) if decision.memory_id else None
-        # Decisions may come from outside, through the state of a graph.
-        if target is not None and scope_ids(scope_of(target)) != scope_ids(self.scope):
-            return self._refuse(fact, "the memory to change belongs to another scope", turns), ()
-        if target is not None and target.kind != "fact":
-            return self._refuse(fact, "only a fact can be changed by what is said", turns), ()
-        if decision.action == "DELETE" and target is None:
-            return self._refuse(fact, "the memory to delete is gone already", turns), ()
-        if fact.metadata.get(RETRACT) and (target is None or decision.action not in ("DELETE", "UPDATE")):
-            return self._refuse(fact, "there is nothing to forget", turns), ()
-        if decision.action == "ADD" or target is None:
-            return self._add(change, turns), ()
-        if decision.action != "NONE" and _from_tools(fact, turns) and target.state != QUARANTINED:
-            return self._refuse(fact, "tool output may not change what was told", turns), ()
-        if decision.action == "NONE":
-            return self._reinforce(target, change, turns), ()
-        if decision.action == "DELETE":
-            ended = self.end(target, at=_began(fact, turns, self.tx.now), detail=self._detail(change))
-            self.settle_turns(target, HIDDEN)
-            return Committed(target.key, "DELETE", target.text, target.text), ended
-        return self._update(target, change, turns)
+    def apply(self, change: Change, turns: Sequence[Row]) -> None:
+        """Carry out one decision; `turns` are the stored turns that the fact cites.
 
-    def _refuse(self, fact: Fact, reason: str, turns: Sequence[Row]) -> Rejection:
-        refusal = Rejection(fact.text, reason, fact.quote)
-        self.reject(refusal, turns)
-        return refusal
+        What cannot be carried out is added in its place: a fact whose words were said is never lost.
+        """
+        fact, decision = change.fact, change.decision
+        if decision.action == "REJECTED":
+            self.refuse(fact, decision.reason or "refused", turns)
+            return
+        target, others = self._targets(decision)
+        obstacle = self._obstacle(change, target, turns)
+        if fact.metadata.get(RETRACT):
+            if obstacle is not None or target is None or decision.action not in ("DELETE", "UPDATE"):
+                if not others:
+                    self.refuse(fact, "there is nothing to forget", turns)
+                    return
+                target = None
+        elif decision.action == "ADD" or target is None or obstacle is not None:
+            if obstacle is not None:
+                change = replace(change, detail={**change.detail, "instead": f"{decision.action}: {obstacle}"})
+            target = self._add(change, turns)
+            others = [] if obstacle is not None else others
+        elif decision.action == "NONE":
+            target = self._reinforce(target, change, turns)
+        at = _began(fact, turns, self.tx.now)
+        if target is not None and decision.fact is not None:
+            self._became[decision.fact] = target.key
+        if target is not None and obstacle is None and decision.action in ("UPDATE", "DELETE"):
+            if decision.action == "UPDATE":
+                self._update(target, change, turns)
+            else:
+                self.end_fact(target, HIDDEN, at=at, detail=self._detail(change))
+        for other in others:
+            if target is None or other.key != target.key:
+                self.end_fact(
+                    other, HIDDEN if decision.action == "DELETE" else SPENT, at=at, detail=self._detail(change)
+                )
+
+    def _targets(self, decision: Decision) -> tuple[Row | None, list[Row]]:
+        """The live facts of this scope that a decision is about: the one that it names first, and the others."""
+        earlier = [self._became[fact] for fact in decision.earlier if fact in self._became]
+        named = decision.memory_id
+        if named is None and decision.action != "ADD" and earlier:
+            named = earlier.pop(0)
+        others = [self._own(key) for key in dict.fromkeys((*decision.also, *earlier)) if key != named]
+        return (None if named is None else self.tx.memory(named)), [row for row in others if row is not None]
+
+    def _own(self, key: str) -> Row | None:
+        row = self.tx.memory(key)
+        own = row is not None and row.kind == "fact" and scope_ids(scope_of(row)) == scope_ids(self.scope)
+        return row if own else None
+
+    def _obstacle(self, change: Change, target: Row | None, turns: Sequence[Row]) -> str | None:
+        """Why a decision cannot be carried out, or None."""
+        decision = change.decision
+        if decision.action == "ADD":
+            return None
+        if decision.action not in ("UPDATE", "DELETE", "NONE"):
+            return "there is no such action"
+        if target is None:
+            return "the memory is gone" if decision.memory_id or decision.earlier else "it names no memory"
+        # Decisions may come from outside, through the state of a graph.
+        if scope_ids(scope_of(target)) != scope_ids(self.scope):
+            return "the memory to change belongs to another scope"
+        if target.kind != "fact":
+            return "only a fact can be changed by what is said"
+        if decision.action != "NONE" and _from_tools(change.fact, turns) and target.state != QUARANTINED:
+            return "tool output may not change what was told"
+        return None
+
+    def refuse(self, fact: Fact, reason: str, turns: Sequence[Row]) -> None:
+        """Refuse a fact, on record."""
+        self.reject(Rejection(fact.text, reason, fact.quote), turns)
+
+    def reject(self, rejection: Rejection, turns: Sequence[Row] = ()) -> None:
+        """Record what our own checks refused, under the turn it comes from."""
+        self.rejected.append(rejection)
+        self.tx.event(
+            self.ns, turns[0].key if turns else "", "fact", "rejected", value=rejection.text, actor=self.actor,
+            batch=self.batch, detail={"reason": rejection.reason, "quote": rejection.quote},
+        )  # fmt: skip
 
     def _detail(self, change: Change) -> dict[str, Any]:
         detail = {"reason": change.decision.reason, "quote": change.fact.quote, **change.detail}
@@ -189,32 +294,28 @@ class Commit:
             updated_at=at, metadata={**(first.metadata if first else {}), **metadata},
             session_id=first.session_id if first else None,
             name=fact.name or (names.pop() if len(names) == 1 else None), time=first.time if first else None,
-            hash=content_hash(text), sources=tuple(dict.fromkeys(s for turn in turns for s in turn.sources)),
+            hash=fact_hash(text), sources=tuple(dict.fromkeys(s for turn in turns for s in turn.sources)),
             valid_at=None if fact.valid_at is None else to_micros(fact.valid_at), last_seen=at,
             state=QUARANTINED if quarantined else VISIBLE, **self.ids,
         )  # fmt: skip
 
-    def _add(self, change: Change, turns: Sequence[Row]) -> Committed:
+    def _add(self, change: Change, turns: Sequence[Row]) -> Row:
+        """Store a fact, or reinforce the one that says it already; returns which."""
         row = self._new_fact(change, turns, key=self.new_id(), text=change.fact.text)
-        twin = self._same_fact(row)
+        twin = next(iter(self.tx.equal_memories(self.scope, "fact", row.hash or "")), None)
         if twin is not None:
             return self._reinforce(twin, change, turns)
-        self.tx.add_memory(
+        item = self.tx.add_memory(
             row, tokens=change.indexed.tokens, codes=change.indexed.codes, triples=change.fact.triples,
             quotes=[(turn.id, change.fact.quote) for turn in turns], actor=self.actor, batch=self.batch,
             detail=self._detail(change),
         )  # fmt: skip
-        return Committed(row.key, "ADD", row.text)
+        self._show(turns)
+        self.done.append(Committed(row.key, "ADD", row.text))
+        self.added += change.fact.triples
+        return replace(row, id=item, seq=item)
 
-    def _same_fact(self, row: Row) -> Row | None:
-        rows = self.tx.memories(
-            "i.ns = ? AND i.hash = ? AND i.closed IS NULL AND i.kind = 'fact' AND i.user_id IS ? AND i.agent_id IS ? "
-            "AND i.run_id IS ?",
-            (self.ns, row.hash, row.user_id, row.agent_id, row.run_id),
-        )
-        return rows[0] if rows else None
-
-    def _reinforce(self, target: Row, change: Change, turns: Sequence[Row]) -> Committed:
+    def _reinforce(self, target: Row, change: Change, turns: Sequence[Row]) -> Row:
         seen = max([self.tx.now if t.time is None else t.time for t in turns], default=self.tx.now)
         sources = tuple(dict.fromkeys((*target.sources, *(s for turn in turns for s in turn.sources))))
         fresh = [turn.id for turn in turns if turn.id not in target.turns]
@@ -226,17 +327,20 @@ class Commit:
             state=state or None,
         )  # fmt: skip
         self.tx.link(target.id, [(turn, change.fact.quote) for turn in fresh])
-        return Committed(target.key, "NONE", target.text)
+        self._show(turns)
+        if target.key not in {done.id for done in self.done}:
+            self.done.append(Committed(target.key, "NONE", target.text))
+        return target
 
-    def _update(
-        self, target: Row, change: Change, turns: Sequence[Row]
-    ) -> tuple[Committed | Rejection, tuple[Triple, ...]]:
+    def _update(self, target: Row, change: Change, turns: Sequence[Row]) -> None:
         text = change.decision.text or change.fact.text
         row = self._new_fact(change, turns, key=target.key, text=text)
         at = _began(change.fact, turns, self.tx.now)
         # What only adds to a memory has held as long as it; what changes one begins where the old text ends.
         began = target.valid_at if says_all(text, target.text) else at
-        ended = self.replace(
+        # What is to be forgotten is not what the memory goes on to say.
+        triples = () if change.fact.metadata.get(RETRACT) else change.fact.triples
+        self.replace(
             target,
             replace(
                 row, created_at=target.created_at, metadata={**target.metadata, **row.metadata},
@@ -245,12 +349,20 @@ class Commit:
             ),
             change.rewritten,
             at=at,
-            # What is to be forgotten is not what the memory goes on to say.
-            triples=() if change.fact.metadata.get(RETRACT) else change.fact.triples,
+            triples=triples,
             quotes=[(turn.id, change.fact.quote) for turn in turns],
             detail=self._detail(change),
         )  # fmt: skip
-        return Committed(target.key, "UPDATE", text, target.text), ended
+        self._show(turns)
+        self.done.append(Committed(target.key, "UPDATE", text, target.text))
+        self.added += triples
+
+    def end_unsaid(self, turns: Sequence[int]) -> None:
+        """End the facts that only turns of which the words were changed support, unless this commit has told them."""
+        told = {done.id for done in self.done}
+        for fact in self.tx.facts_of(turns):
+            if fact.key not in told:
+                self.end_fact(fact, HIDDEN, at=self.tx.now, detail={"reason": "its message was changed"})
 
     # -- versions -------------------------------------------------------------------------------------------------
 
@@ -265,9 +377,9 @@ class Commit:
         quotes: Sequence[tuple[int, str | None]] = (),
         detail: Mapping[str, Any] | None = None,
         by_hand: bool = False,
-    ) -> tuple[Triple, ...]:
-        """Close one version and open the next under the same id; returns the triples that ended with the old one."""
-        ended = self.tx.triples_of(old.id)
+    ) -> None:
+        """Close one version and open the next under the same id."""
+        self.removed += self.tx.triples_of(old.id)
         new = replace(new, updated_at=max(self.tx.now, old.updated_at + 1))
         # A text that says all that the old one said is still supported by the old one's turns. What was written by hand
         # says more than they do: where they stood for it, search would show them in its place.
@@ -282,47 +394,42 @@ class Commit:
         if new.kind == "turn":
             self.tx.relink(old.id, item)
         elif not kept:
-            self.settle_turns(old, SPENT, at=at)
-        return ended
+            self._settle(old, SPENT, at=at)
 
-    def end(self, row: Row, *, at: int, detail: Mapping[str, Any] | None = None) -> tuple[Triple, ...]:
-        """Close a memory for good; its history stays. Returns the triples that ended with it."""
-        ended = self.tx.triples_of(row.id)
+    def end_fact(self, row: Row, state: int, *, at: int, detail: Mapping[str, Any] | None = None) -> None:
+        """End a fact; the turns behind all its versions go into `state`."""
+        self.end(row, at=at, detail=detail)
+        self._settle(row, state, at=at if state == SPENT else None)
+        self.done.append(Committed(row.key, "DELETE", row.text, row.text))
+
+    def end(self, row: Row, *, at: int, detail: Mapping[str, Any] | None = None) -> None:
+        """Close a memory for good; its history stays."""
+        at = max(at, row.created_at)
+        self.removed += self.tx.triples_of(row.id)
         self.tx.close_memory(row, invalid_at=at)
         self.tx.event(
             self.tx.namespace(row.path), row.key, row.kind, "delete", item=row.id, prev=row.text, actor=self.actor,
             sources=row.sources, invalid_at=at, batch=self.batch, detail=detail,
         )  # fmt: skip
-        return ended
 
-    def settle_turns(self, fact: Row, state: int, *, at: int | None = None) -> None:
-        """Mark the turns that no live fact cites any longer, after `fact`, which held until `at`, was closed."""
-        for turn in self._uncited("i.id IN (SELECT turn FROM links WHERE fact = ?)", fact.id):
-            if turn.state in (VISIBLE, SPENT):
+    def _settle(self, fact: Row, state: int, *, at: int | None = None) -> None:
+        """Mark the turns behind any version of a fact, which held until `at`, that no live fact cites any longer."""
+        for turn in self.tx.uncited_turns(fact.key):
+            if turn.state == VISIBLE or (turn.state, state) == (SPENT, HIDDEN):
                 op = "spent" if state == SPENT else "hide"
                 self.tx.change_memory(turn, op, actor=self.actor, state=state, invalid_at=at)
 
+    def _show(self, turns: Sequence[Row]) -> None:
+        """Let turns be found again that a fact cites which holds."""
+        for turn in self.tx.memories_by_row([row.id for row in turns]).values():
+            if turn.closed is None and turn.state in (HIDDEN, SPENT):
+                self.tx.change_memory(turn, "show", actor=self.actor, state=None, invalid_at=None)
+
     def hide_requests(self, turns: Sequence[Row]) -> None:
         """Hide the turns that asked to forget something, since they say it too; not those that a live fact cites."""
-        for row in turns:
-            for turn in self._uncited("i.id = ?", row.id):
-                if turn.state == VISIBLE:
-                    self.tx.change_memory(turn, "hide", actor=self.actor, batch=self.batch, state=HIDDEN)
-
-    def _uncited(self, which: str, value: int) -> list[Row]:
-        """Those of some live turns that no live fact cites."""
-        return self.tx.memories(
-            f"{which} AND i.closed IS NULL AND NOT EXISTS (SELECT 1 FROM links l JOIN items f ON f.id = l.fact "
-            "WHERE l.turn = i.id AND f.closed IS NULL)",
-            (value,),
-        )
-
-    def reject(self, rejection: Rejection, turns: Sequence[Row]) -> None:
-        """Record what our own checks refused, under the turn it comes from."""
-        self.tx.event(
-            self.ns, turns[0].key if turns else "", "fact", "rejected", value=rejection.text, actor=self.actor,
-            batch=self.batch, detail={"reason": rejection.reason, "quote": rejection.quote},
-        )  # fmt: skip
+        for turn in self.tx.uncited([row.id for row in turns]):
+            if turn.state == VISIBLE:
+                self.tx.change_memory(turn, "hide", actor=self.actor, batch=self.batch, state=HIDDEN)
 
 
 def _began(fact: Fact, turns: Sequence[Row], now: int) -> int:
@@ -333,20 +440,3 @@ def _began(fact: Fact, turns: Sequence[Row], now: int) -> int:
 
 def _from_tools(fact: Fact, turns: Sequence[Row]) -> bool:
     return bool(fact.metadata.get(QUARANTINE)) or any(turn.state == QUARANTINED for turn in turns)
-
-
-def seen_turn(reader: Any, scope: Scope, turn: Turn) -> Row | None:
-    """The stored turn with the message id of `turn` in the same scope and session, or None.
-
-    A turn that was merged with an equal one left its id among the sources of that one, in any of its versions.
-    """
-    where = (
-        "n.path = ? AND {} AND i.kind = 'turn' AND i.user_id IS ? AND i.agent_id IS ? AND i.run_id IS ? AND "
-        "i.session_id IS ?"
-    )
-    ids = (scope.user_id, scope.agent_id, scope.run_id, turn.session_id)
-    rows = reader.memories(where.format("i.message_id = ?"), (scope.partition, turn.id, *ids))
-    if not rows:
-        merged = f"i.count > 1 AND {reader.listed('i.sources')}"
-        rows = reader.memories(where.format(merged), (scope.partition, turn.id, *ids))
-    return rows[0] if rows else None

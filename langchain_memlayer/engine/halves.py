@@ -10,8 +10,9 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from langchain_memlayer.engine.commit import Outcome
+from langchain_memlayer.engine.read import AGENT, Engine, Prepared
 from langchain_memlayer.engine.steps import Steps
-from langchain_memlayer.engine.writing import AGENT, Engine, Prepared
 from langchain_memlayer.errors import InvalidInput
 from langchain_memlayer.types import ExtractResult, Fact, Rejection, Scope, Triple, Turn
 
@@ -19,10 +20,10 @@ _FACT: dict[str, Any] = {"text": str, "quote": (str, type(None)), "sources": lis
 
 
 def extracted(engine: Engine, turns: Sequence[Turn], scope: Scope) -> Steps[ExtractResult]:
-    """What is found in the turns that were not seen before: `facts` and `rejected`, as plain data."""
-    prepared: Prepared = yield from engine.extract(turns, scope)
+    """Keep turns, and find the facts in those that were not read before: `facts` and `rejected`, as plain data."""
+    prepared = yield from engine.extract(turns, scope)
     return {
-        "facts": [_plain(fact, prepared.turns) for fact in prepared.facts],
+        "facts": [_plain(fact, prepared) for fact in prepared.facts],
         "rejected": [{"memory": one.text, "reason": one.reason, "quote": one.quote} for one in prepared.rejected],
     }
 
@@ -36,34 +37,31 @@ def reconciled(
     *,
     batch: str | None,
     by_agent: bool,
-) -> Steps:
-    """Decide on facts that `extracted` gave, and commit them with their turns; returns an `Outcome`."""
-    prepared = Prepared(scope, tuple(turns), actor=AGENT)
+) -> Steps[Outcome]:
+    """Decide on facts that `extracted` gave, and commit them with their turns."""
+    prepared = Prepared(scope, tuple(turns), rows=(None,) * len(turns), actor=AGENT)
     if not by_agent:
-        prepared = yield from engine.extract(turns, scope, infer=False)
-    # A turn without an id is always new, so its place among the new ones is the one it had in extraction.
-    kept = list(prepared.turns)
-    places: dict[Any, int] = {place if turn.id is None else turn.id: place for place, turn in enumerate(kept)}
-    cited = {source for fact in facts if isinstance(fact, Mapping) for source in fact.get("sources", ())}
-    for turn in turns:
-        if turn.id is not None and turn.id not in places and turn.id in cited:
-            places[turn.id] = len(kept)
-            kept.append(turn)
+        prepared = yield from engine.kept(turns, scope)
+    places = {_source(prepared, place): place for place in range(len(turns))}
     prepared = replace(
         prepared,
-        turns=tuple(kept),
         facts=tuple(_fact(fact, f"facts[{k}]", places) for k, fact in enumerate(facts)),
         rejected=tuple(Rejection(one["memory"], one["reason"], one.get("quote")) for one in rejected),
-        exact=False,
     )
     return (yield from engine.reconcile(prepared, batch=batch))
 
 
-def _plain(fact: Fact, turns: Sequence[Turn]) -> dict[str, Any]:
+def _source(prepared: Prepared, place: int) -> str | int:
+    """What a turn is cited by: its message's id, else the memory that it is, else its place."""
+    row = prepared.rows[place]
+    return prepared.turns[place].id or (place if row is None else row.key)
+
+
+def _plain(fact: Fact, prepared: Prepared) -> dict[str, Any]:
     return {
         "text": fact.text,
         "quote": fact.quote,
-        "sources": [turns[place].id if turns[place].id is not None else place for place in fact.turns],
+        "sources": [_source(prepared, place) for place in fact.turns],
         "triples": [[triple.source, triple.relation, triple.destination] for triple in fact.triples],
         "valid_at": None if fact.valid_at is None else fact.valid_at.isoformat(),
         "name": fact.name,

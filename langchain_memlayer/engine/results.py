@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from langchain_memlayer.engine.commit import Committed, Outcome
 from langchain_memlayer.graph.names import as_relations
@@ -15,6 +15,9 @@ from langchain_memlayer.types import (
     Relation,
     Row,
     Triple,
+    Unread,
+    UnreadCall,
+    UnreadTurn,
     WhyResult,
     from_micros,
 )
@@ -31,6 +34,21 @@ def added(outcome: Outcome, *, facts: bool) -> AddResult:
             {"memory": refusal.text, "reason": refusal.reason, "quote": refusal.quote} for refusal in outcome.rejected
         ]
     return shown
+
+
+def unread(note: Unread, rows: Mapping[int, Row]) -> UnreadCall:
+    """A note of what is still to be read; `rows` has its turns."""
+    kept = (rows[turn] for turn in note.turns if turn in rows)
+    turns: list[UnreadTurn] = [{"id": row.key, "memory": row.text, "role": row.role} for row in kept]
+    turns += [{"id": None, "memory": turn["text"], "role": turn["role"]} for turn in note.detail.get("turns", ())]
+    return {
+        "id": note.id,
+        "turns": turns,
+        "attempts": note.attempts,
+        "next_at": from_micros(note.next_at).isoformat(),
+        "reason": note.reason,
+        "set_aside": note.set_aside is not None,
+    }
 
 
 def _committed(done: Committed) -> AddedMemory:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta, timezone
+
 import orjson
 
 from langchain_memlayer.errors import MemoryNotFound
@@ -40,8 +42,11 @@ def scope_sql(scope: Scope) -> tuple[str, tuple[str, ...]]:
 
 def to_turn(row: Row) -> Turn:
     """A stored turn as the extractor sees it."""
+    time = None if row.time is None else from_micros(row.time)
+    if time is not None and row.offset is not None:
+        time = time.astimezone(timezone(timedelta(seconds=row.offset)))
     return Turn(
         text=row.text, role=row.role or "user", id=row.message_id, name=row.name, session_id=row.session_id,
-        time=None if row.time is None else from_micros(row.time), metadata=row.metadata,
+        time=time, metadata=row.metadata,
         quarantined=row.state == QUARANTINED,
     )  # fmt: skip

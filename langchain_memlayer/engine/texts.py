@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from langchain_memlayer.engine.commit import Indexed
 from langchain_memlayer.engine.fingerprints import encode_vectors
 from langchain_memlayer.engine.indexes import Indexes
-from langchain_memlayer.engine.steps import Request, Steps
+from langchain_memlayer.engine.steps import Steps, request
+from langchain_memlayer.errors import EmbeddingError, MemLayerError
 from langchain_memlayer.index.keywords import tokenize
 from langchain_memlayer.recall import PROBES, knowledge_of, memory_text
 from langchain_memlayer.types import Fact, Kind, Turn, from_micros
@@ -30,16 +32,34 @@ def stored_text(text: str, *, kind: Kind, name: str | None, time: int | None) ->
     return memory_text(text, name=name if kind == "turn" else None, time=said)
 
 
+def unembedded(texts: Sequence[str]) -> dict[str, Indexed]:
+    """The searchable forms of texts without vectors."""
+    return {text: Indexed(tokenize(text), None) for text in texts}
+
+
 def searchable(indexes: Indexes, texts: Sequence[str]) -> Steps[dict[str, Indexed]]:
-    """The searchable forms of texts by text, with one embedding call for those that are distinct."""
+    """The searchable forms of texts by text, with one embedding call for those that are distinct.
+
+    Raises:
+        EmbeddingError: the embedder failed.
+    """
     distinct = list(dict.fromkeys(texts))
     embedder = indexes.embedder
-    codes: Sequence[bytes | None] = [None] * len(distinct)
-    if embedder is not None and distinct:
-        # A new embedder shows once, beside the first texts, which scripts it knows.
-        asked = [*distinct, *(PROBES if indexes.unmeasured else ())]
-        vectors = yield Request(lambda: embedder.embed(asked), lambda: embedder.aembed(asked))
-        if len(asked) > len(distinct):
-            indexes.measured = knowledge_of(vectors[len(distinct) :], indexes.metric)
-        codes = [encode_vectors(vectors[k : k + 1], indexes.metric) for k in range(len(distinct))]
-    return {text: Indexed(tokenize(text), code) for text, code in zip(distinct, codes, strict=True)}
+    if embedder is None or not distinct:
+        return unembedded(distinct)
+    # A new embedder shows once, beside the first texts, which scripts it knows.
+    asked = [*distinct, *(PROBES if indexes.unmeasured else ())]
+    try:
+        vectors: Any = yield from request(lambda: embedder.embed(asked), lambda: embedder.aembed(asked))
+    except MemLayerError:
+        raise
+    except Exception as error:  # an embedder is anybody's code
+        raise EmbeddingError(
+            f"The embedder failed ({type(error).__name__}); repeat the call when it answers."
+        ) from error
+    if len(asked) > len(distinct):
+        indexes.measured = knowledge_of(vectors[len(distinct) :], indexes.metric)
+    return {
+        text: Indexed(tokenize(text), encode_vectors(vectors[k : k + 1], indexes.metric))
+        for k, text in enumerate(distinct)
+    }

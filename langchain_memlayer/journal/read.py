@@ -11,20 +11,24 @@ import orjson
 from langchain_memlayer.index.keywords import fts_match
 from langchain_memlayer.journal.read_base import IN_USE, VECTORS_OF_ITEM, chunks, marks
 from langchain_memlayer.journal.read_caches import CacheReader
-from langchain_memlayer.types import SPENT, Event, Row, Scope, Unread, prefix_bounds
+from langchain_memlayer.types import SPENT, Event, Kind, Row, Scope, Unread, prefix_bounds
 from langchain_memlayer.values import loads
 
 ROW_COLUMNS = (
     "i.id, i.seq, n.path, i.key, i.kind, i.value, i.created_at, i.updated_at, i.closed, i.metadata, i.user_id, "
     "i.agent_id, i.run_id, i.session_id, i.role, i.name, i.message_id, i.time, i.hash, i.sources, i.turns, "
-    "i.valid_at, i.invalid_at, i.state, i.asks, i.given, i.count, i.last_seen, i.last_event, i.place, i.read"
+    "i.valid_at, i.invalid_at, i.state, i.asks, i.given, i.count, i.last_seen, i.last_event, i.place, i.read, "
+    "i.utc_offset"
 )
 ROW_FROM = "items i JOIN namespaces n ON n.id = i.ns"
 
 _UNREAD = (
-    "u.id, u.user_id, u.agent_id, u.run_id, u.turns, u.words, u.attempts, u.next_at, u.reason, u.set_aside, "
+    "u.id, u.user_id, u.agent_id, u.run_id, u.turns, u.detail, u.attempts, u.next_at, u.reason, u.set_aside, "
     "u.recorded_at"
 )
+
+_EXACTLY = "n.path = ? AND i.user_id IS ? AND i.agent_id IS ? AND i.run_id IS ?"
+_UNCITED = "NOT EXISTS (SELECT 1 FROM links l JOIN items f ON f.id = l.fact WHERE l.turn = i.id AND f.closed IS NULL)"
 
 # `created_at` is when the memory began, in its first version.
 _BEGAN = (
@@ -33,12 +37,18 @@ _BEGAN = (
 )
 
 
+def _exact(scope: Scope) -> tuple[str | None, ...]:
+    """The values of `_EXACTLY`."""
+    return scope.partition, scope.user_id, scope.agent_id, scope.run_id
+
+
 def to_row(r: Sequence[Any]) -> Row:
     """The memory version in one row of `ROW_COLUMNS`."""
     fields: list[Any] = [
         *r[:9], loads(r[9]) if r[9] else {}, *r[10:19],
         tuple(orjson.loads(r[19])) if r[19] else (), tuple(orjson.loads(r[20])) if r[20] else (),
         r[21], r[22], r[23] or 0, r[24] or 0, bool(r[25]), r[26] or 1, r[27], r[28] or "add", r[29], bool(r[30]),
+        r[31],
     ]  # fmt: skip
     return Row(*fields)
 
@@ -50,8 +60,8 @@ def _to_event(r: Sequence[Any]) -> Event:
 
 
 def _to_unread(r: Sequence[Any]) -> Unread:
-    words = orjson.loads(r[5]) if r[5] else None
-    return Unread(r[0], Scope(*r[1:4]), tuple(orjson.loads(r[4])), words, *r[6:])
+    detail = orjson.loads(r[5]) if r[5] else {}
+    return Unread(r[0], Scope(*r[1:4]), tuple(orjson.loads(r[4])), detail, *r[6:])
 
 
 class Reader(CacheReader):
@@ -188,12 +198,6 @@ class Reader(CacheReader):
         row = self.db.execute(f"SELECT {_UNREAD} FROM unread u WHERE u.id = ?", (note,)).fetchone()
         return None if row is None else _to_unread(row)
 
-    def unread_turns(self, note: int) -> list[Row]:
-        """The turns of one of these calls that are still live, in order."""
-        found = self.unread_note(note)
-        rows = self.memories_by_row(found.turns) if found else {}
-        return sorted((row for row in rows.values() if row.closed is None), key=lambda row: row.place or row.id)
-
     def history(self, key: str) -> list[Event]:
         """Every event of one memory, in order."""
         rows = self.db.execute(
@@ -289,14 +293,105 @@ class Reader(CacheReader):
                 told.setdefault(turn, set()).add(key)
         return told
 
+    def quotes_from(self, turn: int) -> list[tuple[int, str | None]]:
+        """The facts that cite a turn, each with the words that support it."""
+        return self.db.execute("SELECT fact, quote FROM links WHERE turn = ? ORDER BY fact", (turn,)).fetchall()
+
     def facts_changed(self, path: str, since: int) -> bool:
-        """Whether facts of a namespace were added, changed or ended after a position."""
+        """Whether facts of a namespace were added, changed, ended or forgotten after a position."""
         row = self.db.execute(
-            "SELECT 1 FROM events WHERE ns = (SELECT id FROM namespaces WHERE path = ?) AND seq > ? AND kind = 'fact' "
-            "AND op IN ('add', 'update', 'delete') LIMIT 1",
-            (path, since),
+            "SELECT 1 FROM events WHERE seq > ? AND (op = 'reset' OR (ns = (SELECT id FROM namespaces WHERE path = ?) "
+            "AND kind = 'fact' AND op IN ('add', 'update', 'delete'))) LIMIT 1",
+            (since, path),
         ).fetchone()
         return row is not None
+
+    # -- what the write path asks ---------------------------------------------------------------------------------
+
+    def memories_of(self, scope: Scope, *, ended: bool = False) -> list[Row]:
+        """The live memories of a scope (with `ended`, all versions); absent ids mean any."""
+        ids = scope.ids()
+        where = " AND ".join([*(f"i.{name} = ?" for name in ids), *([] if ended else ["i.closed IS NULL"])])
+        if scope.user_id is not None:
+            return self.memories(f"n.path = ? AND {where}", (scope.partition, *ids.values()))
+        return self.memories(where or "1 = 1", tuple(ids.values()))
+
+    def versions_of(self, key: str) -> list[Row]:
+        """All versions of a memory, the first one first."""
+        return self.memories("i.key = ?", (key,), tail="ORDER BY i.id")
+
+    def turns_of_message(self, scope: Scope, session: str | None, message: str) -> list[Row]:
+        """The turns with a message's id in exactly a scope and session, in all versions.
+
+        A turn that was merged with an equal one left its id among the sources of that one.
+        """
+        where = f"{_EXACTLY} AND i.kind = 'turn' AND i.session_id IS ?"
+        values = (*_exact(scope), session, message)
+        rows = self.memories(f"{where} AND i.message_id = ?", values, tail="ORDER BY i.id")
+        return rows or self.memories(f"{where} AND i.count > 1 AND {self.listed('i.sources')}", values)
+
+    def equal_memories(self, scope: Scope, kind: Kind, digest: str) -> list[Row]:
+        """The live memories of a kind and of exactly a scope whose texts have a digest."""
+        where = f"{_EXACTLY} AND i.kind = ? AND i.hash = ? AND i.closed IS NULL"
+        return self.memories(where, (*_exact(scope), kind, digest), tail="ORDER BY i.id")
+
+    def session_tail(self, scope: Scope, session: str | None, *, before: int, most: int) -> list[Row]:
+        """The last visible turns of a session of exactly a scope before a place in it, in order."""
+        rows = self.memories(
+            f"{_EXACTLY} AND i.kind = 'turn' AND i.closed IS NULL AND i.session_id IS ? AND coalesce(i.state, 0) = 0 "
+            "AND i.place < ?",
+            (*_exact(scope), session, before),
+            tail=f"ORDER BY i.place DESC LIMIT {most}",
+        )
+        return rows[::-1]
+
+    def unread_turns(self, scope: Scope) -> list[Row]:
+        """The live turns of a scope whose facts were never looked for, in order; not what was stored as given."""
+        rows = self.memories_of(scope)
+        unread = (row for row in rows if row.kind == "turn" and not row.read and not row.given)
+        return sorted(unread, key=lambda row: row.place or row.id)
+
+    def without_vectors(self, ids: Sequence[int]) -> list[int]:
+        """Those of some rows that have no vectors."""
+        found: set[int] = set()
+        for chunk in chunks(ids):
+            rows = self.db.execute(
+                f"SELECT i.id FROM items i JOIN vectors v ON {VECTORS_OF_ITEM} WHERE i.id IN ({marks(len(chunk))})",
+                chunk,
+            )
+            found.update(row[0] for row in rows)
+        return [item for item in ids if item not in found]
+
+    def uncited(self, turns: Sequence[int]) -> list[Row]:
+        """Those of some turns that are live and that no live fact cites."""
+        return [
+            row
+            for chunk in chunks(turns)
+            for row in self.memories(f"i.id IN ({marks(len(chunk))}) AND i.closed IS NULL AND {_UNCITED}", tuple(chunk))
+        ]
+
+    def uncited_turns(self, key: str) -> list[Row]:
+        """The live turns behind any version of a fact that no live fact cites."""
+        cited = "SELECT l.turn FROM links l JOIN items f ON f.id = l.fact WHERE f.key = ?"
+        return self.memories(f"i.id IN ({cited}) AND i.closed IS NULL AND {_UNCITED}", (key,))
+
+    def facts_of(self, turns: Sequence[int]) -> list[Row]:
+        """The live facts that cite some of these turns and no others."""
+        if not turns:
+            return []
+        these = marks(len(turns))
+        return self.memories(
+            f"i.kind = 'fact' AND i.closed IS NULL AND i.id IN (SELECT fact FROM links WHERE turn IN ({these})) AND "
+            f"NOT EXISTS (SELECT 1 FROM links l WHERE l.fact = i.id AND l.turn NOT IN ({these}))",
+            (*turns, *turns),
+        )
+
+    def having_all(self, scope: Scope, terms: Sequence[str]) -> list[Row]:
+        """The live memories of exactly a scope whose texts have the beginnings of the longest of some terms."""
+        longest = sorted((term for term in set(terms) if term.isascii()), key=len)[-4:]
+        wanted = "".join(" AND lower(i.value) LIKE ? ESCAPE '!'" for _ in longest)
+        parts = [f"%{term.replace('!', '!!').replace('%', '!%').replace('_', '!_')}%" for term in longest]
+        return self.memories(f"{_EXACTLY} AND i.closed IS NULL{wanted}", (*_exact(scope), *parts))
 
     def with_relatives(self, rows: Sequence[Row]) -> list[Row]:
         """All versions of the given memories, of the turns that only they cite, and of facts that cite only these."""

@@ -67,10 +67,10 @@ class BaseReader:
         row = self.db.execute("SELECT recorded_at, ns, key, op FROM events WHERE seq = ?", (seq,)).fetchone()
         return None if row is None else blake2b(orjson.dumps(row), digest_size=16).hexdigest()
 
-    def batch(self, scope: str, batch: str) -> list[Any] | None:
+    def batch(self, scope: str, batch: str) -> dict[str, Any] | None:
         """What the commit of this batch id reported, or None when there was none."""
         row = self.db.execute("SELECT result FROM batches WHERE scope = ? AND batch = ?", (scope, batch)).fetchone()
-        return None if row is None else list(orjson.loads(row[0]))
+        return None if row is None else dict(orjson.loads(row[0]))
 
     def listed(self, column: str) -> str:
         """The SQL condition that the JSON list in a column has a text."""

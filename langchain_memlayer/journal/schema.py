@@ -75,6 +75,7 @@ CREATE TABLE items (
     name TEXT,
     message_id TEXT,
     time INTEGER,
+    utc_offset INTEGER,
     hash TEXT,
     sources TEXT,
     turns TEXT,
@@ -127,8 +128,8 @@ CREATE TABLE triples (
 CREATE INDEX triples_by_item ON triples (item);
 CREATE INDEX triples_by_namespace ON triples (ns, id);
 
--- Turns whose facts were not looked for yet, one row for each call: their row ids, or their words when they are not
--- kept, both as JSON.
+-- Turns whose facts were not looked for yet, one row for each call: their row ids, and as JSON what else reading has to
+-- know, such as their words when they are not kept.
 CREATE TABLE unread (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     ns INTEGER NOT NULL,
@@ -136,7 +137,7 @@ CREATE TABLE unread (
     agent_id TEXT,
     run_id TEXT,
     turns TEXT NOT NULL,
-    words TEXT,
+    detail TEXT,
     attempts INTEGER NOT NULL,
     next_at INTEGER NOT NULL,
     reason TEXT,

@@ -21,7 +21,7 @@ _TIMES = frozenset(
 )
 _SHAPES: Mapping[str, tuple[type, type | None]] = {
     "metadata": (dict, None), "detail": (dict, None), "sources": (list, str), "turns": (list, int),
-    "words": (list, None), "fields": (list, str), "result": (list, list),
+    "fields": (list, str), "result": (dict, None),
 }  # fmt: skip
 _KINDS = ("item", "fact", "turn")
 _IDS = ("user_id", "agent_id", "run_id")
@@ -66,10 +66,17 @@ def _wrong_value(name: str, kind: Type, value: Any) -> str | None:
         if (
             not isinstance(value, form)
             or not all(type(one) is part for one in parts)
-            or (name == "result" and not all(one and isinstance(one[0], str) for one in parts))
+            or (name == "result" and not _is_report(value))
         ):
             return f"{name!r} has another form"
     return None
+
+
+def _is_report(value: Any) -> bool:
+    """Whether a batch's report has the lists of what it did, and texts and ids in them."""
+    listed = all(isinstance(value.get(kind), list) for kind in ("turns", "facts", "rejected", "added", "removed"))
+    done = [*value["turns"], *value["facts"]] if listed else []
+    return listed and all(isinstance(one, list) and len(one) == 4 and isinstance(one[0], str) for one in done)
 
 
 def wrong_owner(values: Values, path: str | None) -> str | None:

@@ -68,7 +68,8 @@ ITEMS = Section(
     {
         "closed": "int", "ttl": "real", "expires_at": "int", "metadata": "json", "user_id": "text", "agent_id": "text",
         "run_id": "text", "session_id": "text", "place": "int", "role": "text", "name": "text",
-        "message_id": "text", "time": "int", "hash": "text", "sources": "json", "turns": "json", "valid_at": "int",
+        "message_id": "text", "time": "int", "utc_offset": "int", "hash": "text", "sources": "json", "turns": "json",
+        "valid_at": "int",
         "invalid_at": "int", "state": "int", "asks": "int", "given": "int", "read": "int", "count": "int",
         "last_seen": "int", "last_event": "text", "fields": "json",
     },
@@ -84,7 +85,7 @@ _UNREAD = Section(
     "unread", "unread",
     {"id": "int", "ns": "int", "turns": "json", "attempts": "int", "next_at": "int", "recorded_at": "int"},
     {
-        "user_id": "text", "agent_id": "text", "run_id": "text", "words": "json", "reason": "text",
+        "user_id": "text", "agent_id": "text", "run_id": "text", "detail": "json", "reason": "text",
         "set_aside": "int",
     },
     ("id",),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -26,8 +26,9 @@ _EVENT = (
 )
 _MEMORY = (
     "INSERT INTO items (id, ns, key, kind, value, created_at, updated_at, seq, metadata, user_id, agent_id, run_id, "
-    "session_id, place, role, name, message_id, time, hash, sources, turns, valid_at, invalid_at, state, asks, given, "
-    "read, count, last_seen, last_event, terms) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+    "session_id, place, role, name, message_id, time, utc_offset, hash, sources, turns, valid_at, invalid_at, "
+    "state, asks, given, read, count, last_seen, last_event, terms) VALUES "
+    "(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
 )
 
 
@@ -130,25 +131,41 @@ class Writer(Reader):
         )  # fmt: skip
         return self.seq
 
-    def record_batch(self, scope: str, batch: str, result: Sequence[Any]) -> None:
+    def record_batch(self, scope: str, batch: str, result: Mapping[str, Any]) -> None:
         """Remember what this commit reports, so that the same batch id reports it again and writes nothing."""
         self.db.execute(
-            "INSERT INTO batches VALUES (?,?,?,?)", (scope, batch, self.seq, orjson.dumps(list(result)).decode())
+            "INSERT INTO batches VALUES (?,?,?,?) ON CONFLICT (scope, batch) DO UPDATE SET result = excluded.result",
+            (scope, batch, self.seq, dumps(result)),
         )
 
-    def note_unread(self, scope: Scope, turns: Sequence[int], *, words: Sequence[Any] | None = None) -> int:
-        """Note that the facts of some turns are still to be found; returns the note's number.
+    def note_unread(
+        self,
+        scope: Scope,
+        turns: Sequence[int],
+        *,
+        detail: Mapping[str, Any],
+        attempts: int,
+        next_at: int,
+        reason: str | None = None,
+        recorded_at: int | None = None,
+    ) -> int:
+        """Note that something of a call is still to be read; returns the note's number.
 
         Args:
-            scope: Whose they are.
-            turns: Their rows.
-            words: What they say, as JSON values, when they are not kept.
+            scope: Whose it is.
+            turns: The rows of its turns.
+            detail: What else reading has to know, as JSON values.
+            attempts: How often it was tried; the attempt that begins with this commit counts.
+            next_at: When it is to be tried next.
+            reason: Why it failed.
+            recorded_at: When it was noted, if not now.
         """
         return self._inserted(
-            "INSERT INTO unread (ns, user_id, agent_id, run_id, turns, words, attempts, next_at, recorded_at) VALUES "
-            "(?,?,?,?,?,?,0,?,?)",
+            "INSERT INTO unread (ns, user_id, agent_id, run_id, turns, detail, attempts, next_at, reason, recorded_at) "
+            "VALUES (?,?,?,?,?,?,?,?,?,?)",
             (self.namespace(scope.partition), scope.user_id, scope.agent_id, scope.run_id,
-             orjson.dumps(list(turns)).decode(), json_text(words), self.now, self.now),
+             orjson.dumps(list(turns)).decode(), json_text(detail), attempts, next_at, reason,
+             self.now if recorded_at is None else recorded_at),
         )  # fmt: skip
 
     def change_unread(self, note: int, **columns: Any) -> bool:
@@ -160,9 +177,33 @@ class Writer(Reader):
         """Strike out such a note, when its turns were read; False when it is gone already."""
         return self.db.execute("DELETE FROM unread WHERE id = ?", (note,)).rowcount == 1
 
-    def mark_read(self, turns: Sequence[int]) -> None:
-        """Note of turns that their facts were looked for."""
-        self.db.executemany("UPDATE items SET read = 1 WHERE id = ?", [(turn,) for turn in turns])
+    def strike_unread_of(self, scope: Scope) -> None:
+        """Strike out all notes of a scope; absent ids mean any."""
+        for note in self.unread(scope):
+            self.strike_unread(note.id)
+
+    def unlist_unread(self, turns: Sequence[int]) -> None:
+        """Take turns off every note; a note of nothing else goes."""
+        gone = set(turns)
+        for note in self.unread():
+            if gone.isdisjoint(note.turns):
+                continue
+            left = [turn for turn in note.turns if turn not in gone]
+            if left or note.detail.get("turns"):
+                self.change_unread(note.id, turns=orjson.dumps(left).decode())
+            else:
+                self.strike_unread(note.id)
+
+    def read_turn(self, row: Row, codes: bytes | None, *, read: bool) -> None:
+        """Give a turn the vectors that it was stored without, and (with `read`) note that its facts were looked for."""
+        self._vectors(row.id, codes)
+        self.change_memory(row, "read", read=int(read) or None)
+
+    def relate(self, row: Row, triples: Sequence[Triple]) -> None:
+        """Give a memory version further triples."""
+        if triples:
+            self._relate(row.id, self.namespace(row.path), triples)
+            self.change_memory(row, "relate", state=row.state or None)
 
     def _vectors(self, item: int, codes: bytes | None) -> None:
         if codes:
@@ -339,20 +380,23 @@ class Writer(Reader):
             _MEMORY,
             (item, ns, row.key, row.kind, row.text, row.created_at, row.updated_at, item, json_text(row.metadata),
              row.user_id, row.agent_id, row.run_id, row.session_id, place, row.role, row.name, row.message_id, row.time,
-             row.hash, json_text(row.sources), json_text([turn for turn, _ in quotes]), row.valid_at, row.invalid_at,
-             row.state or None, int(row.asks) or None, int(row.given) or None, int(row.read) or None, row.count,
-             row.last_seen, op, packed(tokens)),
+             row.offset, row.hash, json_text(row.sources), json_text([turn for turn, _ in quotes]), row.valid_at,
+             row.invalid_at, row.state or None, int(row.asks) or None, int(row.given) or None, int(row.read) or None,
+             row.count, row.last_seen, op, packed(tokens)),
         )  # fmt: skip
         self._vectors(item, codes)
         if tokens:
             self.index_terms(item, ns, tokens, live=True)
         self.link(item, quotes)
+        self._relate(item, ns, triples)
+        return item
+
+    def _relate(self, item: int, ns: int, triples: Sequence[Triple]) -> None:
         self.db.executemany(
             "INSERT INTO triples (item, ns, source, relation, destination, source_key, destination_key) VALUES "
             "(?,?,?,?,?,?,?)",
             [(item, ns, t.source, t.relation, t.destination, *keys_of(t.source, t.destination)) for t in triples],
         )
-        return item
 
     def add_seen(self, row: Row, *, actor: str | None = None, batch: str | None = None) -> int:
         """Store a turn that ended as it began: nothing finds it, and facts may cite it."""
@@ -448,15 +492,55 @@ class Writer(Reader):
         } - gone
         for fact in self.memories_by_row(sorted(facts)).values():
             self.db.execute("UPDATE links SET quote = NULL WHERE fact = ?", (fact.id,))
-            for event in self.history(fact.key):
-                detail = {name: value for name, value in event.detail.items() if name != "quote"}
-                self.db.execute("UPDATE events SET detail = ? WHERE seq = ?", (json_text(detail), event.seq))
+            self._unquote_events(fact.key)
             left = [turn for turn in fact.turns if turn not in gone]
             self.db.execute("UPDATE items SET turns = ? WHERE id = ?", (json_text(left), fact.id))
 
-    def erase_batches(self, scopes: Sequence[str]) -> None:
-        """Forget the batch ids of scopes."""
-        self.db.execute(f"DELETE FROM batches WHERE scope IN ({marks(len(scopes))})", tuple(scopes))
+    def redact(self, row: Row, text: str, digest: str, *, tokens: Sequence[str], codes: bytes | None) -> None:
+        """Give a version of a turn another text as if it had always had it; without a text it ends.
+
+        What facts quote of it and is not in the text any longer is taken out of them.
+        """
+        self.set_meta(SCRUB_DUE, "due")
+        ns, live = self.namespace(row.path), row.closed is None
+        if live:
+            self._count_terms(row.id, -1)
+        self.db.execute("DELETE FROM keywords WHERE rowid = ?", (row.id,))
+        self._drop_vectors(row.id)
+        self.db.execute("UPDATE events SET prev = NULL, value = NULL WHERE key = ? AND kind = 'turn'", (row.key,))
+        seq = self.event(ns, row.key, "turn", "redact", item=row.id)
+        self.db.execute(
+            "UPDATE items SET value = ?, hash = ?, terms = ?, seq = ? WHERE id = ?",
+            (text, digest, packed(tokens), seq, row.id),
+        )
+        if text:
+            self._vectors(row.id, codes)
+            self.index_terms(row.id, ns, tokens, live=live)
+        elif live:
+            self.db.execute("UPDATE items SET closed = ?, invalid_at = ? WHERE id = ?", (seq, self.now, row.id))
+        for fact, quote in self.quotes_from(row.id):
+            if quote and quote not in text:
+                self.db.execute("UPDATE links SET quote = NULL WHERE fact = ? AND turn = ?", (fact, row.id))
+                for cited in self.memories_by_row([fact]).values():
+                    self._unquote_events(cited.key)
+
+    def _unquote_events(self, key: str) -> None:
+        for event in self.history(key):
+            detail = {name: value for name, value in event.detail.items() if name != "quote"}
+            self.db.execute("UPDATE events SET detail = ? WHERE seq = ?", (json_text(detail), event.seq))
+
+    def erase_batches(self, scopes: Sequence[str], keys: Collection[str] | None = None) -> None:
+        """Forget the batch ids of scopes: all, or those that reported some memories; of others what was refused."""
+        found = self.db.execute(
+            f"SELECT scope, batch, result FROM batches WHERE scope IN ({marks(len(scopes))})", tuple(scopes)
+        ).fetchall()
+        for scope, batch, text in found:
+            result = orjson.loads(text)
+            done = {one[0] for kind in ("turns", "facts") for one in result[kind]}
+            if keys is None or not done.isdisjoint(keys):
+                self.db.execute("DELETE FROM batches WHERE scope = ? AND batch = ?", (scope, batch))
+            elif result["rejected"]:
+                self.record_batch(scope, batch, {**result, "rejected": []})
 
     def erase_all(self) -> None:
         """Empty the journal: every row and every text, keeping only the position and the store's settings."""

@@ -12,8 +12,8 @@ import orjson
 
 from langchain_memlayer.backends.base import STORE, Document, ForeignStore, guarded
 from langchain_memlayer.engine.indexes import Indexes
+from langchain_memlayer.engine.read import Engine
 from langchain_memlayer.engine.steps import run
-from langchain_memlayer.engine.writing import Engine
 from langchain_memlayer.errors import ConfigurationError, InvalidInput
 from langchain_memlayer.journal.read_caches import ADOPTED
 from langchain_memlayer.messages import checked_text

@@ -68,6 +68,13 @@ def checked_count(value: Any, name: str, least: int) -> int:
     return min(value, sys.maxsize)
 
 
+def checked_seconds(value: Any, name: str) -> float:
+    """A number of seconds, not negative; `InvalidInput` names it when it is not."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value < 1e9:
+        raise InvalidInput(f"{name} must be a number of seconds of at least 0, got {value!r}.")
+    return float(value)
+
+
 def checked_threshold(value: Any) -> float | None:
     """A relevance from 0 to 1, or None; `InvalidInput` otherwise."""
     if value is None:

@@ -16,12 +16,12 @@ from langchain_memlayer.config import MemoryConfig, read_config, resolve_model
 from langchain_memlayer.embedders.embedder import resolve_embeddings
 from langchain_memlayer.engine.background import Background
 from langchain_memlayer.engine.candidates import Finder
-from langchain_memlayer.engine.editing import Editor
+from langchain_memlayer.engine.edit import Editor
 from langchain_memlayer.engine.fingerprints import chosen_metric, recorded_embedder
 from langchain_memlayer.engine.graphs import Graphs
 from langchain_memlayer.engine.indexes import Indexes
+from langchain_memlayer.engine.read import Engine
 from langchain_memlayer.engine.reading import Searcher
-from langchain_memlayer.engine.writing import Engine
 from langchain_memlayer.errors import ConfigurationError, InvalidInput
 from langchain_memlayer.facts.extraction import LLMExtractor
 from langchain_memlayer.facts.reconciliation import LLMReconciler, RuleReconciler
@@ -163,11 +163,10 @@ class Memory(Writing, Reading, Adopting):
             reconciler=None if extractor is None else reconciler,
             keep_turns=keep_turns,
         )
-        self._editor = Editor(self._journal, self._indexes, extractor=extractor, derived=[self._graphs])
+        self._editor = Editor(self._journal, self._indexes, reads=extractor is not None, derived=[self._graphs])
         self._searcher = Searcher(self._journal, self._indexes, self._graphs)
         self._background = Background(self._engine)
-        if extractor is not None:
-            self._background.resume()
+        self._background.resume()
 
     @classmethod
     def from_config(cls, config_dict: Mapping[str, Any] | MemoryConfig, **settings: Any) -> Self:

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 from langchain_memlayer.dialect import scope_and_filter
 from langchain_memlayer.engine.graphs import Graphs
+from langchain_memlayer.engine.read import Engine
 from langchain_memlayer.engine.reading import Found, Ranked, Searcher, SearchQuery
 from langchain_memlayer.engine.records import record_of, result_of
 from langchain_memlayer.engine.results import evidence, history_row, reasons
 from langchain_memlayer.engine.scopes import missing, scope_of, scope_sql
 from langchain_memlayer.engine.shaping import Budget, around, behind, merged, token_counter
 from langchain_memlayer.engine.steps import Request, Steps, arun, request, run
-from langchain_memlayer.engine.writing import Engine
 from langchain_memlayer.errors import ConfigurationError, InvalidInput
 from langchain_memlayer.facts.rewriting import Rewriter, Rewritten
 from langchain_memlayer.filters import parse_filter

@@ -10,19 +10,37 @@ from datetime import datetime
 from typing import Any
 
 from langchain_memlayer.engine.background import Background
-from langchain_memlayer.engine.commit import Outcome
-from langchain_memlayer.engine.editing import Editor
+from langchain_memlayer.engine.commit import Committed
+from langchain_memlayer.engine.edit import Editor, Forgotten
 from langchain_memlayer.engine.halves import extracted, reconciled
 from langchain_memlayer.engine.indexes import Indexes
-from langchain_memlayer.engine.results import added
+from langchain_memlayer.engine.read import Engine, Prepared, Progress
+from langchain_memlayer.engine.results import added, unread
 from langchain_memlayer.engine.steps import Steps, arun, run
-from langchain_memlayer.engine.writing import Engine, Prepared
-from langchain_memlayer.errors import InvalidInput
+from langchain_memlayer.errors import ConfigurationError, InvalidInput, MemLayerError
 from langchain_memlayer.graph import from_graph_document
-from langchain_memlayer.memory.checks import checked_batch_id, checked_memory_id, checked_metadata, checked_unused
+from langchain_memlayer.journal import Journal
+from langchain_memlayer.memory.checks import (
+    checked_batch_id,
+    checked_memory_id,
+    checked_metadata,
+    checked_seconds,
+    checked_unused,
+)
 from langchain_memlayer.messages import checked_text, read_messages, to_turns
-from langchain_memlayer.tracing import traced
-from langchain_memlayer.types import AddResult, Done, ExtractResult, Fact, Scope, Turn
+from langchain_memlayer.tracing import parent, traced
+from langchain_memlayer.types import (
+    AddResult,
+    Done,
+    ExtractResult,
+    Fact,
+    ForgetResult,
+    HeldBy,
+    ReadResult,
+    Scope,
+    Turn,
+    UnreadCall,
+)
 
 
 class Writing:
@@ -32,6 +50,7 @@ class Writing:
     _editor: Editor
     _background: Background
     _indexes: Indexes
+    _journal: Journal
 
     def add(
         self,
@@ -46,6 +65,7 @@ class Writing:
         infer: bool = True,
         batch_id: str | None = None,
         background: bool = False,
+        after_seconds: float = 0.0,
         memory_type: None = None,
         prompt: None = None,
     ) -> AddResult:
@@ -62,6 +82,8 @@ class Writing:
             infer: False stores the messages exactly as given.
             batch_id: A repeated call with the same id changes nothing and reports the same.
             background: Store the messages now, and find their facts beside the caller; `flush` waits for them.
+            after_seconds: With `background`, how long to wait for more of the conversation (the same scope and
+                session): one reading then serves all that comes until it pauses, ten times as long at most.
             memory_type: Refused unless None, with what to use in place of mem0's procedural memories.
             prompt: Likewise, for prompts of one call.
 
@@ -73,11 +95,14 @@ class Writing:
         Raises:
             ScopeRequired: no id was given.
             InvalidInput: messages or metadata that cannot be used.
-            ExtractionError: the model failed; nothing was written.
+            ExtractionError: the model failed. The messages are kept, and are read again after a pause (`unread` lists
+                them), by `read`, or when they are added again.
+            EmbeddingError: the embedder failed; the messages are kept.
         """
         checked_unused(memory_type, prompt)
         scope = Scope(user_id, agent_id, run_id)
-        return run(self._add(messages, scope, metadata, session_id, timestamp, infer, batch_id, background))
+        beside = checked_seconds(after_seconds, "after_seconds") if background else None
+        return run(self._add(messages, scope, metadata, session_id, timestamp, infer, batch_id, beside))
 
     async def aadd(
         self,
@@ -92,13 +117,15 @@ class Writing:
         infer: bool = True,
         batch_id: str | None = None,
         background: bool = False,
+        after_seconds: float = 0.0,
         memory_type: None = None,
         prompt: None = None,
     ) -> AddResult:
         """Like `add`."""
         checked_unused(memory_type, prompt)
         scope = Scope(user_id, agent_id, run_id)
-        return await arun(self._add(messages, scope, metadata, session_id, timestamp, infer, batch_id, background))
+        beside = checked_seconds(after_seconds, "after_seconds") if background else None
+        return await arun(self._add(messages, scope, metadata, session_id, timestamp, infer, batch_id, beside))
 
     def _add(
         self,
@@ -109,7 +136,7 @@ class Writing:
         timestamp: Any,
         infer: bool,
         batch: Any,
-        background: bool,
+        beside: float | None,
     ) -> Steps[AddResult]:
         scope.required("add()")
         batch = checked_batch_id(batch)
@@ -119,7 +146,7 @@ class Writing:
             warnings.warn(f"add() remembered nothing: only text is, and the messages have {parts}.", stacklevel=2)
         result = yield from traced(
             "Memory.add",
-            self._remember(said.turns, scope, infer, batch, background),
+            self._remember(said.turns, scope, infer, batch, beside),
             scope=scope,
             inputs=lambda: {"turns": said.turns},
             outputs=dict,
@@ -129,19 +156,101 @@ class Writing:
         return result
 
     def _remember(
-        self, turns: Sequence[Turn], scope: Scope, infer: bool, batch: str | None, background: bool
+        self, turns: Sequence[Turn], scope: Scope, infer: bool, batch: str | None, beside: float | None
     ) -> Steps[AddResult]:
-        extracts = infer and self._engine.extractor is not None
-        if background and extracts and not self._engine.keep_turns:
-            raise InvalidInput(
-                "background=True keeps the turns until their facts are found: open with keep_turns=True."
-            )
-        if background and extracts:
-            outcome: Outcome = yield from self._engine.defer(turns, scope, batch=batch)
-            self._background.wake()
-            return added(outcome, facts=False)
-        outcome = yield from self._engine.add(turns, scope, infer=infer, batch=batch)
-        return added(outcome, facts=extracts)
+        reads = infer and self._engine.extractor is not None
+        if beside is not None and reads:
+            kept = yield from self._engine.keep(turns, scope, batch=batch, at_once=False, after_seconds=beside)
+            self._background.wake(kept.note, parent())
+            return added(kept.outcome, facts=False)
+        try:
+            outcome = yield from self._engine.add(turns, scope, infer=infer, batch=batch)
+        except MemLayerError:
+            # What was kept is tried again, whoever made this call.
+            self._background.resume()
+            raise
+        return added(outcome, facts=reads)
+
+    def unread(
+        self, *, user_id: str | None = None, agent_id: str | None = None, run_id: str | None = None
+    ) -> list[UnreadCall]:
+        """The messages of a scope that could not be read yet, or are being read, oldest first.
+
+        Returns:
+            `{"id", "turns", "attempts", "next_at", "reason", "set_aside"}` for each call: what was said, how often
+            reading it was tried, when it is tried next, why it failed last, and whether it is not tried any more.
+
+        Raises:
+            ScopeRequired: no id was given.
+        """
+        scope = Scope(user_id, agent_id, run_id).required("unread()")
+        with self._journal.read() as reader:
+            notes = reader.unread(scope)
+            rows = reader.memories_by_row([row for note in notes for row in note.turns])
+        return [unread(note, rows) for note in notes]
+
+    async def aunread(
+        self, *, user_id: str | None = None, agent_id: str | None = None, run_id: str | None = None
+    ) -> list[UnreadCall]:
+        """Like `unread`."""
+        return await asyncio.to_thread(self.unread, user_id=user_id, agent_id=agent_id, run_id=run_id)
+
+    def read(
+        self,
+        *,
+        user_id: str | None = None,
+        agent_id: str | None = None,
+        run_id: str | None = None,
+        retry: bool = False,
+        progress: Progress | None = None,
+    ) -> ReadResult:
+        """Find the facts of messages that were kept but not read: those that are due, and those from before the model.
+
+        Args:
+            user_id: Whose memory.
+            agent_id: Which agent's.
+            run_id: Which run's.
+            retry: Also what waits for a pause after a failure, what was set aside after five, and what a process that
+                died was reading.
+            progress: Called with how many calls were tried and how many there are, after each.
+
+        Returns:
+            What `add` returns, for all of them together; under `unread` those that failed, as `unread()` lists them.
+
+        Raises:
+            ScopeRequired: no id was given.
+            ConfigurationError: there is no model.
+            ExtractionError: the model failed each time.
+        """
+        return run(self._read(Scope(user_id, agent_id, run_id), retry, progress))
+
+    async def aread(
+        self,
+        *,
+        user_id: str | None = None,
+        agent_id: str | None = None,
+        run_id: str | None = None,
+        retry: bool = False,
+        progress: Progress | None = None,
+    ) -> ReadResult:
+        """Like `read`."""
+        return await arun(self._read(Scope(user_id, agent_id, run_id), retry, progress))
+
+    def _read(self, scope: Scope, retry: bool, progress: Progress | None) -> Steps[ReadResult]:
+        scope.required("read()")
+        if self._engine.extractor is None:
+            raise ConfigurationError("read() needs a chat model: open the memory with model= or extractor=.")
+        done = yield from self._engine.read_all(scope, retry=retry, progress=progress)
+        with self._journal.read() as reader:
+            failed = [note for note in reader.unread(scope) if note.id in {one.id for one in done.failed}]
+            rows = reader.memories_by_row([row for note in failed for row in note.turns])
+        shown = added(done.outcome, facts=True)
+        return {
+            "results": shown["results"],
+            "relations": shown["relations"],
+            "rejected": shown.get("rejected", []),
+            "unread": [unread(note, rows) for note in failed],
+        }
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until the facts of all calls with `background=True` are found, and the vector store was brought all.
@@ -150,7 +259,7 @@ class Writing:
             False when either took longer than `timeout` seconds.
 
         Raises:
-            ExtractionError: the model failed; the messages are kept, and the next call tries them again.
+            ExtractionError: reading failed since the last `flush`; the messages are kept, and are tried again.
             VectorStoreError: the vector store failed; it is brought everything when it answers again.
         """
         outbox = self._indexes.outbox
@@ -169,17 +278,17 @@ class Writing:
         run_id: str | None = None,
         session_id: str | None = None,
     ) -> ExtractResult:
-        """Find the facts in messages, and store nothing: the first half of `add`.
+        """Keep messages and find the facts in them, without storing these: the first half of `add`.
 
         Args:
-            messages: Like `add`; those that were seen before are context.
+            messages: Like `add`; those that were read before are context.
             user_id: Whose memory.
             agent_id: Which agent's.
             run_id: Which run's.
             session_id: The conversation that the messages belong to.
 
         Returns:
-            `facts`, each with `text`, `quote`, `sources` (ids of the messages, or places of those without one),
+            `facts`, each with `text`, `quote`, `sources` (what it cites),
             `triples`, `valid_at`, `name` and `metadata`; and `rejected`. JSON values, for `reconcile`.
 
         Raises:
@@ -263,7 +372,7 @@ class Writing:
         steps = reconciled(
             self._engine, turns, facts, rejected, scope, batch=checked_batch_id(batch), by_agent=by_agent
         )
-        outcome: Outcome = yield from steps
+        outcome = yield from steps
         return added(outcome, facts=by_agent or self._engine.extractor is not None)
 
     def add_graph_documents(
@@ -316,8 +425,12 @@ class Writing:
     ) -> Done:
         """Give a memory a new text, further metadata, or both; what it was stays in its history.
 
+        No model is asked: the relations whose names the new text still has stay, others are found when the text is
+        read (`read`, `flush`, or beside the next call with `background=True`).
+
         Raises:
             MemoryNotFound: no live memory has this id.
+            EmbeddingError: the embedder failed; nothing was changed.
         """
         run(self._update(memory_id, text if data is None else data, metadata))
         return {"message": "Memory updated successfully!"}
@@ -334,7 +447,7 @@ class Writing:
         await arun(self._update(memory_id, text if data is None else data, metadata))
         return {"message": "Memory updated successfully!"}
 
-    def _update(self, memory_id: str, data: str | None, metadata: Mapping[str, Any] | None) -> Steps:
+    def _update(self, memory_id: str, data: str | None, metadata: Mapping[str, Any] | None) -> Steps[Committed]:
         if data is not None and (not isinstance(data, str) or not data.strip()):
             raise InvalidInput("data must be the memory's new text, or None to change its metadata only.")
         if data is None and metadata is None:
@@ -377,23 +490,29 @@ class Writing:
         user_id: str | None = None,
         agent_id: str | None = None,
         run_id: str | None = None,
-    ) -> Done:
+        same_words: bool = False,
+    ) -> ForgetResult:
         """Remove a memory, or all of a scope, from every file of the store: text, history, vectors and keywords.
 
-        The messages that only this memory cites go with it, and so do facts that come from this message alone.
+        The messages that only this memory cites go with it, and so do facts that come from this message alone. Of a
+        message that other facts cite too, the words go that this one quotes.
+
+        Args:
+            memory_id: The memory.
+            user_id: Whose memories.
+            agent_id: Which agent's.
+            run_id: Which run's.
+            same_words: With a memory, whether the others of its scope that hold the same words go too.
+
+        Returns:
+            `count`, how many versions were removed, and under `also` the id, text and kind of each other memory of the
+            same scope that still holds the same words.
 
         Raises:
             MemoryNotFound: there was never a memory with this id.
             ScopeRequired: neither a memory nor an id was given.
         """
-        scope = Scope(user_id, agent_id, run_id)
-        if memory_id is None:
-            count = self._editor.forget(scope.required("forget()"))
-        elif scope:
-            raise InvalidInput("forget() takes either a memory's id or the ids of a scope, not both.")
-        else:
-            count = self._editor.forget(checked_memory_id(memory_id))
-        return {"message": "Memories forgotten.", "count": count}
+        return run(self._forget(memory_id, Scope(user_id, agent_id, run_id), same_words))
 
     async def aforget(
         self,
@@ -402,9 +521,18 @@ class Writing:
         user_id: str | None = None,
         agent_id: str | None = None,
         run_id: str | None = None,
-    ) -> Done:
+        same_words: bool = False,
+    ) -> ForgetResult:
         """Like `forget`."""
-        return await asyncio.to_thread(self.forget, memory_id, user_id=user_id, agent_id=agent_id, run_id=run_id)
+        return await arun(self._forget(memory_id, Scope(user_id, agent_id, run_id), same_words))
+
+    def _forget(self, memory_id: str | None, scope: Scope, same_words: bool) -> Steps[ForgetResult]:
+        if memory_id is not None and scope:
+            raise InvalidInput("forget() takes either a memory's id or the ids of a scope, not both.")
+        what = scope.required("forget()") if memory_id is None else checked_memory_id(memory_id)
+        done: Forgotten = yield from self._editor.forget(what, also=same_words)
+        also: list[HeldBy] = [{"id": row.key, "memory": row.text, "kind": row.kind} for row in done.also]
+        return {"message": "Memories forgotten.", "count": done.count, "also": also}
 
     def reset(self) -> None:
         """Empty the whole folder, physically."""

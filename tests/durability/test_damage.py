@@ -646,7 +646,7 @@ def test_the_doctor_never_fails_and_says_what_it_found(folder: Path, sql: str) -
         journal._writer.execute(
             "INSERT INTO unread (ns, turns, attempts, next_at, recorded_at) VALUES (1, '[]', 0, 0, 0)"
         )
-        journal._writer.execute("INSERT OR IGNORE INTO batches VALUES ('u', 'b', 3, '[]')")
+        journal._writer.execute("INSERT OR IGNORE INTO batches VALUES ('u', 'b', 3, '{}')")
         before = doctor.check(journal)
         journal._writer.execute(sql)
         found = [problem.message for problem in doctor.check(journal) if problem not in before]
@@ -678,7 +678,8 @@ BREAKS = {
     "link": "INSERT INTO links VALUES (3, 900, NULL)",
     "cited turns": "UPDATE items SET kind = 'fact', turns = '[1]' WHERE id = 3",
     "triple": "INSERT INTO triples VALUES (9, 900, 1, 'a', 'b', 'c', 'a', 'c')",
-    "batch": "INSERT INTO batches VALUES ('u', 'b', 3, '[[\"nowhere\", \"ADD\", \"turns\"]]')",
+    "batch": 'INSERT INTO batches VALUES (\'u\', \'b\', 3, \'{"turns":[["nowhere","ADD","",null]],"facts":[],'
+    '"rejected":[],"added":[],"removed":[]}\')',
     "forget": "INSERT INTO meta VALUES ('scrub', 'due')",
 }
 

@@ -1,0 +1,273 @@
+"""What callers do to memories by hand: update, delete, forget, reset."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+from langchain_memlayer.engine.commit import BY_HAND, Commit, Committed, Indexed, fact_hash
+from langchain_memlayer.engine.indexes import Indexes
+from langchain_memlayer.engine.keep import PAUSE
+from langchain_memlayer.engine.scopes import batch_scope, missing, scope_of
+from langchain_memlayer.engine.steps import Steps
+from langchain_memlayer.engine.texts import searchable, stored_text, unembedded
+from langchain_memlayer.errors import EmbeddingError
+from langchain_memlayer.facts.grounding import words
+from langchain_memlayer.index.keywords import query_terms
+from langchain_memlayer.journal import Journal
+from langchain_memlayer.journal.read import Reader
+from langchain_memlayer.journal.settings import SCRUB_DUE
+from langchain_memlayer.journal.write import Writer
+from langchain_memlayer.messages import content_hash
+from langchain_memlayer.protocols import NewId
+from langchain_memlayer.recall import asking
+from langchain_memlayer.types import HIDDEN, Row, Scope, Triple
+
+MOST_NAMED = 20
+"""How many other memories of the same words `forget` names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """What was removed: how many versions, and which other memories hold the same words."""
+
+    count: int
+    also: tuple[Row, ...] = ()
+
+
+class Editor:
+    """Changes of one folder's memories that no conversation asked for.
+
+    Args:
+        journal: The truth.
+        indexes: The slabs of its memories.
+        reads: Whether somebody reads what was changed.
+        derived: Closed before files are scrubbed, besides the slabs.
+    """
+
+    def __init__(self, journal: Journal, indexes: Indexes, *, reads: bool, derived: Sequence[Any] = ()) -> None:
+        self.journal = journal
+        self.indexes = indexes
+        self.reads = reads
+        self._derived = derived
+
+    def update(self, key: str, text: str | None, metadata: Mapping[str, Any] | None) -> Steps[Committed]:
+        """Give a memory a new text, new metadata or both; the version before stays in its history.
+
+        No model is asked. The triples whose names the new text has stay; what else it says is noted to be read.
+
+        Raises:
+            MemoryNotFound: no live memory has this id.
+            EmbeddingError: the embedder failed; nothing was changed.
+        """
+        while True:
+            with self.journal.read() as reader:
+                row = _existing(reader, key)
+            changed = replace(
+                row, text=row.text if text is None else text, metadata={**row.metadata, **(metadata or {})}
+            )
+            digest = content_hash if row.kind == "turn" else fact_hash
+            changed = replace(
+                changed, asks=asking(changed.text) if row.kind == "turn" else 0, hash=digest(changed.text),
+                read=row.read and changed.text == row.text,
+            )  # fmt: skip
+            form = stored_text(changed.text, kind=row.kind, name=row.name, time=row.time)
+            forms = yield from searchable(self.indexes, [form])
+            if self._replace(row, changed, forms[form]):
+                return Committed(key, "UPDATE", changed.text, row.text)
+
+    def _replace(self, row: Row, changed: Row, form: Indexed) -> bool:
+        """Commit the next version of a memory; False when another call has written to it since `row` was read."""
+        with self.journal.write(row.path) as tx:
+            current = _existing(tx, row.key)
+            if current.seq != row.seq:
+                return False
+            self.indexes.record_embedder(tx)
+            commit = _by_hand(tx, row, self.journal.new_id)
+            rewritten = changed.text != row.text
+            triples = tx.triples_of(row.id)
+            kept = tuple(triple for triple in triples if _named(triple, changed.text)) if rewritten else triples
+            commit.replace(row, changed, form, at=max(tx.now, row.created_at), triples=kept, by_hand=True)
+            if rewritten and self.reads and not row.given:
+                self._note(tx, row)
+        return True
+
+    def _note(self, tx: Writer, row: Row) -> None:
+        """Note that a text which was written by hand is to be read: a message's facts anew, a fact's triples only."""
+        now = tx.memory(row.key)
+        if now is None:
+            return
+        if row.kind == "turn":
+            tx.unlist_unread([row.id])
+            tx.note_unread(scope_of(row), [now.id], detail={"edited": [now.id]}, attempts=0, next_at=tx.now)
+        else:
+            tx.note_unread(scope_of(row), [], detail={"triples_of": row.key}, attempts=0, next_at=tx.now)
+
+    def delete(self, what: str | Scope) -> int:
+        """End one memory by its id (with a turn, the facts that cite no other), or a scope's; returns how many."""
+        paths: tuple[str, ...] = ()
+        if isinstance(what, str):
+            with self.journal.read() as reader:
+                paths = (_existing(reader, what).path,)
+        elif what.user_id is not None:
+            paths = (what.partition,)
+        with self.journal.write(*paths) as tx:
+            if isinstance(what, Scope):
+                rows = tx.memories_of(what)
+                tx.strike_unread_of(what)
+            else:
+                row = _existing(tx, what)
+                # A message takes along what was found in it alone; else what it said would still be recalled.
+                rows = [row, *(tx.facts_of([row.id]) if row.kind == "turn" else ())]
+            for row in rows:
+                commit = _by_hand(tx, row, self.journal.new_id)
+                if row.kind == "fact":
+                    commit.end_fact(row, HIDDEN, at=tx.now)
+                else:
+                    commit.end(row, at=tx.now)
+        return len(rows)
+
+    # -- forget ---------------------------------------------------------------------------------------------------
+
+    def forget(self, what: str | Scope, *, also: bool = False) -> Steps[Forgotten]:
+        """Remove one memory or a scope's, and what stands behind them, from every file.
+
+        A message that other facts cite too stays for them, without the words that stood for the forgotten one.
+
+        Args:
+            what: An id, or a scope.
+            also: Whether the other memories of the same scope that hold the same words go too.
+
+        Raises:
+            MemoryNotFound: there was never a memory with this id.
+        """
+        texts: list[str] = []
+        if isinstance(what, str) and self.indexes.embedder is not None:
+            with self.journal.read() as reader:
+                rows = reader.with_relatives(reader.versions_of(what))
+                texts = [_form(row, text) for row, text in _redacted(reader, rows) if text]
+        forms = unembedded(texts)
+        # A vector is owed rather than that a text stays.
+        with suppress(EmbeddingError):
+            forms = yield from searchable(self.indexes, texts)
+        with self.journal.write() as tx:
+            named: list[Row] = []
+            if isinstance(what, Scope):
+                rows = tx.memories_of(what, ended=True)
+                tx.erase_batches(list({batch_scope(what), *(batch_scope(scope_of(row)) for row in rows)}))
+                tx.strike_unread_of(what)
+                rows = tx.with_relatives(rows)
+            else:
+                rows = tx.with_relatives(tx.versions_of(what))
+                # A call that erased it but could not scrub is repeated like this.
+                if not rows and tx.meta(SCRUB_DUE) is None:
+                    raise missing(what)
+                named = _of_the_same_words(tx, rows)
+                if also and named:
+                    rows = tx.with_relatives(
+                        [*rows, *(version for row in named for version in tx.versions_of(row.key))]
+                    )
+                    named = []
+                self._redact(tx, _redacted(tx, rows), forms)
+                tx.erase_batches([batch_scope(scope_of(row)) for row in rows], {row.key for row in rows})
+            if rows:
+                tx.unlist_unread([row.id for row in rows])
+                tx.erase_memories(rows)
+        self._scrub()
+        return Forgotten(len(rows), tuple(named))
+
+    def _redact(self, tx: Writer, turns: Sequence[tuple[Row, str]], forms: Mapping[str, Indexed]) -> None:
+        for row, text in turns:
+            form = forms.get(_form(row, text)) or unembedded([_form(row, text)])[_form(row, text)]
+            tx.redact(row, text, content_hash(text), tokens=form.tokens if text else (), codes=form.codes)
+            if text and row.closed is None and form.codes is None and self.indexes.embedder is not None:
+                tx.note_unread(scope_of(row), [row.id], detail={"owed": True}, attempts=1, next_at=tx.now + PAUSE)
+
+    def reset(self) -> None:
+        """Empty the whole folder, physically."""
+        with self.journal.write() as tx:
+            tx.erase_all()
+        self._scrub()
+
+    def _scrub(self) -> None:
+        # First what is in memory: what it saves on the way out is among the files that go.
+        for cache in (self.indexes, *self._derived):
+            cache.close()
+        self.journal.scrub()
+        if self.indexes.outbox is not None:
+            self.indexes.outbox.bring_soon()
+
+
+def _existing(reader: Reader, key: str) -> Row:
+    row = reader.memory(key)
+    if row is None:
+        raise missing(key)
+    return row
+
+
+def _by_hand(tx: Writer, row: Row, new_id: NewId) -> Commit:
+    return Commit(tx, scope_of(row), actor=BY_HAND, batch=None, new_id=new_id)
+
+
+def _named(triple: Triple, text: str) -> bool:
+    """Whether a text still has both names of a triple."""
+    said = f" {' '.join(words(text))} "
+    return all(f" {' '.join(words(name))} " in said for name in (triple.source, triple.destination))
+
+
+def _form(row: Row, text: str) -> str:
+    return stored_text(text, kind=row.kind, name=row.name, time=row.time)
+
+
+def _redacted(reader: Reader, rows: Sequence[Row]) -> list[tuple[Row, str]]:
+    """The versions of turns that stay although forgotten facts cite them, each with the words that are left."""
+    gone = {row.id for row in rows}
+    cuts: dict[int, list[str]] = {}
+    for fact in (row for row in rows if row.kind == "fact"):
+        for cited, quote in reader.quotes_of(fact.id):
+            if cited not in gone and quote:
+                cuts.setdefault(cited, []).append(quote)
+    left: list[tuple[Row, str]] = []
+    for turn in reader.memories_by_row(list(cuts)).values():
+        for version in reader.versions_of(turn.key):
+            text = version.text
+            for quote in cuts[turn.id]:
+                cut = _without(text, quote)
+                # Words that are not found as they were quoted: only those that other facts cite are sure to be others.
+                text = " ".join(_quoted(reader, version, gone)) if cut is None else cut
+            left.append((version, text))
+    return left
+
+
+def _without(text: str, quote: str) -> str | None:
+    """A text without the words of a quote, whatever stands between them; None when it does not have them."""
+    said = re.findall(r"\w+", quote)
+    if not said:
+        return text
+    rest, found = re.subn(r"\W+".join(map(re.escape, said)) + r"[.!?,;。！？，；]*\s*", "", text, flags=re.IGNORECASE)
+    if not found:
+        return None
+    return rest.strip() if words(rest) else ""
+
+
+def _quoted(reader: Reader, turn: Row, gone: set[int]) -> list[str]:
+    return list(dict.fromkeys(quote for fact, quote in reader.quotes_from(turn.id) if quote and fact not in gone))
+
+
+def _of_the_same_words(reader: Reader, rows: Sequence[Row]) -> list[Row]:
+    """The live memories of the same scope that have all telling words of what is forgotten, or of its quotes."""
+    keys = {row.key for row in rows}
+    found: dict[str, Row] = {}
+    for row in {row.key: row for row in rows}.values():
+        said = [row.text, *(quote for _, quote in reader.quotes_of(row.id) if quote)] if row.kind == "fact" else []
+        for text in said or [row.text]:
+            terms = query_terms(text)
+            if not terms:
+                continue
+            for other in reader.having_all(scope_of(row), terms):
+                if other.key not in keys and set(terms) <= set(query_terms(other.text)):
+                    found[other.key] = other
+    return list(found.values())[:MOST_NAMED]

@@ -1,0 +1,363 @@
+"""Keeping: turns are durable before any model is asked, with a note of what is still to be read.
+
+```
+turns ── which are new, or say something else now ──> one commit: turns + a note in `unread`
+```
+The note has the turns' rows or, when turns are not kept, their words. It is there until what was read is committed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from langchain_memlayer.engine.commit import BY_HAND, Commit, Committed, Indexed, Outcome
+from langchain_memlayer.engine.indexes import Indexes
+from langchain_memlayer.engine.scopes import batch_scope
+from langchain_memlayer.engine.steps import Steps
+from langchain_memlayer.engine.texts import searchable, turn_text, unembedded
+from langchain_memlayer.errors import EmbeddingError
+from langchain_memlayer.journal import Journal
+from langchain_memlayer.messages import content_hash
+from langchain_memlayer.tracing import span
+from langchain_memlayer.types import Row, Scope, Turn, Unread
+
+if TYPE_CHECKING:
+    from langchain_memlayer.journal.read import Reader
+    from langchain_memlayer.journal.write import Writer
+
+_LOGGER = logging.getLogger(__name__)
+
+LEASE = 300_000_000
+"""How long (microseconds) a note that somebody reads is left to them; who died meanwhile is followed by others."""
+
+PAUSE = 60_000_000
+"""The pause after the first failure; each further one is four times as long."""
+
+MOST_ATTEMPTS = 5
+CONTEXT_TURNS = 10
+"""How many earlier turns are shown with those that are read."""
+
+LONGEST_WAIT = 10
+"""How many times `after_seconds` the first turn of a conversation waits at most, however long it goes on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What keeping leaves for reading.
+
+    Attributes:
+        scope: Whose turns.
+        turns: All that were given, in order.
+        rows: The row of each, None where its words are not kept.
+        note: The note of what is to be read of them, or None.
+        outcome: What was done with the turns.
+    """
+
+    scope: Scope
+    turns: tuple[Turn, ...]
+    rows: tuple[Row | None, ...]
+    note: int | None
+    outcome: Outcome
+
+
+@dataclass(slots=True)
+class _Told:
+    """What a call told anew: rows, words that are not kept, rows whose facts are to be found anew, rows told again."""
+
+    done: list[Committed] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)
+    words: list[Turn] = field(default_factory=list)
+    edited: list[int] = field(default_factory=list)
+    before: list[Any] = field(default_factory=list)
+    merged: list[int] = field(default_factory=list)
+
+
+class Keeper:
+    """Keeps turns.
+
+    Args:
+        journal: The truth.
+        indexes: The slabs of its memories.
+        reads: Whether there is somebody to read them.
+        keep_turns: Whether turns are memories too; of others only the words that are not read yet are kept.
+    """
+
+    def __init__(self, journal: Journal, indexes: Indexes, *, reads: bool, keep_turns: bool) -> None:
+        self.journal = journal
+        self.indexes = indexes
+        self.reads = reads
+        self.keep_turns = keep_turns
+
+    def keep(
+        self,
+        turns: Sequence[Turn],
+        scope: Scope,
+        *,
+        infer: bool = True,
+        batch: str | None = None,
+        at_once: bool = True,
+        after_seconds: float = 0.0,
+    ) -> Steps[Kept]:
+        """Commit turns, and the note that they are to be read.
+
+        Args:
+            turns: What was said.
+            scope: Whose it is.
+            infer: False stores the turns as given, never to be read.
+            batch: What the call is called; one that was made already changes nothing.
+            at_once: Whether the caller reads them now. Then the note is the caller's, and vectors are made by reading.
+            after_seconds: How long reading waits for further turns of the conversation.
+
+        Raises:
+            EmbeddingError: the embedder failed and nobody reads the turns at once: they are kept, and what they owe is
+                tried again.
+        """
+        known = self._replayed(scope, turns, batch)
+        if known is not None:
+            return known
+        if not turns and batch is None:
+            return Kept(scope, (), (), None, Outcome())
+        reads, stores = infer and self.reads, self.keep_turns or not infer
+        texts: list[str] = []
+        if stores:
+            with self.journal.read() as reader:
+                found = _stored(reader, scope, turns)
+            texts = [turn_text(turn) for turn, (row, changed) in zip(turns, found, strict=True) if not row or changed]
+        forms, failure = unembedded(texts), None  # type: tuple[Mapping[str, Indexed], EmbeddingError | None]
+        if not (reads and at_once):
+            try:
+                forms = yield from searchable(self.indexes, texts)
+            except EmbeddingError as error:
+                failure = error
+        due = None if reads and at_once else round(after_seconds * 1_000_000)
+        with span("keep", scope=scope, inputs=lambda: {"turns": list(turns)}) as report:
+            kept = self._commit(turns, scope, forms, batch, infer=infer, due=due, failure=failure)
+            report({"outcome": kept.outcome})
+        if failure is not None and not reads:
+            raise EmbeddingError(
+                f"{failure} The messages are kept, and found by their words; their vectors are made when it answers."
+            ) from failure
+        return kept
+
+    def _replayed(self, scope: Scope, turns: Sequence[Turn], batch: str | None) -> Kept | None:
+        if batch is None:
+            return None
+        with self.journal.read() as reader:
+            return self._reported(reader, scope, turns, batch)
+
+    def _reported(self, reader: Reader, scope: Scope, turns: Sequence[Turn], batch: str) -> Kept | None:
+        """What the call of a batch id reported, and its note while it was not read."""
+        stored = reader.batch(batch_scope(scope), batch)
+        if stored is None:
+            return None
+        note = None if stored["note"] is None else reader.unread_note(stored["note"])
+        return Kept(scope, tuple(turns), (), None if note is None else note.id, Outcome.of(stored))
+
+    def _commit(
+        self,
+        turns: Sequence[Turn],
+        scope: Scope,
+        forms: Mapping[str, Indexed],
+        batch: str | None,
+        *,
+        infer: bool,
+        due: int | None,
+        failure: EmbeddingError | None,
+    ) -> Kept:
+        with self.journal.write(scope.partition) as tx:
+            known = None if batch is None else self._reported(tx, scope, turns, batch)
+            if known is not None:
+                return known
+            if any(form.codes for form in forms.values()):
+                self.indexes.record_embedder(tx)
+            commit = Commit(tx, scope, actor="user", batch=batch, new_id=self.journal.new_id)
+            rows, told = self._tell(commit, turns, forms, exact=not infer)
+            note = None
+            if infer and (self.reads or told.words):
+                note = self._note(tx, scope, told, rows, batch, due=due)
+            elif failure is not None and told.rows:
+                note = tx.note_unread(
+                    scope, told.rows, detail={"owed": True}, attempts=1, next_at=tx.now + PAUSE,
+                    reason=type(failure).__name__,
+                )  # fmt: skip
+            outcome = Outcome(tuple(told.done))
+            if batch is not None:
+                tx.record_batch(batch_scope(scope), batch, {"note": note, **outcome.plain()})
+        return Kept(scope, tuple(turns), tuple(rows), note, outcome)
+
+    def _tell(
+        self, commit: Commit, turns: Sequence[Turn], forms: Mapping[str, Indexed], *, exact: bool
+    ) -> tuple[list[Row | None], _Told]:
+        """Store what is new of the turns and what their messages say otherwise now."""
+        told, rows = _Told(), list[Row | None]()
+        noted = [] if self.keep_turns or exact else _noted(commit.tx, commit.scope)
+        here: dict[tuple[str | None, str], Row | None] = {}
+        for turn, (known, changed) in zip(turns, _stored(commit.tx, commit.scope, turns), strict=True):
+            row = known
+            if turn.id is not None and (turn.id, turn.text) in here:
+                row = here[turn.id, turn.text]
+            elif row is not None and not changed:
+                told.before.append(row.id if self.keep_turns else plain_turn(turn))
+            elif self.keep_turns or exact:
+                form = forms.get(turn_text(turn)) or unembedded([turn_text(turn)])[turn_text(turn)]
+                if row is not None and row.closed is None:
+                    commit.tx.unlist_unread([row.id])
+                    row, event = commit.edit_turn(row, turn, form), "UPDATE"
+                    told.edited.append(row.id)
+                else:
+                    told.edited += [] if row is None else [row.id]
+                    row, new = commit.add_turn(turn, form, exact=exact)
+                    event = "ADD" if new else "NONE"
+                told.rows += [] if row.id in told.rows else [row.id]
+                told.merged += [row.id] if event == "NONE" else []
+                told.done.append(
+                    Committed(row.key, event, row.text, known.text if event == "UPDATE" and known else None)
+                )
+            elif (turn.id, turn.session_id, turn.text) not in noted:
+                told.words.append(turn)
+                told.edited += [] if row is None else [row.id]
+                row = None
+            here[turn.id, turn.text] = row
+            rows.append(row)
+        return rows, told
+
+    def _note(
+        self, tx: Writer, scope: Scope, told: _Told, rows: Sequence[Row | None], batch: str | None, *, due: int | None
+    ) -> int | None:
+        """Note what is to be read: what was told anew; when nothing was, what was told before and is still unread."""
+        attempts, next_at = (1, tx.now + LEASE) if due is None else (0, tx.now + due)
+        if told.merged:
+            # What says the same as a turn that is still to be read is read with it.
+            waiting = {row for note in tx.unread(scope) if not note.detail.get("owed") for row in note.turns}
+            told.rows = [row for row in told.rows if row not in told.merged or row not in waiting]
+        if not told.rows and not told.words:
+            ids = {row.id for row in rows if row is not None}
+            for note in tx.unread(scope):
+                words = {turn.get("id") for turn in note.detail.get("turns", ())}
+                if note.scope == scope and (ids & set(note.turns) or (not ids and words)):
+                    if due is None:
+                        tx.change_unread(
+                            note.id, attempts=note.attempts + 1, next_at=next_at, set_aside=None, reason=None
+                        )
+                    return note.id
+            return None
+        detail: dict[str, Any] = {
+            "session": next((row.session_id for row in rows if row), None) if told.rows else told.words[0].session_id,
+            "turns": [plain_turn(turn) for turn in told.words],
+            "before": told.before[-CONTEXT_TURNS:],
+            "edited": told.edited,
+            "batches": [] if batch is None else [batch],
+        }
+        listed, recorded_at = list(told.rows), tx.now
+        if due:
+            for note in tx.unread(scope):
+                if note.scope == scope and note.attempts == 0 and note.detail.get("session") == detail["session"]:
+                    # One reading serves both; a conversation that never pauses is read all the same.
+                    next_at = min(next_at, note.recorded_at + LONGEST_WAIT * due)
+                    for name in ("turns", "edited", "batches", "before"):
+                        detail[name] = [*note.detail.get(name, ()), *detail[name]]
+                    listed, recorded_at = [*note.turns, *listed], note.recorded_at
+                    tx.strike_unread(note.id)
+        detail["before"] = [row for row in detail["before"] if row not in listed]
+        detail = {name: value for name, value in detail.items() if value}
+        return tx.note_unread(
+            scope, list(dict.fromkeys(listed)), detail=detail, attempts=attempts, next_at=next_at,
+            recorded_at=recorded_at,
+        )  # fmt: skip
+
+    # -- notes ----------------------------------------------------------------------------------------------------
+
+    def claim(self, note: Unread, *, retry: bool = False) -> bool:
+        """Take a note to read it; False when another has, or it is gone, or (but for a `retry`) it is not due."""
+        with self.journal.write(note.scope.partition) as tx:
+            now = tx.unread_note(note.id)
+            if now is None or (now.attempts, now.next_at) != (note.attempts, note.next_at):
+                return False
+            attempts = 1 if retry and now.set_aside is not None else now.attempts + 1
+            return tx.change_unread(note.id, attempts=attempts, next_at=tx.now + LEASE, set_aside=None, reason=None)
+
+    def postpone(self, note: Unread, error: Exception) -> None:
+        """Note that reading failed: it is tried again after a pause, and set aside after the last attempt."""
+        with self.journal.write(note.scope.partition) as tx:
+            now = tx.unread_note(note.id)
+            if now is None:
+                return
+            cause = error.__cause__
+            reason = type(error).__name__ + ("" if cause is None else f" ({type(cause).__name__})")
+            tx.change_unread(
+                note.id,
+                next_at=tx.now + PAUSE * 4 ** (max(now.attempts, 1) - 1),
+                reason=reason,
+                set_aside=tx.now if now.attempts >= MOST_ATTEMPTS else None,
+            )
+
+
+def _stored(reader: Reader, scope: Scope, turns: Sequence[Turn]) -> list[tuple[Row | None, bool]]:
+    """What is stored of each turn's message, and whether it says something else now.
+
+    A message is known by its id in its scope and session. Of several messages of one id in a call each is its own.
+    """
+    found: list[tuple[Row | None, bool]] = []
+    taken: set[str] = set()
+    for turn in turns:
+        known: tuple[Row | None, bool] = None, False
+        if turn.id is not None:
+            others = {content_hash(other.text) for other in turns if other.id == turn.id and other.text != turn.text}
+            rows = reader.turns_of_message(scope, turn.session_id, turn.id)
+            known = _one_of(reader, [row for row in rows if row.key not in taken], turn, others)
+        if known[0] is not None:
+            taken.add(known[0].key)
+        found.append(known)
+    return found
+
+
+def _one_of(reader: Reader, rows: Sequence[Row], turn: Turn, others: set[str]) -> tuple[Row | None, bool]:
+    digest = content_hash(turn.text)
+    live = [row for row in rows if row.closed is None]
+    for row in live:
+        if row.hash == digest:
+            return row, False
+    if live:
+        # One that was merged with an equal message has its words from that one, and is a turn of its own from now on.
+        own = [row for row in live if row.message_id == turn.id and row.hash not in others]
+        mine = own[-1] if own else live[-1]
+        told = any(row.hash == digest for row in rows if row.key == mine.key)
+        # What was corrected by hand stays so while the message says what it said.
+        if told and (not own or reader.history(mine.key)[-1].actor == BY_HAND):
+            return mine, False
+        return (mine, True) if own else (None, False)
+    for row in rows:
+        if row.hash == digest:
+            return row, False
+    noted = [row for row in rows if row.closed == row.id]
+    return (noted[-1], True) if noted else (None, False)
+
+
+def _noted(reader: Reader, scope: Scope) -> set[tuple[str | None, str | None, str]]:
+    """The messages whose words wait to be read."""
+    return {
+        (turn.get("id"), turn.get("session_id"), turn["text"])
+        for note in reader.unread(scope)
+        if note.scope == scope
+        for turn in note.detail.get("turns", ())
+    }
+
+
+def plain_turn(turn: Turn) -> dict[str, Any]:
+    """A turn as JSON values."""
+    values: dict[str, Any] = {
+        "text": turn.text, "role": turn.role, "id": turn.id, "name": turn.name, "session_id": turn.session_id,
+        "time": None if turn.time is None else turn.time.isoformat(), "metadata": dict(turn.metadata),
+        "quarantined": turn.quarantined,
+    }  # fmt: skip
+    return {name: value for name, value in values.items() if value}
+
+
+def turn_of(plain: Mapping[str, Any]) -> Turn:
+    """The turn that was made plain."""
+    time = plain.get("time")
+    return Turn(**{**plain, "time": None if time is None else datetime.fromisoformat(time)})

@@ -1,0 +1,539 @@
+"""Reading: the order of steps from kept turns to committed facts, the same in the caller's thread and beside it.
+
+```
+note ── its turns ── extraction ── one embedding batch ── reconciliation ── commit, and the note is taken away
+```
+Whatever fails on the way, the turns stay as they were kept, and the note says when they are tried again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from langchain_memlayer.engine.candidates import Finder
+from langchain_memlayer.engine.commit import Change, Commit, Committed, Indexed, Outcome
+from langchain_memlayer.engine.indexes import Indexes
+from langchain_memlayer.engine.keep import CONTEXT_TURNS, Keeper, turn_of
+from langchain_memlayer.engine.scopes import batch_scope, to_turn
+from langchain_memlayer.engine.steps import Steps, request
+from langchain_memlayer.engine.texts import fact_text, searchable, turn_text
+from langchain_memlayer.errors import ExtractionError, JournalError, MemLayerError
+from langchain_memlayer.facts.reconciliation import all_added
+from langchain_memlayer.journal import Journal
+from langchain_memlayer.journal.read import Reader
+from langchain_memlayer.journal.write import Writer
+from langchain_memlayer.protocols import Extractor, Reconciler
+from langchain_memlayer.tracing import span, traced
+from langchain_memlayer.types import RETRACT, Decision, Extraction, Fact, Rejection, Row, Scope, Turn, Unread, to_micros
+
+if TYPE_CHECKING:
+    from langsmith.run_trees import RunTree
+
+LOST_RACES: Final = 2
+PAGE_TURNS: Final = 40
+"""How many turns that were added before there was a model are read at a time."""
+
+FAILURES: Final = 3
+"""After so many notes in a row that failed, the others are left for later: the model is down."""
+
+AGENT: Final = "agent"
+
+Progress = Callable[[int, int], None]
+"""Told how many notes were tried, and how many there are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Turns and what was found in them, to be reconciled with what is known.
+
+    Attributes:
+        scope: Whose turns.
+        turns: In order.
+        facts: What was found in them.
+        rejected: What was refused.
+        rows: Where the turns are stored; those without a row are stored, or only noted as seen, with their facts.
+        note: The note that this is the reading of, or None.
+        owed: Those of the rows that have no vectors yet.
+        kept: What was done with the turns when they were kept.
+        actor: Who states the facts, when no extractor found them. What an agent states is a turn to be cited and not to
+            be found: the fact says the same.
+    """
+
+    scope: Scope
+    turns: tuple[Turn, ...]
+    facts: tuple[Fact, ...] = ()
+    rejected: tuple[Rejection, ...] = ()
+    rows: tuple[Row | None, ...] = ()
+    note: Unread | None = None
+    owed: frozenset[int] = frozenset()
+    kept: tuple[Committed, ...] = ()
+    actor: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Readings:
+    """What the readings of several notes did together, and the notes that are still unread."""
+
+    outcome: Outcome
+    failed: tuple[Unread, ...]
+
+
+class Engine(Keeper):
+    """The write path of one folder's memories.
+
+    Args:
+        journal: The truth.
+        indexes: The slabs of its memories.
+        finder: Finds what facts may change.
+        extractor: Finds facts, or None: turns only.
+        reconciler: Decides what facts mean for what is known; None adds them all.
+        keep_turns: Whether turns are memories too.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        indexes: Indexes,
+        finder: Finder,
+        *,
+        extractor: Extractor | None = None,
+        reconciler: Reconciler | None = None,
+        keep_turns: bool = True,
+    ) -> None:
+        super().__init__(journal, indexes, reads=extractor is not None, keep_turns=keep_turns)
+        self.finder = finder
+        self.extractor = extractor
+        self.reconciler = reconciler
+
+    def add(self, turns: Sequence[Turn], scope: Scope, *, infer: bool, batch: str | None) -> Steps[Outcome]:
+        """Keep turns and read them.
+
+        Raises:
+            ExtractionError: the model failed; the turns are kept, and are read later or when they are added again.
+            EmbeddingError: the embedder did.
+        """
+        kept = yield from self.keep(turns, scope, infer=infer, batch=batch)
+        if kept.note is None or not self.reads:
+            return kept.outcome
+        outcome = yield from self.read(kept.note)
+        return replace(outcome, turns=kept.outcome.turns)
+
+    def read(self, number: int) -> Steps[Outcome]:
+        """Read a note that the caller has claimed; nothing when it is gone.
+
+        Raises:
+            MemLayerError: it failed; the note says when it is tried again.
+        """
+        prepared = self.noted(number)
+        if prepared is None or prepared.note is None:
+            return Outcome()
+        with _Postponing(self, prepared.note):
+            if about := prepared.note.detail.get("triples_of"):
+                return (yield from self._relate(prepared.note, about))
+            prepared = yield from self._found(prepared)
+            return (yield from self._decided(prepared, batch=None))
+
+    def can_read(self, note: Unread) -> bool:
+        """Whether there is somebody to read a note: vectors that are owed need no model."""
+        return self.extractor is not None or bool(note.detail.get("owed"))
+
+    def read_beside(self, note: Unread, above: RunTree | None) -> Steps[Outcome]:
+        """Like `read`, as a run that belongs to the one that kept the turns."""
+        return traced(
+            "background",
+            self.read(note.id),
+            above=above,
+            scope=note.scope,
+            inputs=lambda: {"note": note.id},
+            outputs=lambda outcome: {"outcome": outcome},
+        )
+
+    def read_all(self, scope: Scope, *, retry: bool = False, progress: Progress | None = None) -> Steps[Readings]:
+        """Read what is due of a scope, and what was added before there was a model.
+
+        Args:
+            scope: Whose.
+            retry: Read also what waits for its pause, is being read, or was set aside.
+            progress: Told after each note.
+        """
+        self._note_what_no_model_saw(scope)
+        with self.journal.read() as reader:
+            now = self.now()
+            notes = [
+                note for note in reader.unread(scope)
+                if retry or (note.set_aside is None and (note.next_at <= now or not note.attempts))
+            ]  # fmt: skip
+        done: list[Outcome] = []
+        failed: list[Unread] = []
+        in_a_row = 0
+        for place, note in enumerate(notes, 1):
+            if in_a_row == FAILURES:
+                failed.append(note)
+            elif self.claim(note, retry=retry):
+                try:
+                    done.append((yield from self.read(note.id)))
+                    in_a_row = 0
+                except MemLayerError:
+                    failed.append(note)
+                    in_a_row += 1
+                    if not done and in_a_row == min(FAILURES, len(notes)):
+                        raise
+            if progress is not None:
+                progress(place, len(notes))
+        return Readings(_together(done), tuple(failed))
+
+    def extract(self, turns: Sequence[Turn], scope: Scope) -> Steps[Prepared]:
+        """Keep turns, and find the facts of those that were not read before.
+
+        Raises:
+            MemLayerError: it failed; the turns are kept, and are read later or when they are added again.
+        """
+        if not self.reads:
+            return Prepared(scope, ())
+        kept = yield from self.keep(turns, scope)
+        prepared = None if kept.note is None else self.noted(kept.note)
+        if prepared is None or prepared.note is None:
+            return Prepared(scope, ())
+        with _Postponing(self, prepared.note):
+            return (yield from self._found(prepared))
+
+    def kept(self, turns: Sequence[Turn], scope: Scope) -> Steps[Prepared]:
+        """Keep turns whose facts somebody else finds: all of them, with the note that ends with these."""
+        kept = yield from self.keep(turns, scope)
+        with self.journal.read() as reader:
+            note = None if kept.note is None else reader.unread_note(kept.note)
+            owed = self._owed(reader, kept.rows)
+        return Prepared(scope, kept.turns, rows=kept.rows, note=note, owed=owed, kept=kept.outcome.turns)
+
+    def reconcile(self, prepared: Prepared, *, batch: str | None) -> Steps[Outcome]:
+        """Decide what facts mean for what is known, and commit them.
+
+        Raises:
+            MemLayerError: it failed; nothing was committed.
+        """
+        known = self._replayed(prepared.scope, prepared.turns, batch)
+        if known is not None:
+            return known.outcome
+        if prepared.note is None:
+            return (yield from self._decided(prepared, batch=batch))
+        with _Postponing(self, prepared.note):
+            return (yield from self._decided(prepared, batch=batch))
+
+    def now(self) -> int:
+        """The present time, microseconds since 1970 UTC."""
+        return to_micros(self.journal.clock())
+
+    # -- what is read ---------------------------------------------------------------------------------------------
+
+    def noted(self, number: int) -> Prepared | None:
+        """The turns of a note that are still there, not yet read; None when the note is gone."""
+        with self.journal.read() as reader:
+            note = reader.unread_note(number)
+            if note is None:
+                return None
+            words = [turn_of(plain) for plain in note.detail.get("turns", ())]
+            found = reader.memories_by_row(note.turns)
+            rows = [found[turn] for turn in note.turns if turn in found and found[turn].closed is None]
+            owed = self._owed(reader, rows)
+        turns = (*map(to_turn, rows), *words)
+        return Prepared(note.scope, turns, rows=(*rows, *[None] * len(words)), note=note, owed=owed)
+
+    def _owed(self, reader: Reader, rows: Sequence[Row | None]) -> frozenset[int]:
+        """Those of some rows that have no vectors and are to have some."""
+        live = [row.id for row in rows if row is not None and row.closed is None]
+        return frozenset(() if self.indexes.embedder is None else reader.without_vectors(live))
+
+    def _found(self, prepared: Prepared) -> Steps[Prepared]:
+        """What an extractor finds in the turns, as a run of its own."""
+        extractor, note = self.extractor, prepared.note
+        if extractor is None or not prepared.turns or note is None or note.detail.get("owed"):
+            return prepared
+        turns, context = prepared.turns, self._context(prepared, note)
+        found = yield from traced(
+            "extraction",
+            request(lambda: extractor.extract(turns, context), lambda: extractor.aextract(turns, context)),
+            scope=prepared.scope,
+            inputs=lambda: {"turns": turns},
+            outputs=lambda found: {"facts": found.facts, "rejected": found.rejected},
+        )
+        found = _checked(found, len(turns))
+        # In order of time, since each may change the ones before it.
+        facts = sorted(found.facts, key=lambda fact: fact.turns[:1])
+        return replace(prepared, facts=tuple(facts), rejected=found.rejected)
+
+    def _context(self, prepared: Prepared, note: Unread) -> list[Turn]:
+        """What is known and near to the turns, then those that come before them."""
+        with self.journal.read() as reader:
+            said = note.detail.get("before", ())
+            found = reader.memories_by_row([one for one in said if isinstance(one, int)])
+            rows = [found[one] for one in said if isinstance(one, int) and one in found]
+            last = max((row for row in prepared.rows if row is not None), key=lambda row: row.place or 0, default=None)
+            if not said and last is not None:
+                most = CONTEXT_TURNS + len(prepared.rows)
+                rows = reader.session_tail(prepared.scope, last.session_id, before=last.place or last.id, most=most)
+                rows = [row for row in rows if row.id not in note.turns]
+        before = [*map(to_turn, rows), *(turn_of(one) for one in said if not isinstance(one, int))]
+        return [*self.finder.known(prepared.scope, prepared.turns), *before[-CONTEXT_TURNS:]]
+
+    def _note_what_no_model_saw(self, scope: Scope) -> None:
+        """Note the turns that were added before there was a model, a page of one conversation at a time."""
+        with self.journal.read() as reader:
+            noted = {row for note in reader.unread(scope) for row in note.turns}
+            rows = [row for row in reader.unread_turns(scope) if row.id not in noted]
+        pages: dict[tuple[str, Scope, str | None, int], list[int]] = {}
+        sizes: dict[tuple[str, Scope, str | None], int] = {}
+        for row in rows:
+            owner = row.path, Scope(row.user_id, row.agent_id, row.run_id), row.session_id
+            size = sizes[owner] = sizes.get(owner, 0) + 1
+            pages.setdefault((*owner, (size - 1) // PAGE_TURNS), []).append(row.id)
+        if pages:
+            with self.journal.write() as tx:
+                for (_, owner_scope, _, _), page in pages.items():
+                    tx.note_unread(owner_scope, page, detail={}, attempts=0, next_at=tx.now)
+
+    # -- what it means --------------------------------------------------------------------------------------------
+
+    def _decided(self, prepared: Prepared, *, batch: str | None) -> Steps[Outcome]:
+        turns, facts = prepared.turns, prepared.facts
+        if batch is None and prepared.note is None and not turns and not facts and not prepared.rejected:
+            return Outcome()
+        texts = [
+            *(turn_text(turn) for turn, row in self._placed(prepared) if self._stores(prepared, row)),
+            *(fact_text(fact, turns) for fact in facts),
+        ]
+        forms = yield from searchable(self.indexes, texts)
+        for attempt in range(LOST_RACES + 1):
+            position = self.journal.last_seq()
+            decisions = yield from self._decisions(prepared, forms)
+            rewritten = [
+                fact_text(facts[d.fact], turns, d.text) for d in decisions if d.fact is not None and _rewrites(d)
+            ]
+            more = yield from searchable(self.indexes, [text for text in rewritten if text not in forms])
+            forms = {**forms, **more}
+            since = None if attempt == LOST_RACES else position
+            outcome = self._committed(prepared, decisions, forms, batch, since)
+            if outcome is not None:
+                return outcome
+        raise AssertionError("the last attempt always commits")
+
+    def _placed(self, prepared: Prepared) -> list[tuple[Turn, Row | None]]:
+        return list(zip(prepared.turns, prepared.rows or (None,) * len(prepared.turns), strict=True))
+
+    def _stores(self, prepared: Prepared, row: Row | None) -> bool:
+        """Whether the searchable form of a turn is written together with its facts."""
+        if row is not None:
+            return row.id in prepared.owed
+        return prepared.note is None and prepared.actor != AGENT and self.keep_turns
+
+    def _decisions(self, prepared: Prepared, forms: Mapping[str, Indexed]) -> Steps[Sequence[Decision]]:
+        """Decisions on the facts, as a run of its own when there are some."""
+        if not prepared.facts:
+            return ()
+        return (
+            yield from traced(
+                "reconciliation",
+                self._asked(prepared, forms),
+                scope=prepared.scope,
+                inputs=lambda: {"facts": prepared.facts},
+                outputs=lambda decisions: {"decisions": decisions},
+            )
+        )
+
+    def _asked(self, prepared: Prepared, forms: Mapping[str, Indexed]) -> Steps[Sequence[Decision]]:
+        """Decisions on the facts; the reconciler is asked once, and only when there is something to compare."""
+        reconciler = self.reconciler
+        if reconciler is None:
+            return all_added(prepared.facts)
+        facts = [replace(fact, said_at=fact.said_at or self._said_at(prepared, fact)) for fact in prepared.facts]
+        own = [forms[fact_text(fact, prepared.turns)] for fact in facts]
+        candidates = self.finder.find(prepared.scope, facts, own)
+        if not candidates and len(facts) == 1:
+            return all_added(facts)
+        return (
+            yield from request(
+                lambda: reconciler.reconcile(facts, candidates), lambda: reconciler.areconcile(facts, candidates)
+            )
+        )
+
+    def _said_at(self, prepared: Prepared, fact: Fact) -> datetime:
+        """When a fact was said: at the time of its first turn, or now."""
+        turn = prepared.turns[fact.turns[0]] if fact.turns else None
+        return (turn.time if turn else None) or self.journal.clock()
+
+    # -- the commit -----------------------------------------------------------------------------------------------
+
+    def _committed(
+        self,
+        prepared: Prepared,
+        decisions: Sequence[Decision],
+        forms: Mapping[str, Indexed],
+        batch: str | None,
+        since: int | None,
+    ) -> Outcome | None:
+        """Write everything in one transaction; None when another writer changed this scope's facts after `since`."""
+        with span("commit", scope=prepared.scope, inputs=lambda: {"decisions": decisions}) as report:
+            outcome = self._write(prepared, decisions, forms, batch, since)
+            report({"outcome": outcome})
+        return outcome
+
+    def _write(
+        self,
+        prepared: Prepared,
+        decisions: Sequence[Decision],
+        forms: Mapping[str, Indexed],
+        batch: str | None,
+        since: int | None,
+    ) -> Outcome | None:
+        scope, note = prepared.scope, prepared.note
+        with self.journal.write(scope.partition) as tx:
+            known = None if batch is None else self._reported(tx, scope, prepared.turns, batch)
+            if known is not None:
+                return known.outcome
+            if note is not None and tx.unread_note(note.id) is None:
+                # Another process has read it meanwhile, or it was forgotten.
+                return Outcome()
+            if prepared.facts and since is not None and tx.facts_changed(scope.partition, since):
+                return None
+            if any(form.codes for form in forms.values()):
+                self.indexes.record_embedder(tx)
+            named = batch or next(iter(note.detail.get("batches", ())), None) if note else batch
+            actor = prepared.actor or ("extractor" if prepared.facts else "user")
+            commit = Commit(tx, scope, actor=actor, batch=named, new_id=self.journal.new_id)
+            rows, done, stale = self._rows(commit, prepared, forms)
+            self._apply(commit, prepared, decisions, forms, rows)
+            if note is not None:
+                commit.end_unsaid(note.detail.get("edited", ()))
+                self._strike(tx, note, stale)
+            outcome = commit.outcome([*prepared.kept, *done])
+            if batch is not None:
+                tx.record_batch(batch_scope(scope), batch, {"note": None, **outcome.plain()})
+            for earlier in note.detail.get("batches", ()) if note is not None else ():
+                reported = tx.batch(batch_scope(scope), earlier)
+                if reported is not None:
+                    turns = {"turns": reported["turns"], "note": None}
+                    tx.record_batch(batch_scope(scope), earlier, {**outcome.plain(), **turns})
+        return outcome
+
+    def _strike(self, tx: Writer, note: Unread, stale: Sequence[int]) -> None:
+        """Take a note away, but for turns whose words were changed while they were read."""
+        tx.strike_unread(note.id)
+        if stale:
+            tx.note_unread(note.scope, stale, detail={"edited": list(stale)}, attempts=0, next_at=tx.now)
+
+    def _rows(
+        self, commit: Commit, prepared: Prepared, forms: Mapping[str, Indexed]
+    ) -> tuple[list[Row | None], list[Committed], list[int]]:
+        """The rows of the turns as they are now, None where they are gone; what was stored; what was changed."""
+        tx, looked = commit.tx, not (prepared.note and prepared.note.detail.get("owed"))
+        now = tx.memories_by_row([row.id for row in prepared.rows if row is not None])
+        cited = {place for fact in prepared.facts for place in fact.turns}
+        rows: list[Row | None] = []
+        done: list[Committed] = []
+        stale: list[int] = []
+        for place, (turn, stored) in enumerate(self._placed(prepared)):
+            row = None if stored is None else now.get(stored.id)
+            if stored is not None:
+                if row is not None and (row.closed not in (None, row.id) or row.text != stored.text):
+                    stale += [row.id] if row.closed is None else []
+                    row = None
+                elif row is not None and prepared.note is not None and row.id in prepared.note.turns:
+                    codes = forms[turn_text(turn)].codes if row.id in prepared.owed else None
+                    tx.read_turn(row, codes, read=row.read or looked)
+            elif self._stores(prepared, None):
+                row, new = commit.add_turn(turn, forms[turn_text(turn)], exact=False)
+                tx.read_turn(row, None, read=True)
+                done.append(Committed(row.key, "ADD" if new else "NONE", row.text))
+            elif turn.id is not None or place in cited:
+                row = commit.note_turn(turn, words=prepared.actor == AGENT)
+            rows.append(row)
+        return rows, done, stale
+
+    def _apply(
+        self,
+        commit: Commit,
+        prepared: Prepared,
+        decisions: Sequence[Decision],
+        forms: Mapping[str, Indexed],
+        rows: Sequence[Row | None],
+    ) -> None:
+        for refusal in prepared.rejected:
+            commit.reject(refusal)
+        prompt = getattr(self.extractor, "version", None) if prepared.actor is None else None
+        versions = {"prompt": prompt, "by": getattr(self.reconciler, "version", None)}
+        requests: list[Row] = []
+        for decision in decisions:
+            if decision.fact is None:
+                commit.reject(Rejection(decision.text or "", decision.reason or "refused"))
+                continue
+            fact = prepared.facts[decision.fact]
+            cited = [row for row in (rows[k] for k in fact.turns) if row is not None]
+            if fact.turns and not cited:
+                # Its turns were forgotten, deleted or changed while they were read.
+                continue
+            own = forms[fact_text(fact, prepared.turns)]
+            new = forms[fact_text(fact, prepared.turns, decision.text)] if _rewrites(decision) else own
+            commit.apply(Change(fact, decision, own, new, versions), cited)
+            requests += cited if fact.metadata.get(RETRACT) else ()
+        # Only now it is known what else the same turns say.
+        commit.hide_requests(requests)
+
+    def _relate(self, note: Unread, key: str) -> Steps[Outcome]:
+        """Find the triples of a text that was written by hand; no fact comes of it."""
+        with self.journal.read() as reader:
+            row = reader.memory(key)
+        extractor = self.extractor
+        if row is not None and extractor is not None:
+            turn = replace(to_turn(row), text=row.text)
+            found = yield from request(lambda: extractor.extract([turn], []), lambda: extractor.aextract([turn], []))
+            triples = dict.fromkeys(triple for fact in found.facts for triple in fact.triples)
+        with self.journal.write(note.scope.partition) as tx:
+            now = tx.memory(key)
+            if tx.strike_unread(note.id) and row is not None and extractor and now is not None and now.text == row.text:
+                fresh = [triple for triple in triples if triple not in tx.triples_of(now.id)]
+                tx.relate(now, fresh)
+                return Outcome(added=tuple(fresh))
+        return Outcome()
+
+
+class _Postponing:
+    """Notes that a reading failed, and when it is tried again; what is not ours is an `ExtractionError`."""
+
+    def __init__(self, keeper: Keeper, note: Unread) -> None:
+        self._keeper = keeper
+        self._note = note
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if not isinstance(error, Exception):
+            return
+        with suppress(JournalError):
+            self._keeper.postpone(self._note, error)
+        if not isinstance(error, MemLayerError):
+            raise ExtractionError(
+                f"Reading failed ({type(error).__name__}). The messages are kept; they are read later, or when they "
+                "are added again."
+            ) from error
+
+
+def _checked(found: Extraction, turns: int) -> Extraction:
+    """What an extractor found, without facts of turns that it was not given."""
+    strays = [fact for fact in found.facts if not all(0 <= place < turns for place in fact.turns)]
+    refused = (Rejection(fact.text, "it cites a turn that was not given", fact.quote) for fact in strays)
+    return (
+        Extraction(tuple(f for f in found.facts if f not in strays), (*found.rejected, *refused)) if strays else found
+    )
+
+
+def _rewrites(decision: Decision) -> bool:
+    return decision.action == "UPDATE" and bool(decision.text)
+
+
+def _together(outcomes: Sequence[Outcome]) -> Outcome:
+    names = ("turns", "facts", "rejected", "added", "removed")
+    return Outcome(*(tuple(one for outcome in outcomes for one in getattr(outcome, name)) for name in names))
