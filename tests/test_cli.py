@@ -1,5 +1,7 @@
 import importlib.util
 import json
+import os
+import pty
 import signal
 import sqlite3
 import subprocess
@@ -520,7 +522,7 @@ def test_two_processes_share_a_folder_and_an_interrupted_one_exits_with_130(fold
                 process.send_signal(signal.SIGINT)
                 # Python itself drops an interrupt that falls into a finalizer; whoever waits presses the keys again.
                 with suppress(subprocess.TimeoutExpired):
-                    _, errors = process.communicate(timeout=1)
+                    _, errors = process.communicate(timeout=30)
                     break
         assert process.returncode == 130
         assert errors.startswith("memlayer: Interrupted")
@@ -533,3 +535,26 @@ def test_two_processes_share_a_folder_and_an_interrupted_one_exits_with_130(fold
     gone = subprocess.run([*memlayer, "delete", "nothing"], capture_output=True, text=True, check=False)
     assert (gone.returncode, gone.stdout, gone.stderr.count("\n")) == (1, "", 1)
     assert gone.stderr.startswith("memlayer: There is no memory with the id 'nothing'")
+
+
+def test_one_memory_is_shown_by_its_id_and_only_to_its_owner(cli: Run):
+    key = added(cli, "I like tea.")
+    assert "I like tea." in cli("get", key).stdout
+    assert data(cli("get", key, "--json"))["memory"] == "I like tea."
+    for unknown in (("get", "nothing"), ("get", key, "--user", "bob")):
+        assert cli(*unknown).exit_code == 1
+
+
+def test_a_terminal_is_asked_before_a_memory_is_forgotten_for_good(folder: Path):
+    with Memory(folder, model=None, embeddings=None) as memory:
+        key = memory.add("I like tea.", user_id="alice")["results"][0]["id"]
+    command = [sys.executable, "-c", "from langchain_memlayer.cli import app; app()", "--path", str(folder)]
+    for answer, left in ((b"n\n", 1), (b"y\n", 0)):
+        leader, follower = pty.openpty()
+        with subprocess.Popen([*command, "forget", key], stdin=follower, stdout=follower, stderr=follower) as process:
+            os.write(leader, answer)
+            process.wait(60)
+        os.close(leader)
+        os.close(follower)
+        with Memory(folder, model=None, embeddings=None) as memory:
+            assert len(memory.get_all(user_id="alice")["results"]) == left

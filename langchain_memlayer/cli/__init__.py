@@ -80,12 +80,14 @@ class Settings:
         scope: The given ids by the names that `Memory` has for them.
         json: Whether results are printed as JSON.
         embeddings: `auto`, "provider:model", or None for keywords only.
+        model: `auto`, "provider:model", or None for none.
     """
 
     path: Path | str | None
     scope: Mapping[str, Any]
     json: bool
     embeddings: str | None
+    model: str | None = "auto"
 
     def folder(self) -> Path | str:
         """The store's folder, or the connection string of its database."""
@@ -110,7 +112,7 @@ class Settings:
         """The folder's memory, made when missing."""
         from langchain_memlayer.memory import Memory
 
-        return Memory(self.folder(), embeddings=self.embeddings)
+        return Memory(self.folder(), model=self.model, embeddings=self.embeddings)
 
     def searchable(self) -> Memory:
         """The memory of a folder that exists."""
@@ -118,10 +120,10 @@ class Settings:
         return self.writable()
 
     def listed(self) -> Memory:
-        """The same for commands that embed nothing, so that they need neither the folder's embedder nor its key."""
+        """The same for commands that ask no model and embed nothing, so that they need neither these nor their keys."""
         from langchain_memlayer.memory import Memory
 
-        return Memory(self.existing(), embeddings=None)
+        return Memory(self.existing(), model=None, embeddings=None)
 
     def within(self, memory: Memory) -> Any:
         """The memory of the given ids, for which what is somebody else's is not there."""
@@ -184,6 +186,7 @@ def common(
     run: Annotated[str | None, typer.Option(help="Which run's memory.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     embeddings: Annotated[str, typer.Option(metavar="auto|none|provider:model", help="What makes vectors.")] = "auto",
+    model: Annotated[str, typer.Option(metavar="auto|none|provider:model", help="What finds facts.")] = "auto",
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
 ) -> None:
     """Long-term memory for agents, in a folder."""
@@ -195,6 +198,7 @@ def common(
         scope={name: value for name, value in given.items() if value is not None},
         json=as_json,
         embeddings=None if embeddings == "none" else embeddings,
+        model=None if model == "none" else model,
     )
 
 
@@ -257,6 +261,16 @@ def list_memories(
 
 
 @app.command()
+def get(ctx: typer.Context, memory_id: _Id) -> None:
+    """Show one memory."""
+    with ctx.obj.listed() as memory:
+        found = ctx.obj.within(memory).get(memory_id)
+    if found is None:
+        raise show.unknown(memory_id)
+    show.result(ctx.obj.json, found, lambda out: show.memories(out, [found], 0, 0))
+
+
+@app.command()
 def history(ctx: typer.Context, memory_id: _Id) -> None:
     """Show what happened to a memory, also to one that was deleted."""
     with ctx.obj.listed() as memory:
@@ -296,6 +310,8 @@ def forget(
             _confirm(f"Remove every trace of the memories of {show.scope(ctx.obj.scope)}?", yes)
             result = memory.forget(**ctx.obj.scope)
         else:
+            if sys.stdin.isatty():
+                _confirm(f"Remove every trace of {memory_id}?", yes)
             result = ctx.obj.within(memory).forget(memory_id)
     show.result(ctx.obj.json, result, lambda out: show.done(out, result))
 

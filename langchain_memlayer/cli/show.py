@@ -128,7 +128,7 @@ def _memory(memory: Result, *, owner: bool = False) -> Text:
 def events(out: Console, results: Sequence[Result]) -> None:
     """What an add committed."""
     if not results:
-        out.print("Nothing to remember in it.")
+        out.print("Kept; there is no new fact in it.")
         return
     rows = table(("event", False), ("id", True), ("memory", False))
     for row in results:
