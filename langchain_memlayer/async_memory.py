@@ -32,6 +32,8 @@ class AsyncMemory:
         self.add_graph_documents = self.memory.aadd_graph_documents
         self.extract = self.memory.aextract
         self.reconcile = self.memory.areconcile
+        self.read = self.memory.aread
+        self.unread = self.memory.aunread
         self.get = self.memory.aget
         self.get_all = self.memory.aget_all
         self.update = self.memory.aupdate
