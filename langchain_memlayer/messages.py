@@ -14,7 +14,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from langchain_memlayer.errors import InvalidInput
-from langchain_memlayer.types import Turn, from_micros, to_micros
+from langchain_memlayer.types import FIRST_TIME, LAST_TIME, Turn, from_micros, to_micros
 from langchain_memlayer.values import plain
 
 if TYPE_CHECKING:
@@ -385,7 +385,9 @@ def _micros(value: Any) -> int:
     if isinstance(value, datetime):
         return to_micros(value)
     if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
-        return round(value * (1_000 if abs(value) > _MILLISECONDS_ABOVE else 1_000_000))
+        micros = round(value * (1_000 if abs(value) > _MILLISECONDS_ABOVE else 1_000_000))
+        if FIRST_TIME <= micros <= LAST_TIME:
+            return micros
     raise ValueError(f"a {type(value).__name__}")
 
 

@@ -41,9 +41,13 @@ def to_micros(moment: datetime) -> int:
     return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
 
 
+FIRST_TIME, LAST_TIME = to_micros(datetime.min), to_micros(datetime.max)
+"""The ends of the calendar: no time in the journal lies beyond them."""
+
+
 def from_micros(micros: int) -> datetime:
-    """The aware UTC time of `micros` (microseconds since 1970 UTC)."""
-    return _EPOCH + timedelta(microseconds=micros)
+    """The aware UTC time of `micros` (microseconds since 1970 UTC); the nearest one of the calendar."""
+    return _EPOCH + timedelta(microseconds=min(max(micros, FIRST_TIME), LAST_TIME))
 
 
 def encode_namespace(labels: Sequence[str]) -> str:

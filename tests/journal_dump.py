@@ -72,3 +72,8 @@ def refuses(call: Callable[[], Any], folder: Path, kind: type[BaseException]) ->
         assert dump(folder) == before
         return str(error)
     raise AssertionError(f"no {kind.__name__} was raised")
+
+
+def connections(journal: Any) -> list[sqlite3.Connection]:
+    """The connections that are open to a folder's journal."""
+    return [journal._writing(), *(reading.db for reading in journal._readings if reading.db is not None)]

@@ -11,7 +11,7 @@ from statistics import mean
 from typing import Any
 
 import pytest
-from journal_dump import ids, open_memory
+from journal_dump import connections, ids, open_memory
 
 from langchain_memlayer import Memory
 from langchain_memlayer.engine import pools
@@ -98,7 +98,8 @@ def watched(memory: Memory) -> Iterator[Watched]:
         by_row, matches, scores, around = Reader.memories_by_row, Reader.matches, View.scores, pools.Pools.around
 
         def count_rows(reader: Reader, ids: Sequence[int]) -> Any:
-            seen.reread.append(len(ids))
+            # Of nothing there is nothing to ask.
+            seen.reread += [len(ids)] if ids else []
             return by_row(reader, ids)
 
         def count_found(reader: Reader, terms: Sequence[str], namespace: int | None, **page: Any) -> Any:
@@ -120,11 +121,11 @@ def watched(memory: Memory) -> Iterator[Watched]:
         patch.setattr(Reader, "matches", count_found)
         patch.setattr(View, "scores", count_scores)
         patch.setattr(pools.Pools, "around", count_pool)
-        connections = memory._journal._open
-        for db in connections:
+        opened_ones = connections(memory._journal)
+        for db in opened_ones:
             db.set_trace_callback(seen.ran)
         yield seen
-        for db in connections:
+        for db in opened_ones:
             db.set_trace_callback(None)
 
 

@@ -15,7 +15,6 @@ from langchain_core.vectorstores import InMemoryVectorStore
 from langgraph.graph import END, START, StateGraph
 from langgraph.store.base import BaseStore, GetOp, ListNamespacesOp, MatchCondition, PutOp, SearchOp
 
-from langchain_memlayer import store_execution
 from langchain_memlayer.errors import (
     ConfigurationError,
     EmbedderMismatch,
@@ -26,6 +25,7 @@ from langchain_memlayer.errors import (
     MemLayerError,
     NotAStore,
 )
+from langchain_memlayer.journal import read
 from langchain_memlayer.journal import sqlite as journal_module
 from langchain_memlayer.store import MemLayerStore
 from langchain_memlayer.testing import DeterministicEmbeddings, FrozenClock
@@ -375,15 +375,79 @@ class TestBatches:
         self, store: MemLayerStore, monkeypatch: pytest.MonkeyPatch, query: str | None
     ) -> None:
         store.batch([PutOp((*NS, str(n % 50)), str(n), {"text": f"blue {n % 7}"}) for n in range(1000)])
-        read: list[str] = []
+        values: list[str] = []
 
         def counted(text: str) -> Any:
-            read.append(text)
+            values.append(text)
             return json.loads(text)
 
-        monkeypatch.setattr(store_execution, "loads", counted)
+        monkeypatch.setattr(read, "loads", counted)
         assert len(store.search((), query=query, limit=7, offset=5)) == 7
-        assert len(read) == 7
+        assert len(values) == 12
+
+    def test_pages_over_many_namespaces_are_in_order_disjoint_and_whole(self, store: MemLayerStore) -> None:
+        for n in range(120):
+            store.put((*NS, str(n % 40)), str(n), {"n": n})
+        for prefix, last in (((), 119), (NS, 119), ((*NS, "7"), 87)):
+            found: list[str] = []
+            while page := store.search(prefix, limit=7, offset=len(found)):
+                found += [item.key for item in page]
+            expected = [str(n) for n in range(last, -1, -40 if len(prefix) > len(NS) else -1)]
+            assert found == expected
+
+    def test_the_reads_of_a_batch_see_one_state_while_somebody_writes(
+        self, tmp_path: Path, embeddings: DeterministicEmbeddings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with open_store(tmp_path / "s", embeddings) as store, open_store(tmp_path / "s", embeddings) as other:
+            store.put(NS, "a", {"text": "blue", "n": 0})
+            real = read.Reader.items_by_key
+            written = iter(range(1, 4))
+
+            def between(reader: Any, *args: Any) -> Any:
+                found = real(reader, *args)
+                if (number := next(written, None)) is not None:
+                    other.put(NS, "a", {"text": "blue", "n": number})
+                return found
+
+            monkeypatch.setattr(read.Reader, "items_by_key", between)
+            ops = [GetOp(NS, "a"), SearchOp(NS, query="blue"), SearchOp(NS), GetOp(NS, "a")]
+            one, ranked, listed, again = store.batch(ops)
+            assert one.value == again.value == ranked[0].value == listed[0].value
+            assert ranked[0].score == pytest.approx(1, abs=1e-3)
+
+    def test_reads_that_refresh_a_time_to_live_change_no_order_and_are_no_events(self, tmp_path: Path) -> None:
+        clock = FrozenClock()
+        index = {"dims": 32, "embed": DeterministicEmbeddings(32)}
+        with (
+            MemLayerStore(tmp_path, index=index, clock=clock, ttl={"refresh_on_read": True}) as store,
+            MemLayerStore(tmp_path, index=index, clock=clock) as other,
+        ):
+            store.batch([PutOp(NS, key, {"text": key}, ttl=10) for key in "abc"])
+            order = [item.key for item in store.search(NS, refresh_ttl=False)]
+            assert other.search(NS, query="a", refresh_ttl=False)[0].key == "a"
+            position = store._journal.last_seq()
+            clock.advance(minutes=8)
+            assert store.get(NS, "a") is not None
+            assert [item.key for item in store.search(NS, refresh_ttl=False)] == order
+            assert store._journal.last_seq() == position
+            clock.advance(minutes=8)
+            # The others are over; whoever saw an earlier end of "a" asks again.
+            assert [item.key for item in other.search(NS, query="a", refresh_ttl=False)] == ["a"]
+            assert [item.key for item in store.search(NS, query="a", refresh_ttl=False)] == ["a"]
+            clock.advance(minutes=8)
+            assert other.search(NS, query="a") == []
+
+    def test_a_damaged_item_hides_no_other(
+        self, tmp_path: Path, embeddings: DeterministicEmbeddings, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with open_store(tmp_path / "s", embeddings) as store:
+            store.batch([PutOp(NS, key, {"text": "blue"}) for key in "abc"])
+            with store._journal.write() as tx:
+                tx.db.execute("UPDATE items SET value = substr(value, 1, 5) WHERE key = 'b'")
+            for query in (None, "blue"):
+                assert sorted(item.key for item in store.search(NS, query=query)) == ["a", "c"]
+            assert store.get(NS, "b") is None
+            assert "doctor" in caplog.text
 
 
 class TestFolders:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from journal_dump import connections
 from langchain_core.embeddings import Embeddings
 from langgraph.store.base import PutOp, SearchItem
 from numpy.typing import NDArray
@@ -307,7 +308,7 @@ def counted(tmp_path: Path, crowd: Precomputed) -> Iterator[tuple[MemLayerStore,
         store.search(("tenants",), query="10001")
         store.search(("tenants", "t3"), query="10001")
         statements: list[str] = []
-        for connection in store._journal._open:
+        for connection in connections(store._journal):
             connection.set_trace_callback(statements.append)
         yield store, statements
 

@@ -203,8 +203,8 @@ class PostgresReads(BaseReader):
         """The last event below a namespace that was recorded by a time."""
         # Only within a namespace do positions follow the times.
         row = self.db.execute(
-            "SELECT max(seq) FROM events WHERE recorded_at <= ? AND ns IN "
-            "(SELECT id FROM namespaces WHERE path >= ? AND path < ?)",
+            "SELECT max(e.seq) FROM namespaces n CROSS JOIN LATERAL (SELECT seq FROM events WHERE ns = n.id AND "
+            "recorded_at <= ? ORDER BY recorded_at DESC, seq DESC LIMIT 1) AS e WHERE n.path >= ? AND n.path < ?",
             (known_at, *prefix_bounds(prefix)),
         ).fetchone()
         return int(row[0] or 0)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import heapq
+import logging
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import orjson
 
@@ -13,6 +15,22 @@ from langchain_memlayer.journal.read_base import IN_USE, VECTORS_OF_ITEM, chunks
 from langchain_memlayer.journal.read_caches import CacheReader
 from langchain_memlayer.types import SPENT, Event, Kind, Row, Scope, Unread, prefix_bounds
 from langchain_memlayer.values import loads
+
+_T = TypeVar("_T")
+_LOGGER = logging.getLogger(__name__)
+_HIGHEST = (1 << 63) - 1
+_PAGE, _LONGEST_PAGE = 64, 4096
+_MERGED = 32
+"""So many namespaces are read side by side for their common order; of more it is made by sorting."""
+
+ItemRow = tuple[Any, ...]
+"""An item: id, seq, path, key, value, created_at, updated_at, ttl."""
+
+_ITEM = (
+    "i.id, i.seq, (SELECT n.path FROM namespaces n WHERE n.id = i.ns), i.key, i.value, i.created_at, i.updated_at, "
+    "i.ttl"
+)
+_LIVE_ITEM = "i.closed IS NULL AND i.kind = 'item' AND (i.expires_at IS NULL OR i.expires_at > ?)"
 
 ROW_COLUMNS = (
     "i.id, i.seq, n.path, i.key, i.kind, i.value, i.created_at, i.updated_at, i.closed, i.metadata, i.user_id, "
@@ -43,7 +61,13 @@ def _exact(scope: Scope) -> tuple[str | None, ...]:
 
 
 def to_row(r: Sequence[Any]) -> Row:
-    """The memory version in one row of `ROW_COLUMNS`."""
+    """The memory version in one row of `ROW_COLUMNS`.
+
+    Raises:
+        ValueError: it is damaged; or TypeError.
+    """
+    if not (isinstance(r[5], str) and isinstance(r[6], int) and isinstance(r[7], int)):
+        raise TypeError("a text or a time of another type")
     fields: list[Any] = [
         *r[:9], loads(r[9]) if r[9] else {}, *r[10:19],
         tuple(orjson.loads(r[19])) if r[19] else (), tuple(orjson.loads(r[20])) if r[20] else (),
@@ -51,6 +75,22 @@ def to_row(r: Sequence[Any]) -> Row:
         r[31],
     ]  # fmt: skip
     return Row(*fields)
+
+
+def _items(rows: Iterable[Any]) -> Iterator[ItemRow]:
+    return _whole(rows, lambda row: (*row[:4], loads(row[4]), *row[5:]))
+
+
+def _whole(rows: Iterable[Any], read: Callable[[Any], _T]) -> Iterator[_T]:
+    """What rows say; one that is damaged is told of and left out, so that it hides no other."""
+    for row in rows:
+        try:
+            yield read(row)
+        except (ValueError, TypeError) as error:
+            _LOGGER.warning(
+                "Row %s of the journal is damaged (%s) and was left out; run `memlayer doctor`.",
+                row[0], type(error).__name__,
+            )  # fmt: skip
 
 
 def _to_event(r: Sequence[Any]) -> Event:
@@ -83,44 +123,63 @@ class Reader(CacheReader):
 
     # -- items, which keep their last value and may expire --------------------------------------------------------
 
-    def items_by_key(self, pairs: Iterable[tuple[str, str]], now: int) -> dict[tuple[str, str], tuple[Any, ...]]:
-        """Live items by (encoded namespace, key): id, seq, path, key, value, created_at, updated_at, ttl."""
+    def items_by_key(self, pairs: Iterable[tuple[str, str]], now: int) -> dict[tuple[str, str], ItemRow]:
+        """Live items by (encoded namespace, key)."""
         sql = (
-            "SELECT i.id, i.seq, n.path, i.key, i.value, i.created_at, i.updated_at, i.ttl FROM namespaces n "
-            "JOIN items i ON i.ns = n.id WHERE n.path = ? AND i.key = ? AND i.closed IS NULL AND i.kind = 'item' "
-            "AND (i.expires_at IS NULL OR i.expires_at > ?)"
+            f"SELECT {_ITEM} FROM items i WHERE i.ns = (SELECT id FROM namespaces WHERE path = ?) AND i.key = ? AND "
+            f"{_LIVE_ITEM}"
         )
-        found: dict[tuple[str, str], tuple[Any, ...]] = {}
-        for pair in pairs:
-            row = self.db.execute(sql, (*pair, now)).fetchone()
-            if row is not None:
-                found[pair] = row
-        return found
+        rows = ((pair, self.db.execute(sql, (*pair, now)).fetchone()) for pair in pairs)
+        return {pair: item for pair, row in rows if row is not None for item in _items([row])}
 
-    def items_by_id(self, ids: Sequence[int], now: int) -> dict[int, tuple[Any, ...]]:
-        """Live items by row id, in the shape of `items_by_key`."""
-        found: dict[int, tuple[Any, ...]] = {}
+    def items_by_id(self, ids: Sequence[int], now: int) -> dict[int, ItemRow]:
+        """Live items by row id."""
+        found: dict[int, ItemRow] = {}
         for chunk in chunks(ids):
-            rows = self.db.execute(
-                "SELECT i.id, i.seq, n.path, i.key, i.value, i.created_at, i.updated_at, i.ttl FROM items i "
-                f"JOIN namespaces n ON n.id = i.ns WHERE i.id IN ({marks(len(chunk))}) AND i.kind = 'item' "
-                "AND i.closed IS NULL AND (i.expires_at IS NULL OR i.expires_at > ?)",
-                (*chunk, now),
-            )
-            found.update((row[0], row) for row in rows)
+            sql = f"SELECT {_ITEM} FROM items i WHERE i.id IN ({marks(len(chunk))}) AND {_LIVE_ITEM}"
+            found.update((row[0], row) for row in _items(self.db.execute(sql, (*chunk, now))))
         return found
 
-    def items_below(self, prefix: str, now: int, *, unindexed: bool = False) -> Iterator[tuple[Any, ...]]:
-        """Live items below a namespace (or only those without vectors), last written first, as in `items_by_key`."""
+    def items_below(self, prefix: str, now: int, *, unindexed: bool = False) -> Iterator[ItemRow]:
+        """Live items below a namespace (or only those without vectors), last written first.
+
+        They are read page by page, so what is not taken costs nothing. To be called in a snapshot.
+        """
         low, high = prefix_bounds(prefix)
-        without = f"AND NOT EXISTS (SELECT 1 FROM vectors v WHERE {VECTORS_OF_ITEM})"
-        yield from self.db.execute(
-            "SELECT i.id, i.seq, n.path, i.key, i.value, i.created_at, i.updated_at, i.ttl FROM namespaces n "
-            "JOIN items i ON i.ns = n.id WHERE n.path >= ? AND n.path < ? AND i.closed IS NULL AND i.kind = 'item' "
-            f"AND (i.expires_at IS NULL OR i.expires_at > ?) {without if unindexed else ''} "
-            "ORDER BY i.updated_at DESC, i.seq DESC",
-            (low, high, now),
+        below = "SELECT id FROM namespaces WHERE path >= ? AND path < ?"
+        spaces = self.db.execute(f"{below} LIMIT ?", (low, high, _MERGED + 1)).fetchall()
+        if len(spaces) <= _MERGED:
+            pages = [self._recent("i.ns = ?", space, now, unindexed=unindexed) for space in spaces]
+        elif prefix:
+            # The plus keeps SQLite from walking through the items of everybody for their order.
+            pages = [self._recent(f"i.ns IN ({below})", (low, high), now, unindexed=unindexed, order="+")]
+        else:
+            pages = [self._recent("1 = 1", (), now, unindexed=unindexed)]
+        yield from heapq.merge(*pages, key=lambda row: (-row[6], -row[1]))
+
+    def _recent(
+        self, where: str, values: Sequence[Any], now: int, *, unindexed: bool, order: str = ""
+    ) -> Iterator[ItemRow]:
+        without = f"AND NOT EXISTS (SELECT 1 FROM vectors v WHERE {VECTORS_OF_ITEM})" if unindexed else ""
+        sql = (
+            f"SELECT {_ITEM} FROM items i WHERE {where} AND {_LIVE_ITEM} AND (i.updated_at, i.seq) < (?, ?) {without} "
+            f"ORDER BY {order}i.updated_at DESC, i.seq DESC LIMIT ?"
         )
+        updated, seq, size = _HIGHEST, _HIGHEST, _PAGE
+        while True:
+            page = self.db.execute(sql, (*values, now, updated, seq, size)).fetchall()
+            yield from _items(page)
+            if len(page) < size:
+                return
+            updated, seq, size = page[-1][6], page[-1][1], min(4 * size, _LONGEST_PAGE)
+
+    def expiries(self, ids: Sequence[int], now: int) -> dict[int, int]:
+        """Until when those of some items live that still do."""
+        found: dict[int, int] = {}
+        for chunk in chunks(ids):
+            sql = f"SELECT id, expires_at FROM items WHERE id IN ({marks(len(chunk))}) AND expires_at > ?"
+            found.update(self.db.execute(sql, (*chunk, now)).fetchall())
+        return found
 
     def expired(self, now: int) -> list[str]:
         """Encoded namespaces that hold items whose time is over."""
@@ -149,12 +208,45 @@ class Reader(CacheReader):
         rows = self.db.execute(
             f"SELECT {ROW_COLUMNS} FROM {ROW_FROM} WHERE i.kind <> 'item' AND ({where}) {tail}", tuple(params)
         )
-        return [to_row(row) for row in rows]
+        return list(_whole(rows, to_row))
 
     def memory_ids(self, where: str, params: Sequence[Any]) -> list[int]:
         """The row ids of memory versions by such a condition."""
         rows = self.db.execute(f"SELECT i.id FROM {ROW_FROM} WHERE i.kind <> 'item' AND ({where})", tuple(params))
         return [row[0] for row in rows]
+
+    def oldest_first(self, scope: Scope, *, kinds: Collection[str], given: bool = False) -> Iterator[int]:
+        """The rows of a scope's live memories of some kinds (with `given`, also what was stored as given), in order.
+
+        They are read page by page, so what is not taken costs nothing. To be called in a snapshot.
+        """
+        ids = scope.ids()
+        where = "".join(f" AND i.{name} = ?" for name in ids)
+        values: tuple[Any, ...] = tuple(ids.values())
+        if scope.user_id is None:
+            marked = ", ".join(f"'{kind}'" for kind in sorted(kinds)) or "''"
+            wanted = f"(i.kind IN ({marked}){' OR i.given = 1' if given else ''})"
+            yield from (row for _, row in self._ordered(f"i.kind <> 'item' AND {wanted}{where}", values))
+            return
+        space = self.namespace_id(scope.partition)
+        wanted_kinds = [f"i.kind = '{kind}'" for kind in sorted(kinds)]
+        if given and "turn" not in kinds:
+            wanted_kinds.append("i.given = 1 AND i.kind = 'turn'")
+        pages = [self._ordered(f"i.ns = ? AND {kind}{where}", (space, *values)) for kind in wanted_kinds]
+        yield from (row for _, row in heapq.merge(*pages))
+
+    def _ordered(self, where: str, values: Sequence[Any]) -> Iterator[tuple[int, int]]:
+        sql = (
+            f"SELECT i.created_at, i.id FROM items i WHERE {where} AND i.closed IS NULL AND (i.created_at, i.id) > "
+            "(?, ?) ORDER BY i.created_at, i.id LIMIT ?"
+        )
+        created, row, size = -_HIGHEST, 0, _PAGE
+        while True:
+            page = self.db.execute(sql, (*values, created, row, size)).fetchall()
+            yield from page
+            if len(page) < size:
+                return
+            (created, row), size = page[-1], min(4 * size, _LONGEST_PAGE)
 
     def memory(self, key: str) -> Row | None:
         """The current version of a memory, or None."""
@@ -168,6 +260,11 @@ class Reader(CacheReader):
             for row in self.memories(f"i.id IN ({marks(len(chunk))})", chunk):
                 found[row.id] = row
         return found
+
+    def memories_in_order(self, ids: Sequence[int]) -> list[Row]:
+        """Memory versions by row id, in the order of these."""
+        found = self.memories_by_row(ids)
+        return [found[row] for row in ids if row in found]
 
     def unread(
         self, scope: Scope | None = None, *, due: int | None = None, set_aside: bool | None = None
@@ -254,8 +351,10 @@ class Reader(CacheReader):
 
     def position_at(self, prefix: str, known_at: int) -> int:
         """The last event, below a namespace or of all, that was recorded by a time."""
-        found = self.db.execute("SELECT max(seq) FROM events WHERE recorded_at <= ?", (known_at,)).fetchone()[0]
-        return int(found or 0)
+        row = self.db.execute(
+            "SELECT seq FROM events WHERE recorded_at <= ? ORDER BY recorded_at DESC, seq DESC LIMIT 1", (known_at,)
+        ).fetchone()
+        return 0 if row is None else int(row[0])
 
     def quotes_of(self, fact: int) -> list[tuple[int, str | None]]:
         """The turns that a fact cites, each with the words that support it."""

@@ -12,7 +12,7 @@ import orjson
 
 from langchain_memlayer.journal.read_base import VECTORS_OF_ITEM, BaseReader, chunks, marks
 from langchain_memlayer.journal.settings import embedder_key, purge_key
-from langchain_memlayer.types import QUARANTINED, VISIBLE, SlabBlock, Triple, prefix_bounds
+from langchain_memlayer.types import QUARANTINED, VISIBLE, Scope, SlabBlock, Triple, prefix_bounds
 
 ADOPTED = "adopted:"
 """How the message id of a turn begins that is a document of the user's own vector store: it is there already."""
@@ -119,6 +119,17 @@ class CacheReader(BaseReader):
             f"SELECT {_TRIPLE} FROM namespaces n JOIN triples t ON t.ns = n.id JOIN items i ON i.id = t.item WHERE "
             f"n.path >= ? AND n.path < ? AND {where} ORDER BY t.id",
             (low, high, *values),
+        ).fetchall()
+
+    def first_triples(self, scope: Scope, *, most: int) -> list[tuple[Any, ...]]:
+        """The first of the `scope_triples` of a scope."""
+        where, values = shown(scope.ids(), quarantined=False)
+        owned = "" if scope.user_id is None else "t.ns = (SELECT id FROM namespaces WHERE path = ?) AND "
+        # A cross join is one that SQLite makes in this order, which ends with the last row that is wanted.
+        return self.db.execute(
+            f"SELECT {_TRIPLE} FROM triples t CROSS JOIN items i WHERE i.id = t.item AND {owned}{where} "
+            "ORDER BY t.id LIMIT ?",
+            (*((scope.partition,) if owned else ()), *values, most),
         ).fetchall()
 
     def changed_triples(

@@ -17,7 +17,7 @@ from langchain_memlayer.journal.read_base import IN_USE, marks
 from langchain_memlayer.journal.read_caches import KINDS
 from langchain_memlayer.journal.schema import TABLES
 from langchain_memlayer.journal.settings import SCRUB_DUE, outbox_key, purge_key
-from langchain_memlayer.types import Kind, Row, Scope, Triple
+from langchain_memlayer.types import LAST_TIME, Kind, Row, Scope, Triple
 from langchain_memlayer.values import dumps
 
 _EVENT = (
@@ -232,7 +232,7 @@ class Writer(Reader):
             fields: The paths of what they were made from.
         """
         ns = self.namespace(path)
-        expires = None if ttl is None else self.now + round(ttl * 60_000_000)
+        expires = self._expiry(ttl)
         old = self.db.execute(
             "SELECT id, created_at, updated_at, expires_at FROM items WHERE ns = ? AND key = ? AND closed IS NULL",
             (ns, key),
@@ -273,16 +273,17 @@ class Writer(Reader):
             self._drop_vectors(item)
 
     def touch_items(self, ids: Iterable[int]) -> None:
-        """Give the items their full time to live again."""
+        """Give the items their full time to live again.
+
+        That is no event: caches that follow the events know an earlier end, and ask again when that has come.
+        """
         for item in ids:
-            row = self.db.execute(
-                "SELECT ns, key, ttl FROM items WHERE id = ? AND ttl IS NOT NULL AND expires_at > ?", (item, self.now)
-            ).fetchone()
-            if row is None:
-                continue
-            seq = self.event(row[0], row[1], "item", "touch", item=item)
-            expires = self.now + round(row[2] * 60_000_000)
-            self.db.execute("UPDATE items SET expires_at = ?, seq = ? WHERE id = ?", (expires, seq, item))
+            row = self.db.execute("SELECT ttl FROM items WHERE id = ? AND expires_at > ?", (item, self.now)).fetchone()
+            if row is not None:
+                self.db.execute("UPDATE items SET expires_at = ? WHERE id = ?", (self._expiry(row[0]), item))
+
+    def _expiry(self, ttl: float | None) -> int | None:
+        return None if ttl is None else min(self.now + round(ttl * 60_000_000), LAST_TIME)
 
     def sweep_items(self, paths: Sequence[str]) -> int:
         """Remove the expired items of some namespaces; returns how many there were."""
@@ -376,9 +377,10 @@ class Writer(Reader):
             sources=row.sources, valid_at=row.valid_at, invalid_at=row.invalid_at, batch=batch, detail=detail,
         )  # fmt: skip
         place = None if row.kind == "fact" else row.place or item
+        updated = min(row.updated_at, LAST_TIME)
         self.db.execute(
             _MEMORY,
-            (item, ns, row.key, row.kind, row.text, row.created_at, row.updated_at, item, json_text(row.metadata),
+            (item, ns, row.key, row.kind, row.text, row.created_at, updated, item, json_text(row.metadata),
              row.user_id, row.agent_id, row.run_id, row.session_id, place, row.role, row.name, row.message_id, row.time,
              row.offset, row.hash, json_text(row.sources), json_text([turn for turn, _ in quotes]), row.valid_at,
              row.invalid_at, row.state or None, int(row.asks) or None, int(row.given) or None, int(row.read) or None,

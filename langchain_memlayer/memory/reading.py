@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
+from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
 from langchain_memlayer.dialect import scope_and_filter
@@ -15,7 +17,7 @@ from langchain_memlayer.engine.read import Engine
 from langchain_memlayer.engine.reading import Found, Ranked, Searcher, SearchQuery
 from langchain_memlayer.engine.records import record_of, result_of
 from langchain_memlayer.engine.results import evidence, history_row, reasons
-from langchain_memlayer.engine.scopes import missing, scope_of, scope_sql
+from langchain_memlayer.engine.scopes import missing, scope_of
 from langchain_memlayer.engine.shaping import Budget, around, behind, merged, token_counter
 from langchain_memlayer.engine.steps import Request, Steps, arun, request, run
 from langchain_memlayer.errors import ConfigurationError, InvalidInput
@@ -41,7 +43,6 @@ from langchain_memlayer.types import (
     Kind,
     ListResult,
     MemoryResult,
-    Relation,
     Scope,
     SearchResult,
     Turn,
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
 
 MOST_RELATIONS = 20
 _RERANKED = 3
+_PAGE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,27 +316,27 @@ class Reading:
         limit, offset = checked_count(limit if top_k is None else top_k, "limit", 1), checked_count(offset, "offset", 0)
         if not everything:
             scope.required("get_all() (or everything=True)")
-        where, params = scope_sql(scope)
+        # No list is longer than what a machine can count.
+        offset, end = (min(number, sys.maxsize) for number in (offset, offset + limit))
         chosen = checked_kinds(kinds)
-        if chosen:
-            where += f" AND i.kind IN ({', '.join(repr(kind) for kind in sorted(chosen))})"
-        elif self._engine.extractor is not None:
-            where += " AND (i.kind = 'fact' OR i.given = 1)"
-        page = f"LIMIT {limit} OFFSET {offset}" if condition is None else ""
-        with self._journal.read() as reader:
-            rows = reader.memories(f"{where} AND i.closed IS NULL", params, tail=f"ORDER BY i.created_at, i.id {page}")
-        if condition is not None:
-            rows = [row for row in rows if condition.matches(record_of(row))][offset : offset + limit]
-        return {"results": [result_of(row) for row in rows], "relations": self._relations(scope, limit)}
-
-    def _relations(self, scope: Scope, limit: int) -> list[Relation]:
-        if not scope:
-            return []
-        with self._journal.read() as reader:
-            rows = reader.scope_triples(scope.search_root, scope.ids(), quarantined=False)
-        return [
-            {"source": row[3], "relationship": relation_name(row[4]), "destination": row[5]} for row in rows[:limit]
-        ]
+        facts_only = not chosen and self._engine.extractor is not None
+        wanted = chosen or (("fact",) if facts_only else ("fact", "turn"))
+        with self._journal.read(snapshot=True) as reader:
+            order = reader.oldest_first(scope, kinds=wanted, given=facts_only)
+            if condition is None:
+                rows = reader.memories_in_order(list(islice(order, offset, end)))
+            else:
+                chunks = iter(lambda: list(islice(order, _PAGE)), [])
+                every = (row for chunk in chunks for row in reader.memories_in_order(chunk))
+                matching = (row for row in every if condition.matches(record_of(row)))
+                rows = list(islice(matching, offset, end))
+            triples = reader.first_triples(scope, most=min(limit, sys.maxsize)) if scope else []
+        return {
+            "results": [result_of(row) for row in rows],
+            "relations": [
+                {"source": row[3], "relationship": relation_name(row[4]), "destination": row[5]} for row in triples
+            ],
+        }
 
     async def aget_all(
         self,
