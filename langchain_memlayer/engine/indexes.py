@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -158,14 +159,22 @@ class Indexes:
     def _load(self, key: str) -> Slab:
         from langchain_memlayer.index.slab import Slab
 
-        block = self._typed(self._everything(key))
+        threshold = self._hnsw_threshold * (SPREAD_FACTOR if self._spread_out(key) else 1)
+        source = self._source(key)
+        block = self._everything(key, vectors=source is None)
+        # What a store answers for is scored from the journal's vectors, and holds none of them here.
+        elsewhere = source is not None and source.trusted and len(block.owners) * self.dims > threshold
+        if source is not None and not elsewhere:
+            block = self._everything(key)
+        block = self._typed(block)
         slab = Slab(
             dims=self.dims or None,
             metric=self.metric,
-            hnsw_threshold=self._hnsw_threshold * (SPREAD_FACTOR if self._spread_out(key) else 1),
+            hnsw_threshold=threshold,
             columns=COLUMNS[self.area],
             save=None if self._derived is None else partial(self._save, key),
-            source=self._source(key),
+            source=source,
+            read=self._vectors_of if elsewhere else None,
         )
         slab.apply(block, upkeep=False)
         if self.outbox is None and self._derived is not None and len(block.owners) * self.dims > self._hnsw_threshold:
@@ -177,7 +186,7 @@ class Indexes:
         return slab
 
     def _source(self, key: str) -> Source | None:
-        """What proposes candidates for a slab of live rows; versions that ended are in no foreign store."""
+        """What answers for a slab of live rows; versions that ended are in no foreign store."""
         if self.outbox is None or key.endswith("\x00"):
             return None
         return self.outbox.proposals.below(key)
@@ -205,17 +214,26 @@ class Indexes:
         name = "" if self.embedder is None else self.embedder.name
         return {"store": self.journal.store_id, "area": self.area, "embedder": name}
 
-    def _everything(self, key: str) -> SlabBlock:
+    def _everything(self, key: str, *, vectors: bool = True) -> SlabBlock:
         prefix = key.removesuffix("\x00")
         with self.journal.read(snapshot=True) as reader:
-            return reader.load(prefix, self.area, dims=self._dims_in(reader), ended=key != prefix)
+            return reader.load(prefix, self.area, dims=self._dims_in(reader), ended=key != prefix, vectors=vectors)
+
+    def _vectors_of(self, ids: Sequence[int]) -> Mapping[int, bytes]:
+        with self.journal.read() as reader:
+            return reader.vectors_of(ids)
 
     def _refresh(self, key: str, slab: Slab) -> bool:
-        since, prefix = slab.applied_seq, key.removesuffix("\x00")
+        since, prefix, view = slab.applied_seq, key.removesuffix("\x00"), slab.view
+        if view.source is not None and view.held == (view.source.trusted and view.large):
+            # It grew beyond what is held, or the store that answered for it is not asked any more.
+            return False
         if since >= self.journal.last_seq():
             return True
         with self.journal.read(snapshot=True) as reader:
-            block = reader.changes(prefix, self.area, since, dims=self._dims_in(reader), ended=key != prefix)
+            block = reader.changes(
+                prefix, self.area, since, dims=self._dims_in(reader), ended=key != prefix, vectors=view.held
+            )
         if block is None:
             return False
         slab.apply(self._typed(block))

@@ -64,7 +64,7 @@ class Scoped:
     @property
     def whole(self) -> bool:
         """Whether all that is inside is scored."""
-        return self.total <= WHOLE_SCOPE
+        return self.total <= (WHOLE_SCOPE if self.view.held else SAMPLE)
 
     @cached_property
     def slots(self) -> NDArray[np.int64]:

@@ -15,6 +15,7 @@ from langchain_memlayer.errors import InvalidInput, SnapshotError
 from langchain_memlayer.index import hnsw
 from langchain_memlayer.index.growing import Growing, Lookup
 from langchain_memlayer.index.kernel import CODE, kernel_for
+from langchain_memlayer.index.stored import Read, Stored
 from langchain_memlayer.index.view import Sample, Source, View, buried
 from langchain_memlayer.index.words import WordRows
 from langchain_memlayer.types import Metric, SlabBlock
@@ -47,6 +48,7 @@ class Slab:
         columns: The hot columns and their types.
         save: Called with the slab, in the worker's thread or by `close`, when it has a graph that was not dumped yet.
         source: What answers in place of a graph; one is built only when it is not trusted any more.
+        read: Reads vectors from the journal, so that they are not held here; blocks come without them then.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Slab:
         columns: Mapping[str, np.dtype[Any]] | None = None,
         save: Callable[[Slab], None] | None = None,
         source: Source | None = None,
+        read: Read | None = None,
     ) -> None:
         self._dims = dims or 0
         self._kernel = None if dims is None else kernel_for(dims, metric)
@@ -68,7 +71,10 @@ class Slab:
         self._worker: threading.Thread | None = None
         self._closed = False
         self._applied_seq = -1
-        self._rows = _Rows(width=self._dims, types={name: np.dtype(kind) for name, kind in (columns or {}).items()})
+        self._read = read
+        self._rows = _Rows(
+            width=self._dims, held=read is None, types={name: np.dtype(kind) for name, kind in (columns or {}).items()}
+        )
         self._graph: hnsw.Graph | None = None
         self._saved: hnsw.Graph | None = None
         # The graph that `save` was last called for: when it could not, the same one is not offered over and over.
@@ -113,12 +119,16 @@ class Slab:
             upkeep: False to leave out the graph's upkeep this time, because `load_graph` follows.
         """
         width = self._dims
-        if len(block.codes) != len(block.owners) * width * CODE.itemsize:
+        if self._read is None and len(block.codes) != len(block.owners) * width * CODE.itemsize:
             raise InvalidInput(
                 f"The journal's vectors are not of {width} dimensions: open the store with the embedder that it was "
                 "written with."
             )
-        codes = np.frombuffer(block.codes, dtype=CODE).reshape(len(block.owners), width)
+        codes = (
+            np.frombuffer(block.codes, dtype=CODE).reshape(len(block.owners), width)
+            if self._read is None
+            else Stored(self._read, block.ids, block.owners, width)
+        )
         with self._lock:
             if block.seq <= self._applied_seq:
                 return
@@ -157,7 +167,7 @@ class Slab:
             seqs=rows.seqs.used,
             live=rows.live.used,
             columns={name: column.used for name, column in rows.columns.items()},
-            codes=rows.codes.used,
+            codes=self._stored() if rows.codes is None else rows.codes.used,
             owners=None if rows.owners is None else rows.owners.used,
             dead=rows.dead,
             dead_vectors=rows.dead_vectors,
@@ -170,6 +180,12 @@ class Slab:
             source=self._source,
         )
 
+    def _stored(self) -> Stored:
+        rows = self._rows
+        if self._read is None:
+            raise InvalidInput("A slab without vectors needs a way to read them.")
+        return Stored(self._read, rows.ids.used, None if rows.owners is None else rows.owners.used, self._dims)
+
     # -- upkeep --------------------------------------------------------------------------------------------------------
 
     def _job(self) -> _Job | None:
@@ -178,7 +194,7 @@ class Slab:
         if view.graph is not None:
             beside = vectors - view.graph.seen + len(view.graph.nodes.rest)
             return "grow" if beside >= max(_SMALLEST_DELTA, view.graph.seen // 50) else None
-        lacks_graph = self._source is None or not self._source.trusted
+        lacks_graph = view.held and (self._source is None or not self._source.trusted)
         return "build" if lacks_graph and (vectors - view.dead_vectors) * self._dims > self._threshold else None
 
     def keep_up(self) -> None:
@@ -212,7 +228,7 @@ class Slab:
                     self._worker = None
 
     def _do(self, job: _Job, view: View) -> None:
-        if self._kernel is None:
+        if self._kernel is None or isinstance(view.codes, Stored):
             return
         _LOGGER.debug("graph %s over %d vectors", job, len(view.codes))
 
@@ -258,7 +274,7 @@ class Slab:
         Raises:
             SnapshotError: It is damaged, for other vectors, or knows too little of the present rows. Nothing changed.
         """
-        if self._kernel is None:
+        if self._kernel is None or isinstance(self._view.codes, Stored):
             raise SnapshotError("A graph cannot be loaded into a store without vectors.")
         graph = hnsw.restore(self._kernel, self._view.codes, payload, meta)
         with self._lock:
@@ -274,12 +290,12 @@ class _Rows:
         ids, seqs, live, columns, codes, owners, dead, dead_vectors, index, words: As in `View`.
     """
 
-    def __init__(self, *, width: int, types: Mapping[str, np.dtype[Any]]) -> None:
+    def __init__(self, *, width: int, held: bool, types: Mapping[str, np.dtype[Any]]) -> None:
         self.ids = Growing(_INT)
         self.seqs = Growing(_INT)
         self.live = Growing(np.dtype(np.bool_))
         self.columns = {name: Growing(kind) for name, kind in types.items()}
-        self.codes = Growing(CODE, width=width)
+        self.codes = Growing(CODE, width=width) if held else None
         self.owners: Growing | None = None
         self.dead = 0
         self.dead_vectors = 0
@@ -294,7 +310,7 @@ class _Rows:
         self._kill(found[known])
         self.index.set(ids[known], buried(found[known]))
 
-    def upsert(self, block: SlabBlock, codes: NDArray[np.float16]) -> None:
+    def upsert(self, block: SlabBlock, codes: NDArray[np.float16] | Stored) -> None:
         """Takes the block's items: a known one dies where it is and lives again at the end."""
         known = self.index.find(block.ids)
         fresh = np.ones(len(block.ids), dtype=np.bool_)
@@ -303,7 +319,7 @@ class _Rows:
             slot = int(known[item])
             if self.seqs.used[slot] == block.seqs[item]:
                 fresh[item] = False
-            elif self._same_vectors(slot, codes[slice(*np.searchsorted(block.owners, (item, item + 1)))]):
+            elif self._same_vectors(slot, codes, slice(*np.searchsorted(block.owners, (item, item + 1)))):
                 # Only the columns changed (a new expiry, say): no reason to burden the graph with a dead row.
                 fresh[item] = False
                 kept.append(int(item))
@@ -322,12 +338,13 @@ class _Rows:
                 column.detach()
                 column.used[slots] = values
 
-    def _same_vectors(self, slot: int, codes: NDArray[np.float16]) -> bool:
-        if self.owners is None:
-            mine = self.codes.used[slot : slot + 1]
-        else:
-            mine = self.codes.used[slice(*np.searchsorted(self.owners.used, (slot, slot + 1)))]
-        return mine.tobytes() == codes.tobytes()
+    def _same_vectors(self, slot: int, codes: NDArray[np.float16] | Stored, theirs: slice) -> bool:
+        mine = slice(slot, slot + 1)
+        if self.owners is not None:
+            mine = slice(*np.searchsorted(self.owners.used, (slot, slot + 1)))
+        if isinstance(codes, Stored) or self.codes is None:
+            return bool(mine.stop - mine.start == theirs.stop - theirs.start)
+        return bool(self.codes.used[mine].tobytes() == codes[theirs].tobytes())
 
     def _kill(self, slots: NDArray[np.int64]) -> None:
         if not len(slots):
@@ -343,18 +360,20 @@ class _Rows:
             spans = np.searchsorted(owners, slots, side="right") - np.searchsorted(owners, slots)
             self.dead_vectors += int(spans.sum())
 
-    def _append(self, block: SlabBlock, codes: NDArray[np.float16], fresh: NDArray[np.bool_]) -> None:
+    def _append(self, block: SlabBlock, codes: NDArray[np.float16] | Stored, fresh: NDArray[np.bool_]) -> None:
         owners, every = block.owners, bool(fresh.all())
         if not every:
             chosen = fresh[owners]
-            codes, owners = codes[chosen], (np.cumsum(fresh) - 1)[owners[chosen]]
+            codes = codes.of(fresh) if isinstance(codes, Stored) else codes[chosen]
+            owners = (np.cumsum(fresh) - 1)[owners[chosen]]
         start, count = self.ids.size, int(fresh.sum())
         if self.owners is None and not (len(owners) == count and np.array_equal(owners, np.arange(count))):
             self.owners = Growing(_INT)
             self.owners.extend(np.arange(start))
         if self.owners is not None:
             self.owners.extend(owners + start)
-        self.codes.extend(codes)
+        if self.codes is not None and not isinstance(codes, Stored):
+            self.codes.extend(codes)
         ids = block.ids if every else block.ids[fresh]
         self.ids.extend(ids)
         self.seqs.extend(block.seqs[fresh])
@@ -380,7 +399,7 @@ class _Sampler:
         self._codes = Growing(CODE, width=width)
         self._halved = 0
 
-    def extend(self, slots: NDArray[np.int64], ids: NDArray[np.int64], codes: NDArray[np.float16]) -> None:
+    def extend(self, slots: NDArray[np.int64], ids: NDArray[np.int64], codes: NDArray[np.float16] | Stored) -> None:
         """Takes what is due of further vectors."""
         keys = ids.view(np.uint64) * _GOLDEN
         while True:

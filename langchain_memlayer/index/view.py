@@ -24,6 +24,7 @@ from langchain_memlayer.errors import InvalidInput
 from langchain_memlayer.index.growing import Lookup
 from langchain_memlayer.index.hnsw import Found, Graph
 from langchain_memlayer.index.kernel import Kernel
+from langchain_memlayer.index.stored import Stored
 from langchain_memlayer.index.words import Words
 
 Way = Literal["empty", "scan", "gather", "hnsw", "source"]
@@ -135,7 +136,7 @@ class View:
         seqs: The journal position of each item's last write.
         live: Which slots hold a live item.
         columns: The hot columns.
-        codes: All vectors as float16.
+        codes: All vectors as float16, held here or read from the journal when they are asked for.
         owners: For each vector the slot of its item, ascending; None when vector `i` is that of slot `i`.
         dead: How many slots hold none.
         dead_vectors: How many vectors belong to them.
@@ -154,7 +155,7 @@ class View:
     seqs: NDArray[np.int64]
     live: NDArray[np.bool_]
     columns: Mapping[str, NDArray[Any]]
-    codes: NDArray[np.float16]
+    codes: NDArray[np.float16] | Stored
     owners: NDArray[np.int64] | None
     dead: int
     dead_vectors: int
@@ -169,6 +170,11 @@ class View:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def held(self) -> bool:
+        """Whether the vectors are in memory."""
+        return not isinstance(self.codes, Stored)
 
     @property
     def large(self) -> bool:
@@ -214,14 +220,14 @@ class View:
         rows, graph = len(self.codes), self.graph
         asked, enough = candidates(rows, matches, k)
         way = choose(rows=rows, dims=kernel.dims, matches=matches, asked=asked, threshold=self.threshold)
-        if graph is None or way != "hnsw":
+        if graph is None or way != "hnsw" or isinstance(self.codes, Stored):
             return self._exactly(vector, k, keep, matches)
         found = self._inside(graph.search(vector, asked), keep)
         slots, raw = self._items(found)
         survivors = len(slots)
         if survivors < enough:
             return self._exactly(vector, k, keep, matches, Plan("empty", 0, asked, survivors, True))
-        beside = self._beside(vector, k, keep, graph)
+        beside = self._beside(vector, k, keep, graph, self.codes)
         if len(beside[0]):
             both = np.concatenate((found[0], beside[0])), np.concatenate((found[1], beside[1]))
             slots, raw = self._items(both)
@@ -258,8 +264,8 @@ class View:
     def raw(self, vector: NDArray[np.float32], slots: NDArray[np.int64]) -> NDArray[np.float32]:
         """Like `scores`, as the kernel counts: higher is nearer."""
         kernel = self._kernel()
-        if 2 * len(slots) > len(self):
-            return self._all_raw(kernel, vector)[slots]
+        if 2 * len(slots) > len(self) and not isinstance(self.codes, Stored):
+            return self._all_raw(kernel, vector, self.codes)[slots]
         if self.owners is None:
             return kernel.every(vector, self.codes[slots])
         starts = np.searchsorted(self.owners, slots)
@@ -294,7 +300,10 @@ class View:
         kernel, codes = self._kernel(), self.codes
         tried = tried or Plan("empty")
         way = exact_way(len(codes), matches)
-        if way == "gather" and keep is not None:
+        if isinstance(codes, Stored):
+            rows = None if keep is None else np.flatnonzero(keep)
+            found = self._best(lambda want: codes.best(kernel, vector, want, rows), k, matches)
+        elif way == "gather" and keep is not None:
             rows = np.flatnonzero(keep)
             found = self._best(lambda want: kernel.gather(vector, codes, rows, want), k, matches)
         else:
@@ -304,8 +313,8 @@ class View:
         plan = Plan(way, scanned, tried.candidates, tried.survivors, tried.fell_back)
         return self.hits(slots[:k], raw[:k], plan)
 
-    def _all_raw(self, kernel: Kernel, vector: NDArray[np.float32]) -> NDArray[np.float32]:
-        raw = kernel.every(vector, self.codes)
+    def _all_raw(self, kernel: Kernel, vector: NDArray[np.float32], codes: NDArray[np.float16]) -> NDArray[np.float32]:
+        raw = kernel.every(vector, codes)
         if self.owners is None:
             return raw
         out = np.full(len(self), np.nan, dtype=np.float32)
@@ -343,16 +352,24 @@ class View:
         inside = keep[found[0]]
         return found[0][inside], found[1][inside]
 
-    def _beside(self, vector: NDArray[np.float32], k: int, keep: NDArray[np.bool_] | None, graph: Graph) -> Found:
+    def _beside(
+        self,
+        vector: NDArray[np.float32],
+        k: int,
+        keep: NDArray[np.bool_] | None,
+        graph: Graph,
+        codes: NDArray[np.float16],
+    ) -> Found:
         """The best vectors that the graph does not hold, of at least `k` items when there are so many."""
-        kernel, codes, start = self._kernel(), self.codes[graph.seen :], graph.seen
+        kernel, start = self._kernel(), graph.seen
+        late = codes[start:]
         inside = None if keep is None else keep[start:]
-        matches = len(codes) if inside is None else int(np.count_nonzero(inside))
-        rows, raw = self._best(lambda want: kernel.top(vector, codes, want, inside), k, matches)
+        matches = len(late) if inside is None else int(np.count_nonzero(inside))
+        rows, raw = self._best(lambda want: kernel.top(vector, late, want, inside), k, matches)
         rest = graph.nodes.rest
         if keep is not None:
             rest = rest[keep[rest]]
-        more = self._best(lambda want: kernel.gather(vector, self.codes, rest, want), k, len(rest))
+        more = self._best(lambda want: kernel.gather(vector, codes, rest, want), k, len(rest))
         return np.concatenate((rows + start, more[0])), np.concatenate((raw, more[1]))
 
     def _best(self, scan: Callable[[int], Found], k: int, matches: int) -> Found:

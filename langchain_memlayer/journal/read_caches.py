@@ -29,6 +29,7 @@ _HOT = {
     "memories": "i.id, i.seq, i.kind, i.user_id, i.agent_id, i.run_id, i.session_id, i.role, i.name, i.time, "
     "i.state, i.asks, i.turns, i.terms",
 }
+_DATA = {True: "v.data", False: "length(v.data)"}
 HOT_NAMES: dict[Area, tuple[str, ...]] = {
     "items": ("expires",),
     "memories": (
@@ -72,11 +73,19 @@ class CacheReader(BaseReader):
 
     # -- slabs ----------------------------------------------------------------------------------------------------
 
-    def load(self, prefix: str, area: Area, *, dims: int, ended: bool = False) -> SlabBlock:
-        """Everything live below a namespace (with `ended`: every version). To be called in a snapshot."""
+    def load(self, prefix: str, area: Area, *, dims: int, ended: bool = False, vectors: bool = True) -> SlabBlock:
+        """Everything live below a namespace (with `ended`: every version). To be called in a snapshot.
+
+        Args:
+            prefix: The namespace.
+            area: Items or memories.
+            dims: The size of the vectors; 0 leaves them out.
+            ended: Whether versions that ended are read too.
+            vectors: Whether the vectors are read, and not only counted.
+        """
         low, high = prefix_bounds(prefix)
         sql = (
-            f"SELECT {_HOT[area]}, v.data FROM namespaces n JOIN items i ON i.ns = n.id LEFT JOIN "
+            f"SELECT {_HOT[area]}, {_DATA[vectors]} FROM namespaces n JOIN items i ON i.ns = n.id LEFT JOIN "
             f"vectors v ON {VECTORS_OF_ITEM} WHERE n.path >= ? AND n.path < ? AND {KINDS[area]}"
         )
         rows = self.db.execute(sql if ended else f"{sql} AND i.closed IS NULL", (low, high)).fetchall()
@@ -84,7 +93,9 @@ class CacheReader(BaseReader):
         rows.sort(key=itemgetter(0))
         return _block(self.last_seq(), rows, area, dims=dims, removed=[])
 
-    def changes(self, prefix: str, area: Area, since: int, *, dims: int, ended: bool = False) -> SlabBlock | None:
+    def changes(
+        self, prefix: str, area: Area, since: int, *, dims: int, ended: bool = False, vectors: bool = True
+    ) -> SlabBlock | None:
         """What changed below a namespace after position `since`; None when a reset was among it. In a snapshot."""
         last, touched = self.last_seq(), self.touched(prefix, since)
         if touched is None:
@@ -92,12 +103,24 @@ class CacheReader(BaseReader):
         found: list[tuple[Any, ...]] = []
         for chunk in chunks(touched):
             found += self.db.execute(
-                f"SELECT {_HOT[area]}, v.data FROM items i LEFT JOIN vectors v ON {VECTORS_OF_ITEM} "
+                f"SELECT {_HOT[area]}, {_DATA[vectors]} FROM items i LEFT JOIN vectors v ON {VECTORS_OF_ITEM} "
                 f"WHERE i.id IN ({marks(len(chunk))}) AND {KINDS[area]}" + ("" if ended else " AND i.closed IS NULL"),
                 tuple(chunk),
             ).fetchall()
         present = {row[0] for row in found}
         return _block(last, found, area, dims=dims, removed=[i for i in touched if i not in present])
+
+    def vectors_of(self, ids: Sequence[int]) -> dict[int, bytes]:
+        """The vectors in use of some rows, float16 bytes; rows without any are left out."""
+        found: dict[int, bytes] = {}
+        for chunk in chunks(ids):
+            rows = self.db.execute(
+                f"SELECT i.id, v.data FROM items i JOIN vectors v ON {VECTORS_OF_ITEM} WHERE i.id IN "
+                f"({marks(len(chunk))})",
+                tuple(chunk),
+            )
+            found.update((item, bytes(data)) for item, data in rows.fetchall())
+        return found
 
     # -- triples; those of ended memories are not shown -----------------------------------------------------------
 
@@ -230,18 +253,18 @@ class CacheReader(BaseReader):
 def _block(seq: int, rows: list[tuple[Any, ...]], area: Area, *, dims: int, removed: list[int]) -> SlabBlock:
     columns = list(zip(*rows, strict=True)) if rows else [()] * (len(HOT_NAMES[area]) + 3)
     # Without an embedder the vectors of an earlier one are left where they are.
-    stored: Sequence[bytes | None] = columns[-1] if dims else (None,) * len(rows)
+    stored: Sequence[bytes | int | None] = columns[-1] if dims else (None,) * len(rows)
     owners = np.fromiter((k for k, d in enumerate(stored) if d is not None), np.int64)
-    data = [d for d in stored if d is not None]
-    if dims and any(len(d) != 2 * dims for d in data):
-        owners = np.repeat(owners, [len(d) // (2 * dims) for d in data])
+    sizes = [d if isinstance(d, int) else len(d) for d in stored if d is not None]
+    if dims and any(size != 2 * dims for size in sizes):
+        owners = np.repeat(owners, [size // (2 * dims) for size in sizes])
     return SlabBlock(
         seq=seq,
         ids=np.array(columns[0], np.int64),
         seqs=np.array(columns[1], np.int64),
         columns={name: _column(columns[k + 2]) for k, name in enumerate(HOT_NAMES[area])},
         owners=owners,
-        codes=b"".join(data),
+        codes=b"".join(d for d in stored if isinstance(d, bytes)),
         removed=np.array(removed, np.int64),
     )
 
