@@ -178,6 +178,31 @@ def test_above_the_threshold_its_candidates_are_scored_here() -> None:
         assert np.allclose(sorted(hits.scores), exactly[-10:], atol=2e-3)
 
 
+def test_above_the_threshold_the_vectors_stay_in_the_journal_and_the_answers_are_the_same() -> None:
+    store, texts, queries = Foreign(), sentences(600), sentences(6, seed=5)
+
+    def held(memory: Memory) -> bool:
+        return memory._indexes.view(".u.alice.").held
+
+    with opened(":memory:", store) as memory:
+        filled(memory, texts[:90])
+        assert held(memory)
+        filled(memory, texts[90:])
+        memory.flush()
+        assert not held(memory)
+        assert [found(memory, query) for query in queries] == exact(texts, queries)
+        for entry in memory.get_all(**ALICE, limit=5)["results"]:
+            memory.delete(entry["id"])
+        left = [entry["memory"] for entry in memory.get_all(**ALICE, limit=600)["results"]]
+        store.down = True
+        assert not held(memory)
+        assert [found(memory, query) for query in queries] == exact(left, queries)
+        # A store that is not asked any more answers for nothing: a graph of our own does.
+        assert memory._indexes.outbox is not None
+        memory._indexes.outbox.proposals.trusted = False
+        assert held(memory)
+
+
 def test_hits_are_those_of_the_own_index() -> None:
     store, texts = Foreign(), sentences(1_000)
     with opened(":memory:", store) as memory:

@@ -79,9 +79,11 @@ class Proposals:
         self._crowded = 0
         self._sleep, self._asleep_until = _FIRST_WAIT, 0.0
 
-    def below(self, prefix: str) -> Source:
-        """What proposes candidates below an encoded namespace."""
-        return _Proposer(self, prefix)
+    def below(self, prefix: str) -> Source | None:
+        """What proposes candidates below an encoded namespace; None where most was adopted and is not in the store."""
+        with self._journal.read() as reader:
+            adopted = reader.adopted(prefix, most=_UNDELIVERED)
+        return None if adopted is None else _Proposer(self, prefix)
 
     def awake(self) -> None:
         """Ask the store again, though it failed a moment ago."""

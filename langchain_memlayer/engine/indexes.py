@@ -224,20 +224,20 @@ class Indexes:
             return reader.vectors_of(ids)
 
     def _refresh(self, key: str, slab: Slab) -> bool:
-        since, prefix, view = slab.applied_seq, key.removesuffix("\x00"), slab.view
-        if view.source is not None and view.held == (view.source.trusted and view.large):
-            # It grew beyond what is held, or the store that answered for it is not asked any more.
-            return False
-        if since >= self.journal.last_seq():
-            return True
-        with self.journal.read(snapshot=True) as reader:
-            block = reader.changes(
-                prefix, self.area, since, dims=self._dims_in(reader), ended=key != prefix, vectors=view.held
-            )
-        if block is None:
-            return False
-        slab.apply(self._typed(block))
-        return not slab.worn
+        since, prefix = slab.applied_seq, key.removesuffix("\x00")
+        if since < self.journal.last_seq():
+            with self.journal.read(snapshot=True) as reader:
+                block = reader.changes(
+                    prefix, self.area, since, dims=self._dims_in(reader), ended=key != prefix, vectors=slab.view.held
+                )
+            if block is None:
+                return False
+            slab.apply(self._typed(block))
+            if slab.worn:
+                return False
+        # One that grew beyond what is held is loaded anew, and one whose store is not asked any more.
+        source, view = slab.view.source, slab.view
+        return source is None or view.held != (source.trusted and view.large)
 
     def _typed(self, block: SlabBlock) -> SlabBlock:
         raw, n = block.columns, len(block.ids)

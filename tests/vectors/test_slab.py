@@ -4,7 +4,7 @@ import multiprocessing
 import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -441,3 +441,31 @@ def test_a_forked_child_builds_and_searches_slabs_of_its_own() -> None:
     assert ours.recv() == (expected, "hnsw")
     child.join(60)
     assert child.exitcode == 0
+
+
+def test_a_slab_that_reads_its_vectors_answers_as_one_that_holds_them() -> None:
+    random, written = np.random.default_rng(5), dict[int, NDArray[np.float16]]()
+    slabs = Slab(dims=4), Slab(dims=4, read=lambda ids: {item: written[item].tobytes() for item in ids})
+    for seq in range(12):
+        ids = random.permutation(60)[:20]
+        for item in ids.tolist():
+            written.setdefault(item, random.standard_normal((random.integers(0, 3) if seq % 2 else 1, 4)).astype("<f2"))
+        owners = np.repeat(np.arange(20), [len(written[item]) for item in ids.tolist()])
+        codes = np.concatenate([written[item] for item in ids.tolist()])
+        made = block(codes, seq=seq, ids=ids, owners=owners, removed=np.setdiff1d(random.permutation(60)[:5], ids))
+        slabs[0].apply(made)
+        slabs[1].apply(replace(made, codes=b""))
+        holding, reading = (slab.view for slab in slabs)
+        assert (holding.held, reading.held) == (True, False)
+        assert holding.ids.tolist() == reading.ids.tolist()
+        for query in random.standard_normal((5, 4)):
+            for mask in (None, random.random(len(holding)) < 0.4, np.zeros(len(holding), bool)):
+                hits, others = holding.search(query, 7, mask=mask), reading.search(query, 7, mask=mask)
+                assert hits.ids.tolist() == others.ids.tolist()
+                assert hits.scores.tolist() == others.scores.tolist()
+            slots = np.flatnonzero(holding.live)
+            assert np.array_equal(holding.scores(query, slots), reading.scores(query, slots), equal_nan=True)
+    for item in written:
+        written[item] = written[item][:0]
+    # What is gone from the journal is as far from everything as nothing is; whoever shows it reads it again.
+    assert not reading.search(np.ones(4), 3).scores.any()
