@@ -165,13 +165,10 @@ class Editor:
                 # A call that erased it but could not scrub is repeated like this.
                 if not rows and tx.meta(SCRUB_DUE) is None:
                     raise missing(what)
-                named = _of_the_same_words(tx, rows)
-                if also and named:
-                    rows = tx.with_relatives(
-                        [*rows, *(version for row in named for version in tx.versions_of(row.key))]
-                    )
-                    named = []
+                if also:
+                    rows = tx.with_relatives([*rows, *_of_the_same_words(tx, rows)])
                 self._redact(tx, _redacted(tx, rows), forms)
+                named = _of_the_same_words(tx, rows)
                 tx.erase_batches([batch_scope(scope_of(row)) for row in rows], {row.key for row in rows})
             if rows:
                 tx.unlist_unread([row.id for row in rows])

@@ -1,0 +1,360 @@
+"""What is kept before any model is asked, what is still unread, and when it is tried again."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from journal_dump import open_memory, query, texts
+from memory_kit import WAYS, Mind, call, decided, found, live, message, open_with
+
+from langchain_memlayer import ExtractionError, Memory
+from langchain_memlayer.errors import ConfigurationError, EmbeddingError, ScopeRequired
+from langchain_memlayer.journal.base import random_id
+from langchain_memlayer.testing import DeterministicEmbeddings, FrozenClock
+from langchain_memlayer.types import Extraction, Fact, Turn
+
+HOME = message("I live in Paris", "m1")
+TEA = message("I like tea", "m2")
+TOLD = {
+    "I live in Paris": [found("Anna lives in Paris", ("Anna", "lives in", "Paris"))],
+    "I live in Berlin": [found("Anna lives in Berlin", ("Anna", "lives in", "Berlin"))],
+    "I like tea": [found("Anna likes tea")],
+}
+DOWN = {said: TimeoutError("slow") for said in TOLD}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+def fails(memory: Memory, *said: Any, **more: Any) -> None:
+    with pytest.raises(ExtractionError):
+        memory.add(list(said), user_id="u", **more)
+
+
+class Held:
+    """An extractor that waits in the middle of a reading until it is let go."""
+
+    def __init__(self) -> None:
+        self.reading, self.go = threading.Event(), threading.Event()
+
+    def extract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
+        self.reading.set()
+        assert self.go.wait(60)
+        return Extraction(tuple(Fact(f"It is said: {t.text}", (k,), quote=t.text) for k, t in enumerate(turns)))
+
+    async def aextract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
+        return self.extract(turns, context)
+
+
+@pytest.fixture
+def held(folder: Path) -> Iterator[tuple[Memory, Held]]:
+    extractor = Held()
+    with open_memory(folder, extractor=extractor, reconcile="off") as memory:
+        yield memory, extractor
+        extractor.go.set()
+
+
+# -- kept first -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_message_whose_reading_fails_is_kept_found_and_listed(folder: Path, way: str) -> None:
+    mind = Mind(DOWN)
+    with open_with(mind, folder) as memory:
+        with pytest.raises(ExtractionError):
+            await call(way, memory, "add", [HOME], user_id="u")
+        assert texts(memory.search("Paris", user_id="u")) == ["I live in Paris"]
+        [unread] = await call(way, memory, "unread", user_id="u")
+        assert [(turn["memory"], turn["role"]) for turn in unread["turns"]] == [("I live in Paris", "user")]
+        assert (unread["attempts"], unread["reason"], unread["set_aside"]) == (
+            1,
+            "ExtractionError (TimeoutError)",
+            False,
+        )
+        assert await call(way, memory, "unread", user_id="other") == []
+        mind.told = dict(TOLD)
+        read = await call(way, memory, "read", user_id="u", retry=True)
+        assert (texts(read), read["unread"]) == (["Anna lives in Paris"], [])
+        assert memory.why(read["results"][0]["id"])["sources"][0]["id"] == "m1"
+        assert await call(way, memory, "unread", user_id="u") == []
+
+
+def test_an_embedder_that_fails_loses_neither_message_nor_fact(folder: Path) -> None:
+    class Moody(DeterministicEmbeddings):
+        down = False
+
+        def embed_documents(self, texts: list[str]) -> list[list[float]]:
+            if self.down:
+                raise ConnectionError("no route")
+            return super().embed_documents(texts)
+
+    embeddings = Moody()
+    with open_with(Mind(TOLD), folder, embeddings=embeddings) as memory:
+        memory.add(TEA, user_id="u")
+        embeddings.down = True
+        with pytest.raises(EmbeddingError, match="ConnectionError"):
+            memory.add(HOME, user_id="u")
+        memory.add("Fine weather", user_id="u", background=True)
+        with pytest.raises(EmbeddingError):
+            memory.flush(60)
+        embeddings.down = False
+        assert memory.flush(60)
+        assert live(memory) == ["Anna likes tea", "Anna lives in Paris"]
+        assert query(folder, "SELECT count(*) FROM items WHERE id NOT IN (SELECT id FROM vectors)") == [(0,)]
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_what_was_added_before_there_was_a_model_is_read_later_once(folder: Path, way: str) -> None:
+    with open_memory(folder, model=None) as memory:
+        with pytest.raises(ConfigurationError, match="model"):
+            memory.read(user_id="u")
+        memory.add([HOME, TEA], user_id="u", session_id="s")
+        memory.add("I like tea", user_id="v")
+        memory.add("I live in Berlin", user_id="u", infer=False)
+    mind, told = Mind(TOLD), list[tuple[int, int]]()
+    with open_with(mind, folder, new_id=random_id) as memory:
+        for expected in (["Anna lives in Paris", "Anna likes tea"], []):
+            read = await call(way, memory, "read", user_id="u", progress=lambda *numbers: told.append(numbers))
+            assert texts(read) == expected
+        assert (told, mind.asked) == ([(1, 1)], ["extraction"])
+        assert live(memory, user_id="v") == []
+
+
+def test_whose_is_to_be_read_has_to_be_said() -> None:
+    with open_with(Mind({})) as memory:
+        for ask in (memory.read, memory.unread):
+            with pytest.raises(ScopeRequired):
+                ask()
+
+
+# -- tried again ------------------------------------------------------------------------------------------------------
+
+
+def test_failures_are_tried_again_with_growing_pauses_and_set_aside_after_five(folder: Path) -> None:
+    clock, mind = FrozenClock(), Mind(DOWN)
+    with open_with(mind, folder, clock=clock) as memory:
+        fails(memory, HOME)
+        pauses = []
+        for attempt in range(1, 5):
+            [unread] = memory.unread(user_id="u")
+            assert unread["attempts"] == attempt
+            pauses.append(unread["next_at"])
+            assert memory.read(user_id="u")["results"] == []
+            assert len(mind.asked) == attempt
+            clock.advance(minutes=4 ** (attempt - 1))
+            with pytest.raises(ExtractionError):
+                memory.read(user_id="u")
+        assert len(set(pauses)) == 4
+        [unread] = memory.unread(user_id="u")
+        assert (unread["attempts"], unread["set_aside"]) == (5, True)
+        clock.advance(days=30)
+        assert memory.flush(60)
+        assert memory.read(user_id="u")["results"] == []
+        assert len(mind.asked) == 5
+        mind.told = dict(TOLD)
+        assert texts(memory.read(user_id="u", retry=True)) == ["Anna lives in Paris"]
+
+
+def test_a_refused_message_is_not_asked_about_again_with_every_later_one(folder: Path) -> None:
+    mind = Mind({**TOLD, "I live in Paris": TimeoutError("refused")})
+    with open_with(mind, folder) as memory:
+        said = [HOME]
+        memory.add(said, user_id="u", background=True)
+        with pytest.raises(ExtractionError):
+            memory.flush(60)
+        for k in range(3):
+            said.append(message(f"sentence {k}", f"s{k}"))
+            memory.add(said, user_id="u")
+            memory.add([*said, message(f"later {k}", f"l{k}")], user_id="u", background=True)
+            with memory._background._changed:
+                assert memory._background._changed.wait_for(lambda: not memory._background._busy, 60)
+        assert sum("I live in Paris" in shown.split("\n[")[-1] for shown in mind.shown) == 1
+        [unread] = memory.unread(user_id="u")
+        assert unread["attempts"] == 1
+
+
+def test_of_two_processes_one_reads_a_note_and_the_other_leaves_it(folder: Path) -> None:
+    clock, mind = FrozenClock(), Mind(DOWN)
+    with open_with(mind, folder, clock=clock) as one, open_with(mind, folder, clock=clock) as other:
+        fails(one, HOME)
+        clock.advance(minutes=1)
+        with one._journal.read() as reader:
+            [note] = reader.unread()
+        assert one._engine.claim(note)
+        assert not other._engine.claim(note)
+        mind.told = dict(TOLD)
+        assert other.read(user_id="u")["results"] == []
+        # Who died while reading is followed by others.
+        clock.advance(minutes=5)
+        assert texts(other.read(user_id="u")) == ["Anna lives in Paris"]
+        assert live(one) == ["Anna lives in Paris"]
+
+
+def test_any_error_of_an_extractor_is_told_by_flush_and_logged_without_its_words(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken:
+        def extract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
+            raise RuntimeError(f"cannot read {turns[0].text}")
+
+        async def aextract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
+            return self.extract(turns, context)
+
+    with open_memory(folder, extractor=Broken()) as memory:
+        memory.add("my PIN is 4711", user_id="u", background=True)
+        with pytest.raises(ExtractionError) as told:
+            memory.flush(60)
+        assert isinstance(told.value.__cause__, RuntimeError)
+        fails(memory, "my PIN is 4711")
+        assert "4711" not in f"{caplog.text}{told.value}{memory.unread(user_id='u')[0]['reason']}"
+
+
+def test_turns_of_a_conversation_that_come_in_time_are_read_in_one_call(folder: Path) -> None:
+    clock, mind = FrozenClock(), Mind(TOLD)
+    with open_with(mind, folder, clock=clock) as memory:
+        for said in (HOME, TEA, message("Fine weather", "m3")):
+            memory.add(said, user_id="u", session_id="s", background=True, after_seconds=30)
+            clock.advance(seconds=10)
+        memory.add("I like tea", user_id="u", session_id="other", background=True, after_seconds=30)
+        assert [len(unread["turns"]) for unread in memory.unread(user_id="u")] == [3, 1]
+        assert mind.asked == []
+        assert memory.flush(60)
+        assert mind.asked == ["extraction"] * 2
+        assert sorted(live(memory)) == ["Anna likes tea", "Anna lives in Paris"]
+
+
+def test_a_conversation_without_a_pause_is_read_all_the_same(folder: Path) -> None:
+    clock = FrozenClock()
+    with open_with(Mind(TOLD), folder, clock=clock) as memory:
+        began = clock()
+        for k in range(30):
+            memory.add(message(f"sentence {k}", str(k)), user_id="u", background=True, after_seconds=30)
+            [unread] = memory.unread(user_id="u")
+            assert unread["next_at"] <= (began + timedelta(seconds=300)).isoformat()
+            clock.advance(seconds=9)
+
+
+# -- what changes while it is read ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["forget the scope", "forget the turn", "delete the turn", "delete all", "reset"])
+def test_what_goes_while_it_is_read_gives_no_fact(held: tuple[Memory, Held], how: str) -> None:
+    memory, extractor = held
+    [turn] = memory.add("my PIN is 4711", user_id="u", background=True)["results"]
+    assert extractor.reading.wait(60)
+    {
+        "forget the scope": lambda: memory.forget(user_id="u"),
+        "forget the turn": lambda: memory.forget(turn["id"]),
+        "delete the turn": lambda: memory.delete(turn["id"]),
+        "delete all": lambda: memory.delete_all(user_id="u"),
+        "reset": memory.reset,
+    }[how]()
+    extractor.go.set()
+    assert memory.flush(60)
+    assert memory.get_all(user_id="u", kinds=["fact", "turn"])["results"] == []
+    assert memory.unread(user_id="u") == []
+
+
+def test_a_message_that_is_edited_while_it_is_read_is_read_as_it_is_now(held: tuple[Memory, Held]) -> None:
+    memory, extractor = held
+    memory.add(message("one", "m"), user_id="u", background=True)
+    assert extractor.reading.wait(60)
+    memory.add(message("two", "m"), user_id="u", background=True)
+    extractor.go.set()
+    assert memory.flush(60)
+    assert live(memory) == ["It is said: two"]
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_the_facts_of_an_edited_message_end_or_are_updated(folder: Path, keep: bool) -> None:
+    mind = Mind(TOLD, decided((1, "UPDATE", 1, "Anna lives in Berlin")))
+    both = {**HOME, "content": "I live in Paris"}
+    with open_with(mind, folder, keep_turns=keep) as memory:
+        [home] = memory.add(both, user_id="u")["results"]
+        changed = memory.add({**HOME, "content": "I live in Berlin"}, user_id="u")["results"]
+        assert [(done["id"], done["event"]) for done in changed] == [(home["id"], "UPDATE")]
+        assert live(memory) == ["Anna lives in Berlin"]
+        [ended] = memory.add({**HOME, "content": "Never mind"}, user_id="u")["results"]
+        assert (ended["id"], ended["event"]) == (home["id"], "DELETE")
+        assert live(memory) == []
+
+
+# -- what was changed is not shown ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("steps", ["update", "update update", "update delete", "told update delete", "told delete"])
+def test_no_turn_behind_any_version_is_shown_as_current(folder: Path, steps: str) -> None:
+    mind = Mind(TOLD, decided((1, "UPDATE", 1, "Anna lives in Berlin")))
+    with open_with(mind, folder) as memory:
+        [done] = memory.add("I live in Paris", user_id="u")["results"]
+        for number, step in enumerate(steps.split()):
+            if step == "told":
+                memory.add("I live in Berlin", user_id="u")
+            elif step == "update":
+                memory.update(done["id"], f"Anna lives in house {number}")
+            else:
+                memory.delete(done["id"])
+        hits = memory.search("Where does Anna live? Paris? Berlin?", user_id="u")["results"]
+        assert [hit for hit in hits if hit["kind"] == "turn" and not hit["ended"]] == []
+        if "delete" in steps:
+            assert hits == []
+
+
+def test_a_turn_that_a_fact_cites_again_is_shown_again(folder: Path) -> None:
+    with open_with(Mind(TOLD), folder) as memory:
+        [done] = memory.add(TEA, user_id="u")["results"]
+        memory.delete(done["id"])
+        assert memory.search("tea", user_id="u")["results"] == []
+        facts = memory.extract([message("I like tea, really", "m3")], user_id="u")
+        assert facts["facts"] == []
+        again = {"text": "Anna likes tea", "quote": "I like tea", "sources": ["m2"], "triples": []}
+        memory.reconcile([TEA], [again], user_id="u")
+        assert "I like tea" in [
+            one["text"] for hit in memory.search("tea", user_id="u")["results"] for one in hit["evidence"]
+        ]
+
+
+# -- forget -----------------------------------------------------------------------------------------------------------
+
+
+def test_forgetting_a_fact_takes_its_words_out_of_a_message_that_stays_for_another(folder: Path) -> None:
+    said = message("My safe code is xylophone. I like tea.", "m1")
+    mind = Mind({said["content"]: [
+        found("The safe code is xylophone", quote="My safe code is xylophone"),
+        found("Anna likes tea", quote="I like tea"),
+    ]})  # fmt: skip
+    with open_with(mind, folder) as memory:
+        code, tea = memory.add(said, user_id="u")["results"]
+        done = memory.forget(code["id"])
+        assert (done["count"], done["also"]) == (1, [])
+        assert texts(memory.get_all(user_id="u", kinds=["turn"])) == ["I like tea."]
+        assert memory.why(tea["id"])["sources"][0]["quote"] == "I like tea"
+        assert texts(memory.search("tea", user_id="u"))[0] == "Anna likes tea"
+        assert "xylophone" not in str(memory.search("safe code", user_id="u"))
+    assert not [file for file in folder.rglob("*") if file.is_file() and b"xylophone" in file.read_bytes()]
+
+
+def test_forget_names_who_else_holds_the_words_and_takes_them_along_when_asked(folder: Path) -> None:
+    mind = Mind({
+        "My PIN is 4711": [found("The PIN is 4711")],
+        "Remember: my PIN is 4711": [found("Anna asked to remember the PIN 4711")],
+    })  # fmt: skip
+    with open_with(mind, folder, reconcile="off") as memory:
+        [first] = memory.add("My PIN is 4711", user_id="u")["results"]
+        memory.add("Remember: my PIN is 4711", user_id="u", session_id="later")
+        memory.add("My PIN is 4711", user_id="other", infer=False)
+        also = memory.forget(first["id"])["also"]
+        assert {(one["kind"], one["memory"]) for one in also} == {
+            ("turn", "Remember: my PIN is 4711"), ("fact", "Anna asked to remember the PIN 4711"),
+        }  # fmt: skip
+        fact = next(one["id"] for one in also if one["kind"] == "fact")
+        assert memory.forget(fact, same_words=True)["also"] == []
+        assert memory.get_all(user_id="u", kinds=["fact", "turn"])["results"] == []
+        assert texts(memory.get_all(user_id="other")) == ["My PIN is 4711"]
