@@ -256,6 +256,7 @@ class Decision:
         also: Further memories that UPDATE or DELETE ends.
         earlier: Positions of earlier facts of the same call. Without a `memory_id`, what the first of them became is
             the memory that UPDATE, DELETE or NONE is about; UPDATE and DELETE end what the others became.
+        until: For an ADD, when the fact had ceased to hold, since what was told after it says otherwise: it is history.
     """
 
     action: Action
@@ -265,6 +266,7 @@ class Decision:
     reason: str | None = None
     also: tuple[str, ...] = ()
     earlier: tuple[int, ...] = ()
+    until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

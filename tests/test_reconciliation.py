@@ -679,7 +679,7 @@ def test_what_was_said_before_ends_nothing(reply: dict[str, Any]) -> None:
     told = fact("Anna no longer lives in Paris, but in Rome", said_at=MAY - timedelta(days=400))
     [found] = decided([told], reply)
 
-    assert found == Decision("REJECTED", 0, reason="the memory was told after it")
+    assert found == Decision("ADD", 0, reason="the memory was told after it", until=PARIS.last_seen)
     assert actions(decided([forgotten(PARIS.text, said_at=MAY - timedelta(days=400))])) == ["REJECTED"]
 
 

@@ -218,10 +218,15 @@ def test_an_old_conversation_that_is_imported_later_changes_nothing(opened: Any)
                     extractor=Told(PARIS, BERLIN, fact("Anna lives in Rome", said="I live in Rome")))  # fmt: skip
     memory.add("I live in Paris", user_id="u", timestamp=datetime(2019, 1, 1, tzinfo=UTC))
     memory.add("I moved to Berlin", user_id="u", timestamp=datetime(2024, 1, 1, tzinfo=UTC))
-    [refusal] = memory.add("I live in Rome", user_id="u", timestamp=datetime(2021, 1, 1, tzinfo=UTC))["rejected"]
+    done = memory.add("I live in Rome", user_id="u", timestamp=datetime(2021, 1, 1, tzinfo=UTC))
 
-    assert refusal["reason"] == "the memory was told after it"
+    assert "rejected" not in done
     assert live(memory) == ["Anna lives in Berlin"]
+    [rome] = [row["id"] for row in done["results"] if row["event"] == "ADD" and row["memory"] == "Anna lives in Rome"]
+    assert [event["event"] for event in memory.history(rome)] == ["ADD", "DELETE"]
+    as_of = [datetime(year, 6, 1, tzinfo=UTC) for year in (2021, 2025)]
+    held = [texts(memory.search("Anna lives", user_id="u", kinds=["fact"], as_of=moment)) for moment in as_of]
+    assert ["Anna lives in Rome" in found for found in held] == [True, False]
     assert '"date": "2024-01-01", "since": "2024-01-01", "text": "Anna lives in Berlin"' in str(
         model_of(memory).prompts[1][-1].content
     )
@@ -323,6 +328,17 @@ def test_words_of_a_tool_are_no_candidates(opened: Any) -> None:
 
     assert model_of(memory).calls == 0
     assert "Anna likes tea" in texts(memory.search("tea", user_id="u"))
+
+
+def test_a_fact_with_an_end_holds_until_then(opened: Any) -> None:
+    away = Fact("Anna is in Rome", (0,), quote="I am in Rome", valid_until=datetime(2024, 5, 21, tzinfo=UTC))
+    memory = opened(extractor=Told(away))
+    memory.add("I am in Rome", user_id="u", timestamp=datetime(2024, 5, 13, tzinfo=UTC))
+    as_of = [datetime(2024, 5, day, tzinfo=UTC) for day in (1, 14, 25)]
+    held = [texts(memory.search("Anna in Rome", user_id="u", kinds=["fact"], as_of=moment)) for moment in as_of]
+
+    assert held == [[], ["Anna is in Rome"], []]
+    assert memory.get_all(user_id="u", kinds=["fact"])["results"][0]["invalid_at"] == "2024-05-21T00:00:00+00:00"
 
 
 def test_a_poisoned_tool_result_changes_no_memory(opened: Any) -> None:

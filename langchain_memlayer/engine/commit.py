@@ -219,6 +219,8 @@ class Commit:
                 change = replace(change, detail={**change.detail, "instead": f"{decision.action}: {obstacle}"})
             target = self._add(change, turns)
             others = [] if obstacle is not None else others
+            if decision.until is not None and target.count == 1:
+                self.end_fact(target, SPENT, at=to_micros(decision.until), detail=self._detail(change))
         elif decision.action == "NONE":
             target = self._reinforce(target, change, turns)
         at = _began(fact, turns, self.tx.now)
@@ -296,6 +298,7 @@ class Commit:
             name=fact.name or (names.pop() if len(names) == 1 else None), time=first.time if first else None,
             hash=fact_hash(text), sources=tuple(dict.fromkeys(s for turn in turns for s in turn.sources)),
             valid_at=None if fact.valid_at is None else to_micros(fact.valid_at), last_seen=at,
+            invalid_at=None if fact.valid_until is None else to_micros(fact.valid_until),
             state=QUARANTINED if quarantined else VISIBLE, **self.ids,
         )  # fmt: skip
 

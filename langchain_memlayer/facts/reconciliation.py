@@ -389,11 +389,8 @@ def _checked(form: FoundDecision, position: int, question: Question) -> Decision
     if not targets:
         return _added(position, fact, f"{form.action} names no memory that it was shown")
     if form.action == "NONE":
-        return (
-            _about("NONE", position, targets[:1], reason=reason)
-            if not _is_retraction(fact)
-            else _added(position, fact, None)
-        )
+        repeated = _about("NONE", position, targets[:1], reason=reason)
+        return _added(position, fact, None) if _is_retraction(fact) else repeated
     if _is_older(fact, targets[0]):
         return _older(position, fact, targets[0], form)
     targets = _spoken_of(fact, targets, question)
@@ -405,10 +402,12 @@ def _checked(form: FoundDecision, position: int, question: Question) -> Decision
 
 
 def _older(position: int, fact: Fact, memory: Known, form: FoundDecision) -> Decision:
-    """What a fact does that was said before the memory was told: it may add to it."""
-    if not _is_retraction(fact) and form.action == "UPDATE" and _terms(memory.text) <= _terms(form.text):
+    """What a fact does that was said before the memory was told: it may add to it, and else is history."""
+    if _is_retraction(fact):
+        return _refused(position, "the memory was told after it")
+    if form.action == "UPDATE" and _terms(memory.text) <= _terms(form.text):
         return _updated(position, fact, [memory], form.text, form.reason or None)
-    return _refused(position, "the memory was told after it")
+    return Decision("ADD", position, reason="the memory was told after it", until=memory.since or memory.told)
 
 
 def _spoken_of(fact: Fact, targets: Sequence[Known], question: Question) -> list[Known]:

@@ -338,7 +338,9 @@ class Reader(CacheReader):
             position = self.position_at(prefix, known_at)
         where, values = "(i.closed IS NULL OR i.closed > ?)", [position]
         if as_of is not None:
-            where = f"{_BEGAN} <= ? AND (i.closed IS NULL OR i.closed > ? OR i.invalid_at > ?)"
+            # A live turn that is spent has an end too, which says what its facts do.
+            open_ended = "i.closed IS NULL AND (i.kind = 'turn' OR i.invalid_at IS NULL)"
+            where = f"{_BEGAN} <= ? AND ({open_ended} OR i.closed > ? OR i.invalid_at > ?)"
             values = [as_of, position, as_of]
         return self.db.execute(
             "WITH found AS (SELECT i.id AS id, i.state AS state, row_number() OVER (PARTITION BY i.ns, i.key ORDER BY "
