@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from bisect import bisect
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -87,6 +88,7 @@ _UNSPACED = re.compile(
     "\uac00-\ud7ff\uf900-\ufaff\U00020000-\U0003ffff]"
 )
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_MOST_LEADS = 4
 _LONGEST = 12
 _LONGEST_UNSPACED = 20
 
@@ -261,9 +263,10 @@ def mentions(text: str, known: Callable[[str], bool]) -> list[str]:
     taken: list[tuple[int, int, str]] = []
     for start, low, high, key in sorted(found, key=lambda m: (m[1] - m[2], m[0], m[1])):
         begin, end = start * 1_000_000 + low, start * 1_000_000 + high
-        if all(end <= b or e <= begin for b, e, _ in taken):
-            taken.append((begin, end, key))
-    return list(dict.fromkeys(key for _, _, key in sorted(taken)))
+        at = bisect(taken, (begin,))
+        if (at == 0 or taken[at - 1][1] <= begin) and (at == len(taken) or end <= taken[at][0]):
+            taken.insert(at, (begin, end, key))
+    return list(dict.fromkeys(key for _, _, key in taken))
 
 
 def speaks_of_self(text: str) -> bool:
@@ -292,7 +295,11 @@ def _plain(text: str) -> str:
 
 
 def _without_lead(text: str) -> str:
-    while match := _LEAD.match(text) or _LEAD_HAN.match(text):
+    # A name has one or two; a text of articles alone would be read again for each.
+    for _ in range(_MOST_LEADS):
+        match = _LEAD.match(text) or _LEAD_HAN.match(text)
+        if match is None:
+            break
         rest = text[match.end() :].strip()
         if not _words(rest):
             break
