@@ -36,7 +36,8 @@ _SHORT = {
 # British spellings, of words with five letters or more.
 _BRITISH = (("ou(?=r)", "o"), ("(?<=[lrnmtg])is(?=e[drs]?$|ing$|ation)", "iz"), ("tre(?=s?$)", "ter"),
             ("ll(?=ed$|ing$|er$)", "l"), ("nce$", "nse"), ("ogue$", "og"))  # fmt: skip
-_FEWEST = 4
+_FEWEST, _MOST = 4, 200
+"""Words of a quote that may differ a little; comparing takes their number times that of the text's."""
 _EQUAL = 0.7
 _ALIKE = 80
 _SHORTEST_ALIKE = 5
@@ -116,7 +117,7 @@ def _is_nearly_said(said: Sequence[str], part: Sequence[str]) -> bool:
     from rapidfuzz.distance import Levenshtein
     from rapidfuzz.fuzz import partial_ratio_alignment
 
-    near = partial_ratio_alignment(part, said) if len(part) >= _FEWEST else None
+    near = partial_ratio_alignment(part, said) if _FEWEST <= len(part) <= _MOST else None
     if near is None:
         return False
     slack = max(1, len(part) // 4)

@@ -16,7 +16,7 @@ from typing import Final
 from langchain_memlayer.facts.grounding import words
 
 _DIGITS: Final = re.compile(r"\d+(?:[.,]\d+)*")
-_MULTIPLIED: Final = re.compile(r"(\d+(?:[.,]\d+)*)\s?(k\b|[千万萬亿億])")
+_MULTIPLIED: Final = re.compile(r"(?<!\d)(\d++(?:[.,]\d++)*+)\s?(k\b|[千万萬亿億])")
 _HAN: Final = re.compile("([零〇一二两兩三四五六七八九十百千万萬亿億廿]+)(?:[点點]([零〇一二三四五六七八九]+))?")
 _LONGEST_HAN: Final = 40
 """Longer runs are no numeral, but laughter (六六六…) or noise."""
@@ -51,7 +51,7 @@ _DAY: Final = re.compile(r"\d{4}-\d\d(?:-\d\d)?")
 _YEAR: Final = re.compile(r"(?<!\d)(?:1[6-9]|20|21)\d\d(?!\d)")
 _DATES_AND_TIMES: Final = re.compile(
     r"\d{4}[-/.]\d{1,2}(?:[-/.]\d{1,2})?|\d{1,2}[/.]\d{1,2}[/.]\d{2,4}|\d{1,2}:\d\d(?::\d\d)?"
-    r"|\d+(?=st\b|nd\b|rd\b|th\b|\s*(?:[ap]\.?m\b|o'clock|uhr\b|h\b|[点點时時]))",
+    r"|(?<!\d)\d++(?=st\b|nd\b|rd\b|th\b|\s*(?:[ap]\.?m\b|o'clock|uhr\b|h\b|[点點时時]))",
     re.IGNORECASE,
 )
 _LAST_DAY: Final = 31
