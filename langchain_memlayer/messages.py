@@ -26,6 +26,10 @@ RECALLED_OPEN = "<recalled_memories"
 RECALLED_CLOSE = "</recalled_memories>"
 """How it ends."""
 
+LONGEST_TEXT = 1_000_000
+"""How many characters one memory has at most: what is indexed of a text takes some fifty times its size meanwhile."""
+
+_TOO_LONG = f"it has more than {LONGEST_TEXT:,} characters"
 _RECALLED = re.compile(rf"{RECALLED_OPEN}(?![\w-]).*?(?:{RECALLED_CLOSE}|\Z)", re.DOTALL)
 _NO_TEXT = re.compile("[\ud800-\udfff\x00]")
 
@@ -66,6 +70,10 @@ class Conversation:
     skipped: list[dict[str, Any]]
 
 
+class _TooLongError(InvalidInput):
+    """A text of more than `LONGEST_TEXT` characters."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Call:
     """What the call says for all messages that do not say it themselves."""
@@ -99,12 +107,12 @@ def read_messages(
             string, or seconds (above 1e11: milliseconds) since 1970.
         metadata: Kept with each turn; a message's own wins.
         mend: Take out of a message what cannot be kept (NUL, lone surrogates, empty names and ids, unreadable times),
-            and leave out blank ones, failed tool calls and what is no message, in place of an error: for messages that
-            are in an agent's state already.
+            and leave out blank and overlong ones, failed tool calls and what is no message, in place of an error: for
+            messages that are in an agent's state already.
         without: Ids of messages that count as declined; None takes all, those with the mark too.
 
     Raises:
-        InvalidInput: something in it is no message; the error names its place.
+        InvalidInput: something in it is no message, or is longer than `LONGEST_TEXT`; the error names its place.
     """
     call = _Call(_label(session_id, "session_id"), _moment(timestamp, "timestamp"), _metadata(metadata, "metadata"))
     found = Conversation([], [])
@@ -114,10 +122,11 @@ def read_messages(
         try:
             message = _fields(item, where)
             role, turn, others = _read_or_mended(message, where, call) if mend else _read(message, where, call)
-        except InvalidInput:
+        except InvalidInput as error:
             if not mend:
                 raise
-            found.skipped.append(_left_out(place, message, "message", "it cannot be read"))
+            reason = _TOO_LONG if isinstance(error, _TooLongError) else "it cannot be read"
+            found.skipped.append(_left_out(place, message, "message", reason))
             continue
         marked = without is not None and (_has_mark(message) or message.get("id") in without)
         declining = marked or (declining and role != "user")
@@ -150,8 +159,14 @@ def checked_text(text: str, where: str) -> str:
     """`text` as a plain `str`.
 
     Raises:
-        InvalidInput: it holds a lone surrogate or a NUL, which no journal can keep.
+        InvalidInput: it has more than `LONGEST_TEXT` characters, or a lone surrogate or a NUL, which no journal can
+            keep.
     """
+    if len(text) > LONGEST_TEXT:
+        raise _TooLongError(
+            f"{where} has {len(text):,} characters, and a memory at most {LONGEST_TEXT:,}: remember it in parts, or "
+            "keep the document elsewhere and remember what it says."
+        )
     found = _NO_TEXT.search(text)
     if found is None:
         return str.__str__(text)

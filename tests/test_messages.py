@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+import tracemalloc
 import unicodedata
 from collections import deque
 from datetime import UTC, datetime, timedelta, timezone
@@ -30,6 +31,7 @@ from langchain_core.messages import (
 )
 from langchain_core.prompt_values import ChatPromptValue
 
+from langchain_memlayer import Memory, messages
 from langchain_memlayer.errors import InvalidInput
 from langchain_memlayer.messages import (
     RECALLED_CLOSE,
@@ -563,3 +565,30 @@ def test_langchain_is_not_imported_for_plain_messages() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_text_that_is_too_long_is_refused_and_a_surface_reports_it() -> None:
+    long = "word " * (messages.LONGEST_TEXT // 5)
+    assert [len(turn.text) for turn in to_turns(long)] == [messages.LONGEST_TEXT]
+    for message in (f"{long}!", [{"role": "tool", "content": [{"type": "text", "text": long}, "!"]}]):
+        with pytest.raises(InvalidInput, match=r"1,000,001 characters.*in parts"):
+            to_turns(message)
+    read = messages.read_messages(["hello", f"{long}!", "bye"], mend=True)
+    assert [turn.text for turn in read.turns] == ["hello", "bye"]
+    assert [(left["message"], left["reason"]) for left in read.skipped] == [
+        (1, "it has more than 1,000,000 characters")
+    ]
+
+
+@pytest.mark.parametrize("text", ["w{0} ", "两百{0}的春节，"])
+def test_a_long_message_takes_a_small_multiple_of_its_size(text: str) -> None:
+    other, long = ("".join(text.format(number) for number in range(first, first + 20_000)) for first in (0, 20_000))
+    with Memory(":memory:", model=None, embeddings=None) as memory:
+        memory.add(other, user_id="u")  # fills the caches, which have a size of their own
+        tracemalloc.start()
+        try:
+            memory.add(long, user_id="u")
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert peak < 60 * len(long)

@@ -39,6 +39,9 @@ _PROVIDERS: Final = {
 _OPENAI_DEFAULT: Final = "text-embedding-3-small"
 
 
+_LONGEST = 32_000
+
+
 class Embedder:
     """An embedding model whose vectors have been checked.
 
@@ -67,16 +70,18 @@ class Embedder:
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """The vectors of texts, of shape (number of texts, dims). No texts: no call.
 
+        Of a text beyond 32,000 characters the beginning is embedded, as hosted models take no more.
+
         Raises:
             EmbeddingError: what the model returned cannot be used. What the model itself raises passes unchanged.
         """
-        return self._checked(self.source.embed_documents(list(texts)), len(texts)) if texts else self._none()
+        return self._checked(self.source.embed_documents(_cut(texts)), len(texts)) if texts else self._none()
 
     async def aembed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Like `embed`; the model is awaited."""
         if not texts:
             return self._none()
-        vectors = await self.source.aembed_documents(list(texts))
+        vectors = await self.source.aembed_documents(_cut(texts))
         return await asyncio.to_thread(self._checked, vectors, len(texts))
 
     def embed_query(self, text: str) -> NDArray[np.float32]:
@@ -85,12 +90,12 @@ class Embedder:
         Raises:
             EmbeddingError: what the model returned cannot be used. What the model itself raises passes unchanged.
         """
-        vector: NDArray[np.float32] = self._checked([self.source.embed_query(text)], 1)[0]
+        vector: NDArray[np.float32] = self._checked([self.source.embed_query(text[:_LONGEST])], 1)[0]
         return vector
 
     async def aembed_query(self, text: str) -> NDArray[np.float32]:
         """Like `embed_query`; the model is awaited."""
-        vector: NDArray[np.float32] = self._checked([await self.source.aembed_query(text)], 1)[0]
+        vector: NDArray[np.float32] = self._checked([await self.source.aembed_query(text[:_LONGEST])], 1)[0]
         return vector
 
     def _none(self) -> NDArray[np.float32]:
@@ -108,6 +113,10 @@ class Embedder:
                     "Make both agree, or pass another embedder."
                 )
         return block
+
+
+def _cut(texts: Sequence[str]) -> list[str]:
+    return [text[:_LONGEST] for text in texts]
 
 
 def resolve_embeddings(spec: Any, *, folder: tuple[str, int] | None = None, dims: int | None = None) -> Embedder | None:

@@ -33,6 +33,7 @@ ENTRY = np.dtype([("id", "<u8"), ("count", "<u2")])
 """A term of a text, as the journal keeps it."""
 _entry = struct.Struct("<QH").pack
 _MOST_COUNTED = 0xFFFF
+_MANY = 100
 
 LONGEST = 64
 """Characters of a word that count. FTS5 cuts tokens too, at 32,768 bytes."""
@@ -195,8 +196,13 @@ def term_ids(terms: Iterable[str]) -> NDArray[np.uint64]:
     return np.fromiter(map(term_id, terms), np.uint64)
 
 
-def packed(terms: Iterable[str]) -> bytes:
+def packed(terms: Sequence[str]) -> bytes:
     """What the journal keeps of a text's terms: for each distinct one an `ENTRY`, by ascending id."""
+    if len(terms) > _MANY:  # in a third of the time, and of the memory
+        ids, numbers = np.unique(term_ids(terms), return_counts=True)
+        entries = np.empty(len(ids), ENTRY)
+        entries["id"], entries["count"] = ids, np.minimum(numbers, _MOST_COUNTED)
+        return entries.tobytes()
     counts = Counter(map(term_id, terms))
     return b"".join(_entry(term, min(counts[term], _MOST_COUNTED)) for term in sorted(counts))
 
