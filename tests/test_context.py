@@ -106,6 +106,22 @@ def test_a_relation_cannot_close_it_either() -> None:
     assert len([line for line in block.splitlines() if line.startswith("- ")]) == 1
 
 
+def test_an_ended_memory_says_so_a_turn_who_said_it_and_relations_come_last() -> None:
+    day = {"kind": "fact", "created_at": "2024-05-01T10:00:00+00:00"}
+    hits = [
+        {"id": "1", "memory": "lives in Paris", **day, "ended": True},
+        {"id": "2", "memory": "lives in Rome", **day, "ended": True, "invalid_at": "2024-06-02T00:00:00+00:00"},
+        {"id": "3", "memory": "I moved.", **day, "kind": "turn", "role": "user", "name": "Ann"},
+    ]
+    assert as_context(hits, [{"source": "ann", "relationship": "likes", "destination": "tea"}]).splitlines()[2:-1] == [
+        "- 2024-05-01 (no longer holds) lives in Paris",
+        "- 2024-05-01 (held until 2024-06-02) lives in Rome",
+        "- 2024-05-01 Ann: I moved.",
+        "- ann -- likes -- tea",
+    ]
+    assert as_context([]) == ""
+
+
 # -- neighbours -------------------------------------------------------------------------------------------------------
 
 TALK = ["How was the trip?", "We took the night train.", "It broke down near Lyon.", "A farmer gave us cheese.",
