@@ -443,7 +443,7 @@ def _mended(message: Mapping[str, Any]) -> dict[str, Any]:
     kept["content"] = [part for part in map(_mended_part, parts) if part is not None]
     for key in ("role", "type", "id", "name", "session_id"):
         if isinstance(value := kept.get(key), str):
-            kept[key] = _clean(value).strip() or None
+            kept[key] = mended_text(value).strip() or None
     for key, kinds in (("name", str), ("session_id", str), ("id", (str, int))):
         if not isinstance(kept.get(key), kinds):
             kept[key] = None
@@ -465,13 +465,13 @@ def _mended_groups(kept: dict[str, Any]) -> list[str]:
 
 def _mended_part(part: Any) -> Any:
     if isinstance(part, str):
-        return _clean(part)
+        return mended_text(part)
     if isinstance(part, Mapping) and part.get("type", "text") in _TEXT_PARTS:
-        return _clean(part["text"]) if isinstance(part.get("text"), str) else None
+        return mended_text(part["text"]) if isinstance(part.get("text"), str) else None
     return part if isinstance(part, Mapping) else None
 
 
-def _clean(text: str) -> str:
+def mended_text(text: str) -> str:
     """`text` without NUL; halves of characters that stand side by side are one, and lone ones are U+FFFD."""
     if _NO_TEXT.search(text) is None:
         return text

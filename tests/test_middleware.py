@@ -394,6 +394,13 @@ def raising(request: Any, handler: Any) -> Any:
     return handler(request)
 
 
+def judge(request: Any, handler: Any) -> Any:
+    verdict = ScriptedChatModel(replies=["no" if mailing(request.messages) else "yes"]).invoke(
+        request.messages[-1].text
+    )
+    return handler(request) if verdict.text == "yes" else AIMessage("This was refused.")
+
+
 MAIL = "my address is ann@example.com"
 REFUSING = {
     "raised before the model": Hook(before=refuse),
@@ -401,6 +408,7 @@ REFUSING = {
     "ended before the model": Hook(before=end),
     "answered in the model's place": Hook(wrap=guard),
     "raised in the model's place": Hook(wrap=raising),
+    "another model judged": Hook(wrap=judge),
     "another text": Hook(before=reword("This content was removed by a filter.")),
     "taken out": Hook(before=remove),
 }
@@ -462,10 +470,11 @@ def test_a_model_that_was_asked_in_vain_leaves_what_was_said(memory: Memory) -> 
     assert turns(memory) == facts(memory) == ["I have 2 dogs.", "I have 3 dogs."]
 
 
-def test_what_is_redacted_on_its_way_to_the_model_is_remembered_so(memory: Memory) -> None:
+@pytest.mark.parametrize("anew", [False, True])
+def test_what_is_redacted_on_its_way_to_the_model_is_remembered_so(memory: Memory, anew: bool) -> None:
     def redact(request: Any, handler: Any) -> Any:
         short = [m.model_copy(update={"content": m.text.replace("ann@example.com", "[X]")}) for m in request.messages]
-        return handler(request.override(messages=short))
+        return handler(request.override(messages=[HumanMessage(m.text) for m in short] if anew else short))
 
     agent = agent_of(ScriptedChatModel(replies=["Ah."]), memory.as_middleware(), Hook(wrap=redact))
     agent.invoke(said(MAIL), context=ALICE)

@@ -482,6 +482,12 @@ def test_the_thread_is_the_session(memory: Memory) -> None:
     assert {row["session_id"] for row in rows} == {"t-7", "trip"}
 
 
+@pytest.mark.parametrize("name", ["", " ", "a\x00b", 7])
+def test_an_odd_thread_stops_nothing(memory: Memory, name: Any) -> None:
+    one_node(memory.as_node(on_error="raise")).invoke(said("I live in Paris."), thread(name), context=ALICE)
+    assert facts(memory) == ["I live in Paris."]
+
+
 def test_the_agent_servers_run_id_and_nameless_user_are_nobodys_scope(memory: Memory) -> None:
     from langchain_memlayer.agents.scope import find_caller
 

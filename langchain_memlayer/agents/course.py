@@ -85,13 +85,27 @@ def begun(messages: Sequence[BaseMessage], before: Course, *, off: bool) -> Cour
     return {"said": said, "given": {}, "answers": {}, "refused": sorted(refused & there), "last": last_id, "off": off}
 
 
-def given_of(messages: Sequence[Any], course: Course, given: Sequence[BaseMessage]) -> dict[str, dict[str, Any]]:
-    """What the user said in this turn as the model was given it, by message; without what was replaced altogether."""
+def given_of(
+    messages: Sequence[Any], course: Course, given: Sequence[BaseMessage], *, answered: bool
+) -> dict[str, dict[str, Any]]:
+    """What the user said in this turn as the model was given it, by message; without what was replaced altogether.
+
+    Args:
+        messages: Those of the agent's state.
+        course: The course of the turn.
+        given: What models were asked meanwhile; the agent's own, or one that judges for a middleware.
+        answered: The agent's own model answered, so it was asked.
+    """
     said = course.get("said", {})
     shown = {turn.id: turn for turn in hear([m for m in given if m.id in said], None).turns}
+    # A middleware that makes a message anew may leave out its id.
+    anew = hear([m for m in given if m.id is None and m.type == "human"], None).turns
     found = {}
     for turn in hear([m for m in messages if m.id in said], None).turns:
-        mine, text = shown.get(turn.id, turn), turn.text
+        mine = shown.get(turn.id) or (None if not answered else anew[-1] if anew else turn)
+        if mine is None:
+            continue
+        text = turn.text
         if turn.text not in mine.text:
             # Redacted on the way to the model.
             text = mine.text if _mostly(mine.text, _words(turn.text)) else ""

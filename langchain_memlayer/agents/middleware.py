@@ -181,7 +181,8 @@ class MemoryMiddleware(AgentMiddleware[Any, Any]):
         course = self._course_of(request.state)
         if course is None or given is None:
             return
-        yield from self._add(request.state, request.runtime, list(given_of(request.messages, course, given).values()))
+        kept = given_of(request.messages, course, given, answered=False)
+        yield from self._add(request.state, request.runtime, list(kept.values()))
 
     def _remembering(self, state: Any, runtime: Runtime[Any]) -> Steps[dict[str, Any] | None]:
         course = self._course_of(state)
@@ -223,12 +224,13 @@ class MemoryMiddleware(AgentMiddleware[Any, Any]):
             return response
         if isinstance(response, AIMessage):
             response = ModelResponse(result=[response])
-        if given is None and any(made_by_model(one) for one in response.result):
+        answered = any(made_by_model(one) for one in response.result)
+        if given is None and answered:
             # Asked in a thread that knows nothing of this one.
             given = request.messages
         if given is None:
             return response
-        new = with_answers(course, given_of(request.messages, course, given), response.result)
+        new = with_answers(course, given_of(request.messages, course, given, answered=answered), response.result)
         return ExtendedModelResponse(model_response=response, command=Command(update={self._course: new}))
 
     def _injected(self, request: ModelRequest[Any]) -> ModelRequest[Any]:

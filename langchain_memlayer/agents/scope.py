@@ -11,6 +11,7 @@ from langchain_core.runnables.config import RunnableConfig, var_child_runnable_c
 from langgraph.runtime import Runtime, get_runtime
 
 from langchain_memlayer.errors import ConfigurationError, InvalidInput, ScopeRequired
+from langchain_memlayer.messages import mended_text
 from langchain_memlayer.protocols import MemoryLike
 from langchain_memlayer.types import Scope
 
@@ -77,7 +78,8 @@ def find_caller(call: str, source: ScopeSource | None, *, state: Any = None, run
     thread = configurable.get("thread_id")
     session = _value(context, "session_id") or configurable.get("session_id") or thread
     info = getattr(runtime, "execution_info", None)
-    return Caller(scope, None if session is None else str(session), getattr(info, "task_id", None))
+    session = None if session is None else mended_text(str(session)).strip() or None
+    return Caller(scope, session, getattr(info, "task_id", None))
 
 
 def find_memory(call: str, memory: MemoryLike | None, *, runtime: Any = None) -> MemoryLike:
