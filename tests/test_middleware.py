@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -31,15 +33,24 @@ from langchain_core.messages import (
     ToolMessage,
 )
 from langchain_core.tools import tool
+from langchain_core.vectorstores import InMemoryVectorStore
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.runtime import Runtime
 from langgraph.types import Command
 from surfaces_kit import ALICE, Context, facts, open_with_facts, said, thread, turns
 
-from langchain_memlayer import ConfigurationError, InvalidInput, JournalClosed, Memory, ScopeRequired, checkpointer
+from langchain_memlayer import (
+    ConfigurationError,
+    ExtractionError,
+    InvalidInput,
+    JournalClosed,
+    Memory,
+    ScopeRequired,
+    checkpointer,
+)
 from langchain_memlayer.agents.middleware import MemoryMiddleware
 from langchain_memlayer.messages import RECALLED_OPEN
-from langchain_memlayer.testing import ScriptedChatModel
+from langchain_memlayer.testing import DeterministicEmbeddings, ScriptedChatModel
 
 
 @pytest.fixture
@@ -546,6 +557,85 @@ async def test_a_memory_that_fails_is_logged_without_texts_and_the_answer_goes_o
     assert "1234" not in caplog.text
     with pytest.raises(JournalClosed):
         await strict.ainvoke(call, context=ALICE) if awaited else strict.invoke(call, context=ALICE)
+
+
+class Flaky:
+    """Fails a third of its calls, drawn anew for each, until it has recovered."""
+
+    def __init__(self, seed: int) -> None:
+        self._draw = random.Random(seed)
+        self.recovered = False
+
+    def strike(self) -> None:
+        if not self.recovered and self._draw.random() < 1 / 3:
+            raise ConnectionError("down")
+
+
+class FlakyEmbeddings(DeterministicEmbeddings):
+    def __init__(self, flaky: Flaky) -> None:
+        super().__init__(64)
+        self._flaky = flaky
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        self._flaky.strike()
+        return super().embed_documents(texts)
+
+    def embed_query(self, text: str) -> list[float]:
+        self._flaky.strike()
+        return super().embed_query(text)
+
+
+class FlakyStore(InMemoryVectorStore):
+    flaky: Flaky
+
+    def add_documents(self, documents: Any, ids: Any = None, **kwargs: Any) -> Any:
+        self.flaky.strike()
+        return super().add_documents(documents, ids, **kwargs)
+
+    def similarity_search_with_score_by_vector(self, *args: Any, **kwargs: Any) -> Any:
+        self.flaky.strike()
+        return super().similarity_search_with_score_by_vector(*args, **kwargs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("background", [False, True])
+def test_two_hundred_turns_with_all_that_can_fail_failing_lose_nothing(tmp_path: Path, background: bool) -> None:
+    model, embedder, shelf = (Flaky(seed) for seed in (1, 2, 3))
+
+    def reply(messages: list[Any]) -> Any:
+        model.strike()
+        numbered = re.findall(r"^\[(\d+)\] [^:]*: (.*)$", messages[-1].text, re.MULTILINE)
+        entries = [{"turn": int(n), "quote": text, "fact": text, "subject": "", "valid_at": "", "retract": False,
+                    "triples": []} for n, text in numbered if text.startswith("My ")]  # fmt: skip
+        return {"facts": entries}
+
+    store = FlakyStore(FlakyEmbeddings(embedder))
+    store.flaky = shelf
+    said_all = [f"My key number {number} hangs in room {number * 7}." for number in range(200)]
+    with Memory(
+        tmp_path / "m", model=ScriptedChatModel(replies=reply), vectorstore=store, reconcile="rules", durability="fast"
+    ) as memory:
+        agent = agent_of(
+            ScriptedChatModel(replies=lambda messages: f"Noted: {messages[-1].text}"),
+            memory.as_middleware(background=background),
+            checkpointer=InMemorySaver(),
+        )
+        answers = []
+        for number, text in enumerate(said_all):
+            config = thread(str(number // 20))
+            answers.append(agent.invoke(said(text), config, context=ALICE)["messages"][-1].text)
+        assert answers == [f"Noted: {text}" for text in said_all]
+        for flaky in (model, embedder, shelf):
+            flaky.recovered = True
+        with contextlib.suppress(ExtractionError):
+            memory.flush()
+        memory.read(**ALICE, retry=True)
+        assert memory.flush()
+        assert memory.unread(**ALICE) == []
+        rows = memory.get_all(**ALICE, kinds=["turn"], limit=1000)["results"]
+        assert sorted(row["memory"] for row in rows) == sorted([*said_all, *answers])
+        kept = memory.get_all(**ALICE, kinds=["fact"], limit=1000)["results"]
+        assert sorted((row["memory"], row["count"]) for row in kept) == sorted((text, 1) for text in said_all)
 
 
 @pytest.mark.parametrize("first", [False, True])
