@@ -397,12 +397,13 @@ def _moment(value: Any, where: str) -> datetime | None:
 
 
 def _micros(value: Any) -> int:
+    micros = FIRST_TIME - 1
     if isinstance(value, datetime):
-        return to_micros(value)
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+        micros = to_micros(value)
+    elif isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
         micros = round(value * (1_000 if abs(value) > _MILLISECONDS_ABOVE else 1_000_000))
-        if FIRST_TIME <= micros <= LAST_TIME:
-            return micros
+    if FIRST_TIME <= micros <= LAST_TIME:
+        return micros
     raise ValueError(f"a {type(value).__name__}")
 
 
