@@ -59,11 +59,11 @@ class ScopeRequired(MemLayerError, ValueError):
 
 
 class EmbeddingError(MemLayerError):
-    """The embedder failed, or returned vectors that cannot be used; nothing was written."""
+    """The embedder failed, or returned vectors that cannot be used; messages are kept, and found by their words."""
 
 
 class ExtractionError(MemLayerError):
-    """The chat model failed, or its reply cannot be read; nothing was written.
+    """The chat model failed, or its reply cannot be read; messages are kept, and read later.
 
     Attributes:
         reply: The model's reply as text, or None when there was none.

@@ -92,7 +92,7 @@ async def test_a_failing_model_is_an_error_and_leaves_nothing(folder: Path, way:
     with open_with(mind, folder) as memory:
         memory.add(PARIS, user_id="u")
         error = await failing(way, memory, folder)
-        assert "nothing was written" in str(error)
+        assert "no fact was written" in str(error)
         if isinstance(failure, str):
             assert error.reply == failure
         else:

@@ -153,7 +153,7 @@ async def test_whatever_a_provider_raises_is_an_extraction_error_from_it(structu
     for awaited in (False, True):
         asked = chat(ScriptedChatModel(replies=[cause], structured=structured))
         with pytest.raises(
-            ExtractionError, match=r"ProviderError: no more credit.*nothing|nothing was written"
+            ExtractionError, match=r"ProviderError: no more credit.*nothing|no fact was written"
         ) as caught:
             await asked.aask(PROMPT, str) if awaited else asked.ask(PROMPT, str)
 

@@ -171,7 +171,7 @@ def test_a_reply_with_nothing_to_read_is_an_error_with_the_reply(reply: str) -> 
         read(reply)
 
     assert caught.value.reply == reply
-    assert "nothing was written" in str(caught.value)
+    assert "no fact was written" in str(caught.value)
 
 
 def test_thoughts_alone_are_no_reply() -> None:

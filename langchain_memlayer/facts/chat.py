@@ -159,7 +159,7 @@ class StructuredChat:
         try:
             return read(reply)
         except ExtractionError as error:
-            fault = str(error).partition(", so nothing was written")[0]
+            fault = str(error).partition(", so no fact was written")[0]
             said = AIMessage(reply[:_SHOWN_AGAIN].strip() or "(nothing)")
             try:
                 reply = yield from self._answered([*prompt, said, HumanMessage(f"{fault}. Send it once more.")])
@@ -248,7 +248,7 @@ def _failures() -> Iterator[None]:
         yield
     except Exception as error:  # providers raise classes of their own, which have no root in common
         raise ExtractionError(
-            f"The chat model failed, so nothing was written ({type(error).__name__}: {str(error)[:_SHOWN]}). Try "
+            f"The chat model failed, so no fact was written ({type(error).__name__}: {str(error)[:_SHOWN]}). Try "
             "again, or check the model's name, key and address.",
             reply=_partial(error),
         ) from error

@@ -63,14 +63,14 @@ def read_entries(reply: str, key: str, marks: Collection[str]) -> Reading:
     """
     if not reply.strip():
         raise ExtractionError(
-            "The chat model replied with nothing, so nothing was written. Try again, or raise the number of tokens it "
+            "The chat model replied with nothing, so no fact was written. Try again, or raise the number of tokens it "
             "may use: reasoning counts.",
             reply=reply,
         )
     found = _read(reply[:LONGEST], key, frozenset(marks))
     if found is None:
         raise ExtractionError(
-            f'The chat model\'s reply has no JSON object with a list "{key}" in it, so nothing was written. The '
+            f'The chat model\'s reply has no JSON object with a list "{key}" in it, so no fact was written. The '
             "error's `reply` has it; try again, or use a model that follows instructions.",
             reply=reply,
         )

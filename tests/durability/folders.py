@@ -1,12 +1,12 @@
 """What the durability tests share: how stores are opened, what must hold in a folder, and scans of its bytes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from langchain_memlayer import MemLayerStore, Memory, doctor
+from langchain_memlayer import Extraction, Fact, MemLayerStore, Memory, Turn, doctor
 from langchain_memlayer.journal.sqlite import SQLiteJournal
 from langchain_memlayer.testing import DeterministicEmbeddings
 
@@ -25,6 +25,16 @@ def sentence(*numbers: int) -> str:
     """Five words that depend on the numbers, and the numbers themselves."""
     rng = np.random.default_rng(numbers)
     return f"{' '.join(rng.choice(_WORDS, 5))} {'-'.join(map(str, numbers))}"
+
+
+class Echo:
+    """An extractor that finds in each turn that it was said."""
+
+    def extract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
+        return Extraction(tuple(Fact(f"said {turn.text}", (k,), quote=turn.text) for k, turn in enumerate(turns)))
+
+    async def aextract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
+        return self.extract(turns, context)
 
 
 def open_memory(folder: Path, **settings: Any) -> Memory:

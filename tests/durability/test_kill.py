@@ -11,6 +11,7 @@ import pytest
 from folders import (
     EXACT,
     SEEDED,
+    Echo,
     assert_sound,
     containing,
     items,
@@ -221,6 +222,31 @@ def without_the_last(kind: str, known: dict[Any, Any], lines: list[Any]) -> dict
         else:
             del known[tried[1]]
     return known
+
+
+@pytest.mark.parametrize("nth", range(1, 10))
+@pytest.mark.parametrize("step", ["before-commit", "after-commit"])
+def test_killed_between_keeping_and_reading_no_message_and_no_fact_is_lost_or_doubled(
+    run: Run, tmp_path: Path, step: str, nth: int
+) -> None:
+    folder, told = tmp_path / "store", list[str]()
+    for seed in range(2):
+        done = run("converse", folder, seed, step=step, nth=nth)
+        assert done["killed"]
+        tried = [what for word, what in done["lines"] if word == "try"]
+        acknowledged = tried[: sum(word == "done" for word, _ in done["lines"])]
+        with open_memory(folder, extractor=Echo(), reconcile="off") as memory:
+            memory.read(user_id="u0", retry=True)
+            assert memory.flush(60)
+            assert memory.unread(user_id="u0") == []
+            kinds = {kind: sorted(hit["memory"] for hit in memory.get_all(user_id="u0", kinds=[kind])["results"])
+                     for kind in ("turn", "fact")}  # fmt: skip
+        assert kinds["fact"] == [f"said {text}" for text in kinds["turn"]]
+        assert len(set(kinds["turn"])) == len(kinds["turn"])
+        told += acknowledged
+        assert set(told) <= set(kinds["turn"]) <= {*told, *tried}
+        told = kinds["turn"]
+    assert_sound(folder)
 
 
 @pytest.mark.parametrize("nth", [1, 2, 3])

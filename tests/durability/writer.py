@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from folders import items, memories, open_memory, open_store, sentence
+from folders import Echo, items, memories, open_memory, open_store, sentence
 from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.store.base import PutOp
 
@@ -55,6 +55,16 @@ def write_memories(folder: Path, seed: int, report: Report) -> None:
                 report("try", ["delete", key])
                 memory.delete(key)
                 report("done", None)
+
+
+def converse(folder: Path, seed: int, report: Report) -> None:
+    """Tells messages that are read at once, and every third one beside the caller."""
+    with open_memory(folder, extractor=Echo(), reconcile="off") as memory:
+        for number in range(30):
+            report("try", sentence(seed, number))
+            said = {"role": "user", "content": sentence(seed, number), "id": f"{seed}-{number}"}
+            memory.add(said, user_id="u0", background=number % 3 == 2)
+            report("done", None)
 
 
 def write_items(folder: Path, seed: int, report: Report) -> None:
@@ -130,7 +140,9 @@ def put_checkpoint(saver: Any, thread: str, text: str) -> None:
     saver.put_writes(config, [("text", text)], "task")
 
 
-SCENARIOS = {f.__name__: f for f in (write_memories, write_items, grow_items, begin, forget, reset, delete_thread)}
+SCENARIOS = {
+    f.__name__: f for f in (write_memories, converse, write_items, grow_items, begin, forget, reset, delete_thread)
+}
 
 
 def _die_at_step(step: str, nth: int) -> None:
