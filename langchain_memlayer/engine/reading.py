@@ -12,15 +12,27 @@ from numpy.typing import NDArray
 
 from langchain_memlayer.engine.graphs import Graphs
 from langchain_memlayer.engine.indexes import Indexes
-from langchain_memlayer.engine.pools import Pools, Scoped, keywords
+from langchain_memlayer.engine.pools import Keywords, Pools, Scoped, keywords
 from langchain_memlayer.engine.records import OWN_FIELDS, record_of
 from langchain_memlayer.engine.scopes import scope_sql
 from langchain_memlayer.engine.steps import Request, Steps
 from langchain_memlayer.filters import Filter
+from langchain_memlayer.index.keywords import query_characters, query_terms, term_ids, tokenize
 from langchain_memlayer.index.view import Hints
 from langchain_memlayer.journal import Journal
 from langchain_memlayer.journal.read_filters import ANY, superset
-from langchain_memlayer.recall import Query, Scored, Weights, best, eligible, rank, scored
+from langchain_memlayer.recall import (
+    Query,
+    Scored,
+    Weights,
+    asked_version,
+    best,
+    eligible,
+    identifiers,
+    rank,
+    scored,
+    subject_of,
+)
 from langchain_memlayer.types import HIDDEN, QUARANTINED, SPENT, Relation, Row, Scope
 
 if TYPE_CHECKING:
@@ -134,7 +146,9 @@ class Searcher:
             found, stale = self._once(asked, vector)
             if not stale:
                 break
-        return found if asked.kinds == {"turn"} else replace(found, hits=self._current(found.hits))
+        if asked.kinds == {"turn"} or asked_version(asked.text) in ("before", "first", "all"):
+            return found
+        return replace(found, hits=self._current(found.hits))
 
     def _current(self, hits: list[Ranked]) -> list[Ranked]:
         """The hits without turns of whose facts a later version, or a turn that tells it, is among them."""
@@ -158,7 +172,7 @@ class Searcher:
             return Found(), False
         entities, related = self._related(asked)
         words = keywords(scoped, asked.text)
-        query = Query(asked.text, words.terms, asked.reference_time or self.journal.clock())
+        query = _query(asked, words, asked.reference_time or self.journal.clock())
         broad, narrow = Hints(asked.scope.ids(), asked.text), Hints(_equalities(asked), asked.text)
         vector = None if view.kernel is None else vector
         pools = Pools(
@@ -296,6 +310,22 @@ class Searcher:
     def _has_triples(self) -> bool:
         with self.journal.read() as reader:
             return reader.has_triples()
+
+
+def _query(asked: SearchQuery, words: Keywords, reference: datetime) -> Query:
+    """What a search asks of the memories that are scored."""
+    about = subject_of(asked.text, reference)
+    subject = words.words.numbers(term_ids([*query_terms(about), *query_characters(about)]))
+    named = [words.words.numbers(np.unique(term_ids(tokenize(name)))) for name in identifiers(asked.text)]
+    return Query(
+        asked.text,
+        words.terms,
+        words.weights,
+        words.dfs,
+        np.isin(words.terms, subject),
+        [terms for terms in named if len(terms) and (terms >= 0).all()],
+        reference,
+    )
 
 
 def _equalities(asked: SearchQuery) -> dict[str, str]:

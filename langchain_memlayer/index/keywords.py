@@ -209,11 +209,12 @@ def packed(terms: Sequence[str]) -> bytes:
 
 def bm25(
     counts: NDArray[Any],
-    lengths: NDArray[np.integer[Any]],
+    lengths: NDArray[Any],
     dfs: NDArray[np.integer[Any]],
     total: int,
     average: float,
     weights: NDArray[np.float32] | float = 1.0,
+    b: float = B,
 ) -> NDArray[np.float32]:
     """The BM25 score of each text for a query.
 
@@ -227,11 +228,12 @@ def bm25(
         total: Texts in the scope.
         average: Mean length of the scope's texts, above 0.
         weights: What each term counts, shape (terms,).
+        b: How much a text's length counts.
 
     Returns:
         One score for each text.
     """
-    damping = (K1 * (1 - B) + K1 * B / average * lengths).astype(np.float32)
+    damping = (K1 * (1 - b) + K1 * b / average * lengths).astype(np.float32)
     scores = np.zeros(len(lengths), np.float32)
     # Term by term: a matrix product would wake BLAS's threads, which cost more than they give here.
     for count, most in zip(counts, (weights * _most(dfs, total)).astype(np.float32), strict=True):

@@ -2,6 +2,8 @@
 
 pool.py         what is known of the memories that are scored
 signals.py      what each signal gives each of them
+identifiers.py  what a query names exactly
+versions.py     which version of a value it asks for
 dates.py        the time that a question speaks of
 date_words.py   how times are said in four languages
 calibration.py  which scripts an embedder knows
@@ -10,8 +12,10 @@ fusion.py       signals -> score, relevance, order
 
 from langchain_memlayer.recall.calibration import PROBES, closeness, knowledge_of, trust_in
 from langchain_memlayer.recall.fusion import Ranking, Scored, Weights, base_shares, best, eligible, rank, scored
+from langchain_memlayer.recall.identifiers import identifiers
 from langchain_memlayer.recall.pool import Pool, Query, Spread, asking, memory_text
 from langchain_memlayer.recall.signals import session_prior
+from langchain_memlayer.recall.versions import asked_version, subject_of
 
 __all__ = [
     "PROBES",
@@ -21,15 +25,18 @@ __all__ = [
     "Scored",
     "Spread",
     "Weights",
+    "asked_version",
     "asking",
     "base_shares",
     "best",
     "closeness",
     "eligible",
+    "identifiers",
     "knowledge_of",
     "memory_text",
     "rank",
     "scored",
     "session_prior",
+    "subject_of",
     "trust_in",
 ]

@@ -156,6 +156,29 @@ LAST_YEARS = (
     (re.compile(r"\b(?:last|previous|past) year\b|去年|昨年|작년|지난\s*해", re.IGNORECASE), 1),
     (re.compile(r"\bthis year\b|今年|올해", re.IGNORECASE), 0),
 )
+BEFORE = re.compile(
+    r"\b(?:before (?:that|this|the|it|i moved|i changed)|previous(?:ly)?|formerly|used to|the last one|prior to)\b|"
+    r"(?:这|這|那|此)之?前|以前的?|之前的?|上一[个個任家位部辆輛]|原来的?|原來的?|前一[个個]|前の|以前の|この前|その前|이전|예전|그\s*전",
+    re.IGNORECASE,
+)
+FIRST = re.compile(
+    r"\b(?:my|our|the|his|her|their|was|were|at) (?:very )?first\b|\boriginally\b|\binitially\b|\bin the beginning\b|"
+    r"最早|最初|最开始|最開始|一开始|一開始|第一[个個任家位部辆輛]|はじめの|初めの|最初の|맨\s*처음|처음(?:에|의)?|최초",
+    re.IGNORECASE,
+)
+HOW_OFTEN = re.compile(
+    r"\bhow (?:often|many times|many different)\b|几次|幾次|多少次|多少回|几[个個家位部辆輛]不同|何回|何度|몇\s*번|얼마나\s*자주",
+    re.IGNORECASE,
+)
+CHANGE = re.compile(
+    r"\b(?:chang|switch|replac)(?:es?|ed|ing)?\b|换(?:了|过)?|換(?:了|過)?|変え\w*|바꾸\w*|바꿨\w*", re.IGNORECASE
+)
+# A time in a question of what held then: an event has a time of its own.
+HELD = re.compile(
+    r"\b(?:which|what|where|who|whose)\b.*\b(?:have|had|live|lived|living|drive|drove|use|used|using|work|worked|is|was|were)\b|"
+    r"[是在用开開住]|でした|だった|住んで|使って|였|이었|살았|썼",
+    re.IGNORECASE,
+)
 # 今 begins many words that name a day or an hour; before a particle, a question or nothing it is the present.
 NOW = re.compile(
     r"\b(?<!just )(?<!before )now\b(?! that)|\b(?:nowadays|currently|presently|still)\b|\b(?:at present|these days)\b|"

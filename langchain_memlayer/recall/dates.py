@@ -55,6 +55,15 @@ def periods(text: str, reference: datetime) -> tuple[Period, ...]:
         text: A question.
         reference: The present that relative times are seen from. Its zone says when a day begins; UTC without one.
     """
+    return _read_once(text, reference)[0]
+
+
+def without_periods(text: str, reference: datetime) -> str:
+    """A text (NFKC) with blanks for the periods that it speaks of."""
+    return _read_once(text, reference)[1]
+
+
+def _read_once(text: str, reference: datetime) -> tuple[tuple[Period, ...], str]:
     offset = reference.utcoffset() or timedelta()
     # Of the moment only the day counts, so that questions of one day are read once. Equal moments of two zones are
     # equal keys, hence the offset beside it.
@@ -63,19 +72,14 @@ def periods(text: str, reference: datetime) -> tuple[Period, ...]:
 
 
 @lru_cache(maxsize=256)
-def _periods(text: str, today: datetime, offset: timedelta) -> tuple[Period, ...]:
+def _periods(text: str, today: datetime, offset: timedelta) -> tuple[tuple[Period, ...], str]:
     found: list[Period] = []
     rest = text
     for span, period in _read(text, today.replace(tzinfo=timezone(offset))):
         if rest[span[0] : span[1]] == text[span[0] : span[1]]:
             found.append(period)
             rest = rest[: span[0]] + "\x00" * (span[1] - span[0]) + rest[span[1] :]
-    return tuple(dict.fromkeys(found))
-
-
-def asks_of_now(text: str) -> bool:
-    """Whether a question is about what holds now: "currently", 现在, 今, 지금."""
-    return words.NOW.search(unicodedata.normalize("NFKC", text)) is not None
+    return tuple(dict.fromkeys(found)), rest.replace("\x00", " ")
 
 
 def agreement(times: NDArray[np.int64], wanted: tuple[Period, ...]) -> NDArray[np.float32]:

@@ -2,7 +2,8 @@
 
 ```
 h = dense weight * cosine + keyword weight * BM25         each from 0 to 1 by the scope's own constants
-s = h + neighbour + link + session + bridge + graph + speaker + date + fact - question - barren - ended
+s = h + neighbour + link + session + bridge + graph + speaker + date + exact + version + fact
+      - question - barren - ended
 a fact that scores nearly as well as its turn takes the turn's place
 walk down s; leave out a fact whose turns are shown already, and a turn that a fact shown stands for
 ```
@@ -19,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from langchain_memlayer.recall import signals
-from langchain_memlayer.recall.pool import Pool, Query, Scores
+from langchain_memlayer.recall.pool import Pool, Query, Scores, Spread
+from langchain_memlayer.recall.versions import version
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,9 @@ class Weights:
         graph: For memories near the entities that the query names.
         speaker: For memories by or about the one speaker that the query names.
         date: For memories of the time that the query names.
+        window: What a neighbour's words count beside a turn's own, where several people speak in sessions.
+        exact: For memories with the identifiers and quoted names of the query.
+        version: For the version of a value that the query asks for.
         fact: For facts, which say in fewer words what their turns say.
         question: Taken from turns that only ask.
         barren: Taken from turns that were read and say nothing.
@@ -52,6 +57,9 @@ class Weights:
     graph: float = 0.15
     speaker: float = 0.15
     date: float = 0.2
+    window: float = 0.5
+    exact: float = 1.5
+    version: float = 1.0
     fact: float = 0.05
     question: float = 0.1
     barren: float = 1.0
@@ -152,18 +160,22 @@ def best(scored: Scored, able: NDArray[np.bool_], most: int) -> NDArray[np.int64
     return kept
 
 
-def base_shares(pool: Pool, weights: Weights) -> tuple[Scores, Scores]:
+def base_shares(pool: Pool, weights: Weights, query: Query | None = None) -> tuple[Scores, Scores]:
     """What meaning and words add: the rest spreads it to what stands around."""
+    keyword, spread = pool.keyword, pool.keyword_spread
+    if query is not None and weights.window and signals.is_conversation(pool):
+        keyword = signals.windowed(pool, query, weights.window)
+        spread = Spread(0.0, float(keyword.max(initial=0.0)))
     dense_weight = weights.dense * pool.dense_trust if pool.dense is not None else 0.0
     dense = np.zeros(len(pool), np.float32)
     if pool.dense is not None:
         dense = np.float32(dense_weight) * pool.dense_spread.scale(pool.dense)
-    return dense, np.float32(1 - dense_weight) * pool.keyword_spread.scale(pool.keyword)
+    return dense, np.float32(1 - dense_weight) * spread.scale(keyword)
 
 
 def scored(pool: Pool, query: Query, weights: Weights) -> Scored:
     """A pool with what each signal adds for each of its memories."""
-    dense, keyword = base_shares(pool, weights)
+    dense, keyword = base_shares(pool, weights, query)
     base = dense + keyword
     near = weights.neighbour_alone if pool.is_turn.all() else weights.neighbour
     shares = {
@@ -176,6 +188,8 @@ def scored(pool: Pool, query: Query, weights: Weights) -> Scored:
         "graph": np.float32(weights.graph) * pool.graph,
         "speaker": np.float32(weights.speaker) * signals.speaker(pool, query),
         "date": np.float32(weights.date) * signals.date(pool, query),
+        "exact": np.float32(weights.exact) * signals.exact(pool, query),
+        "version": np.float32(weights.version) * version(pool, query, base),
         "fact": np.float32(weights.fact) * signals.fact(pool),
         "question": -np.float32(weights.question) * signals.question(pool),
         "barren": -np.float32(weights.barren) * signals.barren(pool),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -120,11 +120,19 @@ class Query:
     Attributes:
         text: The question.
         terms: Its keyword terms, as the pool numbers them.
+        weights: What each of them counts, shape (terms,).
+        frequencies: How many memories of the scope have each, shape (terms,).
+        subject: Which of them do not say when or how often, shape (terms,).
+        exact: The terms of each identifier and of each name in quotes that some memory may have.
         reference: The present, for relative dates.
     """
 
     text: str
     terms: NDArray[np.int32]
+    weights: NDArray[np.float32]
+    frequencies: NDArray[np.int64]
+    subject: NDArray[np.bool_]
+    exact: Sequence[NDArray[np.int32]]
     reference: datetime
 
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import re
 
 import numpy as np
+from numpy.typing import NDArray
 
-from langchain_memlayer.index.keywords import is_character
+from langchain_memlayer.index.keywords import bm25, is_character
 from langchain_memlayer.recall.calibration import closeness
 from langchain_memlayer.recall.dates import agreement, periods
 from langchain_memlayer.recall.pool import Pool, Query, Scores
 
 BRIDGES = 5
 BRIDGE_TERMS = 12
+WINDOW_B = 0.6
+"""How much a text's length counts in BM25 over windows."""
 
 
 def relevance(pool: Pool) -> Scores:
@@ -24,19 +27,35 @@ def relevance(pool: Pool) -> Scores:
     return clipped
 
 
+def is_conversation(pool: Pool) -> bool:
+    """Whether several people who are named speak in sessions."""
+    return len(pool.speakers) > 1 and len(_following(pool)[0]) > 0
+
+
+def windowed(pool: Pool, query: Query, share: float) -> Scores:
+    """BM25 where a turn has its own words and a `share` of those of the turns just before and after."""
+    counts, lengths = pool.terms.counts(query.terms), pool.terms.lengths
+    before, after = _following(pool)
+    wide, long = counts.astype(np.float32), lengths.astype(np.float32)
+    wide[:, after] += share * counts[:, before]
+    wide[:, before] += share * counts[:, after]
+    long[after] += share * lengths[before]
+    long[before] += share * lengths[after]
+    return bm25(wide, long, query.frequencies, pool.total, float(long.mean()), query.weights, b=WINDOW_B)
+
+
+def exact(pool: Pool, query: Query) -> Scores:
+    """The share of the query's identifiers and quoted names that a memory has."""
+    out = np.zeros(len(pool), np.float32)
+    for terms in query.exact:
+        out += (pool.terms.counts(terms) > 0).all(axis=0) / np.float32(len(query.exact))
+    return out
+
+
 def neighbour(pool: Pool, base: Scores) -> Scores:
     """The better base score of the turns just before and just after in the same session."""
     out = np.zeros(len(pool), np.float32)
-    turns = np.flatnonzero(pool.is_turn & (pool.session >= 0))
-    if len(turns) < 2:
-        return out
-    sessions = pool.session[turns]
-    if (np.diff(sessions) < 0).any() or (np.diff(pool.order[turns]) < 0).any():
-        # Mostly rows come in the order in which they were said, one session after another.
-        turns = turns[np.lexsort((pool.order[turns], sessions))]
-        sessions = pool.session[turns]
-    together = sessions[1:] == sessions[:-1]
-    before, after = turns[:-1][together], turns[1:][together]
+    before, after = _following(pool)
     out[after] = base[before]
     out[before] = np.maximum(out[before], base[after])
     return out
@@ -148,6 +167,18 @@ def barren(pool: Pool) -> Scores:
 def ended(pool: Pool) -> Scores:
     """1 for memories that no longer hold."""
     return pool.ended.astype(np.float32)
+
+
+def _following(pool: Pool) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The turns of sessions, each with the one that follows it there."""
+    turns = np.flatnonzero(pool.is_turn & (pool.session >= 0))
+    sessions = pool.session[turns]
+    if (np.diff(sessions) < 0).any() or (np.diff(pool.order[turns]) < 0).any():
+        # Mostly rows come in the order in which they were said, one session after another.
+        turns = turns[np.lexsort((pool.order[turns], sessions))]
+        sessions = pool.session[turns]
+    together = sessions[1:] == sessions[:-1]
+    return turns[:-1][together], turns[1:][together]
 
 
 def _names(query: str, name: str) -> bool:

@@ -1,0 +1,103 @@
+"""Which of several versions of a value a question asks for: what holds now, what held before, first or at a time.
+
+Turns tell a value anew whenever it changes, and all of them answer a question about it about equally well. So those
+that speak of what the question is about are put in the order of time, and the one that is asked for is lifted. They are
+compared with each other only: a preference for what is recent would cost every other question.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from datetime import datetime
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from langchain_memlayer.recall import date_words as words
+from langchain_memlayer.recall.dates import Period, periods, without_periods
+from langchain_memlayer.recall.pool import Pool, Query, Scores
+
+Asked = Literal["now", "before", "first", "all", "then"]
+
+_PATTERNS: tuple[tuple[Asked, re.Pattern[str]], ...] = (
+    ("all", words.HOW_OFTEN),
+    ("first", words.FIRST),
+    ("before", words.BEFORE),
+    ("now", words.NOW),
+)
+# What binds words in Chinese and Japanese: with it, bigrams are of the question's grammar and not of its subject.
+_PARTICLE = re.compile(
+    "[的了着过吗呢吧啊呀我你您他她它们咱这那哪谁什么怎样为几多少个個是在有和与跟及就都也还又很把被给对从到于\u3041-\u309f]"
+)
+_SURE, _SUBJECT = 0.85, 0.6
+_FALL = 0.5
+_MOST = 24
+
+
+def subject_of(text: str, reference: datetime) -> str:
+    """A question without the words that say when, how often, and that something changed."""
+    text = without_periods(text, reference)
+    for pattern in (words.HOW_OFTEN, words.FIRST, words.BEFORE, words.NOW, words.CHANGE):
+        text = pattern.sub(" ", text)
+    return _PARTICLE.sub(" ", text)
+
+
+def asked_version(text: str) -> Asked | None:
+    """Which version of a value a question asks for by its words alone."""
+    text = unicodedata.normalize("NFKC", text)
+    return next((asked for asked, pattern in _PATTERNS if pattern.search(text)), None)
+
+
+def version(pool: Pool, query: Query, base: Scores) -> Scores:
+    """From 0 to 1: how near each memory is, in the order of versions, to the one that is asked for."""
+    out = np.zeros(len(pool), np.float32)
+    asked = asked_version(query.text)
+    wanted = periods(query.text, query.reference) if asked is None else ()
+    if asked is None and (len(wanted) != 1 or not words.HELD.search(query.text)):
+        return out
+    chain = _chain(pool, query, base, sure=asked is not None)
+    if len(chain) < 2:
+        return out
+    if asked == "all":
+        out[chain] = 1
+        return out
+    last = len(chain) - 1
+    place = {"now": last, "before": last - 1, "first": 0}.get(asked or "")
+    if place is None:
+        place = int(np.searchsorted(pool.time[chain], _end(wanted[0], query), side="left")) - 1
+        if place < 0:
+            return out
+    out[chain] = _FALL ** np.abs(np.arange(len(chain)) - place)
+    return out
+
+
+def _chain(pool: Pool, query: Query, base: Scores, *, sure: bool) -> NDArray[np.int64]:
+    """The memories that speak of what the query is about, in the order of time.
+
+    They have its words, or (with `sure`, where no date among them misleads) answer it nearly as well as the best.
+    """
+    top = float(base.max(initial=0.0))
+    if top <= 0 or not query.subject.any():
+        return np.empty(0, np.int64)
+    there = pool.terms.counts(query.terms)[query.subject] > 0
+    frequencies = query.frequencies[query.subject]
+    idf = np.log1p((pool.total - frequencies + 0.5) / (frequencies + 0.5)) * (frequencies > 0)
+    share = idf @ there
+    same = (share >= _SUBJECT * share.max(initial=0.0)) & (share > 0)
+    chain = np.flatnonzero((same | (sure & (base >= _SURE * top))) & ~pool.barren & (pool.asks < 2) & (pool.time >= 0))
+    if len(chain) > _MOST:
+        chain = chain[np.argsort(-base[chain], kind="stable")[:_MOST]]
+    ordered: NDArray[np.int64] = chain[np.lexsort((pool.order[chain], pool.time[chain]))]
+    return ordered
+
+
+def _end(period: Period, query: Query) -> int:
+    """When a period ends; of a month of any year that of the last one that has begun."""
+    if period.month is None:
+        return period.end
+    now = query.reference
+    year = now.year - (period.month > now.month)
+    day = np.datetime64(f"{year + period.month // 12:04d}-{period.month % 12 + 1:02d}-01", "us")
+    return int(day.astype(np.int64))

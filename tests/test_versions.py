@@ -1,0 +1,97 @@
+"""Values that change, and what a question names exactly."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from datetime import datetime
+from random import Random
+from statistics import fmean
+
+import pytest
+from changing_values import changing_values
+from journal_dump import open_memory, texts
+
+from langchain_memlayer import Memory
+from langchain_memlayer.recall import identifiers
+from langchain_memlayer.testing import DeterministicEmbeddings
+
+FLOORS = {
+    "en": {"now": 0.6, "before": 0.85, "first": 0.8, "as of": 0.6, "count": 0.85},
+    "zh": {"now": 0.6, "before": 0.7, "first": 0.8, "as of": 0.4, "count": 0.85},
+}
+"""How often the version that is asked for is the first hit; of those before, among three; of counts, within ten."""
+
+
+@pytest.mark.slow
+def test_of_values_that_change_the_one_that_is_asked_for_is_found() -> None:
+    right: dict[str, dict[str, list[float]]] = {language: defaultdict(list) for language in FLOORS}
+    for scope in changing_values():
+        with open_memory(":memory:", embeddings="wordllama") as memory:
+            said = [{"role": "user", "content": text, "timestamp": time} for text, time in scope.turns]
+            memory.add(said, user_id="u", session_id="s")
+            for kind, (question, answers) in scope.questions.items():
+                limit = {"count": 10, "before": 3}.get(kind, 1)
+                now = scope.turns[-1][1]
+                hits = texts(memory.search(question, user_id="u", limit=limit, reference_time=now))
+                right[scope.name[:2]][kind].append(len(set(answers) & set(hits)) / len(set(answers)))
+    measured = {language: {kind: fmean(rates) for kind, rates in kinds.items()} for language, kinds in right.items()}
+    assert all(measured[language][kind] >= floor for language in FLOORS for kind, floor in FLOORS[language].items()), (
+        measured
+    )
+
+
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        ("Where do I live now?", 2), ("Where did I live before that?", 1), ("What was my first place to live?", 0),
+        ("Where did I live in March?", 1),
+    ],
+)  # fmt: skip
+def test_a_version_is_chosen_by_time_and_not_by_the_order_of_being_told(question: str, answer: int) -> None:
+    said = [("I live in Oslo", "2024-01-05"), ("I live in Turin", "2024-03-02"), ("I live in Cork", "2024-06-01")]
+    with open_memory(":memory:", embeddings=None) as memory:
+        for text, time in (said[2], said[0], said[1]):
+            memory.add([text, "The weather is fine."], user_id="u", timestamp=time)
+        now = said[2][1]
+        hits = texts(memory.search(question, user_id="u", limit=1, reference_time=datetime.fromisoformat(now)))
+    assert hits == [said[answer][0]]
+
+
+@pytest.fixture(scope="module")
+def archive() -> Iterator[tuple[Memory, dict[str, str]]]:
+    """A thousand notes, of which a hundred have an identifier, each much like another one."""
+    rng = Random(7)
+    forms = ("INV-{0}", "v{1}.{2}.{3}", "/srv/data/{0}.csv", "ann.{0}@example.com", "unit_{0}_b", "{0}", "SKU{0}X")
+    found: dict[str, str] = {}
+    for number in range(100):
+        name = forms[number % len(forms)].format(30_000 + 17 * number, number, number % 7, number % 5)
+        found[name] = f"The {rng.choice(('shipment', 'ticket', 'report'))} {name} was filed by {rng.choice('ABCDE')}."
+    noise = [f"The {rng.choice(('shipment', 'ticket', 'report'))} of day {n} was filed, then {n * 7 % 90} more came."
+             for n in range(900)]  # fmt: skip
+    with open_memory(":memory:", embeddings=DeterministicEmbeddings()) as memory:
+        memory.add([*noise, *found.values()], user_id="u", infer=False)
+        yield memory, found
+
+
+def test_an_identifier_is_found_first_whatever_the_vectors_say(archive: tuple[Memory, dict[str, str]]) -> None:
+    memory, found = archive
+    missed = [
+        name for name, text in found.items()
+        if texts(memory.search(f"Who filed the report or ticket {name}?", user_id="u", limit=1)) != [text]
+    ]  # fmt: skip
+    assert missed == []
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("What is ERR-4431-X about?", ["ERR-4431-X"]), ("Where is /etc/nginx/nginx.conf?", ["/etc/nginx/nginx.conf"]),
+        ("Who is ann.lee@example.com, extension 4711?", ["ann.lee@example.com", "4711"]),
+        ("Is v2.3.1 out, or A380?", ["v2.3.1", "A380"]), ("Who wrote “The Long Road” in 2019?", ["The Long Road"]),
+        ("订单SZ-0091到了吗？《活着》呢？", ["活着", "SZ-0091"]), ("What happened on 2024-05-08 at 10:30?", []),
+        ("Did we meet on the 3rd at 5pm, or in 12 days?", []), ("A well-known self-care routine.", []),
+    ],
+)  # fmt: skip
+def test_what_a_question_names_exactly(text: str, named: list[str]) -> None:
+    assert identifiers(text) == named
