@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import os
 import threading
 import weakref
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Future
-from typing import Generic, TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import Generic, ParamSpec, TypeVar
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -28,6 +31,24 @@ class Once(Generic[T]):
                 if not self._values:
                     self._values.append(self._make())
         return self._values[0]
+
+
+_MOST_WAITING = 256
+_THREADS: dict[int, ThreadPoolExecutor] = {}
+"""By process: a forked child inherits the executor, but not its threads."""
+
+
+async def in_thread(call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """Like `asyncio.to_thread`, in threads of our own.
+
+    What waits for another process's lock waits in its thread, for half a minute at worst. In the loop's own few threads
+    everything else of the application, name lookups too, would wait behind it.
+    """
+    pid = os.getpid()
+    if pid not in _THREADS:
+        _THREADS.setdefault(pid, ThreadPoolExecutor(_MOST_WAITING, thread_name_prefix="memlayer"))
+    context = contextvars.copy_context()
+    return await asyncio.get_running_loop().run_in_executor(_THREADS[pid], partial(context.run, call, *args, **kwargs))
 
 
 class PrivateLoop:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
 from collections.abc import Iterable
@@ -21,6 +20,7 @@ from langchain_memlayer.errors import ConfigurationError, InvalidInput, JournalC
 from langchain_memlayer.journal import Journal, open_journal
 from langchain_memlayer.journal.base import random_id, utc_now
 from langchain_memlayer.journal.place import default_folder
+from langchain_memlayer.loops import in_thread
 from langchain_memlayer.protocols import Clock, NewId
 from langchain_memlayer.store_execution import execute
 from langchain_memlayer.store_plan import EVERYTHING, Fields, IndexSettings, MemLayerIndexConfig, Plan, check_ttl
@@ -167,11 +167,11 @@ class MemLayerStore(BaseStore):
         plan = Plan.of(ops, self._fields)
         embedder = self._embedder
         if embedder is None:
-            return await asyncio.to_thread(execute, plan, self._indexes)
+            return await in_thread(execute, plan, self._indexes)
         texts = plan.texts
         vectors = dict(zip(texts, await embedder.aembed(texts), strict=True)) if texts else {}
         queries = {query: await embedder.aembed_query(query) for query in plan.queries}
-        return await asyncio.to_thread(execute, plan, self._indexes, vectors, queries)
+        return await in_thread(execute, plan, self._indexes, vectors, queries)
 
     def sweep_ttl(self) -> int:
         """Delete expired items; returns how many there were."""
@@ -255,7 +255,7 @@ class MemLayerStore(BaseStore):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await asyncio.to_thread(self.close)
+        await in_thread(self.close)
 
 
 def _open_embedder(journal: Journal, settings: IndexSettings) -> Embedder | None:

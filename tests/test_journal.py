@@ -29,7 +29,7 @@ from langchain_memlayer.journal import exists, schema
 from langchain_memlayer.journal.place import default_folder
 from langchain_memlayer.journal.sqlite import SQLiteJournal
 from langchain_memlayer.testing import DeterministicEmbeddings, FrozenClock, SequentialIds
-from langchain_memlayer.types import Scope
+from langchain_memlayer.types import Row, Scope
 
 
 @pytest.fixture
@@ -272,6 +272,53 @@ class TestFormats:
         with journal.write() as tx:
             assert tx.namespace("b.") > path
         journal.close()
+
+
+class TestWhatIsTaken:
+    @pytest.mark.parametrize(
+        ("key", "value"), [("k" * 3000, "v"), ("k", "a\x00b"), ("k", "\ud800"), ("\ud800", "v"), ("a\x00b", "v")]
+    )
+    def test_both_databases_refuse_the_same_and_nothing_is_half_written(
+        self, folder: Path, key: str, value: str
+    ) -> None:
+        with open_memory(folder) as memory:
+            journal = memory._journal
+
+            def write() -> None:
+                with journal.write() as tx:
+                    tx.put_item("a.", "first", "{}", ttl=None, codes=None)
+                    row = Row(0, 0, ".u.u.", key, "turn", value, created_at=1, updated_at=1, user_id="u")
+                    tx.add_memory(row, tokens=(), codes=None)
+
+            with pytest.raises(InvalidInput):
+                write()
+            with journal.read() as reader:
+                assert reader.counts()["items"] == reader.counts()["events"] == 0
+
+    def test_times_end_with_the_calendar(self, folder: Path) -> None:
+        with open_memory(folder) as memory:
+            last = {"role": "user", "content": "see you", "timestamp": "9999-12-31T23:59:59.999999Z"}
+            (key,) = ids(memory.add(last, user_id="u"))
+            memory.update(key, "see you then")
+            assert [m["memory"] for m in memory.get_all(user_id="u")["results"]] == ["see you then"]
+            assert memory.search("then", user_id="u")["results"]
+
+    def test_a_damaged_memory_is_told_and_hides_no_other(self, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+        with open_memory(folder) as memory:
+            damaged, whole = ids(memory.add(["tea in one", "tea in two"], user_id="u"))
+            with memory._journal.write() as tx:
+                tx.db.execute("UPDATE items SET metadata = '{\"torn' WHERE key = ?", (damaged,))
+            assert [m["id"] for m in memory.get_all(user_id="u")["results"]] == [whole]
+            assert memory.get(damaged) is None
+            assert "doctor" in caplog.text
+            assert "tea" not in caplog.text
+
+    def test_a_turn_keeps_its_place_when_it_is_edited(self, folder: Path) -> None:
+        with open_memory(folder) as memory:
+            keys = ids(memory.add(["one", "two", "three"], user_id="u", session_id="s"))
+            memory.update(keys[0], "first of all")
+            (hit,) = memory.search("two", user_id="u", limit=1, expand=2)["results"]
+            assert [near["memory"] for near in hit["around"]] == ["first of all", "three"]
 
 
 class TestVectors:

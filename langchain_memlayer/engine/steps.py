@@ -6,13 +6,14 @@ What lies between two requests never waits for the network, so the same generato
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from typing_extensions import TypeVar
+
+from langchain_memlayer.loops import in_thread
 
 T = TypeVar("T", default=Any)
 
@@ -68,7 +69,7 @@ def run(steps: Steps[T]) -> T:
 async def arun(steps: Steps[T]) -> T:
     """Drive a step to its end: requests are awaited in this event loop, the rest runs in a thread."""
     answer, error = None, None
-    while not isinstance(step := await asyncio.to_thread(_advance, steps, answer, error), _Done):
+    while not isinstance(step := await in_thread(_advance, steps, answer, error), _Done):
         try:
             answer, error = await step.acall(), None
         except Exception as failure:  # noqa: BLE001 - the step decides what it means, and may raise it again

@@ -85,6 +85,8 @@ class PostgresJournal(BaseJournal):
             make_conninfo(**self._address.settings),
             kwargs={"autocommit": True},
             configure=adapt,
+            # One that the server closed, as when it was restarted, is replaced before anybody uses it.
+            check=ConnectionPool.check_connection,
             min_size=1,
             max_size=self._address.pool_size,
             timeout=CONNECT_SECONDS,
@@ -106,7 +108,7 @@ class PostgresJournal(BaseJournal):
 
     @contextmanager
     def _session(self) -> Iterator[Session]:
-        session = Session(self._pool.getconn(), self._schema, self._renewed)
+        session = Session(self._pool.getconn(), self._schema)
         try:
             yield session
         finally:
@@ -116,12 +118,6 @@ class PostgresJournal(BaseJournal):
                     session.undo()
             finally:
                 self._pool.putconn(session.raw)
-
-    def _renewed(self, broken: psycopg.Connection[Any]) -> psycopg.Connection[Any]:
-        """Another connection in place of one that the server closed, as when it was restarted."""
-        self._pool.putconn(broken)
-        self._pool.check()
-        return self._pool.getconn()
 
     @contextmanager
     def read(self, *, snapshot: bool = False) -> Iterator[PostgresReader]:

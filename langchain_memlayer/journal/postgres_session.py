@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -67,19 +67,11 @@ class Session:
     Args:
         raw: The connection, in autocommit mode.
         schema: Where the tables are.
-        renew: Gives another connection for one that the server closed.
     """
 
-    def __init__(
-        self,
-        raw: psycopg.Connection[Any],
-        schema: str,
-        renew: Callable[[psycopg.Connection[Any]], psycopg.Connection[Any]],
-    ) -> None:
+    def __init__(self, raw: psycopg.Connection[Any], schema: str) -> None:
         self.raw = raw
         self._schema = schema
-        self._renew = renew
-        self._begun = False
 
     def named(self, name: str) -> str:
         """A table or sequence with its schema."""
@@ -87,7 +79,7 @@ class Session:
 
     def execute(self, statement: str, params: Sequence[Any] = (), /) -> psycopg.Cursor[Any]:
         """Run one statement."""
-        return self._run(lambda: self.raw.execute(translated(statement, self._schema), params, binary=True))
+        return self.raw.execute(translated(statement, self._schema), params, binary=True)
 
     def executemany(self, statement: str, rows: Iterable[Sequence[Any]], /) -> None:
         """Run one statement for each row of values."""
@@ -96,30 +88,17 @@ class Session:
 
     def begin(self, statements: str) -> None:
         """Begin a transaction with statements that take no values."""
-        self._run(lambda: self.raw.execute(statements.encode()))
-        self._begun = True
+        self.raw.execute(statements.encode())
 
     def commit(self) -> None:
         """Commit; a transaction in which a statement failed is an error, never silently undone."""
         if self.raw.execute("COMMIT").statusmessage != "COMMIT":
             raise JournalError("A statement of this call failed, so nothing of it was stored; repeat it.")
-        self._begun = False
 
     def undo(self) -> None:
         """Roll back what was begun and not committed."""
         if not self.raw.closed and self.raw.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
             self.raw.execute("ROLLBACK")
-        self._begun = False
-
-    def _run(self, call: Callable[[], psycopg.Cursor[Any]]) -> psycopg.Cursor[Any]:
-        try:
-            return call()
-        except psycopg.OperationalError:
-            # Outside of a transaction there are only reads, so asking again is safe.
-            if self._begun or not self.raw.closed:
-                raise
-        self.raw = self._renew(self.raw)
-        return call()
 
 
 class PostgresReads(BaseReader):

@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 
+from langchain_memlayer.errors import InvalidInput
 from langchain_memlayer.graph.names import read_name
 from langchain_memlayer.index.keywords import packed
 from langchain_memlayer.journal.database import Database
@@ -32,6 +33,10 @@ _MEMORY = (
 )
 
 
+MOST_NAME_BYTES = 2_000
+"""How long ids may be, as UTF-8, those that one index has together."""
+
+
 def json_text(value: Any) -> str | None:
     """A value as JSON; nothing for an empty one."""
     return dumps(value) if value else None
@@ -40,6 +45,33 @@ def json_text(value: Any) -> str | None:
 def keys_of(source: str, destination: str) -> tuple[str, str]:
     """The keys of two names (`graph.names`), by which spellings of one meet."""
     return read_name(source).key, read_name(destination).key
+
+
+def check_storable(what: str, *names: str | None, texts: Sequence[str | None] = ()) -> None:
+    """Refuse what one of the databases could not keep, so that both take the same.
+
+    Args:
+        what: What the names are of, for the message.
+        *names: Ids and keys, which are found by an index: PostgreSQL's takes so many bytes of them together.
+        texts: Other texts.
+
+    Raises:
+        InvalidInput: they are too long, or have what is no text.
+    """
+    try:
+        size = sum(len(name.encode()) for name in names if name is not None)
+        for text in texts:
+            if text is not None and not text.isascii():
+                text.encode()
+    except UnicodeEncodeError:
+        raise InvalidInput(f"{what} has a lone surrogate, which is no character; remove it.") from None
+    if any(text is not None and "\x00" in text for text in (*names, *texts)):
+        raise InvalidInput(f"{what} has a NUL character, which no database keeps; remove it.")
+    if size > MOST_NAME_BYTES:
+        raise InvalidInput(
+            f"{what} has ids of {size} bytes; {MOST_NAME_BYTES} together are the most. Shorten them, or give a hash "
+            "of each."
+        )
 
 
 class Writer(Reader):
@@ -100,6 +132,7 @@ class Writer(Reader):
         if found is None:
             found = self.namespace_id(path)
             if found is None:
+                check_storable("A namespace", path)
                 found = self._inserted("INSERT INTO namespaces (path) VALUES (?)", (path,))
             self._namespaces[path] = found
         return found
@@ -123,6 +156,7 @@ class Writer(Reader):
         detail: Mapping[str, Any] | None = None,
     ) -> int:
         """Append one event; returns its position."""
+        check_storable("A memory or item", key, batch, texts=(value, prev, actor))
         self.seq = self.upcoming()
         self.db.execute(
             _EVENT,
@@ -133,6 +167,7 @@ class Writer(Reader):
 
     def record_batch(self, scope: str, batch: str, result: Mapping[str, Any]) -> None:
         """Remember what this commit reports, so that the same batch id reports it again and writes nothing."""
+        check_storable("A batch", scope, batch)
         self.db.execute(
             "INSERT INTO batches VALUES (?,?,?,?) ON CONFLICT (scope, batch) DO UPDATE SET result = excluded.result",
             (scope, batch, self.seq, dumps(result)),
@@ -378,6 +413,9 @@ class Writer(Reader):
         )  # fmt: skip
         place = None if row.kind == "fact" else row.place or item
         updated = min(row.updated_at, LAST_TIME)
+        check_storable("A memory", row.session_id, texts=(row.role, row.name))
+        check_storable("A memory", row.message_id)
+        check_storable("A memory", row.user_id, row.agent_id, row.run_id)
         self.db.execute(
             _MEMORY,
             (item, ns, row.key, row.kind, row.text, row.created_at, updated, item, json_text(row.metadata),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
@@ -16,6 +15,7 @@ from langchain_memlayer.engine.read import Engine
 from langchain_memlayer.engine.steps import run
 from langchain_memlayer.errors import ConfigurationError, InvalidInput
 from langchain_memlayer.journal.read_caches import ADOPTED
+from langchain_memlayer.loops import in_thread
 from langchain_memlayer.messages import checked_text
 from langchain_memlayer.types import Scope, Turn
 
@@ -82,7 +82,7 @@ class Adopting:
         run_id: str | None = None,
     ) -> dict[str, int]:
         """Like `adopt`."""
-        return await asyncio.to_thread(self.adopt, documents, user_id=user_id, agent_id=agent_id, run_id=run_id)
+        return await in_thread(self.adopt, documents, user_id=user_id, agent_id=agent_id, run_id=run_id)
 
 
 def _foreign(store: ForeignStore) -> Iterator[Document]:

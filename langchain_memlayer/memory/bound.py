@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, Final
 
 from langchain_memlayer.errors import InvalidInput, MemoryNotFound
+from langchain_memlayer.loops import in_thread
 from langchain_memlayer.types import Scope
 
 # What is about one memory: who holds an id of somebody else's learns nothing by it.
@@ -70,7 +70,7 @@ class Bound:
         async def acall(memory_id: Any = None, *args: Any, **given: Any) -> Any:
             if memory_id is None:
                 return await method(**self._with(given))
-            known = await asyncio.to_thread(self._memory._owner, memory_id)
+            known = await in_thread(self._memory._owner, memory_id)
             return await method(memory_id, *args, **given) if self._holds(known, memory_id, method) else None
 
         def call(memory_id: Any = None, *args: Any, **given: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
@@ -28,6 +27,7 @@ from langchain_memlayer.facts.reconciliation import LLMReconciler, RuleReconcile
 from langchain_memlayer.journal import open_journal
 from langchain_memlayer.journal.base import random_id, utc_now
 from langchain_memlayer.journal.place import default_folder
+from langchain_memlayer.loops import in_thread
 from langchain_memlayer.memory.adopting import Adopting
 from langchain_memlayer.memory.bound import Bound
 from langchain_memlayer.memory.reading import Reading
@@ -213,7 +213,7 @@ class Memory(Writing, Reading, Adopting):
 
     async def aclose(self) -> None:
         """Like `close`."""
-        await asyncio.to_thread(self.close)
+        await in_thread(self.close)
 
     def __enter__(self) -> Self:
         return self

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +24,7 @@ from langchain_memlayer.facts.rewriting import Rewriter, Rewritten
 from langchain_memlayer.filters import parse_filter
 from langchain_memlayer.graph.names import relation_name
 from langchain_memlayer.journal import Journal
+from langchain_memlayer.loops import in_thread
 from langchain_memlayer.memory.checks import (
     KINDS,
     checked_count,
@@ -279,7 +279,7 @@ class Reading:
 
     async def aget(self, memory_id: str) -> MemoryResult | None:
         """Like `get`."""
-        return await asyncio.to_thread(self.get, memory_id)
+        return await in_thread(self.get, memory_id)
 
     def get_all(
         self,
@@ -352,7 +352,7 @@ class Reading:
         everything: bool = False,
     ) -> ListResult:
         """Like `get_all`."""
-        return await asyncio.to_thread(
+        return await in_thread(
             self.get_all,
             user_id=user_id,
             agent_id=agent_id,
@@ -375,7 +375,7 @@ class Reading:
 
     async def ahistory(self, memory_id: str) -> list[HistoryRow]:
         """Like `history`."""
-        return await asyncio.to_thread(self.history, memory_id)
+        return await in_thread(self.history, memory_id)
 
     def why(self, memory_id: str) -> WhyResult:
         """Which turns a memory comes from, with which quotes, and what was decided about it by which prompt.
@@ -399,7 +399,7 @@ class Reading:
 
     async def awhy(self, memory_id: str) -> WhyResult:
         """Like `why`."""
-        return await asyncio.to_thread(self.why, memory_id)
+        return await in_thread(self.why, memory_id)
 
     def graph(
         self, *, user_id: str | None = None, agent_id: str | None = None, run_id: str | None = None
@@ -415,7 +415,7 @@ class Reading:
         self, *, user_id: str | None = None, agent_id: str | None = None, run_id: str | None = None
     ) -> MemoryGraph:
         """Like `graph`."""
-        return await asyncio.to_thread(self.graph, user_id=user_id, agent_id=agent_id, run_id=run_id)
+        return await in_thread(self.graph, user_id=user_id, agent_id=agent_id, run_id=run_id)
 
 
 def _options(explain: bool, max_tokens: Any, expand: Any, rerank: Any) -> _Options:

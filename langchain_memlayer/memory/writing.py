@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -20,6 +19,7 @@ from langchain_memlayer.engine.steps import Steps, arun, run
 from langchain_memlayer.errors import ConfigurationError, InvalidInput, MemLayerError
 from langchain_memlayer.graph import from_graph_document
 from langchain_memlayer.journal import Journal
+from langchain_memlayer.loops import in_thread
 from langchain_memlayer.memory.checks import (
     checked_batch_id,
     checked_memory_id,
@@ -193,7 +193,7 @@ class Writing:
         self, *, user_id: str | None = None, agent_id: str | None = None, run_id: str | None = None
     ) -> list[UnreadCall]:
         """Like `unread`."""
-        return await asyncio.to_thread(self.unread, user_id=user_id, agent_id=agent_id, run_id=run_id)
+        return await in_thread(self.unread, user_id=user_id, agent_id=agent_id, run_id=run_id)
 
     def read(
         self,
@@ -267,7 +267,7 @@ class Writing:
 
     async def aflush(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109 - the twin of `flush`
         """Like `flush`."""
-        return await asyncio.to_thread(self.flush, timeout)
+        return await in_thread(self.flush, timeout)
 
     def extract(
         self,
@@ -466,7 +466,7 @@ class Writing:
 
     async def adelete(self, memory_id: str) -> Done:
         """Like `delete`."""
-        return await asyncio.to_thread(self.delete, memory_id)
+        return await in_thread(self.delete, memory_id)
 
     def delete_all(self, *, user_id: str | None = None, agent_id: str | None = None, run_id: str | None = None) -> Done:
         """End all memories of a scope; their history stays (`forget` removes that too).
@@ -481,7 +481,7 @@ class Writing:
         self, *, user_id: str | None = None, agent_id: str | None = None, run_id: str | None = None
     ) -> Done:
         """Like `delete_all`."""
-        return await asyncio.to_thread(self.delete_all, user_id=user_id, agent_id=agent_id, run_id=run_id)
+        return await in_thread(self.delete_all, user_id=user_id, agent_id=agent_id, run_id=run_id)
 
     def forget(
         self,
@@ -540,4 +540,4 @@ class Writing:
 
     async def areset(self) -> None:
         """Like `reset`."""
-        await asyncio.to_thread(self.reset)
+        await in_thread(self.reset)
