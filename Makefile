@@ -4,7 +4,7 @@ BIN := .venv/bin
 export PIP_NO_CACHE_DIR := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test fuzz slow integration postgres lint types bench setup clean
+.PHONY: demo test fuzz slow matrix integration postgres lint types bench setup clean
 
 demo: setup
 	$(BIN)/memlayer demo
@@ -19,6 +19,12 @@ fuzz: setup
 
 slow: setup
 	$(BIN)/pytest -n 2 -m slow
+
+# 500 signals and 200 forks, in a folder and in PostgreSQL.
+matrix: setup
+	$(BIN)/python -m pip install --quiet --group integration
+	MATRIX=10 $(BIN)/pytest tests/durability/test_interrupts.py
+	MATRIX=10 MEMLAYER_TEST_POSTGRES=1 $(BIN)/pytest tests/durability/test_interrupts.py
 
 integration: setup
 	$(BIN)/python -m pip install --quiet --group integration
