@@ -206,7 +206,9 @@ class PostgresJournal(BaseJournal):
                     for table in TABLES:
                         session.raw.execute(sql.SQL("VACUUM (FULL) {}").format(sql.Identifier(self._schema, table)))
                 finally:
-                    session.execute("RESET lock_timeout")
+                    # After an interrupt there is nothing left to be reset.
+                    with suppress(psycopg.Error):
+                        session.execute("RESET lock_timeout")
                 session.execute("DELETE FROM meta WHERE key = ?", (SCRUB_DUE,))
             except psycopg.OperationalError as error:
                 raise self._unscrubbed("tables", type(error).__name__) from error

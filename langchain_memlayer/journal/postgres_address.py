@@ -76,6 +76,9 @@ class Address:
         try:
             yield
         except psycopg.OperationalError as error:
+            if isinstance(error.__context__, BaseException) and not isinstance(error.__context__, Exception):
+                # The driver met an interrupt, and then that its statement was still running.
+                raise error.__context__ from None
             raise self._explained(error) from error
         except psycopg.Error as error:
             # Their details quote the rows that they are about.

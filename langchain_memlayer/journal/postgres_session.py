@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
@@ -18,6 +19,7 @@ from langchain_memlayer.journal.schema import TABLES
 from langchain_memlayer.journal.write import Writer
 from langchain_memlayer.types import prefix_bounds
 
+_CANCEL_SECONDS = 5.0
 POSITIONS = 32
 """How many positions a transaction takes at once; the increment of the sequence in the schema."""
 
@@ -96,8 +98,12 @@ class Session:
             raise JournalError("A statement of this call failed, so nothing of it was stored; repeat it.")
 
     def undo(self) -> None:
-        """Roll back what was begun and not committed."""
-        if not self.raw.closed and self.raw.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+        """Roll back what was begun and not committed; a statement that an interrupt left running goes with all else."""
+        if self.raw.info.transaction_status == psycopg.pq.TransactionStatus.ACTIVE:
+            with suppress(psycopg.Error):
+                self.raw.cancel_safe(timeout=_CANCEL_SECONDS)
+            self.raw.close()
+        elif not self.raw.closed and self.raw.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
             self.raw.execute("ROLLBACK")
 
 
