@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +14,7 @@ from langchain_memlayer.backends.mirror import State
 from langchain_memlayer.engine.indexes import snapshot_name
 from langchain_memlayer.errors import JournalError, MemLayerError, SnapshotError
 from langchain_memlayer.index import files
-from langchain_memlayer.index.keywords import packed
+from langchain_memlayer.index.keywords import well_formed
 from langchain_memlayer.journal import Journal
 from langchain_memlayer.journal.read import Reader
 from langchain_memlayer.journal.read_base import VECTORS_OF_ITEM
@@ -77,12 +76,6 @@ _RULES: tuple[tuple[str, str, str], ...] = (
         "SELECT v.id FROM vectors v LEFT JOIN items i ON i.id = abs(v.id) WHERE i.id IS NULL",
     ),
     (
-        "keyword owner",
-        "keyword rows without a memory, or memories without their keyword row",
-        "SELECT rowid FROM keywords WHERE rowid NOT IN (SELECT id FROM items WHERE kind <> 'item') UNION ALL "
-        "SELECT id FROM items WHERE length(terms) > 0 AND id NOT IN (SELECT rowid FROM keywords)",
-    ),
-    (
         "link",
         "links that do not lead from a fact to a turn",
         "SELECT fact FROM links WHERE fact NOT IN (SELECT id FROM items WHERE kind = 'fact') "
@@ -126,7 +119,7 @@ def check(journal: Journal) -> list[Problem]:
                 found += _tried(name, partial(part, reader))
     except JournalError as error:
         found.append(Problem("file", str(error)))
-    return found + _tried("keyword index", lambda: _full_text(journal))
+    return found
 
 
 def _tried(name: str, part: Callable[[], Iterable[Problem]]) -> list[Problem]:
@@ -171,13 +164,11 @@ def _notes(reader: Reader) -> Iterator[Problem]:
 
 
 def rebuild(journal: Journal) -> None:
-    """Make anew what is derived: the keyword index, the term statistics and the snapshots; also finishes a `forget`.
+    """Make anew what is derived, the snapshots; also finishes a `forget`.
 
     Raises:
         JournalError: the disk is full, or another process holds the folder.
     """
-    with journal.write() as tx:
-        tx.recount_terms()
     journal.scrub()
 
 
@@ -237,22 +228,10 @@ def _vectors(reader: Reader) -> Iterator[Problem]:
 
 
 def _keywords(reader: Reader) -> Iterator[Problem]:
-    counted: Counter[tuple[str, int]] = Counter()
-    wrong = []
-    for item, ns, closed, terms, space, tokens in reader.db.execute(
-        "SELECT i.id, i.ns, i.closed, i.terms, k.ns, k.tokens FROM keywords k JOIN items i ON i.id = k.rowid"
-    ):
-        words = tokens.split()
-        if space != f"n{ns}" or packed(words) != terms:
-            wrong.append(item)
-        if closed is None:
-            counted.update((term, ns) for term in set(words))
+    rows = reader.db.execute("SELECT id, terms FROM items WHERE kind <> 'item'")
+    wrong = list(islice((row for row, terms in rows if not well_formed(bytes(terms or b""))), _SHOWN + 1))
     if wrong:
-        yield Problem("keywords", f"Keyword rows are not those of their memories: {_listed(wrong)}. Restore a backup.")
-    stored = {(term, ns): df for term, ns, df in reader.db.execute("SELECT term, ns, df FROM terms")}
-    if stored != counted:
-        number = sum(stored.get(key) != counted.get(key) for key in stored.keys() | counted.keys())
-        yield Problem("term statistics", f"{number} term counts are not what the memories say. Rebuild.", True)
+        yield Problem("keywords", f"There are terms that are none: {_listed(wrong)}. Restore a backup.")
 
 
 def _outboxes(reader: Reader) -> Iterator[Problem]:
@@ -265,14 +244,6 @@ def _outboxes(reader: Reader) -> Iterator[Problem]:
                 f"The vector store ({state.kind}) was not brought the last {lag} changes of the {area}; nothing is "
                 "lost. Open the folder with it and call `flush()`.",
             )
-
-
-def _full_text(journal: Journal) -> Iterator[Problem]:
-    try:
-        with journal.write() as tx:
-            tx.check_keywords()
-    except JournalError as error:
-        yield Problem("keyword index", f"The keyword index cannot be used ({error}). Rebuild.", True)
 
 
 def _prefixes(reader: Reader) -> set[str]:

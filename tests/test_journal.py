@@ -355,35 +355,8 @@ class TestVectors:
         memory.update(key, "two")
         assert len(query(folder, "SELECT data FROM vectors GROUP BY data")) == 2
         memory.forget(key)
-        for table in ("vectors", "items", "keywords", "terms", "links", "triples"):
+        for table in ("vectors", "items", "links", "triples"):
             assert query(folder, f"SELECT count(*) FROM {table}") == [(0,)], table
-
-
-class TestKeywordRows:
-    def statistics(self, folder: Path) -> dict[tuple[str, int], int]:
-        return {(term, ns): df for term, ns, df in query(folder, "SELECT term, ns, df FROM terms")}
-
-    def recounted(self, folder: Path) -> dict[tuple[str, int], int]:
-        counts: dict[tuple[str, int], int] = {}
-        for tokens, ns in query(
-            folder, "SELECT k.tokens, i.ns FROM items i JOIN keywords k ON k.rowid = i.id WHERE i.closed IS NULL"
-        ):
-            for term in set(tokens.split()):
-                counts[term, ns] = counts.get((term, ns), 0) + 1
-        return counts
-
-    def test_the_statistics_are_those_of_the_live_texts_after_every_call(self, memory: Memory, folder: Path) -> None:
-        keys = ids(memory.add(["red fox", "red red wine", "blue fox", "我住在北京"], user_id="u"))
-        keys += ids(memory.add("red wine", user_id="v"))
-        for call in (
-            lambda: memory.add("Red Fox", user_id="u"), lambda: memory.update(keys[0], "green fox"),
-            lambda: memory.update(keys[1], None, {"n": 1}), lambda: memory.delete(keys[1]),
-            lambda: memory.forget(keys[2]), lambda: memory.delete_all(user_id="v"),
-            lambda: memory.add("red fox", user_id="u"), memory.reset,
-        ):  # fmt: skip
-            call()
-            assert self.statistics(folder) == self.recounted(folder)
-        assert self.statistics(folder) == {}
 
 
 @pytest.mark.sqlite

@@ -1,13 +1,10 @@
 from __future__ import annotations
 
 import math
-import sqlite3
 import subprocess
 import sys
 import threading
 import zlib
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -19,34 +16,16 @@ from langchain_memlayer.index.keywords import (
     ENTRY,
     bm25,
     bm25_ceiling,
-    fts_match,
     is_character,
     packed,
     query_characters,
     query_terms,
-    rarest,
     term_ids,
     tokenize,
+    well_formed,
 )
-from langchain_memlayer.journal.schema import create
 
 ZWNJ, SOFT_HYPHEN, WORD_JOINER = "\u200c", "\u00ad", "\u2060"
-
-
-@contextmanager
-def journal(texts: Iterable[tuple[str, str]]) -> Iterator[sqlite3.Connection]:
-    db = sqlite3.connect(":memory:", isolation_level=None)
-    try:
-        create(db, where="memory", new_id=lambda: "id", created_at=0)
-        rows = [(i, ns, " ".join(tokenize(text))) for i, (ns, text) in enumerate(texts)]
-        db.executemany("INSERT INTO keywords (rowid, ns, tokens) VALUES (?,?,?)", rows)
-        yield db
-    finally:
-        db.close()
-
-
-def found(db: sqlite3.Connection, expression: str) -> set[int]:
-    return {row for (row,) in db.execute("SELECT rowid FROM keywords WHERE keywords MATCH ?", (expression,))}
 
 
 @pytest.mark.parametrize(
@@ -210,58 +189,12 @@ def test_codes_of_single_characters_are_told_from_those_of_terms() -> None:
     assert is_character(np.empty(0, np.uint64)).tolist() == []
 
 
-def test_rarest_keeps_the_order_of_the_query_and_drops_what_no_text_has() -> None:
-    frequencies = {"a": 5, "b": 1, "c": 3, "d": 0, "e": 3}
-    assert rarest(["a", "b", "x", "c", "d", "e"], frequencies) == ["a", "b", "c", "e"]
-    assert rarest(["a", "e", "c", "b"], frequencies, 2) == ["e", "b"]
-    assert rarest(["c", "e", "a"], frequencies, most=1) == ["c"]
-    assert rarest([], frequencies) == []
-    many = [f"t{i}" for i in range(40)]
-    assert rarest(many, {term: 40 - i for i, term in enumerate(many)}) == many[-12:]
-
-
-def test_a_match_finds_any_of_the_terms_inside_one_namespace() -> None:
-    with journal([("n1", "dogs bark"), ("n1", "cats"), ("n12", "a dog"), ("n1", "n12 birds")]) as db:
-        assert found(db, fts_match(["dog", "cat"], "n1")) == {0, 1}
-        assert found(db, fts_match(["dog"], "n12")) == {2}
-        assert found(db, fts_match(["dog", "cat"], None)) == {0, 1, 2}
-        assert found(db, fts_match(["n1"], None)) == set()
-        assert found(db, fts_match([], "n1")) == found(db, fts_match([], None)) == set()
-
-
-@pytest.mark.parametrize(
-    "text", ['" OR ns : "n2', "NEAR(a b) AND NOT *", 'x") OR tokens : ("secret', "ns:n2 ^a* {tokens}:b"]
-)
-def test_a_query_cannot_reach_another_namespace(text: str) -> None:
-    with journal([("n1", text), ("n2", f"secret {text}")]) as db:
-        assert found(db, fts_match(query_terms(text), "n1")) == {0}
-    assert fts_match(['a" OR "b'], 'n1"') == 'ns : "n1""" AND tokens : ("a"" OR ""b")'
-
-
 _alphabet = st.one_of(
     st.characters(),
     st.sampled_from(
         "aAsSeEzuZU019_-.@' \"*:()^’İßſάΣœʼ\u0301\u0307\u093f\u0e31\u3099\u00ad\u200d我的カ가ก한क़ی٣①½ꭰᏸ\ue000\U00020000"
     ),
 )
-
-
-@settings(deadline=None, max_examples=200)
-@given(st.text(_alphabet, max_size=20), st.text(_alphabet, max_size=20))
-def test_fts5_finds_exactly_the_rows_that_have_a_term(one: str, other: str) -> None:
-    # Each character by itself is a text too: what a split term would find wrongly.
-    texts = [one, other, *one]
-    has = [set(tokenize(text)) for text in texts]
-    with journal([*(("n1", text) for text in texts), ("n2", one)]) as db:
-        for term in set().union(*has):
-            assert found(db, fts_match([term], "n1")) == {i for i, terms in enumerate(has) if term in terms}
-
-
-@pytest.mark.parametrize("one", ["कि", "ที่", "𠀀𠀁", "ꭰ"])
-def test_a_text_that_looks_like_the_stored_form_of_a_word_is_another_word(one: str) -> None:
-    *_, stored = tokenize(one)
-    assert stored.isascii()
-    assert tokenize(stored) != [stored]
 
 
 @settings(deadline=None)
@@ -273,17 +206,11 @@ def test_a_text_asked_for_as_it_stands_is_found(text: str) -> None:
     assert " ".join(terms).split() == terms
 
 
-@pytest.mark.slow
-def test_fts5_keeps_every_character_that_is_a_term_as_one_token() -> None:
-    everything = map(chr, range(sys.maxunicode + 1))
-    letters = [char for char in everything if tokenize(f"a{char}") != ["a"]]
-    terms = {term for char in letters for text in (char, f"a{char}", f"我{char}") for term in tokenize(text)}
-    with journal([]) as db:
-        db.execute("INSERT INTO keywords (rowid, ns, tokens) VALUES (1, '', ?)", (" ".join(terms),))
-        db.execute("CREATE VIRTUAL TABLE vocabulary USING fts5vocab(keywords, 'row')")
-        kept = {term for (term,) in db.execute("SELECT term FROM vocabulary")}
-    assert len(terms) > 150_000
-    assert kept == terms
+@pytest.mark.parametrize("wrong", [b"x", packed(["a"])[:-1], packed(["a"]) * 2, bytes(10)], ids=range(4))
+def test_what_are_no_terms_is_told(wrong: bytes) -> None:
+    assert not well_formed(wrong)
+    assert well_formed(packed(["a", "b", "a"]))
+    assert well_formed(b"")
 
 
 def test_threads_get_the_same_terms() -> None:

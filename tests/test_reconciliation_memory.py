@@ -17,6 +17,7 @@ from langchain_core.messages import BaseMessage
 from langchain_memlayer import ExtractionError, Memory
 from langchain_memlayer.facts.reconciliation import RuleReconciler
 from langchain_memlayer.graph.networkx import TripleGraph
+from langchain_memlayer.index.keywords import packed
 from langchain_memlayer.testing import DeterministicEmbeddings, FrozenClock, ScriptedChatModel, SequentialIds
 from langchain_memlayer.types import QUARANTINE, RETRACT, Candidate, Decision, Extraction, Fact, Triple, Turn
 
@@ -463,12 +464,10 @@ def test_an_update_of_what_is_gone_at_the_last_moment_is_stored_as_it_was_told(o
     memory = opened(overtaken)
     [first] = memory.add("I live in Paris", user_id="u")["results"]
     [done] = memory.add("I moved to Berlin", user_id="u")["results"]
-    [(tokens,)] = query(
-        folder, "SELECT tokens FROM keywords k JOIN items i ON i.id = k.rowid WHERE i.key = ?", done["id"]
-    )
+    [(terms,)] = query(folder, "SELECT terms FROM items WHERE key = ?", done["id"])
 
     assert (done["event"], done["memory"]) == ("ADD", "Anna moved to Berlin")
-    assert tokens.split() == ["anna", "move", "to", "berlin"]
+    assert terms == packed(["anna", "move", "to", "berlin"])
 
 
 def test_two_threads_that_tell_the_same_at_once_do_not_double_it(opened: Any) -> None:

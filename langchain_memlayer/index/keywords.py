@@ -1,11 +1,10 @@
 """Keywords: what is indexed of a text, what is asked of a query, and BM25 with statistics that the caller gives.
 
 ```
-text  ── NFKC, casefold ──> words ──> terms: stems, bigrams and characters, identifiers      stored, joined by one space
-query ── the same ────────> stop words out ──> the rarest terms ──> MATCH ──> BM25
+text  ── NFKC, casefold ──> words ──> terms: stems, bigrams and characters, identifiers ──> ids with counts, stored
+query ── the same ────────> stop words out ──> ids ──> postings (`words.py`) ──> BM25
 ```
-A term means the same to every journal. It is made of letters and digits only, in a form that any full-text tokenizer
-keeps whole: what FTS5 would split is written as ASCII (`_stored`), so a row is found exactly when it has the term.
+A term means the same to every journal and every release: what is stored of it is its id alone.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import re
 import struct
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from hashlib import blake2b
 from itertools import pairwise
@@ -36,7 +35,7 @@ _MOST_COUNTED = 0xFFFF
 _MANY = 100
 
 LONGEST = 64
-"""Characters of a word that count. FTS5 cuts tokens too, at 32,768 bytes."""
+"""Characters of a word that count."""
 
 # "may" is a month and "no" an answer: both stay. Contractions are written as `_normal` leaves them.
 _STOP = frozenset(
@@ -82,13 +81,6 @@ _DECIMAL = re.compile(r"(?<=\d)\.(?=\d)")
 _RUN = re.compile(r"(h[hm]*)|w[wm]*(?:(?:u+|j)w[wm]*)*")
 _UNIT = re.compile(r"hm*")
 
-# Characters that unicode61 keeps, and keeps as they are, in every release of SQLite; the test asks FTS5 about each.
-_PLAIN = re.compile(
-    r"[0-9a-z\u00e0-\u00f6\u00f8-\u00ff\u0101-\u017e\u03ac-\u03ce\u0430-\u045f\u05d0-\u05ea\u0621-\u064a\u0671-\u06d3"
-    r"\u3041-\u3096\u30a1-\u30fa\u30fc\u4e00-\u9fa5\uac00-\ud7a3]+"
-)
-_ESCAPE = "zzu"
-
 
 class _Classes(dict[int, str]):
     """The class of each character: w word, h unspaced script, m mark, j joiner, u underscore, or a space."""
@@ -116,7 +108,7 @@ _CLASSES = _Classes()
 
 
 def tokenize(text: str) -> list[str]:
-    """The terms of a text, in order and with repetitions; joined by one space they are what a journal stores.
+    """The terms of a text, in order and with repetitions.
 
     Words are folded to NFKC and lower case; English ones become Porter stems (Porter 1980, "An algorithm for suffix
     stripping"), and stop words are kept, so that a query of nothing else finds its text. Identifiers, numbers with
@@ -156,31 +148,6 @@ def is_character(ids: NDArray[np.uint64]) -> NDArray[np.bool_]:
     return found
 
 
-def rarest(terms: Sequence[str], frequencies: Mapping[str, int], most: int = MOST_TERMS) -> list[str]:
-    """The `most` terms that the fewest texts have, in their own order; a term that no text has is left out.
-
-    Args:
-        terms: Distinct terms of a query.
-        frequencies: How many texts have each term; a missing one counts as 0.
-        most: How many to keep at most. Of equally rare ones the earlier stay.
-    """
-    known = [term for term in terms if frequencies.get(term, 0) > 0]
-    kept = set(sorted(known, key=lambda term: frequencies[term])[:most])
-    return [term for term in known if term in kept]
-
-
-def fts_match(terms: Sequence[str], namespace_token: str | None) -> str:
-    """The FTS5 expression for rows with any of the terms; without terms it matches nothing.
-
-    Args:
-        terms: Terms that `tokenize` or `query_terms` made.
-        namespace_token: The token of one namespace ("n12"); None for all.
-    """
-    either = " OR ".join(map(_quoted, terms)) or '""'
-    where = "" if namespace_token is None else f"ns : {_quoted(namespace_token)} AND "
-    return f"{where}tokens : ({either})"
-
-
 @lru_cache(maxsize=1 << 16)
 def term_id(term: str) -> int:
     """What stands for a term everywhere: 63 bits of its BLAKE2b, and whether it is a single Han character.
@@ -205,6 +172,14 @@ def packed(terms: Sequence[str]) -> bytes:
         return entries.tobytes()
     counts = Counter(map(term_id, terms))
     return b"".join(_entry(term, min(counts[term], _MOST_COUNTED)) for term in sorted(counts))
+
+
+def well_formed(entries: bytes) -> bool:
+    """Whether these are terms as `packed` gives them."""
+    if len(entries) % ENTRY.itemsize:
+        return False
+    found = np.frombuffer(entries, ENTRY)
+    return bool((found["id"][1:] > found["id"][:-1]).all() and (found["count"] > 0).all())
 
 
 def bm25(
@@ -294,7 +269,7 @@ def _normal(text: str) -> str:
 def _term(word: str) -> str:
     word = word[:LONGEST]
     # Of "s" Porter's rules leave nothing.
-    return _stored(_stem(word) if len(word) > 2 and word.isascii() and word.isalpha() else word)
+    return _stem(word) if len(word) > 2 and word.isascii() and word.isalpha() else word
 
 
 def _stem(word: str) -> str:
@@ -302,14 +277,3 @@ def _stem(word: str) -> str:
 
     # A stemmer keeps its word in itself, so threads must not share one; making one costs a hundredth of a stem.
     return str(PorterStemmer().stemWord(word))
-
-
-def _stored(term: str) -> str:
-    """The term itself, or its bytes in hex after a mark where a tokenizer might split or fold it."""
-    if _PLAIN.fullmatch(term) and not term.startswith(_ESCAPE):
-        return term
-    return _ESCAPE + term.encode().hex()
-
-
-def _quoted(token: str) -> str:
-    return '"' + token.replace('"', '""') + '"'

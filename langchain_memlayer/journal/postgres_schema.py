@@ -40,14 +40,6 @@ CREATE UNIQUE INDEX facts_once ON items (ns, hash, coalesce(user_id, ''), coales
     WHERE closed IS NULL AND kind = 'fact' AND last_event = 'add';
 -- float16 vectors do not shrink: what does not fit into a row is stored as it is.
 ALTER TABLE vectors ALTER COLUMN data SET STORAGE EXTERNAL;
--- `words` has the terms of `tokens` and, as one more, the namespace: one index scan finds what of it has a term.
-CREATE TABLE keywords (
-    rowid BIGINT PRIMARY KEY,
-    ns TEXT NOT NULL,
-    tokens TEXT NOT NULL,
-    words TSVECTOR NOT NULL
-);
-CREATE INDEX keywords_found ON keywords USING gin (words) WITH (fastupdate = off);
 """
 
 

@@ -24,9 +24,6 @@ POSITIONS = 32
 """How many positions a transaction takes at once; the increment of the sequence in the schema."""
 
 _NAMED = re.compile(rf"\b(FROM|JOIN|INTO|UPDATE) +({'|'.join(TABLES)})\b")
-_LONGEST_WORDS = 1_000_000
-_WORDS = "array_to_tsvector(string_to_array(tokens, ' ') || ('#' || ns))"
-_UNLIKE_TOKENS = f"length(tokens) < {_LONGEST_WORDS // 4} AND words <> {_WORDS}"
 
 
 def adapt(db: psycopg.Connection[Any]) -> None:
@@ -142,14 +139,6 @@ class PostgresReads(BaseReader):
         ).fetchone()
         return row is not None
 
-    def matches(self, terms: Sequence[str], namespace: int | None, *, most: int | None = None) -> list[int]:
-        """Row ids of the memories of a namespace (None: of any) that have one of some terms; the newest `most`."""
-        words = " | ".join(map(_lexeme, terms))
-        asked = f"({words})" if namespace is None else f"{_lexeme(_space(f'n{namespace}'))} & ({words})"
-        page = "" if most is None else f" ORDER BY rowid DESC LIMIT {most}"
-        rows = self.db.execute(f"SELECT rowid FROM keywords WHERE words @@ ?::tsquery{page}", (asked if terms else "",))
-        return [row[0] for row in rows]
-
     def outgoing(self, area: Area, since: int, *, most: int) -> tuple[int, list[int]]:
         """The next events after a position, about `most`: the position after them, and the rows they are about.
 
@@ -235,41 +224,3 @@ class PostgresWriter(PostgresReads, Writer):
                 (self._named(table),),
             )
         self.seq = self._last = 0
-
-    def _index(self, item: int, space: str, tokens: Sequence[str]) -> None:
-        # PostgreSQL holds a megabyte of different words for a row; a longer text is found by its first ones.
-        words, room = [_space(space)], _LONGEST_WORDS
-        for word in dict.fromkeys(tokens):
-            room -= len(word.encode())
-            if room < 0:
-                break
-            words.append(word)
-        self.db.execute(
-            "INSERT INTO keywords (rowid, ns, tokens, words) VALUES (?,?,?,array_to_tsvector(?::text[]))",
-            (item, space, " ".join(tokens), words),
-        )
-
-    def check_keywords(self) -> None:
-        """Compare the words that texts are found by with their terms.
-
-        Raises:
-            JournalError: they differ.
-        """
-        rows = self.db.execute(f"SELECT rowid FROM keywords WHERE {_UNLIKE_TOKENS} LIMIT 1").fetchall()
-        if rows:
-            raise JournalError(f"the words of row {rows[0][0]} are not its terms")
-
-    def recount_terms(self) -> None:
-        """Make anew what texts are found by, and count the term statistics."""
-        self.db.execute(f"UPDATE keywords SET words = {_WORDS} WHERE {_UNLIKE_TOKENS}")
-        super().recount_terms()
-
-
-def _space(space: str) -> str:
-    """A namespace as a word that no text has."""
-    return f"#{space}"
-
-
-def _lexeme(word: str) -> str:
-    quoted = word.replace("\\", "\\\\").replace("'", "''")
-    return f"'{quoted}'"

@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 
 import orjson
 
-from langchain_memlayer.index.keywords import fts_match
 from langchain_memlayer.journal.read_base import IN_USE, VECTORS_OF_ITEM, chunks, marks
 from langchain_memlayer.journal.read_caches import CacheReader
 from langchain_memlayer.types import SPENT, Event, Kind, Row, Scope, Unread, prefix_bounds
@@ -303,21 +302,6 @@ class Reader(CacheReader):
             (key,),
         )
         return [_to_event(row) for row in rows]
-
-    def matches(self, terms: Sequence[str], namespace: int | None, *, most: int | None = None) -> list[int]:
-        """Row ids of the memories of a namespace (None: of any) that have one of some terms; the newest `most`."""
-        expression = fts_match(terms, None if namespace is None else f"n{namespace}")
-        page = "" if most is None else f" ORDER BY rowid DESC LIMIT {most}"
-        rows = self.db.execute(f"SELECT rowid FROM keywords WHERE keywords MATCH ?{page}", (expression,))
-        return [row[0] for row in rows]
-
-    def frequencies(self, terms: Sequence[str], namespace: int | None) -> dict[str, int]:
-        """How many memories of a namespace (None: of all) have each term."""
-        where = "" if namespace is None else f"AND ns = {namespace}"
-        rows = self.db.execute(
-            f"SELECT term, sum(df) FROM terms WHERE term IN ({marks(len(terms))}) {where} GROUP BY term", tuple(terms)
-        )
-        return dict(rows.fetchall())
 
     def versions_at(self, prefix: str, *, as_of: int | None, known_at: int | None) -> list[tuple[int, bool]]:
         """The memory versions below a namespace that held at one time, by what was known at another.

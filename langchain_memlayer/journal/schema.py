@@ -16,7 +16,7 @@ APPLICATION_ID = 0x4D4C5952
 JOURNAL_FILE = "journal.sqlite"
 DERIVED = "derived"
 TABLES = (
-    "meta", "namespaces", "events", "items", "vectors", "links", "keywords", "terms", "triples", "unread", "batches",
+    "meta", "namespaces", "events", "items", "vectors", "links", "triples", "unread", "batches",
 )  # fmt: skip
 VERSION = 4
 """The version of the tables. Those of format 1 were 1 to 3; they are refused, since what they left out is not known."""
@@ -51,8 +51,8 @@ CREATE INDEX events_of_memory ON events (key, seq) WHERE kind <> 'item';
 
 -- `id` is the seq of the event that made the row, so it is never used twice. `closed` is the seq that ended it. `place`
 -- orders the turns of a session: the first version's id, whatever was edited since. `fields` has the paths of what of
--- an item's value is embedded, as JSON. `terms` has the CRC-32 of each keyword term in order (uint32, little-endian):
--- BM25 counts with it and never reads texts.
+-- an item's value is embedded, as JSON. `terms` has the id and the count of each keyword term (`index.keywords.ENTRY`):
+-- memories are found by it in memory, and their texts are never read for that.
 CREATE TABLE items (
     id INTEGER PRIMARY KEY,
     ns INTEGER NOT NULL,
@@ -112,8 +112,6 @@ CREATE TABLE vectors (id INTEGER PRIMARY KEY, data BLOB NOT NULL);
 CREATE TABLE links (fact INTEGER NOT NULL, turn INTEGER NOT NULL, quote TEXT, PRIMARY KEY (fact, turn)) WITHOUT ROWID;
 CREATE INDEX links_by_turn ON links (turn);
 
-CREATE TABLE terms (term TEXT NOT NULL, ns INTEGER NOT NULL, df INTEGER NOT NULL, PRIMARY KEY (term, ns)) WITHOUT ROWID;
-
 -- The keys are those of the names (`graph.names`), empty when a name says nothing.
 CREATE TABLE triples (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -159,9 +157,6 @@ CREATE TABLE batches (
 _SQLITE_ONLY = """
 CREATE INDEX events_by_namespace ON events (ns, seq);
 CREATE INDEX events_by_time ON events (recorded_at, seq);
-CREATE VIRTUAL TABLE keywords USING fts5 (
-    ns, tokens, tokenize = 'unicode61 remove_diacritics 0', detail = column, columnsize = 0
-);
 """
 _OBJECTS = "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
 

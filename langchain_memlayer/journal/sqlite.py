@@ -325,7 +325,6 @@ class SQLiteJournal(BaseJournal):
                 db.execute("BEGIN IMMEDIATE")
                 writer = Writer(db, now=to_micros(self.clock()))
                 yield writer
-                writer.finish()
                 _step("before-commit")
                 self._check_file()
                 self._check_log()
@@ -354,7 +353,6 @@ class SQLiteJournal(BaseJournal):
                 raise self._unscrubbed("files", error) from error
 
     def _scrub(self, db: sqlite3.Connection) -> None:
-        db.execute("INSERT INTO keywords (keywords) VALUES ('rebuild')")
         if self.folder is not None:
             derived = self.folder / DERIVED
             if derived.is_dir():

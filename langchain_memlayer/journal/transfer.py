@@ -1,6 +1,6 @@
 """The journal's rows on their way to another journal: in one order, as plain values, and back into tables.
 
-Derived columns stay behind: the CRC-32 of keyword terms and the term statistics follow from the terms.
+Derived columns stay behind, but for the keyword terms, which go as they are.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 import orjson
 
-from langchain_memlayer.index.keywords import packed
 from langchain_memlayer.journal.read import Reader
 from langchain_memlayer.journal.read_base import VECTORS_OF_ITEM
 from langchain_memlayer.journal.read_caches import KINDS
@@ -75,7 +74,7 @@ ITEMS = Section(
     },
     ("id",),
 )  # fmt: skip
-"""Items and memories in all versions. A row also has `tokens`, its keyword terms, and `vectors`, float16 bytes."""
+"""Items and memories in all versions. A row also has `terms`, those of its keywords, and `vectors`, float16 bytes."""
 _LINKS = Section("link", "links", {"fact": "int", "turn": "int"}, {"quote": "text"}, ("fact", "turn"))
 _TRIPLES = Section(
     "triple", "triples",
@@ -130,11 +129,11 @@ def rows(reader: Reader, section: Section) -> Iterator[Values]:
         return
     for page in _pages(reader, section):
         vectors = _vectors(reader, page) if section is ITEMS else {}
-        tokens = _tokens(reader, page) if section is ITEMS else {}
+        terms = _terms(reader, page) if section is ITEMS else {}
         for row in page:
             values = plain_row(section, row)
-            if row[0] in tokens:
-                values["tokens"] = tokens[row[0]]
+            if terms.get(row[0]):
+                values["terms"] = bytes(terms[row[0]])
             if row[0] in vectors:
                 values["vectors"] = vectors[row[0]]
             yield values
@@ -162,10 +161,8 @@ def _vectors(reader: Reader, page: Sequence[Any]) -> dict[int, bytes]:
     return {item: bytes(data) for item, data in found}
 
 
-def _tokens(reader: Reader, page: Sequence[Any]) -> dict[int, str]:
-    found = reader.db.execute(
-        "SELECT rowid, tokens FROM keywords WHERE rowid BETWEEN ? AND ?", (page[0][0], page[-1][0])
-    )
+def _terms(reader: Reader, page: Sequence[Any]) -> dict[int, bytes]:
+    found = reader.db.execute("SELECT id, terms FROM items WHERE id BETWEEN ? AND ?", (page[0][0], page[-1][0]))
     return dict(found.fetchall())
 
 
@@ -193,11 +190,8 @@ def write_rows(tx: Writer, section: Section, values: Sequence[Values]) -> None:
     for one in values:
         if one["kind"] == "turn":
             one.setdefault("place", one["id"])
-    _insert(tx, "items", [*columns, "terms"], [(*_stored(section, one), _terms(one)) for one in values])
+    _insert(tx, "items", [*columns, "terms"], [(*_stored(section, one), _words(one)) for one in values])
     _insert(tx, "vectors", ["id", "data"], [(one["id"], one["vectors"]) for one in values if "vectors" in one])
-    for one in values:
-        if "tokens" in one:
-            tx.index_terms(one["id"], one["ns"], one["tokens"].split(), live="closed" not in one)
 
 
 def _insert(tx: Writer, table: str, columns: Sequence[str], found: Sequence[Sequence[Any]]) -> None:
@@ -218,8 +212,8 @@ def _is_json(section: Section, name: str, values: Values) -> bool:
     return section is ITEMS and name == "value" and values["kind"] == "item"
 
 
-def _terms(values: Values) -> bytes | None:
-    return None if values["kind"] == "item" else packed(values.get("tokens", "").split())
+def _words(values: Values) -> bytes | None:
+    return None if values["kind"] == "item" else values.get("terms", b"")
 
 
 def is_empty(reader: Reader) -> bool:

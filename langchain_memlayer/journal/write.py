@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -87,7 +86,6 @@ class Writer(Reader):
         self.now = now
         self.seq = self._first_seq()
         self._namespaces: dict[str, int] = {}
-        self._terms: Counter[tuple[str, int]] = Counter()
 
     def _first_seq(self) -> int:
         """The position before the one that the first event will have."""
@@ -332,48 +330,6 @@ class Writer(Reader):
         self._drop_items(expired)
         return len(expired)
 
-    # -- what memories are found by -------------------------------------------------------------------------------
-
-    def finish(self) -> None:
-        """Write what was gathered: the term statistics."""
-        grown = [(term, ns, n) for (term, ns), n in self._terms.items() if n > 0]
-        shrunk = [(n, term, ns) for (term, ns), n in self._terms.items() if n < 0]
-        self.db.executemany(
-            "INSERT INTO terms VALUES (?,?,?) ON CONFLICT (term, ns) DO UPDATE SET df = terms.df + excluded.df", grown
-        )
-        if shrunk:
-            self.db.executemany("UPDATE terms SET df = df + ? WHERE term = ? AND ns = ?", shrunk)
-            self.db.executemany("DELETE FROM terms WHERE term = ? AND ns = ? AND df <= 0", [row[1:] for row in shrunk])
-        self._terms.clear()
-
-    def index_terms(self, item: int, ns: int, tokens: Sequence[str], *, live: bool) -> None:
-        """Let a memory be found by its terms; those of a live one count in the statistics."""
-        self._index(item, f"n{ns}", tokens)
-        if live:
-            self._terms.update((term, ns) for term in set(tokens))
-
-    def _index(self, item: int, space: str, tokens: Sequence[str]) -> None:
-        """Let a row be found by its terms."""
-        self.db.execute("INSERT INTO keywords (rowid, ns, tokens) VALUES (?,?,?)", (item, space, " ".join(tokens)))
-
-    def _count_terms(self, item: int, by: int) -> None:
-        found = self.db.execute("SELECT ns, tokens FROM keywords WHERE rowid = ?", (item,)).fetchone()
-        if found is not None:
-            ns = int(found[0][1:])
-            for term in set(found[1].split()):
-                self._terms[term, ns] += by
-
-    def check_keywords(self) -> None:
-        """Let SQLite compare the keyword index with its rows; a difference is a database error."""
-        self.db.execute("INSERT INTO keywords (keywords) VALUES ('integrity-check')")
-
-    def recount_terms(self) -> None:
-        """Count the term statistics anew from the keyword rows of live memories."""
-        self._terms.clear()
-        self.db.execute("DELETE FROM terms")
-        for item in self.db.execute("SELECT id FROM items WHERE closed IS NULL AND kind <> 'item'").fetchall():
-            self._count_terms(item[0], 1)
-
     # -- memories -------------------------------------------------------------------------------------------------
 
     def add_memory(
@@ -425,8 +381,6 @@ class Writer(Reader):
              row.count, row.last_seen, op, packed(tokens)),
         )  # fmt: skip
         self._vectors(item, codes)
-        if tokens:
-            self.index_terms(item, ns, tokens, live=True)
         self.link(item, quotes)
         self._relate(item, ns, triples)
         return item
@@ -447,12 +401,11 @@ class Writer(Reader):
         return item
 
     def close_memory(self, row: Row, *, invalid_at: int) -> None:
-        """End a version with the event that comes next; its keywords leave the statistics, its row stays."""
+        """End a version with the event that comes next; its row stays."""
         self.db.execute(
             "UPDATE items SET closed = ?, invalid_at = ?, seq = ? WHERE id = ?",
             (self.upcoming(), invalid_at, self.upcoming(), row.id),
         )
-        self._count_terms(row.id, -1)
 
     def change_memory(
         self,
@@ -510,9 +463,6 @@ class Writer(Reader):
             self.db.execute("UPDATE events SET value = NULL, detail = NULL WHERE ns = ? AND op = 'rejected'", (ns,))
         self._unquote([row.id for row in rows])
         for row in rows:
-            if row.closed is None:
-                self._count_terms(row.id, -1)
-            self.db.execute("DELETE FROM keywords WHERE rowid = ?", (row.id,))
             self._drop_vectors(row.id)
             self.db.execute("DELETE FROM triples WHERE item = ?", (row.id,))
             self.db.execute("DELETE FROM links WHERE fact = ? OR turn = ?", (row.id, row.id))
@@ -542,21 +492,16 @@ class Writer(Reader):
         What facts quote of it and is not in the text any longer is taken out of them.
         """
         self.set_meta(SCRUB_DUE, "due")
-        ns, live = self.namespace(row.path), row.closed is None
-        if live:
-            self._count_terms(row.id, -1)
-        self.db.execute("DELETE FROM keywords WHERE rowid = ?", (row.id,))
         self._drop_vectors(row.id)
         self.db.execute("UPDATE events SET prev = NULL, value = NULL WHERE key = ? AND kind = 'turn'", (row.key,))
-        seq = self.event(ns, row.key, "turn", "redact", item=row.id)
+        seq = self.event(self.namespace(row.path), row.key, "turn", "redact", item=row.id)
         self.db.execute(
             "UPDATE items SET value = ?, hash = ?, terms = ?, seq = ? WHERE id = ?",
             (text, digest, packed(tokens), seq, row.id),
         )
         if text:
             self._vectors(row.id, codes)
-            self.index_terms(row.id, ns, tokens, live=live)
-        elif live:
+        elif row.closed is None:
             self.db.execute("UPDATE items SET closed = ?, invalid_at = ? WHERE id = ?", (seq, self.now, row.id))
         for fact, quote in self.quotes_from(row.id):
             if quote and quote not in text:
@@ -589,7 +534,6 @@ class Writer(Reader):
         for table in TABLES:
             if table != "meta":
                 self.db.execute(f"DELETE FROM {table}")
-        self._terms.clear()
         self._namespaces.clear()
         self.event(0, "", "item", "reset")
 

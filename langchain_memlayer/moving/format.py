@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 
 from langchain_memlayer.errors import InvalidInput
+from langchain_memlayer.index.keywords import well_formed
 from langchain_memlayer.journal.soundness import wrong_owner, wrong_values
 from langchain_memlayer.journal.transfer import ITEMS, SECTIONS, Section, Values
 from langchain_memlayer.values import dumps, loads
@@ -26,8 +27,9 @@ Progress = Callable[[str, int, int], None]
 def line(kind: str, values: Values) -> bytes:
     """One line; the same values give the same bytes."""
     shown = {"type": kind, **values}
-    if "vectors" in shown and kind == ITEMS.name:
-        shown["vectors"] = base64.b64encode(shown["vectors"]).decode()
+    for name in ("terms", "vectors") if kind == ITEMS.name else ():
+        if name in shown:
+            shown[name] = base64.b64encode(shown[name]).decode()
     return dumps(shown).encode() + b"\n"
 
 
@@ -115,18 +117,19 @@ class Lines:
         self.digest = found
 
     def _check_row(self, section: Section, values: Values, number: int) -> None:
-        extra = {"tokens", "vectors", "indexed"} if section is ITEMS else set()
+        extra = {"terms", "vectors", "indexed"} if section is ITEMS else set()
         if not set(values) <= set(section.columns) | extra:
             raise self._wrong(number, f"a row of the type {section.name!r} has other fields")
         plain = {name: value for name, value in values.items() if name not in extra}
         wrong = wrong_values(section, plain) or self._known.wrong(section, plain)
-        if wrong is None and not isinstance(values.get("tokens", ""), str):
-            wrong = "'tokens' is not of its type"
-        if wrong is None and "vectors" in values:
-            try:
-                values["vectors"] = base64.b64decode(values["vectors"], validate=True)
-            except (binascii.Error, TypeError, ValueError):
-                wrong = "'vectors' is not base64"
+        for name in ("terms", "vectors"):
+            if wrong is None and name in values:
+                try:
+                    values[name] = base64.b64decode(values[name], validate=True)
+                except (binascii.Error, TypeError, ValueError):
+                    wrong = f"{name!r} is not base64"
+        if wrong is None and not well_formed(values.get("terms", b"")):
+            wrong = "'terms' are none"
         if wrong is not None:
             raise self._wrong(number, wrong)
 

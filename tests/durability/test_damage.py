@@ -595,24 +595,6 @@ def test_an_embedder_that_fails_or_answers_nonsense_leaves_nothing(folder: Path)
     assert_sound(folder)
 
 
-def test_the_doctor_finds_what_is_wrong_and_the_rebuild_mends_what_is_derived(folder: Path) -> None:
-    journal = SQLiteJournal(folder)
-    try:
-        assert doctor.check(journal) == []
-        db = journal._writer
-        db.execute("UPDATE terms SET df = df + 1")
-        db.execute("UPDATE keywords_data SET block = x'00' WHERE id > 10")
-        found = doctor.check(journal)
-        assert {problem.rule for problem in found} == {"term statistics", "keyword index"}
-        assert all(problem.rebuildable for problem in found)
-        doctor.rebuild(journal)
-        assert doctor.check(journal) == []
-    finally:
-        journal.close()
-    with open_memory(folder) as memory:
-        assert memory.search(sentence(3), user_id="u0")["results"][0]["memory"] == sentence(3)
-
-
 @pytest.mark.parametrize(("column", "_", "value"), UNSOUND)
 def test_the_doctor_names_the_row_that_reading_cannot_trust(folder: Path, column: str, _: Any, value: Any) -> None:
     journal = SQLiteJournal(folder)
@@ -632,7 +614,7 @@ def test_the_doctor_names_the_row_that_reading_cannot_trust(folder: Path, column
         "UPDATE items SET metadata = CAST(x'ff' AS TEXT) WHERE id = 3",
         "UPDATE unread SET turns = '[]]'",
         "UPDATE namespaces SET path = 7",
-        "UPDATE keywords_content SET c1 = NULL",
+        "UPDATE items SET terms = x'ff' WHERE id = 3",
         "UPDATE meta SET value = '{' WHERE key LIKE 'embedder%'",
         "UPDATE batches SET result = 'nothing'",
         "DROP TABLE links",
@@ -673,8 +655,7 @@ BREAKS = {
     "namespace": "DELETE FROM namespaces",
     "vector owner": "INSERT INTO vectors VALUES (4000, x'0000')",
     "vector size": "UPDATE vectors SET data = x'0000'",
-    "keyword owner": "DELETE FROM keywords WHERE rowid = 3",
-    "keywords": "UPDATE keywords SET tokens = 'else' WHERE rowid = 3",
+    "keywords": "UPDATE items SET terms = x'00' WHERE id = 3",
     "link": "INSERT INTO links VALUES (3, 900, NULL)",
     "cited turns": "UPDATE items SET kind = 'fact', turns = '[1]' WHERE id = 3",
     "triple": "INSERT INTO triples VALUES (9, 900, 1, 'a', 'b', 'c', 'a', 'c')",
