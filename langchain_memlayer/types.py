@@ -154,6 +154,7 @@ class Turn:
             known, since "tomorrow" counts from the speaker's day.
         metadata: The user's metadata.
         quarantined: True for tool output, which is never recalled unless asked for.
+        valid_until: When it ceases to count, with the facts in it; None for never.
     """
 
     text: str
@@ -164,6 +165,7 @@ class Turn:
     time: datetime | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
     quarantined: bool = False
+    valid_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -363,6 +365,11 @@ class Row:
     count: int = 1
     last_seen: int | None = None
     event: str = "add"
+
+    def expired(self, now: int) -> bool:
+        """Whether a live version has ceased to count by a time, microseconds since 1970 UTC."""
+        return self.invalid_at is not None and self.invalid_at <= now and self.state != SPENT
+
     place: int | None = None
     read: bool = False
     offset: int | None = None

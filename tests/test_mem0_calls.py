@@ -13,6 +13,7 @@ import pytest
 
 from langchain_memlayer import AsyncMemory, Memory, MemoryConfig
 from langchain_memlayer.errors import MemLayerError
+from langchain_memlayer.testing import FrozenClock, ScriptedChatModel
 
 SAID = [
     ("I love hiking in the Alps.", {"category": "hobby", "level": 3}),
@@ -117,6 +118,11 @@ HISTORY <= set(m.history(key)[0])
 (m.update(key, "I climb."), m.history(key)[1])[1]["old_memory"] == SAID[0][0]
 (m.delete(key), m.history(key)[-1])[1]["event"] == "DELETE"
 (m.delete(key), m.history(key)[-1])[1]["is_deleted"] == 1
+m.add("Offer ends soon", user_id="bob", expiration_date="2999-01-01")["results"]
+m.search("hiking", filters={"user_id": "alice"}, show_expired=True)["results"]
+m.search("hiking", filters={"user_id": "alice"}, show_expired=False)["results"]
+len(m.get_all(filters={"user_id": "alice"}, show_expired=True)["results"]) == 3
+m.update(key, expiration_date="2999-01-01")["message"]
 m.history("no-such-id") == []
 (m.reset(), m.get_all(user_id="alice")["results"])[1] == []
 raises(ValueError, lambda: m.delete("no-such-id"))
@@ -179,3 +185,38 @@ def test_a_call_of_mem0s_users_does_the_same_here(call: str, names: dict[str, An
 def test_what_does_not_do_the_same_says_what_to_use(call: str, said: str, names: dict[str, Any]) -> None:
     with pytest.raises((MemLayerError, NotImplementedError, AttributeError), match=said):
         eval(call, names)
+
+
+def test_a_memory_that_has_expired_is_not_recalled(tmp_path: Path) -> None:
+    clock = FrozenClock()
+    with Memory(tmp_path, model=None, embeddings=None, clock=clock) as memory:
+        day = clock().date().isoformat()
+        key = memory.add("The code of the door is 4711", user_id="u", expiration_date=day)["results"][0]["id"]
+        memory.add("The door is green", user_id="u")
+        found = lambda **more: [hit["memory"] for hit in memory.search("door", user_id="u", **more)["results"]]  # noqa: E731
+        assert len(found()) == 2  # through the day that is named
+        clock.advance(days=1)
+        assert found() == ["The door is green"]
+        assert len(found(show_expired=True)) == 2
+        assert [row["memory"] for row in memory.get_all(user_id="u")["results"]] == ["The door is green"]
+        assert len(memory.get_all(user_id="u", show_expired=True)["results"]) == 2
+        memory.update(key, expiration_date=None)
+        assert len(found()) == 2
+
+
+@pytest.mark.parametrize("date", ["soon", "2025-13-01", 7])
+def test_what_is_no_date_is_refused_and_nothing_is_stored(date: Any, tmp_path: Path) -> None:
+    with Memory(tmp_path, model=None, embeddings=None) as memory:
+        with pytest.raises(ValueError, match="expiration_date"):
+            memory.add("x", user_id="u", expiration_date=date)
+        assert memory.get_all(user_id="u")["results"] == []
+
+
+def test_with_a_model_the_facts_expire_too(tmp_path: Path) -> None:
+    clock, said = FrozenClock(), "I have a voucher for the cinema"
+    reply = {"facts": [{"turn": 1, "quote": said, "fact": "User has a voucher for the cinema", "triples": []}]}
+    with Memory(tmp_path, model=ScriptedChatModel(replies=[reply]), embeddings=None, clock=clock) as memory:
+        memory.add(said, user_id="u", expiration_date=clock().date().isoformat())
+        assert memory.search("voucher", user_id="u")["results"]
+        clock.advance(days=2)
+        assert memory.search("voucher", user_id="u")["results"] == []

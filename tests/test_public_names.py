@@ -81,7 +81,8 @@ MEMORY = {
     "reconcile='llm', custom_prompt=None, "
     "keep_turns=True, metric=None, durability='full', hnsw_threshold=4000000, clock=<utc_now>, new_id=<random_id>",
     "add": "messages, *, user_id=None, agent_id=None, run_id=None, metadata=None, session_id=None, timestamp=None, "
-    "infer=True, batch_id=None, background=False, after_seconds=0.0, memory_type=None, prompt=None",
+    "infer=True, batch_id=None, background=False, after_seconds=0.0, expiration_date=None, "
+    "memory_type=None, prompt=None",
     "add_graph_documents": "documents, *, user_id=None, agent_id=None, run_id=None",
     "close": "",
     "delete": "memory_id",
@@ -92,7 +93,7 @@ MEMORY = {
     "forget": "memory_id=None, *, user_id=None, agent_id=None, run_id=None, same_words=False",
     "get": "memory_id",
     "get_all": "*, user_id=None, agent_id=None, run_id=None, filters=None, limit=100, top_k=None, offset=0, "
-    "kinds=None, everything=False",
+    "kinds=None, everything=False, show_expired=False",
     "graph": "*, user_id=None, agent_id=None, run_id=None",
     "history": "memory_id",
     "reconcile": "messages, facts, *, user_id=None, agent_id=None, run_id=None, session_id=None, batch_id=None, "
@@ -101,9 +102,9 @@ MEMORY = {
     "reset": "",
     "search": "query, *, user_id=None, agent_id=None, run_id=None, limit=10, top_k=None, filters=None, threshold=None, "
     "kinds=None, explain=False, include_quarantined=False, reference_time=None, as_of=None, known_at=None, "
-    "max_tokens=None, expand=0, rerank=None, messages=None, rewrite=False",
+    "max_tokens=None, expand=0, rerank=None, messages=None, rewrite=False, show_expired=False",
     "unread": "*, user_id=None, agent_id=None, run_id=None",
-    "update": "memory_id, data=None, metadata=None, *, text=None",
+    "update": "memory_id, data=None, metadata=None, *, text=None, expiration_date='keep'",
     "why": "memory_id",
 }
 SURFACES = {

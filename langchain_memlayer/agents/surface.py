@@ -30,7 +30,7 @@ STATE_KEY: Final = "memory_off"
 
 SEARCH_OPTIONS: Final = frozenset({
     "filters", "threshold", "kinds", "explain", "include_quarantined", "reference_time", "as_of", "known_at",
-    "max_tokens", "expand", "rerank", "messages", "rewrite",
+    "max_tokens", "expand", "rerank", "messages", "rewrite", "show_expired",
 })  # fmt: skip
 """The arguments of `Memory.search` that surfaces pass on: all but the query, whose memories, and how many."""
 

@@ -11,6 +11,7 @@ import orjson
 from numpy.typing import NDArray
 
 from langchain_memlayer.journal.read_caches import Area
+from langchain_memlayer.types import SPENT
 
 _CODED = ("user_id", "agent_id", "run_id", "session_id", "role", "name")
 COLUMNS: dict[Area, dict[str, np.dtype[Any]]] = {
@@ -21,6 +22,7 @@ COLUMNS: dict[Area, dict[str, np.dtype[Any]]] = {
         "time": np.dtype(np.int64),
         "state": np.dtype(np.int8),
         "asks": np.dtype(np.int8),
+        "until": np.dtype(np.int64),
         "turns": np.dtype(np.object_),
     },
 }
@@ -56,7 +58,7 @@ def item_columns(raw: Mapping[str, NDArray[Any]], n: int) -> dict[str, NDArray[A
 
 def memory_columns(raw: Mapping[str, NDArray[Any]], n: int, codes: Codes) -> dict[str, NDArray[Any]]:
     """The columns of `n` memories, from the journal's."""
-    turns = np.empty(n, object)
+    turns, ends = np.empty(n, object), zip(raw["invalid_at"], raw["state"], strict=True)
     turns[:] = [np.array(orjson.loads(t), "<i8").tobytes() if t else b"" for t in raw["turns"]]
     return {
         "kind": np.fromiter((k == "turn" for k in raw["kind"]), np.int8, n),
@@ -64,5 +66,7 @@ def memory_columns(raw: Mapping[str, NDArray[Any]], n: int, codes: Codes) -> dic
         "time": np.fromiter((-1 if t is None else t for t in raw["time"]), np.int64, n),
         "state": np.fromiter((s or 0 for s in raw["state"]), np.int8, n),
         "asks": np.fromiter((a or 0 for a in raw["asks"]), np.int8, n),
+        # A turn whose facts have ended is shown as ended; it does not expire.
+        "until": np.fromiter((0 if s == SPENT else u or 0 for u, s in ends), np.int64, n),
         "turns": turns,
     }

@@ -179,6 +179,7 @@ class Commit:
             metadata=turn.metadata, session_id=turn.session_id, role=turn.role, name=turn.name, message_id=turn.id,
             time=None if turn.time is None else at, offset=None if offset is None else round(offset.total_seconds()),
             hash=content_hash(turn.text), sources=(turn.id or key,), last_seen=at,
+            invalid_at=None if turn.valid_until is None else to_micros(turn.valid_until),
             state=QUARANTINED if turn.quarantined else HIDDEN, **self.ids,
         )  # fmt: skip
 
@@ -298,8 +299,7 @@ class Commit:
             name=fact.name or (names.pop() if len(names) == 1 else None), time=first.time if first else None,
             hash=fact_hash(text), sources=tuple(dict.fromkeys(s for turn in turns for s in turn.sources)),
             valid_at=None if fact.valid_at is None else to_micros(fact.valid_at), last_seen=at,
-            invalid_at=None if fact.valid_until is None else to_micros(fact.valid_until),
-            state=QUARANTINED if quarantined else VISIBLE, **self.ids,
+            invalid_at=_until(fact, first), state=QUARANTINED if quarantined else VISIBLE, **self.ids,
         )  # fmt: skip
 
     def _add(self, change: Change, turns: Sequence[Row]) -> Row:
@@ -439,6 +439,13 @@ def _began(fact: Fact, turns: Sequence[Row], now: int) -> int:
     if fact.valid_at is not None:
         return to_micros(fact.valid_at)
     return turns[0].created_at if turns else now
+
+
+def _until(fact: Fact, turn: Row | None) -> int | None:
+    """When a fact ceases to hold by what is said of it, at the latest when its turn ceases to count."""
+    said = None if fact.valid_until is None else to_micros(fact.valid_until)
+    limits = [said, turn.invalid_at if turn is not None and turn.state != SPENT else None]
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def _from_tools(fact: Fact, turns: Sequence[Row]) -> bool:

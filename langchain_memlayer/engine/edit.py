@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 from langchain_memlayer.engine.commit import BY_HAND, Commit, Committed, Indexed, fact_hash
@@ -24,7 +25,7 @@ from langchain_memlayer.journal.write import Writer
 from langchain_memlayer.messages import content_hash
 from langchain_memlayer.protocols import NewId
 from langchain_memlayer.recall import asking
-from langchain_memlayer.types import HIDDEN, Row, Scope, Triple
+from langchain_memlayer.types import HIDDEN, Row, Scope, Triple, to_micros
 
 MOST_NAMED = 20
 """How many other memories of the same words `forget` names."""
@@ -54,8 +55,10 @@ class Editor:
         self.reads = reads
         self._derived = derived
 
-    def update(self, key: str, text: str | None, metadata: Mapping[str, Any] | None) -> Steps[Committed]:
-        """Give a memory a new text, new metadata or both; the version before stays in its history.
+    def update(
+        self, key: str, text: str | None, metadata: Mapping[str, Any] | None, until: datetime | str | None
+    ) -> Steps[Committed]:
+        """Give a memory a new text, new metadata or another end (a text leaves it); the version before stays.
 
         No model is asked. The triples whose names the new text has stay; what else it says is noted to be read.
 
@@ -69,6 +72,8 @@ class Editor:
             changed = replace(
                 row, text=row.text if text is None else text, metadata={**row.metadata, **(metadata or {})}
             )
+            if not isinstance(until, str):
+                changed = replace(changed, invalid_at=None if until is None else to_micros(until))
             digest = content_hash if row.kind == "turn" else fact_hash
             changed = replace(
                 changed, asks=asking(changed.text) if row.kind == "turn" else 0, hash=digest(changed.text),

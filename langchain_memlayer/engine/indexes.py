@@ -242,12 +242,13 @@ class Indexes:
     def _typed(self, block: SlabBlock) -> SlabBlock:
         raw, n = block.columns, len(block.ids)
         if self.area == "memories":
-            words = [terms or b"" for terms in raw["terms"]]
-            return replace(block, columns=memory_columns(raw, n, self.codes), words=words)
-        columns = item_columns(raw, n)
+            words: Sequence[bytes] = [terms or b"" for terms in raw["terms"]]
+            columns = memory_columns(raw, n, self.codes)
+        else:
+            words, columns = block.words, item_columns(raw, n)
         # Searches ask this instead of the whole column, which takes .04 ms at 100k rows.
-        self.expiring = self.expiring or bool(columns["expires"].any())
-        return replace(block, columns=columns)
+        self.expiring = self.expiring or bool(columns["until" if self.area == "memories" else "expires"].any())
+        return replace(block, columns=columns, words=words)
 
     def _dims_in(self, reader: Reader) -> int:
         """The size of the vectors that a snapshot has, 0 where they are left alone.

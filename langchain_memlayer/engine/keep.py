@@ -353,11 +353,12 @@ def plain_turn(turn: Turn) -> dict[str, Any]:
         "text": turn.text, "role": turn.role, "id": turn.id, "name": turn.name, "session_id": turn.session_id,
         "time": None if turn.time is None else turn.time.isoformat(), "metadata": dict(turn.metadata),
         "quarantined": turn.quarantined,
+        "valid_until": None if turn.valid_until is None else turn.valid_until.isoformat(),
     }  # fmt: skip
     return {name: value for name, value in values.items() if value}
 
 
 def turn_of(plain: Mapping[str, Any]) -> Turn:
     """The turn that was made plain."""
-    time = plain.get("time")
-    return Turn(**{**plain, "time": None if time is None else datetime.fromisoformat(time)})
+    times = {name: datetime.fromisoformat(plain[name]) for name in ("time", "valid_until") if plain.get(name)}
+    return Turn(**{**plain, **times})

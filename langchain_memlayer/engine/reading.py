@@ -59,6 +59,8 @@ class SearchQuery:
         include_quarantined: Whether tool output may come back.
         as_of: What held then, microseconds since 1970 UTC; None for what holds.
         known_at: What had been recorded by then; None for all.
+        show_expired: Whether what has ceased to count by now may come back.
+        now: The clock's time, microseconds since 1970 UTC.
         entities: Whom and what it is about, beside those that the text names.
     """
 
@@ -72,6 +74,8 @@ class SearchQuery:
     include_quarantined: bool = False
     as_of: int | None = None
     known_at: int | None = None
+    show_expired: bool = False
+    now: int = 0
     entities: tuple[str, ...] = ()
 
     @property
@@ -258,6 +262,9 @@ class Searcher:
         for name, value in asked.scope.ids().items():
             inside &= view.columns[name] == self.indexes.codes.find(value)
         ended = state == SPENT
+        if self.indexes.expiring and not (asked.past or asked.show_expired):
+            until = view.columns["until"]
+            inside &= (until == 0) | (until > asked.now)
         if asked.past:
             held, ended = self._then(view, asked)
             inside &= held
@@ -345,5 +352,5 @@ def _belongs(row: Row, asked: SearchQuery) -> bool:
     """Whether a row of the journal may be a hit: the last word, whatever an index said."""
     if row.state == HIDDEN or (row.state == QUARANTINED and not asked.include_quarantined):
         return False
-    live = row.closed is None or asked.past
+    live = asked.past or (row.closed is None and (asked.show_expired or not row.expired(asked.now)))
     return live and all(getattr(row, name) == value for name, value in asked.scope.ids().items())

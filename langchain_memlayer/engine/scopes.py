@@ -7,7 +7,7 @@ from datetime import timedelta, timezone
 import orjson
 
 from langchain_memlayer.errors import MemoryNotFound
-from langchain_memlayer.types import QUARANTINED, Row, Scope, Turn, from_micros
+from langchain_memlayer.types import QUARANTINED, SPENT, Row, Scope, Turn, from_micros
 
 
 def missing(key: str) -> MemoryNotFound:
@@ -49,4 +49,5 @@ def to_turn(row: Row) -> Turn:
         text=row.text, role=row.role or "user", id=row.message_id, name=row.name, session_id=row.session_id,
         time=time, metadata=row.metadata,
         quarantined=row.state == QUARANTINED,
+        valid_until=None if row.invalid_at is None or row.state == SPENT else from_micros(row.invalid_at),
     )  # fmt: skip

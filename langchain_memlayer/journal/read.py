@@ -234,6 +234,19 @@ class Reader(CacheReader):
         pages = [self._ordered(f"i.ns = ? AND {kind}{where}", (space, *values)) for kind in wanted_kinds]
         yield from (row for _, row in heapq.merge(*pages))
 
+    def expired_memories(self, scope: Scope, now: int) -> set[int]:
+        """The rows of a scope's live memories that have ceased to count by a time; an index has no others."""
+        ids = scope.ids()
+        where = "".join(f" AND i.{name} = ?" for name in ids)
+        if scope.user_id is not None:
+            where += " AND i.ns = (SELECT id FROM namespaces WHERE path = ?)"
+        rows = self.db.execute(
+            f"SELECT i.id FROM items i WHERE i.closed IS NULL AND i.kind <> 'item' AND i.invalid_at IS NOT NULL AND "
+            f"coalesce(i.state, 0) <> {SPENT} AND i.invalid_at <= ?{where}",
+            (now, *ids.values(), *((scope.partition,) if scope.user_id is not None else ())),
+        )
+        return {row[0] for row in rows}
+
     def _ordered(self, where: str, values: Sequence[Any]) -> Iterator[tuple[int, int]]:
         sql = (
             f"SELECT i.created_at, i.id FROM items i WHERE {where} AND i.closed IS NULL AND (i.created_at, i.id) > "
@@ -322,10 +335,9 @@ class Reader(CacheReader):
             position = self.position_at(prefix, known_at)
         where, values = "(i.closed IS NULL OR i.closed > ?)", [position]
         if as_of is not None:
-            # A live turn that is spent has an end too, which says what its facts do.
-            open_ended = "i.closed IS NULL AND (i.kind = 'turn' OR i.invalid_at IS NULL)"
-            where = f"{_BEGAN} <= ? AND ({open_ended} OR i.closed > ? OR i.invalid_at > ?)"
-            values = [as_of, position, as_of]
+            lives = f"i.invalid_at IS NULL OR i.invalid_at > ? OR i.state = {SPENT}"
+            where = f"{_BEGAN} <= ? AND ((i.closed IS NULL AND ({lives})) OR i.closed > ? OR i.invalid_at > ?)"
+            values = [as_of, as_of, position, as_of]
         return self.db.execute(
             "WITH found AS (SELECT i.id AS id, i.state AS state, row_number() OVER (PARTITION BY i.ns, i.key ORDER BY "
             "i.id DESC) AS place FROM namespaces n JOIN items i ON i.ns = n.id WHERE n.path >= ? AND n.path < ? AND "

@@ -100,6 +100,8 @@ CREATE INDEX memories_listed ON items (ns, kind, created_at, id) WHERE closed IS
 CREATE INDEX memories_given ON items (ns, created_at, id) WHERE closed IS NULL AND given = 1;
 CREATE INDEX memories_of_agent ON items (agent_id, created_at, id) WHERE closed IS NULL AND agent_id IS NOT NULL;
 CREATE INDEX memories_of_run ON items (run_id, created_at, id) WHERE closed IS NULL AND run_id IS NOT NULL;
+CREATE INDEX memories_ending ON items (invalid_at)
+    WHERE closed IS NULL AND kind <> 'item' AND invalid_at IS NOT NULL AND coalesce(state, 0) <> 3;
 CREATE INDEX memories_by_hash ON items (ns, hash) WHERE hash IS NOT NULL;
 CREATE INDEX memories_by_message ON items (ns, message_id) WHERE message_id IS NOT NULL AND kind = 'turn';
 CREATE INDEX memories_merged ON items (ns) WHERE count > 1 AND kind = 'turn';

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Collection, Mapping
-from datetime import UTC, datetime
+from contextlib import suppress
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 from langchain_memlayer.errors import InvalidInput
@@ -13,6 +14,8 @@ from langchain_memlayer.types import to_micros
 from langchain_memlayer.values import plain
 
 KINDS = ("fact", "turn")
+KEEP = "keep"
+"""The expiration date of an update that leaves it as it is."""
 
 
 def checked_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -38,6 +41,18 @@ def checked_batch_id(batch_id: Any) -> str | None:
     if not isinstance(batch_id, str) or not batch_id:
         raise InvalidInput(f"batch_id must be a non-empty string, got {batch_id!r}; leave it out when there is none.")
     return checked_text(batch_id, "batch_id")
+
+
+def checked_expiration(value: Any) -> datetime | None:
+    """The end of the last day (UTC) that a date names, or None; `InvalidInput` for what is no date."""
+    if value is None:
+        return None
+    if isinstance(value, str):
+        with suppress(ValueError):
+            value = date.fromisoformat(value)
+    if not isinstance(value, date) or isinstance(value, datetime) or value == date.max:
+        raise InvalidInput(f"expiration_date must be a date such as '2025-12-31', or None; got {value!r}.")
+    return datetime.combine(value + timedelta(days=1), time(), UTC)
 
 
 def checked_unused(memory_type: Any, prompt: Any) -> None:

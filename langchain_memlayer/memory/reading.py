@@ -47,6 +47,7 @@ from langchain_memlayer.types import (
     SearchResult,
     Turn,
     WhyResult,
+    to_micros,
 )
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ class Reading:
         rerank: BaseDocumentCompressor | bool | None = None,
         messages: Any = None,
         rewrite: bool = False,
+        show_expired: bool = False,
     ) -> SearchResult:
         """The memories that answer a query, best first.
 
@@ -129,6 +131,8 @@ class Reading:
             messages: The conversation that the query belongs to, for `rewrite`.
             rewrite: Let the model turn the query into ones that stand for themselves ("what about her?"), one for each
                 part of it: one call. When the model fails, the query is searched for as it is.
+            show_expired: Let memories come back that have ceased to count (`expiration_date`, or a last day that was
+                said).
 
         Returns:
             `{"results": [...], "relations": [...]}`. A result is a fact with the turns that it comes from under
@@ -145,6 +149,7 @@ class Reading:
             query, Scope(user_id, agent_id, run_id), limit if top_k is None else top_k, filters, threshold, kinds
         )
         asked = _timed(asked, reference_time, as_of, known_at, include_quarantined)
+        asked = replace(asked, show_expired=show_expired, now=to_micros(self._journal.clock()))
         return run(self._search(asked, options, self._conversation(rewrite, messages)))
 
     async def asearch(
@@ -169,6 +174,7 @@ class Reading:
         rerank: BaseDocumentCompressor | bool | None = None,
         messages: Any = None,
         rewrite: bool = False,
+        show_expired: bool = False,
     ) -> SearchResult:
         """Like `search`."""
         options = _options(explain, max_tokens, expand, self._reranker if rerank is True else rerank)
@@ -176,6 +182,7 @@ class Reading:
             query, Scope(user_id, agent_id, run_id), limit if top_k is None else top_k, filters, threshold, kinds
         )
         asked = _timed(asked, reference_time, as_of, known_at, include_quarantined)
+        asked = replace(asked, show_expired=show_expired, now=to_micros(self._journal.clock()))
         return await arun(self._search(asked, options, self._conversation(rewrite, messages)))
 
     def _asked(
@@ -293,6 +300,7 @@ class Reading:
         offset: int = 0,
         kinds: Sequence[Kind] | None = None,
         everything: bool = False,
+        show_expired: bool = False,
     ) -> ListResult:
         """The memories of a scope, oldest first.
 
@@ -306,6 +314,7 @@ class Reading:
             offset: How many to skip.
             kinds: `fact`, `turn` or both. By default, with a model, facts and what was stored as given; else both.
             everything: Without any id, list the memories of all.
+            show_expired: As in `search`.
 
         Raises:
             ScopeRequired: no id was given, and not `everything`: a missing id must not list those of all.
@@ -323,6 +332,8 @@ class Reading:
         wanted = chosen or (("fact",) if facts_only else ("fact", "turn"))
         with self._journal.read(snapshot=True) as reader:
             order = reader.oldest_first(scope, kinds=wanted, given=facts_only)
+            if not show_expired and (gone := reader.expired_memories(scope, to_micros(self._journal.clock()))):
+                order = (row for row in order if row not in gone)
             if condition is None:
                 rows = reader.memories_in_order(list(islice(order, offset, end)))
             else:
@@ -350,6 +361,7 @@ class Reading:
         offset: int = 0,
         kinds: Sequence[Kind] | None = None,
         everything: bool = False,
+        show_expired: bool = False,
     ) -> ListResult:
         """Like `get_all`."""
         return await in_thread(
@@ -363,6 +375,7 @@ class Reading:
             offset=offset,
             kinds=kinds,
             everything=everything,
+            show_expired=show_expired,
         )
 
     def history(self, memory_id: str) -> list[HistoryRow]:

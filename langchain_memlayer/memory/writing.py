@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 from langchain_memlayer.engine.background import Background
@@ -21,7 +21,9 @@ from langchain_memlayer.graph import from_graph_document
 from langchain_memlayer.journal import Journal
 from langchain_memlayer.loops import in_thread
 from langchain_memlayer.memory.checks import (
+    KEEP,
     checked_batch_id,
+    checked_expiration,
     checked_memory_id,
     checked_metadata,
     checked_seconds,
@@ -66,6 +68,7 @@ class Writing:
         batch_id: str | None = None,
         background: bool = False,
         after_seconds: float = 0.0,
+        expiration_date: date | str | None = None,
         memory_type: None = None,
         prompt: None = None,
     ) -> AddResult:
@@ -84,6 +87,8 @@ class Writing:
             background: Store the messages now, and find their facts beside the caller; `flush` waits for them.
             after_seconds: With `background`, how long to wait for more of the conversation (the same scope and
                 session): one reading then serves all that comes until it pauses, ten times as long at most.
+            expiration_date: The last day (UTC, "2025-12-31") on which what comes of these messages counts; afterwards
+                it is not found or listed unless asked for.
             memory_type: Refused unless None, with what to use in place of mem0's procedural memories.
             prompt: Likewise, for prompts of one call.
 
@@ -100,9 +105,10 @@ class Writing:
             EmbeddingError: the embedder failed; the messages are kept.
         """
         checked_unused(memory_type, prompt)
+        until = checked_expiration(expiration_date)
         scope = Scope(user_id, agent_id, run_id)
         beside = checked_seconds(after_seconds, "after_seconds") if background else None
-        return run(self._add(messages, scope, metadata, session_id, timestamp, infer, batch_id, beside))
+        return run(self._add(messages, scope, metadata, session_id, timestamp, infer, batch_id, beside, until))
 
     async def aadd(
         self,
@@ -118,14 +124,16 @@ class Writing:
         batch_id: str | None = None,
         background: bool = False,
         after_seconds: float = 0.0,
+        expiration_date: date | str | None = None,
         memory_type: None = None,
         prompt: None = None,
     ) -> AddResult:
         """Like `add`."""
         checked_unused(memory_type, prompt)
+        until = checked_expiration(expiration_date)
         scope = Scope(user_id, agent_id, run_id)
         beside = checked_seconds(after_seconds, "after_seconds") if background else None
-        return await arun(self._add(messages, scope, metadata, session_id, timestamp, infer, batch_id, beside))
+        return await arun(self._add(messages, scope, metadata, session_id, timestamp, infer, batch_id, beside, until))
 
     def _add(
         self,
@@ -137,6 +145,7 @@ class Writing:
         infer: bool,
         batch: Any,
         beside: float | None,
+        until: datetime | None,
     ) -> Steps[AddResult]:
         scope.required("add()")
         batch = checked_batch_id(batch)
@@ -144,9 +153,10 @@ class Writing:
         if said.skipped and not said.turns:
             parts = ", ".join(sorted({one["part"] for one in said.skipped}))
             warnings.warn(f"add() remembered nothing: only text is, and the messages have {parts}.", stacklevel=2)
+        turns = said.turns if until is None else [replace(turn, valid_until=until) for turn in said.turns]
         result = yield from traced(
             "Memory.add",
-            self._remember(said.turns, scope, infer, batch, beside),
+            self._remember(turns, scope, infer, batch, beside),
             scope=scope,
             inputs=lambda: {"turns": said.turns},
             outputs=dict,
@@ -422,8 +432,9 @@ class Writing:
         metadata: Mapping[str, Any] | None = None,
         *,
         text: str | None = None,
+        expiration_date: date | str | None = KEEP,
     ) -> Done:
-        """Give a memory a new text, further metadata, or both; what it was stays in its history.
+        """Give a memory a new text, further metadata, or another expiry; what it was stays in its history.
 
         No model is asked: the relations whose names the new text still has stay, others are found when the text is
         read (`read`, `flush`, or beside the next call with `background=True`).
@@ -432,7 +443,7 @@ class Writing:
             MemoryNotFound: no live memory has this id.
             EmbeddingError: the embedder failed; nothing was changed.
         """
-        run(self._update(memory_id, text if data is None else data, metadata))
+        run(self._update(memory_id, text if data is None else data, metadata, expiration_date))
         return {"message": "Memory updated successfully!"}
 
     async def aupdate(
@@ -442,18 +453,22 @@ class Writing:
         metadata: Mapping[str, Any] | None = None,
         *,
         text: str | None = None,
+        expiration_date: date | str | None = KEEP,
     ) -> Done:
         """Like `update`."""
-        await arun(self._update(memory_id, text if data is None else data, metadata))
+        await arun(self._update(memory_id, text if data is None else data, metadata, expiration_date))
         return {"message": "Memory updated successfully!"}
 
-    def _update(self, memory_id: str, data: str | None, metadata: Mapping[str, Any] | None) -> Steps[Committed]:
+    def _update(
+        self, memory_id: str, data: str | None, metadata: Mapping[str, Any] | None, expiration_date: Any
+    ) -> Steps[Committed]:
         if data is not None and (not isinstance(data, str) or not data.strip()):
             raise InvalidInput("data must be the memory's new text, or None to change its metadata only.")
-        if data is None and metadata is None:
-            raise InvalidInput("update() needs a new text, metadata, or both.")
+        if data is None and metadata is None and expiration_date == KEEP:
+            raise InvalidInput("update() needs a new text, metadata, or an expiration_date.")
+        until = KEEP if expiration_date == KEEP else checked_expiration(expiration_date)
         text = None if data is None else checked_text(data, "data")
-        return (yield from self._editor.update(checked_memory_id(memory_id), text, checked_metadata(metadata)))
+        return (yield from self._editor.update(checked_memory_id(memory_id), text, checked_metadata(metadata), until))
 
     def delete(self, memory_id: str) -> Done:
         """End a memory; its history stays (`forget` removes that too).
