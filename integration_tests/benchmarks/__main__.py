@@ -1,7 +1,7 @@
 """Benchmarks that print Markdown.
 
 ```sh
-python -m integration_tests.benchmarks [raw store memory search conformance] [--rows 1000,100000]
+python -m integration_tests.benchmarks [raw store memory graph search conformance] [--rows 1000,100000]
 python -m integration_tests.benchmarks backends [--rows 10000,50000]
 python -m integration_tests.benchmarks postgres [--rows 100000]
 python -m integration_tests.benchmarks recall recall_backends ablation one_folder --harness FILE --data FILE ...
@@ -26,6 +26,7 @@ _TITLES = {
     "raw": "MemLayerStore and raw FAISS",
     "store": "Stores",
     "memory": "Memory, keywords only",
+    "graph": "Graphs of triples",
     "search": "Memory.search",
     "conformance": "Conformance",
 }
@@ -33,7 +34,7 @@ _STORES = {
     "backends": "Memory over other backends",
     "postgres": "The journal in PostgreSQL",
 }
-_SIZES = {"backends": "10000,50000", "postgres": "100000"}
+_SIZES = {"backends": "10000,50000", "graph": "20000,100000", "postgres": "100000"}
 _EVIDENCE = {
     "recall": "Recall, beside others",
     "recall_backends": "Recall through other backends",
