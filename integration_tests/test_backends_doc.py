@@ -113,7 +113,7 @@ def test_every_configuration_opens_keeps_and_finds(block: str, request: pytest.F
         if '"vector_store"' in block and '"faiss"' not in block:
             assert len(asked(memory)) == 2
         else:
-            assert '"vector_store"' not in block or memory._journal.folder == Path("memories/notes")
+            assert '"vector_store"' not in block or memory._journal.folder == Path("memories/notes").absolute()
 
 
 def asked(memory: Memory) -> list[int]:
@@ -122,8 +122,8 @@ def asked(memory: Memory) -> list[int]:
     assert embedder is not None
     assert outbox is not None
     vector = np.array(embedder.embed_query("the spare key"), np.float32)
-    source = outbox.proposals.below(Scope(user_id="alice").search_root)
-    proposal = source.propose(vector, 10, Hints({"user_id": "alice"}, "the spare key"))
+    prefix = Scope(user_id="alice").search_root
+    proposal = outbox.proposals.propose(vector, 10, prefix, Hints({"user_id": "alice"}, "the spare key"))
     assert proposal is not None
     return [row for row in proposal.ids.tolist() if row >= 0]
 
@@ -146,8 +146,8 @@ def test_the_fields_that_the_document_lists_let_vikingdb_filter_by_scope(monkeyp
             # Unfiltered, the twelve of Ben would be in the answer, as -1.
             outbox = memory._indexes.outbox
             assert outbox is not None
-            source = outbox.proposals.below(Scope(user_id="alice").search_root)
-            proposal = source.propose(np.ones(4, np.float32), 10, Hints({"user_id": "alice"}))
+            prefix = Scope(user_id="alice").search_root
+            proposal = outbox.proposals.propose(np.ones(4, np.float32), 10, prefix, Hints({"user_id": "alice"}))
             assert proposal is not None
             assert len(proposal.ids) == 1
             assert proposal.ids[0] >= 0

@@ -1,12 +1,12 @@
+import inspect
 import re
 from pathlib import Path
 
 import pytest
 
+from langchain_memlayer import Memory
 from langchain_memlayer.config.models import EMBEDDERS, MODELS
 from langchain_memlayer.config.stores import STORES
-from langchain_memlayer.engine import pools
-from langchain_memlayer.index import planner
 
 ROOT = Path(__file__).parent.parent
 DOC = (ROOT / "docs" / "backends.md").read_text(encoding="utf-8")
@@ -65,24 +65,12 @@ def test_every_provider_has_a_block():
     assert set(shown) >= {(section, name) for section, providers in known.items() for name in providers}
 
 
-def first_asked(k: int, factor: int) -> int:
-    """The smallest scope for which a store is asked, by bisection: from there on it always is."""
-    low, high = 1, 1 << 24
-    while low < high:
-        rows = (low + high) // 2
-        way = planner.choose(
-            rows=rows, dims=DIMS, matches=rows, k=k, graph=True, threshold=4_000_000 * factor, foreign=True
-        )
-        low, high = (low, rows) if way == "hnsw" else (rows + 1, high)
-    return low
-
-
-@pytest.mark.parametrize(("what", "k"), [("`Memory.search`", pools.CANDIDATES), ("`MemLayerStore.search`", 10)])
-def test_the_sizes_from_which_a_store_is_asked_are_those_of_the_planner(what: str, k: int):
+def test_the_size_from_which_a_store_is_asked_is_that_of_the_threshold():
     from langchain_memlayer.engine.indexes import SPREAD_FACTOR
 
-    told = {row[0].partition(",")[0]: row[1:] for row in rows("| a search | asks the store from |")}
-    assert told[what] == [f"{first_asked(k, factor):,}" for factor in (1, SPREAD_FACTOR)]
+    threshold = inspect.signature(Memory).parameters["hnsw_threshold"].default
+    assert f"{threshold:,} numbers: {threshold // DIMS:,} memories of {DIMS} numbers" in DOC
+    assert SPREAD_FACTOR == 10  # "ten times as many where several users are searched at once"
 
 
 def test_the_extras_exist():
