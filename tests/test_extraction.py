@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from langchain_memlayer import Memory
 from langchain_memlayer.errors import ConfigurationError, ExtractionError, InvalidInput
 from langchain_memlayer.facts.extraction import LLMExtractor, merged
 from langchain_memlayer.facts.prompts import (
@@ -624,3 +625,19 @@ def test_recalled_blocks_never_reach_the_model() -> None:
 
     assert "spy" not in str(model.prompts[0][-1].content)
     assert reasons(found) == ["its quote is not in turn 1"]
+
+
+# -- within a memory --------------------------------------------------------------------------------------------------
+
+
+def test_what_is_known_from_earlier_sessions_is_shown_as_known_though_it_shares_no_word() -> None:
+    first = {"facts": [entry(1, "the wedding is on 20 September", "Anna's wedding is on 2024-09-20")]}
+    model = ScriptedChatModel(replies=[first, {"facts": []}])
+    with Memory(":memory:", model=model, embeddings=None) as memory:
+        memory.add("the wedding is on 20 September", user_id="u", session_id="a", timestamp=NOON)
+        memory.add("guest list grew", user_id="u", session_id="b", timestamp="2024-05-14T23:30:00-08:00")
+
+    assert conversation(model.prompts[1]) == [
+        "- 2024-05-13, known: Anna's wedding is on 2024-09-20",
+        "[1] 2024-05-14 Tue, user: guest list grew",
+    ]

@@ -77,7 +77,7 @@ class Finder:
         return [_candidate(rows[item]) for item in near if item in rows and _is_of(rows[item], scope)]
 
     def known(self, scope: Scope, turns: Sequence[Turn]) -> list[Turn]:
-        """What is known and near to turns, by words and names, as turns of the role `memory`, the oldest first.
+        """What is known and near to turns, by words, names and time, as turns of the role `memory`, the oldest first.
 
         Args:
             scope: Whose.
@@ -95,7 +95,9 @@ class Finder:
             *(_by_words(view, mask, text) for text in said),
             *self._by_name(scope, [Fact(text, ()) for text in said]),
         ]
-        near = list(dict.fromkeys(_by_turns(lists)))[: 2 * NEAREST]
+        # "The guest list grew" names no wedding: what was told last fills up what is near.
+        latest = view.ids[np.flatnonzero(mask)[: -2 * NEAREST : -1]].tolist()
+        near = list(dict.fromkeys((*_by_turns(lists), *latest)))[: 2 * NEAREST]
         with self._journal.read() as reader:
             rows = reader.memories_by_row(near)
         best = [rows[item] for item in near if item in rows and _is_of(rows[item], scope)][:NEAREST]
