@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from langchain_memlayer.errors import MemLayerError
 from langchain_memlayer.journal import transfer
 from langchain_memlayer.journal.read import Reader
 from langchain_memlayer.journal.transfer import ITEMS, SECTIONS, Section, Type, Values
-from langchain_memlayer.types import MEMORY_ROOT, Scope, to_micros
+from langchain_memlayer.types import FIRST_TIME, LAST_TIME, MEMORY_ROOT, Scope
 
 _TYPES: dict[Type, tuple[type, ...]] = {"int": (int,), "real": (float, int), "text": (str,), "json": (object,)}
 _INT64 = 1 << 63
-_FIRST, _LAST = (to_micros(moment.replace(tzinfo=UTC)) for moment in (datetime.min, datetime.max))
 _TIMES = frozenset(
     ("recorded_at", "created_at", "updated_at", "time", "valid_at", "invalid_at", "last_seen", "next_at", "set_aside")
 )
@@ -54,7 +52,7 @@ def _wrong_value(name: str, kind: Type, value: Any) -> str | None:
         return f"{name!r} is not of its type"
     if kind == "text" and "\x00" in value:
         return f"{name!r} has a NUL character"
-    if name in _TIMES and not _FIRST <= value <= _LAST:
+    if name in _TIMES and not FIRST_TIME <= value <= LAST_TIME:
         return f"{name!r} is no time of the calendar"
     if name in _FLAGS and value not in _FLAGS[name]:
         return f"{name!r} is out of its range"

@@ -16,7 +16,7 @@ from journal_dump import dump, open_memory, query, texts
 from typer.testing import CliRunner
 
 from langchain_memlayer import EmbedderMismatch, EmbeddingError, InvalidInput, JournalError, MemLayerStore, doctor
-from langchain_memlayer.backends.mirror import Outbox
+from langchain_memlayer.backends.mirror import Mirror
 from langchain_memlayer.cli import app
 from langchain_memlayer.errors import ConfigurationError, NotAStore, VectorStoreError
 from langchain_memlayer.journal import sqlite
@@ -398,15 +398,15 @@ def test_what_is_being_brought_while_the_vectors_change_is_brought_again(
 
     folder = tmp_path / "store"
     foreign = InMemoryVectorStore(DeterministicEmbeddings(96))
-    real, done = Outbox._deliver, threading.Event()
+    real, done = Mirror._deliver, threading.Event()
 
-    def deliver(self: Outbox, *given: Any) -> None:
+    def deliver(self: Mirror, *given: Any) -> None:
         if not done.is_set():
             done.set()
             reembed(folder, Other(96))
         real(self, *given)
 
-    monkeypatch.setattr(Outbox, "_deliver", deliver)
+    monkeypatch.setattr(Mirror, "_deliver", deliver)
     with open_memory(folder, embeddings=DeterministicEmbeddings(96), vectorstore=foreign) as memory:
         memory.add("My boat is red.", user_id="u")
         assert memory.flush()
