@@ -11,6 +11,7 @@ from journal_dump import open_memory, texts
 
 from langchain_memlayer import InvalidInput
 from langchain_memlayer.agents.context import as_context
+from langchain_memlayer.errors import ExtractionError
 from langchain_memlayer.testing import FrozenClock, ScriptedChatModel
 from langchain_memlayer.types import Extraction, Fact, Turn
 
@@ -408,3 +409,23 @@ def test_in_a_chat_that_searches_before_each_answer_the_fact_is_first(
     # What asks or answers is a hit of its own where no facts were looked for.
     story.memory.add([{"role": "user", "content": asked}], user_id="v", infer=False)
     assert texts(story.memory.search(asked, user_id="v")) == [asked]
+
+
+def test_a_question_that_was_not_read_yet_says_what_no_fact_says(story: Story) -> None:
+    story.tell("2024-02-01", "I live in Paris", "Anna lives in Paris")
+
+    def failing(turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
+        raise ExtractionError("the model is down")
+
+    read, story.extract = story.extract, failing  # type: ignore[method-assign]
+    with pytest.raises(ExtractionError):
+        story.memory.add("Is locker 8812 mine?", user_id="u")
+    (unread, *_) = story.memory.search("locker 8812", user_id="u", explain=True)["results"]
+    assert (unread["memory"], unread["explanation"]["barren"]) == ("Is locker 8812 mine?", 0)
+    story.extract = read  # type: ignore[method-assign]
+    story.memory.read(user_id="u", retry=True)
+    (told,) = (
+        hit for hit in story.memory.search("locker 8812", user_id="u", explain=True)["results"]
+        if hit["memory"] == "Is locker 8812 mine?"
+    )  # fmt: skip
+    assert told["explanation"]["barren"] < 0

@@ -22,6 +22,7 @@ COLUMNS: dict[Area, dict[str, np.dtype[Any]]] = {
         "time": np.dtype(np.int64),
         "state": np.dtype(np.int8),
         "asks": np.dtype(np.int8),
+        "read": np.dtype(np.bool_),
         "until": np.dtype(np.int64),
         "turns": np.dtype(np.object_),
     },
@@ -66,6 +67,7 @@ def memory_columns(raw: Mapping[str, NDArray[Any]], n: int, codes: Codes) -> dic
         "time": np.fromiter((-1 if t is None else t for t in raw["time"]), np.int64, n),
         "state": np.fromiter((s or 0 for s in raw["state"]), np.int8, n),
         "asks": np.fromiter((a or 0 for a in raw["asks"]), np.int8, n),
+        "read": np.fromiter((bool(r) for r in raw["read"]), np.bool_, n),
         # A turn whose facts have ended is shown as ended; it does not expire.
         "until": np.fromiter((0 if s == SPENT else u or 0 for u, s in ends), np.int64, n),
         "turns": turns,

@@ -39,6 +39,7 @@ FOUND = 5_000
 SAMPLE = 2_000
 """How many stand for all, at least, where their spread is taken."""
 
+_ASKED_OF = ("kind", "session_id", "role", "name", "time", "asks", "read")
 NEAR = 4
 SESSIONS = 40
 REACH = 32
@@ -281,7 +282,7 @@ class Pools:
         dense = self._dense
         if self._vector is not None and dense is None:
             dense = view.scores(self._vector, members)
-        columns = {name: view.columns[name][members] for name in ("kind", "session_id", "role", "name", "time", "asks")}
+        columns = {name: view.columns[name][members] for name in _ASKED_OF}
         texts = view.words.texts(members)
         flat, places, starts = _cited(self._scoped, members)
         names = columns["name"]
@@ -314,13 +315,12 @@ class Pools:
     def _barren(
         self, members: NDArray[np.int64], columns: Mapping[str, NDArray[Any]], cited: NDArray[np.int64]
     ) -> NDArray[np.bool_]:
-        """Turns that ask or answer and that no fact comes from, where facts were looked for."""
+        """Turns that ask or answer, whose facts were looked for in vain, where there are facts."""
         facts = columns["kind"] == 0
         if not facts.any():
             return np.zeros(len(members), np.bool_)
-        barren: NDArray[np.bool_] = ~facts & (
-            (columns["asks"] == 2) | (columns["role"] == self._indexes.codes.find("assistant"))
-        )
+        idle = (columns["asks"] == 2) | (columns["role"] == self._indexes.codes.find("assistant"))
+        barren: NDArray[np.bool_] = ~facts & columns["read"] & idle
         places, known = _places(members, cited)
         barren[places[known]] = False
         if not self._scoped.whole:

@@ -131,6 +131,10 @@ def bridge(pool: Pool, query: Query, base: Scores) -> Scores:
             shared = idf[mine] @ there[mine] / idf[mine].sum()
             shared[index] = 0
             np.maximum(out, base[index] * shared, out=out)
+    if not is_conversation(pool):
+        # A long text has words of everything. Where meaning is understood, that is no reason to lift it.
+        lengths = np.maximum(pool.terms.lengths, 1)
+        out *= np.minimum(1, lengths.mean() / lengths) ** (pool.dense_trust / 2)
     return out
 
 
