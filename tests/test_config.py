@@ -589,3 +589,23 @@ class Named(Embeddings):
 
     def embed_query(self, text: str) -> list[float]:
         return self.vectors.get(text.split(": ")[-1], [0.3, 0.4])
+
+
+def test_the_prompts_of_a_configuration_are_what_the_model_is_given(tmp_path: Path) -> None:
+    def found(said: str) -> dict[str, Any]:
+        return {"facts": [{"turn": 1, "quote": said, "fact": f"User: {said}", "triples": []}]}
+
+    decided = {"decisions": [{"fact": 1, "action": "ADD"}]}
+    model = ScriptedChatModel(replies=[found("I like tea"), found("I like green tea"), decided])
+    config = {
+        "path": str(tmp_path), **EMBEDDER, "llm": {"provider": "langchain", "config": {"model": model}},
+        "custom_fact_extraction_prompt": "Only drinks.", "custom_instructions": "In capitals.",
+        "custom_update_memory_prompt": "Never delete.",
+    }  # fmt: skip
+    with Memory.from_config(config) as memory:
+        memory.add("I like tea", user_id="u")
+        memory.add("I like green tea", user_id="u")
+    first, _, third = (str(prompt[0].content) for prompt in model.prompts)
+    assert first.startswith("Only drinks.")
+    assert "In capitals." in first
+    assert third.startswith("Never delete.")

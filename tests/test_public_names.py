@@ -78,8 +78,8 @@ EVALUATION_NAMES = [
 # In the notation of Python: what follows `*` is keyword-only.
 MEMORY = {
     "__init__": "path=None, *, config=None, model='auto', embeddings='auto', vectorstore=None, extractor=None, "
-    "reconcile='llm', custom_prompt=None, "
-    "keep_turns=True, metric=None, durability='full', hnsw_threshold=4000000, clock=<utc_now>, new_id=<random_id>",
+    "reconcile='llm', custom_prompt=None, custom_instructions=None, custom_update_prompt=None, keep_turns=True, "
+    "metric=None, durability='full', hnsw_threshold=4000000, clock=<utc_now>, new_id=<random_id>",
     "add": "messages, *, user_id=None, agent_id=None, run_id=None, metadata=None, session_id=None, timestamp=None, "
     "infer=True, batch_id=None, background=False, after_seconds=0.0, expiration_date=None, "
     "memory_type=None, prompt=None",

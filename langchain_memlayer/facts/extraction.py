@@ -87,6 +87,7 @@ class LLMExtractor:
     Args:
         model: Any LangChain chat model.
         custom_prompt: Instructions to use in place of ours; what form the reply must have is added to them.
+        custom_instructions: Further instructions, such as what to look for and what to leave out.
         window_tokens: About how many tokens of conversation one call reads. Longer turns are split; of tool output only
             the first quarter of a window is read.
         window_turns: How many turns one call reads at most.
@@ -116,6 +117,7 @@ class LLMExtractor:
         model: BaseChatModel,
         *,
         custom_prompt: str | None = None,
+        custom_instructions: str | None = None,
         window_tokens: int = WINDOW_TOKENS,
         window_turns: int = WINDOW_TURNS,
         overlap: int = OVERLAP,
@@ -129,13 +131,17 @@ class LLMExtractor:
         for (name, minimum), value in zip(least.items(), given, strict=True):
             if not isinstance(value, int) or value < minimum:
                 raise InvalidInput(f"{name} must be a whole number of at least {minimum}, got {value!r}.")
-        if custom_prompt is not None and not custom_prompt.strip():
-            raise InvalidInput("custom_prompt is blank; leave it out to use the built-in instructions.")
+        for name, text in (("custom_prompt", custom_prompt), ("custom_instructions", custom_instructions)):
+            if text is not None and not text.strip():
+                raise InvalidInput(f"{name} is blank; leave it out to use the built-in instructions.")
         parts: tuple[str, ...] = (EXTRACTION_INSTRUCTIONS, EXTRACTION_CONTRACT, EXTRACTION_EXAMPLES)
         self.version = EXTRACTION_VERSION
         if custom_prompt is not None:
             # Our examples show what our instructions want, so they go with them.
             parts = (custom_prompt.strip(), EXTRACTION_CONTRACT)
+        if custom_instructions is not None:
+            parts = (parts[0], f"Further instructions:\n{custom_instructions.strip()}", *parts[1:])
+        if custom_prompt is not None or custom_instructions is not None:
             self.version = version_of("custom", *parts)
         self._instructions = "\n\n".join(parts)
         self._window_tokens = window_tokens

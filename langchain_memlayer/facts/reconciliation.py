@@ -19,6 +19,7 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
+from langchain_memlayer.errors import InvalidInput
 from langchain_memlayer.facts.chat import Method, StructuredChat
 from langchain_memlayer.facts.forms import FACT_CHARS, MOST_ENDED, REASON_CHARS, FoundDecision
 from langchain_memlayer.facts.grounding import denies, words
@@ -31,6 +32,7 @@ from langchain_memlayer.facts.prompts import (
     RECONCILIATION_VERSION,
     shortened,
     show_records,
+    version_of,
 )
 from langchain_memlayer.facts.replies import read_entries, storable
 from langchain_memlayer.index.keywords import query_terms
@@ -134,9 +136,23 @@ class LLMReconciler:
         ```
     """
 
-    version: Final = RECONCILIATION_VERSION
-
-    def __init__(self, model: BaseChatModel, *, method: Method | None = None, timeout: float | None = None) -> None:
+    def __init__(
+        self,
+        model: BaseChatModel,
+        *,
+        custom_prompt: str | None = None,
+        method: Method | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        if custom_prompt is not None and not custom_prompt.strip():
+            raise InvalidInput("custom_prompt is blank; leave it out to use the built-in instructions.")
+        parts: tuple[str, ...] = (RECONCILIATION_INSTRUCTIONS, RECONCILIATION_CONTRACT, RECONCILIATION_EXAMPLES)
+        self.version = RECONCILIATION_VERSION
+        if custom_prompt is not None:
+            # Our examples show what our instructions want, so they go with them.
+            parts = (custom_prompt.strip(), RECONCILIATION_CONTRACT)
+            self.version = version_of("custom", *parts)
+        self._instructions = "\n\n".join(parts)
         self._chat = StructuredChat(
             model, RECONCILIATION_SCHEMA, run_name="reconciliation", method=method, timeout=timeout
         )
@@ -186,9 +202,8 @@ class LLMReconciler:
             }
             for number, fact in enumerate((question.facts[k] for k in question.asked), 1)
         )
-        instructions = (RECONCILIATION_INSTRUCTIONS, RECONCILIATION_CONTRACT, RECONCILIATION_EXAMPLES)
         shown = (show_records("memories", memories), show_records("facts", facts))
-        return [SystemMessage("\n\n".join(instructions)), HumanMessage("\n".join(shown))]
+        return [SystemMessage(self._instructions), HumanMessage("\n".join(shown))]
 
     def parse(self, question: Question, reply: str | None) -> list[Decision]:
         """The decisions in a reply, with our own checks made; None is no reply, as nothing was asked.

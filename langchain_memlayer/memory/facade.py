@@ -76,6 +76,8 @@ class Memory(Writing, Reading, Adopting):
         reconcile: Who decides what a new fact means for what is known: `llm`, `rules` (equal texts are one; also
             without a model) or `off` (every fact is added).
         custom_prompt: Replaces the instructions of the extraction prompt, not its output format.
+        custom_instructions: Further instructions for extraction, such as what to leave out.
+        custom_update_prompt: Replaces the instructions of the reconciliation prompt, not its output format.
         keep_turns: Whether messages are kept as memories too.
         metric: How vectors are compared: `cosine`, `inner_product` or `euclidean`. None means as in the folder, in a
             new one by cosine.
@@ -107,6 +109,8 @@ class Memory(Writing, Reading, Adopting):
         extractor: Extractor | None = None,
         reconcile: Reconcile = "llm",
         custom_prompt: str | None = None,
+        custom_instructions: str | None = None,
+        custom_update_prompt: str | None = None,
         keep_turns: bool = True,
         metric: Metric | None = None,
         durability: Durability = "full",
@@ -126,10 +130,14 @@ class Memory(Writing, Reading, Adopting):
             embeddings = read.embeddings if isinstance(embeddings, str) and embeddings == "auto" else embeddings
             vectorstore = read.vectorstore if vectorstore is None else vectorstore
             custom_prompt, metric = custom_prompt or read.prompt, metric or read.metric
+            custom_instructions = custom_instructions or read.instructions
+            custom_update_prompt = custom_update_prompt or read.update_prompt
         chat = resolve_model(model)
         if chat is not None and extractor is None:
-            extractor = LLMExtractor(chat, custom_prompt=custom_prompt, clock=clock)
-        reconciler = _reconciler(chat, reconcile)
+            extractor = LLMExtractor(
+                chat, custom_prompt=custom_prompt, custom_instructions=custom_instructions, clock=clock
+            )
+        reconciler = _reconciler(chat, reconcile, custom_update_prompt)
         self.model = chat
         if isinstance(embeddings, str) and embeddings != "auto":
             # A name that means nothing is told before a folder is made for it.
@@ -419,9 +427,11 @@ class Memory(Writing, Reading, Adopting):
             return self._store
 
 
-def _reconciler(model: BaseChatModel | None, reconcile: Reconcile) -> Reconciler | None:
+def _reconciler(model: BaseChatModel | None, reconcile: Reconcile, prompt: str | None) -> Reconciler | None:
     if reconcile not in ("llm", "rules", "off"):
         raise ConfigurationError(f"reconcile must be 'llm', 'rules' or 'off', got {reconcile!r}.")
     if reconcile == "off":
         return None
-    return LLMReconciler(model) if reconcile == "llm" and model is not None else RuleReconciler()
+    if reconcile == "llm" and model is not None:
+        return LLMReconciler(model, custom_prompt=prompt)
+    return RuleReconciler()
