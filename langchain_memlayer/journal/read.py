@@ -225,7 +225,7 @@ class Reader(CacheReader):
         if scope.user_id is None:
             marked = ", ".join(f"'{kind}'" for kind in sorted(kinds)) or "''"
             wanted = f"(i.kind IN ({marked}){' OR i.given = 1' if given else ''})"
-            yield from (row for _, row in self._ordered(f"i.kind <> 'item' AND {wanted}{where}", values))
+            yield from (row for _, row in self._ordered(f"{wanted}{where}", values))
             return
         space = self.namespace_id(scope.partition)
         wanted_kinds = [f"i.kind = '{kind}'" for kind in sorted(kinds)]
@@ -248,9 +248,10 @@ class Reader(CacheReader):
         return {row[0] for row in rows}
 
     def _ordered(self, where: str, values: Sequence[Any]) -> Iterator[tuple[int, int]]:
+        # SQLite takes a partial index only where its condition is written out.
         sql = (
-            f"SELECT i.created_at, i.id FROM items i WHERE {where} AND i.closed IS NULL AND (i.created_at, i.id) > "
-            "(?, ?) ORDER BY i.created_at, i.id LIMIT ?"
+            f"SELECT i.created_at, i.id FROM items i WHERE {where} AND i.closed IS NULL AND i.kind <> 'item' AND "
+            "(i.created_at, i.id) > (?, ?) ORDER BY i.created_at, i.id LIMIT ?"
         )
         created, row, size = -_HIGHEST, 0, _PAGE
         while True:
