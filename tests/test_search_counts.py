@@ -17,6 +17,7 @@ from langchain_memlayer import Memory
 from langchain_memlayer.engine import pools
 from langchain_memlayer.filters import parse_filter
 from langchain_memlayer.index.view import View
+from langchain_memlayer.index.words import Words
 from langchain_memlayer.journal.read import Reader
 from langchain_memlayer.journal.read_filters import superset
 from langchain_memlayer.testing import DeterministicEmbeddings
@@ -71,8 +72,7 @@ class Watched:
     Attributes:
         statements: The SQL that was run.
         reread: How many memories were read again, by each call.
-        found: How many texts the keyword index gave, by each call.
-        terms: Of how many terms.
+        worded: Of how many texts the terms were taken, by each call.
         compared: Of how many vectors the cosine was asked for, by each call.
         pools: How many memories were scored, by each pool.
     """
@@ -80,33 +80,28 @@ class Watched:
     def __init__(self) -> None:
         self.statements: list[str] = []
         self.reread: list[int] = []
-        self.found: list[int] = []
-        self.terms: list[int] = []
+        self.worded: list[int] = []
         self.compared: list[int] = []
         self.pools: list[int] = []
 
     def ran(self, statement: str) -> None:
-        # FTS5 reads its own tables by statements of its own.
-        if "'main'." not in statement:
-            self.statements.append(statement)
+        self.statements.append(statement)
 
 
 @contextmanager
 def watched(memory: Memory) -> Iterator[Watched]:
     seen = Watched()
     with pytest.MonkeyPatch.context() as patch:
-        by_row, matches, scores, around = Reader.memories_by_row, Reader.matches, View.scores, pools.Pools.around
+        by_row, texts, scores, around = Reader.memories_by_row, Words.texts, View.scores, pools.Pools.around
 
         def count_rows(reader: Reader, ids: Sequence[int]) -> Any:
             # Of nothing there is nothing to ask.
             seen.reread += [len(ids)] if ids else []
             return by_row(reader, ids)
 
-        def count_found(reader: Reader, terms: Sequence[str], namespace: int | None, **page: Any) -> Any:
-            found = matches(reader, terms, namespace, **page)
-            seen.terms.append(len(terms))
-            seen.found.append(len(found))
-            return found
+        def count_texts(words: Words, slots: Any) -> Any:
+            seen.worded.append(len(slots))
+            return texts(words, slots)
 
         def count_scores(view: View, query: Any, positions: Any) -> Any:
             seen.compared.append(len(positions))
@@ -118,7 +113,7 @@ def watched(memory: Memory) -> Iterator[Watched]:
             return members, pool
 
         patch.setattr(Reader, "memories_by_row", count_rows)
-        patch.setattr(Reader, "matches", count_found)
+        patch.setattr(Words, "texts", count_texts)
         patch.setattr(View, "scores", count_scores)
         patch.setattr(pools.Pools, "around", count_pool)
         opened_ones = connections(memory._journal)
@@ -157,7 +152,7 @@ def test_a_small_scope_is_scored_once_and_asks_three_statements(tmp_path: Path, 
                 assert seen.pools == [rows]
                 assert seen.compared == ([rows] if embeddings else [])
                 assert seen.reread == [len(hits)] == [LIMIT]
-                assert seen.found == []
+                assert seen.worded == [rows]
 
 
 def test_a_filter_of_a_small_scope_reads_few_memories_again(tmp_path: Path) -> None:
@@ -193,6 +188,21 @@ def test_the_entities_of_a_query_are_looked_up_once(tmp_path: Path, monkeypatch:
     assert len(calls) == 1
 
 
+@pytest.mark.parametrize("kinds", [None, ["turn"], ["fact"]], ids=str)
+def test_a_page_is_read_by_an_index(tmp_path: Path, kinds: Any) -> None:
+    with opened(tmp_path / "m", embeddings=False) as memory:
+        Talk().tell(memory, 200)
+        with watched(memory) as seen:
+            memory.get_all(user_id="u", limit=10, kinds=kinds)
+        (db, *_) = connections(memory._journal)
+        pages = [statement for statement in seen.statements if "ORDER BY i.created_at" in statement]
+        assert pages
+        for statement in pages:
+            plan = [row[-1] for row in db.execute(f"EXPLAIN QUERY PLAN {statement}").fetchall()]
+            assert len(plan) == 1, plan
+            assert "INDEX memories_" in plan[0]
+
+
 # -- larger scopes ----------------------------------------------------------------------------------------------------
 
 
@@ -209,10 +219,9 @@ def test_no_pass_over_a_large_scope(tmp_path: Path, embeddings: bool, monkeypatc
             # As in a small one: the words are in memory too.
             assert len(seen.statements) == 3, seen.statements
             assert seen.reread == [LIMIT]
-            assert max(seen.found) <= pools.FOUND
-            assert max(seen.terms) <= 12
+            assert max(seen.worded) < 1200
             assert max(seen.pools) < 1200
-            assert len(seen.compared) == (3 if embeddings else 0)
+            assert len(seen.compared) == (2 if embeddings else 0)
             assert sum(seen.compared) < 2200
 
 

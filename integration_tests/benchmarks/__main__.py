@@ -1,7 +1,8 @@
 """Benchmarks that print Markdown.
 
 ```sh
-python -m integration_tests.benchmarks [raw store memory graph search conformance] [--rows 1000,100000]
+python -m integration_tests.benchmarks [raw store memory graph search store_figures conformance] [--rows 1000,100000]
+python -m integration_tests.benchmarks store_figures --beside CHECKOUT --rows 2000,60000,200000
 python -m integration_tests.benchmarks backends [--rows 10000,50000]
 python -m integration_tests.benchmarks postgres [--rows 100000]
 python -m integration_tests.benchmarks recall recall_backends ablation one_folder --harness FILE --data FILE ...
@@ -28,13 +29,19 @@ _TITLES = {
     "memory": "Memory, keywords only",
     "graph": "Graphs of triples",
     "search": "Memory.search",
+    "store_figures": "Memory beside another commit",
     "conformance": "Conformance",
 }
 _STORES = {
     "backends": "Memory over other backends",
     "postgres": "The journal in PostgreSQL",
 }
-_SIZES = {"backends": "10000,50000", "graph": "20000,100000", "postgres": "100000"}
+_SIZES = {
+    "backends": "10000,50000",
+    "graph": "20000,100000",
+    "postgres": "100000",
+    "store_figures": "2000,60000",
+}
 _EVIDENCE = {
     "recall": "Recall, beside others",
     "recall_backends": "Recall through other backends",
@@ -54,6 +61,7 @@ def main() -> None:
         f"and, with a harness, {', '.join(_EVIDENCE)}",
     )
     parser.add_argument("--rows", help="sizes, separated by commas; each benchmark has its own")
+    parser.add_argument("--beside", type=Path, help="a checkout of another commit, for store_figures")
     parser.add_argument("--harness", type=Path, help="an evidence-recall harness, a Python file")
     parser.add_argument("--data", type=Path, action="append", default=[], help="conversations for it; repeatable")
     arguments = parser.parse_args()
@@ -65,8 +73,9 @@ def main() -> None:
         print(f"## {every[name]}\n", flush=True)
         rows = arguments.rows or _SIZES.get(name, "1000,10000,100000")
         sizes = [int(size) for size in rows.split(",")]
+        beside = {"beside": arguments.beside} if name == "store_figures" else {}
         parts: Iterator[str] = import_module(f"integration_tests.benchmarks.{name}").run(
-            evidence if name in _EVIDENCE else sizes, _note
+            evidence if name in _EVIDENCE else sizes, _note, **beside
         )
         for part in parts:
             print(part, flush=True)

@@ -228,7 +228,8 @@ class Reader(CacheReader):
             yield from (row for _, row in self._ordered(f"{wanted}{where}", values))
             return
         space = self.namespace_id(scope.partition)
-        wanted_kinds = [f"i.kind = '{kind}'" for kind in sorted(kinds)]
+        # SQLite does not see that a turn is no item, which is what the index is of.
+        wanted_kinds = [f"i.kind = '{kind}' AND i.kind <> 'item'" for kind in sorted(kinds)]
         if given and "turn" not in kinds:
             wanted_kinds.append("i.given = 1 AND i.kind = 'turn'")
         pages = [self._ordered(f"i.ns = ? AND {kind}{where}", (space, *values)) for kind in wanted_kinds]
