@@ -127,12 +127,13 @@ class Keeper:
             with self.journal.read() as reader:
                 found = _stored(reader, scope, turns)
             texts = [turn_text(turn) for turn, (row, changed) in zip(turns, found, strict=True) if not row or changed]
-        forms, failure = unembedded(texts), None  # type: tuple[Mapping[str, Indexed], EmbeddingError | None]
+        forms: Mapping[str, Indexed] = unembedded(texts) if reads and at_once else {}
+        failure: EmbeddingError | None = None
         if not (reads and at_once):
             try:
                 forms = yield from searchable(self.indexes, texts)
             except EmbeddingError as error:
-                failure = error
+                forms, failure = unembedded(texts), error
         due = None if reads and at_once else round(after_seconds * 1_000_000)
         with span("keep", scope=scope, inputs=lambda: {"turns": list(turns)}) as report:
             kept = self._commit(turns, scope, forms, batch, infer=infer, due=due, failure=failure)

@@ -59,7 +59,7 @@ def searchable(indexes: Indexes, texts: Sequence[str]) -> Steps[dict[str, Indexe
         ) from error
     if len(asked) > len(distinct):
         indexes.measured = knowledge_of(vectors[len(distinct) :], indexes.metric)
-    return {
-        text: Indexed(tokenize(text), encode_vectors(vectors[k : k + 1], indexes.metric))
-        for k, text in enumerate(distinct)
-    }
+    # All in one go: one by one this takes a tenth of what adding does.
+    block = encode_vectors(vectors[: len(distinct)], indexes.metric)
+    size = len(block) // len(distinct)
+    return {text: Indexed(tokenize(text), block[k * size : (k + 1) * size]) for k, text in enumerate(distinct)}
