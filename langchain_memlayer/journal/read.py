@@ -431,8 +431,9 @@ class Reader(CacheReader):
 
     def equal_memories(self, scope: Scope, kind: Kind, digest: str) -> list[Row]:
         """The live memories of a kind and of exactly a scope whose texts have a digest."""
-        where = f"{_EXACTLY} AND i.kind = ? AND i.hash = ? AND i.closed IS NULL"
-        return self.memories(where, (*_exact(scope), kind, digest), tail="ORDER BY i.id")
+        # The kind is no parameter: SQLite would plan anew for each value, since partial indexes depend on it.
+        where = f"{_EXACTLY} AND i.kind = '{kind}' AND i.hash = ? AND i.closed IS NULL"
+        return self.memories(where, (*_exact(scope), digest), tail="ORDER BY i.id")
 
     def session_tail(self, scope: Scope, session: str | None, *, before: int, most: int) -> list[Row]:
         """The last visible turns of a session of exactly a scope before a place in it, in order."""
