@@ -117,11 +117,12 @@ class Scored:
     def unit(self) -> np.float32:
         """What a score's part of the sum is multiplied by: the best memory of the pool scores what it is relevant.
 
-        So a good hit has a high score and a poor one a low one, whichever of them may be hits.
+        So a good hit has a high score and a poor one a low one, whichever of them may be hits. What neither words nor
+        meaning speak for, but the graph or a date does, scores what they add.
         """
         best = int(self.total.argmax()) if len(self.total) else -1
         high = self.total[best] if best >= 0 else 0
-        return np.float32(self.relevance[best] / high if high > 0 else 0)
+        return np.float32((self.relevance[best] or min(high, 1)) / high if high > 0 else 0)
 
 
 DEFAULT = Weights()
@@ -166,7 +167,9 @@ def base_shares(pool: Pool, weights: Weights, query: Query | None = None) -> tup
     if query is not None and weights.window and signals.is_conversation(pool):
         keyword = signals.windowed(pool, query, weights.window)
         spread = Spread(0.0, float(keyword.max(initial=0.0)))
-    dense_weight = weights.dense * pool.dense_trust if pool.dense is not None else 0.0
+    # Words that tell no memories apart leave the order to meaning, however little of the script the embedder knows.
+    trust = 1.0 if spread.flat else pool.dense_trust
+    dense_weight = weights.dense * trust if pool.dense is not None else 0.0
     dense = np.zeros(len(pool), np.float32)
     if pool.dense is not None:
         dense = np.float32(dense_weight) * pool.dense_spread.scale(pool.dense)

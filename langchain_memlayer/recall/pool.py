@@ -33,11 +33,16 @@ class Spread:
         known = values[~np.isnan(values)]
         return cls(float(known.min()), float(known.max())) if len(known) else cls()
 
+    @property
+    def flat(self) -> bool:
+        """Whether the scope has one value only, so that the signal tells no memories apart."""
+        return self.high - self.low <= 1e-9
+
     def scale(self, values: Scores) -> Scores:
         """`values` from 0 to 1; NaN becomes 0. Where the scope has one value only, those that have it are at 1."""
-        width = self.high - self.low
-        if width <= 1e-9:
+        if self.flat:
             return np.asarray(~np.isnan(values) & (values != 0), np.float32)
+        width = self.high - self.low
         scaled: Scores = np.clip(np.nan_to_num((values - self.low) / width), 0.0, 1.0).astype(np.float32)
         return scaled
 
