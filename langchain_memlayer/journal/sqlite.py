@@ -218,7 +218,10 @@ class SQLiteJournal(BaseJournal):
             # A thread that forks within its own transaction keeps that.
             if self._writer is not None and not self._writer.in_transaction:
                 self._writer.close()
-                self._writer, self._log = None, None
+                self._writer = None
+            if self._writer is None:
+                # The last one that is closed takes the log with it, and the next one that is opened makes another.
+                self._log = None
         return held
 
     def _close_idle(self) -> None:
