@@ -260,6 +260,19 @@ class TestSeenMessages:
                 memory.add({"role": "user", "content": "yes", "id": message_id}, user_id="u")
             assert dump(folder) == before
 
+    @pytest.mark.parametrize("edited", ["m1", "m2"])
+    def test_merged_messages_of_one_call_are_known_when_it_is_repeated_and_part_when_one_is_edited(
+        self, memory: Memory, edited: str
+    ) -> None:
+        says = {"m1": "yes", "m2": "yes"}
+        for events in (["ADD", "NONE"], []):
+            told = [{"role": "user", "content": text, "id": message_id} for message_id, text in says.items()]
+            assert [done["event"] for done in memory.add(told, user_id="u")["results"]] == events
+        told = [{"role": "user", "content": text, "id": key} for key, text in (says | {edited: "no"}).items()]
+        for _ in range(2):
+            memory.add(told, user_id="u")
+            assert {hit["memory"] for hit in memory.get_all(user_id="u")["results"]} == {"yes", "no"}
+
     def test_a_merged_message_that_is_edited_is_a_memory_of_its_own(self, memory: Memory) -> None:
         for message_id, text in (("m1", "yes"), ("m2", "yes"), ("m2", "no"), ("m2", "no")):
             memory.add({"role": "user", "content": text, "id": message_id}, user_id="u")

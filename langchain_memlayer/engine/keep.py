@@ -300,20 +300,26 @@ class Keeper:
 def _stored(reader: Reader, scope: Scope, turns: Sequence[Turn]) -> list[tuple[Row | None, bool]]:
     """What is stored of each turn's message, and whether it says something else now.
 
-    A message is known by its id in its scope and session. Of several messages of one id in a call each is its own.
+    A message is known by its id in its scope and session. Of several messages of one id in a call each is its own;
+    several of other ids that say the same may be one turn.
     """
     found: list[tuple[Row | None, bool]] = []
-    taken: set[str] = set()
+    taken: dict[str, Turn] = {}
     for turn in turns:
         known: tuple[Row | None, bool] = None, False
         if turn.id is not None:
             others = {content_hash(other.text) for other in turns if other.id == turn.id and other.text != turn.text}
             rows = reader.turns_of_message(scope, turn.session_id, turn.id)
-            known = _one_of(reader, [row for row in rows if row.key not in taken], turn, others)
+            free = [row for row in rows if row.key not in taken or _merges(taken[row.key], turn)]
+            known = _one_of(reader, free, turn, others)
         if known[0] is not None:
-            taken.add(known[0].key)
+            taken[known[0].key] = turn
         found.append(known)
     return found
+
+
+def _merges(one: Turn, other: Turn) -> bool:
+    return one.id != other.id and one.text == other.text
 
 
 def _one_of(reader: Reader, rows: Sequence[Row], turn: Turn, others: set[str]) -> tuple[Row | None, bool]:
