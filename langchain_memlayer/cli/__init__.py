@@ -186,7 +186,9 @@ def common(
     run: Annotated[str | None, typer.Option(help="Which run's memory.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     embeddings: Annotated[str, typer.Option(metavar="auto|none|provider:model", help="What makes vectors.")] = "auto",
-    model: Annotated[str, typer.Option(metavar="auto|none|provider:model", help="What finds facts.")] = "auto",
+    model: Annotated[
+        str, typer.Option(metavar="auto|none|provider:model", help="What finds facts; in eval, what answers.")
+    ] = "auto",
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
 ) -> None:
     """Long-term memory for agents, in a folder."""

@@ -16,16 +16,15 @@ if TYPE_CHECKING:
     from langchain_memlayer.evaluation import Conversation, Dataset, EvaluationResult
     from langchain_memlayer.memory import Memory
 
-app = typer.Typer(no_args_is_help=True, help="Measure how well the memory recalls, on a file of questions.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Measure how well the memory recalls, on a file of questions; with a named --model, how well it answers.",
+)
 
 _File = Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True, help="The data set, as JSON.")]
 _Limit = Annotated[int | None, typer.Option(min=1, help="How many questions, spread evenly over the file; else all.")]
-_Model = Annotated[
-    str | None,
-    typer.Option(metavar="provider:model", help="Answers the questions; without it only recall is measured."),
-]
 _Judge = Annotated[
-    str | None, typer.Option(metavar="provider:model", help="Judges the answers; by default the same model.")
+    str | None, typer.Option(metavar="provider:model", help="Judges the answers; by default the --model.")
 ]
 _Cuts = Annotated[list[int] | None, typer.Option("--k", min=1, help="Measure at so many memories; may be repeated.")]
 _Tokens = Annotated[int, typer.Option(min=1, help="Measure at, and answer from, so many tokens of memories.")]
@@ -37,7 +36,6 @@ def locomo(
     ctx: typer.Context,
     file: _File,
     limit: _Limit = None,
-    model: _Model = None,
     judge: _Judge = None,
     k: _Cuts = None,
     max_tokens: _Tokens = 1000,
@@ -50,7 +48,7 @@ def locomo(
     """Ask the questions of a LoCoMo file (locomo10.json), without its adversarial ones."""
     from langchain_memlayer.evaluation import load_locomo
 
-    _check(ctx.obj, model, facts, report)
+    model = _check(ctx.obj, facts, report)
     options = {"model": model, "judge": judge, "k": k, "max_tokens": max_tokens}
     _evaluate(ctx.obj, load_locomo(file), limit, facts, report, options)
 
@@ -60,7 +58,6 @@ def longmemeval(
     ctx: typer.Context,
     file: _File,
     limit: _Limit = None,
-    model: _Model = None,
     judge: _Judge = None,
     k: _Cuts = None,
     max_tokens: _Tokens = 1000,
@@ -72,19 +69,21 @@ def longmemeval(
     """Ask the questions of a LongMemEval file (longmemeval_s.json, longmemeval_oracle.json)."""
     from langchain_memlayer.evaluation import load_longmemeval
 
-    _check(ctx.obj, model, facts, report)
+    model = _check(ctx.obj, facts, report)
     options = {"model": model, "judge": judge, "k": k, "max_tokens": max_tokens}
     _evaluate(ctx.obj, load_longmemeval(file), limit, facts, report, options)
 
 
-def _check(settings: Any, model: str | None, facts: str, report: Path | None) -> None:
-    """What would only show after a long run."""
+def _check(settings: Any, facts: str, report: Path | None) -> str | None:
+    """Refuse what would only show after a long run; gives the model, which here must be named to be asked."""
+    model: str | None = None if settings.model == "auto" else settings.model
     if settings.scope:
         raise InvalidInput("Each conversation is a user of its own here: leave out --user, --agent and --run.")
     if facts == "model" and model is None:
         raise ConfigurationError("--facts model needs the --model that finds them.")
     if report is not None and not report.absolute().parent.is_dir():
         raise InvalidInput(f"There is no folder {report.absolute().parent} to write the report to.")
+    return model
 
 
 def _evaluate(
