@@ -3,11 +3,10 @@ import json
 import os
 import pty
 import signal
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import suppress
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,9 @@ from typer.testing import CliRunner, Result
 from langchain_memlayer import Memory, __version__
 from langchain_memlayer.cli import app, demonstration, ingesting
 from langchain_memlayer.demo import Question, load
+from langchain_memlayer.engine.indexes import snapshot_name
 from langchain_memlayer.errors import EmbeddingError, InvalidInput
+from langchain_memlayer.index import files
 
 Run = Callable[..., Result]
 
@@ -175,11 +176,10 @@ def test_stats_count_what_is_there(cli: Run, folder: Path):
 def test_the_doctor_finds_nothing_wrong_and_mends_what_is_derived(cli: Run, folder: Path):
     added(cli, "Berlin.")
     assert data(cli("doctor", "--json")) == {"path": str(folder), "rebuilt": False, "problems": []}
-    with closing(sqlite3.connect(folder / "journal.sqlite")) as db, db:
-        db.execute("UPDATE terms SET df = 7")
+    files.write(folder / "derived", snapshot_name("memories", ""), b"", {"store": "another"})
     found = cli("doctor")
     assert found.exit_code == 1
-    assert "term statistics" in found.stdout
+    assert "snapshot" in found.stdout
     assert "doctor --rebuild" in found.stdout
     [problem] = json.loads(cli("doctor", "--json").stdout)["problems"]
     assert problem["rebuildable"]

@@ -112,7 +112,7 @@ def test_the_answerer_is_given_the_memories_as_a_fenced_block_and_the_question()
     assert system.text == ANSWERING
     block, _, question = human.text.rpartition("\n\n")
     assert question == "Question: Where are the hives?"
-    assert "[m1] 2024-03-03 Ilse: Behind the chapel." in block
+    assert "\n- 2024-03-03 Ilse: Behind the chapel.\n" in block
     assert block.startswith("<recalled_memories")
 
 
