@@ -397,3 +397,9 @@ def test_a_search_above_the_hnsw_threshold_finds_own_texts(folder: Path) -> None
             assert found(memory, f"text number {n} of {n * 7 % 101}", limit=3)[0]["memory"].startswith(
                 f"text number {n} "
             )
+
+
+def test_a_number_of_any_length_can_be_asked_for() -> None:
+    from langchain_memlayer.recall import identifiers
+
+    assert identifiers("where is " + "7" * 5_000) == ["7" * 5_000]

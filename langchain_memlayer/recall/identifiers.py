@@ -23,7 +23,7 @@ def identifiers(text: str) -> list[str]:
     for match in _TOKEN.finditer(text):
         token = match.group().rstrip(".:-")
         if _PLAIN_NUMBER.fullmatch(token):
-            if len(token) >= _SHORTEST_NUMBER and int(token) not in _YEARS:
+            if len(token) >= _SHORTEST_NUMBER and (len(token) != 4 or int(token) not in _YEARS):
                 found.append(token)
         elif not _ORDINAL.fullmatch(token) and (re.search(r"\d", token) or _INNER.search(token)):
             found.append(token)
