@@ -27,7 +27,6 @@ from integration_tests.benchmarks.vectors import DIMS
 from langchain_memlayer import Memory
 from langchain_memlayer.backends.proposals import Proposals
 from langchain_memlayer.engine import pools
-from langchain_memlayer.engine.indexes import DATABASE_FACTOR
 from langchain_memlayer.evaluation import Observation, ObservedFacts
 from langchain_memlayer.index.view import Hits, View
 
@@ -100,9 +99,6 @@ def _postgres() -> str:
 
 LARGE: dict[str, Any] = {"hnsw_threshold": 100 * DIMS}
 """What a memory is opened with to be searched `as_if_large`: a hundred vectors are worth asking an index."""
-
-LARGE_IN_POSTGRES: dict[str, Any] = {"hnsw_threshold": LARGE["hnsw_threshold"] // DATABASE_FACTOR}
-"""The same for a journal in PostgreSQL, whose own index is asked later than a graph would be."""
 
 
 @contextmanager
@@ -190,7 +186,7 @@ def adapter_large(conversation: Any, units: str) -> Search:
 
 def adapter_postgres_large(conversation: Any, units: str) -> Search:
     """With all-MiniLM-L6-v2, the journal in PostgreSQL, whose index is asked for the nearest."""
-    return searching_large(in_postgres(conversation, units, minilm(), **LARGE_IN_POSTGRES))
+    return searching_large(in_postgres(conversation, units, minilm(), **LARGE))
 
 
 def adapter_chroma_large(conversation: Any, units: str) -> Search:

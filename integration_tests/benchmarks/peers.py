@@ -15,7 +15,7 @@ import orjson
 from integration_tests.benchmarks.timing import Timed, timed
 from integration_tests.benchmarks.vectors import DIMS, Data, Precomputed
 from langchain_memlayer import MemLayerStore, Memory
-from langchain_memlayer.index import planner
+from langchain_memlayer.index import view
 
 BATCH = 1000
 
@@ -360,7 +360,7 @@ class RawFAISS(Peer):
         elif self._graph is None:
             found = faiss.knn(vector, self._all, k, metric=faiss.METRIC_INNER_PRODUCT)[1][0]
         else:
-            ef = planner.candidates(self.data.rows, k)
+            ef = view.candidates(self.data.rows, self.data.rows, k)[0]
             found = self._graph.search(vector, k, params=faiss.SearchParametersHNSW(efSearch=ef))[1][0]
         ids = found.tolist()
         marks = ",".join("?" * len(ids))

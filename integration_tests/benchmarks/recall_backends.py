@@ -10,7 +10,6 @@ from typing import Any
 from integration_tests.benchmarks.evidence import Evidence
 from integration_tests.benchmarks.locomo import (
     LARGE,
-    LARGE_IN_POSTGRES,
     Search,
     in_chroma,
     in_postgres,
@@ -24,7 +23,7 @@ from langchain_memlayer import Memory
 _COLUMNS = ("R@10", "R@1000t")
 _BACKENDS: dict[str, tuple[Callable[..., Memory], dict[str, Any]]] = {
     "our own": (remembering, LARGE),
-    "PostgreSQL's": (in_postgres, LARGE_IN_POSTGRES),
+    "PostgreSQL's": (in_postgres, LARGE),
     "Chroma's": (in_chroma, LARGE),
 }
 """What opens a memory, and with what it counts as a large one."""
