@@ -80,7 +80,7 @@ assert (result.usage["answering"].calls, result.usage["judging"].calls, model.ca
 assert before == []
 assert (adopted, again) == ({"adopted": 4, "known": 0, "skipped": 0}, {"adopted": 0, "known": 4, "skipped": 0})
 assert {hit["metadata"]["page"] for hit in found} == {9}
-assert (delivered, len(handbook.store), len(ours)) == (True, 10, 6)
+assert (delivered, len(handbook.store), len(ours)) == (True, 6, 2)
 assert "[1] The sauna and the pool open at six on weekdays" in model.prompts[0][0].text
 assert "[2] I like to swim at five, before work." in model.prompts[0][0].text
 assert answer.endswith("[2].")

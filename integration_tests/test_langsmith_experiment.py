@@ -189,8 +189,16 @@ def test_an_experiment_has_examples_runs_and_feedback(langsmith: LangSmith, clie
     nils = roots[first["id"]]
     assert nils["outputs"]["answer"] == "Möwe"
     assert nils["outputs"]["memories"][0]["turns"] == ["Nils:1"]
-    children = [one["name"] for one in langsmith.runs.values() if one.get("parent_run_id") == nils["id"]]
-    assert sorted(children) == ["Memory.search", "answering"]
+    children = [one for one in langsmith.runs.values() if one.get("parent_run_id") == nils["id"]]
+    children.sort(key=lambda one: one["start_time"])
+    # One hit leaves room in the budget of tokens, so the search is widened; the model is asked once.
+    assert [(one["name"], one["inputs"].get("limit")) for one in children] == [
+        ("Memory.search", 1),
+        ("Memory.search", 2),
+        ("answering", None),
+    ]
+    assert sum(prompt[0].text == ANSWERING for prompt in model.prompts) == 4
+    assert model.calls == 4 * 3
     adds = [one for one in langsmith.runs.values() if one["name"] == "Memory.add"]
     assert len(adds) == 4
     assert not [one for one in adds if one.get("parent_run_id")]
