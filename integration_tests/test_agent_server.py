@@ -240,7 +240,7 @@ def test_what_one_thread_learns_the_others_of_the_user_recall_and_a_server_that_
                 assert f"'eve' by '{user}'" in failed["message"]
     assert asked == [], "nothing was asked of anything outside"
 
-    with Memory(home, model=None) as memory:
+    with Memory(home if "://" in home else f"{home}/default", model=None) as memory:
         found = {user: memory.get_all(user_id=user, kinds=["fact"])["results"] for user in ("ann", "ben")}
         assert {row["memory"] for row in found["ann"]} == {"User moved to Lisbon", "User adopted a cat"}
         assert found["ben"] == []

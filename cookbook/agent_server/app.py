@@ -28,7 +28,7 @@ def scripted(messages: list[BaseMessage]) -> str | dict[str, Any]:
     """What a model would say: sentences that begin with "I" are facts, and the answer is what was recalled of them."""
     asked = messages[-1].text
     if asked.endswith("</conversation>"):  # which facts are in it?
-        said = re.findall(r"^\[(\d+)\] [^:]+ user: (I (.+?)[.!]?)$", asked, re.MULTILINE)
+        said = re.findall(r"^\[(\d+)\] [^:]+, user: (I (.+?)[.!]?)$", asked, re.MULTILINE)
         rest = {"subject": "User", "valid_at": "", "retract": False, "triples": []}
         return {"facts": [{"turn": int(n), "quote": quote, "fact": f"User {fact}", **rest} for n, quote, fact in said]}
     if asked.endswith("</facts>"):  # what do they do to what is known?
@@ -36,7 +36,7 @@ def scripted(messages: list[BaseMessage]) -> str | dict[str, Any]:
         return {"decisions": [{"fact": int(n), **add} for n in re.findall(r'^{"fact": (\d+)', asked, re.MULTILINE)]}
     if "\n\nQuestion:\n" in asked:  # what is to be searched for?
         return {"queries": [asked.rpartition("\n")[2]], "entities": []}
-    known = dict.fromkeys(re.findall(r"^- \[.+?\] \S+ (?:User|user: I) (.+?)\.?$", messages[0].text, re.MULTILINE))
+    known = dict.fromkeys(re.findall(r"^- \S+ (?:User|user: I) (.+?)\.?$", messages[0].text, re.MULTILINE))
     return f"You {' and '.join(known)}." if known else "I know nothing of that."
 
 
