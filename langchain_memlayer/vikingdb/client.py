@@ -228,7 +228,10 @@ def _keys_of(client: Any) -> tuple[SecretStr, ...]:
 def _secret(value: str | SecretStr | None, variable: str) -> SecretStr | None:
     if value is None:
         value = os.environ.get(variable)
-    text = (value.get_secret_value() if isinstance(value, SecretStr) else value or "").strip()
+    text = value.get_secret_value() if isinstance(value, SecretStr) else value or ""
+    if not isinstance(text, str):
+        raise ConfigurationError(f"The key for {variable} must be a text, got {type(text).__name__}.")
+    text = text.strip()
     # A header takes nothing else, and the error of the HTTP library would show the key.
     if not text.isascii() or not text.isprintable() or " " in text:
         raise ConfigurationError(f"The key for {variable} holds characters that no key has; copy it again.")
