@@ -47,6 +47,7 @@ KINDS = ("note", "plan", "list")
 def _small(patch: pytest.MonkeyPatch) -> None:
     """Let scopes of this test count as large ones, in which stores are asked."""
     patch.setattr(pools, "WHOLE_SCOPE", 8)
+    patch.setattr(pools, "SAMPLE", 8)
     patch.setattr(pools, "CANDIDATES", 20)
 
 

@@ -31,7 +31,7 @@ from langchain_memlayer.errors import (
     SchemaTooNew,
 )
 from langchain_memlayer.facts.reconciliation import RuleReconciler
-from langchain_memlayer.journal import open_journal, postgres_schema, postgres_session
+from langchain_memlayer.journal import open_journal, postgres_session
 from langchain_memlayer.journal import postgres as postgres_journal
 from langchain_memlayer.journal.base import random_id, utc_now
 from langchain_memlayer.journal.postgres import PostgresJournal
@@ -56,7 +56,7 @@ def opened(url: str, **settings: Any) -> Memory:
 
 
 def stored(memory: Memory, **scope: Any) -> list[str]:
-    return [row["memory"] for row in memory.get_all(limit=100_000, **scope)["results"]]
+    return [row["memory"] for row in memory.get_all(everything=not scope, limit=100_000, **scope)["results"]]
 
 
 def children(*works: Callable[[], Any]) -> list[Any]:
@@ -120,10 +120,9 @@ def test_six_processes_that_search_think_and_add_on_one_scope_double_and_lose_no
     assert None not in asked
     with opened(url, extractor=Echo(), reconcile="rules") as memory:
         facts = memory.get_all(user_id="u", kinds=["fact"], limit=1000)["results"]
-    # Each was said by all six at about the same time.
-    assert sorted((f["memory"], f["count"]) for f in facts) == sorted(
-        (f"Statement number {number} holds", 6) for number in range(25)
-    )
+    # Each was said by all six at about the same time; what is told again while it is read is read once.
+    assert sorted(f["memory"] for f in facts) == sorted(f"Statement number {number} holds" for number in range(25))
+    assert all(1 <= f["count"] <= 6 for f in facts)
     # A lost race costs another decision, and two at most.
     assert sum(asked) <= 3 * 150
     assert_sound(url)
@@ -387,64 +386,6 @@ def test_schemas_of_something_else_and_of_later_releases_are_refused_and_left_al
         db.execute(f"UPDATE \"{name}\".meta SET value = '99' WHERE key = 'schema_version'")
         with pytest.raises(SchemaTooNew, match="pip install -U"):
             opened(url)
-
-
-class TestMigration:
-    STEP = "ALTER TABLE namespaces ADD COLUMN note TEXT; UPDATE namespaces SET note = 'brought forward'"
-
-    @staticmethod
-    def release(monkeypatch: pytest.MonkeyPatch, *steps: str) -> None:
-        scripts = (*postgres_schema.MIGRATIONS, *steps)
-        monkeypatch.setattr(postgres_schema, "MIGRATIONS", scripts)
-        monkeypatch.setattr(postgres_schema, "VERSION", len(scripts))
-
-    @staticmethod
-    def notes(url: str) -> list[tuple[Any, ...]]:
-        with psycopg.connect(url) as db:
-            return db.execute("SELECT note FROM namespaces").fetchall()
-
-    def test_a_later_release_brings_it_forward_once_and_loses_nothing(
-        self, url: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        with opened(url) as memory:
-            memory.add(["one", "two"], user_id="u")
-        self.release(monkeypatch, self.STEP)
-        for _ in range(2):
-            with opened(url) as memory:
-                assert stored(memory) == ["one", "two"]
-        assert self.notes(url) == [("brought forward",)]
-
-    def test_a_step_that_fails_leaves_it_at_its_version(self, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        with opened(url) as memory:
-            memory.add("one", user_id="u")
-        with monkeypatch.context() as patch:
-            self.release(patch, self.STEP, "INSERT INTO nowhere VALUES (1)")
-            with pytest.raises(JournalError):
-                opened(url)
-        with pytest.raises(psycopg.errors.UndefinedColumn):
-            self.notes(url)
-        with opened(url) as memory:
-            assert stored(memory) == ["one"]
-
-    def test_six_hosts_that_open_a_new_store_at_once_make_one(self, url: str) -> None:
-        def work() -> str:
-            with opened(url) as memory:
-                return memory._journal.store_id
-
-        made = children(*[work] * 6)
-        assert made == [made[0]] * 6
-        assert made[0] is not None
-
-
-def test_the_doctor_finds_damaged_words_and_makes_them_anew(url: str) -> None:
-    with opened(url) as memory:
-        memory.add(["red fox", "red red wine", "我住在北京"], user_id="u")
-        with psycopg.connect(url) as db:
-            db.execute("UPDATE keywords SET words = '' WHERE tokens LIKE '%fox%'")
-            db.execute("UPDATE terms SET df = 7 WHERE term = 'red'")
-        assert {problem.rule for problem in doctor.check(memory._journal)} == {"keyword index", "term statistics"}
-        doctor.rebuild(memory._journal)
-    assert_sound(url)
 
 
 def test_a_nul_is_refused_and_leaves_nothing_behind(url: str) -> None:
