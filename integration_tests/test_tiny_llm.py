@@ -88,7 +88,9 @@ def test_whatever_it_replies_is_read_or_refused_and_isolated(address: str, most:
         try:
             added = memory.add("I moved to Berlin", user_id="anna")["results"]
         except ExtractionError:
-            assert memory.get_all(user_id="anna", kinds=["fact", "turn"])["results"] == []
+            kept = memory.get_all(user_id="anna", kinds=["fact", "turn"])["results"]
+            assert [row["memory"] for row in kept] == ["I moved to Berlin"]
+            assert [call["attempts"] for call in memory.unread(user_id="anna")] == [1]
         else:
             assert {row["id"] for row in added} == {row["id"] for row in memory.get_all(user_id="anna")["results"]}
             assert memory.search("Berlin", user_id="anna")["results"]
@@ -149,9 +151,10 @@ def _brief(body: Any) -> Any:
         return [_brief(part) for part in body]
     if not isinstance(body, dict):
         return body
-    least = body.get("minItems", 1)
-    bounds = {"maxLength": 60, "maxItems": least}
-    return {name: min(value, bounds[name]) if name in bounds else _brief(value) for name, value in body.items()}
+    bounds = {"string": {"maxLength": 60}, "array": {"maxItems": body.get("minItems", 1)}}
+    kind = body.get("type")
+    brief = {name: _brief(value) for name, value in body.items()}
+    return {**brief, **bounds.get(kind, {})} if isinstance(kind, str) else brief
 
 
 def test_the_notebook_of_the_langgraph_agent_runs_with_a_key_against_it(
