@@ -19,8 +19,9 @@ from langchain_memlayer import Memory, __version__
 from langchain_memlayer.cli import app, demonstration, ingesting
 from langchain_memlayer.demo import Question, load
 from langchain_memlayer.engine.indexes import snapshot_name
-from langchain_memlayer.errors import EmbeddingError, InvalidInput
+from langchain_memlayer.errors import EmbeddingError, ExtractionError, InvalidInput
 from langchain_memlayer.index import files
+from langchain_memlayer.testing import ScriptedChatModel
 
 Run = Callable[..., Result]
 
@@ -558,3 +559,15 @@ def test_a_terminal_is_asked_before_a_memory_is_forgotten_for_good(folder: Path)
         os.close(follower)
         with Memory(folder, model=None, embeddings=None) as memory:
             assert len(memory.get_all(user_id="alice")["results"]) == left
+
+
+def test_what_was_not_read_is_listed_with_the_reason(cli: Run, folder: Path):
+    broken = ScriptedChatModel(replies=["no facts, only prose", "and again"])
+    with Memory(folder, model=broken, embeddings=None) as memory, pytest.raises(ExtractionError):
+        memory.add("I moved to Lisbon.", user_id="alice")
+    shown = cli("unread", "--user", "alice").stdout
+    assert "I moved to Lisbon." in shown
+    assert "ExtractionError" in shown
+    assert data(cli("unread", "--user", "alice", "--json"))[0]["attempts"] == 1
+    assert "Everything was read." in cli("unread", "--user", "bob").stdout
+    assert cli("unread", "--user", "alice", "--retry", "--model", "none").exit_code == 2

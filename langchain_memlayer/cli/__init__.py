@@ -352,6 +352,19 @@ def ingest(
 
 
 @app.command()
+def unread(
+    ctx: typer.Context,
+    retry: Annotated[bool, typer.Option("--retry", help="Read them now, also what was set aside.")] = False,
+) -> None:
+    """List the messages whose facts were not found yet, and why; --retry reads them."""
+    with ctx.obj.searchable() if retry else ctx.obj.listed() as memory:
+        if retry:
+            memory.read(**ctx.obj.scope, retry=True)
+        calls = memory.unread(**ctx.obj.scope)
+    show.result(ctx.obj.json, calls, lambda out: show.unread(out, calls))
+
+
+@app.command()
 def stats(ctx: typer.Context) -> None:
     """Count what the folder holds."""
     from langchain_memlayer.engine.fingerprints import recorded_embedder

@@ -151,6 +151,19 @@ def history(out: Console, rows: Sequence[Result]) -> None:
     out.print(shown)
 
 
+def unread(out: Console, calls: Sequence[Result]) -> None:
+    """What was kept and not read."""
+    if not calls:
+        out.print("Everything was read.")
+        return
+    rows = table(("tried", True), ("next", True), ("why not", False), ("said", False))
+    for call in calls:
+        after = "set aside" if call["set_aside"] else call["next_at"][:19].replace("T", " ")
+        said = "\n".join(turn["memory"] for turn in call["turns"])
+        rows.add_row(str(call["attempts"]), after, text(call["reason"] or ""), text(said))
+    out.print(rows)
+
+
 # -- the folder -------------------------------------------------------------------------------------------------------
 
 
