@@ -10,7 +10,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from langchain_memlayer.journal.read_caches import Area
+from langchain_memlayer.journal.settings import Area
 from langchain_memlayer.types import SPENT
 
 _CODED = ("user_id", "agent_id", "run_id", "session_id", "role", "name")

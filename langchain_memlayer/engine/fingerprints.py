@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from langchain_memlayer.errors import ConfigurationError, EmbedderMismatch, EmbeddingError
 from langchain_memlayer.journal import Journal
-from langchain_memlayer.journal.read_caches import Area
-from langchain_memlayer.journal.settings import embedder_key
+from langchain_memlayer.journal.settings import Area, embedder_key
 from langchain_memlayer.types import METRICS, Metric
 
 if TYPE_CHECKING:

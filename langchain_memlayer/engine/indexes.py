@@ -16,9 +16,8 @@ from langchain_memlayer.engine.fingerprints import metric_in, recorded_embedder,
 from langchain_memlayer.errors import ConfigurationError, SnapshotError
 from langchain_memlayer.index import files
 from langchain_memlayer.journal import Journal
-from langchain_memlayer.journal.read_caches import Area
 from langchain_memlayer.journal.schema import DERIVED
-from langchain_memlayer.journal.settings import embedder_key
+from langchain_memlayer.journal.settings import Area, embedder_key
 from langchain_memlayer.types import Metric, SlabBlock
 
 if TYPE_CHECKING:

@@ -14,8 +14,9 @@ from psycopg.types.numeric import Int8BinaryDumper
 from langchain_memlayer.errors import JournalError
 from langchain_memlayer.journal.read import Reader
 from langchain_memlayer.journal.read_base import VECTORS_OF_ITEM, BaseReader, rows_touched
-from langchain_memlayer.journal.read_caches import KINDS, WAS_ADOPTED, Area, about
+from langchain_memlayer.journal.read_caches import KINDS, WAS_ADOPTED, about
 from langchain_memlayer.journal.schema import TABLES
+from langchain_memlayer.journal.settings import Area
 from langchain_memlayer.journal.write import Writer
 from langchain_memlayer.types import prefix_bounds
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import orjson
 
 from langchain_memlayer.journal.read_base import VECTORS_OF_ITEM, BaseReader, chunks, marks
-from langchain_memlayer.journal.settings import embedder_key, purge_key
+from langchain_memlayer.journal.settings import Area, embedder_key, purge_key
 from langchain_memlayer.types import QUARANTINED, VISIBLE, Scope, SlabBlock, Triple, prefix_bounds
 
 ADOPTED = "adopted:"
@@ -21,7 +21,6 @@ WAS_ADOPTED = (
     "(i.kind = 'turn' AND i.message_id IS NOT NULL AND i.message_id >= 'adopted:' AND i.message_id < 'adopted;')"
 )
 
-Area = Literal["items", "memories"]
 KINDS: dict[Area, str] = {"items": "i.kind = 'item'", "memories": "i.kind <> 'item'"}
 
 _HOT = {

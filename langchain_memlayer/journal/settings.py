@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Literal
 
-if TYPE_CHECKING:
-    from langchain_memlayer.journal.read_caches import Area
+Area = Literal["items", "memories"]
+"""The two halves of a journal: items of a BaseStore, and memories. Each has an embedder of its own."""
 
 STORE_ID = "store_id"
 CREATED_AT = "created_at"

@@ -28,9 +28,9 @@ from langchain_memlayer.index import files
 from langchain_memlayer.journal import Journal, exists, open_journal, staging
 from langchain_memlayer.journal.base import random_id, utc_now
 from langchain_memlayer.journal.read import Reader
-from langchain_memlayer.journal.read_caches import KINDS, Area
+from langchain_memlayer.journal.read_caches import KINDS
 from langchain_memlayer.journal.schema import DERIVED
-from langchain_memlayer.journal.settings import STAGING_NOTE, embedder_key, outbox_key
+from langchain_memlayer.journal.settings import STAGING_NOTE, Area, embedder_key, outbox_key
 from langchain_memlayer.journal.staging import Unstaged
 from langchain_memlayer.journal.write import Writer
 from langchain_memlayer.moving.format import Progress
