@@ -6,15 +6,18 @@ What lies between two requests never waits for the network, so the same generato
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator
+import inspect
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from functools import wraps
+from typing import Any, ParamSpec, TypeAlias
 
 from typing_extensions import TypeVar
 
 from langchain_memlayer.loops import in_thread
 
+P = ParamSpec("P")
 T = TypeVar("T", default=Any)
 
 
@@ -76,3 +79,33 @@ async def arun(steps: Steps[T]) -> T:
             error = failure
     value: T = step.value
     return value
+
+
+def stepped(steps: Callable[P, Steps[T]]) -> Callable[P, T]:
+    """A function whose body is a step, to be called plainly; `awaited` gives its twin."""
+
+    @wraps(steps)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        return run(steps(*args, **kwargs))
+
+    # `help` and the like show what the caller gets.
+    signature = inspect.signature(steps)
+    returned = str(signature.return_annotation).removeprefix("Steps[").removesuffix("]")
+    vars(call).update(steps=steps, __signature__=signature.replace(return_annotation=returned))
+    return call
+
+
+def awaited(plain: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:
+    """The awaited twin of a function, with the same parameters; what is no step runs in a thread."""
+    steps: Callable[P, Steps[T]] | None = getattr(plain, "steps", None)
+
+    @wraps(plain)
+    async def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        if steps is None:
+            return await in_thread(plain, *args, **kwargs)
+        return await arun(steps(*args, **kwargs))
+
+    call.__doc__ = f"Like `{plain.__name__}`."
+    call.__name__ = f"a{plain.__name__}"
+    call.__qualname__ = plain.__qualname__.removesuffix(plain.__name__) + call.__name__
+    return call

@@ -1,10 +1,11 @@
 """`Memory`: the facade.
 
-facade.py   opening and closing, settings, `from_config`
-writing.py  add, update, delete, delete_all, forget, reset, flush
-reading.py  search, get, get_all, history, why, graph
-checks.py   what arguments are accepted
-results.py  what callers get back
+facade.py    opening and closing, settings, `from_config`, what LangChain and LangGraph are given
+writing.py   add, read, extract, reconcile, update, delete, delete_all, forget, reset, flush
+reading.py   search, get, get_all, history, why, graph
+adopting.py  adopt
+bound.py     a memory whose scope is filled in
+checks.py    what arguments are accepted
 """
 
 from langchain_memlayer.memory.facade import Memory

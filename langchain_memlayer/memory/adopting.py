@@ -12,10 +12,9 @@ import orjson
 from langchain_memlayer.backends.base import STORE, Document, ForeignStore, guarded
 from langchain_memlayer.engine.indexes import Indexes
 from langchain_memlayer.engine.read import Engine
-from langchain_memlayer.engine.steps import run
+from langchain_memlayer.engine.steps import awaited, run
 from langchain_memlayer.errors import ConfigurationError, InvalidInput
 from langchain_memlayer.journal.read_caches import ADOPTED
-from langchain_memlayer.loops import in_thread
 from langchain_memlayer.messages import checked_text
 from langchain_memlayer.types import Scope, Turn
 
@@ -73,16 +72,7 @@ class Adopting:
             counts["skipped"] += len(some) - len(turns)
         return counts
 
-    async def aadopt(
-        self,
-        documents: Iterable[Any] | None = None,
-        *,
-        user_id: str | None = None,
-        agent_id: str | None = None,
-        run_id: str | None = None,
-    ) -> dict[str, int]:
-        """Like `adopt`."""
-        return await in_thread(self.adopt, documents, user_id=user_id, agent_id=agent_id, run_id=run_id)
+    aadopt = awaited(adopt)
 
 
 def _foreign(store: ForeignStore) -> Iterator[Document]:

@@ -18,13 +18,12 @@ from langchain_memlayer.engine.records import record_of, result_of
 from langchain_memlayer.engine.results import evidence, history_row, reasons
 from langchain_memlayer.engine.scopes import missing, scope_of
 from langchain_memlayer.engine.shaping import Budget, around, behind, merged, token_counter
-from langchain_memlayer.engine.steps import Request, Steps, arun, request, run
+from langchain_memlayer.engine.steps import Request, Steps, awaited, request, stepped
 from langchain_memlayer.errors import ConfigurationError, InvalidInput
 from langchain_memlayer.facts.rewriting import Rewriter, Rewritten
 from langchain_memlayer.filters import parse_filter
 from langchain_memlayer.graph.names import relation_name
 from langchain_memlayer.journal import Journal
-from langchain_memlayer.loops import in_thread
 from langchain_memlayer.memory.checks import (
     KINDS,
     checked_count,
@@ -81,6 +80,7 @@ class Reading:
     _searcher: Searcher
     _reranker: BaseDocumentCompressor | None
 
+    @stepped
     def search(
         self,
         query: str,
@@ -104,7 +104,7 @@ class Reading:
         messages: Any = None,
         rewrite: bool = False,
         show_expired: bool = False,
-    ) -> SearchResult:
+    ) -> Steps[SearchResult]:
         """The memories that answer a query, best first.
 
         Args:
@@ -145,65 +145,39 @@ class Reading:
             ConfigurationError: `rewrite` without a model.
         """
         options = _options(explain, max_tokens, expand, self._reranker if rerank is True else rerank)
-        asked = self._asked(
-            query, Scope(user_id, agent_id, run_id), limit if top_k is None else top_k, filters, threshold, kinds
-        )
-        asked = _timed(asked, reference_time, as_of, known_at, include_quarantined)
-        asked = replace(asked, show_expired=show_expired, now=to_micros(self._journal.clock()))
-        return run(self._search(asked, options, self._conversation(rewrite, messages)))
-
-    async def asearch(
-        self,
-        query: str,
-        *,
-        user_id: str | None = None,
-        agent_id: str | None = None,
-        run_id: str | None = None,
-        limit: int = 10,
-        top_k: int | None = None,
-        filters: Mapping[str, Any] | None = None,
-        threshold: float | None = None,
-        kinds: Sequence[Kind] | None = None,
-        explain: bool = False,
-        include_quarantined: bool = False,
-        reference_time: datetime | None = None,
-        as_of: datetime | str | None = None,
-        known_at: datetime | str | None = None,
-        max_tokens: int | None = None,
-        expand: int = 0,
-        rerank: BaseDocumentCompressor | bool | None = None,
-        messages: Any = None,
-        rewrite: bool = False,
-        show_expired: bool = False,
-    ) -> SearchResult:
-        """Like `search`."""
-        options = _options(explain, max_tokens, expand, self._reranker if rerank is True else rerank)
-        asked = self._asked(
-            query, Scope(user_id, agent_id, run_id), limit if top_k is None else top_k, filters, threshold, kinds
-        )
-        asked = _timed(asked, reference_time, as_of, known_at, include_quarantined)
-        asked = replace(asked, show_expired=show_expired, now=to_micros(self._journal.clock()))
-        return await arun(self._search(asked, options, self._conversation(rewrite, messages)))
-
-    def _asked(
-        self, query: str, scope: Scope, limit: int, filters: Any, threshold: float | None, kinds: Any
-    ) -> SearchQuery:
-        scope, conditions = scope_and_filter(filters, scope)
-        return SearchQuery(
+        scope, conditions = scope_and_filter(filters, Scope(user_id, agent_id, run_id))
+        asked = SearchQuery(
             text=checked_query(query),
             scope=scope.required("search()"),
-            limit=checked_count(limit, "limit", 1),
+            limit=checked_count(limit if top_k is None else top_k, "limit", 1),
             filter=parse_filter(conditions),
             threshold=checked_threshold(threshold),
             kinds=checked_kinds(kinds) or frozenset(KINDS),
+            # Its zone stays: "yesterday" is the caller's.
+            reference_time=checked_time(reference_time, "reference_time"),
+            as_of=checked_moment(as_of, "as_of"),
+            known_at=checked_moment(known_at, "known_at"),
+            include_quarantined=include_quarantined,
+            show_expired=show_expired,
+            now=to_micros(self._journal.clock()),
+        )
+        conversation = None
+        if rewrite:
+            # A memory without a model is told before anything is searched.
+            _ = self._rewriter
+            conversation = [] if messages is None else to_turns(messages)
+        return (
+            yield from traced(
+                "Memory.search",
+                self._search(asked, options, conversation),
+                run_type="retriever",
+                scope=asked.scope,
+                inputs=lambda: {"query": asked.text, "limit": asked.limit},
+                outputs=lambda found: documents(found["results"]),
+            )
         )
 
-    def _conversation(self, rewrite: bool, messages: Any) -> list[Turn] | None:
-        if not rewrite:
-            return None
-        # A memory without a model is told before anything is searched.
-        _ = self._rewriter
-        return [] if messages is None else to_turns(messages)
+    asearch = awaited(search)
 
     @cached_property
     def _rewriter(self) -> Rewriter:
@@ -212,19 +186,6 @@ class Reading:
         return Rewriter(self.model)
 
     def _search(self, asked: SearchQuery, options: _Options, conversation: list[Turn] | None) -> Steps[SearchResult]:
-        steps = self._searching(asked, options, conversation)
-        return (
-            yield from traced(
-                "Memory.search",
-                steps,
-                run_type="retriever",
-                scope=asked.scope,
-                inputs=lambda: {"query": asked.text, "limit": asked.limit},
-                outputs=lambda found: documents(found["results"]),
-            )
-        )
-
-    def _searching(self, asked: SearchQuery, options: _Options, conversation: list[Turn] | None) -> Steps[SearchResult]:
         rewritten = Rewritten((asked.text,))
         if conversation is not None:
             now = asked.reference_time or self._journal.clock()
@@ -284,9 +245,7 @@ class Reading:
             versions = reader.memories("i.key = ?", (checked_memory_id(memory_id),))
         return scope_of(versions[0]) if versions else None
 
-    async def aget(self, memory_id: str) -> MemoryResult | None:
-        """Like `get`."""
-        return await in_thread(self.get, memory_id)
+    aget = awaited(get)
 
     def get_all(
         self,
@@ -349,34 +308,7 @@ class Reading:
             ],
         }
 
-    async def aget_all(
-        self,
-        *,
-        user_id: str | None = None,
-        agent_id: str | None = None,
-        run_id: str | None = None,
-        filters: Mapping[str, Any] | None = None,
-        limit: int = 100,
-        top_k: int | None = None,
-        offset: int = 0,
-        kinds: Sequence[Kind] | None = None,
-        everything: bool = False,
-        show_expired: bool = False,
-    ) -> ListResult:
-        """Like `get_all`."""
-        return await in_thread(
-            self.get_all,
-            user_id=user_id,
-            agent_id=agent_id,
-            run_id=run_id,
-            filters=filters,
-            limit=limit,
-            top_k=top_k,
-            offset=offset,
-            kinds=kinds,
-            everything=everything,
-            show_expired=show_expired,
-        )
+    aget_all = awaited(get_all)
 
     def history(self, memory_id: str) -> list[HistoryRow]:
         """What happened to a memory, in order; also of one that was deleted. Values go by mem0's names too."""
@@ -386,9 +318,7 @@ class Reading:
         first = versions[0] if versions else None  # of what was forgotten only the events stay, without texts
         return [history_row(event, events[0], first) for event in events if event.op in ("add", "update", "delete")]
 
-    async def ahistory(self, memory_id: str) -> list[HistoryRow]:
-        """Like `history`."""
-        return await in_thread(self.history, memory_id)
+    ahistory = awaited(history)
 
     def why(self, memory_id: str) -> WhyResult:
         """Which turns a memory comes from, with which quotes, and what was decided about it by which prompt.
@@ -410,9 +340,7 @@ class Reading:
             events = reader.history(row.key)
         return reasons(row, [(turns[item], quote) for item, quote in quotes.items() if item in turns], events)
 
-    async def awhy(self, memory_id: str) -> WhyResult:
-        """Like `why`."""
-        return await in_thread(self.why, memory_id)
+    awhy = awaited(why)
 
     def graph(
         self, *, user_id: str | None = None, agent_id: str | None = None, run_id: str | None = None
@@ -424,11 +352,7 @@ class Reading:
         """
         return self._graphs.copy(Scope(user_id, agent_id, run_id).required("graph()"))
 
-    async def agraph(
-        self, *, user_id: str | None = None, agent_id: str | None = None, run_id: str | None = None
-    ) -> MemoryGraph:
-        """Like `graph`."""
-        return await in_thread(self.graph, user_id=user_id, agent_id=agent_id, run_id=run_id)
+    agraph = awaited(graph)
 
 
 def _options(explain: bool, max_tokens: Any, expand: Any, rerank: Any) -> _Options:
@@ -438,17 +362,6 @@ def _options(explain: bool, max_tokens: Any, expand: Any, rerank: Any) -> _Optio
         raise InvalidInput("rerank must be a LangChain document compressor (with compress_documents), or None.")
     most = None if max_tokens is None else checked_count(max_tokens, "max_tokens", 1)
     return _Options(explain, most, checked_count(expand, "expand", 0), rerank)
-
-
-def _timed(asked: SearchQuery, reference: Any, as_of: Any, known_at: Any, include_quarantined: bool) -> SearchQuery:
-    return replace(
-        asked,
-        # Its zone stays: "yesterday" is the caller's.
-        reference_time=checked_time(reference, "reference_time"),
-        as_of=checked_moment(as_of, "as_of"),
-        known_at=checked_moment(known_at, "known_at"),
-        include_quarantined=include_quarantined,
-    )
 
 
 def _reranked(compressor: BaseDocumentCompressor, asked: SearchQuery, hits: Sequence[Ranked]) -> Steps[list[Ranked]]:

@@ -9,17 +9,15 @@ from datetime import date, datetime
 from typing import Any
 
 from langchain_memlayer.engine.background import Background
-from langchain_memlayer.engine.commit import Committed
 from langchain_memlayer.engine.edit import Editor, Forgotten
 from langchain_memlayer.engine.halves import extracted, reconciled
 from langchain_memlayer.engine.indexes import Indexes
 from langchain_memlayer.engine.read import Engine, Prepared, Progress
 from langchain_memlayer.engine.results import added, unread
-from langchain_memlayer.engine.steps import Steps, arun, run
+from langchain_memlayer.engine.steps import Steps, awaited, stepped
 from langchain_memlayer.errors import ConfigurationError, InvalidInput, MemLayerError
 from langchain_memlayer.graph import from_graph_document
 from langchain_memlayer.journal import Journal
-from langchain_memlayer.loops import in_thread
 from langchain_memlayer.memory.checks import (
     KEEP,
     checked_batch_id,
@@ -54,6 +52,7 @@ class Writing:
     _indexes: Indexes
     _journal: Journal
 
+    @stepped
     def add(
         self,
         messages: Any,
@@ -71,7 +70,7 @@ class Writing:
         expiration_date: date | str | None = None,
         memory_type: None = None,
         prompt: None = None,
-    ) -> AddResult:
+    ) -> Steps[AddResult]:
         """Remember messages.
 
         Args:
@@ -106,49 +105,8 @@ class Writing:
         """
         checked_unused(memory_type, prompt)
         until = checked_expiration(expiration_date)
-        scope = Scope(user_id, agent_id, run_id)
         beside = checked_seconds(after_seconds, "after_seconds") if background else None
-        return run(self._add(messages, scope, metadata, session_id, timestamp, infer, batch_id, beside, until))
-
-    async def aadd(
-        self,
-        messages: Any,
-        *,
-        user_id: str | None = None,
-        agent_id: str | None = None,
-        run_id: str | None = None,
-        metadata: Mapping[str, Any] | None = None,
-        session_id: str | None = None,
-        timestamp: datetime | str | float | None = None,
-        infer: bool = True,
-        batch_id: str | None = None,
-        background: bool = False,
-        after_seconds: float = 0.0,
-        expiration_date: date | str | None = None,
-        memory_type: None = None,
-        prompt: None = None,
-    ) -> AddResult:
-        """Like `add`."""
-        checked_unused(memory_type, prompt)
-        until = checked_expiration(expiration_date)
-        scope = Scope(user_id, agent_id, run_id)
-        beside = checked_seconds(after_seconds, "after_seconds") if background else None
-        return await arun(self._add(messages, scope, metadata, session_id, timestamp, infer, batch_id, beside, until))
-
-    def _add(
-        self,
-        messages: Any,
-        scope: Scope,
-        metadata: Any,
-        session_id: Any,
-        timestamp: Any,
-        infer: bool,
-        batch: Any,
-        beside: float | None,
-        until: datetime | None,
-    ) -> Steps[AddResult]:
-        scope.required("add()")
-        batch = checked_batch_id(batch)
+        scope, batch = Scope(user_id, agent_id, run_id).required("add()"), checked_batch_id(batch_id)
         said = read_messages(messages, session_id=session_id, timestamp=timestamp, metadata=checked_metadata(metadata))
         if said.skipped and not said.turns:
             parts = ", ".join(sorted({one["part"] for one in said.skipped}))
@@ -164,6 +122,8 @@ class Writing:
         if said.skipped:
             result["skipped"] = said.skipped
         return result
+
+    aadd = awaited(add)
 
     def _remember(
         self, turns: Sequence[Turn], scope: Scope, infer: bool, batch: str | None, beside: float | None
@@ -199,12 +159,9 @@ class Writing:
             rows = reader.memories_by_row([row for note in notes for row in note.turns])
         return [unread(note, rows) for note in notes]
 
-    async def aunread(
-        self, *, user_id: str | None = None, agent_id: str | None = None, run_id: str | None = None
-    ) -> list[UnreadCall]:
-        """Like `unread`."""
-        return await in_thread(self.unread, user_id=user_id, agent_id=agent_id, run_id=run_id)
+    aunread = awaited(unread)
 
+    @stepped
     def read(
         self,
         *,
@@ -213,7 +170,7 @@ class Writing:
         run_id: str | None = None,
         retry: bool = False,
         progress: Progress | None = None,
-    ) -> ReadResult:
+    ) -> Steps[ReadResult]:
         """Find the facts of messages that were kept but not read: those that are due, and those from before the model.
 
         Args:
@@ -232,22 +189,7 @@ class Writing:
             ConfigurationError: there is no model.
             ExtractionError: the model failed each time.
         """
-        return run(self._read(Scope(user_id, agent_id, run_id), retry, progress))
-
-    async def aread(
-        self,
-        *,
-        user_id: str | None = None,
-        agent_id: str | None = None,
-        run_id: str | None = None,
-        retry: bool = False,
-        progress: Progress | None = None,
-    ) -> ReadResult:
-        """Like `read`."""
-        return await arun(self._read(Scope(user_id, agent_id, run_id), retry, progress))
-
-    def _read(self, scope: Scope, retry: bool, progress: Progress | None) -> Steps[ReadResult]:
-        scope.required("read()")
+        scope = Scope(user_id, agent_id, run_id).required("read()")
         if self._engine.extractor is None:
             raise ConfigurationError("read() needs a chat model: open the memory with model= or extractor=.")
         done = yield from self._engine.read_all(scope, retry=retry, progress=progress)
@@ -262,6 +204,8 @@ class Writing:
             "unread": [unread(note, rows) for note in failed],
         }
 
+    aread = awaited(read)
+
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until the facts of all calls with `background=True` are found, and the vector store was brought all.
 
@@ -275,10 +219,9 @@ class Writing:
         outbox = self._indexes.outbox
         return self._background.flush(timeout) and (outbox is None or outbox.flush(timeout))
 
-    async def aflush(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109 - the twin of `flush`
-        """Like `flush`."""
-        return await in_thread(self.flush, timeout)
+    aflush = awaited(flush)
 
+    @stepped
     def extract(
         self,
         messages: Any,
@@ -287,7 +230,7 @@ class Writing:
         agent_id: str | None = None,
         run_id: str | None = None,
         session_id: str | None = None,
-    ) -> ExtractResult:
+    ) -> Steps[ExtractResult]:
         """Keep messages and find the facts in them, without storing these: the first half of `add`.
 
         Args:
@@ -306,21 +249,11 @@ class Writing:
             ExtractionError: the model failed.
         """
         scope = Scope(user_id, agent_id, run_id).required("extract()")
-        return run(extracted(self._engine, to_turns(messages, session_id=session_id), scope))
+        return (yield from extracted(self._engine, to_turns(messages, session_id=session_id), scope))
 
-    async def aextract(
-        self,
-        messages: Any,
-        *,
-        user_id: str | None = None,
-        agent_id: str | None = None,
-        run_id: str | None = None,
-        session_id: str | None = None,
-    ) -> ExtractResult:
-        """Like `extract`."""
-        scope = Scope(user_id, agent_id, run_id).required("extract()")
-        return await arun(extracted(self._engine, to_turns(messages, session_id=session_id), scope))
+    aextract = awaited(extract)
 
+    @stepped
     def reconcile(
         self,
         messages: Any,
@@ -333,7 +266,7 @@ class Writing:
         batch_id: str | None = None,
         rejected: Sequence[Mapping[str, Any]] = (),
         by_agent: bool = False,
-    ) -> AddResult:
+    ) -> Steps[AddResult]:
         """Decide what facts mean for what is known, and commit them with their messages: the second half of `add`.
 
         Args:
@@ -354,37 +287,14 @@ class Writing:
             ScopeRequired: no id was given.
             InvalidInput: a fact that is none, or that cites none of the messages.
         """
-        scope = Scope(user_id, agent_id, run_id)
-        return run(self._reconcile(messages, facts, scope, session_id, batch_id, rejected, by_agent))
-
-    async def areconcile(
-        self,
-        messages: Any,
-        facts: Sequence[Mapping[str, Any]],
-        *,
-        user_id: str | None = None,
-        agent_id: str | None = None,
-        run_id: str | None = None,
-        session_id: str | None = None,
-        batch_id: str | None = None,
-        rejected: Sequence[Mapping[str, Any]] = (),
-        by_agent: bool = False,
-    ) -> AddResult:
-        """Like `reconcile`."""
-        scope = Scope(user_id, agent_id, run_id)
-        return await arun(self._reconcile(messages, facts, scope, session_id, batch_id, rejected, by_agent))
-
-    def _reconcile(
-        self, messages: Any, facts: Any, scope: Scope, session_id: Any, batch: Any, rejected: Any, by_agent: bool
-    ) -> Steps[AddResult]:
-        scope.required("reconcile()")
-        turns = to_turns(messages, session_id=session_id)
-        steps = reconciled(
-            self._engine, turns, facts, rejected, scope, batch=checked_batch_id(batch), by_agent=by_agent
-        )
-        outcome = yield from steps
+        scope = Scope(user_id, agent_id, run_id).required("reconcile()")
+        turns, batch = to_turns(messages, session_id=session_id), checked_batch_id(batch_id)
+        outcome = yield from reconciled(self._engine, turns, facts, rejected, scope, batch=batch, by_agent=by_agent)
         return added(outcome, facts=by_agent or self._engine.extractor is not None)
 
+    areconcile = awaited(reconcile)
+
+    @stepped
     def add_graph_documents(
         self,
         documents: Iterable[Any],
@@ -392,28 +302,14 @@ class Writing:
         user_id: str | None = None,
         agent_id: str | None = None,
         run_id: str | None = None,
-    ) -> AddResult:
+    ) -> Steps[AddResult]:
         """Remember the relations of GraphDocument objects of any package, each with the text that it comes from.
 
         Raises:
             ScopeRequired: no id was given.
             InvalidInput: an object of another shape; nothing was written.
         """
-        return run(self._add_graphs(documents, Scope(user_id, agent_id, run_id)))
-
-    async def aadd_graph_documents(
-        self,
-        documents: Iterable[Any],
-        *,
-        user_id: str | None = None,
-        agent_id: str | None = None,
-        run_id: str | None = None,
-    ) -> AddResult:
-        """Like `add_graph_documents`."""
-        return await arun(self._add_graphs(documents, Scope(user_id, agent_id, run_id)))
-
-    def _add_graphs(self, documents: Iterable[Any], scope: Scope) -> Steps[AddResult]:
-        scope.required("add_graph_documents()")
+        scope = Scope(user_id, agent_id, run_id).required("add_graph_documents()")
         turns: list[Turn] = []
         facts: list[Fact] = []
         for document in documents:
@@ -425,6 +321,9 @@ class Writing:
         )
         return added(outcome, facts=True)
 
+    aadd_graph_documents = awaited(add_graph_documents)
+
+    @stepped
     def update(
         self,
         memory_id: str,
@@ -433,7 +332,7 @@ class Writing:
         *,
         text: str | None = None,
         expiration_date: date | str | None = KEEP,
-    ) -> Done:
+    ) -> Steps[Done]:
         """Give a memory a new text, further metadata, or another expiry; what it was stays in its history.
 
         No model is asked: the relations whose names the new text still has stay, others are found when the text is
@@ -443,32 +342,17 @@ class Writing:
             MemoryNotFound: no live memory has this id.
             EmbeddingError: the embedder failed; nothing was changed.
         """
-        run(self._update(memory_id, text if data is None else data, metadata, expiration_date))
-        return {"message": "Memory updated successfully!"}
-
-    async def aupdate(
-        self,
-        memory_id: str,
-        data: str | None = None,
-        metadata: Mapping[str, Any] | None = None,
-        *,
-        text: str | None = None,
-        expiration_date: date | str | None = KEEP,
-    ) -> Done:
-        """Like `update`."""
-        await arun(self._update(memory_id, text if data is None else data, metadata, expiration_date))
-        return {"message": "Memory updated successfully!"}
-
-    def _update(
-        self, memory_id: str, data: str | None, metadata: Mapping[str, Any] | None, expiration_date: Any
-    ) -> Steps[Committed]:
+        data = text if data is None else data
         if data is not None and (not isinstance(data, str) or not data.strip()):
             raise InvalidInput("data must be the memory's new text, or None to change its metadata only.")
         if data is None and metadata is None and expiration_date == KEEP:
             raise InvalidInput("update() needs a new text, metadata, or an expiration_date.")
         until = KEEP if expiration_date == KEEP else checked_expiration(expiration_date)
         text = None if data is None else checked_text(data, "data")
-        return (yield from self._editor.update(checked_memory_id(memory_id), text, checked_metadata(metadata), until))
+        yield from self._editor.update(checked_memory_id(memory_id), text, checked_metadata(metadata), until)
+        return {"message": "Memory updated successfully!"}
+
+    aupdate = awaited(update)
 
     def delete(self, memory_id: str) -> Done:
         """End a memory; its history stays (`forget` removes that too).
@@ -479,9 +363,7 @@ class Writing:
         self._editor.delete(checked_memory_id(memory_id))
         return {"message": "Memory deleted successfully!"}
 
-    async def adelete(self, memory_id: str) -> Done:
-        """Like `delete`."""
-        return await in_thread(self.delete, memory_id)
+    adelete = awaited(delete)
 
     def delete_all(self, *, user_id: str | None = None, agent_id: str | None = None, run_id: str | None = None) -> Done:
         """End all memories of a scope; their history stays (`forget` removes that too).
@@ -492,12 +374,9 @@ class Writing:
         count = self._editor.delete(Scope(user_id, agent_id, run_id).required("delete_all()"))
         return {"message": "Memories deleted successfully!", "count": count}
 
-    async def adelete_all(
-        self, *, user_id: str | None = None, agent_id: str | None = None, run_id: str | None = None
-    ) -> Done:
-        """Like `delete_all`."""
-        return await in_thread(self.delete_all, user_id=user_id, agent_id=agent_id, run_id=run_id)
+    adelete_all = awaited(delete_all)
 
+    @stepped
     def forget(
         self,
         memory_id: str | None = None,
@@ -506,7 +385,7 @@ class Writing:
         agent_id: str | None = None,
         run_id: str | None = None,
         same_words: bool = False,
-    ) -> ForgetResult:
+    ) -> Steps[ForgetResult]:
         """Remove a memory, or all of a scope, from every file of the store: text, history, vectors and keywords.
 
         The messages that only this memory cites go with it, and so do facts that come from this message alone. Of a
@@ -527,21 +406,7 @@ class Writing:
             MemoryNotFound: there was never a memory with this id.
             ScopeRequired: neither a memory nor an id was given.
         """
-        return run(self._forget(memory_id, Scope(user_id, agent_id, run_id), same_words))
-
-    async def aforget(
-        self,
-        memory_id: str | None = None,
-        *,
-        user_id: str | None = None,
-        agent_id: str | None = None,
-        run_id: str | None = None,
-        same_words: bool = False,
-    ) -> ForgetResult:
-        """Like `forget`."""
-        return await arun(self._forget(memory_id, Scope(user_id, agent_id, run_id), same_words))
-
-    def _forget(self, memory_id: str | None, scope: Scope, same_words: bool) -> Steps[ForgetResult]:
+        scope = Scope(user_id, agent_id, run_id)
         if memory_id is not None and scope:
             raise InvalidInput("forget() takes either a memory's id or the ids of a scope, not both.")
         what = scope.required("forget()") if memory_id is None else checked_memory_id(memory_id)
@@ -549,10 +414,10 @@ class Writing:
         also: list[HeldBy] = [{"id": row.key, "memory": row.text, "kind": row.kind} for row in done.also]
         return {"message": "Memories forgotten.", "count": done.count, "also": also}
 
+    aforget = awaited(forget)
+
     def reset(self) -> None:
         """Empty the whole folder, physically."""
         self._editor.reset()
 
-    async def areset(self) -> None:
-        """Like `reset`."""
-        await in_thread(self.reset)
+    areset = awaited(reset)
