@@ -489,6 +489,7 @@ def test_another_number_another_day_and_a_denial_repeat_nothing(told: str, known
     ("told", "known"),
     [
         ("Anna has twelve cats", "Anna has 12 cats"),
+        ("Anna lives in flat 3, 18 Elm Street", "Anna lives in flat 3, 18 Elm Street since 2025-03-20"),
         ("安娜有十二只猫", "安娜有12只猫"),
         ("Anna enjoys tea once a week", "Anna likes tea once a week"),
         ("Anna moved on 2025-02-01", "Anna moved"),

@@ -60,10 +60,16 @@ _MOST_NUMBERS: Final = 60
 """Of more numbers nearly every other is a sum or a product of two."""
 
 
-def numbers(text: str) -> set[float]:
-    """The values of the numbers in a text, in digits and in the words of its own language, but for dates and times."""
+def numbers(text: str, *, dated: bool = False) -> set[float]:
+    """The values of the numbers in a text, in digits and in the words of its own language.
+
+    Args:
+        text: The text.
+        dated: Whether those count that may be parts of dates and times: in a text with a date, all up to 31 may.
+    """
     text = _plain(text)
-    return {*map(_value, _undated(text)), *_in_words(text, _spoken(text), parts=False)}
+    digits = _DIGITS.findall(text) if dated else _undated(text)
+    return {*map(_value, digits), *_in_words(text, _spoken(text), parts=False)}
 
 
 def days(text: str) -> set[str]:

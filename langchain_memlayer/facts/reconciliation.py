@@ -524,7 +524,7 @@ def _differs(text: str, memory: str | None) -> bool:
     """Whether a text has a number that a memory lacks, another day, or a denial where it has none."""
     if memory is None:
         return False
-    if numbers(text) - numbers(memory) or denies(text) != denies(memory):
+    if numbers(text) - numbers(memory, dated=True) or denies(text) != denies(memory):
         return True
     mine, others = days(text), days(memory)
     return bool(mine and others) and mine.isdisjoint(others)
@@ -576,10 +576,10 @@ def _is_grounded(text: str, fact: Fact, targets: Sequence[Known]) -> bool:
     said = _terms(text)
     if len(said & _terms(" ".join(sources))) < _GROUNDED * len(said):
         return False
-    if numbers(text) - {number for source in sources for number in numbers(source)}:
+    if numbers(text) - {number for source in sources for number in numbers(source, dated=True)}:
         return False
-    changed = numbers(fact.text) - numbers(targets[0].text)
-    if changed and changed.isdisjoint(numbers(text)):
+    changed = numbers(fact.text) - numbers(targets[0].text, dated=True)
+    if changed and changed.isdisjoint(numbers(text, dated=True)):
         return False
     return not denies(text) or any(map(denies, sources))
 
