@@ -33,9 +33,16 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "store"
 
 
+def settle(memory: Memory) -> None:
+    """Wait until the thread has seen that nothing is due: what a clock does afterwards, it does not meet."""
+    with memory._background._changed:
+        assert memory._background._changed.wait_for(lambda: not memory._background._busy, 60)
+
+
 def fails(memory: Memory, *said: Any, **more: Any) -> None:
     with pytest.raises(ExtractionError):
         memory.add(list(said), user_id="u", **more)
+    settle(memory)
 
 
 class Held:
@@ -173,8 +180,7 @@ def test_a_refused_message_is_not_asked_about_again_with_every_later_one(folder:
             said.append(message(f"sentence {k}", f"s{k}"))
             memory.add(said, user_id="u")
             memory.add([*said, message(f"later {k}", f"l{k}")], user_id="u", background=True)
-            with memory._background._changed:
-                assert memory._background._changed.wait_for(lambda: not memory._background._busy, 60)
+            settle(memory)
         assert sum("I live in Paris" in shown.split("\n[")[-1] for shown in mind.shown) == 1
         [unread] = memory.unread(user_id="u")
         assert unread["attempts"] == 1
@@ -239,6 +245,50 @@ def test_a_conversation_without_a_pause_is_read_all_the_same(folder: Path) -> No
             [unread] = memory.unread(user_id="u")
             assert unread["next_at"] <= (began + timedelta(seconds=300)).isoformat()
             clock.advance(seconds=9)
+
+
+# -- in two calls -----------------------------------------------------------------------------------------------------
+
+
+def unread(memory: Memory) -> list[list[str]]:
+    return [[turn["memory"] for turn in one["turns"]] for one in memory.unread(user_id="u")]
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_reconciling_ends_the_reading_that_found_the_facts_and_no_other(folder: Path, keep: bool) -> None:
+    mind = Mind(DOWN)
+    with open_with(mind, folder, keep_turns=keep) as memory:
+        fails(memory, HOME)
+        mind.told = {**TOLD, "I live in Paris": DOWN["I live in Paris"]}
+        for said in ([TEA], [message("Fine weather", "m3")]):
+            facts = memory.extract([HOME, *said], user_id="u")["facts"]
+            memory.reconcile([HOME, *said], facts, user_id="u")
+            assert unread(memory) == [["I live in Paris"]]
+        assert live(memory) == ["Anna likes tea"]
+        mind.told = dict(TOLD)
+        assert texts(memory.read(user_id="u", retry=True)) == ["Anna lives in Paris"]
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_message_that_is_told_again_is_read_and_not_another(folder: Path, keep: bool) -> None:
+    mind = Mind(DOWN)
+    with open_with(mind, folder, keep_turns=keep) as memory:
+        for said in (HOME, TEA):
+            fails(memory, said)
+        mind.told = dict(TOLD)
+        facts = memory.extract([TEA], user_id="u")["facts"]
+        assert texts(memory.reconcile([TEA], facts, user_id="u")) == ["Anna likes tea"]
+        assert unread(memory) == [["I live in Paris"]]
+
+
+def test_a_message_that_comes_between_extraction_and_reconciliation_is_read(folder: Path) -> None:
+    mind = Mind(TOLD)
+    with open_with(mind, folder) as memory:
+        facts = memory.extract([TEA], user_id="u")["facts"]
+        memory.reconcile([TEA, HOME], facts, user_id="u")
+        assert memory.flush(60)
+        assert (live(memory), unread(memory)) == (["Anna likes tea", "Anna lives in Paris"], [])
+        assert mind.asked == ["extraction"] * 2
 
 
 # -- what changes while it is read ------------------------------------------------------------------------------------

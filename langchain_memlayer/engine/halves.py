@@ -14,7 +14,7 @@ from langchain_memlayer.engine.commit import Outcome
 from langchain_memlayer.engine.read import AGENT, Engine, Prepared
 from langchain_memlayer.engine.steps import Steps
 from langchain_memlayer.errors import InvalidInput
-from langchain_memlayer.types import ExtractResult, Fact, Rejection, Scope, Triple, Turn
+from langchain_memlayer.types import ExtractResult, Fact, Rejection, Row, Scope, Triple, Turn
 
 _FACT: dict[str, Any] = {"text": str, "quote": (str, type(None)), "sources": list, "triples": list}
 
@@ -22,6 +22,9 @@ _FACT: dict[str, Any] = {"text": str, "quote": (str, type(None)), "sources": lis
 def extracted(engine: Engine, turns: Sequence[Turn], scope: Scope) -> Steps[ExtractResult]:
     """Keep turns, and find the facts in those that were not read before: `facts` and `rejected`, as plain data."""
     prepared = yield from engine.extract(turns, scope)
+    if prepared.note is not None and not prepared.facts:
+        # Nothing is left that could end the reading.
+        yield from engine.reconcile(replace(prepared, rejected=()), batch=None)
     return {
         "facts": [_plain(fact, prepared) for fact in prepared.facts],
         "rejected": [{"memory": one.text, "reason": one.reason, "quote": one.quote} for one in prepared.rejected],
@@ -39,29 +42,32 @@ def reconciled(
     by_agent: bool,
 ) -> Steps[Outcome]:
     """Decide on facts that `extracted` gave, and commit them with their turns."""
-    prepared = Prepared(scope, tuple(turns), rows=(None,) * len(turns), actor=AGENT)
-    if not by_agent:
-        prepared = yield from engine.kept(turns, scope)
-    places = {_source(prepared, place): place for place in range(len(turns))}
-    prepared = replace(
-        prepared,
-        facts=tuple(_fact(fact, f"facts[{k}]", places) for k, fact in enumerate(facts)),
-        rejected=tuple(Rejection(one["memory"], one["reason"], one.get("quote")) for one in rejected),
-    )
+    refused = tuple(Rejection(one["memory"], one["reason"], one.get("quote")) for one in rejected)
+    if by_agent:
+        said = _facts(facts, turns, [None] * len(turns))
+        prepared = Prepared(scope, tuple(turns), said, refused, actor=AGENT)
+    else:
+        kept = yield from engine.keep(turns, scope, again=False)
+        prepared = engine.stated(kept, _facts(facts, turns, kept.rows), refused)
     return (yield from engine.reconcile(prepared, batch=batch))
 
 
-def _source(prepared: Prepared, place: int) -> str | int:
+def _source(turns: Sequence[Turn], rows: Sequence[Row | None], place: int) -> str | int:
     """What a turn is cited by: its message's id, else the memory that it is, else its place."""
-    row = prepared.rows[place]
-    return prepared.turns[place].id or (place if row is None else row.key)
+    row = rows[place]
+    return turns[place].id or (place if row is None else row.key)
+
+
+def _facts(facts: Sequence[Any], turns: Sequence[Turn], rows: Sequence[Row | None]) -> tuple[Fact, ...]:
+    places = {_source(turns, rows, place): place for place in range(len(turns))}
+    return tuple(_fact(fact, f"facts[{k}]", places) for k, fact in enumerate(facts))
 
 
 def _plain(fact: Fact, prepared: Prepared) -> dict[str, Any]:
     return {
         "text": fact.text,
         "quote": fact.quote,
-        "sources": [_source(prepared, place) for place in fact.turns],
+        "sources": [_source(prepared.turns, prepared.rows, place) for place in fact.turns],
         "triples": [[triple.source, triple.relation, triple.destination] for triple in fact.triples],
         "valid_at": None if fact.valid_at is None else fact.valid_at.isoformat(),
         "name": fact.name,

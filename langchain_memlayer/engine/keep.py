@@ -100,6 +100,7 @@ class Keeper:
         infer: bool = True,
         batch: str | None = None,
         at_once: bool = True,
+        again: bool = True,
         after_seconds: float = 0.0,
     ) -> Steps[Kept]:
         """Commit turns, and the note that they are to be read.
@@ -110,6 +111,7 @@ class Keeper:
             infer: False stores the turns as given, never to be read.
             batch: What the call is called; one that was made already changes nothing.
             at_once: Whether the caller reads them now. Then the note is the caller's, and vectors are made by reading.
+            again: Whether a call that has nothing new takes the note in which something of it is still unread.
             after_seconds: How long reading waits for further turns of the conversation.
 
         Raises:
@@ -136,7 +138,7 @@ class Keeper:
                 forms, failure = unembedded(texts), error
         due = None if reads and at_once else round(after_seconds * 1_000_000)
         with span("keep", scope=scope, inputs=lambda: {"turns": list(turns)}) as report:
-            kept = self._commit(turns, scope, forms, batch, infer=infer, due=due, failure=failure)
+            kept = self._commit(turns, scope, forms, batch, infer=infer, again=again, due=due, failure=failure)
             report({"outcome": kept.outcome})
         if failure is not None and not reads:
             raise EmbeddingError(
@@ -166,6 +168,7 @@ class Keeper:
         batch: str | None,
         *,
         infer: bool,
+        again: bool,
         due: int | None,
         failure: EmbeddingError | None,
     ) -> Kept:
@@ -180,6 +183,8 @@ class Keeper:
             note = None
             if infer and (self.reads or told.words):
                 note = self._note(tx, scope, told, rows, batch, due=due)
+                if note is None and again:
+                    note = self._taken(tx, scope, turns, rows, due=due)
             elif failure is not None and told.rows:
                 note = tx.note_unread(
                     scope, told.rows, detail={"owed": True}, attempts=1, next_at=tx.now + PAUSE,
@@ -195,7 +200,11 @@ class Keeper:
     ) -> tuple[list[Row | None], _Told]:
         """Store what is new of the turns and what their messages say otherwise now."""
         told, rows = _Told(), list[Row | None]()
-        noted = [] if self.keep_turns or exact else _noted(commit.tx, commit.scope)
+        noted: set[Any] = set()
+        if not self.keep_turns and not exact:
+            noted = {
+                one for note in commit.tx.unread(commit.scope) if note.scope == commit.scope for one in _words(note)
+            }
         here: dict[tuple[str | None, str], Row | None] = {}
         for turn, (known, changed) in zip(turns, _stored(commit.tx, commit.scope, turns), strict=True):
             row = known
@@ -218,7 +227,7 @@ class Keeper:
                 told.done.append(
                     Committed(row.key, event, row.text, known.text if event == "UPDATE" and known else None)
                 )
-            elif (turn.id, turn.session_id, turn.text) not in noted:
+            elif _said(turn) not in noted:
                 told.words.append(turn)
                 told.edited += [] if row is None else [row.id]
                 row = None
@@ -229,22 +238,13 @@ class Keeper:
     def _note(
         self, tx: Writer, scope: Scope, told: _Told, rows: Sequence[Row | None], batch: str | None, *, due: int | None
     ) -> int | None:
-        """Note what is to be read: what was told anew; when nothing was, what was told before and is still unread."""
+        """Note what is to be read: what was told anew."""
         attempts, next_at = (1, tx.now + LEASE) if due is None else (0, tx.now + due)
         if told.merged:
             # What says the same as a turn that is still to be read is read with it.
             waiting = {row for note in tx.unread(scope) if not note.detail.get("owed") for row in note.turns}
             told.rows = [row for row in told.rows if row not in told.merged or row not in waiting]
         if not told.rows and not told.words:
-            ids = {row.id for row in rows if row is not None}
-            for note in tx.unread(scope):
-                words = {turn.get("id") for turn in note.detail.get("turns", ())}
-                if note.scope == scope and (ids & set(note.turns) or (not ids and words)):
-                    if due is None:
-                        tx.change_unread(
-                            note.id, attempts=note.attempts + 1, next_at=next_at, set_aside=None, reason=None
-                        )
-                    return note.id
             return None
         detail: dict[str, Any] = {
             "session": next((row.session_id for row in rows if row), None) if told.rows else told.words[0].session_id,
@@ -269,6 +269,15 @@ class Keeper:
             scope, list(dict.fromkeys(listed)), detail=detail, attempts=attempts, next_at=next_at,
             recorded_at=recorded_at,
         )  # fmt: skip
+
+    def _taken(
+        self, tx: Writer, scope: Scope, turns: Sequence[Turn], rows: Sequence[Row | None], *, due: int | None
+    ) -> int | None:
+        """The note in which turns that were told before are still unread; the caller's when it reads them now."""
+        note = note_about(tx, scope, turns, rows)
+        if note is not None and due is None:
+            tx.change_unread(note.id, attempts=note.attempts + 1, next_at=tx.now + LEASE, set_aside=None, reason=None)
+        return None if note is None else note.id
 
     # -- notes ----------------------------------------------------------------------------------------------------
 
@@ -344,14 +353,23 @@ def _one_of(reader: Reader, rows: Sequence[Row], turn: Turn, others: set[str]) -
     return (noted[-1], True) if noted else (None, False)
 
 
-def _noted(reader: Reader, scope: Scope) -> set[tuple[str | None, str | None, str]]:
-    """The messages whose words wait to be read."""
-    return {
-        (turn.get("id"), turn.get("session_id"), turn["text"])
-        for note in reader.unread(scope)
-        if note.scope == scope
-        for turn in note.detail.get("turns", ())
-    }
+def note_about(reader: Reader, scope: Scope, turns: Sequence[Turn], rows: Sequence[Row | None]) -> Unread | None:
+    """The first note of exactly a scope in which some turns (with their rows, None without one) are unread."""
+    ids = {row.id for row in rows if row is not None}
+    said = {_said(turn) for turn, row in zip(turns, rows, strict=True) if row is None}
+    for note in reader.unread(scope):
+        if note.scope == scope and not (ids.isdisjoint(note.turns) and said.isdisjoint(_words(note))):
+            return note
+    return None
+
+
+def _words(note: Unread) -> set[tuple[str | None, str | None, str]]:
+    """The messages whose words wait in a note to be read."""
+    return {(turn.get("id"), turn.get("session_id"), turn["text"]) for turn in note.detail.get("turns", ())}
+
+
+def _said(turn: Turn) -> tuple[str | None, str | None, str]:
+    return turn.id, turn.session_id, turn.text
 
 
 def plain_turn(turn: Turn) -> dict[str, Any]:

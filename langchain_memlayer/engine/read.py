@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from langchain_memlayer.engine.candidates import Finder
 from langchain_memlayer.engine.commit import Change, Commit, Committed, Indexed, Outcome
 from langchain_memlayer.engine.indexes import Indexes
-from langchain_memlayer.engine.keep import CONTEXT_TURNS, Keeper, turn_of
+from langchain_memlayer.engine.keep import CONTEXT_TURNS, Keeper, Kept, note_about, turn_of
 from langchain_memlayer.engine.scopes import batch_scope, to_turn
 from langchain_memlayer.engine.steps import Steps, request
 from langchain_memlayer.engine.texts import fact_text, searchable, turn_text
@@ -201,13 +201,24 @@ class Engine(Keeper):
         with _Postponing(self, prepared.note):
             return (yield from self._found(prepared))
 
-    def kept(self, turns: Sequence[Turn], scope: Scope) -> Steps[Prepared]:
-        """Keep turns whose facts somebody else finds: all of them, with the note that ends with these."""
-        kept = yield from self.keep(turns, scope)
+    def stated(self, kept: Kept, facts: Sequence[Fact], rejected: Sequence[Rejection]) -> Prepared:
+        """Kept turns and the facts that somebody else found in them, with the note of those that these cite.
+
+        What was kept just now and no fact cites is left to be read: nobody has looked for facts in it.
+        """
+        cited = sorted({place for fact in facts for place in fact.turns})
         with self.journal.read() as reader:
-            note = None if kept.note is None else reader.unread_note(kept.note)
+            note = note_about(
+                reader, kept.scope, [kept.turns[place] for place in cited], [kept.rows[place] for place in cited]
+            )
             owed = self._owed(reader, kept.rows)
-        return Prepared(scope, kept.turns, rows=kept.rows, note=note, owed=owed, kept=kept.outcome.turns)
+        if kept.note is not None and (note is None or note.id != kept.note):
+            with self.journal.write(kept.scope.partition) as tx:
+                tx.change_unread(kept.note, attempts=0, next_at=tx.now)
+        return Prepared(
+            kept.scope, kept.turns, tuple(facts), tuple(rejected), rows=kept.rows, note=note, owed=owed,
+            kept=kept.outcome.turns,
+        )  # fmt: skip
 
     def reconcile(self, prepared: Prepared, *, batch: str | None) -> Steps[Outcome]:
         """Decide what facts mean for what is known, and commit them.

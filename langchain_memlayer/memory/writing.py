@@ -14,7 +14,7 @@ from langchain_memlayer.engine.halves import extracted, reconciled
 from langchain_memlayer.engine.indexes import Indexes
 from langchain_memlayer.engine.read import Engine, Prepared, Progress
 from langchain_memlayer.engine.results import added, unread
-from langchain_memlayer.engine.steps import Steps, awaited, stepped
+from langchain_memlayer.engine.steps import Steps, T, awaited, stepped
 from langchain_memlayer.errors import ConfigurationError, InvalidInput, MemLayerError
 from langchain_memlayer.graph import from_graph_document
 from langchain_memlayer.journal import Journal
@@ -133,13 +133,16 @@ class Writing:
             kept = yield from self._engine.keep(turns, scope, batch=batch, at_once=False, after_seconds=beside)
             self._background.wake(kept.note, parent())
             return added(kept.outcome, facts=False)
+        outcome = yield from self._tried_again(self._engine.add(turns, scope, infer=infer, batch=batch))
+        return added(outcome, facts=reads)
+
+    def _tried_again(self, steps: Steps[T]) -> Steps[T]:
+        """Steps after whose failure what was kept is tried again, whoever made the call."""
         try:
-            outcome = yield from self._engine.add(turns, scope, infer=infer, batch=batch)
+            return (yield from steps)
         except MemLayerError:
-            # What was kept is tried again, whoever made this call.
             self._background.resume()
             raise
-        return added(outcome, facts=reads)
 
     def unread(
         self, *, user_id: str | None = None, agent_id: str | None = None, run_id: str | None = None
@@ -249,7 +252,8 @@ class Writing:
             ExtractionError: the model failed.
         """
         scope = Scope(user_id, agent_id, run_id).required("extract()")
-        return (yield from extracted(self._engine, to_turns(messages, session_id=session_id), scope))
+        turns = to_turns(messages, session_id=session_id)
+        return (yield from self._tried_again(extracted(self._engine, turns, scope)))
 
     aextract = awaited(extract)
 
@@ -289,7 +293,10 @@ class Writing:
         """
         scope = Scope(user_id, agent_id, run_id).required("reconcile()")
         turns, batch = to_turns(messages, session_id=session_id), checked_batch_id(batch_id)
-        outcome = yield from reconciled(self._engine, turns, facts, rejected, scope, batch=batch, by_agent=by_agent)
+        steps = reconciled(self._engine, turns, facts, rejected, scope, batch=batch, by_agent=by_agent)
+        outcome = yield from self._tried_again(steps)
+        # Messages that came after `extract` are still to be read.
+        self._background.resume()
         return added(outcome, facts=by_agent or self._engine.extractor is not None)
 
     areconcile = awaited(reconcile)
