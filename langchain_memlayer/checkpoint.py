@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sqlite3
 import threading
@@ -28,6 +27,7 @@ from langgraph.checkpoint.sqlite import SqliteSaver
 from langchain_memlayer.errors import InvalidInput, JournalClosed, JournalError, NotAStore
 from langchain_memlayer.journal.place import default_folder, is_url, place
 from langchain_memlayer.journal.schema import journal_path
+from langchain_memlayer.loops import in_thread
 from langchain_memlayer.types import Durability
 
 CHECKPOINT_FILE = "checkpoints.sqlite"
@@ -204,7 +204,7 @@ class MemLayerSaver(SqliteSaver):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await asyncio.to_thread(self.close)
+        await in_thread(self.close)
 
     # -- the contract ---------------------------------------------------------------------------------------------
 
@@ -340,7 +340,7 @@ class MemLayerSaver(SqliteSaver):
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """Like `get_tuple`."""
-        return await asyncio.to_thread(self.get_tuple, config)
+        return await in_thread(self.get_tuple, config)
 
     async def alist(
         self,
@@ -351,7 +351,7 @@ class MemLayerSaver(SqliteSaver):
         limit: int | None = None,
     ) -> AsyncIterator[CheckpointTuple]:
         """Like `list`."""
-        found = await asyncio.to_thread(lambda: tuple(self.list(config, filter=filter, before=before, limit=limit)))
+        found = await in_thread(lambda: tuple(self.list(config, filter=filter, before=before, limit=limit)))
         for checkpoint in found:
             yield checkpoint
 
@@ -363,35 +363,35 @@ class MemLayerSaver(SqliteSaver):
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
         """Like `put`."""
-        return await asyncio.to_thread(self.put, config, checkpoint, metadata, new_versions)
+        return await in_thread(self.put, config, checkpoint, metadata, new_versions)
 
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
         """Like `put_writes`."""
-        await asyncio.to_thread(self.put_writes, config, writes, task_id, task_path)
+        await in_thread(self.put_writes, config, writes, task_id, task_path)
 
     async def adelete_thread(self, thread_id: str) -> None:
         """Like `delete_thread`."""
-        await asyncio.to_thread(self.delete_thread, thread_id)
+        await in_thread(self.delete_thread, thread_id)
 
     async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
         """Like `delete_for_runs`."""
-        await asyncio.to_thread(self.delete_for_runs, run_ids)
+        await in_thread(self.delete_for_runs, run_ids)
 
     async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         """Like `copy_thread`."""
-        await asyncio.to_thread(self.copy_thread, source_thread_id, target_thread_id)
+        await in_thread(self.copy_thread, source_thread_id, target_thread_id)
 
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """Like `prune`."""
-        await asyncio.to_thread(lambda: self.prune(thread_ids, strategy=strategy))
+        await in_thread(self.prune, thread_ids, strategy=strategy)
 
     async def aget_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]
     ) -> Mapping[str, DeltaChannelHistory]:
         """Like `get_delta_channel_history`."""
-        return await asyncio.to_thread(lambda: self.get_delta_channel_history(config=config, channels=channels))
+        return await in_thread(self.get_delta_channel_history, config=config, channels=channels)
 
 
 def _classes(given: Any) -> tuple[type, ...]:

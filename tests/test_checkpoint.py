@@ -6,6 +6,7 @@ import enum
 import os
 import threading
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from operator import add
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -86,6 +87,16 @@ def test_a_caller_may_use_the_saver_while_it_lists(tmp_path: Path) -> None:
         found = [saver.get_tuple(checkpoint.config) for checkpoint in saver.list(thread("1"))]
         assert len(found) == 3
         assert all(found)
+
+
+async def test_what_waits_for_the_file_leaves_the_loops_own_threads_to_others(tmp_path: Path) -> None:
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    with checkpointer(tmp_path) as saver:
+        with saver.lock:
+            waits = asyncio.ensure_future(saver.aget_tuple({"configurable": {"thread_id": "1"}}))
+            await asyncio.sleep(0)
+            assert await asyncio.wait_for(asyncio.to_thread(lambda: "free"), 5) == "free"
+        assert await waits is None
 
 
 def test_a_closed_saver_and_a_foreign_file_say_so(tmp_path: Path) -> None:
