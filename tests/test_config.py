@@ -331,6 +331,17 @@ def test_collections_of_one_name_in_several_places_have_journals_of_their_own(
     assert folder("b/mem0") == second
 
 
+@pytest.mark.parametrize("mistake", [{"reconcile": "maybe"}, {"model": "nothing"}, {"metric": "euclidean"}])
+def test_a_memory_that_cannot_be_opened_leaves_nothing_open(mistake: dict[str, Any], tmp_path: Path) -> None:
+    pytest.importorskip("langchain_qdrant")
+    config = store("qdrant", path=str(tmp_path / "points")) | EMBEDDER | {"path": str(tmp_path / "store"), "llm": None}
+    with pytest.raises(ConfigurationError) as told:
+        Memory(config=config, **mistake)
+    # A folder of Qdrant's is one client's, as long as that is open.
+    Memory(config=config).close()
+    assert "qdrant" not in str(told.value)
+
+
 @pytest.mark.parametrize(
     ("one", "other"),
     [

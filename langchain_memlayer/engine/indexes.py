@@ -84,8 +84,8 @@ class Indexes:
         self.expiring = False
         self._cache = SlabCache(self._load, refresh=self._refresh, capacity_bytes=self._capacity)
 
-    def attach(self, store: ForeignStore) -> None:
-        """Let a foreign vector store propose candidates from now on.
+    def attach(self, store: ForeignStore) -> Mirror:
+        """Let a foreign vector store propose candidates from now on; gives what brings it the journal's changes.
 
         Raises:
             ConfigurationError: there is no embedder, or the store's collection is for other vectors.
@@ -103,6 +103,7 @@ class Indexes:
         outbox.check(self.dims)
         self.outbox = outbox
         outbox.wake()
+        return outbox
 
     def beside(self, area: Area, embedder: Embedder | None) -> Indexes:
         """The slabs of another area of the same folder, with the same settings; the metric is that of what is there."""

@@ -36,6 +36,7 @@ from langchain_memlayer.protocols import Clock, Extractor, NewId, Reconciler
 from langchain_memlayer.types import Durability, Metric, Scope
 
 if TYPE_CHECKING:
+    from langchain_core.documents import BaseDocumentCompressor
     from langchain_core.language_models import BaseChatModel
     from langchain_core.tools import BaseTool
     from langchain_core.vectorstores import VectorStore
@@ -118,63 +119,65 @@ class Memory(Writing, Reading, Adopting):
         clock: Clock = utc_now,
         new_id: NewId = random_id,
     ) -> None:
-        self._resources, self._reranker = ExitStack(), None
+        self._reranker: BaseDocumentCompressor | None = None
         self._store: MemLayerStore | None = None
         if isinstance(path, (Mapping, MemoryConfig)):
             raise ConfigurationError("A configuration is given as config=..., or to Memory.from_config(...).")
-        if config is not None:
-            read = read_config(config, model=isinstance(model, str) and model == "auto")
-            self._resources, self._reranker = read.resources, read.reranker
-            path = read.path if path is None else path
-            model = read.model if isinstance(model, str) and model == "auto" else model
-            embeddings = read.embeddings if isinstance(embeddings, str) and embeddings == "auto" else embeddings
-            vectorstore = read.vectorstore if vectorstore is None else vectorstore
-            custom_prompt, metric = custom_prompt or read.prompt, metric or read.metric
-            custom_instructions = custom_instructions or read.instructions
-            custom_update_prompt = custom_update_prompt or read.update_prompt
-        chat = resolve_model(model)
-        if chat is not None and extractor is None:
-            extractor = LLMExtractor(
-                chat, custom_prompt=custom_prompt, custom_instructions=custom_instructions, clock=clock
-            )
-        reconciler = _reconciler(chat, reconcile, custom_update_prompt)
-        self.model = chat
-        if isinstance(embeddings, str) and embeddings != "auto":
-            # A name that means nothing is told before a folder is made for it.
-            resolve_embeddings(embeddings)
-        foreign = None
-        if vectorstore is not None:
-            foreign, embeddings = open_vectorstore(vectorstore, embeddings)
+        # What was opened is closed with the memory, the last first; here when there will be none.
         with ExitStack() as opened:
-            opened.callback(self._resources.close)
+            if config is not None:
+                read = read_config(config, model=_is_auto(model))
+                opened.push(read.resources)
+                self._reranker = read.reranker
+                path = read.path if path is None else path
+                model = read.model if _is_auto(model) else model
+                embeddings = read.embeddings if _is_auto(embeddings) else embeddings
+                vectorstore = read.vectorstore if vectorstore is None else vectorstore
+                custom_prompt, metric = custom_prompt or read.prompt, metric or read.metric
+                custom_instructions = custom_instructions or read.instructions
+                custom_update_prompt = custom_update_prompt or read.update_prompt
+            self.model = resolve_model(model)
+            if self.model is not None and extractor is None:
+                extractor = LLMExtractor(
+                    self.model, custom_prompt=custom_prompt, custom_instructions=custom_instructions, clock=clock
+                )
+            reconciler = _reconciler(self.model, reconcile, custom_update_prompt)
+            if isinstance(embeddings, str) and not _is_auto(embeddings):
+                # A name that means nothing is told before a folder is made for it.
+                resolve_embeddings(embeddings)
+            foreign = None
+            if vectorstore is not None:
+                foreign, embeddings = open_vectorstore(vectorstore, embeddings)
             self._journal = open_journal(
                 default_folder() if path is None else path, durability=durability, clock=clock, new_id=new_id
             )
             opened.callback(self._journal.close)
-            embedder = resolve_embeddings(embeddings, folder=recorded_embedder(self._journal, "memories"))
             self._indexes = Indexes(
                 self._journal,
                 area="memories",
-                embedder=embedder,
+                embedder=resolve_embeddings(embeddings, folder=recorded_embedder(self._journal, "memories")),
                 metric=chosen_metric(self._journal, "memories", metric),
                 hnsw_threshold=hnsw_threshold,
             )
+            opened.callback(self._indexes.close)
             if foreign is not None:
-                self._indexes.attach(foreign)
-            opened.pop_all()
-        self._graphs = Graphs(self._journal)
-        self._engine = Engine(
-            self._journal,
-            self._indexes,
-            Finder(self._journal, self._indexes, self._graphs),
-            extractor=extractor,
-            reconciler=None if extractor is None else reconciler,
-            keep_turns=keep_turns,
-        )
-        self._editor = Editor(self._journal, self._indexes, reads=extractor is not None, derived=[self._graphs])
-        self._searcher = Searcher(self._journal, self._indexes, self._graphs)
-        self._background = Background(self._engine)
-        self._background.resume()
+                opened.callback(self._indexes.attach(foreign).close)
+            self._graphs = Graphs(self._journal)
+            opened.callback(self._graphs.close)
+            self._engine = Engine(
+                self._journal,
+                self._indexes,
+                Finder(self._journal, self._indexes, self._graphs),
+                extractor=extractor,
+                reconciler=None if extractor is None else reconciler,
+                keep_turns=keep_turns,
+            )
+            self._editor = Editor(self._journal, self._indexes, reads=extractor is not None, derived=[self._graphs])
+            self._searcher = Searcher(self._journal, self._indexes, self._graphs)
+            self._background = Background(self._engine)
+            opened.callback(self._background.close)
+            self._background.resume()
+            self._opened = opened.pop_all()
 
     @classmethod
     def from_config(cls, config_dict: Mapping[str, Any] | MemoryConfig, **settings: Any) -> Self:
@@ -209,15 +212,7 @@ class Memory(Writing, Reading, Adopting):
 
         Facts that are still to be found stay noted in the journal; whoever opens the folder next goes on with them.
         """
-        self._background.close()
-        if self._store is not None:
-            self._store.close()
-        self._graphs.close()
-        if self._indexes.outbox is not None:
-            self._indexes.outbox.close()
-        self._indexes.close()
-        self._journal.close()
-        self._resources.close()
+        self._opened.close()
 
     async def aclose(self) -> None:
         """Like `close`."""
@@ -424,7 +419,12 @@ class Memory(Writing, Reading, Adopting):
         with _OPENING:
             if self._store is None:
                 self._store = MemLayerStore.of(self)
+                self._opened.callback(self._store.close)
             return self._store
+
+
+def _is_auto(given: Any) -> bool:
+    return isinstance(given, str) and given == "auto"
 
 
 def _reconciler(model: BaseChatModel | None, reconcile: Reconcile, prompt: str | None) -> Reconciler | None:
