@@ -64,7 +64,12 @@ def _conditions(filters: Mapping[Any, Any], depth: int) -> dict[Any, Any]:
     read: dict[Any, Any] = {}
     for key, value in filters.items():
         if key in _JOINS or key in _JOINS.values():
-            read[_JOINS.get(key, key)] = _joined(key, value, depth)
+            name = _JOINS.get(key, key)
+            if name in read:
+                raise InvalidFilter(
+                    f"A filter has {key!r} and another word for it: write their conditions under one of them."
+                )
+            read[name] = _joined(key, value, depth)
         else:
             read[key] = _condition(key, value)
     return read

@@ -72,8 +72,8 @@ class MemoryLike(Protocol):
     def reconcile(self, *args: Any, **kwargs: Any) -> Any:
         """Decide what facts mean for what is known, and commit them with their messages."""
 
-    def get(self, *args: Any, **kwargs: Any) -> Any:
-        """One memory by its id."""
+    def of(self, *args: Any, **kwargs: Any) -> Any:
+        """The same memory with its scope filled in."""
 
     def update(self, *args: Any, **kwargs: Any) -> Any:
         """Give a memory a new text."""

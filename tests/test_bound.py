@@ -74,6 +74,9 @@ def test_its_surfaces_have_its_scope(memory: Memory) -> None:
     }
     runtime: Any = None
     assert "tea" in alice.as_middleware().before_agent(said("Do I like tea?"), runtime)["memory_context"]
+    for surface in (alice.as_middleware, alice.as_node, alice.as_tools):
+        with pytest.raises(InvalidInput, match="scope="):
+            surface(scope={"user_id": "bob"})
     assert alice.store is memory.store
     assert alice.embedder == memory.embedder
 

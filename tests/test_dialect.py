@@ -63,6 +63,7 @@ def test_the_ids_of_a_filter_are_the_scope_and_no_condition() -> None:
         ({"tag": {"icontains": "R"}}, InvalidFilter, "contains"),
         ({"AND": []}, InvalidFilter, "at least one"),
         ({"OR": {"n": 1}}, InvalidFilter, "list"),
+        ({"AND": [{"n": 1}], "$and": [{"n": 2}]}, InvalidFilter, "another word"),
     ],
 )
 def test_what_cannot_be_meant_says_what_to_write(filters: Any, error: type[Exception], said: str) -> None:

@@ -248,15 +248,17 @@ async def test_field_a_wildcard_user_reads_nobody(memory: Memory, use: Any, name
 async def test_a_broken_store_is_an_answer_too(memory: Memory, use: Any, caplog: pytest.LogCaptureFixture) -> None:
     tools, strict = memory.as_tools(**ALICE), memory.as_tools(**ALICE, on_error="raise")
     memory.close()
-    for tool, arguments in zip(tools, ({"content": "my secret"}, {"query": "my secret"}), strict=True):
+    changed = {"content": "my secret", "action": "update", "id": "m1"}
+    calls = (tools[0], {"content": "my secret"}), (tools[0], changed), (tools[1], {"query": "my secret"})
+    for tool, arguments in calls:
         answer = await use(tool, **arguments)
         assert answer.status == "error"
         assert "go on without it" in answer.content
         assert to_turns([answer]) == []
-    assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * 3
     assert "JournalClosed" in caplog.text
     assert "secret" not in caplog.text
-    for call in (use(strict[0], content="x y"), use(strict[1], query="x")):
+    for call in (use(strict[0], content="x y"), use(strict[0], action="delete", id="m1"), use(strict[1], query="x")):
         with pytest.raises(JournalClosed):
             await call
 

@@ -97,13 +97,15 @@ class _Tools:
                 raise InvalidInput(
                     f"The action {action!r} needs the id of a memory; search_{self._noun} shows the ids."
                 )
-            yield from self._own(memory, caller, id)
-            if action == "delete":
-                yield from self._ask(memory, "delete", id)
-                return fenced(f"Deleted [{id}].")
-            text = _statement(content)
-            yield from self._ask(memory, "update", id, text)
-            return fenced(f"Updated [{id}] {text}")
+            text = "" if action == "delete" else _statement(content)
+            try:
+                yield from self._ask(memory.of(**caller.scope.ids()), action, id, *([text] if text else []))
+            except MemoryNotFound as error:
+                # In the same words for a memory that does not exist and for one of somebody else.
+                raise MemoryNotFound(
+                    f"There is no memory with the id {id!r}; search_{self._noun} shows the ids."
+                ) from error
+            return fenced(f"Updated [{id}] {text}" if text else f"Deleted [{id}].")
 
         purpose = "Create, update or delete a memory that is kept for later conversations."
         return _tool(f"manage_{self._noun}", f"{purpose} {instructions}".strip(), steps, ManageMemory)
@@ -148,14 +150,6 @@ class _Tools:
         )
         told = [f"{_TOLD[done['event']]} [{done['id']}] {done['memory']}" for done in answer["results"]]
         return fenced("\n".join(told + [f"Refused: {one['reason']}." for one in answer.get("rejected", ())]))
-
-    def _own(self, memory: MemoryLike, caller: Caller, id: str) -> Steps[None]:
-        """`MemoryNotFound`, in the same words, for a memory that does not exist and for one of somebody else."""
-        known = yield from ask(
-            f"manage_{self._noun}", memory, "get", checked_text(id, "id"), on_error=self._on_error, told=_ARGUMENTS
-        )
-        if known is None or any(known[name] != value for name, value in caller.scope.ids().items()):
-            raise MemoryNotFound(f"There is no memory with the id {id!r}; search_{self._noun} shows the ids.")
 
 
 def _tool(name: str, description: str, steps: Callable[..., Steps], schema: type[BaseModel], **more: Any) -> BaseTool:

@@ -53,7 +53,7 @@ class Bound:
         if "user_id" in names:
             return wraps(value)(lambda *args, **given: value(*args, **self._with(given)))
         if "scope" in names:
-            return wraps(value)(lambda **given: value(**{"scope": self._scope, **given}))
+            return wraps(value)(lambda **given: value(**self._within(given)))
         return value
 
     def _with(self, given: dict[str, Any]) -> dict[str, Any]:
@@ -63,6 +63,12 @@ class Bound:
             if named.get(name, value) != value:
                 raise InvalidInput(f"{name} is given here, and another one to of(); ask the memory itself for others.")
         return {**given, **named, **self._scope.ids()}
+
+    def _within(self, given: dict[str, Any]) -> dict[str, Any]:
+        """Arguments of a surface with this scope among them."""
+        if given.get("scope") is not None:
+            raise InvalidInput("scope= is given here, and ids to of(); ask the memory itself for those of others.")
+        return {**given, "scope": self._scope}
 
     def _checked(self, method: Callable[..., Any], *, awaited: bool) -> Callable[..., Any]:
         """A method about one memory, for those of this scope only."""
