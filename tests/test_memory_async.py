@@ -394,15 +394,16 @@ def test_get_is_one_statement_and_get_all_a_few_whatever_the_size(folder: Path, 
         (first, *_) = ids(memory.add([f"text {n}" for n in range(300)], user_id="u"))
         memory.get(first)
         assert cost(statements, lambda: memory.get(first)) == 1
-        # A snapshot, what is over, the namespace, pages of either kind in order, the rows, the relations.
+        # A snapshot, what is over, the namespace, pages in order, the rows, the relations.
         assert cost(statements, lambda: memory.get_all(user_id="u")) <= 10
         assert cost(statements, lambda: memory.history(first)) == 2
-        memory.get_all(user_id="u")
-        with memory._journal.read() as reader:
+        indexes = {None: "memories_unsaid (ns=? AND created_at>?)", "turn": "memories_listed (ns=? AND kind=? AND"}
+        for kind, index in indexes.items():
+            memory.get_all(user_id="u", kinds=kind)
             listing = next(statement for statement in reversed(statements) if "SELECT i.created_at, i.id" in statement)
-            plan = [row[-1] for row in reader.db.execute(f"EXPLAIN QUERY PLAN {listing}")]
-        assert len(plan) == 1
-        assert "INDEX memories_listed (ns=? AND kind=? AND created_at>?)" in plan[0]
+            with memory._journal.read() as reader:
+                [plan] = [row[-1] for row in reader.db.execute(f"EXPLAIN QUERY PLAN {listing}")]
+            assert f"INDEX {index}" in plan
 
 
 @pytest.mark.parametrize("colour", ["sync", "async"])

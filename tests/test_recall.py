@@ -16,7 +16,7 @@ from langchain_memlayer import Memory
 from langchain_memlayer.engine import pools
 from langchain_memlayer.recall import memory_text
 from langchain_memlayer.testing import DeterministicEmbeddings
-from langchain_memlayer.types import HIDDEN
+from langchain_memlayer.types import HIDDEN, Scope
 
 EMBEDDINGS = pytest.mark.parametrize("embeddings", [True, False], ids=["vectors", "keywords"])
 
@@ -353,7 +353,7 @@ def test_a_hostile_index_returns_no_foreign_memory(memory: Memory, asked: dict[s
 
 def _rows(memory: Memory) -> list[Any]:
     with memory._journal.read() as reader:
-        return reader.memories("1", ())
+        return reader.memories_of(Scope(), ended=True)
 
 
 def test_vectors_of_another_memory_bring_only_true_texts(folder: Path) -> None:

@@ -19,9 +19,8 @@ from langchain_memlayer.filters import parse_filter
 from langchain_memlayer.index.view import View
 from langchain_memlayer.index.words import Words
 from langchain_memlayer.journal.read import Reader
-from langchain_memlayer.journal.read_filters import superset
 from langchain_memlayer.testing import DeterministicEmbeddings
-from langchain_memlayer.types import Extraction, Fact, Triple, Turn
+from langchain_memlayer.types import Extraction, Fact, Scope, Triple, Turn
 
 LIMIT = 10
 NAMES = ("Ann", "Bob", "Clara", "Deniz", "Emil")
@@ -287,9 +286,8 @@ def test_sql_finds_whatever_passes_a_filter(tmp_path: Path) -> None:
         for given in CONDITIONS:
             condition = parse_filter(given)
             assert condition is not None
-            where, values = superset(condition)
             with memory._journal.read() as reader:
-                passing = {row.text for row in reader.memories(where, values)}
+                passing = {row.text for row in reader.memories_passing(Scope("u"), condition, ended=False)}
             kept = {hit["memory"] for hit in memory.get_all(user_id="u", filters=given)["results"]}
             assert kept <= passing, (given, kept - passing)
             if given == {"a": "x"}:

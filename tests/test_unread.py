@@ -134,6 +134,23 @@ async def test_what_was_added_before_there_was_a_model_is_read_later_once(folder
         assert live(memory, user_id="v") == []
 
 
+def test_a_folder_lists_the_same_with_and_without_a_model(folder: Path) -> None:
+    def listed(model: Any) -> list[str]:
+        with open_memory(folder, model=model, new_id=random_id) as memory:
+            return texts(memory.get_all(user_id="u"))
+
+    mind = Mind(TOLD)
+    with open_memory(folder, model=None) as memory:
+        memory.add([HOME, message("Fine weather", "m3")], user_id="u")
+        memory.add("As it is", user_id="u", infer=False)
+    assert listed(None) == listed(mind.model) == ["I live in Paris", "Fine weather", "As it is"]
+    with open_with(mind, folder, new_id=random_id) as memory:
+        memory.read(user_id="u")
+        memory.add(TEA, user_id="u")
+    # What was read is in the facts, and what gave none says nothing.
+    assert listed(None) == listed(mind.model) == ["As it is", "Anna lives in Paris", "Anna likes tea"]
+
+
 def test_whose_is_to_be_read_has_to_be_said() -> None:
     with open_with(Mind({})) as memory:
         for ask in (memory.read, memory.unread):
@@ -173,9 +190,7 @@ def test_a_refused_message_is_not_asked_about_again_with_every_later_one(folder:
     mind = Mind({**TOLD, "I live in Paris": TimeoutError("refused")})
     with open_with(mind, folder) as memory:
         said = [HOME]
-        memory.add(said, user_id="u", background=True)
-        with pytest.raises(ExtractionError):
-            memory.flush(60)
+        fails(memory, *said)
         for k in range(3):
             said.append(message(f"sentence {k}", f"s{k}"))
             memory.add(said, user_id="u")

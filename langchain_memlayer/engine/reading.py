@@ -14,13 +14,11 @@ from langchain_memlayer.engine.graphs import Graphs
 from langchain_memlayer.engine.indexes import Indexes
 from langchain_memlayer.engine.pools import Keywords, Pools, Scoped, keywords
 from langchain_memlayer.engine.records import OWN_FIELDS, record_of
-from langchain_memlayer.engine.scopes import scope_sql
 from langchain_memlayer.engine.steps import Request, Steps
 from langchain_memlayer.filters import Filter
 from langchain_memlayer.index.keywords import query_characters, query_terms, term_ids, tokenize
 from langchain_memlayer.index.view import Hints
 from langchain_memlayer.journal import Journal
-from langchain_memlayer.journal.read_filters import ANY, superset
 from langchain_memlayer.recall import (
     Query,
     Scored,
@@ -283,15 +281,12 @@ class Searcher:
 
     def _passing(self, view: View, asked: SearchQuery, *, surely: bool) -> NDArray[np.bool_]:
         """What of the scope may pass the filter as far as SQL can say it, or surely does."""
-        where, values = scope_sql(asked.scope)
-        condition, more = ANY if asked.filter is None else superset(asked.filter)
-        where += f" AND {condition}" if asked.past else f" AND {condition} AND i.closed IS NULL"
         with self.journal.read() as reader:
             if surely and asked.filter is not None:
-                rows = reader.memories(where, (*values, *more))
+                rows = reader.memories_passing(asked.scope, asked.filter, ended=asked.past)
                 ids = [row.id for row in rows if asked.filter.matches(record_of(row))]
             else:
-                ids = reader.memory_ids(where, (*values, *more))
+                ids = reader.ids_passing(asked.scope, asked.filter, ended=asked.past)
         passed = np.zeros(len(view), np.bool_)
         positions = view.slots(np.array(ids, np.int64))
         passed[positions[positions >= 0]] = True

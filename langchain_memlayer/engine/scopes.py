@@ -31,15 +31,6 @@ def scope_of(row: Row) -> Scope:
     return Scope(row.user_id, row.agent_id, row.run_id)
 
 
-def scope_sql(scope: Scope) -> tuple[str, tuple[str, ...]]:
-    """The SQL condition (on `i` and `n`) and its parameters for all memories of a scope; absent ids mean any."""
-    ids = scope.ids()
-    conditions = [f"i.{name} = ?" for name in ids]
-    if scope.user_id is not None:
-        return " AND ".join(["n.path = ?", *conditions]), (scope.partition, *ids.values())
-    return " AND ".join(conditions) or "1 = 1", tuple(ids.values())
-
-
 def to_turn(row: Row) -> Turn:
     """A stored turn as the extractor sees it."""
     time = None if row.time is None else from_micros(row.time)

@@ -8,10 +8,9 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from langchain_memlayer.engine.reading import Ranked, SearchQuery
-from langchain_memlayer.engine.scopes import scope_sql
 from langchain_memlayer.facts.prompts import estimate_tokens
 from langchain_memlayer.journal.read import Reader
-from langchain_memlayer.types import HIDDEN, QUARANTINED, SPENT, VISIBLE, Row
+from langchain_memlayer.types import HIDDEN, QUARANTINED, Row
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseLanguageModel
@@ -104,13 +103,4 @@ def around(reader: Reader, row: Row, distance: int, asked: SearchQuery) -> list[
     turn = row if row.kind == "turn" else next(iter(reader.memories_by_row(row.turns[:1]).values()), None)
     if turn is None or turn.place is None or row.session_id is None:
         return []
-    owned, ids = scope_sql(asked.scope)
-    states = [VISIBLE, SPENT, *([QUARANTINED] if asked.include_quarantined else [])]
-    where = (
-        f"{owned} AND n.path = ? AND i.session_id = ? AND i.kind = 'turn' AND i.closed IS NULL AND "
-        f"coalesce(i.state, {VISIBLE}) IN ({', '.join(map(str, states))}) AND i.created_at <= ?"
-    )
-    values = (*ids, row.path, row.session_id, 2**63 - 1 if asked.as_of is None else asked.as_of, turn.place)
-    before = reader.memories(f"{where} AND i.place < ?", values, tail=f"ORDER BY i.place DESC LIMIT {distance}")
-    after = reader.memories(f"{where} AND i.place > ?", values, tail=f"ORDER BY i.place LIMIT {distance}")
-    return [*reversed(before), *after]
+    return reader.turns_around(asked.scope, turn, distance, quarantined=asked.include_quarantined, until=asked.as_of)

@@ -10,9 +10,11 @@ from typing import Any, TypeVar
 
 import orjson
 
+from langchain_memlayer.filters import Filter
 from langchain_memlayer.journal.read_base import IN_USE, VECTORS_OF_ITEM, chunks, marks
 from langchain_memlayer.journal.read_caches import CacheReader
-from langchain_memlayer.types import SPENT, Event, Kind, Row, Scope, Unread, prefix_bounds
+from langchain_memlayer.journal.read_filters import ANY, superset
+from langchain_memlayer.types import QUARANTINED, SPENT, VISIBLE, Event, Kind, Row, Scope, Unread, prefix_bounds
 from langchain_memlayer.values import loads
 
 _T = TypeVar("_T")
@@ -45,6 +47,8 @@ _UNREAD = (
 )
 
 _EXACTLY = "n.path = ? AND i.user_id IS ? AND i.agent_id IS ? AND i.run_id IS ?"
+_UNSAID = "(i.read IS NULL OR i.given = 1)"
+"""Facts, what was stored as given, and turns that were not read: nothing that a fact says, or that says nothing."""
 _UNCITED = "NOT EXISTS (SELECT 1 FROM links l JOIN items f ON f.id = l.fact WHERE l.turn = i.id AND f.closed IS NULL)"
 
 # `created_at` is when the memory began, in its first version.
@@ -57,6 +61,21 @@ _BEGAN = (
 def _exact(scope: Scope) -> tuple[str | None, ...]:
     """The values of `_EXACTLY`."""
     return scope.partition, scope.user_id, scope.agent_id, scope.run_id
+
+
+def _passing(scope: Scope, condition: Filter | None, *, ended: bool) -> tuple[str, tuple[Any, ...]]:
+    where, values = _of(scope)
+    wanted, more = ANY if condition is None else superset(condition)
+    return f"{where} AND {wanted}{'' if ended else ' AND i.closed IS NULL'}", (*values, *more)
+
+
+def _of(scope: Scope) -> tuple[str, tuple[str, ...]]:
+    """The condition for all memories of a scope, and its values; absent ids mean any."""
+    ids = scope.ids()
+    conditions = [f"i.{name} = ?" for name in ids]
+    if scope.user_id is not None:
+        return " AND ".join(["n.path = ?", *conditions]), (scope.partition, *ids.values())
+    return " AND ".join(conditions) or "1 = 1", tuple(ids.values())
 
 
 def to_row(r: Sequence[Any]) -> Row:
@@ -202,37 +221,39 @@ class Reader(CacheReader):
 
     # -- memories; a version is a row of its own, and the live one has no end -------------------------------------
 
-    def memories(self, where: str, params: Sequence[Any], *, tail: str = "") -> list[Row]:
+    def _memories(self, where: str, params: Sequence[Any], *, tail: str = "") -> list[Row]:
         """Memory versions by an SQL condition on `i` and `n`."""
         rows = self.db.execute(
             f"SELECT {ROW_COLUMNS} FROM {ROW_FROM} WHERE i.kind <> 'item' AND ({where}) {tail}", tuple(params)
         )
         return list(_whole(rows, to_row))
 
-    def memory_ids(self, where: str, params: Sequence[Any]) -> list[int]:
-        """The row ids of memory versions by such a condition."""
-        rows = self.db.execute(f"SELECT i.id FROM {ROW_FROM} WHERE i.kind <> 'item' AND ({where})", tuple(params))
+    def memories_passing(self, scope: Scope, condition: Filter | None, *, ended: bool) -> list[Row]:
+        """The live memories of a scope (with `ended`, all versions) of which SQL cannot say that a filter fails."""
+        where, values = _passing(scope, condition, ended=ended)
+        return self._memories(where, values)
+
+    def ids_passing(self, scope: Scope, condition: Filter | None, *, ended: bool) -> list[int]:
+        """The row ids of `memories_passing`."""
+        where, values = _passing(scope, condition, ended=ended)
+        rows = self.db.execute(f"SELECT i.id FROM {ROW_FROM} WHERE i.kind <> 'item' AND {where}", values)
         return [row[0] for row in rows]
 
-    def oldest_first(self, scope: Scope, *, kinds: Collection[str], given: bool = False) -> Iterator[int]:
-        """The rows of a scope's live memories of some kinds (with `given`, also what was stored as given), in order.
+    def oldest_first(self, scope: Scope, *, kinds: Collection[str]) -> Iterator[int]:
+        """The rows of a scope's live memories in order: those of some kinds, or (of none) all but turns that were read.
 
         They are read page by page, so what is not taken costs nothing. To be called in a snapshot.
         """
         ids = scope.ids()
         where = "".join(f" AND i.{name} = ?" for name in ids)
         values: tuple[Any, ...] = tuple(ids.values())
+        # SQLite does not see that a turn is no item, which is what the index is of.
+        parts = [f"i.kind = '{kind}' AND i.kind <> 'item'" for kind in sorted(kinds)] or [_UNSAID]
         if scope.user_id is None:
-            marked = ", ".join(f"'{kind}'" for kind in sorted(kinds)) or "''"
-            wanted = f"(i.kind IN ({marked}){' OR i.given = 1' if given else ''})"
-            yield from (row for _, row in self._ordered(f"{wanted}{where}", values))
+            yield from (row for _, row in self._ordered(f"({' OR '.join(parts)}){where}", values))
             return
         space = self.namespace_id(scope.partition)
-        # SQLite does not see that a turn is no item, which is what the index is of.
-        wanted_kinds = [f"i.kind = '{kind}' AND i.kind <> 'item'" for kind in sorted(kinds)]
-        if given and "turn" not in kinds:
-            wanted_kinds.append("i.given = 1 AND i.kind = 'turn'")
-        pages = [self._ordered(f"i.ns = ? AND {kind}{where}", (space, *values)) for kind in wanted_kinds]
+        pages = [self._ordered(f"i.ns = ? AND {part}{where}", (space, *values)) for part in parts]
         yield from (row for _, row in heapq.merge(*pages))
 
     def expired_memories(self, scope: Scope, now: int) -> set[int]:
@@ -264,14 +285,14 @@ class Reader(CacheReader):
 
     def memory(self, key: str) -> Row | None:
         """The current version of a memory, or None."""
-        rows = self.memories("i.key = ? AND i.closed IS NULL", (key,))
+        rows = self._memories("i.key = ? AND i.closed IS NULL", (key,))
         return rows[0] if rows else None
 
     def memories_by_row(self, ids: Sequence[int]) -> dict[int, Row]:
         """Memory versions by row id, ended ones too."""
         found = {}
         for chunk in chunks(ids):
-            for row in self.memories(f"i.id IN ({marks(len(chunk))})", chunk):
+            for row in self._memories(f"i.id IN ({marks(len(chunk))})", chunk):
                 found[row.id] = row
         return found
 
@@ -409,15 +430,11 @@ class Reader(CacheReader):
 
     def memories_of(self, scope: Scope, *, ended: bool = False) -> list[Row]:
         """The live memories of a scope (with `ended`, all versions); absent ids mean any."""
-        ids = scope.ids()
-        where = " AND ".join([*(f"i.{name} = ?" for name in ids), *([] if ended else ["i.closed IS NULL"])])
-        if scope.user_id is not None:
-            return self.memories(f"n.path = ? AND {where}", (scope.partition, *ids.values()))
-        return self.memories(where or "1 = 1", tuple(ids.values()))
+        return self.memories_passing(scope, None, ended=ended)
 
     def versions_of(self, key: str) -> list[Row]:
         """All versions of a memory, the first one first."""
-        return self.memories("i.key = ?", (key,), tail="ORDER BY i.id")
+        return self._memories("i.key = ?", (key,), tail="ORDER BY i.id")
 
     def turns_of_message(self, scope: Scope, session: str | None, message: str) -> list[Row]:
         """The turns with a message's id in exactly a scope and session, in all versions.
@@ -426,24 +443,47 @@ class Reader(CacheReader):
         """
         where = f"{_EXACTLY} AND i.kind = 'turn' AND i.session_id IS ?"
         values = (*_exact(scope), session, message)
-        rows = self.memories(f"{where} AND i.message_id = ?", values, tail="ORDER BY i.id")
-        return rows or self.memories(f"{where} AND i.count > 1 AND {self.listed('i.sources')}", values)
+        rows = self._memories(f"{where} AND i.message_id = ?", values, tail="ORDER BY i.id")
+        return rows or self._memories(f"{where} AND i.count > 1 AND {self.listed('i.sources')}", values)
 
     def equal_memories(self, scope: Scope, kind: Kind, digest: str) -> list[Row]:
         """The live memories of a kind and of exactly a scope whose texts have a digest."""
         # The kind is no parameter: SQLite would plan anew for each value, since partial indexes depend on it.
         where = f"{_EXACTLY} AND i.kind = '{kind}' AND i.hash = ? AND i.closed IS NULL"
-        return self.memories(where, (*_exact(scope), digest), tail="ORDER BY i.id")
+        return self._memories(where, (*_exact(scope), digest), tail="ORDER BY i.id")
 
     def session_tail(self, scope: Scope, session: str | None, *, before: int, most: int) -> list[Row]:
         """The last visible turns of a session of exactly a scope before a place in it, in order."""
-        rows = self.memories(
+        rows = self._memories(
             f"{_EXACTLY} AND i.kind = 'turn' AND i.closed IS NULL AND i.session_id IS ? AND coalesce(i.state, 0) = 0 "
             "AND i.place < ?",
             (*_exact(scope), session, before),
             tail=f"ORDER BY i.place DESC LIMIT {most}",
         )
         return rows[::-1]
+
+    def turns_around(
+        self, scope: Scope, turn: Row, distance: int, *, quarantined: bool, until: int | None
+    ) -> list[Row]:
+        """The turns of a scope up to `distance` before and after one in its session, in order; none that is hidden.
+
+        Args:
+            scope: Whose.
+            turn: The one, which is left out.
+            distance: How many before and after it.
+            quarantined: Whether quarantined turns are among them.
+            until: Only those that were there by a time, microseconds since 1970 UTC.
+        """
+        owned, ids = _of(scope)
+        states = [VISIBLE, SPENT, *([QUARANTINED] if quarantined else [])]
+        where = (
+            f"{owned} AND n.path = ? AND i.session_id = ? AND i.kind = 'turn' AND i.closed IS NULL AND "
+            f"coalesce(i.state, {VISIBLE}) IN ({', '.join(map(str, states))}) AND i.created_at <= ?"
+        )
+        values = (*ids, turn.path, turn.session_id, _HIGHEST if until is None else until, turn.place)
+        before = self._memories(f"{where} AND i.place < ?", values, tail=f"ORDER BY i.place DESC LIMIT {distance}")
+        after = self._memories(f"{where} AND i.place > ?", values, tail=f"ORDER BY i.place LIMIT {distance}")
+        return [*reversed(before), *after]
 
     def unread_turns(self, scope: Scope) -> list[Row]:
         """The live turns of a scope whose facts were never looked for, in order; not what was stored as given."""
@@ -467,20 +507,22 @@ class Reader(CacheReader):
         return [
             row
             for chunk in chunks(turns)
-            for row in self.memories(f"i.id IN ({marks(len(chunk))}) AND i.closed IS NULL AND {_UNCITED}", tuple(chunk))
+            for row in self._memories(
+                f"i.id IN ({marks(len(chunk))}) AND i.closed IS NULL AND {_UNCITED}", tuple(chunk)
+            )
         ]
 
     def uncited_turns(self, key: str) -> list[Row]:
         """The live turns behind any version of a fact that no live fact cites."""
         cited = "SELECT l.turn FROM links l JOIN items f ON f.id = l.fact WHERE f.key = ?"
-        return self.memories(f"i.id IN ({cited}) AND i.closed IS NULL AND {_UNCITED}", (key,))
+        return self._memories(f"i.id IN ({cited}) AND i.closed IS NULL AND {_UNCITED}", (key,))
 
     def facts_of(self, turns: Sequence[int]) -> list[Row]:
         """The live facts that cite some of these turns and no others."""
         if not turns:
             return []
         these = marks(len(turns))
-        return self.memories(
+        return self._memories(
             f"i.kind = 'fact' AND i.closed IS NULL AND i.id IN (SELECT fact FROM links WHERE turn IN ({these})) AND "
             f"NOT EXISTS (SELECT 1 FROM links l WHERE l.fact = i.id AND l.turn NOT IN ({these}))",
             (*turns, *turns),
@@ -491,7 +533,7 @@ class Reader(CacheReader):
         longest = sorted((term for term in set(terms) if term.isascii()), key=len)[-4:]
         wanted = "".join(" AND lower(i.value) LIKE ? ESCAPE '!'" for _ in longest)
         parts = [f"%{term.replace('!', '!!').replace('%', '!%').replace('_', '!_')}%" for term in longest]
-        return self.memories(f"{_EXACTLY} AND i.closed IS NULL{wanted}", (*_exact(scope), *parts))
+        return self._memories(f"{_EXACTLY} AND i.closed IS NULL{wanted}", (*_exact(scope), *parts))
 
     def with_relatives(self, rows: Sequence[Row]) -> list[Row]:
         """All versions of the given memories, of the turns that only they cite, and of facts that cite only these."""
@@ -499,7 +541,7 @@ class Reader(CacheReader):
         fresh = list(rows)
         while fresh:
             keys = {row.key for row in found.values()}
-            versions = [r for key in {row.key for row in fresh} for r in self.memories("i.key = ?", (key,))]
+            versions = [r for key in {row.key for row in fresh} for r in self.versions_of(key)]
             linked = [r for row in versions for r in self._sole_relatives(row, keys)]
             fresh = [r for r in (*versions, *linked) if r.id not in found]
             found.update((r.id, r) for r in fresh)
@@ -507,10 +549,10 @@ class Reader(CacheReader):
 
     def _sole_relatives(self, row: Row, keys: set[str]) -> list[Row]:
         mine, other = ("fact", "turn") if row.kind == "fact" else ("turn", "fact")
-        linked = self.memories(f"i.id IN (SELECT {other} FROM links WHERE {mine} = ?)", (row.id,))
+        linked = self._memories(f"i.id IN (SELECT {other} FROM links WHERE {mine} = ?)", (row.id,))
         sole: list[Row] = []
         for relative in linked:
-            beside = self.memories(f"i.id IN (SELECT {mine} FROM links WHERE {other} = ?)", (relative.id,))
+            beside = self._memories(f"i.id IN (SELECT {mine} FROM links WHERE {other} = ?)", (relative.id,))
             if all(b.key in keys for b in beside):
                 sole.append(relative)
         return sole

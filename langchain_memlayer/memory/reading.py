@@ -242,7 +242,7 @@ class Reading:
     def _owner(self, memory_id: str) -> Scope | None:
         """Whose a memory is, ended or not; None when there was never one."""
         with self._journal.read() as reader:
-            versions = reader.memories("i.key = ?", (checked_memory_id(memory_id),))
+            versions = reader.versions_of(checked_memory_id(memory_id))
         return scope_of(versions[0]) if versions else None
 
     aget = awaited(get)
@@ -271,7 +271,7 @@ class Reading:
             limit: How many at most.
             top_k: The same by mem0's name.
             offset: How many to skip.
-            kinds: `fact`, `turn` or both. By default, with a model, facts and what was stored as given; else both.
+            kinds: `fact`, `turn` or both. By default facts, what was stored as given, and turns that were not read.
             everything: Without any id, list the memories of all.
             show_expired: As in `search`.
 
@@ -286,11 +286,8 @@ class Reading:
             scope.required("get_all() (or everything=True)")
         # No list is longer than what a machine can count.
         offset, end = (min(number, sys.maxsize) for number in (offset, offset + limit))
-        chosen = checked_kinds(kinds)
-        facts_only = not chosen and self._engine.extractor is not None
-        wanted = chosen or (("fact",) if facts_only else ("fact", "turn"))
         with self._journal.read(snapshot=True) as reader:
-            order = reader.oldest_first(scope, kinds=wanted, given=facts_only)
+            order = reader.oldest_first(scope, kinds=checked_kinds(kinds))
             if not show_expired and (gone := reader.expired_memories(scope, to_micros(self._journal.clock()))):
                 order = (row for row in order if row not in gone)
             if condition is None:
@@ -314,7 +311,7 @@ class Reading:
         """What happened to a memory, in order; also of one that was deleted. Values go by mem0's names too."""
         with self._journal.read() as reader:
             events = reader.history(checked_memory_id(memory_id))
-            versions = reader.memories("i.key = ?", (memory_id,), tail="ORDER BY i.id LIMIT 1")
+            versions = reader.versions_of(memory_id)
         first = versions[0] if versions else None  # of what was forgotten only the events stay, without texts
         return [history_row(event, events[0], first) for event in events if event.op in ("add", "update", "delete")]
 
@@ -333,8 +330,7 @@ class Reading:
             quotes: dict[int, str | None] = {row.id: row.text}
             if row.kind == "fact":
                 # What was changed by hand still comes from the turns of the version before.
-                versions = reader.memories("i.key = ?", (row.key,), tail="ORDER BY i.id DESC")
-                cited = (dict(reader.quotes_of(version.id)) for version in versions)
+                cited = (dict(reader.quotes_of(version.id)) for version in reversed(reader.versions_of(row.key)))
                 quotes = next(filter(None, cited), {})
             turns = reader.memories_by_row(list(quotes))
             events = reader.history(row.key)

@@ -182,7 +182,7 @@ def _time(value: Any, where: str) -> int | None:
 
 def _unknown(journal: Journal, memories: Sequence[_Memory]) -> list[_Memory]:
     with journal.read() as reader:
-        return [memory for memory in memories if not reader.memories("i.key = ?", (memory.id,))]
+        return [memory for memory in memories if not reader.versions_of(memory.id)]
 
 
 def _store(journal: Journal, indexes: Indexes, memories: Sequence[_Memory]) -> int:
@@ -195,7 +195,7 @@ def _store(journal: Journal, indexes: Indexes, memories: Sequence[_Memory]) -> i
         if any(form.codes for form in forms.values()):
             indexes.record_embedder(tx)
         for memory in memories:
-            if not tx.memories("i.key = ?", (memory.id,)):
+            if not tx.versions_of(memory.id):
                 _write(tx, memory, forms)
                 written += 1
     return written
