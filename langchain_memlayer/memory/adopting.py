@@ -5,74 +5,38 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from langchain_memlayer.backends.base import STORE, Document, ForeignStore, guarded
-from langchain_memlayer.engine.indexes import Indexes
 from langchain_memlayer.engine.read import Engine
-from langchain_memlayer.engine.steps import awaited, run
+from langchain_memlayer.engine.steps import run
 from langchain_memlayer.errors import ConfigurationError, InvalidInput
 from langchain_memlayer.journal.read_caches import ADOPTED
 from langchain_memlayer.messages import checked_text
 from langchain_memlayer.types import Scope, Turn
 
+if TYPE_CHECKING:
+    from langchain_memlayer.backends.mirror import Mirror
+
 _AT_ONCE = 200
 
 
-class Adopting:
-    """Mixed into `Memory`."""
-
-    _engine: Engine
-    _indexes: Indexes
-
-    def adopt(
-        self,
-        documents: Iterable[Any] | None = None,
-        *,
-        user_id: str | None = None,
-        agent_id: str | None = None,
-        run_id: str | None = None,
-    ) -> dict[str, int]:
-        """Take in the documents of the vector store that no memory wrote: until then they are invisible here.
-
-        Each becomes a memory of kind `turn` with its metadata, in the journal alone: nothing is written to the vector
-        store, where the document stays as it is and other chains find it once. What was adopted before is left out, so
-        that an interrupted call can be repeated.
-
-        Args:
-            documents: LangChain `Document` objects, for a store that cannot list its own; None lists them.
-            user_id: Whose memories they become.
-            agent_id: Which agent's.
-            run_id: Which run's.
-
-        Returns:
-            `adopted`: how many documents were taken in; `known`: how many had been already; `skipped`: how many have no
-            text.
-
-        Raises:
-            ConfigurationError: no documents were given, and there is no `vectorstore`, or none that can list its own.
-            InvalidInput: a document has no text or metadata that can be kept; what was adopted so far is kept.
-            ScopeRequired: no id was given.
-            VectorStoreError: the store failed; what was adopted so far is kept.
-        """
-        scope = Scope(user_id, agent_id, run_id).required("adopt()")
-        outbox = self._indexes.outbox
-        if documents is None and outbox is None:
-            raise ConfigurationError("There is nothing to adopt: open the memory with vectorstore=, or pass documents.")
-        found = _foreign(outbox.store) if documents is None and outbox is not None else map(_given, documents or ())
-        counts = {"adopted": 0, "known": 0, "skipped": 0}
-        while some := list(islice(found, _AT_ONCE)):
-            turns = [_turn(document) for document in some if document.text.strip()]
-            outcome = run(self._engine.add(turns, scope, infer=False, batch=None))
-            fresh = sum(done.event == "ADD" for done in outcome.turns)
-            counts["adopted"] += fresh
-            counts["known"] += len(turns) - fresh
-            counts["skipped"] += len(some) - len(turns)
-        return counts
-
-    aadopt = awaited(adopt)
+def adopted(engine: Engine, outbox: Mirror | None, documents: Iterable[Any] | None, scope: Scope) -> dict[str, int]:
+    """Take in documents, those of the outbox's store when none are given; see `Memory.adopt`."""
+    if documents is None and outbox is None:
+        raise ConfigurationError("There is nothing to adopt: open the memory with vectorstore=, or pass documents.")
+    found = _foreign(outbox.store) if documents is None and outbox is not None else map(_given, documents or ())
+    counts = {"adopted": 0, "known": 0, "skipped": 0}
+    while some := list(islice(found, _AT_ONCE)):
+        turns = [_turn(document) for document in some if document.text.strip()]
+        outcome = run(engine.add(turns, scope, infer=False, batch=None))
+        fresh = sum(done.event == "ADD" for done in outcome.turns)
+        counts["adopted"] += fresh
+        counts["known"] += len(turns) - fresh
+        counts["skipped"] += len(some) - len(turns)
+    return counts
 
 
 def _foreign(store: ForeignStore) -> Iterator[Document]:

@@ -28,7 +28,6 @@ from langchain_memlayer.journal import open_journal
 from langchain_memlayer.journal.base import random_id, utc_now
 from langchain_memlayer.journal.place import default_folder
 from langchain_memlayer.loops import in_thread
-from langchain_memlayer.memory.adopting import Adopting
 from langchain_memlayer.memory.bound import Bound
 from langchain_memlayer.memory.reading import Reading
 from langchain_memlayer.memory.writing import Writing
@@ -55,7 +54,7 @@ _OPENING = threading.Lock()
 Reconcile = Literal["llm", "rules", "off"]
 
 
-class Memory(Writing, Reading, Adopting):
+class Memory(Writing, Reading):
     """Long-term memory for agents: conversations go in, what matters comes back.
 
     Every method has an async twin that begins with `a`. A memory belongs to a `user_id`, an `agent_id`, a `run_id`, or

@@ -18,6 +18,7 @@ from langchain_memlayer.engine.steps import Steps, T, awaited, stepped
 from langchain_memlayer.errors import ConfigurationError, InvalidInput, MemLayerError
 from langchain_memlayer.graph import from_graph_document
 from langchain_memlayer.journal import Journal
+from langchain_memlayer.memory.adopting import adopted
 from langchain_memlayer.memory.checks import (
     KEEP,
     checked_batch_id,
@@ -329,6 +330,41 @@ class Writing:
         return added(outcome, facts=True)
 
     aadd_graph_documents = awaited(add_graph_documents)
+
+    def adopt(
+        self,
+        documents: Iterable[Any] | None = None,
+        *,
+        user_id: str | None = None,
+        agent_id: str | None = None,
+        run_id: str | None = None,
+    ) -> dict[str, int]:
+        """Take in the documents of the vector store that no memory wrote: until then they are invisible here.
+
+        Each becomes a memory of kind `turn` with its metadata, in the journal alone: nothing is written to the vector
+        store, where the document stays as it is and other chains find it once. What was adopted before is left out, so
+        that an interrupted call can be repeated.
+
+        Args:
+            documents: LangChain `Document` objects, for a store that cannot list its own; None lists them.
+            user_id: Whose memories they become.
+            agent_id: Which agent's.
+            run_id: Which run's.
+
+        Returns:
+            `adopted`: how many documents were taken in; `known`: how many had been already; `skipped`: how many have no
+            text.
+
+        Raises:
+            ConfigurationError: no documents were given, and there is no `vectorstore`, or none that can list its own.
+            InvalidInput: a document has no text or metadata that can be kept; what was adopted so far is kept.
+            ScopeRequired: no id was given.
+            VectorStoreError: the store failed; what was adopted so far is kept.
+        """
+        scope = Scope(user_id, agent_id, run_id).required("adopt()")
+        return adopted(self._engine, self._indexes.outbox, documents, scope)
+
+    aadopt = awaited(adopt)
 
     @stepped
     def update(
