@@ -26,7 +26,7 @@ from langchain_memlayer.agents.surface import (
     hear,
     last_said,
 )
-from langchain_memlayer.engine.steps import Steps, arun, run
+from langchain_memlayer.engine.steps import Steps, awaited, stepped
 from langchain_memlayer.errors import InvalidInput
 from langchain_memlayer.messages import Conversation
 from langchain_memlayer.protocols import MemoryLike
@@ -247,13 +247,8 @@ def memory_graph(
 
 
 def _node(name: str, steps: Callable[[Any], Steps]) -> RunnableLambda[Any, Any]:
-    def plain(state: Any) -> Any:
-        return run(steps(state))
-
-    async def awaited(state: Any) -> Any:
-        return await arun(steps(state))
-
-    return RunnableLambda(plain, awaited, name=name)
+    plain = stepped(steps)
+    return RunnableLambda(plain, awaited(plain), name=name)
 
 
 def _keys(name: str) -> dict[str, str]:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from langchain_memlayer.agents.context import as_context, fenced
 from langchain_memlayer.agents.scope import Caller, ScopeSource, checked_source, find_caller, find_memory
 from langchain_memlayer.agents.surface import OnError, ask, checked_name, checked_on_error, digest
-from langchain_memlayer.engine.steps import Steps, arun, run
+from langchain_memlayer.engine.steps import Steps, awaited, stepped
 from langchain_memlayer.errors import InvalidFilter, InvalidInput, MemoryNotFound
 from langchain_memlayer.messages import checked_text, without_recalled
 from langchain_memlayer.protocols import MemoryLike
@@ -153,20 +153,15 @@ class _Tools:
 
 
 def _tool(name: str, description: str, steps: Callable[..., Steps], schema: type[BaseModel], **more: Any) -> BaseTool:
-    def call(**arguments: Any) -> Any:
+    @stepped
+    def call(**arguments: Any) -> Steps:
         try:
-            return run(steps(**arguments))
-        except _ARGUMENTS as error:
-            raise ToolException(str(error)) from error
-
-    async def acall(**arguments: Any) -> Any:
-        try:
-            return await arun(steps(**arguments))
+            return (yield from steps(**arguments))
         except _ARGUMENTS as error:
             raise ToolException(str(error)) from error
 
     return StructuredTool.from_function(
-        call, acall, name=name, description=description, args_schema=schema, handle_tool_error=_shown, **more
+        call, awaited(call), name=name, description=description, args_schema=schema, handle_tool_error=_shown, **more
     )
 
 
