@@ -34,9 +34,9 @@ from langchain_memlayer.agents.surface import (
     last_said,
 )
 from langchain_memlayer.agents.tools import memory_tools
-from langchain_memlayer.engine.steps import Steps, arun, run
 from langchain_memlayer.errors import MissingDependency
 from langchain_memlayer.protocols import MemoryLike
+from langchain_memlayer.steps import Steps, arun, run
 from langchain_memlayer.types import Scope
 
 try:

@@ -26,10 +26,10 @@ from langchain_memlayer.agents.surface import (
     hear,
     last_said,
 )
-from langchain_memlayer.engine.steps import Steps, awaited, stepped
 from langchain_memlayer.errors import InvalidInput
 from langchain_memlayer.messages import Conversation
 from langchain_memlayer.protocols import MemoryLike
+from langchain_memlayer.steps import Steps, awaited, stepped
 
 _REJECTED, _UNREAD, _SKIPPED = "REJECTED", "UNREAD", "SKIPPED"
 

@@ -12,9 +12,9 @@ from langchain_core.retrievers import BaseRetriever, LangSmithRetrieverParams
 from pydantic import Field
 
 from langchain_memlayer.agents.surface import OnError, ask, checked_on_error, checked_options
-from langchain_memlayer.engine.steps import Steps, arun, run
 from langchain_memlayer.errors import InvalidInput
 from langchain_memlayer.protocols import MemoryLike
+from langchain_memlayer.steps import Steps, arun, run
 from langchain_memlayer.types import Scope
 
 SearchType = Literal["similarity", "mmr", "similarity_score_threshold"]

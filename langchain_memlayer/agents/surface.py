@@ -12,10 +12,10 @@ from pathlib import Path
 from traceback import extract_tb
 from typing import Any, Final, Literal
 
-from langchain_memlayer.engine.steps import Request, Steps
 from langchain_memlayer.errors import ConfigurationError, EmbedderMismatch, InvalidFilter, InvalidInput, ScopeRequired
 from langchain_memlayer.messages import Conversation, read_messages
 from langchain_memlayer.protocols import MemoryLike
+from langchain_memlayer.steps import Request, Steps
 from langchain_memlayer.types import Turn
 
 _LOGGER = logging.getLogger(__name__)

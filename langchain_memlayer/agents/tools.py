@@ -11,10 +11,10 @@ from pydantic import BaseModel, Field
 from langchain_memlayer.agents.context import as_context, fenced
 from langchain_memlayer.agents.scope import Caller, ScopeSource, checked_source, find_caller, find_memory
 from langchain_memlayer.agents.surface import OnError, ask, checked_name, checked_on_error, digest
-from langchain_memlayer.engine.steps import Steps, awaited, stepped
 from langchain_memlayer.errors import InvalidFilter, InvalidInput, MemoryNotFound
 from langchain_memlayer.messages import checked_text, without_recalled
 from langchain_memlayer.protocols import MemoryLike
+from langchain_memlayer.steps import Steps, awaited, stepped
 from langchain_memlayer.types import Turn
 
 Action = Literal["create", "update", "delete"]

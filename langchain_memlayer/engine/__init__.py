@@ -1,17 +1,20 @@
 """The only place that knows the order of steps: how messages become memories, and how a query finds them again.
 
-steps.py       a step as a generator of requests, driven plainly or awaited
-indexes.py     the slabs of a folder, kept up with its journal
-graphs.py      the graphs of a folder, likewise
-scopes.py      scopes in the journal
-texts.py       what is embedded and indexed of a turn or a fact
-candidates.py  what new facts may change
-commit.py      what one transaction does with turns and decisions
-writing.py     Engine: the write path
-background.py  Background: facts that are found beside the caller
-editing.py     Editor: update, delete, forget, reset
-reading.py     Searcher: the read path
-shaping.py     token budget, and what was said around a hit
-records.py     a memory as filters and callers see it
-results.py     what callers get back
+keep.py          Keeper: turns that are durable before any model is asked, with a note of what is unread
+read.py          Engine: from kept turns to committed facts
+halves.py        its two halves as calls of their own, extraction and reconciliation
+background.py    Background: facts that are found beside the caller
+candidates.py    what new facts may change
+commit.py        what one transaction does with turns and decisions
+edit.py          Editor: update, delete, forget, reset
+reading.py       Searcher: the read path
+pools.py         what a search scores
+shaping.py       token budget, and what was said around a hit
+indexes.py       the slabs of a folder, kept up with its journal; columns.py: what they know of a row
+graphs.py        the graphs of a folder, likewise
+fingerprints.py  which embedder wrote the vectors
+scopes.py        scopes in the journal
+texts.py         what is embedded and indexed of a turn or a fact
+records.py       a memory as filters and callers see it
+results.py       what callers get back
 """

@@ -8,8 +8,8 @@ import threading
 from typing import TYPE_CHECKING
 
 from langchain_memlayer.engine.read import Engine
-from langchain_memlayer.engine.steps import run
 from langchain_memlayer.errors import ExtractionError, MemLayerError
+from langchain_memlayer.steps import run
 from langchain_memlayer.types import Unread
 
 if TYPE_CHECKING:

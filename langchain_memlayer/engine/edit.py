@@ -13,7 +13,6 @@ from langchain_memlayer.engine.commit import BY_HAND, Commit, Committed, Indexed
 from langchain_memlayer.engine.indexes import Indexes
 from langchain_memlayer.engine.keep import PAUSE
 from langchain_memlayer.engine.scopes import batch_scope, missing, scope_of
-from langchain_memlayer.engine.steps import Steps
 from langchain_memlayer.engine.texts import searchable, stored_text, unembedded
 from langchain_memlayer.errors import EmbeddingError
 from langchain_memlayer.facts.grounding import words
@@ -25,6 +24,7 @@ from langchain_memlayer.journal.write import Writer
 from langchain_memlayer.messages import content_hash
 from langchain_memlayer.protocols import NewId
 from langchain_memlayer.recall import asking
+from langchain_memlayer.steps import Steps
 from langchain_memlayer.types import HIDDEN, Row, Scope, Triple, to_micros
 
 MOST_NAMED = 20

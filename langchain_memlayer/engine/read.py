@@ -19,7 +19,6 @@ from langchain_memlayer.engine.commit import Change, Commit, Committed, Indexed,
 from langchain_memlayer.engine.indexes import Indexes
 from langchain_memlayer.engine.keep import CONTEXT_TURNS, Keeper, Kept, note_about, turn_of
 from langchain_memlayer.engine.scopes import batch_scope, to_turn
-from langchain_memlayer.engine.steps import Steps, request
 from langchain_memlayer.engine.texts import fact_text, searchable, turn_text
 from langchain_memlayer.errors import ExtractionError, JournalError, MemLayerError
 from langchain_memlayer.facts.reconciliation import all_added
@@ -27,6 +26,7 @@ from langchain_memlayer.journal import Journal
 from langchain_memlayer.journal.read import Reader
 from langchain_memlayer.journal.write import Writer
 from langchain_memlayer.protocols import Extractor, Reconciler
+from langchain_memlayer.steps import Steps, request
 from langchain_memlayer.tracing import span, traced
 from langchain_memlayer.types import RETRACT, Decision, Extraction, Fact, Rejection, Row, Scope, Turn, Unread, to_micros
 

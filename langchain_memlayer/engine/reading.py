@@ -14,7 +14,6 @@ from langchain_memlayer.engine.graphs import Graphs
 from langchain_memlayer.engine.indexes import Indexes
 from langchain_memlayer.engine.pools import Keywords, Pools, Scoped, keywords
 from langchain_memlayer.engine.records import OWN_FIELDS, record_of
-from langchain_memlayer.engine.steps import Request, Steps
 from langchain_memlayer.filters import Filter
 from langchain_memlayer.index.keywords import query_characters, query_terms, term_ids, tokenize
 from langchain_memlayer.index.view import Hints
@@ -31,6 +30,7 @@ from langchain_memlayer.recall import (
     scored,
     subject_of,
 )
+from langchain_memlayer.steps import Request, Steps
 from langchain_memlayer.types import HIDDEN, QUARANTINED, SPENT, Relation, Row, Scope
 
 if TYPE_CHECKING:

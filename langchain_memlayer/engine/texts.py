@@ -8,10 +8,10 @@ from typing import Any
 from langchain_memlayer.engine.commit import Indexed
 from langchain_memlayer.engine.fingerprints import encode_vectors
 from langchain_memlayer.engine.indexes import Indexes
-from langchain_memlayer.engine.steps import Steps, request
 from langchain_memlayer.errors import EmbeddingError, MemLayerError
 from langchain_memlayer.index.keywords import tokenize
 from langchain_memlayer.recall import PROBES, knowledge_of, memory_text
+from langchain_memlayer.steps import Steps, request
 from langchain_memlayer.types import Fact, Kind, Turn, from_micros
 
 

@@ -18,7 +18,6 @@ from langchain_memlayer.engine.records import record_of, result_of
 from langchain_memlayer.engine.results import evidence, history_row, reasons
 from langchain_memlayer.engine.scopes import missing, scope_of
 from langchain_memlayer.engine.shaping import Budget, around, behind, merged, token_counter
-from langchain_memlayer.engine.steps import Request, Steps, awaited, request, stepped
 from langchain_memlayer.errors import ConfigurationError, InvalidInput
 from langchain_memlayer.facts.rewriting import Rewriter, Rewritten
 from langchain_memlayer.filters import parse_filter
@@ -35,6 +34,7 @@ from langchain_memlayer.memory.checks import (
     checked_time,
 )
 from langchain_memlayer.messages import to_turns
+from langchain_memlayer.steps import Request, Steps, awaited, request, stepped
 from langchain_memlayer.tracing import documents, traced
 from langchain_memlayer.types import (
     HistoryRow,

@@ -14,7 +14,6 @@ from langchain_memlayer.engine.halves import extracted, reconciled
 from langchain_memlayer.engine.indexes import Indexes
 from langchain_memlayer.engine.read import Engine, Prepared, Progress
 from langchain_memlayer.engine.results import added, unread
-from langchain_memlayer.engine.steps import Steps, T, awaited, stepped
 from langchain_memlayer.errors import ConfigurationError, InvalidInput, MemLayerError
 from langchain_memlayer.graph import from_graph_document
 from langchain_memlayer.journal import Journal
@@ -29,6 +28,7 @@ from langchain_memlayer.memory.checks import (
     checked_unused,
 )
 from langchain_memlayer.messages import checked_text, read_messages, to_turns
+from langchain_memlayer.steps import Steps, T, awaited, stepped
 from langchain_memlayer.tracing import parent, traced
 from langchain_memlayer.types import (
     AddResult,

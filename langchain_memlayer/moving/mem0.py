@@ -13,7 +13,6 @@ from langchain_memlayer.embedders.embedder import resolve_embeddings
 from langchain_memlayer.engine.commit import Indexed
 from langchain_memlayer.engine.fingerprints import chosen_metric, recorded_embedder
 from langchain_memlayer.engine.indexes import Indexes
-from langchain_memlayer.engine.steps import run
 from langchain_memlayer.engine.texts import searchable, stored_text
 from langchain_memlayer.errors import InvalidInput
 from langchain_memlayer.journal import Journal, open_journal
@@ -24,6 +23,7 @@ from langchain_memlayer.moving import mem0_files
 from langchain_memlayer.moving.format import Progress
 from langchain_memlayer.moving.mem0_files import Change, Payload
 from langchain_memlayer.recall import asking
+from langchain_memlayer.steps import run
 from langchain_memlayer.types import Row, Scope, from_micros, to_micros
 from langchain_memlayer.values import plain
 

@@ -1,4 +1,4 @@
-"""What an engine's step may ask of the outside world, and the two ways to answer: plainly, or awaited.
+"""What a step may ask of the outside world, and the two ways to answer: plainly, or awaited.
 
 A step is a generator: it yields a request and is sent the answer, or is thrown the error that the request ended with.
 What lies between two requests never waits for the network, so the same generator serves `add` and `aadd`.
