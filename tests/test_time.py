@@ -429,3 +429,14 @@ def test_a_question_that_was_not_read_yet_says_what_no_fact_says(story: Story) -
         if hit["memory"] == "Is locker 8812 mine?"
     )  # fmt: skip
     assert told["explanation"]["barren"] < 0
+
+
+def test_a_statement_that_gave_no_fact_comes_after_facts_of_comparable_relevance() -> None:
+    said = ["The trip to Lisbon is booked, keep that in mind", "My mum comes to Lisbon"]
+    found = {"turn": 2, "quote": said[1], "fact": "User's mum comes along to Lisbon", "triples": []}
+    with open_memory(":memory:", model=ScriptedChatModel(replies=[{"facts": [found]}]), embeddings=None) as memory:
+        memory.add([{"role": "user", "content": text} for text in said], user_id="u")
+        hits = memory.search("trip to Lisbon", user_id="u", explain=True)["results"]
+    barren = {hit["memory"]: hit["explanation"]["barren"] for hit in hits}
+    assert barren[said[0]] < 0
+    assert all(share == 0 for text, share in barren.items() if text != said[0])

@@ -42,6 +42,10 @@ SAMPLE = 2_000
 _ASKED_OF = ("kind", "session_id", "role", "name", "time", "asks", "read")
 NEAR = 4
 SESSIONS = 40
+
+STATEMENT = 0.1
+"""How surely a person's statement says nothing that was read and gave no fact: its facts may have been overlooked."""
+
 REACH = 32
 _SCORED_TERMS = 64
 
@@ -314,13 +318,13 @@ class Pools:
 
     def _barren(
         self, members: NDArray[np.int64], columns: Mapping[str, NDArray[Any]], cited: NDArray[np.int64]
-    ) -> NDArray[np.bool_]:
-        """Turns that ask or answer, whose facts were looked for in vain, where there are facts."""
+    ) -> NDArray[np.float32]:
+        """How surely turns say nothing, whose facts were looked for in vain, where there are facts."""
         facts = columns["kind"] == 0
         if not facts.any():
-            return np.zeros(len(members), np.bool_)
+            return np.zeros(len(members), np.float32)
         idle = (columns["asks"] == 2) | (columns["role"] == self._indexes.codes.find("assistant"))
-        barren: NDArray[np.bool_] = ~facts & columns["read"] & idle
+        barren: NDArray[np.bool_] = ~facts & columns["read"]
         places, known = _places(members, cited)
         barren[places[known]] = False
         if not self._scoped.whole:
@@ -329,7 +333,8 @@ class Pools:
             with self._indexes.journal.read() as reader:
                 told = reader.turns_with_facts(self._scoped.view.ids[members[left]].tolist())
             barren[left[np.isin(self._scoped.view.ids[members[left]], told)]] = False
-        return barren
+        sure: NDArray[np.float32] = np.where(idle, 1.0, STATEMENT).astype(np.float32)
+        return sure * barren
 
 
 def _places(members: NDArray[np.int64], slots: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:

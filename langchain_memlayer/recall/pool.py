@@ -70,7 +70,7 @@ class Pool:
         speaker: A number for each name, negative for none.
         time: When it was said, microseconds since 1970 UTC, negative where unknown.
         asks: What `asking` says of the text.
-        barren: A question or an answer that was read and gave no fact.
+        barren: How surely a turn says nothing, since it was read and gave no fact, from 0 to 1.
         ended: No longer holds.
         links: Pairs (fact, turn) of indices, shape (m, 2).
         cited: Row ids of the turns that facts come from, those of one memory after those of another.
@@ -95,7 +95,7 @@ class Pool:
     speaker: NDArray[np.int32]
     time: NDArray[np.int64]
     asks: NDArray[np.int8]
-    barren: NDArray[np.bool_]
+    barren: NDArray[np.float32]
     ended: NDArray[np.bool_]
     links: NDArray[np.int64]
     cited: NDArray[np.int64]

@@ -164,8 +164,8 @@ def question(pool: Pool) -> Scores:
 
 
 def barren(pool: Pool) -> Scores:
-    """1 for turns that were read and say nothing."""
-    return pool.barren.astype(np.float32)
+    """1 for turns that were read and surely say nothing."""
+    return pool.barren
 
 
 def ended(pool: Pool) -> Scores:

@@ -86,7 +86,9 @@ def _chain(pool: Pool, query: Query, base: Scores, *, sure: bool) -> NDArray[np.
     idf = np.log1p((pool.total - frequencies + 0.5) / (frequencies + 0.5)) * (frequencies > 0)
     share = idf @ there
     same = (share >= _SUBJECT * share.max(initial=0.0)) & (share > 0)
-    chain = np.flatnonzero((same | (sure & (base >= _SURE * top))) & ~pool.barren & (pool.asks < 2) & (pool.time >= 0))
+    chain = np.flatnonzero(
+        (same | (sure & (base >= _SURE * top))) & (pool.barren < 1) & (pool.asks < 2) & (pool.time >= 0)
+    )
     if len(chain) > _MOST:
         chain = chain[np.argsort(-base[chain], kind="stable")[:_MOST]]
     ordered: NDArray[np.int64] = chain[np.lexsort((pool.order[chain], pool.time[chain]))]
