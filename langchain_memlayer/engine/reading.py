@@ -347,5 +347,9 @@ def _belongs(row: Row, asked: SearchQuery) -> bool:
     """Whether a row of the journal may be a hit: the last word, whatever an index said."""
     if row.state == HIDDEN or (row.state == QUARANTINED and not asked.include_quarantined):
         return False
-    live = asked.past or (row.closed is None and (asked.show_expired or not row.expired(asked.now)))
-    return live and all(getattr(row, name) == value for name, value in asked.scope.ids().items())
+    return counts(row, asked) and all(getattr(row, name) == value for name, value in asked.scope.ids().items())
+
+
+def counts(row: Row, asked: SearchQuery) -> bool:
+    """Whether a version is one that is asked about: live and not expired, unless the past is."""
+    return asked.past or (row.closed is None and (asked.show_expired or not row.expired(asked.now)))

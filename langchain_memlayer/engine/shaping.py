@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
-from langchain_memlayer.engine.reading import Ranked, SearchQuery
+from langchain_memlayer.engine.reading import Ranked, SearchQuery, counts
 from langchain_memlayer.facts.prompts import estimate_tokens
 from langchain_memlayer.journal.read import Reader
 from langchain_memlayer.types import HIDDEN, QUARANTINED, Row
@@ -82,7 +82,8 @@ class Budget:
 def behind(reader: Reader, rows: Sequence[Row], asked: SearchQuery) -> dict[int, list[tuple[Row, str | None]]]:
     """The turns that facts come from, with the words that support them, by the facts' row ids.
 
-    A turn that is never recalled shows the words that support the fact and no others.
+    A turn that is never recalled shows the words that support the fact and no others; one that was deleted, or has
+    expired, shows none: the fact has others.
     """
     quotes = reader.quotes_of_all([row.id for row in rows if row.kind == "fact"])
     turns = reader.memories_by_row(list({turn for _, turn, _ in quotes}))
@@ -91,6 +92,8 @@ def behind(reader: Reader, rows: Sequence[Row], asked: SearchQuery) -> dict[int,
         row = turns.get(turn)
         if row is None or (row.state == QUARANTINED and not asked.include_quarantined):
             continue
+        if row.state != HIDDEN and not counts(row, asked):
+            continue
         told.setdefault(fact, []).append((replace(row, text=quote or "") if row.state == HIDDEN else row, quote))
     return told
 
@@ -98,9 +101,12 @@ def behind(reader: Reader, rows: Sequence[Row], asked: SearchQuery) -> dict[int,
 def around(reader: Reader, row: Row, distance: int, asked: SearchQuery) -> list[Row]:
     """The turns of the same session up to `distance` before and after a turn, or a fact's first turn.
 
-    They are of the scope that is asked for, and not later than the time that is.
+    They are of the scope that is asked for, not later than the time that is, and have not expired.
     """
     turn = row if row.kind == "turn" else next(iter(reader.memories_by_row(row.turns[:1]).values()), None)
     if turn is None or turn.place is None or row.session_id is None:
         return []
-    return reader.turns_around(asked.scope, turn, distance, quarantined=asked.include_quarantined, until=asked.as_of)
+    return reader.turns_around(
+        asked.scope, turn, distance, quarantined=asked.include_quarantined, until=asked.as_of,
+        lasting=None if asked.past or asked.show_expired else asked.now,
+    )  # fmt: skip

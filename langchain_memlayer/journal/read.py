@@ -463,7 +463,7 @@ class Reader(CacheReader):
         return rows[::-1]
 
     def turns_around(
-        self, scope: Scope, turn: Row, distance: int, *, quarantined: bool, until: int | None
+        self, scope: Scope, turn: Row, distance: int, *, quarantined: bool, until: int | None, lasting: int | None
     ) -> list[Row]:
         """The turns of a scope up to `distance` before and after one in its session, in order; none that is hidden.
 
@@ -473,14 +473,17 @@ class Reader(CacheReader):
             distance: How many before and after it.
             quarantined: Whether quarantined turns are among them.
             until: Only those that were there by a time, microseconds since 1970 UTC.
+            lasting: Only those that have not expired by a time.
         """
         owned, ids = _of(scope)
         states = [VISIBLE, SPENT, *([QUARANTINED] if quarantined else [])]
         where = (
             f"{owned} AND n.path = ? AND i.session_id = ? AND i.kind = 'turn' AND i.closed IS NULL AND "
-            f"coalesce(i.state, {VISIBLE}) IN ({', '.join(map(str, states))}) AND i.created_at <= ?"
+            f"coalesce(i.state, {VISIBLE}) IN ({', '.join(map(str, states))}) AND i.created_at <= ? AND "
+            f"(i.invalid_at IS NULL OR i.invalid_at > ? OR i.state = {SPENT})"
         )
-        values = (*ids, turn.path, turn.session_id, _HIGHEST if until is None else until, turn.place)
+        latest, expired = _HIGHEST if until is None else until, -_HIGHEST if lasting is None else lasting
+        values = (*ids, turn.path, turn.session_id, latest, expired, turn.place)
         before = self._memories(f"{where} AND i.place < ?", values, tail=f"ORDER BY i.place DESC LIMIT {distance}")
         after = self._memories(f"{where} AND i.place > ?", values, tail=f"ORDER BY i.place LIMIT {distance}")
         return [*reversed(before), *after]
