@@ -229,6 +229,42 @@ async def test_expand_shows_the_turns_around_a_hit_and_of_its_session_only(folde
         assert "around" not in memory.search("quick", user_id="u")["results"][0]
 
 
+async def test_what_was_deleted_is_no_evidence_any_more(folder: Path, way: str) -> None:
+    otters = [found("Otters are quick animals")]
+    with open_with(Mind({"The otter is quick": otters, "Otters run from my PIN 4711": otters}), folder) as memory:
+        for said in ("The otter is quick", "Otters run from my PIN 4711"):
+            memory.add(said, user_id="u")
+        before = len(memory.search("otters", user_id="u")["results"][0]["evidence"])
+        _, turn = memory.get_all(user_id="u", kinds=["turn"])["results"]
+        await call(way, memory, "delete", turn["id"])
+        [hit] = (await call(way, memory, "search", "otters", user_id="u"))["results"]
+        assert (before, [turn["text"] for turn in hit["evidence"]]) == (2, ["The otter is quick"])
+
+
+async def test_what_has_expired_is_shown_nowhere_unasked(folder: Path, way: str) -> None:
+    clock = FrozenClock()
+    away = found("Ann is in Rome", ("Ann", "is in", "Rome"))
+    tea = found("Ann likes tea", ("Ann", "likes", "tea"))
+    with open_with(Mind({"I am in Rome": [away], "I like tea": [tea]}), folder, clock=clock) as memory:
+        memory.add("I am in Rome", user_id="u", session_id="s", expiration_date=clock().date().isoformat())
+        memory.add("I like tea", user_id="u", session_id="s")
+
+        async def shown(**more: bool) -> tuple[list[str], ...]:
+            asked: dict[str, Any] = {"user_id": "u", **more}
+            answer = await call(way, memory, "search", "Is Ann in Rome, or at tea?", kinds=["fact"], expand=1, **asked)
+            listed = await call(way, memory, "get_all", **asked)
+            ends = [[edge["destination"] for edge in result["relations"]] for result in (answer, listed)]
+            [hit] = [hit for hit in answer["results"] if hit["memory"] == "Ann likes tea"]
+            return texts(answer), [turn["memory"] for turn in hit["around"]], *map(sorted, ends)
+
+        both = ["Rome", "tea"]
+        before = await shown()
+        clock.advance(days=2)
+        assert await shown() == (["Ann likes tea"], [], ["tea"], ["tea"])
+        assert set((await call(way, memory, "graph", user_id="u")).nodes) == {"Ann", "tea"}
+        assert await shown(show_expired=True) == before == (before[0], ["I am in Rome"], both, both)
+
+
 async def test_explain_says_what_each_signal_gave(folder: Path, way: str) -> None:
     with open_memory(folder) as memory:
         memory.add(ANIMALS, user_id="u")

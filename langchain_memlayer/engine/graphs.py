@@ -14,7 +14,7 @@ from langchain_memlayer.graph.names import as_relations, relation_name
 from langchain_memlayer.index import files
 from langchain_memlayer.journal import Journal
 from langchain_memlayer.journal.schema import DERIVED
-from langchain_memlayer.types import Relation, Scope
+from langchain_memlayer.types import Relation, Scope, to_micros
 
 if TYPE_CHECKING:
     from langchain_memlayer.graph.networkx import Edge, MemoryGraph, TripleGraph
@@ -77,12 +77,15 @@ class Graphs:
         return self._cache.get(_key(scope.required("The graph"), quarantined=include_quarantined))
 
     def copy(self, scope: Scope) -> MemoryGraph:
-        """A copy of the whole graph of a scope.
+        """A copy of the whole graph of a scope, without what has expired.
 
         Raises:
             ScopeRequired: The scope names nobody.
         """
-        return self.graph(scope).copy()
+        graph = self.graph(scope)
+        with self.journal.read() as reader:
+            expired = reader.expired_memories(scope, to_micros(self.journal.clock()))
+        return graph.copy(without=expired)
 
     def relations(
         self,
@@ -93,6 +96,7 @@ class Graphs:
         k: int = 2,
         most: int = 20,
         include_quarantined: bool = False,
+        at: int | None = None,
     ) -> list[Relation]:
         """The relations around some entities as search results show them, the most relevant first, each once.
 
@@ -105,12 +109,13 @@ class Graphs:
             k: How many steps away they may end.
             most: How many at most.
             include_quarantined: Whether what tools said counts too.
+            at: When what is told must not have expired, microseconds since 1970 UTC; None for what expired too.
         """
         graph = self.graph(scope, include_quarantined=include_quarantined)
         edges = graph.relations(entities, query=query, k=k, most=2 * most)
         numbers = sorted({number for edge in edges for number in (edge.id, *edge.named_by)})
         with self.journal.read() as reader:
-            rows = reader.triples_by_id(numbers, scope.ids(), quarantined=include_quarantined)
+            rows = reader.triples_by_id(numbers, scope.ids(), quarantined=include_quarantined, at=at)
         stored = {row[0]: row for row in rows}
         return as_relations(triple for edge in edges if (triple := _verified(edge, stored)) is not None)[:most]
 

@@ -306,8 +306,9 @@ class Searcher:
         if not entities:
             return []
         return self.graphs.relations(
-            asked.scope, entities, query=asked.text, most=most, include_quarantined=asked.include_quarantined
-        )
+            asked.scope, entities, query=asked.text, most=most, include_quarantined=asked.include_quarantined,
+            at=None if asked.show_expired else asked.now,
+        )  # fmt: skip
 
     def _has_triples(self) -> bool:
         with self.journal.read() as reader:

@@ -6,7 +6,7 @@ import gc
 import io
 import pickle
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain, islice
 from pathlib import Path
@@ -279,15 +279,18 @@ class TripleGraph:
         with self._lock:
             return sorted(self._edge(row) for row in self._each())
 
-    def copy(self) -> MemoryGraph:
-        """A graph of its own with everything that is in this one."""
+    def copy(self, *, without: Collection[int] = ()) -> MemoryGraph:
+        """A graph of its own with everything that is in this one, but for the triples of some memories (as rows)."""
         copied = MemoryGraph()
         with self._lock:
+            edges = [edge for edge in self.triples() if edge.item not in without]
+            named = {name for edge in edges for name in (edge.source, edge.destination)}
             for key, node in self._nodes.items():
-                leader = self._leader(key)
-                alias = {} if leader == key else {"entity": self._nodes[leader]["name"]}
-                copied.add_node(node["name"], **alias)
-            for edge in self.triples():
+                first = self._nodes[self._leader(key)]["name"]
+                alias = {"entity": first} if first != node["name"] and first in named else {}
+                if node["name"] in named:
+                    copied.add_node(node["name"], **alias)
+            for edge in edges:
                 dated = {} if edge.valid_at is None else {"valid_at": from_micros(edge.valid_at).isoformat()}
                 copied.add_edge(
                     edge.source, edge.destination, f"{edge.relation}:{edge.memory_id}",

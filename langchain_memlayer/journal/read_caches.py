@@ -143,9 +143,9 @@ class CacheReader(BaseReader):
             (low, high, *values),
         ).fetchall()
 
-    def first_triples(self, scope: Scope, *, most: int) -> list[tuple[Any, ...]]:
-        """The first of the `scope_triples` of a scope."""
-        where, values = shown(scope.ids(), quarantined=False)
+    def first_triples(self, scope: Scope, *, most: int, at: int | None) -> list[tuple[Any, ...]]:
+        """The first of the `scope_triples` of a scope; with `at`, of those whose memories have not expired by then."""
+        where, values = shown(scope.ids(), quarantined=False, at=at)
         owned = "" if scope.user_id is None else "t.ns = (SELECT id FROM namespaces WHERE path = ?) AND "
         # A cross join is one that SQLite makes in this order, which ends with the last row that is wanted.
         return self.db.execute(
@@ -164,15 +164,15 @@ class CacheReader(BaseReader):
         return self._triples_where("t.item", touched, ids, quarantined=quarantined), touched
 
     def triples_by_id(
-        self, triples: Sequence[int], ids: Mapping[str, str], *, quarantined: bool
+        self, triples: Sequence[int], ids: Mapping[str, str], *, quarantined: bool, at: int | None = None
     ) -> list[tuple[Any, ...]]:
-        """Those of some triples that a scope's graph shows, in the shape of `scope_triples`."""
-        return self._triples_where("t.id", triples, ids, quarantined=quarantined)
+        """Those of some triples that a scope's graph shows, in the shape of `scope_triples`; `at` as in `shown`."""
+        return self._triples_where("t.id", triples, ids, quarantined=quarantined, at=at)
 
     def _triples_where(
-        self, column: str, numbers: Sequence[int], ids: Mapping[str, str], *, quarantined: bool
+        self, column: str, numbers: Sequence[int], ids: Mapping[str, str], *, quarantined: bool, at: int | None = None
     ) -> list[tuple[Any, ...]]:
-        where, values = shown(ids, quarantined=quarantined)
+        where, values = shown(ids, quarantined=quarantined, at=at)
         found: list[tuple[Any, ...]] = []
         for chunk in chunks(numbers):
             found += self.db.execute(
@@ -274,11 +274,18 @@ def _column(values: Sequence[Any]) -> np.ndarray[Any, np.dtype[Any]]:
     return column
 
 
-def shown(ids: Mapping[str, str], *, quarantined: bool) -> tuple[str, list[str]]:
-    """The condition for live memories of a scope whose triples are shown, and its values."""
+def shown(ids: Mapping[str, str], *, quarantined: bool, at: int | None = None) -> tuple[str, list[Any]]:
+    """The condition for live memories of a scope whose triples are shown, and its values.
+
+    With `at`, microseconds since 1970 UTC, those that have expired by then are left out.
+    """
     states = f"{VISIBLE}, {QUARANTINED}" if quarantined else str(VISIBLE)
     wanted = "".join(f" AND i.{name} = ?" for name in ids)
-    return f"i.closed IS NULL AND coalesce(i.state, {VISIBLE}) IN ({states}){wanted}", list(ids.values())
+    lasting = "" if at is None else " AND (i.invalid_at IS NULL OR i.invalid_at > ?)"
+    return (
+        f"i.closed IS NULL AND coalesce(i.state, {VISIBLE}) IN ({states}){wanted}{lasting}",
+        [*ids.values(), *(() if at is None else (at,))],
+    )
 
 
 def about(events: Sequence[tuple[Any, ...]], area: Area) -> list[int]:

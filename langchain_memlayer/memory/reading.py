@@ -288,7 +288,8 @@ class Reading:
         offset, end = (min(number, sys.maxsize) for number in (offset, offset + limit))
         with self._journal.read(snapshot=True) as reader:
             order = reader.oldest_first(scope, kinds=checked_kinds(kinds))
-            if not show_expired and (gone := reader.expired_memories(scope, to_micros(self._journal.clock()))):
+            now = None if show_expired else to_micros(self._journal.clock())
+            if now is not None and (gone := reader.expired_memories(scope, now)):
                 order = (row for row in order if row not in gone)
             if condition is None:
                 rows = reader.memories_in_order(list(islice(order, offset, end)))
@@ -297,7 +298,7 @@ class Reading:
                 every = (row for chunk in chunks for row in reader.memories_in_order(chunk))
                 matching = (row for row in every if condition.matches(record_of(row)))
                 rows = list(islice(matching, offset, end))
-            triples = reader.first_triples(scope, most=min(limit, sys.maxsize)) if scope else []
+            triples = reader.first_triples(scope, most=min(limit, sys.maxsize), at=now) if scope else []
         return {
             "results": [result_of(row) for row in rows],
             "relations": [
