@@ -227,6 +227,9 @@ def test_an_old_conversation_that_is_imported_later_changes_nothing(opened: Any)
     assert [event["event"] for event in memory.history(rome)] == ["ADD", "DELETE"]
     as_of = [datetime(year, 6, 1, tzinfo=UTC) for year in (2021, 2025)]
     held = [texts(memory.search("Anna lives", user_id="u", kinds=["fact"], as_of=moment)) for moment in as_of]
+    # What Berlin has taken the place of takes none among the hits.
+    two = memory.search("I live in Paris", user_id="u", limit=2)["results"]
+    assert [(hit["memory"], hit["ended"]) for hit in two] == [("Anna lives in Berlin", False), ("I live in Rome", True)]
     assert ["Anna lives in Rome" in found for found in held] == [True, False]
     assert '"date": "2024-01-01", "since": "2024-01-01", "text": "Anna lives in Berlin"' in str(
         model_of(memory).prompts[1][-1].content

@@ -19,6 +19,7 @@ from langchain_memlayer.index.keywords import query_characters, query_terms, ter
 from langchain_memlayer.index.view import Hints
 from langchain_memlayer.journal import Journal
 from langchain_memlayer.recall import (
+    Pool,
     Query,
     Scored,
     Weights,
@@ -148,20 +149,7 @@ class Searcher:
             found, stale = self._once(asked, vector)
             if not stale:
                 break
-        if asked.kinds == {"turn"} or asked_version(asked.text) in ("before", "first", "all"):
-            return found
-        return replace(found, hits=self._current(found.hits))
-
-    def _current(self, hits: list[Ranked]) -> list[Ranked]:
-        """The hits without turns of whose facts a later version, or a turn that tells it, is among them."""
-        if not any(hit.row.state == SPENT for hit in hits):
-            return hits
-        with self.journal.read() as reader:
-            told = reader.keys_told_by([hit.row.id for hit in hits if hit.row.kind == "turn"])
-        live = {hit.row.key for hit in hits if hit.row.kind == "fact"}.union(
-            *(told.get(hit.row.id, ()) for hit in hits if hit.row.state != SPENT)
-        )
-        return [hit for hit in hits if hit.row.state != SPENT or live.isdisjoint(told.get(hit.row.id, ()))]
+        return found
 
     def _once(self, asked: SearchQuery, vector: NDArray[np.float32] | None) -> tuple[Found, bool]:
         """What is found, and whether some of it changed since the slab was caught up."""
@@ -237,14 +225,37 @@ class Searcher:
         able: NDArray[np.bool_],
         reread: _Reread,
     ) -> list[Ranked]:
-        ranking = rank(found, able, limit=asked.limit, weights=self.weights)
-        places = members[ranking.order]
-        self._read(asked, places, reread)
-        return [
-            Ranked(reread.rows[place], float(ranking.score[k]), float(ranking.relevance[k]), ranking.shares_of(k))
-            for k, place in enumerate(places.tolist())
-            if place in reread.rows
-        ]
+        while True:
+            ranking = rank(found, able, limit=asked.limit, weights=self.weights)
+            slots = members[ranking.order]
+            self._read(asked, slots, reread)
+            hits = [
+                Ranked(reread.rows[slot], float(ranking.score[k]), float(ranking.relevance[k]), ranking.shares_of(k))
+                for k, slot in enumerate(slots.tolist())
+                if slot in reread.rows
+            ]
+            if not found.pool.ended[ranking.order].any():
+                return hits
+            current = able & ~self._superseded(asked, found.pool, able, hits)
+            if np.array_equal(current, able):
+                return hits
+            able = current
+
+    def _superseded(
+        self, asked: SearchQuery, pool: Pool, able: NDArray[np.bool_], hits: Sequence[Ranked]
+    ) -> NDArray[np.bool_]:
+        """Turns whose facts have ended, and of one of them a later version or a turn that tells it is among the hits."""
+        superseded = np.zeros(len(pool), np.bool_)
+        if asked.kinds == {"turn"} or asked_version(asked.text) in ("before", "first", "all"):
+            return superseded
+        ended = np.flatnonzero(able & pool.ended)
+        old = pool.order[ended].tolist()
+        turns = {hit.row.id for hit in hits if hit.row.kind == "turn"}.difference(old)
+        with self.journal.read() as reader:
+            told = reader.keys_told_by([*old, *turns])
+        live = {hit.row.key for hit in hits if hit.row.kind == "fact"}.union(*(told.get(turn, ()) for turn in turns))
+        superseded[ended] = [not live.isdisjoint(told.get(turn, ())) for turn in old]
+        return superseded
 
     def _read(self, asked: SearchQuery, places: NDArray[np.int64], reread: _Reread) -> None:
         with self.journal.read() as reader:
