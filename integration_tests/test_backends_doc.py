@@ -118,12 +118,12 @@ def test_every_configuration_opens_keeps_and_finds(block: str, request: pytest.F
 
 def asked(memory: Memory) -> list[int]:
     """What the store itself proposes in a scope, by the way that searches take."""
-    embedder, outbox = memory._indexes.embedder, memory._indexes.outbox
+    embedder, mirror = memory._indexes.embedder, memory._indexes.mirror
     assert embedder is not None
-    assert outbox is not None
+    assert mirror is not None
     vector = np.array(embedder.embed_query("the spare key"), np.float32)
     prefix = Scope(user_id="alice").search_root
-    proposal = outbox.proposals.propose(vector, 10, prefix, Hints({"user_id": "alice"}, "the spare key"))
+    proposal = mirror.proposals.propose(vector, 10, prefix, Hints({"user_id": "alice"}, "the spare key"))
     assert proposal is not None
     return [row for row in proposal.ids.tolist() if row >= 0]
 
@@ -144,10 +144,10 @@ def test_the_fields_that_the_document_lists_let_vikingdb_filter_by_scope(monkeyp
             memory.add("Alice's note.", user_id="alice", infer=False)
             assert memory.flush(60)
             # Unfiltered, the twelve of Ben would be in the answer, as -1.
-            outbox = memory._indexes.outbox
-            assert outbox is not None
+            mirror = memory._indexes.mirror
+            assert mirror is not None
             prefix = Scope(user_id="alice").search_root
-            proposal = outbox.proposals.propose(np.ones(4, np.float32), 10, prefix, Hints({"user_id": "alice"}))
+            proposal = mirror.proposals.propose(np.ones(4, np.float32), 10, prefix, Hints({"user_id": "alice"}))
             assert proposal is not None
             assert len(proposal.ids) == 1
             assert proposal.ids[0] >= 0

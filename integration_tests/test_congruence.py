@@ -112,10 +112,10 @@ def test_every_answer_is_that_of_the_default(
     with ExitStack() as stack, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the stores' own
         memory = stack.enter_context(_opened(made(name, tmp_path, stack, request).open("congruence", DIMS)))
-        assert memory._indexes.outbox is not None
-        asked, search = [], memory._indexes.outbox.store.search
+        assert memory._indexes.mirror is not None
+        asked, search = [], memory._indexes.mirror.store.search
         monkeypatch.setattr(
-            memory._indexes.outbox.store, "search", lambda *given: asked.append(None) or search(*given), raising=True
+            memory._indexes.mirror.store, "search", lambda *given: asked.append(None) or search(*given), raising=True
         )
         for number, (answer, wanted) in enumerate(zip(_answers(memory, 7), expected, strict=True)):
             assert answer == wanted, f"operation {number}"

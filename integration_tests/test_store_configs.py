@@ -92,7 +92,7 @@ def texts(memory: Memory, query: str, user_id: str = "ana") -> list[str]:
 
 
 def delivered(memory: Memory) -> bool:
-    return memory._indexes.outbox is None or memory._indexes.outbox.flush(60)
+    return memory._indexes.mirror is None or memory._indexes.mirror.flush(60)
 
 
 def test_every_provider_adds_searches_updates_deletes_and_reopens(config: dict[str, Any]) -> None:
@@ -102,10 +102,10 @@ def test_every_provider_adds_searches_updates_deletes_and_reopens(config: dict[s
             memory.add(f"Note {row} is about subject{row}.", user_id="ana", infer=False)
         memory.add("Ben has subject7 too.", user_id="ben", infer=False)
         assert delivered(memory)
-        if memory._indexes.outbox is not None:
+        if memory._indexes.mirror is not None:
             vector = DeterministicEmbeddings(DIMS).embed_query("subject7")
             where = {STORE: memory._journal.store_id}
-            asked = memory._indexes.outbox.store.search(np.array(vector, np.float32), 41, where, None)
+            asked = memory._indexes.mirror.store.search(np.array(vector, np.float32), 41, where, None)
             assert len(set(asked or []) - {-1}) == 41
         found = memory.search("subject7", user_id="ana", limit=3)["results"]
         assert found[0]["memory"] == "Note 7 is about subject7."
@@ -153,7 +153,7 @@ def test_a_collection_for_other_vectors_is_told_and_kept(config: dict[str, Any],
     with Memory.from_config(config | {"embedder": other, "path": str(tmp_path / "new")}) as memory:
         memory._indexes.embedder.embed_query("its size is known now")  # type: ignore[union-attr]
         with pytest.raises(ConfigurationError, match=f"vectors of {DIMS} numbers, and the embedder makes {DIMS * 2}"):
-            memory._indexes.outbox.store.check(memory._indexes.dims)  # type: ignore[union-attr]
+            memory._indexes.mirror.store.check(memory._indexes.dims)  # type: ignore[union-attr]
 
 
 def test_a_size_that_contradicts_the_embedder_is_told(tmp_path: Path) -> None:
@@ -199,10 +199,10 @@ def test_a_server_that_is_down_delays_only_its_index_and_no_secret_is_shown(
     with caplog.at_level(logging.INFO, logger="langchain_memlayer"), Memory.from_config(config) as memory:
         memory.add("I live in Porto.", user_id="ana", infer=False)
         assert texts(memory, "Porto") == ["I live in Porto."]
-        # Another kind than when it is up would have the outbox begin anew each time.
-        assert memory._indexes.outbox.store.kind == kind  # type: ignore[union-attr]
+        # Another kind than when it is up would have the mirror begin anew each time.
+        assert memory._indexes.mirror.store.kind == kind  # type: ignore[union-attr]
         with pytest.raises(VectorStoreError, match=kind) as caught:
-            memory._indexes.outbox.flush(60)  # type: ignore[union-attr]
+            memory._indexes.mirror.flush(60)  # type: ignore[union-attr]
         shown = [str(caught.value), repr(caught.value), repr(read_config(config)), *caplog.messages]
     assert [text for text in shown if PASSWORD in text] == []
     assert any(kind in text for text in caplog.messages)
@@ -245,11 +245,11 @@ def test_qdrant_over_http(how: str) -> None:
             memory.add("I swim.", user_id="ana", infer=False)
             assert texts(memory, "I swim.")[0] == "I swim."
             with pytest.raises(VectorStoreError, match="qdrant"):
-                memory._indexes.outbox.flush(60)  # type: ignore[union-attr]
+                memory._indexes.mirror.flush(60)  # type: ignore[union-attr]
             served.failing = False
             assert delivered(memory)
             assert served.engine.count("notes").count == 3
-            assert sorted(document.text for document in memory._indexes.outbox.store.documents()) == [  # type: ignore[union-attr]
+            assert sorted(document.text for document in memory._indexes.mirror.store.documents()) == [  # type: ignore[union-attr]
                 "I like plums.",
                 "I live in Porto.",
                 "I swim.",

@@ -141,15 +141,15 @@ def _first(memory: Memory, number: int) -> bool:
 
 def _brought(memory: Memory) -> list[str]:
     """What lies in the store when everything was brought; a connection that was lost may fail once."""
-    outbox = memory._indexes.outbox
-    assert outbox is not None
+    mirror = memory._indexes.mirror
+    assert mirror is not None
     for _ in range(600):
         try:
-            assert outbox.flush(60)
+            assert mirror.flush(60)
             break
         except VectorStoreError:
             time.sleep(0.1)
-    return sorted(document.text for document in outbox.store.documents())
+    return sorted(document.text for document in mirror.store.documents())
 
 
 def test_a_server_that_hangs_holds_nobody_up_and_gets_everything(

@@ -263,13 +263,13 @@ class MemLayerStore(BaseStore):
         Raises:
             VectorStoreError: it failed; it is brought everything when it answers again.
         """
-        return self._indexes.outbox is None or self._indexes.outbox.flush(timeout)
+        return self._indexes.mirror is None or self._indexes.mirror.flush(timeout)
 
     def close(self) -> None:
         """Stop background work and close the journal; further use raises `JournalClosed`."""
         self.stop_ttl_sweeper()
-        if self._indexes.outbox is not None:
-            self._indexes.outbox.close()
+        if self._indexes.mirror is not None:
+            self._indexes.mirror.close()
         self._indexes.close()
         if self._owner:
             self._journal.close()

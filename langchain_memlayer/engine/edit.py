@@ -199,8 +199,8 @@ class Editor:
         for cache in (self.indexes, *self._derived):
             cache.close()
         self.journal.scrub()
-        if self.indexes.outbox is not None:
-            self.indexes.outbox.bring_soon()
+        if self.indexes.mirror is not None:
+            self.indexes.mirror.bring_soon()
 
 
 def _existing(reader: Reader, key: str) -> Row:

@@ -50,7 +50,7 @@ class Indexes:
         metric: How they are compared.
         codes: The strings behind the coded columns.
         expiring: Whether any item that was loaded so far has a time to live.
-        outbox: What brings the vectors to a foreign store and asks it for candidates, or None.
+        mirror: What brings the vectors to a foreign store and asks it for candidates, or None.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Indexes:
         self.metric: Metric = metric
         self._hnsw_threshold = hnsw_threshold
         self._capacity = capacity_bytes
-        self.outbox: Mirror | None = None
+        self.mirror: Mirror | None = None
         self._derived = None if journal.folder is None else journal.folder / DERIVED
         self._start()
 
@@ -99,11 +99,11 @@ class Indexes:
             )
         from langchain_memlayer.backends.mirror import Mirror
 
-        outbox = Mirror(self.journal, store, self.area)
-        outbox.check(self.dims)
-        self.outbox = outbox
-        outbox.wake()
-        return outbox
+        mirror = Mirror(self.journal, store, self.area)
+        mirror.check(self.dims)
+        self.mirror = mirror
+        mirror.wake()
+        return mirror
 
     def beside(self, area: Area, embedder: Embedder | None) -> Indexes:
         """The slabs of another area of the same folder, with the same settings; the metric is that of what is there."""
@@ -177,7 +177,7 @@ class Indexes:
             read=self._vectors_of if elsewhere else None,
         )
         slab.apply(block, upkeep=False)
-        if self.outbox is None and self._derived is not None and len(block.owners) * self.dims > self._hnsw_threshold:
+        if self.mirror is None and self._derived is not None and len(block.owners) * self.dims > self._hnsw_threshold:
             try:
                 slab.load_graph(*files.read(self._derived, snapshot_name(self.area, key), self._origin()))
             except SnapshotError as reason:
@@ -187,9 +187,9 @@ class Indexes:
 
     def _source(self, key: str) -> Source | None:
         """What answers for a slab of live rows; versions that ended are in no foreign store."""
-        if self.outbox is None or key.endswith("\x00"):
+        if self.mirror is None or key.endswith("\x00"):
             return None
-        return self.outbox.proposals.below(key)
+        return self.mirror.proposals.below(key)
 
     def _spread_out(self, key: str) -> bool:
         """Whether several namespaces lie below the prefix: scanned longer, since they are rarely searched as one."""

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 _AT_ONCE = 200
 
 
-def adopted(engine: Engine, outbox: Mirror | None, documents: Iterable[Any] | None, scope: Scope) -> dict[str, int]:
-    """Take in documents, those of the outbox's store when none are given; see `Memory.adopt`."""
-    if documents is None and outbox is None:
+def adopted(engine: Engine, mirror: Mirror | None, documents: Iterable[Any] | None, scope: Scope) -> dict[str, int]:
+    """Take in documents, those of the mirror's store when none are given; see `Memory.adopt`."""
+    if documents is None and mirror is None:
         raise ConfigurationError("There is nothing to adopt: open the memory with vectorstore=, or pass documents.")
-    found = _foreign(outbox.store) if documents is None and outbox is not None else map(_given, documents or ())
+    found = _foreign(mirror.store) if documents is None and mirror is not None else map(_given, documents or ())
     counts = {"adopted": 0, "known": 0, "skipped": 0}
     while some := list(islice(found, _AT_ONCE)):
         turns = [_turn(document) for document in some if document.text.strip()]

@@ -220,8 +220,8 @@ class Writing:
             ExtractionError: reading failed since the last `flush`; the messages are kept, and are tried again.
             VectorStoreError: the vector store failed; it is brought everything when it answers again.
         """
-        outbox = self._indexes.outbox
-        return self._background.flush(timeout) and (outbox is None or outbox.flush(timeout))
+        mirror = self._indexes.mirror
+        return self._background.flush(timeout) and (mirror is None or mirror.flush(timeout))
 
     aflush = awaited(flush)
 

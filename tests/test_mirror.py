@@ -170,8 +170,8 @@ def test_above_the_threshold_its_candidates_are_scored_here() -> None:
             hits = dense(memory, query)
         assert hits.plan.way == "source"
         assert hits.plan.scanned == 0
-        assert memory._indexes.outbox is not None
-        assert memory._indexes.outbox.proposals.trusted
+        assert memory._indexes.mirror is not None
+        assert memory._indexes.mirror.proposals.trusted
         exactly = sorted(
             (float(p.vector @ np.array(DeterministicEmbeddings(64).vector(query)))) for p in store.points.values()
         )
@@ -198,8 +198,8 @@ def test_above_the_threshold_the_vectors_stay_in_the_journal_and_the_answers_are
         assert not held(memory)
         assert [found(memory, query) for query in queries] == exact(left, queries)
         # A store that is not asked any more answers for nothing: a graph of our own does.
-        assert memory._indexes.outbox is not None
-        memory._indexes.outbox.proposals.trusted = False
+        assert memory._indexes.mirror is not None
+        memory._indexes.mirror.proposals.trusted = False
         assert held(memory)
 
 
@@ -231,9 +231,9 @@ def test_what_is_not_delivered_yet_is_scored_from_the_journal() -> None:
         for query in sentences(5, seed=3):
             dense(memory, query)
         store.upsert = lambda points: None  # type: ignore[method-assign]  # answers searches, and takes nothing
-        outbox = memory._indexes.outbox
-        assert outbox is not None
-        memory._journal.after_commit.remove(outbox.wake)
+        mirror = memory._indexes.mirror
+        assert mirror is not None
+        memory._journal.after_commit.remove(mirror.wake)
         filled(memory, ["a violet zebra sings"])
         hits = dense(memory, "a violet zebra sings", 1)
         assert hits.plan.way == "source"
@@ -344,8 +344,8 @@ def test_a_hostile_store_leaks_nothing_returns_nothing_dead_and_is_found_out(cap
         left = [text for text in texts if text not in dead]
         queries = sentences(100, seed=3)
         assert [found(memory, query) for query in queries] == exact(left, queries)
-        assert memory._indexes.outbox is not None
-        assert not memory._indexes.outbox.proposals.trusted
+        assert memory._indexes.mirror is not None
+        assert not memory._indexes.mirror.proposals.trusted
         assert "it is not asked any more" in caplog.text
 
 
@@ -531,9 +531,9 @@ def test_a_second_reset_while_the_first_is_told_is_told_too() -> None:
     with opened(":memory:", store) as memory:
         filled(memory, sentences(5))
         memory.flush()
-        outbox, delete = memory._indexes.outbox, store.delete
-        assert outbox is not None
-        memory._journal.after_commit.remove(outbox.wake)
+        mirror, delete = memory._indexes.mirror, store.delete
+        assert mirror is not None
+        memory._journal.after_commit.remove(mirror.wake)
 
         def delete_and_reset(ids: Sequence[str]) -> None:
             store.delete = delete  # type: ignore[method-assign]
@@ -584,19 +584,19 @@ def test_a_store_that_hangs_holds_no_search_up_and_is_asked_again_when_it_is_bac
     with opened(":memory:", store) as memory:
         filled(memory, texts)
         memory.flush()
-        outbox = memory._indexes.outbox
-        assert outbox is not None
+        mirror = memory._indexes.mirror
+        assert mirror is not None
         store.frees.clear()
         before = store.asked
         for query in texts[:5]:
-            outbox.proposals.awake()
+            mirror.proposals.awake()
             hits = dense(memory, query)
             assert abs(hits.scores[0] - 1) < 1e-2
             assert hits.plan.fell_back
         assert store.asked == before + 1  # more would be more threads that wait
         assert "does not answer within 0.05 seconds" in caplog.text
         store.frees.set()
-        outbox.proposals._patience._given_up.join()  # type: ignore[union-attr]
+        mirror.proposals._patience._given_up.join()  # type: ignore[union-attr]
         memory.flush()
         assert dense(memory, texts[0]).plan.candidates > 0
 
@@ -620,9 +620,9 @@ def test_closing_waits_for_a_store_that_hangs_once_and_loses_nothing(
 ) -> None:
     store, waits = Hanging(), []
     memory = opened(tmp_path / "m", store)
-    outbox = memory._indexes.outbox
-    assert outbox is not None
-    waiting = outbox._changed.wait_for
+    mirror = memory._indexes.mirror
+    assert mirror is not None
+    waiting = mirror._changed.wait_for
 
     def noted(done: Callable[[], bool], timeout: float | None = None) -> bool:
         waits.append(timeout)
@@ -631,8 +631,8 @@ def test_closing_waits_for_a_store_that_hangs_once_and_loses_nothing(
     store.frees.clear()
     filled(memory, sentences(3))
     store.hangs.wait()
-    monkeypatch.setattr(outbox._changed, "wait_for", noted)
-    thread = outbox._thread
+    monkeypatch.setattr(mirror._changed, "wait_for", noted)
+    thread = mirror._thread
     memory.close()
     assert sum(waits) <= 5
     assert thread is not None
@@ -691,8 +691,8 @@ def test_two_journals_in_one_collection_answer_as_with_one_each(
         for query in queries:
             dense(small, query)
         assert ("collection of its own" in caplog.text) == (not filters)
-        assert small._indexes.outbox is not None
-        assert small._indexes.outbox.proposals.trusted
+        assert small._indexes.mirror is not None
+        assert small._indexes.mirror.proposals.trusted
         for entry in small.get_all(limit=5, **ALICE)["results"]:
             small.delete(entry["id"])
         small.flush()
@@ -727,11 +727,11 @@ def test_a_process_that_has_no_store_leaves_deliveries_to_the_searches_of_one_th
         memory.flush()
         filled(without, sentences(8, seed=3))
         assert len(store.points) == 120
-        outbox = memory._indexes.outbox
-        assert outbox is not None
+        mirror = memory._indexes.mirror
+        assert mirror is not None
         assert dense(memory, "apple").plan.way == "scan"
-        with outbox._changed:
-            assert outbox._changed.wait_for(lambda: outbox._thread is None, 30)
+        with mirror._changed:
+            assert mirror._changed.wait_for(lambda: mirror._thread is None, 30)
         assert len(store.points) == 128
 
 
@@ -747,8 +747,8 @@ def test_a_store_that_lost_its_place_is_not_asked_and_moves_nobodys_position(
         memory.flush()
         later.flush()
         assert (len(first.points), len(second.points)) == (0, 60)
-        assert memory._indexes.outbox is not None
-        assert not memory._indexes.outbox.proposals.trusted
+        assert memory._indexes.mirror is not None
+        assert not memory._indexes.mirror.proposals.trusted
         assert "Another process brings the vectors" in caplog.text
         assert found(memory, "apple brick") == found(later, "apple brick")
         assert first.searches == []
@@ -759,9 +759,9 @@ def test_what_a_store_was_not_brought_yet_is_not_what_it_missed() -> None:
     with opened(":memory:", store, hnsw_threshold=640) as memory:
         filled(memory, sentences(100))
         memory.flush()
-        outbox, before = memory._indexes.outbox, memory._journal.last_seq()
-        assert outbox is not None
-        memory._journal.after_commit.remove(outbox.wake)
+        mirror, before = memory._indexes.mirror, memory._journal.last_seq()
+        assert mirror is not None
+        memory._journal.after_commit.remove(mirror.wake)
         told = [{"role": "user", "content": f"{text} later"} for text in sentences(60)]
         memory.add(told, infer=False, metadata={"batch": "new"}, **ALICE)
         view = memory._indexes.view(".u.alice.")
@@ -769,4 +769,4 @@ def test_what_a_store_was_not_brought_yet_is_not_what_it_missed() -> None:
             hits = view.search(embedded(text), 10, mask=view.seqs > before, hints=Hints({"batch": "new"}))
             assert len(hits.ids) == 10
         assert hits.plan.way == "source"
-        assert outbox.proposals.trusted
+        assert mirror.proposals.trusted
