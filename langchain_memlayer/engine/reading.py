@@ -106,7 +106,7 @@ class _Reread:
     """Memories of a view as the journal has them now.
 
     Attributes:
-        rows: Those that may be hits, by position.
+        rows: Those that may be hits, by slot.
         stale: Whether one has changed since the view was made.
     """
 
@@ -115,18 +115,18 @@ class _Reread:
     stale: bool = False
     _seen: set[int] = field(default_factory=set)
 
-    def read(self, reader: Reader, positions: NDArray[np.int64], asked: SearchQuery) -> None:
+    def read(self, reader: Reader, slots: NDArray[np.int64], asked: SearchQuery) -> None:
         """Read those that were not read yet."""
-        fresh = [place for place in positions.tolist() if place not in self._seen]
+        fresh = [slot for slot in slots.tolist() if slot not in self._seen]
         self._seen.update(fresh)
         ids, seqs = self.view.ids[fresh].tolist(), self.view.seqs[fresh].tolist()
         rows = reader.memories_by_row(ids)
-        for place, item, seq in zip(fresh, ids, seqs, strict=True):
+        for slot, item, seq in zip(fresh, ids, seqs, strict=True):
             row = rows.get(item)
             if row is None or row.seq != seq or not _belongs(row, asked):
                 self.stale = True
             elif asked.filter is None or asked.filter.matches(record_of(row)):
-                self.rows[place] = row
+                self.rows[slot] = row
 
 
 class Searcher:
@@ -244,7 +244,7 @@ class Searcher:
     def _superseded(
         self, asked: SearchQuery, pool: Pool, able: NDArray[np.bool_], hits: Sequence[Ranked]
     ) -> NDArray[np.bool_]:
-        """Turns whose facts have ended, and of one of them a later version or a turn that tells it is among the hits."""
+        """Turns whose facts have ended, where a later version of one, or a turn that tells it, is among the hits."""
         superseded = np.zeros(len(pool), np.bool_)
         if asked.kinds == {"turn"} or asked_version(asked.text) in ("before", "first", "all"):
             return superseded
@@ -257,9 +257,9 @@ class Searcher:
         superseded[ended] = [not live.isdisjoint(told.get(turn, ())) for turn in old]
         return superseded
 
-    def _read(self, asked: SearchQuery, places: NDArray[np.int64], reread: _Reread) -> None:
+    def _read(self, asked: SearchQuery, slots: NDArray[np.int64], reread: _Reread) -> None:
         with self.journal.read() as reader:
-            reread.read(reader, places, asked)
+            reread.read(reader, slots, asked)
 
     # -- who may be found -----------------------------------------------------------------------------------------
 
@@ -285,9 +285,9 @@ class Searcher:
             versions = reader.versions_at(asked.scope.search_root, as_of=asked.as_of, known_at=asked.known_at)
         held, ended = np.zeros(len(view), np.bool_), np.zeros(len(view), np.bool_)
         ids, spent = np.array(versions, np.int64).reshape(-1, 2).T
-        positions = view.slots(ids)
-        held[positions[positions >= 0]] = True
-        ended[positions[positions >= 0]] = spent[positions >= 0]
+        slots = view.slots(ids)
+        held[slots[slots >= 0]] = True
+        ended[slots[slots >= 0]] = spent[slots >= 0]
         return held, ended
 
     def _passing(self, view: View, asked: SearchQuery, *, surely: bool) -> NDArray[np.bool_]:
@@ -299,8 +299,8 @@ class Searcher:
             else:
                 ids = reader.ids_passing(asked.scope, asked.filter, ended=asked.past)
         passed = np.zeros(len(view), np.bool_)
-        positions = view.slots(np.array(ids, np.int64))
-        passed[positions[positions >= 0]] = True
+        slots = view.slots(np.array(ids, np.int64))
+        passed[slots[slots >= 0]] = True
         return passed
 
     def _related(self, asked: SearchQuery) -> tuple[tuple[str, ...], dict[int, float]]:
