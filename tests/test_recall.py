@@ -319,6 +319,17 @@ def test_a_stale_index_does_not_return_what_was_hidden_in_place(stale: Memory) -
     assert ids({"results": found(stale, "red")}) == [keys[1]]
 
 
+def test_what_cannot_be_read_takes_nobodys_place_and_is_looked_for_twice_at_most(
+    memory: Memory, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    memory.add(["red fox runs", "red wine"], user_id="u")
+    assert texts({"results": found(memory, "red fox", limit=1)}) == ["red fox runs"]
+    query(folder, "UPDATE items SET turns = '{' WHERE value = ?", "red fox runs")
+    caplog.clear()
+    assert texts({"results": found(memory, "red fox", limit=1)}) == ["red wine"]
+    assert 1 <= len(caplog.records) <= 2
+
+
 def scramble(memory: Memory, scope_root: str, change: Any) -> None:
     view = memory._indexes.view(scope_root)
     for array in (view.ids, view.seqs, *view.columns.values()):

@@ -144,22 +144,24 @@ class Searcher:
         vector = None
         if embedder is not None:
             vector = yield Request(lambda: embedder.embed_query(asked.text), lambda: embedder.aembed_query(asked.text))
-        found = Found()
+        found, before = Found(), -1
         for _ in range(RETRIES):
             found, stale = self._once(asked, vector)
-            if not stale:
+            # What is damaged stays so: without a commit in between nothing comes of another look.
+            if stale in (None, before):
                 break
+            before = stale
         return found
 
-    def _once(self, asked: SearchQuery, vector: NDArray[np.float32] | None) -> tuple[Found, bool]:
-        """What is found, and whether some of it changed since the slab was caught up."""
+    def _once(self, asked: SearchQuery, vector: NDArray[np.float32] | None) -> tuple[Found, int | None]:
+        """What is found, and where the journal was, if some of it is not as it was then."""
         view = self.indexes.view(asked.scope.search_root, ended=asked.past)
         scoped = self._scoped(view, asked)
         allowed = scoped.inside
         if len(asked.kinds) == 1:
             allowed = allowed & (view.columns["kind"] == ("turn" in asked.kinds))
         if not allowed.any():
-            return Found(), False
+            return Found(), None
         entities, related = self._related(asked)
         words = keywords(scoped, asked.text)
         query = _query(asked, words, asked.reference_time or self.journal.clock())
@@ -190,7 +192,7 @@ class Searcher:
                 found = scored(pool, query, self.weights)
             rest = replace(asked, filter=None) if surely else asked
             hits = self._hits(rest, members, found, allowed, reread, whole=scoped.whole)
-        return Found(hits or [], entities), reread.stale
+        return Found(hits or [], entities), view.applied_seq if reread.stale else None
 
     def _hits(
         self,
@@ -234,12 +236,14 @@ class Searcher:
                 for k, slot in enumerate(slots.tolist())
                 if slot in reread.rows
             ]
-            if not found.pool.ended[ranking.order].any():
+            gone = np.zeros(len(members), np.bool_)
+            gone[ranking.order] = [slot not in reread.rows for slot in slots.tolist()]
+            if found.pool.ended[ranking.order].any():
+                gone |= self._superseded(asked, found.pool, able, hits)
+            if not gone.any():
                 return hits
-            current = able & ~self._superseded(asked, found.pool, able, hits)
-            if np.array_equal(current, able):
-                return hits
-            able = current
+            # Others take their places.
+            able = able & ~gone
 
     def _superseded(
         self, asked: SearchQuery, pool: Pool, able: NDArray[np.bool_], hits: Sequence[Ranked]
