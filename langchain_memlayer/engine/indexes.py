@@ -15,6 +15,7 @@ from langchain_memlayer.engine.columns import COLUMNS, Codes, item_columns, memo
 from langchain_memlayer.engine.fingerprints import metric_in, recorded_embedder, refuse_others
 from langchain_memlayer.errors import ConfigurationError, SnapshotError
 from langchain_memlayer.index import files
+from langchain_memlayer.index.keywords import ENTRY
 from langchain_memlayer.journal import Journal
 from langchain_memlayer.journal.schema import DERIVED
 from langchain_memlayer.journal.settings import Area, embedder_key
@@ -166,7 +167,6 @@ class Indexes:
         elsewhere = source is not None and source.trusted and len(block.owners) * self.dims > threshold
         if source is not None and not elsewhere:
             block = self._everything(key)
-        block = self._typed(block)
         slab = Slab(
             dims=self.dims or None,
             metric=self.metric,
@@ -217,7 +217,9 @@ class Indexes:
     def _everything(self, key: str, *, vectors: bool = True) -> SlabBlock:
         prefix = key.removesuffix("\x00")
         with self.journal.read(snapshot=True) as reader:
-            return reader.load(prefix, self.area, dims=self._dims_in(reader), ended=key != prefix, vectors=vectors)
+            return reader.load(
+                prefix, self.area, dims=self._dims_in(reader), ended=key != prefix, vectors=vectors, typed=self._typed
+            )
 
     def _vectors_of(self, ids: Sequence[int]) -> Mapping[int, bytes]:
         with self.journal.read() as reader:
@@ -228,11 +230,12 @@ class Indexes:
         if since < self.journal.last_seq():
             with self.journal.read(snapshot=True) as reader:
                 block = reader.changes(
-                    prefix, self.area, since, dims=self._dims_in(reader), ended=key != prefix, vectors=slab.view.held
-                )
+                    prefix, self.area, since, dims=self._dims_in(reader), ended=key != prefix, vectors=slab.view.held,
+                    typed=self._typed,
+                )  # fmt: skip
             if block is None:
                 return False
-            slab.apply(self._typed(block))
+            slab.apply(block)
             if slab.worn:
                 return False
         # One that grew beyond what is held is loaded anew, and one whose store is not asked any more.
@@ -243,6 +246,8 @@ class Indexes:
         raw, n = block.columns, len(block.ids)
         if self.area == "memories":
             words: Sequence[bytes] = [terms or b"" for terms in raw["terms"]]
+            if not all(isinstance(terms, bytes) and len(terms) % ENTRY.itemsize == 0 for terms in words):
+                raise ValueError("no terms")
             columns = memory_columns(raw, n, self.codes)
         else:
             words, columns = block.words, item_columns(raw, n)

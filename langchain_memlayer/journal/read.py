@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import heapq
-import logging
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import orjson
 
 from langchain_memlayer.filters import Filter
-from langchain_memlayer.journal.read_base import IN_USE, VECTORS_OF_ITEM, chunks, marks
+from langchain_memlayer.journal.read_base import IN_USE, VECTORS_OF_ITEM, chunks, marks, whole
 from langchain_memlayer.journal.read_caches import CacheReader
 from langchain_memlayer.journal.read_filters import ANY, superset
 from langchain_memlayer.types import QUARANTINED, SPENT, VISIBLE, Event, Kind, Row, Scope, Unread, prefix_bounds
 from langchain_memlayer.values import loads
 
-_T = TypeVar("_T")
-_LOGGER = logging.getLogger(__name__)
 _HIGHEST = (1 << 63) - 1
 _PAGE, _LONGEST_PAGE = 64, 4096
 _MERGED = 32
@@ -86,8 +83,11 @@ def to_row(r: Sequence[Any]) -> Row:
     """
     if not (isinstance(r[5], str) and isinstance(r[6], int) and isinstance(r[7], int)):
         raise TypeError("a text or a time of another type")
+    metadata = loads(r[9]) if r[9] else {}
+    if not (isinstance(metadata, dict) and all(r[k] is None or isinstance(r[k], int) for k in (17, 21, 22, 27))):
+        raise TypeError("metadata or a time of another type")
     fields: list[Any] = [
-        *r[:9], loads(r[9]) if r[9] else {}, *r[10:19],
+        *r[:9], metadata, *r[10:19],
         tuple(orjson.loads(r[19])) if r[19] else (), tuple(orjson.loads(r[20])) if r[20] else (),
         r[21], r[22], r[23] or 0, r[24] or 0, bool(r[25]), r[26] or 1, r[27], r[28] or "add", r[29], bool(r[30]),
         r[31],
@@ -96,19 +96,7 @@ def to_row(r: Sequence[Any]) -> Row:
 
 
 def _items(rows: Iterable[Any]) -> Iterator[ItemRow]:
-    return _whole(rows, lambda row: (*row[:4], loads(row[4]), *row[5:]))
-
-
-def _whole(rows: Iterable[Any], read: Callable[[Any], _T]) -> Iterator[_T]:
-    """What rows say; one that is damaged is told of and left out, so that it hides no other."""
-    for row in rows:
-        try:
-            yield read(row)
-        except (ValueError, TypeError) as error:
-            _LOGGER.warning(
-                "Row %s of the journal is damaged (%s) and was left out; run `memlayer doctor`.",
-                row[0], type(error).__name__,
-            )  # fmt: skip
+    return whole(rows, lambda row: (*row[:4], loads(row[4]), *row[5:]))
 
 
 def _to_event(r: Sequence[Any]) -> Event:
@@ -226,7 +214,7 @@ class Reader(CacheReader):
         rows = self.db.execute(
             f"SELECT {ROW_COLUMNS} FROM {ROW_FROM} WHERE i.kind <> 'item' AND ({where}) {tail}", tuple(params)
         )
-        return list(_whole(rows, to_row))
+        return list(whole(rows, to_row))
 
     def memories_passing(self, scope: Scope, condition: Filter | None, *, ended: bool) -> list[Row]:
         """The live memories of a scope (with `ended`, all versions) of which SQL cannot say that a filter fails."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import blake2b
 from typing import Any, TypeVar
 
@@ -19,6 +20,11 @@ VECTORS_OF_ITEM = f"v.id = i.id * {IN_USE}"
 _CHUNK = 500
 
 _T = TypeVar("_T")
+_LOGGER = logging.getLogger(__name__)
+
+
+DAMAGED = (ValueError, TypeError, OverflowError)
+"""What is raised where the values of a row are not what they should be."""
 
 
 def marks(n: int) -> str:
@@ -30,6 +36,18 @@ def chunks(values: Sequence[_T]) -> Iterator[Sequence[_T]]:
     """The values in pieces that one statement takes."""
     for start in range(0, len(values), _CHUNK):
         yield values[start : start + _CHUNK]
+
+
+def whole(rows: Iterable[Any], read: Callable[[Any], _T]) -> Iterator[_T]:
+    """What rows say; one that is damaged is told of and left out, so that it hides no other."""
+    for row in rows:
+        try:
+            yield read(row)
+        except DAMAGED as error:
+            _LOGGER.warning(
+                "Row %s of the journal is damaged (%s) and was left out; run `memlayer doctor`.",
+                row[0], type(error).__name__,
+            )  # fmt: skip
 
 
 def rows_touched(events: Sequence[tuple[int | None, int | None, str]]) -> list[int] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from langchain_memlayer.journal.read_base import VECTORS_OF_ITEM, BaseReader, chunks, marks
+from langchain_memlayer.journal.read_base import DAMAGED, VECTORS_OF_ITEM, BaseReader, chunks, marks, whole
 from langchain_memlayer.journal.settings import Area, embedder_key, purge_key
 from langchain_memlayer.types import QUARANTINED, VISIBLE, Scope, SlabBlock, Triple, prefix_bounds
 
@@ -36,6 +36,9 @@ HOT_NAMES: dict[Area, tuple[str, ...]] = {
         "read", "invalid_at", "turns", "terms",
     ),
 }  # fmt: skip
+
+Typed = Callable[[SlabBlock], SlabBlock]
+"""Gives the hot columns of a block their types."""
 
 _TRIPLE = "t.id, t.item, i.key, t.source, t.relation, t.destination, i.valid_at, t.source_key, t.destination_key"
 
@@ -72,7 +75,16 @@ class CacheReader(BaseReader):
 
     # -- slabs ----------------------------------------------------------------------------------------------------
 
-    def load(self, prefix: str, area: Area, *, dims: int, ended: bool = False, vectors: bool = True) -> SlabBlock:
+    def load(
+        self,
+        prefix: str,
+        area: Area,
+        *,
+        dims: int,
+        ended: bool = False,
+        vectors: bool = True,
+        typed: Typed = lambda block: block,
+    ) -> SlabBlock:
         """Everything live below a namespace (with `ended`: every version). To be called in a snapshot.
 
         Args:
@@ -81,6 +93,7 @@ class CacheReader(BaseReader):
             dims: The size of the vectors; 0 leaves them out.
             ended: Whether versions that ended are read too.
             vectors: Whether the vectors are read, and not only counted.
+            typed: What is made of the block; rows for which that raises one of `DAMAGED` are left out.
         """
         low, high = prefix_bounds(prefix)
         sql = (
@@ -90,10 +103,18 @@ class CacheReader(BaseReader):
         rows = self.db.execute(sql if ended else f"{sql} AND i.closed IS NULL", (low, high)).fetchall()
         # In the order in which they were written, whichever index SQLite took: neighbours of a turn lie beside it.
         rows.sort(key=itemgetter(0))
-        return _block(self.last_seq(), rows, area, dims=dims, removed=[])
+        return _readable(self.last_seq(), rows, area, typed, dims=dims, touched=[])
 
     def changes(
-        self, prefix: str, area: Area, since: int, *, dims: int, ended: bool = False, vectors: bool = True
+        self,
+        prefix: str,
+        area: Area,
+        since: int,
+        *,
+        dims: int,
+        ended: bool = False,
+        vectors: bool = True,
+        typed: Typed = lambda block: block,
     ) -> SlabBlock | None:
         """What changed below a namespace after position `since`; None when a reset was among it. In a snapshot."""
         last, touched = self.last_seq(), self.touched(prefix, since)
@@ -106,8 +127,7 @@ class CacheReader(BaseReader):
                 f"WHERE i.id IN ({marks(len(chunk))}) AND {KINDS[area]}" + ("" if ended else " AND i.closed IS NULL"),
                 tuple(chunk),
             ).fetchall()
-        present = {row[0] for row in found}
-        return _block(last, found, area, dims=dims, removed=[i for i in touched if i not in present])
+        return _readable(last, found, area, typed, dims=dims, touched=touched)
 
     def vectors_of(self, ids: Sequence[int]) -> dict[int, bytes]:
         """The vectors in use of some rows, float16 bytes; rows without any are left out."""
@@ -249,6 +269,21 @@ class CacheReader(BaseReader):
         return [] if text is None else list(orjson.loads(text))
 
 
+def _readable(
+    seq: int, rows: list[tuple[Any, ...]], area: Area, typed: Typed, *, dims: int, touched: Sequence[int]
+) -> SlabBlock:
+    """The block of some rows, without those that are damaged; those of `touched` that it has not are removed."""
+
+    def block(some: list[tuple[Any, ...]]) -> SlabBlock:
+        present = {row[0] for row in some}
+        return typed(_block(seq, some, area, dims=dims, removed=[item for item in touched if item not in present]))
+
+    try:
+        return block(rows)
+    except DAMAGED:
+        return block([row for row in rows if any(whole([row], lambda one: block([one]) is not None))])
+
+
 def _block(seq: int, rows: list[tuple[Any, ...]], area: Area, *, dims: int, removed: list[int]) -> SlabBlock:
     columns = list(zip(*rows, strict=True)) if rows else [()] * (len(HOT_NAMES[area]) + 3)
     # Without an embedder the vectors of an earlier one are left where they are.
@@ -256,6 +291,8 @@ def _block(seq: int, rows: list[tuple[Any, ...]], area: Area, *, dims: int, remo
     owners = np.fromiter((k for k, d in enumerate(stored) if d is not None), np.int64)
     sizes = [d if isinstance(d, int) else len(d) for d in stored if d is not None]
     if dims and any(size != 2 * dims for size in sizes):
+        if any(size % (2 * dims) for size in sizes):
+            raise ValueError(f"vectors of another size than {dims}")
         owners = np.repeat(owners, [size // (2 * dims) for size in sizes])
     return SlabBlock(
         seq=seq,

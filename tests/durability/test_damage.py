@@ -607,6 +607,25 @@ def test_the_doctor_names_the_row_that_reading_cannot_trust(folder: Path, column
         journal.close()
 
 
+@pytest.mark.parametrize("value", ["{", "[[1]]", 1.5, 10**18, b"\xff"], ids=repr)
+def test_a_damaged_memory_hides_no_other(tmp_path: Path, value: Any) -> None:
+    columns = (
+        "turns", "sources", "metadata", "time", "state", "asks", "invalid_at", "valid_at", "terms", "read", "last_seen",
+    )  # fmt: skip
+    with open_memory(tmp_path) as memory:
+        for k in range(len(columns) + 2):
+            memory.add(f"zebra number {k}", user_id="u", session_id="s")
+    with closing(sqlite3.connect(tmp_path / JOURNAL_FILE)) as db:
+        for k, column in enumerate(columns):
+            db.execute(f"UPDATE items SET {column} = ? WHERE value = ?", (value, f"zebra number {k}"))
+        db.execute("UPDATE vectors SET data = x'0000' WHERE id = ?", (len(columns) + 1,))
+        db.commit()
+    last = f"zebra number {len(columns) + 1}"
+    with open_memory(tmp_path) as memory:
+        for found in (memory.search(last, user_id="u", expand=2), memory.get_all(user_id="u")):
+            assert last in [hit["memory"] for hit in found["results"]]
+
+
 @pytest.mark.parametrize(
     "sql",
     [
