@@ -362,7 +362,7 @@ class Writing:
             VectorStoreError: the store failed; what was adopted so far is kept.
         """
         scope = Scope(user_id, agent_id, run_id).required("adopt()")
-        return adopted(self._engine, self._indexes.outbox, documents, scope)
+        return adopted(self._engine, self._indexes.mirror, documents, scope)
 
     aadopt = awaited(adopt)
 
