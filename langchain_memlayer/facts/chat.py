@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from contextvars import copy_context
 from functools import partial
 from threading import Thread
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from langchain_memlayer.errors import ConfigurationError, ExtractionError
+from langchain_memlayer.steps import Steps, arun, request, run
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -26,7 +27,6 @@ Method = Literal["json_schema", "function_calling", "text"]
 METHODS: Final[tuple[Method, ...]] = ("json_schema", "function_calling", "text")
 
 T = TypeVar("T")
-Asking: TypeAlias = "Generator[tuple[Runnable[Any, Any], list[BaseMessage]], str, T]"
 
 # What providers answer when they do not know a schema, or a forced call.
 _REFUSALS = frozenset({400, 404, 422, 501})
@@ -77,44 +77,35 @@ class StructuredChat:
     def _runnable(self) -> Runnable[Any, Any]:
         return self._ways[self._way][1]
 
-    def ask(self, prompt: Sequence[BaseMessage], read: Callable[[str], T]) -> T:
-        """What `read` makes of the model's reply: of its content, or of the arguments of its calls.
+    def asking(self, prompt: Sequence[BaseMessage], read: Callable[[str], T]) -> Steps[T]:
+        """A step that gives what `read` makes of the model's reply: of its content, or of the arguments of its calls.
 
         A reply that `read` raises an `ExtractionError` for is shown to the model with the error, once.
 
         Raises:
             ExtractionError: the model failed (from the provider's own error), or its second reply cannot be read.
         """
-        steps = self._asking(prompt, read)
+        from langchain_core.messages import AIMessage, HumanMessage
+
+        reply = yield from self._answered(list(prompt))
         try:
-            runnable, messages = next(steps)
-            while True:
-                try:
-                    with _failures():
-                        reply = _reply(_within(self._timeout, partial(runnable.invoke, messages, self._config)))
-                except ExtractionError as error:
-                    runnable, messages = steps.throw(error)
-                else:
-                    runnable, messages = steps.send(reply)
-        except StopIteration as done:
-            return done.value  # type: ignore[no-any-return]
+            return read(reply)
+        except ExtractionError as error:
+            fault = str(error).partition(", so no fact was written")[0]
+            said = AIMessage(reply[:_SHOWN_AGAIN].strip() or "(nothing)")
+            try:
+                reply = yield from self._answered([*prompt, said, HumanMessage(f"{fault}. Send it once more.")])
+            except ExtractionError:
+                raise error from None
+        return read(reply)
+
+    def ask(self, prompt: Sequence[BaseMessage], read: Callable[[str], T]) -> T:
+        """Take the step `asking`."""
+        return run(self.asking(prompt, read))
 
     async def aask(self, prompt: Sequence[BaseMessage], read: Callable[[str], T]) -> T:
-        """Like `ask`, awaited."""
-        steps = self._asking(prompt, read)
-        try:
-            runnable, messages = next(steps)
-            while True:
-                try:
-                    with _failures():
-                        async with asyncio.timeout(self._timeout):
-                            reply = _reply(await runnable.ainvoke(messages, self._config))
-                except ExtractionError as error:
-                    runnable, messages = steps.throw(error)
-                else:
-                    runnable, messages = steps.send(reply)
-        except StopIteration as done:
-            return done.value  # type: ignore[no-any-return]
+        """Like `ask`."""
+        return await arun(self.asking(prompt, read))
 
     def ask_all(
         self, prompts: Sequence[Sequence[BaseMessage]], reads: Sequence[Callable[[str], T]], most: int
@@ -152,26 +143,12 @@ class StructuredChat:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _asking(self, prompt: Sequence[BaseMessage], read: Callable[[str], T]) -> Asking[T]:
-        from langchain_core.messages import AIMessage, HumanMessage
-
-        reply = yield from self._answered(list(prompt))
-        try:
-            return read(reply)
-        except ExtractionError as error:
-            fault = str(error).partition(", so no fact was written")[0]
-            said = AIMessage(reply[:_SHOWN_AGAIN].strip() or "(nothing)")
-            try:
-                reply = yield from self._answered([*prompt, said, HumanMessage(f"{fault}. Send it once more.")])
-            except ExtractionError:
-                raise error from None
-        return read(reply)
-
-    def _answered(self, messages: list[BaseMessage]) -> Asking[str]:
+    def _answered(self, messages: list[BaseMessage]) -> Steps[str]:
         """The model's reply, by the first method that its provider does not refuse."""
         for way in range(self._way, len(self._ways)):
+            call = self._ways[way][1], messages
             try:
-                reply = yield self._ways[way][1], messages
+                reply = yield from request(partial(self._reply, *call), partial(self._areply, *call))
             except ExtractionError as error:
                 if error.reply is not None:
                     return error.reply
@@ -181,6 +158,15 @@ class StructuredChat:
             self._way = way
             return reply
         raise AssertionError("the last method answers or raises")
+
+    def _reply(self, model: Runnable[Any, Any], messages: list[BaseMessage]) -> str:
+        with _failures():
+            return _text_of(_within(self._timeout, partial(model.invoke, messages, self._config)))
+
+    async def _areply(self, model: Runnable[Any, Any], messages: list[BaseMessage]) -> str:
+        with _failures():
+            async with asyncio.timeout(self._timeout):
+                return _text_of(await model.ainvoke(messages, self._config))
 
 
 def _methods(model: BaseChatModel) -> tuple[Method, ...]:
@@ -275,7 +261,7 @@ def _partial(error: Exception) -> str | None:
     return content if isinstance(content, str) and content else None
 
 
-def _reply(output: Any) -> str:
+def _text_of(output: Any) -> str:
     """The text of a reply, or the arguments of its calls: as a list when there are several."""
     # What LangChain has parsed is not used: it closes a JSON that was cut off, in the middle of a sentence.
     message: BaseMessage = output["raw"] if isinstance(output, Mapping) else output

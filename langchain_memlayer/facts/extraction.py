@@ -9,7 +9,7 @@ turns ── windows ──> build(window, now) ── model ──> parse(windo
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -36,6 +36,7 @@ from langchain_memlayer.facts.prompts import (
 from langchain_memlayer.facts.replies import read_entries, storable
 from langchain_memlayer.messages import content_hash
 from langchain_memlayer.protocols import Clock
+from langchain_memlayer.steps import Steps, awaited, request, stepped
 from langchain_memlayer.types import QUARANTINE, RETRACT, Extraction, Fact, Rejection, Triple, Turn
 
 if TYPE_CHECKING:
@@ -151,7 +152,8 @@ class LLMExtractor:
         self._clock = clock or _utc_now
         self._chat = StructuredChat(model, EXTRACTION_SCHEMA, run_name="extraction", method=method, timeout=timeout)
 
-    def extract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
+    @stepped
+    def extract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Steps[Extraction]:
         """The facts in `turns`, in their order.
 
         A window whose reply broke off is read once more, in two halves.
@@ -165,23 +167,16 @@ class LLMExtractor:
         """
         now = self._clock()
         windows = self.windows(turns, context)
-        found = self._chat.ask_all(*self._questions(windows, now), self._max_concurrency)
-        kept, halves = _whole(windows, found)
-        return merged([*kept, *self._chat.ask_all(*self._questions(halves, now), self._max_concurrency)])
+        kept, halves = _whole(windows, (yield from self._asked(windows, now)))
+        return merged([*kept, *(yield from self._asked(halves, now))])
 
-    async def aextract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
-        """Like `extract`, awaited."""
-        now = self._clock()
-        windows = self.windows(turns, context)
-        found = await self._chat.aask_all(*self._questions(windows, now), self._max_concurrency)
-        kept, halves = _whole(windows, found)
-        return merged([*kept, *await self._chat.aask_all(*self._questions(halves, now), self._max_concurrency)])
+    aextract = awaited(extract)
 
-    def _questions(
-        self, windows: Sequence[Window], now: datetime
-    ) -> tuple[list[list[BaseMessage]], list[Callable[[str], Extraction]]]:
-        """What to ask about each window, and what to make of the reply."""
-        return [self.build(window, now) for window in windows], [partial(self.parse, window) for window in windows]
+    def _asked(self, windows: Sequence[Window], now: datetime) -> Steps[list[Extraction]]:
+        """What the model finds in each window."""
+        prompts = [self.build(window, now) for window in windows]
+        asked = prompts, [partial(self.parse, window) for window in windows], self._max_concurrency
+        return request(lambda: self._chat.ask_all(*asked), lambda: self._chat.aask_all(*asked))
 
     def windows(self, turns: Sequence[Turn], context: Sequence[Turn] = ()) -> list[Window]:
         """The windows that `turns` are read in, in order; each turn is in one of them, a very long one in several."""

@@ -37,6 +37,7 @@ from langchain_memlayer.facts.prompts import (
 from langchain_memlayer.facts.replies import read_entries, storable
 from langchain_memlayer.index.keywords import query_terms
 from langchain_memlayer.messages import content_hash
+from langchain_memlayer.steps import Steps, awaited, stepped
 from langchain_memlayer.types import QUARANTINE, RETRACT, Action, Candidate, Decision, Fact
 
 if TYPE_CHECKING:
@@ -157,7 +158,8 @@ class LLMReconciler:
             model, RECONCILIATION_SCHEMA, run_name="reconciliation", method=method, timeout=timeout
         )
 
-    def reconcile(self, facts: Sequence[Fact], candidates: Sequence[Candidate]) -> list[Decision]:
+    @stepped
+    def reconcile(self, facts: Sequence[Fact], candidates: Sequence[Candidate]) -> Steps[list[Decision]]:
         """One decision for each fact, in order; then a REJECTED one for each part of the reply that names no fact.
 
         Args:
@@ -170,14 +172,9 @@ class LLMReconciler:
         question = ask(facts, candidates)
         if not question.asked:
             return self.parse(question, None)
-        return self._chat.ask(self.build(question), lambda reply: self.parse(question, reply))
+        return (yield from self._chat.asking(self.build(question), lambda reply: self.parse(question, reply)))
 
-    async def areconcile(self, facts: Sequence[Fact], candidates: Sequence[Candidate]) -> list[Decision]:
-        """Like `reconcile`."""
-        question = ask(facts, candidates)
-        if not question.asked:
-            return self.parse(question, None)
-        return await self._chat.aask(self.build(question), lambda reply: self.parse(question, reply))
+    areconcile = awaited(reconcile)
 
     def build(self, question: Question) -> list[BaseMessage]:
         """The prompt: instructions, contract and examples, then memories and facts as fenced JSON."""
@@ -245,9 +242,7 @@ class RuleReconciler:
         found = {**question.decided, **added}
         return _claimed([found[k] for k in range(len(facts))], question)
 
-    async def areconcile(self, facts: Sequence[Fact], candidates: Sequence[Candidate]) -> list[Decision]:
-        """Like `reconcile`."""
-        return self.reconcile(facts, candidates)
+    areconcile = awaited(reconcile)
 
 
 def all_added(facts: Sequence[Fact]) -> list[Decision]:

@@ -13,6 +13,7 @@ from langchain_memlayer.facts.chat import Method, StructuredChat
 from langchain_memlayer.facts.forms import MOST_QUERIES, NAME_CHARS, QUERY_CHARS, FoundQueries
 from langchain_memlayer.facts.prompts import REWRITING_INSTRUCTIONS, REWRITING_SCHEMA, shortened
 from langchain_memlayer.facts.replies import read_entries
+from langchain_memlayer.steps import Steps, awaited, stepped
 from langchain_memlayer.types import Turn
 
 if TYPE_CHECKING:
@@ -50,19 +51,15 @@ class Rewriter:
     def __init__(self, model: BaseChatModel, *, method: Method | None = None) -> None:
         self._chat = StructuredChat(model, REWRITING_SCHEMA, run_name="rewriting", method=method)
 
-    def rewrite(self, query: str, turns: Sequence[Turn], now: datetime) -> Rewritten:
+    @stepped
+    def rewrite(self, query: str, turns: Sequence[Turn], now: datetime) -> Steps[Rewritten]:
         """What to search for; the query itself when the model fails or its reply cannot be read."""
         try:
-            return self._chat.ask(_build(query, turns, now), lambda reply: _parse(reply, query))
+            return (yield from self._chat.asking(_build(query, turns, now), lambda reply: _parse(reply, query)))
         except ExtractionError as error:
             return _as_asked(query, error)
 
-    async def arewrite(self, query: str, turns: Sequence[Turn], now: datetime) -> Rewritten:
-        """Like `rewrite`, awaited."""
-        try:
-            return await self._chat.aask(_build(query, turns, now), lambda reply: _parse(reply, query))
-        except ExtractionError as error:
-            return _as_asked(query, error)
+    arewrite = awaited(rewrite)
 
 
 def _build(query: str, turns: Sequence[Turn], now: datetime) -> list[BaseMessage]:
