@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import Generic, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -31,6 +31,26 @@ class Once(Generic[T]):
                 if not self._values:
                     self._values.append(self._make())
         return self._values[0]
+
+
+class lazy(Generic[T]):  # noqa: N801 - it stands where `functools.cached_property` would
+    """A property that is made at its first use; of threads that meet there each makes it.
+
+    That of `functools` has until Python 3.12 one lock for all instances: threads wait there for each other, and a
+    forked child for ever, when a thread of its parent was inside.
+    """
+
+    def __init__(self, make: Callable[[Any], T]) -> None:
+        self._make = make
+        self.__doc__ = make.__doc__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: Any, owner: type | None = None) -> T:
+        # What is in the instance's own dictionary comes before this from now on.
+        value = vars(instance)[self._name] = self._make(instance)
+        return value
 
 
 _MOST_WAITING = 256

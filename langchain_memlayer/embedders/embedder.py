@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import threading
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -60,7 +59,6 @@ class Embedder:
         self.source = source
         self._dims = dims
         self._origin = origin
-        self._lock = threading.Lock()
 
     @property
     def dims(self) -> int | None:
@@ -104,14 +102,14 @@ class Embedder:
     def _checked(self, vectors: Any, count: int) -> NDArray[np.float32]:
         block = matrix(vectors, count, self.name)
         width = block.shape[1]
-        with self._lock:
-            if self._dims is None:
-                self._dims = width
-            elif width != self._dims:
-                raise EmbeddingError(
-                    f"{self.name} gave vectors of {width} numbers where {self._origin} {self._dims}. "
-                    "Make both agree, or pass another embedder."
-                )
+        # Without a lock, which a forked child could find closed.
+        if self._dims is None:
+            self._dims = width
+        elif width != self._dims:
+            raise EmbeddingError(
+                f"{self.name} gave vectors of {width} numbers where {self._origin} {self._dims}. "
+                "Make both agree, or pass another embedder."
+            )
         return block
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from langchain_memlayer.index.keywords import (
     query_terms,
     term_ids,
 )
+from langchain_memlayer.loops import lazy
 from langchain_memlayer.recall import Pool, Spread, Weights, base_shares, session_prior, trust_in
 
 if TYPE_CHECKING:
@@ -71,12 +71,12 @@ class Scoped:
         """Whether all that is inside is scored."""
         return self.total <= (WHOLE_SCOPE if self.view.held else SAMPLE)
 
-    @cached_property
+    @lazy
     def slots(self) -> NDArray[np.int64]:
         """The slots that are inside, ascending."""
         return np.flatnonzero(self.inside)
 
-    @cached_property
+    @lazy
     def average_length(self) -> float:
         """Mean number of terms of the texts inside; 1 where there are none."""
         lengths = self.view.words.lengths

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from langchain_memlayer.index.growing import Growing, Lookup
 from langchain_memlayer.index.keywords import ENTRY
+from langchain_memlayer.loops import lazy
 
 _TAIL = 2048
 # Where in a long posting is looked: multiples of the golden ratio, which no pattern of the rows falls in step with.
@@ -49,7 +49,7 @@ class Terms:
     def __len__(self) -> int:
         return len(self.starts) - 1
 
-    @cached_property
+    @lazy
     def text(self) -> NDArray[np.int64]:
         """The text that each term of `flat` stands in."""
         return np.repeat(np.arange(len(self)), np.diff(self.starts))

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
@@ -23,6 +22,7 @@ from langchain_memlayer.facts.rewriting import Rewriter, Rewritten
 from langchain_memlayer.filters import parse_filter
 from langchain_memlayer.graph.names import relation_name
 from langchain_memlayer.journal import Journal
+from langchain_memlayer.loops import lazy
 from langchain_memlayer.memory.checks import (
     KINDS,
     checked_count,
@@ -179,7 +179,7 @@ class Reading:
 
     asearch = awaited(search)
 
-    @cached_property
+    @lazy
     def _rewriter(self) -> Rewriter:
         if self.model is None:
             raise ConfigurationError("rewrite=True needs a chat model: open the memory with model=.")

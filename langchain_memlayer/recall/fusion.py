@@ -14,11 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from langchain_memlayer.loops import lazy
 from langchain_memlayer.recall import signals
 from langchain_memlayer.recall.pool import Pool, Query, Scores, Spread
 from langchain_memlayer.recall.versions import version
@@ -100,7 +100,7 @@ class Scored:
     pool: Pool
     shares: Mapping[str, Scores]
 
-    @cached_property
+    @lazy
     def total(self) -> Scores:
         """The sum of the shares."""
         total = np.zeros(len(self.pool), np.float32)
@@ -108,12 +108,12 @@ class Scored:
             total += share
         return total
 
-    @cached_property
+    @lazy
     def relevance(self) -> Scores:
         """From 0 to 1; absolute."""
         return signals.relevance(self.pool)
 
-    @cached_property
+    @lazy
     def unit(self) -> np.float32:
         """What a score's part of the sum is multiplied by: the best memory of the pool scores what it is relevant.
 
