@@ -7,6 +7,7 @@ background.py    Background: facts that are found beside the caller
 candidates.py    what new facts may change
 commit.py        what one transaction does with turns and decisions
 edit.py          Editor: update, delete, forget, reset
+adopting.py      documents that a vector store has already
 reading.py       Searcher: the read path
 pools.py         what a search scores
 shaping.py       token budget, and what was said around a hit

@@ -1,0 +1,1219 @@
+"""`Memory`: long-term memory in a folder."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from datetime import date, datetime
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
+from uuid import UUID
+
+from langchain_memlayer.backends.adapters import open_vectorstore
+from langchain_memlayer.bound import Bound
+from langchain_memlayer.checks import (
+    KEEP,
+    KINDS,
+    checked_batch_id,
+    checked_count,
+    checked_expiration,
+    checked_kinds,
+    checked_memory_id,
+    checked_metadata,
+    checked_moment,
+    checked_query,
+    checked_seconds,
+    checked_threshold,
+    checked_time,
+    checked_unused,
+)
+from langchain_memlayer.config import MemoryConfig, read_config, resolve_model
+from langchain_memlayer.dialect import scope_and_filter
+from langchain_memlayer.embedders.embedder import resolve_embeddings
+from langchain_memlayer.engine.adopting import adopted
+from langchain_memlayer.engine.background import Background
+from langchain_memlayer.engine.candidates import Finder
+from langchain_memlayer.engine.edit import Editor, Forgotten
+from langchain_memlayer.engine.fingerprints import chosen_metric, recorded_embedder
+from langchain_memlayer.engine.graphs import Graphs
+from langchain_memlayer.engine.halves import extracted, reconciled
+from langchain_memlayer.engine.indexes import Indexes
+from langchain_memlayer.engine.read import Engine, Prepared, Progress
+from langchain_memlayer.engine.reading import Found, Ranked, Searcher, SearchQuery
+from langchain_memlayer.engine.records import record_of, result_of
+from langchain_memlayer.engine.results import added, evidence, history_row, reasons, unread
+from langchain_memlayer.engine.scopes import missing, scope_of
+from langchain_memlayer.engine.shaping import Budget, around, behind, merged, token_counter
+from langchain_memlayer.errors import ConfigurationError, InvalidInput, MemLayerError
+from langchain_memlayer.facts.extraction import LLMExtractor
+from langchain_memlayer.facts.reconciliation import LLMReconciler, RuleReconciler
+from langchain_memlayer.facts.rewriting import Rewriter, Rewritten
+from langchain_memlayer.filters import parse_filter
+from langchain_memlayer.graph import from_graph_document
+from langchain_memlayer.graph.names import relation_name
+from langchain_memlayer.journal import open_journal
+from langchain_memlayer.journal.base import random_id, utc_now
+from langchain_memlayer.journal.place import default_folder
+from langchain_memlayer.loops import in_thread, lazy
+from langchain_memlayer.messages import checked_text, read_messages, to_turns
+from langchain_memlayer.protocols import Clock, Extractor, NewId, Reconciler
+from langchain_memlayer.steps import Request, Steps, T, awaited, request, stepped
+from langchain_memlayer.tracing import documents, parent, traced
+from langchain_memlayer.types import (
+    AddResult,
+    Done,
+    Durability,
+    ExtractResult,
+    Fact,
+    ForgetResult,
+    HeldBy,
+    HistoryRow,
+    Hit,
+    Kind,
+    ListResult,
+    MemoryResult,
+    Metric,
+    ReadResult,
+    Scope,
+    SearchResult,
+    Turn,
+    UnreadCall,
+    WhyResult,
+    to_micros,
+)
+
+if TYPE_CHECKING:
+    from langchain_core.documents import BaseDocumentCompressor
+    from langchain_core.language_models import BaseChatModel
+    from langchain_core.tools import BaseTool
+    from langchain_core.vectorstores import VectorStore
+    from langgraph.graph.state import CompiledStateGraph
+
+    from langchain_memlayer.agents.middleware import MemoryMiddleware
+    from langchain_memlayer.agents.retriever import MemoryRetriever, SearchType
+    from langchain_memlayer.agents.scope import ScopeSource
+    from langchain_memlayer.agents.surface import OnError
+    from langchain_memlayer.checkpoint import MemLayerSaver
+    from langchain_memlayer.graph.networkx import MemoryGraph
+    from langchain_memlayer.store import MemLayerStore
+
+# One for all memories: it is held only while a store is made.
+_OPENING = threading.Lock()
+
+Reconcile = Literal["llm", "rules", "off"]
+
+MOST_RELATIONS = 20
+_RERANKED = 3
+_PAGE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class _Options:
+    """How the hits of a search are shaped."""
+
+    explain: bool = False
+    max_tokens: int | None = None
+    expand: int = 0
+    rerank: BaseDocumentCompressor | None = None
+
+
+class Memory:
+    """Long-term memory for agents: conversations go in, what matters comes back.
+
+    Every method has an async twin that begins with `a`. A memory belongs to a `user_id`, an `agent_id`, a `run_id`, or
+    several of them; given ids are ANDed and absent ones mean any.
+
+    Args:
+        path: The folder (made when missing), `":memory:"`, or `postgresql://user:password@host:port/database` for
+            many processes and hosts. None means the environment's MEMLAYER_HOME, else a folder of the user's own.
+        config: A configuration dictionary as mem0's users write it, or a `MemoryConfig`: `llm`, `embedder` and
+            `vector_store`, each with `provider` and `config`, prompts and `path`. Further arguments come before it.
+        model: The chat model that extracts and reconciles facts: a LangChain chat model, "provider:model", "auto"
+            (OpenAI's gpt-4o-mini when OPENAI_API_KEY is set, else none) or None for none.
+        vectorstore: A LangChain `VectorStore` that proposes candidates in place of the package's own index; the folder
+            stays the truth. With `embeddings="auto"` its own embeddings are used.
+        embeddings: What makes vectors: a LangChain `Embeddings`, "provider:model", a function, "auto" (the folder's
+            own; in a new folder OpenAI's when OPENAI_API_KEY is set, else the bundled offline one) or None for
+            keywords only.
+        extractor: An own `Extractor` in place of the model's.
+        reconcile: Who decides what a new fact means for what is known: `llm`, `rules` (equal texts are one; also
+            without a model) or `off` (every fact is added).
+        custom_prompt: Replaces the instructions of the extraction prompt, not its output format.
+        custom_instructions: Further instructions for extraction, such as what to leave out.
+        custom_update_prompt: Replaces the instructions of the reconciliation prompt, not its output format.
+        keep_turns: Whether messages are kept as memories too.
+        metric: How vectors are compared: `cosine`, `inner_product` or `euclidean`. None means as in the folder, in a
+            new one by cosine.
+        durability: `full` lets an acknowledged write survive power loss; `fast` only a killed process.
+        hnsw_threshold: The size (rows x dims) above which a scope gets an HNSW graph.
+        clock: The present time; for tests.
+        new_id: Fresh ids; for tests.
+
+    Raises:
+        NotAStore: `path` holds something else.
+        ConfigurationError: settings that cannot be used.
+
+    Example:
+        ```python
+        memory = Memory("memories")
+        memory.add("I moved to Berlin in May.", user_id="alice")
+        memory.search("Where does she live?", user_id="alice")["results"][0]["memory"]
+        ```
+    """
+
+    def __init__(
+        self,
+        path: str | Path | None = None,
+        *,
+        config: Mapping[str, Any] | MemoryConfig | None = None,
+        model: BaseChatModel | str | None = "auto",
+        embeddings: Any = "auto",
+        vectorstore: VectorStore | None = None,
+        extractor: Extractor | None = None,
+        reconcile: Reconcile = "llm",
+        custom_prompt: str | None = None,
+        custom_instructions: str | None = None,
+        custom_update_prompt: str | None = None,
+        keep_turns: bool = True,
+        metric: Metric | None = None,
+        durability: Durability = "full",
+        hnsw_threshold: int = 4_000_000,
+        clock: Clock = utc_now,
+        new_id: NewId = random_id,
+    ) -> None:
+        self._reranker: BaseDocumentCompressor | None = None
+        self._store: MemLayerStore | None = None
+        if isinstance(path, (Mapping, MemoryConfig)):
+            raise ConfigurationError("A configuration is given as config=..., or to Memory.from_config(...).")
+        # What was opened is closed with the memory, the last first; here when there will be none.
+        with ExitStack() as opened:
+            if config is not None:
+                read = read_config(config, model=_is_auto(model))
+                opened.push(read.resources)
+                self._reranker = read.reranker
+                path = read.path if path is None else path
+                model = read.model if _is_auto(model) else model
+                embeddings = read.embeddings if _is_auto(embeddings) else embeddings
+                vectorstore = read.vectorstore if vectorstore is None else vectorstore
+                custom_prompt, metric = custom_prompt or read.prompt, metric or read.metric
+                custom_instructions = custom_instructions or read.instructions
+                custom_update_prompt = custom_update_prompt or read.update_prompt
+            self.model = resolve_model(model)
+            if self.model is not None and extractor is None:
+                extractor = LLMExtractor(
+                    self.model, custom_prompt=custom_prompt, custom_instructions=custom_instructions, clock=clock
+                )
+            reconciler = _reconciler(self.model, reconcile, custom_update_prompt)
+            if isinstance(embeddings, str) and not _is_auto(embeddings):
+                # A name that means nothing is told before a folder is made for it.
+                resolve_embeddings(embeddings)
+            foreign = None
+            if vectorstore is not None:
+                foreign, embeddings = open_vectorstore(vectorstore, embeddings)
+            self._journal = open_journal(
+                default_folder() if path is None else path, durability=durability, clock=clock, new_id=new_id
+            )
+            opened.callback(self._journal.close)
+            self._indexes = Indexes(
+                self._journal,
+                area="memories",
+                embedder=resolve_embeddings(embeddings, folder=recorded_embedder(self._journal, "memories")),
+                metric=chosen_metric(self._journal, "memories", metric),
+                hnsw_threshold=hnsw_threshold,
+            )
+            opened.callback(self._indexes.close)
+            if foreign is not None:
+                opened.callback(self._indexes.attach(foreign).close)
+            self._graphs = Graphs(self._journal)
+            opened.callback(self._graphs.close)
+            self._engine = Engine(
+                self._journal,
+                self._indexes,
+                Finder(self._journal, self._indexes, self._graphs),
+                extractor=extractor,
+                reconciler=None if extractor is None else reconciler,
+                keep_turns=keep_turns,
+            )
+            self._editor = Editor(self._journal, self._indexes, reads=extractor is not None, derived=[self._graphs])
+            self._searcher = Searcher(self._journal, self._indexes, self._graphs)
+            self._background = Background(self._engine)
+            opened.callback(self._background.close)
+            self._background.resume()
+            self._opened = opened.pop_all()
+
+    @classmethod
+    def from_config(cls, config_dict: Mapping[str, Any] | MemoryConfig, **settings: Any) -> Self:
+        """Open a memory by a configuration dictionary, as mem0's users write it: `Memory(config=...)`.
+
+        Args:
+            config_dict: The configuration.
+            **settings: Further arguments of `Memory`, which come before what it says: `model=None` for no model.
+
+        Raises:
+            ConfigurationError: a mistake in it; the message names the key and the choices.
+        """
+        return cls(config=config_dict, **settings)
+
+    @property
+    def path(self) -> Path | None:
+        """The store's folder; None when it is in memory or in a database."""
+        return self._journal.folder
+
+    def checkpointer(self, *, allowed_types: Iterable[type] = ()) -> MemLayerSaver:
+        """A LangGraph checkpointer in the same folder; see `langchain_memlayer.checkpointer`.
+
+        Raises:
+            InvalidInput: the store is in PostgreSQL, where LangGraph's own `PostgresSaver` keeps threads beside it.
+        """
+        from langchain_memlayer.checkpoint import checkpointer
+
+        return checkpointer(self.path or self._journal.where, allowed_types=allowed_types)
+
+    def close(self) -> None:
+        """Stop background work and close the journal; further use raises `JournalClosed`.
+
+        Facts that are still to be found stay noted in the journal; whoever opens the folder next goes on with them.
+        """
+        self._opened.close()
+
+    async def aclose(self) -> None:
+        """Like `close`."""
+        await in_thread(self.close)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    @stepped
+    def add(
+        self,
+        messages: Any,
+        *,
+        user_id: str | None = None,
+        agent_id: str | None = None,
+        run_id: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        session_id: str | None = None,
+        timestamp: datetime | str | float | None = None,
+        infer: bool = True,
+        batch_id: str | None = None,
+        background: bool = False,
+        after_seconds: float = 0.0,
+        expiration_date: date | str | None = None,
+        memory_type: None = None,
+        prompt: None = None,
+    ) -> Steps[AddResult]:
+        """Remember messages.
+
+        Args:
+            messages: A string, a message (dict or LangChain), or a list of messages.
+            user_id: Whose memory.
+            agent_id: Which agent's.
+            run_id: Which run's.
+            metadata: Kept with every memory that comes from these messages; JSON values.
+            session_id: The conversation that the messages belong to.
+            timestamp: When they were said, for messages that do not say so themselves.
+            infer: False stores the messages exactly as given.
+            batch_id: A repeated call with the same id changes nothing and reports the same.
+            background: Store the messages now, and find their facts beside the caller; `flush` waits for them.
+            after_seconds: With `background`, how long to wait for more of the conversation (the same scope and
+                session): one reading then serves all that comes until it pauses, ten times as long at most.
+            expiration_date: The last day (UTC, "2025-12-31") on which what comes of these messages counts; afterwards
+                it is not found or listed unless asked for.
+            memory_type: Refused unless None, with what to use in place of mem0's procedural memories.
+            prompt: Likewise, for prompts of one call.
+
+        Returns:
+            `{"results": [{"id", "memory", "event"}], "relations": {"added_entities", "deleted_entities"}}`: what was
+            committed. With a model these are facts, with `previous_memory` on updates; what was refused is under
+            `rejected`, and what was left out of the messages (images, files, declined ones) under `skipped`.
+
+        Raises:
+            ScopeRequired: no id was given.
+            InvalidInput: messages or metadata that cannot be used.
+            ExtractionError: the model failed. The messages are kept, and are read again after a pause (`unread` lists
+                them), by `read`, or when they are added again.
+            EmbeddingError: the embedder failed; the messages are kept.
+        """
+        checked_unused(memory_type, prompt)
+        until = checked_expiration(expiration_date)
+        beside = checked_seconds(after_seconds, "after_seconds") if background else None
+        scope, batch = Scope(user_id, agent_id, run_id).required("add()"), checked_batch_id(batch_id)
+        said = read_messages(messages, session_id=session_id, timestamp=timestamp, metadata=checked_metadata(metadata))
+        if said.skipped and not said.turns:
+            parts = ", ".join(sorted({one["part"] for one in said.skipped}))
+            warnings.warn(f"add() remembered nothing: only text is, and the messages have {parts}.", stacklevel=2)
+        turns = said.turns if until is None else [replace(turn, valid_until=until) for turn in said.turns]
+        result = yield from traced(
+            "Memory.add",
+            self._remember(turns, scope, infer, batch, beside),
+            scope=scope,
+            inputs=lambda: {"turns": said.turns},
+            outputs=dict,
+        )
+        if said.skipped:
+            result["skipped"] = said.skipped
+        return result
+
+    aadd = awaited(add)
+
+    def _remember(
+        self, turns: Sequence[Turn], scope: Scope, infer: bool, batch: str | None, beside: float | None
+    ) -> Steps[AddResult]:
+        reads = infer and self._engine.extractor is not None
+        if beside is not None and reads:
+            kept = yield from self._engine.keep(turns, scope, batch=batch, at_once=False, after_seconds=beside)
+            self._background.wake(kept.note, parent())
+            return added(kept.outcome, facts=False)
+        outcome = yield from self._tried_again(self._engine.add(turns, scope, infer=infer, batch=batch))
+        return added(outcome, facts=reads)
+
+    def _tried_again(self, steps: Steps[T]) -> Steps[T]:
+        """Steps after whose failure what was kept is tried again, whoever made the call."""
+        try:
+            return (yield from steps)
+        except MemLayerError:
+            self._background.resume()
+            raise
+
+    def unread(
+        self, *, user_id: str | None = None, agent_id: str | None = None, run_id: str | None = None
+    ) -> list[UnreadCall]:
+        """The messages of a scope that could not be read yet, or are being read, oldest first.
+
+        Returns:
+            `{"id", "turns", "attempts", "next_at", "reason", "set_aside"}` for each call: what was said, how often
+            reading it was tried, when it is tried next, why it failed last, and whether it is not tried any more.
+
+        Raises:
+            ScopeRequired: no id was given.
+        """
+        scope = Scope(user_id, agent_id, run_id).required("unread()")
+        with self._journal.read() as reader:
+            notes = reader.unread(scope)
+            rows = reader.memories_by_row([row for note in notes for row in note.turns])
+        return [unread(note, rows) for note in notes]
+
+    aunread = awaited(unread)
+
+    @stepped
+    def read(
+        self,
+        *,
+        user_id: str | None = None,
+        agent_id: str | None = None,
+        run_id: str | None = None,
+        retry: bool = False,
+        progress: Progress | None = None,
+    ) -> Steps[ReadResult]:
+        """Find the facts of messages that were kept but not read: those that are due, and those from before the model.
+
+        Args:
+            user_id: Whose memory.
+            agent_id: Which agent's.
+            run_id: Which run's.
+            retry: Also what waits for a pause after a failure, what was set aside after five, and what a process that
+                died was reading.
+            progress: Called with how many calls were tried and how many there are, after each.
+
+        Returns:
+            What `add` returns, for all of them together; under `unread` those that failed, as `unread()` lists them.
+
+        Raises:
+            ScopeRequired: no id was given.
+            ConfigurationError: there is no model.
+            ExtractionError: the model failed each time.
+        """
+        scope = Scope(user_id, agent_id, run_id).required("read()")
+        if self._engine.extractor is None:
+            raise ConfigurationError("read() needs a chat model: open the memory with model= or extractor=.")
+        done = yield from self._engine.read_all(scope, retry=retry, progress=progress)
+        with self._journal.read() as reader:
+            failed = [note for note in reader.unread(scope) if note.id in {one.id for one in done.failed}]
+            rows = reader.memories_by_row([row for note in failed for row in note.turns])
+        shown = added(done.outcome, facts=True)
+        return {
+            "results": shown["results"],
+            "relations": shown["relations"],
+            "rejected": shown.get("rejected", []),
+            "unread": [unread(note, rows) for note in failed],
+        }
+
+    aread = awaited(read)
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Wait until the facts of all calls with `background=True` are found, and the vector store was brought all.
+
+        Returns:
+            False when either took longer than `timeout` seconds.
+
+        Raises:
+            ExtractionError: reading failed since the last `flush`; the messages are kept, and are tried again.
+            VectorStoreError: the vector store failed; it is brought everything when it answers again.
+        """
+        mirror = self._indexes.mirror
+        return self._background.flush(timeout) and (mirror is None or mirror.flush(timeout))
+
+    aflush = awaited(flush)
+
+    @stepped
+    def extract(
+        self,
+        messages: Any,
+        *,
+        user_id: str | None = None,
+        agent_id: str | None = None,
+        run_id: str | None = None,
+        session_id: str | None = None,
+    ) -> Steps[ExtractResult]:
+        """Keep messages and find the facts in them, without storing these: the first half of `add`.
+
+        Args:
+            messages: Like `add`; those that were read before are context.
+            user_id: Whose memory.
+            agent_id: Which agent's.
+            run_id: Which run's.
+            session_id: The conversation that the messages belong to.
+
+        Returns:
+            `facts`, each with `text`, `quote`, `sources` (what it cites),
+            `triples`, `valid_at`, `name` and `metadata`; and `rejected`. JSON values, for `reconcile`.
+
+        Raises:
+            ScopeRequired: no id was given.
+            ExtractionError: the model failed.
+        """
+        scope = Scope(user_id, agent_id, run_id).required("extract()")
+        turns = to_turns(messages, session_id=session_id)
+        return (yield from self._tried_again(extracted(self._engine, turns, scope)))
+
+    aextract = awaited(extract)
+
+    @stepped
+    def reconcile(
+        self,
+        messages: Any,
+        facts: Sequence[Mapping[str, Any]],
+        *,
+        user_id: str | None = None,
+        agent_id: str | None = None,
+        run_id: str | None = None,
+        session_id: str | None = None,
+        batch_id: str | None = None,
+        rejected: Sequence[Mapping[str, Any]] = (),
+        by_agent: bool = False,
+    ) -> Steps[AddResult]:
+        """Decide what facts mean for what is known, and commit them with their messages: the second half of `add`.
+
+        Args:
+            messages: Those that were given to `extract`.
+            facts: What it gave under `facts`.
+            user_id: Whose memory.
+            agent_id: Which agent's.
+            run_id: Which run's.
+            session_id: The conversation that the messages belong to.
+            batch_id: A repeated call with the same id changes nothing and reports the same.
+            rejected: What it gave under `rejected`, to be recorded.
+            by_agent: An agent states the facts itself: the messages are there to be cited and not to be found.
+
+        Returns:
+            Like `add`.
+
+        Raises:
+            ScopeRequired: no id was given.
+            InvalidInput: a fact that is none, or that cites none of the messages.
+        """
+        scope = Scope(user_id, agent_id, run_id).required("reconcile()")
+        turns, batch = to_turns(messages, session_id=session_id), checked_batch_id(batch_id)
+        steps = reconciled(self._engine, turns, facts, rejected, scope, batch=batch, by_agent=by_agent)
+        outcome = yield from self._tried_again(steps)
+        # Messages that came after `extract` are still to be read.
+        self._background.resume()
+        return added(outcome, facts=by_agent or self._engine.extractor is not None)
+
+    areconcile = awaited(reconcile)
+
+    @stepped
+    def add_graph_documents(
+        self,
+        documents: Iterable[Any],
+        *,
+        user_id: str | None = None,
+        agent_id: str | None = None,
+        run_id: str | None = None,
+    ) -> Steps[AddResult]:
+        """Remember the relations of GraphDocument objects of any package, each with the text that it comes from.
+
+        Raises:
+            ScopeRequired: no id was given.
+            InvalidInput: an object of another shape; nothing was written.
+        """
+        scope = Scope(user_id, agent_id, run_id).required("add_graph_documents()")
+        turns: list[Turn] = []
+        facts: list[Fact] = []
+        for document in documents:
+            turn, found = from_graph_document(document)
+            facts += [replace(fact, turns=(len(turns),)) for fact in found]
+            turns.append(turn)
+        outcome = yield from self._engine.reconcile(
+            Prepared(scope, tuple(turns), tuple(facts), actor="user"), batch=None
+        )
+        return added(outcome, facts=True)
+
+    aadd_graph_documents = awaited(add_graph_documents)
+
+    def adopt(
+        self,
+        documents: Iterable[Any] | None = None,
+        *,
+        user_id: str | None = None,
+        agent_id: str | None = None,
+        run_id: str | None = None,
+    ) -> dict[str, int]:
+        """Take in the documents of the vector store that no memory wrote: until then they are invisible here.
+
+        Each becomes a memory of kind `turn` with its metadata, in the journal alone: nothing is written to the vector
+        store, where the document stays as it is and other chains find it once. What was adopted before is left out, so
+        that an interrupted call can be repeated.
+
+        Args:
+            documents: LangChain `Document` objects, for a store that cannot list its own; None lists them.
+            user_id: Whose memories they become.
+            agent_id: Which agent's.
+            run_id: Which run's.
+
+        Returns:
+            `adopted`: how many documents were taken in; `known`: how many had been already; `skipped`: how many have no
+            text.
+
+        Raises:
+            ConfigurationError: no documents were given, and there is no `vectorstore`, or none that can list its own.
+            InvalidInput: a document has no text or metadata that can be kept; what was adopted so far is kept.
+            ScopeRequired: no id was given.
+            VectorStoreError: the store failed; what was adopted so far is kept.
+        """
+        scope = Scope(user_id, agent_id, run_id).required("adopt()")
+        return adopted(self._engine, self._indexes.mirror, documents, scope)
+
+    aadopt = awaited(adopt)
+
+    @stepped
+    def update(
+        self,
+        memory_id: str,
+        data: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        *,
+        text: str | None = None,
+        expiration_date: date | str | None = KEEP,
+    ) -> Steps[Done]:
+        """Give a memory a new text, further metadata, or another expiry; what it was stays in its history.
+
+        No model is asked: the relations whose names the new text still has stay, others are found when the text is
+        read (`read`, `flush`, or beside the next call with `background=True`).
+
+        Raises:
+            MemoryNotFound: no live memory has this id.
+            EmbeddingError: the embedder failed; nothing was changed.
+        """
+        data = text if data is None else data
+        if data is not None and (not isinstance(data, str) or not data.strip()):
+            raise InvalidInput("data must be the memory's new text, or None to change its metadata only.")
+        if data is None and metadata is None and expiration_date == KEEP:
+            raise InvalidInput("update() needs a new text, metadata, or an expiration_date.")
+        until = KEEP if expiration_date == KEEP else checked_expiration(expiration_date)
+        text = None if data is None else checked_text(data, "data")
+        yield from self._editor.update(checked_memory_id(memory_id), text, checked_metadata(metadata), until)
+        return {"message": "Memory updated successfully!"}
+
+    aupdate = awaited(update)
+
+    def delete(self, memory_id: str) -> Done:
+        """End a memory; its history stays (`forget` removes that too).
+
+        Raises:
+            MemoryNotFound: no live memory has this id.
+        """
+        self._editor.delete(checked_memory_id(memory_id))
+        return {"message": "Memory deleted successfully!"}
+
+    adelete = awaited(delete)
+
+    def delete_all(self, *, user_id: str | None = None, agent_id: str | None = None, run_id: str | None = None) -> Done:
+        """End all memories of a scope; their history stays (`forget` removes that too).
+
+        Raises:
+            ScopeRequired: no id was given; `reset` empties the whole folder.
+        """
+        count = self._editor.delete(Scope(user_id, agent_id, run_id).required("delete_all()"))
+        return {"message": "Memories deleted successfully!", "count": count}
+
+    adelete_all = awaited(delete_all)
+
+    @stepped
+    def forget(
+        self,
+        memory_id: str | None = None,
+        *,
+        user_id: str | None = None,
+        agent_id: str | None = None,
+        run_id: str | None = None,
+        same_words: bool = False,
+    ) -> Steps[ForgetResult]:
+        """Remove a memory, or all of a scope, from every file of the store: text, history, vectors and keywords.
+
+        The messages that only this memory cites go with it, and so do facts that come from this message alone. Of a
+        message that other facts cite too, the words go that this one quotes.
+
+        Args:
+            memory_id: The memory.
+            user_id: Whose memories.
+            agent_id: Which agent's.
+            run_id: Which run's.
+            same_words: With a memory, whether the others of its scope that hold the same words go too.
+
+        Returns:
+            `count`, how many versions were removed, and under `also` the id, text and kind of each other memory of the
+            same scope that still holds the same words.
+
+        Raises:
+            MemoryNotFound: there was never a memory with this id.
+            ScopeRequired: neither a memory nor an id was given.
+        """
+        scope = Scope(user_id, agent_id, run_id)
+        if memory_id is not None and scope:
+            raise InvalidInput("forget() takes either a memory's id or the ids of a scope, not both.")
+        what = scope.required("forget()") if memory_id is None else checked_memory_id(memory_id)
+        done: Forgotten = yield from self._editor.forget(what, also=same_words)
+        also: list[HeldBy] = [{"id": row.key, "memory": row.text, "kind": row.kind} for row in done.also]
+        return {"message": "Memories forgotten.", "count": done.count, "also": also}
+
+    aforget = awaited(forget)
+
+    def reset(self) -> None:
+        """Empty the whole folder, physically."""
+        self._editor.reset()
+
+    areset = awaited(reset)
+
+    @stepped
+    def search(
+        self,
+        query: str,
+        *,
+        user_id: str | None = None,
+        agent_id: str | None = None,
+        run_id: str | None = None,
+        limit: int = 10,
+        top_k: int | None = None,
+        filters: Mapping[str, Any] | None = None,
+        threshold: float | None = None,
+        kinds: Sequence[Kind] | None = None,
+        explain: bool = False,
+        include_quarantined: bool = False,
+        reference_time: datetime | None = None,
+        as_of: datetime | str | None = None,
+        known_at: datetime | str | None = None,
+        max_tokens: int | None = None,
+        expand: int = 0,
+        rerank: BaseDocumentCompressor | bool | None = None,
+        messages: Any = None,
+        rewrite: bool = False,
+        show_expired: bool = False,
+    ) -> Steps[SearchResult]:
+        """The memories that answer a query, best first.
+
+        Args:
+            query: A question or some words.
+            user_id: Whose memory.
+            agent_id: Which agent's.
+            run_id: Which run's.
+            limit: How many at most.
+            top_k: The same by mem0's name.
+            filters: Conditions on metadata and on `kind`, `role`, `name`, `session_id`, `created_at`, ..., with `$eq`,
+                `$in`, ... or in mem0's way (`{"level": {"gte": 3}}`, AND, OR, NOT). The ids may stand here too.
+            threshold: Leaves out hits whose `relevance` is lower.
+            kinds: `fact`, `turn` or both (the default).
+            explain: Show what each signal added to a score, under `explanation`.
+            include_quarantined: Let tool output come back too.
+            reference_time: The present, for dates such as "last week"; the clock's by default.
+            as_of: What held at a time, ended versions too.
+            known_at: What had been recorded by a time.
+            max_tokens: The most tokens that the texts of all hits together may have, and of what is around them. Whole
+                memories only: one that does not fit is left out, and later ones may fit.
+            expand: How many turns before and after to show with each hit, under `around`.
+            rerank: A LangChain document compressor that orders the best hits anew; `score` stays what it was. True
+                takes that of the configuration, if it names one.
+            messages: The conversation that the query belongs to, for `rewrite`.
+            rewrite: Let the model turn the query into ones that stand for themselves ("what about her?"), one for each
+                part of it: one call. When the model fails, the query is searched for as it is.
+            show_expired: Let memories come back that have ceased to count (`expiration_date`, or a last day that was
+                said).
+
+        Returns:
+            `{"results": [...], "relations": [...]}`. A result is a fact with the turns that it comes from under
+            `evidence`, or a turn that says what no fact says. Each has `id`, `memory`, `score` (0..1, orders the hits),
+            `relevance` (0..1, absolute), `kind`, `sources`, `metadata`, the ids of its scope and its dates.
+
+        Raises:
+            ScopeRequired: no id was given.
+            InvalidFilter: `filters` is no filter.
+            ConfigurationError: `rewrite` without a model.
+        """
+        options = _options(explain, max_tokens, expand, self._reranker if rerank is True else rerank)
+        scope, conditions = scope_and_filter(filters, Scope(user_id, agent_id, run_id))
+        asked = SearchQuery(
+            text=checked_query(query),
+            scope=scope.required("search()"),
+            limit=checked_count(limit if top_k is None else top_k, "limit", 1),
+            filter=parse_filter(conditions),
+            threshold=checked_threshold(threshold),
+            kinds=checked_kinds(kinds) or frozenset(KINDS),
+            # Its zone stays: "yesterday" is the caller's.
+            reference_time=checked_time(reference_time, "reference_time"),
+            as_of=checked_moment(as_of, "as_of"),
+            known_at=checked_moment(known_at, "known_at"),
+            include_quarantined=include_quarantined,
+            show_expired=show_expired,
+            now=to_micros(self._journal.clock()),
+        )
+        conversation = None
+        if rewrite:
+            # A memory without a model is told before anything is searched.
+            _ = self._rewriter
+            conversation = [] if messages is None else to_turns(messages)
+        return (
+            yield from traced(
+                "Memory.search",
+                self._search(asked, options, conversation),
+                run_type="retriever",
+                scope=asked.scope,
+                inputs=lambda: {"query": asked.text, "limit": asked.limit},
+                outputs=lambda found: documents(found["results"]),
+            )
+        )
+
+    asearch = awaited(search)
+
+    @lazy
+    def _rewriter(self) -> Rewriter:
+        if self.model is None:
+            raise ConfigurationError("rewrite=True needs a chat model: open the memory with model=.")
+        return Rewriter(self.model)
+
+    def _search(self, asked: SearchQuery, options: _Options, conversation: list[Turn] | None) -> Steps[SearchResult]:
+        rewritten = Rewritten((asked.text,))
+        if conversation is not None:
+            now = asked.reference_time or self._journal.clock()
+            rewritten = yield Request(
+                lambda: self._rewriter.rewrite(asked.text, conversation, now),
+                lambda: self._rewriter.arewrite(asked.text, conversation, now),
+            )
+        wanted = asked.limit * (_RERANKED if options.rerank else 1)
+        found: list[Found] = []
+        for query in rewritten.queries:
+            answer = yield from self._searcher.search(
+                replace(asked, text=query, limit=wanted, entities=rewritten.entities)
+            )
+            found.append(answer)
+        best = merged([answer.hits for answer in found], wanted)
+        if options.rerank is not None:
+            best = yield from _reranked(options.rerank, asked, best)
+        budget = Budget(options.max_tokens, token_counter(self.model))
+        best = [hit for hit in best[: asked.limit] if budget.takes(hit.row)]
+        return {
+            "results": self._shown(best, asked, options, budget),
+            "relations": self._searcher.relations(
+                replace(asked, text="\n".join(rewritten.queries)),
+                list(dict.fromkeys(entity for answer in found for entity in answer.entities)),
+                most=MOST_RELATIONS,
+            ),
+        }
+
+    def _shown(self, hits: Sequence[Ranked], asked: SearchQuery, options: _Options, budget: Budget) -> list[Hit]:
+        shown: list[Hit] = []
+        with self._journal.read() as reader:
+            told = behind(reader, [hit.row for hit in hits], asked)
+            for hit in hits:
+                own = {
+                    "score": hit.score,
+                    "relevance": hit.relevance,
+                    "evidence": [evidence(turn, quote) for turn, quote in told.get(hit.row.id, ())],
+                }
+                one = cast("Hit", {**result_of(hit.row), **own})
+                if options.explain:
+                    one["explanation"] = dict(hit.shares)
+                if options.expand:
+                    near = around(reader, hit.row, options.expand, asked)
+                    one["around"] = [result_of(row) for row in near if budget.takes(row)]
+                shown.append(one)
+        return shown
+
+    def get(self, memory_id: str) -> MemoryResult | None:
+        """One memory by its id, or None when there is none (or no longer)."""
+        with self._journal.read() as reader:
+            row = reader.memory(checked_memory_id(memory_id))
+        return None if row is None else result_of(row)
+
+    def _owner(self, memory_id: str) -> Scope | None:
+        """Whose a memory is, ended or not; None when there was never one."""
+        with self._journal.read() as reader:
+            versions = reader.versions_of(checked_memory_id(memory_id))
+        return scope_of(versions[0]) if versions else None
+
+    aget = awaited(get)
+
+    def get_all(
+        self,
+        *,
+        user_id: str | None = None,
+        agent_id: str | None = None,
+        run_id: str | None = None,
+        filters: Mapping[str, Any] | None = None,
+        limit: int = 100,
+        top_k: int | None = None,
+        offset: int = 0,
+        kinds: Sequence[Kind] | None = None,
+        everything: bool = False,
+        show_expired: bool = False,
+    ) -> ListResult:
+        """The memories of a scope, oldest first.
+
+        Args:
+            user_id: Whose memory.
+            agent_id: Which agent's.
+            run_id: Which run's.
+            filters: As in `search`.
+            limit: How many at most.
+            top_k: The same by mem0's name.
+            offset: How many to skip.
+            kinds: `fact`, `turn` or both. By default facts, what was stored as given, and turns that were not read.
+            everything: Without any id, list the memories of all.
+            show_expired: As in `search`.
+
+        Raises:
+            ScopeRequired: no id was given, and not `everything`: a missing id must not list those of all.
+            InvalidFilter: `filters` is no filter.
+        """
+        scope, conditions = scope_and_filter(filters, Scope(user_id, agent_id, run_id))
+        condition = parse_filter(conditions)
+        limit, offset = checked_count(limit if top_k is None else top_k, "limit", 1), checked_count(offset, "offset", 0)
+        if not everything:
+            scope.required("get_all() (or everything=True)")
+        # No list is longer than what a machine can count.
+        offset, end = (min(number, sys.maxsize) for number in (offset, offset + limit))
+        with self._journal.read(snapshot=True) as reader:
+            order = reader.oldest_first(scope, kinds=checked_kinds(kinds))
+            now = None if show_expired else to_micros(self._journal.clock())
+            if now is not None and (gone := reader.expired_memories(scope, now)):
+                order = (row for row in order if row not in gone)
+            if condition is None:
+                rows = reader.memories_in_order(list(islice(order, offset, end)))
+            else:
+                chunks = iter(lambda: list(islice(order, _PAGE)), [])
+                every = (row for chunk in chunks for row in reader.memories_in_order(chunk))
+                matching = (row for row in every if condition.matches(record_of(row)))
+                rows = list(islice(matching, offset, end))
+            triples = reader.first_triples(scope, most=min(limit, sys.maxsize), at=now) if scope else []
+        return {
+            "results": [result_of(row) for row in rows],
+            "relations": [
+                {"source": row[3], "relationship": relation_name(row[4]), "destination": row[5]} for row in triples
+            ],
+        }
+
+    aget_all = awaited(get_all)
+
+    def history(self, memory_id: str) -> list[HistoryRow]:
+        """What happened to a memory, in order; also of one that was deleted. Values go by mem0's names too."""
+        with self._journal.read() as reader:
+            events = reader.history(checked_memory_id(memory_id))
+            versions = reader.versions_of(memory_id)
+        first = versions[0] if versions else None  # of what was forgotten only the events stay, without texts
+        return [history_row(event, events[0], first) for event in events if event.op in ("add", "update", "delete")]
+
+    ahistory = awaited(history)
+
+    def why(self, memory_id: str) -> WhyResult:
+        """Which turns a memory comes from, with which quotes, and what was decided about it by which prompt.
+
+        Raises:
+            MemoryNotFound: no live memory has this id.
+        """
+        with self._journal.read() as reader:
+            row = reader.memory(checked_memory_id(memory_id))
+            if row is None:
+                raise missing(memory_id)
+            quotes: dict[int, str | None] = {row.id: row.text}
+            if row.kind == "fact":
+                # What was changed by hand still comes from the turns of the version before.
+                cited = (dict(reader.quotes_of(version.id)) for version in reversed(reader.versions_of(row.key)))
+                quotes = next(filter(None, cited), {})
+            turns = reader.memories_by_row(list(quotes))
+            events = reader.history(row.key)
+        return reasons(row, [(turns[item], quote) for item, quote in quotes.items() if item in turns], events)
+
+    awhy = awaited(why)
+
+    def graph(
+        self, *, user_id: str | None = None, agent_id: str | None = None, run_id: str | None = None
+    ) -> MemoryGraph:
+        """The relations of a scope as a NetworkX graph: a copy, which draws itself in a notebook.
+
+        Raises:
+            ScopeRequired: no id was given.
+        """
+        return self._graphs.copy(Scope(user_id, agent_id, run_id).required("graph()"))
+
+    agraph = awaited(graph)
+
+    # -- to LangChain and LangGraph: what these give is imported when it is asked for ------------------------------
+
+    def of(
+        self,
+        user_id: str | int | UUID | None = None,
+        *,
+        agent_id: str | int | UUID | None = None,
+        run_id: str | int | UUID | None = None,
+    ) -> Memory:
+        """This memory with its scope filled in: the same methods, which need no ids any more.
+
+        Args:
+            user_id: Whose memories.
+            agent_id: Which agent's.
+            run_id: Which run's.
+
+        Returns:
+            A handle on this memory: what is closed is this. A method that is given other ids, or an id of a memory that
+            belongs to others, says so; what is about the whole store (`reset`) it does not have.
+
+        Raises:
+            ScopeRequired: no id was given.
+
+        Example:
+            ```python
+            alice = memory.of(user_id="alice")
+            alice.add("I moved to Berlin in May.")
+            agent = create_agent(model, middleware=[alice.as_middleware()])
+            ```
+        """
+        return cast("Memory", Bound(self, Scope(user_id, agent_id, run_id)))  # type: ignore[arg-type]
+
+    @property
+    def embedder(self) -> str | None:
+        """The name of what makes vectors, or None."""
+        embedder = self._indexes.embedder
+        return None if embedder is None else embedder.name
+
+    def as_node(
+        self,
+        *,
+        scope: ScopeSource | None = None,
+        messages_key: str = "messages",
+        name: str = "",
+        on_error: OnError = "log",
+    ) -> CompiledStateGraph[Any, Any, Any, Any]:
+        """Extraction, reconciliation and commit as one compiled graph, to be a node of any `StateGraph`.
+
+        Args:
+            scope: Whose memories: ids by name, or a function that gives them and may take `state` (its messages only),
+                `runtime` and `config`. None means the run's `context` and `configurable` together, which have to name a
+                user.
+            messages_key: The key of the state that has the messages.
+            name: Tells two memories in one graph apart: it ends the keys that are written.
+            on_error: "raise" lets a failing memory stop the graph, for tests; else its messages are read later.
+
+        Example:
+            ```python
+            builder.add_node("remember", memory.as_node())
+            graph = builder.compile(checkpointer=saver)
+            graph.invoke({"messages": [...]}, {"configurable": {"thread_id": "1"}}, context={"user_id": "alice"})
+            ```
+        """
+        from langchain_memlayer.agents.nodes import memory_graph
+
+        return memory_graph(self, scope=scope, messages_key=messages_key, name=name, on_error=on_error)
+
+    def as_tools(
+        self,
+        *,
+        user_id: str | None = None,
+        agent_id: str | None = None,
+        run_id: str | None = None,
+        scope: ScopeSource | None = None,
+        instructions: str | None = None,
+        name: str = "",
+        on_error: OnError = "log",
+    ) -> list[BaseTool]:
+        """`manage_memory` and `search_memory`, for an agent that looks after its memory itself.
+
+        Args:
+            user_id: Whose memories; without any id and `scope` the run's `context` and `configurable` say it.
+            agent_id: Which agent's.
+            run_id: Which run's.
+            scope: In place of ids, a function that gives them and may take `runtime` and `config`.
+            instructions: When the model should change memories, in place of ours.
+            name: Tells the tools of two memories apart: `manage_NAME_memory` and `search_NAME_memory`.
+            on_error: "raise" lets a failing memory stop the agent, for tests; else the model is told.
+        """
+        from langchain_memlayer.agents.tools import memory_tools
+
+        bound = Scope(user_id, agent_id, run_id)
+        if bound and scope is not None:
+            raise InvalidInput("as_tools() takes either ids or scope=, not both.")
+        return memory_tools(self, scope=bound or scope, instructions=instructions, name=name, on_error=on_error)
+
+    def as_middleware(
+        self,
+        *,
+        scope: ScopeSource | None = None,
+        name: str | None = None,
+        limit: int = 10,
+        search_kwargs: dict[str, Any] | None = None,
+        remember: bool = True,
+        background: bool = False,
+        tools: bool = False,
+        on_error: OnError = "log",
+    ) -> MemoryMiddleware:
+        """Memory for `langchain.agents.create_agent`: it recalls before a turn and remembers after it.
+
+        Args:
+            scope: Whose memories: ids by name, or a function that gives them and may take `state`, `runtime` and
+                `config`. None means the run's `context` and `configurable` together, which have to name a user.
+            name: Tells the memories of one agent apart; by itself a team's is, whose `scope` names no user.
+            limit: How many memories are recalled at most.
+            search_kwargs: Further arguments of `search`.
+            remember: Whether turns are remembered; False only recalls.
+            background: Find the facts of a turn beside the agent, which answers without waiting.
+            tools: Whether the agent gets `manage_memory` and `search_memory` too.
+            on_error: "raise" lets a failing memory stop the agent, for tests; else the agent goes on without it.
+
+        Raises:
+            InvalidInput: `search_kwargs` has what `search` does not take.
+            MissingDependency: the package langchain is not installed.
+        """
+        from langchain_memlayer.agents.middleware import MemoryMiddleware
+
+        return MemoryMiddleware(
+            self,
+            scope=scope,
+            name=name,
+            limit=limit,
+            search_kwargs=search_kwargs,
+            remember=remember,
+            background=background,
+            tools=tools,
+            on_error=on_error,
+        )
+
+    def as_retriever(
+        self,
+        *,
+        user_id: str | None = None,
+        agent_id: str | None = None,
+        run_id: str | None = None,
+        k: int = 4,
+        search_type: SearchType = "similarity",
+        search_kwargs: Mapping[str, Any] | None = None,
+        on_error: OnError = "log",
+        **options: Any,
+    ) -> MemoryRetriever:
+        """The memories of a scope as a LangChain retriever.
+
+        Args:
+            user_id: Whose memories.
+            agent_id: Which agent's.
+            run_id: Which run's.
+            k: How many documents at most.
+            search_type: `similarity`; `mmr`, of `fetch_k` memories the `k` that say different things; or
+                `similarity_score_threshold`, those whose relevance is at least `score_threshold`.
+            search_kwargs: As LangChain's vector stores take them: `k`, `filter`, `score_threshold`, `fetch_k`,
+                `lambda_mult`; and further arguments of `search`.
+            on_error: "raise" lets a failing memory stop the chain, for tests; else nothing is found then.
+            **options: The same as `search_kwargs`, by name.
+
+        Raises:
+            ScopeRequired: no id was given.
+            InvalidInput: an option that `search` does not take.
+        """
+        from langchain_memlayer.agents.retriever import memory_retriever
+
+        scope, settings = Scope(user_id, agent_id, run_id), {**(search_kwargs or {}), **options}
+        return memory_retriever(self, scope, k=k, search_type=search_type, search_kwargs=settings, on_error=on_error)
+
+    @property
+    def store(self) -> MemLayerStore:
+        """A LangGraph store in the same folder, for `compile(store=memory.store)`; it ends with this memory.
+
+        Nodes, tools and middleware that were built without a memory find this one through it.
+        """
+        from langchain_memlayer.store import MemLayerStore
+
+        with _OPENING:
+            if self._store is None:
+                self._store = MemLayerStore.of(self)
+                self._opened.callback(self._store.close)
+            return self._store
+
+
+def _is_auto(given: Any) -> bool:
+    return isinstance(given, str) and given == "auto"
+
+
+def _reconciler(model: BaseChatModel | None, reconcile: Reconcile, prompt: str | None) -> Reconciler | None:
+    if reconcile not in ("llm", "rules", "off"):
+        raise ConfigurationError(f"reconcile must be 'llm', 'rules' or 'off', got {reconcile!r}.")
+    if reconcile == "off":
+        return None
+    if reconcile == "llm" and model is not None:
+        return LLMReconciler(model, custom_prompt=prompt)
+    return RuleReconciler()
+
+
+def _options(explain: bool, max_tokens: Any, expand: Any, rerank: Any) -> _Options:
+    if rerank is False:
+        rerank = None
+    if rerank is not None and not callable(getattr(rerank, "compress_documents", None)):
+        raise InvalidInput("rerank must be a LangChain document compressor (with compress_documents), or None.")
+    most = None if max_tokens is None else checked_count(max_tokens, "max_tokens", 1)
+    return _Options(explain, most, checked_count(expand, "expand", 0), rerank)
+
+
+def _reranked(compressor: BaseDocumentCompressor, asked: SearchQuery, hits: Sequence[Ranked]) -> Steps[list[Ranked]]:
+    """The hits that a document compressor keeps, in its order; a run of its own."""
+    return traced(
+        "reranking",
+        _compressed(compressor, asked.text, hits),
+        scope=asked.scope,
+        inputs=lambda: {"query": asked.text, "ids": [hit.row.key for hit in hits]},
+        outputs=lambda kept: {"ids": [hit.row.key for hit in kept]},
+    )
+
+
+def _compressed(compressor: BaseDocumentCompressor, query: str, hits: Sequence[Ranked]) -> Steps[list[Ranked]]:
+    from langchain_core.documents import Document
+
+    given = [Document(hit.row.text, id=hit.row.key, metadata={"place": place}) for place, hit in enumerate(hits)]
+    kept = yield from request(
+        lambda: compressor.compress_documents(given, query), lambda: compressor.acompress_documents(given, query)
+    )
+    places = [document.metadata.get("place") for document in kept]
+    return [hits[place] for place in dict.fromkeys(places) if isinstance(place, int) and 0 <= place < len(hits)]
