@@ -47,7 +47,7 @@ from langchain_memlayer.engine.indexes import Indexes
 from langchain_memlayer.engine.read import Engine, Prepared, Progress
 from langchain_memlayer.engine.reading import Found, Ranked, Searcher, SearchQuery
 from langchain_memlayer.engine.records import record_of, result_of
-from langchain_memlayer.engine.results import added, evidence, history_row, reasons, unread
+from langchain_memlayer.engine.results import added, evidence, history_row, reasons, scope_size, unread
 from langchain_memlayer.engine.scopes import missing, scope_of
 from langchain_memlayer.engine.shaping import Budget, around, behind, merged, token_counter
 from langchain_memlayer.errors import ConfigurationError, InvalidInput, MemLayerError
@@ -81,6 +81,7 @@ from langchain_memlayer.types import (
     Metric,
     ReadResult,
     Scope,
+    ScopeSize,
     SearchResult,
     Turn,
     UnreadCall,
@@ -941,6 +942,32 @@ class Memory:
         }
 
     aget_all = awaited(get_all)
+
+    def scopes(
+        self,
+        *,
+        user_id: str | None = None,
+        agent_id: str | None = None,
+        run_id: str | None = None,
+        limit: int = 1000,
+        offset: int = 0,
+    ) -> list[ScopeSize]:
+        """Whose memories there are and how many, in the order of the ids; with ids, only those that have these.
+
+        Args:
+            user_id: Whose memory.
+            agent_id: Which agent's.
+            run_id: Which run's.
+            limit: How many at most.
+            offset: How many to skip.
+        """
+        scope = Scope(user_id, agent_id, run_id)
+        most, skipped = checked_count(limit, "limit", 1), checked_count(offset, "offset", 0)
+        with self._journal.read() as reader:
+            rows = reader.scopes(scope, most=most, offset=skipped)
+        return [scope_size(row) for row in rows]
+
+    ascopes = awaited(scopes)
 
     def history(self, memory_id: str) -> list[HistoryRow]:
         """What happened to a memory, in order; also of one that was deleted. Values go by mem0's names too."""

@@ -6,9 +6,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, NotRequired
 from urllib.parse import quote
 from uuid import UUID
+
+# Pydantic reads those of the standard library from Python 3.12 on only.
+from typing_extensions import TypedDict
 
 from langchain_memlayer.errors import InvalidInput, ScopeRequired
 
@@ -512,6 +515,18 @@ class ListResult(TypedDict):
 
     results: list[MemoryResult]
     relations: list[Relation]
+
+
+class ScopeSize(TypedDict):
+    """Whose memories there are, exactly these ids, and how many; times are ISO 8601."""
+
+    user_id: str | None
+    agent_id: str | None
+    run_id: str | None
+    facts: int
+    turns: int
+    created_at: str
+    updated_at: str
 
 
 class AddedMemory(TypedDict):

@@ -298,3 +298,17 @@ async def test_forget_that_i_ends_the_memory_through_the_whole_of_it(folder: Pat
         nothing = await call(way, memory, "add", "Forget my coffee", user_id="u")
         assert (nothing["results"], len(nothing["rejected"])) == ([], 1)
         assert mind.asked == ["extraction"] * 3
+
+
+def test_scopes_are_listed_with_their_sizes_and_only_those_of_the_given_ids(tmp_path: Path) -> None:
+    with Memory(tmp_path, model=None, embeddings=None) as memory:
+        gone = memory.add("I sold the boat.", user_id="ann")["results"][0]["id"]
+        memory.add("I live in Lyon.", user_id="ann", agent_id="travel")
+        memory.add("Answer briefly.", agent_id="travel")
+        memory.delete(gone)
+        memory.add(["One.", "Two."], user_id="bob")
+        sizes = [(row["user_id"], row["agent_id"], row["facts"], row["turns"]) for row in memory.scopes()]
+        assert sizes == [(None, "travel", 0, 1), ("ann", "travel", 0, 1), ("bob", None, 0, 2)]
+        assert memory.scopes(limit=1, offset=2) == memory.scopes(user_id="bob") == memory.of(user_id="bob").scopes()
+        assert len(memory.scopes(agent_id="travel")) == 2
+        assert memory.scopes(user_id="nobody") == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from langchain_memlayer.engine.commit import Committed, Outcome
 from langchain_memlayer.graph.names import as_relations
@@ -14,6 +15,7 @@ from langchain_memlayer.types import (
     HistoryRow,
     Relation,
     Row,
+    ScopeSize,
     Triple,
     Unread,
     UnreadCall,
@@ -49,6 +51,16 @@ def unread(note: Unread, rows: Mapping[int, Row]) -> UnreadCall:
         "reason": note.reason,
         "set_aside": note.set_aside is not None,
     }
+
+
+def scope_size(row: Sequence[Any]) -> ScopeSize:
+    """A row of the journal's scopes."""
+    user_id, agent_id, run_id, facts, turns, *times = row
+    begun, written = (from_micros(time).isoformat() for time in times)
+    return {
+        "user_id": user_id, "agent_id": agent_id, "run_id": run_id, "facts": int(facts), "turns": int(turns),
+        "created_at": begun, "updated_at": written,
+    }  # fmt: skip
 
 
 def _committed(done: Committed) -> AddedMemory:

@@ -127,6 +127,22 @@ class Reader(CacheReader):
             **{some.split()[0]: self.db.execute(one + some).fetchone()[0] for some in rows},
         }
 
+    def scopes(self, scope: Scope, *, most: int, offset: int) -> list[tuple[Any, ...]]:
+        """Whose memories there are, by their ids: the ids, live facts, live turns, first begun, last written."""
+        ids = scope.ids()
+        where = "".join(f" AND i.{name} = ?" for name in ids)
+        if scope.user_id is not None:
+            where += " AND i.ns = (SELECT id FROM namespaces WHERE path = ?)"
+        names = ("user_id", "agent_id", "run_id")
+        counts = ", ".join(f"sum(CASE WHEN i.kind = '{kind}' THEN 1 ELSE 0 END)" for kind in ("fact", "turn"))
+        rows = self.db.execute(
+            f"SELECT {', '.join(f'i.{name}' for name in names)}, {counts}, min(i.created_at), max(i.updated_at) "
+            f"FROM items i WHERE i.closed IS NULL AND i.kind <> 'item'{where} GROUP BY i.user_id, i.agent_id, i.run_id "
+            f"ORDER BY {', '.join(f'coalesce(i.{name}, {chr(39) * 2})' for name in names)} LIMIT ? OFFSET ?",
+            (*ids.values(), *((scope.partition,) if scope.user_id is not None else ()), most, offset),
+        )
+        return rows.fetchall()
+
     # -- items, which keep their last value and may expire --------------------------------------------------------
 
     def items_by_key(self, pairs: Iterable[tuple[str, str]], now: int) -> dict[tuple[str, str], ItemRow]:
