@@ -11,8 +11,8 @@ import statistics
 import sys
 import tempfile
 import time
-import zlib
 from collections.abc import Callable, Iterator
+from hashlib import blake2b
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -24,18 +24,20 @@ from langchain_memlayer import Memory
 
 _DIMS = 384
 _CLUSTERS = 200
+_STEPS = 4_093
 _LIST = 500
 
 
 class LookedUp(Embeddings):
-    """Vectors around 200 centres, made in advance and looked up by a text's checksum: a place and a neighbour of it."""
+    """Vectors around 200 centres, put together of what was made in advance: a centre and two steps away from it.
+
+    It is small, since what a process holds is measured too.
+    """
 
     def __init__(self) -> None:
         rng = np.random.default_rng(5)
-        centres = rng.standard_normal((_CLUSTERS, _DIMS)).astype(np.float32)
-        self._table = centres[rng.integers(0, _CLUSTERS, 20_011)]
-        self._table += 0.5 * rng.standard_normal(self._table.shape).astype(np.float32)
-        self._noise = rng.standard_normal((9_973, _DIMS)).astype(np.float32)
+        self._centres = rng.standard_normal((_CLUSTERS, _DIMS), np.float32)
+        self._steps = np.float32(0.5) * rng.standard_normal((_STEPS, _DIMS), np.float32)
 
     def embed_query(self, text: str) -> list[float]:
         return self._of(text)
@@ -44,8 +46,9 @@ class LookedUp(Embeddings):
         return [self._of(text) for text in texts]
 
     def _of(self, text: str) -> Any:
-        place, other = divmod(zlib.crc32(text.encode()), len(self._table))
-        return self._table[other] + np.float32(0.5) * self._noise[place % len(self._noise)]
+        place, cluster = divmod(int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big"), _CLUSTERS)
+        one, other = divmod(place, _STEPS)
+        return self._centres[cluster] + self._steps[one % _STEPS] + self._steps[other]
 
 
 def texts(seed: int) -> Iterator[str]:
