@@ -922,10 +922,8 @@ class Memory:
         # No list is longer than what a machine can count.
         offset, end = (min(number, sys.maxsize) for number in (offset, offset + limit))
         with self._journal.read(snapshot=True) as reader:
-            order = reader.oldest_first(scope, kinds=checked_kinds(kinds))
             now = None if show_expired else to_micros(self._journal.clock())
-            if now is not None and (gone := reader.expired_memories(scope, now)):
-                order = (row for row in order if row not in gone)
+            order = reader.oldest_first(scope, kinds=checked_kinds(kinds), lasting=now)
             if condition is None:
                 rows = reader.memories_in_order(list(islice(order, offset, end)))
             else:

@@ -202,6 +202,21 @@ def test_a_page_is_read_by_an_index(tmp_path: Path, kinds: Any) -> None:
             assert "INDEX memories_" in plan[0]
 
 
+def test_a_page_costs_the_page(tmp_path: Path) -> None:
+    steps: list[int] = []
+    with opened(tmp_path / "m", embeddings=False) as memory:
+        for rows in (300, 3000):
+            Talk().tell(memory, rows)
+            memory.get_all(user_id="u", limit=10)
+            steps.append(0)
+            for db in connections(memory._journal):
+                db.set_progress_handler(lambda: steps.append(steps.pop() + 1), 100)
+            memory.get_all(user_id="u", limit=10)
+            for db in connections(memory._journal):
+                db.set_progress_handler(None, 0)
+    assert steps[1] <= steps[0] + 2
+
+
 # -- larger scopes ----------------------------------------------------------------------------------------------------
 
 

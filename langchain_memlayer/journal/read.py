@@ -243,14 +243,22 @@ class Reader(CacheReader):
         rows = self.db.execute(f"SELECT i.id FROM {ROW_FROM} WHERE i.kind <> 'item' AND {where}", values)
         return [row[0] for row in rows]
 
-    def oldest_first(self, scope: Scope, *, kinds: Collection[str]) -> Iterator[int]:
+    def oldest_first(self, scope: Scope, *, kinds: Collection[str], lasting: int | None = None) -> Iterator[int]:
         """The rows of a scope's live memories in order: those of some kinds, or (of none) all but turns that were read.
 
         They are read page by page, so what is not taken costs nothing. To be called in a snapshot.
+
+        Args:
+            scope: Whose.
+            kinds: Of which kinds.
+            lasting: Only those that have not ceased to count by a time.
         """
         ids = scope.ids()
         where = "".join(f" AND i.{name} = ?" for name in ids)
         values: tuple[Any, ...] = tuple(ids.values())
+        if lasting is not None:
+            where += f" AND (i.invalid_at IS NULL OR i.invalid_at > ? OR i.state = {SPENT})"
+            values += (lasting,)
         # SQLite does not see that a turn is no item, which is what the index is of.
         parts = [f"i.kind = '{kind}' AND i.kind <> 'item'" for kind in sorted(kinds)] or [_UNSAID]
         if scope.user_id is None:
@@ -261,7 +269,7 @@ class Reader(CacheReader):
         yield from (row for _, row in heapq.merge(*pages))
 
     def expired_memories(self, scope: Scope, now: int) -> set[int]:
-        """The rows of a scope's live memories that have ceased to count by a time; an index has no others."""
+        """The rows of a scope's live memories that have ceased to count by a time."""
         ids = scope.ids()
         where = "".join(f" AND i.{name} = ?" for name in ids)
         if scope.user_id is not None:
