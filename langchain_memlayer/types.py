@@ -190,10 +190,11 @@ class Fact:
         quote: The words of the first of these turns that support it, or None when the extractor gives none.
         triples: The relations that it states.
         valid_at: When it begins to hold, when the text says so.
-        valid_until: The end of its last day, when the text says so.
         name: Whom it is about or by, when known.
         metadata: Further keys to keep with the memory. Two are for us: `RETRACT` and `QUARANTINE`.
         said_at: When it was said; reconcilers are given it, extractors need not tell.
+        valid_until: The end of its last day, when the text says so.
+        corrects: Positions of turns before it that it says were wrong.
     """
 
     text: str
@@ -205,6 +206,7 @@ class Fact:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     said_at: datetime | None = None
     valid_until: datetime | None = None
+    corrects: tuple[int, ...] = ()
 
 
 RETRACT = "retract"

@@ -552,7 +552,7 @@ async def test_awaited_windows_are_in_flight_together_up_to_the_cap_and_give_the
     awaited = await LLMExtractor(together, window_turns=1, max_concurrency=4).aextract(turns, [])
     plain = ScriptedChatModel(replies=answer)
 
-    assert awaited == LLMExtractor(plain, window_turns=1).extract(turns, [])
+    assert awaited == LLMExtractor(plain, window_turns=1, max_concurrency=1).extract(turns, [])
     assert [fact.turns for fact in awaited.facts] == [(k,) for k in range(12)]
     assert together.most_in_flight == 4
     assert plain.most_in_flight == 1

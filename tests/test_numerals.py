@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from langchain_memlayer import LLMExtractor, Turn
-from langchain_memlayer.facts.numerals import numbers, unsaid_number
+from langchain_memlayer.facts.numerals import as_exact, numbers, unsaid_number
 from langchain_memlayer.testing import ScriptedChatModel
 
 
@@ -119,3 +121,22 @@ def test_a_fact_with_a_hallucinated_number_is_rejected_and_the_rejection_recorde
     assert [(refused.text, refused.reason, refused.quote) for refused in found.rejected] == [
         (texts[1], "nobody said its number 5", quote)
     ]
+
+
+@pytest.mark.parametrize(
+    ("quote", "fact"),
+    [
+        ("her birthday is in March", "Ana's birthday is in 2025-03"),
+        ("im März ziehen wir um", "Nutzer zieht 2025-03 um"),
+        ("三月搬家", "用户2025-03搬家"),
+        ("3月に引っ越す", "ユーザーは2025-03に引っ越す"),
+        ("from the first of March", "User works there from 2025-03-01"),
+        ("at the beginning of March", "User moves on 2025-03-01"),
+        ("on March 1", "User moves on 2025-03-01"),
+        ("3月1号搬家", "用户2025-03-01搬家"),
+        ("三月一日搬家", "用户2025-03-01搬家"),
+        ("I married Mark yesterday", "User married Mark on 2025-03-01"),
+    ],
+)
+def test_a_month_that_was_said_without_a_day_gets_none(quote: str, fact: str) -> None:
+    assert as_exact(re.sub(r"2025-03(?!-)", "2025-03-01", fact), quote) == fact

@@ -502,15 +502,60 @@ def test_the_same_in_other_words_is_a_repetition(told: str, known: str) -> None:
     assert (found.action, found.memory_id) == ("NONE", "m")
 
 
-def test_a_number_that_the_text_of_an_update_says_for_it_is_repeated() -> None:
-    facts = [BERLIN, fact("Anna pays 700 euros of rent")]
-    found = decided(facts, entry(1, "UPDATE", 1, "Anna lives in Berlin for 700 euros of rent"), entry(2, "NONE", 1))
+def test_the_text_of_an_update_says_what_all_facts_say_that_are_of_its_memory() -> None:
+    facts = [BERLIN, fact("Anna pays 700 euros of rent"), fact("Anna pays 800 euros for the car")]
+    told = "Anna lives in Berlin for 700 euros of rent"
+    found = decided(facts, entry(1, "UPDATE", 1, told), entry(2, "NONE", 1), entry(3, "ADD"))
 
-    assert actions(found) == ["UPDATE", "ADD"]
-    assert found[0].text == "Anna moved to Berlin"
-    quoted = [fact("Anna moved to Berlin", quote="I moved to Berlin, 700 euros of rent"), facts[1]]
-    found = decided(quoted, entry(1, "UPDATE", 1, "Anna lives in Berlin for 700 euros of rent"), entry(2, "NONE", 1))
-    assert actions(found) == ["UPDATE", "NONE"]
+    assert [(d.action, d.fact, d.text) for d in found] == [("UPDATE", 0, told), ("NONE", 1, None), ("ADD", 2, None)]
+    invented = decided(facts, entry(1, "UPDATE", 1, f"{told} and 800"), entry(2, "NONE", 1), entry(3, "ADD"))
+    assert (actions(invented), invented[0].text) == (["UPDATE", "ADD", "ADD"], "Anna moved to Berlin")
+
+
+def test_a_memory_is_changed_by_the_fact_that_dates_its_new_text() -> None:
+    day = datetime(2024, 5, 10, tzinfo=UTC)
+    facts = [fact("Anna has a flat in Berlin"), fact("Anna moved to Berlin on 2024-05-10", valid_at=day)]
+    told = "Anna lives in a flat in Berlin since 2024-05-10"
+    found = decided(facts, entry(1, "UPDATE", 1, told), entry(2, "NONE", 1))
+
+    # The one that only says it too comes after it: it supports what holds now.
+    assert [(d.action, d.fact, d.memory_id, d.text) for d in found] == [
+        ("UPDATE", 1, "id-paris", told), ("NONE", 0, "id-paris", None),
+    ]  # fmt: skip
+
+
+def test_a_memory_is_not_changed_by_a_fact_that_its_new_text_does_not_tell() -> None:
+    facts = [fact("Anna has a dog"), fact("Anna moved to Berlin")]
+    found = decided(facts, entry(1, "UPDATE", 1, "Anna lives in Berlin"), entry(2, "NONE", 1))
+
+    assert [(d.action, d.fact) for d in found] == [("UPDATE", 1), ("NONE", 0)]
+
+
+@pytest.mark.parametrize(
+    "texts", [("Anna lives in Berlin", "Anna lives in Berlin Mitte"), ("Anna lives in Berlin Mitte", "Anna in Berlin")]
+)
+def test_of_two_new_texts_of_one_memory_the_one_that_says_both_stays(texts: tuple[str, str]) -> None:
+    facts = [fact("Anna lives in Berlin now"), fact("Anna lives in Berlin Mitte")]
+    found = decided(facts, entry(1, "UPDATE", 1, texts[0]), entry(2, "UPDATE", 1, texts[1]))
+
+    assert sorted(actions(found)) == ["NONE", "UPDATE"]
+    assert found[0].text == "Anna lives in Berlin Mitte"
+
+
+@pytest.mark.parametrize(
+    ("told", "action"),
+    [
+        ("Anna still goes to the gym on 2025-05-01", "NONE"),
+        ("安娜2025-05-01还在去健身房", "NONE"),
+        ("Anna was at the gym on 2025-05-01", "ADD"),
+        ("Anna still pays 60 euros for the gym", "ADD"),
+    ],
+)
+def test_what_still_holds_on_another_day_is_no_other_fact(told: str, action: str) -> None:
+    known = "安娜2025-01-01开始去健身房" if "安" in told else "Anna goes to the gym since 2025-01-01 for 50 euros"
+    [found] = decided([fact(told)], entry(1, "NONE", 1), known=[Candidate("m", known, MAY)])
+
+    assert found.action == action
 
 
 @pytest.mark.parametrize(

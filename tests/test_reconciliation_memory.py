@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from journal_dump import dump, open_memory, query, texts
 from langchain_core.messages import BaseMessage
+from memory_kit import Mind, decided, found, message, open_with
 
 from langchain_memlayer import ExtractionError, Memory
 from langchain_memlayer.facts.reconciliation import RuleReconciler
@@ -508,3 +509,76 @@ def test_eight_threads_with_a_new_fact_each_and_one_that_all_tell(opened: Any) -
 
     assert sorted(live(memory)) == sorted([*(known.text for known in own), TEA.text])
     assert model_of(memory).calls <= 8 * 3
+
+
+# -- turns that say what a fact said ----------------------------------------------------------------------------------
+
+OUT = "the flight to Rome is on 17 May, AB12, at 14:05"
+ECHO = "Noted: Rome, 17 May, flight AB12 at 14:05."
+BACK = "no, that is the way back: home on 17 May, AB12, at 14:05"
+LATER = "the flight home is at 16:40 now"
+CONFIRMED = "Changed: the flight home on 17 May, AB12, is at 16:40, and not at 14:05."
+HOME = "The user's flight home, AB12, is on 17 May at 14:05"
+
+
+def flight(*decisions: Any, **last: Any) -> tuple[Memory, Mind]:
+    mind = Mind(
+        {BACK: [found(HOME, corrects=[1])], LATER: [found("The user's flight home is at 16:40", **last)]}, *decisions
+    )
+    memory = open_with(mind)
+    said = [message(OUT, "1"), message(ECHO, "2", "assistant"), message(BACK, "3"), message("Have fun!", "4", "ai")]
+    memory.add(said, user_id="u", session_id="s")
+    return memory, mind
+
+
+def ended(memory: Memory) -> dict[str, bool]:
+    hits = memory.search("flight home Rome AB12 14:05", user_id="u", limit=20)["results"]
+    return {hit["memory"]: hit["ended"] for hit in hits}
+
+
+def test_a_turn_that_was_corrected_at_once_is_not_shown_as_current() -> None:
+    memory, _ = flight()
+    with memory:
+        shown = ended(memory)
+
+    assert (shown[OUT], shown.get(ECHO), shown[HOME]) == (True, False, False)
+
+
+def test_what_repeats_a_fact_beside_it_ends_with_it() -> None:
+    memory, _ = flight(decided((1, "UPDATE", 1, "The user's flight home, AB12, is on 17 May at 16:40")))
+    with memory:
+        memory.add([message(LATER, "5"), message(CONFIRMED, "6", "assistant")], user_id="u", session_id="s")
+        shown = ended(memory)
+
+    assert [shown.get(text, True) for text in (OUT, ECHO, BACK)] == [True, True, True]
+    # The answer to what changed it tells what holds now.
+    assert shown[CONFIRMED] is False
+
+
+def test_the_answers_about_what_is_to_be_forgotten_are_hidden_with_it() -> None:
+    memory, _ = flight(decided((1, "DELETE", 1)), fact="The user's flight home is at 14:05", retract=True)
+    with memory:
+        memory.add([message(LATER, "5"), message(CONFIRMED, "6", "assistant")], user_id="u", session_id="s")
+
+        assert [text for text in ended(memory) if "14:05" in text] == []
+
+
+def test_a_turn_that_a_fact_cites_is_not_ended_by_a_correction() -> None:
+    mind = Mind({OUT: [found("The user flies to Rome")], BACK: [found(HOME, corrects=[1, 2, 3, 9])]})
+    with open_with(mind) as memory:
+        memory.add([message(OUT, "1"), message(BACK, "2")], user_id="u")
+
+        assert not any(ended(memory).values())
+
+
+async def test_what_a_fact_corrects_and_its_last_day_survive_between_the_halves() -> None:
+    mind = Mind({BACK: [found(HOME, corrects=[1], valid_until="2100-05-17")]})
+    with open_with(mind) as memory:
+        said = [message(OUT, "1"), message(BACK, "2")]
+        [fact] = memory.extract(said, user_id="u")["facts"]
+        assert (fact["corrects"], fact["valid_until"][:10]) == (["1"], "2100-05-18")
+        memory.reconcile(said, json.loads(json.dumps([fact])), user_id="u")
+
+        assert ended(memory)[OUT] is True
+        [row] = memory.get_all(user_id="u", kinds=["fact"])["results"]
+        assert (row["invalid_at"] or "")[:10] == "2100-05-18"

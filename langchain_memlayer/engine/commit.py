@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from langchain_memlayer.engine.scopes import scope_ids, scope_of
-from langchain_memlayer.facts.grounding import says_all
+from langchain_memlayer.facts.grounding import repeats, says_all
 from langchain_memlayer.journal.write import Writer
 from langchain_memlayer.messages import content_hash
 from langchain_memlayer.protocols import NewId
@@ -30,6 +30,8 @@ from langchain_memlayer.types import (
 )
 
 DAY = 86_400_000_000
+_AROUND = 8
+"""How far from a turn (in turns) others may repeat what it says."""
 BY_HAND = "user"
 """Who changed a memory by `update`; what a message says now, and what was found, is changed by others."""
 
@@ -124,6 +126,8 @@ class Commit:
         self.added: list[Triple] = []
         self.removed: list[Triple] = []
         self._became: dict[int, str] = {}
+        self._retracts = False
+        self._said: Sequence[Row] = ()
 
     def outcome(self, turns: Sequence[Committed] = ()) -> Outcome:
         """What was done."""
@@ -204,6 +208,7 @@ class Commit:
         What cannot be carried out is added in its place: a fact whose words were said is never lost.
         """
         fact, decision = change.fact, change.decision
+        self._retracts, self._said = bool(fact.metadata.get(RETRACT)), turns
         if decision.action == "REJECTED":
             self.refuse(fact, decision.reason or "refused", turns)
             return
@@ -416,11 +421,33 @@ class Commit:
         )  # fmt: skip
 
     def _settle(self, fact: Row, state: int, *, at: int | None = None) -> None:
-        """Mark the turns behind any version of a fact, which held until `at`, that no live fact cites any longer."""
-        for turn in self.tx.uncited_turns(fact.key):
+        """Mark the turns behind any version of a fact, which held until `at`, that no live fact cites any longer.
+
+        With them goes what was said around them and repeats the fact, such as the answer that confirms it.
+        """
+        behind = self.tx.uncited_turns(fact.key)
+        # What comes after the words that ended it speaks of what holds now, unless these were to forget it.
+        end = None if self._retracts or not self._said else self._said[0].place
+        near = {
+            row.id
+            for turn in (*behind, *(self._said if self._retracts else ()))
+            if turn.session_id is not None and turn.place is not None
+            for row in self.tx.turns_around(self.scope, turn, _AROUND, quarantined=False, until=None, lasting=None)
+            if row.read and (end is None or (row.place or 0) < end) and repeats(row.text, fact.text)
+        }
+        for turn in (*behind, *self.tx.uncited(sorted(near.difference(row.id for row in behind)))):
             if turn.state == VISIBLE or (turn.state, state) == (SPENT, HIDDEN):
-                op = "spent" if state == SPENT else "hide"
-                self.tx.change_memory(turn, op, actor=self.actor, state=state, invalid_at=at)
+                self._mark(turn, state, at=at)
+
+    def correct(self, turns: Sequence[Row]) -> None:
+        """Let turns that were said to be wrong be recalled below others, but for those that a live fact cites."""
+        for turn in self.tx.uncited([row.id for row in turns]):
+            if turn.state == VISIBLE:
+                self._mark(turn, SPENT, at=self.tx.now)
+
+    def _mark(self, turn: Row, state: int, *, at: int | None) -> None:
+        op = "spent" if state == SPENT else "hide"
+        self.tx.change_memory(turn, op, actor=self.actor, state=state, invalid_at=at)
 
     def _show(self, turns: Sequence[Row]) -> None:
         """Let turns be found again that a fact cites which holds."""

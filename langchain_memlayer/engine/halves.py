@@ -70,8 +70,10 @@ def _plain(fact: Fact, prepared: Prepared) -> dict[str, Any]:
         "sources": [_source(prepared.turns, prepared.rows, place) for place in fact.turns],
         "triples": [[triple.source, triple.relation, triple.destination] for triple in fact.triples],
         "valid_at": None if fact.valid_at is None else fact.valid_at.isoformat(),
+        "valid_until": None if fact.valid_until is None else fact.valid_until.isoformat(),
         "name": fact.name,
         "metadata": dict(fact.metadata),
+        "corrects": [_source(prepared.turns, prepared.rows, place) for place in fact.corrects],
     }
 
 
@@ -84,13 +86,14 @@ def _fact(plain: Any, where: str, places: Mapping[Any, int]) -> Fact:
             f"{where} cites messages that are not among these: pass the messages that it was found in, before any is "
             "removed."
         )
-    valid_at = plain.get("valid_at")
+    times = {name: datetime.fromisoformat(plain[name]) for name in ("valid_at", "valid_until") if plain.get(name)}
     return Fact(
         text=plain["text"],
         turns=tuple(sources),
         quote=plain["quote"],
         triples=tuple(Triple(*triple) for triple in plain["triples"]),
-        valid_at=None if valid_at is None else datetime.fromisoformat(valid_at),
         name=plain.get("name"),
         metadata=plain.get("metadata") or {},
+        corrects=tuple(places[source] for source in plain.get("corrects") or () if source in places),
+        **times,
     )

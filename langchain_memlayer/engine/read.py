@@ -476,6 +476,7 @@ class Engine(Keeper):
         prompt = getattr(self.extractor, "version", None) if prepared.actor is None else None
         versions = {"prompt": prompt, "by": getattr(self.reconciler, "version", None)}
         requests: list[Row] = []
+        corrected: list[Row] = []
         for decision in decisions:
             if decision.fact is None:
                 commit.reject(Rejection(decision.text or "", decision.reason or "refused"))
@@ -489,8 +490,10 @@ class Engine(Keeper):
             new = forms[fact_text(fact, prepared.turns, decision.text)] if _rewrites(decision) else own
             commit.apply(Change(fact, decision, own, new, versions), cited)
             requests += cited if fact.metadata.get(RETRACT) else ()
+            corrected += [row for row in (rows[k] for k in fact.corrects if k < len(rows)) if row is not None]
         # Only now it is known what else the same turns say.
         commit.hide_requests(requests)
+        commit.correct(corrected)
 
     def _relate(self, note: Unread, key: str) -> Steps[Outcome]:
         """Find the triples of a text that was written by hand; no fact comes of it."""

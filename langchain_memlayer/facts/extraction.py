@@ -19,7 +19,7 @@ from langchain_memlayer.errors import InvalidInput
 from langchain_memlayer.facts.chat import Method, StructuredChat
 from langchain_memlayer.facts.forms import FACT_CHARS, NAME_CHARS, QUOTE_CHARS, FoundFact
 from langchain_memlayer.facts.grounding import is_said, keeps_script, words
-from langchain_memlayer.facts.numerals import unsaid_number
+from langchain_memlayer.facts.numerals import as_exact, unsaid_number
 from langchain_memlayer.facts.prompts import (
     EXTRACTION_CONTRACT,
     EXTRACTION_EXAMPLES,
@@ -270,6 +270,7 @@ def merged(found: Sequence[Extraction]) -> Extraction:
                 valid_at=known.valid_at or fact.valid_at,
                 valid_until=known.valid_until or fact.valid_until,
                 name=known.name or fact.name,
+                corrects=tuple(dict.fromkeys((*known.corrects, *fact.corrects))),
             )
     ordered = sorted(facts.values(), key=lambda fact: fact.turns[0])
     return Extraction(tuple(ordered), tuple(refusal for part in found for refusal in part.rejected))
@@ -316,8 +317,9 @@ def _checked(entry: Any, window: Window, said: Sequence[Sequence[str]]) -> Fact 
         return Rejection(found.fact, "a tool's output cannot ask to forget something", refused)
     flags = {RETRACT: found.retract, QUARANTINE: quarantined}
     name = found.subject
+    wrong = (number - 1 for number in found.corrects if 0 < number <= places[0] and number - 1 not in places)
     return Fact(
-        text=found.fact,
+        text=as_exact(found.fact, quote),
         turns=tuple(dict.fromkeys(window.places[place] for place in places)),
         quote=quote,
         triples=tuple(Triple(*parts) for parts in found.triples),
@@ -325,6 +327,8 @@ def _checked(entry: Any, window: Window, said: Sequence[Sequence[str]]) -> Fact 
         valid_until=_date(found.valid_until, last=True),
         name=name if name and len(name) <= NAME_CHARS and not _is_nobody(name) else None,
         metadata={flag: True for flag, is_set in flags.items() if is_set},
+        # A tool corrects nobody.
+        corrects=() if quarantined else tuple(dict.fromkeys(window.places[place] for place in wrong)),
     )
 
 

@@ -97,7 +97,10 @@ class FoundFact(Form):
     valid_at: Line = Field(
         "", description='the day when it begins or happens, as YYYY-MM-DD, YYYY-MM or YYYY; "" if not said.'
     )  # fmt: skip
-    valid_until: Line = Field("", description="the last day, if one is said, in the same way.")
+    valid_until: Line = Field(
+        "", description='the last day of what is void afterwards (an offer, a pass); "" for trips and stays.'
+    )
+    corrects: Numbers = Field((), description="the numbers of the turns that it says were wrong; else [].")
     retract: Truth = Field(False, description="true only if the user asks to forget something; the fact says what.")
     triples: Triples = Field(
         (), description=f"its relations as they are now, [source, relation, destination], short, at most "

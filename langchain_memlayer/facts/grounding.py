@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from importlib.resources import files
 
+from langchain_memlayer.index.keywords import query_terms
+
 # Scripts without spaces give one word for each character.
 _UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
@@ -72,6 +74,13 @@ def says_all(text: str, other: str) -> bool:
     """Whether a text has all words of another, and no denial of its own ("no longer", 不再)."""
     mine, others = set(words(text)), set(words(other))
     return others <= mine and _DENIALS.isdisjoint(mine - others)
+
+
+def repeats(text: str, fact: str) -> bool:
+    """Whether a text has at least half of the telling words of a fact, and two at least."""
+    telling = set(query_terms(fact))
+    shared = len(telling.intersection(query_terms(text)))
+    return shared >= max(2, len(telling) / 2)
 
 
 def denies(text: str) -> bool:

@@ -47,6 +47,18 @@ _MONTHS: Final = re.compile(
     r"|[年月日号號]",
     re.IGNORECASE,
 )
+# A month that is said without a day.
+_ONLY_MONTH: Final = re.compile(
+    r"\b(?:january|february|march|april|may|june|july|august|september|october|november|december|januar|februar|märz|"
+    r"mai|juni|juli|oktober|dezember|janvier|février|mars|avril|juin|juillet|août|septembre|octobre|novembre|décembre|"
+    r"enero|febrero|marzo|abril|mayo|junio|julio|agosto|septiembre|octubre|noviembre|diciembre)\b|月(?!\s*[初底末])",
+    re.IGNORECASE,
+)
+_SAID_DAY: Final = re.compile(
+    r"(?<!\d)(?:[12]?\d|3[01])(?![\d年月])|first|begin|start|early|erste|anfang|premier|début|primero|inicio|principio|[日号號初]",
+    re.IGNORECASE,
+)
+_FIRST_DAY: Final = re.compile(r"(?<!\d)(\d{4}-\d\d)-01(?!\d)")
 _DAY: Final = re.compile(r"\d{4}-\d\d(?:-\d\d)?")
 _YEAR: Final = re.compile(r"(?<!\d)(?:1[6-9]|20|21)\d\d(?!\d)")
 _DATES_AND_TIMES: Final = re.compile(
@@ -75,6 +87,14 @@ def numbers(text: str, *, dated: bool = False) -> set[float]:
 def days(text: str) -> set[str]:
     """The days and months that a text names as YYYY-MM-DD or YYYY-MM."""
     return set(_DAY.findall(text))
+
+
+def as_exact(fact: str, quote: str) -> str:
+    """A fact whose dates are no more exact than its quote: of "in March" models make the first of it."""
+    said = _plain(quote)
+    if not _ONLY_MONTH.search(said) or _SAID_DAY.search(_HAN.sub(" ", said) if "月" not in said else said):
+        return fact
+    return _FIRST_DAY.sub(r"\1", fact)
 
 
 def unsaid_number(fact: str, quote: str, said: Sequence[str], year: int | None = None) -> str | None:

@@ -32,8 +32,8 @@ and things are related.
 - A fact is one short statement, understood by itself: names in place of "I", "he" or "there"; names, numbers and \
 titles as they were said. What can change by itself is a fact of its own.
 - A speaker without a name is "User" in the language of the turn (用户, ユーザー, Nutzer). Keep that language.
-- A date in place of "yesterday" or "next May", counted from the turn's. What was measured, paid or done on a day \
-says which.
+- A date in place of "yesterday", counted from the turn's, no more exact than was said ("next May" is 2025-05, "for \
+two weeks now" 14 days before). Each measurement, payment or run is a fact with its day.
 - Only what was said: no guess, advice or general knowledge.
 - Questions and requests give what they tell of the speaker ("a gift for my wife Ana?").
 - The assistant's words give a fact only if it did, found or promised something for the user, or the user agrees \
@@ -146,12 +146,12 @@ def _speaker(turn: Turn) -> str:
 RECONCILIATION_INSTRUCTIONS: Final = """\
 You keep the long-term memory of an assistant. Compare each new fact with the memories, and decide what it does to them.
 
-- ADD: no memory says it yet. What can both be true are two memories, and so is what was measured, paid or done on two \
-days.
-- NONE: one memory says all of it already, with the same numbers.
-- UPDATE: it changes a memory of the same thing of the same person (moved, renamed, another price, another opinion), \
-or adds to it a name, number or date that it lacks. "text" is what holds now: one short statement, in the language of \
-the fact, from words of the fact and the memory only; keep of the memory what still holds.
+- ADD: no memory says it yet, and all stay true beside it, as what was measured, paid or done on two days.
+- NONE: one memory says all of it already, with the same numbers; "still" is nothing new.
+- UPDATE: beside it a memory of the same thing of the same person is untrue (moved, renamed, another price, another \
+opinion) or lacks a name, number or date. "text" is what holds now: one short statement, in the language of the fact, \
+from words of the fact and the memory only; keep of the memory what still holds. Of a change ahead say also what holds \
+until then.
 - DELETE: it takes memories back ("no longer", "stopped", "cancelled"). With something in their place, or a reason \
 worth knowing, it is an UPDATE. With "retract": true it DELETEs all that say what is to be forgotten, in whatever \
 words or language.
@@ -182,9 +182,9 @@ Example, with blank fields left out
 </facts>
 {"decisions": [
 {"fact": 1, "action": "UPDATE", "memory": 1, "also": [3], "text": "Anna lives in Berlin with her cat Tom since \
-2024-05-10", "reason": "new home"},
-{"fact": 2, "action": "NONE", "memory": 2, "reason": "said already"},
-{"fact": 3, "action": "ADD", "reason": "Ben is somebody else"}]}"""
+2024-05-10"},
+{"fact": 2, "action": "NONE", "memory": 2},
+{"fact": 3, "action": "ADD"}]}"""
 
 RECONCILIATION_SCHEMA: Final = schema_of(FoundDecision, "reconciliation", "decisions")
 

@@ -72,6 +72,11 @@ _ENDING_AROUND = r"""
     | [不没戒] [^，。]{1,10} 了 | もう .{1,20} な[いくか]
 """
 _ENDS = re.compile(f"{_ENDING}|{_ENDING_AROUND}", re.VERBOSE | re.IGNORECASE)
+_STILL = re.compile(
+    r"\b(?:still|as of|remains?|noch|weiterhin|toujours|encore|todavía|aún|sigue|ainda|continua|ancora|"
+    r"всё ещё|по-прежнему)\b|仍|依然|依旧|还是|还在|まだ|いまだ|여전히|아직",
+    re.IGNORECASE,
+)
 _SPEAKER = r"\buser\b|用户|用戶|ユーザー|사용자"
 
 
@@ -208,20 +213,21 @@ class LLMReconciler:
         Raises:
             ExtractionError: nothing in the reply can be read.
         """
-        found = dict(question.decided)
+        forms: dict[int, FoundDecision] = {}
         strays: list[Decision] = []
         if reply is not None:
             reading = read_entries(reply, "decisions", _MARKS)
             for entry in reading.entries:
                 form = _form(entry)
-                position, reason = _fact_of(form, question.asked, found)
+                position, reason = _fact_of(form, question.asked, forms)
                 if form is None or position is None:
                     strays.append(Decision("REJECTED", None, text=_line(entry, FACT_CHARS), reason=reason))
                 else:
-                    found[position] = _checked(form, position, question)
+                    forms[position] = form
             if reading.lost is not None:
                 cut = "the reply breaks off or cannot be read from here on"
                 strays.append(Decision("REJECTED", None, text=_line(reading.lost, FACT_CHARS), reason=cut))
+        found = {**question.decided, **{position: _checked(position, forms, question) for position in forms}}
         for position, fact in enumerate(question.facts):
             if position not in found:
                 found[position] = _added(position, fact, "the reply did not decide about it")
@@ -373,7 +379,7 @@ def _form(entry: Any) -> FoundDecision | None:
     return FoundDecision.model_validate({str(name): value for name, value in entry.items()})
 
 
-def _fact_of(form: FoundDecision | None, asked: Sequence[int], found: Mapping[int, Decision]) -> tuple[int | None, str]:
+def _fact_of(form: FoundDecision | None, asked: Sequence[int], found: Mapping[int, Any]) -> tuple[int | None, str]:
     """The position of the fact that an entry decides about, or None and why it is none."""
     if form is None:
         return None, "it is no object with a fact and an action"
@@ -385,9 +391,10 @@ def _fact_of(form: FoundDecision | None, asked: Sequence[int], found: Mapping[in
     return asked[number - 1], ""
 
 
-def _checked(form: FoundDecision, position: int, question: Question) -> Decision:
-    """One entry as the decision that our own checks make of it."""
-    fact, reason = question.facts[position], form.reason[:REASON_CHARS] or None
+def _checked(position: int, forms: Mapping[int, FoundDecision], question: Question) -> Decision:
+    """The entry about a fact as the decision that our own checks make of it."""
+    form, fact = forms[position], question.facts[position]
+    reason = form.reason[:REASON_CHARS] or None
     if form.action == "ADD":
         return _added(position, fact, reason)
     if form.action not in ("UPDATE", "DELETE", "NONE"):
@@ -407,7 +414,9 @@ def _checked(form: FoundDecision, position: int, question: Question) -> Decision
     if not targets:
         return _added(position, fact, f"it has nothing in common with the memory of its {form.action}")
     if form.action == "UPDATE":
-        return _updated(position, fact, targets, form.text, reason)
+        # A text says what all facts do that the reply has of this memory.
+        of_it = [k for k, other in forms.items() if other.memory == form.memory and other.action in ("UPDATE", "NONE")]
+        return _updated(position, fact, targets, form.text, reason, [question.facts[k] for k in of_it])
     return _deleted(position, fact, targets, reason)
 
 
@@ -437,7 +446,9 @@ def _spoken_of(fact: Fact, targets: Sequence[Known], question: Question) -> list
     return [target for target in targets if target not in strangers]
 
 
-def _updated(position: int, fact: Fact, targets: Sequence[Known], text: str, reason: str | None) -> Decision:
+def _updated(
+    position: int, fact: Fact, targets: Sequence[Known], text: str, reason: str | None, of_it: Sequence[Fact] = ()
+) -> Decision:
     memory = targets[0]
     if not words(text):
         return _added(position, fact, "UPDATE has no text")
@@ -448,7 +459,7 @@ def _updated(position: int, fact: Fact, targets: Sequence[Known], text: str, rea
     if _is_retraction(fact):
         if not _terms(text) < _terms(memory.text) or _terms(fact.text) <= _terms(text):
             return _refused(position, "the text of UPDATE is not the rest of the memory")
-    elif not _is_grounded(text, fact, targets):
+    elif not _is_grounded(text, fact, of_it, targets):
         text, reason = fact.text, "the fact's own words: those of the reply say what nobody said"
     if content_hash(text) == content_hash(memory.text):
         return _about("NONE", position, [memory], reason="the text of UPDATE is the memory's")
@@ -467,18 +478,40 @@ def _deleted(position: int, fact: Fact, targets: Sequence[Known], reason: str | 
 
 
 def _claimed(decisions: Sequence[Decision], question: Question) -> list[Decision]:
-    """The decisions, with each memory changed by one fact only."""
+    """The decisions, with each memory changed by one fact only: of those that its new text tells, one that dates it.
+
+    What else the new text says is NONE, and comes after it, so that it supports what holds now.
+    """
+    kept = list(decisions)
+    holders: dict[str | int, int] = {}
     taken: set[str | int] = set()
-    kept: list[Decision] = []
-    for decision in decisions:
-        if decision.action in ("UPDATE", "DELETE"):
-            if _target(decision) in taken:
-                decision = _instead(decision, question, "another fact changes the same memory")
-            else:
-                decision = replace(decision, also=tuple(other for other in decision.also if other not in taken))
-                taken |= {_target(decision), *decision.also}
-        kept.append(decision)
-    return kept
+    for k, decision in enumerate(decisions):
+        if decision.action not in ("UPDATE", "DELETE"):
+            continue
+        target = _target(decision)
+        holder = holders.get(target)
+        if target not in taken:
+            kept[k] = replace(decision, also=tuple(other for other in decision.also if other not in taken))
+            taken |= {target, *decision.also}
+            holders |= {target: k} if decision.action == "UPDATE" else {}
+        elif holder is None or decision.action == "DELETE" or _is_retraction(question.facts[k]):
+            kept[k] = _instead(decision, question, "another fact changes the same memory")
+        elif _says_all(kept[holder].text, decision.text):
+            kept[k] = _with_it(decision, kept[holder])
+        elif _says_all(decision.text, kept[holder].text):
+            kept[k], kept[holder], holders[target] = decision, _with_it(kept[holder], decision), k
+        else:
+            kept[k] = _instead(decision, question, "another fact changes the same memory")
+    for target, k in list(holders.items()):
+        with_it = [i for i, other in enumerate(kept) if other.action == "NONE" and _target(other) == target]
+        before = next((known.text for known in question.known if target in (known.id, known.fact)), "")
+        text = kept[k].text or ""
+        best = max((k, *with_it), key=lambda i: _part_in(question.facts[i], text, before))
+        if best != k:
+            kept[best], kept[k] = replace(kept[k], fact=best), replace(kept[best], fact=k)
+            holders[target] = best
+    late = [i for i, one in enumerate(kept) if one.action == "NONE" and holders.get(_target(one), -1) > i]
+    return [*(one for i, one in enumerate(kept) if i not in late), *(kept[i] for i in late)]
 
 
 def _repeated(decisions: Sequence[Decision], question: Question) -> list[Decision]:
@@ -493,6 +526,23 @@ def _repeated(decisions: Sequence[Decision], question: Question) -> list[Decisio
         else decision
         for decision in decisions
     ]
+
+
+def _says_all(text: str | None, other: str | None) -> bool:
+    mine, others = text or "", other or ""
+    return _terms(others) <= _terms(mine) and denies(mine) == denies(others)
+
+
+def _with_it(decision: Decision, update: Decision) -> Decision:
+    """The decision that a fact is told by another one's new text."""
+    told = replace(update, action="NONE", fact=decision.fact, text=None, also=(), earlier=update.earlier[:1])
+    return replace(told, reason="another fact's new text says it")
+
+
+def _part_in(fact: Fact, text: str, before: str) -> tuple[bool, bool]:
+    """Whether a fact gives a text its day, and whether it gives it anything that it did not say before."""
+    dated = fact.valid_at is not None and any(f"{fact.valid_at:%Y-%m-%d}".startswith(day) for day in days(text))
+    return dated, not (_terms(text) - _terms(before)).isdisjoint(_terms(fact.text))
 
 
 def _target(decision: Decision) -> str | int:
@@ -522,7 +572,8 @@ def _differs(text: str, memory: str | None) -> bool:
     if numbers(text) - numbers(memory, dated=True) or denies(text) != denies(memory):
         return True
     mine, others = days(text), days(memory)
-    return bool(mine and others) and mine.isdisjoint(others)
+    # What "still" holds on another day is no other fact.
+    return bool(mine and others) and mine.isdisjoint(others) and not _STILL.search(text)
 
 
 def _only_ends(fact: Fact, memories: Sequence[Known]) -> bool:
@@ -565,9 +616,10 @@ def _shares_words(mine: str, other: str) -> bool:
     return bool(single) and 2 * len(single & _terms(other)) >= len(single)
 
 
-def _is_grounded(text: str, fact: Fact, targets: Sequence[Known]) -> bool:
-    """Whether a text says what its fact and the memories do: most of its words, all its numbers, its denials."""
-    sources = (fact.text, fact.quote or "", *(target.text for target in targets))
+def _is_grounded(text: str, fact: Fact, others: Sequence[Fact], targets: Sequence[Known]) -> bool:
+    """Whether a text says what its facts and the memories do: most of its words, all its numbers, its denials."""
+    sources = [part or "" for one in (fact, *others) for part in (one.text, one.quote)]
+    sources += [target.text for target in targets]
     said = _terms(text)
     if len(said & _terms(" ".join(sources))) < _GROUNDED * len(said):
         return False
