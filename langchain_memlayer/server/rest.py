@@ -1,0 +1,377 @@
+"""The methods of `Memory` as JSON over HTTP: one table says each call's path, arguments and answer."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+import anyio.from_thread
+import orjson
+from pydantic import BaseModel, ValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from langchain_memlayer.errors import (
+    ConfigurationError,
+    EmbeddingError,
+    ExtractionError,
+    InvalidInput,
+    JournalError,
+    MemLayerError,
+    MemoryNotFound,
+    ScopeRequired,
+    VectorStoreError,
+)
+from langchain_memlayer.moving import export_store
+from langchain_memlayer.server import bodies
+from langchain_memlayer.server.access import Grant
+from langchain_memlayer.types import (
+    AddResult,
+    Done,
+    ForgetResult,
+    HistoryRow,
+    ListResult,
+    MemoryResult,
+    ReadResult,
+    ScopeSize,
+    SearchResult,
+    UnreadCall,
+    WhyResult,
+)
+
+if TYPE_CHECKING:
+    from langchain_memlayer.memory import Memory
+
+NDJSON: Final = "application/x-ndjson"
+_PAGE: Final = 500
+_CHUNK: Final = 65_536
+_STATUS: Final[tuple[tuple[type[MemLayerError], int], ...]] = (
+    (MemoryNotFound, 404),
+    (ScopeRequired, 400),
+    (InvalidInput, 400),
+    (ConfigurationError, 409),
+    (ExtractionError, 502),
+    (EmbeddingError, 502),
+    (VectorStoreError, 502),
+    (JournalError, 503),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of a client.
+
+    Attributes:
+        request: The request.
+        memory: The memory as the caller may see it.
+        grant: What the caller may reach.
+        body: The checked arguments.
+    """
+
+    request: Request
+    memory: Memory
+    grant: Grant
+    body: Any
+
+    @property
+    def id(self) -> str:
+        """The id of the memory that the path names."""
+        return str(self.request.path_params["memory_id"])
+
+    def arguments(self) -> dict[str, Any]:
+        """What was given, with the ids of the grant."""
+        return {**self.body.rest(), **self.grant.within(self.body.scope())}
+
+    @property
+    def streams(self) -> bool:
+        """Whether the caller wants lines of JSON."""
+        return NDJSON in self.request.headers.get("accept", "")
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One row of the table.
+
+    Attributes:
+        method: The HTTP method.
+        path: The path.
+        does: What it does, in one sentence.
+        takes: What its query or its body has.
+        gives: The type of its answer.
+        run: Gives the answer, as JSON values or as a response.
+        streams: What its lines are, where it can answer in lines.
+    """
+
+    method: str
+    path: str
+    does: str
+    takes: type[bodies.Nothing]
+    gives: Any
+    run: Callable[[Call], Awaitable[Any]]
+    streams: str = ""
+
+    @property
+    def has_body(self) -> bool:
+        """Whether the arguments are JSON in the body; else they are in the query."""
+        return self.method in ("POST", "PATCH")
+
+
+async def _health(call: Call) -> dict[str, str]:
+    return {"status": "ok"}
+
+
+async def _scopes(call: Call) -> list[ScopeSize]:
+    return await call.memory.ascopes(**call.arguments())
+
+
+async def _add(call: Call) -> AddResult:
+    return await call.memory.aadd(**call.arguments())
+
+
+async def _search(call: Call) -> SearchResult:
+    return await call.memory.asearch(**call.arguments())
+
+
+async def _list(call: Call) -> Any:
+    arguments = call.arguments()
+    if call.streams:
+        arguments = {name: value for name, value in arguments.items() if name not in ("limit", "offset")}
+        first = await call.memory.aget_all(**arguments, limit=_PAGE)
+        return StreamingResponse(_pages(call.memory, arguments, first), media_type=NDJSON)
+    return await call.memory.aget_all(**arguments)
+
+
+async def _pages(memory: Memory, arguments: dict[str, Any], page: ListResult) -> AsyncIterator[bytes]:
+    offset = 0
+    while page["results"]:
+        yield b"".join(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in page["results"])
+        if len(page["results"]) < _PAGE:
+            return
+        offset += _PAGE
+        page = await memory.aget_all(**arguments, limit=_PAGE, offset=offset)
+
+
+async def _get(call: Call) -> MemoryResult:
+    found = await call.memory.aget(call.id)
+    if found is None:
+        raise HTTPException(404, "There is no memory with this id here; search and list return the ids.")
+    return found
+
+
+async def _history(call: Call) -> list[HistoryRow]:
+    rows = await call.memory.ahistory(call.id)
+    if not rows:
+        raise HTTPException(404, "There was never a memory with this id here; search and list return the ids.")
+    return rows
+
+
+async def _why(call: Call) -> WhyResult:
+    return await call.memory.awhy(call.id)
+
+
+async def _update(call: Call) -> Done:
+    return await call.memory.aupdate(call.id, **call.body.model_dump(exclude_unset=True))
+
+
+async def _delete(call: Call) -> Done:
+    return await call.memory.adelete(call.id)
+
+
+async def _delete_all(call: Call) -> Done:
+    return await call.memory.adelete_all(**call.arguments())
+
+
+async def _forget(call: Call) -> ForgetResult:
+    return await call.memory.aforget(call.id, **call.body.model_dump(exclude_unset=True))
+
+
+async def _forget_all(call: Call) -> ForgetResult:
+    return await call.memory.aforget(**call.arguments())
+
+
+async def _unread(call: Call) -> list[UnreadCall]:
+    return await call.memory.aunread(**call.arguments())
+
+
+async def _read(call: Call) -> Any:
+    arguments = call.arguments()
+    if not call.streams:
+        return await call.memory.aread(**arguments)
+
+    def work(write: Callable[[bytes], None]) -> None:
+        def tell(done: int, total: int) -> None:
+            write(_line({"done": done, "total": total}))
+
+        try:
+            write(_line({"result": call.memory.read(**arguments, progress=tell)}))
+        except MemLayerError as error:
+            write(_line({"error": str(error), "status": status_of(error)}))
+
+    return StreamingResponse(written(work), media_type=NDJSON)
+
+
+async def _graph(call: Call) -> dict[str, Any]:
+    graph = await call.memory.agraph(**call.arguments())
+    return {
+        "nodes": [{"name": name, **data} for name, data in graph.nodes(data=True)],
+        "edges": [{"source": one, "destination": other, **data} for one, other, data in graph.edges(data=True)],
+    }
+
+
+async def _export(call: Call) -> Response:
+    if call.grant.scope:
+        raise HTTPException(403, "An export is of the whole store; list your memories as lines of JSON instead.")
+    where: Path | str | None = call.request.app.state.where
+    if where is None or str(where) == ":memory:":
+        raise HTTPException(409, "This store is in memory and has no file; serve a folder to export it.")
+    vectors = call.body.vectors
+
+    def work(write: Callable[[bytes], None]) -> None:
+        with io.BufferedWriter(_Pieces(write), _CHUNK) as out:
+            export_store(where, out, vectors=vectors)
+
+    pieces = written(work)
+    # What cannot be begun is told by its status.
+    first = await anext(pieces, b"")
+    return StreamingResponse(_chained(first, pieces), media_type=NDJSON)
+
+
+OPERATIONS: Final = (
+    Operation("GET", "/v1/health", "Whether the server runs; needs no token.", bodies.Nothing, dict[str, str], _health),
+    Operation("GET", "/v1/scopes", "Whose memories there are.", bodies.Scopes, list[ScopeSize], _scopes),
+    Operation("POST", "/v1/memories", "Remember messages.", bodies.Add, AddResult, _add),
+    Operation("GET", "/v1/memories", "List memories.", bodies.Listing, ListResult, _list, "a memory"),
+    Operation("DELETE", "/v1/memories", "End all memories of a scope.", bodies.Ids, Done, _delete_all),
+    Operation("POST", "/v1/search", "Find the memories that answer a query.", bodies.Search, SearchResult, _search),
+    Operation("GET", "/v1/memories/{memory_id}", "One memory.", bodies.Nothing, MemoryResult, _get),
+    Operation("PATCH", "/v1/memories/{memory_id}", "Change a memory.", bodies.Update, Done, _update),
+    Operation("DELETE", "/v1/memories/{memory_id}", "End a memory; its history stays.", bodies.Nothing, Done, _delete),
+    Operation(
+        "POST", "/v1/memories/{memory_id}/forget", "Remove it from every file.", bodies.Forget, ForgetResult, _forget
+    ),
+    Operation(
+        "GET", "/v1/memories/{memory_id}/history", "What happened to it.", bodies.Nothing, list[HistoryRow], _history
+    ),
+    Operation("GET", "/v1/memories/{memory_id}/why", "Where it comes from.", bodies.Nothing, WhyResult, _why),
+    Operation("POST", "/v1/forget", "Remove a scope from every file.", bodies.Ids, ForgetResult, _forget_all),
+    Operation("GET", "/v1/unread", "What was not read yet, and why.", bodies.Ids, list[UnreadCall], _unread),
+    Operation(
+        "POST", "/v1/read", "Find the facts of what was not read.", bodies.Read, ReadResult, _read,
+        "`done` and `total`, last `result` or `error`",
+    ),
+    Operation("GET", "/v1/graph", "The relations of a scope.", bodies.Ids, dict[str, Any], _graph),
+    Operation("GET", "/v1/export", "The whole store.", bodies.Export, None, _export, "a row of docs/export.md"),
+)  # fmt: skip
+
+
+def routes() -> list[Route]:
+    """The routes of all operations."""
+    return [Route(one.path, partial(_answer, one), methods=[one.method], name=_name(one)) for one in OPERATIONS]
+
+
+def _name(operation: Operation) -> str:
+    return operation.run.__name__.strip("_")
+
+
+async def _answer(operation: Operation, request: Request) -> Response:
+    grant: Grant = request.state.grant
+    body = _checked(operation.takes, await _given(operation, request))
+    call = Call(request, grant.of(request.app.state.memory), grant, body)
+    answer = await operation.run(call)
+    return answer if isinstance(answer, Response) else _json(answer)
+
+
+def _json(value: Any) -> Response:
+    return Response(orjson.dumps(value), media_type="application/json")
+
+
+async def _given(operation: Operation, request: Request) -> Any:
+    if not operation.has_body:
+        many = {name: values for name in request.query_params if (values := request.query_params.getlist(name))}
+        return {name: values if name == "kinds" else values[-1] for name, values in many.items()}
+    body = await request.body()
+    if not body:
+        return {}
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise HTTPException(415, "Send JSON, with the header 'Content-Type: application/json'.")
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise HTTPException(400, f"The body is no JSON: {error.msg} at character {error.pos}.") from None
+
+
+def _checked(model: type[BaseModel], given: Any) -> BaseModel:
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        # Without what was given: it may be long, or private.
+        wrong = [f"{'.'.join(map(str, one['loc'])) or 'the body'}: {one['msg']}" for one in error.errors()[:5]]
+        raise HTTPException(422, f"{'; '.join(wrong)}. /openapi.json has what each call takes.") from None
+
+
+def status_of(error: MemLayerError) -> int:
+    """The HTTP status of one of the package's errors."""
+    return next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+
+
+# -- lines of JSON from a thread ---------------------------------------------------------------------------------------
+
+
+def _line(value: Any) -> bytes:
+    return orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE)
+
+
+class _Pieces(io.RawIOBase):
+    """A stream whose pieces a function takes."""
+
+    def __init__(self, write: Callable[[bytes], None]) -> None:
+        self._write = write
+
+    def writable(self) -> bool:
+        """It is."""
+        return True
+
+    def write(self, piece: Any) -> int:
+        """Pass a piece on."""
+        self._write(bytes(piece))
+        return len(piece)
+
+
+async def _chained(first: bytes, others: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for one in others:
+        yield one
+
+
+async def written(work: Callable[[Callable[[bytes], None]], None]) -> AsyncIterator[bytes]:
+    """What a function that runs in a thread writes. It is stopped by its next write when nobody reads any more."""
+    sending, receiving = anyio.create_memory_object_stream[bytes](4)
+
+    def write(piece: bytes) -> None:
+        anyio.from_thread.run(sending.send, piece)
+
+    def run() -> None:
+        try:
+            work(write)
+        finally:
+            anyio.from_thread.run_sync(sending.close)
+
+    working = asyncio.create_task(anyio.to_thread.run_sync(run))
+    try:
+        async with receiving:
+            async for piece in receiving:
+                yield piece
+        await working
+    finally:
+        receiving.close()
+        with suppress(anyio.BrokenResourceError):
+            await working
