@@ -99,6 +99,14 @@ def checked_threshold(value: Any) -> float | None:
     return float(value)
 
 
+def checked_reranker(rerank: Any, configured: Any) -> Any:
+    """What orders hits anew, for True the `configured` one; `InvalidInput` for what is no document compressor."""
+    rerank = configured if rerank is True else None if rerank is False else rerank
+    if rerank is not None and not callable(getattr(rerank, "compress_documents", None)):
+        raise InvalidInput("rerank must be a LangChain document compressor (with compress_documents), or None.")
+    return rerank
+
+
 def checked_kinds(kinds: Any) -> frozenset[str]:
     """The kinds asked for, none when all are; `InvalidInput` for others."""
     if kinds is None:

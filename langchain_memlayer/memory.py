@@ -7,13 +7,11 @@ import threading
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import date, datetime
-from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
-from uuid import UUID
 
 from langchain_memlayer.backends.adapters import open_vectorstore
 from langchain_memlayer.bound import Bound
@@ -28,6 +26,7 @@ from langchain_memlayer.checks import (
     checked_metadata,
     checked_moment,
     checked_query,
+    checked_reranker,
     checked_seconds,
     checked_threshold,
     checked_time,
@@ -37,6 +36,7 @@ from langchain_memlayer.config import MemoryConfig, read_config, resolve_model
 from langchain_memlayer.dialect import scope_and_filter
 from langchain_memlayer.embedders.embedder import resolve_embeddings
 from langchain_memlayer.engine.adopting import adopted
+from langchain_memlayer.engine.answers import Answers, Shape, page
 from langchain_memlayer.engine.background import Background
 from langchain_memlayer.engine.candidates import Finder
 from langchain_memlayer.engine.edit import Editor, Forgotten
@@ -45,25 +45,23 @@ from langchain_memlayer.engine.graphs import Graphs
 from langchain_memlayer.engine.halves import extracted, reconciled
 from langchain_memlayer.engine.indexes import Indexes
 from langchain_memlayer.engine.read import Engine, Prepared, Progress
-from langchain_memlayer.engine.reading import Found, Ranked, Searcher, SearchQuery
-from langchain_memlayer.engine.records import record_of, result_of
-from langchain_memlayer.engine.results import added, evidence, history_row, reasons, scope_size, unread
+from langchain_memlayer.engine.reading import Searcher, SearchQuery
+from langchain_memlayer.engine.records import result_of
+from langchain_memlayer.engine.results import added, history_row, reasons, scope_size, unread
 from langchain_memlayer.engine.scopes import missing, scope_of
-from langchain_memlayer.engine.shaping import Budget, around, behind, merged, token_counter
 from langchain_memlayer.errors import ConfigurationError, InvalidInput, MemLayerError
 from langchain_memlayer.facts.extraction import LLMExtractor
 from langchain_memlayer.facts.reconciliation import LLMReconciler, RuleReconciler
-from langchain_memlayer.facts.rewriting import Rewriter, Rewritten
 from langchain_memlayer.filters import parse_filter
 from langchain_memlayer.graph import from_graph_document
-from langchain_memlayer.graph.names import relation_name
+from langchain_memlayer.graph.names import as_relations
 from langchain_memlayer.journal import open_journal
 from langchain_memlayer.journal.base import random_id, utc_now
 from langchain_memlayer.journal.place import default_folder
-from langchain_memlayer.loops import in_thread, lazy
+from langchain_memlayer.loops import in_thread
 from langchain_memlayer.messages import checked_text, read_messages, to_turns
 from langchain_memlayer.protocols import Clock, Extractor, NewId, Reconciler
-from langchain_memlayer.steps import Request, Steps, T, awaited, request, stepped
+from langchain_memlayer.steps import Steps, T, awaited, stepped
 from langchain_memlayer.tracing import documents, parent, traced
 from langchain_memlayer.types import (
     AddResult,
@@ -74,7 +72,7 @@ from langchain_memlayer.types import (
     ForgetResult,
     HeldBy,
     HistoryRow,
-    Hit,
+    Id,
     Kind,
     ListResult,
     MemoryResult,
@@ -109,26 +107,25 @@ _OPENING = threading.Lock()
 
 Reconcile = Literal["llm", "rules", "off"]
 
-MOST_RELATIONS = 20
-_RERANKED = 3
-_PAGE = 500
-
-
-@dataclass(frozen=True, slots=True)
-class _Options:
-    """How the hits of a search are shaped."""
-
-    explain: bool = False
-    max_tokens: int | None = None
-    expand: int = 0
-    rerank: BaseDocumentCompressor | None = None
-
 
 class Memory:
     """Long-term memory for agents: conversations go in, what matters comes back.
 
-    Every method has an async twin that begins with `a`. A memory belongs to a `user_id`, an `agent_id`, a `run_id`, or
-    several of them; given ids are ANDed and absent ones mean any.
+    Every method has an awaited twin that begins with `a`. What many of them take is said here once:
+
+    - `user_id`, `agent_id`, `run_id`: whose memories; strings, numbers or UUIDs. Given ids are ANDed, absent ones mean
+      any. `ScopeRequired` is raised where none is given, and `of` fills them in.
+    - `messages`: a string, a message (a dictionary or LangChain's), or a list of messages. `session_id` is the
+      conversation that they belong to.
+    - `filters`: conditions on metadata and on `kind`, `role`, `name`, `session_id`, `created_at`, ..., with `$eq`,
+      `$in`, ... or in mem0's way (`{"level": {"gte": 3}}`, AND, OR, NOT). The ids may stand here too. What is no filter
+      raises `InvalidFilter`.
+    - `limit`: how many at most, `top_k` by mem0's name. `kinds`: `fact`, `turn` or both. `show_expired`: let memories
+      come back that have ceased to count (`expiration_date`, or a last day that was said).
+    - `batch_id`: a repeated call with the same id changes nothing and reports the same.
+    - `scope` of a surface: ids by name, or a function that gives them and may take `state`, `runtime` and `config`.
+      None means the run's `context` and `configurable` together, which have to name a user. `on_error="raise"`: let a
+      failing memory stop the agent, for tests; else that goes on without it, and what was said is read later.
 
     Args:
         path: The folder (made when missing), `":memory:"`, or `postgresql://user:password@host:port/database` for
@@ -243,6 +240,7 @@ class Memory:
             )
             self._editor = Editor(self._journal, self._indexes, reads=extractor is not None, derived=[self._graphs])
             self._searcher = Searcher(self._journal, self._indexes, self._graphs)
+            self._answers = Answers(self._journal, self._searcher, self.model)
             self._background = Background(self._engine)
             opened.callback(self._background.close)
             self._background.resume()
@@ -266,15 +264,27 @@ class Memory:
         """The store's folder; None when it is in memory or in a database."""
         return self._journal.folder
 
-    def checkpointer(self, *, allowed_types: Iterable[type] = ()) -> MemLayerSaver:
-        """A LangGraph checkpointer in the same folder; see `langchain_memlayer.checkpointer`.
+    @property
+    def embedder(self) -> str | None:
+        """The name of what makes vectors, or None."""
+        embedder = self._indexes.embedder
+        return None if embedder is None else embedder.name
 
-        Raises:
-            InvalidInput: the store is in PostgreSQL, where LangGraph's own `PostgresSaver` keeps threads beside it.
+    def of(self, user_id: Id = None, *, agent_id: Id = None, run_id: Id = None) -> Memory:
+        """This memory with its scope filled in: the same methods, which need no ids any more.
+
+        Returns:
+            A handle on this memory: what is closed is this. A method that is given other ids, or an id of a memory that
+            belongs to others, says so; what is about the whole store (`reset`) it does not have.
+
+        Example:
+            ```python
+            alice = memory.of(user_id="alice")
+            alice.add("I moved to Berlin in May.")
+            agent = create_agent(model, middleware=[alice.as_middleware()])
+            ```
         """
-        from langchain_memlayer.checkpoint import checkpointer
-
-        return checkpointer(self.path or self._journal.where, allowed_types=allowed_types)
+        return cast("Memory", Bound(self, Scope(user_id, agent_id, run_id)))
 
     def close(self) -> None:
         """Stop background work and close the journal; further use raises `JournalClosed`.
@@ -303,14 +313,16 @@ class Memory:
     ) -> None:
         await self.aclose()
 
+    # -- remembering -----------------------------------------------------------------------------------------------
+
     @stepped
     def add(
         self,
         messages: Any,
         *,
-        user_id: str | None = None,
-        agent_id: str | None = None,
-        run_id: str | None = None,
+        user_id: Id = None,
+        agent_id: Id = None,
+        run_id: Id = None,
         metadata: Mapping[str, Any] | None = None,
         session_id: str | None = None,
         timestamp: datetime | str | float | None = None,
@@ -325,15 +337,10 @@ class Memory:
         """Remember messages.
 
         Args:
-            messages: A string, a message (dict or LangChain), or a list of messages.
-            user_id: Whose memory.
-            agent_id: Which agent's.
-            run_id: Which run's.
+            messages: What was said.
             metadata: Kept with every memory that comes from these messages; JSON values.
-            session_id: The conversation that the messages belong to.
             timestamp: When they were said, for messages that do not say so themselves.
             infer: False stores the messages exactly as given.
-            batch_id: A repeated call with the same id changes nothing and reports the same.
             background: Store the messages now, and find their facts beside the caller; `flush` waits for them.
             after_seconds: With `background`, how long to wait for more of the conversation (the same scope and
                 session): one reading then serves all that comes until it pauses, ten times as long at most.
@@ -348,7 +355,6 @@ class Memory:
             `rejected`, and what was left out of the messages (images, files, declined ones) under `skipped`.
 
         Raises:
-            ScopeRequired: no id was given.
             InvalidInput: messages or metadata that cannot be used.
             ExtractionError: the model failed. The messages are kept, and are read again after a pause (`unread` lists
                 them), by `read`, or when they are added again.
@@ -395,17 +401,12 @@ class Memory:
             self._background.resume()
             raise
 
-    def unread(
-        self, *, user_id: str | None = None, agent_id: str | None = None, run_id: str | None = None
-    ) -> list[UnreadCall]:
+    def unread(self, *, user_id: Id = None, agent_id: Id = None, run_id: Id = None) -> list[UnreadCall]:
         """The messages of a scope that could not be read yet, or are being read, oldest first.
 
         Returns:
             `{"id", "turns", "attempts", "next_at", "reason", "set_aside"}` for each call: what was said, how often
             reading it was tried, when it is tried next, why it failed last, and whether it is not tried any more.
-
-        Raises:
-            ScopeRequired: no id was given.
         """
         scope = Scope(user_id, agent_id, run_id).required("unread()")
         with self._journal.read() as reader:
@@ -419,18 +420,15 @@ class Memory:
     def read(
         self,
         *,
-        user_id: str | None = None,
-        agent_id: str | None = None,
-        run_id: str | None = None,
+        user_id: Id = None,
+        agent_id: Id = None,
+        run_id: Id = None,
         retry: bool = False,
         progress: Progress | None = None,
     ) -> Steps[ReadResult]:
         """Find the facts of messages that were kept but not read: those that are due, and those from before the model.
 
         Args:
-            user_id: Whose memory.
-            agent_id: Which agent's.
-            run_id: Which run's.
             retry: Also what waits for a pause after a failure, what was set aside after five, and what a process that
                 died was reading.
             progress: Called with how many calls were tried and how many there are, after each.
@@ -439,7 +437,6 @@ class Memory:
             What `add` returns, for all of them together; under `unread` those that failed, as `unread()` lists them.
 
         Raises:
-            ScopeRequired: no id was given.
             ConfigurationError: there is no model.
             ExtractionError: the model failed each time.
         """
@@ -480,26 +477,21 @@ class Memory:
         self,
         messages: Any,
         *,
-        user_id: str | None = None,
-        agent_id: str | None = None,
-        run_id: str | None = None,
+        user_id: Id = None,
+        agent_id: Id = None,
+        run_id: Id = None,
         session_id: str | None = None,
     ) -> Steps[ExtractResult]:
         """Keep messages and find the facts in them, without storing these: the first half of `add`.
 
         Args:
             messages: Like `add`; those that were read before are context.
-            user_id: Whose memory.
-            agent_id: Which agent's.
-            run_id: Which run's.
-            session_id: The conversation that the messages belong to.
 
         Returns:
             `facts`, each with `text`, `quote`, `sources` (what it cites),
             `triples`, `valid_at`, `name` and `metadata`; and `rejected`. JSON values, for `reconcile`.
 
         Raises:
-            ScopeRequired: no id was given.
             ExtractionError: the model failed.
         """
         scope = Scope(user_id, agent_id, run_id).required("extract()")
@@ -514,9 +506,9 @@ class Memory:
         messages: Any,
         facts: Sequence[Mapping[str, Any]],
         *,
-        user_id: str | None = None,
-        agent_id: str | None = None,
-        run_id: str | None = None,
+        user_id: Id = None,
+        agent_id: Id = None,
+        run_id: Id = None,
         session_id: str | None = None,
         batch_id: str | None = None,
         rejected: Sequence[Mapping[str, Any]] = (),
@@ -527,11 +519,6 @@ class Memory:
         Args:
             messages: Those that were given to `extract`.
             facts: What it gave under `facts`.
-            user_id: Whose memory.
-            agent_id: Which agent's.
-            run_id: Which run's.
-            session_id: The conversation that the messages belong to.
-            batch_id: A repeated call with the same id changes nothing and reports the same.
             rejected: What it gave under `rejected`, to be recorded.
             by_agent: An agent states the facts itself: the messages are there to be cited and not to be found.
 
@@ -539,7 +526,6 @@ class Memory:
             Like `add`.
 
         Raises:
-            ScopeRequired: no id was given.
             InvalidInput: a fact that is none, or that cites none of the messages.
         """
         scope = Scope(user_id, agent_id, run_id).required("reconcile()")
@@ -554,17 +540,11 @@ class Memory:
 
     @stepped
     def add_graph_documents(
-        self,
-        documents: Iterable[Any],
-        *,
-        user_id: str | None = None,
-        agent_id: str | None = None,
-        run_id: str | None = None,
+        self, documents: Iterable[Any], *, user_id: Id = None, agent_id: Id = None, run_id: Id = None
     ) -> Steps[AddResult]:
         """Remember the relations of GraphDocument objects of any package, each with the text that it comes from.
 
         Raises:
-            ScopeRequired: no id was given.
             InvalidInput: an object of another shape; nothing was written.
         """
         scope = Scope(user_id, agent_id, run_id).required("add_graph_documents()")
@@ -582,12 +562,7 @@ class Memory:
     aadd_graph_documents = awaited(add_graph_documents)
 
     def adopt(
-        self,
-        documents: Iterable[Any] | None = None,
-        *,
-        user_id: str | None = None,
-        agent_id: str | None = None,
-        run_id: str | None = None,
+        self, documents: Iterable[Any] | None = None, *, user_id: Id = None, agent_id: Id = None, run_id: Id = None
     ) -> dict[str, int]:
         """Take in the documents of the vector store that no memory wrote: until then they are invisible here.
 
@@ -597,9 +572,6 @@ class Memory:
 
         Args:
             documents: LangChain `Document` objects, for a store that cannot list its own; None lists them.
-            user_id: Whose memories they become.
-            agent_id: Which agent's.
-            run_id: Which run's.
 
         Returns:
             `adopted`: how many documents were taken in; `known`: how many had been already; `skipped`: how many have no
@@ -608,13 +580,14 @@ class Memory:
         Raises:
             ConfigurationError: no documents were given, and there is no `vectorstore`, or none that can list its own.
             InvalidInput: a document has no text or metadata that can be kept; what was adopted so far is kept.
-            ScopeRequired: no id was given.
             VectorStoreError: the store failed; what was adopted so far is kept.
         """
         scope = Scope(user_id, agent_id, run_id).required("adopt()")
         return adopted(self._engine, self._indexes.mirror, documents, scope)
 
     aadopt = awaited(adopt)
+
+    # -- changing and forgetting ------------------------------------------------------------------------------------
 
     @stepped
     def update(
@@ -658,7 +631,7 @@ class Memory:
 
     adelete = awaited(delete)
 
-    def delete_all(self, *, user_id: str | None = None, agent_id: str | None = None, run_id: str | None = None) -> Done:
+    def delete_all(self, *, user_id: Id = None, agent_id: Id = None, run_id: Id = None) -> Done:
         """End all memories of a scope; their history stays (`forget` removes that too).
 
         Raises:
@@ -674,9 +647,9 @@ class Memory:
         self,
         memory_id: str | None = None,
         *,
-        user_id: str | None = None,
-        agent_id: str | None = None,
-        run_id: str | None = None,
+        user_id: Id = None,
+        agent_id: Id = None,
+        run_id: Id = None,
         same_words: bool = False,
     ) -> Steps[ForgetResult]:
         """Remove a memory, or all of a scope, from every file of the store: text, history, vectors and keywords.
@@ -686,9 +659,6 @@ class Memory:
 
         Args:
             memory_id: The memory.
-            user_id: Whose memories.
-            agent_id: Which agent's.
-            run_id: Which run's.
             same_words: With a memory, whether the others of its scope that hold the same words go too.
 
         Returns:
@@ -715,14 +685,16 @@ class Memory:
 
     areset = awaited(reset)
 
+    # -- finding -----------------------------------------------------------------------------------------------------
+
     @stepped
     def search(
         self,
         query: str,
         *,
-        user_id: str | None = None,
-        agent_id: str | None = None,
-        run_id: str | None = None,
+        user_id: Id = None,
+        agent_id: Id = None,
+        run_id: Id = None,
         limit: int = 10,
         top_k: int | None = None,
         filters: Mapping[str, Any] | None = None,
@@ -744,15 +716,7 @@ class Memory:
 
         Args:
             query: A question or some words.
-            user_id: Whose memory.
-            agent_id: Which agent's.
-            run_id: Which run's.
-            limit: How many at most.
-            top_k: The same by mem0's name.
-            filters: Conditions on metadata and on `kind`, `role`, `name`, `session_id`, `created_at`, ..., with `$eq`,
-                `$in`, ... or in mem0's way (`{"level": {"gte": 3}}`, AND, OR, NOT). The ids may stand here too.
             threshold: Leaves out hits whose `relevance` is lower.
-            kinds: `fact`, `turn` or both (the default).
             explain: Show what each signal added to a score, under `explanation`.
             include_quarantined: Let tool output come back too.
             reference_time: The present, for dates such as "last week"; the clock's by default.
@@ -766,8 +730,6 @@ class Memory:
             messages: The conversation that the query belongs to, for `rewrite`.
             rewrite: Let the model turn the query into ones that stand for themselves ("what about her?"), one for each
                 part of it: one call. When the model fails, the query is searched for as it is.
-            show_expired: Let memories come back that have ceased to count (`expiration_date`, or a last day that was
-                said).
 
         Returns:
             `{"results": [...], "relations": [...]}`. A result is a fact with the turns that it comes from under
@@ -775,11 +737,8 @@ class Memory:
             `relevance` (0..1, absolute), `kind`, `sources`, `metadata`, the ids of its scope and its dates.
 
         Raises:
-            ScopeRequired: no id was given.
-            InvalidFilter: `filters` is no filter.
             ConfigurationError: `rewrite` without a model.
         """
-        options = _options(explain, max_tokens, expand, self._reranker if rerank is True else rerank)
         scope, conditions = scope_and_filter(filters, Scope(user_id, agent_id, run_id))
         asked = SearchQuery(
             text=checked_query(query),
@@ -796,15 +755,17 @@ class Memory:
             show_expired=show_expired,
             now=to_micros(self._journal.clock()),
         )
-        conversation = None
-        if rewrite:
-            # A memory without a model is told before anything is searched.
-            _ = self._rewriter
-            conversation = [] if messages is None else to_turns(messages)
+        shape = Shape(
+            explain=explain,
+            max_tokens=None if max_tokens is None else checked_count(max_tokens, "max_tokens", 1),
+            expand=checked_count(expand, "expand", 0),
+            rerank=checked_reranker(rerank, self._reranker),
+            conversation=None if not rewrite else [] if messages is None else to_turns(messages),
+        )
         return (
             yield from traced(
                 "Memory.search",
-                self._search(asked, options, conversation),
+                self._answers.search(asked, shape),
                 run_type="retriever",
                 scope=asked.scope,
                 inputs=lambda: {"query": asked.text, "limit": asked.limit},
@@ -814,80 +775,20 @@ class Memory:
 
     asearch = awaited(search)
 
-    @lazy
-    def _rewriter(self) -> Rewriter:
-        if self.model is None:
-            raise ConfigurationError("rewrite=True needs a chat model: open the memory with model=.")
-        return Rewriter(self.model)
-
-    def _search(self, asked: SearchQuery, options: _Options, conversation: list[Turn] | None) -> Steps[SearchResult]:
-        rewritten = Rewritten((asked.text,))
-        if conversation is not None:
-            now = asked.reference_time or self._journal.clock()
-            rewritten = yield Request(
-                lambda: self._rewriter.rewrite(asked.text, conversation, now),
-                lambda: self._rewriter.arewrite(asked.text, conversation, now),
-            )
-        wanted = asked.limit * (_RERANKED if options.rerank else 1)
-        found: list[Found] = []
-        for query in rewritten.queries:
-            answer = yield from self._searcher.search(
-                replace(asked, text=query, limit=wanted, entities=rewritten.entities)
-            )
-            found.append(answer)
-        best = merged([answer.hits for answer in found], wanted)
-        if options.rerank is not None:
-            best = yield from _reranked(options.rerank, asked, best)
-        budget = Budget(options.max_tokens, token_counter(self.model))
-        best = [hit for hit in best[: asked.limit] if budget.takes(hit.row)]
-        return {
-            "results": self._shown(best, asked, options, budget),
-            "relations": self._searcher.relations(
-                replace(asked, text="\n".join(rewritten.queries)),
-                list(dict.fromkeys(entity for answer in found for entity in answer.entities)),
-                most=MOST_RELATIONS,
-            ),
-        }
-
-    def _shown(self, hits: Sequence[Ranked], asked: SearchQuery, options: _Options, budget: Budget) -> list[Hit]:
-        shown: list[Hit] = []
-        with self._journal.read() as reader:
-            told = behind(reader, [hit.row for hit in hits], asked)
-            for hit in hits:
-                own = {
-                    "score": hit.score,
-                    "relevance": hit.relevance,
-                    "evidence": [evidence(turn, quote) for turn, quote in told.get(hit.row.id, ())],
-                }
-                one = cast("Hit", {**result_of(hit.row), **own})
-                if options.explain:
-                    one["explanation"] = dict(hit.shares)
-                if options.expand:
-                    near = around(reader, hit.row, options.expand, asked)
-                    one["around"] = [result_of(row) for row in near if budget.takes(row)]
-                shown.append(one)
-        return shown
-
     def get(self, memory_id: str) -> MemoryResult | None:
         """One memory by its id, or None when there is none (or no longer)."""
         with self._journal.read() as reader:
             row = reader.memory(checked_memory_id(memory_id))
         return None if row is None else result_of(row)
 
-    def _owner(self, memory_id: str) -> Scope | None:
-        """Whose a memory is, ended or not; None when there was never one."""
-        with self._journal.read() as reader:
-            versions = reader.versions_of(checked_memory_id(memory_id))
-        return scope_of(versions[0]) if versions else None
-
     aget = awaited(get)
 
     def get_all(
         self,
         *,
-        user_id: str | None = None,
-        agent_id: str | None = None,
-        run_id: str | None = None,
+        user_id: Id = None,
+        agent_id: Id = None,
+        run_id: Id = None,
         filters: Mapping[str, Any] | None = None,
         limit: int = 100,
         top_k: int | None = None,
@@ -899,20 +800,12 @@ class Memory:
         """The memories of a scope, oldest first.
 
         Args:
-            user_id: Whose memory.
-            agent_id: Which agent's.
-            run_id: Which run's.
-            filters: As in `search`.
-            limit: How many at most.
-            top_k: The same by mem0's name.
             offset: How many to skip.
-            kinds: `fact`, `turn` or both. By default facts, what was stored as given, and turns that were not read.
+            kinds: By default facts, what was stored as given, and turns that were not read.
             everything: Without any id, list the memories of all.
-            show_expired: As in `search`.
 
         Raises:
             ScopeRequired: no id was given, and not `everything`: a missing id must not list those of all.
-            InvalidFilter: `filters` is no filter.
         """
         scope, conditions = scope_and_filter(filters, Scope(user_id, agent_id, run_id))
         condition = parse_filter(conditions)
@@ -923,21 +816,10 @@ class Memory:
         offset, end = (min(number, sys.maxsize) for number in (offset, offset + limit))
         with self._journal.read(snapshot=True) as reader:
             now = None if show_expired else to_micros(self._journal.clock())
-            order = reader.oldest_first(scope, kinds=checked_kinds(kinds), lasting=now)
-            if condition is None:
-                rows = reader.memories_in_order(list(islice(order, offset, end)))
-            else:
-                chunks = iter(lambda: list(islice(order, _PAGE)), [])
-                every = (row for chunk in chunks for row in reader.memories_in_order(chunk))
-                matching = (row for row in every if condition.matches(record_of(row)))
-                rows = list(islice(matching, offset, end))
+            part = slice(offset, end)
+            rows = page(reader, scope, kinds=checked_kinds(kinds), condition=condition, now=now, part=part)
             triples = reader.first_triples(scope, most=min(limit, sys.maxsize), at=now) if scope else []
-        return {
-            "results": [result_of(row) for row in rows],
-            "relations": [
-                {"source": row[3], "relationship": relation_name(row[4]), "destination": row[5]} for row in triples
-            ],
-        }
+        return {"results": [result_of(row) for row in rows], "relations": as_relations(row[3:6] for row in triples)}
 
     aget_all = awaited(get_all)
 
@@ -998,55 +880,19 @@ class Memory:
 
     awhy = awaited(why)
 
-    def graph(
-        self, *, user_id: str | None = None, agent_id: str | None = None, run_id: str | None = None
-    ) -> MemoryGraph:
-        """The relations of a scope as a NetworkX graph: a copy, which draws itself in a notebook.
-
-        Raises:
-            ScopeRequired: no id was given.
-        """
+    def graph(self, *, user_id: Id = None, agent_id: Id = None, run_id: Id = None) -> MemoryGraph:
+        """The relations of a scope as a NetworkX graph: a copy, which draws itself in a notebook."""
         return self._graphs.copy(Scope(user_id, agent_id, run_id).required("graph()"))
 
     agraph = awaited(graph)
 
+    def _owner(self, memory_id: str) -> Scope | None:
+        """Whose a memory is, ended or not; None when there was never one."""
+        with self._journal.read() as reader:
+            versions = reader.versions_of(checked_memory_id(memory_id))
+        return scope_of(versions[0]) if versions else None
+
     # -- to LangChain and LangGraph: what these give is imported when it is asked for ------------------------------
-
-    def of(
-        self,
-        user_id: str | int | UUID | None = None,
-        *,
-        agent_id: str | int | UUID | None = None,
-        run_id: str | int | UUID | None = None,
-    ) -> Memory:
-        """This memory with its scope filled in: the same methods, which need no ids any more.
-
-        Args:
-            user_id: Whose memories.
-            agent_id: Which agent's.
-            run_id: Which run's.
-
-        Returns:
-            A handle on this memory: what is closed is this. A method that is given other ids, or an id of a memory that
-            belongs to others, says so; what is about the whole store (`reset`) it does not have.
-
-        Raises:
-            ScopeRequired: no id was given.
-
-        Example:
-            ```python
-            alice = memory.of(user_id="alice")
-            alice.add("I moved to Berlin in May.")
-            agent = create_agent(model, middleware=[alice.as_middleware()])
-            ```
-        """
-        return cast("Memory", Bound(self, Scope(user_id, agent_id, run_id)))  # type: ignore[arg-type]
-
-    @property
-    def embedder(self) -> str | None:
-        """The name of what makes vectors, or None."""
-        embedder = self._indexes.embedder
-        return None if embedder is None else embedder.name
 
     def as_node(
         self,
@@ -1059,12 +905,9 @@ class Memory:
         """Extraction, reconciliation and commit as one compiled graph, to be a node of any `StateGraph`.
 
         Args:
-            scope: Whose memories: ids by name, or a function that gives them and may take `state` (its messages only),
-                `runtime` and `config`. None means the run's `context` and `configurable` together, which have to name a
-                user.
+            scope: A function is given no more of the state than its messages.
             messages_key: The key of the state that has the messages.
             name: Tells two memories in one graph apart: it ends the keys that are written.
-            on_error: "raise" lets a failing memory stop the graph, for tests; else its messages are read later.
 
         Example:
             ```python
@@ -1080,9 +923,9 @@ class Memory:
     def as_tools(
         self,
         *,
-        user_id: str | None = None,
-        agent_id: str | None = None,
-        run_id: str | None = None,
+        user_id: Id = None,
+        agent_id: Id = None,
+        run_id: Id = None,
         scope: ScopeSource | None = None,
         instructions: str | None = None,
         name: str = "",
@@ -1091,13 +934,10 @@ class Memory:
         """`manage_memory` and `search_memory`, for an agent that looks after its memory itself.
 
         Args:
-            user_id: Whose memories; without any id and `scope` the run's `context` and `configurable` say it.
-            agent_id: Which agent's.
-            run_id: Which run's.
-            scope: In place of ids, a function that gives them and may take `runtime` and `config`.
+            scope: In place of ids.
             instructions: When the model should change memories, in place of ours.
             name: Tells the tools of two memories apart: `manage_NAME_memory` and `search_NAME_memory`.
-            on_error: "raise" lets a failing memory stop the agent, for tests; else the model is told.
+            on_error: Else the model is told.
         """
         from langchain_memlayer.agents.tools import memory_tools
 
@@ -1121,15 +961,12 @@ class Memory:
         """Memory for `langchain.agents.create_agent`: it recalls before a turn and remembers after it.
 
         Args:
-            scope: Whose memories: ids by name, or a function that gives them and may take `state`, `runtime` and
-                `config`. None means the run's `context` and `configurable` together, which have to name a user.
             name: Tells the memories of one agent apart; by itself a team's is, whose `scope` names no user.
             limit: How many memories are recalled at most.
             search_kwargs: Further arguments of `search`.
             remember: Whether turns are remembered; False only recalls.
             background: Find the facts of a turn beside the agent, which answers without waiting.
             tools: Whether the agent gets `manage_memory` and `search_memory` too.
-            on_error: "raise" lets a failing memory stop the agent, for tests; else the agent goes on without it.
 
         Raises:
             InvalidInput: `search_kwargs` has what `search` does not take.
@@ -1152,9 +989,9 @@ class Memory:
     def as_retriever(
         self,
         *,
-        user_id: str | None = None,
-        agent_id: str | None = None,
-        run_id: str | None = None,
+        user_id: Id = None,
+        agent_id: Id = None,
+        run_id: Id = None,
         k: int = 4,
         search_type: SearchType = "similarity",
         search_kwargs: Mapping[str, Any] | None = None,
@@ -1164,25 +1001,30 @@ class Memory:
         """The memories of a scope as a LangChain retriever.
 
         Args:
-            user_id: Whose memories.
-            agent_id: Which agent's.
-            run_id: Which run's.
             k: How many documents at most.
             search_type: `similarity`; `mmr`, of `fetch_k` memories the `k` that say different things; or
                 `similarity_score_threshold`, those whose relevance is at least `score_threshold`.
             search_kwargs: As LangChain's vector stores take them: `k`, `filter`, `score_threshold`, `fetch_k`,
                 `lambda_mult`; and further arguments of `search`.
-            on_error: "raise" lets a failing memory stop the chain, for tests; else nothing is found then.
             **options: The same as `search_kwargs`, by name.
 
         Raises:
-            ScopeRequired: no id was given.
             InvalidInput: an option that `search` does not take.
         """
         from langchain_memlayer.agents.retriever import memory_retriever
 
         scope, settings = Scope(user_id, agent_id, run_id), {**(search_kwargs or {}), **options}
         return memory_retriever(self, scope, k=k, search_type=search_type, search_kwargs=settings, on_error=on_error)
+
+    def checkpointer(self, *, allowed_types: Iterable[type] = ()) -> MemLayerSaver:
+        """A LangGraph checkpointer in the same folder; see `langchain_memlayer.checkpointer`.
+
+        Raises:
+            InvalidInput: the store is in PostgreSQL, where LangGraph's own `PostgresSaver` keeps threads beside it.
+        """
+        from langchain_memlayer.checkpoint import checkpointer
+
+        return checkpointer(self.path or self._journal.where, allowed_types=allowed_types)
 
     @property
     def store(self) -> MemLayerStore:
@@ -1211,34 +1053,3 @@ def _reconciler(model: BaseChatModel | None, reconcile: Reconcile, prompt: str |
     if reconcile == "llm" and model is not None:
         return LLMReconciler(model, custom_prompt=prompt)
     return RuleReconciler()
-
-
-def _options(explain: bool, max_tokens: Any, expand: Any, rerank: Any) -> _Options:
-    if rerank is False:
-        rerank = None
-    if rerank is not None and not callable(getattr(rerank, "compress_documents", None)):
-        raise InvalidInput("rerank must be a LangChain document compressor (with compress_documents), or None.")
-    most = None if max_tokens is None else checked_count(max_tokens, "max_tokens", 1)
-    return _Options(explain, most, checked_count(expand, "expand", 0), rerank)
-
-
-def _reranked(compressor: BaseDocumentCompressor, asked: SearchQuery, hits: Sequence[Ranked]) -> Steps[list[Ranked]]:
-    """The hits that a document compressor keeps, in its order; a run of its own."""
-    return traced(
-        "reranking",
-        _compressed(compressor, asked.text, hits),
-        scope=asked.scope,
-        inputs=lambda: {"query": asked.text, "ids": [hit.row.key for hit in hits]},
-        outputs=lambda kept: {"ids": [hit.row.key for hit in kept]},
-    )
-
-
-def _compressed(compressor: BaseDocumentCompressor, query: str, hits: Sequence[Ranked]) -> Steps[list[Ranked]]:
-    from langchain_core.documents import Document
-
-    given = [Document(hit.row.text, id=hit.row.key, metadata={"place": place}) for place, hit in enumerate(hits)]
-    kept = yield from request(
-        lambda: compressor.compress_documents(given, query), lambda: compressor.acompress_documents(given, query)
-    )
-    places = [document.metadata.get("place") for document in kept]
-    return [hits[place] for place in dict.fromkeys(places) if isinstance(place, int) and 0 <= place < len(hits)]

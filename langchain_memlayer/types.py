@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal, NotRequired
+from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypeAlias
 from urllib.parse import quote
 from uuid import UUID
 
@@ -71,6 +71,9 @@ def prefix_bounds(path: str) -> tuple[str, str]:
 MEMORY_ROOT = "."
 """The encoded namespace above all memories; its empty first label is one that no BaseStore item can have."""
 
+Id: TypeAlias = str | int | UUID | None
+"""An id of a scope as it is given; None means any."""
+
 _NO_TEXT = re.compile("[\ud800-\udfff\x00]")
 _SCOPE_MARKS = (("user_id", "u"), ("agent_id", "a"), ("run_id", "r"))
 
@@ -82,22 +85,19 @@ class Scope:
     Numbers and UUIDs are taken as their text.
     """
 
-    user_id: str | None = None
-    agent_id: str | None = None
-    run_id: str | None = None
+    user_id: str | None
+    agent_id: str | None
+    run_id: str | None
 
-    def __post_init__(self) -> None:
-        for name, _ in _SCOPE_MARKS:
-            value = getattr(self, name)
-            if value is None:
-                continue
+    def __init__(self, user_id: Id = None, agent_id: Id = None, run_id: Id = None) -> None:
+        for (name, _), value in zip(_SCOPE_MARKS, (user_id, agent_id, run_id), strict=True):
             if isinstance(value, (int, UUID)) and not isinstance(value, bool):
                 value = str(value)
-                object.__setattr__(self, name, value)
-            if not isinstance(value, str):
+            if value is not None and not isinstance(value, str):
                 raise InvalidInput(f"{name} must be a string, got {type(value).__name__}; pass str(id) instead.")
-            if not value.strip() or _NO_TEXT.search(value):
+            if value is not None and (not value.strip() or _NO_TEXT.search(value)):
                 raise InvalidInput(f"{name} must be a non-empty string without NUL characters and lone surrogates.")
+            object.__setattr__(self, name, value)
 
     def __bool__(self) -> bool:
         return any((self.user_id, self.agent_id, self.run_id))

@@ -10,6 +10,7 @@ edit.py          Editor: update, delete, forget, reset
 adopting.py      documents that a vector store has already
 reading.py       Searcher: the read path
 pools.py         what a search scores
+answers.py       whole searches, as callers get them, and the pages of a list
 shaping.py       token budget, and what was said around a hit
 indexes.py       the slabs of a folder, kept up with its journal; columns.py: what they know of a row
 graphs.py        the graphs of a folder, likewise

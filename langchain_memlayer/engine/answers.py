@@ -1,0 +1,146 @@
+"""What callers get of a scope: the answer to a question, and a page of its list."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import TYPE_CHECKING, cast
+
+from langchain_memlayer.engine.reading import Found, Ranked, Searcher, SearchQuery
+from langchain_memlayer.engine.records import record_of, result_of
+from langchain_memlayer.engine.results import evidence
+from langchain_memlayer.engine.shaping import Budget, around, behind, merged, token_counter
+from langchain_memlayer.errors import ConfigurationError
+from langchain_memlayer.facts.rewriting import Rewriter, Rewritten
+from langchain_memlayer.filters import Filter
+from langchain_memlayer.journal import Journal
+from langchain_memlayer.loops import lazy
+from langchain_memlayer.steps import Request, Steps, request
+from langchain_memlayer.tracing import traced
+from langchain_memlayer.types import Hit, Row, Scope, SearchResult, Turn
+
+if TYPE_CHECKING:
+    from langchain_core.documents import BaseDocumentCompressor
+    from langchain_core.language_models import BaseChatModel
+
+    from langchain_memlayer.journal.read import Reader
+
+_RELATIONS = 20
+_RERANKED = 3
+"""How many times the limit a reranker is given to choose from."""
+_PAGE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How a question is put, and how its hits are shown; see `Memory.search`.
+
+    Attributes:
+        conversation: What the question is rewritten by; None leaves it as it is.
+    """
+
+    explain: bool = False
+    max_tokens: int | None = None
+    expand: int = 0
+    rerank: BaseDocumentCompressor | None = None
+    conversation: Sequence[Turn] | None = None
+
+
+class Answers:
+    """Whole searches of one folder: the question rewritten, searched for, reranked, cut to a budget, and shown."""
+
+    def __init__(self, journal: Journal, searcher: Searcher, model: BaseChatModel | None) -> None:
+        self._journal = journal
+        self._searcher = searcher
+        self._model = model
+
+    @lazy
+    def rewriter(self) -> Rewriter:
+        """What rewrites questions; `ConfigurationError` without a model."""
+        if self._model is None:
+            raise ConfigurationError("rewrite=True needs a chat model: open the memory with model=.")
+        return Rewriter(self._model)
+
+    def search(self, asked: SearchQuery, shape: Shape) -> Steps[SearchResult]:
+        """The hits of a question, and the relations around the entities that it names."""
+        rewritten, conversation = Rewritten((asked.text,)), shape.conversation
+        if conversation is not None:
+            now = asked.reference_time or self._journal.clock()
+            rewritten = yield Request(
+                lambda: self.rewriter.rewrite(asked.text, conversation, now),
+                lambda: self.rewriter.arewrite(asked.text, conversation, now),
+            )
+        wanted = asked.limit * (_RERANKED if shape.rerank else 1)
+        found: list[Found] = []
+        for query in rewritten.queries:
+            answer = yield from self._searcher.search(
+                replace(asked, text=query, limit=wanted, entities=rewritten.entities)
+            )
+            found.append(answer)
+        best = merged([answer.hits for answer in found], wanted)
+        if shape.rerank is not None:
+            best = yield from _reranked(shape.rerank, asked, best)
+        budget = Budget(shape.max_tokens, token_counter(self._model))
+        best = [hit for hit in best[: asked.limit] if budget.takes(hit.row)]
+        return {
+            "results": self._shown(best, asked, shape, budget),
+            "relations": self._searcher.relations(
+                replace(asked, text="\n".join(rewritten.queries)),
+                list(dict.fromkeys(entity for answer in found for entity in answer.entities)),
+                most=_RELATIONS,
+            ),
+        }
+
+    def _shown(self, hits: Sequence[Ranked], asked: SearchQuery, shape: Shape, budget: Budget) -> list[Hit]:
+        shown: list[Hit] = []
+        with self._journal.read() as reader:
+            told = behind(reader, [hit.row for hit in hits], asked)
+            for hit in hits:
+                own = {
+                    "score": hit.score,
+                    "relevance": hit.relevance,
+                    "evidence": [evidence(turn, quote) for turn, quote in told.get(hit.row.id, ())],
+                }
+                one = cast("Hit", {**result_of(hit.row), **own})
+                if shape.explain:
+                    one["explanation"] = dict(hit.shares)
+                if shape.expand:
+                    near = around(reader, hit.row, shape.expand, asked)
+                    one["around"] = [result_of(row) for row in near if budget.takes(row)]
+                shown.append(one)
+        return shown
+
+
+def _reranked(compressor: BaseDocumentCompressor, asked: SearchQuery, hits: Sequence[Ranked]) -> Steps[list[Ranked]]:
+    """The hits that a document compressor keeps, in its order; a run of its own."""
+    return traced(
+        "reranking",
+        _compressed(compressor, asked.text, hits),
+        scope=asked.scope,
+        inputs=lambda: {"query": asked.text, "ids": [hit.row.key for hit in hits]},
+        outputs=lambda kept: {"ids": [hit.row.key for hit in kept]},
+    )
+
+
+def _compressed(compressor: BaseDocumentCompressor, query: str, hits: Sequence[Ranked]) -> Steps[list[Ranked]]:
+    from langchain_core.documents import Document
+
+    given = [Document(hit.row.text, id=hit.row.key, metadata={"place": place}) for place, hit in enumerate(hits)]
+    kept = yield from request(
+        lambda: compressor.compress_documents(given, query), lambda: compressor.acompress_documents(given, query)
+    )
+    places = [document.metadata.get("place") for document in kept]
+    return [hits[place] for place in dict.fromkeys(places) if isinstance(place, int) and 0 <= place < len(hits)]
+
+
+def page(
+    reader: Reader, scope: Scope, *, kinds: frozenset[str], condition: Filter | None, now: int | None, part: slice
+) -> list[Row]:
+    """The part of a scope's memories, oldest first, without those that have expired by `now`, if it is given."""
+    order = reader.oldest_first(scope, kinds=kinds, lasting=now)
+    if condition is None:
+        return reader.memories_in_order(list(islice(order, part.start, part.stop)))
+    chunks = iter(lambda: list(islice(order, _PAGE)), [])
+    every = (row for chunk in chunks for row in reader.memories_in_order(chunk))
+    return list(islice((row for row in every if condition.matches(record_of(row))), part.start, part.stop))
