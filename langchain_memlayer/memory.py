@@ -824,23 +824,9 @@ class Memory:
     aget_all = awaited(get_all)
 
     def scopes(
-        self,
-        *,
-        user_id: str | None = None,
-        agent_id: str | None = None,
-        run_id: str | None = None,
-        limit: int = 1000,
-        offset: int = 0,
+        self, *, user_id: Id = None, agent_id: Id = None, run_id: Id = None, limit: int = 1000, offset: int = 0
     ) -> list[ScopeSize]:
-        """Whose memories there are and how many, in the order of the ids; with ids, only those that have these.
-
-        Args:
-            user_id: Whose memory.
-            agent_id: Which agent's.
-            run_id: Which run's.
-            limit: How many at most.
-            offset: How many to skip.
-        """
+        """Whose memories there are and how many, in the order of the ids; with ids, only those that have these."""
         scope = Scope(user_id, agent_id, run_id)
         most, skipped = checked_count(limit, "limit", 1), checked_count(offset, "offset", 0)
         with self._journal.read() as reader:
