@@ -36,6 +36,7 @@ class AsyncMemory:
         self.unread = self.memory.aunread
         self.get = self.memory.aget
         self.get_all = self.memory.aget_all
+        self.scopes = self.memory.ascopes
         self.update = self.memory.aupdate
         self.delete = self.memory.adelete
         self.delete_all = self.memory.adelete_all
