@@ -526,7 +526,7 @@ def test_candidates_are_near_by_the_metric(metric: Any, near: list[str], tmp_pat
     with Memory(tmp_path / "m", model=model, embeddings=embed, metric=metric, reconcile="off") as memory:
         for text in list(vectors)[:-1]:
             memory.add(text, user_id="ana")
-        form = Indexed((), encode_vectors([np.array(vectors["new"])], metric))
+        form = Indexed(b"", encode_vectors([np.array(vectors["new"])], metric))
         found = memory._engine.finder.find(Scope("ana"), [Fact("new", (0,), "new")], [form])
     assert sorted(candidate.text for candidate in found) == sorted(near)
 

@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from uuid import RFC_4122, UUID
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ from langchain_memlayer import (
     checkpointer,
 )
 from langchain_memlayer.journal import exists, schema
+from langchain_memlayer.journal.base import random_id
 from langchain_memlayer.journal.place import default_folder
 from langchain_memlayer.journal.sqlite import SQLiteJournal
 from langchain_memlayer.testing import DeterministicEmbeddings, FrozenClock, SequentialIds
@@ -288,7 +290,7 @@ class TestWhatIsTaken:
                 with journal.write() as tx:
                     tx.put_item("a.", "first", "{}", ttl=None, codes=None)
                     row = Row(0, 0, ".u.u.", key, "turn", value, created_at=1, updated_at=1, user_id="u")
-                    tx.add_memory(row, tokens=(), codes=None)
+                    tx.add_memory(row, terms=b"", codes=None)
 
             with pytest.raises(InvalidInput):
                 write()
@@ -429,3 +431,13 @@ def test_every_form_of_a_connection_string_is_one(place: str, tmp_path: Path, mo
     assert "secret" not in str(caught.value)
     assert "se/cr@et" not in str(caught.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_ids_that_are_made_are_uuids_that_sort_by_when_they_were_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    moments = iter(range(1_764_000_000_000_000_000, 1_764_000_001_000_000_000, 500_000))
+    monkeypatch.setattr("time.time_ns", lambda: next(moments))
+    made = [random_id() for _ in range(2000)]
+    assert made == sorted(made)
+    assert len({one[19:] for one in made}) == len(made)
+    assert {(one.version, one.variant) for one in map(UUID, made)} == {(7, RFC_4122)}
+    assert int(made[0].replace("-", "")[:12], 16) == 1_764_000_000_000

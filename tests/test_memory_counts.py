@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from journal_dump import dump, open_memory, query, refuses, texts
+from journal_dump import connections, dump, open_memory, query, refuses, texts
 from langgraph.checkpoint.memory import InMemorySaver
 from memory_kit import WAYS, Mind, call, decided, found, live, memories_shown, message, open_with
 from surfaces_kit import chat_graph, said, thread
@@ -480,6 +480,36 @@ async def test_graph_documents_are_facts_that_cite_their_text_and_name_no_prompt
 def test_a_bad_graph_document_among_good_ones_stores_nothing(folder: Path) -> None:
     with open_with(Mind({}), folder) as memory:
         refuses(lambda: memory.add_graph_documents([Document("fine"), {"nodes": 5}], user_id="u"), folder, InvalidInput)
+
+
+# -- what adding asks of the database ---------------------------------------------------------------------------------
+
+
+@pytest.mark.sqlite
+@pytest.mark.parametrize("named", [False, True], ids=["without ids", "with ids"])
+def test_a_list_costs_three_inserts_a_turn_and_what_one_turn_costs_besides(folder: Path, named: bool) -> None:
+    def told(first: int, count: int) -> list[dict[str, Any]]:
+        said = [message(f"sentence {k}", f"m{k}") for k in range(first, first + count)]
+        return said if named else [{**one, "id": None} for one in said]
+
+    with open_memory(folder) as memory:
+        memory.add(told(0, 1), user_id="u")
+        asked: list[str] = []
+        for db in connections(memory._journal):
+            db.set_trace_callback(asked.append)
+        costs = []
+        for first, count in ((1, 1), (2, 400), (500, 400)):
+            asked.clear()
+            memory.add(told(first, count), user_id="u")
+            inserts = [sql for sql in asked if sql.startswith("INSERT")]
+            assert len(inserts) == 3 * count
+            costs.append(len(asked) - len(inserts))
+        assert costs[0] == costs[1] == costs[2] <= (12 if named else 6)
+        told_again = told(2, 400)
+        asked.clear()
+        memory.add(told_again, user_id="u")
+        # Who has an id is known by it; who has none is counted once more, by an event and a change.
+        assert len(asked) <= (7 if named else 2 * 400 + 6)
 
 
 # -- in a graph -------------------------------------------------------------------------------------------------------

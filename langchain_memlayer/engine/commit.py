@@ -38,9 +38,9 @@ BY_HAND = "user"
 
 @dataclass(frozen=True, slots=True)
 class Indexed:
-    """The searchable form of one text: its keyword terms and its vectors (float16 bytes)."""
+    """The searchable form of one text: its keyword terms (`keywords.packed`) and its vectors (float16 bytes)."""
 
-    tokens: Sequence[str]
+    terms: bytes
     codes: bytes | None
 
 
@@ -128,6 +128,7 @@ class Commit:
         self._became: dict[int, str] = {}
         self._retracts = False
         self._said: Sequence[Row] = ()
+        self._equal: dict[str, list[Row]] = {}
 
     def outcome(self, turns: Sequence[Committed] = ()) -> Outcome:
         """What was done."""
@@ -135,25 +136,29 @@ class Commit:
 
     # -- turns ----------------------------------------------------------------------------------------------------
 
+    def expect(self, turns: Sequence[Turn]) -> None:
+        """Look up at once what is equal to turns that will be added."""
+        self._equal = self.tx.equal_memories(self.scope, "turn", {content_hash(turn.text) for turn in turns})
+
     def add_turn(self, turn: Turn, indexed: Indexed, *, exact: bool) -> tuple[Row, bool]:
         """Store a turn, or reinforce the equal one of the same scope, role, session and day; says whether it is new."""
         at = self.tx.now if turn.time is None else to_micros(turn.time)
         digest = content_hash(turn.text)
-        if not exact:
-            twin = self._twin(turn, digest, at)
-            if twin is not None:
-                sources = tuple(dict.fromkeys((*twin.sources, *([turn.id] if turn.id else []))))
-                self.tx.change_memory(
-                    twin, "none", actor=self.actor, batch=self.batch, count=twin.count + 1,
-                    last_seen=max(at, twin.last_seen or 0), sources=sources,
-                )  # fmt: skip
-                return twin, False
-        row = replace(
-            self._turn(turn, at), text=turn.text, asks=asking(turn.text), given=exact,
-            state=QUARANTINED if turn.quarantined else VISIBLE,
-        )  # fmt: skip
-        item = self.tx.add_memory(row, tokens=indexed.tokens, codes=indexed.codes, actor=self.actor, batch=self.batch)
-        return replace(row, id=item, seq=item, place=item), True
+        twins = [] if exact else self._twins(digest)
+        twin = next((row for row in twins if _merges(row, turn, at)), None)
+        if twin is None:
+            state = QUARANTINED if turn.quarantined else VISIBLE
+            row = self._turn(turn, at, digest, text=turn.text, asks=asking(turn.text), given=exact, state=state)
+            self.tx.add_memory(row, terms=indexed.terms, codes=indexed.codes, actor=self.actor, batch=self.batch)
+            twins.append(row)
+            return row, True
+        counted: dict[str, Any] = {
+            "count": twin.count + 1, "last_seen": max(at, twin.last_seen or 0),
+            "sources": tuple(dict.fromkeys((*twin.sources, *([turn.id] if turn.id else [])))),
+        }  # fmt: skip
+        self.tx.change_memory(twin, "none", actor=self.actor, batch=self.batch, **counted)
+        twins[twins.index(twin)] = replace(twin, **counted)
+        return twin, False
 
     def edit_turn(self, old: Row, turn: Turn, indexed: Indexed) -> Row:
         """Give a turn the words that its message has now; it stays the memory that it was, in its place."""
@@ -165,40 +170,36 @@ class Commit:
         )  # fmt: skip
         self.actor = "message"
         self.replace(old, changed, indexed, at=at)
+        self._equal.clear()
         return self.tx.memory(old.key) or changed
 
     def note_turn(self, turn: Turn, *, words: bool = False) -> Row:
         """Note that a turn was seen, and who said it when (with `words` also what), for facts to cite."""
-        row = self._turn(turn, self.tx.now if turn.time is None else to_micros(turn.time))
-        row = replace(row, text=turn.text if words else "")
-        item = self.tx.add_seen(row, actor=self.actor, batch=self.batch)
-        return replace(row, id=item, seq=item, closed=item)
+        at = self.tx.now if turn.time is None else to_micros(turn.time)
+        state = QUARANTINED if turn.quarantined else HIDDEN
+        row = self._turn(
+            turn, at, content_hash(turn.text), text=turn.text if words else "", asks=0, given=False, state=state
+        )
+        self.tx.add_seen(row, actor=self.actor, batch=self.batch)
+        return replace(row, closed=row.id)
 
-    def _turn(self, turn: Turn, at: int) -> Row:
-        """A turn as a row, still without its words."""
-        key = self.new_id()
+    def _turn(self, turn: Turn, at: int, digest: str, **own: Any) -> Row:
+        """A turn as the row that comes next, but for its `own` columns."""
+        key, item = self.new_id(), self.tx.upcoming()
         offset = None if turn.time is None or turn.time.tzinfo is None else turn.time.utcoffset()
         return Row(
-            id=0, seq=0, path=self.path, key=key, kind="turn", text="", created_at=at, updated_at=at,
+            id=item, seq=item, place=item, path=self.path, key=key, kind="turn", created_at=at, updated_at=at,
             metadata=turn.metadata, session_id=turn.session_id, role=turn.role, name=turn.name, message_id=turn.id,
             time=None if turn.time is None else at, offset=None if offset is None else round(offset.total_seconds()),
-            hash=content_hash(turn.text), sources=(turn.id or key,), last_seen=at,
-            invalid_at=None if turn.valid_until is None else to_micros(turn.valid_until),
-            state=QUARANTINED if turn.quarantined else HIDDEN, **self.ids,
+            hash=digest, sources=(turn.id or key,), last_seen=at,
+            invalid_at=None if turn.valid_until is None else to_micros(turn.valid_until), **self.ids, **own,
         )  # fmt: skip
 
-    def _twin(self, turn: Turn, digest: str, at: int) -> Row | None:
-        day = at // DAY * DAY
-        rows = self.tx.equal_memories(self.scope, "turn", digest)
-        # What has ended or was deleted is told anew: its turn stays as it is.
-        return next(
-            (
-                row for row in rows
-                if (row.session_id, row.role, row.name) == (turn.session_id, turn.role, turn.name)
-                and day <= row.created_at < day + DAY and row.state not in (HIDDEN, SPENT)
-            ),
-            None,
-        )  # fmt: skip
+    def _twins(self, digest: str) -> list[Row]:
+        """The live turns of the scope with a digest, those of this commit among them."""
+        if digest not in self._equal:
+            self._equal.update(self.tx.equal_memories(self.scope, "turn", [digest]))
+        return self._equal[digest]
 
     # -- facts ----------------------------------------------------------------------------------------------------
 
@@ -310,11 +311,12 @@ class Commit:
     def _add(self, change: Change, turns: Sequence[Row]) -> Row:
         """Store a fact, or reinforce the one that says it already; returns which."""
         row = self._new_fact(change, turns, key=self.new_id(), text=change.fact.text)
-        twin = next(iter(self.tx.equal_memories(self.scope, "fact", row.hash or "")), None)
-        if twin is not None:
-            return self._reinforce(twin, change, turns)
+        digest = row.hash or ""
+        twins = self.tx.equal_memories(self.scope, "fact", [digest])[digest]
+        if twins:
+            return self._reinforce(twins[0], change, turns)
         item = self.tx.add_memory(
-            row, tokens=change.indexed.tokens, codes=change.indexed.codes, triples=change.fact.triples,
+            row, terms=change.indexed.terms, codes=change.indexed.codes, triples=change.fact.triples,
             quotes=[(turn.id, change.fact.quote) for turn in turns], actor=self.actor, batch=self.batch,
             detail=self._detail(change),
         )  # fmt: skip
@@ -395,7 +397,7 @@ class Commit:
         links = dict(self.tx.quotes_of(old.id)) if kept else {}
         self.tx.close_memory(old, invalid_at=at)
         item = self.tx.add_memory(
-            new, tokens=indexed.tokens, codes=indexed.codes, triples=triples,
+            new, terms=indexed.terms, codes=indexed.codes, triples=triples,
             quotes=list({**links, **dict(quotes)}.items()), op="update", gone=old.id, prev=old.text, actor=self.actor,
             batch=self.batch, detail=detail,
         )  # fmt: skip
@@ -460,6 +462,16 @@ class Commit:
         for turn in self.tx.uncited([row.id for row in turns]):
             if turn.state == VISIBLE:
                 self.tx.change_memory(turn, "hide", actor=self.actor, batch=self.batch, state=HIDDEN)
+
+
+def _merges(row: Row, turn: Turn, at: int) -> bool:
+    """Whether a stored turn with the words of a new one will do for both."""
+    # What has ended or was deleted is told anew: its turn stays as it is.
+    return (
+        (row.session_id, row.role, row.name) == (turn.session_id, turn.role, turn.name)
+        and row.created_at // DAY == at // DAY
+        and row.state not in (HIDDEN, SPENT)
+    )
 
 
 def _began(fact: Fact, turns: Sequence[Row], now: int) -> int:

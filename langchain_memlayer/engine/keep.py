@@ -69,11 +69,11 @@ class _Told:
     """What a call told anew: rows, words that are not kept, rows whose facts are to be found anew, rows told again."""
 
     done: list[Committed] = field(default_factory=list)
-    rows: list[int] = field(default_factory=list)
+    rows: dict[int, None] = field(default_factory=dict)
     words: list[Turn] = field(default_factory=list)
     edited: list[int] = field(default_factory=list)
     before: list[Any] = field(default_factory=list)
-    merged: list[int] = field(default_factory=list)
+    merged: set[int] = field(default_factory=set)
 
 
 class Keeper:
@@ -124,11 +124,7 @@ class Keeper:
         if not turns and batch is None:
             return Kept(scope, (), (), None, Outcome())
         reads, stores = infer and self.reads, self.keep_turns or not infer
-        texts: list[str] = []
-        if stores:
-            with self.journal.read() as reader:
-                found = _stored(reader, scope, turns)
-            texts = [turn_text(turn) for turn, (row, changed) in zip(turns, found, strict=True) if not row or changed]
+        texts = [turn_text(turn) for turn in self._unstored(turns, scope)] if stores else []
         forms: Mapping[str, Indexed] = unembedded(texts) if reads and at_once else {}
         failure: EmbeddingError | None = None
         if not (reads and at_once):
@@ -145,6 +141,14 @@ class Keeper:
                 f"{failure} The messages are kept, and found by their words; their vectors are made when it answers."
             ) from failure
         return kept
+
+    def _unstored(self, turns: Sequence[Turn], scope: Scope) -> list[Turn]:
+        """The turns whose words are not stored yet."""
+        if all(turn.id is None for turn in turns):
+            return list(turns)
+        with self.journal.read() as reader:
+            found = _stored(reader, scope, turns)
+        return [turn for turn, (row, changed) in zip(turns, found, strict=True) if row is None or changed]
 
     def _replayed(self, scope: Scope, turns: Sequence[Turn], batch: str | None) -> Kept | None:
         if batch is None:
@@ -187,7 +191,7 @@ class Keeper:
                     note = self._taken(tx, scope, turns, rows, due=due)
             elif failure is not None and told.rows:
                 note = tx.note_unread(
-                    scope, told.rows, detail={"owed": True}, attempts=1, next_at=tx.now + PAUSE,
+                    scope, list(told.rows), detail={"owed": True}, attempts=1, next_at=tx.now + PAUSE,
                     reason=type(failure).__name__,
                 )  # fmt: skip
             outcome = Outcome(tuple(told.done))
@@ -206,7 +210,10 @@ class Keeper:
                 one for note in commit.tx.unread(commit.scope) if note.scope == commit.scope for one in _words(note)
             }
         here: dict[tuple[str | None, str], Row | None] = {}
-        for turn, (known, changed) in zip(turns, _stored(commit.tx, commit.scope, turns), strict=True):
+        stored = _stored(commit.tx, commit.scope, turns)
+        if self.keep_turns and not exact:
+            commit.expect([turn for turn, (row, _) in zip(turns, stored, strict=True) if row is None])
+        for turn, (known, changed) in zip(turns, stored, strict=True):
             row = known
             if turn.id is not None and (turn.id, turn.text) in here:
                 row = here[turn.id, turn.text]
@@ -222,8 +229,8 @@ class Keeper:
                     told.edited += [] if row is None else [row.id]
                     row, new = commit.add_turn(turn, form, exact=exact)
                     event = "ADD" if new else "NONE"
-                told.rows += [] if row.id in told.rows else [row.id]
-                told.merged += [row.id] if event == "NONE" else []
+                told.rows[row.id] = None
+                told.merged.update([row.id] if event == "NONE" else [])
                 told.done.append(
                     Committed(row.key, event, row.text, known.text if event == "UPDATE" and known else None)
                 )
@@ -243,7 +250,7 @@ class Keeper:
         if told.merged:
             # What says the same as a turn that is still to be read is read with it.
             waiting = {row for note in tx.unread(scope) if not note.detail.get("owed") for row in note.turns}
-            told.rows = [row for row in told.rows if row not in told.merged or row not in waiting]
+            told.rows = dict.fromkeys(row for row in told.rows if row not in told.merged or row not in waiting)
         if not told.rows and not told.words:
             return None
         detail: dict[str, Any] = {
@@ -314,11 +321,16 @@ def _stored(reader: Reader, scope: Scope, turns: Sequence[Turn]) -> list[tuple[R
     """
     found: list[tuple[Row | None, bool]] = []
     taken: dict[str, Turn] = {}
+    said: dict[str, dict[str, str]] = {}
+    for turn in turns:
+        if turn.id is not None:
+            said.setdefault(turn.id, {})[turn.text] = content_hash(turn.text)
+    stored = reader.turns_of_messages(scope, {(turn.session_id, turn.id) for turn in turns if turn.id is not None})
     for turn in turns:
         known: tuple[Row | None, bool] = None, False
         if turn.id is not None:
-            others = {content_hash(other.text) for other in turns if other.id == turn.id and other.text != turn.text}
-            rows = reader.turns_of_message(scope, turn.session_id, turn.id)
+            others = {digest for text, digest in said[turn.id].items() if text != turn.text}
+            rows = stored[turn.session_id, turn.id]
             free = [row for row in rows if row.key not in taken or _merges(taken[row.key], turn)]
             known = _one_of(reader, free, turn, others)
         if known[0] is not None:

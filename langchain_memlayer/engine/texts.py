@@ -9,7 +9,7 @@ from langchain_memlayer.engine.commit import Indexed
 from langchain_memlayer.engine.fingerprints import encode_vectors
 from langchain_memlayer.engine.indexes import Indexes
 from langchain_memlayer.errors import EmbeddingError, MemLayerError
-from langchain_memlayer.index.keywords import tokenize
+from langchain_memlayer.index.keywords import packed, tokenize
 from langchain_memlayer.recall import PROBES, knowledge_of, memory_text
 from langchain_memlayer.steps import Steps, request
 from langchain_memlayer.types import Fact, Kind, Turn, from_micros
@@ -34,7 +34,7 @@ def stored_text(text: str, *, kind: Kind, name: str | None, time: int | None) ->
 
 def unembedded(texts: Sequence[str]) -> dict[str, Indexed]:
     """The searchable forms of texts without vectors."""
-    return {text: Indexed(tokenize(text), None) for text in texts}
+    return {text: Indexed(packed(tokenize(text)), None) for text in texts}
 
 
 def searchable(indexes: Indexes, texts: Sequence[str]) -> Steps[dict[str, Indexed]]:
@@ -62,4 +62,5 @@ def searchable(indexes: Indexes, texts: Sequence[str]) -> Steps[dict[str, Indexe
     # All in one go: one by one this takes a tenth of what adding does.
     block = encode_vectors(vectors[: len(distinct)], indexes.metric)
     size = len(block) // len(distinct)
-    return {text: Indexed(tokenize(text), block[k * size : (k + 1) * size]) for k, text in enumerate(distinct)}
+    forms = unembedded(distinct).items()
+    return {text: Indexed(form.terms, block[k * size : (k + 1) * size]) for k, (text, form) in enumerate(forms)}

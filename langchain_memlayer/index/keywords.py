@@ -14,9 +14,9 @@ import struct
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from hashlib import blake2b
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,6 @@ CHARACTER = 0.4
 
 ENTRY = np.dtype([("id", "<u8"), ("count", "<u2")])
 """A term of a text, as the journal keeps it."""
-_entry = struct.Struct("<QH").pack
 _MOST_COUNTED = 0xFFFF
 _MANY = 100
 
@@ -80,6 +79,8 @@ _DECIMAL = re.compile(r"(?<=\d)\.(?=\d)")
 # Over the classes of `_Classes`: (a run without spaces) | words that one joiner each binds together
 _RUN = re.compile(r"(h[hm]*)|w[wm]*(?:(?:u+|j)w[wm]*)*")
 _UNIT = re.compile(r"hm*")
+# The same where all characters are ASCII, and small.
+_ASCII_RUN = re.compile(r"[a-z0-9]+(?:(?:_+|[.@'-])[a-z0-9]+)*")
 
 
 class _Classes(dict[int, str]):
@@ -171,7 +172,12 @@ def packed(terms: Sequence[str]) -> bytes:
         entries["id"], entries["count"] = ids, np.minimum(numbers, _MOST_COUNTED)
         return entries.tobytes()
     counts = Counter(map(term_id, terms))
-    return b"".join(_entry(term, min(counts[term], _MOST_COUNTED)) for term in sorted(counts))
+    return _layout(len(counts)).pack(*chain.from_iterable(sorted(counts.items())))
+
+
+@cache
+def _layout(entries: int) -> struct.Struct:
+    return struct.Struct(f"<{'QH' * entries}")
 
 
 def well_formed(entries: bytes) -> bool:
@@ -238,6 +244,10 @@ def _most(dfs: NDArray[np.integer[Any]], total: int) -> NDArray[np.float64]:
 def _words(text: str, *, characters: bool = False) -> Iterator[str]:
     """The words of a text before they become terms: parts, wholes and bigrams, and on request Han `characters`."""
     text = _normal(text)
+    if text.isascii():
+        for piece in _ASCII_RUN.findall(text):
+            yield from [piece] if piece.isalnum() else _joined(piece)
+        return
     for run in _RUN.finditer(text.translate(_CLASSES)):
         piece = text[run.start() : run.end()]
         if run[1]:
@@ -245,14 +255,17 @@ def _words(text: str, *, characters: bool = False) -> Iterator[str]:
             if characters and len(units) > 1:
                 yield from filter(_HAN.match, units)
             yield from map("".join, pairwise(units)) if len(units) > 1 else units
-        elif piece.isalnum():
-            yield piece
         else:
-            parts = _JOINER.split(piece)
-            yield from parts
-            if len(parts) > 1:
-                # "3.5" is not 35: the point between digits stays visible in the whole.
-                yield _JOINER.sub("", _DECIMAL.sub("p", piece))
+            yield from [piece] if piece.isalnum() else _joined(piece)
+
+
+def _joined(piece: str) -> Iterator[str]:
+    """The parts of a word that joiners bind together, and the whole."""
+    parts = _JOINER.split(piece)
+    yield from parts
+    if len(parts) > 1:
+        # "3.5" is not 35: the point between digits stays visible in the whole.
+        yield _JOINER.sub("", _DECIMAL.sub("p", piece))
 
 
 def _normal(text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-import uuid
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -26,8 +26,11 @@ def utc_now() -> datetime:
 
 
 def random_id() -> str:
-    """A random UUID."""
-    return str(uuid.uuid4())
+    """A UUID of version 7 (RFC 9562): those of one time lie side by side in an index, however large it has become."""
+    millis, rest = divmod(time.time_ns(), 1_000_000)
+    noise = int.from_bytes(os.urandom(8), "big") >> 2 | 1 << 63
+    digits = f"{millis:012x}7{rest * 4096 // 1_000_000:03x}{noise:016x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 class BaseJournal(ABC):

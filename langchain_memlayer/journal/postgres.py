@@ -145,6 +145,7 @@ class PostgresJournal(BaseJournal):
             session.begin(self._beginning(paths))
             writer = PostgresWriter(session, now=to_micros(self.clock()))
             yield writer
+            writer.settle()
             _step("before-commit")
             self._commit(session)
             _step("after-commit")

@@ -83,8 +83,12 @@ class Session:
 
     def executemany(self, statement: str, rows: Iterable[Sequence[Any]], /) -> None:
         """Run one statement for each row of values."""
-        with self.raw.cursor() as cursor:
-            cursor.executemany(translated(statement, self._schema), rows)
+        found = list(rows)
+        if len(found) == 1:
+            self.execute(statement, found[0])
+        elif found:
+            with self.raw.cursor() as cursor:
+                cursor.executemany(translated(statement, self._schema), found)
 
     def begin(self, statements: str) -> None:
         """Begin a transaction with statements that take no values."""
@@ -108,13 +112,11 @@ class Session:
 class PostgresReads(BaseReader):
     """What PostgreSQL says otherwise when the journal is read."""
 
+    EACH = "jsonb_array_elements_text({}::jsonb) AS one (value)"
+
     def last_seq(self) -> int:
         """The position of the last commit."""
         return Position.of(self.db.execute("SELECT pg_current_snapshot()::text").fetchone()[0])
-
-    def listed(self, column: str) -> str:
-        """The SQL condition that the JSON list in a column has a text."""
-        return f"{column}::jsonb @> jsonb_build_array(?::text)"
 
     def touched(self, prefix: str, since: int) -> list[int] | None:
         """The items below a namespace that events after position `since` are about; None when one was a reset."""
@@ -204,7 +206,9 @@ class PostgresWriter(PostgresReads, Writer):
     def upcoming(self) -> int:
         """The position that the next event will have."""
         if self.seq >= self._last:
-            first = int(self.db.execute("SELECT nextval(?::regclass)", (self._named("positions"),)).fetchone()[0])
+            # Past what waits to be inserted, which it has nothing to do with.
+            row: Any = self._session.execute("SELECT nextval(?::regclass)", (self._named("positions"),)).fetchone()
+            first = int(row[0])
             self.seq, self._last = first - 1, first + POSITIONS - 1
         return self.seq + 1
 

@@ -17,6 +17,7 @@ from langchain_memlayer.types import QUARANTINED, SPENT, VISIBLE, Event, Kind, R
 from langchain_memlayer.values import loads
 
 _HIGHEST = (1 << 63) - 1
+_OLDEST = "ORDER BY i.id"
 _PAGE, _LONGEST_PAGE = 64, 4096
 _MERGED = 32
 """So many namespaces are read side by side for their common order; of more it is made by sorting."""
@@ -446,23 +447,43 @@ class Reader(CacheReader):
 
     def versions_of(self, key: str) -> list[Row]:
         """All versions of a memory, the first one first."""
-        return self._memories("i.key = ?", (key,), tail="ORDER BY i.id")
+        return self._memories("i.key = ?", (key,), tail=_OLDEST)
 
-    def turns_of_message(self, scope: Scope, session: str | None, message: str) -> list[Row]:
-        """The turns with a message's id in exactly a scope and session, in all versions.
+    def turns_of_messages(
+        self, scope: Scope, messages: Collection[tuple[str | None, str]]
+    ) -> dict[tuple[str | None, str], list[Row]]:
+        """The turns of messages, each given by its session and id, in exactly a scope and in all versions.
 
         A turn that was merged with an equal one left its id among the sources of that one.
         """
-        where = f"{_EXACTLY} AND i.kind = 'turn' AND i.session_id IS ?"
-        values = (*_exact(scope), session, message)
-        rows = self._memories(f"{where} AND i.message_id = ?", values, tail="ORDER BY i.id")
-        return rows or self._memories(f"{where} AND i.count > 1 AND {self.listed('i.sources')}", values)
+        found: dict[tuple[str | None, str], list[Row]] = {one: [] for one in messages}
+        where = f"{_EXACTLY} AND i.kind = 'turn'"
+        for chunk in chunks(list({message for _, message in messages})):
+            values = (*_exact(scope), *chunk)
+            for row in self._memories(f"{where} AND i.message_id IN ({marks(len(chunk))})", values, tail=_OLDEST):
+                found.get((row.session_id, row.message_id or ""), []).append(row)
+        missing: dict[str | None, list[str]] = {}
+        for (session, message), rows in found.items():
+            if not rows:
+                missing.setdefault(session, []).append(message)
+        for session, ids in missing.items():
+            for chunk in chunks(ids):
+                merged = f"EXISTS (SELECT 1 FROM {self.EACH.format('i.sources')} WHERE value IN ({marks(len(chunk))}))"
+                values = (*_exact(scope), session, *chunk)
+                for row in self._memories(f"{where} AND i.session_id IS ? AND i.count > 1 AND {merged}", values):
+                    for message in set(chunk).intersection(row.sources):
+                        found[session, message].append(row)
+        return found
 
-    def equal_memories(self, scope: Scope, kind: Kind, digest: str) -> list[Row]:
-        """The live memories of a kind and of exactly a scope whose texts have a digest."""
-        # The kind is no parameter: SQLite would plan anew for each value, since partial indexes depend on it.
-        where = f"{_EXACTLY} AND i.kind = '{kind}' AND i.hash = ? AND i.closed IS NULL"
-        return self._memories(where, (*_exact(scope), digest), tail="ORDER BY i.id")
+    def equal_memories(self, scope: Scope, kind: Kind, digests: Collection[str]) -> dict[str, list[Row]]:
+        """The live memories of a kind and of exactly a scope whose texts have digests, by digest."""
+        found: dict[str, list[Row]] = {digest: [] for digest in digests}
+        for chunk in chunks(list(found)):
+            # The kind is no parameter: SQLite would plan anew for each value, since partial indexes depend on it.
+            where = f"{_EXACTLY} AND i.kind = '{kind}' AND i.hash IN ({marks(len(chunk))}) AND i.closed IS NULL"
+            for row in self._memories(where, (*_exact(scope), *chunk), tail=_OLDEST):
+                found[row.hash or ""].append(row)
+        return found
 
     def session_tail(self, scope: Scope, session: str | None, *, before: int, most: int) -> list[Row]:
         """The last visible turns of a session of exactly a scope before a place in it, in order."""

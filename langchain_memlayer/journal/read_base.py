@@ -60,6 +60,9 @@ def rows_touched(events: Sequence[tuple[int | None, int | None, str]]) -> list[i
 class BaseReader:
     """Reads of one connection. Numbers of rows are what SQL returns; every method is one or two statements."""
 
+    EACH = "json_each({})"
+    """The SQL that makes rows with a `value` of the JSON list in a column."""
+
     def __init__(self, db: Database) -> None:
         self.db = db
 
@@ -89,10 +92,6 @@ class BaseReader:
         """What the commit of this batch id reported, or None when there was none."""
         row = self.db.execute("SELECT result FROM batches WHERE scope = ? AND batch = ?", (scope, batch)).fetchone()
         return None if row is None else dict(orjson.loads(row[0]))
-
-    def listed(self, column: str) -> str:
-        """The SQL condition that the JSON list in a column has a text."""
-        return f"EXISTS (SELECT 1 FROM json_each({column}) WHERE value = ?)"
 
     def namespace_id(self, path: str) -> int | None:
         """The number of an encoded namespace."""

@@ -105,7 +105,7 @@ CREATE INDEX memories_ending ON items (invalid_at)
     WHERE closed IS NULL AND kind <> 'item' AND invalid_at IS NOT NULL AND coalesce(state, 0) <> 3;
 CREATE INDEX memories_by_hash ON items (ns, hash) WHERE hash IS NOT NULL;
 CREATE INDEX memories_by_message ON items (ns, message_id) WHERE message_id IS NOT NULL AND kind = 'turn';
-CREATE INDEX memories_merged ON items (ns) WHERE count > 1 AND kind = 'turn';
+CREATE INDEX memories_merged ON items (ns, session_id) WHERE count > 1 AND kind = 'turn';
 CREATE INDEX turns_in_session ON items (ns, session_id, place) WHERE closed IS NULL AND kind = 'turn';
 
 -- The row id is the item's, or the negative of it: the setting `vectors` has the sign of those in use, the others are

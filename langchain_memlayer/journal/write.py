@@ -10,8 +10,7 @@ import orjson
 
 from langchain_memlayer.errors import InvalidInput
 from langchain_memlayer.graph.names import read_name
-from langchain_memlayer.index.keywords import packed
-from langchain_memlayer.journal.database import Database
+from langchain_memlayer.journal.database import Database, Gathering
 from langchain_memlayer.journal.read import Reader
 from langchain_memlayer.journal.read_base import IN_USE, marks
 from langchain_memlayer.journal.read_caches import KINDS
@@ -30,7 +29,10 @@ _MEMORY = (
     "state, asks, given, read, count, last_seen, last_event, terms) VALUES "
     "(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
 )
-
+_VECTORS = f"INSERT INTO vectors VALUES (? * {IN_USE}, ?) ON CONFLICT (id) DO UPDATE SET data = excluded.data"
+_TRIPLE = (
+    "INSERT INTO triples (item, ns, source, relation, destination, source_key, destination_key) VALUES (?,?,?,?,?,?,?)"
+)
 
 MOST_NAME_BYTES = 2_000
 """How long ids may be, as UTF-8, those that one index has together."""
@@ -82,10 +84,15 @@ class Writer(Reader):
     """
 
     def __init__(self, db: Database, *, now: int) -> None:
-        super().__init__(db)
+        self._inserts = Gathering(db)
+        super().__init__(self._inserts)
         self.now = now
         self.seq = self._first_seq()
         self._namespaces: dict[str, int] = {}
+
+    def settle(self) -> None:
+        """Hand everything to the database, before the commit."""
+        self._inserts.settle()
 
     def _first_seq(self) -> int:
         """The position before the one that the first event will have."""
@@ -156,7 +163,7 @@ class Writer(Reader):
         """Append one event; returns its position."""
         check_storable("A memory or item", key, batch, texts=(value, prev, actor))
         self.seq = self.upcoming()
-        self.db.execute(
+        self._inserts.insert(
             _EVENT,
             (self.seq, self.now, ns, key, kind, op, item, gone, prev, value, actor, json_text(sources), valid_at,
              invalid_at, batch, json_text(detail)),
@@ -240,10 +247,7 @@ class Writer(Reader):
 
     def _vectors(self, item: int, codes: bytes | None) -> None:
         if codes:
-            self.db.execute(
-                f"INSERT INTO vectors VALUES (? * {IN_USE}, ?) ON CONFLICT (id) DO UPDATE SET data = excluded.data",
-                (item, codes),
-            )
+            self._inserts.insert(_VECTORS, (item, codes))
 
     def _drop_vectors(self, item: int) -> None:
         """Remove the vectors of a row, those that are staged too: they are of what it was."""
@@ -336,7 +340,7 @@ class Writer(Reader):
         self,
         row: Row,
         *,
-        tokens: Sequence[str],
+        terms: bytes,
         codes: bytes | None,
         triples: Sequence[Triple] = (),
         quotes: Sequence[tuple[int, str | None]] = (),
@@ -351,7 +355,7 @@ class Writer(Reader):
 
         Args:
             row: The version.
-            tokens: Its keyword terms.
+            terms: Its keyword terms, as `keywords.packed` gives them.
             codes: Its vectors, float16 bytes.
             triples: The relations it states.
             quotes: For facts, the rows of its turns, each with the words that support it.
@@ -372,13 +376,13 @@ class Writer(Reader):
         check_storable("A memory", row.session_id, texts=(row.role, row.name))
         check_storable("A memory", row.message_id)
         check_storable("A memory", row.user_id, row.agent_id, row.run_id)
-        self.db.execute(
+        self._inserts.insert(
             _MEMORY,
             (item, ns, row.key, row.kind, row.text, row.created_at, updated, item, json_text(row.metadata),
              row.user_id, row.agent_id, row.run_id, row.session_id, place, row.role, row.name, row.message_id, row.time,
              row.offset, row.hash, json_text(row.sources), json_text([turn for turn, _ in quotes]), row.valid_at,
              row.invalid_at, row.state or None, int(row.asks) or None, int(row.given) or None, int(row.read) or None,
-             row.count, row.last_seen, op, packed(tokens)),
+             row.count, row.last_seen, op, terms),
         )  # fmt: skip
         self._vectors(item, codes)
         self.link(item, quotes)
@@ -386,16 +390,14 @@ class Writer(Reader):
         return item
 
     def _relate(self, item: int, ns: int, triples: Sequence[Triple]) -> None:
-        self.db.executemany(
-            "INSERT INTO triples (item, ns, source, relation, destination, source_key, destination_key) VALUES "
-            "(?,?,?,?,?,?,?)",
-            [(item, ns, t.source, t.relation, t.destination, *keys_of(t.source, t.destination)) for t in triples],
-        )
+        for t in triples:
+            keys = keys_of(t.source, t.destination)
+            self._inserts.insert(_TRIPLE, (item, ns, t.source, t.relation, t.destination, *keys))
 
     def add_seen(self, row: Row, *, actor: str | None = None, batch: str | None = None) -> int:
         """Store a turn that ended as it began: nothing finds it, and facts may cite it."""
         item = self.add_memory(
-            replace(row, invalid_at=row.created_at), tokens=(), codes=None, op="seen", actor=actor, batch=batch
+            replace(row, invalid_at=row.created_at), terms=b"", codes=None, op="seen", actor=actor, batch=batch
         )
         self.db.execute("UPDATE items SET closed = id WHERE id = ?", (item,))
         return item
@@ -427,8 +429,8 @@ class Writer(Reader):
 
     def link(self, fact: int, quotes: Sequence[tuple[int, str | None]]) -> None:
         """Let a fact cite further turns."""
-        rows = [(fact, turn, quote) for turn, quote in quotes]
-        self.db.executemany("INSERT INTO links VALUES (?,?,?) ON CONFLICT DO NOTHING", rows)
+        for turn, quote in quotes:
+            self._inserts.insert("INSERT INTO links VALUES (?,?,?) ON CONFLICT DO NOTHING", (fact, turn, quote))
 
     def relink(self, old: int, new: int) -> None:
         """Let the facts that cite one version of a turn cite the next."""
@@ -486,7 +488,7 @@ class Writer(Reader):
             left = [turn for turn in fact.turns if turn not in gone]
             self.db.execute("UPDATE items SET turns = ? WHERE id = ?", (json_text(left), fact.id))
 
-    def redact(self, row: Row, text: str, digest: str, *, tokens: Sequence[str], codes: bytes | None) -> None:
+    def redact(self, row: Row, text: str, digest: str, *, terms: bytes, codes: bytes | None) -> None:
         """Give a version of a turn another text as if it had always had it; without a text it ends.
 
         What facts quote of it and is not in the text any longer is taken out of them.
@@ -497,7 +499,7 @@ class Writer(Reader):
         seq = self.event(self.namespace(row.path), row.key, "turn", "redact", item=row.id)
         self.db.execute(
             "UPDATE items SET value = ?, hash = ?, terms = ?, seq = ? WHERE id = ?",
-            (text, digest, packed(tokens), seq, row.id),
+            (text, digest, terms, seq, row.id),
         )
         if text:
             self._vectors(row.id, codes)

@@ -223,7 +223,7 @@ def _write(tx: Writer, memory: _Memory, forms: Mapping[str, Indexed]) -> None:
             tx.close_memory(old, invalid_at=began)
         form = forms[memory.form(version)]
         item = tx.add_memory(
-            row, tokens=form.tokens, codes=form.codes, op="add" if old is None else "update",
+            row, terms=form.terms, codes=form.codes, op="add" if old is None else "update",
             gone=None if old is None else old.id, prev=None if old is None else old.text, actor=_ACTOR,
             detail={"at": from_micros(began).isoformat()},
         )  # fmt: skip
