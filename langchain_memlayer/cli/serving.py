@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +15,12 @@ from langchain_memlayer.errors import MissingDependency
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command()(serve)
+    app.command()(mcp)
+
+
+_FromModel = Annotated[
+    bool, typer.Option("--ids-from-model", help="Let models name the user, agent or run that they mean.")
+]
 
 
 def serve(
@@ -26,6 +33,7 @@ def serve(
     allow_host: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Another name that the server goes by; may be repeated.")
     ] = None,
+    ids_from_model: _FromModel = False,
     log: Annotated[bool, typer.Option("--log", help="A line for each request, without texts and tokens.")] = False,
 ) -> None:
     """Serve the inspector, REST and MCP until Ctrl-C; without tokens to this computer only."""
@@ -40,10 +48,31 @@ def serve(
         logging.basicConfig(format="%(asctime)s %(name)s %(message)s")
         logging.getLogger("langchain_memlayer.server").setLevel(logging.INFO)
     with application.listen(host, port) as listener, ctx.obj.writable() as memory:
-        app = application.create_app(memory, where=ctx.obj.folder(), tokens=known, hosts=[host, *(allow_host or ())])
+        app = application.create_app(
+            memory,
+            where=ctx.obj.folder(),
+            tokens=known,
+            hosts=[host, *(allow_host or ())],
+            ids_from_model=ids_from_model,
+        )
         shown = f"[{host}]" if ":" in host else host
         typer.echo(f"http://{shown}:{listener.getsockname()[1]}/ serves until Ctrl-C.", err=True)
         application.run(app, listener)
+
+
+def mcp(ctx: typer.Context, ids_from_model: _FromModel = False) -> None:
+    """Serve the tools of MCP over stdin and stdout, for the memories of --user, --agent and --run."""
+    try:
+        from langchain_memlayer.server import mcp_tools
+    except ModuleNotFoundError as error:
+        raise _missing(error) from error
+    from langchain_memlayer.types import Scope
+
+    scope = Scope(**ctx.obj.scope)
+    if not ids_from_model:
+        scope.required("memlayer mcp")
+    with ctx.obj.writable() as memory:
+        asyncio.run(mcp_tools.over_stdio(mcp_tools.mcp_server(memory, scope=scope, ids_from_model=ids_from_model)))
 
 
 def _missing(error: ModuleNotFoundError) -> MissingDependency:

@@ -4,6 +4,7 @@ access.py       tokens and what each may reach
 guard.py        what every request passes: host, origin, token, size, patience
 bodies.py       what the REST calls take
 rest.py         the REST calls; openapi.py describes them
+mcp_tools.py    the tools of MCP
 application.py  the application, and how it is run
 """
 

@@ -25,6 +25,7 @@ from langchain_memlayer.errors import ConfigurationError, MemLayerError
 from langchain_memlayer.server import openapi, rest
 from langchain_memlayer.server.access import VARIABLE, Tokens
 from langchain_memlayer.server.guard import LOOPBACK, Guard, problem
+from langchain_memlayer.server.mcp_tools import OverHTTP, mcp_server
 
 if TYPE_CHECKING:
     from langchain_memlayer.memory import Memory
@@ -40,6 +41,7 @@ def create_app(
     where: Path | str | None = None,
     tokens: Tokens | None = None,
     hosts: Collection[str] = (),
+    ids_from_model: bool = False,
     max_bytes: int = MAX_BYTES,
     patience: float = PATIENCE,
 ) -> Starlette:
@@ -50,6 +52,7 @@ def create_app(
         where: The folder or connection string that it was opened with, for exports; None means its folder.
         tokens: Who may come. Without any, everybody who reaches the address may see and change all.
         hosts: The names, beside those of the loopback, that requests may be addressed to.
+        ids_from_model: Let the models that call MCP's tools name ids, where no token and no address says them.
         max_bytes: The longest body of a request.
         patience: How many seconds a body may take to come, and a piece of an answer to go.
     """
@@ -60,13 +63,15 @@ def create_app(
         max_bytes=max_bytes,
         patience=patience,
     )
+    mcp = OverHTTP(mcp_server(memory, ids_from_model=ids_from_model), max_bytes=max_bytes)
     app = Starlette(
-        routes=[Route("/openapi.json", _document), *rest.routes()],
+        routes=[Route("/openapi.json", _document), Route("/mcp", mcp), *rest.routes()],
         middleware=[guard],
         exception_handlers={HTTPException: _refused, MemLayerError: _failed},
         lifespan=_lifespan,
     )
     app.state.memory = memory
+    app.state.mcp = mcp
     app.state.where = memory.path if where is None else where
     app.state.tokens = tokens or Tokens()
     return app
@@ -74,7 +79,8 @@ def create_app(
 
 @asynccontextmanager
 async def _lifespan(app: Starlette) -> AsyncIterator[None]:
-    yield
+    async with app.state.mcp.manager().run():
+        yield
 
 
 async def _document(request: Request) -> Response:

@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 from server_kit import ADDRESS, ALICE, OPS, TOKENS, serving
 from starlette.testclient import TestClient
+from typer.testing import CliRunner
 
 from langchain_memlayer import ConfigurationError, Memory
+from langchain_memlayer.cli import app
 from langchain_memlayer.server import Tokens, create_app
 from langchain_memlayer.server.application import check_exposure, listen
 
@@ -250,3 +252,15 @@ def test_an_address_that_cannot_be_had_is_told(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("socket.create_server", taken)
     with pytest.raises(ConfigurationError, match="--port"):
         listen("127.0.0.1", 80)
+
+
+def test_the_command_line_refuses_what_cannot_be_served(tmp_path: Path) -> None:
+    def run(*args: str) -> str:
+        result = CliRunner().invoke(app, ["--path", str(tmp_path / "store"), "--model", "none", *args])
+        assert result.exit_code == 2, result.output
+        return result.stderr
+
+    assert "--tokens" in run("serve", "--host", "0.0.0.0")
+    assert "cannot be read" in run("serve", "--tokens", str(tmp_path / "none.json"))
+    assert "--user" in run("mcp")
+    assert not (tmp_path / "store").exists()
