@@ -50,10 +50,8 @@ from langchain_memlayer.engine.records import result_of
 from langchain_memlayer.engine.results import added, history_row, reasons, scope_size, unread
 from langchain_memlayer.engine.scopes import missing, scope_of
 from langchain_memlayer.errors import ConfigurationError, InvalidInput, MemLayerError
-from langchain_memlayer.facts.extraction import LLMExtractor
 from langchain_memlayer.facts.reconciliation import LLMReconciler, RuleReconciler
 from langchain_memlayer.filters import parse_filter
-from langchain_memlayer.graph import from_graph_document
 from langchain_memlayer.graph.names import as_relations
 from langchain_memlayer.journal import open_journal
 from langchain_memlayer.journal.base import random_id, utc_now
@@ -204,6 +202,8 @@ class Memory:
                 custom_update_prompt = custom_update_prompt or read.update_prompt
             self.model = resolve_model(model)
             if self.model is not None and extractor is None:
+                from langchain_memlayer.facts.extraction import LLMExtractor
+
                 extractor = LLMExtractor(
                     self.model, custom_prompt=custom_prompt, custom_instructions=custom_instructions, clock=clock
                 )
@@ -547,6 +547,8 @@ class Memory:
         Raises:
             InvalidInput: an object of another shape; nothing was written.
         """
+        from langchain_memlayer.graph.export import from_graph_document
+
         scope = Scope(user_id, agent_id, run_id).required("add_graph_documents()")
         turns: list[Turn] = []
         facts: list[Fact] = []

@@ -12,7 +12,6 @@ from langchain_memlayer.engine.records import record_of, result_of
 from langchain_memlayer.engine.results import evidence
 from langchain_memlayer.engine.shaping import Budget, around, behind, merged, token_counter
 from langchain_memlayer.errors import ConfigurationError
-from langchain_memlayer.facts.rewriting import Rewriter, Rewritten
 from langchain_memlayer.filters import Filter
 from langchain_memlayer.journal import Journal
 from langchain_memlayer.loops import lazy
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from langchain_core.documents import BaseDocumentCompressor
     from langchain_core.language_models import BaseChatModel
 
+    from langchain_memlayer.facts.rewriting import Rewriter
     from langchain_memlayer.journal.read import Reader
 
 _RELATIONS = 20
@@ -60,23 +60,24 @@ class Answers:
         """What rewrites questions; `ConfigurationError` without a model."""
         if self._model is None:
             raise ConfigurationError("rewrite=True needs a chat model: open the memory with model=.")
+        from langchain_memlayer.facts.rewriting import Rewriter
+
         return Rewriter(self._model)
 
     def search(self, asked: SearchQuery, shape: Shape) -> Steps[SearchResult]:
         """The hits of a question, and the relations around the entities that it names."""
-        rewritten, conversation = Rewritten((asked.text,)), shape.conversation
+        queries, entities, conversation = (asked.text,), asked.entities, shape.conversation
         if conversation is not None:
             now = asked.reference_time or self._journal.clock()
             rewritten = yield Request(
                 lambda: self.rewriter.rewrite(asked.text, conversation, now),
                 lambda: self.rewriter.arewrite(asked.text, conversation, now),
             )
+            queries, entities = rewritten.queries, rewritten.entities
         wanted = asked.limit * (_RERANKED if shape.rerank else 1)
         found: list[Found] = []
-        for query in rewritten.queries:
-            answer = yield from self._searcher.search(
-                replace(asked, text=query, limit=wanted, entities=rewritten.entities)
-            )
+        for query in queries:
+            answer = yield from self._searcher.search(replace(asked, text=query, limit=wanted, entities=entities))
             found.append(answer)
         best = merged([answer.hits for answer in found], wanted)
         if shape.rerank is not None:
@@ -86,7 +87,7 @@ class Answers:
         return {
             "results": self._shown(best, asked, shape, budget),
             "relations": self._searcher.relations(
-                replace(asked, text="\n".join(rewritten.queries)),
+                replace(asked, text="\n".join(queries)),
                 list(dict.fromkeys(entity for answer in found for entity in answer.entities)),
                 most=_RELATIONS,
             ),

@@ -7,9 +7,3 @@
 
 NetworkX is imported with `graph.networkx`, not with this package.
 """
-
-from __future__ import annotations
-
-from langchain_memlayer.graph.export import from_graph_document
-
-__all__ = ["from_graph_document"]

@@ -7,7 +7,7 @@ import networkx
 import pytest
 
 from langchain_memlayer.errors import InvalidInput
-from langchain_memlayer.graph import from_graph_document
+from langchain_memlayer.graph.export import from_graph_document
 from langchain_memlayer.graph.networkx import MemoryGraph, TripleGraph
 from langchain_memlayer.types import Triple
 
