@@ -44,11 +44,13 @@ def assert_right(slab: Slab, texts: dict[int, list[str]]) -> None:
     names = [term for term, number in known.items() if number >= 0]
     has = {term: {item: text.count(term) for item, text in texts.items() if term in text} for term in TERMS}
     assert all(not has[term] for term, number in known.items() if number < 0)
-    for term, (slots, often) in zip(names, words.postings(there), strict=True):
+    postings = words.postings(there)
+    for index, term in enumerate(names):
+        slots, often = postings.of(index)
         live = view.live[slots]
         assert (np.diff(slots) > 0).all()
         assert dict(zip(view.ids[slots][live].tolist(), often[live].tolist(), strict=True)) == has[term]
-    assert words.frequencies(there, view.live).tolist() == [len(has[term]) for term in names]
+    assert postings.frequencies(view.live).tolist() == [len(has[term]) for term in names]
     slots = np.flatnonzero(view.live)
     some = words.texts(slots)
     counts = [[texts[item].count(term) for item in view.ids[slots].tolist()] for term in names]
@@ -97,7 +99,7 @@ def test_segments_are_few_and_of_every_row() -> None:
         slab.apply(written({1000 * seq + place: ["a", f"b{seq}"] for place in range(500)}, seq, []))
     words = slab.view.words
     assert len(words.segments) <= 4
-    [(slots, _)] = words.postings(words.numbers(term_ids(["a"])))
+    slots, _ = words.postings(words.numbers(term_ids(["a"]))).of(0)
     assert slots.tolist() == list(range(20_000))
 
 
@@ -106,6 +108,7 @@ def test_how_many_have_a_frequent_term_is_told_from_an_even_part() -> None:
     slab.apply(written({place: ["all", "half"][: 1 + place % 2] for place in range(60_000)}, 0, []))
     words, inside = slab.view.words, np.arange(60_000) % 3 != 0
     terms = words.numbers(term_ids(["all", "half"]))
-    assert words.frequencies(terms, None).tolist() == [60_000, 30_000]
-    assert words.frequencies(terms, inside) == pytest.approx([40_000, 20_000], rel=0.03)
+    postings = words.postings(terms)
+    assert postings.frequencies(None).tolist() == [60_000, 30_000]
+    assert postings.frequencies(inside) == pytest.approx([40_000, 20_000], rel=0.03)
     assert Counter(words.texts(np.array([1, 2])).flat.tolist())[int(terms[0])] == 2

@@ -151,12 +151,13 @@ def _by_words(view: View, mask: NDArray[np.bool_], text: str) -> list[int]:
     terms = np.unique(view.words.numbers(term_ids(asked)))
     terms = terms[terms >= 0]
     # Of all that the slab has: words of other scopes only leave more rows to be looked at.
-    counts = view.words.frequencies(terms, view.live)
+    postings = view.words.postings(terms)
+    counts = postings.frequencies(view.live)
     rare = np.argsort(counts, kind="stable")
     rare = rare[(counts[rare] > 0) & (counts[rare] <= COMMON)][:_WORDS]
     if not len(rare):
         return []
-    slots = np.unique(np.concatenate([slots for slots, _ in view.words.postings(terms[rare])]))
+    slots = postings.texts_with(rare)
     slots = slots[mask[slots]]
     shared = np.count_nonzero(view.words.texts(slots).counts(terms), axis=0)
     best = np.lexsort((-slots, -shared))[:NEAREST]

@@ -19,12 +19,12 @@ from langchain_memlayer.index.keywords import (
     term_ids,
 )
 from langchain_memlayer.loops import lazy
-from langchain_memlayer.recall import Pool, Spread, Weights, base_shares, session_prior, trust_in
+from langchain_memlayer.recall import Pool, Spread, Weights, base_shares, following, session_prior, trust_in
 
 if TYPE_CHECKING:
     from langchain_memlayer.engine.indexes import Indexes
     from langchain_memlayer.index.view import Hints, View
-    from langchain_memlayer.index.words import Terms, Words
+    from langchain_memlayer.index.words import Postings, Terms, Words
     from langchain_memlayer.recall.pool import Scores
 
 WHOLE_SCOPE = 10_000
@@ -52,15 +52,17 @@ _SCORED_TERMS = 64
 
 @dataclass(frozen=True, eq=False)
 class Scoped:
-    """What of a view a search is about.
+    """What of a view a search is about: the same for all searches of a scope until something is written to it.
 
     Attributes:
+        indexes: What the view is of.
         view: One state of the slab.
         inside: The live memories of the scope, of all kinds, shape (len(view),): statistics are taken over them.
         ended: Those that no longer hold (at the time that is asked about).
         total: How many are inside.
     """
 
+    indexes: Indexes
     view: View
     inside: NDArray[np.bool_]
     ended: NDArray[np.bool_]
@@ -70,6 +72,11 @@ class Scoped:
     def whole(self) -> bool:
         """Whether all that is inside is scored."""
         return self.total <= (WHOLE_SCOPE if self.view.held else SAMPLE)
+
+    @lazy
+    def all(self) -> Pool:
+        """The pool of all that is inside, before anything is asked."""
+        return _unasked(self, self.slots)
 
     @lazy
     def slots(self) -> NDArray[np.int64]:
@@ -89,7 +96,7 @@ class Scoped:
 
     def frequencies(self, terms: NDArray[np.int32]) -> NDArray[np.int64]:
         """How many texts inside have each of some terms."""
-        return self.view.words.frequencies(terms, None if self.every else self.inside)
+        return self.view.words.postings(terms).frequencies(None if self.every else self.inside)
 
     def sampled(self, vector: NDArray[np.float32]) -> Scores:
         """The scores of memories spread evenly over the scope; the same ones for every query."""
@@ -154,37 +161,36 @@ def keywords(scoped: Scoped, text: str) -> Keywords:
     ids, places = np.unique(term_ids(weights), return_index=True)
     terms, weighed = words.numbers(ids), np.fromiter(weights.values(), np.float32, len(weights))[places]
     terms, weighed = terms[terms >= 0], weighed[terms >= 0]
-    dfs = np.minimum(scoped.frequencies(terms), scoped.total)
-    if not scoped.whole:
-        # At most so many terms are counted, and at most so many texts looked at: those of the rarest ones.
-        rare = np.sort(np.argsort(dfs, kind="stable")[:_SCORED_TERMS])
-        rare = rare[dfs[rare] > 0]
-        terms, weighed, dfs = terms[rare], weighed[rare], dfs[rare]
+    postings = words.postings(terms)
+    dfs = np.minimum(postings.frequencies(None if scoped.every else scoped.inside), scoped.total)
     none = Keywords(
         words, terms, weighed, dfs, scoped.total, scoped.average_length, np.empty(0, np.int64), np.empty(0, np.float32)
     )
-    if scoped.whole and 4 * scoped.total < len(scoped.view):
-        return replace(none, slots=scoped.slots, scores=none.of(words.texts(scoped.slots)))
     if scoped.whole:
-        return _of_all(none, scoped)
-    finding = _affordable(dfs)
-    if not len(finding):
+        slots = scoped.slots
+        scores = none.of(words.texts(slots)) if 4 * scoped.total < len(scoped.view) else _of_all(none, postings, scoped)
+        return replace(none, slots=slots, scores=scores)
+    # At most so many terms are counted, and at most so many texts looked at: those of the rarest ones.
+    rare = np.sort(np.argsort(dfs, kind="stable")[:_SCORED_TERMS])
+    rare = rare[dfs[rare] > 0]
+    none = replace(none, terms=terms[rare], weights=weighed[rare], dfs=dfs[rare])
+    if not len(rare):
         return none
-    slots = np.unique(np.concatenate([slots for slots, _ in words.postings(terms[finding])])).astype(np.int64)
+    slots = postings.texts_with(rare[_affordable(dfs[rare])])
     slots = slots[scoped.inside[slots]]
     return replace(none, slots=slots, scores=none.of(words.texts(slots)))
 
 
-def _of_all(none: Keywords, scoped: Scoped) -> Keywords:
+def _of_all(none: Keywords, postings: Postings, scoped: Scoped) -> NDArray[np.float32]:
     """The BM25 of every text inside, from the postings alone."""
-    most = scoped.view.words.lengths
-    counts = np.zeros((len(none.terms), len(most)), np.int64)
-    for row, (slots, often) in zip(counts, none.words.postings(none.terms), strict=True):
+    lengths = scoped.view.words.lengths
+    counts = np.zeros((len(none.terms), len(lengths)), np.int64)
+    for index, row in enumerate(counts):
+        slots, often = postings.of(index)
         row[slots] = often
     if not scoped.every:
-        counts, most = counts[:, scoped.slots], most[scoped.slots]
-    scores = bm25(counts, most, none.dfs, none.total, none.average, none.weights)
-    return replace(none, slots=scoped.slots, scores=scores)
+        counts, lengths = counts[:, scoped.slots], lengths[scoped.slots]
+    return bm25(counts, lengths, none.dfs, none.total, none.average, none.weights)
 
 
 def _affordable(dfs: NDArray[np.int64]) -> NDArray[np.intp]:
@@ -197,7 +203,6 @@ class Pools:
     """The pools of one search; what does not depend on a filter is found once.
 
     Args:
-        indexes: What the view is of.
         scoped: Where is searched.
         text: The query.
         words: Its words there.
@@ -209,7 +214,6 @@ class Pools:
 
     def __init__(
         self,
-        indexes: Indexes,
         scoped: Scoped,
         *,
         text: str,
@@ -219,7 +223,6 @@ class Pools:
         weights: Weights,
         hints: Hints,
     ) -> None:
-        self._indexes = indexes
         self._scoped = scoped
         self._words = words
         self._vector = vector
@@ -236,7 +239,7 @@ class Pools:
             self._nearest = nearest.slots
             # A sample knows how the cosines are spread, but hardly ever has the highest.
             self._spread = replace(sampled, high=max(sampled.high, float(nearest.scores.max(initial=-np.inf))))
-        self._trust = trust_in(text, indexes.knows) if vector is not None else 0.0
+        self._trust = trust_in(text, scoped.indexes.knows) if vector is not None else 0.0
 
     def around(self, allowed: NDArray[np.bool_], hints: Hints) -> tuple[NDArray[np.int64], Pool]:
         """The memories to be scored, as ascending slots of the view, and what is known of them.
@@ -282,59 +285,76 @@ class Pools:
         return np.unique((slots[:, None] + np.arange(-reach, reach + 1)).clip(0, len(self._scoped.view) - 1))
 
     def _pool(self, members: NDArray[np.int64]) -> Pool:
-        view, whole = self._scoped.view, self._scoped.whole
-        dense = self._dense
+        scoped, words, dense = self._scoped, self._words, self._dense
         if self._vector is not None and dense is None:
-            dense = view.scores(self._vector, members)
-        columns = {name: view.columns[name][members] for name in _ASKED_OF}
-        texts = view.words.texts(members)
-        flat, places, starts = _cited(self._scoped, members)
-        names = columns["name"]
-        return Pool(
+            dense = scoped.view.scores(self._vector, members)
+        pool = scoped.all if scoped.whole else _unasked(scoped, members)
+        return replace(
+            pool,
             dense=dense,
             dense_spread=self._spread,
             dense_trust=self._trust,
-            keyword=self._words.scores if whole else self._words.of(texts),
-            keyword_spread=Spread(0.0, float(self._words.scores.max(initial=0.0))),
-            keyword_ceiling=self._words.ceiling,
-            terms=texts,
-            total=self._scoped.total,
-            counted=None if whole else self._scoped.frequencies,
-            graph=_weights(view, members, self._related),
-            is_turn=columns["kind"] == 1,
-            session=columns["session_id"],
-            order=view.ids[members],
-            speaker=names,
-            time=columns["time"],
-            asks=columns["asks"],
-            barren=self._barren(members, columns, places),
-            ended=self._scoped.ended[members],
-            links=_links(members, places, starts),
-            cited=flat,
-            starts=starts,
-            speakers={code: self._indexes.codes.names[code] for code in np.unique(names[names >= 0]).tolist()},
-            metric=self._indexes.metric,
+            keyword=words.scores if scoped.whole else words.of(pool.terms),
+            keyword_spread=Spread(0.0, float(words.scores.max(initial=0.0))),
+            keyword_ceiling=words.ceiling,
+            graph=_weights(scoped.view, members, self._related),
         )
 
-    def _barren(
-        self, members: NDArray[np.int64], columns: Mapping[str, NDArray[Any]], cited: NDArray[np.int64]
-    ) -> NDArray[np.float32]:
-        """How surely turns say nothing, whose facts were looked for in vain, where there are facts."""
-        facts = columns["kind"] == 0
-        if not facts.any():
-            return np.zeros(len(members), np.float32)
-        idle = (columns["asks"] == 2) | (columns["role"] == self._indexes.codes.find("assistant"))
-        barren: NDArray[np.bool_] = ~facts & columns["read"]
-        places, known = _places(members, cited)
-        barren[places[known]] = False
-        if not self._scoped.whole:
-            # Of a large scope the facts of a turn may not be among the candidates.
-            left = np.flatnonzero(barren)
-            with self._indexes.journal.read() as reader:
-                told = reader.turns_with_facts(self._scoped.view.ids[members[left]].tolist())
-            barren[left[np.isin(self._scoped.view.ids[members[left]], told)]] = False
-        sure: NDArray[np.float32] = np.where(idle, 1.0, STATEMENT).astype(np.float32)
-        return sure * barren
+
+def _unasked(scoped: Scoped, members: NDArray[np.int64]) -> Pool:
+    """What is known of some memories, given by their ascending slots, before anything is asked."""
+    view, codes = scoped.view, scoped.indexes.codes
+    columns = {name: view.columns[name][members] for name in _ASKED_OF}
+    flat, places, starts = _cited(scoped, members)
+    names, nothing = columns["name"], np.zeros(len(members), np.float32)
+    is_turn, order = columns["kind"] == 1, view.ids[members]
+    return Pool(
+        dense=None,
+        dense_spread=Spread(),
+        dense_trust=0.0,
+        keyword=nothing,
+        keyword_spread=Spread(),
+        keyword_ceiling=0.0,
+        terms=view.words.texts(members),
+        total=scoped.total,
+        counted=None if scoped.whole else scoped.frequencies,
+        graph=nothing,
+        is_turn=is_turn,
+        session=columns["session_id"],
+        order=order,
+        following=following(is_turn, columns["session_id"], order),
+        speaker=names,
+        time=columns["time"],
+        asks=columns["asks"],
+        barren=_barren(scoped, members, columns, places),
+        ended=scoped.ended[members],
+        links=_links(members, places, starts),
+        cited=flat,
+        starts=starts,
+        speakers={code: codes.names[code] for code in np.unique(names[names >= 0]).tolist()},
+        metric=scoped.indexes.metric,
+    )
+
+
+def _barren(
+    scoped: Scoped, members: NDArray[np.int64], columns: Mapping[str, NDArray[Any]], cited: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """How surely turns say nothing, whose facts were looked for in vain, where there are facts."""
+    facts = columns["kind"] == 0
+    if not facts.any():
+        return np.zeros(len(members), np.float32)
+    idle = (columns["asks"] == 2) | (columns["role"] == scoped.indexes.codes.find("assistant"))
+    barren: NDArray[np.bool_] = ~facts & columns["read"]
+    places, known = _places(members, cited)
+    barren[places[known]] = False
+    if not scoped.whole:
+        # Of a large scope the facts of a turn may not be among the candidates.
+        left = np.flatnonzero(barren)
+        with scoped.indexes.journal.read() as reader:
+            told = reader.turns_with_facts(scoped.view.ids[members[left]].tolist())
+        barren[left[np.isin(scoped.view.ids[members[left]], told)]] = False
+    sure: NDArray[np.float32] = np.where(idle, 1.0, STATEMENT).astype(np.float32)
+    return sure * barren
 
 
 def _places(members: NDArray[np.int64], slots: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:

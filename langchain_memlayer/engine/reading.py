@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -15,22 +15,23 @@ from langchain_memlayer.engine.indexes import Indexes
 from langchain_memlayer.engine.pools import Keywords, Pools, Scoped, keywords
 from langchain_memlayer.engine.records import OWN_FIELDS, record_of
 from langchain_memlayer.filters import Filter
-from langchain_memlayer.index.keywords import query_characters, query_terms, term_ids, tokenize
+from langchain_memlayer.index.keywords import query_characters, query_terms, term_id, term_ids, tokenize
 from langchain_memlayer.index.view import Hints
 from langchain_memlayer.journal import Journal
 from langchain_memlayer.recall import (
     Pool,
     Query,
+    Ranking,
     Scored,
     Weights,
     asked_version,
     best,
     eligible,
     identifiers,
-    rank,
     scored,
     subject_of,
 )
+from langchain_memlayer.recall import rank as ranked
 from langchain_memlayer.steps import Request, Steps
 from langchain_memlayer.types import HIDDEN, QUARANTINED, SPENT, Relation, Row, Scope
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from langchain_memlayer.journal.read import Reader
 
 RETRIES = 8
+_SCOPES = 32
 WIDER = (4, 8, 16)
 """How many times the limit is read of the best memories to see which pass a filter, before SQL says it of all."""
 
@@ -85,12 +87,26 @@ class SearchQuery:
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """A memory that was found; `shares` is what each signal gave to its score."""
+    """A memory that was found, at some rank of a ranking."""
 
     row: Row
-    score: float
-    relevance: float
-    shares: Mapping[str, float]
+    ranking: Ranking
+    rank: int
+
+    @property
+    def score(self) -> float:
+        """From 0 to 1; orders."""
+        return float(self.ranking.score[self.rank])
+
+    @property
+    def relevance(self) -> float:
+        """From 0 to 1; absolute."""
+        return float(self.ranking.relevance[self.rank])
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """What each signal gave to its score."""
+        return self.ranking.shares_of(self.rank)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,13 +178,12 @@ class Searcher:
             allowed = allowed & (view.columns["kind"] == ("turn" in asked.kinds))
         if not allowed.any():
             return Found(), None
-        entities, related = self._related(asked)
+        entities, related = self._related(view, asked)
         words = keywords(scoped, asked.text)
         query = _query(asked, words, asked.reference_time or self.journal.clock())
         broad, narrow = Hints(asked.scope.ids(), asked.text), Hints(_equalities(asked), asked.text)
         vector = None if view.kernel is None else vector
         pools = Pools(
-            self.indexes,
             scoped,
             text=asked.text,
             words=words,
@@ -228,12 +243,12 @@ class Searcher:
         reread: _Reread,
     ) -> list[Ranked]:
         while True:
-            ranking = rank(found, able, limit=asked.limit, weights=self.weights)
+            ranking = ranked(found, able, limit=asked.limit, weights=self.weights)
             slots = members[ranking.order]
             self._read(asked, slots, reread)
             hits = [
-                Ranked(reread.rows[slot], float(ranking.score[k]), float(ranking.relevance[k]), ranking.shares_of(k))
-                for k, slot in enumerate(slots.tolist())
+                Ranked(reread.rows[slot], ranking, rank)
+                for rank, slot in enumerate(slots.tolist())
                 if slot in reread.rows
             ]
             gone = np.zeros(len(members), np.bool_)
@@ -268,6 +283,19 @@ class Searcher:
     # -- who may be found -----------------------------------------------------------------------------------------
 
     def _scoped(self, view: View, asked: SearchQuery) -> Scoped:
+        passing = asked.past or (self.indexes.expiring and not asked.show_expired)
+        key = (asked.scope, asked.include_quarantined)
+        scoped: Scoped | None = None if passing else view.memo.get(key)
+        if scoped is None:
+            scoped = self._scope(view, asked)
+            if not passing:
+                # The masks of a few scopes, as long as nothing is written.
+                if len(view.memo) > _SCOPES:
+                    view.memo.clear()
+                view.memo[key] = scoped
+        return scoped
+
+    def _scope(self, view: View, asked: SearchQuery) -> Scoped:
         state = view.columns["state"]
         inside: NDArray[np.bool_] = view.live & (state != HIDDEN)
         if not asked.include_quarantined:
@@ -281,7 +309,7 @@ class Searcher:
         if asked.past:
             held, ended = self._then(view, asked)
             inside &= held
-        return Scoped(view, inside, ended, int(np.count_nonzero(inside)))
+        return Scoped(self.indexes, view, inside, ended, int(np.count_nonzero(inside)))
 
     def _then(self, view: View, asked: SearchQuery) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """The versions that held, or were known, at the time that is asked about, and the turns spent by then."""
@@ -307,9 +335,9 @@ class Searcher:
         passed[slots[slots >= 0]] = True
         return passed
 
-    def _related(self, asked: SearchQuery) -> tuple[tuple[str, ...], dict[int, float]]:
+    def _related(self, view: View, asked: SearchQuery) -> tuple[tuple[str, ...], dict[int, float]]:
         """The known entities that the query is about, and the memories around them, as row ids with weights."""
-        if asked.past or not self._has_triples():
+        if asked.past or not self._has_triples(view):
             return (), {}
         graph = self.graphs.graph(asked.scope, include_quarantined=asked.include_quarantined)
         entities = graph.entities_in(asked.text)
@@ -325,22 +353,25 @@ class Searcher:
             at=None if asked.show_expired else asked.now,
         )  # fmt: skip
 
-    def _has_triples(self) -> bool:
-        with self.journal.read() as reader:
-            return reader.has_triples()
+    def _has_triples(self, view: View) -> bool:
+        # After the next commit it is another view.
+        if (known := view.memo.get("triples")) is None:
+            with self.journal.read() as reader:
+                known = view.memo["triples"] = reader.has_triples()
+        return bool(known)
 
 
 def _query(asked: SearchQuery, words: Keywords, reference: datetime) -> Query:
     """What a search asks of the memories that are scored."""
     about = subject_of(asked.text, reference)
-    subject = words.words.numbers(term_ids([*query_terms(about), *query_characters(about)]))
+    subject = set(map(term_id, (*query_terms(about), *query_characters(about))))
     named = [words.words.numbers(np.unique(term_ids(tokenize(name)))) for name in identifiers(asked.text)]
     return Query(
         asked.text,
         words.terms,
         words.weights,
         words.dfs,
-        np.isin(words.terms, subject),
+        np.array([term in subject for term in words.words.ids[words.terms].tolist()], np.bool_),
         [terms for terms in named if len(terms) and (terms >= 0).all()],
         reference,
     )

@@ -160,53 +160,68 @@ class Words:
         places = np.arange(starts[-1]) + np.repeat(begins - starts[:-1], counts)
         return Terms(self.flat[places], self.often[places], starts, self.lengths[slots], self.ids)
 
-    def postings(self, numbers: NDArray[np.int32]) -> list[Posting]:
-        """For each of some distinct terms the slots that have it, ascending, the dead among them."""
-        spans = [(segment, *segment.spans(numbers)) for segment in self.segments]
-        sealed, which, texts, often = self._newest(numbers)
-        out = []
-        for index in range(len(numbers)):
-            parts = [
-                (segment.slots[begins[index] : ends[index]], segment.often[begins[index] : ends[index]])
-                for segment, begins, ends in spans
-                if begins[index] < ends[index]
-            ]
-            here = np.flatnonzero(which == index)
-            if len(here) or not parts:
-                parts.append(((texts[here] + sealed).astype(_NUMBER), often[here]))
-            slots, counts = zip(*parts, strict=True)
-            out.append(parts[0] if len(parts) == 1 else (np.concatenate(slots), np.concatenate(counts)))
-        return out
-
-    def frequencies(self, numbers: NDArray[np.int32], inside: NDArray[np.bool_] | None) -> NDArray[np.int64]:
-        """How many texts have each of some distinct terms; `inside` says which slots count, None all of them.
-
-        Of terms that very many have it is told from 8,192 of these, to a hundredth or so.
-        """
-        sealed, which, texts, _ = self._newest(numbers)
-        if inside is None:
-            counts = np.bincount(which, minlength=len(numbers))
-            for segment in self.segments:
-                begins, ends = segment.spans(numbers)
-                counts += ends - begins
-            return counts
-        counts = np.bincount(which[inside[texts + sealed]], minlength=len(numbers))
-        for segment in self.segments:
-            for index, (begin, end) in enumerate(zip(*segment.spans(numbers), strict=True)):
-                part = segment.slots[begin:end]
-                if len(part) > len(_LOOKED_AT):
-                    part = part[(_LOOKED_AT * len(part)).astype(np.intp)]
-                counts[index] += np.count_nonzero(inside[part]) * (end - begin) // max(len(part), 1)
-        return counts
-
-    def _newest(self, numbers: NDArray[np.int32]) -> tuple[int, NDArray[np.intp], NDArray[np.int64], Often]:
-        """How many rows the segments have, and where some terms stand in the rows behind, as in `Terms.occurrences`."""
+    def postings(self, numbers: NDArray[np.int32]) -> Postings:
+        """Where some distinct terms stand."""
         sealed = sum(segment.rows for segment in self.segments)
         begin = int(self.starts[sealed])
         tail = Terms(
             self.flat[begin:], self.often[begin:], self.starts[sealed:] - begin, self.lengths[sealed:], self.ids
         )
-        return sealed, *tail.occurrences(numbers)
+        which, texts, often = tail.occurrences(numbers)
+        spans = [(segment, *segment.spans(numbers)) for segment in self.segments]
+        return Postings(len(numbers), spans, which, (texts + sealed).astype(_NUMBER), often)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Postings:
+    """Where some distinct terms stand; the dead slots are among them.
+
+    Attributes:
+        count: How many terms these are.
+        spans: Each segment, with where the postings of each term begin and end there.
+        which, texts, often: In the rows behind the segments: the term, the slot, and how often.
+    """
+
+    count: int
+    spans: list[tuple[Segment, NDArray[np.int64], NDArray[np.int64]]]
+    which: NDArray[np.intp]
+    texts: NDArray[np.int32]
+    often: Often
+
+    def of(self, index: int) -> Posting:
+        """The slots that have one of the terms, ascending."""
+        parts = [
+            (segment.slots[begins[index] : ends[index]], segment.often[begins[index] : ends[index]])
+            for segment, begins, ends in self.spans
+            if begins[index] < ends[index]
+        ]
+        here = np.flatnonzero(self.which == index)
+        if len(here) or not parts:
+            parts.append((self.texts[here], self.often[here]))
+        slots, counts = zip(*parts, strict=True)
+        return parts[0] if len(parts) == 1 else (np.concatenate(slots), np.concatenate(counts))
+
+    def texts_with(self, indices: NDArray[np.intp]) -> NDArray[np.int64]:
+        """The slots that have any of some of the terms, ascending."""
+        return np.unique(np.concatenate([self.of(index)[0] for index in indices.tolist()])).astype(np.int64)
+
+    def frequencies(self, inside: NDArray[np.bool_] | None) -> NDArray[np.int64]:
+        """How many texts have each; `inside` says which slots count, None all of them.
+
+        Of terms that very many have it is told from 8,192 of these, to a hundredth or so.
+        """
+        newest = self.which if inside is None else self.which[inside[self.texts]]
+        counts = np.bincount(newest, minlength=self.count)
+        for segment, begins, ends in self.spans:
+            if inside is None:
+                counts += ends - begins
+                continue
+            for index, (begin, end) in enumerate(zip(begins.tolist(), ends.tolist(), strict=True)):
+                part = segment.slots[begin:end]
+                if len(part) > len(_LOOKED_AT):
+                    part = part[(_LOOKED_AT * len(part)).astype(np.intp)]
+                counts[index] += np.count_nonzero(inside[part]) * (end - begin) // max(len(part), 1)
+        return counts
 
 
 class WordRows:

@@ -13,7 +13,7 @@ fusion.py       signals -> score, relevance, order
 from langchain_memlayer.recall.calibration import PROBES, closeness, knowledge_of, trust_in
 from langchain_memlayer.recall.fusion import Ranking, Scored, Weights, base_shares, best, eligible, rank, scored
 from langchain_memlayer.recall.identifiers import identifiers
-from langchain_memlayer.recall.pool import Pool, Query, Spread, asking, memory_text
+from langchain_memlayer.recall.pool import Pool, Query, Spread, asking, following, memory_text
 from langchain_memlayer.recall.signals import session_prior
 from langchain_memlayer.recall.versions import asked_version, subject_of
 
@@ -31,6 +31,7 @@ __all__ = [
     "best",
     "closeness",
     "eligible",
+    "following",
     "identifiers",
     "knowledge_of",
     "memory_text",

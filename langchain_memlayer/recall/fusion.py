@@ -13,7 +13,7 @@ A turn says all that its facts say, so it covers them; a fact covers its turns, 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,27 +67,6 @@ class Weights:
     stand_in: float = 0.2
 
 
-@dataclass(frozen=True, slots=True)
-class Ranking:
-    """What was found, best first.
-
-    Attributes:
-        order: Indices into the pool.
-        score: From 0 to 1; orders.
-        relevance: From 0 to 1; absolute, so that a threshold means the same for every query.
-        shares: What each signal added to the score, by name.
-    """
-
-    order: NDArray[np.int64]
-    score: Scores
-    relevance: Scores
-    shares: Mapping[str, Scores] = field(default_factory=dict)
-
-    def shares_of(self, rank: int) -> dict[str, float]:
-        """What each signal added to the score of the hit at `rank`."""
-        return {name: round(float(share[rank]), 4) for name, share in self.shares.items()}
-
-
 @dataclass(frozen=True, eq=False)
 class Scored:
     """A pool with what its memories score for a query; sums are made once, at their first use.
@@ -125,6 +104,30 @@ class Scored:
         return np.float32((self.relevance[best] or min(high, 1)) / high if high > 0 else 0)
 
 
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """What was found, best first.
+
+    Attributes:
+        order: Indices into the pool.
+        score: From 0 to 1; orders.
+        relevance: From 0 to 1; absolute, so that a threshold means the same for every query.
+        scored: What they are of.
+        lifted: What standing in for a turn adds to the score of each of the pool.
+    """
+
+    order: NDArray[np.int64]
+    score: Scores
+    relevance: Scores
+    scored: Scored
+    lifted: Scores
+
+    def shares_of(self, rank: int) -> dict[str, float]:
+        """What each signal added to the score of the hit at `rank`."""
+        place, shares = self.order[rank], {**self.scored.shares, "stand_in": self.lifted}
+        return {name: round(float(share[place] * self.scored.unit), 4) for name, share in shares.items()}
+
+
 DEFAULT = Weights()
 
 
@@ -139,11 +142,9 @@ def rank(scored: Scored, able: NDArray[np.bool_], *, limit: int, weights: Weight
     """
     pool = scored.pool
     total = _lifted(scored, able, weights)
-    shares = {**scored.shares, "stand_in": total - scored.total}
     order = _uncovered(pool, np.flatnonzero(able), total, limit)
     score = np.clip(total[order] * scored.unit, 0.0, 1.0).astype(np.float32)
-    shown = {name: share[order] * scored.unit for name, share in shares.items()}
-    return Ranking(order, score, scored.relevance[order], shown)
+    return Ranking(order, score, scored.relevance[order], scored, total - scored.total)
 
 
 def eligible(scored: Scored, allowed: NDArray[np.bool_], threshold: float | None) -> NDArray[np.bool_]:

@@ -67,6 +67,7 @@ class Pool:
         is_turn: Turns, as against facts.
         session: A number for each session, negative for none.
         order: Row ids; they grow in the order in which turns were said.
+        following: The turns of sessions, each with the one that follows it there.
         speaker: A number for each name, negative for none.
         time: When it was said, microseconds since 1970 UTC, negative where unknown.
         asks: What `asking` says of the text.
@@ -92,6 +93,7 @@ class Pool:
     is_turn: NDArray[np.bool_]
     session: NDArray[np.int32]
     order: NDArray[np.int64]
+    following: tuple[NDArray[np.int64], NDArray[np.int64]]
     speaker: NDArray[np.int32]
     time: NDArray[np.int64]
     asks: NDArray[np.int8]
@@ -139,6 +141,20 @@ class Query:
     subject: NDArray[np.bool_]
     exact: Sequence[NDArray[np.int32]]
     reference: datetime
+
+
+def following(
+    is_turn: NDArray[np.bool_], session: NDArray[np.int32], order: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """`Pool.following`, of what is a turn, in which session, and in which order."""
+    turns = np.flatnonzero(is_turn & (session >= 0))
+    sessions = session[turns]
+    if (np.diff(sessions) < 0).any() or (np.diff(order[turns]) < 0).any():
+        # Mostly rows come in the order in which they were said, one session after another.
+        turns = turns[np.lexsort((order[turns], sessions))]
+        sessions = session[turns]
+    together = sessions[1:] == sessions[:-1]
+    return turns[:-1][together], turns[1:][together]
 
 
 _QUESTION_MARKS = "?？؟;⁇⁈︖"

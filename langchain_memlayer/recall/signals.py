@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 
 import numpy as np
-from numpy.typing import NDArray
 
 from langchain_memlayer.index.keywords import bm25, is_character
 from langchain_memlayer.recall.calibration import closeness
@@ -29,13 +28,13 @@ def relevance(pool: Pool) -> Scores:
 
 def is_conversation(pool: Pool) -> bool:
     """Whether several people who are named speak in sessions."""
-    return len(pool.speakers) > 1 and len(_following(pool)[0]) > 0
+    return len(pool.speakers) > 1 and len(pool.following[0]) > 0
 
 
 def windowed(pool: Pool, query: Query, share: float) -> Scores:
     """BM25 where a turn has its own words and a `share` of those of the turns just before and after."""
     counts, lengths = pool.terms.counts(query.terms), pool.terms.lengths
-    before, after = _following(pool)
+    before, after = pool.following
     wide, long = counts.astype(np.float32), lengths.astype(np.float32)
     wide[:, after] += share * counts[:, before]
     wide[:, before] += share * counts[:, after]
@@ -55,7 +54,7 @@ def exact(pool: Pool, query: Query) -> Scores:
 def neighbour(pool: Pool, base: Scores) -> Scores:
     """The better base score of the turns just before and just after in the same session."""
     out = np.zeros(len(pool), np.float32)
-    before, after = _following(pool)
+    before, after = pool.following
     out[after] = base[before]
     out[before] = np.maximum(out[before], base[after])
     return out
@@ -110,11 +109,12 @@ def bridge(pool: Pool, query: Query, base: Scores) -> Scores:
     best = best[np.argsort(-base[best], kind="stable")[:BRIDGES]]
     if not len(best) or not len(pool.terms.flat):
         return out
-    own = [np.setdiff1d(pool.terms.of(index), query.terms) for index in best.tolist()]
-    telling = np.unique(np.concatenate(own))
-    # Single characters are shared by texts that have nothing else in common.
+    telling = np.unique(np.concatenate([pool.terms.of(index) for index in best.tolist()]))
     ids = pool.terms.ids[telling]
-    telling = telling[np.argsort(ids)][~is_character(np.sort(ids))]
+    by_id = np.argsort(ids)
+    # Single characters are shared by texts that have nothing else in common.
+    telling = telling[by_id[~is_character(ids[by_id])]]
+    telling = telling[~np.isin(telling, query.terms)]
     if not len(telling):
         return out
     which, texts, _ = pool.terms.occurrences(telling)
@@ -123,9 +123,8 @@ def bridge(pool: Pool, query: Query, base: Scores) -> Scores:
     frequencies = pool.frequencies(telling, np.bincount(which, minlength=len(telling)))
     frequencies = np.minimum(frequencies, pool.total)
     idf = np.log1p((pool.total - frequencies + 0.5) / (frequencies + 0.5)).astype(np.float32)
-    for index, terms in zip(best.tolist(), own, strict=True):
-        mine = np.flatnonzero(np.isin(telling, terms))
-        mine = mine[frequencies[mine] > 1]
+    for index in best.tolist():
+        mine = np.flatnonzero(there[:, index] & (frequencies > 1))
         mine = mine[np.argsort(frequencies[mine], kind="stable")[:BRIDGE_TERMS]]
         if len(mine):
             shared = idf[mine] @ there[mine] / idf[mine].sum()
@@ -171,18 +170,6 @@ def barren(pool: Pool) -> Scores:
 def ended(pool: Pool) -> Scores:
     """1 for memories that no longer hold."""
     return pool.ended.astype(np.float32)
-
-
-def _following(pool: Pool) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The turns of sessions, each with the one that follows it there."""
-    turns = np.flatnonzero(pool.is_turn & (pool.session >= 0))
-    sessions = pool.session[turns]
-    if (np.diff(sessions) < 0).any() or (np.diff(pool.order[turns]) < 0).any():
-        # Mostly rows come in the order in which they were said, one session after another.
-        turns = turns[np.lexsort((pool.order[turns], sessions))]
-        sessions = pool.session[turns]
-    together = sessions[1:] == sessions[:-1]
-    return turns[:-1][together], turns[1:][together]
 
 
 def _names(query: str, name: str) -> bool:
