@@ -4,7 +4,7 @@ BIN := .venv/bin
 export PIP_NO_CACHE_DIR := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test fuzz slow matrix integration postgres lint types bench setup clean
+.PHONY: demo test fuzz slow matrix integration postgres lint types bench docs notebooks setup clean
 
 demo: setup
 	$(BIN)/memlayer demo
@@ -50,6 +50,12 @@ bench: setup
 	$(BIN)/python -m pip install --quiet --group bench
 	$(BIN)/python -m integration_tests.benchmarks
 
+# The site, into .site/, with every block of code executed and every link checked.
+docs: setup
+	$(BIN)/python -m pip install --quiet --group docs
+	$(BIN)/pytest -n 2 tests/test_docs.py
+	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --quiet -f docs/mkdocs.yml
+
 setup: .venv/installed
 
 .venv/installed: pyproject.toml
@@ -59,4 +65,4 @@ setup: .venv/installed
 	touch $@
 
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .site .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
