@@ -81,7 +81,11 @@ def blocks(page: Path) -> list[Block]:
     for match, following in zip_longest(found, found[1:]):
         kind = "setup" if match["setup"] is not None else "code"
         output = None
-        if following is not None and following["language"] == "text" and not text[match.end() : following.start()].strip():
+        if (
+            following is not None
+            and following["language"] == "text"
+            and not text[match.end() : following.start()].strip()
+        ):
             output = textwrap.dedent(following["code"])
         line = text.count("\n", 0, match.start(kind)) + 1
         made.append(
@@ -98,7 +102,7 @@ def lines_of(page: Path, language: str = "sh") -> Iterator[str]:
 
 
 def run(block: Block, names: dict[str, Any]) -> None:
-    """Execute a block; its errors name the page's lines, and the annotations of its classes are found by their names."""
+    """Execute a block; its errors name the page's lines, and annotations find what they name."""
     exec(compile("\n" * (block.line - 1) + block.code, name_of(block.page), "exec", dont_inherit=True), names)
 
 

@@ -1,4 +1,4 @@
-"""README and the pages of docs/: their code runs and prints what it promises, what they name exists, links are whole."""
+"""README and the pages of docs/: their code runs and prints what it promises, what they name exists."""
 
 from __future__ import annotations
 
@@ -47,7 +47,9 @@ def test_every_python_block_of_a_page_runs_and_prints_what_it_promises(
     monkeypatch.setitem(sys.modules, "page", module)
     for block in blocks(page):
         if block.note.startswith("needs: "):
-            missing = [name for name in re.findall(r"\w+", block.note.removeprefix("needs: ")) if find_spec(name) is None]
+            missing = [
+                name for name in re.findall(r"\w+", block.note.removeprefix("needs: ")) if find_spec(name) is None
+            ]
             if missing:
                 pytest.skip(f"{', '.join(missing)} is not installed; `make docs` installs the group `docs`")
         if not block.runs:
@@ -109,7 +111,9 @@ def test_every_extra_of_the_pages_exists_and_the_table_of_extras_is_that_of_the_
     for page in PAGES:
         for named in re.findall(r"\.\[([\w,]+)\]|langchain-memlayer\[([\w,]+)\]", page.read_text(encoding="utf-8")):
             assert set("".join(named).split(",")) <= extras.keys(), name_of(page)
-    told = {names(row[0])[0]: re.findall(r"`([^`]+)`", row[1]) for row in table(DOCS / "install.md", "| extra | brings |")}
+    told = {
+        names(row[0])[0]: re.findall(r"`([^`]+)`", row[1]) for row in table(DOCS / "install.md", "| extra | brings |")
+    }
     assert told == {extra: sorted(brings) for extra, brings in extras.items() if extra != "all"}
 
 
@@ -144,7 +148,11 @@ def test_the_readme_begins_with_the_two_commands_and_stays_short():
 
 def test_the_figures_that_the_readme_compares_are_those_of_the_measurements():
     measured = "".join((DOCS / name).read_text(encoding="utf-8") for name in ("performance.md", "recall.md"))
-    told = [figure for row in table(README, "| | langchain_memlayer |")[:4] for figure in re.findall(r"[\d,]*\.?\d+", " ".join(row[1:]))]
+    told = [
+        figure
+        for row in table(README, "| | langchain_memlayer |")[:4]
+        for figure in re.findall(r"[\d,]*\.?\d+", " ".join(row[1:]))
+    ]
     assert len(told) >= 12
     for figure in told:
         assert re.search(rf"(?<![\d.,]){re.escape(figure)}(?![\d])", measured), f"{figure} is in no measurement"
@@ -152,7 +160,9 @@ def test_the_figures_that_the_readme_compares_are_those_of_the_measurements():
 
 def test_every_error_has_a_row_that_says_what_to_do():
     told = [names(row[0])[0] for row in table(DOCS / "errors.md", "| error |")]
-    tree = [name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, errors.MemLayerError)]
+    tree = [
+        name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, errors.MemLayerError)
+    ]
     assert told == [name for name in tree if name != "SnapshotError"]  # callers never see it
 
 
@@ -160,7 +170,9 @@ def test_every_public_name_is_in_the_reference():
     import langchain_memlayer
     from langchain_memlayer import testing
 
-    shown = re.findall(r"^::: ([\w.]+)$", "\n".join(p.read_text("utf-8") for p in (DOCS / "reference").glob("*.md")), re.M)
+    shown = re.findall(
+        r"^::: ([\w.]+)$", "\n".join(p.read_text("utf-8") for p in (DOCS / "reference").glob("*.md")), re.MULTILINE
+    )
     assert len(shown) == len(set(shown))
     wanted = {f"langchain_memlayer.{name}" for name in langchain_memlayer.__all__ if name != "__version__"}
     wanted |= {f"langchain_memlayer.testing.{name}" for name in testing.__all__}
