@@ -166,6 +166,15 @@ def test_every_error_has_a_row_that_says_what_to_do():
     assert told == [name for name in tree if name != "SnapshotError"]  # callers never see it
 
 
+def test_every_environment_variable_of_the_package_is_in_the_table():
+    told = {name for row in table(DOCS / "environment.md", "| variable |") for name in names(row[0])}
+    code = "\n".join(file.read_text(encoding="utf-8") for file in (ROOT / "langchain_memlayer").rglob("*.py"))
+    kinds = "API_KEY|API_BASE|BASE_URL|ENDPOINT|DEPLOYMENT|API_VERSION|HOME|TOKENS|HOST|REGION|AK|SK|TRACING(?:_V2)?"
+    read = set(re.findall(rf'"([A-Z]+(?:_[A-Z]+)*_(?:{kinds}))"', code))
+    assert len(read) >= 10
+    assert read <= told
+
+
 def test_every_public_name_is_in_the_reference():
     import langchain_memlayer
     from langchain_memlayer import testing
