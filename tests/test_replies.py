@@ -17,6 +17,17 @@ TWO = {"fact": "Ben has a dog", "quote": "my dog", "turn": 2, "triples": []}
 BOTH = json.dumps({"facts": [ONE, TWO]}, indent=1)
 
 
+def call(*entries: Any) -> str:
+    return json.dumps({"name": "extraction", "arguments": json.dumps({"facts": list(entries)})})
+
+
+def test_a_second_call_that_breaks_off_is_not_taken_for_all() -> None:
+    reading = read(f"<tool_call>{call(ONE)}</tool_call><tool_call>{call(TWO)[:-30]}")
+
+    assert reading.entries == (ONE,)
+    assert reading.lost is not None
+
+
 def read(reply: str) -> Reading:
     return read_entries(reply, "facts", {"fact", "quote"})
 
@@ -36,6 +47,16 @@ def read(reply: str) -> Reading:
         json.dumps([ONE, TWO]),
         f"Facts: {json.dumps([ONE, TWO])}",
         f"{json.dumps(ONE)}\n{json.dumps(TWO)}",
+        "\n".join(f"<tool_call>{call(one)}</tool_call>" for one in (ONE, TWO)),
+        "\n".join(json.dumps({"facts": [one]}) for one in (ONE, TWO)),
+        "".join(f"<|call_begin|>functions.extraction:{k}<|arg|>{call(one)}" for k, one in enumerate((ONE, TWO))),
+        json.dumps({"tool_calls": [{"id": "1", "type": "function", "function": json.loads(call(ONE, TWO))}]}),
+        json.dumps([{"name": "extraction", "arguments": json.dumps({"facts": [one]})} for one in (ONE, TWO)]),
+        json.dumps({"facts": [json.dumps(ONE), repr(TWO)]}),
+        json.dumps({"facts": json.dumps([ONE, TWO])}),
+        json.dumps({"facts": {"1": ONE, "2": TWO}}),
+        json.dumps({"facts": [[ONE, TWO]]}),
+        json.dumps({"fact": [ONE, TWO]}),
         repr({"facts": [ONE, TWO]}),
         BOTH.replace('"fact"', "fact").replace('"facts"', "facts"),
         BOTH.replace("}", ",}").replace("]", ",]"),

@@ -266,7 +266,8 @@ def _text_of(output: Any) -> str:
     # What LangChain has parsed is not used: it closes a JSON that was cut off, in the middle of a sentence.
     message: BaseMessage = output["raw"] if isinstance(output, Mapping) else output
     calls = [*(getattr(message, "tool_calls", None) or ()), *(getattr(message, "invalid_tool_calls", None) or ())]
-    arguments = [call["args"] for call in calls]
+    # Some models make a call of nothing and say it in words.
+    arguments = [call["args"] for call in calls if call["args"] or not message.text]
     if len(arguments) == 1 and isinstance(arguments[0], str):
         return arguments[0]
     if arguments:

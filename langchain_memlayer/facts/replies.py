@@ -19,7 +19,7 @@ from langchain_memlayer.errors import ExtractionError
 LONGEST: Final = 400_000
 """Characters of a reply that are read."""
 
-_WRAPPED: Final = 4
+_WRAPPED: Final = 8
 _WORK: Final = 2_000_000
 _WORK_OF_ONE: Final = 1_000
 # Repairing takes quadratic time on hostile text, so it is given short pieces, and not many.
@@ -33,6 +33,8 @@ _QUOTED = "\"'“”‘’「」`"
 _OPENS = re.compile(r"[{\[]")
 _ENTRY = re.compile(rf"\{{\s{{0,99}}[{_QUOTED}]?(\w{{1,40}})[{_QUOTED}]?\s{{0,9}}[:：]\s{{0,99}}(?![\s\[{{])")
 _WIDE_COLON = re.compile(rf"(?<=[{_QUOTED}])\s*：")
+# What stands between the calls of a reply: tags, and the names of functions.
+_MARKUP = re.compile(r"<[^<>]{0,99}>|\[/?TOOL_CALLS?\]|\b\w+\.\w+:\d+|```\w{0,20}")
 _LIST_ENDS = re.compile(r"\}\s*\]")
 _STRICT = json.JSONDecoder(strict=False)
 
@@ -102,21 +104,27 @@ def _read(reply: str, key: str, marks: frozenset[str]) -> Reading | None:
 
 
 def _chosen(text: str, key: str, marks: frozenset[str]) -> Reading | None:
-    """The last list with something in it, else the entries that stand alone, else a list that was meant to be empty."""
-    last, empty, alone = None, None, []
-    for value in _values(text):
+    """The lists of a reply's calls, else the entries that stand alone, else a list that was meant to be empty."""
+    kept: list[Any] = []
+    alone: list[Any] = []
+    empty, end, read = None, 0, 0
+    for start, value, stop in _values(text):
         # A list without a name may be anything: what is cut off, or an error that lists nothing.
         entries = None if value == [] else _entries(value, key, marks)
         if entries is None:
             continue
-        if isinstance(value, Mapping) and marks & value.keys():
+        read = stop
+        if _is_entry(value, marks):
             alone += entries
         elif entries:
-            last = Reading(tuple(entries))
+            # Calls follow each other; what comes after some words is said in place of what came before them.
+            kept = [*(() if re.search(r"\w", _MARKUP.sub(" ", text[end:start])) else kept), *entries]
+            end = stop
         else:
             empty = Reading(())
-    if last is not None:
-        return last
+    if kept:
+        broken = text.find(key, read) if _OPENS.search(text, read) else -1
+        return Reading(tuple(kept), text[broken : broken + _SHOWN] if broken >= 0 else None)
     repaired = _repaired(text, key, marks)
     if repaired is not None and len(repaired.entries) >= len(alone):
         return repaired
@@ -129,46 +137,51 @@ def _unread(text: str, key: str) -> str | None:
     return text[at : at + _SHOWN] if at >= 0 else None
 
 
+def _is_entry(value: Any, marks: frozenset[str]) -> bool:
+    """Whether a value is one entry, by a member that holds no further entries."""
+    return isinstance(value, Mapping) and any(
+        name in marks and not any(isinstance(one, Mapping) for one in (part if isinstance(part, list) else [part]))
+        for name, part in value.items()
+    )
+
+
 def _entries(value: Any, key: str, marks: frozenset[str], depth: int = 0) -> list[Any] | None:
     """The entries in a value, or None when it is something else than what was asked for."""
     if depth > _WRAPPED:
         return None
     if isinstance(value, str):
-        inner = _opened(value)
-        return None if inner is None else _entries(inner, key, marks, depth + 1)
-    if isinstance(value, list):
-        if all(isinstance(entry, Mapping) and marks & entry.keys() for entry in value):
-            return value
-        return _joined([_entries(part, key, marks, depth + 1) for part in value])
-    if not isinstance(value, Mapping):
-        return None
-    named = [inner for name, inner in value.items() if isinstance(name, str) and name.casefold() == key.casefold()]
-    if named:
-        return _listed(named[0], key, marks, depth)
-    if marks & value.keys():
+        return _entries(_opened(value), key, marks, depth + 1)
+    if _is_entry(value, marks):
         return [value]
-    # The call as text, the schema's own shape, or one more object around it.
-    wrapped = [_entries(part, key, marks, depth + 1) for part in value.values() if isinstance(part, (Mapping, str))]
-    return next((found for found in wrapped if found is not None), None)
+    if isinstance(value, Mapping):
+        named = [inner for name, inner in value.items() if isinstance(name, str) and name.casefold() == key.casefold()]
+        if named:
+            return _listed(named[0], key, marks, depth + 1)
+        # The call as text, the schema's own shape, or one more object around it.
+        value = [part for part in value.values() if isinstance(part, (Mapping, list, str))]
+        return next((found for part in value if (found := _entries(part, key, marks, depth + 1)) is not None), None)
+    if not isinstance(value, list) or (depth and not value):
+        return None
+    # The entries themselves, or those of several calls.
+    parts = [_entries(part, key, marks, depth + 1) for part in value]
+    return None if any(part is None for part in parts) else [entry for part in parts for entry in part or ()]
 
 
 def _listed(inner: Any, key: str, marks: frozenset[str], depth: int) -> list[Any] | None:
-    """The entries in what stands under the list's name."""
-    if isinstance(inner, list):
-        return inner
-    if isinstance(inner, Mapping):
-        return _entries(inner, key, marks, depth + 1)
-    if isinstance(inner, str):
-        opened = _opened(inner)
-        return None if opened is None or depth > _WRAPPED else _listed(opened, key, marks, depth + 1)
-    return [] if inner is None else None
-
-
-def _joined(parts: list[list[Any] | None]) -> list[Any] | None:
-    """The entries of several calls; None when one of them is something else."""
-    if not parts or any(part is None for part in parts):
+    """The entries in what stands under the list's name; what is none stays among them, to be refused."""
+    if depth > _WRAPPED:
         return None
-    return [entry for part in parts if part for entry in part]
+    if inner is None:
+        return []
+    if isinstance(inner, str):
+        return _listed(opened, key, marks, depth + 1) if (opened := _opened(inner)) is not None else None
+    if isinstance(inner, Mapping):
+        numbered = not _is_entry(inner, marks) and all(_is_entry(part, marks) for part in inner.values())
+        return list(inner.values()) if inner and numbered else _entries(inner, key, marks, depth + 1)
+    if not isinstance(inner, list) or not marks:
+        return inner if isinstance(inner, list) else None
+    # An entry may be written as a string, or stand in a list of its own.
+    return [one for part in inner for one in _entries(part, key, marks, depth + 1) or [part]]
 
 
 def _opened(text: str) -> Any:
@@ -181,21 +194,22 @@ def _opened(text: str) -> Any:
         return _mended(text)
 
 
-def _values(text: str) -> Iterator[Any]:
-    """The objects and lists of strict JSON in a text; none lies within another."""
+def _values(text: str) -> Iterator[tuple[int, Any, int]]:
+    """The objects and lists of strict JSON in a text, each with where it begins and ends; none is within another."""
     at = work = 0
     # What cannot be read is tried again from each of its brackets, so the work is bounded.
     while work < _WORK and (opening := _OPENS.search(text, at)) is not None:
         at = opening.start()
         try:
-            value, at = _STRICT.raw_decode(text, at)
+            value, stop = _STRICT.raw_decode(text, at)
         except json.JSONDecodeError as error:
             work += error.pos - at + _WORK_OF_ONE
             at += 1
         except RecursionError:
             return
         else:
-            yield value
+            yield at, value, stop
+            at = stop
 
 
 def _repaired(text: str, key: str, marks: frozenset[str]) -> Reading | None:
