@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from langchain_memlayer.facts.grounding import is_said, keeps_script, words
+from langchain_memlayer.facts.grounding import denies, is_said, keeps_script, words
 
 TURN = (
     "Well, I’ve really always HATED flying with my kids — so last summer we didn't fly, we took the train to Málaga; "
@@ -70,6 +70,13 @@ def test_a_quote_that_nobody_said_is_not_found(quote: str) -> None:
         ("We cannot come, it's too late", "We can't come, it is too late"),
         ("我女兒在臺灣學鋼琴，老師姓王", "我女儿在台湾学钢琴，老师姓王"),
         ("ＡＢＣ１２３に住んでいます", "ABC123に住んでいます"),
+        ("He's moved to Kyoto, I'd never been there", "He has moved to Kyoto, I had never been there"),
+        ("let's meet at 5pm", "let us meet at 5 pm"),
+        ("my e-mail is new", "my email is new"),
+        ("the rent is 1,200 euros", "the rent is 1200 euros"),
+        ("Müller kommt ins Café", "Mueller kommt ins Cafe"),
+        ("나는 서울에 살아요", "나는 서울에살아요"),
+        ("the programme was grey, and I practise law", "the program was gray, and I practice law"),
     ],
 )
 def test_a_quote_may_be_spelt_in_another_way(turn: str, quote: str) -> None:
@@ -118,3 +125,19 @@ def test_a_quote_is_found_in_a_very_long_turn() -> None:
 )
 def test_a_fact_in_another_script_than_its_quote_has_not_kept_its_language(quote: str, fact: str, kept: bool) -> None:
     assert keeps_script(quote, fact) is kept
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["She no longer smokes", "hij heeft geen auto", "ohne Zucker", "他不抽烟", "彼は吸わない", "담배를 안 피워요"],
+)
+def test_a_denial_is_known(text: str) -> None:
+    assert denies(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["The note is knotted", "特别喜欢非洲", "住在无锡的别墅", "无论如何他不但喜欢茶", "性别差不多", "未来在區別"],
+)
+def test_what_only_looks_like_a_denial_is_none(text: str) -> None:
+    assert not denies(text)

@@ -140,3 +140,16 @@ def test_a_fact_with_a_hallucinated_number_is_rejected_and_the_rejection_recorde
 )
 def test_a_month_that_was_said_without_a_day_gets_none(quote: str, fact: str) -> None:
     assert as_exact(re.sub(r"2025-03(?!-)", "2025-03-01", fact), quote) == fact
+
+
+@pytest.mark.parametrize(
+    ("quote", "fact"),
+    [
+        ("three quarters of an hour", "it takes 45 minutes"),
+        ("奖金3万5", "奖金35000"),
+        ("3 years", "36 months"),
+        ("½ cup, or 1/4", "0.5 cup, or 0.25"),
+    ],
+)
+def test_what_was_said_in_another_unit_or_form_is_no_contradiction(quote: str, fact: str) -> None:
+    assert unsaid_number(fact, quote, [quote]) is None

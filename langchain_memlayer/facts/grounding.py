@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 from importlib.resources import files
+from itertools import accumulate
 
 from langchain_memlayer.index.keywords import query_terms
 
@@ -21,28 +22,38 @@ _LEFT_OUT = re.compile(r"\.{3,}|\u2026+")
 _DENIALS = frozenset(
     """
     not no never none cannot cant dont didnt doesnt isnt arent wasnt werent wont wouldnt couldnt shouldnt hasnt havent
-    without stopped quit nor neither nobody nothing
+    without stopped quit nor neither nobody nothing ohne sans sin sem senza zonder без
+    niet geen nooit inte ikke keiner keinem
     不 没 沒 无 無 未 别 別 非 戒 nicht kein keine keinen nie pas jamais plus no nunca jamás não nem non mai не нет
     """.split()  # noqa: SIM905 - a table of words reads better than their list
 )
 _DENYING = re.compile(r"ない|なく|ません|なかっ|않|(?<!\w)안\s|못|없|아니")
-# What "don't", "I'm" and "cannot" stand for, by what `words` makes of them.
+# Words with such a character that deny nothing.
+_AFFIRMING = re.compile(
+    "[特区性级个分告离]别|[别別](?:人|墅|名)|非(?:常|洲)|无(?:论|锡|线|数)|未来|未來|無(?:論|線|數)|差不多|了不起|对不起|對不起|"
+    "不(?:错|錯|仅|僅|但|过|過|断|斷|久|同|止|管|得不|如|论|論)|[特區性個分]別"
+)
+# What "don't", "I'm" and "let's" stand for, by what `words` makes of them; "he's" may be "he is" or "he has".
 _SHORT = {
     **{f"{verb}nt": (verb, "not") for verb in "do does did is are was were would could should have has had".split()},  # noqa: SIM905
-    "cant": ("can", "not"), "cannot": ("can", "not"), "wont": ("will", "not"), "im": ("i", "am"),
-    "ive": ("i", "have"), "youre": ("you", "are"), "theyre": ("they", "are"), "weve": ("we", "have"),
-    "its": ("it", "is"), "thats": ("that", "is"), "gonna": ("going", "to"), "wanna": ("want", "to"),
-    "hes": ("he", "is"), "shes": ("she", "is"), "id": ("i", "would"), "ill": ("i", "will"), "youve": ("you", "have"),
-    "theyve": ("they", "have"), "well": ("we", "will"), "youll": ("you", "will"), "theres": ("there", "is"),
+    **{f"{who}s": (who, "s") for who in ("he", "she", "it", "that", "there", "what", "who")},
+    **{f"{who}d": (who, "d") for who in ("i", "he", "she", "it", "we", "you", "they")},
+    **{f"{who}ve": (who, "have") for who in ("i", "we", "you", "they")},
+    **{f"{who}ll": (who, "will") for who in ("i", "he", "she", "it", "we", "you", "they")},
+    **{f"{who}re": (who, "are") for who in ("you", "they")}, "is": ("s",), "has": ("s",), "had": ("d",),
+    "would": ("d",), "cant": ("can", "not"), "cannot": ("can", "not"), "wont": ("will", "not"), "im": ("i", "am"),
+    "lets": ("let", "us"), "gonna": ("going", "to"), "wanna": ("want", "to"),
 }  # fmt: skip
-# British spellings, of words with five letters or more.
-_BRITISH = (("ou(?=r)", "o"), ("(?<=[lrnmtg])is(?=e[drs]?$|ing$|ation)", "iz"), ("tre(?=s?$)", "ter"),
-            ("ll(?=ed$|ing$|er$)", "l"), ("nce$", "nse"), ("ogue$", "og"))  # fmt: skip
+# British spellings, and German ones without umlauts.
+_BRITISH = (("(?<=pract)is", "ic"), ("ou(?=r)", "o"), ("(?<=[lrnmtg])is(?=e[drs]?$|ing$|ation)", "iz"),
+            ("tre(?=s?$)", "ter"), ("ll(?=ed$|ing$|er$)", "l"), ("n[cs]e$", "ns"), ("ogue$", "og"), ("^grey", "gray"),
+            ("amme(?=s?$)", "am"), ("(?<=[aou])e", ""))  # fmt: skip
 _FEWEST, _MOST = 4, 200
 """Words of a quote that may differ a little; comparing takes their number times that of the text's."""
 _EQUAL = 0.7
 _ALIKE = 80
 _SHORTEST_ALIKE = 5
+_SHORTEST_SPELT = 4
 _LETTERS = {"CJK": "han", "HIRAGANA": "han", "KATAKANA": "han", "BOPOMOFO": "han"}
 
 
@@ -85,6 +96,7 @@ def repeats(text: str, fact: str) -> bool:
 
 def denies(text: str) -> bool:
     """Whether a text has a word that denies or ends something."""
+    text = _AFFIRMING.sub(" ", text)
     return not _DENIALS.isdisjoint(words(text)) or _DENYING.search(text) is not None
 
 
@@ -95,9 +107,19 @@ def _follow(said: Sequence[str], parts: Sequence[Sequence[str]], *, nearly: bool
         at = text.find(f" {' '.join(part)} ", start)
         if at >= 0:
             start = at + sum(map(len, part)) + len(part)
-        elif not (nearly and _is_nearly_said(text[start:].split(), part)):
+        elif not (nearly and (_is_joined(text[start:].split(), part) or _is_nearly_said(text[start:].split(), part))):
             return False
     return True
+
+
+def _is_joined(said: Sequence[str], part: Sequence[str]) -> bool:
+    """Whether words are said that are only written apart ("e-mail", "1,200", "5 pm"), from one's begin to one's end."""
+    ends = {0, *accumulate(map(len, said))}
+    text, joined = "".join(said), "".join(part)
+    at = text.find(joined)
+    while at >= 0 and not (at in ends and at + len(joined) in ends):
+        at = text.find(joined, at + 1)
+    return at >= 0
 
 
 def _spelt(said: Sequence[str]) -> list[str]:
@@ -108,7 +130,9 @@ def _spelt(said: Sequence[str]) -> list[str]:
 @lru_cache(maxsize=4096)
 def _plainly(word: str) -> str:
     word = word.translate(_simplified())
-    if len(word) < _SHORTEST_ALIKE or not word.isascii():
+    if "LATIN" in unicodedata.name(word[0], ""):
+        word = "".join(char for char in unicodedata.normalize("NFD", word) if not unicodedata.combining(char))
+    if len(word) < _SHORTEST_SPELT or not word.isascii():
         return word
     for british, american in _BRITISH:
         word = re.sub(british, american, word)

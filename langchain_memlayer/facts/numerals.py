@@ -16,7 +16,8 @@ from typing import Final
 from langchain_memlayer.facts.grounding import words
 
 _DIGITS: Final = re.compile(r"\d+(?:[.,]\d+)*")
-_MULTIPLIED: Final = re.compile(r"(?<!\d)(\d++(?:[.,]\d++)*+)\s?(k\b|[千万萬亿億])")
+_MULTIPLIED: Final = re.compile(r"(?<!\d)(\d++(?:[.,]\d++)*+)\s?(k\b|[千万萬亿億])(?:(?<!k)(\d)(?![\d.,]))?")
+_FRACTION: Final = re.compile(r"(?<![\d/])(\d{1,3})[/\u2044](\d{1,3})(?![\d/])")
 _HAN: Final = re.compile("([零〇一二两兩三四五六七八九十百千万萬亿億廿]+)(?:[点點]([零〇一二三四五六七八九]+))?")
 _LONGEST_HAN: Final = 40
 """Longer runs are no numeral, but laughter (六六六…) or noise."""
@@ -28,7 +29,8 @@ _HAN_UNITS: Final = {"十": 10, "百": 100, "千": 1000, "万": 10**4, "萬": 10
 _LOOSELY: Final = {
     "dozen": (12,), "dutzend": (12,), "douzaine": (12,), "docena": (12,), "half": (0.5, 30), "quarter": (0.25, 15),
     "couple": (2,), "pair": (2,), "both": (2,), "twice": (2,), "double": (2,), "fortnight": (14,), "week": (7,),
-    "weeks": (7,), "半": (0.5, 30),
+    "weeks": (7,), "半": (0.5, 30), "quarters": (0.25, 15), "year": (12,), "years": (12,), "jahr": (12,),
+    "jahre": (12,), "jahren": (12,), "年": (12,), "hour": (60,), "hours": (60,), "stunde": (60,), "stunden": (60,),
 }  # fmt: skip
 """What else may stand for a number."""
 # Words that tell a language: "once" is 11 in Spanish only.
@@ -166,7 +168,10 @@ def _in_words(text: str, languages: Iterable[str], *, parts: bool = True) -> lis
         # "one" is a pronoun more often than a number.
         found += [value for name in languages for part in _worded(text, name) if (value := _value(part)) != 1]
     for match in _MULTIPLIED.finditer(text):
-        found.append(_value(match[1]) * _HAN_UNITS.get(match[2], 1000))
+        unit = _HAN_UNITS.get(match[2], 1000)
+        # 3万5 is 35,000: a last digit is of the next lower unit.
+        found.append(_value(match[1]) * unit + int(match[3] or 0) * unit // 10)
+    found += [int(above) / int(below) for above, below in _FRACTION.findall(text) if int(below)]
     for match in _HAN.finditer(text):
         if len(match[0]) <= _LONGEST_HAN:
             found.append(_han(match[1]) + (float(f"0.{_han(match[2])}") if match[2] else 0))
