@@ -34,8 +34,8 @@ _RECALLED = re.compile(rf"{RECALLED_OPEN}(?![\w-]).*?(?:{RECALLED_CLOSE}|\Z)", r
 _NO_TEXT = re.compile("[\ud800-\udfff\x00]")
 
 _ROLES = {
-    "user": "user", "human": "user", "assistant": "assistant", "ai": "assistant", "tool": "tool", "function": "tool",
-    "system": "system", "developer": "system",
+    "user": "user", "human": "user", "assistant": "assistant", "ai": "assistant", "model": "assistant",
+    "tool": "tool", "function": "tool", "system": "system", "developer": "system",
 }  # fmt: skip
 # `remove` is LangGraph's order to drop a message from the state.
 _NEVER_TURNS = frozenset({"system", "remove"})

@@ -89,6 +89,55 @@ def test_it_is_an_extractor() -> None:
     assert isinstance(LLMExtractor(ScriptedChatModel()), Extractor)
 
 
+FLIGHT = [
+    Turn("my flight is", name="Anna", time=NOON), Turn("Yes?", role="assistant", time=NOON),
+    Turn("on Friday", name="Anna", time=NOON), Turn("at nine", name="Anna", time=NOON),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("turn", "quote", "turns"),
+    [
+        (1, "my flight is on Friday", (0, 2)),
+        (3, "my flight is on Friday", (0, 2)),
+        (3, "my flight is on Friday at nine", (0, 2, 3)),
+        (3, "on Friday at nine", (2, 3)),
+        (4, "on Friday at nine", (2, 3)),
+        (2, "Yes? on Friday", (1, 2)),
+        (None, "my flight is ... at nine", (0, 2, 3)),
+    ],
+)
+def test_a_quote_may_begin_in_one_turn_and_end_in_another(turn: Any, quote: str, turns: tuple[int, ...]) -> None:
+    [fact] = replied(entry(turn, quote, "Anna flies on Friday"), turns=FLIGHT).facts
+
+    assert fact.turns == turns
+
+
+@pytest.mark.parametrize("label", ["[1] ", "Anna: ", "Anna (user): ", "user: ", "[1] 2024-05-13 Mon, Anna (user): "])
+def test_the_label_of_a_turn_is_no_part_of_a_quote(label: str) -> None:
+    [fact] = replied(entry(1, f"{label}I moved to Berlin last week")).facts
+
+    assert fact.quote == "I moved to Berlin last week"
+
+
+def test_an_age_is_worked_out_from_a_turn_without_a_time_too() -> None:
+    model = ScriptedChatModel(
+        replies=[{"facts": [entry(1, "born in 1990", f"Anna is {n} years old") for n in (34, 43)]}]
+    )
+    found = LLMExtractor(model, clock=FrozenClock(NOON)).extract([Turn("I was born in 1990")], [])
+
+    assert [fact.text for fact in found.facts] == ["Anna is 34 years old"]
+    assert reasons(found) == ["nobody said its number 43"]
+
+
+def test_what_a_turn_corrects_is_an_earlier_one_and_never_by_a_tool() -> None:
+    said = entry(3, "please forget that I smoke", corrects=[1, "2", 3, 4, 9, "x"])
+    tool = entry(4, "account has 12 points", "Anna has 12 points", corrects=[1])
+    found = replied(said, tool)
+
+    assert [fact.corrects for fact in found.facts] == [(0, 1), ()]
+
+
 def test_what_the_user_asks_to_forget_is_marked() -> None:
     [fact] = replied(entry(3, "forget that I smoke", "Anna smokes", retract=True)).facts
 

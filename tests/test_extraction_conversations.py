@@ -28,7 +28,7 @@ def only_window(name: str) -> tuple[LLMExtractor, Window]:
 
 def from_reply(name: str, reply: str = "reply") -> Extraction:
     extractor, window = only_window(name)
-    return extractor.parse(window, (FIXTURES / f"{name}.{reply}.txt").read_text("utf-8"))
+    return extractor.parse(window, (FIXTURES / f"{name}.{reply}.txt").read_text("utf-8"), NOON)
 
 
 @pytest.mark.parametrize("name", ["english", "chinese", "injection"])

@@ -31,6 +31,7 @@ from langchain_memlayer.facts.prompts import (
     fitting,
     shortened,
     show_conversation,
+    speaker,
     version_of,
 )
 from langchain_memlayer.facts.replies import read_entries, storable
@@ -58,6 +59,8 @@ _ARTICLES: Final = frozenset({"the", "der", "el", "la", "le", "il", "o", "a", "d
 _CUT: Final = "the reply breaks off or cannot be read from here on"
 _STOPS: Final = " .!。！…"
 _SENTENCE_ENDS: Final = ("\n", ". ", "! ", "? ", "。", "！", "？")
+_NUMBER = re.compile(r"\[\d+\]\s*")
+_LABEL = re.compile(r"(?:[\d-]{10}\s\w{3},\s*)?([^:：]{1,210})[:：]\s*")
 _DATE = re.compile(r"(\d{4})(?:[-/](\d{1,2})(?:[-/](\d{1,2}))?)?(?![\d-])")
 
 
@@ -175,7 +178,7 @@ class LLMExtractor:
     def _asked(self, windows: Sequence[Window], now: datetime) -> Steps[list[Extraction]]:
         """What the model finds in each window."""
         prompts = [self.build(window, now) for window in windows]
-        asked = prompts, [partial(self.parse, window) for window in windows], self._max_concurrency
+        asked = prompts, [partial(self.parse, window, now=now) for window in windows], self._max_concurrency
         return request(lambda: self._chat.ask_all(*asked), lambda: self._chat.aask_all(*asked))
 
     def windows(self, turns: Sequence[Turn], context: Sequence[Turn] = ()) -> list[Window]:
@@ -219,15 +222,15 @@ class LLMExtractor:
         numbered = zip(window.turns, window.texts, strict=True)
         return [SystemMessage(self._instructions), HumanMessage(show_conversation(numbered, before, now))]
 
-    def parse(self, window: Window, reply: str) -> Extraction:
-        """What a reply says of a window, with our own checks made.
+    def parse(self, window: Window, reply: str, now: datetime) -> Extraction:
+        """What a reply says of a window, with our own checks made; `now` is the time of turns that do not tell theirs.
 
         Raises:
             ExtractionError: nothing in the reply can be read.
         """
         reading = read_entries(reply, "facts", _MARKS)
         said = [words(turn.text) for turn in window.turns]
-        checked = [_checked(entry, window, said) for entry in reading.entries]
+        checked = [_checked(entry, window, said, now) for entry in reading.entries]
         rejected = [found for found in checked if isinstance(found, Rejection)]
         if reading.lost is not None:
             rejected.append(Rejection(storable(reading.lost), _CUT))
@@ -299,18 +302,18 @@ def _split(text: str, tokens: int) -> Iterator[str]:
 # -- one entry of a reply ---------------------------------------------------------------------------------------------
 
 
-def _checked(entry: Any, window: Window, said: Sequence[Sequence[str]]) -> Fact | Rejection:
+def _checked(entry: Any, window: Window, said: Sequence[Sequence[str]], now: datetime) -> Fact | Rejection:
     """One entry as a fact, or why it is none."""
     if not isinstance(entry, Mapping):
         return Rejection(_shown(entry), "it is no object with a turn and a quote")
     found = FoundFact.model_validate({str(name): value for name, value in entry.items()})
-    quote, refused = found.quote, found.quote[:QUOTE_CHARS] or None
+    quote, refused = _unlabelled(found.quote, window), found.quote[:QUOTE_CHARS] or None
     if (reason := _fault(found.fact, quote)) is not None:
         return Rejection(found.fact[:FACT_CHARS] or _shown(entry), reason, refused)
     places = _places(found.turn, quote, window, said)
     if isinstance(places, str):
         return Rejection(found.fact, places, refused)
-    if (number := _unsaid(found.fact, quote, window, places)) is not None:
+    if (number := _unsaid(found.fact, quote, window, places, now)) is not None:
         return Rejection(found.fact, f"nobody said its number {number}", refused)
     quarantined = any(window.turns[place].quarantined for place in places)
     if found.retract and quarantined:
@@ -351,12 +354,19 @@ def _fault(text: str, quote: str) -> str | None:
     return None
 
 
-def _unsaid(text: str, quote: str, window: Window, places: Sequence[int]) -> str | None:
+def _unlabelled(quote: str, window: Window) -> str:
+    """A quote without its turn's number, day and speaker, which models copy too."""
+    quote = quote[match.end() :] if (match := _NUMBER.match(quote)) else quote
+    names = {name.casefold() for turn in window.turns for name in (speaker(turn), turn.role, turn.name) if name}
+    match = _LABEL.match(quote)
+    return quote[match.end() :] if match and match[1].strip().casefold() in names else quote
+
+
+def _unsaid(text: str, quote: str, window: Window, places: Sequence[int], now: datetime) -> str | None:
     """A number of a fact that contradicts its quote, and that nobody had said by the last turn that it cites."""
     heard = [*window.before, *window.turns[: max(places) + 1]]
-    time = window.turns[places[0]].time
     said = [part for turn in heard for part in (turn.text, turn.name) if part]
-    return unsaid_number(text, quote, said, None if time is None else time.year)
+    return unsaid_number(text, quote, said, (window.turns[places[0]].time or now).year)
 
 
 def _places(numbers: Sequence[int], quote: str, window: Window, said: Sequence[Sequence[str]]) -> tuple[int, ...] | str:
@@ -371,13 +381,26 @@ def _places(numbers: Sequence[int], quote: str, window: Window, said: Sequence[S
     if holders:
         return tuple(holders[:1])
     for place in cited or range(len(said)):
-        # A quote may begin in one message and end in the next, or be the proposal that the next says yes to.
-        proposal = window.turns[place - 1] if place else window.before[-1] if window.before else None
-        own = words(proposal.text) if proposal is not None and proposal.role != KNOWN else []
-        asked = proposal is not None and proposal.role == "assistant" and window.turns[place].role == "user"
-        if own and is_said([*own, *said[place]], quote) and (asked or not is_said(own, quote)):
-            return (place - 1, place) if place else (place,)
+        # A quote may begin in one message and end in the next, also of the same speaker.
+        for run in _runs(place, window):
+            if is_said([word for k in run for word in said[k]], quote):
+                return tuple(run)
+    # It may be the proposal that was read before, and that the first turn says yes to.
+    proposal = window.before[-1] if window.before else None
+    if proposal is not None and proposal.role != KNOWN and 0 in (cited or (0,)):
+        own, agrees = words(proposal.text), proposal.role == "assistant" and window.turns[0].role == "user"
+        if is_said([*own, *said[0]], quote) and (agrees or not is_said(own, quote)):
+            return (0,)
     return f"its quote is not in turn {cited[0] + 1}" if cited else "nobody said its quote"
+
+
+def _runs(place: int, window: Window) -> Iterator[Sequence[int]]:
+    """Places of turns that a message may go on in: those beside it, and two further ones of its speaker."""
+    speaker = window.turns[place].role, window.turns[place].name
+    own = [k for k, turn in enumerate(window.turns) if (turn.role, turn.name) == speaker]
+    mine = own.index(place)
+    yield from (range(at, at + 2) for at in (place - 1, place) if 0 <= at < len(window.turns) - 1)
+    yield from (own[max(0, mine - before) : mine + after] for before, after in ((1, 1), (0, 2), (2, 1), (1, 2), (0, 3)))
 
 
 def _date(given: str, *, last: bool = False) -> datetime | None:

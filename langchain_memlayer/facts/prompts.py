@@ -130,10 +130,11 @@ def _line(mark: str, turn: Turn, text: str, now: datetime) -> str:
     said = "\n    ".join(_TAG.sub("‹", text).splitlines())
     if turn.role == KNOWN:
         return f"{mark} {when:%Y-%m-%d}, known: {said}"
-    return f"{mark} {when:%Y-%m-%d} {_WEEKDAYS[when.weekday()]}, {_speaker(turn)}: {said}"
+    return f"{mark} {when:%Y-%m-%d} {_WEEKDAYS[when.weekday()]}, {speaker(turn)}: {said}"
 
 
-def _speaker(turn: Turn) -> str:
+def speaker(turn: Turn) -> str:
+    """Who says a turn, as the prompt shows it."""
     if turn.quarantined:
         return "tool output"
     # A named assistant is no person.
