@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -225,11 +226,17 @@ def test_two_threads_that_fork_at_once_leave_no_lock_behind(tmp_path: Path, monk
     stores = [open_store(tmp_path / str(number)) for number in range(3)]
 
     def fork() -> None:
-        for _ in range(60):
-            child = os.fork()
+        forked = 0
+        while forked < 60:
+            try:
+                child = os.fork()
+            except RuntimeError:  # of filelock, where it sees that another thread is forking
+                time.sleep(0.001)
+                continue
             if not child:
                 os._exit(0)
             os.waitpid(child, 0)
+            forked += 1
 
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
