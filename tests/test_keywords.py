@@ -24,6 +24,7 @@ from langchain_memlayer.index.keywords import (
     tokenize,
     well_formed,
 )
+from langchain_memlayer.index.spelling import ids_around, slipped, written_words
 
 ZWNJ, SOFT_HYPHEN, WORD_JOINER = "\u200c", "\u00ad", "\u2060"
 
@@ -326,3 +327,27 @@ def test_no_score_passes_the_ceiling(texts: list[str]) -> None:
     scores, ceiling = scores_of(texts, "dog cat bird")
     assert scores.min() >= 0
     assert scores.max() <= ceiling
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ("restaurnat", "restaur"), ("hapened", "happened"), ("gardden", "garden"), ("pjano", "piano"),
+        ("paintign", "paint"), ("adoptoin", "adopt"), ("considrring", "consid"),
+    ],
+)  # fmt: skip
+def test_a_swapped_missing_superfluous_or_wrong_letter_is_a_slip(wrong: str, right: str) -> None:
+    numbers = np.flatnonzero(ids_around(wrong) == term_ids(tokenize(right))[0]).tolist()
+    assert right in [slipped(wrong, number) for number in numbers]
+
+
+@given(st.text("aeinrst", min_size=5, max_size=9))
+def test_a_word_a_slip_away_has_the_term_it_was_found_by(word: str) -> None:
+    for number, term in enumerate(ids_around(word).tolist()):
+        one = slipped(word, number)
+        assert one is None or term_ids(tokenize(one)).tolist() == [term]
+
+
+def test_only_words_of_letters_alone_are_taken_for_misspelled() -> None:
+    text = "Where did Bethany put unit_alpha, /srv/letters.csv, well-known, 'INV-abcde' and ann.letters@example.com?"
+    assert written_words(text) == ["bethany"]

@@ -414,3 +414,15 @@ def test_a_number_of_any_length_can_be_asked_for() -> None:
     from langchain_memlayer.recall import identifiers
 
     assert identifiers("where is " + "7" * 5_000) == ["7" * 5_000]
+
+
+def test_misspelled_words_find_what_they_mean_in_their_own_scope_only() -> None:
+    with open_memory(":memory:", embeddings=None) as memory:
+        memory.add("The restaurant opens at noon", user_id="ann", infer=False)
+        memory.add(["The restaurand burnt down", "A piano fell"], user_id="bob", infer=False)
+        nothing = memory.search("Whose pjano?", user_id="ann")["results"]
+        known = memory.search("Which restaurant?", user_id="ann")["results"]
+        again = memory.search("Which restaurnat?", user_id="ann")["results"]
+    assert nothing == []
+    assert [hit["memory"] for hit in again] == ["The restaurant opens at noon"]
+    assert again[0]["relevance"] == known[0]["relevance"]

@@ -16,8 +16,10 @@ from langchain_memlayer.index.keywords import (
     bm25_ceiling,
     query_characters,
     query_terms,
+    stem,
     term_ids,
 )
+from langchain_memlayer.index.spelling import WORD, ids_around, slipped, written_words
 from langchain_memlayer.loops import lazy
 from langchain_memlayer.recall import Pool, Spread, Weights, base_shares, following, session_prior, trust_in
 
@@ -47,6 +49,10 @@ STATEMENT = 0.1
 """How surely a person's statement says nothing that was read and gave no fact: its facts may have been overlooked."""
 
 REACH = 32
+
+MOST_MENDED = 3
+"""How many words of a query are looked for under other spellings at most."""
+
 _SCORED_TERMS = 64
 
 
@@ -151,6 +157,28 @@ class Keywords:
     def of(self, texts: Terms) -> Scores:
         """The BM25 of any texts of the scope."""
         return bm25(texts.counts(self.terms), texts.lengths, self.dfs, self.total, self.average, self.weights)
+
+
+def mended(scoped: Scoped, text: str) -> str:
+    """A query in which the most frequent word a slip away stands for each word that no text of the scope has."""
+    words = written_words(text)
+    known = _frequencies(scoped, term_ids(map(stem, words)))
+    meant = {}
+    for word in [word for word, count in zip(words, known.tolist(), strict=True) if not count][:MOST_MENDED]:
+        counts = _frequencies(scoped, ids_around(word))
+        near = (slipped(word, number) for number in np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)])
+        if one := next(filter(None, near), None):
+            meant[word] = one
+    return WORD.sub(lambda found: meant.get(found[0].lower(), found[0]), text) if meant else text
+
+
+def _frequencies(scoped: Scoped, ids: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """How many texts of the scope have each of some terms, which may repeat."""
+    distinct, places = np.unique(ids, return_inverse=True)
+    numbers = scoped.view.words.numbers(distinct)
+    counts = np.zeros(len(numbers), np.int64)
+    counts[numbers >= 0] = scoped.frequencies(numbers[numbers >= 0])
+    return counts[places]
 
 
 def keywords(scoped: Scoped, text: str) -> Keywords:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from langchain_memlayer.engine.graphs import Graphs
 from langchain_memlayer.engine.indexes import Indexes
-from langchain_memlayer.engine.pools import Keywords, Pools, Scoped, keywords
+from langchain_memlayer.engine.pools import Keywords, Pools, Scoped, keywords, mended
 from langchain_memlayer.engine.records import OWN_FIELDS, record_of
 from langchain_memlayer.filters import Filter
 from langchain_memlayer.index.keywords import query_characters, query_terms, term_id, term_ids, tokenize
@@ -156,21 +156,23 @@ class Searcher:
 
     def search(self, asked: SearchQuery) -> Steps[Found]:
         """What answers a query; returns a `Found`."""
-        embedder = self.indexes.embedder
-        vector = None
-        if embedder is not None:
-            vector = yield Request(lambda: embedder.embed_query(asked.text), lambda: embedder.aembed_query(asked.text))
         found, before = Found(), -1
+        vectors: dict[str, NDArray[np.float32]] = {}
         for _ in range(RETRIES):
-            found, stale = self._once(asked, vector)
+            found, stale = yield from self._once(asked, vectors)
             # What is damaged stays so: without a commit in between nothing comes of another look.
             if stale in (None, before):
                 break
             before = stale
         return found
 
-    def _once(self, asked: SearchQuery, vector: NDArray[np.float32] | None) -> tuple[Found, int | None]:
-        """What is found, and where the journal was, if some of it is not as it was then."""
+    def _once(self, asked: SearchQuery, vectors: dict[str, NDArray[np.float32]]) -> Steps[tuple[Found, int | None]]:
+        """What is found, and where the journal was, if some of it is not as it was then.
+
+        Args:
+            asked: The search.
+            vectors: Those of the texts that were embedded for it; what is embedded now is added.
+        """
         view = self.indexes.view(asked.scope.search_root, ended=asked.past)
         scoped = self._scoped(view, asked)
         allowed = scoped.inside
@@ -178,6 +180,8 @@ class Searcher:
             allowed = allowed & (view.columns["kind"] == ("turn" in asked.kinds))
         if not allowed.any():
             return Found(), None
+        asked = replace(asked, text=mended(scoped, asked.text))
+        vector = yield from self._vector(asked.text, vectors)
         entities, related = self._related(view, asked)
         words = keywords(scoped, asked.text)
         query = _query(asked, words, asked.reference_time or self.journal.clock())
@@ -208,6 +212,12 @@ class Searcher:
             rest = replace(asked, filter=None) if surely else asked
             hits = self._hits(rest, members, found, allowed, reread, whole=scoped.whole)
         return Found(hits or [], entities), view.applied_seq if reread.stale else None
+
+    def _vector(self, text: str, known: dict[str, NDArray[np.float32]]) -> Steps[NDArray[np.float32] | None]:
+        embedder = self.indexes.embedder
+        if embedder is not None and text not in known:
+            known[text] = yield Request(lambda: embedder.embed_query(text), lambda: embedder.aembed_query(text))
+        return known.get(text)
 
     def _hits(
         self,

@@ -37,7 +37,7 @@ LONGEST = 64
 """Characters of a word that count."""
 
 # "may" is a month and "no" an answer: both stay. Contractions are written as `_normal` leaves them.
-_STOP = frozenset(
+STOP_WORDS = frozenset(
     """
     a an the this that these those some any each every either neither both all such another other same own
     i me my mine myself you your yours yourself yourselves he him his himself she her hers herself it its itself
@@ -129,7 +129,7 @@ def query_terms(text: str) -> list[str]:
     The characters of longer runs are not among them: `query_characters` has these.
     """
     words = list(_words(text))
-    telling = [word for word in words if word not in _STOP and not _FUNCTION.issuperset(word)]
+    telling = [word for word in words if word not in STOP_WORDS and not _FUNCTION.issuperset(word)]
     return list(dict.fromkeys(map(_term, telling or words)))
 
 
@@ -282,10 +282,11 @@ def _normal(text: str) -> str:
 def _term(word: str) -> str:
     word = word[:LONGEST]
     # Of "s" Porter's rules leave nothing.
-    return _stem(word) if len(word) > 2 and word.isascii() and word.isalpha() else word
+    return stem(word) if len(word) > 2 and word.isascii() and word.isalpha() else word
 
 
-def _stem(word: str) -> str:
+def stem(word: str) -> str:
+    """The Porter stem of an English word in lower case."""
     from snowballstemmer.porter_stemmer import PorterStemmer
 
     # A stemmer keeps its word in itself, so threads must not share one; making one costs a hundredth of a stem.
