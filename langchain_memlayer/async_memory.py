@@ -44,6 +44,7 @@ class AsyncMemory:
         self.forget = self.memory.aforget
         self.reset = self.memory.areset
         self.why = self.memory.awhy
+        self.diff = self.memory.adiff
         self.graph = self.memory.agraph
         self.flush = self.memory.aflush
         self.close = self.memory.aclose

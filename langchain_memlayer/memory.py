@@ -44,6 +44,7 @@ from langchain_memlayer.engine.fingerprints import chosen_metric, recorded_embed
 from langchain_memlayer.engine.graphs import Graphs
 from langchain_memlayer.engine.halves import extracted, reconciled
 from langchain_memlayer.engine.indexes import Indexes
+from langchain_memlayer.engine.past import difference
 from langchain_memlayer.engine.read import Engine, Prepared, Progress
 from langchain_memlayer.engine.reading import Searcher, SearchQuery
 from langchain_memlayer.engine.records import result_of
@@ -63,6 +64,7 @@ from langchain_memlayer.steps import Steps, T, awaited, stepped
 from langchain_memlayer.tracing import documents, parent, traced
 from langchain_memlayer.types import (
     AddResult,
+    DiffResult,
     Done,
     Durability,
     ExtractResult,
@@ -879,6 +881,52 @@ class Memory:
         with self._journal.read() as reader:
             versions = reader.versions_of(checked_memory_id(memory_id))
         return scope_of(versions[0]) if versions else None
+
+    # -- the past ---------------------------------------------------------------------------------------------------
+
+    def diff(
+        self,
+        since: datetime | str,
+        until: datetime | str | None = None,
+        *,
+        user_id: str | None = None,
+        agent_id: str | None = None,
+        run_id: str | None = None,
+        kinds: Sequence[Kind] | None = None,
+        everything: bool = False,
+    ) -> DiffResult:
+        """What became known, changed and ended between two instants.
+
+        What came and went in between is in neither state, and so not shown; nor is what was forgotten, which left no
+        trace.
+
+        Args:
+            since: The earlier instant, as in `known_at`.
+            until: The later one; None for now.
+            user_id: Whose memory.
+            agent_id: Which agent's.
+            run_id: Which run's.
+            kinds: As in `get_all`.
+            everything: Without any id, those of all.
+
+        Returns:
+            `added` and `ended`, memories as `get` shows them; `changed`, each with its `id`, `before` and `after`;
+            `relations`, those that came and went with them.
+
+        Raises:
+            ScopeRequired: no id was given, and not `everything`.
+            InvalidInput: `since` is no time, or is after `until`.
+        """
+        scope = Scope(user_id, agent_id, run_id)
+        if not everything:
+            scope.required("diff() (or everything=True)")
+        began, ended = checked_moment(since, "since"), checked_moment(until, "until")
+        ended = to_micros(self._journal.clock()) if ended is None else ended
+        if began is None or began > ended:
+            raise InvalidInput("diff() needs since=, a time before until= (by default the present).")
+        return difference(self._journal, scope, began, ended, checked_kinds(kinds))
+
+    adiff = awaited(diff)
 
     # -- to LangChain and LangGraph: what these give is imported when it is asked for ------------------------------
 

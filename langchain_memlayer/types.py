@@ -668,6 +668,25 @@ class WhyResult(TypedDict):
     decisions: list[dict[str, Any]]
 
 
+class ChangedMemory(TypedDict):
+    """A memory before and after a change."""
+
+    id: str
+    before: MemoryResult
+    after: MemoryResult
+
+
+class DiffResult(TypedDict):
+    """What became of a scope between two instants, ISO 8601: what became known, changed and ended, in order."""
+
+    since: str
+    until: str
+    added: list[MemoryResult]
+    changed: list[ChangedMemory]
+    ended: list[MemoryResult]
+    relations: AddedRelations
+
+
 class Done(TypedDict):
     """What a call that changes or ends memories reports; `count` is how many, where it may be several."""
 

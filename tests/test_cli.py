@@ -153,6 +153,14 @@ def test_deleted_memories_keep_their_history_and_forgotten_ones_leave_no_text(cl
     assert not any(b"xylophone" in file.read_bytes() for file in folder.rglob("*") if file.is_file())
 
 
+def test_diff_shows_what_came_changed_and_went(cli: Run):
+    added(cli, "The blue door", "--verbatim")
+    found = data(cli("diff", "2020-01-01", "--user", "alice", "--json"))
+    assert [one["memory"] for one in found["added"]] == ["The blue door"]
+    assert "+  The blue door" in cli("diff", "2020-01-01").stdout
+    assert cli("diff", "2020-01-01", "--user", "bob").stdout == "Nothing changed.\n"
+
+
 @pytest.mark.parametrize("command", ["delete", "forget"])
 def test_all_of_a_scope_goes_only_after_a_yes(cli: Run, command: str):
     added(cli, "One.")

@@ -88,6 +88,7 @@ MEMORY = {
     "delete": "memory_id",
     "delete_all": "*, user_id=None, agent_id=None, run_id=None",
     "adopt": "documents=None, *, user_id=None, agent_id=None, run_id=None",
+    "diff": "since, until=None, *, user_id=None, agent_id=None, run_id=None, kinds=None, everything=False",
     "extract": "messages, *, user_id=None, agent_id=None, run_id=None, session_id=None",
     "flush": "timeout=None",
     "forget": "memory_id=None, *, user_id=None, agent_id=None, run_id=None, same_words=False",

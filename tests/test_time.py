@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from journal_dump import open_memory, texts
 
-from langchain_memlayer import InvalidInput
+from langchain_memlayer import InvalidInput, ScopeRequired, Triple
 from langchain_memlayer.agents.context import as_context
 from langchain_memlayer.errors import ExtractionError
 from langchain_memlayer.testing import FrozenClock, ScriptedChatModel
@@ -67,6 +67,81 @@ def moves(story: Story) -> Story:
     story.tell("2024-05-13", "I moved to Berlin", "Anna lives in Berlin", "UPDATE")
     story.tell("2024-09-01", "Rome is home now", "Anna lives in Rome", "UPDATE")
     return story
+
+
+# -- what became of it between two instants ----------------------------------------------------------------------------
+
+
+def differences(memory: Any, since: str, until: str | None = None, **given: Any) -> tuple[list[Any], ...]:
+    """The texts that came, changed and went."""
+    found = memory.diff(since, until, **(given or {"user_id": "u"}))
+    assert found["since"] == day(since).isoformat()
+    changed = [(one["before"]["memory"], one["after"]["memory"]) for one in found["changed"]]
+    assert all(one["id"] == one["before"]["id"] == one["after"]["id"] for one in found["changed"])
+    return [one["memory"] for one in found["added"]], changed, [one["memory"] for one in found["ended"]]
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "expected"),
+    [
+        ("2024-01-01", "2024-02-01", (["Paris"], [], [])),
+        ("2024-02-01", "2024-09-01", ([], [("Paris", "Rome")], [])),
+        ("2024-02-01", "2024-08-31", ([], [("Paris", "Berlin")], [])),
+        ("2024-01-01", None, (["Rome"], [], [])),
+        ("2024-09-01", None, ([], [], [])),
+        ("2024-02-02", "2024-05-12", ([], [], [])),
+    ],
+)
+def test_a_diff_has_what_came_and_what_changed_between_two_instants(
+    moves: Story, since: str, until: str | None, expected: tuple[list[Any], ...]
+) -> None:
+    added, changed, ended = differences(moves.memory, since, until)
+    short = (
+        [text.removeprefix("Anna lives in ") for text in added],
+        [tuple(text.removeprefix("Anna lives in ") for text in pair) for pair in changed],
+    )
+    assert (*short, ended) == expected
+
+
+def test_a_diff_has_what_ended_but_not_what_came_and_went_nor_what_was_forgotten(story: Story) -> None:
+    story.tell("2024-02-01", "I play tennis", "Anna plays tennis")
+    story.tell("2024-03-01", "I sail", "Anna sails")
+    story.tell("2024-04-01", "No tennis any more", "Anna no longer plays tennis", "DELETE")
+    story.clock.advance(days=30)
+    story.memory.add("Stored as given", user_id="v", infer=False)
+    assert differences(story.memory, "2024-02-15") == (["Anna sails"], [], ["Anna plays tennis"])
+    assert differences(story.memory, "2024-01-15") == (["Anna sails"], [], [])
+    assert differences(story.memory, "2024-03-15", everything=True) == (["Stored as given"], [], ["Anna plays tennis"])
+    said = ["I play tennis", "I sail", "No tennis any more"]
+    assert differences(story.memory, "2024-01-15", user_id="u", kinds=["turn"]) == (said, [], [])
+    story.memory.forget(user_id="u")
+    assert differences(story.memory, "2024-01-15") == ([], [], [])
+
+
+def test_a_diff_has_the_relations_that_came_and_went() -> None:
+    clock = FrozenClock(day("2024-01-01"))
+    facts = {
+        city: Fact(f"Anna lives in {city}", (0,), quote=city, triples=(Triple("Anna", "lives_in", city),))
+        for city in ("Paris", "Berlin")
+    }
+    with open_memory(":memory:", extractor=(story := Story()), reconcile="rules", clock=clock) as memory:
+        story.told = facts
+        first = memory.add("Paris", user_id="u")["results"][0]["id"]
+        clock.advance(days=1)
+        memory.add("Berlin", user_id="u")
+        memory.delete(first)
+        found = memory.diff("2024-01-01T12:00", user_id="u")
+    story.memory.close()
+    assert [one["destination"] for one in found["relations"]["added_entities"]] == ["Berlin"]
+    assert [one["destination"] for one in found["relations"]["deleted_entities"]] == ["Paris"]
+
+
+@pytest.mark.parametrize("given", [("soon",), (None,), ("2024-02-01", "2024-01-01")])
+def test_a_diff_of_no_times_is_refused(story: Story, given: Any) -> None:
+    with pytest.raises(InvalidInput):
+        story.memory.diff(*given, user_id="u")
+    with pytest.raises(ScopeRequired):
+        story.memory.diff("2024-01-01")
 
 
 # -- what held then ---------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from langchain_memlayer import __version__
-from langchain_memlayer.cli import evaluating, moving, serving, show
+from langchain_memlayer.cli import evaluating, moving, serving, show, timeline
 from langchain_memlayer.errors import ConfigurationError, InvalidInput, MemLayerError, NotAStore, ScopeRequired
 
 if TYPE_CHECKING:
@@ -156,6 +156,7 @@ app = typer.Typer(
 app.add_typer(evaluating.app, name="eval")
 moving.register(app)
 serving.register(app)
+timeline.register(app)
 
 _Filter = Annotated[
     Any, typer.Option("--filter", parser=_object, metavar="JSON", help="Conditions on metadata, role, session_id, ...")

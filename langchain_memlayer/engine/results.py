@@ -29,7 +29,7 @@ def added(outcome: Outcome, *, facts: bool) -> AddResult:
     """What an `add` reports: its facts, or its turns where none are looked for."""
     shown: AddResult = {
         "results": [_committed(done) for done in (outcome.facts if facts else outcome.turns)],
-        "relations": {"added_entities": _relations(outcome.added), "deleted_entities": _relations(outcome.removed)},
+        "relations": {"added_entities": relations_of(outcome.added), "deleted_entities": relations_of(outcome.removed)},
     }
     if outcome.rejected:
         shown["rejected"] = [
@@ -70,7 +70,8 @@ def _committed(done: Committed) -> AddedMemory:
     return row
 
 
-def _relations(triples: Sequence[Triple]) -> list[Relation]:
+def relations_of(triples: Sequence[Triple]) -> list[Relation]:
+    """Triples as results show them."""
     return as_relations((t.source, t.relation, t.destination) for t in triples)
 
 

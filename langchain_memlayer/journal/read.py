@@ -62,12 +62,12 @@ def _exact(scope: Scope) -> tuple[str | None, ...]:
 
 
 def _passing(scope: Scope, condition: Filter | None, *, ended: bool) -> tuple[str, tuple[Any, ...]]:
-    where, values = _of(scope)
+    where, values = of_scope(scope)
     wanted, more = ANY if condition is None else superset(condition)
     return f"{where} AND {wanted}{'' if ended else ' AND i.closed IS NULL'}", (*values, *more)
 
 
-def _of(scope: Scope) -> tuple[str, tuple[str, ...]]:
+def of_scope(scope: Scope) -> tuple[str, tuple[str, ...]]:
     """The condition for all memories of a scope, and its values; absent ids mean any."""
     ids = scope.ids()
     conditions = [f"i.{name} = ?" for name in ids]
@@ -508,7 +508,7 @@ class Reader(CacheReader):
             until: Only those that were there by a time, microseconds since 1970 UTC.
             lasting: Only those that have not expired by a time.
         """
-        owned, ids = _of(scope)
+        owned, ids = of_scope(scope)
         states = [VISIBLE, SPENT, *([QUARANTINED] if quarantined else [])]
         where = (
             f"{owned} AND n.path = ? AND i.session_id = ? AND i.kind = 'turn' AND i.closed IS NULL AND "
