@@ -46,7 +46,6 @@ class AsyncMemory:
         self.why = self.memory.awhy
         self.diff = self.memory.adiff
         self.graph = self.memory.agraph
-        self.scopes = self.memory.ascopes
         self.flush = self.memory.aflush
         self.close = self.memory.aclose
 
