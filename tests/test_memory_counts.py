@@ -512,6 +512,28 @@ def test_a_list_costs_three_inserts_a_turn_and_what_one_turn_costs_besides(folde
         assert len(asked) <= (7 if named else 2 * 400 + 6)
 
 
+@pytest.mark.sqlite
+@pytest.mark.parametrize("count", [1, 100])
+@pytest.mark.parametrize("named", [False, True], ids=["without ids", "with ids"])
+def test_adding_costs_sqlite_as_much_in_a_large_scope_as_in_a_small_one(folder: Path, named: bool, count: int) -> None:
+    def told(first: int, count: int) -> list[dict[str, Any]]:
+        said = [message(f"sentence {k}", f"m{k}") for k in range(first, first + count)]
+        return said if named else [{**one, "id": None} for one in said]
+
+    with open_memory(folder, embeddings=None) as memory:
+        ticks: list[None] = []
+        costs = []
+        for first, until in ((0, 200), (1000, 5000)):
+            memory.add(told(first, until - first), user_id="u")
+            memory.add(["yes", "yes"], user_id="u")
+            for db in connections(memory._journal):
+                db.set_progress_handler(lambda: ticks.append(None), 10)
+            ticks.clear()
+            memory.add(told(until, count), user_id="u")
+            costs.append(len(ticks))
+    assert costs[1] <= 1.3 * costs[0]
+
+
 # -- in a graph -------------------------------------------------------------------------------------------------------
 
 

@@ -226,12 +226,25 @@ class Reader(CacheReader):
 
     # -- memories; a version is a row of its own, and the live one has no end -------------------------------------
 
-    def _memories(self, where: str, params: Sequence[Any], *, tail: str = "") -> list[Row]:
+    def _memories(self, where: str, params: Sequence[Any], *, tail: str = "", source: str = ROW_FROM) -> list[Row]:
         """Memory versions by an SQL condition on `i` and `n`."""
         rows = self.db.execute(
-            f"SELECT {ROW_COLUMNS} FROM {ROW_FROM} WHERE i.kind <> 'item' AND ({where}) {tail}", tuple(params)
+            f"SELECT {ROW_COLUMNS} FROM {source} WHERE i.kind <> 'item' AND ({where}) {tail}", tuple(params)
         )
         return list(whole(rows, to_row))
+
+    def _matching(self, column: str, values: Collection[str], where: str, params: Sequence[Any]) -> list[Row]:
+        """The memory versions by a condition whose column has one of some values; it is looked up for each of these.
+
+        Of a list in the statement SQLite believes that it has more entries than a namespace has rows.
+        """
+        if not values:
+            return []
+        source = f"{self.EACH.format('?')} CROSS JOIN namespaces n CROSS JOIN items i"
+        sought = orjson.dumps(list(values)).decode()
+        return self._memories(
+            f"i.ns = n.id AND {column} = one.value AND {where}", (sought, *params), tail=_OLDEST, source=source
+        )
 
     def memories_passing(self, scope: Scope, condition: Filter | None, *, ended: bool) -> list[Row]:
         """The live memories of a scope (with `ended`, all versions) of which SQL cannot say that a filter fails."""
@@ -457,32 +470,29 @@ class Reader(CacheReader):
         A turn that was merged with an equal one left its id among the sources of that one.
         """
         found: dict[tuple[str | None, str], list[Row]] = {one: [] for one in messages}
-        where = f"{_EXACTLY} AND i.kind = 'turn'"
-        for chunk in chunks(list({message for _, message in messages})):
-            values = (*_exact(scope), *chunk)
-            for row in self._memories(f"{where} AND i.message_id IN ({marks(len(chunk))})", values, tail=_OLDEST):
-                found.get((row.session_id, row.message_id or ""), []).append(row)
+        where, values = f"{_EXACTLY} AND i.kind = 'turn'", _exact(scope)
+        for row in self._matching("i.message_id", {message for _, message in messages}, where, values):
+            found.get((row.session_id, row.message_id or ""), []).append(row)
         missing: dict[str | None, list[str]] = {}
         for (session, message), rows in found.items():
             if not rows:
                 missing.setdefault(session, []).append(message)
+        sources = f"SELECT value FROM {self.EACH.format('i.sources')}"
+        merged = f"i.count > 1 AND EXISTS ({sources} WHERE value IN (SELECT value FROM {self.EACH.format('?')}))"
         for session, ids in missing.items():
-            for chunk in chunks(ids):
-                merged = f"EXISTS (SELECT 1 FROM {self.EACH.format('i.sources')} WHERE value IN ({marks(len(chunk))}))"
-                values = (*_exact(scope), session, *chunk)
-                for row in self._memories(f"{where} AND i.session_id IS ? AND i.count > 1 AND {merged}", values):
-                    for message in set(chunk).intersection(row.sources):
-                        found[session, message].append(row)
+            sought = orjson.dumps(ids).decode()
+            for row in self._memories(f"{where} AND i.session_id IS ? AND {merged}", (*values, session, sought)):
+                for message in set(ids).intersection(row.sources):
+                    found[session, message].append(row)
         return found
 
     def equal_memories(self, scope: Scope, kind: Kind, digests: Collection[str]) -> dict[str, list[Row]]:
         """The live memories of a kind and of exactly a scope whose texts have digests, by digest."""
         found: dict[str, list[Row]] = {digest: [] for digest in digests}
-        for chunk in chunks(list(found)):
-            # The kind is no parameter: SQLite would plan anew for each value, since partial indexes depend on it.
-            where = f"{_EXACTLY} AND i.kind = '{kind}' AND i.hash IN ({marks(len(chunk))}) AND i.closed IS NULL"
-            for row in self._memories(where, (*_exact(scope), *chunk), tail=_OLDEST):
-                found[row.hash or ""].append(row)
+        # The kind is no parameter: SQLite would plan anew for each value, since partial indexes depend on it.
+        where = f"{_EXACTLY} AND i.kind = '{kind}' AND i.closed IS NULL"
+        for row in self._matching("i.hash", found, where, _exact(scope)):
+            found[row.hash or ""].append(row)
         return found
 
     def session_tail(self, scope: Scope, session: str | None, *, before: int, most: int) -> list[Row]:

@@ -60,8 +60,8 @@ def rows_touched(events: Sequence[tuple[int | None, int | None, str]]) -> list[i
 class BaseReader:
     """Reads of one connection. Numbers of rows are what SQL returns; every method is one or two statements."""
 
-    EACH = "json_each({})"
-    """The SQL that makes rows with a `value` of the JSON list in a column."""
+    EACH = "json_each({}) AS one"
+    """The SQL that makes rows `one`, each with a `value`, of a list in JSON."""
 
     def __init__(self, db: Database) -> None:
         self.db = db
