@@ -315,7 +315,18 @@ def test_thousands_of_odd_entries_are_counted_and_not_all_kept() -> None:
     assert found[-1].reason == f"{3_000 - MOST_STRAYS} more parts of the reply name no fact"
 
 
-@pytest.mark.parametrize("action", ["REMOVE", "", None, 3, "ADD;DELETE", ["DELETE"], "rejected", "更新"])
+@pytest.mark.parametrize(
+    ("word", "action"), [("remove", "DELETE"), ("Replace", "UPDATE"), ("NOOP", "NONE"), ("create", "ADD")]
+)
+def test_an_action_may_have_another_name(word: str, action: str) -> None:
+    [found] = decided(
+        [NOT_PARIS], entry(1, word, 1, "Anna has left Paris"), known=[Candidate("m", "Anna was not in Paris")]
+    )
+
+    assert found.action == action
+
+
+@pytest.mark.parametrize("action", ["ERASE", "", None, 3, "ADD;DELETE", ["DELETE"], "rejected", "更新"])
 def test_an_unknown_action_is_an_add_on_record(action: Any) -> None:
     [found] = decided([BERLIN], entry(1, action, 1))
 
@@ -615,6 +626,68 @@ def test_a_reconciler_that_ends_everything_ends_what_the_fact_speaks_about() -> 
     assert (found.memory_id, found.also) == ("id-paris", ())
     [found] = decided([forgotten("Anna's home is in Paris")], entry(1, "DELETE", list(range(1, 23))), known=known)
     assert (found.memory_id, found.also) == ("id-paris", ())
+
+
+def test_a_reconciler_that_ends_all_that_names_a_person_ends_what_the_fact_speaks_about() -> None:
+    known = [PARIS, *(Candidate(f"m{k}", f"Anna likes thing {k}", MAY) for k in range(9))]
+    moved = fact("Anna moved to Berlin", name=None)
+    [found] = decided([moved], entry(1, "UPDATE", 1, "Anna lives in Berlin", also=list(range(2, 11))), known=known)
+
+    assert (found.action, found.also) == ("UPDATE", ())
+
+
+@pytest.mark.parametrize(
+    "told", ["everything about the user", "everything", "all that is known about me", "关于用户的一切"]
+)
+def test_a_user_may_ask_to_forget_everything(told: str) -> None:
+    known = [Candidate(f"m{k}", f"User likes thing {k}", MAY) for k in range(30)]
+    [found] = decided([forgotten(told, name=None)], entry(1, "DELETE", list(range(1, 31))), known=known)
+
+    assert (found.action, found.memory_id, len(found.also)) == ("DELETE", "m0", 29)
+
+
+def test_everything_about_somebody_is_not_everything() -> None:
+    known = [
+        Candidate("b", "Ben likes tea", MAY),
+        *(Candidate(f"m{k}", f"User likes thing {k}", MAY) for k in range(9)),
+    ]
+    asked = forgotten("everything about Ben", name="Ben")
+    [found] = decided([asked], entry(1, "DELETE", list(range(1, 11))), known=known)
+
+    assert (found.memory_id, found.also) == ("b", ())
+
+
+def test_what_is_to_be_forgotten_and_said_already_is_forgotten() -> None:
+    [found] = decided(
+        [forgotten("Anna eats meat")], entry(1, "NONE", 1), known=[Candidate("m", "Anna often eats meat")]
+    )
+
+    assert (found.action, found.memory_id) == ("DELETE", "m")
+
+
+@pytest.mark.parametrize(
+    ("told", "known", "action"),
+    [
+        ("Anna weighed 82.4 kg on 2025-05-01", "Anna weighed 83.1 kg on 2025-04-01", "ADD"),
+        ("用户2025-05-01体重82公斤", "用户2025-04-01体重83公斤", "ADD"),
+        ("Anna weighed 82.4 kg on 2025-05-01", "Anna weighed 83.1 kg on 2025-05-01", "UPDATE"),
+        ("Anna pays 60 euros since 2025-05-01", "Anna pays 50 euros since 2025-01-01", "UPDATE"),
+    ],
+)
+def test_a_log_is_kept_as_a_series(told: str, known: str, action: str) -> None:
+    [found] = decided([fact(told)], entry(1, "UPDATE", 1, told), known=[Candidate("m", known, MAY)])
+
+    assert found.action == action
+
+
+@pytest.mark.parametrize(
+    "told",
+    ["Anna stopped taking iron because it hurt", "Anna因为胃疼不再吃铁剂", "Anna nimmt kein Eisen mehr wegen Übelkeit"],
+)
+def test_the_reason_for_an_end_survives_it(told: str) -> None:
+    [found] = decided([fact(told)], entry(1, "DELETE", 1), known=[Candidate("m", "Anna takes iron, Eisen, 铁剂", MAY)])
+
+    assert (found.action, found.text) == ("UPDATE", told)
 
 
 # -- facts of one call ------------------------------------------------------------------------------------------------

@@ -20,6 +20,12 @@ MOST_TRIPLES: Final = 8
 MOST_QUERIES: Final = 3
 MOST_ENDED: Final = 20
 
+# What models write for an action.
+_ACTIONS: Final = {
+    "CREATE": "ADD", "INSERT": "ADD", "NEW": "ADD", "CHANGE": "UPDATE", "MODIFY": "UPDATE", "REPLACE": "UPDATE",
+    "MERGE": "UPDATE", "REMOVE": "DELETE", "FORGET": "DELETE", "NOOP": "NONE", "NO_OP": "NONE", "NOTHING": "NONE",
+    "IGNORE": "NONE", "SKIP": "NONE", "KEEP": "NONE", "NO CHANGE": "NONE", "NULL": "NONE",
+}  # fmt: skip
 _NUMBER = re.compile(r"[^\d-]{0,12}(\d{1,6})(?:\.0+)?[^\d]?")
 
 
@@ -59,6 +65,11 @@ def _triples(value: Any) -> tuple[tuple[str, str, str], ...]:
     return tuple(found)[:MOST_TRIPLES]
 
 
+def _action(value: Any) -> str:
+    word = one_line(value).upper()[:20]
+    return _ACTIONS.get(word, word)
+
+
 def _texts(value: Any) -> tuple[str, ...]:
     """The strings of a list that say something, each once."""
     parts = value if isinstance(value, (list, tuple)) else [value]
@@ -78,7 +89,7 @@ Triples = Annotated[
     BeforeValidator(_triples),
     WithJsonSchema({"type": "array", "items": _STRINGS}),
 ]
-ActionWord = Annotated[str, BeforeValidator(lambda value: one_line(value).upper()[:20])]
+ActionWord = Annotated[str, BeforeValidator(_action)]
 
 
 class Form(BaseModel):

@@ -13,6 +13,7 @@ what asks to forget something is REJECTED instead, since stored it would say the
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -65,6 +66,7 @@ _ENDING = r"""
         | cease[sd]? | ended | cancel\w* | forget | used \s to | broke \s up
         | nicht \s mehr | aufgehört | gekündigt | arrêt(?:e|é|er) | ya \s no | dej[óé] \s de | já \s não
         | deixou \s de | больше \s не | перестал\w* | бросил\w* )\b
+    | キャンセル | 취소 | \b(?: storniert | abgesagt | annul(?:é|ée|er) | cancelad[oa] | отмен\w* )\b
     | 不再 | 已经不 | 停止 | 取消 | 放弃 | 戒掉 | 退出 | 注销 | 忘记 | 忘掉 | やめ | 辞め | 더 \s? 이상 | 더는 | 그만
 """
 _ENDING_AROUND = r"""
@@ -72,6 +74,21 @@ _ENDING_AROUND = r"""
     | [不没戒] [^，。]{1,10} 了 | もう .{1,20} な[いくか]
 """
 _ENDS = re.compile(f"{_ENDING}|{_ENDING_AROUND}", re.VERBOSE | re.IGNORECASE)
+_REASON = re.compile(
+    r"\b(?:because|due to|weil|wegen|parce que|à cause|porque|perché|потому)\b|因为|由于|ので|ため|から|때문",
+    re.IGNORECASE,
+)
+_EVERYTHING = re.compile(
+    r"\b(?:everything|anything|all|alles|tout|todo|tudo|tutto|всё|about|about it|über|sur|sobre|su|о|that|what|is|was|"
+    r"known|said|told|me|my|i|the)\b|一切|所有|全部|关于|關於|的|事情|すべて|全て|について|모든\s?것|모두",
+    re.IGNORECASE,
+)
+# What is measured or paid again and again.
+_LOGGED = re.compile(
+    r"\b(?:weigh(?:s|ed|t)?|wiegt|wog|gewogen|gewicht|pes[aóo]|pèse|paid|spent|bezahlt|ran|walked|slept|measured|"
+    r"blood pressure|blutdruck)\b|体重|體重|血压|血壓|花了|付了|跑了|走了|睡了",
+    re.IGNORECASE,
+)
 _STILL = re.compile(
     r"\b(?:still|as of|remains?|noch|weiterhin|toujours|encore|todavía|aún|sigue|ainda|continua|ancora|"
     r"всё ещё|по-прежнему)\b|仍|依然|依旧|还是|还在|まだ|いまだ|여전히|아직",
@@ -405,7 +422,7 @@ def _checked(position: int, forms: Mapping[int, FoundDecision], question: Questi
     targets = [shown[number] for number in dict.fromkeys((*form.memory, *form.also)) if number in shown]
     if not targets:
         return _added(position, fact, f"{form.action} names no memory that it was shown")
-    if form.action == "NONE":
+    if form.action == "NONE" and not (_is_retraction(fact) and _terms(fact.text) <= _terms(targets[0].text)):
         repeated = _about("NONE", position, targets[:1], reason=reason)
         return _added(position, fact, None) if _is_retraction(fact) else repeated
     if _is_older(fact, targets[0]):
@@ -413,6 +430,8 @@ def _checked(position: int, forms: Mapping[int, FoundDecision], question: Questi
     targets = _spoken_of(fact, targets, question)
     if not targets:
         return _added(position, fact, f"it has nothing in common with the memory of its {form.action}")
+    if form.action == "UPDATE" and _are_logged(fact.text, targets[0].text):
+        return _added(position, fact, "what was measured on another day")
     if form.action == "UPDATE":
         # A text says what all facts do that the reply has of this memory.
         of_it = [k for k, other in forms.items() if other.memory == form.memory and other.action in ("UPDATE", "NONE")]
@@ -432,13 +451,14 @@ def _older(position: int, fact: Fact, memory: Known, form: FoundDecision) -> Dec
 def _spoken_of(fact: Fact, targets: Sequence[Known], question: Question) -> list[Known]:
     """Of what a decision would end, what its fact speaks about."""
     first, *others = targets
-    retracts = _is_retraction(fact)
-    ended = _beyond(fact, first)
-    related = [
-        target for target in others if _has_in_common(fact, target) or _shares_words(ended, _beyond(fact, target))
-    ]
-    if not retracts:
-        return [first, *related][:MOST_ENDED]
+    if not _is_retraction(fact):
+        # What most of the memories say tells none of them, such as the name of whom they are about.
+        usual = Counter(term for known in question.known for term in set(query_terms(known.text)))
+        few = {term for term, count in usual.items() if count < max(5, len(question.known) * 0.75)}
+        said = few.intersection(query_terms(f"{_beyond(fact, fact)} {_beyond(fact, first)}"))
+        return [first, *(other for other in others if not said.isdisjoint(query_terms(other.text)))][:MOST_ENDED]
+    if fact.name is None and words(_beyond(fact, fact)) and _is_name(fact):
+        return list(targets)
     # Words that share nothing with a memory may still mean it, in another language say, but not most of what is known.
     strangers = [target for target in targets if not _has_in_common(fact, target)]
     if len(strangers) <= max(_UNRELATED, len(question.known) // 2) and not _is_name(fact):
@@ -576,9 +596,15 @@ def _differs(text: str, memory: str | None) -> bool:
     return bool(mine and others) and mine.isdisjoint(others) and not _STILL.search(text)
 
 
+def _are_logged(text: str, memory: str) -> bool:
+    """Whether two texts are entries of one log, of different days."""
+    mine, others = days(text), days(memory)
+    return bool(mine and others) and mine.isdisjoint(others) and all(map(_LOGGED.search, (text, memory)))
+
+
 def _only_ends(fact: Fact, memories: Sequence[Known]) -> bool:
     """Whether a fact says that something ended, and no more."""
-    if not _ENDS.search(fact.text):
+    if not _ENDS.search(fact.text) or _REASON.search(fact.text):
         return False
     known = _terms(" ".join(memory.text for memory in memories))
     if any((new := _terms(triple.destination)) and not new & known for triple in fact.triples):
@@ -590,7 +616,7 @@ def _only_ends(fact: Fact, memories: Sequence[Known]) -> bool:
 
 def _has_in_common(fact: Fact, memory: Known) -> bool:
     """Whether a fact and a memory share a word beyond whom they are about, and beyond "no longer"."""
-    mine = _beyond(fact, fact)
+    mine = _matter(fact)
     if words(mine):
         return _shares_words(mine, _beyond(fact, memory))
     # What is to be forgotten may be the person itself.
@@ -599,7 +625,13 @@ def _has_in_common(fact: Fact, memory: Known) -> bool:
 
 def _is_name(fact: Fact) -> bool:
     """Whether a fact says nothing but whom it is about."""
-    return not words(_beyond(fact, fact))
+    return not words(_matter(fact))
+
+
+def _matter(fact: Fact) -> str:
+    """What a fact says beyond whom it is about, and beyond that all of it is to be forgotten."""
+    said = _beyond(fact, fact)
+    return _EVERYTHING.sub(" ", said) if _is_retraction(fact) else said
 
 
 def _beyond(fact: Fact, said: Fact | Known) -> str:
