@@ -6,8 +6,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: demo test fuzz slow matrix integration postgres lint types bench docs notebooks setup clean
 
-demo: setup
-	$(BIN)/memlayer demo
+# Needs the extra `local` only. What it remembers stays in .demo/, to be looked into.
+demo: .venv/demo
+	rm -rf .demo
+	$(BIN)/memlayer demo --path .demo
 
 test: setup
 	$(BIN)/pytest -n 2 -m "not slow"
@@ -58,11 +60,15 @@ docs: setup
 
 setup: .venv/installed
 
-.venv/installed: pyproject.toml
+.venv/demo: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable ".[local]"
+	touch $@
+
+.venv/installed: .venv/demo
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
 	$(BIN)/python -m pip install --quiet --editable ".[local]" --group test
 	touch $@
 
 clean:
-	rm -rf .venv .site .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .site .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -454,6 +454,17 @@ def test_the_demo_recalls_every_expected_memory_and_loses_nothing(folder: Path):
         assert set(hit["sources"]) & set(asked["expected"])
     assert report["reopened"]["missing"] == report["reopened"]["changed"] == []
     assert report["reopened"]["same_answers"] == len(questions)
+    story = report["story"]
+    assert [one["event"] for added in story["added"] for one in added["results"]] == [
+        "ADD", "ADD", "ADD", "UPDATE", "ADD", "UPDATE"
+    ]  # fmt: skip
+    assert story["lived"] == {
+        "now": "Xiaoman lives in Glasgow",
+        "2025-08-01": "Xiaoman lives in Edinburgh",
+        "2025-04-01": "Xiaoman lives in Bristol",
+    }
+    assert [row["new_value"] for row in story["history"]] == list(reversed(story["lived"].values()))
+    assert {"source": "Xiaoman", "relationship": "lives_in", "destination": "Glasgow"} in story["relations"]
     again = data(CliRunner().invoke(app, arguments))
     assert again["good"]
     assert again["memories"] == report["memories"]
@@ -466,6 +477,8 @@ def test_the_demo_reads_well_in_a_pipe():
     for question in load()[1]:
         assert question.text in shown.stdout
     assert "nothing was lost" in shown.stdout
+    assert "│   └── works at river authority" in shown.stdout
+    assert "Xiaoman owns a boat  (its quote is not in turn 1)" in shown.stdout
     assert shown.stdout.count("came back at") == len(load()[1])
     assert {cell_len(line) for line in shown.stdout.splitlines()} <= set(range(demonstration.show.PIPE_WIDTH + 1))
 

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from langchain_memlayer.cli import show
+from langchain_memlayer.cli import show, storytelling
 from langchain_memlayer.cli.ingesting import ingest
 from langchain_memlayer.demo import Question, load
 
@@ -77,6 +77,7 @@ class Report:
     seconds: float
     answers: list[Answer]
     reopened: Reopened
+    story: storytelling.Story
 
     @property
     def recalled(self) -> int:
@@ -92,8 +93,8 @@ class Report:
 
     @property
     def good(self) -> bool:
-        """Whether every expected memory came back and nothing was lost."""
-        return self.kept and self.recalled == len(self.answers)
+        """Whether every expected memory came back, nothing was lost, and changes were understood."""
+        return self.kept and self.recalled == len(self.answers) and self.story.good
 
 
 def run(path: Path | None, *, scope: Mapping[str, Any], embeddings: str | None, as_json: bool) -> bool:
@@ -105,7 +106,9 @@ def run(path: Path | None, *, scope: Mapping[str, Any], embeddings: str | None, 
         if out is None:
             show.print_json(_as_dict(report))
         else:
-            _summary(out, report, kept_folder=path is not None)
+            _reopened(out, report)
+            storytelling.shown(out, report.story, folder, kept=path is not None)
+            _summary(out, report)
     return report.good
 
 
@@ -141,7 +144,8 @@ def _run(folder: Path, scope: Mapping[str, Any], embeddings: str | None, out: Co
         answers=sum(one.hits == other.hits for one, other in zip(answers, again, strict=True)),
         seconds=opened,
     )
-    return Report(str(folder), done.messages, done.sessions, len(before), seconds, answers, reopened)
+    told = storytelling.tell(folder, embeddings)
+    return Report(str(folder), done.messages, done.sessions, len(before), seconds, answers, reopened, told)
 
 
 def _ask(memory: Memory, question: Question, scope: Mapping[str, Any]) -> Answer:
@@ -221,7 +225,7 @@ def _verdict(answer: Answer) -> Text:
     return show.text(f"came back at {answer.place}", "bold green")
 
 
-def _summary(out: Console, report: Report, *, kept_folder: bool) -> None:
+def _reopened(out: Console, report: Report) -> None:
     again, total = report.reopened, len(report.answers)
     out.rule(show.text("closed and reopened", "bold"), style="dim")
     _line(out, again.memories == report.memories, f"{again.memories} of {report.memories} memories are there")
@@ -232,16 +236,19 @@ def _summary(out: Console, report: Report, *, kept_folder: bool) -> None:
     _line(out, again.answers == total, f"{again.answers} of {total} questions have the same hits with the same scores")
     out.print(f"  opening the folder and answering the first question: {again.seconds * 1e3:.0f} ms", style="dim")
     out.print()
+
+
+def _summary(out: Console, report: Report) -> None:
+    total = len(report.answers)
     out.rule(show.text("summary", "bold"), style="dim")
     first, *rest = (answer.seconds * 1e3 for answer in report.answers)
     _line(out, report.recalled == total, f"{report.recalled} of {total} questions got an expected memory back")
     _line(out, report.kept, "nothing was lost" if report.kept else "something was lost")
+    _line(out, report.story.good, "a fact that changed is known with what it was before, and what nobody said is not")
     out.print(
         f"  a question took {median(rest):.1f} ms (median), the first one, which loads the index, {first:.0f} ms",
         style="dim",
     )
-    if kept_folder:
-        out.print(f"  the folder stays: memlayer --path {report.folder} stats", style="dim")
 
 
 def _line(out: Console, good: bool, sentence: str) -> None:
@@ -276,4 +283,5 @@ def _as_dict(report: Report) -> dict[str, Any]:
             "same_answers": report.reopened.answers,
             "seconds": report.reopened.seconds,
         },
+        "story": report.story.as_dict(),
     }

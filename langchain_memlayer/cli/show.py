@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+    from rich.tree import Tree
+
+    from langchain_memlayer.types import Relation
 
 Result = dict[str, Any]
 PIPE_WIDTH = 100
@@ -88,6 +91,24 @@ def table(*columns: tuple[str, bool]) -> Table:
     for title, number in columns:
         made.add_column(title, justify="right" if number else "left", no_wrap=number, overflow="fold")
     return made
+
+
+def relations(triples: Sequence[Relation], root: str) -> Tree:
+    """The relations around an entity as a tree; each is drawn once."""
+    from rich.tree import Tree
+
+    tree = Tree(text(root, "bold"), guide_style="dim")
+    around = [(root, tree)]
+    drawn = {root}
+    for name, branch in around:
+        for triple in triples:
+            if triple["source"] == name:
+                relation = triple["relationship"].replace("_", " ")
+                leaf = branch.add(text(f"{relation} ", "dim") + text(triple["destination"], "bold"))
+                if triple["destination"] not in drawn:
+                    drawn.add(triple["destination"])
+                    around.append((triple["destination"], leaf))
+    return tree
 
 
 # -- memories ---------------------------------------------------------------------------------------------------------
