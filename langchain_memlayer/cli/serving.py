@@ -33,6 +33,9 @@ def serve(
     allow_host: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Another name that the server goes by; may be repeated.")
     ] = None,
+    runs: Annotated[
+        Path | None, typer.Option(exists=True, file_okay=False, help="A folder of evaluation runs, to be compared.")
+    ] = None,
     ids_from_model: _FromModel = False,
     log: Annotated[bool, typer.Option("--log", help="A line for each request, without texts and tokens.")] = False,
 ) -> None:
@@ -50,6 +53,7 @@ def serve(
     with application.listen(host, port) as listener, ctx.obj.writable() as memory:
         app = application.create_app(
             memory,
+            runs=runs,
             where=ctx.obj.folder(),
             tokens=known,
             hosts=[host, *(allow_host or ())],

@@ -132,6 +132,13 @@ class MemoryGraph(networkx.MultiDiGraph):  # type: ignore[misc]  # networkx has 
             clean.add_edge(export.xml_text(u), export.xml_text(v), export.xml_text(key), **export.xml_attributes(data))
         networkx.write_graphml_xml(clean, str(path))
 
+    def places(self, nodes: Collection[Any]) -> dict[str, tuple[float, float]]:
+        """Where to draw some of its nodes, the same each time: related ones near each other, from -1 to 1 both ways."""
+        simple = networkx.Graph((str(u), str(v)) for u, v in self.subgraph(nodes).edges())
+        simple.add_nodes_from(map(str, nodes))
+        spring = networkx.spring_layout(simple, seed=0, iterations=100, k=1.8 / max(1, len(nodes)) ** 0.5)
+        return {node: (float(x), float(y)) for node, (x, y) in spring.items()}
+
     def _repr_svg_(self) -> str:
         total = self.number_of_nodes()
         busiest = sorted(self.nodes, key=self.degree, reverse=True)[:_MOST_DRAWN]
@@ -139,11 +146,8 @@ class MemoryGraph(networkx.MultiDiGraph):  # type: ignore[misc]  # networkx has 
         lines = {(str(u), str(v)): [] for u, v in shown.edges()}  # type: dict[tuple[str, str], list[str]]
         for u, v, key, data in shown.edges(keys=True, data=True):
             lines[str(u), str(v)].append(str(data.get("relation", key)))
-        simple = networkx.Graph(lines.keys())
-        simple.add_nodes_from(map(str, busiest))
-        places = networkx.spring_layout(simple, seed=0, iterations=100, k=1.8 / max(1, len(busiest)) ** 0.5)
         return export.draw(
-            {node: (float(x), float(y)) for node, (x, y) in places.items()},
+            self.places(busiest),
             lines,
             caption=f"{len(busiest)} of {total} entities" if total > len(busiest) else "",
         )

@@ -5,6 +5,7 @@ guard.py        what every request passes: host, origin, token, size, patience
 bodies.py       what the REST calls take
 rest.py         the REST calls; openapi.py describes them
 mcp_tools.py    the tools of MCP
+inspector.py    the pages; languages.py their words, evaluations.py runs side by side
 application.py  the application, and how it is run
 """
 

@@ -6,7 +6,7 @@ import asyncio
 import ipaddress
 import signal
 import socket
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -22,9 +22,9 @@ from starlette.routing import Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from langchain_memlayer.errors import ConfigurationError, MemLayerError
-from langchain_memlayer.server import openapi, rest
+from langchain_memlayer.server import inspector, openapi, rest
 from langchain_memlayer.server.access import VARIABLE, Tokens
-from langchain_memlayer.server.guard import LOOPBACK, Guard, problem
+from langchain_memlayer.server.guard import LOOPBACK, Guard, is_api, problem
 from langchain_memlayer.server.mcp_tools import OverHTTP, mcp_server
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def create_app(
     memory: Memory,
     *,
     where: Path | str | None = None,
+    runs: Path | None = None,
     tokens: Tokens | None = None,
     hosts: Collection[str] = (),
     ids_from_model: bool = False,
@@ -50,22 +51,24 @@ def create_app(
     Args:
         memory: The memory; it is not closed with the application.
         where: The folder or connection string that it was opened with, for exports; None means its folder.
+        runs: A folder of evaluation runs for the inspector, as `memlayer eval --json` writes them.
         tokens: Who may come. Without any, everybody who reaches the address may see and change all.
         hosts: The names, beside those of the loopback, that requests may be addressed to.
         ids_from_model: Let the models that call MCP's tools name ids, where no token and no address says them.
         max_bytes: The longest body of a request.
         patience: How many seconds a body may take to come, and a piece of an answer to go.
     """
+    tokens = Tokens() if tokens is None else tokens
     guard = Middleware(
         Guard,
-        tokens=tokens or Tokens(),
+        tokens=tokens,
         hosts={*LOOPBACK, *hosts},
         max_bytes=max_bytes,
         patience=patience,
     )
     mcp = OverHTTP(mcp_server(memory, ids_from_model=ids_from_model), max_bytes=max_bytes)
     app = Starlette(
-        routes=[Route("/openapi.json", _document), Route("/mcp", mcp), *rest.routes()],
+        routes=[Route("/openapi.json", _document), Route("/mcp", mcp), *rest.routes(), *inspector.routes()],
         middleware=[guard],
         exception_handlers={HTTPException: _refused, MemLayerError: _failed},
         lifespan=_lifespan,
@@ -73,7 +76,8 @@ def create_app(
     app.state.memory = memory
     app.state.mcp = mcp
     app.state.where = memory.path if where is None else where
-    app.state.tokens = tokens or Tokens()
+    app.state.tokens = tokens
+    app.state.runs = runs
     return app
 
 
@@ -88,11 +92,18 @@ async def _document(request: Request) -> Response:
 
 
 async def _refused(request: Request, error: Any) -> Response:
-    return problem(error.status_code, error.detail, error.headers)
+    return _told(request, error.status_code, error.detail, error.headers)
 
 
 async def _failed(request: Request, error: Any) -> Response:
-    return problem(rest.status_of(error), str(error))
+    return _told(request, rest.status_of(error), str(error))
+
+
+def _told(request: Request, status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
+    """An error for who asked: a problem for programs, a page for people."""
+    if is_api(request.url.path):
+        return problem(status, detail, headers)
+    return inspector.error_page(request, status, detail)
 
 
 # -- running it --------------------------------------------------------------------------------------------------------

@@ -1,0 +1,498 @@
+"""The inspector: pages in which people look into a memory and change it. They work without a script, too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import groupby
+from math import ceil, hypot
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import parse_qs, quote, urlencode
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.datastructures import QueryParams
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from langchain_memlayer.server import evaluations, languages
+from langchain_memlayer.server.access import Grant, Tokens
+from langchain_memlayer.server.guard import COOKIE, session_of
+from langchain_memlayer.types import Kind, Scope
+
+_NAMES: Final = {"user_id": "User", "agent_id": "Agent", "run_id": "Run"}
+_TABS: Final = (
+    ("/facts", "Facts"),
+    ("/turns", "Turns"),
+    ("/search", "Search"),
+    ("/graph", "Graph"),
+    ("/unread", "Unread"),
+)
+_PER_PAGE: Final = 50
+_MOST_SCOPES: Final = 1000
+_MOST_DRAWN: Final = 60
+_MOST_LISTED: Final = 300
+_LONGEST_LABEL: Final = 24
+_MARGIN: Final = 80
+_DAY: Final = timedelta(days=1)
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+_pages = Environment(
+    loader=PackageLoader("langchain_memlayer.server"), autoescape=True, undefined=StrictUndefined,
+    trim_blocks=True, lstrip_blocks=True,
+)  # fmt: skip
+
+
+def routes() -> list[Route | Mount]:
+    """The pages and what they are made of."""
+    here = Path(__file__).parent / "static"
+    return [
+        Route("/", _scopes),
+        Route("/facts", _timeline("Facts", "fact")),
+        Route("/turns", _timeline("Turns", "turn")),
+        Route("/search", _search),
+        Route("/graph", _graph),
+        Route("/unread", _unread, methods=["GET", "POST"]),
+        Route("/forget", _forget_all, methods=["GET", "POST"]),
+        Route("/memory/{memory_id}", _memory),
+        Route("/memory/{memory_id}/{what}", _change, methods=["GET", "POST"]),
+        Route("/evaluations", _evaluations),
+        Route("/login", _login, methods=["GET", "POST"]),
+        Route("/logout", _logout, methods=["POST"]),
+        Mount("/static", StaticFiles(directory=here)),
+    ]
+
+
+# -- a page -----------------------------------------------------------------------------------------------------------
+
+
+def page(request: Request, template: str, here: str, *, status: int = 200, **values: Any) -> Response:
+    """A page.
+
+    Args:
+        request: What asked for it.
+        template: Its file.
+        here: The name of the tab that it belongs to.
+        status: The HTTP status.
+        **values: What it shows.
+    """
+    named = request.query_params.get("lang")
+    language = languages.chosen(
+        named or request.cookies.get("memlayer_language"), request.headers.get("accept-language", "")
+    )
+    scope: Mapping[str, str] = values.pop("scope", {})
+
+    def in_language(code: str) -> str:
+        given = [(name, value) for name, value in request.query_params.multi_items() if name != "lang"]
+        # A question is asked on a page of its own; a form that was sent is not sent again.
+        path = request.url.path if request.method == "GET" else "/"
+        return f"{path}?{urlencode([*given, ('lang', code)])}"
+
+    shown = _pages.get_template(template).render(
+        t=lambda text, *given: languages.translate(text, language, *given),
+        language=language, status=status, languages=languages.LANGUAGES,
+        in_language=in_language, here=here, names=_NAMES,
+        tabs=[(_path(path, scope), name) for path, name in _TABS], scope=scope,
+        signed_in=session_of(request.headers) is not None, runs=request.app.state.runs is not None,
+        done=_DONE.get(request.query_params.get("done", "")), **values,
+    )  # fmt: skip
+    answer = HTMLResponse(shown, status)
+    if named == language:
+        answer.set_cookie("memlayer_language", language, max_age=31_536_000, httponly=True, samesite="strict")
+    return answer
+
+
+_DONE: Final = {
+    "changed": "The memory was changed.",
+    "deleted": "The memory was deleted.",
+    "forgotten": "The memory was forgotten.",
+    "all_forgotten": "All was forgotten.",
+    "read": "Everything was read.",
+    "not_read": "Some could not be read; the reasons are below.",
+}
+
+
+def error_page(request: Request, status: int, detail: str) -> Response:
+    """What went wrong, for people."""
+    return page(request, "error.html", "", status=status, detail=detail)
+
+
+def _path(path: str, ids: Mapping[str, Any], **more: Any) -> str:
+    return f"{path}?{urlencode({**ids, **more})}"
+
+
+def _of(path: str, memory_id: str) -> str:
+    return f"{path}/{quote(memory_id, safe='')}"
+
+
+def _grant(request: Request) -> Grant:
+    grant: Grant = request.state.grant
+    return grant
+
+
+def _ids(request: Request, given: QueryParams | Mapping[str, str] | None = None) -> dict[str, str]:
+    """The ids of a page's scope; `HTTPException` when it names nobody."""
+    asked = request.query_params if given is None else given
+    named = {name: value for name in _NAMES if (value := asked.get(name, "").strip())}
+    ids = _grant(request).within(Scope(**named))
+    if not ids:
+        raise HTTPException(400, "Say whose memories: a user, an agent or a run.")
+    return ids
+
+
+async def _form(request: Request) -> dict[str, str]:
+    """The fields of a form that was sent."""
+    body = (await request.body()).decode("utf-8", "replace")
+    return {name: values[-1] for name, values in parse_qs(body, keep_blank_values=True, max_num_fields=50).items()}
+
+
+def _number(request: Request, name: str, default: int) -> int:
+    text = request.query_params.get(name, "")
+    return int(text) if text.isdecimal() and len(text) < 10 else default
+
+
+# -- scopes and time lines --------------------------------------------------------------------------------------------
+
+
+async def _scopes(request: Request) -> Response:
+    number = max(1, _number(request, "page", 1))
+    memory = _grant(request).of(request.app.state.memory)
+    rows = await memory.ascopes(limit=_PER_PAGE + 1, offset=(number - 1) * _PER_PAGE)
+    largest = max((row["facts"] + row["turns"] for row in rows), default=1)
+    shown = []
+    for row in rows[:_PER_PAGE]:
+        ids = {name: row[name] for name in _NAMES if row[name]}  # type: ignore[literal-required]
+        facts = 100 * row["facts"] / max(1, largest)
+        turns = facts + 100 * row["turns"] / max(1, largest)
+        first = "/facts" if row["facts"] else "/turns"
+        widths = {"facts_width": round(facts, 1), "turns_width": round(turns, 1)}
+        shown.append({**row, "ids": ids, "path": _path(first, ids), **widths})
+    return page(request, "scopes.html", "scopes", rows=shown, number=number, more=len(rows) > _PER_PAGE)
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """Where in a list a page is; the first one has what is newest."""
+
+    number: int
+    total: int
+    at: Callable[[int], str]
+
+    @property
+    def last(self) -> int:
+        return max(1, ceil(self.total / _PER_PAGE))
+
+
+async def _sizes(request: Request, ids: Mapping[str, str]) -> tuple[int, int, str]:
+    """How many facts and turns a scope has, and when the first of them began."""
+    facts, turns, first, offset = 0, 0, "", 0
+    while True:
+        rows = await request.app.state.memory.ascopes(**ids, limit=_MOST_SCOPES, offset=offset)
+        facts, turns = facts + sum(row["facts"] for row in rows), turns + sum(row["turns"] for row in rows)
+        first = min((row["created_at"] for row in rows), default=first)
+        if len(rows) < _MOST_SCOPES:
+            return facts, turns, first
+        offset += _MOST_SCOPES
+
+
+def _timeline(here: str, kind: Kind) -> Callable[[Request], Any]:
+    """The page of all memories of a kind, newest first, with what each replaced."""
+
+    async def shown(request: Request) -> Response:
+        ids, memory = _ids(request), request.app.state.memory
+        facts, turns, _ = await _sizes(request, ids)
+        total = facts if kind == "fact" else turns
+        place = _Page(0, total, lambda number: _path(request.url.path, ids, page=number))
+        place = _Page(min(max(1, _number(request, "page", 1)), place.last), total, place.at)
+        end = total - (place.number - 1) * _PER_PAGE
+        rows: list[Any] = []
+        if end > 0:
+            first = max(0, end - _PER_PAGE)
+            given = {**ids, "kinds": [kind], "show_expired": True, "limit": end - first, "offset": first}
+            rows = list(reversed((await memory.aget_all(**given))["results"]))
+        for row in rows:
+            # What was told once is as it was.
+            events = await memory.ahistory(row["id"]) if row["event"] == "update" else []
+            row["before"] = [one for one in reversed(events) if one["event"] == "UPDATE"]
+            row["expired"] = _is_past(row["invalid_at"])
+        days = [(day, list(some)) for day, some in groupby(rows, key=lambda row: (row["created_at"] or "")[:10])]
+        forget_all = _path("/forget", ids)
+        return page(request, "facts.html", here, scope=ids, page=place, days=days, forget_all=forget_all)
+
+    return shown
+
+
+def _is_past(moment: str | None) -> bool:
+    return moment is not None and datetime.fromisoformat(moment) <= datetime.now(UTC)
+
+
+# -- search -----------------------------------------------------------------------------------------------------------
+
+
+async def _search(request: Request) -> Response:
+    ids, query = _ids(request), request.query_params.get("q", "").strip()
+    _, _, began = await _sizes(request, ids)
+    today = (datetime.now(UTC) - _EPOCH) // _DAY
+    first = (datetime.fromisoformat(began) - _EPOCH) // _DAY if began else today
+    day = min(max(first, _number(request, "day", today)), today)
+    found: Mapping[str, Any] = {"results": [], "relations": []}
+    if query:
+        # The end of the day; on the last day of the slider it is now.
+        moment = None if day >= today else _EPOCH + (day + 1) * _DAY - timedelta(microseconds=1)
+        found = await request.app.state.memory.asearch(query, **ids, limit=20, explain=True, as_of=moment)
+    return page(
+        request, "search.html", "Search", scope=ids, q=query, hits=[_hit(one) for one in found["results"]],
+        relations=found["relations"], first_day=first, last_day=today, day=day,
+        day_text="" if day >= today else (_EPOCH + day * _DAY).date().isoformat(),
+        graph_of=lambda name: _path("/graph", ids, node=name),
+    )  # fmt: skip
+
+
+def _hit(hit: Mapping[str, Any]) -> dict[str, Any]:
+    shares = {name: value for name, value in hit["explanation"].items() if abs(value) >= 0.0005}
+    largest = max(map(abs, shares.values()), default=1.0)
+    signals = [
+        {"name": name, "value": value, "width": round(100 * abs(value) / largest, 1)}
+        for name, value in sorted(shares.items(), key=lambda share: -abs(share[1]))
+    ]
+    evidence = [_quoted(turn) for turn in hit["evidence"]]
+    return {**hit, "signals": signals, "evidence": evidence, "expired": _is_past(hit["invalid_at"])}
+
+
+def _quoted(turn: Mapping[str, Any]) -> dict[str, Any]:
+    """A turn in pieces, of which the quoted one is marked."""
+    text, said = turn["text"] or turn["quote"] or "", turn["quote"] or ""
+    before, quoted, after = text.partition(said) if said else (text, "", "")
+    pieces = [(piece, marked) for piece, marked in ((before, False), (quoted, True), (after, False)) if piece]
+    return {**turn, "pieces": pieces}
+
+
+# -- one memory -------------------------------------------------------------------------------------------------------
+
+
+async def _memory(request: Request) -> Response:
+    memory, key = _grant(request).of(request.app.state.memory), request.path_params["memory_id"]
+    history, found = await memory.ahistory(key), await memory.aget(key)
+    if not history:
+        raise HTTPException(404, "There is no memory with this id here.")
+    why: dict[str, Any] | None = None
+    if found is not None:
+        reasons = await memory.awhy(key)
+        why = {**reasons, "sources": [_quoted(turn) for turn in reasons["sources"]] if found["kind"] == "fact" else []}
+    shown = None if found is None else {**found, "expired": _is_past(found["invalid_at"])}
+    ids = {} if found is None else {name: value for name in _NAMES if (value := found.get(name))}
+    return page(
+        request, "memory.html", "", scope=ids, memory=shown, why=why, history=history, details=_details(found)
+    )  # fmt: skip
+
+
+def _details(found: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    if found is None:
+        return []
+    fields = {
+        "speaker": found["name"] or found["role"], "session": found["session_id"], "created": found["created_at"],
+        "changed": found["updated_at"], "id": found["id"],
+    }  # fmt: skip
+    metadata = [(name, str(value)) for name, value in found["metadata"].items() if name != "data"]
+    return [*((name, str(value)) for name, value in fields.items() if value), *metadata]
+
+
+_QUESTIONS: Final = {
+    "edit": ("Edit", "", "Save"),
+    "delete": ("Delete this memory?", "It ends; its history stays.", "Delete"),
+    "forget": ("Forget this memory?", "Its text leaves every file, its history too. There is no way back.", "Forget"),
+}
+
+
+async def _change(request: Request) -> Response:
+    """The question before a memory is changed, and the change."""
+    memory, key, what = _grant(request).of(request.app.state.memory), *_named(request)
+    back = _of("/memory", key)
+    if request.method == "POST":
+        given = await _form(request)
+        if what == "edit":
+            # Browsers send line ends as the internet has them.
+            await memory.aupdate(key, given.get("text", "").replace("\r\n", "\n"))
+            return RedirectResponse(f"{back}?done=changed", 303)
+        if what == "delete":
+            await memory.adelete(key)
+            return RedirectResponse(f"{back}?done=deleted", 303)
+        await memory.aforget(key, same_words="same_words" in given)
+        return RedirectResponse(f"{back}?done=forgotten", 303)
+    found = await memory.aget(key)
+    if found is None:
+        raise HTTPException(404, "There is no memory with this id here.")
+    title, consequence, button = _QUESTIONS[what]
+    return _question(
+        request, title, consequence, button, back=back, edits=found["memory"] if what == "edit" else None,
+        danger=what == "forget", same_words=what == "forget", scope=_scope_of(found),
+    )  # fmt: skip
+
+
+def _named(request: Request) -> tuple[str, str]:
+    """The memory and the change that a path names."""
+    what = request.path_params["what"]
+    if what not in _QUESTIONS:
+        raise HTTPException(404, "There is no such page.")
+    return request.path_params["memory_id"], what
+
+
+def _scope_of(found: Mapping[str, Any]) -> dict[str, str]:
+    return {name: value for name in _NAMES if (value := found.get(name))}
+
+
+def _question(
+    request: Request, title: str, consequence: str, button: str, *values: int, back: str, scope: Mapping[str, str],
+    edits: str | None = None, danger: bool = True, same_words: bool = False,
+) -> Response:  # fmt: skip
+    language = languages.chosen(
+        request.query_params.get("lang") or request.cookies.get("memlayer_language"),
+        request.headers.get("accept-language", ""),
+    )
+    told = languages.translate(consequence, language, *(f"{value:,}" for value in values))
+    action = str(request.url.path) + (f"?{request.url.query}" if request.url.path == "/forget" else "")
+    return page(
+        request, "question.html", "", scope=scope, title=title, consequence=told, button=button, back=back,
+        edits=edits, danger=danger, same_words=same_words, action=action,
+    )  # fmt: skip
+
+
+async def _forget_all(request: Request) -> Response:
+    ids = _ids(request)
+    if request.method == "POST":
+        await request.app.state.memory.aforget(**ids)
+        return RedirectResponse("/?done=all_forgotten", 303)
+    facts, turns, _ = await _sizes(request, ids)
+    consequence = "{} facts and {} turns leave every file, with their history. There is no way back."
+    title = "Forget all memories of this scope?"
+    return _question(request, title, consequence, "Forget", facts, turns, back=_path("/facts", ids), scope=ids)
+
+
+# -- what was not read, relations, evaluations ------------------------------------------------------------------------
+
+
+async def _unread(request: Request) -> Response:
+    ids, memory = _ids(request), request.app.state.memory
+    if request.method == "POST":
+        done = await memory.aread(**ids, retry=True)
+        return RedirectResponse(_path("/unread", ids, done="not_read" if done["unread"] else "read"), 303)
+    calls = await memory.aunread(**ids)
+    return page(request, "unread.html", "Unread", scope=ids, calls=calls, action=_path("/unread", ids))
+
+
+async def _graph(request: Request) -> Response:
+    ids, node = _ids(request), request.query_params.get("node", "")
+    graph = await request.app.state.memory.agraph(**ids)
+    if node and node not in graph:
+        node = ""
+    shown = {node, *graph.successors(node), *graph.predecessors(node)} if node else set(graph)
+    drawn = sorted(shown, key=lambda name: (name != node, -graph.degree(name), name))[:_MOST_DRAWN]
+    edges = [
+        {"source": one, "destination": other, "relation": data["relation"], "memory_id": data["memory_id"],
+         "valid_at": data.get("valid_at", "")}
+        for one, other, data in graph.edges(data=True) if not node or node in (one, other)
+    ]  # fmt: skip
+    edges.sort(key=lambda edge: edge["valid_at"], reverse=True)
+    width, height = _size(len(drawn))
+    spots = _spots(graph.places(drawn), width, height, {name: graph.degree(name) for name in drawn})
+    return page(
+        request, "graph.html", "Graph", scope=ids, node=node, edges=edges[:_MOST_LISTED], drawn=len(drawn),
+        total=len(shown), width=width, height=height, spots=list(spots.values()),
+        lines=_lines(spots, [edge for edge in edges if edge["source"] in spots and edge["destination"] in spots]),
+        graph_of=lambda name: _path("/graph", ids, node=name), whole=_path("/graph", ids),
+    )  # fmt: skip
+
+
+def _size(count: int) -> tuple[int, int]:
+    """The width and height of a drawing: small ones fit a phone."""
+    return (340, 340) if count <= 6 else (840, 600) if count <= 25 else (1200, 900)
+
+
+def _spots(
+    places: Mapping[str, tuple[float, float]], width: int, height: int, degrees: Mapping[str, int]
+) -> dict[str, dict[str, Any]]:
+    """Where each node is drawn: the places, stretched over the whole drawing."""
+    xs, ys = _stretched([x for x, _ in places.values()]), _stretched([y for _, y in places.values()])
+    return {
+        name: {
+            "name": name,
+            "label": _short(name),
+            "x": round(_MARGIN + x * (width - 2 * _MARGIN), 1),
+            "y": round(_MARGIN / 2 + y * (height - _MARGIN), 1),
+            "size": min(16, 7 + degrees[name]),
+        }
+        for name, x, y in zip(places, xs, ys, strict=True)
+    }
+
+
+def _stretched(values: Sequence[float]) -> list[float]:
+    """Numbers as they lie between the least and the largest, from 0 to 1."""
+    least, most = min(values, default=0.0), max(values, default=0.0)
+    return [(value - least) / (most - least) if most > least else 0.5 for value in values]
+
+
+def _short(label: str) -> str:
+    return label if len(label) <= _LONGEST_LABEL else f"{label[: _LONGEST_LABEL - 1]}…"
+
+
+def _lines(spots: Mapping[str, Mapping[str, Any]], edges: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
+    """The relations of each pair as one bent line, so that both directions are seen."""
+    told: dict[tuple[str, str], list[str]] = {}
+    for edge in edges:
+        told.setdefault((edge["source"], edge["destination"]), []).append(edge["relation"].replace("_", " "))
+    lines = []
+    for (one, other), relations in told.items():
+        start, end, names = spots[one], spots[other], list(dict.fromkeys(relations))
+        label = names[0] if len(names) == 1 else f"{names[0]} +{len(names) - 1}"
+        x1, y1, x2, y2 = start["x"], start["y"], end["x"], end["y"]
+        if one == other:
+            path, x, y = f"M{x1} {y1}c-45 45 45 45 0 0", x1, y1 + 44
+        else:
+            away = (end["size"] + 4) / max(1.0, hypot(x2 - x1, y2 - y1))
+            x, y = (x1 + x2) / 2 + (y2 - y1) / 10, (y1 + y2) / 2 - (x2 - x1) / 10
+            path = f"M{x1} {y1}Q{x:.1f} {y:.1f} {x2 - (x2 - x) * away * 1.6:.1f} {y2 - (y2 - y) * away * 1.6:.1f}"
+            x, y = (x1 + 2 * x + x2) / 4, (y1 + 2 * y + y2) / 4
+        lines.append({"path": path, "x": round(x, 1), "y": round(y, 1), "label": _short(label)})
+    return lines
+
+
+async def _evaluations(request: Request) -> Response:
+    folder: Path | None = request.app.state.runs
+    if folder is None or _grant(request).scope:
+        raise HTTPException(404, "No evaluation runs are served; `memlayer serve --runs FOLDER` does.")
+    chosen = request.query_params.getlist("run")
+    compared = evaluations.read(folder, chosen)
+    return page(
+        request, "evaluations.html", "evaluations", files=evaluations.files(folder), chosen=chosen, compared=compared,
+        table=list(evaluations.table(compared)) if compared else [], differing=evaluations.differing(compared),
+    )  # fmt: skip
+
+
+# -- who looks --------------------------------------------------------------------------------------------------------
+
+
+async def _login(request: Request) -> Response:
+    tokens: Tokens = request.app.state.tokens
+    if not tokens:
+        return RedirectResponse("/", 303)
+    if request.method == "GET":
+        return page(request, "login.html", "", unknown=False)
+    session = tokens.open_session((await _form(request)).get("token", "").strip())
+    if session is None:
+        return page(request, "login.html", "", status=401, unknown=True)
+    answer = RedirectResponse("/", 303)
+    answer.set_cookie(COOKIE, session, httponly=True, samesite="strict", secure=request.url.scheme == "https")
+    return answer
+
+
+async def _logout(request: Request) -> Response:
+    tokens: Tokens = request.app.state.tokens
+    if session := session_of(request.headers):
+        tokens.close_session(session)
+    answer = RedirectResponse("/login", 303)
+    answer.delete_cookie(COOKIE, httponly=True, samesite="strict")
+    return answer
