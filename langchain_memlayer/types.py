@@ -296,7 +296,7 @@ class SlabBlock:
     seqs: NDArray[np.int64]
     columns: Mapping[str, NDArray[Any]]
     owners: NDArray[np.int64]
-    codes: bytes
+    codes: bytes | bytearray
     removed: NDArray[np.int64]
     words: Sequence[bytes] = ()
 

@@ -49,26 +49,31 @@ class Codes:
                 if name is not None:
                     self.names.append(name)
                     codes[name] = len(self.names) - 1
-        return np.fromiter((codes[name] for name in names), np.int32, len(names))
+        return np.array([codes[name] for name in names], np.int32)
 
 
-def item_columns(raw: Mapping[str, NDArray[Any]], n: int) -> dict[str, NDArray[Any]]:
-    """The columns of `n` items, from the journal's."""
-    return {"expires": np.fromiter((e or 0 for e in raw["expires"]), np.int64, n)}
+def item_columns(raw: Mapping[str, Sequence[Any]]) -> dict[str, NDArray[Any]]:
+    """The columns of items, from the journal's."""
+    return {"expires": _numbers(raw["expires"], np.int64)}
 
 
-def memory_columns(raw: Mapping[str, NDArray[Any]], n: int, codes: Codes) -> dict[str, NDArray[Any]]:
-    """The columns of `n` memories, from the journal's."""
-    turns, ends = np.empty(n, object), zip(raw["invalid_at"], raw["state"], strict=True)
+def memory_columns(raw: Mapping[str, Sequence[Any]], codes: Codes) -> dict[str, NDArray[Any]]:
+    """The columns of memories, from the journal's."""
+    turns = np.empty(len(raw["turns"]), object)
     turns[:] = [np.array(orjson.loads(t), "<i8").tobytes() if t else b"" for t in raw["turns"]]
+    state = _numbers(raw["state"], np.int8)
     return {
-        "kind": np.fromiter((k == "turn" for k in raw["kind"]), np.int8, n),
-        **{name: codes.encode(raw[name].tolist()) for name in _CODED},
-        "time": np.fromiter((-1 if t is None else t for t in raw["time"]), np.int64, n),
-        "state": np.fromiter((s or 0 for s in raw["state"]), np.int8, n),
-        "asks": np.fromiter((a or 0 for a in raw["asks"]), np.int8, n),
-        "read": np.fromiter((bool(r) for r in raw["read"]), np.bool_, n),
+        "kind": np.array([kind == "turn" for kind in raw["kind"]], np.int8),
+        **{name: codes.encode(raw[name]) for name in _CODED},
+        "time": _numbers(raw["time"], np.int64, -1),
+        "state": state,
+        "asks": _numbers(raw["asks"], np.int8),
+        "read": _numbers(raw["read"], np.bool_),
         # A turn whose facts have ended is shown as ended; it does not expire.
-        "until": np.fromiter((0 if s == SPENT else u or 0 for u, s in ends), np.int64, n),
+        "until": np.where(state == SPENT, 0, _numbers(raw["invalid_at"], np.int64)),
         "turns": turns,
     }
+
+
+def _numbers(values: Sequence[Any], kind: type[np.generic], missing: int = 0) -> NDArray[Any]:
+    return np.array([missing if value is None else value for value in values], kind)

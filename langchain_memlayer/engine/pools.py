@@ -298,7 +298,11 @@ class Pools:
 
     def _lively(self, best: NDArray[np.int64]) -> NDArray[np.int64]:
         """What stands near `best` in those of their sessions that have the best memories."""
-        pool, sessions = self._pool(best), self._scoped.view.columns["session_id"]
+        sessions = self._scoped.view.columns["session_id"]
+        best = best[sessions[best] >= 0]
+        if not len(best):
+            return best
+        pool = self._pool(best)
         dense, keyword = base_shares(pool, self._weights)
         prior = session_prior(pool, dense + keyword)
         order = np.argsort(-prior, kind="stable")
@@ -408,9 +412,11 @@ def _cited(scoped: Scoped, slots: NDArray[np.int64]) -> tuple[NDArray[np.int64],
 
     Turns that cannot be found do not count: facts that come from one whose words were not kept do not stand for it.
     """
-    cited = scoped.view.columns["turns"][slots].tolist()
-    starts = np.zeros(len(cited) + 1, np.int64)
-    np.cumsum(np.fromiter(map(len, cited), np.int64, len(cited)) // 8, out=starts[1:])
+    facts = np.flatnonzero(scoped.view.columns["kind"][slots] == 0)
+    cited = scoped.view.columns["turns"][slots[facts]].tolist()
+    starts = np.zeros(len(slots) + 1, np.int64)
+    starts[facts + 1] = np.fromiter(map(len, cited), np.int64, len(cited)) // 8
+    np.cumsum(starts, out=starts)
     flat = np.frombuffer(b"".join(cited), "<i8")
     places = scoped.view.slots(flat)
     known = (places >= 0) & scoped.inside[places]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import itemgetter
 from typing import Any
 
 import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from langchain_memlayer.journal.read_base import DAMAGED, VECTORS_OF_ITEM, BaseReader, chunks, marks, whole
 from langchain_memlayer.journal.settings import Area, embedder_key, purge_key
@@ -37,8 +38,8 @@ HOT_NAMES: dict[Area, tuple[str, ...]] = {
     ),
 }  # fmt: skip
 
-Typed = Callable[[SlabBlock], SlabBlock]
-"""Gives the hot columns of a block their types."""
+Typed = Callable[[Mapping[str, Sequence[Any]]], tuple[dict[str, NDArray[Any]], Sequence[bytes]]]
+"""Makes of the hot columns of some rows, as SQL gives them, those of a slab and the terms of their texts."""
 
 _TRIPLE = "t.id, t.item, i.key, t.source, t.relation, t.destination, i.valid_at, t.source_key, t.destination_key"
 
@@ -83,7 +84,7 @@ class CacheReader(BaseReader):
         dims: int,
         ended: bool = False,
         vectors: bool = True,
-        typed: Typed = lambda block: block,
+        typed: Typed,
     ) -> SlabBlock:
         """Everything live below a namespace (with `ended`: every version). To be called in a snapshot.
 
@@ -93,17 +94,15 @@ class CacheReader(BaseReader):
             dims: The size of the vectors; 0 leaves them out.
             ended: Whether versions that ended are read too.
             vectors: Whether the vectors are read, and not only counted.
-            typed: What is made of the block; rows for which that raises one of `DAMAGED` are left out.
+            typed: What is made of the columns; rows for which that raises one of `DAMAGED` are left out.
         """
-        low, high = prefix_bounds(prefix)
         sql = (
-            f"SELECT {_HOT[area]}, {_DATA[vectors]} FROM namespaces n JOIN items i ON i.ns = n.id LEFT JOIN "
-            f"vectors v ON {VECTORS_OF_ITEM} WHERE n.path >= ? AND n.path < ? AND {KINDS[area]}"
+            f"SELECT i.id FROM namespaces n JOIN items i ON i.ns = n.id WHERE n.path >= ? AND n.path < ? AND "
+            f"{KINDS[area]}{'' if ended else ' AND i.closed IS NULL'}"
         )
-        rows = self.db.execute(sql if ended else f"{sql} AND i.closed IS NULL", (low, high)).fetchall()
         # In the order in which they were written, whichever index SQLite took: neighbours of a turn lie beside it.
-        rows.sort(key=itemgetter(0))
-        return _readable(self.last_seq(), rows, area, typed, dims=dims, touched=[])
+        rows = sorted(row[0] for row in self.db.execute(sql, prefix_bounds(prefix)))
+        return self._slab(area, rows, [], typed, dims=dims, ended=ended, vectors=vectors)
 
     def changes(
         self,
@@ -114,20 +113,52 @@ class CacheReader(BaseReader):
         dims: int,
         ended: bool = False,
         vectors: bool = True,
-        typed: Typed = lambda block: block,
+        typed: Typed,
     ) -> SlabBlock | None:
         """What changed below a namespace after position `since`; None when a reset was among it. In a snapshot."""
-        last, touched = self.last_seq(), self.touched(prefix, since)
+        touched = self.touched(prefix, since)
         if touched is None:
             return None
-        found: list[tuple[Any, ...]] = []
-        for chunk in chunks(touched):
-            found += self.db.execute(
-                f"SELECT {_HOT[area]}, {_DATA[vectors]} FROM items i LEFT JOIN vectors v ON {VECTORS_OF_ITEM} "
-                f"WHERE i.id IN ({marks(len(chunk))}) AND {KINDS[area]}" + ("" if ended else " AND i.closed IS NULL"),
-                tuple(chunk),
-            ).fetchall()
-        return _readable(last, found, area, typed, dims=dims, touched=touched)
+        return self._slab(area, touched, touched, typed, dims=dims, ended=ended, vectors=vectors)
+
+    def _slab(
+        self,
+        area: Area,
+        ids: Sequence[int],
+        gone: Sequence[int],
+        typed: Typed,
+        *,
+        dims: int,
+        ended: bool,
+        vectors: bool,
+    ) -> SlabBlock:
+        """The block of some rows; those of `gone` that are not in it are removed.
+
+        It is put together of many, so that hardly anything is held twice, or as SQL gave it.
+        """
+        sql = (
+            f"SELECT {_HOT[area]}, {_DATA[vectors]} FROM items i LEFT JOIN vectors v ON {VECTORS_OF_ITEM} WHERE "
+            f"{KINDS[area]}{'' if ended else ' AND i.closed IS NULL'} AND i.id IN "
+        )
+        blocks, codes = [_block([], area, typed, dims=dims)], bytearray()
+        for chunk in chunks(ids):
+            rows = self.db.execute(f"{sql}({marks(len(chunk))})", tuple(chunk)).fetchall()
+            rows.sort(key=itemgetter(0))
+            for block in _readable(rows, area, typed, dims=dims):
+                codes += block.codes
+                blocks.append(replace(block, codes=b""))
+        starts = np.cumsum([0, *(len(block.ids) for block in blocks[:-1])])
+        found = np.concatenate([block.ids for block in blocks])
+        return SlabBlock(
+            seq=self.last_seq(),
+            ids=found,
+            seqs=np.concatenate([block.seqs for block in blocks]),
+            columns={name: np.concatenate([block.columns[name] for block in blocks]) for name in blocks[0].columns},
+            owners=np.concatenate([block.owners + start for block, start in zip(blocks, starts, strict=True)]),
+            codes=codes,
+            removed=np.setdiff1d(np.array(gone, np.int64), found),
+            words=[words for block in blocks for words in block.words],
+        )
 
     def vectors_of(self, ids: Sequence[int]) -> dict[int, bytes]:
         """The vectors in use of some rows, float16 bytes; rows without any are left out."""
@@ -269,46 +300,32 @@ class CacheReader(BaseReader):
         return [] if text is None else list(orjson.loads(text))
 
 
-def _readable(
-    seq: int, rows: list[tuple[Any, ...]], area: Area, typed: Typed, *, dims: int, touched: Sequence[int]
-) -> SlabBlock:
-    """The block of some rows, without those that are damaged; those of `touched` that it has not are removed."""
-
-    def block(some: list[tuple[Any, ...]]) -> SlabBlock:
-        present = {row[0] for row in some}
-        return typed(_block(seq, some, area, dims=dims, removed=[item for item in touched if item not in present]))
-
+def _readable(rows: list[tuple[Any, ...]], area: Area, typed: Typed, *, dims: int) -> list[SlabBlock]:
+    """The block of some rows; where some are damaged, one of each other row."""
     try:
-        return block(rows)
+        return [_block(rows, area, typed, dims=dims)]
     except DAMAGED:
-        return block([row for row in rows if any(whole([row], lambda one: block([one]) is not None))])
+        return list(whole(rows, lambda row: _block([row], area, typed, dims=dims)))
 
 
-def _block(seq: int, rows: list[tuple[Any, ...]], area: Area, *, dims: int, removed: list[int]) -> SlabBlock:
+def _block(rows: list[tuple[Any, ...]], area: Area, typed: Typed, *, dims: int) -> SlabBlock:
     columns = list(zip(*rows, strict=True)) if rows else [()] * (len(HOT_NAMES[area]) + 3)
     # Without an embedder the vectors of an earlier one are left where they are.
     stored: Sequence[bytes | int | None] = columns[-1] if dims else (None,) * len(rows)
-    owners = np.fromiter((k for k, d in enumerate(stored) if d is not None), np.int64)
-    sizes = [d if isinstance(d, int) else len(d) for d in stored if d is not None]
-    if dims and any(size != 2 * dims for size in sizes):
-        if any(size % (2 * dims) for size in sizes):
-            raise ValueError(f"vectors of another size than {dims}")
-        owners = np.repeat(owners, [size // (2 * dims) for size in sizes])
+    sizes = np.array([len(d) if isinstance(d, bytes) else d or 0 for d in stored], np.int64)
+    if dims and (sizes % (2 * dims)).any():
+        raise ValueError(f"vectors of another size than {dims}")
+    hot, words = typed(dict(zip(HOT_NAMES[area], columns[2:], strict=False)))
     return SlabBlock(
-        seq=seq,
+        seq=0,
         ids=np.array(columns[0], np.int64),
         seqs=np.array(columns[1], np.int64),
-        columns={name: _column(columns[k + 2]) for k, name in enumerate(HOT_NAMES[area])},
-        owners=owners,
-        codes=b"".join(d for d in stored if isinstance(d, bytes)),
-        removed=np.array(removed, np.int64),
+        columns=hot,
+        owners=np.repeat(np.arange(len(rows)), sizes // (2 * dims or 1)),
+        codes=b"".join([d for d in stored if isinstance(d, bytes)]),
+        removed=np.empty(0, np.int64),
+        words=words,
     )
-
-
-def _column(values: Sequence[Any]) -> np.ndarray[Any, np.dtype[Any]]:
-    column = np.empty(len(values), object)
-    column[:] = values
-    return column
 
 
 def shown(ids: Mapping[str, str], *, quarantined: bool, at: int | None = None) -> tuple[str, list[Any]]:

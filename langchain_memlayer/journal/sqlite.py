@@ -119,7 +119,6 @@ class SQLiteJournal(BaseJournal):
         db.execute(f"PRAGMA synchronous = {self._synchronous}")
         db.execute("PRAGMA secure_delete = ON")
         db.execute("PRAGMA trusted_schema = OFF")
-        db.execute("PRAGMA mmap_size = 1073741824")
         db.execute("PRAGMA cache_size = -16384")
         if self.folder is not None:
             # Before anything is changed: a file of something else stays as it is.

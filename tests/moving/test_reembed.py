@@ -20,6 +20,7 @@ from langchain_memlayer.backends.mirror import Mirror
 from langchain_memlayer.cli import app
 from langchain_memlayer.errors import ConfigurationError, NotAStore, VectorStoreError
 from langchain_memlayer.journal import sqlite
+from langchain_memlayer.journal.settings import Area
 from langchain_memlayer.journal.sqlite import SQLiteJournal
 from langchain_memlayer.moving import export_store, import_store, reembed_store
 from langchain_memlayer.recall import PROBES
@@ -437,10 +438,11 @@ def test_a_collection_of_another_size_is_not_filled(tmp_path: Path) -> None:
 
 def test_who_reads_one_state_reads_its_vectors(full: Path) -> None:
     journal = SQLiteJournal(full)
+    areas: list[tuple[str, Area]] = [("", "items"), (MEMORY_ROOT, "memories")]
     with journal.read(snapshot=True) as reader:
-        before = [reader.load("", "items", dims=256), reader.load(MEMORY_ROOT, "memories", dims=256)]
+        before = [reader.load(prefix, area, dims=256, typed=lambda raw: ({}, ())) for prefix, area in areas]
         reembed(full, Other())
-        after = [reader.load("", "items", dims=256), reader.load(MEMORY_ROOT, "memories", dims=256)]
+        after = [reader.load(prefix, area, dims=256, typed=lambda raw: ({}, ())) for prefix, area in areas]
         assert [block.codes for block in after] == [block.codes for block in before]
         assert json.loads(reader.meta("embedder:items") or "")["dims"] == 256
     with journal.read() as reader:
