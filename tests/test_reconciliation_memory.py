@@ -16,6 +16,7 @@ from langchain_core.messages import BaseMessage
 from memory_kit import Mind, decided, found, message, open_with
 
 from langchain_memlayer import ExtractionError, Memory
+from langchain_memlayer.engine import pools
 from langchain_memlayer.facts.reconciliation import RuleReconciler
 from langchain_memlayer.graph.networkx import TripleGraph
 from langchain_memlayer.index.keywords import packed
@@ -213,6 +214,26 @@ def test_without_the_model_only_equal_texts_are_one(opened: Any, mode: Any, left
         memory.add(said, user_id="u", session_id=str(k))
 
     assert (len(live(memory)), model_of(memory).calls) == (left, 0)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("filters", [None, {"town": True}], ids=["all", "filtered"])
+def test_what_has_ended_takes_no_place_of_what_holds(
+    opened: Any, monkeypatch: pytest.MonkeyPatch, whole: bool, filters: Any
+) -> None:
+    if not whole:
+        monkeypatch.setattr(pools, "WHOLE_SCOPE", 20)
+        monkeypatch.setattr(pools, "CANDIDATES", 30)
+    towns = [f"Town{number}" for number in range(40)]
+    moves = Told(*(fact(f"Anna lives in {town}", said=f"I live in {town}", town=True) for town in towns))
+    memory = opened(lambda asked: reply((1, "UPDATE", 1, shown(asked, "facts")[0])), extractor=moves)
+    for place, town in enumerate(towns):
+        memory.add(f"I live in {town}", user_id="u", session_id=f"s{place}", metadata={"town": True})
+        memory.add(f"Live music in {town}", user_id="u", infer=False, metadata={"town": True})
+    hits = memory.search("Where do I live, in which town?", user_id="u", limit=10, filters=filters)["results"]
+    assert [hit["memory"] for hit in hits if hit["kind"] == "fact"] == [f"Anna lives in {towns[-1]}"]
+    assert len(hits) == 10
+    assert len(memory.search(f"I live in {towns[3]}", user_id="u", limit=10, filters=filters)["results"]) == 10
 
 
 def test_an_old_conversation_that_is_imported_later_changes_nothing(opened: Any) -> None:
