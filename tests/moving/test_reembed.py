@@ -446,7 +446,7 @@ def test_who_reads_one_state_reads_its_vectors(full: Path) -> None:
         assert [block.codes for block in after] == [block.codes for block in before]
         assert json.loads(reader.meta("embedder:items") or "")["dims"] == 256
     with journal.read() as reader:
-        assert len(reader.load("", "items", dims=96).codes) == 5 * 192
+        assert len(reader.load("", "items", dims=96, typed=lambda raw: ({}, ())).codes) == 5 * 192
         assert reader.changes("", "items", before[0].seq, dims=96) is None
     journal.close()
 
