@@ -1142,3 +1142,12 @@ def test_an_image_is_reported_and_one_alone_is_warned_of() -> None:
         with pytest.warns(UserWarning, match="image_url"):
             assert memory.add(HumanMessage([image]), user_id="u")["skipped"]
         assert "skipped" not in memory.add("my dog", user_id="u")
+
+
+@pytest.mark.parametrize("scope", [{"user_id": "u"}, {"agent_id": "a"}])
+def test_a_search_before_anything_was_remembered_does_no_harm(folder: Path, scope: dict[str, str]) -> None:
+    with open_memory(folder) as memory:
+        assert memory.search("tea", **scope)["results"] == []
+        memory.add("I like tea", **scope)
+
+        assert texts(memory.search("tea", **scope)) == ["I like tea"]

@@ -229,11 +229,12 @@ class Indexes:
         since, prefix = slab.applied_seq, key.removesuffix("\x00")
         if since < self.journal.last_seq():
             with self.journal.read(snapshot=True) as reader:
+                dims = self._dims_in(reader)
                 block = reader.changes(
-                    prefix, self.area, since, dims=self._dims_in(reader), ended=key != prefix, vectors=slab.view.held,
-                    typed=self._typed,
-                )  # fmt: skip
-            if block is None:
+                    prefix, self.area, since, dims=dims, ended=key != prefix, vectors=slab.view.held, typed=self._typed
+                )
+            # A slab that was made before there were vectors has no room for them.
+            if block is None or (dims and slab.view.kernel is None):
                 return False
             slab.apply(block)
             if slab.worn:
