@@ -37,6 +37,9 @@ def serve(
         Path | None, typer.Option(exists=True, file_okay=False, help="A folder of evaluation runs, to be compared.")
     ] = None,
     ids_from_model: _FromModel = False,
+    patience: Annotated[
+        float, typer.Option(min=0.1, help="How many seconds a request may take to come, and an answer to be taken.")
+    ] = 30.0,
     log: Annotated[bool, typer.Option("--log", help="A line for each request, without texts and tokens.")] = False,
 ) -> None:
     """Serve the inspector, REST and MCP until Ctrl-C; without tokens to this computer only."""
@@ -58,10 +61,11 @@ def serve(
             tokens=known,
             hosts=[host, *(allow_host or ())],
             ids_from_model=ids_from_model,
+            patience=patience,
         )
         shown = f"[{host}]" if ":" in host else host
         typer.echo(f"http://{shown}:{listener.getsockname()[1]}/ serves until Ctrl-C.", err=True)
-        application.run(app, listener)
+        application.run(app, listener, patience=patience)
 
 
 def mcp(ctx: typer.Context, ids_from_model: _FromModel = False) -> None:

@@ -112,6 +112,7 @@ def _told(request: Request, status: int, detail: str, headers: Mapping[str, str]
 class _Impatient(H11Protocol):
     """HTTP/1.1 that closes a connection whose request does not begin in time: uvicorn itself waits for ever."""
 
+    patience = PATIENCE
     _waiting: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
@@ -131,7 +132,7 @@ class _Impatient(H11Protocol):
         if self.conn.their_state is not h11.IDLE:
             self._stop_waiting()
         elif self._waiting is None:
-            self._waiting = self.loop.call_later(PATIENCE, self.transport.close)
+            self._waiting = self.loop.call_later(self.patience, self.transport.close)
 
     def _stop_waiting(self) -> None:
         if self._waiting is not None:
@@ -171,11 +172,11 @@ def listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def run(app: Starlette, listener: socket.socket) -> None:
-    """Serve until Ctrl-C or SIGTERM."""
+def run(app: Starlette, listener: socket.socket, *, patience: float = PATIENCE) -> None:
+    """Serve until Ctrl-C or SIGTERM; `patience` is how many seconds a request may take to begin."""
     config = uvicorn.Config(
         app,
-        http=_Impatient,
+        http=type("Impatient", (_Impatient,), {"patience": patience}),
         ws="none",
         lifespan="on",
         access_log=False,
