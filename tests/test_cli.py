@@ -131,7 +131,7 @@ def test_saying_it_again_adds_nothing_unless_verbatim(cli: Run):
     assert added(cli, "Berlin.", "--verbatim") != key
 
 
-@pytest.mark.parametrize("command", ["delete", "forget", "history"])
+@pytest.mark.parametrize("command", ["delete", "forget", "history", "why"])
 def test_an_id_of_somebody_else_is_not_found(cli: Run, command: str) -> None:
     kept, ended = added(cli, "The safe is behind the piano"), added(cli, "The key is in the clock")
     cli("delete", ended, "--user", "alice")
@@ -299,7 +299,10 @@ def test_help_version_and_no_command_at_all():
     shown = CliRunner().invoke(app, ["--help"])
     assert shown.exit_code == 0
     assert all(name in shown.stdout for name in ("demo", "ingest", "doctor", "--path", "--embeddings"))
-    assert "--threshold" in CliRunner().invoke(app, ["search", "--help"]).stdout
+    search = CliRunner().invoke(app, ["search", "--help"]).stdout
+    assert "--threshold" in search
+    assert "Required: one at least of --user" in search
+    assert "Required" not in CliRunner().invoke(app, ["stats", "--help"]).stdout
     assert CliRunner().invoke(app, ["--version"]).stdout == f"{__version__}\n"
     assert "Usage" in CliRunner().invoke(app, []).output
 
@@ -430,12 +433,14 @@ def test_messages_without_ids_get_ids_that_depend_on_what_they_say_only(tmp_path
         {"content": "Yes.", "role": "user"},
         {"role": "user", "content": "No."},
     ]
-    ids = [message["id"] for message in ingesting.read_messages(write(tmp_path / "a.json", told, "array"))]
+    [batch] = ingesting.read_batches(write(tmp_path / "a.json", told, "array"))
+    ids = [message["id"] for message in batch]
     assert len(set(ids)) == 3
-    later = [message["id"] for message in ingesting.read_messages(write(tmp_path / "b.json", told[::-1], "array"))]
+    [batch] = ingesting.read_batches(write(tmp_path / "b.json", told[::-1], "array"))
+    later = [message["id"] for message in batch]
     assert set(later) == set(ids)
     with pytest.raises(InvalidInput, match="message 1"):
-        ingesting.read_messages(write(tmp_path / "c.json", [["user", "hi"]], "array"))
+        ingesting.read_batches(write(tmp_path / "c.json", [["user", "hi"]], "array"))
 
 
 # -- demo -------------------------------------------------------------------------------------------------------------
@@ -592,3 +597,90 @@ def test_what_was_not_read_is_listed_with_the_reason(cli: Run, folder: Path):
     assert data(cli("unread", "--user", "alice", "--json"))[0]["attempts"] == 1
     assert "Everything was read." in cli("unread", "--user", "bob").stdout
     assert cli("unread", "--user", "alice", "--retry", "--model", "none").exit_code == 2
+
+
+def test_a_memory_is_updated_by_its_id_and_only_by_its_owner(cli: Run):
+    key = added(cli, "I like tea.")
+    assert "I like mate." in cli("update", key, "I like mate.", "--metadata", '{"kind_of": "drink"}').stdout
+    assert data(cli("update", key, "-", "--json", typed="I like water.\n"))["memory"] == "I like water."
+    assert cli("update", key, "--expires", "2001-01-01", "--user", "alice").exit_code == 0
+    assert data(cli("list", "--json"))["results"] == []
+    assert data(cli("update", key, "--expires", "never", "--json"))["metadata"]["kind_of"] == "drink"
+    assert [row["event"] for row in data(cli("history", key, "--json"))] == [
+        "ADD",
+        "UPDATE",
+        "UPDATE",
+        "UPDATE",
+        "UPDATE",
+    ]
+    assert "expiration_date" in refused(cli("update", key), 2)
+    assert "no memory with the id" in refused(cli("update", key, "x", "--user", "bob"), 1)
+
+
+@pytest.fixture
+def told(folder: Path) -> str:
+    """The id of a fact that a model found, with its relations."""
+    facts = [{"turn": 1, "quote": "I work at Acme in Lyon", "fact": "User works at Acme in Lyon",
+              "triples": [["Ann", "works at", "Acme"], ["Acme", "is in", "Lyon"]]}]  # fmt: skip
+    with Memory(folder, model=ScriptedChatModel(replies=[{"facts": facts}]), embeddings=None) as memory:
+        said = {"role": "user", "name": "Ann", "content": "Hello! I work at Acme in Lyon, you know."}
+        return str(memory.add(said, user_id="alice")["results"][0]["id"])
+
+
+def test_why_shows_the_words_who_said_them_and_what_was_decided(cli: Run, told: str):
+    shown = cli("why", told).stdout
+    assert [word for word in ("User works at Acme", "Ann", "in: Hello!", "add") if word not in shown] == []
+    assert data(cli("why", told, "--json"))["sources"][0]["quote"] == "I work at Acme in Lyon"
+
+
+@pytest.mark.usefixtures("told")
+def test_the_graph_is_shown_or_written_to_a_file(cli: Run, tmp_path: Path):
+    shown = cli("graph", "--user", "alice").stdout
+    assert "works at → Acme" in shown
+    assert {"source": "Acme", "relationship": "is_in", "destination": "Lyon"} in data(
+        cli("graph", "--user", "alice", "--json")
+    )
+    assert "No relations." in cli("graph", "--user", "bob").stdout
+    for name, beginning in (("g.svg", "<svg"), ("g.graphml", "<?xml")):
+        assert "2 relations" in cli("graph", "--user", "alice", str(tmp_path / name)).stdout
+        assert (tmp_path / name).read_text().startswith(beginning)
+    assert cli("graph", "--user", "alice", str(tmp_path / "g.png")).exit_code == 2
+
+
+def test_scopes_say_whose_memories_there_are(cli: Run):
+    added(cli, "I like tea.")
+    cli("add", "I like coffee.", "--user", "bob", "--agent", "cook")
+    shown = cli("scopes").stdout
+    assert "user alice" in shown
+    assert "user bob, agent cook" in shown
+    assert [one["user_id"] for one in data(cli("scopes", "--json", "--user", "bob"))] == ["bob"]
+    assert "--offset 1" in cli("scopes", "--limit", "1").stdout
+
+
+def test_a_model_that_was_not_named_is_asked_only_after_a_yes(
+    cli: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    file = write(tmp_path / "chat.json", MESSAGES, "array")
+    monkeypatch.setattr("langchain_memlayer.memory.resolve_model", lambda spec: spec and ScriptedChatModel())
+    assert "--yes" in refused_after_the_cost(cli("ingest", str(file), "--user", "alice"))
+    assert data(cli("list", "--json"))["results"] == []
+    assert "asked 2 times for facts" in cli("ingest", str(file), "--user", "alice", "--yes").stderr
+    assert cli("ingest", str(file), "--user", "alice", "--model", "openai:x").exit_code == 1  # nothing is scripted
+    assert data(cli("ingest", str(file), "--user", "alice", "--model", "none", "--json"))["messages"] == 6
+
+
+def refused_after_the_cost(result: Result) -> str:
+    assert result.exit_code == 2
+    return result.stderr.splitlines()[-1]
+
+
+def test_a_shell_completes_commands_and_options(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("_MEMLAYER_COMPLETE", "complete_bash")
+    for line, expected in (
+        ("memlayer for", "forget"),
+        ("memlayer search --thr", "--threshold"),
+        ("memlayer --us", "--user"),
+    ):
+        monkeypatch.setenv("COMP_WORDS", line)
+        monkeypatch.setenv("COMP_CWORD", str(len(line.split()) - 1))
+        assert expected in CliRunner().invoke(app, [], prog_name="memlayer").stdout

@@ -12,8 +12,9 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from langchain_memlayer.cli import show, storytelling
-from langchain_memlayer.cli.ingesting import ingest
+from langchain_memlayer.cli.ingesting import batches, ingest
 from langchain_memlayer.demo import Question, load
+from langchain_memlayer.progress import bars
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -120,7 +121,8 @@ def _run(folder: Path, scope: Mapping[str, Any], embeddings: str | None, out: Co
         _opening(out, folder, turns, len(questions))
     with Memory(folder, model=None, embeddings=embeddings) as memory:
         start = perf_counter()
-        done = ingest(memory, turns, scope)
+        with bars(hidden=out is None) as told:
+            done = ingest(memory, batches(turns), scope, told)
         seconds = perf_counter() - start
         before = _everything(memory, scope)
         if out is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,10 @@ from langchain_memlayer.cli import show
 from langchain_memlayer.errors import InvalidInput, MemLayerError
 
 if TYPE_CHECKING:
+    from langchain_core.language_models import BaseChatModel
+
     from langchain_memlayer.memory import Memory
+    from langchain_memlayer.progress import Progress
 
 Message = dict[str, Any]
 
@@ -42,8 +44,8 @@ class Ingested:
         return f"{self.messages:,} messages of {self.sessions:,} sessions: {what}."
 
 
-def read_messages(file: Path) -> list[Message]:
-    """The messages of a file, checked, each with an id.
+def read_batches(file: Path) -> list[list[Message]]:
+    """The messages of a file, checked, each with an id, in batches.
 
     A message without an id gets one that follows from what it says and how often the file said it before, so that a
     repeated run knows it again.
@@ -67,31 +69,44 @@ def read_messages(file: Path) -> list[Message]:
     except InvalidInput as error:
         raise InvalidInput(f"{file.name}: {error}") from error
     seen: Counter[str] = Counter()
-    return [_identified(message, seen) for message in messages]
+    return batches([_identified(message, seen) for message in messages])
 
 
-def ingest(memory: Memory, messages: Sequence[Message], scope: Mapping[str, Any]) -> Ingested:
-    """Add messages session by session, with a progress bar when stderr is a terminal."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+def cost(model: BaseChatModel, batches: Sequence[Sequence[Message]]) -> str:
+    """What reading the messages asks of a model, as far as it can be known before."""
+    from datetime import UTC, datetime
 
-    sessions = _by_session(messages)
-    done = Ingested(sessions=len(sessions))
-    out = show.console(stderr=True)
-    columns = TextColumn("Remembering"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(compact=True)
-    progress = Progress(*columns, console=out, transient=True, disable=not out.is_terminal)
-    # Even a disabled bar ends with a line of its own in some releases of rich.
-    with progress if out.is_terminal else nullcontext():
-        task = progress.add_task("", total=len(messages))
-        try:
-            for batch in (s[start : start + BATCH] for s in sessions for start in range(0, len(s), BATCH)):
-                results = memory.add(batch, **scope)["results"]
-                done.events.update(result["event"] for result in results)
-                done.messages += len(batch)
-                progress.advance(task, len(batch))
-        except (MemLayerError, KeyboardInterrupt) as error:
-            if done.messages:
-                error.add_note(f"{done.messages} of {len(messages)} messages are done; the same command goes on there.")
-            raise
+    from langchain_memlayer.evaluation.asking import model_name
+    from langchain_memlayer.facts.extraction import LLMExtractor
+    from langchain_memlayer.facts.prompts import estimate_tokens
+    from langchain_memlayer.messages import to_turns
+
+    extractor, now = LLMExtractor(model), datetime.now(UTC)
+    windows = [window for batch in batches for window in extractor.windows(to_turns(batch))]
+    prompts = [message for window in windows for message in extractor.build(window, now)]
+    tokens = sum(estimate_tokens(str(message.content)) for message in prompts)
+    return (
+        f"{model_name(model)} is going to be asked {len(windows):,} times for facts, with about {tokens:,} tokens in "
+        f"all, and at most {len(batches):,} times what they change; less, where messages were read before. Its "
+        "provider says what that costs."
+    )
+
+
+def ingest(memory: Memory, batches: Sequence[Sequence[Message]], scope: Mapping[str, Any], told: Progress) -> Ingested:
+    """Add messages batch by batch."""
+    total = sum(map(len, batches))
+    done = Ingested(sessions=len({batch[0].get("session_id") for batch in batches}))
+    told("remembering", 0, total)
+    try:
+        for batch in batches:
+            results = memory.add(batch, **scope)["results"]
+            done.events.update(result["event"] for result in results)
+            done.messages += len(batch)
+            told("remembering", done.messages, total)
+    except (MemLayerError, KeyboardInterrupt) as error:
+        if done.messages:
+            error.add_note(f"{done.messages} of {total} messages are done; the same command goes on there.")
+        raise
     return done
 
 
@@ -128,8 +143,9 @@ def _identified(message: Message, seen: Counter[str]) -> Message:
     return {**message, "id": f"ingest-{digest}-{seen[digest]}"}
 
 
-def _by_session(messages: Sequence[Message]) -> list[list[Message]]:
+def batches(messages: Sequence[Message]) -> list[list[Message]]:
+    """Messages session by session, in pieces that are one commit each."""
     sessions: dict[Any, list[Message]] = {}
     for message in messages:
         sessions.setdefault(message.get("session_id"), []).append(message)
-    return list(sessions.values())
+    return [some[start : start + BATCH] for some in sessions.values() for start in range(0, len(some), BATCH)]

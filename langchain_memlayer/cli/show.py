@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 Result = dict[str, Any]
 PIPE_WIDTH = 100
+_IDS = ("user_id", "agent_id", "run_id")
 _EVENTS = {"ADD": "added", "UPDATE": "updated", "DELETE": "ended", "NONE": "there already"}
 
 
@@ -121,12 +122,15 @@ def hits(out: Console, results: Sequence[Result]) -> None:
         return
     rows = table(("", True), ("score", True), ("relevance", True), ("memory", False))
     for number, hit in enumerate(results, 1):
-        rows.add_row(str(number), f"{hit['score']:.3f}", f"{hit['relevance']:.3f}", _memory(hit))
+        shown = _memory(hit)
+        if shares := hit.get("explanation"):
+            shown.append("\n" + " ".join(f"{name} {share:+.3f}" for name, share in shares.items()), style="dim")
+        rows.add_row(str(number), f"{hit['score']:.3f}", f"{hit['relevance']:.3f}", shown)
     out.print(rows)
 
 
-def memories(out: Console, results: Sequence[Result], limit: int, offset: int) -> None:
-    """One page of a list."""
+def memories(out: Console, results: Sequence[Result], limit: int = 0, offset: int = 0) -> None:
+    """One page of a list, or some memories."""
     if not results:
         out.print("No memories." if offset == 0 else f"No memories after the first {offset}.")
         return
@@ -134,27 +138,48 @@ def memories(out: Console, results: Sequence[Result], limit: int, offset: int) -
     for number, memory in enumerate(results, offset + 1):
         rows.add_row(str(number), _memory(memory, owner=True))
     out.print(rows)
-    if len(results) == limit:
+    _more(out, results, limit, offset)
+
+
+def _more(out: Console, shown: Sequence[Result], limit: int, offset: int) -> None:
+    if len(shown) == limit:
         out.print(f"There may be more: --offset {offset + limit}", style="dim")
 
 
+def scopes(out: Console, found: Sequence[Result], limit: int, offset: int) -> None:
+    """Whose memories there are."""
+    if not found:
+        out.print("There are no memories.")
+        return
+    rows = table(("whose", False), ("facts", True), ("turns", True), ("last written", True))
+    for one in found:
+        whose = text(scope({name: one[name] for name in _IDS if one[name] is not None}))
+        rows.add_row(whose, f"{one['facts']:,}", f"{one['turns']:,}", one["updated_at"][:19].replace("T", " "))
+    out.print(rows)
+    _more(out, found, limit, offset)
+
+
 def _memory(memory: Result, *, owner: bool = False) -> Text:
-    ids = {name: memory[name] for name in ("user_id", "agent_id", "run_id") if memory[name]} if owner else {}
+    ids = {name: memory[name] for name in _IDS if memory[name]} if owner else {}
     about = [memory["created_at"][:10], memory["name"] or memory["role"], memory["kind"], scope(ids), memory["id"]]
     shown = text(memory["memory"])
     shown.append(clean("\n" + " · ".join(filter(None, about))), style="dim")
     return shown
 
 
-def events(out: Console, results: Sequence[Result]) -> None:
-    """What an add committed."""
-    if not results:
+def added(out: Console, outcome: Result) -> None:
+    """What an add committed, what was refused, and what was left out."""
+    if outcome["results"]:
+        rows = table(("event", False), ("id", True), ("memory", False))
+        for row in outcome["results"]:
+            rows.add_row(_EVENTS[row["event"]], text(row["id"], "dim"), text(row["memory"]))
+        out.print(rows)
+    else:
         out.print("Kept; there is no new fact in it.")
-        return
-    rows = table(("event", False), ("id", True), ("memory", False))
-    for row in results:
-        rows.add_row(_EVENTS[row["event"]], text(row["id"], "dim"), text(row["memory"]))
-    out.print(rows)
+    for refused in outcome.get("rejected", ()):
+        out.print(text(f"refused: {refused['memory']} ({refused['reason']})", "yellow"))
+    for skipped in outcome.get("skipped", ()):
+        out.print(text(f"left out: {skipped['part']}", "yellow"))
 
 
 def event_counts(counts: Counter[str]) -> str:
@@ -170,6 +195,42 @@ def history(out: Console, rows: Sequence[Result]) -> None:
         became = text(gone, "dim") if row["new_value"] is None else text(row["new_value"])
         shown.add_row(row["timestamp"][:19].replace("T", " "), row["event"].lower(), became)
     out.print(shown)
+
+
+def why(out: Console, found: Result) -> None:
+    """Where a memory comes from, and what was decided about it."""
+    out.print(text(found["memory"], "bold"))
+    sources = table(("said", True), ("by", False), ("words", False))
+    for source in found["sources"]:
+        words = text(source["quote"] or source["text"] or "(not kept)")
+        if source["text"] and source["quote"] and source["text"] != source["quote"]:
+            words.append(clean(f"\nin: {source['text']}"), style="dim")
+        sources.add_row((source["time"] or "")[:10], text(source["name"] or source["role"] or ""), words)
+    out.print(sources)
+    decisions = table(("when", True), ("decision", False), ("by", False), ("why", False))
+    for event in found["decisions"]:
+        reason = event.get("reason") or event["new_value"] or ""
+        when = event["timestamp"][:19].replace("T", " ")
+        decisions.add_row(when, event["event"], text(event["actor"] or ""), text(reason))
+    out.print(decisions)
+
+
+def graph(out: Console, triples: Sequence[Mapping[str, str]]) -> None:
+    """Relations as trees: what is told of each name, that of which most is told first."""
+    if not triples:
+        out.print("No relations.")
+        return
+    from rich.tree import Tree
+
+    told: dict[str, list[Mapping[str, str]]] = {}
+    for triple in triples:
+        told.setdefault(triple["source"], []).append(triple)
+    for source, known in sorted(told.items(), key=lambda one: -len(one[1])):
+        tree = Tree(text(source, "bold cyan"), guide_style="dim")
+        for triple in known:
+            label = text(triple["relationship"].replace("_", " "), "dim")
+            tree.add(label.append(" → ").append_text(text(triple["destination"])))
+        out.print(tree)
 
 
 def unread(out: Console, calls: Sequence[Result]) -> None:

@@ -13,7 +13,7 @@ judging.py     answers from memories, verdicts on answers
 asking.py      one question: remember, recall, answer, judge
 evaluate.py    all questions, locally
 experiment.py  all questions, as an experiment in LangSmith
-usage.py       calls and tokens of chat models; progress.py the bars
+usage.py       calls and tokens of chat models
 results.py     what was found; report.py as Markdown
 """
 

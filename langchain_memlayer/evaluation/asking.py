@@ -19,7 +19,6 @@ from langchain_memlayer.types import Turn
 
 if TYPE_CHECKING:
     from langchain_memlayer.engine.shaping import TokenCounter
-    from langchain_memlayer.evaluation.progress import Bars
     from langchain_memlayer.evaluation.usage import UsageMeter
     from langchain_memlayer.memory import Memory
 
@@ -41,7 +40,7 @@ class Plan:
         answerer: Answers from memories, or None.
         judges: Judge the answers.
         meters: Count the calls of models, by what they are for.
-        bars: Show how far it is.
+        advanced: Told how many turns more are remembered, or questions asked.
     """
 
     k: tuple[int, ...]
@@ -50,7 +49,7 @@ class Plan:
     answerer: Answerer | None
     judges: Sequence[Judge]
     meters: Mapping[str, UsageMeter]
-    bars: Bars
+    advanced: Callable[[str, int], None]
 
 
 class Memories:
@@ -107,7 +106,7 @@ class Memories:
             with self._plan.meters["remembering"].counting(), _outside_of_runs():
                 for session, turns in conversation.by_session():
                     memory.add([_message(turn) for turn in turns], user_id=conversation.id, session_id=session)
-                    self._plan.bars.remembered(len(turns))
+                    self._plan.advanced("remembering", len(turns))
             with self._lock:
                 self.seconds += perf_counter() - start
                 self.turns += len(conversation.turns)
@@ -160,7 +159,7 @@ class Asker:
                 outcome = replace(outcome, verdicts=verdicts)
             with self._lock:
                 self._outcomes[key] = outcome
-            self._plan.bars.asked()
+            self._plan.advanced("asking", 1)
             self._give_up_in_time(outcome)
         return outcome
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import closing
+from contextlib import closing, contextmanager
 from contextvars import copy_context
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from langchain_memlayer.errors import ConfigurationError, InvalidInput
 from langchain_memlayer.evaluation.asking import Asker, Memories, MemoryFactory, Plan, model_name
 from langchain_memlayer.evaluation.data import Dataset
 from langchain_memlayer.evaluation.judging import VERSIONS, Answerer, Judge, Leniency
-from langchain_memlayer.evaluation.progress import bars
 from langchain_memlayer.evaluation.results import EvaluationResult
+from langchain_memlayer.progress import bars
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -77,7 +79,7 @@ def evaluate_memory(
     workers = _count(concurrency, "concurrency") if chat is not None else 1
     cuts = _cuts(k)
     turns = sum(len(conversation.turns) for conversation in dataset.conversations if conversation.questions)
-    with bars(progress, turns, len(dataset.questions)) as shown:
+    with _bars(progress, turns, len(dataset.questions)) as advanced:
         plan = Plan(
             k=cuts,
             max_tokens=_count(max_tokens, "max_tokens"),
@@ -85,7 +87,7 @@ def evaluate_memory(
             answerer=None if chat is None else Answerer(chat),
             judges=[] if grader is None else [Judge(grader, name) for name in _named(judges)],
             meters={name: UsageMeter() for name in ("remembering", "answering", "judging")},
-            bars=shown,
+            advanced=advanced,
         )
         settings = _settings(plan, chat, grader, dataset, workers)
         with closing(Memories(memory_factory, dataset, plan)) as memories:
@@ -108,6 +110,20 @@ def evaluate_memory(
         unresolved=dataset.unresolved,
         experiment=experiment,
     )
+
+
+@contextmanager
+def _bars(wanted: bool, turns: int, questions: int) -> Iterator[Callable[[str, int], None]]:
+    """What is told how many turns more are remembered, or questions asked, by any thread."""
+    totals, done, lock = {"remembering": turns, "asking": questions}, Counter[str](), Lock()
+    with bars(hidden=not wanted) as told:
+
+        def advanced(what: str, count: int) -> None:
+            with lock:
+                done[what] += count
+                told(what, done[what], totals[what])
+
+        yield advanced
 
 
 def _run_locally(asker: Asker, workers: int) -> None:

@@ -13,11 +13,12 @@ from langchain_memlayer.errors import InvalidInput, NotAStore
 from langchain_memlayer.journal import Journal, exists, open_journal, transfer
 from langchain_memlayer.journal.base import random_id, utc_now
 from langchain_memlayer.journal.read import Reader
-from langchain_memlayer.moving.format import HEADER, VERSION, Progress, digest, end, line
+from langchain_memlayer.moving.format import HEADER, VERSION, digest, end, line
+from langchain_memlayer.progress import Progress, silent
 
 
 def export_store(
-    path: str | Path, file: str | Path | BinaryIO, *, vectors: bool = True, progress: Progress | None = None
+    path: str | Path, file: str | Path | BinaryIO, *, vectors: bool = True, progress: Progress = silent
 ) -> int:
     """Write everything that a store holds into a file: items, memories in all versions, history, triples, sources.
 
@@ -51,7 +52,7 @@ def export_store(
             ) from error
 
 
-def _write_file(journal: Journal, target: Path, vectors: bool, progress: Progress | None) -> int:
+def _write_file(journal: Journal, target: Path, vectors: bool, progress: Progress) -> int:
     if target.exists() and not target.is_file():
         raise InvalidInput(f"{target} is no file but a folder or a device; give the path of a file.")
     # A name that nobody can have planted; only the owner can read it.
@@ -68,7 +69,7 @@ def _write_file(journal: Journal, target: Path, vectors: bool, progress: Progres
     return total
 
 
-def _write(journal: Journal, out: BinaryIO, vectors: bool, progress: Progress | None) -> int:
+def _write(journal: Journal, out: BinaryIO, vectors: bool, progress: Progress) -> int:
     hashed, done = digest(), -1
     with journal.read(snapshot=True) as reader:
         total = transfer.count(reader)
@@ -76,8 +77,7 @@ def _write(journal: Journal, out: BinaryIO, vectors: bool, progress: Progress | 
             out.write(one)
             hashed.update(one)
             done += 1
-            if progress is not None:
-                progress("export", done, total)
+            progress("export", done, total)
     out.write(end(done, hashed))
     return done
 

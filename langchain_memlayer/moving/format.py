@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,6 @@ from langchain_memlayer.values import dumps, loads
 
 VERSION = 1
 HEADER, END = "memlayer", "end"
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how many rows of it are, and how many there are."""
 
 
 def line(kind: str, values: Values) -> bytes:

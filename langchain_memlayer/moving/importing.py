@@ -18,16 +18,15 @@ from langchain_memlayer.journal import Journal, open_journal, transfer
 from langchain_memlayer.journal.base import random_id, utc_now
 from langchain_memlayer.journal.settings import IMPORT_NOTE
 from langchain_memlayer.journal.transfer import Section, Values
-from langchain_memlayer.moving.format import Lines, Progress
+from langchain_memlayer.moving.format import Lines
+from langchain_memlayer.progress import Progress, silent
 from langchain_memlayer.recall import PROBES, knowledge_of
 from langchain_memlayer.store_plan import EVERYTHING, texts_at
 
 _ROWS = 1000
 
 
-def import_store(
-    file: str | Path, path: str | Path, *, embeddings: Any = "auto", progress: Progress | None = None
-) -> int:
+def import_store(file: str | Path, path: str | Path, *, embeddings: Any = "auto", progress: Progress = silent) -> int:
     """Fill a new store with what `export_store` wrote; it is a store of its own, with an id of its own.
 
     The whole file is checked before anything is written. An interrupted import goes on where it stopped when it is
@@ -50,8 +49,7 @@ def import_store(
     """
     lines = Lines(Path(file))
     for number, _ in enumerate(lines.rows(), 1):
-        if progress is not None:
-            progress("check", number, 0)
+        progress("check", number, 0)
     embedder = _embedder(lines, embeddings)
     with closing(open_journal(path, clock=utc_now, new_id=random_id, importing=True)) as journal:
         done = _begin(journal, lines)
@@ -61,8 +59,7 @@ def import_store(
                 _embed(embedder, missing, lines.header["embedders"])
             _write(journal, lines, rows, done)
             done += len(rows)
-            if progress is not None:
-                progress("import", done, lines.total)
+            progress("import", done, lines.total)
         with journal.write() as tx:
             tx.renumber()
             tx.drop_meta(IMPORT_NOTE)

@@ -13,7 +13,7 @@ from langgraph.store.base import BaseStore, GetOp, PutOp, SearchItem
 from langchain_memlayer.errors import InvalidInput
 from langchain_memlayer.memory import Memory
 from langchain_memlayer.moving.databases import read_only
-from langchain_memlayer.moving.format import Progress
+from langchain_memlayer.progress import Progress, silent
 from langchain_memlayer.store import MemLayerStore
 from langchain_memlayer.store_plan import Plan
 
@@ -22,7 +22,7 @@ _PAGE = 1000
 
 
 def import_langgraph(
-    store: BaseStore, target: str | Path | MemLayerStore, *, embeddings: Any = "auto", progress: Progress | None = None
+    store: BaseStore, target: str | Path | MemLayerStore, *, embeddings: Any = "auto", progress: Progress = silent
 ) -> dict[str, int]:
     """Take in all items of all namespaces of a LangGraph store; their values stay exactly what they are.
 
@@ -46,8 +46,7 @@ def import_langgraph(
     total = 0
     for total, item in enumerate(_items(store), 1):
         _check(item)
-        if progress is not None:
-            progress("check", total, 0)
+        progress("check", total, 0)
     if isinstance(target, MemLayerStore):
         return _fill(target, store, total, progress)
     with Memory(target, model=None, embeddings=embeddings) as memory:
@@ -55,7 +54,7 @@ def import_langgraph(
 
 
 def import_langgraph_sqlite(
-    file: str | Path, target: str | Path | MemLayerStore, *, embeddings: Any = "auto", progress: Progress | None = None
+    file: str | Path, target: str | Path | MemLayerStore, *, embeddings: Any = "auto", progress: Progress = silent
 ) -> dict[str, int]:
     """Like `import_langgraph`, from the file of a LangGraph `SqliteStore`, which is only read.
 
@@ -79,7 +78,7 @@ def _check(item: SearchItem) -> None:
         raise
 
 
-def _fill(target: MemLayerStore, store: BaseStore, total: int, progress: Progress | None) -> dict[str, int]:
+def _fill(target: MemLayerStore, store: BaseStore, total: int, progress: Progress) -> dict[str, int]:
     counts, items = {"imported": 0, "known": 0}, _items(store)
     while some := list(islice(items, _AT_ONCE)):
         there = target.batch([GetOp(item.namespace, item.key, refresh_ttl=False) for item in some])
@@ -87,8 +86,7 @@ def _fill(target: MemLayerStore, store: BaseStore, total: int, progress: Progres
         target.batch([PutOp(item.namespace, item.key, item.value) for item in fresh])
         counts["imported"] += len(fresh)
         counts["known"] += len(some) - len(fresh)
-        if progress is not None:
-            progress("import", sum(counts.values()), total)
+        progress("import", sum(counts.values()), total)
     return counts
 
 

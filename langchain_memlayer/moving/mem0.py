@@ -20,8 +20,8 @@ from langchain_memlayer.journal.base import random_id, utc_now
 from langchain_memlayer.journal.write import Writer
 from langchain_memlayer.messages import checked_text, content_hash
 from langchain_memlayer.moving import mem0_files
-from langchain_memlayer.moving.format import Progress
 from langchain_memlayer.moving.mem0_files import Change, Payload
+from langchain_memlayer.progress import Progress, silent
 from langchain_memlayer.recall import asking
 from langchain_memlayer.steps import run
 from langchain_memlayer.types import Row, Scope, from_micros, to_micros
@@ -65,7 +65,7 @@ def import_mem0(
     path: str | Path,
     *,
     embeddings: Any = "auto",
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> dict[str, int]:
     """Take in the memories of a mem0 installation: texts, ids, metadata, owners, times, and earlier texts as history.
 
@@ -102,8 +102,7 @@ def import_mem0(
             written = _store(journal, indexes, _unknown(journal, some))
             counts["imported"] += written
             counts["known"] += len(some) - written
-            if progress is not None:
-                progress("import", start + len(some), len(memories))
+            progress("import", start + len(some), len(memories))
     return counts
 
 

@@ -33,7 +33,7 @@ from langchain_memlayer.journal.schema import DERIVED
 from langchain_memlayer.journal.settings import STAGING_NOTE, Area, embedder_key, outbox_key
 from langchain_memlayer.journal.staging import Unstaged
 from langchain_memlayer.journal.write import Writer
-from langchain_memlayer.moving.format import Progress
+from langchain_memlayer.progress import Progress, silent
 from langchain_memlayer.recall import PROBES, knowledge_of
 from langchain_memlayer.store_plan import texts_at
 from langchain_memlayer.values import loads
@@ -51,7 +51,7 @@ Records = Mapping[Area, Mapping[str, Any]]
 
 
 def reembed_store(
-    path: str | Path, embeddings: Any, *, fields: Sequence[str] | None = None, progress: Progress | None = None
+    path: str | Path, embeddings: Any, *, fields: Sequence[str] | None = None, progress: Progress = silent
 ) -> int:
     """Give a store another embedder: vectors of everything that has some, memories in all versions and items alike.
 
@@ -91,9 +91,7 @@ def reembed_store(
 class _Run:
     """One attempt."""
 
-    def __init__(
-        self, journal: Journal, embedder: Embedder, fields: Sequence[str] | None, progress: Progress | None
-    ) -> None:
+    def __init__(self, journal: Journal, embedder: Embedder, fields: Sequence[str] | None, progress: Progress) -> None:
         self._journal = journal
         self._embedder = embedder
         self._fields = fields
@@ -181,8 +179,7 @@ class _Run:
     def _told(self, more: int) -> None:
         self._staged += more
         self._total = max(self._total, self._staged)
-        if self._progress is not None:
-            self._progress("reembed", self._staged, self._total)
+        self._progress("reembed", self._staged, self._total)
 
     def _made(self, rows: Sequence[Unstaged], records: Records) -> list[tuple[Unstaged, bytes]]:
         """The new vectors of rows; one call for all distinct texts. Those of an area that has them already are kept."""

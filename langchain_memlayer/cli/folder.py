@@ -1,22 +1,17 @@
-"""`memlayer export`, `import` and `reembed`: a store as a file, and back, and to another embedder."""
+"""`memlayer stats`, `doctor`, `export`, `import` and `reembed`: what is done with a whole store."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from langchain_memlayer.cli import show
-
-if TYPE_CHECKING:
-    from langchain_memlayer.moving.format import Progress
-
-_SHOWN_EVERY = 500
+from langchain_memlayer.progress import bars
 
 
 class Source(StrEnum):
@@ -29,9 +24,53 @@ class Source(StrEnum):
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command("export")(export)
+    for command in (stats, doctor, export, reembed):
+        app.command()(command)
     app.command("import")(import_file)
-    app.command("reembed")(reembed)
+
+
+def stats(ctx: typer.Context) -> None:
+    """Count what the folder holds."""
+    from langchain_memlayer.engine.fingerprints import recorded_embedder
+
+    journal = ctx.obj.journal()
+    try:
+        with journal.read(snapshot=True) as reader:
+            counts = {**reader.counts(), "last_seq": reader.last_seq()}
+        embedder = recorded_embedder(journal, "memories")
+        size = journal.size()
+    finally:
+        journal.close()
+    found = {
+        "path": journal.where,
+        **counts,
+        "embedder": None if embedder is None else {"name": embedder[0], "dims": embedder[1]},
+        "bytes": size,
+    }
+    show.result(ctx.obj.json, found, lambda out: show.stats(out, found))
+
+
+def doctor(
+    ctx: typer.Context,
+    rebuild: Annotated[bool, typer.Option(help="Make anew what is derived, then check.")] = False,
+) -> None:
+    """Check everything that must hold in a folder, and rebuild what is derived."""
+    from langchain_memlayer import doctor
+
+    journal = ctx.obj.journal()
+    try:
+        with bars(hidden=ctx.obj.json) as told:
+            if rebuild:
+                told("rebuilding", 0, 0)
+                doctor.rebuild(journal)
+            told("checking", 0, 0)
+            problems = doctor.check(journal)
+    finally:
+        journal.close()
+    found = {"path": journal.where, "rebuilt": rebuild, "problems": [asdict(problem) for problem in problems]}
+    show.result(ctx.obj.json, found, lambda out: show.problems(out, found))
+    if problems:
+        raise typer.Exit(1)
 
 
 def export(
@@ -46,7 +85,7 @@ def export(
     if str(file) == "-":
         export_store(path, sys.stdout.buffer, vectors=vectors)
         return
-    with _bar(ctx.obj.json) as progress:
+    with bars(hidden=ctx.obj.json) as progress:
         rows = export_store(path, file, vectors=vectors, progress=progress)
     show.result(ctx.obj.json, {"rows": rows, "file": str(file)}, lambda out: out.print(f"{rows:,} rows are in {file}."))
 
@@ -64,18 +103,17 @@ def import_file(
     path, embeddings = ctx.obj.folder(), ctx.obj.embeddings
     if source is not Source.MEM0 and (len(files) > 1 or not files[0].is_file()):
         raise typer.BadParameter("one file is needed.", param_hint="FILES")
-    with _bar(ctx.obj.json) as progress:
-        if source is Source.EXPORT:
-            rows = import_store(files[0], path, embeddings=embeddings, progress=progress)
-            counts, said = {"rows": rows}, f"{rows:,} rows were imported."
+    with bars(hidden=ctx.obj.json) as progress:
+        if source is Source.MEM0:
+            counts = import_mem0(files, path, embeddings=embeddings, progress=progress)
+        elif source is Source.LANGGRAPH_SQLITE:
+            counts = import_langgraph_sqlite(files[0], path, embeddings=embeddings, progress=progress)
         else:
-            if source is Source.MEM0:
-                counts = import_mem0(files, path, embeddings=embeddings, progress=progress)
-            else:
-                counts = import_langgraph_sqlite(files[0], path, embeddings=embeddings, progress=progress)
-            said = ", ".join(f"{number:,} {name}" for name, number in counts.items()) + "."
+            counts = {"rows": import_store(files[0], path, embeddings=embeddings, progress=progress)}
     shown = [str(file) for file in files]
-    show.result(ctx.obj.json, {**counts, "file": shown[0] if len(shown) == 1 else shown}, lambda out: out.print(said))
+    said = ", ".join(f"{number:,} {name}" for name, number in counts.items())
+    found = {**counts, "file": shown[0] if len(shown) == 1 else shown}
+    show.result(ctx.obj.json, found, lambda out: out.print(f"{said}."))
 
 
 def reembed(
@@ -89,27 +127,7 @@ def reembed(
     """Give the store another embedder; it can be used meanwhile. Interrupted, it goes on when repeated."""
     from langchain_memlayer.moving import reembed_store
 
-    with _bar(ctx.obj.json) as progress:
+    with bars(hidden=ctx.obj.json) as progress:
         rows = reembed_store(ctx.obj.existing(), embedder, fields=fields or None, progress=progress)
     found = {"rows": rows, "embedder": embedder}
     show.result(ctx.obj.json, found, lambda out: out.print(f"{rows:,} rows have vectors of {embedder}."))
-
-
-@contextmanager
-def _bar(as_json: bool) -> Iterator[Progress | None]:
-    """What shows progress on stderr, when that is a terminal."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    out = show.console(stderr=True)
-    if as_json or not out.is_terminal:
-        yield None
-        return
-    bar = Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), console=out, transient=True)
-    with bar:
-        task = bar.add_task("")
-
-        def told(what: str, done: int, total: int) -> None:
-            if done % _SHOWN_EVERY == 0 or done == total:
-                bar.update(task, description=what, completed=done, total=total or None)
-
-        yield told
