@@ -636,7 +636,7 @@ def test_why_shows_the_words_who_said_them_and_what_was_decided(cli: Run, told: 
 @pytest.mark.usefixtures("told")
 def test_the_graph_is_shown_or_written_to_a_file(cli: Run, tmp_path: Path):
     shown = cli("graph", "--user", "alice").stdout
-    assert "works at → Acme" in shown
+    assert "works at Acme" in shown
     assert {"source": "Acme", "relationship": "is_in", "destination": "Lyon"} in data(
         cli("graph", "--user", "alice", "--json")
     )

@@ -121,8 +121,8 @@ def _run(folder: Path, scope: Mapping[str, Any], embeddings: str | None, out: Co
         _opening(out, folder, turns, len(questions))
     with Memory(folder, model=None, embeddings=embeddings) as memory:
         start = perf_counter()
-        with bars(hidden=out is None) as told:
-            done = ingest(memory, batches(turns), scope, told)
+        with bars(hidden=out is None) as progress:
+            done = ingest(memory, batches(turns), scope, progress)
         seconds = perf_counter() - start
         before = _everything(memory, scope)
         if out is not None:

@@ -161,9 +161,11 @@ def graph(
     """Show the relations between people, places and things; in the terminal, or in a file."""
     if file is not None and file.suffix not in (".svg", ".graphml"):
         raise typer.BadParameter("must end in .svg or .graphml.", param_hint="FILE")
+    from langchain_memlayer.graph.names import as_relations
+
     with ctx.obj.listed() as memory:
         found = memory.graph(**ctx.obj.scope)
-    triples = [dict(zip(("source", "relationship", "destination"), triple, strict=True)) for triple in found.triples()]
+    triples = as_relations(found.triples())
     if file is None:
         show.result(ctx.obj.json, triples, lambda out: show.graph(out, triples))
         return

@@ -94,21 +94,24 @@ def table(*columns: tuple[str, bool]) -> Table:
     return made
 
 
-def relations(triples: Sequence[Relation], root: str) -> Tree:
-    """The relations around an entity as a tree; each is drawn once."""
+def relations(triples: Sequence[Relation], root: str, drawn: set[str] | None = None) -> Tree:
+    """The relations around an entity as a tree; each name branches once, and not at all where it is `drawn` already."""
     from rich.tree import Tree
 
+    told: dict[str, list[Relation]] = {}
+    for triple in triples:
+        told.setdefault(triple["source"], []).append(triple)
     tree = Tree(text(root, "bold"), guide_style="dim")
     around = [(root, tree)]
-    drawn = {root}
+    drawn = set() if drawn is None else drawn
+    drawn.add(root)
     for name, branch in around:
-        for triple in triples:
-            if triple["source"] == name:
-                relation = triple["relationship"].replace("_", " ")
-                leaf = branch.add(text(f"{relation} ", "dim") + text(triple["destination"], "bold"))
-                if triple["destination"] not in drawn:
-                    drawn.add(triple["destination"])
-                    around.append((triple["destination"], leaf))
+        for triple in told.get(name, ()):
+            relation = triple["relationship"].replace("_", " ")
+            leaf = branch.add(text(f"{relation} ", "dim") + text(triple["destination"], "bold"))
+            if triple["destination"] not in drawn:
+                drawn.add(triple["destination"])
+                around.append((triple["destination"], leaf))
     return tree
 
 
@@ -215,22 +218,15 @@ def why(out: Console, found: Result) -> None:
     out.print(decisions)
 
 
-def graph(out: Console, triples: Sequence[Mapping[str, str]]) -> None:
-    """Relations as trees: what is told of each name, that of which most is told first."""
+def graph(out: Console, triples: Sequence[Relation]) -> None:
+    """Relations as trees, from the names of which most is told."""
     if not triples:
         out.print("No relations.")
         return
-    from rich.tree import Tree
-
-    told: dict[str, list[Mapping[str, str]]] = {}
-    for triple in triples:
-        told.setdefault(triple["source"], []).append(triple)
-    for source, known in sorted(told.items(), key=lambda one: -len(one[1])):
-        tree = Tree(text(source, "bold cyan"), guide_style="dim")
-        for triple in known:
-            label = text(triple["relationship"].replace("_", " "), "dim")
-            tree.add(label.append(" → ").append_text(text(triple["destination"])))
-        out.print(tree)
+    drawn: set[str] = set()
+    for source, _ in Counter(triple["source"] for triple in triples).most_common():
+        if source not in drawn:
+            out.print(relations(triples, source, drawn))
 
 
 def unread(out: Console, calls: Sequence[Result]) -> None:
