@@ -447,7 +447,7 @@ def test_who_reads_one_state_reads_its_vectors(full: Path) -> None:
         assert json.loads(reader.meta("embedder:items") or "")["dims"] == 256
     with journal.read() as reader:
         assert len(reader.load("", "items", dims=96, typed=lambda raw: ({}, ())).codes) == 5 * 192
-        assert reader.changes("", "items", before[0].seq, dims=96) is None
+        assert reader.changes("", "items", before[0].seq, dims=96, typed=lambda raw: ({}, ())) is None
     journal.close()
 
 
