@@ -5,7 +5,7 @@ python -m integration_tests.benchmarks [raw store memory graph search store_figu
 python -m integration_tests.benchmarks store_figures --beside CHECKOUT --rows 2000,60000,200000
 python -m integration_tests.benchmarks backends [--rows 10000,50000]
 python -m integration_tests.benchmarks postgres [--rows 100000]
-python -m integration_tests.benchmarks recall recall_backends ablation one_folder --harness FILE --data FILE ...
+python -m integration_tests.benchmarks recall recall_backends ablation one_folder learn --harness FILE --data FILE ...
 ```
 """
 
@@ -47,6 +47,7 @@ _EVIDENCE = {
     "recall_backends": "Recall through other backends",
     "ablation": "Recall, one signal left out",
     "one_folder": "All conversations in one folder",
+    "learn": "Trees over the signals",
 }
 
 

@@ -7,6 +7,7 @@ versions.py     which version of a value it asks for
 dates.py        the time that a question speaks of
 date_words.py   how times are said in four languages
 calibration.py  which scripts an embedder knows
+learned.py      trees over the signals, for conversations
 fusion.py       signals -> score, relevance, order
 """
 

@@ -126,6 +126,11 @@ def trust_in(text: str, known: Mapping[str, float]) -> float:
     return (sum(trust.get(script, least) * count for script, count in counts.items()) + least * max(0, others)) / total
 
 
+def is_latin(text: str) -> bool:
+    """Whether most letters of a text are Latin ones."""
+    return 2 * len(_LETTERS["latin"].findall(text)) > sum(map(str.isalpha, text))
+
+
 def closeness(scores: NDArray[np.float32], metric: Metric) -> NDArray[np.float32]:
     """Scores of any metric on the scale of cosines, in the same order, so that a threshold has a meaning.
 

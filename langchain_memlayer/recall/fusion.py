@@ -3,7 +3,7 @@
 ```
 h = dense weight * cosine + keyword weight * BM25         each from 0 to 1 by the scope's own constants
 s = h + neighbour + link + session + bridge + graph + speaker + date + exact + version + fact
-      - question - barren - ended
+      - question - barren - ended + what trees make of these in conversations
 a fact that scores nearly as well as its turn takes the turn's place
 walk down s; leave out a fact whose turns are shown already, and a turn that a fact shown stands for
 ```
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from langchain_memlayer.loops import lazy
 from langchain_memlayer.recall import signals
+from langchain_memlayer.recall.learned import learned
 from langchain_memlayer.recall.pool import Pool, Query, Scores, Spread
 from langchain_memlayer.recall.versions import version
 
@@ -45,6 +46,7 @@ class Weights:
         question: Taken from turns that only ask.
         barren: Taken from turns that were read and say nothing.
         ended: Taken from memories that no longer hold.
+        learned: Of what the trees say.
         stand_in: By how much a turn must beat its fact in score and in relevance to be a hit of its own.
     """
 
@@ -64,6 +66,7 @@ class Weights:
     question: float = 0.1
     barren: float = 1.0
     ended: float = 2.0
+    learned: float = 1.0
     stand_in: float = 0.2
 
 
@@ -199,6 +202,8 @@ def scored(pool: Pool, query: Query, weights: Weights) -> Scored:
         "barren": -np.float32(weights.barren) * signals.barren(pool),
         "ended": -np.float32(weights.ended) * signals.ended(pool),
     }
+    if weights.learned:
+        shares["learned"] = np.float32(weights.learned) * learned(pool, query, shares)
     return Scored(pool, shares)
 
 

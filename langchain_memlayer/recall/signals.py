@@ -137,9 +137,14 @@ def bridge(pool: Pool, query: Query, base: Scores) -> Scores:
     return out
 
 
+def named_speakers(pool: Pool, query: Query) -> list[int]:
+    """The numbers of those of several speakers whom the query names."""
+    return [code for code, name in pool.speakers.items() if len(pool.speakers) > 1 and _names(query.text, name)]
+
+
 def speaker(pool: Pool, query: Query) -> Scores:
     """1 for memories by or about the one known speaker that the query names."""
-    named = [code for code, name in pool.speakers.items() if len(pool.speakers) > 1 and _names(query.text, name)]
+    named = named_speakers(pool, query)
     if len(named) != 1:
         return np.zeros(len(pool), np.float32)
     by: Scores = (pool.speaker == named[0]).astype(np.float32)
