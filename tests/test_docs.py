@@ -212,11 +212,7 @@ def test_every_provider_has_a_block():
     code = "\n".join(block.code for block in blocks(BACKENDS))
     shown = re.findall(r'"(vector_store|llm|embedder)": \{\s*"provider": "(\w+)"', code)
     models = ("openai", "doubao", "deepseek", "langchain")
-    known = {
-        "vector_store": STORES,
-        "llm": models,
-        "embedder": set(models) - {"deepseek"} | {"multilingual", "wordllama"},
-    }
+    known = {"vector_store": STORES, "llm": models, "embedder": set(models) - {"deepseek"} | {"wordllama"}}
     assert set(shown) >= {(section, name) for section, providers in known.items() for name in providers}
 
 
