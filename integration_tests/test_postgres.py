@@ -31,7 +31,7 @@ from langchain_memlayer.errors import (
     SchemaTooNew,
 )
 from langchain_memlayer.facts.reconciliation import RuleReconciler
-from langchain_memlayer.journal import open_journal, postgres_session
+from langchain_memlayer.journal import open_journal, postgres_sql
 from langchain_memlayer.journal import postgres as postgres_journal
 from langchain_memlayer.journal.base import random_id, utc_now
 from langchain_memlayer.journal.postgres import PostgresJournal
@@ -130,7 +130,7 @@ def test_six_processes_that_search_think_and_add_on_one_scope_double_and_lose_no
 
 def test_a_process_killed_at_any_statement_of_a_commit_loses_nothing_that_was_acknowledged(url: str) -> None:
     def work(nth: int) -> None:
-        execute, left = postgres_session.Session.execute, [nth]
+        execute, left = postgres_sql.Session.execute, [nth]
         with opened(url) as memory:
             memory.add(f"acknowledged {nth}", user_id="u")
 
@@ -140,7 +140,7 @@ def test_a_process_killed_at_any_statement_of_a_commit_loses_nothing_that_was_ac
                     os.kill(os.getpid(), signal.SIGKILL)
                 return execute(self, *given)
 
-            postgres_session.Session.execute = counted  # type: ignore[method-assign]
+            postgres_sql.Session.execute = counted  # type: ignore[method-assign]
             memory.add([f"doomed {nth}", f"doomed too {nth}"], user_id="u")
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -333,12 +333,12 @@ def test_a_connection_that_is_lost_in_a_commit_is_said_and_the_batch_id_makes_it
             self.raw.close()
             raise psycopg.OperationalError("server closed the connection unexpectedly")
 
-        kept = postgres_session.Session.commit
+        kept = postgres_sql.Session.commit
         with monkeypatch.context() as patch:
             if step == "before-commit":
                 patch.setattr(postgres_journal, "_step", lose)
             else:
-                patch.setattr(postgres_session.Session, "commit", commit)
+                patch.setattr(postgres_sql.Session, "commit", commit)
             with pytest.raises(JournalError, match="batch_id"):
                 memory.add("said once", user_id="u", batch_id="b")
         memory.add("said once", user_id="u", batch_id="b")

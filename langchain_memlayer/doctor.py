@@ -16,11 +16,10 @@ from langchain_memlayer.errors import JournalError, MemLayerError, SnapshotError
 from langchain_memlayer.index import files
 from langchain_memlayer.index.keywords import well_formed
 from langchain_memlayer.journal import Journal
+from langchain_memlayer.journal.database import SCRUB_DUE, STAGING_NOTE, VECTORS_OF_ITEM, Area, embedder_key, outbox_key
 from langchain_memlayer.journal.read import Reader
-from langchain_memlayer.journal.read_base import VECTORS_OF_ITEM
 from langchain_memlayer.journal.schema import DERIVED
-from langchain_memlayer.journal.settings import SCRUB_DUE, STAGING_NOTE, Area, embedder_key, outbox_key
-from langchain_memlayer.journal.soundness import unsound
+from langchain_memlayer.journal.transfer import unsound
 from langchain_memlayer.types import MEMORY_ROOT
 
 _SHOWN = 5

@@ -40,16 +40,14 @@ from langchain_memlayer.engine.answers import Answers, Shape, page
 from langchain_memlayer.engine.background import Background
 from langchain_memlayer.engine.candidates import Finder
 from langchain_memlayer.engine.edit import Editor, Forgotten
-from langchain_memlayer.engine.fingerprints import chosen_metric, recorded_embedder
 from langchain_memlayer.engine.graphs import Graphs
 from langchain_memlayer.engine.halves import extracted, reconciled
-from langchain_memlayer.engine.indexes import Indexes
+from langchain_memlayer.engine.indexes import Indexes, chosen_metric, recorded_embedder
 from langchain_memlayer.engine.past import difference
 from langchain_memlayer.engine.read import Engine, Prepared, Progress
 from langchain_memlayer.engine.reading import Searcher, SearchQuery
-from langchain_memlayer.engine.records import result_of
+from langchain_memlayer.engine.records import missing, result_of, scope_of
 from langchain_memlayer.engine.results import added, history_row, reasons, scope_size, unread
-from langchain_memlayer.engine.scopes import missing, scope_of
 from langchain_memlayer.errors import ConfigurationError, InvalidInput, MemLayerError
 from langchain_memlayer.facts.reconciliation import LLMReconciler, RuleReconciler
 from langchain_memlayer.filters import parse_filter

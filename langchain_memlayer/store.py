@@ -29,8 +29,7 @@ from numpy.typing import NDArray
 
 from langchain_memlayer.backends.adapters import open_vectorstore
 from langchain_memlayer.embedders.embedder import Embedder, resolve_embeddings
-from langchain_memlayer.engine.fingerprints import encode_vectors, recorded_embedder
-from langchain_memlayer.engine.indexes import Indexes
+from langchain_memlayer.engine.indexes import Indexes, encode_vectors, recorded_embedder
 from langchain_memlayer.errors import ConfigurationError, InvalidInput, JournalClosed, JournalError
 from langchain_memlayer.filters import Filter
 from langchain_memlayer.journal import Journal, open_journal

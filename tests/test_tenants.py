@@ -15,8 +15,7 @@ from langchain_core.embeddings import Embeddings
 from langgraph.store.base import PutOp, SearchItem
 from numpy.typing import NDArray
 
-from langchain_memlayer.engine.fingerprints import encode_vectors
-from langchain_memlayer.engine.indexes import Indexes
+from langchain_memlayer.engine.indexes import Indexes, encode_vectors
 from langchain_memlayer.filters import parse_filter
 from langchain_memlayer.index import hnsw
 from langchain_memlayer.journal.read import Reader

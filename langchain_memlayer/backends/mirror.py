@@ -22,8 +22,8 @@ from langchain_memlayer.backends.points import is_flat
 from langchain_memlayer.backends.proposals import Proposals
 from langchain_memlayer.errors import JournalClosed, MemLayerError, VectorStoreError
 from langchain_memlayer.journal import Journal
+from langchain_memlayer.journal.database import Area, embedder_key, outbox_key, points_key, purge_key
 from langchain_memlayer.journal.read_caches import VectorRow
-from langchain_memlayer.journal.settings import Area, embedder_key, outbox_key, points_key, purge_key
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from langchain_memlayer.backends.points import is_flat
 from langchain_memlayer.errors import VectorStoreError
 from langchain_memlayer.index.view import Hints, Hits, Plan, Source, View, candidates
 from langchain_memlayer.journal import Journal
-from langchain_memlayer.journal.settings import Area
+from langchain_memlayer.journal.database import Area
 
 _LOGGER = logging.getLogger(__name__)
 

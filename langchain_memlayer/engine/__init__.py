@@ -12,11 +12,9 @@ reading.py       Searcher: the read path
 pools.py         what a search scores
 answers.py       whole searches, as callers get them, and the pages of a list
 shaping.py       token budget, and what was said around a hit
-indexes.py       the slabs of a folder, kept up with its journal; columns.py: what they know of a row
+indexes.py       the slabs of a folder, kept up with its journal; which embedder wrote their vectors
 graphs.py        the graphs of a folder, likewise
-fingerprints.py  which embedder wrote the vectors
-scopes.py        scopes in the journal
 texts.py         what is embedded and indexed of a turn or a fact
-records.py       a memory as filters and callers see it
+records.py       a stored memory as filters, callers and the extractor see it
 results.py       what callers get back
 """

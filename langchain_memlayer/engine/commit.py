@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from langchain_memlayer.engine.scopes import scope_ids, scope_of
+from langchain_memlayer.engine.records import scope_ids, scope_of
 from langchain_memlayer.facts.grounding import repeats, says_all
 from langchain_memlayer.journal.write import Writer
 from langchain_memlayer.messages import content_hash

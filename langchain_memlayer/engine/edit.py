@@ -12,14 +12,14 @@ from typing import Any
 from langchain_memlayer.engine.commit import BY_HAND, Commit, Committed, Indexed, fact_hash
 from langchain_memlayer.engine.indexes import Indexes
 from langchain_memlayer.engine.keep import PAUSE
-from langchain_memlayer.engine.scopes import batch_scope, missing, scope_of
+from langchain_memlayer.engine.records import batch_scope, missing, scope_of
 from langchain_memlayer.engine.texts import searchable, stored_text, unembedded
 from langchain_memlayer.errors import EmbeddingError
 from langchain_memlayer.facts.grounding import words
 from langchain_memlayer.index.keywords import query_terms
 from langchain_memlayer.journal import Journal
+from langchain_memlayer.journal.database import SCRUB_DUE
 from langchain_memlayer.journal.read import Reader
-from langchain_memlayer.journal.settings import SCRUB_DUE
 from langchain_memlayer.journal.write import Writer
 from langchain_memlayer.messages import content_hash
 from langchain_memlayer.protocols import NewId

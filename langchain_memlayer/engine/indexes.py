@@ -1,25 +1,25 @@
-"""The slabs of a folder, kept up with its journal."""
+"""The slabs of a folder, kept up with its journal: what they know of a row, and whose vectors they hold."""
 
 from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from langchain_memlayer.engine.columns import COLUMNS, Codes, item_columns, memory_columns
-from langchain_memlayer.engine.fingerprints import metric_in, recorded_embedder, refuse_others
-from langchain_memlayer.errors import ConfigurationError, SnapshotError
+from langchain_memlayer.errors import ConfigurationError, EmbedderMismatch, EmbeddingError, SnapshotError
 from langchain_memlayer.index import files
 from langchain_memlayer.index.keywords import ENTRY
 from langchain_memlayer.journal import Journal
+from langchain_memlayer.journal.database import Area, embedder_key
 from langchain_memlayer.journal.schema import DERIVED
-from langchain_memlayer.journal.settings import Area, embedder_key
-from langchain_memlayer.types import Metric, SlabBlock
+from langchain_memlayer.types import METRICS, SPENT, Metric, SlabBlock
 
 if TYPE_CHECKING:
     from langchain_memlayer.backends.base import ForeignStore
@@ -293,3 +293,144 @@ class Indexes:
             self._cache.clear()
         else:
             self._start()
+
+
+# -- the hot columns: what searches ask of a row without reading it ----------------------------------------------------
+
+_CODED = ("user_id", "agent_id", "run_id", "session_id", "role", "name")
+COLUMNS: dict[Area, dict[str, np.dtype[Any]]] = {
+    "items": {"expires": np.dtype(np.int64)},
+    "memories": {
+        "kind": np.dtype(np.int8),
+        **{name: np.dtype(np.int32) for name in _CODED},
+        "time": np.dtype(np.int64),
+        "state": np.dtype(np.int8),
+        "asks": np.dtype(np.int8),
+        "read": np.dtype(np.bool_),
+        "until": np.dtype(np.int64),
+        "turns": np.dtype(np.object_),
+    },
+}
+
+
+class Codes:
+    """Small integers for strings, the same over all slabs of a process; None is -1."""
+
+    def __init__(self) -> None:
+        self._codes: dict[str | None, int] = {None: -1}
+        self._lock = threading.Lock()
+        self.names: list[str] = []
+
+    def find(self, name: str | None) -> int:
+        """The code of a name, or -2 when it has none yet."""
+        return self._codes.get(name, -2)
+
+    def encode(self, names: Sequence[str | None]) -> NDArray[np.int32]:
+        """The codes of names, new ones made."""
+        codes = self._codes
+        with self._lock:
+            for name in set(names).difference(codes):
+                if name is not None:
+                    self.names.append(name)
+                    codes[name] = len(self.names) - 1
+        return np.array([codes[name] for name in names], np.int32)
+
+
+def item_columns(raw: Mapping[str, Sequence[Any]]) -> dict[str, NDArray[Any]]:
+    """The columns of items, from the journal's."""
+    return {"expires": _numbers(raw["expires"], np.int64)}
+
+
+def memory_columns(raw: Mapping[str, Sequence[Any]], codes: Codes) -> dict[str, NDArray[Any]]:
+    """The columns of memories, from the journal's."""
+    turns = np.empty(len(raw["turns"]), object)
+    turns[:] = [np.array(orjson.loads(t), "<i8").tobytes() if t else b"" for t in raw["turns"]]
+    state = _numbers(raw["state"], np.int8)
+    return {
+        "kind": np.array([kind == "turn" for kind in raw["kind"]], np.int8),
+        **{name: codes.encode(raw[name]) for name in _CODED},
+        "time": _numbers(raw["time"], np.int64, -1),
+        "state": state,
+        "asks": _numbers(raw["asks"], np.int8),
+        "read": _numbers(raw["read"], np.bool_),
+        # A turn whose facts have ended is shown as ended; it does not expire.
+        "until": np.where(state == SPENT, 0, _numbers(raw["invalid_at"], np.int64)),
+        "turns": turns,
+    }
+
+
+def _numbers(values: Sequence[Any], kind: type[np.generic], missing: int = 0) -> NDArray[Any]:
+    return np.array([missing if value is None else value for value in values], kind)
+
+
+# -- vectors: the form that the journal has them in, which embedder wrote them, and how they are compared --------------
+
+
+def encode_vectors(vectors: Sequence[NDArray[Any]], metric: Metric) -> bytes:
+    """The journal's form of the vectors of one item: float16 bytes, of unit length for cosine.
+
+    Raises:
+        EmbeddingError: a number is too large for float16.
+    """
+    block = np.asarray(vectors, np.float32)
+    if metric == "cosine":
+        # By the largest number first: float32 cannot hold the squares of very large or small ones.
+        block = block / np.maximum(np.abs(block).max(axis=1, keepdims=True), np.finfo(np.float32).tiny)
+        block = block / np.maximum(np.linalg.norm(block, axis=1, keepdims=True), 1e-12)
+    elif np.abs(block).max(initial=0.0) > 65504:
+        raise EmbeddingError("A vector has numbers beyond 65504, which float16 cannot hold; scale them, or use cosine.")
+    return block.astype("<f2").tobytes()
+
+
+def recorded_embedder(journal: Journal, area: Area) -> tuple[str, int] | None:
+    """The name and dims of the embedder that wrote the vectors of an area, or None while there are none."""
+    text = journal.meta(embedder_key(area))
+    if text is None:
+        return None
+    found = orjson.loads(text)
+    return found["name"], found["dims"]
+
+
+def chosen_metric(journal: Journal, area: Area, metric: Metric | None) -> Metric:
+    """How the vectors of an area are compared: as is asked for, else as those that are there, else by cosine.
+
+    Raises:
+        ConfigurationError: it is no metric, or those that are there were written for another one.
+    """
+    if metric is not None and metric not in METRICS:
+        raise ConfigurationError(f"metric must be one of {', '.join(METRICS)}, or None; got {metric!r}.")
+    text = journal.meta(embedder_key(area))
+    recorded: Metric | None = None if text is None else metric_in(text)
+    if metric is not None and recorded not in (None, metric):
+        raise ConfigurationError(
+            f"The folder {journal.where} has vectors to be compared by {recorded}, not by {metric}. Open it with "
+            f"metric={recorded!r} or without one, or choose another folder."
+        )
+    return metric or recorded or "cosine"
+
+
+def metric_in(record: str) -> Metric:
+    """How the vectors that a record tells of are compared."""
+    # Records that do not tell it are older than the choice.
+    found: Metric = orjson.loads(record).get("metric", "cosine")
+    return found
+
+
+def refuse_others(record: str, embedder: Embedder, metric: Metric, where: str) -> None:
+    """Refuse the vectors that a record tells of, unless they are of this embedder and for this metric.
+
+    Raises:
+        EmbedderMismatch: they are not.
+    """
+    name, dims, recorded = embedder.name, embedder.dims, orjson.loads(record)
+    if recorded["name"] != name or dims not in (None, recorded["dims"]):
+        size = "" if dims is None else f" ({dims} numbers)"
+        raise EmbedderMismatch(
+            f"The folder {where} has vectors of {recorded['name']} ({recorded['dims']} numbers), not "
+            f"of {name}{size}: another process wrote them, or `memlayer reembed` made them. Open it again with "
+            "that embedder, or give it this one: `memlayer reembed`, or `langchain_memlayer.moving.reembed_store`."
+        )
+    if (other := metric_in(record)) != metric:
+        raise EmbedderMismatch(
+            f"The folder {where} has vectors to be compared by {other}, not by {metric}. Open it with metric={other!r}."
+        )

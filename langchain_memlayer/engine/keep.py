@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_memlayer.engine.commit import BY_HAND, Commit, Committed, Indexed, Outcome
 from langchain_memlayer.engine.indexes import Indexes
-from langchain_memlayer.engine.scopes import batch_scope
+from langchain_memlayer.engine.records import batch_scope
 from langchain_memlayer.engine.texts import searchable, turn_text, unembedded
 from langchain_memlayer.errors import EmbeddingError
 from langchain_memlayer.journal import Journal

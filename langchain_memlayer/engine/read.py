@@ -18,7 +18,7 @@ from langchain_memlayer.engine.candidates import Finder
 from langchain_memlayer.engine.commit import Change, Commit, Committed, Indexed, Outcome
 from langchain_memlayer.engine.indexes import Indexes
 from langchain_memlayer.engine.keep import CONTEXT_TURNS, Keeper, Kept, note_about, turn_of
-from langchain_memlayer.engine.scopes import batch_scope, to_turn
+from langchain_memlayer.engine.records import batch_scope, to_turn
 from langchain_memlayer.engine.texts import fact_text, searchable, turn_text
 from langchain_memlayer.errors import ExtractionError, JournalError, MemLayerError
 from langchain_memlayer.facts.reconciliation import all_added

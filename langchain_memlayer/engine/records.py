@@ -1,10 +1,14 @@
-"""A memory as filters see it, and as callers do."""
+"""A stored memory as others see it: filters, callers, the extractor; and whose it is."""
 
 from __future__ import annotations
 
+from datetime import timedelta, timezone
 from typing import Any
 
-from langchain_memlayer.types import QUARANTINED, SPENT, MemoryResult, Row, from_micros
+import orjson
+
+from langchain_memlayer.errors import MemoryNotFound
+from langchain_memlayer.types import QUARANTINED, SPENT, MemoryResult, Row, Scope, Turn, from_micros
 from langchain_memlayer.values import plain
 
 OWN_FIELDS = frozenset(
@@ -64,3 +68,37 @@ def result_of(row: Row) -> MemoryResult:
 
 def _iso(micros: int | None) -> str | None:
     return None if micros is None else from_micros(micros).isoformat()
+
+
+def missing(key: str) -> MemoryNotFound:
+    """The error for an id that no memory has."""
+    return MemoryNotFound(f"There is no memory with the id {key!r}; get_all() and search() return the ids there are.")
+
+
+def scope_ids(scope: Scope) -> tuple[str | None, str | None, str | None]:
+    """The three ids, None where absent."""
+    return scope.user_id, scope.agent_id, scope.run_id
+
+
+def batch_scope(scope: Scope) -> str:
+    """What batch ids are kept under: exactly this scope."""
+    # JSON, because an id may hold any separator.
+    return orjson.dumps(scope.ids()).decode()
+
+
+def scope_of(row: Row) -> Scope:
+    """Who a memory belongs to."""
+    return Scope(row.user_id, row.agent_id, row.run_id)
+
+
+def to_turn(row: Row) -> Turn:
+    """A stored turn as the extractor sees it."""
+    time = None if row.time is None else from_micros(row.time)
+    if time is not None and row.offset is not None:
+        time = time.astimezone(timezone(timedelta(seconds=row.offset)))
+    return Turn(
+        text=row.text, role=row.role or "user", id=row.message_id, name=row.name, session_id=row.session_id,
+        time=time, metadata=row.metadata,
+        quarantined=row.state == QUARANTINED,
+        valid_until=None if row.invalid_at is None or row.state == SPENT else from_micros(row.invalid_at),
+    )  # fmt: skip

@@ -9,8 +9,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Protocol
 
 from langchain_memlayer.errors import JournalError, MissingDependency
+from langchain_memlayer.journal.database import IMPORT_NOTE
 from langchain_memlayer.journal.place import is_url, place
-from langchain_memlayer.journal.settings import IMPORT_NOTE
 
 if TYPE_CHECKING:
     from langchain_memlayer.journal.read import Reader

@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from langchain_memlayer.errors import InvalidInput, JournalClosed, JournalError
+from langchain_memlayer.journal.database import SCRUB_DUE, STORE_ID
 from langchain_memlayer.journal.read import Reader
-from langchain_memlayer.journal.settings import SCRUB_DUE, STORE_ID
 from langchain_memlayer.protocols import Clock, NewId
 from langchain_memlayer.types import Durability
 

@@ -1,9 +1,15 @@
-"""What the journal's SQL needs of a connection; both drivers give it."""
+"""What all of the journal's SQL builds on: a connection, the settings that are kept by name, positions, namespaces."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Protocol
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from hashlib import blake2b
+from typing import Any, Literal, Protocol, TypeVar
+
+import orjson
+
+from langchain_memlayer.types import prefix_bounds
 
 
 class Cursor(Protocol):
@@ -70,3 +76,157 @@ class Gathering:
         """Run one statement for each row of values."""
         self.settle()
         return self._db.executemany(sql, rows)
+
+
+# -- settings ----------------------------------------------------------------------------------------------------------
+
+Area = Literal["items", "memories"]
+"""The two halves of a journal: items of a BaseStore, and memories. Each has an embedder of its own."""
+
+STORE_ID = "store_id"
+CREATED_AT = "created_at"
+
+SCRUB_DUE = "scrub"
+"""It is there from an erasing commit until the journal's `scrub` has made it physical."""
+
+IMPORT_NOTE = "import"
+"""It is there while an import is unfinished; such a journal is opened for nothing else."""
+
+VECTORS_SIGN = "vectors"
+"""The sign of the row ids of the vectors that are in use, "1" when it is not there; `staging` says why."""
+
+STAGING_NOTE = "reembed"
+"""It is there while vectors of another embedder are staged, or those that were in use before are removed."""
+
+
+def embedder_key(area: Area) -> str:
+    """The embedder that wrote the vectors of an area."""
+    return f"embedder:{area}"
+
+
+def outbox_key(area: Area) -> str:
+    """How far a foreign vector store was brought."""
+    return f"outbox:{area}"
+
+
+def purge_key(area: Area) -> str:
+    """The rows of which an emptied journal still has to tell the foreign store that they are gone."""
+    return f"purge:{area}"
+
+
+def points_key(item: int) -> str:
+    """How many points a row has in the foreign store, where it is not one."""
+    return f"points:{item}"
+
+
+# -- reading -----------------------------------------------------------------------------------------------------------
+
+IN_USE = f"coalesce((SELECT CAST(value AS INTEGER) FROM meta WHERE key = '{VECTORS_SIGN}'), 1)"
+"""The SQL of the sign of the vectors in use: those with the other one are staged."""
+VECTORS_OF_ITEM = f"v.id = i.id * {IN_USE}"
+"""The SQL condition that vectors belong to a row of items and are in use."""
+_CHUNK = 500
+
+_T = TypeVar("_T")
+_LOGGER = logging.getLogger(__name__)
+
+
+DAMAGED = (ValueError, TypeError, OverflowError)
+"""What is raised where the values of a row are not what they should be."""
+
+
+def marks(n: int) -> str:
+    """`n` placeholders."""
+    return ",".join("?" * n)
+
+
+def chunks(values: Sequence[_T]) -> Iterator[Sequence[_T]]:
+    """The values in pieces that one statement takes."""
+    for start in range(0, len(values), _CHUNK):
+        yield values[start : start + _CHUNK]
+
+
+def whole(rows: Iterable[Any], read: Callable[[Any], _T]) -> Iterator[_T]:
+    """What rows say; one that is damaged is told of and left out, so that it hides no other."""
+    for row in rows:
+        try:
+            yield read(row)
+        except DAMAGED as error:
+            _LOGGER.warning(
+                "Row %s of the journal is damaged (%s) and was left out; run `memlayer doctor`.",
+                row[0], type(error).__name__,
+            )  # fmt: skip
+
+
+def rows_touched(events: Sequence[tuple[int | None, int | None, str]]) -> list[int] | None:
+    """The rows that some events (item, gone, op) are about; None when one was a reset."""
+    if any(op == "reset" for _, _, op in events):
+        return None
+    return sorted({row for item, gone, _ in events for row in (item, gone) if row is not None})
+
+
+class BaseReader:
+    """Reads of one connection. Numbers of rows are what SQL returns; every method is one or two statements."""
+
+    EACH = "json_each({}) AS one"
+    """The SQL that makes rows `one`, each with a `value`, of a list in JSON."""
+
+    def __init__(self, db: Database) -> None:
+        self.db = db
+
+    def last_seq(self) -> int:
+        """The position of the last commit."""
+        return int(self.db.execute("SELECT max(seq) FROM events").fetchone()[0] or 0)
+
+    def meta(self, key: str) -> str | None:
+        """A setting that is kept with the journal."""
+        row = self.db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def metas(self, keys: Sequence[str]) -> dict[str, str]:
+        """Those of some settings that are kept with the journal."""
+        found: dict[str, str] = {}
+        for chunk in chunks(keys):
+            rows = self.db.execute(f"SELECT key, value FROM meta WHERE key IN ({marks(len(chunk))})", tuple(chunk))
+            found.update((row[0], row[1]) for row in rows)
+        return found
+
+    def mark(self, seq: int) -> str | None:
+        """What tells the event at a position from any other that might stand there in a restored journal."""
+        row = self.db.execute("SELECT recorded_at, ns, key, op FROM events WHERE seq = ?", (seq,)).fetchone()
+        return None if row is None else blake2b(orjson.dumps(row), digest_size=16).hexdigest()
+
+    def batch(self, scope: str, batch: str) -> dict[str, Any] | None:
+        """What the commit of this batch id reported, or None when there was none."""
+        row = self.db.execute("SELECT result FROM batches WHERE scope = ? AND batch = ?", (scope, batch)).fetchone()
+        return None if row is None else dict(orjson.loads(row[0]))
+
+    def namespace_id(self, path: str) -> int | None:
+        """The number of an encoded namespace."""
+        row = self.db.execute("SELECT id FROM namespaces WHERE path = ?", (path,)).fetchone()
+        return None if row is None else int(row[0])
+
+    def namespace_count(self, prefix: str, *, most: int) -> int:
+        """How many namespaces there are below a prefix, counted up to `most`."""
+        low, high = prefix_bounds(prefix)
+        row = self.db.execute(
+            "SELECT count(*) FROM (SELECT 1 FROM namespaces WHERE path >= ? AND path < ? LIMIT ?) AS found",
+            (low, high, most),
+        ).fetchone()
+        return int(row[0])
+
+    def touched(self, prefix: str, since: int) -> list[int] | None:
+        """The items below a namespace that events after position `since` are about; None when one was a reset."""
+        low, high = prefix_bounds(prefix)
+        last = self.last_seq()
+        below = "SELECT id FROM namespaces WHERE path >= ? AND path < ?"
+        # A short tail is read through; a long one by namespace. The unary plus keeps SQLite from choosing otherwise.
+        column = "+ns" if last - since <= 4096 else "ns"
+        rows = self.db.execute(
+            f"SELECT item, gone, op FROM events WHERE seq > ? AND ({column} IN ({below}) OR op = 'reset')"
+            if column == "+ns"
+            else f"SELECT item, gone, op FROM events WHERE ns IN ({below}) AND seq > ? UNION ALL "
+            "SELECT item, gone, op FROM events WHERE ns = 0 AND seq > ?",
+            (since, low, high) if column == "+ns" else (low, high, since, since),
+        ).fetchall()
+        return rows_touched(rows)

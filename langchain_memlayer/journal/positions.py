@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from langchain_memlayer.journal.database import chunks, marks, whole
 from langchain_memlayer.journal.read import ROW_COLUMNS, ROW_FROM, Reader, of_scope, to_row
-from langchain_memlayer.journal.read_base import chunks, marks, whole
 from langchain_memlayer.types import Row, Scope, Triple
 
 CURRENT = (

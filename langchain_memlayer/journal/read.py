@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from langchain_memlayer.filters import Filter
-from langchain_memlayer.journal.read_base import IN_USE, VECTORS_OF_ITEM, chunks, marks, whole
+from langchain_memlayer.journal.database import IN_USE, VECTORS_OF_ITEM, chunks, marks, whole
 from langchain_memlayer.journal.read_caches import CacheReader
 from langchain_memlayer.journal.read_filters import ANY, superset
 from langchain_memlayer.types import QUARANTINED, SPENT, VISIBLE, Event, Kind, Row, Scope, Unread, prefix_bounds

@@ -11,8 +11,17 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from langchain_memlayer.journal.read_base import DAMAGED, VECTORS_OF_ITEM, BaseReader, chunks, marks, whole
-from langchain_memlayer.journal.settings import Area, embedder_key, purge_key
+from langchain_memlayer.journal.database import (
+    DAMAGED,
+    VECTORS_OF_ITEM,
+    Area,
+    BaseReader,
+    chunks,
+    embedder_key,
+    marks,
+    purge_key,
+    whole,
+)
 from langchain_memlayer.types import QUARANTINED, VISIBLE, Scope, SlabBlock, Triple, prefix_bounds
 
 ADOPTED = "adopted:"

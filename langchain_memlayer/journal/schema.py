@@ -9,8 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from langchain_memlayer.errors import JournalError, NotAStore, SchemaTooNew
-from langchain_memlayer.journal.database import Database
-from langchain_memlayer.journal.settings import CREATED_AT, STORE_ID
+from langchain_memlayer.journal.database import CREATED_AT, STORE_ID, Database
 
 APPLICATION_ID = 0x4D4C5952
 JOURNAL_FILE = "journal.sqlite"

@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from langchain_memlayer.journal.database import IN_USE, VECTORS_OF_ITEM, VECTORS_SIGN
 from langchain_memlayer.journal.read import Reader
-from langchain_memlayer.journal.read_base import IN_USE, VECTORS_OF_ITEM
 from langchain_memlayer.journal.read_caches import KINDS
-from langchain_memlayer.journal.settings import VECTORS_SIGN
 from langchain_memlayer.journal.write import Writer
 from langchain_memlayer.types import Kind
 

@@ -10,12 +10,10 @@ import orjson
 
 from langchain_memlayer.errors import InvalidInput
 from langchain_memlayer.graph.names import read_name
-from langchain_memlayer.journal.database import Database, Gathering
+from langchain_memlayer.journal.database import IN_USE, SCRUB_DUE, Database, Gathering, marks, outbox_key, purge_key
 from langchain_memlayer.journal.read import Reader
-from langchain_memlayer.journal.read_base import IN_USE, marks
 from langchain_memlayer.journal.read_caches import KINDS
 from langchain_memlayer.journal.schema import TABLES
-from langchain_memlayer.journal.settings import SCRUB_DUE, outbox_key, purge_key
 from langchain_memlayer.types import LAST_TIME, Kind, Row, Scope, Triple
 from langchain_memlayer.values import dumps
 

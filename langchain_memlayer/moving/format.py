@@ -13,8 +13,7 @@ import orjson
 
 from langchain_memlayer.errors import InvalidInput
 from langchain_memlayer.index.keywords import well_formed
-from langchain_memlayer.journal.soundness import wrong_owner, wrong_values
-from langchain_memlayer.journal.transfer import ITEMS, SECTIONS, Section, Values
+from langchain_memlayer.journal.transfer import ITEMS, SECTIONS, Section, Values, wrong_owner, wrong_values
 from langchain_memlayer.values import dumps, loads
 
 VERSION = 1

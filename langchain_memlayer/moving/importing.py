@@ -11,12 +11,12 @@ from typing import Any
 import orjson
 
 from langchain_memlayer.embedders.embedder import Embedder, resolve_embeddings
-from langchain_memlayer.engine.fingerprints import encode_vectors
+from langchain_memlayer.engine.indexes import encode_vectors
 from langchain_memlayer.engine.texts import stored_text
 from langchain_memlayer.errors import InvalidInput, JournalError
 from langchain_memlayer.journal import Journal, open_journal, transfer
 from langchain_memlayer.journal.base import random_id, utc_now
-from langchain_memlayer.journal.settings import IMPORT_NOTE
+from langchain_memlayer.journal.database import IMPORT_NOTE
 from langchain_memlayer.journal.transfer import Section, Values
 from langchain_memlayer.moving.format import Lines
 from langchain_memlayer.progress import Progress, silent

@@ -11,8 +11,7 @@ from typing import Any
 
 from langchain_memlayer.embedders.embedder import resolve_embeddings
 from langchain_memlayer.engine.commit import Indexed
-from langchain_memlayer.engine.fingerprints import chosen_metric, recorded_embedder
-from langchain_memlayer.engine.indexes import Indexes
+from langchain_memlayer.engine.indexes import Indexes, chosen_metric, recorded_embedder
 from langchain_memlayer.engine.texts import searchable, stored_text
 from langchain_memlayer.errors import InvalidInput
 from langchain_memlayer.journal import Journal, open_journal

@@ -20,7 +20,7 @@ from langchain_memlayer.backends.mirror import Mirror
 from langchain_memlayer.cli import app
 from langchain_memlayer.errors import ConfigurationError, NotAStore, VectorStoreError
 from langchain_memlayer.journal import sqlite
-from langchain_memlayer.journal.settings import Area
+from langchain_memlayer.journal.database import Area
 from langchain_memlayer.journal.sqlite import SQLiteJournal
 from langchain_memlayer.moving import export_store, import_store, reembed_store
 from langchain_memlayer.recall import PROBES
