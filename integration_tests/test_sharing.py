@@ -14,8 +14,7 @@ from integration_tests.json_server import HOST
 from integration_tests.points import point
 from integration_tests.test_vectorstores import BACKENDS, made
 from langchain_memlayer import Memory
-from langchain_memlayer.backends.adapters import adapt
-from langchain_memlayer.backends.base import STORE
+from langchain_memlayer.backends.base import STORE, adapt
 from langchain_memlayer.backends.proposals import Proposals
 from langchain_memlayer.engine import pools
 from langchain_memlayer.testing import DeterministicEmbeddings, FrozenClock

@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 
 from integration_tests.points import DIMS, NASTY, OURS, CountingEmbeddings, point, point_id, vector
-from langchain_memlayer.backends.adapters import adapt
-from langchain_memlayer.backends.base import STORE
+from langchain_memlayer.backends.base import STORE, adapt
 from langchain_memlayer.errors import ConfigurationError
 
 

@@ -21,9 +21,7 @@ from langchain_core.vectorstores import InMemoryVectorStore
 
 from integration_tests.json_server import HOST
 from integration_tests.points import DIMS, NASTY, OURS, CountingEmbeddings, point, point_id, vector
-from langchain_memlayer.backends.adapters import adapt
-from langchain_memlayer.backends.base import ITEM, STORE, ForeignStore
-from langchain_memlayer.backends.points import POINT
+from langchain_memlayer.backends.base import ITEM, POINT, STORE, ForeignStore, adapt
 from langchain_memlayer.errors import ConfigurationError
 
 pytestmark = pytest.mark.allow_hosts([HOST])

@@ -30,8 +30,7 @@ from integration_tests import viking_server
 from integration_tests.conftest import Loopback
 from integration_tests.json_server import HOST
 from integration_tests.viking_server import AK, API_KEY, REGION, SK, Collection, VikingServer, envelope
-from langchain_memlayer.backends.adapters import adapt
-from langchain_memlayer.backends.base import ITEM, STORE, Point
+from langchain_memlayer.backends.base import ITEM, STORE, Point, adapt
 from langchain_memlayer.errors import (
     ConfigurationError,
     EmbeddingError,

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
-from langchain_memlayer.backends.adapters import open_vectorstore
+from langchain_memlayer.backends.base import open_vectorstore
 from langchain_memlayer.bound import Bound
 from langchain_memlayer.checks import (
     KEEP,

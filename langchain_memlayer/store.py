@@ -27,7 +27,7 @@ from langgraph.store.base import (
 )
 from numpy.typing import NDArray
 
-from langchain_memlayer.backends.adapters import open_vectorstore
+from langchain_memlayer.backends.base import open_vectorstore
 from langchain_memlayer.embedders.embedder import Embedder, resolve_embeddings
 from langchain_memlayer.engine.indexes import Indexes, encode_vectors, recorded_embedder
 from langchain_memlayer.errors import ConfigurationError, InvalidInput, JournalClosed, JournalError

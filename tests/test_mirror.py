@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 
 from langchain_memlayer import MemLayerStore, Memory, doctor
 from langchain_memlayer.backends import base, proposals
-from langchain_memlayer.backends.base import ITEM, STORE, Document, Point, Scalar
-from langchain_memlayer.backends.points import rows
+from langchain_memlayer.backends.base import ITEM, STORE, Document, Point, Scalar, rows
 from langchain_memlayer.errors import ConfigurationError, InvalidInput, VectorStoreError
 from langchain_memlayer.index.view import Hints
 from langchain_memlayer.testing import DeterministicEmbeddings

@@ -1,17 +1,22 @@
-"""What the package asks of a foreign vector store, whichever it is."""
+"""What the package asks of a foreign vector store, whichever it is, and what its adapters share."""
 
 from __future__ import annotations
 
+import math
+import re
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, Final, Protocol, TypeVar, runtime_checkable
+from weakref import WeakKeyDictionary
 
+import numpy as np
 from numpy.typing import NDArray
 
-from langchain_memlayer.errors import MemLayerError, VectorStoreError
+from langchain_memlayer.errors import ConfigurationError, MemLayerError, VectorStoreError
 
 Scalar = str | int | float | bool
 _T = TypeVar("_T")
@@ -189,3 +194,231 @@ class Patience:
             f"The vector store ({self._store.kind}) does not answer within {PATIENCE_SECONDS:g} seconds. The journal "
             "has everything; check that the store runs and can be reached, and it will be brought up to date."
         )
+
+
+# -- how a point is written, and how an answer is read ----------------------------------------------------------------
+
+POINT = "memlayer_point"
+"""The metadata key of a point's own id: several stores do not tell a document's id."""
+
+BATCH = 128
+"""How many points go into one request: 2,000 numbers each are some 4 MB, below every server's limit."""
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_INT64 = 2**63
+_LONGEST_VALUE = 1_000
+_LOCKS: WeakKeyDictionary[Any, threading.Lock] = WeakKeyDictionary()
+_LOCKS_LOCK = threading.Lock()
+
+
+def batches(values: Iterable[_T]) -> Iterator[list[_T]]:
+    """The values in lists of at most `BATCH`; none for none."""
+    rest = list(values)
+    for start in range(0, len(rest), BATCH):
+        yield rest[start : start + BATCH]
+
+
+def point_batches(points: Sequence[Point]) -> Iterator[list[Point]]:
+    """Like `batches`, with the last of the points that have the same id."""
+    return batches({point.id: point for point in points}.values())
+
+
+def id_batches(ids: Sequence[str]) -> Iterator[list[str]]:
+    """Like `batches`, each id once."""
+    return batches(dict.fromkeys(ids))
+
+
+def lock_of(store: Any) -> threading.Lock:
+    """The one lock of a store that has none of its own, whoever uses it: several memories may share it."""
+    with _LOCKS_LOCK:
+        return _LOCKS.setdefault(store, threading.Lock())
+
+
+def unit(vector: NDArray[Any]) -> list[float]:
+    """The vector with length 1, so that cosine, inner product and euclidean distance order alike."""
+    wide = np.asarray(vector, np.float64)
+    length = float(np.linalg.norm(wide))
+    numbers: list[float] = (wide / length if length else wide).astype(np.float32).tolist()
+    return numbers
+
+
+def is_plain(name: str, value: Any) -> bool:
+    """Whether every store keeps such a field, and lets it be filtered on; the rest stays in the journal alone."""
+    if _NAME.fullmatch(name) is None:
+        return False
+    if isinstance(value, str):
+        return "\x00" not in value
+    if isinstance(value, bool):
+        return True
+    if isinstance(value, int):
+        return -_INT64 <= value < _INT64
+    return isinstance(value, float) and math.isfinite(value)
+
+
+def is_flat(value: Any) -> bool:
+    """Whether a store is told of such a metadata value, and may be asked for it."""
+    return isinstance(value, (bool, int, float)) or (isinstance(value, str) and len(value) <= _LONGEST_VALUE)
+
+
+def fields(point: Point) -> dict[str, Scalar]:
+    """The metadata that is written with a point: its plain fields and its own id."""
+    return {**plain(point.metadata), POINT: point.id}
+
+
+def plain(where: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """The part of a filter that can be said in every store's grammar."""
+    return {name: value for name, value in where.items() if is_plain(name, value)}
+
+
+def rows(found: Iterable[Mapping[str, Any] | None], where: Mapping[str, Scalar]) -> list[int]:
+    """The row numbers of an answer, by the metadata of its documents in order.
+
+    A document that is not ours, or that `where` excludes, counts as -1: an answer shorter than asked is the end. What
+    is not plain in `where` was not written either; it is left to the caller.
+    """
+    wanted = plain(where)
+    return [_row(metadata or {}, wanted) for metadata in found]
+
+
+def _row(metadata: Mapping[str, Any], wanted: Mapping[str, Scalar]) -> int:
+    try:
+        row = int(metadata[ITEM])
+    except (KeyError, TypeError, ValueError):
+        return -1
+    return row if all(_equals(metadata.get(name), value) for name, value in wanted.items()) else -1
+
+
+def _equals(found: Any, wanted: Scalar) -> bool:
+    # Some stores keep every value as a string.
+    return bool(found == wanted) or str(found) == str(wanted)
+
+
+def require_dims(kind: str, name: str, found: int, dims: int) -> None:
+    """Raise ConfigurationError when a collection is for vectors of another size."""
+    if found != dims:
+        raise ConfigurationError(
+            f"The {kind} collection {name!r} holds vectors of {found} numbers, and the embedder makes {dims}: name "
+            "another collection, or pass the embedder that it was made for."
+        )
+
+
+def require_metric(kind: str, name: str, found: str, known: Sequence[str]) -> None:
+    """Raise ConfigurationError when a collection compares by something that cannot stand for cosine."""
+    if found.lower() not in known:
+        raise ConfigurationError(
+            f"The {kind} collection {name!r} compares by {found}, which does not order like cosine: name another "
+            f"collection, made with one of {', '.join(known)}."
+        )
+
+
+# -- from what a caller passes to an adapter: stores are known by class, not by import -------------------------------
+
+_HERE: Final = "langchain_memlayer.backends"
+_ADAPTERS: Final = {
+    ("langchain_chroma", "Chroma"): ("chroma", "ChromaAdapter"),
+    ("langchain_community", "Chroma"): ("chroma", "ChromaAdapter"),
+    ("langchain_community", "FAISS"): ("generic", "FaissAdapter"),
+    ("langchain_core", "InMemoryVectorStore"): ("generic", "InMemoryAdapter"),
+    ("langchain_memlayer", "VikingDBVectorStore"): ("generic", "VikingDBAdapter"),
+    ("langchain_milvus", "Milvus"): ("milvus", "MilvusAdapter"),
+    ("langchain_postgres", "PGVector"): ("pgvector", "PGVectorAdapter"),
+    ("langchain_postgres", "PGVectorStore"): ("pgvector", "PGVectorStoreAdapter"),
+    ("langchain_qdrant", "QdrantVectorStore"): ("qdrant", "QdrantAdapter"),
+    ("langchain_core", "VectorStore"): ("generic", "GenericAdapter"),
+}
+
+
+def adapt(store: Any) -> ForeignStore:
+    """The adapter for a vector store.
+
+    Args:
+        store: A LangChain `VectorStore`.
+
+    Raises:
+        ConfigurationError: it is none, or one that cannot be used as it was opened.
+    """
+    names = [(kind.__module__.partition(".")[0], kind.__qualname__) for kind in type(store).__mro__]
+    if ("langchain_postgres", "AsyncPGVectorStore") in names:
+        raise ConfigurationError("An AsyncPGVectorStore has no plain calls: pass a PGVectorStore.")
+    for name in names:
+        if name in _ADAPTERS:
+            module, adapter = _ADAPTERS[name]
+            made: ForeignStore = getattr(import_module(f"{_HERE}.{module}"), adapter)(store)
+            return made
+    given = f"the class {store.__name__}, not an object of it" if isinstance(store, type) else type(store).__name__
+    raise ConfigurationError(
+        "vectorstore must be a LangChain VectorStore, such as QdrantVectorStore, Chroma, Milvus, PGVectorStore, FAISS "
+        f"or InMemoryVectorStore; got {given}."
+    )
+
+
+def open_vectorstore(store: Any, embeddings: Any) -> tuple[ForeignStore, Any]:
+    """The adapter for a store, and the embeddings to use with it.
+
+    Args:
+        store: A LangChain `VectorStore`, or an object with the methods of `ForeignStore`.
+        embeddings: What the caller wants; "auto" means the store's own, where it has some.
+
+    Raises:
+        ConfigurationError: `store` is neither, or there are to be no embeddings.
+    """
+    if embeddings is None:
+        raise ConfigurationError("A vectorstore needs embeddings: pass some, or leave embeddings='auto'.")
+    if isinstance(store, ForeignStore):
+        return store, embeddings
+    adapter = adapt(store)
+    own = getattr(store, "embeddings", None)
+    return adapter, own if isinstance(embeddings, str) and embeddings == "auto" and own is not None else embeddings
+
+
+class DeferredStore:
+    """Opens a vector store when it is first needed: a server that is down delays only what is to be done with it.
+
+    Args:
+        kind: The backend's name.
+        make: Opens the `VectorStore`; what it raises means "not now".
+    """
+
+    def __init__(self, kind: str, make: Callable[[], Any]) -> None:
+        self.kind = kind
+        self._make = make
+        self._lock = threading.Lock()
+        self._patience = Patience(self)
+        self._opened: ForeignStore | None = None
+
+    def open(self) -> ForeignStore:
+        """The adapter of the store.
+
+        Raises:
+            VectorStoreError: it cannot be opened now, or not in time; an attempt that takes longer still counts.
+        """
+        with self._lock:
+            return self._opened or self._patience.ask(self._open)
+
+    def _open(self) -> ForeignStore:
+        self._opened = adapt(self._make())
+        return self._opened
+
+    def upsert(self, points: Sequence[Point]) -> None:
+        """Write points."""
+        self.open().upsert(points)
+
+    def delete(self, ids: Sequence[str]) -> None:
+        """Remove points."""
+        self.open().delete(ids)
+
+    def search(self, vector: NDArray[Any], k: int, where: Mapping[str, Scalar], text: str | None) -> list[int] | None:
+        """The nearest points' rows."""
+        return self.open().search(vector, k, where, text)
+
+    def present(self, ids: Sequence[str]) -> set[str] | None:
+        """Which of the ids lie in the store."""
+        return self.open().present(ids)
+
+    def documents(self) -> Iterator[Document]:
+        """Everything in the store."""
+        return self.open().documents()
+
+    def check(self, dims: int) -> None:
+        """Compare the collection with the vectors."""
+        self.open().check(dims)

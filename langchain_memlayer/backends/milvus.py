@@ -9,9 +9,13 @@ from typing import Any, Final
 import orjson
 from numpy.typing import NDArray
 
-from langchain_memlayer.backends.base import ITEM, STORE, Document, Point, Scalar
-from langchain_memlayer.backends.points import (
+from langchain_memlayer.backends.base import (
     BATCH,
+    ITEM,
+    STORE,
+    Document,
+    Point,
+    Scalar,
     fields,
     id_batches,
     plain,

@@ -17,8 +17,18 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from langchain_memlayer.backends.base import ITEM, SCOPE, STORE, ForeignStore, Patience, Point, Probed, Scalar, guarded
-from langchain_memlayer.backends.points import is_flat
+from langchain_memlayer.backends.base import (
+    ITEM,
+    SCOPE,
+    STORE,
+    ForeignStore,
+    Patience,
+    Point,
+    Probed,
+    Scalar,
+    guarded,
+    is_flat,
+)
 from langchain_memlayer.backends.proposals import Proposals
 from langchain_memlayer.errors import JournalClosed, MemLayerError, VectorStoreError
 from langchain_memlayer.journal import Journal

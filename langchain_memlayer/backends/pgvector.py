@@ -10,8 +10,10 @@ from typing import Any, Final
 import orjson
 from numpy.typing import NDArray
 
-from langchain_memlayer.backends.base import Document, Point, Scalar
-from langchain_memlayer.backends.points import (
+from langchain_memlayer.backends.base import (
+    Document,
+    Point,
+    Scalar,
     fields,
     id_batches,
     plain,

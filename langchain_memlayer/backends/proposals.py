@@ -11,8 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from langchain_memlayer.backends.base import SCOPE, STORE, ForeignStore, Patience, Scalar
-from langchain_memlayer.backends.points import is_flat
+from langchain_memlayer.backends.base import SCOPE, STORE, ForeignStore, Patience, Scalar, is_flat
 from langchain_memlayer.errors import VectorStoreError
 from langchain_memlayer.index.view import Hints, Hits, Plan, Source, View, candidates
 from langchain_memlayer.journal import Journal

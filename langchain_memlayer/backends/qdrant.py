@@ -9,9 +9,11 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from langchain_memlayer.backends.base import Document, Point, Scalar
-from langchain_memlayer.backends.points import (
+from langchain_memlayer.backends.base import (
     BATCH,
+    Document,
+    Point,
+    Scalar,
     fields,
     id_batches,
     lock_of,

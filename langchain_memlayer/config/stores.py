@@ -137,7 +137,7 @@ def _own(config: dict[str, Any], name: str, where: str, embedder: Callable[[], E
 
 
 def _langchain(config: dict[str, Any], name: str, where: str, embedder: Callable[[], Embedder]) -> Store:
-    from langchain_memlayer.backends.adapters import adapt
+    from langchain_memlayer.backends.base import adapt
 
     store = required(config, "client", where)
     adapt(store)  # a wrong object is told before a folder is made
@@ -354,8 +354,7 @@ def _opened(kind: str, make: Callable[[ExitStack], Any], resources: ExitStack, *
 
     The kind is that of the store's adapter: the journal notes what it was brought by it, and would begin anew.
     """
-    from langchain_memlayer.backends.adapters import DeferredStore
-    from langchain_memlayer.backends.base import guarded
+    from langchain_memlayer.backends.base import DeferredStore, guarded
 
     stores: list[Any] = []
 

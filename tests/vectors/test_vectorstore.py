@@ -10,9 +10,7 @@ from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
 
-from langchain_memlayer.backends.adapters import DeferredStore, adapt
-from langchain_memlayer.backends.base import ITEM, STORE, ForeignStore, Point
-from langchain_memlayer.backends.points import POINT
+from langchain_memlayer.backends.base import ITEM, POINT, STORE, DeferredStore, ForeignStore, Point, adapt
 from langchain_memlayer.errors import ConfigurationError, VectorStoreError
 
 OURS = "store-1"
