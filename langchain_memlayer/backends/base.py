@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -218,16 +219,6 @@ def batches(values: Iterable[_T]) -> Iterator[list[_T]]:
         yield rest[start : start + BATCH]
 
 
-def point_batches(points: Sequence[Point]) -> Iterator[list[Point]]:
-    """Like `batches`, with the last of the points that have the same id."""
-    return batches({point.id: point for point in points}.values())
-
-
-def id_batches(ids: Sequence[str]) -> Iterator[list[str]]:
-    """Like `batches`, each id once."""
-    return batches(dict.fromkeys(ids))
-
-
 def lock_of(store: Any) -> threading.Lock:
     """The one lock of a store that has none of its own, whoever uses it: several memories may share it."""
     with _LOCKS_LOCK:
@@ -309,6 +300,64 @@ def require_metric(kind: str, name: str, found: str, known: Sequence[str]) -> No
             f"The {kind} collection {name!r} compares by {found}, which does not order like cosine: name another "
             f"collection, made with one of {', '.join(known)}."
         )
+
+
+class Adapter(ABC):
+    """A `ForeignStore` over a LangChain `VectorStore`: points go in batches, each id once, and none is no request.
+
+    Args:
+        store: The store.
+
+    Raises:
+        ConfigurationError: it cannot be used as it was opened.
+    """
+
+    kind: str
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+
+    def upsert(self, points: Sequence[Point]) -> None:
+        """Write points, replacing those with the same ids."""
+        for batch in batches({point.id: point for point in points}.values()):
+            self._write(batch)
+
+    def delete(self, ids: Sequence[str]) -> None:
+        """Remove points; ids that are not there are no error."""
+        for batch in batches(dict.fromkeys(ids)):
+            self._remove(batch)
+
+    def search(self, vector: NDArray[Any], k: int, where: Mapping[str, Scalar], text: str | None) -> list[int] | None:
+        """The nearest points' rows; see `ForeignStore`."""
+        return rows(self._nearest(unit(vector), k, plain(where)), where)
+
+    def present(self, ids: Sequence[str]) -> set[str] | None:
+        """Which of the ids lie in the store."""
+        return {id_ for batch in batches(dict.fromkeys(ids)) for id_ in self._there(batch)}
+
+    @abstractmethod
+    def documents(self) -> Iterator[Document]:
+        """Everything in the store."""
+
+    @abstractmethod
+    def check(self, dims: int) -> None:
+        """Compare what is there with vectors of a size."""
+
+    @abstractmethod
+    def _write(self, batch: list[Point]) -> None:
+        """Write some points."""
+
+    @abstractmethod
+    def _remove(self, batch: list[str]) -> None:
+        """Remove some points."""
+
+    @abstractmethod
+    def _nearest(self, vector: list[float], k: int, where: Mapping[str, Scalar]) -> Iterable[Mapping[str, Any] | None]:
+        """The metadata of the nearest documents, in order; `where` has plain fields only."""
+
+    @abstractmethod
+    def _there(self, batch: list[str]) -> Iterable[str]:
+        """Those of some ids that are there."""
 
 
 # -- from what a caller passes to an adapter: stores are known by class, not by import -------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -19,14 +19,12 @@ from langchain_memlayer.backends.base import (
     POINT,
     SCOPE,
     STORE,
+    Adapter,
     Document,
     Point,
     Scalar,
     fields,
-    id_batches,
     lock_of,
-    plain,
-    point_batches,
     require_dims,
     rows,
     unit,
@@ -45,18 +43,16 @@ _KNOWN: Final = {"DuckDB", "LanceDB", "SKLearnVectorStore", "SurrealDBStore"}
 _WITHOUT_IDS: Final = "gives documents ids of its own, so that they can neither be replaced nor removed"
 
 
-class GenericAdapter:
+class GenericAdapter(Adapter):
     """A store that is known only as a `VectorStore`.
 
     Its filters and scores are not used, since every store has others. Where it has an `add_embeddings` of one of the
-    usual shapes it is given our vectors; otherwise it embeds the texts itself.
-
-    Args:
-        store: The store.
+    usual shapes it is given our vectors; otherwise it embeds the texts itself. The journal hides what it
+    cannot remove.
     """
 
     def __init__(self, store: Any) -> None:
-        self._store = store
+        super().__init__(store)
         self.kind = type(store).__name__
         taken = set(inspect.signature(store.add_embeddings).parameters) if hasattr(store, "add_embeddings") else set()
         self._columns, self._pairs = taken >= _COLUMNS, taken >= _PAIRS
@@ -128,18 +124,20 @@ class GenericAdapter:
 
         return type(self._store).delete is not VectorStore.delete
 
-    def upsert(self, points: Sequence[Point]) -> None:
-        """Write points in place of those with the same ids."""
-        for batch in point_batches(points):
-            self._put(batch)
+    def _write(self, batch: list[Point]) -> None:
+        self._put(batch)
 
     def _put(self, batch: list[Point]) -> list[str]:
         """The ids under which some points are there now."""
         ids = [point.id for point in batch]
-        if self._removes and (there := self.present(ids)) != set():
-            # Many stores would have both otherwise; and some complain of ids that are not there.
+        # Many stores would have both otherwise.
+        there = self.present(ids) if self._removes else set()
+        if there:
+            self._removed(sorted(there))
+        elif there is None:
+            # It does not tell what it has, and of what it has not each client complains in its own way.
             with suppress(Exception):
-                self._removed(ids if there is None else sorted(there))
+                self._removed(ids)
         try:
             return [str(id_) for id_ in self._add(batch) or ids]
         except NotImplementedError:
@@ -158,8 +156,8 @@ class GenericAdapter:
         try:
             found = self._nearest(unit(point.vector), _NEAREST, {})
         except NotImplementedError:
-            found = self._store.similarity_search(point.text, k=_NEAREST)
-        return any((document.metadata or {}).get(POINT) == point.id for document in found)
+            found = self._worded(point.text, _NEAREST)
+        return any((metadata or {}).get(POINT) == point.id for metadata in found)
 
     def _add(self, batch: list[Point]) -> Any:
         """The ids that the store says it gave them, or None."""
@@ -180,20 +178,14 @@ class GenericAdapter:
         ]
         return self._store.add_documents(documents, ids=ids)
 
-    def delete(self, ids: Sequence[str]) -> None:
-        """Remove points, where the store can; what it keeps, the journal hides.
-
-        Raises:
-            VectorStoreError: the store says that it could not, and still has them.
-        """
-        for batch in id_batches(ids):
-            there = self.present(batch)
-            gone = batch if there is None else [id_ for id_ in batch if id_ in there]
-            if gone and self._removed(gone) is False and self.present(gone):
-                raise VectorStoreError(
-                    f"The vector store ({self.kind}) did not remove {len(gone)} documents; the journal hides them, and "
-                    "removing them is tried again."
-                )
+    def _remove(self, batch: list[str]) -> None:
+        there = self.present(batch)
+        gone = batch if there is None else [id_ for id_ in batch if id_ in there]
+        if gone and self._removed(gone) is False and self.present(gone):
+            raise VectorStoreError(
+                f"The vector store ({self.kind}) did not remove {len(gone)} documents; the journal hides them, and "
+                "removing them is tried again."
+            )
 
     def _removed(self, ids: list[str]) -> bool | None:
         """What the store says of it; None when it says nothing, or cannot."""
@@ -206,26 +198,27 @@ class GenericAdapter:
     def search(self, vector: NDArray[Any], k: int, where: Mapping[str, Scalar], text: str | None) -> list[int] | None:
         """The nearest points' rows, by vector where the store can, else by the query's words."""
         try:
-            found = self._nearest(unit(vector), k, where)
+            return super().search(vector, k, where, text)
         except NotImplementedError:
-            if text is None:
-                return None
-            found = self._store.similarity_search(text, k=k)
-        return rows((document.metadata for document in found), where)
+            return None if text is None else rows(self._worded(text, k), where)
 
-    def _nearest(self, vector: list[float], k: int, where: Mapping[str, Scalar]) -> Any:
-        return self._store.similarity_search_by_vector(vector, k=k)
+    def _nearest(self, vector: list[float], k: int, where: Mapping[str, Scalar]) -> Iterable[Mapping[str, Any] | None]:
+        return [document.metadata for document in self._store.similarity_search_by_vector(vector, k=k)]
+
+    def _worded(self, text: str, k: int) -> Iterable[Mapping[str, Any] | None]:
+        return [document.metadata for document in self._store.similarity_search(text, k=k)]
 
     def present(self, ids: Sequence[str]) -> set[str] | None:
-        """Which of the ids lie in the store."""
-        found: set[str] = set()
+        """Which of the ids lie in the store; None where it does not tell."""
         try:
-            for batch in id_batches(ids):
-                for document in self._store.get_by_ids(batch):
-                    found.add(str(document.id or (document.metadata or {}).get(POINT)))
+            return super().present(ids)
         except NotImplementedError:
             return None
-        return found.intersection(ids)
+
+    def _there(self, batch: list[str]) -> Iterable[str]:
+        documents = self._store.get_by_ids(batch)
+        found = {str(document.id or (document.metadata or {}).get(POINT)) for document in documents}
+        return found.intersection(batch)
 
     def documents(self) -> Iterator[Document]:
         """Refuse: LangChain's interface has no way to list.
@@ -242,11 +235,7 @@ class GenericAdapter:
 
 
 class VikingDBAdapter(GenericAdapter):
-    """Our own `VikingDBVectorStore`, which filters by the fields that its collection has and its index knows.
-
-    Args:
-        store: The store.
-    """
+    """Our own `VikingDBVectorStore`, which filters by the fields that its collection has and its index knows."""
 
     def __init__(self, store: Any) -> None:
         super().__init__(store)
@@ -256,66 +245,56 @@ class VikingDBAdapter(GenericAdapter):
     def probe(self, dims: int) -> None:
         """Nothing is to be tried: it is ours, and its index follows a write after seconds only."""
 
-    def upsert(self, points: Sequence[Point]) -> None:
-        """Write points; the server replaces those with the same ids."""
-        for batch in point_batches(points):
-            self._add(batch)
+    def _write(self, batch: list[Point]) -> None:
+        # The server replaces those with the same ids.
+        self._add(batch)
 
-    def _nearest(self, vector: list[float], k: int, where: Mapping[str, Scalar]) -> Any:
+    def _nearest(self, vector: list[float], k: int, where: Mapping[str, Scalar]) -> Iterable[Mapping[str, Any] | None]:
         conditions = [
             {"op": "must", "field": name, "conds": [value]}
-            for name, value in plain(where).items()
+            for name, value in where.items()
             if not isinstance(value, float)
         ]
-        if conditions and self._filters:
-            try:
-                return self._store.similarity_search_by_vector(vector, k=k, filter={"op": "and", "conds": conditions})
-            except VectorStoreError:
-                # A field without an index is refused; a server that does not answer refuses what follows, too.
-                found = super()._nearest(vector, k, where)
-                self._filters = False
-                return found
-        return super()._nearest(vector, k, where)
+        if not conditions or not self._filters:
+            return super()._nearest(vector, k, where)
+        try:
+            found = self._store.similarity_search_by_vector(vector, k=k, filter={"op": "and", "conds": conditions})
+        except VectorStoreError:
+            # A field without an index is refused; a server that does not answer refuses what follows, too.
+            unfiltered = super()._nearest(vector, k, where)
+            self._filters = False
+            return unfiltered
+        return [document.metadata for document in found]
 
 
-class InMemoryAdapter:
-    """`InMemoryVectorStore` of langchain-core: a dictionary by id.
-
-    Args:
-        store: The store.
-    """
+class InMemoryAdapter(Adapter):
+    """`InMemoryVectorStore` of langchain-core: a dictionary by id."""
 
     kind = "memory"
 
     def __init__(self, store: Any) -> None:
-        self._store = store
+        super().__init__(store)
         self._lock = lock_of(store)
 
-    def upsert(self, points: Sequence[Point]) -> None:
-        """Write points."""
+    def _write(self, batch: list[Point]) -> None:
         new = {
             point.id: {"id": point.id, "vector": unit(point.vector), "text": point.text, "metadata": fields(point)}
-            for point in points
+            for point in batch
         }
         with self._lock:
             self._store.store.update(new)
 
-    def delete(self, ids: Sequence[str]) -> None:
-        """Remove points."""
+    def _remove(self, batch: list[str]) -> None:
         with self._lock:
-            self._store.delete(list(ids))
+            self._store.delete(batch)
 
-    def search(self, vector: NDArray[Any], k: int, where: Mapping[str, Scalar], text: str | None) -> list[int] | None:
-        """The nearest points' rows."""
+    def _nearest(self, vector: list[float], k: int, where: Mapping[str, Scalar]) -> Iterable[Mapping[str, Any] | None]:
         with self._lock:
-            found = self._store.similarity_search_by_vector(
-                unit(vector), k, filter=lambda document: _matches(document.metadata, where)
-            )
-        return rows((document.metadata for document in found), where)
+            found = self._store.similarity_search_by_vector(vector, k, filter=partial(_matches, where=where))
+        return [document.metadata for document in found]
 
-    def present(self, ids: Sequence[str]) -> set[str] | None:
-        """Which of the ids lie in the store."""
-        return set(ids).intersection(self._store.store)
+    def _there(self, batch: list[str]) -> Iterable[str]:
+        return set(batch).intersection(self._store.store)
 
     def documents(self) -> Iterator[Document]:
         """Everything in the store."""
@@ -331,61 +310,53 @@ class InMemoryAdapter:
             require_dims(self.kind, type(self._store).__name__, len(first["vector"]), dims)
 
 
-class FaissAdapter:
-    """`FAISS` of langchain-community, which is not made for several threads, nor for an id that comes twice.
-
-    Args:
-        store: The store.
-    """
+class FaissAdapter(Adapter):
+    """`FAISS` of langchain-community, which is not made for several threads, nor for an id that comes twice."""
 
     kind = "faiss"
 
     def __init__(self, store: Any) -> None:
-        self._store = store
+        super().__init__(store)
         self._lock = lock_of(store)
 
-    def upsert(self, points: Sequence[Point]) -> None:
-        """Write points: what is there is removed first, since adding an id again would corrupt the index."""
-        for batch in point_batches(points):
-            with self._lock:
-                # The index asserts this after it has changed; the message must come before anything was removed.
-                for point in batch:
-                    require_dims(self.kind, "index", self._store.index.d, len(point.vector))
-                self._remove([point.id for point in batch])
-                self._store.add_embeddings(
-                    [(point.text, unit(point.vector)) for point in batch],
-                    metadatas=[fields(point) for point in batch],
-                    ids=[point.id for point in batch],
-                )
-
-    def delete(self, ids: Sequence[str]) -> None:
-        """Remove points."""
+    def _write(self, batch: list[Point]) -> None:
+        ids = [point.id for point in batch]
         with self._lock:
-            self._remove(ids)
+            # The index asserts this after it has changed; the message must come before anything was removed.
+            for point in batch:
+                require_dims(self.kind, "index", self._store.index.d, len(point.vector))
+            # Adding an id again would corrupt the index.
+            self._drop(ids)
+            self._store.add_embeddings(
+                [(point.text, unit(point.vector)) for point in batch],
+                metadatas=[fields(point) for point in batch],
+                ids=ids,
+            )
 
-    def _remove(self, ids: Sequence[str]) -> None:
+    def _remove(self, batch: list[str]) -> None:
+        with self._lock:
+            self._drop(batch)
+
+    def _drop(self, ids: Sequence[str]) -> None:
         # One id that is not there makes the store remove nothing at all.
         there = sorted(set(ids).intersection(self._store.index_to_docstore_id.values()))
         if there:
             self._store.delete(there)
 
-    def search(self, vector: NDArray[Any], k: int, where: Mapping[str, Scalar], text: str | None) -> list[int] | None:
-        """The nearest points' rows; more are fetched until `k` of them match, since the store filters afterwards."""
-        query = np.array(unit(vector), np.float32)
-        keep = partial(_matches, where=where)
+    def _nearest(self, vector: list[float], k: int, where: Mapping[str, Scalar]) -> Iterable[Mapping[str, Any] | None]:
+        query, keep = np.array(vector, np.float32), partial(_matches, where=where)
         with self._lock:
-            total = self._store.index.ntotal
-            fetch = max(k, _FIRST_FETCH)
+            total, fetch = self._store.index.ntotal, max(k, _FIRST_FETCH)
             while True:
+                # The store filters afterwards: more are fetched until `k` of them match.
                 found = self._store.similarity_search_with_score_by_vector(query, k, filter=keep, fetch_k=fetch)
                 if len(found) >= k or fetch >= total:
-                    return rows((document.metadata for document, _ in found), where)
+                    return [document.metadata for document, _ in found]
                 fetch *= 4
 
-    def present(self, ids: Sequence[str]) -> set[str] | None:
-        """Which of the ids lie in the store."""
+    def _there(self, batch: list[str]) -> Iterable[str]:
         with self._lock:
-            return set(ids).intersection(self._store.index_to_docstore_id.values())
+            return set(batch).intersection(self._store.index_to_docstore_id.values())
 
     def documents(self) -> Iterator[Document]:
         """Everything in the store."""
@@ -410,5 +381,6 @@ class FaissAdapter:
             )
 
 
-def _matches(metadata: Mapping[str, Any], where: Mapping[str, Scalar]) -> bool:
-    return rows([metadata], where)[0] >= 0
+def _matches(document: Any, where: Mapping[str, Scalar]) -> bool:
+    # FAISS gives a filter the metadata, the other store the document.
+    return rows([getattr(document, "metadata", document)], where)[0] >= 0

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
-from numpy.typing import NDArray
 
 from langchain_memlayer.backends.base import (
     BATCH,
     ITEM,
     STORE,
+    Adapter,
     Document,
     Point,
     Scalar,
     fields,
-    id_batches,
-    plain,
-    point_batches,
     require_dims,
     require_metric,
-    rows,
     unit,
 )
 from langchain_memlayer.errors import ConfigurationError
@@ -52,11 +48,8 @@ class _Schema:
     unfilled: tuple[str, ...]
 
 
-class MilvusAdapter:
+class MilvusAdapter(Adapter):
     """`Milvus` of langchain-milvus, through its client: the store itself logs the texts of a batch that fails.
-
-    Args:
-        store: The store.
 
     Raises:
         ConfigurationError: it makes ids itself, or has several vectors.
@@ -72,18 +65,17 @@ class MilvusAdapter:
         embedded = list(store._vector_fields_from_embedding)
         if len(embedded) != 1:
             raise ConfigurationError(f"The Milvus store must embed into one vector field; it has {len(embedded)}.")
-        self._store = store
+        super().__init__(store)
         self._client = store.client
         self._vector_field = embedded[0]
         self._known: _Schema | None = None
 
-    def upsert(self, points: Sequence[Point]) -> None:
-        """Write points; the collection is made with the first ones."""
-        for batch in point_batches(points):
-            if not self._client.has_collection(self._store.collection_name):
-                self._make(batch[0])
-            schema = self._schema()
-            self._client.upsert(self._store.collection_name, [self._row(point, schema) for point in batch])
+    def _write(self, batch: list[Point]) -> None:
+        # The collection is made with the first ones.
+        if not self._client.has_collection(self._store.collection_name):
+            self._make(batch[0])
+        schema = self._schema()
+        self._client.upsert(self._store.collection_name, [self._row(point, schema) for point in batch])
 
     def _make(self, point: Point) -> None:
         index = self._store._index_param_map.get(self._vector_field)
@@ -105,28 +97,26 @@ class MilvusAdapter:
         }
         return {store._metadata_field: metadata, **own} if store._metadata_field else {**metadata, **own}
 
-    def delete(self, ids: Sequence[str]) -> None:
-        """Remove points; the store's own `delete` would not tell of a failure."""
+    def _remove(self, batch: list[str]) -> None:
+        # The store's own `delete` would not tell of a failure.
         if self._exists():
-            for batch in id_batches(ids):
-                self._client.delete(self._store.collection_name, ids=batch)
+            self._client.delete(self._store.collection_name, ids=batch)
 
-    def search(self, vector: NDArray[Any], k: int, where: Mapping[str, Scalar], text: str | None) -> list[int] | None:
-        """The nearest points' rows."""
+    def _nearest(self, vector: list[float], k: int, where: Mapping[str, Scalar]) -> Iterable[Mapping[str, Any] | None]:
         if not self._exists():
             return []
         column, where = self._store._metadata_field, self._sayable(where)
         answer = self._client.search(
             self._store.collection_name,
-            data=[unit(vector)],
+            data=[vector],
             anns_field=self._vector_field,
             search_params=self._search_params(k),
             limit=min(k, _MOST_ROWS),
-            filter=self._expression(where),
+            filter=" and ".join(f"{self._place(name)} == {_literal(value)}" for name, value in where.items()),
             output_fields=[column] if column else [ITEM, STORE, *where],
         )
         found = (hit["entity"] for hit in answer[0])
-        return rows((entity.get(column) if column else entity for entity in found), where)
+        return (entity.get(column) if column else entity for entity in found)
 
     def _search_params(self, k: int) -> dict[str, Any] | None:
         params = self._store.search_params
@@ -137,14 +127,11 @@ class MilvusAdapter:
             inner["ef"] = max(inner["ef"], min(k, _MOST_ROWS))  # a server refuses to search less than it shall give
         return {**params, "params": inner}
 
-    def _expression(self, where: Mapping[str, Scalar]) -> str:
-        return " and ".join(f"{self._place(name)} == {_literal(value)}" for name, value in where.items())
-
     def _sayable(self, where: Mapping[str, Scalar]) -> dict[str, Scalar]:
         """The part of a filter whose fields were written as they are (see `_row`)."""
         column = self._store._metadata_field
         own = () if column else (self._store._primary_field, self._store._text_field, self._vector_field)
-        return {name: value for name, value in plain(where).items() if not _is_long(value) and name not in own}
+        return {name: value for name, value in where.items() if not _is_long(value) and name not in own}
 
     def _place(self, name: str) -> str:
         column = self._store._metadata_field
@@ -153,15 +140,12 @@ class MilvusAdapter:
         # By its plain name, a field called `in` or `like` would be an operator.
         return name if name in self._schema().declared else f'$meta["{name}"]'
 
-    def present(self, ids: Sequence[str]) -> set[str] | None:
-        """Which of the ids lie in the store."""
-        found: set[str] = set()
-        if self._exists():
-            key = self._store._primary_field
-            for batch in id_batches(ids):
-                answer = self._client.query(self._store.collection_name, ids=batch, output_fields=[key])
-                found.update(str(entity[key]) for entity in answer)
-        return found
+    def _there(self, batch: list[str]) -> Iterable[str]:
+        if not self._exists():
+            return []
+        key = self._store._primary_field
+        answer = self._client.query(self._store.collection_name, ids=batch, output_fields=[key])
+        return (str(entity[key]) for entity in answer)
 
     def documents(self) -> Iterator[Document]:
         """Everything in the store, page by page."""

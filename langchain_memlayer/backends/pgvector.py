@@ -3,25 +3,13 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import import_module
 from typing import Any, Final
 
 import orjson
-from numpy.typing import NDArray
 
-from langchain_memlayer.backends.base import (
-    Document,
-    Point,
-    Scalar,
-    fields,
-    id_batches,
-    plain,
-    point_batches,
-    require_dims,
-    rows,
-    unit,
-)
+from langchain_memlayer.backends.base import Adapter, Document, Point, Scalar, fields, require_dims, unit
 from langchain_memlayer.errors import ConfigurationError
 
 _MOST_EF: Final = 1_000
@@ -31,7 +19,7 @@ _Params = dict[str, Any]
 _Rows = list[Mapping[str, Any]]
 
 
-class _PostgresAdapter:
+class _PostgresAdapter(Adapter):
     """What the two have in common: a table with an id, a text, a vector and metadata as JSON.
 
     Searches are asked for in SQL of our own: a graph index with a filter gives too few rows, or none, unless it is told
@@ -48,7 +36,7 @@ class _PostgresAdapter:
     _operator: str
 
     def __init__(self, store: Any) -> None:
-        self._store = store
+        super().__init__(store)
         self._goes_on: bool | None = None
 
     def _run(self, *statements: tuple[str, _Params]) -> _Rows:
@@ -62,20 +50,17 @@ class _PostgresAdapter:
         """A point's id in the table."""
         return id_
 
-    def delete(self, ids: Sequence[str]) -> None:
-        """Remove points."""
-        for batch in id_batches(ids):
-            self._store.delete([self._key(id_) for id_ in batch])
+    def _remove(self, batch: list[str]) -> None:
+        self._store.delete([self._key(id_) for id_ in batch])
 
-    def search(self, vector: NDArray[Any], k: int, where: Mapping[str, Scalar], text: str | None) -> list[int] | None:
-        """The nearest points' rows."""
-        conditions, params = self._conditions(plain(where))
+    def _nearest(self, vector: list[float], k: int, where: Mapping[str, Scalar]) -> Iterable[Mapping[str, Any] | None]:
+        conditions, params = self._conditions(where)
         sql = (
             f"SELECT {self._selected()} FROM {self._table} WHERE {' AND '.join(conditions)} "
             f"ORDER BY {self._vector} {self._operator} CAST(:query AS vector) LIMIT :k"
         )
-        found = self._run(*self._settings(k), (sql, {**params, "query": str(unit(vector)), "k": k}))
-        return rows((self._read(row) for row in found), where)
+        found = self._run(*self._settings(k), (sql, {**params, "query": str(vector), "k": k}))
+        return map(self._read, found)
 
     def _settings(self, k: int) -> list[tuple[str, _Params]]:
         """Let an approximate index go on until `k` rows pass the filter, where it can."""
@@ -98,13 +83,9 @@ class _PostgresAdapter:
         """A row's metadata."""
         return row["metadata"] or {}
 
-    def present(self, ids: Sequence[str]) -> set[str] | None:
-        """Which of the ids lie in the store."""
-        found: set[str] = set()
-        for batch in id_batches(ids):
-            keys = {self._key(id_): id_ for id_ in batch}
-            found.update(keys[str(document.id)] for document in self._store.get_by_ids(list(keys)))
-        return found
+    def _there(self, batch: list[str]) -> Iterable[str]:
+        keys = {self._key(id_): id_ for id_ in batch}
+        return (keys[str(document.id)] for document in self._store.get_by_ids(list(keys)))
 
     def documents(self) -> Iterator[Document]:
         """Everything in the store."""
@@ -141,9 +122,6 @@ class _PostgresAdapter:
 class PGVectorAdapter(_PostgresAdapter):
     """`PGVector`: the collections share one table.
 
-    Args:
-        store: The store.
-
     Raises:
         ConfigurationError: it is bound to asyncio.
     """
@@ -160,15 +138,13 @@ class PGVectorAdapter(_PostgresAdapter):
         strategy = store._distance_strategy
         self._operator = _OPERATORS[str(getattr(strategy, "value", strategy))]
 
-    def upsert(self, points: Sequence[Point]) -> None:
-        """Write points."""
-        for batch in point_batches(points):
-            self._store.add_embeddings(
-                texts=[point.text for point in batch],
-                embeddings=[unit(point.vector) for point in batch],
-                metadatas=[fields(point) for point in batch],
-                ids=[self._key(point.id) for point in batch],
-            )
+    def _write(self, batch: list[Point]) -> None:
+        self._store.add_embeddings(
+            texts=[point.text for point in batch],
+            embeddings=[unit(point.vector) for point in batch],
+            metadatas=[fields(point) for point in batch],
+            ids=[self._key(point.id) for point in batch],
+        )
 
     def _key(self, id_: str) -> str:
         # Ids are unique over all collections: the same in another one would be changed there, and be missing here.
@@ -194,9 +170,6 @@ class PGVectorAdapter(_PostgresAdapter):
 
 class PGVectorStoreAdapter(_PostgresAdapter):
     """`PGVectorStore`: a table of its own, with columns that may be declared for single metadata fields.
-
-    Args:
-        store: The store.
 
     Raises:
         ConfigurationError: it cannot be called without asyncio, or keeps no metadata as JSON.
@@ -225,8 +198,8 @@ class PGVectorStoreAdapter(_PostgresAdapter):
         self._words = _words(inner.hybrid_search_config)
         self._operator = inner.distance_strategy.operator
 
-    def upsert(self, points: Sequence[Point]) -> None:
-        """Write points; the store's own way is a connection and a commit for each."""
+    def _write(self, batch: list[Point]) -> None:
+        # The store's own way is a connection and a commit for each.
         values = {self._id: ":id", self._text: ":text", self._vector: "CAST(:vector AS vector)"}
         values |= {self._metadata: "CAST(:metadata AS json)"}
         values |= {_quoted(name): f":column{place}" for place, name in enumerate(self._columns)} | self._words
@@ -235,14 +208,13 @@ class PGVectorStoreAdapter(_PostgresAdapter):
             f"INSERT INTO {self._table} ({', '.join(values)}) VALUES ({', '.join(values.values())}) "
             f"ON CONFLICT ({self._id}) DO UPDATE SET {changed}"
         )
-        text = import_module("sqlalchemy").text
+        text, given = import_module("sqlalchemy").text, [self._row(point) for point in batch]
 
-        async def run(batch: list[_Params]) -> None:
+        async def run() -> None:
             async with self._engine._pool.begin() as connection:
-                await connection.execute(text(sql), batch)
+                await connection.execute(text(sql), given)
 
-        for batch in point_batches(points):
-            self._engine._run_as_sync(run([self._row(point) for point in batch]))
+        self._engine._run_as_sync(run())
 
     def _row(self, point: Point) -> _Params:
         metadata = fields(point)

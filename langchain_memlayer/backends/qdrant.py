@@ -2,36 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from typing import Any
 
-from numpy.typing import NDArray
-
 from langchain_memlayer.backends.base import (
     BATCH,
+    Adapter,
     Document,
     Point,
     Scalar,
     fields,
-    id_batches,
     lock_of,
-    plain,
-    point_batches,
     require_dims,
     require_metric,
-    rows,
     unit,
 )
 from langchain_memlayer.errors import ConfigurationError
 
 
-class QdrantAdapter:
+class QdrantAdapter(Adapter):
     """`QdrantVectorStore` of langchain-qdrant, through its client, so that nothing is embedded again.
-
-    Args:
-        store: The store.
 
     Raises:
         ConfigurationError: it has no dense vectors.
@@ -40,7 +32,7 @@ class QdrantAdapter:
     kind = "qdrant"
 
     def __init__(self, store: Any) -> None:
-        self._store = store
+        super().__init__(store)
         self._client = store.client
         self._models = import_module("qdrant_client.models")
         if str(getattr(store.retrieval_mode, "value", "")) == "sparse":
@@ -51,60 +43,51 @@ class QdrantAdapter:
         embedded = type(getattr(self._client, "_client", None)).__name__ == "QdrantLocal"
         self._lock: AbstractContextManager[Any] = lock_of(self._client) if embedded else nullcontext()
 
-    def upsert(self, points: Sequence[Point]) -> None:
-        """Write points."""
+    def _write(self, batch: list[Point]) -> None:
         store = self._store
-        for batch in point_batches(points):
-            structs = [
-                self._models.PointStruct(
-                    id=point.id,
-                    vector={store.vector_name: unit(point.vector)},
-                    payload={store.content_payload_key: point.text, store.metadata_payload_key: fields(point)},
-                )
-                for point in batch
-            ]
-            with self._lock:
-                self._client.upsert(store.collection_name, points=structs, wait=True)
+        structs = [
+            self._models.PointStruct(
+                id=point.id,
+                vector={store.vector_name: unit(point.vector)},
+                payload={store.content_payload_key: point.text, store.metadata_payload_key: fields(point)},
+            )
+            for point in batch
+        ]
+        with self._lock:
+            self._client.upsert(store.collection_name, points=structs, wait=True)
 
-    def delete(self, ids: Sequence[str]) -> None:
-        """Remove points."""
-        for batch in id_batches(ids):
-            with self._lock:
-                self._client.delete(self._store.collection_name, points_selector=batch, wait=True)
+    def _remove(self, batch: list[str]) -> None:
+        with self._lock:
+            self._client.delete(self._store.collection_name, points_selector=batch, wait=True)
 
-    def search(self, vector: NDArray[Any], k: int, where: Mapping[str, Scalar], text: str | None) -> list[int] | None:
-        """The nearest points' rows."""
+    def _nearest(self, vector: list[float], k: int, where: Mapping[str, Scalar]) -> Iterable[Mapping[str, Any] | None]:
         key = self._store.metadata_payload_key
         with self._lock:
             answer = self._client.query_points(
                 self._store.collection_name,
-                query=unit(vector),
+                query=vector,
                 using=self._store.vector_name,
                 query_filter=self._filter(where),
                 limit=k,
                 with_payload=[key],
                 with_vectors=False,
             )
-        return rows(((found.payload or {}).get(key) for found in answer.points), where)
+        return ((found.payload or {}).get(key) for found in answer.points)
 
     def _filter(self, where: Mapping[str, Scalar]) -> Any:
         models, key = self._models, self._store.metadata_payload_key
         conditions = []
-        for name, value in plain(where).items():
+        for name, value in where.items():
             # Fractions have no exact match there.
             said = {"range": models.Range(gte=value, lte=value)} if isinstance(value, float) else None
             said = said or {"match": models.MatchValue(value=value)}
             conditions.append(models.FieldCondition(key=f"{key}.{name}", **said))
         return models.Filter(must=conditions) if conditions else None
 
-    def present(self, ids: Sequence[str]) -> set[str] | None:
-        """Which of the ids lie in the store."""
-        found: set[str] = set()
-        for batch in id_batches(ids):
-            with self._lock:
-                records = self._client.retrieve(self._store.collection_name, batch, with_payload=False)
-            found.update(str(record.id) for record in records)
-        return found
+    def _there(self, batch: list[str]) -> Iterable[str]:
+        with self._lock:
+            records = self._client.retrieve(self._store.collection_name, batch, with_payload=False)
+        return (str(record.id) for record in records)
 
     def documents(self) -> Iterator[Document]:
         """Everything in the store, page by page."""
