@@ -329,7 +329,8 @@ class Adapter(ABC):
 
     def search(self, vector: NDArray[Any], k: int, where: Mapping[str, Scalar], text: str | None) -> list[int] | None:
         """The nearest points' rows; see `ForeignStore`."""
-        return rows(self._nearest(unit(vector), k, plain(where)), where)
+        where = self._sayable(plain(where))
+        return rows(self._nearest(unit(vector), k, where), where)
 
     def present(self, ids: Sequence[str]) -> set[str] | None:
         """Which of the ids lie in the store."""
@@ -351,9 +352,13 @@ class Adapter(ABC):
     def _remove(self, batch: list[str]) -> None:
         """Remove some points."""
 
+    def _sayable(self, where: dict[str, Scalar]) -> dict[str, Scalar]:
+        """The part of plain fields that this store can be asked for, and tells."""
+        return where
+
     @abstractmethod
     def _nearest(self, vector: list[float], k: int, where: Mapping[str, Scalar]) -> Iterable[Mapping[str, Any] | None]:
-        """The metadata of the nearest documents, in order; `where` has plain fields only."""
+        """The metadata of the nearest documents, in order; `where` is what is sayable."""
 
     @abstractmethod
     def _there(self, batch: list[str]) -> Iterable[str]:

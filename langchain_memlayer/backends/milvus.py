@@ -105,7 +105,7 @@ class MilvusAdapter(Adapter):
     def _nearest(self, vector: list[float], k: int, where: Mapping[str, Scalar]) -> Iterable[Mapping[str, Any] | None]:
         if not self._exists():
             return []
-        column, where = self._store._metadata_field, self._sayable(where)
+        column = self._store._metadata_field
         answer = self._client.search(
             self._store.collection_name,
             data=[vector],
@@ -127,8 +127,8 @@ class MilvusAdapter(Adapter):
             inner["ef"] = max(inner["ef"], min(k, _MOST_ROWS))  # a server refuses to search less than it shall give
         return {**params, "params": inner}
 
-    def _sayable(self, where: Mapping[str, Scalar]) -> dict[str, Scalar]:
-        """The part of a filter whose fields were written as they are (see `_row`)."""
+    def _sayable(self, where: dict[str, Scalar]) -> dict[str, Scalar]:
+        # What was written as it is (see `_row`).
         column = self._store._metadata_field
         own = () if column else (self._store._primary_field, self._store._text_field, self._vector_field)
         return {name: value for name, value in where.items() if not _is_long(value) and name not in own}
