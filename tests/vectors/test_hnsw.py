@@ -9,7 +9,8 @@ import pytest
 from numpy.typing import NDArray
 from slabs import METRICS, Topics, block, filled, recalls
 
-from langchain_memlayer.index.hnsw import Nodes, checksums
+from langchain_memlayer.index.hnsw import Nodes, checksums, restore
+from langchain_memlayer.index.kernel import kernel_for
 from langchain_memlayer.index.slab import Slab
 from langchain_memlayer.types import Metric
 
@@ -69,29 +70,39 @@ def test_many_equal_vectors_are_no_trap(different: int, copies: int, noise: floa
     assert ways["hnsw"] >= 400
 
 
-def test_equal_rows_are_one_node_and_all_of_them_are_found() -> None:
+def test_of_equal_rows_few_are_nodes_and_all_are_found() -> None:
     topics = Topics(1000, 8, seed=2)
-    codes = topics.codes[np.arange(3000) % 600]
+    codes = topics.codes[np.arange(3000) % 60]
     slab = filled(codes, threshold=0)
     graph = slab.view.graph
     assert graph is not None
-    assert (graph.seen, len(graph.nodes)) == (3000, 600)
+    assert (graph.seen, len(graph.nodes)) == (3000, 480)
     hits = slab.view.search(codes[7].astype(np.float32), 5)
     assert hits.plan.way == "hnsw"
-    assert hits.ids.tolist() == [7, 607, 1207, 1807, 2407]
+    assert hits.ids.tolist() == [7, 67, 127, 187, 247]
     # Growing the graph adds copies of old nodes and new nodes, and the old ones keep their places.
-    more = np.concatenate((topics.codes[:300], topics.codes[600:900]))
-    slab.apply(block(more, seq=1, ids=np.arange(3000, 3600)))
+    more = np.concatenate((topics.codes[:30], topics.codes[600:900]))
+    slab.apply(block(more, seq=1, ids=np.arange(3000, 3330)))
+    slab.apply(block(topics.codes[300:600], seq=2, ids=np.arange(3330, 3630)))
     assert slab.wait(60)
     grown = slab.view.graph
     assert grown is not None
-    assert (grown.seen, len(grown.nodes)) == (3600, 900)
-    hits = slab.view.search(codes[7].astype(np.float32), 10)
-    assert hits.ids[:6].tolist() == [7, 607, 1207, 1807, 2407, 3007]
-    assert slab.view.search(topics.vectors[650], 1).ids.tolist() == [3350]
+    assert (grown.seen, len(grown.nodes)) == (3630, 1080)
+    hits = slab.view.search(codes[7].astype(np.float32), 51)
+    assert hits.ids.tolist() == [*range(7, 3000, 60), 3007]
+    assert slab.view.search(topics.vectors[650], 1).ids.tolist() == [3080]
     # A copy that is removed leaves the others.
-    slab.apply(block(seq=2, removed=[7, 1207]))
-    assert slab.view.search(codes[7].astype(np.float32), 4).ids.tolist() == [607, 1807, 2407, 3007]
+    slab.apply(block(seq=3, removed=[7, 127]))
+    assert slab.view.search(codes[7].astype(np.float32), 3).ids.tolist() == [67, 187, 247]
+
+
+def test_where_few_are_equal_the_codes_are_not_copied() -> None:
+    codes = Topics(600, 8, seed=2).codes[np.arange(1200) % 600]
+    graph = filled(codes, threshold=0).view.graph
+    assert graph is not None
+    assert graph.nodes.members is None
+    again = restore(kernel_for(8, "cosine"), np.concatenate((codes, codes[:50])), *graph.dumped())
+    assert (again.nodes.members, again.seen) == (None, 1200)
 
 
 @pytest.mark.parametrize("dims", [1, 3, 4, 64, 384])
@@ -109,14 +120,20 @@ def test_checksums_tell_codes_apart_that_differ_in_little(dims: int) -> None:
 
 
 def test_nodes_of_more_rows_begin_with_those_of_fewer() -> None:
-    sums = np.random.default_rng(3).integers(0, 50, 200).astype(np.uint64)
+    sums = np.random.default_rng(3).integers(0, 20, 200).astype(np.uint64)
     known = Nodes.of(sums[:0])
     for rows in range(1, 201):
         nodes = Nodes.of(sums[:rows], known.sums)
-        assert nodes.sums.tolist() == list(dict.fromkeys(sums[:rows].tolist()))
-        every, scores = nodes.spread(np.arange(len(nodes)), np.arange(len(nodes), dtype=np.float32))
+        assert nodes.sums[: len(known)].tolist() == known.sums.tolist()
+        assert (
+            len(set(nodes.sums.tolist()))
+            == len(nodes)
+            == sum(min(8, n) for n in Counter(sums[:rows].tolist()).values())
+        )
+        every, places = nodes.spread(np.arange(len(nodes)), np.arange(len(nodes), dtype=np.float32))
         assert sorted(every.tolist()) == list(range(rows))
-        assert nodes.sums[scores.astype(int)].tolist() == sums[every].tolist()
+        of_node = dict(zip(places.tolist(), sums[every].tolist(), strict=True))
+        assert [of_node[place] for place in places.tolist()] == sums[every].tolist()
         known = nodes
 
 
