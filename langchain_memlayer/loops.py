@@ -1,4 +1,4 @@
-"""A value made once for all threads, and an event loop for what must not depend on the caller's."""
+"""Locks and values for all threads, also after a fork, and an event loop for what must not depend on the caller's."""
 
 from __future__ import annotations
 
@@ -10,10 +10,38 @@ import weakref
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, ClassVar, Generic, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+class ForkLock:
+    """A lock that a forked child finds open, whoever held it in its parent: of the parent's threads it has only one."""
+
+    _all: ClassVar[weakref.WeakSet[ForkLock]] = weakref.WeakSet()
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._all.add(self)
+
+    def __enter__(self) -> None:
+        lock = self._lock
+        lock.acquire()
+        self._held = lock
+
+    def __exit__(self, *raised: object) -> None:
+        self._held.release()
+
+    @classmethod
+    def open_all(cls) -> None:
+        """What a forked child begins with."""
+        for one in tuple(cls._all):
+            one._lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=ForkLock.open_all)
 
 
 class Once(Generic[T]):
@@ -21,7 +49,7 @@ class Once(Generic[T]):
 
     def __init__(self, make: Callable[[], T]) -> None:
         self._make = make
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
         self._values: list[T] = []
 
     def __call__(self) -> T:
@@ -79,7 +107,7 @@ class PrivateLoop:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = 0
 

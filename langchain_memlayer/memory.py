@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import threading
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -55,7 +54,7 @@ from langchain_memlayer.graph.names import as_relations
 from langchain_memlayer.journal import open_journal
 from langchain_memlayer.journal.base import random_id, utc_now
 from langchain_memlayer.journal.place import default_folder
-from langchain_memlayer.loops import in_thread
+from langchain_memlayer.loops import ForkLock, in_thread
 from langchain_memlayer.messages import checked_text, read_messages, to_turns
 from langchain_memlayer.protocols import Clock, Extractor, NewId, Reconciler
 from langchain_memlayer.steps import Steps, T, awaited, stepped
@@ -101,7 +100,7 @@ if TYPE_CHECKING:
     from langchain_memlayer.store import MemLayerStore
 
 # One for all memories: it is held only while a store is made.
-_OPENING = threading.Lock()
+_OPENING = ForkLock()
 
 Reconcile = Literal["llm", "rules", "off"]
 

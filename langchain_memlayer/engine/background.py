@@ -46,6 +46,11 @@ class Background:
         self._above: dict[int, RunTree] = {}
         self._pid = os.getpid()
 
+    def _own(self) -> None:
+        """See to it that thread and locks are this process's own: those of a parent are of no use after a fork."""
+        if self._pid != os.getpid():
+            self._start()
+
     def wake(self, note: int | None = None, above: RunTree | None = None) -> None:
         """See to it that what is due is read.
 
@@ -53,9 +58,7 @@ class Background:
             note: A note that was made just now.
             above: The run that its reading belongs to.
         """
-        if self._pid != os.getpid():
-            # The parent's thread and locks are of no use in a child of a fork.
-            self._start()
+        self._own()
         with self._changed:
             if self._closing:
                 return
@@ -79,6 +82,7 @@ class Background:
             MemLayerError: a reading failed since the last `flush`; its turns are kept, and are tried again.
         """
         idle = {note.id for note in self._notes() if not note.attempts or note.reason is not None}
+        self._own()
         with self._changed:
             self._hurried |= idle
         self.resume()

@@ -2,78 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from langchain_memlayer.errors import JournalError, MissingDependency
+from langchain_memlayer.journal.base import Journal as Journal
 from langchain_memlayer.journal.database import IMPORT_NOTE
 from langchain_memlayer.journal.place import is_url, place
 
 if TYPE_CHECKING:
-    from langchain_memlayer.journal.read import Reader
-    from langchain_memlayer.journal.write import Writer
     from langchain_memlayer.protocols import Clock, NewId
     from langchain_memlayer.types import Durability
-
-
-class Journal(Protocol):
-    """What the layers above know of a journal.
-
-    Attributes:
-        clock: The present time.
-        new_id: Fresh ids.
-        folder: The folder that it and its derived files are in, or None.
-        where: What messages call it; never with a password.
-        store_id: What tells this store from any other.
-        after_commit: Called, in the writer's thread, when something was committed.
-    """
-
-    clock: Clock
-    new_id: NewId
-    folder: Path | None
-    where: str
-    store_id: str
-    after_commit: list[Callable[[], None]]
-
-    def read(self, *, snapshot: bool = False) -> AbstractContextManager[Reader]:
-        """A reader; with `snapshot` all its reads see one state of the journal."""
-        ...
-
-    def write(self, *paths: str) -> AbstractContextManager[Writer]:
-        """A writer whose changes are committed together when the block ends well, and undone otherwise.
-
-        Args:
-            *paths: The encoded namespaces that it reads to decide and that it changes: nobody else changes them
-                meanwhile. None means all of them.
-        """
-        ...
-
-    def last_seq(self) -> int:
-        """The position of the last commit, of any process."""
-        ...
-
-    def meta(self, key: str) -> str | None:
-        """A setting that is kept with the journal."""
-        ...
-
-    def scrub(self) -> None:
-        """Make deletions physical, as far as the database lets a client do that."""
-        ...
-
-    def check(self) -> str:
-        """The database's own verdict on its files: `ok`, or what is wrong."""
-        ...
-
-    def size(self) -> int:
-        """The bytes that it takes, with what is derived from it."""
-        ...
-
-    def close(self) -> None:
-        """Close every connection; further use raises `JournalClosed`."""
-        ...
 
 
 def exists(path: str | Path) -> bool:

@@ -1,4 +1,4 @@
-"""What the journals on SQLite and on PostgreSQL have in common."""
+"""What the layers above know of a journal, and what those on SQLite and on PostgreSQL have in common."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pathlib import Path
 from langchain_memlayer.errors import InvalidInput, JournalClosed, JournalError
 from langchain_memlayer.journal.database import SCRUB_DUE, STORE_ID
 from langchain_memlayer.journal.read import Reader
+from langchain_memlayer.journal.write import Writer
 from langchain_memlayer.protocols import Clock, NewId
 from langchain_memlayer.types import Durability
 
@@ -33,13 +34,16 @@ def random_id() -> str:
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
-class BaseJournal(ABC):
-    """A journal's life: it is opened, goes on in a forked child with connections of its own, and is closed.
+class Journal(ABC):
+    """A journal: it is opened, goes on in a forked child with connections of its own, and is closed.
 
     Attributes:
+        clock: The present time.
+        new_id: Fresh ids.
         folder: The folder that it and its derived files are in, or None.
-        where: What messages call it.
+        where: What messages call it; never with a password.
         store_id: What tells this store from any other.
+        after_commit: Called, in the writer's thread, when something was committed.
     """
 
     folder: Path | None
@@ -52,13 +56,29 @@ class BaseJournal(ABC):
         self.clock = clock
         self.new_id = new_id
         self.after_commit: list[Callable[[], None]] = []
-        """Called, in the writer's thread, when something was committed."""
         self._pid = os.getpid()
         self._closed = False
 
     @abstractmethod
     def read(self, *, snapshot: bool = False) -> AbstractContextManager[Reader]:
         """A reader; with `snapshot` all its reads see one state of the journal."""
+
+    @abstractmethod
+    def write(self, *paths: str) -> AbstractContextManager[Writer]:
+        """A writer whose changes are committed together when the block ends well, and undone otherwise.
+
+        Args:
+            *paths: The encoded namespaces that it reads to decide and that it changes: nobody else changes them
+                meanwhile. None means all of them.
+        """
+
+    @abstractmethod
+    def check(self) -> str:
+        """The database's own verdict on its files: `ok`, or what is wrong."""
+
+    @abstractmethod
+    def size(self) -> int:
+        """The bytes that it takes, with what is derived from it."""
 
     @abstractmethod
     def scrub(self) -> None:

@@ -174,6 +174,24 @@ class BaseReader:
     def __init__(self, db: Database) -> None:
         self.db = db
 
+    def among(
+        self, sql: str, values: Sequence[Any], before: Sequence[Any] = (), after: Sequence[Any] = ()
+    ) -> list[Any]:
+        """The rows of a statement with some values for its `(...)`, in pieces that one statement takes.
+
+        Args:
+            sql: The statement.
+            values: Any number of values.
+            before: The values of the placeholders before them.
+            after: And behind them.
+        """
+        rows: list[Any] = []
+        for chunk in chunks(values):
+            rows += self.db.execute(
+                sql.replace("(...)", f"({marks(len(chunk))})"), (*before, *chunk, *after)
+            ).fetchall()
+        return rows
+
     def last_seq(self) -> int:
         """The position of the last commit."""
         return int(self.db.execute("SELECT max(seq) FROM events").fetchone()[0] or 0)
@@ -185,11 +203,7 @@ class BaseReader:
 
     def metas(self, keys: Sequence[str]) -> dict[str, str]:
         """Those of some settings that are kept with the journal."""
-        found: dict[str, str] = {}
-        for chunk in chunks(keys):
-            rows = self.db.execute(f"SELECT key, value FROM meta WHERE key IN ({marks(len(chunk))})", tuple(chunk))
-            found.update((row[0], row[1]) for row in rows)
-        return found
+        return dict(self.among("SELECT key, value FROM meta WHERE key IN (...)", keys))
 
     def mark(self, seq: int) -> str | None:
         """What tells the event at a position from any other that might stand there in a restored journal."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from langchain_memlayer.journal.database import chunks, marks, whole
+from langchain_memlayer.journal.database import whole
 from langchain_memlayer.journal.read import ROW_COLUMNS, ROW_FROM, Reader, of_scope, to_row
 from langchain_memlayer.types import Row, Scope, Triple
 
@@ -40,11 +40,5 @@ def changed(reader: Reader, scope: Scope, since: int, until: int) -> tuple[list[
 
 def triples_of_all(reader: Reader, rows: Sequence[Row]) -> list[Triple]:
     """The triples of some versions, each once."""
-    found: dict[Triple, None] = {}
-    for chunk in chunks([row.id for row in rows]):
-        said = reader.db.execute(
-            f"SELECT source, relation, destination FROM triples WHERE item IN ({marks(len(chunk))}) ORDER BY id",
-            tuple(chunk),
-        )
-        found.update((Triple(*row), None) for row in said)
-    return list(found)
+    sql = "SELECT source, relation, destination FROM triples WHERE item IN (...) ORDER BY id"
+    return list(dict.fromkeys(Triple(*row) for row in reader.among(sql, [row.id for row in rows])))

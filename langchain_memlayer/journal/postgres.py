@@ -16,7 +16,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg_pool import ConnectionPool
 
 from langchain_memlayer.errors import ConfigurationError, InvalidInput, JournalError, MemLayerError
-from langchain_memlayer.journal.base import BaseJournal
+from langchain_memlayer.journal.base import Journal
 from langchain_memlayer.journal.database import SCRUB_DUE
 from langchain_memlayer.journal.postgres_sql import (
     PostgresReader,
@@ -42,7 +42,7 @@ _ABANDONED: list[Any] = []
 """Pools of parent processes: a child must not use, close or even forget them, since that would end the connections."""
 
 
-class PostgresJournal(BaseJournal):
+class PostgresJournal(Journal):
     """One schema's journal: any number of readers and writers, from any thread, process or host.
 
     A transaction that changes some namespaces holds their advisory locks until it ends, so what it reads of them stays

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from langchain_memlayer.filters import Filter
-from langchain_memlayer.journal.database import IN_USE, VECTORS_OF_ITEM, chunks, marks, whole
+from langchain_memlayer.journal.database import IN_USE, VECTORS_OF_ITEM, marks, whole
 from langchain_memlayer.journal.read_caches import CacheReader
 from langchain_memlayer.journal.read_filters import ANY, superset
 from langchain_memlayer.types import QUARANTINED, SPENT, VISIBLE, Event, Kind, Row, Scope, Unread, prefix_bounds
@@ -157,11 +157,8 @@ class Reader(CacheReader):
 
     def items_by_id(self, ids: Sequence[int], now: int) -> dict[int, ItemRow]:
         """Live items by row id."""
-        found: dict[int, ItemRow] = {}
-        for chunk in chunks(ids):
-            sql = f"SELECT {_ITEM} FROM items i WHERE i.id IN ({marks(len(chunk))}) AND {_LIVE_ITEM}"
-            found.update((row[0], row) for row in _items(self.db.execute(sql, (*chunk, now))))
-        return found
+        rows = self.among(f"SELECT {_ITEM} FROM items i WHERE i.id IN (...) AND {_LIVE_ITEM}", ids, after=(now,))
+        return {row[0]: row for row in _items(rows)}
 
     def items_below(self, prefix: str, now: int, *, unindexed: bool = False) -> Iterator[ItemRow]:
         """Live items below a namespace (or only those without vectors), last written first.
@@ -198,11 +195,9 @@ class Reader(CacheReader):
 
     def expiries(self, ids: Sequence[int], now: int) -> dict[int, int]:
         """Until when those of some items live that still do."""
-        found: dict[int, int] = {}
-        for chunk in chunks(ids):
-            sql = f"SELECT id, expires_at FROM items WHERE id IN ({marks(len(chunk))}) AND expires_at > ?"
-            found.update(self.db.execute(sql, (*chunk, now)).fetchall())
-        return found
+        return dict(
+            self.among("SELECT id, expires_at FROM items WHERE id IN (...) AND expires_at > ?", ids, after=(now,))
+        )
 
     def expired(self, now: int) -> list[str]:
         """Encoded namespaces that hold items whose time is over."""
@@ -232,6 +227,11 @@ class Reader(CacheReader):
             f"SELECT {ROW_COLUMNS} FROM {source} WHERE i.kind <> 'item' AND ({where}) {tail}", tuple(params)
         )
         return list(whole(rows, to_row))
+
+    def _memories_among(self, where: str, ids: Sequence[int]) -> list[Row]:
+        """Memory versions by a condition with any number of rows for its `(...)`."""
+        sql = f"SELECT {ROW_COLUMNS} FROM {ROW_FROM} WHERE i.kind <> 'item' AND {where}"
+        return list(whole(self.among(sql, ids), to_row))
 
     def _matching(self, column: str, values: Collection[str], where: str, params: Sequence[Any]) -> list[Row]:
         """The memory versions by a condition whose column has one of some values; it is looked up for each of these.
@@ -316,11 +316,7 @@ class Reader(CacheReader):
 
     def memories_by_row(self, ids: Sequence[int]) -> dict[int, Row]:
         """Memory versions by row id, ended ones too."""
-        found = {}
-        for chunk in chunks(ids):
-            for row in self._memories(f"i.id IN ({marks(len(chunk))})", chunk):
-                found[row.id] = row
-        return found
+        return {row.id: row for row in self._memories_among("i.id IN (...)", ids)}
 
     def memories_in_order(self, ids: Sequence[int]) -> list[Row]:
         """Memory versions by row id, in the order of these."""
@@ -409,34 +405,18 @@ class Reader(CacheReader):
 
     def quotes_of_all(self, facts: Sequence[int]) -> list[tuple[int, int, str | None]]:
         """The turns that facts cite, each with the words that support it: (fact, turn, quote)."""
-        return [
-            row
-            for chunk in chunks(facts)
-            for row in self.db.execute(
-                f"SELECT fact, turn, quote FROM links WHERE fact IN ({marks(len(chunk))}) ORDER BY fact, turn",
-                tuple(chunk),
-            )
-        ]
+        return self.among("SELECT fact, turn, quote FROM links WHERE fact IN (...) ORDER BY fact, turn", facts)
 
     def turns_with_facts(self, turns: Sequence[int]) -> list[int]:
         """Those of some turns that a fact cites or cited."""
-        return [
-            row[0]
-            for chunk in chunks(turns)
-            for row in self.db.execute(
-                f"SELECT DISTINCT turn FROM links WHERE turn IN ({marks(len(chunk))})", tuple(chunk)
-            )
-        ]
+        return [row[0] for row in self.among("SELECT DISTINCT turn FROM links WHERE turn IN (...)", turns)]
 
     def keys_told_by(self, turns: Sequence[int]) -> dict[int, set[str]]:
         """The ids of the facts of which some version cites a turn, by turn."""
         told: dict[int, set[str]] = {}
-        for chunk in chunks(turns):
-            sql = (
-                f"SELECT l.turn, f.key FROM links l JOIN items f ON f.id = l.fact WHERE l.turn IN ({marks(len(chunk))})"
-            )
-            for turn, key in self.db.execute(sql, tuple(chunk)):
-                told.setdefault(turn, set()).add(key)
+        sql = "SELECT l.turn, f.key FROM links l JOIN items f ON f.id = l.fact WHERE l.turn IN (...)"
+        for turn, key in self.among(sql, turns):
+            told.setdefault(turn, set()).add(key)
         return told
 
     def quotes_from(self, turn: int) -> list[tuple[int, str | None]]:
@@ -539,24 +519,13 @@ class Reader(CacheReader):
 
     def without_vectors(self, ids: Sequence[int]) -> list[int]:
         """Those of some rows that have no vectors."""
-        found: set[int] = set()
-        for chunk in chunks(ids):
-            rows = self.db.execute(
-                f"SELECT i.id FROM items i JOIN vectors v ON {VECTORS_OF_ITEM} WHERE i.id IN ({marks(len(chunk))})",
-                chunk,
-            )
-            found.update(row[0] for row in rows)
+        sql = f"SELECT i.id FROM items i JOIN vectors v ON {VECTORS_OF_ITEM} WHERE i.id IN (...)"
+        found = {row[0] for row in self.among(sql, ids)}
         return [item for item in ids if item not in found]
 
     def uncited(self, turns: Sequence[int]) -> list[Row]:
         """Those of some turns that are live and that no live fact cites."""
-        return [
-            row
-            for chunk in chunks(turns)
-            for row in self._memories(
-                f"i.id IN ({marks(len(chunk))}) AND i.closed IS NULL AND {_UNCITED}", tuple(chunk)
-            )
-        ]
+        return self._memories_among(f"i.id IN (...) AND i.closed IS NULL AND {_UNCITED}", turns)
 
     def uncited_turns(self, key: str) -> list[Row]:
         """The live turns behind any version of a fact that no live fact cites."""

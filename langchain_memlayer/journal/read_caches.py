@@ -171,15 +171,8 @@ class CacheReader(BaseReader):
 
     def vectors_of(self, ids: Sequence[int]) -> dict[int, bytes]:
         """The vectors in use of some rows, float16 bytes; rows without any are left out."""
-        found: dict[int, bytes] = {}
-        for chunk in chunks(ids):
-            rows = self.db.execute(
-                f"SELECT i.id, v.data FROM items i JOIN vectors v ON {VECTORS_OF_ITEM} WHERE i.id IN "
-                f"({marks(len(chunk))})",
-                tuple(chunk),
-            )
-            found.update((item, bytes(data)) for item, data in rows.fetchall())
-        return found
+        sql = f"SELECT i.id, v.data FROM items i JOIN vectors v ON {VECTORS_OF_ITEM} WHERE i.id IN (...)"
+        return {item: bytes(data) for item, data in self.among(sql, ids)}
 
     # -- triples; those of ended memories are not shown -----------------------------------------------------------
 
@@ -233,14 +226,8 @@ class CacheReader(BaseReader):
         self, column: str, numbers: Sequence[int], ids: Mapping[str, str], *, quarantined: bool, at: int | None = None
     ) -> list[tuple[Any, ...]]:
         where, values = shown(ids, quarantined=quarantined, at=at)
-        found: list[tuple[Any, ...]] = []
-        for chunk in chunks(numbers):
-            found += self.db.execute(
-                f"SELECT {_TRIPLE} FROM triples t JOIN items i ON i.id = t.item WHERE {where} "
-                f"AND {column} IN ({marks(len(chunk))})",
-                (*values, *chunk),
-            ).fetchall()
-        return sorted(found)
+        sql = f"SELECT {_TRIPLE} FROM triples t JOIN items i ON i.id = t.item WHERE {where} AND {column} IN (...)"
+        return sorted(self.among(sql, numbers, before=values))
 
     def triples_of(self, item: int) -> tuple[Triple, ...]:
         """The triples of one memory version."""
@@ -269,15 +256,12 @@ class CacheReader(BaseReader):
 
     def vector_rows(self, area: Area, ids: Sequence[int]) -> list[VectorRow]:
         """Those of some rows that are live, have vectors and belong into a store. To be called in a snapshot."""
-        found = []
-        for chunk in chunks(ids):
-            found += self.db.execute(
-                "SELECT i.id, n.path, i.key, i.kind, i.value, i.metadata, i.user_id, i.agent_id, i.run_id, v.data FROM "
-                f"items i JOIN namespaces n ON n.id = i.ns JOIN vectors v ON {VECTORS_OF_ITEM} "
-                f"WHERE i.id IN ({marks(len(chunk))}) AND {KINDS[area]} AND i.closed IS NULL AND NOT {WAS_ADOPTED} "
-                "ORDER BY i.id",
-                tuple(chunk),
-            ).fetchall()
+        found = self.among(
+            "SELECT i.id, n.path, i.key, i.kind, i.value, i.metadata, i.user_id, i.agent_id, i.run_id, v.data FROM "
+            f"items i JOIN namespaces n ON n.id = i.ns JOIN vectors v ON {VECTORS_OF_ITEM} WHERE i.id IN (...) AND "
+            f"{KINDS[area]} AND i.closed IS NULL AND NOT {WAS_ADOPTED} ORDER BY i.id",
+            ids,
+        )
         record = self.meta(embedder_key(area)) if found else None
         dims = 0 if record is None else int(orjson.loads(record)["dims"])
         return [

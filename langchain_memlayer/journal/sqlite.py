@@ -14,7 +14,7 @@ from typing import Any
 
 from langchain_memlayer.errors import InvalidInput, JournalClosed, JournalError, NotAStore
 from langchain_memlayer.index import files
-from langchain_memlayer.journal.base import BaseJournal, random_id, utc_now
+from langchain_memlayer.journal.base import Journal, random_id, utc_now
 from langchain_memlayer.journal.database import SCRUB_DUE
 from langchain_memlayer.journal.read import Reader
 from langchain_memlayer.journal.schema import DERIVED, check_version, create, journal_path, refuse_torn, strangers
@@ -52,7 +52,7 @@ class _Reading:
             db.close()
 
 
-class SQLiteJournal(BaseJournal):
+class SQLiteJournal(Journal):
     """One folder's journal: any number of readers, one writer at a time, from any thread or process.
 
     Args:

@@ -16,6 +16,7 @@ from folders import assert_sound, items, memories, open_memory, open_store, sent
 
 from langchain_memlayer.errors import MemoryNotFound
 from langchain_memlayer.journal.sqlite import SQLiteJournal
+from langchain_memlayer.loops import Once
 
 
 @pytest.mark.sqlite
@@ -170,6 +171,29 @@ def test_a_forked_child_goes_on_with_the_store_of_its_parent(tmp_path: Path) -> 
         assert memory.search("from the child", user_id="u", limit=1)["results"][0]["memory"] == "from the child"
         memory.add("from the parent again", user_id="u")
     assert_sound(tmp_path)
+
+
+def test_a_child_makes_itself_what_a_thread_of_its_parent_was_making() -> None:
+    parent, begun, go_on = os.getpid(), threading.Event(), threading.Event()
+
+    def make() -> int:
+        if os.getpid() == parent:
+            begun.set()
+            go_on.wait(60)
+        return os.getpid()
+
+    once = Once(make)
+    thread = threading.Thread(target=once)
+    thread.start()
+    assert begun.wait(60)
+    child = os.fork()
+    if not child:
+        signal.alarm(60)  # a child that waits for nobody ends here
+        os._exit(0 if once() == os.getpid() else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    go_on.set()
+    thread.join()
+    assert once() == parent
 
 
 def test_children_that_are_forked_while_a_thread_commits_can_write(tmp_path: Path) -> None:
