@@ -58,6 +58,11 @@ docs: setup
 	$(BIN)/pytest -n 2 tests/test_docs.py
 	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --quiet -f docs/mkdocs.yml
 
+# Executes the notebooks without a key, and keeps what they print.
+notebooks: setup
+	$(BIN)/python -m pip install --quiet --group docs
+	$(BIN)/python cookbook/execute.py
+
 setup: .venv/installed
 
 .venv/demo: pyproject.toml

@@ -138,6 +138,15 @@ def test_links_are_whole(page: Path):
             assert anchor in _anchors(target), f"{name_of(page)}: {link} is no heading"
 
 
+def test_every_file_that_the_guide_for_contributors_names_exists():
+    guide = (ROOT / ".github" / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = re.findall(r"`([\w/]+\.py)`", guide)
+    assert len(named) >= 10
+    for name in named:
+        beside = (ROOT, ROOT / "langchain_memlayer", ROOT / "integration_tests")
+        assert any((folder / name).is_file() for folder in beside), name
+
+
 def test_the_readme_begins_with_the_two_commands_and_stays_short():
     found = blocks(README)
     assert [block.language for block in found[:2]] == ["sh", "python"]
