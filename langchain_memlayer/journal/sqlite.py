@@ -116,16 +116,19 @@ class SQLiteJournal(Journal):
             return self._prepared(db)
 
     def _prepared(self, db: sqlite3.Connection) -> sqlite3.Connection:
-        db.execute(f"PRAGMA synchronous = {self._synchronous}")
-        db.execute("PRAGMA secure_delete = ON")
-        db.execute("PRAGMA trusted_schema = OFF")
-        db.execute("PRAGMA cache_size = -16384")
-        if self.folder is not None:
-            # Before anything is changed: a file of something else stays as it is.
-            check_version(db, self.where)
-            _use_wal(db)
-            db.execute("PRAGMA journal_size_limit = 67108864")
-            self._log = self._log or _identity(f"{self._file}-wal")
+        with ExitStack() as undo:
+            undo.callback(db.close)
+            db.execute(f"PRAGMA synchronous = {self._synchronous}")
+            db.execute("PRAGMA secure_delete = ON")
+            db.execute("PRAGMA trusted_schema = OFF")
+            db.execute("PRAGMA cache_size = -16384")
+            if self.folder is not None:
+                # Before anything is changed: a file of something else stays as it is.
+                check_version(db, self.where)
+                _use_wal(db)
+                db.execute("PRAGMA journal_size_limit = 67108864")
+                self._log = self._log or _identity(f"{self._file}-wal")
+            undo.pop_all()
         return db
 
     def _writing(self) -> sqlite3.Connection:
