@@ -125,6 +125,11 @@ def test_from_scopes_to_facts_to_their_reasons(browser: Any, memory: Memory, wid
         assert page.locator("mark").inner_text() == "I moved to Berlin"
         assert page.get_by_text("moved", exact=False).first.is_visible()
         visit.check()
+        page.get_by_role("link", name="Changes").click()
+        page.get_by_label("From").fill("2026-05-01")
+        page.get_by_role("button", name="Show").click()
+        page.locator("del", has_text="Ann lives in Paris").wait_for()
+        visit.check()
         page.goto("/")
         page.get_by_label("Agent").fill("support")
         page.keyboard.press("Enter")
@@ -325,7 +330,9 @@ def test_axe_finds_no_serious_fault(browser: Any, memory: Memory, scheme: str) -
     script = (Path(axe.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
     berlin, ids = of(memory, "Berlin"), "user_id=ann"
     pages = ["/", f"/facts?{ids}", f"/turns?{ids}", f"/search?{ids}&q=Where+does+Ann+live", f"/graph?{ids}",
-             f"/unread?{ids}", f"/memory/{berlin}", f"/memory/{berlin}/edit", f"/memory/{berlin}/forget",
+             f"/unread?{ids}",
+             f"/changes?{ids}&since=2026-05-01", f"/memory/{berlin}",
+             f"/memory/{berlin}/edit", f"/memory/{berlin}/forget",
              f"/facts?{ids}&lang=zh"]  # fmt: skip
     with kit.inspecting(memory) as address:
         for width in WIDTHS:

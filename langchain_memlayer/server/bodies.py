@@ -84,6 +84,14 @@ class Listing(Ids):
     show_expired: bool = False
 
 
+class Diff(Ids):
+    """Two instants."""
+
+    since: Annotated[str, Field(description="The earlier one, ISO 8601.")]
+    until: Annotated[str | None, Field(description="The later one; by default now.")] = None
+    kinds: Kinds | None = None
+
+
 class Scopes(Ids):
     """A page of the scopes."""
 

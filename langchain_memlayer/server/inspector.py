@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from itertools import groupby
 from math import ceil, hypot
 from pathlib import Path
@@ -29,6 +29,7 @@ _TABS: Final = (
     ("/facts", "Facts"),
     ("/turns", "Turns"),
     ("/search", "Search"),
+    ("/changes", "Changes"),
     ("/graph", "Graph"),
     ("/unread", "Unread"),
 )
@@ -55,6 +56,7 @@ def routes() -> list[Route | Mount]:
         Route("/facts", _timeline("Facts", "fact")),
         Route("/turns", _timeline("Turns", "turn")),
         Route("/search", _search),
+        Route("/changes", _changes),
         Route("/graph", _graph),
         Route("/unread", _unread, methods=["GET", "POST"]),
         Route("/forget", _forget_all, methods=["GET", "POST"]),
@@ -269,6 +271,35 @@ def _quoted(turn: Mapping[str, Any]) -> dict[str, Any]:
     before, quoted, after = text.partition(said) if said else (text, "", "")
     pieces = [(piece, marked) for piece, marked in ((before, False), (quoted, True), (after, False)) if piece]
     return {**turn, "pieces": pieces}
+
+
+# -- what changed ----------------------------------------------------------------------------------------------------
+
+
+async def _changes(request: Request) -> Response:
+    """What became known, changed and ended between the beginnings of one day and of the day after another."""
+    ids = _ids(request)
+    _, _, began = await _sizes(request, ids)
+    today = datetime.now(UTC)
+    since = _day(request, "since", max(began[:10] or "0001-01-01", (today - 30 * _DAY).date().isoformat()))
+    until = _day(request, "until", today.date().isoformat())
+    found = None
+    if since <= until:
+        # The end of today is now, and there is nothing after it.
+        end = None if until + _DAY > today else until + _DAY
+        found = await request.app.state.memory.adiff(since, end, **ids)
+    return page(
+        request, "changes.html", "Changes", scope=ids, since=since.date().isoformat(), until=until.date().isoformat(),
+        found=found, most=_MOST_LISTED,
+    )  # fmt: skip
+
+
+def _day(request: Request, name: str, default: str) -> datetime:
+    text = request.query_params.get(name) or default
+    try:
+        return min(datetime.combine(date.fromisoformat(text), time(), UTC), datetime.now(UTC))
+    except ValueError as error:
+        raise HTTPException(400, "A day is written like 2026-12-31.") from error
 
 
 # -- one memory -------------------------------------------------------------------------------------------------------

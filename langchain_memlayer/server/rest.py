@@ -36,6 +36,7 @@ from langchain_memlayer.server import bodies
 from langchain_memlayer.server.access import Grant
 from langchain_memlayer.types import (
     AddResult,
+    DiffResult,
     Done,
     ForgetResult,
     HistoryRow,
@@ -160,6 +161,10 @@ async def _pages(memory: Memory, arguments: dict[str, Any], page: ListResult) ->
         page = await memory.aget_all(**arguments, limit=_PAGE, offset=offset)
 
 
+async def _diff(call: Call) -> DiffResult:
+    return await call.memory.adiff(**call.arguments())
+
+
 async def _get(call: Call) -> MemoryResult:
     found = await call.memory.aget(call.id)
     if found is None:
@@ -252,6 +257,7 @@ OPERATIONS: Final = (
     Operation("GET", "/v1/memories", "List memories.", bodies.Listing, ListResult, _list, "a memory"),
     Operation("DELETE", "/v1/memories", "End all memories of a scope.", bodies.Ids, Done, _delete_all),
     Operation("POST", "/v1/search", "Find the memories that answer a query.", bodies.Search, SearchResult, _search),
+    Operation("GET", "/v1/diff", "What became known, changed and ended.", bodies.Diff, DiffResult, _diff),
     Operation("GET", "/v1/memories/{memory_id}", "One memory.", bodies.Nothing, MemoryResult, _get),
     Operation("PATCH", "/v1/memories/{memory_id}", "Change a memory.", bodies.Update, Done, _update),
     Operation("DELETE", "/v1/memories/{memory_id}", "End a memory; its history stays.", bodies.Nothing, Done, _delete),

@@ -87,6 +87,16 @@ def test_a_search_shows_why_and_what_held_before(ann: tuple[Memory, TestClient])
     assert "Nothing answers this." in shown(client, "/search", user_id="nobody", q="boat")
 
 
+def test_what_changed_between_two_days_is_shown(ann: tuple[Memory, TestClient]) -> None:
+    memory, client = ann
+    one = memory.get_all(user_id="ann")["results"][0]["id"]
+    memory.delete(memory.add("Ann had a boat.", user_id="ann", infer=False)["results"][0]["id"])
+    assert f"/memory/{one}" in shown(client, "/changes", user_id="ann")
+    assert "Nothing changed." in shown(client, "/changes", user_id="ann", since="2020-01-01", until="2020-01-02")
+    assert "after the last" in shown(client, "/changes", user_id="ann", since="2020-01-02", until="2020-01-01")
+    assert "2026-12-31" in shown(client, "/changes", 400, user_id="ann", since="soon")
+
+
 def test_the_graph_is_drawn_and_each_node_leads_to_what_is_around_it(ann: tuple[Memory, TestClient]) -> None:
     memory, client = ann
     page = _Elements(shown(client, "/graph", user_id="ann"))
@@ -165,6 +175,7 @@ def test_what_is_in_a_memory_is_text_and_nothing_else(where: str) -> None:
         with serving(memory) as clients:
             client, ids = clients(), urlencode({"user_id": user})
             asked = ["/", f"/facts?{ids}", f"/turns?{ids}", f"/search?{ids}&q={quote(EVIL)}", f"/graph?{ids}"]
+            asked.append(f"/changes?{ids}")
             asked += [
                 f"/memory/{key}",
                 f"/memory/{key}/edit",

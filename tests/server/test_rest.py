@@ -101,6 +101,14 @@ def test_a_changed_fact_has_its_reasons_and_its_place_in_the_graph() -> None:
         assert {node["name"] for node in graph["nodes"]} == {"Ann", "Berlin"}
 
 
+def test_what_changed_between_two_instants_is_told() -> None:
+    with told() as memory, serving(memory) as clients:
+        first = memory.history(memory.get_all(user_id="ann")["results"][0]["id"])[0]["timestamp"]
+        found = clients().get("/v1/diff", params={"user_id": "ann", "since": first, "kinds": "fact"}).json()
+        changes = [(one["before"]["memory"], one["after"]["memory"]) for one in found["changed"]]
+        assert changes == [("Ann lives in Paris", "Ann lives in Berlin")]
+
+
 def test_an_export_is_the_store_and_can_be_imported(tmp_path: Path) -> None:
     with told(tmp_path / "one") as memory, serving(memory) as clients:
         whole = clients().get("/v1/export")
@@ -156,7 +164,14 @@ def test_the_document_has_every_call_and_the_methods_take_what_it_promises(clien
     refs = {text for text in json.dumps(document).split('"') if text.startswith("#/components/schemas/")}
     assert refs
     assert {ref.rpartition("/")[2] for ref in refs} <= document["components"]["schemas"].keys()
-    methods = {"Add": "add", "Search": "search", "Listing": "get_all", "Update": "update", "Scopes": "scopes"}
+    methods = {
+        "Add": "add",
+        "Search": "search",
+        "Listing": "get_all",
+        "Update": "update",
+        "Scopes": "scopes",
+        "Diff": "diff",
+    }
     for one in OPERATIONS:
         if method := methods.get(one.takes.__name__):
             assert one.takes.model_fields.keys() <= inspect.signature(getattr(Memory, method)).parameters.keys()
