@@ -68,7 +68,12 @@ def create_app(
     )
     mcp = OverHTTP(mcp_server(memory, ids_from_model=ids_from_model), max_bytes=max_bytes)
     app = Starlette(
-        routes=[Route("/openapi.json", _document), Route("/mcp", mcp), *rest.routes(), *inspector.routes()],
+        routes=[
+            Route("/openapi.json", _document),
+            Route("/mcp", mcp, methods=["POST"]),
+            *rest.routes(),
+            *inspector.routes(),
+        ],
         middleware=[guard],
         exception_handlers={HTTPException: _refused, MemLayerError: _failed},
         lifespan=_lifespan,

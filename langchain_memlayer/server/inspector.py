@@ -99,7 +99,8 @@ def page(request: Request, template: str, here: str, *, status: int = 200, **val
         language=language, status=status, languages=languages.LANGUAGES,
         in_language=in_language, here=here, names=_NAMES,
         tabs=[(_path(path, scope), name) for path, name in _TABS], scope=scope,
-        signed_in=session_of(request.headers) is not None, runs=request.app.state.runs is not None,
+        signed_in=session_of(request.headers) is not None,
+        runs=request.app.state.runs is not None and not _grant(request).scope,
         done=_DONE.get(request.query_params.get("done", "")), **values,
     )  # fmt: skip
     answer = HTMLResponse(shown, status)

@@ -147,3 +147,5 @@ def test_a_page_of_another_site_calls_no_tool() -> None:
     with Memory(":memory:", model=None, embeddings=None) as memory, serving(memory) as clients:
         for headers in ({"origin": "https://evil.example"}, {"host": "evil.example"}):
             assert clients().post("/mcp?user_id=a", json={}, headers=headers).status_code in (403, 421)
+        # There is nothing to be waited for: a stream that the server never writes to would only hold a connection.
+        assert clients().get("/mcp?user_id=a", headers={"accept": "text/event-stream"}).status_code == 405
