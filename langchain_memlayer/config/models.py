@@ -1,41 +1,25 @@
 """Chat models and embedders by name: "provider:model" strings, and the sections `llm` and `embedder`.
 
-OpenAI and what speaks its protocol is made here; any other provider by LangChain's `init_chat_model` and
-`init_embeddings`, from the package of the provider, which an error names when it is missing.
+OpenAI and what speaks its protocol is made here, from one table; any other provider by LangChain's `init_chat_model`
+and `init_embeddings`, from the package of the provider, which an error names when it is missing.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from langchain_memlayer.config.provider import (
-    Provider,
-    address,
-    imported,
-    integer,
-    proxied,
-    renamed,
-    required,
-    secret,
-    shown,
-)
+from langchain_memlayer.config.provider import Provider, imported, integer, proxied, required, secret, shown
 from langchain_memlayer.errors import ConfigurationError, MissingDependency
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
 
 DEFAULT_MODEL = "openai:gpt-4o-mini"
-_TOGETHER_URL = "https://api.together.xyz/v1"
-ARK_URL = "https://ark.cn-beijing.volces.com/api/v3"
-
-_SAMPLING = ("temperature", "max_tokens", "top_p", "timeout", "max_retries")
-_UNUSED = ("enable_vision", "vision_details", "top_k", "is_reasoning_model", "store", "models", "route", "site_url",
-           "app_name", "response_callback", "enable_sampling_parameters", "provider_override")  # fmt: skip
-"""What mem0's configurations say and nothing here asks: pictures are not read, and samples are the provider's."""
 
 
 def resolve_model(spec: Any) -> BaseChatModel | None:
@@ -58,7 +42,7 @@ def resolve_model(spec: Any) -> BaseChatModel | None:
         if not (provider and colon and model):
             raise ConfigurationError(f"model must be 'provider:model', such as '{DEFAULT_MODEL}', got {spec!r}.")
         if provider == "openai":
-            return _openai_model({"model": model}, where="model")  # type: ignore[no-any-return]
+            return _chat({"model": model}, provider="openai", where="model")  # type: ignore[no-any-return]
         return _initialised("chat_models", "init_chat_model", spec)  # type: ignore[no-any-return]
     from langchain_core.language_models import BaseChatModel
 
@@ -83,42 +67,91 @@ def _initialised(module: str, function: str, name: str, **settings: Any) -> Any:
         raise ConfigurationError(f"{name} cannot be made: {error}") from error
 
 
-# -- llm --------------------------------------------------------------------------------------------------------------
+# -- what speaks OpenAI's protocol ------------------------------------------------------------------------------------
 
 
-def _openai_model(config: dict[str, Any], *, where: str = "llm.config of openai") -> Any:
-    from langchain_openai import ChatOpenAI
+@dataclass(frozen=True, slots=True)
+class _Service:
+    """Who speaks OpenAI's protocol, and where.
 
-    key = secret(config, "api_key", "OPENAI_API_KEY", where)
-    url = address(config, "openai_base_url", "OPENAI_BASE_URL")
-    model = config.pop("model", None) or "gpt-4o-mini"
-    return ChatOpenAI(model=model, api_key=key, base_url=url, **proxied(config))
+    Attributes:
+        url: The address, unless the configuration or the environment says another; None for OpenAI's own.
+        key: The environment's variable of the key; None for a server of the user's own, which may want none.
+        address: The environment's variable of the address.
+        chat: The chat model of a configuration that names none.
+        embedder: The embedder likewise.
+    """
+
+    url: str | None = None
+    key: str | None = None
+    address: str = ""
+    chat: str | None = None
+    embedder: str | None = None
 
 
-def _served_model(config: dict[str, Any], *, provider: str) -> Any:
-    """A model behind a server of the user's own that speaks OpenAI's protocol, and may want no key."""
-    from langchain_openai import ChatOpenAI
+SERVICES: Final = {
+    "openai": _Service(None, "OPENAI_API_KEY", "OPENAI_BASE_URL", "gpt-4o-mini", "text-embedding-3-small"),
+    "doubao": _Service("https://ark.cn-beijing.volces.com/api/v3", "ARK_API_KEY", "ARK_BASE_URL"),
+    "minimax": _Service("https://api.minimax.io/v1", "MINIMAX_API_KEY", "MINIMAX_API_BASE"),
+    "sarvam": _Service("https://api.sarvam.ai/v1", "SARVAM_API_KEY", "SARVAM_API_BASE"),
+    "together": _Service("https://api.together.xyz/v1", "TOGETHER_API_KEY"),
+    "lmstudio": _Service("http://localhost:1234/v1", address="LMSTUDIO_BASE_URL"),
+    "ollama": _Service("http://localhost:11434/v1", address="OLLAMA_BASE_URL", embedder="nomic-embed-text"),
+    "vllm": _Service("http://localhost:8000/v1", address="VLLM_BASE_URL"),
+    "huggingface": _Service(embedder="tei"),
+}
+
+
+def _connection(config: dict[str, Any], provider: str, where: str) -> dict[str, Any]:
+    """Key and address, taken out of `config` or the environment."""
     from pydantic import SecretStr
 
-    url = _served_at(config, provider)
-    model = required(config, "model", f"llm.config of {provider}")
-    return ChatOpenAI(
-        model=model, api_key=SecretStr(shown(config.pop("api_key", None)) or provider), base_url=url, **proxied(config)
+    service = SERVICES[provider]
+    given = [config.pop(name, None) for name in (f"{provider}_base_url", "base_url")]
+    url: str | None = next(filter(None, given), None) or os.environ.get(service.address) or service.url
+    if url and provider == "ollama" and not urlsplit(url).path.strip("/"):
+        # Ollama's own clients are given the server, not the place of this protocol on it.
+        url = f"{url.rstrip('/')}/v1"
+    if service.key is not None:
+        return {"base_url": url, "api_key": secret(config, "api_key", service.key, where)}
+    return {"base_url": url, "api_key": SecretStr(shown(config.pop("api_key", None)) or provider)}
+
+
+def _chat(config: dict[str, Any], *, provider: str, where: str | None = None) -> Any:
+    from langchain_openai import ChatOpenAI
+
+    where = where or f"llm.config of {provider}"
+    connection = _connection(config, provider, where)
+    model = config.pop("model", None) or SERVICES[provider].chat or required(config, "model", where)
+    return ChatOpenAI(model=model, **connection, **proxied(config))
+
+
+def _embedder(config: dict[str, Any], *, provider: str) -> Any:
+    from langchain_openai import OpenAIEmbeddings
+
+    where = f"embedder.config of {provider}"
+    connection = _connection(config, provider, where)
+    model = config.pop("model", None) or SERVICES[provider].embedder or required(config, "model", where)
+    # Others than OpenAI take plain texts and give plain numbers: no token ids (which need a download), no base64.
+    plain: dict[str, Any] = {} if provider == "openai" else {"model_kwargs": {"encoding_format": "float"}}
+    return OpenAIEmbeddings(
+        model=model, check_embedding_ctx_length=False, **connection, **plain, **_sized(config), **proxied(config)
     )
-
-
-def _served_at(config: dict[str, Any], provider: str) -> str:
-    url = address(config, f"{provider}_base_url", f"{provider.upper()}_BASE_URL") or _SERVED[provider]
-    # Ollama's own clients are given the server, not the place of this protocol on it.
-    return f"{url.rstrip('/')}/v1" if provider == "ollama" and not urlsplit(url).path.strip("/") else url
 
 
 def _azure_model(config: dict[str, Any]) -> Any:
     from langchain_openai import AzureChatOpenAI
 
-    where = "llm.config of azure_openai"
     model = config.pop("model", None)
-    return AzureChatOpenAI(model=model, **_azure(config, "LLM_AZURE", where), **proxied(config))
+    return AzureChatOpenAI(model=model, **_azure(config, "LLM_AZURE", "llm.config of azure_openai"), **proxied(config))
+
+
+def _azure_embedder(config: dict[str, Any]) -> Any:
+    from langchain_openai import AzureOpenAIEmbeddings
+
+    model = config.pop("model", None) or "text-embedding-3-small"
+    given = _azure(config, "EMBEDDING_AZURE", "embedder.config of azure_openai")
+    return AzureOpenAIEmbeddings(model=model, check_embedding_ctx_length=False, **_sized(config), **given)
 
 
 def _azure(config: dict[str, Any], prefix: str, where: str) -> dict[str, Any]:
@@ -135,32 +168,41 @@ def _azure(config: dict[str, Any], prefix: str, where: str) -> dict[str, Any]:
     return given
 
 
-def _doubao_model(config: dict[str, Any]) -> Any:
-    from langchain_openai import ChatOpenAI
+def _sized(config: dict[str, Any]) -> dict[str, Any]:
+    dims = config.pop("embedding_dims", None)
+    return {} if dims is None else {"dimensions": integer(dims, "embedder.config.embedding_dims")}
 
-    key = secret(config, "api_key", "ARK_API_KEY", "llm.config of doubao")
-    model = required(config, "model", "llm.config of doubao")
-    return ChatOpenAI(
-        model=model, api_key=key, base_url=address(config, "base_url", "ARK_BASE_URL") or ARK_URL, **proxied(config)
-    )
+
+# -- other providers --------------------------------------------------------------------------------------------------
 
 
 def _deepseek_model(config: dict[str, Any]) -> Any:
     deepseek = imported("langchain_deepseek", "langchain-deepseek")
     key = secret(config, "api_key", "DEEPSEEK_API_KEY", "llm.config of deepseek")
-    url = address(config, "deepseek_base_url", "DEEPSEEK_API_BASE")
+    given = [config.pop(name, None) for name in ("deepseek_base_url", "base_url")]
+    url = next(filter(None, given), None) or os.environ.get("DEEPSEEK_API_BASE")
     model = config.pop("model", None) or "deepseek-chat"
     return deepseek.ChatDeepSeek(model=model, api_key=key, **({"api_base": url} if url else {}), **proxied(config))
 
 
-def _langchain_model(config: dict[str, Any]) -> Any:
-    return resolve_model(required(config, "model", "llm.config of langchain"))
+def _huggingface_embedder(config: dict[str, Any]) -> Any:
+    if config.get("huggingface_base_url"):
+        config.pop("model_kwargs", None)  # of sentence-transformers
+        return _embedder(config, provider="huggingface")
+    return _other(config, section="embedder", provider="huggingface", name="huggingface", names={})
 
 
-def _other_model(config: dict[str, Any], *, provider: str, name: str, names: Mapping[str, str]) -> Any:
-    model = required(config, "model", f"llm.config of {provider}")
-    given = {key: shown(value) for key, value in renamed(config, names).items()}
-    return _initialised("chat_models", "init_chat_model", f"{name}:{model}", **given)
+def _fastembed_embedder(config: dict[str, Any]) -> Any:
+    community = imported("langchain_community.embeddings", "langchain-memlayer[community]")
+    return community.FastEmbedEmbeddings(model_name=required(config, "model", "embedder.config of fastembed"))
+
+
+def _other(config: dict[str, Any], *, section: str, provider: str, name: str, names: Mapping[str, str]) -> Any:
+    """What LangChain makes by name, from settings under the names that it has for them."""
+    model = required(config, "model", f"{section}.config of {provider}")
+    given = {names.get(key, key): shown(value) for key, value in config.items()}
+    init = ("chat_models", "init_chat_model") if section == "llm" else ("embeddings", "init_embeddings")
+    return _initialised(*init, f"{name}:{model}", **given)
 
 
 _AWS: Final = {
@@ -170,10 +212,11 @@ _AWS: Final = {
     "aws_session_token": "aws_session_token",
     "aws_profile": "credentials_profile_name",
 }
-_OTHER_MODELS: Final[Mapping[str, tuple[str, Mapping[str, str]]]] = {
+_Others = Mapping[str, tuple[str, Mapping[str, str]]]
+_OTHER_MODELS: Final[_Others] = {
     "anthropic": ("anthropic", {"anthropic_base_url": "base_url"}),
     "aws_bedrock": ("bedrock_converse", {**_AWS, "model_kwargs": "additional_model_request_fields"}),
-    "gemini": ("google_genai", {}),
+    "gemini": ("google_genai", {key: key for key in ("vertexai", "project", "location")}),
     "groq": ("groq", {}),
     "huggingface": ("huggingface", {}),
     "litellm": ("litellm", {}),
@@ -181,38 +224,45 @@ _OTHER_MODELS: Final[Mapping[str, tuple[str, Mapping[str, str]]]] = {
     "together": ("together", {}),
     "xai": ("xai", {"xai_base_url": "base_url"}),
 }
+_OTHER_EMBEDDERS: Final[_Others] = {
+    "aws_bedrock": ("bedrock", _AWS),
+    "gemini": ("google_genai", {"api_key": "google_api_key"}),
+    "mistral": ("mistralai", {"api_key": "api_key"}),
+    "vertexai": ("google_vertexai", {}),
+}
 """The provider's name in LangChain, and what mem0's keys are called there."""
 
+_SAMPLING = ("temperature", "max_tokens", "top_p", "timeout", "max_retries")
 _HOSTED = ("model", "api_key", "base_url", *_SAMPLING, "reasoning_effort", "http_client_proxies")
-_SERVED: Final = {
-    "lmstudio": "http://localhost:1234/v1",
-    "ollama": "http://localhost:11434/v1",
-    "vllm": "http://localhost:8000/v1",
-}
-"""Servers on the user's own machine, and where they are by default."""
-_OPENAI = Provider(
-    _openai_model, (*_HOSTED, "openai_base_url"), (*_UNUSED, "openrouter_base_url", "default_headers")
-)  # fmt: skip
+_UNUSED = ("enable_vision", "vision_details", "top_k", "is_reasoning_model", "store", "models", "route", "site_url",
+           "app_name", "response_callback", "enable_sampling_parameters", "provider_override", "openrouter_base_url",
+           "default_headers", "lmstudio_response_format")  # fmt: skip
+"""What mem0's configurations say and nothing here asks: pictures are not read, and samples are the provider's."""
+
+_CHATS: Final = ("openai", "doubao", "minimax", "sarvam", "lmstudio", "ollama", "vllm")
+
+
+def _address_key(provider: str) -> tuple[str, ...]:
+    """What mem0's configurations call the address of this provider's server, beside `base_url`."""
+    return () if provider in ("doubao", "together") else (f"{provider}_base_url",)
+
+
+_SERVED = {name: Provider(partial(_chat, provider=name), (*_HOSTED, *_address_key(name)), _UNUSED) for name in _CHATS}
 _AZURE = Provider(_azure_model, (*_HOSTED, "azure_kwargs"), _UNUSED)
-MODELS = {
-    "openai": _OPENAI,
-    "openai_structured": _OPENAI,
+MODELS: Final = {
+    **_SERVED,
+    "openai_structured": _SERVED["openai"],
     "azure_openai": _AZURE,
     "azure_openai_structured": _AZURE,
-    "doubao": Provider(_doubao_model, _HOSTED, _UNUSED),
     "deepseek": Provider(_deepseek_model, (*_HOSTED, "deepseek_base_url"), _UNUSED),
-    "langchain": Provider(_langchain_model, ("model",), (*_HOSTED[1:], *_UNUSED)),
+    "langchain": Provider(
+        lambda config: resolve_model(required(config, "model", "llm.config of langchain")),
+        ("model",),
+        (*_HOSTED[1:], *_UNUSED),
+    ),
     **{
         provider: Provider(
-            partial(_served_model, provider=provider),
-            (*_HOSTED, f"{provider}_base_url"),
-            (*_UNUSED, "lmstudio_response_format"),
-        )
-        for provider in _SERVED
-    },
-    **{
-        provider: Provider(
-            partial(_other_model, provider=provider, name=name, names=names),
+            partial(_other, section="llm", provider=provider, name=name, names=names),
             tuple(dict.fromkeys((*_HOSTED[:-2], *names))),
             (*_UNUSED, *_HOSTED[-2:]),
         )
@@ -220,130 +270,37 @@ MODELS = {
     },
 }
 
-
-# -- embedder ---------------------------------------------------------------------------------------------------------
-
-
-def _openai_embedder(config: dict[str, Any]) -> Any:
-    from langchain_openai import OpenAIEmbeddings
-
-    key = secret(config, "api_key", "OPENAI_API_KEY", "embedder.config of openai")
-    return OpenAIEmbeddings(
-        model=config.pop("model", None) or "text-embedding-3-small",
-        api_key=key,
-        base_url=address(config, "openai_base_url", "OPENAI_BASE_URL"),
-        check_embedding_ctx_length=False,  # token ids need a download, and compatible servers refuse them
-        **_sized(config),
-        **proxied(config),
-    )
-
-
-def _azure_embedder(config: dict[str, Any]) -> Any:
-    from langchain_openai import AzureOpenAIEmbeddings
-
-    where = "embedder.config of azure_openai"
-    model = config.pop("model", None) or "text-embedding-3-small"
-    given = _azure(config, "EMBEDDING_AZURE", where)
-    return AzureOpenAIEmbeddings(model=model, check_embedding_ctx_length=False, **_sized(config), **given)
-
-
-def _doubao_embedder(config: dict[str, Any]) -> Any:
-    from langchain_openai import OpenAIEmbeddings
-
-    # Ark takes plain texts and gives plain numbers: no token ids (which need a download), no base64.
-    return OpenAIEmbeddings(
-        model=required(config, "model", "embedder.config of doubao"),
-        api_key=secret(config, "api_key", "ARK_API_KEY", "embedder.config of doubao"),
-        base_url=address(config, "base_url", "ARK_BASE_URL") or ARK_URL,
-        check_embedding_ctx_length=False,
-        model_kwargs={"encoding_format": "float"},
-        **_sized(config),
-        **proxied(config),
-    )
-
-
-def _served_embedder(config: dict[str, Any], *, provider: str, url: str | None = None, model: str | None = None) -> Any:
-    """Likewise of an embedder."""
-    from langchain_openai import OpenAIEmbeddings
-    from pydantic import SecretStr
-
-    return OpenAIEmbeddings(
-        model=config.pop("model", None) or model or required(config, "model", f"embedder.config of {provider}"),
-        api_key=SecretStr(shown(config.pop("api_key", None)) or provider),
-        base_url=url or _served_at(config, provider),
-        check_embedding_ctx_length=False,
-        model_kwargs={"encoding_format": "float"},
-        **proxied(config),
-    )
-
-
-def _together_embedder(config: dict[str, Any]) -> Any:
-    config["api_key"] = secret(config, "api_key", "TOGETHER_API_KEY", "embedder.config of together")
-    return _served_embedder(config, provider="together", url=config.pop("base_url", None) or _TOGETHER_URL)
-
-
-def _huggingface_embedder(config: dict[str, Any]) -> Any:
-    if url := config.pop("huggingface_base_url", None):
-        return _served_embedder(config, provider="huggingface", url=url, model="tei")
-    return _other_embedder(config, provider="huggingface", name="huggingface", names={})
-
-
-def _fastembed_embedder(config: dict[str, Any]) -> Any:
-    community = imported("langchain_community.embeddings", "langchain-memlayer[community]")
-    return community.FastEmbedEmbeddings(model_name=required(config, "model", "embedder.config of fastembed"))
-
-
-def _other_embedder(config: dict[str, Any], *, provider: str, name: str, names: Mapping[str, str]) -> Any:
-    model = required(config, "model", f"embedder.config of {provider}")
-    given = {key: shown(value) for key, value in renamed(config, names).items()}
-    return _initialised("embeddings", "init_embeddings", f"{name}:{model}", **given)
-
-
-def _sized(config: dict[str, Any]) -> dict[str, Any]:
-    dims = config.pop("embedding_dims", None)
-    return {} if dims is None else {"dimensions": integer(dims, "embedder.config.embedding_dims")}
-
-
-def _langchain_embedder(config: dict[str, Any]) -> Any:
-    return required(config, "model", "embedder.config of langchain")
-
-
-_OTHER_EMBEDDERS: Final[Mapping[str, tuple[str, Mapping[str, str]]]] = {
-    "aws_bedrock": ("bedrock", _AWS),
-    "gemini": ("google_genai", {"api_key": "google_api_key"}),
-    "mistral": ("mistralai", {"api_key": "api_key"}),
-    "vertexai": ("google_vertexai", {}),
-}
 _KEYS = ("model", "api_key", "base_url", "embedding_dims", "http_client_proxies")
 _EXTRAS = ("memory_add_embedding_type", "memory_update_embedding_type", "memory_search_embedding_type",
-           "output_dimensionality")  # fmt: skip
-EMBEDDERS = {
-    "openai": Provider(_openai_embedder, (*_KEYS, "openai_base_url"), (*_EXTRAS, "model_kwargs")),
+           "output_dimensionality", "model_kwargs", "vertex_credentials_json")  # fmt: skip
+_SIZED: Final = {"openai": True, "doubao": True, **dict.fromkeys(("together", "lmstudio", "ollama", "vllm"), False)}
+"""Who embeds, and whether a size may be asked for: others have one, and may refuse to be asked."""
+EMBEDDERS: Final = {
+    **{
+        name: Provider(
+            partial(_embedder, provider=name),
+            tuple(key for key in (*_KEYS, *_address_key(name)) if sized or key != "embedding_dims"),
+            (*_EXTRAS, "embedding_dims"),
+        )
+        for name, sized in _SIZED.items()
+    },
     "azure_openai": Provider(_azure_embedder, ("model", "api_key", "embedding_dims", "azure_kwargs"), _EXTRAS),
-    "doubao": Provider(_doubao_embedder, _KEYS, _EXTRAS),
     "multilingual": Provider(lambda config: "multilingual", ()),
     "wordllama": Provider(lambda config: "wordllama", ()),
-    "langchain": Provider(_langchain_embedder, ("model",), (*_KEYS[1:], *_EXTRAS)),
+    "langchain": Provider(
+        lambda config: required(config, "model", "embedder.config of langchain"), ("model",), (*_KEYS[1:], *_EXTRAS)
+    ),
     "fastembed": Provider(_fastembed_embedder, ("model",), (*_KEYS[1:], *_EXTRAS)),
     "huggingface": Provider(
         _huggingface_embedder,
         ("model", "api_key", "huggingface_base_url", "model_kwargs"),
         ("embedding_dims", *_EXTRAS),
     ),
-    "together": Provider(_together_embedder, ("model", "api_key", "base_url"), ("embedding_dims", *_EXTRAS)),
     **{
         provider: Provider(
-            partial(_served_embedder, provider=provider, model="nomic-embed-text" if provider == "ollama" else None),
-            ("model", "api_key", "base_url", "http_client_proxies", f"{provider}_base_url"),
-            ("embedding_dims", "model_kwargs", *_EXTRAS),
-        )
-        for provider in _SERVED
-    },
-    **{
-        provider: Provider(
-            partial(_other_embedder, provider=provider, name=name, names=names),
+            partial(_other, section="embedder", provider=provider, name=name, names=names),
             tuple(dict.fromkeys(("model", *names))),
-            ("embedding_dims", "vertex_credentials_json", *_EXTRAS),
+            ("embedding_dims", *_EXTRAS),
         )
         for provider, (name, names) in _OTHER_EMBEDDERS.items()
     },

@@ -106,17 +106,6 @@ def shown(value: Any) -> Any:
     return value.get_secret_value() if isinstance(value, SecretStr) else value
 
 
-def address(config: dict[str, Any], key: str, variable: str) -> str | None:
-    """Take an address out of `config`, under `base_url` or the provider's own key, or out of the environment."""
-    given = [config.pop(name, None) for name in dict.fromkeys((key, "base_url"))]
-    return next(filter(None, given), None) or os.environ.get(variable)
-
-
-def renamed(config: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    """The settings under the names that another package has for them."""
-    return {names.get(key, key): value for key, value in config.items()}
-
-
 def proxied(config: dict[str, Any]) -> dict[str, Any]:
     """The settings, with `http_client_proxies` (an address, or addresses by scheme) as HTTP clients."""
     proxies = config.pop("http_client_proxies", None)

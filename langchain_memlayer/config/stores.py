@@ -300,7 +300,7 @@ STORES: Final[Mapping[str, Provider]] = {
             "dbname",
             "sslmode",
         ),
-        ("diskann", "hnsw", "minconn", "maxconn"),
+        ("diskann", "hnsw", "minconn", "maxconn", "connection_pool"),
     ),
     "qdrant": Provider(
         _qdrant,
@@ -313,6 +313,7 @@ STORES: Final[Mapping[str, Provider]] = {
             "path",
             "url",
             "api_key",
+            "https",
             "on_disk",
         ),
     ),
