@@ -988,6 +988,7 @@ class Memory:
         search_kwargs: dict[str, Any] | None = None,
         remember: bool = True,
         background: bool = False,
+        after_seconds: float = 0.0,
         tools: bool = False,
         on_error: OnError = "log",
     ) -> MemoryMiddleware:
@@ -999,6 +1000,8 @@ class Memory:
             search_kwargs: Further arguments of `search`.
             remember: Whether turns are remembered; False only recalls.
             background: Find the facts of a turn beside the agent, which answers without waiting.
+            after_seconds: With `background`, how long to wait for more of the conversation: one reading then serves all
+                turns until it pauses.
             tools: Whether the agent gets `manage_memory` and `search_memory` too.
 
         Raises:
@@ -1015,6 +1018,7 @@ class Memory:
             search_kwargs=search_kwargs,
             remember=remember,
             background=background,
+            after_seconds=after_seconds,
             tools=tools,
             on_error=on_error,
         )

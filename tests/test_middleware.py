@@ -176,6 +176,26 @@ async def test_facts_are_found_in_the_background(memory: Memory, turn: Any) -> N
     assert facts(memory) == ["I live in Paris."]
 
 
+def test_one_reading_serves_the_turns_of_a_conversation_until_it_pauses(memory: Memory) -> None:
+    settings = {"background": True, "after_seconds": 60.0}
+    agent = agent_of(
+        ScriptedChatModel(replies=["Nice!", "Good."]), memory.as_middleware(**settings), checkpointer=InMemorySaver()
+    )
+    for text in ("I live in Rome", "I have a dog"):
+        agent.invoke(said(text), thread(), context=ALICE)
+    [waiting] = memory.unread(**ALICE)
+    assert len(waiting["turns"]) == 4
+    assert memory.flush()
+
+    assert sorted(facts(memory)) == ["I have a dog", "I live in Rome"]
+
+
+@pytest.mark.parametrize("seconds", [-1, "soon", None, float("nan")])
+def test_a_pause_is_a_number_of_seconds(memory: Memory, seconds: Any) -> None:
+    with pytest.raises(InvalidInput, match="after_seconds"):
+        memory.as_middleware(background=True, after_seconds=seconds)
+
+
 async def test_tools_are_optional(memory: Memory, turn: Any) -> None:
     call = AIMessage("", tool_calls=[{"name": "manage_memory", "args": {"content": "Alice likes tea."}, "id": "1"}])
     model = ScriptedChatModel(replies=[call, "Saved."], structured=("function_calling",))
@@ -241,14 +261,15 @@ async def test_awaited_hooks_do_what_plain_ones_do(tmp_path: Path) -> None:
     seen = []
     for name in ("plain", "awaited"):
         with open_with_facts(tmp_path / name) as memory:
+            await asyncio.to_thread(memory.add, "I live in Paris.", **ALICE)
             middleware = memory.as_middleware(scope=ALICE)
             if name == "plain":
-                middleware.after_agent(state, runtime)
                 recalled = middleware.before_agent(state, runtime)
+                left = middleware.after_agent({**state, **recalled}, runtime)
             else:
-                await middleware.aafter_agent(state, runtime)
                 recalled = await middleware.abefore_agent(state, runtime)
-            seen.append((recalled, memory.get_all(everything=True)["results"]))
+                left = await middleware.aafter_agent({**state, **recalled}, runtime)
+            seen.append((recalled, left, memory.get_all(everything=True)["results"]))
     assert seen[0] == seen[1]
     assert "Paris" in seen[0][0]["memory_context"]
 
@@ -437,6 +458,21 @@ def test_what_another_middleware_refused_is_never_remembered(memory: Memory, wha
             agent.invoke(said(text), thread(), context=ALICE)
     assert set(turns(memory)) == {"I hike.", "I like tea.", "Ah."}
     assert facts(memory) == ["I hike.", "I like tea."]
+
+
+def test_a_turn_that_ended_before_the_memory_was_asked_is_not_remembered(memory: Memory) -> None:
+    class First(AgentMiddleware[Any, Any]):
+        @hook_config(can_jump_to=["end"])
+        def before_agent(self, state: Any, runtime: Any) -> Any:
+            return end(state["messages"])
+
+    agent = agent_of(
+        ScriptedChatModel(replies=["Nice!", "Good."]), First(), memory.as_middleware(), checkpointer=InMemorySaver()
+    )
+    for text in ("mail ann@example.com", "I live in Rome", "mail bob@example.com", "I have a dog"):
+        agent.invoke(said(text), thread(), context=ALICE)
+
+    assert turns(memory) == ["Good.", "I have a dog", "I live in Rome", "Nice!"]
 
 
 def test_a_refused_answer_and_what_takes_its_place_are_not_remembered(memory: Memory) -> None:

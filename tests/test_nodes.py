@@ -15,7 +15,7 @@ import pytest
 from journal_dump import query
 from langchain_core.messages import AIMessage, AIMessageChunk, AnyMessage, HumanMessage, ToolMessage
 from langgraph.checkpoint.memory import InMemorySaver
-from langgraph.graph import END, START, StateGraph
+from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.graph.message import add_messages
 from langgraph.runtime import Runtime, ServerInfo
 from langgraph.store.memory import InMemoryStore
@@ -47,10 +47,14 @@ from langchain_memlayer import (
     ScopeRequired,
     checkpointer,
 )
-from langchain_memlayer.agents.nodes import extraction_node, recall_node, reconciliation_node
+from langchain_memlayer.agents.nodes import MemoryState, extraction_node, recall_node, reconciliation_node
 from langchain_memlayer.messages import RECALLED_CLOSE, RECALLED_OPEN
 from langchain_memlayer.testing import DeterministicEmbeddings, ScriptedChatModel
 from langchain_memlayer.types import Scope
+
+
+class MessagesAndMemory(MessagesState, MemoryState):
+    """LangGraph's own state with ours."""
 
 
 @pytest.fixture
@@ -218,6 +222,21 @@ def test_without_a_model_the_decisions_are_the_turns() -> None:
             ("ADD", "I live in Paris."),
             ("ADD", "Noted."),
         ]
+
+
+def test_facts_that_a_person_took_out_do_not_come_back(memory: Memory) -> None:
+    builder = StateGraph(MessagesAndMemory)
+    builder.add_node("find", extraction_node(memory))
+    builder.add_node("decide", reconciliation_node(memory))
+    builder.add_edge(START, "find").add_edge("find", "decide").add_edge("decide", END)
+    graph = builder.compile(checkpointer=InMemorySaver(), interrupt_before=["decide"])
+    config = thread(**ALICE)
+    assert len(graph.invoke(said("I live in Rome"), config)["memory_facts"]) == 1
+    graph.update_state(config, {"memory_facts": []})
+    graph.invoke(None, config)
+
+    assert memory.unread(**ALICE) == []
+    assert memory.get_all(**ALICE, kinds=["fact"])["results"] == []
 
 
 def test_reconciliation_without_extraction_says_what_is_missing(memory: Memory) -> None:

@@ -166,3 +166,13 @@ def test_the_trace_names_store_and_embedder_and_nobody(memory: Memory) -> None:
     assert "alice" not in str(params)
     assert retriever.is_lc_serializable() is False
     assert "Memory object" not in dumps(retriever)
+
+
+@pytest.mark.parametrize(
+    ("query", "count"), [("", 0), (" \n", 0), ("te\x00a", 1), ("tea \ud800", 1), ("tea " * 9_000, 1)]
+)
+def test_an_odd_question_breaks_no_chain(query: str, count: int) -> None:
+    with open_with_facts() as memory:
+        memory.add("tea", user_id="alice")
+
+        assert len(memory.as_retriever(user_id="alice", on_error="raise").invoke(query)) == count

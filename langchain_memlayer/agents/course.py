@@ -134,6 +134,9 @@ def remembered(messages: Sequence[BaseMessage], course: Course) -> tuple[list[An
     said, given, answers = (course.get(key, {}) for key in ("said", "given", "answers"))
     refused = set(course.get("refused", ()))
     there = [message.id for message in messages]
+    if "said" not in course:
+        # Another middleware ended the turn before ours began: it refused what was said in it.
+        refused |= set(there[_last_said(messages) :])
     began = [there.index(key) for key in said if key in there]
     if course.get("last") in there[:-1]:
         began.append(there.index(course["last"]) + 1)
@@ -157,6 +160,16 @@ def remembered(messages: Sequence[BaseMessage], course: Course) -> tuple[list[An
         else:
             kept.append(one)
     return kept, sorted(key for key in refused if key in there and key is not None)
+
+
+def _last_said(messages: Sequence[BaseMessage]) -> int:
+    """Where the last messages of the user begin."""
+    place = len(messages)
+    while place and messages[place - 1].type != "human":
+        place -= 1
+    while place and messages[place - 1].type == "human":
+        place -= 1
+    return place
 
 
 def _as_said(message: BaseMessage, given: Mapping[str, Any] | None) -> Any:

@@ -34,7 +34,7 @@ from langchain_memlayer.agents.surface import (
     last_said,
 )
 from langchain_memlayer.agents.tools import memory_tools
-from langchain_memlayer.errors import MissingDependency
+from langchain_memlayer.errors import InvalidInput, MissingDependency
 from langchain_memlayer.protocols import MemoryLike
 from langchain_memlayer.steps import Steps, arun, run
 from langchain_memlayer.types import Scope
@@ -73,6 +73,8 @@ class MemoryMiddleware(AgentMiddleware[Any, Any]):
         search_kwargs: Further arguments of `Memory.search`.
         remember: Whether turns are remembered; False only recalls.
         background: Find the facts of a turn beside the agent, which answers without waiting.
+        after_seconds: With `background`, how long to wait for more of the conversation: one reading then serves all
+            turns until it pauses.
         tools: Whether the agent gets `manage_memory` and `search_memory` too.
         on_error: "raise" lets a failing memory stop the agent, for tests.
 
@@ -91,6 +93,7 @@ class MemoryMiddleware(AgentMiddleware[Any, Any]):
         search_kwargs: dict[str, Any] | None = None,
         remember: bool = True,
         background: bool = False,
+        after_seconds: float = 0.0,
         tools: bool = False,
         on_error: OnError = "log",
     ) -> None:
@@ -100,7 +103,9 @@ class MemoryMiddleware(AgentMiddleware[Any, Any]):
         self._label = _label(self._source) if name is None else checked_name(name)
         self._search = {**checked_options(self.name, search_kwargs or {}), "limit": limit}
         self._remember = remember
-        self._background = background
+        if not (isinstance(after_seconds, (int, float)) and after_seconds >= 0):
+            raise InvalidInput(f"after_seconds must be a number of seconds of at least 0, got {after_seconds!r}.")
+        self._beside = {"background": background, "after_seconds": after_seconds}
         self._on_error = checked_on_error(on_error)
         self._context, self._course = (f"{key}_{self._label}".rstrip("_") for key in ("memory_context", "memory_turn"))
         self.state_schema = _state_schema(self._context, self._course)
@@ -199,7 +204,7 @@ class MemoryMiddleware(AgentMiddleware[Any, Any]):
             **caller.scope.ids(),
             "session_id": caller.session_id,
             "batch_id": batch_of(said.turns, caller.session_id),
-            "background": self._background,
+            **self._beside,
         }
         if said.turns:
             yield from ask(self.name, memory, "add", said.turns, on_error=self._on_error, **given)

@@ -7,11 +7,14 @@ not stop the graph: the messages are kept unread, and their facts are found late
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any
 
 from langchain_core.runnables import RunnableLambda
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
+
+# LangGraph's own states are made of this one: a class cannot inherit both kinds.
+from typing_extensions import TypedDict
 
 from langchain_memlayer.agents.context import as_context
 from langchain_memlayer.agents.scope import Caller, ScopeSource, checked_source, find_caller, find_memory

@@ -11,8 +11,9 @@ from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever, LangSmithRetrieverParams
 from pydantic import Field
 
-from langchain_memlayer.agents.surface import OnError, ask, checked_on_error, checked_options
+from langchain_memlayer.agents.surface import QUERY_CHARS, OnError, ask, checked_on_error, checked_options
 from langchain_memlayer.errors import InvalidInput
+from langchain_memlayer.messages import mended_text
 from langchain_memlayer.protocols import MemoryLike
 from langchain_memlayer.steps import Steps, arun, run
 from langchain_memlayer.types import Scope
@@ -109,7 +110,9 @@ class MemoryRetriever(BaseRetriever):
         return params
 
     def _found(self, query: str, k: int | None) -> Steps[list[Document]]:
-        wanted = self.k if k is None else k
+        wanted, query = self.k if k is None else k, mended_text(query)[:QUERY_CHARS]
+        if not query.strip():
+            return []
         # Not a union: what is also among the further arguments must not be lost in silence.
         arguments = dict(
             **self.search_kwargs,

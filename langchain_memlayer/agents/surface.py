@@ -20,7 +20,7 @@ from langchain_memlayer.types import Turn
 
 _LOGGER = logging.getLogger(__name__)
 # A pasted document is searched for by how it begins: embedders take no more.
-_QUERY_CHARS: Final = 8_000
+QUERY_CHARS: Final = 8_000
 
 OnError = Literal["log", "raise"]
 """What a surface does when the memory fails: log it and go on, or raise it (for tests)."""
@@ -134,7 +134,7 @@ def last_said(messages: Any) -> tuple[str | None, list[Any]]:
     for place in reversed(range(len(several))):
         for turn in hear([several[place]], None, without=None).turns:
             if turn.role == "user":
-                return turn.text[:_QUERY_CHARS], several[:place]
+                return turn.text[:QUERY_CHARS], several[:place]
     return None, []
 
 
