@@ -112,7 +112,7 @@ MEMORY = {
 SURFACES = {
     "checkpointer": "*, allowed_types=<tuple>",
     "as_middleware": "*, scope=None, name=None, limit=10, search_kwargs=None, remember=True, background=False, "
-    "tools=False, on_error='log'",
+    "after_seconds=0.0, tools=False, on_error='log'",
     "as_node": "*, scope=None, messages_key='messages', name='', on_error='log'",
     "as_retriever": "*, user_id=None, agent_id=None, run_id=None, k=4, search_type='similarity', search_kwargs=None, "
     "on_error='log', **options",
