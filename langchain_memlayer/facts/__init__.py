@@ -6,6 +6,7 @@ forms.py           what each field of its reply is
 replies.py         what it answered
 grounding.py       whether a quote stands in its turn
 numerals.py        numbers, in digits and in words
+wording.py         what texts say beyond their words, and have in common
 extraction.py      turns to facts
 reconciliation.py  facts to decisions
 rewriting.py       a query as it stands in a conversation

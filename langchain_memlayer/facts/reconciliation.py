@@ -12,19 +12,17 @@ what asks to forget something is REJECTED instead, since stored it would say the
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from langchain_memlayer.errors import InvalidInput
 from langchain_memlayer.facts.chat import Method, StructuredChat
 from langchain_memlayer.facts.forms import FACT_CHARS, MOST_ENDED, REASON_CHARS, FoundDecision
 from langchain_memlayer.facts.grounding import denies, words
-from langchain_memlayer.facts.numerals import days, numbers
+from langchain_memlayer.facts.numerals import days
 from langchain_memlayer.facts.prompts import (
     RECONCILIATION_CONTRACT,
     RECONCILIATION_EXAMPLES,
@@ -36,10 +34,23 @@ from langchain_memlayer.facts.prompts import (
     version_of,
 )
 from langchain_memlayer.facts.replies import read_entries, storable
+from langchain_memlayer.facts.wording import (
+    ENDS,
+    are_logged,
+    beyond,
+    differs,
+    has_in_common,
+    is_grounded,
+    is_name,
+    is_retraction,
+    only_ends,
+    telling,
+    terms,
+)
 from langchain_memlayer.index.keywords import query_terms
 from langchain_memlayer.messages import content_hash
 from langchain_memlayer.steps import Steps, awaited, stepped
-from langchain_memlayer.types import QUARANTINE, RETRACT, Action, Candidate, Decision, Fact
+from langchain_memlayer.types import QUARANTINE, Action, Candidate, Decision, Fact
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -52,49 +63,10 @@ MOST_EARLIER: Final = 20
 
 _MARKS: Final = frozenset({"fact", "action"})
 _SHOWN_TOKENS: Final = 500
-_GROUNDED: Final = 0.6
-_NEW_WORDS: Final = 2
-_NEW_CHARS: Final = 4
 _UNRELATED: Final = 3
 _SAME_TIME: Final = timedelta(days=1)
 _SAME_TALK: Final = 20
 """Turns that are that near are read together, so the extractor has compared what they say."""
-# What ends something without putting anything in its place. In a language that is missing here a DELETE becomes an
-# UPDATE to the fact's own words, which loses nothing.
-_ENDING = r"""
-    \b(?: no \s longer | any \s? more | stop(?:s|ped|ping)? | quit(?:s|ting)? | g(?:ave|iv(?:en?|es|ing)) \s up
-        | cease[sd]? | ended | cancel\w* | forget | used \s to | broke \s up
-        | nicht \s mehr | aufgehört | gekündigt | arrêt(?:e|é|er) | ya \s no | dej[óé] \s de | já \s não
-        | deixou \s de | больше \s не | перестал\w* | бросил\w* )\b
-    | キャンセル | 취소 | \b(?: storniert | abgesagt | annul(?:é|ée|er) | cancelad[oa] | отмен\w* )\b
-    | 不再 | 已经不 | 停止 | 取消 | 放弃 | 戒掉 | 退出 | 注销 | 忘记 | 忘掉 | やめ | 辞め | 더 \s? 이상 | 더는 | 그만
-"""
-_ENDING_AROUND = r"""
-    \b(?: kein\w* \s .{1,30} \b mehr | n[e'’] .{1,30} \b plus | não \s .{1,30} \b mais | non \s .{1,30} \b più )\b
-    | [不没戒] [^，。]{1,10} 了 | もう .{1,20} な[いくか]
-"""
-_ENDS = re.compile(f"{_ENDING}|{_ENDING_AROUND}", re.VERBOSE | re.IGNORECASE)
-_REASON = re.compile(
-    r"\b(?:because|due to|weil|wegen|parce que|à cause|porque|perché|потому)\b|因为|由于|ので|ため|から|때문",
-    re.IGNORECASE,
-)
-_EVERYTHING = re.compile(
-    r"\b(?:everything|anything|all|alles|tout|todo|tudo|tutto|всё|about|about it|über|sur|sobre|su|о|that|what|is|was|"
-    r"known|said|told|me|my|i|the)\b|一切|所有|全部|关于|關於|的|事情|すべて|全て|について|모든\s?것|모두",
-    re.IGNORECASE,
-)
-# What is measured or paid again and again.
-_LOGGED = re.compile(
-    r"\b(?:weigh(?:s|ed|t)?|wiegt|wog|gewogen|gewicht|pes[aóo]|pèse|paid|spent|bezahlt|ran|walked|slept|measured|"
-    r"blood pressure|blutdruck)\b|体重|體重|血压|血壓|花了|付了|跑了|走了|睡了",
-    re.IGNORECASE,
-)
-_STILL = re.compile(
-    r"\b(?:still|as of|remains?|noch|weiterhin|toujours|encore|todavía|aún|sigue|ainda|continua|ancora|"
-    r"всё ещё|по-прежнему)\b|仍|依然|依旧|还是|还在|まだ|いまだ|여전히|아직",
-    re.IGNORECASE,
-)
-_SPEAKER = r"\buser\b|用户|用戶|ユーザー|사용자"
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +188,7 @@ class LLMReconciler:
             {
                 "fact": number,
                 **_dated(fact.said_at, fact.valid_at),
-                **({"retract": True} if _is_retraction(fact) else {}),
+                **({"retract": True} if is_retraction(fact) else {}),
                 "text": _short(fact.text),
             }
             for number, fact in enumerate((question.facts[k] for k in question.asked), 1)
@@ -296,12 +268,12 @@ def ask(facts: Sequence[Fact], candidates: Sequence[Candidate]) -> Question:
             decided[k] = _about("UPDATE", k, [own[i] for i in ended], fact.text, reason)
             equal = {text: known for text, known in equal.items() if known.fact not in ended}
         else:
-            most = MOST_EARLIER if _is_retraction(fact) else 2
+            most = MOST_EARLIER if is_retraction(fact) else 2
             best = sorted(near, key=near.__getitem__, reverse=True)[:most]
             shown.update((i, own[i]) for i in best[: MOST_EARLIER - len(shown)])
             if not candidates and shown.keys().isdisjoint(near):
                 decided[k] = _added(k, fact, None)
-        if not _is_retraction(fact):
+        if not is_retraction(fact):
             equal.setdefault(content_hash(fact.text), own[k])
     known = (*memories, *shown.values())
     return Question(tuple(facts), known, decided, tuple(k for k in range(len(facts)) if k not in decided))
@@ -313,10 +285,10 @@ def _nearness(fact: Fact, before: Fact) -> int:
     What asks to forget something may mean anything; other facts, what shares telling words with them and was told so
     far from them that the extractor cannot have compared the two.
     """
-    if before.metadata.get(QUARANTINE) or _is_retraction(before):
+    if before.metadata.get(QUARANTINE) or is_retraction(before):
         return 0
-    shared = (_telling(fact.text) & _telling(before.text)) - _telling(fact.name or "")
-    if _is_retraction(fact):
+    shared = (telling(fact.text) & telling(before.text)) - telling(fact.name or "")
+    if is_retraction(fact):
         return 1 + len(shared)
     turns = fact.turns[:1] and before.turns[-1:] and fact.turns[0] - before.turns[-1] >= _SAME_TALK
     times = fact.said_at is not None and before.said_at is not None and fact.said_at - before.said_at >= _SAME_TIME
@@ -325,18 +297,13 @@ def _nearness(fact: Fact, before: Fact) -> int:
 
 def _takes_back(fact: Fact, before: Fact) -> bool:
     """Whether a fact says all that an earlier one does and that it has ended ("in Berlin, no longer in Paris")."""
-    if _is_retraction(fact) or fact.name != before.name or not _ENDS.search(fact.text):
+    if is_retraction(fact) or fact.name != before.name or not ENDS.search(fact.text):
         return False
-    return not denies(before.text) and _terms(before.text) <= _terms(fact.text)
-
-
-@lru_cache(maxsize=4096)
-def _telling(text: str) -> frozenset[str]:
-    return frozenset(query_terms(re.sub(_SPEAKER, " ", text, flags=re.IGNORECASE)))
+    return not denies(before.text) and terms(before.text) <= terms(fact.text)
 
 
 def _ended_or_told(position: int, fact: Fact, twin: Known) -> Decision:
-    if not _is_retraction(fact):
+    if not is_retraction(fact):
         return _about("NONE", position, [twin], reason="equal texts")
     if _is_older(fact, twin):
         return _refused(position, "the memory was told after it")
@@ -355,17 +322,13 @@ def _about(
 
 def _added(position: int, fact: Fact, reason: str | None) -> Decision:
     # What a retraction states is what is to be forgotten: stored, it would say the opposite.
-    if _is_retraction(fact):
+    if is_retraction(fact):
         return _refused(position, reason or "nothing that is known says what it asks to forget")
     return Decision("ADD", position, reason=reason)
 
 
 def _refused(position: int, reason: str) -> Decision:
     return Decision("REJECTED", position, reason=reason)
-
-
-def _is_retraction(fact: Fact) -> bool:
-    return bool(fact.metadata.get(RETRACT))
 
 
 def _is_older(fact: Fact, memory: Known) -> bool:
@@ -422,15 +385,15 @@ def _checked(position: int, forms: Mapping[int, FoundDecision], question: Questi
     targets = [shown[number] for number in dict.fromkeys((*form.memory, *form.also)) if number in shown]
     if not targets:
         return _added(position, fact, f"{form.action} names no memory that it was shown")
-    if form.action == "NONE" and not (_is_retraction(fact) and _terms(fact.text) <= _terms(targets[0].text)):
+    if form.action == "NONE" and not (is_retraction(fact) and terms(fact.text) <= terms(targets[0].text)):
         repeated = _about("NONE", position, targets[:1], reason=reason)
-        return _added(position, fact, None) if _is_retraction(fact) else repeated
+        return _added(position, fact, None) if is_retraction(fact) else repeated
     if _is_older(fact, targets[0]):
         return _older(position, fact, targets[0], form)
     targets = _spoken_of(fact, targets, question)
     if not targets:
         return _added(position, fact, f"it has nothing in common with the memory of its {form.action}")
-    if form.action == "UPDATE" and _are_logged(fact.text, targets[0].text):
+    if form.action == "UPDATE" and are_logged(fact.text, targets[0].text):
         return _added(position, fact, "what was measured on another day")
     if form.action == "UPDATE":
         # A text says what all facts do that the reply has of this memory.
@@ -441,9 +404,9 @@ def _checked(position: int, forms: Mapping[int, FoundDecision], question: Questi
 
 def _older(position: int, fact: Fact, memory: Known, form: FoundDecision) -> Decision:
     """What a fact does that was said before the memory was told: it may add to it, and else is history."""
-    if _is_retraction(fact):
+    if is_retraction(fact):
         return _refused(position, "the memory was told after it")
-    if form.action == "UPDATE" and _terms(memory.text) <= _terms(form.text):
+    if form.action == "UPDATE" and terms(memory.text) <= terms(form.text):
         return _updated(position, fact, [memory], form.text, form.reason or None)
     return Decision("ADD", position, reason="the memory was told after it", until=memory.since or memory.told)
 
@@ -451,17 +414,17 @@ def _older(position: int, fact: Fact, memory: Known, form: FoundDecision) -> Dec
 def _spoken_of(fact: Fact, targets: Sequence[Known], question: Question) -> list[Known]:
     """Of what a decision would end, what its fact speaks about."""
     first, *others = targets
-    if not _is_retraction(fact):
+    if not is_retraction(fact):
         # What most of the memories say tells none of them, such as the name of whom they are about.
         usual = Counter(term for known in question.known for term in set(query_terms(known.text)))
         few = {term for term, count in usual.items() if count < max(5, len(question.known) * 0.75)}
-        said = few.intersection(query_terms(f"{_beyond(fact, fact)} {_beyond(fact, first)}"))
+        said = few.intersection(query_terms(f"{beyond(fact, fact.text)} {beyond(fact, first.text)}"))
         return [first, *(other for other in others if not said.isdisjoint(query_terms(other.text)))][:MOST_ENDED]
-    if fact.name is None and words(_beyond(fact, fact)) and _is_name(fact):
+    if fact.name is None and words(beyond(fact, fact.text)) and is_name(fact):
         return list(targets)
     # Words that share nothing with a memory may still mean it, in another language say, but not most of what is known.
-    strangers = [target for target in targets if not _has_in_common(fact, target)]
-    if len(strangers) <= max(_UNRELATED, len(question.known) // 2) and not _is_name(fact):
+    strangers = [target for target in targets if not has_in_common(fact, target.text)]
+    if len(strangers) <= max(_UNRELATED, len(question.known) // 2) and not is_name(fact):
         return list(targets)[:MOST_ENDED]
     return [target for target in targets if target not in strangers]
 
@@ -476,10 +439,10 @@ def _updated(
         return _added(position, fact, f"the text of UPDATE is longer than {FACT_CHARS} characters")
     if len(memory.text) > FACT_CHARS:
         return _added(position, fact, "the memory is too long to be written anew")
-    if _is_retraction(fact):
-        if not _terms(text) < _terms(memory.text) or _terms(fact.text) <= _terms(text):
+    if is_retraction(fact):
+        if not terms(text) < terms(memory.text) or terms(fact.text) <= terms(text):
             return _refused(position, "the text of UPDATE is not the rest of the memory")
-    elif not _is_grounded(text, fact, of_it, targets):
+    elif not is_grounded(text, fact, of_it, [target.text for target in targets]):
         text, reason = fact.text, "the fact's own words: those of the reply say what nobody said"
     if content_hash(text) == content_hash(memory.text):
         return _about("NONE", position, [memory], reason="the text of UPDATE is the memory's")
@@ -487,11 +450,11 @@ def _updated(
 
 
 def _deleted(position: int, fact: Fact, targets: Sequence[Known], reason: str | None) -> Decision:
-    if _is_retraction(fact):
+    if is_retraction(fact):
         return _about("DELETE", position, targets, reason=reason)
-    if not _has_in_common(fact, targets[0]):
+    if not has_in_common(fact, targets[0].text):
         return _added(position, fact, "it has nothing in common with the memory to delete")
-    if not _only_ends(fact, targets):
+    if not only_ends(fact, [target.text for target in targets]):
         reason = "it says more than that the memory ended"
         return _about("UPDATE", position, targets, fact.text, reason)
     return _about("DELETE", position, targets, reason=reason)
@@ -514,7 +477,7 @@ def _claimed(decisions: Sequence[Decision], question: Question) -> list[Decision
             kept[k] = replace(decision, also=tuple(other for other in decision.also if other not in taken))
             taken |= {target, *decision.also}
             holders |= {target: k} if decision.action == "UPDATE" else {}
-        elif holder is None or decision.action == "DELETE" or _is_retraction(question.facts[k]):
+        elif holder is None or decision.action == "DELETE" or is_retraction(question.facts[k]):
             kept[k] = _instead(decision, question, "another fact changes the same memory")
         elif _says_all(kept[holder].text, decision.text):
             kept[k] = _with_it(decision, kept[holder])
@@ -542,7 +505,7 @@ def _repeated(decisions: Sequence[Decision], question: Question) -> list[Decisio
             says[_target(decision)] = f"{says.get(_target(decision))}\n{decision.text}"
     return [
         _instead(decision, question, "NONE of a memory that says something else")
-        if decision.action == "NONE" and _differs(question.facts[decision.fact or 0].text, says.get(_target(decision)))
+        if decision.action == "NONE" and differs(question.facts[decision.fact or 0].text, says.get(_target(decision)))
         else decision
         for decision in decisions
     ]
@@ -550,7 +513,7 @@ def _repeated(decisions: Sequence[Decision], question: Question) -> list[Decisio
 
 def _says_all(text: str | None, other: str | None) -> bool:
     mine, others = text or "", other or ""
-    return _terms(others) <= _terms(mine) and denies(mine) == denies(others)
+    return terms(others) <= terms(mine) and denies(mine) == denies(others)
 
 
 def _with_it(decision: Decision, update: Decision) -> Decision:
@@ -562,7 +525,7 @@ def _with_it(decision: Decision, update: Decision) -> Decision:
 def _part_in(fact: Fact, text: str, before: str) -> tuple[bool, bool]:
     """Whether a fact gives a text its day, and whether it gives it anything that it did not say before."""
     dated = fact.valid_at is not None and any(f"{fact.valid_at:%Y-%m-%d}".startswith(day) for day in days(text))
-    return dated, not (_terms(text) - _terms(before)).isdisjoint(_terms(fact.text))
+    return dated, not (terms(text) - terms(before)).isdisjoint(terms(fact.text))
 
 
 def _target(decision: Decision) -> str | int:
@@ -580,92 +543,6 @@ def _bounded(strays: Sequence[Decision]) -> list[Decision]:
     if more := len(strays) - len(kept):
         kept.append(Decision("REJECTED", None, text="", reason=f"{more} more parts of the reply name no fact"))
     return kept
-
-
-# -- what is said -----------------------------------------------------------------------------------------------------
-
-
-def _differs(text: str, memory: str | None) -> bool:
-    """Whether a text has a number that a memory lacks, another day, or a denial where it has none."""
-    if memory is None:
-        return False
-    if numbers(text) - numbers(memory, dated=True) or denies(text) != denies(memory):
-        return True
-    mine, others = days(text), days(memory)
-    # What "still" holds on another day is no other fact.
-    return bool(mine and others) and mine.isdisjoint(others) and not _STILL.search(text)
-
-
-def _are_logged(text: str, memory: str) -> bool:
-    """Whether two texts are entries of one log, of different days."""
-    mine, others = days(text), days(memory)
-    return bool(mine and others) and mine.isdisjoint(others) and all(map(_LOGGED.search, (text, memory)))
-
-
-def _only_ends(fact: Fact, memories: Sequence[Known]) -> bool:
-    """Whether a fact says that something ended, and no more."""
-    if not _ENDS.search(fact.text) or _REASON.search(fact.text):
-        return False
-    known = _terms(" ".join(memory.text for memory in memories))
-    if any((new := _terms(triple.destination)) and not new & known for triple in fact.triples):
-        return False
-    new = _terms(_ENDS.sub(" ", _beyond(fact, fact))) - known
-    chars = sum(len(term) == 1 and not term.isascii() for term in new)
-    return chars < _NEW_CHARS and len(new) - chars < _NEW_WORDS and not days(fact.text)
-
-
-def _has_in_common(fact: Fact, memory: Known) -> bool:
-    """Whether a fact and a memory share a word beyond whom they are about, and beyond "no longer"."""
-    mine = _matter(fact)
-    if words(mine):
-        return _shares_words(mine, _beyond(fact, memory))
-    # What is to be forgotten may be the person itself.
-    return _shares_words(fact.text, memory.text)
-
-
-def _is_name(fact: Fact) -> bool:
-    """Whether a fact says nothing but whom it is about."""
-    return not words(_matter(fact))
-
-
-def _matter(fact: Fact) -> str:
-    """What a fact says beyond whom it is about, and beyond that all of it is to be forgotten."""
-    said = _beyond(fact, fact)
-    return _EVERYTHING.sub(" ", said) if _is_retraction(fact) else said
-
-
-def _beyond(fact: Fact, said: Fact | Known) -> str:
-    """What is said beyond whom the fact is about, and beyond that something ended."""
-    subject = f"{_SPEAKER}|{re.escape(fact.name)}" if fact.name else _SPEAKER
-    return re.sub(f"{subject}|{_ENDING}", " ", said.text, flags=re.VERBOSE | re.IGNORECASE)
-
-
-def _shares_words(mine: str, other: str) -> bool:
-    """Whether one telling word is common; without spaces, two characters in a row, or half of all characters."""
-    if not set(query_terms(mine)).isdisjoint(query_terms(other)):
-        return True
-    single = _terms(mine)
-    return bool(single) and 2 * len(single & _terms(other)) >= len(single)
-
-
-def _is_grounded(text: str, fact: Fact, others: Sequence[Fact], targets: Sequence[Known]) -> bool:
-    """Whether a text says what its facts and the memories do: most of its words, all its numbers, its denials."""
-    sources = [part or "" for one in (fact, *others) for part in (one.text, one.quote)]
-    sources += [target.text for target in targets]
-    said = _terms(text)
-    if len(said & _terms(" ".join(sources))) < _GROUNDED * len(said):
-        return False
-    if numbers(text) - {number for source in sources for number in numbers(source, dated=True)}:
-        return False
-    changed = numbers(fact.text) - numbers(targets[0].text, dated=True)
-    if changed and changed.isdisjoint(numbers(text, dated=True)):
-        return False
-    return not denies(text) or any(map(denies, sources))
-
-
-def _terms(text: str) -> set[str]:
-    """The telling words of a text: stems, and single characters where a script has no spaces."""
-    return set(query_terms(" ".join(words(text))))
 
 
 def _line(value: Any, most: int) -> str:

@@ -1,0 +1,147 @@
+"""What texts say beyond their words: that something ended, repeats, or is another number; what two have in common."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Final
+
+from langchain_memlayer.facts.grounding import denies, words
+from langchain_memlayer.facts.numerals import days, numbers
+from langchain_memlayer.index.keywords import query_terms
+from langchain_memlayer.types import RETRACT, Fact
+
+_GROUNDED: Final = 0.6
+_NEW_WORDS: Final = 2
+_NEW_CHARS: Final = 4
+# What ends something without putting anything in its place. In a language that is missing here a DELETE becomes an
+# UPDATE to the fact's own words, which loses nothing.
+_ENDING = r"""
+    \b(?: no \s longer | any \s? more | stop(?:s|ped|ping)? | quit(?:s|ting)? | g(?:ave|iv(?:en?|es|ing)) \s up
+        | cease[sd]? | ended | cancel\w* | forget | used \s to | broke \s up
+        | nicht \s mehr | aufgehört | gekündigt | arrêt(?:e|é|er) | ya \s no | dej[óé] \s de | já \s não
+        | deixou \s de | больше \s не | перестал\w* | бросил\w* )\b
+    | キャンセル | 취소 | \b(?: storniert | abgesagt | annul(?:é|ée|er) | cancelad[oa] | отмен\w* )\b
+    | 不再 | 已经不 | 停止 | 取消 | 放弃 | 戒掉 | 退出 | 注销 | 忘记 | 忘掉 | やめ | 辞め | 더 \s? 이상 | 더는 | 그만
+"""
+_ENDING_AROUND = r"""
+    \b(?: kein\w* \s .{1,30} \b mehr | n[e'’] .{1,30} \b plus | não \s .{1,30} \b mais | non \s .{1,30} \b più )\b
+    | [不没戒] [^，。]{1,10} 了 | もう .{1,20} な[いくか]
+"""
+ENDS = re.compile(f"{_ENDING}|{_ENDING_AROUND}", re.VERBOSE | re.IGNORECASE)
+_REASON = re.compile(
+    r"\b(?:because|due to|weil|wegen|parce que|à cause|porque|perché|потому)\b|因为|由于|ので|ため|から|때문",
+    re.IGNORECASE,
+)
+_EVERYTHING = re.compile(
+    r"\b(?:everything|anything|all|alles|tout|todo|tudo|tutto|всё|about|about it|über|sur|sobre|su|о|that|what|is|was|"
+    r"known|said|told|me|my|i|the)\b|一切|所有|全部|关于|關於|的|事情|すべて|全て|について|모든\s?것|모두",
+    re.IGNORECASE,
+)
+# What is measured or paid again and again.
+_LOGGED = re.compile(
+    r"\b(?:weigh(?:s|ed|t)?|wiegt|wog|gewogen|gewicht|pes[aóo]|pèse|paid|spent|bezahlt|ran|walked|slept|measured|"
+    r"blood pressure|blutdruck)\b|体重|體重|血压|血壓|花了|付了|跑了|走了|睡了",
+    re.IGNORECASE,
+)
+_STILL = re.compile(
+    r"\b(?:still|as of|remains?|noch|weiterhin|toujours|encore|todavía|aún|sigue|ainda|continua|ancora|"
+    r"всё ещё|по-прежнему)\b|仍|依然|依旧|还是|还在|まだ|いまだ|여전히|아직",
+    re.IGNORECASE,
+)
+_SPEAKER = r"\buser\b|用户|用戶|ユーザー|사용자"
+
+
+def is_retraction(fact: Fact) -> bool:
+    """Whether the user asked to forget what the fact states."""
+    return bool(fact.metadata.get(RETRACT))
+
+
+@lru_cache(maxsize=4096)
+def telling(text: str) -> frozenset[str]:
+    """The telling words of a text, without those for its speaker."""
+    return frozenset(query_terms(re.sub(_SPEAKER, " ", text, flags=re.IGNORECASE)))
+
+
+def differs(text: str, memory: str | None) -> bool:
+    """Whether a text has a number that a memory lacks, another day, or a denial where it has none."""
+    if memory is None:
+        return False
+    if numbers(text) - numbers(memory, dated=True) or denies(text) != denies(memory):
+        return True
+    mine, others = days(text), days(memory)
+    # What "still" holds on another day is no other fact.
+    return bool(mine and others) and mine.isdisjoint(others) and not _STILL.search(text)
+
+
+def are_logged(text: str, memory: str) -> bool:
+    """Whether two texts are entries of one log, of different days."""
+    mine, others = days(text), days(memory)
+    return bool(mine and others) and mine.isdisjoint(others) and all(map(_LOGGED.search, (text, memory)))
+
+
+def only_ends(fact: Fact, memories: Sequence[str]) -> bool:
+    """Whether a fact says that something ended, and no more."""
+    if not ENDS.search(fact.text) or _REASON.search(fact.text):
+        return False
+    known = terms(" ".join(memories))
+    if any((new := terms(triple.destination)) and not new & known for triple in fact.triples):
+        return False
+    new = terms(ENDS.sub(" ", beyond(fact, fact.text))) - known
+    chars = sum(len(term) == 1 and not term.isascii() for term in new)
+    return chars < _NEW_CHARS and len(new) - chars < _NEW_WORDS and not days(fact.text)
+
+
+def has_in_common(fact: Fact, memory: str) -> bool:
+    """Whether a fact and a memory share a word beyond whom they are about, and beyond "no longer"."""
+    mine = _matter(fact)
+    if words(mine):
+        return _shares_words(mine, beyond(fact, memory))
+    # What is to be forgotten may be the person itself.
+    return _shares_words(fact.text, memory)
+
+
+def is_name(fact: Fact) -> bool:
+    """Whether a fact says nothing but whom it is about."""
+    return not words(_matter(fact))
+
+
+def _matter(fact: Fact) -> str:
+    """What a fact says beyond whom it is about, and beyond that all of it is to be forgotten."""
+    said = beyond(fact, fact.text)
+    return _EVERYTHING.sub(" ", said) if is_retraction(fact) else said
+
+
+def beyond(fact: Fact, said: str) -> str:
+    """What is said beyond whom the fact is about, and beyond that something ended."""
+    subject = f"{_SPEAKER}|{re.escape(fact.name)}" if fact.name else _SPEAKER
+    return re.sub(f"{subject}|{_ENDING}", " ", said, flags=re.VERBOSE | re.IGNORECASE)
+
+
+def _shares_words(mine: str, other: str) -> bool:
+    """Whether one telling word is common; without spaces, two characters in a row, or half of all characters."""
+    if not set(query_terms(mine)).isdisjoint(query_terms(other)):
+        return True
+    single = terms(mine)
+    return bool(single) and 2 * len(single & terms(other)) >= len(single)
+
+
+def is_grounded(text: str, fact: Fact, others: Sequence[Fact], memories: Sequence[str]) -> bool:
+    """Whether a text says what its facts and the memories do: most of its words, all its numbers, its denials."""
+    sources = [part or "" for one in (fact, *others) for part in (one.text, one.quote)]
+    sources += memories
+    said = terms(text)
+    if len(said & terms(" ".join(sources))) < _GROUNDED * len(said):
+        return False
+    if numbers(text) - {number for source in sources for number in numbers(source, dated=True)}:
+        return False
+    changed = numbers(fact.text) - numbers(memories[0], dated=True)
+    if changed and changed.isdisjoint(numbers(text, dated=True)):
+        return False
+    return not denies(text) or any(map(denies, sources))
+
+
+def terms(text: str) -> set[str]:
+    """The telling words of a text: stems, and single characters where a script has no spaces."""
+    return set(query_terms(" ".join(words(text))))
