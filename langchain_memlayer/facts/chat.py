@@ -14,7 +14,7 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from langchain_memlayer.errors import ConfigurationError, ExtractionError
-from langchain_memlayer.steps import Steps, arun, request, run
+from langchain_memlayer.steps import Steps, awaited, request, stepped
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -99,13 +99,8 @@ class StructuredChat:
                 raise error from None
         return read(reply)
 
-    def ask(self, prompt: Sequence[BaseMessage], read: Callable[[str], T]) -> T:
-        """Take the step `asking`."""
-        return run(self.asking(prompt, read))
-
-    async def aask(self, prompt: Sequence[BaseMessage], read: Callable[[str], T]) -> T:
-        """Like `ask`."""
-        return await arun(self.asking(prompt, read))
+    ask = stepped(asking)
+    aask = awaited(ask)
 
     def ask_all(
         self, prompts: Sequence[Sequence[BaseMessage]], reads: Sequence[Callable[[str], T]], most: int

@@ -94,9 +94,7 @@ def days(text: str) -> set[str]:
 def as_exact(fact: str, quote: str) -> str:
     """A fact whose dates are no more exact than its quote: of "in March" models make the first of it."""
     said = _plain(quote)
-    if not _ONLY_MONTH.search(said) or _SAID_DAY.search(_HAN.sub(" ", said) if "月" not in said else said):
-        return fact
-    return _FIRST_DAY.sub(r"\1", fact)
+    return _FIRST_DAY.sub(r"\1", fact) if _ONLY_MONTH.search(said) and not _SAID_DAY.search(said) else fact
 
 
 def unsaid_number(fact: str, quote: str, said: Sequence[str], year: int | None = None) -> str | None:
