@@ -603,3 +603,25 @@ async def test_what_a_fact_corrects_and_its_last_day_survive_between_the_halves(
         assert ended(memory)[OUT] is True
         [row] = memory.get_all(user_id="u", kinds=["fact"])["results"]
         assert (row["invalid_at"] or "")[:10] == "2100-05-18"
+
+
+def test_relations_of_all_facts_that_change_a_memory_are_its_own() -> None:
+    told = {
+        "I live in Paris": [found("Anna lives in Paris", ("Anna", "lives in", "Paris"))],
+        "I live in Berlin with Ben now": [
+            found("Anna lives in Berlin", ("Anna", "lives in", "Berlin")),
+            found("Anna lives with Ben", ("Anna", "lives with", "Ben"), ("anna", "has a home in", "berlin")),
+        ],
+    }
+    mind = Mind(told, decided((1, "UPDATE", 1, "Anna lives in Berlin with Ben"), (2, "NONE", 1)))
+    with open_with(mind) as memory:
+        memory.add("I live in Paris", user_id="u")
+        added = memory.add("I live in Berlin with Ben now", user_id="u")["relations"]["added_entities"]
+
+        assert live(memory) == ["Anna lives in Berlin with Ben"]
+        assert [(one["relationship"], one["destination"]) for one in added] == [
+            ("lives_in", "Berlin"),
+            ("lives_with", "Ben"),
+        ]
+        shown = memory.search("Anna", user_id="u")["relations"]
+        assert sorted(one["destination"] for one in shown) == ["Ben", "Berlin"]

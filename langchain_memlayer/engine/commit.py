@@ -8,7 +8,7 @@ from typing import Any
 
 from langchain_memlayer.engine.records import scope_ids, scope_of
 from langchain_memlayer.facts.grounding import repeats, says_all
-from langchain_memlayer.journal.write import Writer
+from langchain_memlayer.journal.write import Writer, keys_of
 from langchain_memlayer.messages import content_hash
 from langchain_memlayer.protocols import NewId
 from langchain_memlayer.recall import asking
@@ -338,8 +338,15 @@ class Commit:
         )  # fmt: skip
         self.tx.link(target.id, [(turn, change.fact.quote) for turn in fresh])
         self._show(turns)
-        if target.key not in {done.id for done in self.done}:
+        mine = {done.event for done in self.done if done.id == target.key}
+        if not mine:
             self.done.append(Committed(target.key, "NONE", target.text))
+        if "UPDATE" in mine and not _from_tools(change.fact, turns):
+            # The new text says this fact too: its relations are the memory's.
+            related = {keys_of(one.source, one.destination) for one in self.tx.triples_of(target.id)}
+            more = [one for one in change.fact.triples if keys_of(one.source, one.destination) not in related]
+            self.tx.relate(target, more)
+            self.added += more
         return target
 
     def _update(self, target: Row, change: Change, turns: Sequence[Row]) -> None:
