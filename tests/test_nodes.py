@@ -224,19 +224,18 @@ def test_without_a_model_the_decisions_are_the_turns() -> None:
         ]
 
 
-def test_facts_that_a_person_took_out_do_not_come_back(memory: Memory) -> None:
+def test_a_person_may_change_the_facts_between_the_nodes(memory: Memory) -> None:
     builder = StateGraph(MessagesAndMemory)
     builder.add_node("find", extraction_node(memory))
     builder.add_node("decide", reconciliation_node(memory))
     builder.add_edge(START, "find").add_edge("find", "decide").add_edge("decide", END)
     graph = builder.compile(checkpointer=InMemorySaver(), interrupt_before=["decide"])
     config = thread(**ALICE)
-    assert len(graph.invoke(said("I live in Rome"), config)["memory_facts"]) == 1
-    graph.update_state(config, {"memory_facts": []})
+    [found] = graph.invoke(said("I live in Rome"), config)["memory_facts"]
+    graph.update_state(config, {"memory_facts": [{**found, "text": "Alice lives in Rome"}]})
     graph.invoke(None, config)
 
-    assert memory.unread(**ALICE) == []
-    assert memory.get_all(**ALICE, kinds=["fact"])["results"] == []
+    assert (facts(memory), memory.unread(**ALICE)) == (["Alice lives in Rome"], [])
 
 
 def test_reconciliation_without_extraction_says_what_is_missing(memory: Memory) -> None:

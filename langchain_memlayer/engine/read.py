@@ -206,9 +206,7 @@ class Engine(Keeper):
 
         What was kept just now and no fact cites is left to be read: nobody has looked for facts in it.
         """
-        # Without facts, of what was kept before: they were found and somebody took them all out.
-        taken = range(0 if facts or kept.note is not None else len(kept.turns))
-        cited = sorted({place for fact in facts for place in fact.turns}.union(taken))
+        cited = sorted({place for fact in facts for place in fact.turns})
         with self.journal.read() as reader:
             note = note_about(
                 reader, kept.scope, [kept.turns[place] for place in cited], [kept.rows[place] for place in cited]
