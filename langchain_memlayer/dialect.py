@@ -62,6 +62,7 @@ def _without_ids(filters: Mapping[Any, Any], ids: dict[str, Any], depth: int) ->
 def _conditions(filters: Mapping[Any, Any], depth: int) -> dict[Any, Any]:
     _check(depth)
     read: dict[Any, Any] = {}
+    spoke: list[Any] = []
     for key, value in filters.items():
         if key in _JOINS or key in _JOINS.values():
             name = _JOINS.get(key, key)
@@ -70,9 +71,12 @@ def _conditions(filters: Mapping[Any, Any], depth: int) -> dict[Any, Any]:
                     f"A filter has {key!r} and another word for it: write their conditions under one of them."
                 )
             read[name] = _joined(key, value, depth)
+        elif key == "actor_id":
+            # Who spoke, as mem0 calls it; metadata may have that name too.
+            spoke = [{"$or": [{"name": _condition(key, value)}, {key: _condition(key, value)}]}]
         else:
             read[key] = _condition(key, value)
-    return read
+    return {"$and": [*spoke, *([read] if read else [])]} if spoke else read
 
 
 def _joined(key: str, value: Any, depth: int) -> Any:

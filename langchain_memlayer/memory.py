@@ -596,9 +596,9 @@ class Memory:
         memory_id: str,
         data: str | None = None,
         metadata: Mapping[str, Any] | None = None,
+        expiration_date: date | str | None = KEEP,
         *,
         text: str | None = None,
-        expiration_date: date | str | None = KEEP,
     ) -> Steps[Done]:
         """Give a memory a new text, further metadata, or another expiry; what it was stays in its history.
 
@@ -632,7 +632,7 @@ class Memory:
 
     adelete = awaited(delete)
 
-    def delete_all(self, *, user_id: Id = None, agent_id: Id = None, run_id: Id = None) -> Done:
+    def delete_all(self, user_id: Id = None, agent_id: Id = None, run_id: Id = None) -> Done:
         """End all memories of a scope; their history stays (`forget` removes that too).
 
         Raises:

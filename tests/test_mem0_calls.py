@@ -83,6 +83,10 @@ len(m.search("I", filters={"AND": [{"user_id": "alice"}, {"category": "job"}]})[
 len(m.search("I", filters={"user_id": "alice", "OR": [{"category": "job"}, {"level": 5}]})["results"]) == 2
 len(m.search("I", filters={"user_id": "alice", "NOT": [{"category": "job"}]})["results"]) == 2
 len(m.search("I", filters={"AND": [{"user_id": "alice"}, {"OR": [{"level": 1}, {"level": 3}]}]})["results"]) == 2
+len(m.search("I", filters={"user_id": "alice", "actor_id": "Ann"})["results"]) == 0
+(spoken(m), len(m.search("tea", filters={"user_id": "alice", "actor_id": "Ann"})["results"]))[1] == 1
+(spoken(m), m.search("tea", filters={"AND": [{"user_id": "alice"}, {"actor_id": {"in": ["Ann"]}}]}))[1]["results"]
+(spoken(m), len(m.get_all(filters={"user_id": "alice", "actor_id": "Ann", "category": "x"})["results"]))[1] == 0
 len(m.get_all(user_id="alice")["results"]) == 3
 len(m.get_all(filters={"user_id": "alice"})["results"]) == 3
 len(m.get_all(filters={"user_id": "alice"}, top_k=2)["results"]) == 2
@@ -101,6 +105,7 @@ m.update(memory_id=key, data="I love climbing.")["message"]
 m.update(memory_id=key, text="I love climbing.")["message"]
 m.update(key, "I love climbing.", {"category": "sport"})["message"]
 m.update(key, data="I love climbing.", metadata={"category": "sport"})["message"]
+m.update(key, "I love climbing.", {"category": "sport"}, "2999-01-01")["message"]
 m.update(key, metadata={"category": "sport"})["message"]
 (m.update(key, "I love climbing."), m.get(key)["memory"])[1] == "I love climbing."
 m.delete(key) == {"message": "Memory deleted successfully!"}
@@ -108,6 +113,7 @@ m.delete(memory_id=key)["message"]
 (m.delete(key), m.get(key))[1] is None
 m.delete_all(user_id="alice")["message"] == "Memories deleted successfully!"
 (m.delete_all(user_id="alice"), m.get_all(user_id="alice")["results"])[1] == []
+(m.delete_all("alice"), m.get_all(user_id="alice")["results"])[1] == []
 m.delete_all(agent_id="film-bot")["message"]
 m.delete_all(run_id="session-1")["message"]
 m.history(key)[0]["event"] == "ADD"
@@ -160,6 +166,10 @@ def raises(kind: type[Exception], call: Any) -> bool:
     with pytest.raises(kind):
         call()
     return True
+
+
+def spoken(memory: Memory) -> None:
+    memory.add([{"role": "user", "name": "Ann", "content": "I like tea"}], user_id="alice")
 
 
 def opened(memory: Memory) -> bool:

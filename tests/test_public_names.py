@@ -86,7 +86,7 @@ MEMORY = {
     "add_graph_documents": "documents, *, user_id=None, agent_id=None, run_id=None",
     "close": "",
     "delete": "memory_id",
-    "delete_all": "*, user_id=None, agent_id=None, run_id=None",
+    "delete_all": "user_id=None, agent_id=None, run_id=None",
     "adopt": "documents=None, *, user_id=None, agent_id=None, run_id=None",
     "diff": "since, until=None, *, user_id=None, agent_id=None, run_id=None, kinds=None, everything=False",
     "extract": "messages, *, user_id=None, agent_id=None, run_id=None, session_id=None",
@@ -106,7 +106,7 @@ MEMORY = {
     "kinds=None, explain=False, include_quarantined=False, reference_time=None, as_of=None, known_at=None, "
     "max_tokens=None, expand=0, rerank=None, messages=None, rewrite=False, show_expired=False",
     "unread": "*, user_id=None, agent_id=None, run_id=None",
-    "update": "memory_id, data=None, metadata=None, *, text=None, expiration_date='keep'",
+    "update": "memory_id, data=None, metadata=None, expiration_date='keep', *, text=None",
     "why": "memory_id",
 }
 SURFACES = {
