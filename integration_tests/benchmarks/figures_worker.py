@@ -29,7 +29,7 @@ _LIST = 500
 
 
 class LookedUp(Embeddings):
-    """Vectors around 200 centres, put together of what was made in advance: a centre and two steps away from it.
+    """Vectors around 200 centres, put together of what was made in advance: a centre and three steps away from it.
 
     It is small, since what a process holds is measured too.
     """
@@ -37,7 +37,7 @@ class LookedUp(Embeddings):
     def __init__(self) -> None:
         rng = np.random.default_rng(5)
         self._centres = rng.standard_normal((_CLUSTERS, _DIMS), np.float32)
-        self._steps = np.float32(0.5) * rng.standard_normal((_STEPS, _DIMS), np.float32)
+        self._steps = np.float32(0.4) * rng.standard_normal((_STEPS, _DIMS), np.float32)
 
     def embed_query(self, text: str) -> list[float]:
         return self._of(text)
@@ -47,8 +47,9 @@ class LookedUp(Embeddings):
 
     def _of(self, text: str) -> Any:
         place, cluster = divmod(int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big"), _CLUSTERS)
-        one, other = divmod(place, _STEPS)
-        return self._centres[cluster] + self._steps[one % _STEPS] + self._steps[other]
+        place, first = divmod(place, _STEPS)
+        third, second = divmod(place, _STEPS)
+        return self._centres[cluster] + self._steps[first] + self._steps[second] + self._steps[third % _STEPS]
 
 
 def texts(seed: int) -> Iterator[str]:
