@@ -28,7 +28,10 @@ class Growing:
         return self._buffer[: self.size]
 
     def extend(self, rows: NDArray[Any]) -> None:
-        """Appends `rows`."""
+        """Appends `rows`; the first ones are taken over, and must not be changed afterwards."""
+        if not self.size and rows.dtype == self._buffer.dtype:
+            self._buffer, self.size = rows, len(rows)
+            return
         end = self.size + len(rows)
         if end > len(self._buffer):
             grown = self._empty(self._buffer.dtype, end + end // 4 + _SLACK)

@@ -110,7 +110,7 @@ class CacheReader(BaseReader):
             f"{KINDS[area]}{'' if ended else ' AND i.closed IS NULL'}"
         )
         # In the order in which they were written, whichever index SQLite took: neighbours of a turn lie beside it.
-        rows = sorted(row[0] for row in self.db.execute(sql, prefix_bounds(prefix)))
+        rows = sorted(map(itemgetter(0), self.db.execute(sql, prefix_bounds(prefix))))
         return self._slab(area, rows, [], typed, dims=dims, ended=ended, vectors=vectors)
 
     def changes(
