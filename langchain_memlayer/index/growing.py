@@ -32,6 +32,8 @@ class Growing:
         if not self.size and rows.dtype == self._buffer.dtype:
             self._buffer, self.size = rows, len(rows)
             return
+        if not len(rows):
+            return
         end = self.size + len(rows)
         if end > len(self._buffer):
             grown = self._empty(self._buffer.dtype, end + end // 4 + _SLACK)
