@@ -96,7 +96,7 @@ if TYPE_CHECKING:
     from langchain_memlayer.agents.scope import ScopeSource
     from langchain_memlayer.agents.surface import OnError
     from langchain_memlayer.checkpoint import MemLayerSaver
-    from langchain_memlayer.graph.networkx import MemoryGraph
+    from langchain_memlayer.graph.graph import MemoryGraph
     from langchain_memlayer.store import MemLayerStore
 
 # One for all memories: it is held only while a store is made.

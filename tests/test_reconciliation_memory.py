@@ -18,7 +18,7 @@ from memory_kit import Mind, decided, found, message, open_with
 from langchain_memlayer import ExtractionError, Memory
 from langchain_memlayer.engine import pools
 from langchain_memlayer.facts.reconciliation import RuleReconciler
-from langchain_memlayer.graph.networkx import TripleGraph
+from langchain_memlayer.graph.graph import TripleGraph
 from langchain_memlayer.index.keywords import packed
 from langchain_memlayer.testing import DeterministicEmbeddings, FrozenClock, ScriptedChatModel, SequentialIds
 from langchain_memlayer.types import QUARANTINE, RETRACT, Candidate, Decision, Extraction, Fact, Triple, Turn

@@ -176,7 +176,7 @@ def test_a_filter_of_a_small_scope_reads_few_memories_again(tmp_path: Path) -> N
 
 
 def test_the_entities_of_a_query_are_looked_up_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from langchain_memlayer.graph.networkx import TripleGraph
+    from langchain_memlayer.graph.graph import TripleGraph
 
     class Extractor:
         def extract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:

@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from langchain_memlayer.graph.graph import TripleGraph
 from langchain_memlayer.graph.names import read_name, relation_name
-from langchain_memlayer.graph.networkx import TripleGraph
 
 
 def run(sizes: list[int], note: Callable[[str], None]) -> Iterator[str]:

@@ -5,5 +5,5 @@
     ranking.py    what is near: k-hop and local push
     export.py     pictures, GraphML, GraphDocuments
 
-NetworkX is imported with `graph.networkx`, not with this package.
+NetworkX is imported with `graph.graph`, not with this package.
 """

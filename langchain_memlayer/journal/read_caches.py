@@ -181,7 +181,7 @@ class CacheReader(BaseReader):
         return self.db.execute("SELECT 1 FROM triples LIMIT 1").fetchone() is not None
 
     def scope_triples(self, prefix: str, ids: Mapping[str, str], *, quarantined: bool) -> list[tuple[Any, ...]]:
-        """The triples that a scope's graph shows, as rows of `graph.networkx.StoredTriple`.
+        """The triples that a scope's graph shows, as rows of `graph.graph.StoredTriple`.
 
         Args:
             prefix: The namespace that the scope's memories lie below.

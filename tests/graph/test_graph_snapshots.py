@@ -11,7 +11,7 @@ from told import ALICE, Told, shown, state
 
 from langchain_memlayer.errors import SnapshotError
 from langchain_memlayer.graph import networkx as networkx_graph
-from langchain_memlayer.graph.networkx import TripleGraph
+from langchain_memlayer.graph.graph import TripleGraph
 from langchain_memlayer.index import files
 from langchain_memlayer.types import QUARANTINED, VISIBLE, Row, Scope
 

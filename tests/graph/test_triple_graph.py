@@ -6,7 +6,7 @@ from told import Told, shown, state
 
 from langchain_memlayer.engine.graphs import Graphs
 from langchain_memlayer.errors import ConfigurationError, ScopeRequired
-from langchain_memlayer.graph.networkx import TripleGraph
+from langchain_memlayer.graph.graph import TripleGraph
 from langchain_memlayer.types import QUARANTINED, VISIBLE, Scope
 
 
