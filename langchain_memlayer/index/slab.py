@@ -15,8 +15,7 @@ from langchain_memlayer.errors import InvalidInput, SnapshotError
 from langchain_memlayer.index import hnsw
 from langchain_memlayer.index.growing import Growing, Lookup
 from langchain_memlayer.index.kernel import CODE, kernel_for
-from langchain_memlayer.index.stored import Read, Stored
-from langchain_memlayer.index.view import Sample, Source, View, buried
+from langchain_memlayer.index.view import Read, Sample, Source, Stored, View, buried
 from langchain_memlayer.index.words import WordRows
 from langchain_memlayer.types import Metric, SlabBlock
 

@@ -13,7 +13,7 @@ are asked for, and of them three quarters must survive.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -23,8 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from langchain_memlayer.errors import InvalidInput
 from langchain_memlayer.index.growing import Lookup
 from langchain_memlayer.index.hnsw import Found, Graph
-from langchain_memlayer.index.kernel import Kernel
-from langchain_memlayer.index.stored import Stored
+from langchain_memlayer.index.kernel import CODE, Kernel
 from langchain_memlayer.index.words import Words
 
 Way = Literal["empty", "scan", "gather", "hnsw", "source"]
@@ -36,6 +35,75 @@ _NEARLY_ALL = 0.9
 _MANY_ROWS = 200_000
 _FEW_ASKED, _MANY_ASKED = 128, 256
 _SCAN_RATIO = 64
+
+
+Read = Callable[[Sequence[int]], Mapping[int, bytes]]
+"""The vectors of some rows of the journal, by row id; rows that are gone are left out."""
+
+_PIECE = 4_096
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stored:
+    """An array of vectors as far as it is asked by rows; each is read from the journal then.
+
+    What is gone from the journal meanwhile is a vector of zeros: hits are read again anyway.
+
+    Attributes:
+        read: Reads the vectors of row ids.
+        ids: The row id of each slot.
+        owners: For each vector the slot of its item, ascending; None when vector `i` is that of slot `i`.
+        dims: The size of a vector.
+    """
+
+    read: Read
+    ids: NDArray[np.int64]
+    owners: NDArray[np.int64] | None
+    dims: int
+
+    def __len__(self) -> int:
+        """How many vectors there are."""
+        return len(self.ids if self.owners is None else self.owners)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that they hold in memory."""
+        return 0
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[np.float16]:
+        """Some vectors, by their numbers."""
+        slots = rows if self.owners is None else self.owners[rows]
+        places = np.zeros(len(rows), np.int64) if self.owners is None else rows - np.searchsorted(self.owners, slots)
+        ids, width = self.ids[slots].tolist(), self.dims * CODE.itemsize
+        found = self.read(list(dict.fromkeys(ids)))
+        nothing = bytes(width)
+        pieces = []
+        for item, place in zip(ids, places.tolist(), strict=True):
+            piece = found.get(item, b"")[place * width : (place + 1) * width]
+            pieces.append(piece if len(piece) == width else nothing)
+        return np.frombuffer(b"".join(pieces), CODE).reshape(len(rows), self.dims)
+
+    def of(self, fresh: NDArray[np.bool_]) -> Stored:
+        """The vectors of some of the items."""
+        if self.owners is None:
+            return Stored(self.read, self.ids[fresh], None, self.dims)
+        owners = (np.cumsum(fresh) - 1)[self.owners[fresh[self.owners]]]
+        return Stored(self.read, self.ids[fresh], owners, self.dims)
+
+    def best(
+        self, kernel: Kernel, vector: NDArray[np.float32], k: int, rows: NDArray[np.int64] | None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The `k` best of some vectors (None: of all) and their raw scores, in no order, read piece by piece."""
+        rows = np.arange(len(self)) if rows is None else rows
+        found, raw = np.empty(0, np.int64), np.empty(0, np.float32)
+        for start in range(0, len(rows), _PIECE):
+            part = rows[start : start + _PIECE]
+            places, scores = kernel.top(vector, self[part], k)
+            found, raw = np.concatenate((found, part[places])), np.concatenate((raw, scores))
+            if len(found) > k:
+                kept = np.argpartition(-raw, k - 1)[:k]
+                found, raw = found[kept], raw[kept]
+        return found, raw
 
 
 @dataclass(frozen=True, slots=True)
