@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import accumulate, product
@@ -9,6 +10,7 @@ from pathlib import Path
 from random import Random
 from statistics import mean
 from typing import Any
+from weakref import ref
 
 import pytest
 from journal_dump import connections, ids, open_memory
@@ -159,6 +161,20 @@ def test_a_small_scope_is_scored_once_and_asks_two_statements(tmp_path: Path, em
             memory.search("Something else", user_id="u", limit=LIMIT)
         assert seen.worded == [rows + 1]
         assert any("triples" in statement for statement in seen.statements)
+
+
+def test_what_a_search_leaves_behind_goes_with_the_next_write(tmp_path: Path) -> None:
+    with opened(tmp_path / "m", embeddings=True) as memory:
+        gc.disable()
+        try:
+            Talk().tell(memory, 50)
+            memory.search("anything", user_id="u")
+            before = ref(memory._indexes.view(Scope("u").search_root))
+            memory.add("Something else", user_id="u")
+            memory.search("anything", user_id="u")
+            assert before() is None
+        finally:
+            gc.enable()
 
 
 def test_a_filter_of_a_small_scope_reads_few_memories_again(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,19 +61,28 @@ _SCORED_TERMS = 64
 class Scoped:
     """What of a view a search is about: the same for all searches of a scope until something is written to it.
 
+    The view keeps it, so it must not keep the view: whoever searches does.
+
     Attributes:
         indexes: What the view is of.
-        view: One state of the slab.
         inside: The live memories of the scope, of all kinds, shape (len(view),): statistics are taken over them.
         ended: Those that no longer hold (at the time that is asked about).
         total: How many are inside.
     """
 
     indexes: Indexes
-    view: View
+    _view: ref[View]
     inside: NDArray[np.bool_]
     ended: NDArray[np.bool_]
     total: int
+
+    @property
+    def view(self) -> View:
+        """One state of the slab."""
+        view = self._view()
+        if view is None:
+            raise RuntimeError("The state of a scope is asked for after its search.")
+        return view
 
     @property
     def whole(self) -> bool:

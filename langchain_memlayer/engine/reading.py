@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
+from weakref import ref
 
 import numpy as np
 from numpy.typing import NDArray
@@ -319,7 +320,7 @@ class Searcher:
         if asked.past:
             held, ended = self._then(view, asked)
             inside &= held
-        return Scoped(self.indexes, view, inside, ended, int(np.count_nonzero(inside)))
+        return Scoped(self.indexes, ref(view), inside, ended, int(np.count_nonzero(inside)))
 
     def _then(self, view: View, asked: SearchQuery) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """The versions that held, or were known, at the time that is asked about, and the turns spent by then."""

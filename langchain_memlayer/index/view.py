@@ -194,7 +194,7 @@ class Sample:
     codes: NDArray[np.float16]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class View:
     """What a slab held at one moment; slot `i` is index `i` of every array here.
 
@@ -215,7 +215,7 @@ class View:
         words: The words of the items' texts.
         sample: Vectors that stand for all of a large view.
         source: What answers in place of a graph, or None.
-        memo: What readers derived from this state, for the next one.
+        memo: What readers derived from this state, for the next one; nothing that holds it.
     """
 
     applied_seq: int
