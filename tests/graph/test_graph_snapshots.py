@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from told import ALICE, Told, shown, state
 
 from langchain_memlayer.errors import SnapshotError
-from langchain_memlayer.graph import networkx as networkx_graph
+from langchain_memlayer.graph import graph as graphs_module
 from langchain_memlayer.graph.graph import TripleGraph
 from langchain_memlayer.index import files
 from langchain_memlayer.types import QUARANTINED, VISIBLE, Row, Scope
@@ -192,7 +192,7 @@ def test_loading_works_out_no_name_anew(monkeypatch: pytest.MonkeyPatch) -> None
     payload, expected = graph.dump(), state(graph)
     worked: list[str] = []
     for name in ("read_name", "relation_name", "merge"):
-        monkeypatch.setattr(networkx_graph, name, lambda *args, name=name, **kwargs: worked.append(name))
+        monkeypatch.setattr(graphs_module, name, lambda *args, name=name, **kwargs: worked.append(name))
     loaded = TripleGraph.load(payload)
     assert worked == []
     monkeypatch.undo()
