@@ -73,6 +73,7 @@ EVALUATION_NAMES = [
     "evaluate_memory",
     "load_locomo",
     "load_longmemeval",
+    "load_scopes",
 ]
 
 # In the notation of Python: what follows `*` is keyword-only.
@@ -203,7 +204,7 @@ def test_the_methods_of_the_store_and_their_parameters() -> None:
 def test_the_parameters_of_an_evaluation() -> None:
     assert parameters(evaluation.evaluate_memory) == (
         "memory_factory, dataset, *, model=None, judge=None, judges=<tuple>, k=<tuple>, "
-        "max_tokens=1000, concurrency=4, langsmith=False, progress=True"
+        "max_tokens=1000, beside=False, concurrency=4, langsmith=False, progress=True"
     )
     assert parameters(evaluation.load_locomo) == "path, *, adversarial=False"
     assert parameters(evaluation.load_longmemeval) == "path"

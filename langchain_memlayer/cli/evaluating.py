@@ -28,6 +28,7 @@ _Judge = Annotated[
 ]
 _Cuts = Annotated[list[int] | None, typer.Option("--k", min=1, help="Measure at so many memories; may be repeated.")]
 _Tokens = Annotated[int, typer.Option(min=1, help="Measure at, and answer from, so many tokens of memories.")]
+_Beside = Annotated[bool, typer.Option("--beside", help="Measure cosine, BM25, RRF, a mix and the latest turns, too.")]
 _Report = Annotated[Path | None, typer.Option(dir_okay=False, help="Write the report here, as Markdown.")]
 
 
@@ -43,13 +44,14 @@ def locomo(
         Literal["none", "observations", "model"],
         typer.Option(help="Remember facts beside what was said: the file's observations, or what the model finds."),
     ] = "none",
+    beside: _Beside = False,
     report: _Report = None,
 ) -> None:
     """Ask the questions of a LoCoMo file (locomo10.json), without its adversarial ones."""
     from langchain_memlayer.evaluation import load_locomo
 
     model = _check(ctx.obj, facts, report)
-    options = {"model": model, "judge": judge, "k": k, "max_tokens": max_tokens}
+    options = {"model": model, "judge": judge, "k": k, "max_tokens": max_tokens, "beside": beside}
     _evaluate(ctx.obj, load_locomo(file), limit, facts, report, options)
 
 
@@ -64,14 +66,33 @@ def longmemeval(
     facts: Annotated[
         Literal["none", "model"], typer.Option(help="Remember facts that the model finds beside what was said.")
     ] = "none",
+    beside: _Beside = False,
     report: _Report = None,
 ) -> None:
     """Ask the questions of a LongMemEval file (longmemeval_s.json, longmemeval_oracle.json)."""
     from langchain_memlayer.evaluation import load_longmemeval
 
     model = _check(ctx.obj, facts, report)
-    options = {"model": model, "judge": judge, "k": k, "max_tokens": max_tokens}
+    options = {"model": model, "judge": judge, "k": k, "max_tokens": max_tokens, "beside": beside}
     _evaluate(ctx.obj, load_longmemeval(file), limit, facts, report, options)
+
+
+@app.command()
+def scopes(
+    ctx: typer.Context,
+    file: _File,
+    limit: _Limit = None,
+    k: _Cuts = None,
+    max_tokens: _Tokens = 1000,
+    beside: _Beside = False,
+    report: _Report = None,
+) -> None:
+    """Ask the questions of a file in the plain form, of your own data; only recall is measured."""
+    from langchain_memlayer.evaluation import load_scopes
+
+    _check(ctx.obj, "none", report)
+    options = {"model": None, "k": k, "max_tokens": max_tokens, "beside": beside}
+    _evaluate(ctx.obj, load_scopes(file), limit, "none", report, options)
 
 
 def _check(settings: Any, facts: str, report: Path | None) -> str | None:

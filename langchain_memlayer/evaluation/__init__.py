@@ -7,8 +7,9 @@
     print(result.to_markdown())
 
 data.py        conversations, turns and questions as frozen types
-loaders.py     LoCoMo and LongMemEval files to these
+loaders.py     LoCoMo, LongMemEval and plain files to these
 metrics.py     measures of a ranking, and confidence intervals
+plain.py       cosine, BM25 and their mixes, to compare with
 judging.py     answers from memories, verdicts on answers
 asking.py      one question: remember, recall, answer, judge
 evaluate.py    all questions, locally
@@ -20,7 +21,7 @@ results.py     what was found; report.py as Markdown
 from langchain_memlayer.evaluation.data import Conversation, Dataset, Observation, ObservedFacts, Question
 from langchain_memlayer.evaluation.evaluate import evaluate_memory
 from langchain_memlayer.evaluation.judging import Answerer, Judge, Verdict
-from langchain_memlayer.evaluation.loaders import load_locomo, load_longmemeval
+from langchain_memlayer.evaluation.loaders import load_locomo, load_longmemeval, load_scopes
 from langchain_memlayer.evaluation.metrics import Estimate
 from langchain_memlayer.evaluation.results import EvaluationResult, Hit, Outcome, Usage
 
@@ -41,4 +42,5 @@ __all__ = [
     "evaluate_memory",
     "load_locomo",
     "load_longmemeval",
+    "load_scopes",
 ]

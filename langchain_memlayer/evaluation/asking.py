@@ -14,6 +14,7 @@ from langchain_memlayer.errors import ExtractionError, InvalidInput
 from langchain_memlayer.evaluation.data import Conversation, Dataset, Question
 from langchain_memlayer.evaluation.judging import Answerer, Judge, Verdict
 from langchain_memlayer.evaluation.metrics import within
+from langchain_memlayer.evaluation.plain import PlainSystems
 from langchain_memlayer.evaluation.results import Hit, Outcome, measures
 from langchain_memlayer.types import Turn
 
@@ -39,6 +40,7 @@ class Plan:
         count: Counts tokens.
         answerer: Answers from memories, or None.
         judges: Judge the answers.
+        beside: Whether plain systems are measured, too.
         meters: Count the calls of models, by what they are for.
         advanced: Told how many turns more are remembered, or questions asked.
     """
@@ -48,6 +50,7 @@ class Plan:
     count: TokenCounter
     answerer: Answerer | None
     judges: Sequence[Judge]
+    beside: bool
     meters: Mapping[str, UsageMeter]
     advanced: Callable[[str, int], None]
 
@@ -71,15 +74,17 @@ class Memories:
         self.turns = 0
 
     @contextmanager
-    def of(self, conversation: str) -> Iterator[tuple[Memory, Mapping[str, str | None]]]:
-        """The memory of a conversation, and the sessions of its turns, while one question is asked."""
+    def of(self, conversation: str) -> Iterator[tuple[Memory, _Told]]:
+        """The memory of a conversation, and what is known of that, while one question is asked."""
         told = self._told[conversation]
         try:
             with told.lock:
                 if told.memory is None:
                     told.memory = self._opened(told.conversation)
+                    if self._plan.beside:
+                        told.plain = PlainSystems(told.conversation, told.memory._indexes.embedder)
                 memory = told.memory
-            yield memory, told.sessions
+            yield memory, told
         finally:
             with told.lock:
                 told.left -= 1
@@ -170,7 +175,7 @@ class Asker:
         return tuple(self._outcomes[key] for key in self.asked)
 
     def _recalled(self, conversation: str, question: Question) -> Outcome:
-        with self._memories.of(conversation) as (memory, sessions):
+        with self._memories.of(conversation) as (memory, told):
             limit, seconds = self._plan.k[-1], 0.0
             while True:
                 start = perf_counter()
@@ -178,13 +183,15 @@ class Asker:
                     "results"
                 ]
                 seconds = seconds or perf_counter() - start
-                hits = tuple(self._hit(result, sessions) for result in results)
+                hits = tuple(self._hit(result["memory"], result["sources"], told) for result in results)
                 # The budget of tokens may take more hits than are counted.
                 if len(hits) < limit or sum(hit.tokens for hit in hits) > self._plan.max_tokens:
                     break
                 limit *= 2
-        found = measures(question, hits, k=self._plan.k, max_tokens=self._plan.max_tokens)
-        outcome = Outcome(conversation, question, hits[: self._plan.k[-1]], seconds, found)
+            beside = dict(self._beside(question, told))
+        outcome = Outcome(
+            conversation, question, hits[: self._plan.k[-1]], seconds, self._measured(question, hits), beside=beside
+        )
         if self._plan.answerer is None:
             return outcome
         shown = results[: within([hit.tokens for hit in hits], self._plan.max_tokens)]
@@ -194,10 +201,21 @@ class Asker:
         except ExtractionError as error:
             return replace(outcome, error=str(error))
 
-    def _hit(self, result: Mapping[str, Any], sessions: Mapping[str, str | None]) -> Hit:
-        turns = tuple(result["sources"])
-        told_in = dict.fromkeys(session for turn in turns if (session := sessions.get(turn)) is not None)
-        return Hit(result["memory"], turns, tuple(told_in), self._plan.count(result["memory"]))
+    def _hit(self, text: str, turns: Sequence[str], told: _Told) -> Hit:
+        told_in = dict.fromkeys(session for turn in turns if (session := told.sessions.get(turn)) is not None)
+        return Hit(text, tuple(turns), tuple(told_in), self._plan.count(text))
+
+    def _beside(self, question: Question, told: _Told) -> Iterator[tuple[str, dict[str, float]]]:
+        """The measures of plain systems, by their names."""
+        if told.plain is None:
+            return
+        turns = told.conversation.turns
+        every = [self._hit(turn.text, [turn.id] if turn.id is not None else [], told) for turn in turns]
+        for name, order in told.plain.rankings(question.text):
+            yield name, self._measured(question, [every[place] for place in order.tolist()])
+
+    def _measured(self, question: Question, hits: Sequence[Hit]) -> dict[str, float]:
+        return measures(question, hits, k=self._plan.k, max_tokens=self._plan.max_tokens)
 
     def _give_up_in_time(self, outcome: Outcome) -> None:
         with self._lock:
@@ -230,11 +248,12 @@ class _Told:
         self.sessions = {turn.id: turn.session_id for turn in conversation.turns if turn.id is not None}
         self.lock = threading.Lock()
         self.memory: Memory | None = None
+        self.plain: PlainSystems | None = None
 
     def close(self) -> None:
         if self.memory is not None:
             self.memory.close()
-            self.memory = None
+            self.memory = self.plain = None
 
 
 def _memory_settings(memory: Memory) -> dict[str, str]:

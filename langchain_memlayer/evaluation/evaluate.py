@@ -31,6 +31,7 @@ def evaluate_memory(
     judges: Sequence[Leniency] = ("lenient", "strict"),
     k: int | Iterable[int] = (5, 10, 20, 50),
     max_tokens: int = 1000,
+    beside: bool = False,
     concurrency: int = 4,
     langsmith: bool | Client = False,
     progress: bool = True,
@@ -50,6 +51,8 @@ def evaluate_memory(
         judges: How it is asked: `lenient`, `strict` or both.
         k: How many first memories to measure at; the largest is how many are searched for.
         max_tokens: How many tokens of these memories an answer is given from, and `recall@Nt` is measured at.
+        beside: Whether to measure plain systems, too, and by how much the memory is better than each: the cosine alone,
+            BM25, reciprocal rank fusion, a mix of .6 and .4, and the latest turns. The turns are embedded once more.
         concurrency: How many questions are asked at once, when there is a model to wait for.
         langsmith: False runs locally and sends no trace; True, or a client, makes it an experiment in LangSmith.
         progress: Whether bars show how far it is, on a terminal or in a notebook.
@@ -86,6 +89,7 @@ def evaluate_memory(
             count=token_counter(chat),
             answerer=None if chat is None else Answerer(chat),
             judges=[] if grader is None else [Judge(grader, name) for name in _named(judges)],
+            beside=beside,
             meters={name: UsageMeter() for name in ("remembering", "answering", "judging")},
             advanced=advanced,
         )

@@ -66,6 +66,20 @@ def load_longmemeval(path: str | Path) -> Dataset:
     return Dataset("LongMemEval", tuple(_longmemeval(place) for place in _read(Path(path)).items()))
 
 
+def load_scopes(path: str | Path) -> Dataset:
+    """The scopes of a file in the plain form, for data of your own.
+
+    The file is a JSON list of objects with `id`, `items`: lists of an id, a text, a name ("" for none), a number of the
+    session (0 for none), an ISO time or null, and a role; and `questions`: lists of a text, a category, the ids of the
+    items that answer it, and when it is asked, or null.
+
+    Raises:
+        InvalidInput: there is no such file, or it has another form; the message names the place.
+    """
+    file = Path(path)
+    return Dataset(file.stem, tuple(_scope(place) for place in _read(file).items()))
+
+
 # -- places in a file -------------------------------------------------------------------------------------------------
 
 
@@ -126,6 +140,55 @@ def _read(path: Path) -> _Place:
     if not isinstance(value, list) or not value:
         raise InvalidInput(f"{path.name} must hold a JSON list with at least one entry, got {type(value).__name__}.")
     return _Place(path.name, "", value)
+
+
+def _fields(place: _Place, names: str) -> list[_Place]:
+    """The entries of a list that has one for each of some names."""
+    found = place.items()
+    if len(found) != len(names.split()):
+        place.wrong(f"a list of {names}")
+    return found
+
+
+# -- the plain form ---------------------------------------------------------------------------------------------------
+
+
+def _scope(place: _Place) -> Conversation:
+    name = place["id"].filled()
+    turns = tuple(_scope_turn(entry) for entry in place["items"].items())
+    sessions = {turn.id: turn.session_id for turn in turns}
+    questions = []
+    for number, entry in enumerate(place["questions"].items()):
+        text, category, gold, asked = _fields(entry, "text category gold asked")
+        evidence = tuple(one.text() for one in gold.items())
+        if unknown := [one for one in evidence if one not in sessions]:
+            gold.wrong(f"ids of items ({unknown[0]} is none)")
+        told_in = dict.fromkeys(session for one in evidence if (session := sessions[one]) is not None)
+        questions.append(
+            Question(
+                f"{name}-q{number}", text.filled(), category.text(), "", evidence, tuple(told_in), _iso_time(asked)
+            )
+        )
+    return Conversation(name, turns, tuple(questions))
+
+
+def _scope_turn(entry: _Place) -> Turn:
+    key, text, name, session, time, role = _fields(entry, "id text name session time role")
+    told_in = session.text()
+    return Turn(
+        text.filled(), id=key.filled(), role=role.filled(), name=name.text() or None, time=_iso_time(time),
+        session_id=None if told_in in ("", "0") else f"session-{told_in}",
+    )  # fmt: skip
+
+
+def _iso_time(place: _Place) -> datetime | None:
+    if place.value in (None, ""):
+        return None
+    try:
+        time = datetime.fromisoformat(place.text())
+    except ValueError:
+        place.wrong("an ISO time, such as 2024-05-08T13:56, or null")
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 def _times(year: str, month: int, day: str, hour: int, minute: str, place: _Place) -> datetime:

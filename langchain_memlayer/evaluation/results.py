@@ -12,13 +12,18 @@ from langchain_memlayer.evaluation.judging import Verdict
 from langchain_memlayer.evaluation.metrics import (
     LEVEL,
     Estimate,
+    difference,
     estimates,
     hit_at,
+    ndcg_at,
     percentile,
     recall_at,
     recall_within,
     reciprocal_rank,
 )
+
+NDCG = 10
+"""How many first hits nDCG looks at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +80,7 @@ class Outcome:
         measures: The measures of the ranking by name; none when the question has no evidence.
         answer: The model's answer; None without a model, or when it failed.
         verdicts: What the judges say of the answer, by their names.
+        beside: The measures of plain systems, by the names of these.
         error: Why there is no answer, when the model failed.
     """
 
@@ -85,6 +91,7 @@ class Outcome:
     measures: Mapping[str, float] = field(default_factory=dict)
     answer: str | None = None
     verdicts: Mapping[str, Verdict] = field(default_factory=dict)
+    beside: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     error: str | None = None
 
     @property
@@ -121,13 +128,32 @@ class EvaluationResult:
     @property
     def recall(self) -> dict[str, dict[str, Estimate]]:
         """The measures of the rankings by category and name, over the questions that have evidence."""
-        return estimates((one.question.category, one.measures) for one in self.outcomes if one.measures)
+        return estimates(
+            (one.question.category, one.conversation, one.measures) for one in self.outcomes if one.measures
+        )
+
+    @property
+    def beside(self) -> dict[str, dict[str, Estimate]]:
+        """By how much the measures are higher than those of each plain system, by its name and theirs."""
+        measured = [one for one in self.outcomes if one.measures]
+        conversations = [one.conversation for one in measured]
+        return {
+            system: {
+                name: difference(
+                    [one.measures[name] for one in measured],
+                    [one.beside[system][name] for one in measured],
+                    conversations,
+                )
+                for name in measures
+            }
+            for system, measures in (measured[0].beside if measured else {}).items()
+        }
 
     @property
     def accuracy(self) -> dict[str, dict[str, Estimate]]:
         """The share of correct answers by category and judge, over all questions; a missing verdict is not correct."""
         return estimates(
-            (one.question.category, {name: verdict.score for name, verdict in one.verdicts.items()})
+            (one.question.category, one.conversation, {name: verdict.score for name, verdict in one.verdicts.items()})
             for one in self.outcomes
             if one.verdicts
         )
@@ -152,6 +178,7 @@ class EvaluationResult:
             "dataset": self.dataset,
             "settings": dict(self.settings),
             "recall": _plain(self.recall),
+            "beside": _plain(self.beside),
             "accuracy": _plain(self.accuracy),
             "errors": self.errors,
             "usage": {name: asdict(usage) for name, usage in self.usage.items()},
@@ -181,6 +208,7 @@ def measures(question: Question, hits: Sequence[Hit], *, k: Collection[int], max
         found[f"recall@{max_tokens}t"] = recall_within(turns, tokens, question.evidence, max_tokens)
         found |= {f"hit@{n}": hit_at(turns, question.evidence, n) for n in k}
         found["MRR"] = reciprocal_rank(turns, question.evidence)
+        found[f"nDCG@{NDCG}"] = ndcg_at(turns, question.evidence, NDCG)
     if question.answerable and question.sessions:
         sessions = [hit.sessions for hit in hits]
         found |= {f"session recall@{n}": recall_at(sessions, question.sessions, n) for n in k}
@@ -227,18 +255,32 @@ def _recall(result: EvaluationResult) -> Iterable[str]:
     names = list(next(iter(found.values())))
     sections = [
         ("## Evidence recall", [name for name in names if name.startswith("recall")]),
-        ("## Hit rate and mean reciprocal rank", [name for name in names if name.startswith("hit") or name == "MRR"]),
+        (
+            "## Hit rate, mean reciprocal rank, nDCG",
+            [name for name in names if name.startswith(("hit", "MRR", "nDCG"))],
+        ),
         ("## Session recall", [name for name in names if name.startswith("session")]),
     ]
     out = []
     for title, columns in sections:
         if columns:
             out += [title, _estimates(found, columns)]
+    if beside := result.beside:
+        names = [name for name in names if name.startswith(("recall", "nDCG"))]
+        rows = [(system, *(_apart(row[name]) for name in names)) for system, row in beside.items()]
+        out += [
+            "## Beside plain systems",
+            _table(("", *names), rows),
+            "By how many points the memory is better on the same questions, with paired bootstrap intervals over "
+            "conversations (over questions, where there is one).",
+        ]
     left = sum(not one.measures for one in result.outcomes)
     notes = [
         "`recall@k`: the share of the turns that answer a question which the first k memories come from; "
-        "`recall@Nt`: those within N tokens of them; `hit@k`: at least one of them; MRR: 1 over the first one's place. "
-        f"In %, with {LEVEL:.0%} confidence intervals (Wilson's score interval, wider than needed for shares)."
+        "`recall@Nt`: those within N tokens of them; `hit@k`: at least one of them; MRR: 1 over the first one's place; "
+        "nDCG: all of them, discounted by place. "
+        f"In %, with {LEVEL:.0%} confidence intervals (Wilson's score interval, wider than needed for shares; "
+        "questions about one conversation count for fewer where they go together)."
     ]
     if left:
         notes.append(f"{left} questions without evidence are left out.")
@@ -292,6 +334,10 @@ def _estimates(found: Mapping[str, Mapping[str, Estimate]], names: Sequence[str]
 
 def _percent(value: Estimate) -> str:
     return f"{100 * value.mean:.1f} ({100 * value.low:.1f} to {100 * value.high:.1f})"
+
+
+def _apart(value: Estimate) -> str:
+    return f"{100 * value.mean:+.1f} ({100 * value.low:+.1f} to {100 * value.high:+.1f})"
 
 
 def _table(titles: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: bool = True) -> str:

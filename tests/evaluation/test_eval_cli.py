@@ -152,3 +152,12 @@ def test_help_shows_both_data_sets():
     shown = CliRunner().invoke(app, ["eval", "--help"]).stdout
     assert "locomo" in shown
     assert "longmemeval" in shown
+
+
+def test_scopes_of_ones_own_are_asked_and_plain_systems_stand_beside(cli: Run, tmp_path: Path) -> None:
+    scope = {"id": "me", "items": [["a", "The key is under the mat.", "", 0, None, "user"]],
+             "questions": [["Where is the key?", "place", ["a"], None]]}  # fmt: skip
+    result = cli("scopes", write(tmp_path, [scope]), "--beside")
+    assert result.exit_code == 0, result.output
+    assert "## Beside plain systems" in result.stdout
+    assert "| BM25 | +0.0 (+0.0 to +0.0)" in result.stdout

@@ -6,6 +6,7 @@ import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -85,6 +86,21 @@ def test_the_recall_within_a_budget_of_tokens_is_the_same_for_any_k(bees: Datase
     shares = [[outcome.measures["recall@60t"] for outcome in result.outcomes] for result in (few, many)]
     assert shares[0] == shares[1]
     assert all(len(outcome.hits) == 1 for outcome in few.outcomes)
+
+
+def test_plain_systems_are_measured_on_the_same_questions_when_asked_for(bees: Dataset) -> None:
+    found = evaluate_memory(memory, bees, k=(1, 5), beside=True, progress=False)
+    assert list(found.beside) == ["BM25", "dense", "RRF", "mix", "latest turns"]
+    for name, row in found.beside.items():
+        assert row.keys() == found.recall["all"].keys()
+        theirs = fmean(one.beside[name]["recall@5"] for one in found.outcomes)
+        assert row["recall@5"].mean == pytest.approx(found.recall["all"]["recall@5"].mean - theirs)
+    # Five turns are all that there are.
+    assert {row["recall@5"].mean for row in found.beside.values()} == {0.0}
+    assert "| mix | +" in found.to_markdown()
+    words = evaluate_memory(lambda: memory(embeddings=None), bees, beside=True, progress=False)
+    assert list(words.beside) == ["BM25", "latest turns"]
+    assert not evaluate_memory(memory, bees, progress=False).beside
 
 
 def test_hits_are_those_of_memory_search(bees: Dataset):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,8 +9,16 @@ from typing import Any
 import pytest
 from evaluation_kit import locomo, longmemeval, write
 
-from langchain_memlayer import InvalidInput
-from langchain_memlayer.evaluation import Conversation, Dataset, Observation, Question, load_locomo, load_longmemeval
+from langchain_memlayer import InvalidInput, Turn
+from langchain_memlayer.evaluation import (
+    Conversation,
+    Dataset,
+    Observation,
+    Question,
+    load_locomo,
+    load_longmemeval,
+    load_scopes,
+)
 
 
 def test_locomo_gives_turns_with_speakers_sessions_and_times(tmp_path: Path):
@@ -208,6 +217,52 @@ def test_a_broken_longmemeval_file_is_refused_with_the_place(tmp_path: Path, cha
     with pytest.raises(InvalidInput) as refused:
         load_longmemeval(write(tmp_path, longmemeval(change)))
     assert place in str(refused.value)
+
+
+SCOPES: list[dict[str, Any]] = [
+    {
+        "id": "bees",
+        "items": [
+            ["a", "The hives stand behind the chapel.", "Ilse", 1, "2024-03-03T09:05", "user"],
+            ["b", "A note of nobody's.", "", 0, None, "user"],
+        ],
+        "questions": [
+            ["Where are the hives?", "place", ["a"], None],
+            ["Since when?", "time", ["a", "b"], "2024-05-01"],
+        ],
+    }
+]
+
+
+def test_scopes_in_the_plain_form_give_turns_and_questions(tmp_path: Path):
+    data = load_scopes(write(tmp_path, SCOPES, "mine.json"))
+    [bees] = data.conversations
+    assert (data.name, bees.id) == ("mine", "bees")
+    assert bees.turns == (
+        Turn("The hives stand behind the chapel.", id="a", name="Ilse", session_id="session-1",
+             time=datetime(2024, 3, 3, 9, 5, tzinfo=UTC)),
+        Turn("A note of nobody's.", id="b"),
+    )  # fmt: skip
+    first, second = bees.questions
+    assert (first.text, first.category, first.evidence, first.sessions, first.time) == (
+        "Where are the hives?", "place", ("a",), ("session-1",), None,
+    )  # fmt: skip
+    assert second.time == datetime(2024, 5, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        (lambda scope: scope["items"][0].pop(), r"\[0\]\.items\[0\] must be a list of id text name"),
+        (lambda scope: scope["items"][0].__setitem__(4, "May"), r"items\[0\]\[4\] must be an ISO time"),
+        (lambda scope: scope["questions"][0].__setitem__(2, ["z"]), r"questions\[0\]\[2\] must be ids of items \(z"),
+    ],
+)
+def test_a_broken_file_of_scopes_is_refused_with_the_place(tmp_path: Path, change: Callable[[Any], None], place: str):
+    data = copy.deepcopy(SCOPES)
+    change(data[0])
+    with pytest.raises(InvalidInput, match=place):
+        load_scopes(write(tmp_path, data))
 
 
 def test_two_conversations_or_questions_with_one_id_are_refused(tmp_path: Path):

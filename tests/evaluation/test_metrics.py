@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import random
+from dataclasses import astuple
 
 import pytest
 
 from langchain_memlayer import InvalidInput
 from langchain_memlayer.evaluation import Estimate, Hit, Question
 from langchain_memlayer.evaluation.metrics import (
+    difference,
     estimate,
     estimates,
     hit_at,
+    ndcg_at,
     percentile,
     recall_at,
     recall_within,
@@ -90,6 +93,41 @@ def test_an_interval_narrows_with_more_questions_and_with_less_certainty():
     assert estimate([0.0, 1.0] * 5, level=0.5).high < few.high
 
 
+def test_questions_about_one_conversation_that_go_together_count_for_fewer():
+    alike = [1.0] * 20 + [0.0] * 20
+    named = ["a"] * 10 + ["b"] * 10 + ["c"] * 10 + ["d"] * 10
+    alone, together = estimate(alike), estimate(alike, clusters=named)
+    assert (together.mean, together.count) == (alone.mean, alone.count)
+    assert (together.low, together.high) == pytest.approx(astuple(estimate([1.0, 1.0, 0.0, 0.0]))[1:3])
+    assert estimate(alike, clusters=["a"] * 40) == estimate(alike, clusters=[str(n) for n in range(40)]) == alone
+
+
+def test_a_paired_difference_is_surer_than_its_parts_and_draws_whole_conversations():
+    chance = random.Random(2)
+    theirs = [float(chance.random() < 0.5) for _ in range(200)]
+    ours = [max(value, float(chance.random() < 0.1)) for value in theirs]
+    questions = [str(n) for n in range(200)]
+    found = difference(ours, theirs, questions)
+    assert 0 < found.low < found.mean < found.high < 0.12
+    assert found == difference(ours, theirs, questions)
+    assert difference(theirs, theirs, questions) == Estimate(0.0, 0.0, 0.0, 200)
+    assert astuple(difference(ours, theirs, ["one"] * 200)) == pytest.approx(astuple(found), abs=0.01)
+    # Two conversations that say the opposite leave all open.
+    apart = difference([1.0] * 10 + [0.0] * 10, [0.0] * 10 + [1.0] * 10, ["a"] * 10 + ["b"] * 10)
+    assert (apart.low, apart.mean, apart.high) == (-1, 0, 1)
+    with pytest.raises(InvalidInput):
+        difference([1.0], [], ["a"])
+
+
+@pytest.mark.parametrize(
+    ("hits", "gold", "k", "gain"),
+    [([["a"], ["b"]], ["a", "b"], 10, 1.0), ([["x"], ["a"]], ["a"], 10, 0.6309), ([["x"], ["a"]], ["a"], 1, 0.0),
+     ([["a"], ["a"], ["b"]], ["a", "b"], 10, 0.9197), ([["a", "b"]], ["a", "b"], 10, 1.0)],
+)  # fmt: skip
+def test_ndcg_discounts_by_place_and_counts_each_id_once(hits: list[list[str]], gold: list[str], k: int, gain: float):
+    assert ndcg_at(hits, gold, k) == pytest.approx(gain, abs=5e-5)
+
+
 @pytest.mark.parametrize(
     ("values", "level", "why"), [([], 0.95, "at least one"), ([1.5], 0.95, "0 to 1"), ([1.0], 1.0, "level")]
 )
@@ -99,7 +137,7 @@ def test_what_is_no_sample_is_refused(values: list[float], level: float, why: st
 
 
 def test_estimates_are_made_for_all_and_for_each_category():
-    rows = [("b", {"x": 1.0}), ("a", {"x": 0.0, "y": 0.5}), ("b", {"x": 0.5})]
+    rows = [("b", "c1", {"x": 1.0}), ("a", "c2", {"x": 0.0, "y": 0.5}), ("b", "c3", {"x": 0.5})]
     found = estimates(rows)
     assert list(found) == ["all", "a", "b"]
     assert found["all"]["x"] == estimate([1.0, 0.0, 0.5])
@@ -107,7 +145,7 @@ def test_estimates_are_made_for_all_and_for_each_category():
     assert found["all"]["y"] == found["a"]["y"] == estimate([0.5])
     assert "y" not in found["b"]
     assert estimates([]) == {}
-    assert estimates([("all", {"x": 1.0})])["all"]["x"].count == 1
+    assert estimates([("all", "c", {"x": 1.0})])["all"]["x"].count == 1
 
 
 def test_percentiles_are_values_that_occurred():
@@ -126,6 +164,7 @@ def test_the_measures_of_a_question_and_none_without_evidence():
         "hit@1": 0.0,
         "hit@2": 1.0,
         "MRR": 0.5,
+        "nDCG@10": pytest.approx(0.3869, abs=5e-5),
         "session recall@1": 0.0,
         "session recall@2": 1.0,
     }
