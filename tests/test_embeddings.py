@@ -569,6 +569,22 @@ async def test_the_bundled_models_vectors_depend_on_the_text_alone(local: Embedd
     assert np.array_equal(together[2], await local.aembed_query("cat"))
 
 
+@pytest.mark.parametrize(
+    ("word", "known"),
+    [
+        ("restaurant", True),
+        ("concerts", True),
+        ("baking", True),
+        ("angeles", True),
+        ("restaurnat", False),
+        ("xs", False),
+    ],
+)
+def test_the_bundled_model_knows_whole_words_their_forms_and_names(local: Embedder, word: str, known: bool) -> None:
+    assert local.has_word(word) == known
+    assert not resolved(Lengths()).has_word(word)
+
+
 def test_texts_without_tokens_and_without_an_encoding_have_vectors(local: Embedder) -> None:
     assert not local.embed([""]).any()
     assert np.array_equal(local.embed_query("a \ud800 b"), local.embed_query("a ? b"))

@@ -113,6 +113,10 @@ class Embedder:
         vector: NDArray[np.float32] = self._checked([await self.source.aembed_query(text[:_LONGEST])], 1)[0]
         return vector
 
+    def has_word(self, word: str) -> bool:
+        """Whether a word in lower case is surely one, since the model has a vector for it; only wordllama can tell."""
+        return isinstance(self.source, WordLlamaEmbeddings) and self.source.has_word(word)
+
     def _none(self) -> NDArray[np.float32]:
         return np.empty((0, self._dims or 0), np.float32)
 

@@ -28,6 +28,8 @@ _PIECE_BYTES: Final = 8_000
 _REQUEST_BYTES: Final = 300_000
 _REQUEST_TEXTS: Final = 2_048
 
+_SHORTEST_WORD: Final = 3
+
 _INSTALL_MULTILINGUAL: Final = 'install it with `pip install "langchain-memlayer[multilingual]"`'
 
 
@@ -78,6 +80,19 @@ class WordLlamaEmbeddings(Embeddings):
         tokenizer = Tokenizer.from_file(str(vocabulary))
         tokenizer.no_truncation()
         return table, tokenizer
+
+    def has_word(self, word: str) -> bool:
+        """Whether a word, a name or what is inflected of one is one token, and not put together from pieces."""
+        _, tokenizer = self._loaded()
+        bare = [
+            word.removesuffix(ending) for ending in ("s", "es", "d", "ed", "ing", "er", "ly") if word.endswith(ending)
+        ]
+        return any(
+            tokenizer.token_to_id(f"\u2581{one}") is not None
+            for base in (word, *bare, *(f"{base}e" for base in bare))
+            if len(base) > _SHORTEST_WORD
+            for one in (base, base.capitalize())
+        )
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """The vectors of texts, 256 numbers each."""

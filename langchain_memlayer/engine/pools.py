@@ -17,10 +17,10 @@ from langchain_memlayer.index.keywords import (
     bm25_ceiling,
     query_characters,
     query_terms,
-    stem,
     term_ids,
+    term_of,
 )
-from langchain_memlayer.index.spelling import WORD, ids_around, slipped, written_words
+from langchain_memlayer.index.spelling import ids_around, slipped, written_words
 from langchain_memlayer.loops import lazy
 from langchain_memlayer.recall import Pool, Spread, Weights, base_shares, following, session_prior, trust_in
 
@@ -170,16 +170,23 @@ class Keywords:
 
 
 def mended(scoped: Scoped, text: str) -> str:
-    """A query in which the most frequent word a slip away stands for each word that no text of the scope has."""
+    """A query with, at its end, the most frequent term a slip away from each word that no text of the scope has.
+
+    The word itself stays, since it may be one that nobody has said; one that the embedder knows is such a word.
+    """
     words = written_words(text)
-    known = _frequencies(scoped, term_ids(map(stem, words)))
-    meant = {}
-    for word in [word for word, count in zip(words, known.tolist(), strict=True) if not count][:MOST_MENDED]:
+    ids = term_ids(map(term_of, words))
+    # Where all of the slab is inside, its words are those of the scope, and nothing has to be counted.
+    known = scoped.view.words.numbers(ids) >= 0 if scoped.every else _frequencies(scoped, ids) > 0
+    embedder = scoped.indexes.embedder
+    meant = []
+    for word in [word for word, there in zip(words, known.tolist(), strict=True) if not there][:MOST_MENDED]:
+        if embedder is not None and embedder.has_word(word):
+            continue
         counts = _frequencies(scoped, ids_around(word))
         near = (slipped(word, number) for number in np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)])
-        if one := next(filter(None, near), None):
-            meant[word] = one
-    return WORD.sub(lambda found: meant.get(found[0].lower(), found[0]), text) if meant else text
+        meant += [one for one in (next(filter(None, near), None),) if one]
+    return " ".join((text, *meant))
 
 
 def _frequencies(scoped: Scoped, ids: NDArray[np.uint64]) -> NDArray[np.int64]:

@@ -120,7 +120,7 @@ def tokenize(text: str) -> list[str]:
     Args:
         text: Any text; what is neither letter nor digit only separates.
     """
-    return [_term(word) for word in _words(text, characters=True)]
+    return [term_of(word) for word in _words(text, characters=True)]
 
 
 def query_terms(text: str) -> list[str]:
@@ -130,7 +130,7 @@ def query_terms(text: str) -> list[str]:
     """
     words = list(_words(text))
     telling = [word for word in words if word not in STOP_WORDS and not _FUNCTION.issuperset(word)]
-    return list(dict.fromkeys(map(_term, telling or words)))
+    return list(dict.fromkeys(map(term_of, telling or words)))
 
 
 def query_characters(text: str) -> list[str]:
@@ -140,7 +140,7 @@ def query_characters(text: str) -> list[str]:
     """
     words = set(_words(text))
     alone = dict.fromkeys(word for word in _words(text, characters=True) if word not in words)
-    return [_term(char) for char in alone if char not in _FUNCTION and char not in _COUNTING]
+    return [term_of(char) for char in alone if char not in _FUNCTION and char not in _COUNTING]
 
 
 def is_character(ids: NDArray[np.uint64]) -> NDArray[np.bool_]:
@@ -279,7 +279,8 @@ def _normal(text: str) -> str:
 
 
 @lru_cache(maxsize=1 << 15)
-def _term(word: str) -> str:
+def term_of(word: str) -> str:
+    """The term of one word, folded as `tokenize` folds texts."""
     word = word[:LONGEST]
     # Of "s" Porter's rules leave nothing.
     return stem(word) if len(word) > 2 and word.isascii() and word.isalpha() else word

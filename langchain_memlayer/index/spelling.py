@@ -20,12 +20,12 @@ from langchain_memlayer.index.keywords import STOP_WORDS, stem, term_ids
 _SHORTEST, _LONGEST = 4, 20
 _STEM, _ENDING = 5, 6
 # A word of letters alone that is no part of an address, a path or a code.
-WORD = re.compile(rf"(?<![\w@./'#-])[A-Za-z]{{{_SHORTEST},{_LONGEST}}}(?![\w@/]|[-.]\w)")
+_WORD = re.compile(rf"(?<![\w@./'#-])[A-Za-z]{{{_SHORTEST},{_LONGEST}}}(?![\w@/]|[-.]\w)")
 
 
 def written_words(text: str) -> list[str]:
     """The distinct words of a query that may have been misspelled, in lower case, in order."""
-    found = dict.fromkeys(word.lower() for word in WORD.findall(text))
+    found = dict.fromkeys(word.lower() for word in _WORD.findall(text))
     return [word for word in found if word not in STOP_WORDS]
 
 
