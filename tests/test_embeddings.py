@@ -574,7 +574,6 @@ async def test_the_bundled_models_vectors_depend_on_the_text_alone(local: Embedd
     [
         ("restaurant", True),
         ("concerts", True),
-        ("baking", True),
         ("angeles", True),
         ("restaurnat", False),
         ("xs", False),
