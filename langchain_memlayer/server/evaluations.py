@@ -24,12 +24,14 @@ class Cell:
     Attributes:
         text: The figure.
         range: Its confidence interval.
+        count: How many questions it is the mean of.
         change: How it differs from the first run's.
         better: Whether that is better; None where it is neither.
     """
 
     text: str
     range: str = ""
+    count: str = ""
     change: str = ""
     better: bool | None = None
 
@@ -96,11 +98,11 @@ def _cell(one: Mapping[str, Any] | None, first: Mapping[str, Any] | None) -> Cel
     if one is None:
         return None
     text = f"{100 * one['mean']:.1f} %"
-    spread = f"{100 * one['low']:.1f} - {100 * one['high']:.1f} (n = {one['count']:,})"
+    spread, count = f"{100 * one['low']:.1f} - {100 * one['high']:.1f}", f"n = {one['count']:,}"
     if first is None or one is first:
-        return Cell(text, spread)
+        return Cell(text, spread, count)
     change = 100 * (one["mean"] - first["mean"])
-    return Cell(text, spread, f"{change:+.1f}", None if abs(change) < 0.05 else change > 0)
+    return Cell(text, spread, count, f"{change:+.1f}", None if abs(change) < 0.05 else change > 0)
 
 
 def differing(runs: Sequence[Run]) -> list[dict[str, Any]]:
