@@ -45,6 +45,7 @@ class AsyncMemory:
         self.reset = self.memory.areset
         self.why = self.memory.awhy
         self.diff = self.memory.adiff
+        self.undo = self.memory.aundo
         self.graph = self.memory.agraph
         self.flush = self.memory.aflush
         self.close = self.memory.aclose

@@ -43,6 +43,13 @@ def checked_batch_id(batch_id: Any) -> str | None:
     return checked_text(batch_id, "batch_id")
 
 
+def checked_event_id(event_id: Any) -> int:
+    """The event's number; `InvalidInput` when it cannot be one."""
+    if isinstance(event_id, str) and event_id.isascii() and event_id.isdecimal():
+        event_id = int(event_id)
+    return checked_count(event_id, "event_id", 1)
+
+
 def checked_expiration(value: Any) -> datetime | None:
     """The end of the last day (UTC) that a date names, or None; `InvalidInput` for what is no date."""
     if value is None:

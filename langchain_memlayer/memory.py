@@ -19,6 +19,7 @@ from langchain_memlayer.checks import (
     KINDS,
     checked_batch_id,
     checked_count,
+    checked_event_id,
     checked_expiration,
     checked_kinds,
     checked_memory_id,
@@ -42,7 +43,7 @@ from langchain_memlayer.engine.edit import Editor, Forgotten
 from langchain_memlayer.engine.graphs import Graphs
 from langchain_memlayer.engine.halves import extracted, reconciled
 from langchain_memlayer.engine.indexes import Indexes, chosen_metric, recorded_embedder
-from langchain_memlayer.engine.past import difference
+from langchain_memlayer.engine.past import difference, undo
 from langchain_memlayer.engine.read import Engine, Prepared, Progress
 from langchain_memlayer.engine.reading import Searcher, SearchQuery
 from langchain_memlayer.engine.records import missing, result_of, scope_of
@@ -638,8 +639,9 @@ class Memory:
         Raises:
             ScopeRequired: no id was given; `reset` empties the whole folder.
         """
-        count = self._editor.delete(Scope(user_id, agent_id, run_id).required("delete_all()"))
-        return {"message": "Memories deleted successfully!", "count": count}
+        count, event = self._editor.delete(Scope(user_id, agent_id, run_id).required("delete_all()"))
+        done: Done = {"message": "Memories deleted successfully!", "count": count}
+        return {**done, "event_id": str(event)} if count else done
 
     adelete_all = awaited(delete_all)
 
@@ -842,7 +844,14 @@ class Memory:
             events = reader.history(checked_memory_id(memory_id))
             versions = reader.versions_of(memory_id)
         first = versions[0] if versions else None  # of what was forgotten only the events stay, without texts
-        return [history_row(event, events[0], first) for event in events if event.op in ("add", "update", "delete")]
+        told = (
+            event
+            for event in events
+            if event.op in ("add", "update", "delete")
+            # What was told once more and is taken back changes no text.
+            or (event.op == "undo" and (event.gone is not None or event.prev != event.value))
+        )
+        return [history_row(event, events[0], first) for event in told]
 
     ahistory = awaited(history)
 
@@ -859,7 +868,8 @@ class Memory:
             quotes: dict[int, str | None] = {row.id: row.text}
             if row.kind == "fact":
                 # What was changed by hand still comes from the turns of the version before.
-                cited = (dict(reader.quotes_of(version.id)) for version in reversed(reader.versions_of(row.key)))
+                versions = [version for version in reader.versions_of(row.key) if version.id <= row.id]
+                cited = (dict(reader.quotes_of(version.id)) for version in reversed(versions))
                 quotes = next(filter(None, cited), {})
             turns = reader.memories_by_row(list(quotes))
             events = reader.history(row.key)
@@ -924,6 +934,51 @@ class Memory:
         return difference(self._journal, scope, began, ended, checked_kinds(kinds))
 
     adiff = awaited(diff)
+
+    def undo(
+        self,
+        event_id: int | str | None = None,
+        *,
+        batch_id: str | None = None,
+        user_id: Id = None,
+        agent_id: Id = None,
+        run_id: Id = None,
+    ) -> AddResult:
+        """Take back what happened to a memory, or all that calls with a batch id did.
+
+        The memory is what it was before, to the last number, with the relations and messages that changed with it; a
+        message that was added goes again. What happened stays in the history, where the undo is an event too, that can
+        be undone itself.
+
+        Args:
+            event_id: The number of an ADD, UPDATE, DELETE or UNDO: the `id` of its row in `history`. With a message
+                that was deleted come the facts that went with it, with the `event_id` of a `delete_all` all it ended.
+            batch_id: In its place, a `batch_id` of `add`, with exactly the ids of that call. The batch id stays used:
+                the same call made again adds nothing.
+            user_id: Whose memory.
+            agent_id: Which agent's.
+            run_id: Which run's.
+
+        Returns:
+            Like `add`, what became of each memory.
+
+        Raises:
+            InvalidInput: there is no such event or batch here, it was undone already, the memory was changed since by
+                another event (that one has to be undone first), or it was forgotten, which is physical.
+            ScopeRequired: a batch id without the ids of its call.
+        """
+        scope, event = Scope(user_id, agent_id, run_id), None
+        if (event_id is None) == (batch_id is None):
+            raise InvalidInput("undo() takes either an event's number or batch_id=.")
+        if batch_id is not None:
+            scope.required("undo() of a batch")
+        else:
+            event = checked_event_id(event_id)
+        reads = self._engine.extractor is not None
+        done = undo(self._journal, scope, event=event, batch=checked_batch_id(batch_id), reads=reads)
+        return added(done, facts=True)
+
+    aundo = awaited(undo)
 
     # -- to LangChain and LangGraph: what these give is imported when it is asked for ------------------------------
 

@@ -382,7 +382,12 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One row of the journal's events; `prev` and `value` are the texts before and after."""
+    """One row of the journal's events.
+
+    `prev` and `value` are the texts before and after, `item` is the row that it made or changed, `gone` the one that it
+    ended. `detail` says under `was` what the columns that it changed were, by row, and under `of` which event it came
+    along with.
+    """
 
     seq: int
     recorded_at: int
@@ -397,6 +402,8 @@ class Event:
     invalid_at: int | None
     batch: str | None
     detail: Mapping[str, Any]
+    item: int | None = None
+    gone: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -688,7 +695,14 @@ class DiffResult(TypedDict):
 
 
 class Done(TypedDict):
-    """What a call that changes or ends memories reports; `count` is how many, where it may be several."""
+    """What a call that changes or ends memories reports.
+
+    Attributes:
+        message: That it is done.
+        count: How many, where it may be several.
+        event_id: Of a `delete_all`, the event that `undo` takes back.
+    """
 
     message: str
     count: NotRequired[int]
+    event_id: NotRequired[str]

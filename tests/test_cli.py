@@ -153,6 +153,19 @@ def test_deleted_memories_keep_their_history_and_forgotten_ones_leave_no_text(cl
     assert not any(b"xylophone" in file.read_bytes() for file in folder.rglob("*") if file.is_file())
 
 
+def test_undo_takes_back_an_event_of_the_history_or_a_batch(cli: Run, folder: Path):
+    key = added(cli, "The blue door", "--verbatim")
+    cli("delete", key)
+    event = cli("history", key).stdout.splitlines()[-1].split()[0]
+    assert "The blue door" in cli("undo", event).stdout
+    assert "The blue door" in cli("list").stdout
+    assert [row["event"] for row in data(cli("history", key, "--json"))] == ["ADD", "DELETE", "UNDO"]
+    with Memory(folder, model=None, embeddings=None) as memory:
+        memory.add("The red door", user_id="alice", batch_id="b")
+    assert data(cli("undo", "--batch", "b", "--user", "alice", "--json"))["results"][0]["event"] == "DELETE"
+    assert "was undone already" in refused(cli("undo", event), 2)
+
+
 def test_diff_shows_what_came_changed_and_went(cli: Run):
     added(cli, "The blue door", "--verbatim")
     found = data(cli("diff", "2020-01-01", "--user", "alice", "--json"))

@@ -106,6 +106,7 @@ MEMORY = {
     "search": "query, *, user_id=None, agent_id=None, run_id=None, limit=10, top_k=None, filters=None, threshold=None, "
     "kinds=None, explain=False, include_quarantined=False, reference_time=None, as_of=None, known_at=None, "
     "max_tokens=None, expand=0, rerank=None, messages=None, rewrite=False, show_expired=False",
+    "undo": "event_id=None, *, batch_id=None, user_id=None, agent_id=None, run_id=None",
     "unread": "*, user_id=None, agent_id=None, run_id=None",
     "update": "memory_id, data=None, metadata=None, expiration_date='keep', *, text=None",
     "why": "memory_id",

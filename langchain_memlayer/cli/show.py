@@ -192,11 +192,11 @@ def event_counts(counts: Counter[str]) -> str:
 
 def history(out: Console, rows: Sequence[Result]) -> None:
     """The events of a memory."""
-    shown = table(("when", True), ("event", False), ("text", False))
+    shown = table(("id", True), ("when", True), ("event", False), ("text", False))
     for row in rows:
         gone = "" if row["is_deleted"] else "(forgotten)"
         became = text(gone, "dim") if row["new_value"] is None else text(row["new_value"])
-        shown.add_row(row["timestamp"][:19].replace("T", " "), row["event"].lower(), became)
+        shown.add_row(row["id"], row["timestamp"][:19].replace("T", " "), row["event"].lower(), became)
     out.print(shown)
 
 

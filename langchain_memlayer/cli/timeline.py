@@ -1,4 +1,4 @@
-"""`memlayer diff`: what became of a memory."""
+"""`memlayer diff` and `undo`: what became of a memory, and taking it back."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 def register(app: typer.Typer) -> None:
     """Give the command line these commands."""
     app.command()(diff)
+    app.command()(undo)
 
 
 def diff(
@@ -26,6 +27,21 @@ def diff(
     with ctx.obj.listed() as memory:
         found = memory.diff(since, until, **ctx.obj.scope, everything=not ctx.obj.scope)
     show.result(ctx.obj.json, found, lambda out: _differences(out, found))
+
+
+def undo(
+    ctx: typer.Context,
+    event_id: Annotated[
+        str | None, typer.Argument(help="The number of an event, as `memlayer history` shows it.")
+    ] = None,
+    batch: Annotated[
+        str | None, typer.Option(help="In its place, the batch id of calls of --user, --agent, --run.")
+    ] = None,
+) -> None:
+    """Take back what happened to a memory, or all that calls with a batch id did; this is an event too."""
+    with ctx.obj.listed() as memory:
+        done = memory.undo(event_id, batch_id=batch, **ctx.obj.scope)
+    show.result(ctx.obj.json, done, lambda out: show.added(out, done))
 
 
 def _differences(out: Console, found: Any) -> None:

@@ -110,6 +110,7 @@ class Commit:
         rejected: What was refused.
         added: The triples that came with them.
         removed: The triples that ended.
+        cause: The event of the last memory that was added, changed or ended.
     """
 
     def __init__(self, tx: Writer, scope: Scope, *, actor: str, batch: str | None, new_id: NewId) -> None:
@@ -127,6 +128,7 @@ class Commit:
         self.removed: list[Triple] = []
         self._became: dict[int, str] = {}
         self._retracts = False
+        self.cause = self._asked = 0
         self._said: Sequence[Row] = ()
         self._equal: dict[str, list[Row]] = {}
 
@@ -243,6 +245,7 @@ class Commit:
                 self.end_fact(
                     other, HIDDEN if decision.action == "DELETE" else SPENT, at=at, detail=self._detail(change)
                 )
+        self._asked = self.cause
 
     def _targets(self, decision: Decision) -> tuple[Row | None, list[Row]]:
         """The live facts of this scope that a decision is about: the one that it names first, and the others."""
@@ -315,7 +318,7 @@ class Commit:
         twins = self.tx.equal_memories(self.scope, "fact", [digest])[digest]
         if twins:
             return self._reinforce(twins[0], change, turns)
-        item = self.tx.add_memory(
+        self.cause = item = self.tx.add_memory(
             row, terms=change.indexed.terms, codes=change.indexed.codes, triples=change.fact.triples,
             quotes=[(turn.id, change.fact.quote) for turn in turns], actor=self.actor, batch=self.batch,
             detail=self._detail(change),
@@ -336,6 +339,7 @@ class Commit:
             last_seen=max(seen, target.last_seen or 0), sources=sources, turns=[*target.turns, *fresh],
             state=state or None,
         )  # fmt: skip
+        self.cause = self.tx.seq
         self.tx.link(target.id, [(turn, change.fact.quote) for turn in fresh])
         self._show(turns)
         mine = {done.event for done in self.done if done.id == target.key}
@@ -403,10 +407,10 @@ class Commit:
         kept = new.text == old.text or (not by_hand and says_all(new.text, old.text))
         links = dict(self.tx.quotes_of(old.id)) if kept else {}
         self.tx.close_memory(old, invalid_at=at)
-        item = self.tx.add_memory(
+        self.cause = item = self.tx.add_memory(
             new, terms=indexed.terms, codes=indexed.codes, triples=triples,
             quotes=list({**links, **dict(quotes)}.items()), op="update", gone=old.id, prev=old.text, actor=self.actor,
-            batch=self.batch, detail=detail,
+            batch=self.batch, detail={**(detail or {}), **_closing(old)},
         )  # fmt: skip
         if new.kind == "turn":
             self.tx.relink(old.id, item)
@@ -424,9 +428,9 @@ class Commit:
         at = max(at, row.created_at)
         self.removed += self.tx.triples_of(row.id)
         self.tx.close_memory(row, invalid_at=at)
-        self.tx.event(
+        self.cause = self.tx.event(
             self.tx.namespace(row.path), row.key, row.kind, "delete", item=row.id, prev=row.text, actor=self.actor,
-            sources=row.sources, invalid_at=at, batch=self.batch, detail=detail,
+            sources=row.sources, invalid_at=at, batch=self.batch, detail={**(detail or {}), **_closing(row)},
         )  # fmt: skip
 
     def _settle(self, fact: Row, state: int, *, at: int | None = None) -> None:
@@ -456,19 +460,29 @@ class Commit:
 
     def _mark(self, turn: Row, state: int, *, at: int | None) -> None:
         op = "spent" if state == SPENT else "hide"
-        self.tx.change_memory(turn, op, actor=self.actor, state=state, invalid_at=at)
+        self._along(turn, op, state=state, invalid_at=at)
+
+    def _along(self, turn: Row, op: str, *, of: int | None = None, **columns: Any) -> None:
+        """Change a turn along with the fact that it told, so that both are undone together."""
+        detail = {"of": self.cause if of is None else of}
+        self.tx.change_memory(turn, op, actor=self.actor, batch=self.batch, detail=detail, **columns)
 
     def _show(self, turns: Sequence[Row]) -> None:
         """Let turns be found again that a fact cites which holds."""
         for turn in self.tx.memories_by_row([row.id for row in turns]).values():
             if turn.closed is None and turn.state in (HIDDEN, SPENT):
-                self.tx.change_memory(turn, "show", actor=self.actor, state=None, invalid_at=None)
+                self._along(turn, "show", state=None, invalid_at=None)
 
     def hide_requests(self, turns: Sequence[Row]) -> None:
         """Hide the turns that asked to forget something, since they say it too; not those that a live fact cites."""
         for turn in self.tx.uncited([row.id for row in turns]):
             if turn.state == VISIBLE:
-                self.tx.change_memory(turn, "hide", actor=self.actor, batch=self.batch, state=HIDDEN)
+                self._along(turn, "hide", of=self._asked, state=HIDDEN)
+
+
+def _closing(row: Row) -> dict[str, Any]:
+    """What an event that ends a version notes of it, so that it can be undone."""
+    return {"was": {str(row.id): {"closed": row.closed, "invalid_at": row.invalid_at}}}
 
 
 def _merges(row: Row, turn: Turn, at: int) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from langchain_memlayer.engine.commit import BY_HAND, Commit, Committed, Indexed, fact_hash
+from langchain_memlayer.engine.commit import BY_HAND, Commit, Indexed, fact_hash
 from langchain_memlayer.engine.indexes import Indexes
 from langchain_memlayer.engine.keep import PAUSE
 from langchain_memlayer.engine.records import batch_scope, missing, scope_of
@@ -57,7 +57,7 @@ class Editor:
 
     def update(
         self, key: str, text: str | None, metadata: Mapping[str, Any] | None, until: datetime | str | None
-    ) -> Steps[Committed]:
+    ) -> Steps[None]:
         """Give a memory a new text, new metadata or another end (a text leaves it); the version before stays.
 
         No model is asked. The triples whose names the new text has stay; what else it says is noted to be read.
@@ -82,7 +82,7 @@ class Editor:
             form = stored_text(changed.text, kind=row.kind, name=row.name, time=row.time)
             forms = yield from searchable(self.indexes, [form])
             if self._replace(row, changed, forms[form]):
-                return Committed(key, "UPDATE", changed.text, row.text)
+                return
 
     def _replace(self, row: Row, changed: Row, form: Indexed) -> bool:
         """Commit the next version of a memory; False when another call has written to it since `row` was read."""
@@ -111,8 +111,12 @@ class Editor:
         else:
             tx.note_unread(scope_of(row), [], detail={"triples_of": row.key}, attempts=0, next_at=tx.now)
 
-    def delete(self, what: str | Scope) -> int:
-        """End one memory by its id (with a turn, the facts that cite no other), or a scope's; returns how many."""
+    def delete(self, what: str | Scope) -> tuple[int, int]:
+        """End one memory by its id (with a turn, the facts that cite no other), or a scope's.
+
+        Returns:
+            How many, and the event that the others came along with, for `undo`.
+        """
         paths: tuple[str, ...] = ()
         if isinstance(what, str):
             with self.journal.read() as reader:
@@ -127,13 +131,15 @@ class Editor:
                 row = _existing(tx, what)
                 # A message takes along what was found in it alone; else what it said would still be recalled.
                 rows = [row, *(tx.facts_of([row.id]) if row.kind == "turn" else ())]
+            first = 0
             for row in rows:
-                commit = _by_hand(tx, row, self.journal.new_id)
+                commit, along = _by_hand(tx, row, self.journal.new_id), {"of": first} if first else None
                 if row.kind == "fact":
-                    commit.end_fact(row, HIDDEN, at=tx.now)
+                    commit.end_fact(row, HIDDEN, at=tx.now, detail=along)
                 else:
-                    commit.end(row, at=tx.now)
-        return len(rows)
+                    commit.end(row, at=tx.now, detail=along)
+                first = first or commit.cause
+        return len(rows), first
 
     # -- forget ---------------------------------------------------------------------------------------------------
 

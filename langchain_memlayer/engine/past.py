@@ -1,14 +1,32 @@
-"""What became of a scope between two instants."""
+"""The past: what became of a scope between two instants, and taking back what happened.
+
+Nothing that happened is removed. An undo is an event of its own, which gives the versions of a memory what their
+columns were before another event: each event that changes a row notes that under `was`. So a version that comes back is
+the very row that it was, and whatever reads rows (searches, lists, the graph) gives what it gave before. An event takes
+along what came with it (`of`): the turns of a fact that were hidden with it, the facts of a turn.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
-from langchain_memlayer.engine.records import result_of
+from langchain_memlayer.engine.commit import BY_HAND, Committed, Outcome
+from langchain_memlayer.engine.records import result_of, scope_of
 from langchain_memlayer.engine.results import relations_of
+from langchain_memlayer.errors import InvalidInput
 from langchain_memlayer.journal import Journal
-from langchain_memlayer.journal.positions import changed, triples_of_all
-from langchain_memlayer.types import DiffResult, Row, Scope, from_micros
+from langchain_memlayer.journal.positions import (
+    changed,
+    event_at,
+    events_along,
+    events_of_batch,
+    put_back,
+    triples_of_all,
+    unlink,
+)
+from langchain_memlayer.journal.write import Writer
+from langchain_memlayer.types import HIDDEN, SPENT, DiffResult, Event, Row, Scope, from_micros
 
 
 def difference(journal: Journal, scope: Scope, since: int, until: int, kinds: Collection[str]) -> DiffResult:
@@ -47,3 +65,231 @@ def _shown(rows: Sequence[Row], kinds: Collection[str]) -> list[Row]:
     if kinds:
         return [row for row in rows if row.kind in kinds]
     return [row for row in rows if row.kind == "fact" or row.given or not row.read]
+
+
+# -- undo -------------------------------------------------------------------------------------------------------------
+
+_PRIMARY = ("add", "update", "delete", "none", "undo")
+"""The events that can be undone by themselves; others come along with one of them."""
+_ALONG = ("hide", "spent", "show", "restore")
+_PHYSICAL = ("forget", "redact", "reset")
+_GONE = "What was forgotten is gone from every file: forget() and reset() cannot be undone."
+
+
+def undo(journal: Journal, scope: Scope, *, event: int | None, batch: str | None, reads: bool) -> Outcome:
+    """Take back one event of a memory, or all of the calls with a batch id, with what came along.
+
+    Args:
+        journal: The truth.
+        scope: Whose the memories must be; for a batch id, exactly whose.
+        event: The event's number.
+        batch: The batch id.
+        reads: Whether somebody reads turns that are there again.
+
+    Raises:
+        InvalidInput: there is nothing like that, it was undone already, something later has changed the same memory, or
+            it was forgotten.
+    """
+    paths = {scope.partition} if batch is not None else set()
+    if event is not None:
+        with journal.read() as reader:
+            found = event_at(reader, event)
+            paths = {row.path for row in (reader.versions_of(found.key) if found else ())}
+    with journal.write(*paths) as tx:
+        chosen = _chosen(tx, scope, event, batch)
+        for key in dict.fromkeys(one.key for one in chosen if one.op in _PRIMARY):
+            _check(tx.history(key), {one.seq for one in chosen})
+        undoing = _Undoing(tx, {one.seq for one in chosen})
+        for one in reversed(chosen):
+            if one.detail.get("of") not in undoing.chosen:
+                undoing.take_back(one, [other for other in chosen if "of" in other.detail])
+        return undoing.settle(reads=reads)
+
+
+def _chosen(tx: Writer, scope: Scope, event: int | None, batch: str | None) -> list[Event]:
+    """The events to take back, in order, with those that came along."""
+    if batch is not None:
+        found = [one for one in events_of_batch(tx, scope.partition, batch) if one.op in _PRIMARY]
+    else:
+        found = [one for one in [event_at(tx, event or 0)] if one is not None]
+    owned = []
+    for one in found:
+        owner = next((scope_of(row) for row in tx.versions_of(one.key)), None)
+        if owner is None:
+            raise InvalidInput(_GONE)
+        if owner == scope if batch is not None else scope.ids().items() <= owner.ids().items():
+            owned.append(one)
+    if not owned or owned[0].op not in _PRIMARY:
+        what = f"event {event}" if batch is None else f"batch {batch!r}"
+        raise InvalidInput(
+            f"There is no {what} here that could be undone: give a batch_id of these ids, or the number of an ADD, "
+            "UPDATE, DELETE or UNDO in a memory's history()."
+        )
+    chosen = {one.seq: one for one in owned}
+    waiting = list(owned)
+    while waiting:
+        along = [one for one in events_along(tx, waiting.pop()) if one.seq not in chosen]
+        chosen.update((one.seq, one) for one in along)
+        waiting += along
+    return [chosen[seq] for seq in sorted(chosen)]
+
+
+def _check(events: Sequence[Event], chosen: set[int]) -> None:
+    """Refuse to undo events of a memory that were undone already, or that something later builds on."""
+    standing = {one.seq for one in events}
+    for one in reversed(events):
+        if one.op == "undo" and one.seq in standing:
+            standing.discard(one.detail["undoes"])
+    first = min(one.seq for one in events if one.seq in chosen)
+    for one in events:
+        if one.op in _PHYSICAL and one.seq > first:
+            raise InvalidInput(_GONE)
+        if one.seq in chosen and one.seq not in standing:
+            raise InvalidInput(f"Event {one.seq} was undone already.")
+        later = one.seq > first and one.seq not in chosen and one.seq in standing
+        # An undo that stands is of one that does not: together they change nothing.
+        if later and one.op in _PRIMARY and one.op != "undo":
+            raise InvalidInput(
+                f"Event {first} cannot be undone alone: event {one.seq} ({one.op.upper()}) has changed the same memory "
+                "since; undo that one first."
+            )
+
+
+class _Undoing:
+    """Takes back events inside one transaction.
+
+    Attributes:
+        chosen: The numbers of all that are taken back.
+    """
+
+    def __init__(self, tx: Writer, chosen: set[int]) -> None:
+        self.tx = tx
+        self.chosen = chosen
+        self._before: dict[str, Row | None] = {}
+        self._closed: list[Row] = []
+        self._opened: list[Row] = []
+
+    def take_back(self, event: Event, others: Sequence[Event], of: int | None = None) -> None:
+        """Undo one event, then those of the others that came along with it."""
+        seq = self._put_back(event, of)
+        if seq is None:
+            return
+        for other in reversed(others):
+            if other.detail["of"] == event.seq:
+                self.take_back(other, others, seq)
+
+    def _put_back(self, event: Event, of: int | None) -> int | None:
+        """Give the rows of an event what they were; returns the position of the undo, or None where it is moot."""
+        tx, primary = self.tx, event.op in _PRIMARY
+        was: dict[int, dict[str, Any]] = {int(row): dict(old) for row, old in event.detail.get("was", {}).items()}
+        rows = tx.memories_by_row([*was, event.seq])
+        if not rows or not (primary or self._may_go_back(event, rows[min(rows)], was)):
+            return None
+        if event.seq in rows:
+            # It made this version, which therefore never held.
+            made = rows[event.seq]
+            was[made.id] = {"closed": 0, "invalid_at": made.created_at if made.valid_at is None else made.valid_at}
+        before, seq = tx.memory(event.key), tx.upcoming()
+        closed = [rows[row] for row, old in was.items() if old.get("closed") is not None]
+        opened = [rows[row] for row in was if rows[row] not in closed]
+        for row, old in sorted(was.items(), key=lambda one: rows[one[0]] not in closed):
+            if "turns" in old:
+                old["turns"] = self._cite(rows[row], old["turns"], event)
+            put_back(tx, row, seq, {**old, "closed": seq} if rows[row] in closed else old)
+        after = tx.memory(event.key)
+        noted: dict[str, Any] = {
+            "was": {str(row): {name: getattr(rows[row], name) for name in old} for row, old in was.items()},
+            **({"undoes": event.seq} if primary else {}),
+            **({} if of is None else {"of": of}),
+        }
+        tx.event(
+            tx.namespace(rows[min(rows)].path), event.key, event.kind, "undo" if primary else "restore",
+            item=opened[0].id if opened else None, gone=closed[0].id if closed else None,
+            prev=None if before is None else before.text, value=None if after is None else after.text, actor=BY_HAND,
+            invalid_at=was[closed[0].id]["invalid_at"] if closed else None, detail=noted,
+        )  # fmt: skip
+        if event.kind == "turn" and closed and opened:
+            self._refuse_orphans(closed[0], since=closed[0].id)
+            tx.relink(closed[0].id, opened[0].id)
+        if primary:
+            self._before.setdefault(event.key, before)
+            self._closed += closed
+            self._opened += opened
+        return seq
+
+    def _may_go_back(self, event: Event, turn: Row, was: Mapping[int, Mapping[str, Any]]) -> bool:
+        """Whether nothing later says what the state of a turn is."""
+        later = any(
+            one.seq > event.seq and one.op in _ALONG and one.seq not in self.chosen
+            for one in self.tx.history(event.key)
+        )
+        recalled = was[turn.id].get("state") not in (HIDDEN, SPENT)
+        return turn.closed is None and not later and (recalled or bool(self.tx.uncited([turn.id])))
+
+    def _cite(self, fact: Row, turns: Sequence[int], event: Event) -> list[int]:
+        """Let a fact cite the turns that it cited, whatever was edited since; gives their rows."""
+        tx = self.tx
+        keys = {row.key for row in tx.memories_by_row(turns).values()}
+        cited = {row.key: row.id for row in tx.memories_by_row(fact.turns).values()}
+        kept = [row for key, row in cited.items() if key in keys]
+        if gone := [row for key, row in cited.items() if key not in keys]:
+            unlink(tx, fact.id, gone)
+        fresh = [tx.versions_of(key)[-1].id for key in sorted(keys.difference(cited))]
+        if fresh:
+            while event.op == "undo":
+                event = event_at(tx, event.detail["undoes"]) or event
+            tx.link(fact.id, [(row, event.detail.get("quote")) for row in fresh])
+        return [*sorted(kept, key=fact.turns.index), *fresh]
+
+    def _refuse_orphans(self, turn: Row, *, since: int = 0) -> None:
+        """Refuse to take a version of a turn from facts that were found in it."""
+        told = self.tx.memories_by_row([fact for fact, _ in self.tx.quotes_from(turn.id)]).values()
+        facts = sorted(row.id for row in told if row.closed is None and row.id > since)
+        if facts:
+            raise InvalidInput(
+                f"What was found in this message stands (events {', '.join(map(str, facts))}): undo that first, or the "
+                "whole batch; or delete() the message with it."
+            )
+
+    def settle(self, *, reads: bool) -> Outcome:
+        """Put in order what belongs to the rows that went and came; returns what was done."""
+        tx = self.tx
+        now = {key: tx.memory(key) for key in self._before}
+        gone = [row for row in self._closed if row.kind == "turn" and now[row.key] is None]
+        for turn in gone:
+            self._refuse_orphans(turn)
+        tx.unlist_unread([row.id for row in self._closed if row.kind == "turn"])
+        waiting = tx.unread()
+        for note in waiting:
+            row = now.get(note.detail.get("triples_of", ""))
+            made = None if row is None else event_at(tx, row.id)
+            if row is not None and (made is None or (made.op, made.actor) != ("update", BY_HAND)):
+                # Its triples are known: nobody wrote this text by hand.
+                tx.strike_unread(note.id)
+        listed = {row for note in waiting for row in note.turns}
+        for row in (row for row in now.values() if row is not None):
+            if row.kind == "fact":
+                for turn in tx.memories_by_row(row.turns).values():
+                    if turn.closed is None and turn.state in (HIDDEN, SPENT):
+                        tx.change_memory(turn, "restore", actor=BY_HAND, state=None, invalid_at=None)
+            elif reads and not row.read and not row.given and row.id not in listed:
+                tx.note_unread(scope_of(row), [row.id], detail={}, attempts=0, next_at=tx.now)
+        return self._outcome(now)
+
+    def _outcome(self, now: Mapping[str, Row | None]) -> Outcome:
+        was = triples_of_all(self.tx, [row for row in self._before.values() if row is not None])
+        became = triples_of_all(self.tx, [row for row in now.values() if row is not None])
+        return Outcome(
+            facts=tuple(_done(key, self._before[key], row) for key, row in now.items()),
+            added=tuple(triple for triple in became if triple not in was),
+            removed=tuple(triple for triple in was if triple not in became),
+        )
+
+
+def _done(key: str, before: Row | None, after: Row | None) -> Committed:
+    text, previous = ("" if row is None else row.text for row in (after, before))
+    if after is None:
+        return Committed(key, "DELETE", previous, previous)
+    if before is None:
+        return Committed(key, "ADD", text)
+    return Committed(key, "NONE" if after.id == before.id else "UPDATE", text, previous)

@@ -77,7 +77,7 @@ def relations_of(triples: Sequence[Triple]) -> list[Relation]:
 
 def history_row(event: Event, began: Event, first: Row | None) -> HistoryRow:
     """One event of a memory's history, which `began` with one, and of which `first` is the first version."""
-    deleted = event.op == "delete"
+    deleted = event.op == "delete" or (event.op == "undo" and event.item is None)
     value = None if deleted else event.value
     return {
         "id": str(event.seq),
@@ -125,7 +125,7 @@ def reasons(row: Row, turns: Sequence[tuple[Row, str | None]], events: Sequence[
                 "batch_id": event.batch,
                 "prev_value": event.prev,
                 "new_value": event.value,
-                **event.detail,
+                **{name: value for name, value in event.detail.items() if name not in ("was", "of")},
             }
             for event in events
         ],

@@ -288,12 +288,12 @@ class TripleGraph:
         copied = MemoryGraph()
         with self._lock:
             edges = [edge for edge in self.triples() if edge.item not in without]
-            named = {name for edge in edges for name in (edge.source, edge.destination)}
-            for key, node in self._nodes.items():
-                first = self._nodes[self._leader(key)]["name"]
-                alias = {"entity": first} if first != node["name"] and first in named else {}
-                if node["name"] in named:
-                    copied.add_node(node["name"], **alias)
+            # In the journal's order, whatever came and went before.
+            named = dict.fromkeys(name for edge in edges for name in (edge.source, edge.destination))
+            keys = {node["name"]: key for key, node in self._nodes.items()}
+            for name in named:
+                first = self._nodes[self._leader(keys[name])]["name"]
+                copied.add_node(name, **({"entity": first} if first != name and first in named else {}))
             for edge in edges:
                 dated = {} if edge.valid_at is None else {"valid_at": from_micros(edge.valid_at).isoformat()}
                 copied.add_edge(

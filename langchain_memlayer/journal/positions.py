@@ -1,22 +1,26 @@
-"""What the journal held at a position: the versions that were current then."""
+"""What the journal held at a position, what changed it since, and how it is put back."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from langchain_memlayer.journal.database import whole
-from langchain_memlayer.journal.read import ROW_COLUMNS, ROW_FROM, Reader, of_scope, to_row
-from langchain_memlayer.types import Row, Scope, Triple
-
-CURRENT = (
-    "i.id <= ? AND (i.closed IS NULL OR i.closed > ?) AND NOT coalesce((SELECT e.op = 'delete' OR e.gone = i.id FROM "
-    "events e WHERE e.key = i.key AND e.kind <> 'item' AND e.seq <= ? AND (e.item = i.id OR e.gone = i.id) AND e.op IN "
-    "('add', 'update', 'delete', 'undo') ORDER BY e.seq DESC LIMIT 1), 1 = 0)"
+from langchain_memlayer.journal.read import (
+    EVENT_COLUMNS,
+    ROW_COLUMNS,
+    ROW_FROM,
+    Reader,
+    ended_by,
+    of_scope,
+    to_event,
+    to_row,
 )
-"""The SQL condition that a version was current at a position, which it takes three times.
+from langchain_memlayer.journal.write import Writer, json_text
+from langchain_memlayer.types import Event, Row, Scope, Triple
 
-A version that an undo brought back has no end any longer; that it had one in between only its events say.
-"""
+CURRENT = f"i.id <= ? AND (i.closed IS NULL OR i.closed > ?) AND NOT {ended_by('1 = 1')}"
+"""The SQL condition that a version was current at a position, which it takes three times."""
 
 
 def changed(reader: Reader, scope: Scope, since: int, until: int) -> tuple[list[Row], list[Row]]:
@@ -42,3 +46,50 @@ def triples_of_all(reader: Reader, rows: Sequence[Row]) -> list[Triple]:
     """The triples of some versions, each once."""
     sql = "SELECT source, relation, destination FROM triples WHERE item IN (...) ORDER BY id"
     return list(dict.fromkeys(Triple(*row) for row in reader.among(sql, [row.id for row in rows])))
+
+
+def event_at(reader: Reader, seq: int) -> Event | None:
+    """The event of a memory at a position, or None."""
+    found = _events(reader, "e.seq = ? AND e.kind <> 'item'", (seq,))
+    return found[0] if found else None
+
+
+def events_of_batch(reader: Reader, path: str, batch: str) -> list[Event]:
+    """The events of the calls with a batch id in a namespace, in order."""
+    return _events(
+        reader, "e.ns = (SELECT id FROM namespaces WHERE path = ?) AND e.batch = ? AND e.kind <> 'item'", (path, batch)
+    )
+
+
+def events_along(reader: Reader, event: Event) -> list[Event]:
+    """The events that came along with one: the states of the turns of a fact, the facts of a turn."""
+    found = _events(
+        reader,
+        "e.ns = (SELECT ns FROM events WHERE seq = ?) AND e.seq > ? AND e.kind <> 'item' AND e.detail LIKE ?",
+        (event.seq, event.seq, f'%"of":{event.seq}%'),
+    )
+    return [one for one in found if one.detail.get("of") == event.seq]
+
+
+def _events(reader: Reader, where: str, values: Sequence[Any]) -> list[Event]:
+    rows = reader.db.execute(f"SELECT {EVENT_COLUMNS} FROM events e WHERE {where} ORDER BY e.seq", values)
+    return [to_event(row) for row in rows]
+
+
+def put_back(tx: Writer, row: int, seq: int, columns: Mapping[str, Any]) -> None:
+    """Give a version what its columns were, by the event at `seq`."""
+    values = {
+        name: json_text(value)
+        if name in ("sources", "turns")
+        else value or None
+        if name in ("state", "read")
+        else value
+        for name, value in columns.items()
+    }
+    assignments = ", ".join(f"{name} = ?" for name in values)
+    tx.db.execute(f"UPDATE items SET {assignments}, seq = ? WHERE id = ?", (*values.values(), seq, row))
+
+
+def unlink(tx: Writer, fact: int, turns: Sequence[int]) -> None:
+    """Let a fact cite some turns no longer."""
+    tx.db.executemany("DELETE FROM links WHERE fact = ? AND turn = ?", [(fact, turn) for turn in turns])

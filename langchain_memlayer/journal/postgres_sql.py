@@ -136,7 +136,7 @@ class PostgresReads(BaseReader):
             return True
         row = self.db.execute(
             "SELECT 1 FROM events WHERE ns = (SELECT id FROM namespaces WHERE path = ?) AND kind = 'fact' AND op IN "
-            "('add', 'update', 'delete') AND xid >= pg_snapshot_xmin(?::pg_snapshot) AND "
+            "('add', 'update', 'delete', 'undo') AND xid >= pg_snapshot_xmin(?::pg_snapshot) AND "
             "NOT pg_visible_in_snapshot(xid, ?::pg_snapshot) LIMIT 1",
             (path, since.snapshot, since.snapshot),
         ).fetchone()

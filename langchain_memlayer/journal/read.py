@@ -37,6 +37,10 @@ ROW_COLUMNS = (
     "i.valid_at, i.invalid_at, i.state, i.asks, i.given, i.count, i.last_seen, i.last_event, i.place, i.read, "
     "i.utc_offset"
 )
+EVENT_COLUMNS = (
+    "e.seq, e.recorded_at, e.key, e.kind, e.op, e.prev, e.value, e.actor, e.sources, e.valid_at, e.invalid_at, "
+    "e.batch, e.detail, e.item, e.gone"
+)
 ROW_FROM = "items i JOIN namespaces n ON n.id = i.ns"
 
 _UNREAD = (
@@ -54,6 +58,21 @@ _BEGAN = (
     "coalesce(CASE WHEN i.last_event = 'update' THEN (SELECT p.invalid_at FROM items p WHERE p.key = i.key AND "
     "p.kind <> 'item' AND p.closed = i.id) END, i.valid_at, i.created_at)"
 )
+
+
+def ended_by(when: str) -> str:
+    """The SQL condition that a version had ended at a position, by its events.
+
+    One that an undo brought back has no end any longer: that it had one in between only these say.
+
+    Args:
+        when: A further condition on the event that ended it.
+    """
+    return (
+        f"coalesce((SELECT (e.op = 'delete' OR e.gone = i.id) AND {when} FROM events e WHERE e.key = i.key AND e.kind "
+        "<> 'item' AND (e.item = i.id OR e.gone = i.id) AND e.op IN ('add', 'update', 'delete', 'undo') AND e.seq <= ? "
+        "ORDER BY e.seq DESC LIMIT 1), 1 = 0)"
+    )
 
 
 def _exact(scope: Scope) -> tuple[str | None, ...]:
@@ -100,9 +119,10 @@ def _items(rows: Iterable[Any]) -> Iterator[ItemRow]:
     return whole(rows, lambda row: (*row[:4], loads(row[4]), *row[5:]))
 
 
-def _to_event(r: Sequence[Any]) -> Event:
+def to_event(r: Sequence[Any]) -> Event:
+    """The event in one row of `EVENT_COLUMNS`."""
     sources = tuple(orjson.loads(r[8])) if r[8] else ()
-    fields: list[Any] = [*r[:8], sources, *r[9:12], orjson.loads(r[12]) if r[12] else {}]
+    fields: list[Any] = [*r[:8], sources, *r[9:12], orjson.loads(r[12]) if r[12] else {}, *r[13:]]
     return Event(*fields)
 
 
@@ -355,11 +375,9 @@ class Reader(CacheReader):
     def history(self, key: str) -> list[Event]:
         """Every event of one memory, in order."""
         rows = self.db.execute(
-            "SELECT seq, recorded_at, key, kind, op, prev, value, actor, sources, valid_at, invalid_at, batch, detail "
-            "FROM events WHERE key = ? AND kind <> 'item' ORDER BY seq",
-            (key,),
+            f"SELECT {EVENT_COLUMNS} FROM events e WHERE e.key = ? AND e.kind <> 'item' ORDER BY e.seq", (key,)
         )
-        return [_to_event(row) for row in rows]
+        return [to_event(row) for row in rows]
 
     def versions_at(self, prefix: str, *, as_of: int | None, known_at: int | None) -> list[tuple[int, bool]]:
         """The memory versions below a namespace that held at one time, by what was known at another.
@@ -383,6 +401,9 @@ class Reader(CacheReader):
             lives = f"i.invalid_at IS NULL OR i.invalid_at > ? OR i.state = {SPENT}"
             where = f"{_BEGAN} <= ? AND ((i.closed IS NULL AND ({lives})) OR i.closed > ? OR i.invalid_at > ?)"
             values = [as_of, as_of, position, as_of]
+        if known_at is not None:
+            where = f"{where} AND NOT {ended_by('1 = 1' if as_of is None else 'e.invalid_at <= ?')}"
+            values += [position] if as_of is None else [as_of, position]
         return self.db.execute(
             "WITH found AS (SELECT i.id AS id, i.state AS state, row_number() OVER (PARTITION BY i.ns, i.key ORDER BY "
             "i.id DESC) AS place FROM namespaces n JOIN items i ON i.ns = n.id WHERE n.path >= ? AND n.path < ? AND "
@@ -427,7 +448,7 @@ class Reader(CacheReader):
         """Whether facts of a namespace were added, changed, ended or forgotten after a position."""
         row = self.db.execute(
             "SELECT 1 FROM events WHERE seq > ? AND (op = 'reset' OR (ns = (SELECT id FROM namespaces WHERE path = ?) "
-            "AND kind = 'fact' AND op IN ('add', 'update', 'delete'))) LIMIT 1",
+            "AND kind = 'fact' AND op IN ('add', 'update', 'delete', 'undo'))) LIMIT 1",
             (since, path),
         ).fetchone()
         return row is not None

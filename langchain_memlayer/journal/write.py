@@ -418,6 +418,8 @@ class Writer(Reader):
         **columns: Any,
     ) -> None:
         """Change a version in place (`state`, `count`, `last_seen`, `invalid_at`, `sources`, `turns`) with an event."""
+        was = {str(row.id): {name: getattr(row, name) for name in columns}}
+        detail = {**(detail or {}), "was": was}
         seq = self.event(
             self.namespace(row.path), row.key, row.kind, op, item=row.id, actor=actor, batch=batch, detail=detail
         )

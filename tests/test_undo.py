@@ -1,0 +1,321 @@
+"""Undo: what happened to a memory is taken back, and everything is as it was before, to the last number."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from itertools import count
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+from journal_dump import open_memory, texts
+
+from langchain_memlayer import InvalidInput, Memory, ScopeRequired
+from langchain_memlayer.doctor import check
+from langchain_memlayer.facts.reconciliation import RuleReconciler
+from langchain_memlayer.journal import open_journal
+from langchain_memlayer.journal.base import random_id, utc_now
+from langchain_memlayer.testing import FrozenClock
+from langchain_memlayer.types import RETRACT, Candidate, Decision, Extraction, Fact, Triple, Turn
+
+VERBS = {"tells": "UPDATE", "repeats": "NONE", "ends": "DELETE", "forgets": "DELETE", "adds": "ADD"}
+
+
+class Reader:
+    """Facts of turns such as `Anna tells tea`, and what they mean for what is known of Anna, as the verb says."""
+
+    def extract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
+        facts = []
+        for number, turn in enumerate(turns):
+            name, verb, thing = (*turn.text.split(), "", "")[:3]
+            if verb in VERBS:
+                triples = (Triple(name, "likes", thing),)
+                metadata = {RETRACT: True} if verb == "forgets" else {"verb": verb}
+                facts.append(Fact(f"{name} likes {thing}", (number,), turn.text, triples, metadata=metadata))
+        return Extraction(tuple(facts))
+
+    async def aextract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
+        return self.extract(turns, context)
+
+
+class Decider(RuleReconciler):
+    def reconcile(self, facts: Sequence[Fact], candidates: Sequence[Candidate]) -> list[Decision]:
+        decisions = []
+        for number, fact in enumerate(facts):
+            known = [one for one in candidates if one.text.split()[0] == fact.text.split()[0]]
+            verb = "forgets" if fact.metadata.get(RETRACT) else fact.metadata["verb"]
+            action: Any = VERBS[verb] if known else "ADD"
+            if action == "ADD":
+                decisions.append(Decision("ADD", number))
+                continue
+            also = tuple(one.id for one in known[1:]) if action in ("UPDATE", "DELETE") else ()
+            text = fact.text if action == "UPDATE" else None
+            decisions.append(Decision(action, number, known[0].id, text, also=also))
+        return decisions
+
+
+def opened(folder: Path | str = ":memory:", **given: Any) -> Memory:
+    memory = open_memory(folder, extractor=Reader(), reconcile="rules", **{"new_id": random_id, **given})
+    memory._engine.reconciler = Decider()
+    return memory
+
+
+@pytest.fixture
+def memory() -> Iterator[Memory]:
+    with opened(clock=FrozenClock()) as one:
+        yield one
+
+
+def seen(memory: Memory) -> list[str]:
+    """Everything that a memory says of a user, as texts."""
+    searches = [
+        memory.search(query, user_id="u", limit=50, explain=True, **more)
+        for query in ("What does Anna like?", "Bob tea", "Anna repeats tea")
+        for more in ({}, {"kinds": ["turn"]}, {"include_quarantined": True})
+    ]
+    lists = [memory.get_all(user_id="u", limit=500, **more) for more in ({}, {"kinds": ["turn", "fact"]})]
+    graph = memory.graph(user_id="u")
+    whys = [memory.why(row["id"])["sources"] for row in lists[1]["results"]]
+    unread = [[turn["id"] for turn in call["turns"]] for call in memory.unread(user_id="u")]
+    parts = [*searches, *lists, list(graph.nodes(data=True)), graph.triples(), whys, unread]
+    return [json.dumps(part, default=str) for part in parts]
+
+
+Undo = Callable[[], Any]
+
+
+def told(memory: Memory, number: int, *said: str, **given: Any) -> Undo:
+    """Say something in a call of its own; returns what takes it back."""
+    batch = f"b{number}"
+    memory.add([{"role": "user", "content": text} for text in said], user_id="u", batch_id=batch, **given)
+
+    def batch_undo() -> Any:
+        return memory.undo(batch_id=batch, user_id="u")
+
+    return batch_undo
+
+
+def latest(memory: Memory, key: str) -> Undo:
+    """What takes back the last event of a memory."""
+    event = memory.history(key)[-1]["id"]
+    return lambda: memory.undo(event, user_id="u")
+
+
+def edited(memory: Memory, number: int, place: int, **changes: Any) -> Undo | None:
+    rows = memory.get_all(user_id="u", limit=500, kinds=["turn", "fact"])["results"]
+    if not rows:
+        return None
+    key = rows[place % len(rows)]["id"]
+    memory.update(key, **changes)
+    return latest(memory, key)
+
+
+def deleted(memory: Memory, number: int, place: int) -> Undo | None:
+    rows = memory.get_all(user_id="u", limit=500, kinds=["turn", "fact"])["results"]
+    if not rows:
+        return None
+    key = rows[place % len(rows)]["id"]
+    memory.delete(key)
+    return latest(memory, key)
+
+
+def emptied(memory: Memory, number: int) -> Undo | None:
+    event = memory.delete_all(user_id="u").get("event_id")
+    return None if event is None else lambda: memory.undo(event, user_id="u")
+
+
+sentences = st.tuples(
+    st.sampled_from(["Anna", "Bob"]), st.sampled_from([*VERBS, "sees"]), st.sampled_from(["tea", "chess", "Rome"])
+).map(" ".join)
+places = st.integers(0, 9)
+changes = st.one_of(
+    st.builds(lambda said: lambda m, n: told(m, n, *said), st.lists(sentences, min_size=1, max_size=3)),
+    st.builds(lambda said: lambda m, n: told(m, n, said, infer=False), sentences),
+    st.builds(lambda said: lambda m, n: told(m, n, said, session_id="s", timestamp="2024-05-01T10:00:00Z"), sentences),
+    st.builds(lambda at, text: lambda m, n: edited(m, n, at, data=text), places, sentences),
+    st.builds(lambda at: lambda m, n: edited(m, n, at, metadata={"level": n}), places),
+    st.builds(lambda at: lambda m, n: edited(m, n, at, expiration_date="2030-01-01"), places),
+    st.builds(lambda at: lambda m, n: deleted(m, n, at), places),
+    st.just(emptied),
+)
+
+
+@settings(max_examples=40, phases=[Phase.explicit, Phase.generate])
+@given(st.lists(changes, min_size=1, max_size=7))
+def test_each_undo_in_turn_gives_everything_that_was_before_and_its_undo_what_came_after(steps: Sequence[Any]) -> None:
+    clock, numbers = FrozenClock(), count(1)
+    with TemporaryDirectory() as name, opened(Path(name) / "s", clock=clock) as memory:
+        past: list[tuple[list[str], list[str], Undo]] = []
+        for step in steps:
+            clock.advance(minutes=1)
+            before = seen(memory)
+            undo = step(memory, next(numbers))
+            if undo is not None:
+                past.append((before, seen(memory), undo))
+        for before, after, undo in reversed(past):
+            clock.advance(minutes=1)
+            [done, *_] = undo()["results"]
+            assert seen(memory) == before
+            if "batch" not in undo.__qualname__:
+                again = memory.history(done["id"])[-1]["id"]
+                memory.undo(again)
+                assert seen(memory) == after
+                memory.undo(memory.history(done["id"])[-1]["id"])
+                assert seen(memory) == before
+        # A cache that is made anew says what those say that followed each change.
+        final = seen(memory)
+        with opened(Path(name) / "s", clock=clock) as anew:
+            assert seen(anew) == final
+        with closing(open_journal(Path(name) / "s", clock=utc_now, new_id=random_id)) as journal:
+            assert check(journal) == []
+        assert memory.get_all(user_id="u", kinds=["turn", "fact"])["results"] == []
+
+
+# -- what an undo says and refuses -------------------------------------------------------------------------------------
+
+
+def fact(memory: Memory, said: str = "Anna adds tea", **given: Any) -> str:
+    return str(memory.add(said, **{"user_id": "u", **given})["results"][0]["id"])
+
+
+def test_an_undo_says_what_became_of_each_memory_and_stays_in_the_history(memory: Memory) -> None:
+    key = fact(memory)
+    memory.add("Anna tells chess", user_id="u")
+    done = memory.undo(memory.history(key)[-1]["id"])
+    assert done["results"] == [
+        {"id": key, "memory": "Anna likes tea", "event": "UPDATE", "previous_memory": "Anna likes chess"}
+    ]
+    assert [one["destination"] for one in done["relations"]["added_entities"]] == ["tea"]
+    assert [one["destination"] for one in done["relations"]["deleted_entities"]] == ["chess"]
+    memory.delete(key)
+    assert memory.undo(memory.history(key)[-1]["id"])["results"][0]["event"] == "ADD"
+    memory.undo(memory.history(key)[-1]["id"])
+    told = [(row["event"], row["new_value"], row["is_deleted"]) for row in memory.history(key)]
+    assert told == [
+        ("ADD", "Anna likes tea", 0), ("UPDATE", "Anna likes chess", 0), ("UNDO", "Anna likes tea", 0),
+        ("DELETE", None, 1), ("UNDO", "Anna likes tea", 0), ("UNDO", None, 1),
+    ]  # fmt: skip
+    assert not {"was", "of"} & set().union(*memory.why(fact(memory, "Bob adds tea"))["decisions"])
+
+
+def test_what_was_known_in_between_stays_known(memory: Memory) -> None:
+    clock: Any = memory._journal.clock
+
+    def known(**at: Any) -> list[str]:
+        return texts(memory.search("Anna", user_id="u", kinds=["fact"], **at))
+
+    key = fact(memory)
+    for between, change in ([["Anna likes chess"], lambda: memory.update(key, "Anna likes chess")],
+                            [[], lambda: memory.delete(key)]):  # fmt: skip
+        clock.advance(days=1)
+        change()
+        changed = clock()
+        clock.advance(days=1)
+        memory.undo(memory.history(key)[-1]["id"])
+        assert known() == known(as_of=clock()) == known(as_of=changed) == ["Anna likes tea"]
+        assert known(known_at=changed) == known(known_at=changed, as_of=changed) == between
+        assert known(known_at="2025-01-01T12:00") == ["Anna likes tea"]
+    # What was ended by then had held before.
+    assert known(known_at=changed, as_of="2025-01-02T12:00") == ["Anna likes tea"]
+    assert [one["memory"] for one in memory.diff(changed, user_id="u")["added"]] == ["Anna likes tea"]
+    assert memory.diff("2025-01-01T12:00", user_id="u")["added"] == []
+
+
+def test_a_call_is_taken_back_with_its_messages_and_stays_done(memory: Memory) -> None:
+    memory.add(["Anna adds tea", "Bob adds tea"], user_id="u", batch_id="b")
+    memory.add("Anna adds tea", user_id="v", batch_id="b")
+    done = memory.undo(batch_id="b", user_id="u")
+    assert {row["event"] for row in done["results"]} == {"DELETE"}
+    assert len(done["results"]) == 4
+    assert memory.get_all(user_id="u", kinds=["turn", "fact"])["results"] == []
+    memory.add(["Anna adds tea", "Bob adds tea"], user_id="u", batch_id="b")
+    assert memory.get_all(user_id="u", kinds=["turn", "fact"])["results"] == []
+    assert len(memory.get_all(user_id="v", kinds=["turn", "fact"])["results"]) == 2
+
+
+def test_what_something_later_builds_on_is_not_undone_alone(memory: Memory) -> None:
+    key = fact(memory, batch_id="b")
+    memory.update(key, "Anna likes chess")
+    memory.update(key, "Anna likes Rome")
+    first, second, third = (row["id"] for row in memory.history(key))
+    before = seen(memory)
+    for refused in ({"event_id": first}, {"event_id": second}, {"batch_id": "b", "user_id": "u"}):
+        with pytest.raises(InvalidInput, match=f"event (?:{second}|{third}) "):
+            memory.undo(**refused)
+    assert seen(memory) == before
+    memory.undo(third)
+    with pytest.raises(InvalidInput, match="undone already"):
+        memory.undo(third)
+    memory.undo(second)
+    memory.undo(batch_id="b", user_id="u")
+    with pytest.raises(InvalidInput, match="undone already"):
+        memory.undo(batch_id="b", user_id="u")
+
+
+def test_a_message_is_not_taken_from_what_was_found_in_it(memory: Memory) -> None:
+    key = fact(memory)
+    [turn] = memory.why(key)["sources"]
+    with pytest.raises(InvalidInput, match="What was found in this message stands"):
+        memory.undo(memory.history(turn["memory_id"])[0]["id"])
+    memory.update(turn["memory_id"], "Anna adds Rome")
+    memory.read(user_id="u")
+    with pytest.raises(InvalidInput, match="What was found in this message stands"):
+        memory.undo(memory.history(turn["memory_id"])[-1]["id"])
+
+
+def test_of_a_text_that_is_taken_back_nothing_is_read(memory: Memory) -> None:
+    key = fact(memory)
+    [turn] = memory.why(key)["sources"]
+    before = seen(memory)
+    for changed in (key, turn["memory_id"]):
+        memory.update(changed, "Anna adds Rome")
+        assert len(memory.unread(user_id="u")) == 1
+        memory.undo(memory.history(changed)[-1]["id"])
+        memory.read(user_id="u", retry=True)
+        assert seen(memory) == before
+
+
+def test_what_was_forgotten_cannot_be_undone(memory: Memory) -> None:
+    fact(memory, "Bob adds tea")
+    key = fact(memory, batch_id="b")
+    memory.delete(key)
+    event = memory.history(key)[-1]["id"]
+    memory.forget(key)
+    for refused in ({"event_id": event}, {"batch_id": "b", "user_id": "u"}):
+        with pytest.raises(InvalidInput, match="forget"):
+            memory.undo(**refused)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{}, {"event_id": 0}, {"event_id": "x"}, {"event_id": 999}, {"event_id": True}, {"event_id": 1.5},
+              {"event_id": 1, "batch_id": "b"}, {"batch_id": "", "user_id": "u"}, {"batch_id": "none", "user_id": "u"}]
+)  # fmt: skip
+def test_what_is_no_event_is_refused(memory: Memory, wrong: dict[str, Any]) -> None:
+    fact(memory)
+    with pytest.raises(InvalidInput):
+        memory.undo(**wrong)
+
+
+def test_nobody_undoes_what_is_somebody_elses(memory: Memory) -> None:
+    key = fact(memory, batch_id="b")
+    event = memory.history(key)[0]["id"]
+    for other in (memory.of("v"), memory.of("u", agent_id="a")):
+        for wrong in ({"event_id": event}, {"batch_id": "b"}):
+            with pytest.raises(InvalidInput, match="here that could be undone"):
+                other.undo(**wrong)
+    with pytest.raises(ScopeRequired):
+        memory.undo(batch_id="b")
+    assert memory.of("u").undo(event)["results"][0]["id"] == key
+
+
+async def test_an_awaited_undo_is_the_same(memory: Memory) -> None:
+    key = fact(memory)
+    before = seen(memory)
+    memory.delete(key)
+    assert (await memory.aundo(memory.history(key)[-1]["id"]))["results"][0]["event"] == "ADD"
+    assert seen(memory) == before
