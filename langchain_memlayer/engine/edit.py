@@ -98,6 +98,8 @@ class Editor:
             commit.replace(row, changed, form, at=max(tx.now, row.created_at), triples=kept, by_hand=True)
             if rewritten and self.reads and not row.given:
                 self._note(tx, row)
+            elif not rewritten:
+                tx.relist_unread(row.id, commit.cause)
         return True
 
     def _note(self, tx: Writer, row: Row) -> None:

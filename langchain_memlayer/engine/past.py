@@ -167,7 +167,7 @@ class _Undoing:
         self.chosen = chosen
         self._before: dict[str, Row | None] = {}
         self._closed: list[Row] = []
-        self._opened: list[Row] = []
+        self._again: set[str] = set()
 
     def take_back(self, event: Event, others: Sequence[Event], of: int | None = None) -> None:
         """Undo one event, then those of the others that came along with it."""
@@ -209,12 +209,13 @@ class _Undoing:
             invalid_at=was[closed[0].id]["invalid_at"] if closed else None, detail=noted,
         )  # fmt: skip
         if event.kind == "turn" and closed and opened:
-            self._refuse_orphans(closed[0], since=closed[0].id)
+            if closed[0].text != opened[0].text:
+                self._refuse_orphans(closed[0], since=event.seq)
             tx.relink(closed[0].id, opened[0].id)
         if primary:
             self._before.setdefault(event.key, before)
             self._closed += closed
-            self._opened += opened
+            self._again |= {event.key} if event.op == "undo" else set()
         return seq
 
     def _may_go_back(self, event: Event, turn: Row, was: Mapping[int, Mapping[str, Any]]) -> bool:
@@ -258,14 +259,21 @@ class _Undoing:
         gone = [row for row in self._closed if row.kind == "turn" and now[row.key] is None]
         for turn in gone:
             self._refuse_orphans(turn)
+        for turn in self._closed:
+            again = now[turn.key]
+            if turn.kind == "turn" and again is not None and not again.read:
+                tx.relist_unread(turn.id, again.id)
         tx.unlist_unread([row.id for row in self._closed if row.kind == "turn"])
         waiting = tx.unread()
-        for note in waiting:
-            row = now.get(note.detail.get("triples_of", ""))
-            made = None if row is None else event_at(tx, row.id)
-            if row is not None and (made is None or (made.op, made.actor) != ("update", BY_HAND)):
-                # Its triples are known: nobody wrote this text by hand.
-                tx.strike_unread(note.id)
+        noted = {note.detail["triples_of"]: note.id for note in waiting if "triples_of" in note.detail}
+        for row in (row for row in now.values() if row is not None and row.kind == "fact"):
+            made = event_at(tx, row.id)
+            by_hand = made is not None and (made.op, made.actor) == ("update", BY_HAND)
+            if not by_hand and row.key in noted:
+                # Its triples are known: nobody wrote this text.
+                tx.strike_unread(noted[row.key])
+            elif made and by_hand and reads and made.prev != made.value and row.key in self._again - noted.keys():
+                tx.note_unread(scope_of(row), [], detail={"triples_of": row.key}, attempts=0, next_at=tx.now)
         listed = {row for note in waiting for row in note.turns}
         for row in (row for row in now.values() if row is not None):
             if row.kind == "fact":

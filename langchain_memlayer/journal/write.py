@@ -232,6 +232,15 @@ class Writer(Reader):
             else:
                 self.strike_unread(note.id)
 
+    def relist_unread(self, old: int, new: int) -> None:
+        """Let notes of one version of a turn be of another."""
+        for note in self.unread():
+            if old in note.turns:
+                turns = [new if turn == old else turn for turn in note.turns]
+                edited = [new if turn == old else turn for turn in note.detail.get("edited", ())]
+                detail = {**note.detail, "edited": edited} if edited else note.detail
+                self.change_unread(note.id, turns=orjson.dumps(turns).decode(), detail=json_text(detail))
+
     def read_turn(self, row: Row, codes: bytes | None, *, read: bool) -> None:
         """Give a turn the vectors that it was stored without, and (with `read`) note that its facts were looked for."""
         self._vectors(row.id, codes)
