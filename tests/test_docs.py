@@ -167,6 +167,15 @@ def test_the_figures_that_the_readme_compares_are_those_of_the_measurements():
         assert re.search(rf"(?<![\d.,]){re.escape(figure)}(?![\d])", measured), f"{figure} is in no measurement"
 
 
+def test_every_signal_has_a_row():
+    with Memory(":memory:", model=None) as memory:
+        for text in ("Runa keeps the lighthouse.", "The cat is with Aksel."):
+            memory.add({"role": "user", "name": text[:4], "content": text}, user_id="ann", session_id="1")
+        [hit, *_] = memory.search("Who has the cat?", user_id="ann", explain=True)["results"]
+    told = {name for row in table(DOCS / "why-first.md", "| signal | speaks for") for name in names(row[0])}
+    assert told - {"learned"} == hit["explanation"].keys() - {"learned"}  # the trees speak of conversations only
+
+
 def test_every_error_has_a_row_that_says_what_to_do():
     told = [names(row[0])[0] for row in table(DOCS / "errors.md", "| error |")]
     tree = [
