@@ -13,6 +13,8 @@ from langchain_memlayer.types import Scope
 
 Kinds = list[Literal["fact", "turn"]]
 Metadata = dict[str, Any]
+LONGEST_QUERY = 10_000
+"""Characters of a query: a longer one says nothing more, and would keep the server from others."""
 Page = Annotated[int, Field(ge=1, le=1000)]
 
 
@@ -58,7 +60,7 @@ class Add(Ids):
 class Search(Ids):
     """What to look for."""
 
-    query: Annotated[str, Field(description="A question or some words.")]
+    query: Annotated[str, Field(max_length=LONGEST_QUERY, description="A question or some words.")]
     limit: Page = 10
     filters: Annotated[dict[str, Any] | None, Field(description="Conditions on metadata, role, ...")] = None
     threshold: Annotated[float | None, Field(ge=0, le=1, description="The least relevance.")] = None

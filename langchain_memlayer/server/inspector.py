@@ -21,6 +21,7 @@ from starlette.staticfiles import StaticFiles
 
 from langchain_memlayer.server import evaluations, languages
 from langchain_memlayer.server.access import Grant, Tokens
+from langchain_memlayer.server.bodies import LONGEST_QUERY
 from langchain_memlayer.server.guard import COOKIE, session_of
 from langchain_memlayer.types import Kind, Scope
 
@@ -150,7 +151,11 @@ def _ids(request: Request, given: QueryParams | Mapping[str, str] | None = None)
 async def _form(request: Request) -> dict[str, str]:
     """The fields of a form that was sent."""
     body = (await request.body()).decode("utf-8", "replace")
-    return {name: values[-1] for name, values in parse_qs(body, keep_blank_values=True, max_num_fields=50).items()}
+    try:
+        fields = parse_qs(body, keep_blank_values=True, max_num_fields=50)
+    except ValueError as error:
+        raise HTTPException(400, "The form has more fields than any of these pages.") from error
+    return {name: values[-1] for name, values in fields.items()}
 
 
 def _number(request: Request, name: str, default: int) -> int:
@@ -237,7 +242,7 @@ def _is_past(moment: str | None) -> bool:
 
 
 async def _search(request: Request) -> Response:
-    ids, query = _ids(request), request.query_params.get("q", "").strip()
+    ids, query = _ids(request), request.query_params.get("q", "").strip()[:LONGEST_QUERY]
     _, _, began = await _sizes(request, ids)
     today = (datetime.now(UTC) - _EPOCH) // _DAY
     first = (datetime.fromisoformat(began) - _EPOCH) // _DAY if began else today

@@ -25,6 +25,7 @@ from langchain_memlayer import __version__
 from langchain_memlayer.agents.context import as_context, fenced
 from langchain_memlayer.errors import MemLayerError, ScopeRequired
 from langchain_memlayer.server.access import Grant
+from langchain_memlayer.server.bodies import LONGEST_QUERY
 from langchain_memlayer.server.guard import logger
 from langchain_memlayer.types import Scope
 
@@ -48,7 +49,9 @@ class _Remember(_Arguments):
 
 
 class _Recall(_Arguments):
-    query: Annotated[str, Field(min_length=1, description="What to look for: a question or some words.")]
+    query: Annotated[
+        str, Field(min_length=1, max_length=LONGEST_QUERY, description="What to look for: a question or some words.")
+    ]
     limit: Annotated[int, Field(ge=1, le=100, description="How many memories at most.")] = 10
     as_of: Annotated[str | None, Field(description="What held at this time, ISO 8601; by default now.")] = None
 

@@ -117,7 +117,8 @@ def test_a_memory_is_edited_deleted_and_forgotten_after_a_question(ann: tuple[Me
     answer = client.post(f"/memory/{one}/edit", data={"text": "Ann lives in Bonn.\r\nSince May."})
     assert (answer.status_code, answer.headers["location"]) == (303, f"/memory/{one}?done=changed")
     assert memory.get(one)["memory"] == "Ann lives in Bonn.\nSince May."  # type: ignore[index]
-    assert client.post(f"/memory/{one}/edit", data={"text": " "}).status_code == 400
+    for wrong in ({"text": " "}, {}, {f"field{number}": "1" for number in range(60)}):
+        assert client.post(f"/memory/{one}/edit", data=wrong).status_code == 400
     assert client.post(f"/memory/{one}/delete").status_code == 303
     assert memory.get(one) is None
     assert "This memory has ended" in shown(client, f"/memory/{one}", done="deleted")

@@ -129,6 +129,7 @@ def test_an_export_is_the_store_and_can_be_imported(tmp_path: Path) -> None:
         (("GET", "/v1/memories?user_id=a&filters=nonsense"), 422, "filters"),
         (("GET", "/v1/memories?user_id=a&colour=red"), 422, "colour"),
         (("POST", "/v1/search", {"query": " ", "user_id": "a"}), 400, "query"),
+        (("POST", "/v1/search", {"query": "x " * 6_000, "user_id": "a"}), 422, "10000"),
         (("POST", "/v1/search", {"query": "x", "user_id": "a", "as_of": "yesterday"}), 400, "as_of"),
         (("POST", "/v1/search", {"query": "x", "user_id": "a", "filters": {"a": {"$no": 1}}}), 400, "$no"),
         (("POST", "/v1/search", ["x"]), 422, "/openapi.json"),
