@@ -46,6 +46,7 @@ class AsyncMemory:
         self.why = self.memory.awhy
         self.diff = self.memory.adiff
         self.undo = self.memory.aundo
+        self.replay = self.memory.areplay
         self.graph = self.memory.agraph
         self.flush = self.memory.aflush
         self.close = self.memory.aclose

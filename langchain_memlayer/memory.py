@@ -47,8 +47,9 @@ from langchain_memlayer.engine.past import difference, undo
 from langchain_memlayer.engine.read import Engine, Prepared, Progress
 from langchain_memlayer.engine.reading import Searcher, SearchQuery
 from langchain_memlayer.engine.records import missing, result_of, scope_of
+from langchain_memlayer.engine.replay import replayed
 from langchain_memlayer.engine.results import added, history_row, reasons, scope_size, unread
-from langchain_memlayer.errors import ConfigurationError, InvalidInput, MemLayerError
+from langchain_memlayer.errors import ConfigurationError, InvalidInput, MemLayerError, ScopeRequired
 from langchain_memlayer.facts.reconciliation import LLMReconciler, RuleReconciler
 from langchain_memlayer.filters import parse_filter
 from langchain_memlayer.graph.names import as_relations
@@ -76,6 +77,7 @@ from langchain_memlayer.types import (
     MemoryResult,
     Metric,
     ReadResult,
+    ReplayResult,
     Scope,
     ScopeSize,
     SearchResult,
@@ -979,6 +981,63 @@ class Memory:
         return added(done, facts=True)
 
     aundo = awaited(undo)
+
+    @stepped
+    def replay(
+        self,
+        into: str,
+        *,
+        user_id: Id = None,
+        agent_id: Id = None,
+        run_id: Id = None,
+        extractor: Extractor | None = None,
+        model: BaseChatModel | str | None = None,
+        progress: Progress | None = None,
+    ) -> Steps[ReplayResult]:
+        """Read all kept messages of a user again, by another model or prompt, into memories of another user.
+
+        The user's own memories stay as they are. The others can be searched and compared like any; `forget` removes
+        them. What was deleted is not read again.
+
+        Args:
+            into: The user id of the new memories, of whom there are none yet.
+            user_id: Whose messages.
+            agent_id: Which agent's.
+            run_id: Which run's.
+            extractor: What reads them, such as an `LLMExtractor` with another prompt; by default this memory's own.
+            model: Another chat model, which reconciles and, without an extractor, extracts.
+            progress: Called after each page with how many messages were read, and how many there are.
+
+        Returns:
+            `turns`, how many messages there are; `same`, how many facts both readings have; and under `results` those
+            that differ: `before` and `after`, and what was `said`.
+
+        Raises:
+            ScopeRequired: no user was given.
+            InvalidInput: there are memories of `into` already.
+            ConfigurationError: there is no model.
+            ExtractionError: the model failed; what was read so far stays under `into`, the rest is not read.
+        """
+        scope = Scope(user_id, agent_id, run_id)
+        if scope.user_id is None:
+            raise ScopeRequired("replay() needs the user_id of those whose messages are read again.")
+        target, reconciler = Scope(into).required("replay(into=...)"), self._engine.reconciler
+        chat = resolve_model(model)
+        if chat is not None:
+            from langchain_memlayer.facts.extraction import LLMExtractor
+
+            extractor, reconciler = extractor or LLMExtractor(chat, clock=self._journal.clock), LLMReconciler(chat)
+        extractor = extractor or self._engine.extractor
+        if extractor is None:
+            raise ConfigurationError("replay() needs a chat model: give it model= or extractor=.")
+        return (
+            yield from replayed(
+                self._engine, scope, target.user_id or "", extractor=extractor,
+                reconciler=reconciler or RuleReconciler(), progress=progress,
+            )
+        )  # fmt: skip
+
+    areplay = awaited(replay)
 
     # -- to LangChain and LangGraph: what these give is imported when it is asked for ------------------------------
 

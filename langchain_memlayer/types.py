@@ -694,6 +694,30 @@ class DiffResult(TypedDict):
     relations: AddedRelations
 
 
+class ReplayedFact(TypedDict):
+    """A fact that only one of two readings found, or found otherwise, and the message that it comes from."""
+
+    before: str | None
+    after: str | None
+    said: str
+
+
+class ReplayResult(TypedDict):
+    """What a replay found.
+
+    Attributes:
+        into: The user whose memories it made.
+        turns: How many messages were copied.
+        same: How many facts both readings have.
+        results: Those that differ, in the order of the conversation.
+    """
+
+    into: str
+    turns: int
+    same: int
+    results: list[ReplayedFact]
+
+
 class Done(TypedDict):
     """What a call that changes or ends memories reports.
 

@@ -101,6 +101,7 @@ MEMORY = {
     "reconcile": "messages, facts, *, user_id=None, agent_id=None, run_id=None, session_id=None, batch_id=None, "
     "rejected=<tuple>, by_agent=False",
     "read": "*, user_id=None, agent_id=None, run_id=None, retry=False, progress=None",
+    "replay": "into, *, user_id=None, agent_id=None, run_id=None, extractor=None, model=None, progress=None",
     "reset": "",
     "scopes": "*, user_id=None, agent_id=None, run_id=None, limit=1000, offset=0",
     "search": "query, *, user_id=None, agent_id=None, run_id=None, limit=10, top_k=None, filters=None, threshold=None, "

@@ -1,4 +1,4 @@
-"""`memlayer diff` and `undo`: what became of a memory, and taking it back."""
+"""`memlayer diff`, `undo` and `replay`: what became of a memory, taking it back, and reading it anew."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from langchain_memlayer.cli import show
+from langchain_memlayer.progress import bars
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -16,6 +17,7 @@ def register(app: typer.Typer) -> None:
     """Give the command line these commands."""
     app.command()(diff)
     app.command()(undo)
+    app.command()(replay)
 
 
 def diff(
@@ -42,6 +44,24 @@ def undo(
     with ctx.obj.listed() as memory:
         done = memory.undo(event_id, batch_id=batch, **ctx.obj.scope)
     show.result(ctx.obj.json, done, lambda out: show.added(out, done))
+
+
+def replay(
+    ctx: typer.Context, into: Annotated[str, typer.Argument(help="The user of the new memories; nobody's yet.")]
+) -> None:
+    """Read all messages of --user again by --model, into memories of another user, and show which facts differ."""
+    with ctx.obj.searchable() as memory, bars(hidden=ctx.obj.json) as told:
+        found = memory.replay(into, **ctx.obj.scope, progress=lambda done, total: told("reading", done, total))
+    show.result(ctx.obj.json, found, lambda out: _replayed(out, found))
+
+
+def _replayed(out: Console, found: Any) -> None:
+    out.print(f"{found['turns']} messages were read again, into {found['into']}; {found['same']} facts are the same.")
+    if found["results"]:
+        rows = show.table(("said", False), ("before", False), ("now", False))
+        for row in found["results"]:
+            rows.add_row(show.text(row["said"], "dim"), show.text(row["before"] or "-"), show.text(row["after"] or "-"))
+        out.print(rows)
 
 
 def _differences(out: Console, found: Any) -> None:

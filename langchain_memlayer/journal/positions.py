@@ -93,3 +93,9 @@ def put_back(tx: Writer, row: int, seq: int, columns: Mapping[str, Any]) -> None
 def unlink(tx: Writer, fact: int, turns: Sequence[int]) -> None:
     """Let a fact cite some turns no longer."""
     tx.db.executemany("DELETE FROM links WHERE fact = ? AND turn = ?", [(fact, turn) for turn in turns])
+
+
+def terms_of(reader: Reader, ids: Sequence[int]) -> dict[int, bytes]:
+    """The keyword terms of some versions, as they are kept."""
+    rows = reader.among("SELECT id, terms FROM items WHERE id IN (...)", ids)
+    return {item: bytes(terms or b"") for item, terms in rows}

@@ -1,0 +1,105 @@
+"""Replay: kept messages are read again by another extractor, beside the old facts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+from journal_dump import open_memory, texts
+
+from langchain_memlayer import ConfigurationError, ExtractionError, InvalidInput, Memory, ScopeRequired
+from langchain_memlayer.types import Extraction, Fact, Triple, Turn
+
+SAID = ["I live in Paris", "I play chess", "Hello"]
+OLD = {"I live in Paris": "Anna lives in Paris", "I play chess": "Anna plays chess"}
+NEW = {"I live in Paris": "Anna lives in Paris, France", "I play chess": "Anna plays chess", "Hello": "Anna is polite"}
+
+
+class Told:
+    def __init__(self, facts: Mapping[str, str]) -> None:
+        self.facts, self.shown = facts, list[list[str]]()
+
+    def extract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
+        self.shown.append([turn.text for turn in turns])
+        if not self.facts:
+            raise ExtractionError("the model is down")
+        return Extraction(
+            tuple(
+                Fact(self.facts[turn.text], (n,), quote=turn.text, triples=(Triple("Anna", "said", turn.text),))
+                for n, turn in enumerate(turns)
+                if turn.text in self.facts
+            )
+        )
+
+    async def aextract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
+        return self.extract(turns, context)
+
+
+def opened(**given: Any) -> Memory:
+    memory = open_memory(":memory:", extractor=Told(OLD), reconcile="rules", **given)
+    memory.add([{"role": "user", "content": text} for text in SAID], user_id="u", session_id="s")
+    return memory
+
+
+def listed(memory: Memory, user: str, **given: Any) -> list[str]:
+    return texts(memory.get_all(user_id=user, **given))
+
+
+def test_other_facts_stand_beside_the_old_ones_and_a_table_says_what_differs() -> None:
+    with opened() as memory:
+        before = memory.get_all(user_id="u", kinds=["fact", "turn"])
+        seen: list[tuple[int, int]] = []
+        other = Told(NEW)
+        found = memory.replay("trial", user_id="u", extractor=other, progress=lambda *at: seen.append(at))
+        assert found == {
+            "into": "trial", "turns": 3, "same": 1,
+            "results": [
+                {"before": "Anna lives in Paris", "after": "Anna lives in Paris, France", "said": "I live in Paris"},
+                {"before": None, "after": "Anna is polite", "said": "Hello"},
+            ],
+        }  # fmt: skip
+        assert seen == [(3, 3)]
+        assert memory.get_all(user_id="u", kinds=["fact", "turn"]) == before
+        assert listed(memory, "trial", kinds=["turn"]) == SAID
+        [hit, *_] = memory.search("Where does Anna live?", user_id="trial")["results"]
+        assert (hit["memory"], hit["evidence"][0]["quote"]) == ("Anna lives in Paris, France", "I live in Paris")
+        assert memory.unread(user_id="trial") == []
+        with pytest.raises(InvalidInput, match="already"):
+            memory.replay("trial", user_id="u")
+        memory.forget(user_id="trial")
+        assert memory.replay("trial", user_id="u")["results"] == []
+
+
+def test_pages_are_of_one_session_and_what_was_deleted_or_stored_as_given_is_not_read() -> None:
+    with opened() as memory:
+        memory.add([f"Note {n}" for n in range(50)], user_id="u", session_id="t")
+        memory.add("As it is", user_id="u", infer=False)
+        gone = next(row["id"] for row in memory.get_all(user_id="u", kinds=["fact"])["results"])
+        memory.delete(gone)
+        other = Told({"Hello": "Anna is polite"})
+        found = memory.replay("trial", user_id="u", extractor=other)
+        assert [len(page) for page in other.shown] == [2, 40, 10]
+        assert found["turns"] == 53
+        assert "I live in Paris" not in listed(memory, "trial", kinds=["turn"])
+        assert "As it is" in listed(memory, "trial")
+
+
+def test_what_fails_is_not_read_later_by_the_memorys_own_model() -> None:
+    with opened() as memory:
+        with pytest.raises(ExtractionError):
+            memory.replay("trial", user_id="u", extractor=Told({}))
+        assert memory.unread(user_id="trial") == []
+        assert listed(memory, "trial", kinds=["fact"]) == []
+
+
+def test_who_and_by_what_has_to_be_said() -> None:
+    with opened() as memory, pytest.raises(ScopeRequired):
+        memory.replay("trial", run_id="r")
+    with open_memory(":memory:") as memory, pytest.raises(ConfigurationError):
+        memory.replay("trial", user_id="u")
+
+
+async def test_an_awaited_replay_is_the_same() -> None:
+    with opened() as memory:
+        assert (await memory.areplay("trial", user_id="u", extractor=Told(NEW)))["same"] == 1
