@@ -1,4 +1,7 @@
-"""What each signal of recall is worth: all of them, and then each one left out."""
+"""What each signal of recall is worth: all of them, and then each one left out.
+
+The trees have seen the conversations that they were learned on: what they are worth to others, `learn` tells.
+"""
 
 from __future__ import annotations
 
