@@ -40,7 +40,7 @@ class Ingested:
 
     def sentence(self) -> str:
         """For people."""
-        what = show.event_counts(self.events) or "all of it was known already"
+        what = show.event_counts(self.events) or "nothing new is in them"
         return f"{self.messages:,} messages of {self.sessions:,} sessions: {what}."
 
 

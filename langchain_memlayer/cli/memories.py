@@ -227,7 +227,7 @@ def ingest(
     from langchain_memlayer.cli import ingesting
 
     batches = ingesting.read_batches(file)
-    with ctx.obj.writable() as memory, bars(hidden=ctx.obj.json) as told:
+    with ctx.obj.writable() as memory:
         if memory.model is not None:
             cost = ingesting.cost(memory.model, batches)
             show.console(stderr=True).print(cost)
@@ -235,7 +235,8 @@ def ingest(
                 if not sys.stdin.isatty():
                     raise InvalidInput("Say --yes, name a --model, or keep the messages unread with --model none.")
                 confirm("Go on?", yes=False)
-        done = ingesting.ingest(memory, batches, ctx.obj.scope, told)
+        with bars(hidden=ctx.obj.json) as told:
+            done = ingesting.ingest(memory, batches, ctx.obj.scope, told)
     show.result(ctx.obj.json, done.as_dict(), lambda out: out.print(done.sentence()))
 
 
