@@ -376,7 +376,7 @@ def test_a_repeated_ingest_changes_nothing_and_a_longer_file_adds_only_what_is_n
     first = data(cli("ingest", str(file), "--user", "alice", "--json"))
     assert first["events"] == {"ADD": 6, "NONE": 1}
     stored, counts = data(cli("list", "--json")), data(cli("stats", "--json"))
-    assert "known already" in cli("ingest", str(file), "--user", "alice").stdout
+    assert "nothing new" in cli("ingest", str(file), "--user", "alice").stdout
     assert data(cli("list", "--json")) == stored
     assert data(cli("stats", "--json"))["events"] == counts["events"]
     write(file, [*messages, {"role": "user", "content": "New.", "session_id": "b"}], "jsonl")
