@@ -56,7 +56,7 @@ bench: setup
 docs: setup
 	$(BIN)/python -m pip install --quiet --group docs
 	$(BIN)/pytest -n 2 tests/test_docs.py
-	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --quiet -f docs/mkdocs.yml
+	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build -f docs/mkdocs.yml  # --quiet counts no warnings
 
 # Executes the notebooks without a key, and keeps what they print.
 notebooks: setup

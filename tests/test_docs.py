@@ -147,6 +147,12 @@ def test_every_file_that_the_guide_for_contributors_names_exists():
         assert any((folder / name).is_file() for folder in beside), name
 
 
+def test_every_page_stands_in_the_navigation_once():
+    text = (DOCS / "mkdocs.yml").read_text(encoding="utf-8")
+    listed = re.findall(r": ([\w/.-]+\.md)$", text[text.index("\nnav:") :], re.MULTILINE)
+    assert sorted(listed) == sorted(str(page.relative_to(DOCS).as_posix()) for page in PAGES if page != README)
+
+
 def test_the_readme_begins_with_the_two_commands_and_stays_short():
     found = blocks(README)
     assert [block.language for block in found[:2]] == ["sh", "python"]
