@@ -280,6 +280,16 @@ def test_of_a_text_that_is_taken_back_nothing_is_read(memory: Memory) -> None:
         assert seen(memory) == before
 
 
+def test_a_text_that_was_still_to_be_read_is_noted_again_when_all_of_a_scope_comes_back(memory: Memory) -> None:
+    memory.update(fact(memory), "Anna likes Rome")
+    before = seen(memory)
+    event = memory.delete_all(user_id="u")["event_id"]
+    assert memory.unread(user_id="u") == []
+    memory.undo(event)
+    assert seen(memory) == before
+    assert len(memory.unread(user_id="u")) == 1
+
+
 def test_what_was_forgotten_cannot_be_undone(memory: Memory) -> None:
     fact(memory, "Bob adds tea")
     key = fact(memory, batch_id="b")

@@ -215,7 +215,7 @@ class _Undoing:
         if primary:
             self._before.setdefault(event.key, before)
             self._closed += closed
-            self._again |= {event.key} if event.op == "undo" else set()
+            self._again |= {event.key} if event.op == "undo" or before is None else set()
         return seq
 
     def _may_go_back(self, event: Event, turn: Row, was: Mapping[int, Mapping[str, Any]]) -> bool:
