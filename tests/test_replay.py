@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 from journal_dump import open_memory, texts
+from typer.testing import CliRunner
 
 from langchain_memlayer import ConfigurationError, ExtractionError, InvalidInput, Memory, ScopeRequired
+from langchain_memlayer.cli import app
 from langchain_memlayer.types import Extraction, Fact, Triple, Turn
 
 SAID = ["I live in Paris", "I play chess", "Hello"]
@@ -103,3 +106,15 @@ def test_who_and_by_what_has_to_be_said() -> None:
 async def test_an_awaited_replay_is_the_same() -> None:
     with opened() as memory:
         assert (await memory.areplay("trial", user_id="u", extractor=Told(NEW)))["same"] == 1
+
+
+def test_the_command_prints_what_differs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Memory(tmp_path / "s", model=None, extractor=Told(OLD), reconcile="rules", embeddings=None) as memory:
+        memory.add("I live in Paris", user_id="u")
+    own = Memory.__init__
+    monkeypatch.setattr(Memory, "__init__", lambda self, *a, **k: own(self, *a, **{**k, "extractor": Told(NEW)}))
+    args = ["--path", str(tmp_path / "s"), "--embeddings", "none", "--model", "none", "--user", "u"]
+    said = CliRunner().invoke(app, [*args, "replay", "trial"])
+    assert said.exit_code == 0, said.output
+    assert "0 facts are the same" in said.stdout
+    assert "Anna lives in Paris, France" in said.stdout
