@@ -592,6 +592,48 @@ def test_a_turn_that_a_fact_cites_is_not_ended_by_a_correction() -> None:
         assert not any(ended(memory).values())
 
 
+BOTH = "I live in Paris with my sister Noor"
+SISTER = "Noor is Anna's sister"
+
+
+def end_by_model(memory: Memory, home: str) -> None:
+    memory.add("I live in Berlin now", user_id="u")
+
+
+def end_by_hand(memory: Memory, home: str) -> None:
+    memory.update(home, "Anna lives in Berlin")
+
+
+def end_by_deletion(memory: Memory, home: str) -> None:
+    memory.delete(home)
+
+
+@pytest.mark.parametrize("end", [end_by_model, end_by_hand, end_by_deletion])
+def test_a_message_of_which_a_part_has_ended_is_not_shown_as_current_nor_its_rest_for_it(
+    end: Callable[[Memory, str], None],
+) -> None:
+    home = found("Anna lives in Paris", ("Anna", "lives in", "Paris"), quote="I live in Paris")
+    told = {
+        BOTH: [home, found(SISTER, quote="my sister Noor")],
+        "I live in Berlin now": [found("Anna lives in Berlin")],
+    }
+    with open_with(Mind(told, decided((1, "UPDATE", 1, "Anna lives in Berlin")))) as memory:
+        before = memory.search("Does Anna live in Paris?", user_id="u", kinds=["turn"])["results"]
+        first = {row["memory"]: row["id"] for row in memory.add(BOTH, user_id="u")["results"]}
+        end(memory, first["Anna lives in Paris"])
+        hits = memory.search("Does Anna live in Paris?", user_id="u")["results"]
+        turns = memory.search("Does Anna live in Paris?", user_id="u", kinds=["turn"])["results"]
+        known = memory.search(BOTH, user_id="u", kinds=["turn"], known_at=datetime(2100, 1, 1, tzinfo=UTC))["results"]
+        [noor] = [row for row in memory.get_all(user_id="u")["results"] if row["memory"] == SISTER]
+
+    assert before == []
+    assert [hit["memory"] for hit in hits if "Paris" in hit["memory"] and not hit["ended"]] == []
+    assert [hit["memory"] for hit in (*turns, *known) if hit["memory"] == BOTH and not hit["ended"]] == []
+    assert noor["ended"] is False
+    if end is not end_by_deletion:
+        assert hits[0]["memory"] == "Anna lives in Berlin"
+
+
 async def test_what_a_fact_corrects_and_its_last_day_survive_between_the_halves() -> None:
     mind = Mind({BACK: [found(HOME, corrects=[1], valid_until="2100-05-17")]})
     with open_with(mind) as memory:

@@ -434,11 +434,11 @@ class Commit:
         )  # fmt: skip
 
     def _settle(self, fact: Row, state: int, *, at: int | None = None) -> None:
-        """Mark the turns behind any version of a fact, which held until `at`, that no live fact cites any longer.
+        """Mark the turns behind any version of a fact, which held until `at`, whatever else they tell: facts say that.
 
         With them goes what was said around them and repeats the fact, such as the answer that confirms it.
         """
-        behind = self.tx.uncited_turns(fact.key)
+        behind = self.tx.turns_behind(fact.key)
         # What comes after the words that ended it speaks of what holds now, unless these were to forget it.
         end = None if self._retracts or not self._said else self._said[0].place
         near = {
@@ -468,8 +468,9 @@ class Commit:
         self.tx.change_memory(turn, op, actor=self.actor, batch=self.batch, detail=detail, **columns)
 
     def _show(self, turns: Sequence[Row]) -> None:
-        """Let turns be found again that a fact cites which holds."""
-        for turn in self.tx.memories_by_row([row.id for row in turns]).values():
+        """Let turns be found again that a fact cites which holds, where nothing else that they told has ended."""
+        ended = self.tx.telling_ended([row.id for row in turns])
+        for turn in self.tx.memories_by_row([row.id for row in turns if row.id not in ended]).values():
             if turn.closed is None and turn.state in (HIDDEN, SPENT):
                 self._along(turn, "show", state=None, invalid_at=None)
 

@@ -225,7 +225,8 @@ class _Undoing:
             for one in self.tx.history(event.key)
         )
         recalled = was[turn.id].get("state") not in (HIDDEN, SPENT)
-        return turn.closed is None and not later and (recalled or bool(self.tx.uncited([turn.id])))
+        ended = bool(self.tx.uncited([turn.id]) or self.tx.telling_ended([turn.id]))
+        return turn.closed is None and not later and (recalled or ended)
 
     def _cite(self, fact: Row, turns: Sequence[int], event: Event) -> list[int]:
         """Let a fact cite the turns that it cited, whatever was edited since; gives their rows."""
@@ -277,7 +278,8 @@ class _Undoing:
         listed = {row for note in waiting for row in note.turns}
         for row in (row for row in now.values() if row is not None):
             if row.kind == "fact":
-                for turn in tx.memories_by_row(row.turns).values():
+                ended = tx.telling_ended(row.turns)
+                for turn in tx.memories_by_row([turn for turn in row.turns if turn not in ended]).values():
                     if turn.closed is None and turn.state in (HIDDEN, SPENT):
                         tx.change_memory(turn, "restore", actor=BY_HAND, state=None, invalid_at=None)
             elif reads and not row.read and not row.given and row.id not in listed:

@@ -391,7 +391,7 @@ class Reader(CacheReader):
             known_at: What was recorded later does not count; None for everything.
 
         Returns:
-            Row ids, each with whether it is a turn all of whose facts had ended.
+            Row ids, each with whether it is a turn and what it told had ended.
         """
         position = sys.maxsize
         if known_at is not None:
@@ -409,7 +409,7 @@ class Reader(CacheReader):
             "i.id DESC) AS place FROM namespaces n JOIN items i ON i.ns = n.id WHERE n.path >= ? AND n.path < ? AND "
             f"i.kind <> 'item' AND i.id <= ? AND {where}), held AS (SELECT id, state FROM found WHERE place = 1) "
             f"SELECT id, coalesce(state, 0) = {SPENT} AND NOT EXISTS (SELECT 1 FROM links l JOIN held f ON f.id = "
-            "l.fact WHERE l.turn = held.id) FROM held",
+            "l.fact JOIN items i ON i.id = f.id WHERE l.turn = held.id AND i.closed IS NOT NULL) FROM held",
             (*prefix_bounds(prefix), position, *values),
         ).fetchall()
 
@@ -548,10 +548,22 @@ class Reader(CacheReader):
         """Those of some turns that are live and that no live fact cites."""
         return self._memories_among(f"i.id IN (...) AND i.closed IS NULL AND {_UNCITED}", turns)
 
-    def uncited_turns(self, key: str) -> list[Row]:
-        """The live turns behind any version of a fact that no live fact cites."""
-        cited = "SELECT l.turn FROM links l JOIN items f ON f.id = l.fact WHERE f.key = ?"
-        return self._memories(f"i.id IN ({cited}) AND i.closed IS NULL AND {_UNCITED}", (key,))
+    def turns_behind(self, key: str) -> list[Row]:
+        """The live turns behind any version of a fact, but for those that its live version cites."""
+        cited = "i.id IN (SELECT l.turn FROM links l JOIN items f ON f.id = l.fact WHERE f.key = ?{})"
+        return self._memories(
+            f"{cited.format('')} AND NOT {cited.format(' AND f.closed IS NULL')} AND i.closed IS NULL", (key, key)
+        )
+
+    def telling_ended(self, turns: Sequence[int]) -> set[int]:
+        """Those of some turns that told something that has ended: no live version of the fact cites them."""
+        rows = self.among(
+            "SELECT l.turn FROM links l JOIN items f ON f.id = l.fact WHERE f.closed IS NOT NULL AND NOT EXISTS "
+            "(SELECT 1 FROM links m JOIN items g ON g.id = m.fact WHERE m.turn = l.turn AND g.key = f.key AND g.closed "
+            "IS NULL) AND l.turn IN (...)",
+            turns,
+        )
+        return {turn for (turn,) in rows}
 
     def facts_of(self, turns: Sequence[int]) -> list[Row]:
         """The live facts that cite some of these turns and no others."""
