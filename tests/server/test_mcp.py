@@ -149,3 +149,22 @@ def test_a_page_of_another_site_calls_no_tool() -> None:
             assert clients().post("/mcp?user_id=a", json={}, headers=headers).status_code in (403, 421)
         # There is nothing to be waited for: a stream that the server never writes to would only hold a connection.
         assert clients().get("/mcp?user_id=a", headers={"accept": "text/event-stream"}).status_code == 405
+
+
+def test_a_message_that_cannot_be_read_leaves_no_text_in_the_logs(caplog: pytest.LogCaptureFixture) -> None:
+    wrong = {
+        "jsonrpc": "2.0",
+        "id": 1,
+        "method": "tools/call",
+        "params": {"name": "remember", "arguments": "locker 12"},
+    }
+    told = {"jsonrpc": "2.0", "method": "notifications/progress", "params": {"message": "locker 12"}}
+    with (
+        Memory(":memory:", model=None, embeddings=None) as memory,
+        serving(memory) as clients,
+        caplog.at_level("DEBUG"),
+    ):
+        for body in (wrong, told):
+            clients().post("/mcp?user_id=a", json=body, headers={"accept": "application/json, text/event-stream"})
+    assert any("could not be served (session," in record.getMessage() for record in caplog.records)
+    assert "locker 12" not in caplog.text
