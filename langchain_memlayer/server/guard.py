@@ -124,7 +124,7 @@ class Guard:
             raise Refused(405, "Use GET, POST, PATCH or DELETE; /openapi.json says which.")
         if _name(host) not in self._hosts:
             raise Refused(421, "This server does not go by that name; --allow-host adds one.")
-        if origin is not None and (urlsplit(origin).netloc.lower() != host.lower()):
+        if origin is not None and _netloc(origin) != host.lower():
             raise Refused(403, "The request comes from a page of another site.")
         if method in _SAFE:
             return
@@ -178,6 +178,14 @@ def _name(host: str) -> str:
     """The name of a Host header, without its port."""
     name, _, _ = host[1:].partition("]") if host.startswith("[") else host.partition(":")
     return name.lower()
+
+
+def _netloc(origin: str) -> str:
+    """The host and port of an Origin header; none for one that cannot be read."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return ""
 
 
 def session_of(headers: Headers) -> str | None:

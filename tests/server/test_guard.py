@@ -88,6 +88,7 @@ def test_the_loopback_goes_by_its_names(open_client: TestClient, host: str) -> N
     [
         {"origin": "https://evil.example"},
         {"origin": "null"},
+        {"origin": "http://["},
         {"origin": "http://127.0.0.1:9999"},
         {"sec-fetch-site": "cross-site"},
         {"sec-fetch-site": "same-site"},
