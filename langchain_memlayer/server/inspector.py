@@ -287,7 +287,9 @@ async def _changes(request: Request) -> Response:
     ids = _ids(request)
     _, _, began = await _sizes(request, ids)
     today = datetime.now(UTC)
-    since = _day(request, "since", max(began[:10] or "0001-01-01", (today - 30 * _DAY).date().isoformat()))
+    # What is said to be of a day to come was recorded today at the latest.
+    began = min(began[:10], today.date().isoformat())
+    since = _day(request, "since", max(began, (today - 30 * _DAY).date().isoformat()))
     until = _day(request, "until", today.date().isoformat())
     found = None
     if since <= until:

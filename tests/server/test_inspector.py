@@ -95,6 +95,8 @@ def test_what_changed_between_two_days_is_shown(ann: tuple[Memory, TestClient]) 
     assert "Nothing changed." in shown(client, "/changes", user_id="ann", since="2020-01-01", until="2020-01-02")
     assert "after the last" in shown(client, "/changes", user_id="ann", since="2020-01-02", until="2020-01-01")
     assert "2026-12-31" in shown(client, "/changes", 400, user_id="ann", since="soon")
+    memory.add("The boat leaves.", user_id="later", infer=False, timestamp="2999-01-01T08:00:00Z")
+    assert "The boat leaves." in shown(client, "/changes", user_id="later")
 
 
 def test_the_graph_is_drawn_and_each_node_leads_to_what_is_around_it(ann: tuple[Memory, TestClient]) -> None:
