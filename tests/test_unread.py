@@ -351,6 +351,15 @@ def test_the_facts_of_an_edited_message_end_or_are_updated(folder: Path, keep: b
         assert live(memory) == []
 
 
+def test_an_edited_message_is_found_by_its_new_words_though_its_facts_end(folder: Path) -> None:
+    with open_with(Mind(TOLD), folder) as memory:
+        memory.add(HOME, user_id="u")
+        memory.add({**HOME, "content": "Never mind the blue umbrella"}, user_id="u")
+        hits = memory.search("blue umbrella", user_id="u")["results"]
+
+    assert [(hit["memory"], hit["ended"]) for hit in hits] == [("Never mind the blue umbrella", False)]
+
+
 # -- what was changed is not shown ------------------------------------------------------------------------------------
 
 

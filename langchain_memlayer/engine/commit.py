@@ -383,7 +383,8 @@ class Commit:
         told = {done.id for done in self.done}
         for fact in self.tx.facts_of(turns):
             if fact.key not in told:
-                self.end_fact(fact, HIDDEN, at=self.tx.now, detail={"reason": "its message was changed"})
+                detail = {"reason": "its message was changed"}
+                self.end_fact(fact, HIDDEN, at=self.tx.now, detail=detail, but=turns)
 
     # -- versions -------------------------------------------------------------------------------------------------
 
@@ -417,10 +418,12 @@ class Commit:
         elif not kept:
             self._settle(old, SPENT, at=at)
 
-    def end_fact(self, row: Row, state: int, *, at: int, detail: Mapping[str, Any] | None = None) -> None:
-        """End a fact; the turns behind all its versions go into `state`."""
+    def end_fact(
+        self, row: Row, state: int, *, at: int, detail: Mapping[str, Any] | None = None, but: Sequence[int] = ()
+    ) -> None:
+        """End a fact; the turns behind all its versions go into `state`, `but` for those that say something else now."""
         self.end(row, at=at, detail=detail)
-        self._settle(row, state, at=at if state == SPENT else None)
+        self._settle(row, state, at=at if state == SPENT else None, but=but)
         self.done.append(Committed(row.key, "DELETE", row.text, row.text))
 
     def end(self, row: Row, *, at: int, detail: Mapping[str, Any] | None = None) -> None:
@@ -433,7 +436,7 @@ class Commit:
             sources=row.sources, invalid_at=at, batch=self.batch, detail={**(detail or {}), **_closing(row)},
         )  # fmt: skip
 
-    def _settle(self, fact: Row, state: int, *, at: int | None = None) -> None:
+    def _settle(self, fact: Row, state: int, *, at: int | None = None, but: Sequence[int] = ()) -> None:
         """Mark the turns behind any version of a fact, which held until `at`, whatever else they tell: facts say that.
 
         With them goes what was said around them and repeats the fact, such as the answer that confirms it.
@@ -449,7 +452,7 @@ class Commit:
             if row.read and (end is None or (row.place or 0) < end) and repeats(row.text, fact.text)
         }
         for turn in (*behind, *self.tx.uncited(sorted(near.difference(row.id for row in behind)))):
-            if turn.state == VISIBLE or (turn.state, state) == (SPENT, HIDDEN):
+            if turn.id not in but and (turn.state == VISIBLE or (turn.state, state) == (SPENT, HIDDEN)):
                 self._mark(turn, state, at=at)
 
     def correct(self, turns: Sequence[Row]) -> None:
