@@ -259,6 +259,23 @@ def test_an_old_conversation_that_is_imported_later_changes_nothing(opened: Any)
     assert '"date": "2021-01-01", "text": "Anna lives in Rome"' in str(model_of(memory).prompts[1][-1].content)
 
 
+def test_what_an_older_conversation_repeats_in_other_marks_does_not_end(opened: Any) -> None:
+    old = fact("Anna lives in Paris.", said="Paris is home")
+
+    def older(prompt: list[BaseMessage]) -> Reply:
+        known = shown(prompt, "memories")
+        return reply((1, "UPDATE", known.index("Anna moved to Berlin") + 1, "Anna lives in Paris."))
+
+    memory = opened(
+        lambda prompt: older(prompt) if "2023" in str(prompt[-1].content) else reply((1, "ADD")),
+        extractor=Told(BERLIN, PARIS, old),
+    )
+    for said, year in (("I moved to Berlin", 2024), ("I live in Paris", 2025), ("Paris is home", 2023)):
+        memory.add({"role": "user", "content": said, "timestamp": f"{year}-05-01"}, user_id="u")
+
+    assert live(memory) == ["Anna moved to Berlin", "Anna lives in Paris"]
+
+
 def test_of_two_scopes_neither_changes_the_other(opened: Any) -> None:
     memory = opened()
     for scope in ({"user_id": "u"}, {"user_id": "v"}, {"user_id": "u", "agent_id": "a"}, {"run_id": "u"}):

@@ -351,7 +351,7 @@ class Commit:
             more = [one for one in change.fact.triples if keys_of(one.source, one.destination) not in related]
             self.tx.relate(target, more)
             self.added += more
-        return target
+        return replace(target, count=target.count + 1)
 
     def _update(self, target: Row, change: Change, turns: Sequence[Row]) -> None:
         text = change.decision.text or change.fact.text
