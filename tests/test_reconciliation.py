@@ -619,6 +619,19 @@ def test_a_memory_that_is_ended_is_not_changed_by_another_fact() -> None:
     assert actions(found) == ["DELETE", "ADD"]
 
 
+@pytest.mark.parametrize("longer", [0, 1])
+@pytest.mark.parametrize("ends", [0, 1])
+def test_what_either_of_two_facts_of_one_memory_ends_is_ended(longer: int, ends: int) -> None:
+    said = ["Anna travels to Oslo and not to Rome", "Anna travels to Oslo and not to Rome"]
+    said[longer] += " on 2024-06-01"
+    entries = [entry(k + 1, "UPDATE", 2, text, also=[1] if k == ends else []) for k, text in enumerate(said)]
+    found = decided([fact(text) for text in said], *entries, known=[HOTEL, TRIP])
+
+    assert {d.action: (d.memory_id, d.also) for d in found} == {
+        "UPDATE": ("id-trip", ("id-hotel",)), "NONE": ("id-trip", ()),
+    }  # fmt: skip
+
+
 def test_a_reconciler_that_ends_everything_ends_what_the_fact_speaks_about() -> None:
     known = [PARIS, TEA, *(Candidate(f"m{k}", f"Ben owns boat {k}", MAY) for k in range(20))]
     [found] = decided([NOT_PARIS], entry(1, "DELETE", 1, also=list(range(2, 23))), known=known)

@@ -421,7 +421,7 @@ class Commit:
     def end_fact(
         self, row: Row, state: int, *, at: int, detail: Mapping[str, Any] | None = None, but: Sequence[int] = ()
     ) -> None:
-        """End a fact; the turns behind all its versions go into `state`, `but` for those that say something else now."""
+        """End a fact; the turns behind all its versions go into `state`, `but` for those with other words now."""
         self.end(row, at=at, detail=detail)
         self._settle(row, state, at=at if state == SPENT else None, but=but)
         self.done.append(Committed(row.key, "DELETE", row.text, row.text))

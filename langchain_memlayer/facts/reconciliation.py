@@ -473,16 +473,21 @@ def _claimed(decisions: Sequence[Decision], question: Question) -> list[Decision
             continue
         target = _target(decision)
         holder = holders.get(target)
+        others = tuple(other for other in decision.also if other not in taken)
         if target not in taken:
-            kept[k] = replace(decision, also=tuple(other for other in decision.also if other not in taken))
-            taken |= {target, *decision.also}
+            kept[k] = replace(decision, also=others)
+            taken |= {target, *others}
             holders |= {target: k} if decision.action == "UPDATE" else {}
         elif holder is None or decision.action == "DELETE" or is_retraction(question.facts[k]):
             kept[k] = _instead(decision, question, "another fact changes the same memory")
         elif _says_all(kept[holder].text, decision.text):
             kept[k] = _with_it(decision, kept[holder])
+            kept[holder] = replace(kept[holder], also=(*kept[holder].also, *others))
+            taken |= {*others}
         elif _says_all(decision.text, kept[holder].text):
-            kept[k], kept[holder], holders[target] = decision, _with_it(kept[holder], decision), k
+            whole = replace(decision, also=(*kept[holder].also, *others))
+            kept[k], kept[holder], holders[target] = whole, _with_it(kept[holder], decision), k
+            taken |= {*others}
         else:
             kept[k] = _instead(decision, question, "another fact changes the same memory")
     for target, k in list(holders.items()):
