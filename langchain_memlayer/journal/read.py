@@ -550,7 +550,10 @@ class Reader(CacheReader):
 
     def turns_behind(self, key: str) -> list[Row]:
         """The live turns behind any version of a fact, but for those that its live version cites."""
-        cited = "i.id IN (SELECT l.turn FROM links l JOIN items f ON f.id = l.fact WHERE f.key = ?{})"
+        # That it is no item is said because the index of ids is of memories alone.
+        cited = (
+            "i.id IN (SELECT l.turn FROM links l JOIN items f ON f.id = l.fact WHERE f.key = ? AND f.kind <> 'item'{})"
+        )
         return self._memories(
             f"{cited.format('')} AND NOT {cited.format(' AND f.closed IS NULL')} AND i.closed IS NULL", (key, key)
         )
