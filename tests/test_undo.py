@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from journal_dump import open_memory, texts
+from journal_dump import connections, open_memory, texts
 
 from langchain_memlayer import InvalidInput, Memory, ScopeRequired
 from langchain_memlayer.doctor import check
@@ -288,6 +288,31 @@ def test_a_text_that_was_still_to_be_read_is_noted_again_when_all_of_a_scope_com
     memory.undo(event)
     assert seen(memory) == before
     assert len(memory.unread(user_id="u")) == 1
+
+
+def test_what_ends_a_fact_or_brings_it_back_goes_through_no_table(memory: Memory) -> None:
+    key = fact(memory)
+    ran: list[str] = []
+    [db, *_] = connections(memory._journal)
+    db.set_trace_callback(ran.append)
+    memory.update(key, "Anna likes chess")
+    memory.delete(key)
+    memory.undo(memory.history(key)[-1]["id"])
+    db.set_trace_callback(None)
+    selects = [sql for sql in ran if sql.startswith("SELECT") and " links " in sql]
+    steps = [row[3] for sql in selects for row in db.execute(f"EXPLAIN QUERY PLAN {sql}")]
+    assert "SEARCH f USING INDEX memories_by_id (key=?)" in steps
+    assert [step for step in steps if step.startswith("SCAN")] == []
+
+
+def test_however_much_came_along_the_events_are_gone_through_once(memory: Memory) -> None:
+    memory.add([f"{name} adds tea" for name in ("Anna", "Bob", "Carl", "Dora")], user_id="u")
+    event = memory.delete_all(user_id="u")["event_id"]
+    ran: list[str] = []
+    for db in connections(memory._journal):
+        db.set_trace_callback(ran.append)
+    assert len(memory.undo(event)["results"]) == 8
+    assert sum("LIKE" in sql for sql in ran) == 1
 
 
 def test_what_was_forgotten_cannot_be_undone(memory: Memory) -> None:

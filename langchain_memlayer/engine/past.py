@@ -26,7 +26,7 @@ from langchain_memlayer.journal.positions import (
     unlink,
 )
 from langchain_memlayer.journal.write import Writer
-from langchain_memlayer.types import HIDDEN, SPENT, DiffResult, Event, Row, Scope, from_micros
+from langchain_memlayer.types import HIDDEN, SPENT, DiffResult, Event, Row, Scope, Triple, from_micros
 
 
 def difference(journal: Journal, scope: Scope, since: int, until: int, kinds: Collection[str]) -> DiffResult:
@@ -55,10 +55,15 @@ def difference(journal: Journal, scope: Scope, since: int, until: int, kinds: Co
         ],
         "ended": [result_of(row) for row in before if row.key not in new],
         "relations": {
-            "added_entities": relations_of([triple for triple in became if triple not in set(was)]),
-            "deleted_entities": relations_of([triple for triple in was if triple not in set(became)]),
+            "added_entities": relations_of(_without(became, was)),
+            "deleted_entities": relations_of(_without(was, became)),
         },
     }
+
+
+def _without(triples: Sequence[Triple], others: Collection[Triple]) -> list[Triple]:
+    others = set(others)
+    return [triple for triple in triples if triple not in others]
 
 
 def _shown(rows: Sequence[Row], kinds: Collection[str]) -> list[Row]:
@@ -97,12 +102,12 @@ def undo(journal: Journal, scope: Scope, *, event: int | None, batch: str | None
             paths = {row.path for row in (reader.versions_of(found.key) if found else ())}
     with journal.write(*paths) as tx:
         chosen = _chosen(tx, scope, event, batch)
+        undoing = _Undoing(tx, chosen)
         for key in dict.fromkeys(one.key for one in chosen if one.op in _PRIMARY):
-            _check(tx.history(key), {one.seq for one in chosen})
-        undoing = _Undoing(tx, {one.seq for one in chosen})
+            _check(tx.history(key), undoing.chosen)
         for one in reversed(chosen):
             if one.detail.get("of") not in undoing.chosen:
-                undoing.take_back(one, [other for other in chosen if "of" in other.detail])
+                undoing.take_back(one)
         return undoing.settle(reads=reads)
 
 
@@ -125,12 +130,11 @@ def _chosen(tx: Writer, scope: Scope, event: int | None, batch: str | None) -> l
             f"There is no {what} here that could be undone: give a batch_id of these ids, or the number of an ADD, "
             "UPDATE, DELETE or UNDO in a memory's history()."
         )
-    chosen = {one.seq: one for one in owned}
-    waiting = list(owned)
+    chosen, waiting = {one.seq: one for one in owned}, list(owned)
+    along = events_along(tx, owned[0])
     while waiting:
-        along = [one for one in events_along(tx, waiting.pop()) if one.seq not in chosen]
-        chosen.update((one.seq, one) for one in along)
-        waiting += along
+        waiting += (more := [one for one in along.get(waiting.pop().seq, ()) if one.seq not in chosen])
+        chosen.update((one.seq, one) for one in more)
     return [chosen[seq] for seq in sorted(chosen)]
 
 
@@ -162,21 +166,24 @@ class _Undoing:
         chosen: The numbers of all that are taken back.
     """
 
-    def __init__(self, tx: Writer, chosen: set[int]) -> None:
+    def __init__(self, tx: Writer, events: Sequence[Event]) -> None:
         self.tx = tx
-        self.chosen = chosen
+        self.chosen = {one.seq for one in events}
+        self._along: dict[int, list[Event]] = {}
+        for one in events:
+            if "of" in one.detail:
+                self._along.setdefault(one.detail["of"], []).append(one)
         self._before: dict[str, Row | None] = {}
         self._closed: list[Row] = []
         self._again: set[str] = set()
 
-    def take_back(self, event: Event, others: Sequence[Event], of: int | None = None) -> None:
-        """Undo one event, then those of the others that came along with it."""
+    def take_back(self, event: Event, of: int | None = None) -> None:
+        """Undo one event, then those that came along with it."""
         seq = self._put_back(event, of)
         if seq is None:
             return
-        for other in reversed(others):
-            if other.detail["of"] == event.seq:
-                self.take_back(other, others, seq)
+        for other in reversed(self._along.get(event.seq, ())):
+            self.take_back(other, seq)
 
     def _put_back(self, event: Event, of: int | None) -> int | None:
         """Give the rows of an event what they were; returns the position of the undo, or None where it is moot."""
@@ -291,8 +298,8 @@ class _Undoing:
         became = triples_of_all(self.tx, [row for row in now.values() if row is not None])
         return Outcome(
             facts=tuple(_done(key, self._before[key], row) for key, row in now.items()),
-            added=tuple(triple for triple in became if triple not in was),
-            removed=tuple(triple for triple in was if triple not in became),
+            added=tuple(_without(became, was)),
+            removed=tuple(_without(was, became)),
         )
 
 

@@ -61,14 +61,18 @@ def events_of_batch(reader: Reader, path: str, batch: str) -> list[Event]:
     )
 
 
-def events_along(reader: Reader, event: Event) -> list[Event]:
-    """The events that came along with one: the states of the turns of a fact, the facts of a turn."""
-    found = _events(
-        reader,
-        "e.ns = (SELECT ns FROM events WHERE seq = ?) AND e.seq > ? AND e.kind <> 'item' AND e.detail LIKE ?",
-        (event.seq, event.seq, f'%"of":{event.seq}%'),
-    )
-    return [one for one in found if one.detail.get("of") == event.seq]
+def events_along(reader: Reader, first: Event) -> dict[int, list[Event]]:
+    """What came along with one event and with each after it: the states of the turns of a fact, the facts of a turn.
+
+    Returns:
+        Events in order, by the position of the one that they came along with.
+    """
+    along: dict[int, list[Event]] = {}
+    where = "e.ns = (SELECT ns FROM events WHERE seq = ?) AND e.seq > ? AND e.kind <> 'item' AND e.detail LIKE ?"
+    for one in _events(reader, where, (first.seq, first.seq, '%"of":%')):
+        if "of" in one.detail:
+            along.setdefault(one.detail["of"], []).append(one)
+    return along
 
 
 def _events(reader: Reader, where: str, values: Sequence[Any]) -> list[Event]:
