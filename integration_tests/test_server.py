@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import json
+import signal
 import socket
 import subprocess
 import sys
@@ -140,6 +141,26 @@ async def test_the_sdks_client_over_stdio(tmp_path: Path) -> None:
         assert [row["memory"] for row in memory.get_all(user_id="ann", kinds=["fact"])["results"]] == [
             "Ann plays the oboe."
         ]
+
+
+def test_ctrl_c_ends_mcp_while_nothing_is_said(tmp_path: Path) -> None:
+    arguments = ["--path", str(tmp_path / "store"), "--model", "none", "--embeddings", "none", "mcp", "--user", "ann"]
+    asks = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
+    with subprocess.Popen(
+        [MEMLAYER, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        try:
+            process.stdin.write(json.dumps(asks) + "\n")
+            process.stdin.flush()
+            assert json.loads(process.stdout.readline())["id"] == 1
+            process.send_signal(signal.SIGINT)
+            assert process.wait(30) == 130
+            assert process.stderr.read() == "memlayer: Interrupted; what had been stored stays.\n"
+        finally:
+            process.kill()
 
 
 async def test_the_sdks_client_over_http(tmp_path: Path) -> None:

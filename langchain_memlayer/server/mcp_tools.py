@@ -7,11 +7,15 @@ others than these.
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import CancelledError
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from threading import Thread
+from typing import TYPE_CHECKING, Annotated, Any, Final, cast
 
 import mcp
 import orjson
@@ -237,8 +241,23 @@ def _result(text: str, *, failed: bool = False) -> types.CallToolResult:
 
 async def over_stdio(server: Server[Any, Any]) -> None:
     """Serve whoever started this process, until it goes."""
-    async with stdio_server() as (reading, writing):
+    async with stdio_server(stdin=cast("Any", _lines())) as (reading, writing):
         await server.run(reading, writing, server.create_initialization_options())
+
+
+async def _lines() -> AsyncIterator[str]:
+    """The lines of stdin, read by a thread that nobody waits for: else Ctrl-C would wait for the next one."""
+    loop, lines = asyncio.get_running_loop(), asyncio.Queue[str | None](1)
+
+    def read() -> None:
+        with suppress(RuntimeError, CancelledError), open(0, encoding="utf-8", errors="replace", closefd=False) as said:
+            for line in said:
+                asyncio.run_coroutine_threadsafe(lines.put(line), loop).result()
+            asyncio.run_coroutine_threadsafe(lines.put(None), loop).result()
+
+    Thread(target=read, daemon=True).start()
+    while (line := await lines.get()) is not None:
+        yield line
 
 
 class OverHTTP:
