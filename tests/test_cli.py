@@ -658,6 +658,9 @@ def test_the_graph_is_shown_or_written_to_a_file(cli: Run, tmp_path: Path):
         assert "2 relations" in cli("graph", "--user", "alice", str(tmp_path / name)).stdout
         assert (tmp_path / name).read_text().startswith(beginning)
     assert cli("graph", "--user", "alice", str(tmp_path / "g.png")).exit_code == 2
+    for name in ("g.svg", "g.graphml"):
+        done = cli("graph", "--user", "alice", str(tmp_path / "nowhere" / name))
+        assert (done.exit_code, "folder of yours" in done.stderr) == (2, True)
 
 
 def test_scopes_say_whose_memories_there_are(cli: Run):

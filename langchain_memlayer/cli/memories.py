@@ -169,10 +169,13 @@ def graph(
     if file is None:
         show.result(ctx.obj.json, triples, lambda out: show.graph(out, triples))
         return
-    if file.suffix == ".svg":
-        file.write_text(found._repr_svg_(), encoding="utf-8")
-    else:
-        found.to_graphml(file)
+    try:
+        if file.suffix == ".svg":
+            file.write_text(found._repr_svg_(), encoding="utf-8")
+        else:
+            found.to_graphml(file)
+    except OSError as error:
+        raise InvalidInput(f"{file} cannot be written ({error.strerror}). Give a file in a folder of yours.") from error
     done = {"file": str(file), "relations": len(triples)}
     show.result(ctx.obj.json, done, lambda out: out.print(f"{len(triples):,} relations are in {file}."))
 
