@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -57,6 +58,7 @@ class Journal(ABC):
         self.new_id = new_id
         self.after_commit: list[Callable[[], None]] = []
         self._pid = os.getpid()
+        self._reopening: dict[int, threading.Lock] = {}
         self._closed = False
 
     @abstractmethod
@@ -112,9 +114,12 @@ class Journal(ABC):
     def _check(self) -> None:
         if self._closed:
             raise JournalClosed(f"The store of {self.where} is closed; open it again.")
-        if self._pid != os.getpid():
-            self._reconnect()
-            self._pid = os.getpid()
+        if self._pid != (pid := os.getpid()):
+            # One lock a process: that of a parent may be held by a thread that is not here.
+            with self._reopening.setdefault(pid, threading.Lock()):
+                if self._pid != pid:
+                    self._reconnect()
+                    self._pid = pid
 
     def _committed(self) -> None:
         for told in self.after_commit:

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -221,6 +222,39 @@ def test_children_that_are_forked_while_a_thread_commits_can_write(tmp_path: Pat
         thread.join()
         assert codes == [0] * 20
         assert len(memory.get_all(user_id="u", limit=100)["results"]) == 20
+    assert_sound(tmp_path)
+
+
+def test_threads_of_a_child_that_begin_at_once_open_the_store_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, threads = SQLiteJournal._reconnect, threading.Barrier(8)
+    reopened: list[int] = []
+
+    def slow(journal: SQLiteJournal) -> None:
+        reopened.append(threading.get_ident())
+        time.sleep(0.05)
+        opened(journal)
+
+    with open_memory(tmp_path) as memory:
+        memory.add("from the parent", user_id="u")
+        monkeypatch.setattr(SQLiteJournal, "_reconnect", slow)
+
+        def add(number: int) -> None:
+            threads.wait()
+            memory.add(f"from thread {number}", user_id="u", infer=False)
+
+        child = os.fork()
+        if not child:
+            signal.alarm(60)  # a child that waits for nobody ends here
+            good = False
+            try:
+                _eight(add)
+                good = len(reopened) == 1
+            finally:
+                os._exit(0 if good else 1)
+        assert os.waitpid(child, 0)[1] == 0
+        assert len(memory.get_all(user_id="u", limit=100)["results"]) == 9
     assert_sound(tmp_path)
 
 
