@@ -413,6 +413,7 @@ def test_a_contradiction_deletes_both(told: Fact) -> None:
         ("Anna cancelled her gym membership", "Anna has a gym membership"),
         ("Anna wohnt nicht mehr in Paris", "Anna wohnt in Paris"),
         ("Anna n'habite plus à Paris", "Anna habite à Paris"),
+        ("Anna ne fume plus", "Anna fume"),
         ("Anna ya no vive en París", "Anna vive en París"),
         ("Anna non vive più a Parigi", "Anna vive a Parigi"),
         ("Анна больше не живёт в Париже", "Анна живёт в Париже"),
@@ -444,6 +445,13 @@ def test_a_delete_needs_something_in_common(told: str, known: str) -> None:
     [found] = decided([end], entry(1, "DELETE", 1), known=[Candidate("m", known, MAY)])
 
     assert (found.action, found.memory_id) == ("ADD", None)
+
+
+def test_a_new_thing_plus_another_ends_nothing() -> None:
+    known = [Candidate("m", "Anna has a phone", MAY)]
+    [found] = decided([fact("Anna has a new phone plus a tablet")], entry(1, "DELETE", 1), known=known)
+
+    assert (found.action, found.text) == ("UPDATE", "Anna has a new phone plus a tablet")
 
 
 def test_a_person_may_be_forgotten_by_name() -> None:

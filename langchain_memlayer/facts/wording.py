@@ -26,7 +26,8 @@ _ENDING = r"""
     | 不再 | 已经不 | 停止 | 取消 | 放弃 | 戒掉 | 退出 | 注销 | 忘记 | 忘掉 | やめ | 辞め | 더 \s? 이상 | 더는 | 그만
 """
 _ENDING_AROUND = r"""
-    \b(?: kein\w* \s .{1,30} \b mehr | n[e'’] .{1,30} \b plus | não \s .{1,30} \b mais | non \s .{1,30} \b più )\b
+    \b(?: kein\w* \s .{1,30} \b mehr | n(?:e\s|['’]) .{1,30} \b plus | não \s .{1,30} \b mais
+        | non \s .{1,30} \b più )\b
     | [不没戒] [^，。]{1,10} 了 | もう .{1,20} な[いくか]
 """
 ENDS = re.compile(f"{_ENDING}|{_ENDING_AROUND}", re.VERBOSE | re.IGNORECASE)
