@@ -190,7 +190,7 @@ def test_one_reading_serves_the_turns_of_a_conversation_until_it_pauses(memory: 
     assert sorted(facts(memory)) == ["I have a dog", "I live in Rome"]
 
 
-@pytest.mark.parametrize("seconds", [-1, "soon", None, float("nan")])
+@pytest.mark.parametrize("seconds", [-1, "soon", None, True, float("nan"), float("inf")])
 def test_a_pause_is_a_number_of_seconds(memory: Memory, seconds: Any) -> None:
     with pytest.raises(InvalidInput, match="after_seconds"):
         memory.as_middleware(background=True, after_seconds=seconds)

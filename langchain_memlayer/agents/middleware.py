@@ -34,7 +34,8 @@ from langchain_memlayer.agents.surface import (
     last_said,
 )
 from langchain_memlayer.agents.tools import memory_tools
-from langchain_memlayer.errors import InvalidInput, MissingDependency
+from langchain_memlayer.checks import checked_seconds
+from langchain_memlayer.errors import MissingDependency
 from langchain_memlayer.protocols import MemoryLike
 from langchain_memlayer.steps import Steps, arun, run
 from langchain_memlayer.types import Scope
@@ -79,7 +80,7 @@ class MemoryMiddleware(AgentMiddleware[Any, Any]):
         on_error: "raise" lets a failing memory stop the agent, for tests.
 
     Raises:
-        InvalidInput: `search_kwargs` has what `search` does not take, or a limit of its own.
+        InvalidInput: `search_kwargs` has what `search` does not take, or a limit of its own; `after_seconds` is no number of seconds.
         ScopeRequired: (when it runs) nothing says whose memories are meant.
     """
 
@@ -103,9 +104,7 @@ class MemoryMiddleware(AgentMiddleware[Any, Any]):
         self._label = _label(self._source) if name is None else checked_name(name)
         self._search = {**checked_options(self.name, search_kwargs or {}), "limit": limit}
         self._remember = remember
-        if not (isinstance(after_seconds, (int, float)) and after_seconds >= 0):
-            raise InvalidInput(f"after_seconds must be a number of seconds of at least 0, got {after_seconds!r}.")
-        self._beside = {"background": background, "after_seconds": after_seconds}
+        self._beside = {"background": background, "after_seconds": checked_seconds(after_seconds, "after_seconds")}
         self._on_error = checked_on_error(on_error)
         self._context, self._course = (f"{key}_{self._label}".rstrip("_") for key in ("memory_context", "memory_turn"))
         self.state_schema = _state_schema(self._context, self._course)
