@@ -80,7 +80,8 @@ class MemoryMiddleware(AgentMiddleware[Any, Any]):
         on_error: "raise" lets a failing memory stop the agent, for tests.
 
     Raises:
-        InvalidInput: `search_kwargs` has what `search` does not take, or a limit of its own; `after_seconds` is no number of seconds.
+        InvalidInput: `search_kwargs` has what `search` does not take, or a limit of its own, or `after_seconds`
+            is no number of seconds.
         ScopeRequired: (when it runs) nothing says whose memories are meant.
     """
 
