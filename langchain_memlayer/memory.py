@@ -956,7 +956,8 @@ class Memory:
             event_id: The number of an ADD, UPDATE, DELETE or UNDO: the `id` of its row in `history`. With a message
                 that was deleted come the facts that went with it, with the `event_id` of a `delete_all` all it ended.
             batch_id: In its place, a `batch_id` of `add`, with exactly the ids of that call. The batch id stays used:
-                the same call made again adds nothing.
+                the same call made again adds nothing. Of calls that were read together (`after_seconds`), all facts are
+                the first one's.
             user_id: Whose memory.
             agent_id: Which agent's.
             run_id: Which run's.
