@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from langchain_memlayer.errors import (
     ConfigurationError,
@@ -221,7 +222,7 @@ async def _read(call: Call) -> Any:
         except MemLayerError as error:
             write(_line({"error": str(error), "status": status_of(error)}))
 
-    return StreamingResponse(written(work), media_type=NDJSON)
+    return _FromThread(written(work))
 
 
 async def _graph(call: Call) -> dict[str, Any]:
@@ -247,7 +248,7 @@ async def _export(call: Call) -> Response:
     pieces = written(work)
     # What cannot be begun is told by its status.
     first = await anext(pieces, b"")
-    return StreamingResponse(_chained(first, pieces), media_type=NDJSON)
+    return _FromThread(pieces, first)
 
 
 OPERATIONS: Final = (
@@ -358,7 +359,7 @@ async def _chained(first: bytes, others: AsyncIterator[bytes]) -> AsyncIterator[
         yield one
 
 
-async def written(work: Callable[[Callable[[bytes], None]], None]) -> AsyncIterator[bytes]:
+async def written(work: Callable[[Callable[[bytes], None]], None]) -> AsyncGenerator[bytes, None]:
     """What a function that runs in a thread writes. It is stopped by its next write when nobody reads any more."""
     sending, receiving = anyio.create_memory_object_stream[bytes](4)
 
@@ -381,3 +382,18 @@ async def written(work: Callable[[Callable[[bytes], None]], None]) -> AsyncItera
         receiving.close()
         with suppress(anyio.BrokenResourceError):
             await working
+
+
+class _FromThread(StreamingResponse):
+    """What a thread writes; it is let go as soon as nobody takes it, not when a collector of garbage comes by."""
+
+    def __init__(self, pieces: AsyncGenerator[bytes, None], first: bytes = b"") -> None:
+        super().__init__(_chained(first, pieces), media_type=NDJSON)
+        self._pieces = pieces
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await self._pieces.aclose()

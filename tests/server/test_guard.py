@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from typer.testing import CliRunner
 
 from langchain_memlayer import ConfigurationError, Memory
 from langchain_memlayer.cli import app
-from langchain_memlayer.server import Tokens, create_app
+from langchain_memlayer.server import Tokens, create_app, rest
 from langchain_memlayer.server.application import check_exposure, listen
 
 Clients = Callable[..., TestClient]
@@ -180,6 +182,36 @@ async def test_a_caller_who_reads_nothing_is_not_waited_for(memory: Memory) -> N
     with pytest.raises(Exception, match=r"^$"):
         await caller.call(create_app(memory, patience=0.05))
     assert [message["type"] for message in caller.sent] == ["http.response.start", "http.response.body"]
+
+
+async def test_an_export_that_nobody_takes_keeps_no_thread(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = threading.Event()
+
+    def endless(where: Any, out: Any, **given: Any) -> None:
+        try:
+            while True:
+                out.write(b"x" * 100_000)
+        finally:
+            ended.set()
+
+    async def pieces(number: int) -> Any:
+        return {"type": "http.request", "body": b"", "more_body": False} if number == 1 else await asyncio.Future()
+
+    async def stuck(message: Any) -> None:
+        if message["type"] == "http.response.body":
+            await asyncio.Future()
+
+    monkeypatch.setattr(rest, "export_store", endless)
+    caller = Caller({}, pieces)
+    caller.scope |= {"method": "GET", "path": "/v1/export"}
+    caller.send = stuck  # type: ignore[method-assign]
+    gc.disable()
+    try:
+        with pytest.raises(Exception, match=r"^$") as failure:
+            await caller.call(create_app(memory, where="somewhere", patience=0.05))
+        assert ended.is_set(), failure
+    finally:
+        gc.enable()
 
 
 def test_neither_texts_nor_tokens_nor_ids_are_in_the_logs(
