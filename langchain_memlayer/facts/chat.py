@@ -73,10 +73,6 @@ class StructuredChat:
         """The method in use."""
         return self._ways[self._way][0]
 
-    @property
-    def _runnable(self) -> Runnable[Any, Any]:
-        return self._ways[self._way][1]
-
     def asking(self, prompt: Sequence[BaseMessage], read: Callable[[str], T]) -> Steps[T]:
         """A step that gives what `read` makes of the model's reply: of its content, or of the arguments of its calls.
 
