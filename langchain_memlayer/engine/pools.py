@@ -46,7 +46,7 @@ _ASKED_OF = ("kind", "session_id", "role", "name", "time", "asks", "read")
 NEAR = 4
 SESSIONS = 40
 
-STATEMENT = 0.1
+STATEMENT = 0.05
 """How surely a person's statement says nothing that was read and gave no fact: its facts may have been overlooked."""
 
 REACH = 32
