@@ -136,6 +136,7 @@ def test_a_fact_with_a_hallucinated_number_is_rejected_and_the_rejection_recorde
         ("3月1号搬家", "用户2025-03-01搬家"),
         ("三月一日搬家", "用户2025-03-01搬家"),
         ("I married Mark yesterday", "User married Mark on 2025-03-01"),
+        ("I may move tomorrow", "User may move on 2025-03-01"),
     ],
 )
 def test_a_month_that_was_said_without_a_day_gets_none(quote: str, fact: str) -> None:
