@@ -57,7 +57,7 @@ _ONLY_MONTH: Final = re.compile(
     re.IGNORECASE,
 )
 _SAID_DAY: Final = re.compile(
-    r"(?<!\d)(?:[12]?\d|3[01])(?![\d年月])|day\b|tomorrow|tonight|first|begin|start|early|erste|anfang|premier|début|primero|inicio|principio|[日号號初]",
+    r"(?<!\d)(?:[12]?\d|3[01])(?![\d年月])|today|yesterday|tomorrow|tonight|first|begin|start|early|erste|anfang|premier|début|primero|inicio|principio|[日号號初]",
     re.IGNORECASE,
 )
 _FIRST_DAY: Final = re.compile(r"(?<!\d)(\d{4}-\d\d)-01(?!\d)")
