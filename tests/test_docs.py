@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import gc
 import inspect
 import json
 import re
@@ -35,6 +36,7 @@ def names(cell: str) -> list[str]:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # other packages' own
+@pytest.mark.filterwarnings("ignore:unclosed database:ResourceWarning")  # a page may leave its memory open
 @pytest.mark.parametrize("page", [page for page in PAGES if any(block.runs for block in blocks(page))], ids=name_of)
 def test_every_python_block_of_a_page_runs_and_prints_what_it_promises(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -60,6 +62,9 @@ def test_every_python_block_of_a_page_runs_and_prints_what_it_promises(
             assert said == block.promised, block
     if page == README:
         assert {path.name for path in tmp_path.iterdir()} <= {"memories", "facts"}
+    # What was left open goes here, and not in the middle of another test.
+    vars(module).clear()
+    gc.collect()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

@@ -407,11 +407,9 @@ class TestShapes:
         assert memory.update(key, "two") == {"message": "Memory updated successfully!"}
         assert memory.delete(key) == {"message": "Memory deleted successfully!"}
         add(memory, "three")
-        assert memory.delete_all(user_id="u") == {
-            "message": "Memories deleted successfully!",
-            "count": 1,
-            "event_id": "5",
-        }
+        done = memory.delete_all(user_id="u")
+        assert (done["message"], done["count"]) == ("Memories deleted successfully!", 1)
+        assert str(done["event_id"]).isdecimal()
 
     def test_the_event_is_the_last_one(self, memory: Memory) -> None:
         key = add(memory, "one")
