@@ -264,11 +264,11 @@ async def test_an_add_cancelled_anywhere_is_all_or_nothing(folder: Path, turns: 
         await asyncio.sleep(0)
     task.cancel()
     await asyncio.wait([task])
-    await asyncio.get_running_loop().shutdown_default_executor()
+    # Its thread may still be at work: what is stored now was not there when the rows were looked at.
+    after = dump(folder)
     stored = len(memory.get_all(everything=True)["results"])
     assert stored in (0, 20)
-    if not stored:
-        assert dump(folder) == before
+    assert stored or after == before
     assert len(ids(memory.add([f"text {n}" for n in range(20)], user_id="u"))) == 20
     assert len(memory.get_all(everything=True)["results"]) == 20
     memory.close()
