@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from folders import assert_sound, items, memories, open_memory, open_store, sentence
@@ -228,17 +229,20 @@ def test_children_that_are_forked_while_a_thread_commits_can_write(tmp_path: Pat
 def test_threads_of_a_child_that_begin_at_once_open_the_store_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened, threads = SQLiteJournal._reconnect, threading.Barrier(8)
+    threads = threading.Barrier(8)
     reopened: list[int] = []
-
-    def slow(journal: SQLiteJournal) -> None:
-        reopened.append(threading.get_ident())
-        time.sleep(0.05)
-        opened(journal)
 
     with open_memory(tmp_path) as memory:
         memory.add("from the parent", user_id="u")
-        monkeypatch.setattr(SQLiteJournal, "_reconnect", slow)
+        journal = type(memory._journal)
+        opened = journal._reconnect
+
+        def slow(self: Any) -> None:
+            reopened.append(threading.get_ident())
+            time.sleep(0.05)
+            opened(self)
+
+        monkeypatch.setattr(journal, "_reconnect", slow)
 
         def add(number: int) -> None:
             threads.wait()
