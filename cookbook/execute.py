@@ -18,6 +18,7 @@ PRIVATE = ("OPENAI", "LANGSMITH", "LANGCHAIN", "MEMLAYER")
 def main(names: list[str]) -> None:
     for name in [name for name in os.environ if name.startswith(PRIVATE)]:
         del os.environ[name]  # what is kept is what everybody gets who has no key
+    os.environ["PYTHONWARNINGS"] = "ignore::UserWarning:rich.live"  # it names a path of the machine
     for path in [HERE / name for name in names] or sorted(HERE.glob("*.ipynb")):
         notebook = nbformat.read(path, as_version=4)
         with tempfile.TemporaryDirectory() as folder:

@@ -257,3 +257,8 @@ def test_the_vector_stores_extras_exist():
     told = {name for row in table(BACKENDS, "| `vectorstore=` | extra |") for name in names(row[1])}
     assert told <= PROJECT["project"]["optional-dependencies"].keys()
     assert {"chroma", "qdrant", "milvus", "pgvector", "vikingdb", "community"} <= told
+
+
+@pytest.mark.parametrize("notebook", sorted((ROOT / "cookbook").glob("*.ipynb")), ids=lambda path: path.name)
+def test_what_a_notebook_keeps_names_no_path_of_the_machine_that_ran_it(notebook: Path):
+    assert not re.search(r"site-packages|/tmp/|/home/|/root/", notebook.read_text(encoding="utf-8"))

@@ -6,6 +6,7 @@ Derived columns stay behind, but for the keyword terms, which go as they are.
 from __future__ import annotations
 
 import math
+import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,7 +14,7 @@ from typing import Any, Literal
 import orjson
 
 from langchain_memlayer.errors import MemLayerError
-from langchain_memlayer.journal.database import CREATED_AT, VECTORS_OF_ITEM, embedder_key
+from langchain_memlayer.journal.database import CREATED_AT, DAMAGED, VECTORS_OF_ITEM, embedder_key
 from langchain_memlayer.journal.read import Reader
 from langchain_memlayer.journal.read_caches import KINDS
 from langchain_memlayer.journal.write import Writer, keys_of
@@ -228,6 +229,8 @@ def is_empty(reader: Reader) -> bool:
 
 _TYPES: dict[Type, tuple[type, ...]] = {"int": (int,), "real": (float, int), "text": (str,), "json": (object,)}
 _INT64 = 1 << 63
+_UNREADABLE = (sqlite3.DatabaseError, *DAMAGED)
+"""What is raised for a row whose bytes are no text; in PostgreSQL none can be stored."""
 _TIMES = frozenset(
     ("recorded_at", "created_at", "updated_at", "time", "valid_at", "invalid_at", "last_seen", "next_at", "set_aside")
 )
@@ -345,15 +348,17 @@ def _rows(reader: Reader, section: Section) -> Iterator[tuple[tuple[Any, ...], S
                 f"ORDER BY {key}",
                 between,
             ).fetchall()
-            yield from zip(page, found, strict=True)
-        except Exception:  # noqa: BLE001 (whatever a driver raises for bytes that are no text: the row is named)
-            for one in page:
-                yield one, _single(reader, f"SELECT {columns} FROM {section.table} WHERE {spot}", one)
+            rows = list(zip(page, found, strict=True))
+        except _UNREADABLE:
+            sql = f"SELECT {columns} FROM {section.table} WHERE {spot}"
+            yield from ((one, _single(reader, sql, one)) for one in page)
+        else:
+            yield from rows
 
 
 def _single(reader: Reader, sql: str, key: tuple[Any, ...]) -> Sequence[Any] | None:
     try:
         found: Sequence[Any] | None = reader.db.execute(sql, key).fetchone()
-    except Exception:  # noqa: BLE001 (as above)
+    except _UNREADABLE:
         return None
     return found
