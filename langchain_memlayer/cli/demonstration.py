@@ -1,23 +1,28 @@
-"""`memlayer demo`: the whole path once, on a conversation that ships with the package, without any key."""
+"""`memlayer demo`: the whole path once, on a conversation that ships with the package, without any key.
+
+First what was said is asked for, and again after closing and reopening the folder. Then a story is told to a memory
+with a scripted model: a fact that changes, what it was, why it is believed, what is related to it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from langchain_memlayer.cli import show, storytelling
+from langchain_memlayer.cli import show
 from langchain_memlayer.cli.ingesting import batches, ingest
-from langchain_memlayer.demo import Question, load
+from langchain_memlayer.demo import Question, load, story
 from langchain_memlayer.progress import bars
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+    from rich.table import Table
     from rich.text import Text
 
     from langchain_memlayer.memory import Memory
@@ -26,112 +31,46 @@ WITHIN = 5
 """An expected memory has come back when it is among so many first hits."""
 
 SHOWN = 3
+STORY_USER = "demo-story"
 
-Hit = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What came back for one question, after how many seconds."""
-
-    question: Question
-    hits: Sequence[Hit]
-    seconds: float
-
-    @property
-    def place(self) -> int | None:
-        """The place (1 is the first) of the best expected memory, or None when none came back."""
-        return next((place for place, hit in enumerate(self.hits, 1) if self.answers(hit)), None)
-
-    def answers(self, hit: Hit) -> bool:
-        """Whether a hit is one of the expected memories."""
-        return not set(self.question.expected).isdisjoint(hit["sources"])
-
-
-@dataclass(frozen=True, slots=True)
-class Reopened:
-    """What was found after closing and reopening the folder.
-
-    Attributes:
-        memories: How many memories there are.
-        missing: Ids of messages of the conversation that no memory has.
-        changed: Ids of memories that are gone or read differently than before.
-        answers: How many questions have the same hits, in the same order with the same scores, as before.
-        seconds: How long opening and the first answer took.
-    """
-
-    memories: int
-    missing: list[str]
-    changed: list[str]
-    answers: int
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """The whole demo."""
-
-    folder: str
-    messages: int
-    sessions: int
-    memories: int
-    seconds: float
-    answers: list[Answer]
-    reopened: Reopened
-    story: storytelling.Story
-
-    @property
-    def recalled(self) -> int:
-        """How many questions got an expected memory back."""
-        return sum(answer.place is not None for answer in self.answers)
-
-    @property
-    def kept(self) -> bool:
-        """Whether nothing was lost."""
-        again = self.reopened
-        same = again.memories == self.memories and again.answers == len(self.answers)
-        return same and not again.missing and not again.changed
-
-    @property
-    def good(self) -> bool:
-        """Whether every expected memory came back, nothing was lost, and changes were understood."""
-        return self.kept and self.recalled == len(self.answers) and self.story.good
+Report = dict[str, Any]
+"""What `--json` prints: of the whole demo, of one question, of what reopening found, of the story."""
 
 
 def run(path: Path | None, *, scope: Mapping[str, Any], embeddings: str | None, as_json: bool) -> bool:
-    """Run the demo in a folder, or in a temporary one that is removed afterwards; says whether all went well."""
+    """Run the demo in a folder, or in a temporary one that is removed afterwards.
+
+    Returns:
+        Whether every expected memory came back, nothing was lost, and changes were understood.
+    """
     with ExitStack() as stack:
         folder = path or Path(stack.enter_context(TemporaryDirectory(prefix="memlayer-demo-")))
-        out = None if as_json else show.console()
+        out = show.console(quiet=as_json)
         report = _run(folder, scope, embeddings, out)
-        if out is None:
-            show.print_json(_as_dict(report))
-        else:
-            _reopened(out, report)
-            storytelling.shown(out, report.story, folder, kept=path is not None)
-            _summary(out, report)
-    return report.good
+        if as_json:
+            show.print_json(report)
+        _reopened(out, report)
+        _story(out, report["story"], folder, kept=path is not None)
+        _summary(out, report)
+    return bool(report["good"])
 
 
-def _run(folder: Path, scope: Mapping[str, Any], embeddings: str | None, out: Console | None) -> Report:
+def _run(folder: Path, scope: Mapping[str, Any], embeddings: str | None, out: Console) -> Report:
     from langchain_memlayer.memory import Memory
 
     turns, questions = load()
-    if out is not None:
-        _opening(out, folder, turns, len(questions))
+    _opening(out, folder, turns, len(questions))
     with Memory(folder, model=None, embeddings=embeddings) as memory:
         start = perf_counter()
-        with bars(hidden=out is None) as progress:
+        with bars(hidden=out.quiet) as progress:
             done = ingest(memory, batches(turns), scope, progress)
         seconds = perf_counter() - start
         before = _everything(memory, scope)
-        if out is not None:
-            _remembered(out, done.sentence(), len(before), seconds)
+        _remembered(out, done.sentence(), len(before), seconds)
         answers = []
-        for question in questions:
+        for number, question in enumerate(questions, 1):
             answers.append(_ask(memory, question, scope))
-            if out is not None:
-                out.print(_answer(len(answers), answers[-1]))
+            out.print(_answer(number, question, answers[-1]))
     start = perf_counter()
     with Memory(folder, model=None, embeddings=embeddings) as memory:
         again = [_ask(memory, questions[0], scope)]
@@ -139,32 +78,79 @@ def _run(folder: Path, scope: Mapping[str, Any], embeddings: str | None, out: Co
         again += [_ask(memory, question, scope) for question in questions[1:]]
         after = _everything(memory, scope)
     cited = {source for memory in after.values() for source in memory["sources"]}
-    reopened = Reopened(
-        memories=len(after),
-        missing=[turn["id"] for turn in turns if turn["id"] not in cited],
-        changed=[key for key, found in before.items() if after.get(key) != found],
-        answers=sum(one.hits == other.hits for one, other in zip(answers, again, strict=True)),
-        seconds=opened,
-    )
-    told = storytelling.tell(folder, embeddings)
-    return Report(str(folder), done.messages, done.sessions, len(before), seconds, answers, reopened, told)
+    missing = [turn["id"] for turn in turns if turn["id"] not in cited]
+    changed = [key for key, found in before.items() if after.get(key) != found]
+    same = sum(one["hits"] == other["hits"] for one, other in zip(answers, again, strict=True))
+    kept = len(after) == len(before) and same == len(answers) and not missing and not changed
+    recalled, told = sum(answer["place"] is not None for answer in answers), _tell(folder, embeddings)
+    return {
+        "good": kept and recalled == len(answers) and told["good"],
+        "folder": str(folder),
+        "messages": done.messages,
+        "sessions": done.sessions,
+        "memories": len(before),
+        "seconds": seconds,
+        "recalled": recalled,
+        "questions": answers,
+        "reopened": {
+            "kept": kept,
+            "memories": len(after),
+            "missing": missing,
+            "changed": changed,
+            "same_answers": same,
+            "seconds": opened,
+        },
+        "story": told,
+    }
 
 
-def _ask(memory: Memory, question: Question, scope: Mapping[str, Any]) -> Answer:
+def _ask(memory: Memory, question: Question, scope: Mapping[str, Any]) -> Report:
     start = perf_counter()
     hits = memory.search(question.text, **scope, limit=WITHIN)["results"]
-    return Answer(question, hits, perf_counter() - start)
+    seconds = perf_counter() - start
+    place = next((place for place, hit in enumerate(hits, 1) if _answers(question, hit)), None)
+    return {
+        "question": question.text, "expected": question.expected, "place": place, "seconds": seconds, "hits": hits
+    }  # fmt: skip
 
 
-def _everything(memory: Memory, scope: Mapping[str, Any]) -> dict[str, Hit]:
-    page = 1_000
-    found: dict[str, Hit] = {}
-    while len(found) % page == 0:
-        results = memory.get_all(**scope, limit=page, offset=len(found))["results"]
-        if not results:
-            break
-        found.update((result["id"], result) for result in results)
-    return found
+def _answers(question: Question, hit: Mapping[str, Any]) -> bool:
+    """Whether a hit is one of the expected memories."""
+    return not set(question.expected).isdisjoint(hit["sources"])
+
+
+def _everything(memory: Memory, scope: Mapping[str, Any]) -> dict[str, Any]:
+    return {found["id"]: found for found in memory.get_all(**scope, limit=1_000_000)["results"]}
+
+
+def _tell(folder: Path, embeddings: str | None) -> Report:
+    """Tell the story to a memory with the scripted model, and ask it."""
+    from langchain_memlayer.memory import Memory
+
+    with Memory(folder, model=story.model(), embeddings=embeddings) as opened:
+        memory = opened.of(user_id=STORY_USER)
+        added = [
+            memory.add(
+                {"role": "user", "name": story.SPEAKER, "content": told.text},
+                timestamp=told.time,
+                session_id=told.time[:10],
+                batch_id=told.time,
+            )
+            for told in story.STORY
+        ]
+        hits = {when: memory.search(story.QUESTION, limit=1, as_of=when)["results"][0] for when, _ in story.LIVED}
+        home = hits[None]["id"]
+        refused = [one["memory"] for result in added for one in result.get("rejected", ())]
+        lived = {when: hit["memory"] for when, hit in hits.items()}
+        return {
+            # It knows where she lives and lived, and was not talked into what nobody said.
+            "good": lived == dict(story.LIVED) and refused == ["Xiaoman owns a boat"],
+            "added": added,
+            "lived": {when or "now": place for when, place in lived.items()},
+            "why": memory.why(home),
+            "history": memory.history(home),
+            "relations": memory.get_all(kinds=["fact"])["relations"],
+        }
 
 
 # -- what is printed --------------------------------------------------------------------------------------------------
@@ -189,7 +175,7 @@ def _remembered(out: Console, sentence: str, memories: int, seconds: float) -> N
     out.print()
 
 
-def _answer(number: int, answer: Answer) -> RenderableType:
+def _answer(number: int, question: Question, answer: Report) -> RenderableType:
     from rich.console import Group
     from rich.table import Table
 
@@ -197,18 +183,18 @@ def _answer(number: int, answer: Answer) -> RenderableType:
     head.add_column(width=2, justify="right")
     head.add_column(ratio=1, overflow="fold")
     head.add_column(justify="right", no_wrap=True)
-    head.add_row(str(number), show.text(answer.question.text, "bold cyan"), _verdict(answer))
-    head.add_row("", show.text(answer.question.note, "dim italic"), show.text(f"{answer.seconds * 1e3:.1f} ms", "dim"))
+    head.add_row(str(number), show.text(question.text, "bold cyan"), _verdict(answer["place"]))
+    head.add_row("", show.text(question.note, "dim italic"), show.text(f"{answer['seconds'] * 1e3:.1f} ms", "dim"))
     hits = Table.grid(expand=True, padding=(0, 1))
     for width in (4, 5, 5, 10, 7):
         hits.add_column(width=width, justify="right" if width < 7 else "left", no_wrap=True)
     hits.add_column(ratio=1, overflow="fold")
-    for place, hit in enumerate(answer.hits, 1):
-        expected = answer.answers(hit)
-        if place <= SHOWN or place == answer.place:
+    for place, hit in enumerate(answer["hits"], 1):
+        expected = _answers(question, hit)
+        if place <= SHOWN or place == answer["place"]:
             style = "" if expected else "dim"
             memory = show.text(show.one_line(hit["memory"]), style)
-            if place != answer.place:
+            if place != answer["place"]:
                 memory.no_wrap, memory.overflow = True, "ellipsis"
             hits.add_row(
                 show.text(f"{'>' if expected else ' '} {place}", "bold green" if expected else "dim"),
@@ -221,69 +207,88 @@ def _answer(number: int, answer: Answer) -> RenderableType:
     return Group(head, hits, "")
 
 
-def _verdict(answer: Answer) -> Text:
-    if answer.place is None:
+def _verdict(place: int | None) -> Text:
+    if place is None:
         return show.text("did not come back", "bold red")
-    return show.text(f"came back at {answer.place}", "bold green")
+    return show.text(f"came back at {place}", "bold green")
 
 
 def _reopened(out: Console, report: Report) -> None:
-    again, total = report.reopened, len(report.answers)
+    again, total = report["reopened"], len(report["questions"])
+    same, memories, messages = again["same_answers"], report["memories"], report["messages"]
     out.rule(show.text("closed and reopened", "bold"), style="dim")
-    _line(out, again.memories == report.memories, f"{again.memories} of {report.memories} memories are there")
-    if again.missing or again.changed:
-        _line(out, False, f"lost: messages {again.missing}, memories {again.changed}")
+    _line(out, again["memories"] == memories, f"{again['memories']} of {memories} memories are there")
+    if again["missing"] or again["changed"]:
+        _line(out, False, f"lost: messages {again['missing']}, memories {again['changed']}")
     else:
-        _line(out, True, f"each of the {report.messages} messages is the source of a memory, none reads differently")
-    _line(out, again.answers == total, f"{again.answers} of {total} questions have the same hits with the same scores")
-    out.print(f"  opening the folder and answering the first question: {again.seconds * 1e3:.0f} ms", style="dim")
+        _line(out, True, f"each of the {messages} messages is the source of a memory, none reads differently")
+    _line(out, same == total, f"{same} of {total} questions have the same hits with the same scores")
+    out.print(f"  opening the folder and answering the first question: {again['seconds'] * 1e3:.0f} ms", style="dim")
     out.print()
 
 
-def _summary(out: Console, report: Report) -> None:
-    total = len(report.answers)
-    out.rule(show.text("summary", "bold"), style="dim")
-    first, *rest = (answer.seconds * 1e3 for answer in report.answers)
-    _line(out, report.recalled == total, f"{report.recalled} of {total} questions got an expected memory back")
-    _line(out, report.kept, "nothing was lost" if report.kept else "something was lost")
-    _line(out, report.story.good, "a fact that changed is known with what it was before, and what nobody said is not")
+def _story(out: Console, told: Report, folder: Path, *, kept: bool) -> None:
+    out.rule(show.text("with a chat model: a fact that changes", "bold"), style="dim")
     out.print(
-        f"  a question took {median(rest):.1f} ms (median), the first one, which loads the index, {first:.0f} ms",
-        style="dim",
+        "A scripted model stands in for one with a key. What it finds is checked against what was said.", style="dim"
+    )
+    out.print()
+    for said, added in zip(story.STORY, told["added"], strict=True):
+        out.print(show.text(f"{said.time[:10]}  ", "dim") + show.text(f"“{said.text}”", "cyan"))
+        out.print(_decisions(added))
+    out.print()
+    out.print(show.text(story.QUESTION, "bold cyan"))
+    for when, place in told["lived"].items():
+        out.print(show.text(f"  {when if when == 'now' else f'as_of {when}':<18}", "dim") + show.text(place))
+    out.print(show.text("Why is that believed?", "bold cyan"))
+    for source in told["why"]["sources"]:
+        out.print(f"  {source['name']} said “{source['quote']}” on {(source['time'] or '')[:10]}.")
+    last = told["why"]["decisions"][-1]
+    out.print(f"  Found by the prompt {last['prompt']}, decided by {last['by']}.", style="dim")
+    out.print(show.text("What was it before?", "bold cyan"))
+    out.print("  " + " -> ".join(str(row["new_value"]) for row in told["history"]))
+    out.print(show.text("What is related to it?", "bold cyan"))
+    out.print(show.relations(told["relations"], story.SPEAKER))
+    out.print()
+    if kept:
+        extra = "   (with the extra `server`)" if find_spec("starlette") is None else ""
+        out.print(f"In a browser: memlayer serve --path {folder}{extra}")
+        out.print(f"In the terminal: memlayer list --path {folder} --user {STORY_USER}")
+        out.print()
+
+
+def _decisions(added: Mapping[str, Any]) -> Table:
+    rows = show.table(("", False), ("", False))
+    rows.show_header = False
+    rows.columns[0].min_width = 19
+    for one in added["results"]:
+        was = f"  (was: {one['previous_memory']})" if one.get("previous_memory") else ""
+        rows.add_row(
+            show.text(f"            {one['event']}", "green"), show.text(one["memory"]) + show.text(was, "dim")
+        )
+    for one in added.get("rejected", ()):
+        reason = show.text(f"  ({one['reason']})", "dim")
+        rows.add_row(show.text("            refused", "red"), show.text(one["memory"]) + reason)
+    return rows
+
+
+def _summary(out: Console, report: Report) -> None:
+    total, kept = len(report["questions"]), report["reopened"]["kept"]
+    out.rule(show.text("summary", "bold"), style="dim")
+    first, *rest = (answer["seconds"] * 1e3 for answer in report["questions"])
+    _line(out, report["recalled"] == total, f"{report['recalled']} of {total} questions got an expected memory back")
+    _line(out, kept, "nothing was lost" if kept else "something was lost")
+    _line(
+        out,
+        report["story"]["good"],
+        "a fact that changed is known with what it was before, and what nobody said is not",
+    )
+    usual = median(rest or [first])
+    out.print(
+        f"  a question took {usual:.1f} ms (median), the first one, which loads the index, {first:.0f} ms", style="dim"
     )
 
 
 def _line(out: Console, good: bool, sentence: str) -> None:
     mark, style = ("ok", "bold green") if good else ("NO", "bold red")
     out.print(show.text(f"{mark} ", style) + show.text(sentence))
-
-
-def _as_dict(report: Report) -> dict[str, Any]:
-    return {
-        "good": report.good,
-        "folder": report.folder,
-        "messages": report.messages,
-        "sessions": report.sessions,
-        "memories": report.memories,
-        "seconds": report.seconds,
-        "recalled": report.recalled,
-        "questions": [
-            {
-                "question": answer.question.text,
-                "expected": answer.question.expected,
-                "place": answer.place,
-                "seconds": answer.seconds,
-                "hits": answer.hits,
-            }
-            for answer in report.answers
-        ],
-        "reopened": {
-            "kept": report.kept,
-            "memories": report.reopened.memories,
-            "missing": report.reopened.missing,
-            "changed": report.reopened.changed,
-            "same_answers": report.reopened.answers,
-            "seconds": report.reopened.seconds,
-        },
-        "story": report.story.as_dict(),
-    }

@@ -43,7 +43,7 @@ def print_json(value: Any) -> None:
     typer.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())
 
 
-def console(*, stderr: bool = False) -> Console:
+def console(*, stderr: bool = False, quiet: bool = False) -> Console:
     """A console without markup in what it is given; in a pipe without control codes and `PIPE_WIDTH` columns wide."""
     from rich.console import Console
 
@@ -52,7 +52,7 @@ def console(*, stderr: bool = False) -> Console:
         # A terminal of another encoding shows question marks rather than nothing.
         stream.reconfigure(errors="replace")
     width = None if stream.isatty() or "COLUMNS" in os.environ else PIPE_WIDTH
-    return Console(stderr=stderr, width=width, highlight=False, markup=False, emoji=False)
+    return Console(stderr=stderr, width=width, quiet=quiet, highlight=False, markup=False, emoji=False)
 
 
 def clean(text: str) -> str:
