@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 from langgraph._internal import _serde
@@ -18,7 +17,6 @@ from langgraph.checkpoint.base import (
     Checkpoint,
     CheckpointMetadata,
     CheckpointTuple,
-    DeltaChannelHistory,
 )
 from langgraph.checkpoint.base.id import uuid6
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
@@ -27,7 +25,8 @@ from langgraph.checkpoint.sqlite import SqliteSaver
 from langchain_memlayer.errors import InvalidInput, JournalClosed, JournalError, NotAStore
 from langchain_memlayer.journal.place import default_folder, is_url, place
 from langchain_memlayer.journal.schema import journal_path
-from langchain_memlayer.loops import in_thread
+from langchain_memlayer.loops import Closing, in_thread
+from langchain_memlayer.steps import awaited
 from langchain_memlayer.types import Durability
 
 CHECKPOINT_FILE = "checkpoints.sqlite"
@@ -81,7 +80,7 @@ def checkpointer(
     return MemLayerSaver(path, durability=durability, allowed_types=allowed_types)
 
 
-class MemLayerSaver(SqliteSaver):
+class MemLayerSaver(Closing, SqliteSaver):
     """What `checkpointer` returns: LangGraph's `SqliteSaver` with async methods that are bound to no event loop."""
 
     def __init__(
@@ -189,22 +188,6 @@ class MemLayerSaver(SqliteSaver):
             if not self._closed.is_set() and self._pid == os.getpid():
                 self.conn.close()
             self._closed.set()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await in_thread(self.close)
 
     # -- the contract ---------------------------------------------------------------------------------------------
 
@@ -338,9 +321,15 @@ class MemLayerSaver(SqliteSaver):
                     "which another process reads; repeat the call."
                 )
 
-    async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
-        """Like `get_tuple`."""
-        return await in_thread(self.get_tuple, config)
+    # mypy takes `self` for the class in which the overridden method stands.
+    aget_tuple = awaited(SqliteSaver.get_tuple)  # type: ignore[arg-type]
+    aput = awaited(put)  # type: ignore[arg-type]
+    aput_writes = awaited(put_writes)  # type: ignore[arg-type]
+    adelete_thread = awaited(delete_thread)  # type: ignore[arg-type]
+    adelete_for_runs = awaited(delete_for_runs)  # type: ignore[arg-type]
+    acopy_thread = awaited(copy_thread)  # type: ignore[arg-type]
+    aprune = awaited(prune)  # type: ignore[arg-type]
+    aget_delta_channel_history = awaited(SqliteSaver.get_delta_channel_history)  # type: ignore[arg-type]
 
     async def alist(
         self,
@@ -354,44 +343,6 @@ class MemLayerSaver(SqliteSaver):
         found = await in_thread(lambda: tuple(self.list(config, filter=filter, before=before, limit=limit)))
         for checkpoint in found:
             yield checkpoint
-
-    async def aput(
-        self,
-        config: RunnableConfig,
-        checkpoint: Checkpoint,
-        metadata: CheckpointMetadata,
-        new_versions: ChannelVersions,
-    ) -> RunnableConfig:
-        """Like `put`."""
-        return await in_thread(self.put, config, checkpoint, metadata, new_versions)
-
-    async def aput_writes(
-        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
-    ) -> None:
-        """Like `put_writes`."""
-        await in_thread(self.put_writes, config, writes, task_id, task_path)
-
-    async def adelete_thread(self, thread_id: str) -> None:
-        """Like `delete_thread`."""
-        await in_thread(self.delete_thread, thread_id)
-
-    async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
-        """Like `delete_for_runs`."""
-        await in_thread(self.delete_for_runs, run_ids)
-
-    async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
-        """Like `copy_thread`."""
-        await in_thread(self.copy_thread, source_thread_id, target_thread_id)
-
-    async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
-        """Like `prune`."""
-        await in_thread(self.prune, thread_ids, strategy=strategy)
-
-    async def aget_delta_channel_history(
-        self, *, config: RunnableConfig, channels: Sequence[str]
-    ) -> Mapping[str, DeltaChannelHistory]:
-        """Like `get_delta_channel_history`."""
-        return await in_thread(self.get_delta_channel_history, config=config, channels=channels)
 
 
 def _classes(given: Any) -> tuple[type, ...]:

@@ -16,14 +16,14 @@ from langchain_memlayer.errors import JournalError, MemLayerError, SnapshotError
 from langchain_memlayer.index import files
 from langchain_memlayer.index.keywords import well_formed
 from langchain_memlayer.journal import Journal
-from langchain_memlayer.journal.database import SCRUB_DUE, STAGING_NOTE, VECTORS_OF_ITEM, Area, embedder_key, outbox_key
+from langchain_memlayer.journal.database import SCRUB_DUE, STAGING_NOTE, VECTORS_OF_ITEM, embedder_key, outbox_key
 from langchain_memlayer.journal.read import Reader
+from langchain_memlayer.journal.read_caches import KINDS
 from langchain_memlayer.journal.schema import DERIVED
 from langchain_memlayer.journal.transfer import unsound
 from langchain_memlayer.types import MEMORY_ROOT
 
 _SHOWN = 5
-_KINDS: dict[Area, str] = {"items": "i.kind = 'item'", "memories": "i.kind <> 'item'"}
 
 # (name, what is wrong, the rows or positions that it is wrong of)
 _RULES: tuple[tuple[str, str, str], ...] = (
@@ -208,7 +208,7 @@ def _done(report: Any) -> list[Any]:
 
 
 def _vectors(reader: Reader) -> Iterator[Problem]:
-    for area, kinds in _KINDS.items():
+    for area, kinds in KINDS.items():
         text = reader.meta(embedder_key(area))
         embedder = None if text is None else orjson.loads(text)
         # A memory has one vector, an item any number.
@@ -233,7 +233,7 @@ def _keywords(reader: Reader) -> Iterator[Problem]:
 
 
 def _outboxes(reader: Reader) -> Iterator[Problem]:
-    for area in _KINDS:
+    for area in KINDS:
         text = reader.meta(outbox_key(area))
         state = None if text is None else State.of(text)
         if state is not None and (lag := reader.undelivered(state.position)):
@@ -255,7 +255,7 @@ def _snapshots(journal: Journal, prefixes: set[str]) -> Iterator[Problem]:
     if journal.folder is None:
         return
     folder = journal.folder / DERIVED
-    for area in _KINDS:
+    for area in KINDS:
         for key in sorted({*prefixes, *(f"{prefix}\x00" for prefix in prefixes)}):
             name = snapshot_name(area, key)
             try:

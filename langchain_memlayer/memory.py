@@ -9,7 +9,6 @@ from contextlib import ExitStack
 from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 from langchain_memlayer.backends.base import open_vectorstore
@@ -56,7 +55,7 @@ from langchain_memlayer.graph.names import as_relations
 from langchain_memlayer.journal import open_journal
 from langchain_memlayer.journal.base import random_id, utc_now
 from langchain_memlayer.journal.place import default_folder
-from langchain_memlayer.loops import ForkLock, in_thread
+from langchain_memlayer.loops import Closing, ForkLock
 from langchain_memlayer.messages import checked_text, read_messages, to_turns
 from langchain_memlayer.protocols import Clock, Extractor, NewId, Reconciler
 from langchain_memlayer.steps import Steps, T, awaited, stepped
@@ -108,7 +107,7 @@ _OPENING = ForkLock()
 Reconcile = Literal["llm", "rules", "off"]
 
 
-class Memory:
+class Memory(Closing):
     """Long-term memory for agents: conversations go in, what matters comes back.
 
     Every method has an awaited twin that begins with `a`. What many of them take is said here once:
@@ -295,25 +294,7 @@ class Memory:
         """
         self._opened.close()
 
-    async def aclose(self) -> None:
-        """Like `close`."""
-        await in_thread(self.close)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()
+    aclose = awaited(close)
 
     # -- remembering -----------------------------------------------------------------------------------------------
 

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -36,7 +35,7 @@ from langchain_memlayer.journal import Journal, open_journal
 from langchain_memlayer.journal.base import random_id, utc_now
 from langchain_memlayer.journal.place import default_folder
 from langchain_memlayer.journal.read import ItemRow, Reader
-from langchain_memlayer.loops import in_thread
+from langchain_memlayer.loops import Closing, in_thread
 from langchain_memlayer.protocols import Clock, NewId
 from langchain_memlayer.store_plan import (
     EVERYTHING,
@@ -65,7 +64,7 @@ Vectors = Mapping[str, NDArray[Any]]
 _NONE: Vectors = {}
 
 
-class MemLayerStore(BaseStore):
+class MemLayerStore(Closing, BaseStore):
     """A LangGraph store that keeps everything in one folder and finds it by meaning.
 
     It answers as LangGraph's `InMemoryStore` does, but:
@@ -272,22 +271,6 @@ class MemLayerStore(BaseStore):
         self._indexes.close()
         if self._owner:
             self._journal.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await in_thread(self.close)
 
 
 def _open_embedder(journal: Journal, settings: IndexSettings) -> Embedder | None:

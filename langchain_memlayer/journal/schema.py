@@ -246,11 +246,23 @@ def strangers(db: Database) -> list[str]:
     return sorted(name for (kind, name), sql in (found.items() ^ _own_objects().items()))
 
 
+Column = tuple[str, str, bool, int]
+"""A column's name, its type in SQLite, whether it is never NULL, and its place in the table's key, from 1."""
+
+
+@cache
+def columns() -> Mapping[str, tuple[Column, ...]]:
+    """The columns of each table as this package makes it."""
+    of_all = 'SELECT name, type, "notnull" OR pk, pk FROM pragma_table_info(?)'
+    with closing(sqlite3.connect(":memory:")) as db:
+        db.executescript(TABLES_SQL)
+        return {table: tuple(db.execute(of_all, (table,)).fetchall()) for table in TABLES}
+
+
 @cache
 def _own_objects() -> Mapping[tuple[str, str], str]:
     with closing(sqlite3.connect(":memory:")) as db:
-        for statement in _statements(TABLES_SQL + _SQLITE_ONLY):
-            db.execute(statement)
+        db.executescript(TABLES_SQL + _SQLITE_ONLY)
         return {(row[0], row[1]): " ".join((row[2] or "").split()) for row in db.execute(_OBJECTS)}
 
 

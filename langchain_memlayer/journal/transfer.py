@@ -17,6 +17,7 @@ from langchain_memlayer.errors import MemLayerError
 from langchain_memlayer.journal.database import CREATED_AT, DAMAGED, VECTORS_OF_ITEM, embedder_key
 from langchain_memlayer.journal.read import Reader
 from langchain_memlayer.journal.read_caches import KINDS
+from langchain_memlayer.journal.schema import columns
 from langchain_memlayer.journal.write import Writer, keys_of
 from langchain_memlayer.types import FIRST_TIME, LAST_TIME, MEMORY_ROOT, Scope
 from langchain_memlayer.values import dumps, loads
@@ -51,53 +52,33 @@ class Section:
         return {**self.needed, **self.others}
 
 
-_NAMESPACES = Section("namespace", "namespaces", {"id": "int", "path": "text"}, {}, ("id",))
-_EVENTS = Section(
-    "event", "events",
-    {"seq": "int", "recorded_at": "int", "ns": "int", "key": "text", "kind": "text", "op": "text"},
-    {
-        "item": "int", "gone": "int", "prev": "text", "value": "text", "actor": "text", "sources": "json",
-        "valid_at": "int", "invalid_at": "int", "batch": "text", "detail": "json",
-    },
-    ("seq",),
-)  # fmt: skip
-ITEMS = Section(
-    "item", "items",
-    {
-        "id": "int", "ns": "int", "key": "text", "kind": "text", "value": "text", "created_at": "int",
-        "updated_at": "int", "seq": "int",
-    },
-    {
-        "closed": "int", "ttl": "real", "expires_at": "int", "metadata": "json", "user_id": "text", "agent_id": "text",
-        "run_id": "text", "session_id": "text", "place": "int", "role": "text", "name": "text",
-        "message_id": "text", "time": "int", "utc_offset": "int", "hash": "text", "sources": "json", "turns": "json",
-        "valid_at": "int",
-        "invalid_at": "int", "state": "int", "asks": "int", "given": "int", "read": "int", "count": "int",
-        "last_seen": "int", "last_event": "text", "fields": "json",
-    },
-    ("id",),
-)  # fmt: skip
-"""Items and memories in all versions. A row also has `terms`, those of its keywords, and `vectors`, float16 bytes."""
-_LINKS = Section("link", "links", {"fact": "int", "turn": "int"}, {"quote": "text"}, ("fact", "turn"))
-_TRIPLES = Section(
-    "triple", "triples",
-    {"id": "int", "item": "int", "ns": "int", "source": "text", "relation": "text", "destination": "text"}, {}, ("id",),
-)  # fmt: skip
-_UNREAD = Section(
-    "unread", "unread",
-    {"id": "int", "ns": "int", "turns": "json", "attempts": "int", "next_at": "int", "recorded_at": "int"},
-    {
-        "user_id": "text", "agent_id": "text", "run_id": "text", "detail": "json", "reason": "text",
-        "set_aside": "int",
-    },
-    ("id",),
-)  # fmt: skip
-_BATCHES = Section(
-    "batch", "batches", {"seq": "int", "scope": "text", "batch": "text", "result": "json"}, {},
-    ("seq", "scope", "batch"),
-)  # fmt: skip
+_JSON = frozenset(("sources", "detail", "metadata", "turns", "fields", "result"))
+_DERIVED = frozenset(("terms", "source_key", "destination_key"))
+_OF_SQL: Mapping[str, Type] = {"INTEGER": "int", "REAL": "real", "TEXT": "text"}
 
-SECTIONS = {s.name: s for s in (_NAMESPACES, _EVENTS, ITEMS, _LINKS, _TRIPLES, _UNREAD, _BATCHES)}
+
+def _section(name: str, table: str, *key: str) -> Section:
+    """The section of a table as it was made, told apart by its primary key unless a `key` is given."""
+    found = [column for column in columns()[table] if column[0] not in _DERIVED]
+    types: dict[str, Type] = {column: "json" if column in _JSON else _OF_SQL[sql] for column, sql, _, _ in found}
+    key = key or tuple(column for column, _, _, place in found if place)
+    needed = dict.fromkeys((*key, *(column for column, _, needed, _ in found if needed)))
+    others = {column: kind for column, kind in types.items() if column not in needed}
+    return Section(name, table, {column: types[column] for column in needed}, others, key)
+
+
+ITEMS = _section("item", "items")
+"""Items and memories in all versions. A row also has `terms`, those of its keywords, and `vectors`, float16 bytes."""
+_TRIPLES = _section("triple", "triples")
+_BATCHES = _section("batch", "batches", "seq", "scope", "batch")
+
+SECTIONS = {
+    s.name: s
+    for s in (
+        _section("namespace", "namespaces"), _section("event", "events"), ITEMS, _section("link", "links"), _TRIPLES,
+        _section("unread", "unread"), _BATCHES,
+    )
+}  # fmt: skip
 """In the order in which they go."""
 
 
