@@ -23,7 +23,7 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.checkpoint.sqlite import SqliteSaver
 
 from langchain_memlayer.errors import InvalidInput, JournalClosed, JournalError, NotAStore
-from langchain_memlayer.journal.place import default_folder, is_url, place
+from langchain_memlayer.journal import default_folder, is_url, place
 from langchain_memlayer.journal.schema import journal_path
 from langchain_memlayer.loops import Closing, in_thread
 from langchain_memlayer.steps import awaited

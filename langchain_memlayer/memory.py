@@ -52,9 +52,8 @@ from langchain_memlayer.errors import ConfigurationError, InvalidInput, MemLayer
 from langchain_memlayer.facts.reconciliation import LLMReconciler, RuleReconciler
 from langchain_memlayer.filters import parse_filter
 from langchain_memlayer.graph.names import as_relations
-from langchain_memlayer.journal import open_journal
+from langchain_memlayer.journal import default_folder, open_journal
 from langchain_memlayer.journal.base import random_id, utc_now
-from langchain_memlayer.journal.place import default_folder
 from langchain_memlayer.loops import Closing, ForkLock
 from langchain_memlayer.messages import checked_text, read_messages, to_turns
 from langchain_memlayer.protocols import Clock, Extractor, NewId, Reconciler

@@ -31,9 +31,8 @@ from langchain_memlayer.embedders.embedder import Embedder, resolve_embeddings
 from langchain_memlayer.engine.indexes import Indexes, encode_vectors, recorded_embedder
 from langchain_memlayer.errors import ConfigurationError, InvalidInput, JournalClosed, JournalError
 from langchain_memlayer.filters import Filter
-from langchain_memlayer.journal import Journal, open_journal
+from langchain_memlayer.journal import Journal, default_folder, open_journal
 from langchain_memlayer.journal.base import random_id, utc_now
-from langchain_memlayer.journal.place import default_folder
 from langchain_memlayer.journal.read import ItemRow, Reader
 from langchain_memlayer.loops import Closing, in_thread
 from langchain_memlayer.protocols import Clock, NewId

@@ -13,7 +13,7 @@ from langchain_openai import ChatOpenAI
 
 from langchain_memlayer import InvalidInput, Memory
 from langchain_memlayer.agents.context import as_context
-from langchain_memlayer.engine.shaping import token_counter
+from langchain_memlayer.engine.answers import token_counter
 from langchain_memlayer.facts.prompts import estimate_tokens
 from langchain_memlayer.messages import RECALLED_CLOSE, RECALLED_OPEN, to_turns
 from langchain_memlayer.testing import ScriptedChatModel

@@ -26,9 +26,8 @@ from langchain_memlayer import (
     SchemaTooNew,
     checkpointer,
 )
-from langchain_memlayer.journal import exists, schema
+from langchain_memlayer.journal import default_folder, exists, schema
 from langchain_memlayer.journal.base import random_id
-from langchain_memlayer.journal.place import default_folder
 from langchain_memlayer.journal.sqlite import SQLiteJournal
 from langchain_memlayer.testing import DeterministicEmbeddings, FrozenClock, SequentialIds
 from langchain_memlayer.types import Row, Scope

@@ -105,7 +105,7 @@ def common(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
 ) -> None:
     """Long-term memory for agents, in a folder."""
-    from langchain_memlayer.journal.place import place
+    from langchain_memlayer.journal import place
 
     given = {"user_id": user, "agent_id": agent, "run_id": run}
     ctx.obj = Settings(

@@ -39,14 +39,13 @@ class Settings:
         """The store's folder, or the connection string of its database."""
         if self.path is not None:
             return self.path
-        from langchain_memlayer.journal.place import default_folder
+        from langchain_memlayer.journal import default_folder
 
         return default_folder()
 
     def existing(self) -> Path | str:
         """The same, where there has to be a store already: a mistyped path must not become a new one."""
-        from langchain_memlayer.journal import exists
-        from langchain_memlayer.journal.place import is_url
+        from langchain_memlayer.journal import exists, is_url
 
         folder = self.folder()
         if not exists(folder):

@@ -27,7 +27,7 @@ from langchain_memlayer.config.provider import Provider, known, required, sectio
 from langchain_memlayer.config.stores import COLLECTION, STORES, Store, filled, open_store, room
 from langchain_memlayer.embedders.embedder import Embedder, resolve_embeddings
 from langchain_memlayer.errors import ConfigurationError
-from langchain_memlayer.journal.place import is_url
+from langchain_memlayer.journal import is_url
 from langchain_memlayer.types import Metric
 
 __all__ = ["DEFAULT_MODEL", "MemoryConfig", "Settings", "read_config", "resolve_model"]

@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 from langchain_memlayer.config.provider import Provider, imported, integer, required, shown
 from langchain_memlayer.errors import ConfigurationError, VectorStoreError
-from langchain_memlayer.journal.place import home, place
+from langchain_memlayer.journal import home, place
 from langchain_memlayer.types import METRICS, Metric
 
 if TYPE_CHECKING:

@@ -10,8 +10,7 @@ edit.py          Editor: update, delete, forget, reset
 adopting.py      documents that a vector store has already
 reading.py       Searcher: the read path
 pools.py         what a search scores
-answers.py       whole searches, as callers get them, and the pages of a list
-shaping.py       token budget, and what was said around a hit
+answers.py       whole searches, as callers get them, within a token budget, and the pages of a list
 indexes.py       the slabs of a folder, kept up with its journal; which embedder wrote their vectors
 graphs.py        the graphs of a folder, likewise
 texts.py         what is embedded and indexed of a turn or a fact

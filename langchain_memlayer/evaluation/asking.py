@@ -19,7 +19,7 @@ from langchain_memlayer.evaluation.results import Hit, Outcome, measures
 from langchain_memlayer.types import Turn
 
 if TYPE_CHECKING:
-    from langchain_memlayer.engine.shaping import TokenCounter
+    from langchain_memlayer.engine.answers import TokenCounter
     from langchain_memlayer.evaluation.usage import UsageMeter
     from langchain_memlayer.memory import Memory
 

@@ -70,7 +70,7 @@ def evaluate_memory(
         ```
     """
     from langchain_memlayer.config import resolve_model
-    from langchain_memlayer.engine.shaping import token_counter
+    from langchain_memlayer.engine.answers import token_counter
     from langchain_memlayer.evaluation.usage import UsageMeter
 
     if not dataset.questions:
