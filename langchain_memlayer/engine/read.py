@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from langchain_memlayer.engine.candidates import Finder
@@ -326,7 +327,9 @@ class Engine(Keeper):
             more = yield from searchable(self.indexes, [text for text in rewritten if text not in forms])
             forms = {**forms, **more}
             since = None if attempt == LOST_RACES else position
-            outcome = self._committed(prepared, decisions, forms, batch, since)
+            with span("commit", scope=prepared.scope, inputs=partial(dict, decisions=decisions)) as report:
+                outcome = self._committed(prepared, decisions, forms, batch, since)
+                report({"outcome": outcome})
             if outcome is not None:
                 return outcome
         raise AssertionError("the last attempt always commits")
@@ -386,19 +389,6 @@ class Engine(Keeper):
         since: int | None,
     ) -> Outcome | None:
         """Write everything in one transaction; None when another writer changed this scope's facts after `since`."""
-        with span("commit", scope=prepared.scope, inputs=lambda: {"decisions": decisions}) as report:
-            outcome = self._write(prepared, decisions, forms, batch, since)
-            report({"outcome": outcome})
-        return outcome
-
-    def _write(
-        self,
-        prepared: Prepared,
-        decisions: Sequence[Decision],
-        forms: Mapping[str, Indexed],
-        batch: str | None,
-        since: int | None,
-    ) -> Outcome | None:
         scope, note = prepared.scope, prepared.note
         with self.journal.write(scope.partition) as tx:
             known = None if batch is None else self._reported(tx, scope, prepared.turns, batch)

@@ -95,6 +95,15 @@ def of_scope(scope: Scope) -> tuple[str, tuple[str, ...]]:
     return " AND ".join(conditions) or "1 = 1", tuple(ids.values())
 
 
+def _of_items(scope: Scope) -> tuple[str, tuple[str, ...]]:
+    """The same, as what is appended to a condition on items alone."""
+    ids = scope.ids()
+    where = "".join(f" AND i.{name} = ?" for name in ids)
+    if scope.user_id is None:
+        return where, tuple(ids.values())
+    return f"{where} AND i.ns = (SELECT id FROM namespaces WHERE path = ?)", (*ids.values(), scope.partition)
+
+
 def to_row(r: Sequence[Any]) -> Row:
     """The memory version in one row of `ROW_COLUMNS`.
 
@@ -150,17 +159,14 @@ class Reader(CacheReader):
 
     def scopes(self, scope: Scope, *, most: int, offset: int) -> list[tuple[Any, ...]]:
         """Whose memories there are, by their ids: the ids, live facts, live turns, first begun, last written."""
-        ids = scope.ids()
-        where = "".join(f" AND i.{name} = ?" for name in ids)
-        if scope.user_id is not None:
-            where += " AND i.ns = (SELECT id FROM namespaces WHERE path = ?)"
+        where, owners = _of_items(scope)
         names = ("user_id", "agent_id", "run_id")
         counts = ", ".join(f"sum(CASE WHEN i.kind = '{kind}' THEN 1 ELSE 0 END)" for kind in ("fact", "turn"))
         rows = self.db.execute(
             f"SELECT {', '.join(f'i.{name}' for name in names)}, {counts}, min(i.created_at), max(i.updated_at) "
             f"FROM items i WHERE i.closed IS NULL AND i.kind <> 'item'{where} GROUP BY i.user_id, i.agent_id, i.run_id "
             f"ORDER BY {', '.join(f'coalesce(i.{name}, {chr(39) * 2})' for name in names)} LIMIT ? OFFSET ?",
-            (*ids.values(), *((scope.partition,) if scope.user_id is not None else ()), most, offset),
+            (*owners, most, offset),
         )
         return rows.fetchall()
 
@@ -304,14 +310,11 @@ class Reader(CacheReader):
 
     def expired_memories(self, scope: Scope, now: int) -> set[int]:
         """The rows of a scope's live memories that have ceased to count by a time."""
-        ids = scope.ids()
-        where = "".join(f" AND i.{name} = ?" for name in ids)
-        if scope.user_id is not None:
-            where += " AND i.ns = (SELECT id FROM namespaces WHERE path = ?)"
+        where, owners = _of_items(scope)
         rows = self.db.execute(
             f"SELECT i.id FROM items i WHERE i.closed IS NULL AND i.kind <> 'item' AND i.invalid_at IS NOT NULL AND "
             f"coalesce(i.state, 0) <> {SPENT} AND i.invalid_at <= ?{where}",
-            (now, *ids.values(), *((scope.partition,) if scope.user_id is not None else ())),
+            (now, *owners),
         )
         return {row[0] for row in rows}
 

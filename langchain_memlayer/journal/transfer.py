@@ -112,15 +112,9 @@ def rows(reader: Reader, section: Section) -> Iterator[Values]:
         yield from (plain_row(section, row) for row in sorted(found, key=lambda row: tuple(row[:3])))
         return
     for page in _pages(reader, section):
-        vectors = _vectors(reader, page) if section is ITEMS else {}
-        terms = _terms(reader, page) if section is ITEMS else {}
+        beside = _beside(reader, page) if section is ITEMS else {}
         for row in page:
-            values = plain_row(section, row)
-            if terms.get(row[0]):
-                values["terms"] = bytes(terms[row[0]])
-            if row[0] in vectors:
-                values["vectors"] = vectors[row[0]]
-            yield values
+            yield plain_row(section, row) | beside.get(row[0], {})
 
 
 def _pages(reader: Reader, section: Section) -> Iterator[list[Any]]:
@@ -137,17 +131,17 @@ def _pages(reader: Reader, section: Section) -> Iterator[list[Any]]:
         after = tuple(page[-1][: len(section.key)])
 
 
-def _vectors(reader: Reader, page: Sequence[Any]) -> dict[int, bytes]:
+def _beside(reader: Reader, page: Sequence[Any]) -> dict[int, Values]:
+    """The terms and vectors of items, where they have some."""
     found = reader.db.execute(
-        f"SELECT i.id, v.data FROM items i JOIN vectors v ON {VECTORS_OF_ITEM} WHERE i.id BETWEEN ? AND ?",
+        f"SELECT i.id, i.terms, v.data FROM items i LEFT JOIN vectors v ON {VECTORS_OF_ITEM} "
+        "WHERE i.id BETWEEN ? AND ?",
         (page[0][0], page[-1][0]),
     )
-    return {item: bytes(data) for item, data in found}
-
-
-def _terms(reader: Reader, page: Sequence[Any]) -> dict[int, bytes]:
-    found = reader.db.execute("SELECT id, terms FROM items WHERE id BETWEEN ? AND ?", (page[0][0], page[-1][0]))
-    return dict(found.fetchall())
+    return {
+        item: ({"terms": bytes(terms)} if terms else {}) | ({} if codes is None else {"vectors": bytes(codes)})
+        for item, terms, codes in found
+    }
 
 
 def plain_row(section: Section, row: Sequence[Any]) -> Values:
@@ -174,7 +168,9 @@ def write_rows(tx: Writer, section: Section, values: Sequence[Values]) -> None:
     for one in values:
         if one["kind"] == "turn":
             one.setdefault("place", one["id"])
-    _insert(tx, "items", [*columns, "terms"], [(*_stored(section, one), _words(one)) for one in values])
+    terms = (None if one["kind"] == "item" else one.get("terms", b"") for one in values)
+    rows = [(*_stored(section, one), packed) for one, packed in zip(values, terms, strict=True)]
+    _insert(tx, "items", [*columns, "terms"], rows)
     _insert(tx, "vectors", ["id", "data"], [(one["id"], one["vectors"]) for one in values if "vectors" in one])
 
 
@@ -185,19 +181,11 @@ def _insert(tx: Writer, table: str, columns: Sequence[str], found: Sequence[Sequ
 
 
 def _stored(section: Section, values: Values) -> tuple[Any, ...]:
+    plain = section is ITEMS and values["kind"] == "item"
     return tuple(
-        dumps(values[name]) if name in values and (kind == "json" or _is_json(section, name, values)) else
-        values.get(name)
+        dumps(values[name]) if name in values and (kind == "json" or (plain and name == "value")) else values.get(name)
         for name, kind in section.columns.items()
-    )  # fmt: skip
-
-
-def _is_json(section: Section, name: str, values: Values) -> bool:
-    return section is ITEMS and name == "value" and values["kind"] == "item"
-
-
-def _words(values: Values) -> bytes | None:
-    return None if values["kind"] == "item" else values.get("terms", b"")
+    )
 
 
 def is_empty(reader: Reader) -> bool:
