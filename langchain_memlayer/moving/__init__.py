@@ -1,8 +1,6 @@
 """Moving a store: to a file and back, between SQLite and PostgreSQL, from other programs, and to another embedder.
 
-format.py      the lines of an export
-export.py      a store -> a file
-importing.py   a file -> a store
+export.py      a store <-> a file
 databases.py   other programs' SQLite files
 mem0_files.py  what mem0 leaves on a disk
 mem0.py        an installation of mem0's -> memories
@@ -12,8 +10,7 @@ reembedding.py a store's vectors -> those of another embedder
 
 from __future__ import annotations
 
-from langchain_memlayer.moving.export import export_store
-from langchain_memlayer.moving.importing import import_store
+from langchain_memlayer.moving.export import export_store, import_store
 from langchain_memlayer.moving.langgraph import import_langgraph, import_langgraph_sqlite
 from langchain_memlayer.moving.mem0 import import_mem0
 from langchain_memlayer.moving.reembedding import reembed_store

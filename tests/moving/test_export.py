@@ -50,7 +50,7 @@ def test_an_interrupted_import_goes_on_where_it_stopped(
 ) -> None:
     file, copy = tmp_path / "1.jsonl", tmp_path / "copy"
     export_store(full, file)
-    monkeypatch.setattr("langchain_memlayer.moving.importing._ROWS", 3)
+    monkeypatch.setattr("langchain_memlayer.moving.export._ROWS", 3)
 
     def stop(kind: str, done: int, total: int) -> None:
         if kind == "import" and done >= 6:
