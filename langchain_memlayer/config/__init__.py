@@ -35,20 +35,6 @@ __all__ = ["DEFAULT_MODEL", "MemoryConfig", "Settings", "read_config", "resolve_
 _LOGGER = logging.getLogger(__name__)
 _PARTS = ("llm", "embedder", "vector_store", "graph_store", "reranker")
 
-_SECTIONS = (
-    "llm",
-    "embedder",
-    "vector_store",
-    "graph_store",
-    "reranker",
-    "custom_prompt",
-    "custom_instructions",
-    "custom_fact_extraction_prompt",
-    "custom_update_memory_prompt",
-    "path",
-    "history_db_path",
-    "version",
-)
 _FOLDERS = ("path", "history_db_path")
 _PROMPTS = ("custom_prompt", "custom_fact_extraction_prompt", "custom_update_memory_prompt", "custom_instructions")
 _FILES = (".db", ".sqlite", ".sqlite3")
@@ -81,6 +67,9 @@ class MemoryConfig:
     custom_fact_extraction_prompt: str | None = None
     custom_update_memory_prompt: str | None = None
     version: str | None = None
+
+
+_SECTIONS = (*(one.name for one in fields(MemoryConfig)), "custom_prompt", "path")
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +122,7 @@ def read_config(config: Any, *, model: bool = True) -> Settings:
             filled(given[key], COLLECTION, key)  # a mistake is told before anything is opened
     if given.get("graph_store"):
         _LOGGER.info("graph_store is not used: relations are kept with the memories, in a graph of the folder's own.")
-    chat = _model(given) if model else None
+    chat = None if not model else _made(given, "llm", MODELS) if "llm" in given else "auto"
     embeddings = _made(given, "embedder", EMBEDDERS)
     settings = Settings(
         path=None,
@@ -192,10 +181,6 @@ def _as_section(part: Any) -> Any:
     if callable(dump := getattr(settings, "model_dump", None)):
         settings = dump(exclude_unset=True)
     return {"provider": part.provider, "config": settings}
-
-
-def _model(config: Mapping[str, Any]) -> Any:
-    return _made(config, "llm", MODELS) if "llm" in config else "auto"
 
 
 def _reranker(config: Mapping[str, Any]) -> Any:

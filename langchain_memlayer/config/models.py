@@ -113,7 +113,7 @@ def _connection(config: dict[str, Any], provider: str, where: str) -> dict[str, 
         # Ollama's own clients are given the server, not the place of this protocol on it.
         url = f"{url.rstrip('/')}/v1"
     if service.key is not None:
-        return {"base_url": url, "api_key": secret(config, "api_key", service.key, where)}
+        return {"base_url": url, "api_key": secret(config, service.key, where)}
     return {"base_url": url, "api_key": SecretStr(shown(config.pop("api_key", None)) or provider)}
 
 
@@ -164,7 +164,7 @@ def _azure(config: dict[str, Any], prefix: str, where: str) -> dict[str, Any]:
         if value is None and key != "azure_deployment":
             raise ConfigurationError(f"{where} needs {key}: put it into azure_kwargs, or set {prefix}_{variable}.")
         given[key] = value
-    given["api_key"] = secret(given, "api_key", f"{prefix}_OPENAI_API_KEY", where)
+    given["api_key"] = secret(given, f"{prefix}_OPENAI_API_KEY", where)
     return given
 
 
@@ -178,7 +178,7 @@ def _sized(config: dict[str, Any]) -> dict[str, Any]:
 
 def _deepseek_model(config: dict[str, Any]) -> Any:
     deepseek = imported("langchain_deepseek", "langchain-deepseek")
-    key = secret(config, "api_key", "DEEPSEEK_API_KEY", "llm.config of deepseek")
+    key = secret(config, "DEEPSEEK_API_KEY", "llm.config of deepseek")
     given = [config.pop(name, None) for name in ("deepseek_base_url", "base_url")]
     url = next(filter(None, given), None) or os.environ.get("DEEPSEEK_API_BASE")
     model = config.pop("model", None) or "deepseek-chat"

@@ -80,23 +80,18 @@ def required(config: dict[str, Any], key: str, where: str) -> Any:
     return value
 
 
-def needs(variable: str, value: str | None, where: str) -> str:
-    """The value, unless it is missing: then the environment variable is named."""
-    if not value:
-        raise ConfigurationError(f"{where} needs an API key: pass api_key or set {variable}.")
-    return value
-
-
-def secret(config: dict[str, Any], key: str, variable: str, where: str) -> SecretStr:
-    """Take a key out of `config`, or out of the environment."""
+def secret(config: dict[str, Any], variable: str, where: str) -> SecretStr:
+    """Take the API key out of `config`, or out of the environment."""
     from pydantic import SecretStr
 
-    value = config.pop(key, None)
+    value = config.pop("api_key", None)
     if isinstance(value, SecretStr):
         return value
     if value is not None and not isinstance(value, str):
-        raise ConfigurationError(f"{where}: {key} must be a string, got {type(value).__name__}.")
-    return SecretStr(needs(variable, value or os.environ.get(variable), where))
+        raise ConfigurationError(f"{where}: api_key must be a string, got {type(value).__name__}.")
+    if not (found := value or os.environ.get(variable)):
+        raise ConfigurationError(f"{where} needs an API key: pass api_key or set {variable}.")
+    return SecretStr(found)
 
 
 def shown(value: Any) -> Any:

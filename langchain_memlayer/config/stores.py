@@ -289,36 +289,17 @@ STORES: Final[Mapping[str, Provider]] = {
     "milvus": Provider(_milvus, ("url", "token", "collection_name", "embedding_model_dims", "metric_type", "db_name")),
     "pgvector": Provider(
         _pgvector,
-        (
-            "connection_string",
-            "collection_name",
-            "embedding_model_dims",
-            "user",
-            "password",
-            "host",
-            "port",
-            "dbname",
-            "sslmode",
-        ),
+        ("connection_string", "collection_name", "embedding_model_dims", "user", "password", "host", "port", "dbname",
+         "sslmode"),
         ("diskann", "hnsw", "minconn", "maxconn", "connection_pool"),
     ),
     "qdrant": Provider(
         _qdrant,
-        (
-            "collection_name",
-            "embedding_model_dims",
-            "client",
-            "host",
-            "port",
-            "path",
-            "url",
-            "api_key",
-            "https",
-            "on_disk",
-        ),
+        ("collection_name", "embedding_model_dims", "client", "host", "port", "path", "url", "api_key", "https",
+         "on_disk"),
     ),
     "vikingdb": Provider(_vikingdb, ("collection_name", "host", "region", "ak", "sk", "api_key")),
-}
+}  # fmt: skip
 
 
 def _settle(config: dict[str, Any], places: tuple[str, ...], name: str, where: str) -> None:
