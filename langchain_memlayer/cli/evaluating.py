@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -50,9 +51,8 @@ def locomo(
     """Ask the questions of a LoCoMo file (locomo10.json), without its adversarial ones."""
     from langchain_memlayer.evaluation import load_locomo
 
-    model = _check(ctx.obj, facts, report)
-    options = {"model": model, "judge": judge, "k": k, "max_tokens": max_tokens, "beside": beside}
-    _evaluate(ctx.obj, load_locomo(file), limit, facts, report, options)
+    options = {"judge": judge, "k": k, "max_tokens": max_tokens, "beside": beside}
+    _evaluate(ctx.obj, lambda: load_locomo(file), limit, facts, report, options)
 
 
 @app.command()
@@ -72,9 +72,8 @@ def longmemeval(
     """Ask the questions of a LongMemEval file (longmemeval_s.json, longmemeval_oracle.json)."""
     from langchain_memlayer.evaluation import load_longmemeval
 
-    model = _check(ctx.obj, facts, report)
-    options = {"model": model, "judge": judge, "k": k, "max_tokens": max_tokens, "beside": beside}
-    _evaluate(ctx.obj, load_longmemeval(file), limit, facts, report, options)
+    options = {"judge": judge, "k": k, "max_tokens": max_tokens, "beside": beside}
+    _evaluate(ctx.obj, lambda: load_longmemeval(file), limit, facts, report, options)
 
 
 @app.command()
@@ -90,31 +89,33 @@ def scopes(
     """Ask the questions of a file in the plain form, of your own data; only recall is measured."""
     from langchain_memlayer.evaluation import load_scopes
 
-    _check(ctx.obj, "none", report)
-    options = {"model": None, "k": k, "max_tokens": max_tokens, "beside": beside}
-    _evaluate(ctx.obj, load_scopes(file), limit, "none", report, options)
+    options = {"k": k, "max_tokens": max_tokens, "beside": beside}
+    _evaluate(replace(ctx.obj, model=None), lambda: load_scopes(file), limit, "none", report, options)
 
 
-def _check(settings: Any, facts: str, report: Path | None) -> str | None:
-    """Refuse what would only show after a long run; gives the model, which here must be named to be asked."""
-    model: str | None = None if settings.model == "auto" else settings.model
+def _evaluate(
+    settings: Any,
+    load: Callable[[], Dataset],
+    limit: int | None,
+    facts: str,
+    report: Path | None,
+    options: dict[str, Any],
+) -> None:
+    """Evaluate, after what would only show when a long run has ended."""
+    from langchain_memlayer.evaluation import evaluate_memory
+
+    # To be asked here, a model must be named.
+    model = None if settings.model == "auto" else settings.model
     if settings.scope:
         raise InvalidInput("Each conversation is a user of its own here: leave out --user, --agent and --run.")
     if facts == "model" and model is None:
         raise ConfigurationError("--facts model needs the --model that finds them.")
     if report is not None and not report.absolute().parent.is_dir():
         raise InvalidInput(f"There is no folder {report.absolute().parent} to write the report to.")
-    return model
-
-
-def _evaluate(
-    settings: Any, dataset: Dataset, limit: int | None, facts: str, report: Path | None, options: dict[str, Any]
-) -> None:
-    from langchain_memlayer.evaluation import evaluate_memory
-
+    dataset = load()
     given = {name: value for name, value in options.items() if value is not None}
     result = evaluate_memory(
-        _memories(settings, facts, options["model"]), dataset if limit is None else dataset.sampled(limit), **given
+        _memories(settings, facts, model), dataset if limit is None else dataset.sampled(limit), model=model, **given
     )
     if report is not None:
         report.write_text(result.to_markdown(), encoding="utf-8")

@@ -16,7 +16,6 @@ from langchain_memlayer.evaluation.judging import Answerer, Judge, Verdict
 from langchain_memlayer.evaluation.metrics import within
 from langchain_memlayer.evaluation.plain import PlainSystems
 from langchain_memlayer.evaluation.results import Hit, Outcome, measures
-from langchain_memlayer.types import Turn
 
 if TYPE_CHECKING:
     from langchain_memlayer.engine.answers import TokenCounter
@@ -38,9 +37,6 @@ class Plan:
         k: How many first hits the measures look at, ascending; the last is how many are asked for.
         max_tokens: The tokens of memories that an answer is given from, and that `recall@Nt` looks at.
         count: Counts tokens.
-        answerer: Answers from memories, or None.
-        judges: Judge the answers.
-        beside: Whether plain systems are measured, too.
         meters: Count the calls of models, by what they are for.
         advanced: Told how many turns more are remembered, or questions asked.
     """
@@ -110,7 +106,7 @@ class Memories:
             start = perf_counter()
             with self._plan.meters["remembering"].counting(), _outside_of_runs():
                 for session, turns in conversation.by_session():
-                    memory.add([_message(turn) for turn in turns], user_id=conversation.id, session_id=session)
+                    memory.add(turns, user_id=conversation.id, session_id=session)
                     self._plan.advanced("remembering", len(turns))
             with self._lock:
                 self.seconds += perf_counter() - start
@@ -190,7 +186,12 @@ class Asker:
                 limit *= 2
             beside = dict(self._beside(question, told))
         outcome = Outcome(
-            conversation, question, hits[: self._plan.k[-1]], seconds, self._measured(question, hits), beside=beside
+            conversation,
+            question,
+            hits[: self._plan.k[-1]],
+            seconds,
+            measures(question, hits, k=self._plan.k, max_tokens=self._plan.max_tokens),
+            beside=beside,
         )
         if self._plan.answerer is None:
             return outcome
@@ -212,10 +213,8 @@ class Asker:
         turns = told.conversation.turns
         every = [self._hit(turn.text, [turn.id] if turn.id is not None else [], told) for turn in turns]
         for name, order in told.plain.rankings(question.text):
-            yield name, self._measured(question, [every[place] for place in order.tolist()])
-
-    def _measured(self, question: Question, hits: Sequence[Hit]) -> dict[str, float]:
-        return measures(question, hits, k=self._plan.k, max_tokens=self._plan.max_tokens)
+            hits = [every[place] for place in order.tolist()]
+            yield name, measures(question, hits, k=self._plan.k, max_tokens=self._plan.max_tokens)
 
     def _give_up_in_time(self, outcome: Outcome) -> None:
         with self._lock:
@@ -277,11 +276,6 @@ def _verdict(judge: Judge, outcome: Outcome) -> Verdict:
     if outcome.answer is None:
         return Verdict("error", "There is no answer.")
     return judge.judge(outcome.question.text, outcome.question.answer, outcome.answer)
-
-
-def _message(turn: Turn) -> dict[str, Any]:
-    message = {"role": turn.role, "content": turn.text, "id": turn.id, "timestamp": turn.time}
-    return {**message, "name": turn.name} if turn.name is not None else message
 
 
 def _taking_conversation(factory: MemoryFactory) -> Callable[[Conversation], Any]:

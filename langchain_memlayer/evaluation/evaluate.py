@@ -10,6 +10,7 @@ from contextvars import copy_context
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
+from langchain_memlayer.checks import checked_count
 from langchain_memlayer.errors import ConfigurationError, InvalidInput
 from langchain_memlayer.evaluation.asking import Asker, Memories, MemoryFactory, Plan, model_name
 from langchain_memlayer.evaluation.data import Dataset
@@ -79,13 +80,13 @@ def evaluate_memory(
     if chat is None and grader is not None:
         raise ConfigurationError("judge= judges answers, so there must be a model= that gives them.")
     grader = grader or chat
-    workers = _count(concurrency, "concurrency") if chat is not None else 1
+    workers = checked_count(concurrency, "concurrency", 1) if chat is not None else 1
     cuts = _cuts(k)
     turns = sum(len(conversation.turns) for conversation in dataset.conversations if conversation.questions)
     with _bars(progress, turns, len(dataset.questions)) as advanced:
         plan = Plan(
             k=cuts,
-            max_tokens=_count(max_tokens, "max_tokens"),
+            max_tokens=checked_count(max_tokens, "max_tokens", 1),
             count=token_counter(chat),
             answerer=None if chat is None else Answerer(chat),
             judges=[] if grader is None else [Judge(grader, name) for name in _named(judges)],
@@ -172,13 +173,7 @@ def _cuts(k: Any) -> tuple[int, ...]:
     given = [k] if isinstance(k, int) else list(k) if isinstance(k, Iterable) else []
     if not given:
         raise InvalidInput(f"k must be a number of memories or several, such as (5, 10), got {k!r}.")
-    return tuple(sorted({_count(one, "k") for one in given}))
-
-
-def _count(value: Any, name: str) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise InvalidInput(f"{name} must be an integer of at least 1, got {value!r}.")
-    return value
+    return tuple(sorted({checked_count(one, "k", 1) for one in given}))
 
 
 def _named(judges: Any) -> list[Any]:

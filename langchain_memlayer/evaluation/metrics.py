@@ -22,6 +22,7 @@ ALL: Final = "all"
 """The name of the group that has every question."""
 
 LEVEL: Final = 0.95
+"""How sure the intervals are."""
 
 _DRAWS = 4_000
 
@@ -93,7 +94,7 @@ def recall_within(hits: Hits, tokens: Sequence[int], gold: Collection[str], budg
     return recall_at(hits, gold, within(tokens, budget))
 
 
-def estimate(values: Sequence[float], *, level: float = LEVEL, clusters: Sequence[str] | None = None) -> Estimate:
+def estimate(values: Sequence[float], *, clusters: Sequence[str] | None = None) -> Estimate:
     """The mean of values between 0 and 1, with Wilson's score interval.
 
     The interval is that of Wilson 1927, "Probable Inference, the Law of Succession, and Statistical Inference", which
@@ -103,7 +104,6 @@ def estimate(values: Sequence[float], *, level: float = LEVEL, clusters: Sequenc
 
     Args:
         values: At least one value between 0 and 1.
-        level: How sure the interval is.
         clusters: What each value belongs to, such as its conversation: values that go together count for fewer, by
             Kish's design effect. None takes them as independent.
     """
@@ -111,11 +111,9 @@ def estimate(values: Sequence[float], *, level: float = LEVEL, clusters: Sequenc
         raise InvalidInput("An estimate needs at least one value.")
     if not all(0 <= value <= 1 for value in values):
         raise InvalidInput("An estimate is of values from 0 to 1.")
-    if not 0 < level < 1:
-        raise InvalidInput(f"level must lie between 0 and 1, such as .95, got {level!r}.")
     count, mean = len(values), fmean(values)
     independent = count / _design_effect(values, clusters, mean)
-    z = NormalDist().inv_cdf((1 + level) / 2)
+    z = NormalDist().inv_cdf((1 + LEVEL) / 2)
     spread = z * z / independent
     center = (mean + spread / 2) / (1 + spread)
     half = z * sqrt(mean * (1 - mean) / independent + spread / (4 * independent)) / (1 + spread)
@@ -134,9 +132,7 @@ def _design_effect(values: Sequence[float], clusters: Sequence[str] | None, mean
     return min(max(1.0, together / alone), len(values) / len(sums))
 
 
-def difference(
-    ours: Sequence[float], theirs: Sequence[float], clusters: Sequence[str], *, level: float = LEVEL
-) -> Estimate:
+def difference(ours: Sequence[float], theirs: Sequence[float], clusters: Sequence[str]) -> Estimate:
     """The mean of `ours` less that of `theirs` for the same questions, with a paired bootstrap interval.
 
     Whole clusters are drawn, since questions about one conversation go together; with a single one, its questions. Of
@@ -146,7 +142,6 @@ def difference(
         ours: Values of one system, a question each.
         theirs: Those of another.
         clusters: The conversation of each question.
-        level: How sure the interval is.
     """
     if not len(ours) == len(theirs) == len(clusters) > 0:
         raise InvalidInput("A difference needs the values of both systems for the same questions, at least one.")
@@ -157,7 +152,7 @@ def difference(
     sums, sizes = np.bincount(places, apart), np.bincount(places)
     drawn = np.random.default_rng(0).integers(0, len(sums), (_DRAWS, len(sums)))
     means = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Estimate(float(apart.mean()), float(low), float(high), len(apart))
 
 

@@ -170,7 +170,11 @@ class EvaluationResult:
 
     def to_markdown(self) -> str:
         """The report: tables with confidence intervals, settings, calls of models, latency."""
-        return _report(self)
+        parts = [f"# Memory evaluated on {_cell(self.dataset)}", *_recall(self), *_accuracy(self), *_cost(self)]
+        parts += ["## Settings", _table(("setting", "value"), self.settings.items(), numbers=False)]
+        if self.experiment is not None:
+            parts.append(f"LangSmith experiment: {self.experiment}")
+        return "\n\n".join(parts) + "\n"
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain values, for JSON."""
@@ -239,35 +243,23 @@ def _outcome(one: Outcome) -> dict[str, Any]:
 # -- the report -------------------------------------------------------------------------------------------------------
 
 
-def _report(result: EvaluationResult) -> str:
-    """The report of a result."""
-    parts = [f"# Memory evaluated on {_cell(result.dataset)}", *_recall(result), *_accuracy(result)]
-    parts += [*_cost(result), "## Settings", _table(("setting", "value"), result.settings.items(), numbers=False)]
-    if result.experiment is not None:
-        parts.append(f"LangSmith experiment: {result.experiment}")
-    return "\n\n".join(parts) + "\n"
-
-
 def _recall(result: EvaluationResult) -> Iterable[str]:
     found = result.recall
     if not found:
         return ["No question has evidence, so recall was not measured."]
     names = list(next(iter(found.values())))
-    sections = [
-        ("## Evidence recall", [name for name in names if name.startswith("recall")]),
-        (
-            "## Hit rate, mean reciprocal rank, nDCG",
-            [name for name in names if name.startswith(("hit", "MRR", "nDCG"))],
-        ),
-        ("## Session recall", [name for name in names if name.startswith("session")]),
-    ]
+    sections = {
+        "## Evidence recall": ("recall",),
+        "## Hit rate, mean reciprocal rank, nDCG": ("hit", "MRR", "nDCG"),
+        "## Session recall": ("session",),
+    }
     out = []
-    for title, columns in sections:
-        if columns:
+    for title, begin in sections.items():
+        if columns := [name for name in names if name.startswith(begin)]:
             out += [title, _estimates(found, columns)]
     if beside := result.beside:
         names = [name for name in names if name.startswith(("recall", "nDCG"))]
-        rows = [(system, *(_apart(row[name]) for name in names)) for system, row in beside.items()]
+        rows = [(system, *(_percent(row[name], "+") for name in names)) for system, row in beside.items()]
         out += [
             "## Beside plain systems",
             _table(("", *names), rows),
@@ -332,12 +324,8 @@ def _estimates(found: Mapping[str, Mapping[str, Estimate]], names: Sequence[str]
     return _table(("", "questions", *names), rows)
 
 
-def _percent(value: Estimate) -> str:
-    return f"{100 * value.mean:.1f} ({100 * value.low:.1f} to {100 * value.high:.1f})"
-
-
-def _apart(value: Estimate) -> str:
-    return f"{100 * value.mean:+.1f} ({100 * value.low:+.1f} to {100 * value.high:+.1f})"
+def _percent(value: Estimate, sign: str = "") -> str:
+    return f"{100 * value.mean:{sign}.1f} ({100 * value.low:{sign}.1f} to {100 * value.high:{sign}.1f})"
 
 
 def _table(titles: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: bool = True) -> str:
