@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from langchain_memlayer.errors import InvalidInput, MemoryNotFound
 from langchain_memlayer.loops import in_thread
-from langchain_memlayer.types import Scope
+from langchain_memlayer.types import IDS, Scope
 
 # What is about one memory: who holds an id of somebody else's learns nothing by it.
 _BY_ID: Final = frozenset({"get", "update", "delete", "forget", "history", "why"})
@@ -58,7 +58,7 @@ class Bound:
 
     def _with(self, given: dict[str, Any]) -> dict[str, Any]:
         """Arguments with these ids among them."""
-        named = Scope(**{name: given.get(name) for name in ("user_id", "agent_id", "run_id")}).ids()
+        named = Scope(**{name: given.get(name) for name in IDS}).ids()
         for name, value in self._scope.ids().items():
             if named.get(name, value) != value:
                 raise InvalidInput(f"{name} is given here, and another one to of(); ask the memory itself for others.")

@@ -11,9 +11,8 @@ from typing import Any, Final
 
 from langchain_memlayer.errors import InvalidFilter, InvalidInput
 from langchain_memlayer.filters import OPERATORS
-from langchain_memlayer.types import Scope
+from langchain_memlayer.types import IDS, Scope
 
-_IDS: Final = ("user_id", "agent_id", "run_id")
 _JOINS: Final = {"AND": "$and", "OR": "$or", "NOT": "$not"}
 _DEEPEST: Final = 32
 
@@ -41,7 +40,7 @@ def _without_ids(filters: Mapping[Any, Any], ids: dict[str, Any], depth: int) ->
     _check(depth)
     rest: dict[Any, Any] = {}
     for key, value in filters.items():
-        if key in _IDS and not isinstance(value, (Mapping, list, tuple)) and value is not None:
+        if key in IDS and not isinstance(value, (Mapping, list, tuple)) and value is not None:
             if value == "*":
                 raise InvalidFilter(
                     f"{key!r} is '*': no id stands for all. Name one; get_all(everything=True) lists all."

@@ -76,6 +76,8 @@ Id: TypeAlias = str | int | UUID | None
 
 _NO_TEXT = re.compile("[\ud800-\udfff\x00]")
 _SCOPE_MARKS = (("user_id", "u"), ("agent_id", "a"), ("run_id", "r"))
+IDS = tuple(name for name, _ in _SCOPE_MARKS)
+"""The names of the ids of a scope."""
 
 
 @dataclass(frozen=True, slots=True)

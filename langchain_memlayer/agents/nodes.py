@@ -70,12 +70,6 @@ class MemoryState(TypedDict, total=False):
     memory_declined: Annotated[list[str], _union]
 
 
-class _Written(TypedDict, total=False):
-    memory_facts: list[dict[str, Any]]
-    memory_decisions: list[dict[str, Any]]
-    memory_declined: list[str]
-
-
 def extraction_node(
     memory: MemoryLike | None = None,
     *,
@@ -129,14 +123,7 @@ def reconciliation_node(
     """A node that decides what `memory_facts` mean for what is known, and commits them with their messages.
 
     The commit is named after the thread and the ids of the messages: a graph that is resumed or tried again commits
-    once, and reports the same.
-
-    Args:
-        memory: Like `extraction_node`.
-        scope: Like `extraction_node`.
-        messages_key: Like `extraction_node`.
-        name: Like `extraction_node`.
-        on_error: Like `extraction_node`.
+    once, and reports the same. The arguments are those of `extraction_node`.
 
     Raises:
         ScopeRequired: (when it runs) nothing says whose memories are meant.
@@ -226,17 +213,12 @@ def memory_graph(
     """Extraction and reconciliation as one compiled graph, to be a node of another; what `Memory.as_node` gives.
 
     It reads the messages (and `memory_off`, by which they are declined) and writes `memory_facts` and
-    `memory_decisions`; a parent that does not have these keys may leave them out.
-
-    Args:
-        memory: Like `extraction_node`.
-        scope: Like `extraction_node`; a function's `state` has the messages only.
-        messages_key: Like `extraction_node`.
-        name: Like `extraction_node`.
-        on_error: Like `extraction_node`.
+    `memory_decisions`; a parent that does not have these keys may leave them out. The arguments are those of
+    `extraction_node`; the `state` that a function as `scope` is given has the messages only.
     """
+    facts, decisions = (_keys(name)[key] for key in ("memory_facts", "memory_decisions"))
     declining = {STATE_KEY: bool, "memory_declined": Annotated[list[str], _union]}
-    written = {_keys(name).get(key, key): kind for key, kind in _Written.__annotations__.items()}
+    written = {facts: list[dict[str, Any]], decisions: list[dict[str, Any]], "memory_declined": list[str]}
     given: Any = TypedDict("MemoryInput", {messages_key: Any, **declining}, total=False)  # type: ignore[misc]
     state: Any = TypedDict("MemoryWork", {messages_key: Any, **written, **declining}, total=False)  # type: ignore[misc]
     output: Any = TypedDict("MemoryOutput", written, total=False)  # type: ignore[misc]

@@ -13,13 +13,12 @@ from langgraph.runtime import Runtime, get_runtime
 from langchain_memlayer.errors import ConfigurationError, InvalidInput, ScopeRequired
 from langchain_memlayer.messages import mended_text
 from langchain_memlayer.protocols import MemoryLike
-from langchain_memlayer.types import Scope
+from langchain_memlayer.types import IDS, Scope
 
 ScopeSource = Scope | Mapping[str, Any] | Callable[..., Scope | Mapping[str, Any]]
 """Whose memories: a scope, its ids by name, or a function that gives either and may take `state`, `runtime` and
 `config`."""
 
-_IDS: Final = ("user_id", "agent_id", "run_id")
 _GIVEN: Final = frozenset({"state", "runtime", "config"})
 
 
@@ -115,7 +114,7 @@ def _scope(source: ScopeSource, state: Any, runtime: Any, config: RunnableConfig
 def _scope_of(ids: Any) -> Scope:
     if not isinstance(ids, Mapping):
         raise InvalidInput(f"A scope must be a Scope or its ids by name, got {type(ids).__name__}.")
-    unknown = set(ids) - set(_IDS)
+    unknown = set(ids) - set(IDS)
     if unknown:
         raise InvalidInput(f"A scope has user_id, agent_id and run_id, not {', '.join(map(repr, sorted(unknown)))}.")
     return Scope(**ids)
@@ -123,11 +122,11 @@ def _scope_of(ids: Any) -> Scope:
 
 def _named(call: str, context: Any, configurable: Mapping[str, Any], server: Any) -> Scope:
     """The scope that the run's context and its configuration name together; always somebody's, and of nobody else."""
-    configured = {name: configurable.get(name) for name in _IDS}
+    configured = {name: configurable.get(name) for name in IDS}
     if server is not None:
         # The agent server has the run's own number there, which is new with every call, and for nobody "".
         configured |= {"user_id": configured["user_id"] or None, "run_id": None}
-    one, other = Scope(**{name: _value(context, name) for name in _IDS}), Scope(**configured)
+    one, other = Scope(**{name: _value(context, name) for name in IDS}), Scope(**configured)
     for name, value in one.ids().items():
         if other.ids().get(name, value) != value:
             raise ScopeRequired(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from langchain_memlayer.errors import MemoryNotFound
+from langchain_memlayer.types import IDS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 Result = dict[str, Any]
 PIPE_WIDTH = 100
-_IDS = ("user_id", "agent_id", "run_id")
 _EVENTS = {"ADD": "added", "UPDATE": "updated", "DELETE": "ended", "NONE": "there already"}
 
 
@@ -156,14 +156,14 @@ def scopes(out: Console, found: Sequence[Result], limit: int, offset: int) -> No
         return
     rows = table(("whose", False), ("facts", True), ("turns", True), ("last written", True))
     for one in found:
-        whose = text(scope({name: one[name] for name in _IDS if one[name] is not None}))
+        whose = text(scope({name: one[name] for name in IDS if one[name] is not None}))
         rows.add_row(whose, f"{one['facts']:,}", f"{one['turns']:,}", one["updated_at"][:19].replace("T", " "))
     out.print(rows)
     _more(out, found, limit, offset)
 
 
 def _memory(memory: Result, *, owner: bool = False) -> Text:
-    ids = {name: memory[name] for name in _IDS if memory[name]} if owner else {}
+    ids = {name: memory[name] for name in IDS if memory[name]} if owner else {}
     about = [memory["created_at"][:10], memory["name"] or memory["role"], memory["kind"], scope(ids), memory["id"]]
     shown = text(memory["memory"])
     shown.append(clean("\n" + " · ".join(filter(None, about))), style="dim")

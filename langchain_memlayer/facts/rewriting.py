@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from langchain_memlayer.errors import ExtractionError
-from langchain_memlayer.facts.chat import Method, StructuredChat
+from langchain_memlayer.facts.chat import StructuredChat
 from langchain_memlayer.facts.forms import MOST_QUERIES, NAME_CHARS, QUERY_CHARS, FoundQueries
 from langchain_memlayer.facts.prompts import REWRITING_INSTRUCTIONS, REWRITING_SCHEMA, shortened
 from langchain_memlayer.facts.replies import read_entries
@@ -45,11 +45,10 @@ class Rewriter:
 
     Args:
         model: Any LangChain chat model.
-        method: How the model is held to the form of the reply; None decides by what it supports.
     """
 
-    def __init__(self, model: BaseChatModel, *, method: Method | None = None) -> None:
-        self._chat = StructuredChat(model, REWRITING_SCHEMA, run_name="rewriting", method=method)
+    def __init__(self, model: BaseChatModel) -> None:
+        self._chat = StructuredChat(model, REWRITING_SCHEMA, run_name="rewriting")
 
     @stepped
     def rewrite(self, query: str, turns: Sequence[Turn], now: datetime) -> Steps[Rewritten]:

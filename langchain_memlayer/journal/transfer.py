@@ -19,7 +19,7 @@ from langchain_memlayer.journal.read import Reader
 from langchain_memlayer.journal.read_caches import KINDS
 from langchain_memlayer.journal.schema import columns
 from langchain_memlayer.journal.write import Writer, keys_of
-from langchain_memlayer.types import FIRST_TIME, LAST_TIME, MEMORY_ROOT, Scope
+from langchain_memlayer.types import FIRST_TIME, IDS, LAST_TIME, MEMORY_ROOT, Scope
 from langchain_memlayer.values import dumps, loads
 
 Type = Literal["int", "real", "text", "json"]
@@ -208,7 +208,6 @@ _SHAPES: Mapping[str, tuple[type, type | None]] = {
     "fields": (list, str), "result": (dict, None),
 }  # fmt: skip
 _KINDS = ("item", "fact", "turn")
-_IDS = ("user_id", "agent_id", "run_id")
 _FLAGS: Mapping[str, range] = {
     "state": range(4),
     "asks": range(2),
@@ -267,7 +266,7 @@ def wrong_owner(values: Values, path: str | None) -> str | None:
     """Whether an item's ids are not those of its encoded namespace, so that it would be shown to somebody else."""
     if path is None:
         return "its namespace is not there"
-    ids = {name: values.get(name) for name in _IDS}
+    ids = {name: values.get(name) for name in IDS}
     if values["kind"] == "item":
         return "it is no memory, but in their namespace" if path.startswith(MEMORY_ROOT) or any(ids.values()) else None
     try:

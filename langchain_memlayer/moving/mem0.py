@@ -23,14 +23,13 @@ from langchain_memlayer.moving.mem0_files import Change, Payload
 from langchain_memlayer.progress import Progress, silent
 from langchain_memlayer.recall import asking
 from langchain_memlayer.steps import run
-from langchain_memlayer.types import Row, Scope, from_micros, to_micros
+from langchain_memlayer.types import IDS, Row, Scope, from_micros, to_micros
 from langchain_memlayer.values import plain
 
 _AT_ONCE = 200
 _ACTOR = "mem0"
-_IDS = ("user_id", "agent_id", "run_id")
 # What becomes something else than metadata, or follows from the text.
-_FIELDS = {*_IDS, "data", "hash", "text_lemmatized", "created_at", "updated_at", "role", "actor_id"}
+_FIELDS = {*IDS, "data", "hash", "text_lemmatized", "created_at", "updated_at", "role", "actor_id"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +126,7 @@ def _read(files: mem0_files.Files) -> tuple[list[_Memory], int]:
 def _memory(key: str, payload: Payload, changes: Iterable[Change]) -> _Memory | None:
     where = f"mem0's memory {key}"
     text = payload.get("data")
-    scope = Scope(**{name: _owner(payload[name]) for name in _IDS if payload.get(name) not in (None, "")})
+    scope = Scope(**{name: _owner(payload[name]) for name in IDS if payload.get(name) not in (None, "")})
     if not isinstance(text, str) or not text.strip() or not scope:
         return None
     created, updated = _time(payload.get("created_at"), where), _time(payload.get("updated_at"), where)
