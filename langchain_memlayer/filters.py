@@ -52,7 +52,6 @@ _ORDERS: dict[str, Callable[[Any, Any], bool]] = {
     "lte": operator.le,
 }
 _ORDERED = (str, datetime)
-_SIMPLE = frozenset(("eq", "ne", "in", *_ORDERS))
 OPERATORS = ("eq", "ne", *_ORDERS, "in", "nin", "contains", "exists")
 _JOINS = ("and", "or", "not")
 _BARE = frozenset((*OPERATORS, "icontains"))
@@ -68,19 +67,6 @@ class Filter(ABC):
     @abstractmethod
     def matches(self, record: Mapping[str, Any]) -> bool:
         """Whether the filter holds for a record of JSON values."""
-
-    def split(self) -> tuple[tuple[Comparison, ...], Filter | None]:
-        """What backends can express, and what is left to check here.
-
-        Returns:
-            Leaves with the operators eq, ne, gt, gte, lt, lte and in over strings, numbers and booleans (`ne` holds for
-            a missing field too); and the rest, or None when nothing is left. The filter holds exactly when all leaves
-            and the rest do.
-        """
-        parts = self.parts if isinstance(self, And) else (self,)
-        leaves = tuple(part for part in parts if isinstance(part, Comparison) and part.is_simple())
-        rest = [part for part in parts if not isinstance(part, Comparison) or not part.is_simple()]
-        return leaves, _all(rest) if rest else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,11 +110,6 @@ class Comparison(Filter):
         found, value = _comparable(found, self.value)
         alike = (_is_number(found) and _is_number(value)) or (type(found) is type(value) and type(found) in _ORDERED)
         return alike and _ORDERS[self.op](found, value)
-
-    def is_simple(self) -> bool:
-        """Whether it is a leaf that `split` hands to backends."""
-        operands = self.value if self.op == "in" else [self.value]
-        return self.op in _SIMPLE and all(isinstance(item, (str, int, float)) for item in operands)
 
 
 @dataclass(frozen=True, slots=True)

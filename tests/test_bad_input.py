@@ -1,25 +1,26 @@
-"""What `Memory` does when its model, its embedder or the event loop fail it: all of a call or nothing of it."""
+"""What `Memory` does when its model, its embedder or the event loop fail it, or somebody means it harm."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 import threading
-from collections.abc import Callable
-from datetime import UTC, datetime
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from journal_dump import open_memory, query, texts
 from langchain_core.embeddings import Embeddings
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 from memory_kit import WAYS, Mind, call, decided, found, live, message, open_with
+from surfaces_kit import open_with_facts
 
 from langchain_memlayer import EmbeddingError, ExtractionError, Memory
 from langchain_memlayer.doctor import check
-from langchain_memlayer.engine.graphs import Graphs
+from langchain_memlayer.facts.reconciliation import RuleReconciler
 from langchain_memlayer.testing import DeterministicEmbeddings, SequentialIds
+from langchain_memlayer.types import Candidate, Decision, Fact
 
 PARIS = message("I live in Paris", "m1")
 BERLIN = message("I moved to Berlin", "m2")
@@ -255,6 +256,26 @@ async def test_an_instruction_in_a_stored_memory_that_the_model_obeys_ends_nothi
         assert [row["event"] for row in done["results"]] in ([], ["ADD"])
 
 
+@pytest.mark.parametrize("action", ["UPDATE", "DELETE", "NONE"])
+def test_a_decision_about_another_tenants_memory_only_adds_the_fact(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, action: Any
+) -> None:
+    with open_with_facts(folder, reconcile="rules") as memory:
+        victim = memory.add("Anna lives in Paris", user_id="victim")["results"][0]["id"]
+        memory.add("Anna lives in Paris", user_id="hostile")
+        before = (memory.get(victim), memory.history(victim))
+
+        def decide(self: Any, facts: Sequence[Fact], candidates: Sequence[Candidate]) -> list[Decision]:
+            return [Decision(action, 0, memory_id=victim, text="Anna lives nowhere")]
+
+        monkeypatch.setattr(RuleReconciler, "reconcile", decide)
+        answer = memory.add("Anna lives in Paris now", user_id="hostile")
+        [done] = answer["results"]
+        assert (done["event"], done["memory"]) == ("ADD", "Anna lives in Paris now")
+        assert "another scope" in memory.why(done["id"])["decisions"][0]["instead"]
+        assert (memory.get(victim), memory.history(victim)) == before
+
+
 # -- an embedder that fails -------------------------------------------------------------------------------------------
 
 
@@ -428,37 +449,6 @@ async def test_an_add_cancelled_anywhere_is_all_or_nothing(folder: Path, turns: 
 # -- graphs -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def all_graphs_are_snapshotted(monkeypatch: pytest.MonkeyPatch) -> None:
-    defaults: dict[str, Any] = Graphs.__init__.__kwdefaults__ or {}
-    monkeypatch.setitem(defaults, "snapshot_edges", 1)
-
-
-@pytest.mark.usefixtures("all_graphs_are_snapshotted")
-def test_a_graph_snapshot_of_another_store_gives_none_of_its_relations(tmp_path: Path) -> None:
-    for name, said, first in (("one", PARIS, 1), ("two", BERLIN, 1_000)):
-        with open_with(Mind(TOLD), tmp_path / name, new_id=SequentialIds(first)) as memory:
-            memory.add(said, user_id="u")
-            assert len(memory.graph(user_id="u").edges()) == 1
-    assert list((tmp_path / "one" / "derived").iterdir())
-    shutil.rmtree(tmp_path / "two" / "derived")
-    shutil.copytree(tmp_path / "one" / "derived", tmp_path / "two" / "derived")
-    with open_with(Mind(TOLD), tmp_path / "two") as memory:
-        assert [edge[:2] for edge in memory.graph(user_id="u").edges()] == [("Anna", "Berlin")]
-        assert [r["destination"] for r in memory.search("Where is Anna?", user_id="u")["relations"]] == ["Berlin"]
-
-
-def test_a_graph_is_of_its_scope_and_a_copy(folder: Path) -> None:
-    with open_with(Mind(TOLD), folder) as memory:
-        memory.add(PARIS, user_id="u")
-        memory.add(BERLIN, user_id="v")
-        graph = memory.graph(user_id="u")
-        assert [(s, d["relation"], t) for s, t, d in graph.edges(data=True)] == [("Anna", "lives_in", "Paris")]
-        graph.clear()
-        assert len(memory.graph(user_id="u").edges()) == 1
-        assert len(memory.graph(user_id="nobody").edges()) == 0
-
-
 # -- turns behind their facts -----------------------------------------------------------------------------------------
 
 BOTH = "I like green tea and live in Paris"
@@ -479,13 +469,119 @@ async def test_deleting_a_fact_hides_its_turn_whatever_else_that_tells(folder: P
         assert memory.search("green tea", user_id="u", include_quarantined=True)["results"] == []
 
 
-async def test_a_turn_whose_facts_have_all_ended_ranks_below_and_says_so(folder: Path, way: str) -> None:
-    with open_with(Mind(TOLD, MOVE), folder) as memory:
-        for said in (PARIS, BERLIN):
+# -- failures that users of other memories reported; those of single parts stand beside the tests of these parts -------
+
+SAID = "Xenia Quagmire plays the theremin in Ouagadougou"
+ENTITIES = ("Quagmire", "theremin", "Ouagadougou")
+
+
+def bytes_of(folder: Path) -> bytes:
+    return b"".join(file.read_bytes() for file in folder.rglob("*") if file.is_file())
+
+
+def musician() -> Mind:
+    triples = [("Xenia Quagmire", "plays", "theremin"), ("Xenia Quagmire", "lives in", "Ouagadougou")]
+    return Mind({SAID: [found(SAID, *triples)], "I like tea": [found("The user likes tea")]})
+
+
+async def test_field_delete_keeps_relations_entity_names_and_raw_messages(folder: Path, way: str) -> None:
+    with open_with(musician(), folder) as memory:
+        [told] = (await call(way, memory, "add", SAID, user_id="u"))["results"]
+        await call(way, memory, "add", "I like tea", user_id="u")
+        assert len(memory.graph(user_id="u").nodes()) == 3
+        await call(way, memory, "delete", told["id"])
+        assert list(memory.graph(user_id="u").nodes()) == []
+        for asked in (SAID, *ENTITIES):
+            shown = await call(way, memory, "search", asked, user_id="u", include_quarantined=True)
+            assert shown["relations"] == []
+            assert set(texts(shown)) <= {"I like tea", "The user likes tea"}
+        assert (await call(way, memory, "get_all", user_id="u"))["relations"] == []
+
+
+async def test_field_delete_keeps_history_and_forget_leaves_none_of_it(folder: Path, way: str) -> None:
+    with open_with(musician(), folder) as memory:
+        [told] = (await call(way, memory, "add", SAID, user_id="u"))["results"]
+        await call(way, memory, "add", "I like tea", user_id="u")
+        memory.search("theremin", user_id="u")
+        await call(way, memory, "delete", told["id"])
+        assert [row["event"] for row in memory.history(told["id"])] == ["ADD", "DELETE"]
+        await call(way, memory, "forget", told["id"])
+        assert not any(row["prev_value"] or row["new_value"] for row in memory.history(told["id"]))
+        assert live(memory) == ["The user likes tea"]
+    assert not [name for name in ENTITIES if name.encode() in bytes_of(folder)]
+
+
+async def test_field_langchain_messages_crash_add_and_tool_text_is_dropped(folder: Path, way: str) -> None:
+    calls = [{"name": "look", "args": {"at": "points"}, "id": "c1"}]
+    said = [
+        SystemMessage("Be kind."),
+        HumanMessage(
+            [{"type": "text", "text": "I like tea"}, {"type": "image_url", "image_url": {"url": "x"}}], id="1"
+        ),
+        AIMessage("", tool_calls=calls, id="2"),
+        ToolMessage("You have 12 points", tool_call_id="c1", id="3"),
+        AIMessage([{"type": "reasoning", "reasoning": "hm"}, {"type": "text", "text": "You have 12 points."}], id="4"),
+    ]
+    told = {"I like tea": [found("The user likes tea")], "You have 12 points": [found("The account has 12 points")]}
+    with open_with(Mind(told), folder) as memory:
+        assert texts(await call(way, memory, "add", said, user_id="u")) == [
+            "The user likes tea", "The account has 12 points",
+        ]  # fmt: skip
+        kept = memory.get_all(user_id="u", kinds=["turn"])["results"]
+        assert [(turn["role"], turn["memory"], turn["quarantined"]) for turn in kept] == [
+            ("user", "I like tea", False), ("tool", "You have 12 points", True),
+            ("assistant", "You have 12 points.", False),
+        ]  # fmt: skip
+        for asked in (False, True):
+            shown = texts(memory.search("points", user_id="u", include_quarantined=asked))
+            assert bool({"You have 12 points", "The account has 12 points"} & set(shown)) == asked
+
+
+async def test_field_slow_adds_two_calls_at_most_and_none_that_the_caller_waits_for(folder: Path, way: str) -> None:
+    answer = threading.Event()
+
+    def slowly(prompt: str) -> dict[str, Any]:
+        assert answer.wait(60)
+        return decided((1, "ADD"))
+
+    model = Mind(
+        {"I like tea": [found("Anna likes tea")], "Tea with milk": [found("Anna likes tea with milk")]}, slowly
+    )
+    with open_with(model, folder) as memory:
+        await call(way, memory, "add", "I like tea", user_id="u")
+        model.asked.clear()
+        shown = await call(way, memory, "add", "Tea with milk", user_id="u", background=True)
+        # The model has not answered yet, and what was said can be recalled.
+        assert texts(shown) == ["Tea with milk"]
+        assert "Tea with milk" in texts(memory.search("tea milk", user_id="u"))
+        assert live(memory) == ["Anna likes tea"]
+        answer.set()
+        assert await call(way, memory, "flush", 60)
+        assert live(memory) == ["Anna likes tea", "Anna likes tea with milk"]
+        assert model.asked == ["extraction", "reconciliation"]
+
+
+async def test_field_queued_payloads_of_a_thread_are_dropped(folder: Path, way: str) -> None:
+    told = {f"Friend number {k} called": [found(f"Friend number {k} called the user")] for k in range(8)}
+    with open_with(Mind(told), folder, reconcile="rules") as memory:
+        for k, said in enumerate(told):
+            await call(way, memory, "add", message(said, str(k)), user_id="u", session_id="t", background=True)
+        assert await call(way, memory, "flush", 60)
+        assert sorted(live(memory)) == [f"Friend number {k} called the user" for k in range(8)]
+
+
+async def test_field_one_hallucination_is_copied_through_recall(folder: Path, way: str) -> None:
+    told = {"What do I like?": [found("The user likes tea", quote="The user likes tea")]}
+    model = Mind({**told, "I like tea": [found("The user likes tea")]})
+    with open_with(model, folder) as memory:
+        await call(way, memory, "add", "I like tea", user_id="u")
+        sizes = set()
+        for turn in range(10):
+            known = memory.search("What do I like?", user_id="u")["results"]
+            block = "<recalled_memories>\n" + "\n".join(hit["memory"] for hit in known) + "\n</recalled_memories>"
+            said = [message(f"{block}\nWhat do I like?", f"q{turn}"), message(block, f"a{turn}", role="assistant")]
             await call(way, memory, "add", said, user_id="u")
-        hits = memory.search("Where does Anna live? In Paris?", user_id="u")["results"]
-        assert [(hit["memory"], hit["ended"]) for hit in hits] == [("Anna lives in Berlin", False)]
-        turns = memory.search("Where does Anna live? In Paris?", user_id="u", kinds=["turn"])["results"]
-        assert ("I live in Paris", True) in [(hit["memory"], hit["ended"]) for hit in turns]
-        past = memory.search("Paris", user_id="u", known_at=datetime(2024, 1, 1, tzinfo=UTC))
-        assert past["results"] == []
+            [fact] = memory.get_all(user_id="u")["results"]
+            sizes.add((fact["memory"], fact["count"], len(memory.get_all(user_id="u", kinds=["turn"])["results"])))
+        assert sizes == {("The user likes tea", 1, 2)}
+        assert not [shown for shown in model.shown if "recalled_memories" in shown]

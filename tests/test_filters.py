@@ -332,9 +332,6 @@ def check(written: list[dict[str, Any]], condition: dict[str, Any]) -> None:
     stored = [loads(dumps(plain(record))) for record in written]
     expected = [naive(condition, record) for record in stored]
     assert [tree.matches(record) for record in stored] == expected
-    leaves, rest = tree.split()
-    parts = [*leaves, rest] if rest else list(leaves)
-    assert [all(part.matches(record) for part in parts) for record in stored] == expected
 
 
 @settings(ROUGH, max_examples=40)
@@ -410,26 +407,6 @@ def test_the_tree_of_a_filter() -> None:
             Comparison("e", "eq", {}),
         )
     )
-
-
-def test_split_gives_the_simple_leaves_and_the_rest() -> None:
-    leaves, rest = parsed(
-        {"a": 1, "b": {"$ne": 2, "$contains": "x"}, "c": {"$nin": [1]}, "$or": [{"d": 1}, {"e": 1}], "f": {"$lte": 3}}
-    ).split()
-    assert leaves == (Comparison("a", "eq", 1), Comparison("b", "ne", 2), Comparison("f", "lte", 3))
-    assert rest == And(
-        (
-            Comparison("b", "contains", "x"),
-            Comparison("c", "nin", [1]),
-            Or((Comparison("d", "eq", 1), Comparison("e", "eq", 1))),
-        )
-    )
-    for harder in ({"a": None}, {"a": [1]}, {"a": {"$ne": {}}}, {"a": {"$in": [1, None]}}):
-        assert parsed(harder).split() == ((), parsed(harder))
-    assert parsed({"a": {"$in": [1, "x", True]}}).split()[1] is None
-    assert parsed({"a": 1}).split() == ((Comparison("a", "eq", 1),), None)
-    negated = parsed({"$not": {"a": 1}})
-    assert negated.split() == ((), negated)
 
 
 def test_the_tree_is_immutable_and_shares_nothing_with_the_callers_dict() -> None:

@@ -158,16 +158,6 @@ class TestTransactions:
         journal.close()
 
     @pytest.mark.sqlite
-    @pytest.mark.parametrize(("durability", "level"), [("full", 2), ("fast", 1)])
-    def test_durability_is_sqlites_synchronous_and_the_log_is_a_wal(
-        self, folder: Path, durability: Any, level: int
-    ) -> None:
-        with open_memory(folder, durability=durability) as memory, memory._journal.write() as tx:
-            assert tx.db.execute("PRAGMA synchronous").fetchone() == (level,)
-            assert tx.db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-            assert tx.db.execute("PRAGMA secure_delete").fetchone() == (1,)
-
-    @pytest.mark.sqlite
     def test_a_lock_that_another_holds_too_long_is_said(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("langchain_memlayer.journal.sqlite.BUSY_SECONDS", 0)
         with open_memory(folder) as memory:
@@ -215,28 +205,6 @@ class TestSchema:
             memory.get_all(agent_id="nobody")
             memory.history(key)
         assert dump(folder) == before
-
-    @pytest.mark.sqlite
-    @pytest.mark.parametrize("version", [schema.VERSION + 1, 99])
-    def test_a_newer_schema_is_refused_and_left_as_it_is(self, folder: Path, version: int) -> None:
-        with open_memory(folder) as memory:
-            memory.add("one", user_id="u")
-        query(folder, f"PRAGMA user_version = {version}")
-        before = (folder / "journal.sqlite").read_bytes()
-        with pytest.raises(SchemaTooNew, match=str(version)) as refused:
-            SQLiteJournal(folder)
-        assert "pip install -U" in str(refused.value)
-        assert (folder / "journal.sqlite").read_bytes() == before
-
-    @pytest.mark.sqlite
-    def test_a_database_of_something_else_is_refused_and_left_as_it_is(self, folder: Path) -> None:
-        folder.mkdir()
-        query(folder, "CREATE TABLE mine (x)")
-        before = (folder / "journal.sqlite").read_bytes()
-        with pytest.raises(NotAStore):
-            SQLiteJournal(folder)
-        assert (folder / "journal.sqlite").read_bytes() == before
-        assert [file.name for file in folder.iterdir()] == ["journal.sqlite"]
 
 
 @pytest.mark.sqlite
@@ -303,16 +271,6 @@ class TestWhatIsTaken:
             memory.update(key, "see you then")
             assert [m["memory"] for m in memory.get_all(user_id="u")["results"]] == ["see you then"]
             assert memory.search("then", user_id="u")["results"]
-
-    def test_a_damaged_memory_is_told_and_hides_no_other(self, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-        with open_memory(folder) as memory:
-            damaged, whole = ids(memory.add(["tea in one", "tea in two"], user_id="u"))
-            with memory._journal.write() as tx:
-                tx.db.execute("UPDATE items SET metadata = '{\"torn' WHERE key = ?", (damaged,))
-            assert [m["id"] for m in memory.get_all(user_id="u")["results"]] == [whole]
-            assert memory.get(damaged) is None
-            assert "doctor" in caplog.text
-            assert "tea" not in caplog.text
 
     def test_a_turn_keeps_its_place_when_it_is_edited(self, folder: Path) -> None:
         with open_memory(folder) as memory:

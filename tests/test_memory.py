@@ -29,8 +29,6 @@ from langchain_memlayer import (
     MemLayerError,
     Memory,
     MemoryNotFound,
-    NotAStore,
-    SchemaTooNew,
     ScopeRequired,
 )
 from langchain_memlayer.messages import content_hash
@@ -294,14 +292,6 @@ class TestSeenMessages:
         for other in ({}, {"user_id": "v"}, {"agent_id": "a"}, {"session_id": "s"}):
             assert memory.add(message, **({"user_id": "u"} | other))["results"][0]["event"] == "ADD"
 
-    def test_it_is_embedded_once(self, folder: Path) -> None:
-        embeddings = DeterministicEmbeddings()
-        with open_memory(folder, embeddings=embeddings) as memory:
-            for _ in range(3):
-                memory.add({"role": "user", "content": "yes", "id": "m1"}, user_id="u")
-        assert len(embeddings.batches) == 1
-        assert embeddings.texts.count("yes") == 1
-
 
 class TestInferFalse:
     def test_it_stores_exactly_as_given_each_time(self, memory: Memory) -> None:
@@ -321,14 +311,6 @@ class TestBatches:
         with open_memory(folder) as memory:
             assert memory.add(["one", "two"], user_id="u", batch_id="b") == first
         assert dump(folder) == before
-
-    def test_it_does_not_embed_again(self, folder: Path) -> None:
-        embeddings = DeterministicEmbeddings()
-        with open_memory(folder, embeddings=embeddings) as memory:
-            for _ in range(3):
-                memory.add("one", user_id="u", batch_id="b")
-        assert len(embeddings.batches) == 1
-        assert embeddings.texts.count("one") == 1
 
     def test_a_batch_of_merged_messages_counts_once(self, memory: Memory) -> None:
         add(memory, "yes")
@@ -581,42 +563,10 @@ class TestChanging:
             (None, "a", None), (None, None, "r"), (None, "a", "r"),
         }  # fmt: skip
 
-    def test_history_outlives_deletion_but_not_forgetting(self, memory: Memory, folder: Path) -> None:
-        key = add(memory, "xylophone canary")
-        add(memory, "something else")
-        memory.search("canary", user_id="u")
-        memory.delete(key)
-        assert len(memory.history(key)) == 2
-        memory.forget(key)
-        assert not any("xylophone" in str(row) for row in memory.history(key))
-        assert memory.get(key) is None
-        assert not [file for file in folder.rglob("*") if file.is_file() and b"xylophone" in file.read_bytes()]
-        assert texts(memory.get_all(everything=True)) == ["something else"]
-
-    def test_forget_of_a_scope_leaves_the_others(self, memory: Memory) -> None:
-        add(memory, "xylophone one")
-        add(memory, "xylophone two")
-        add(memory, "yacht", user_id="v")
-        memory.forget(user_id="u")
-        assert texts(memory.get_all(everything=True)) == ["yacht"]
-        assert texts(memory.search("yacht", user_id="v")) == ["yacht"]
-        assert memory.search("xylophone", user_id="u")["results"] == []
-
     def test_a_forgotten_message_may_be_told_again(self, memory: Memory) -> None:
         message = {"role": "user", "content": "yes", "id": "m1"}
         memory.forget(add(memory, message))
         assert memory.get(add(memory, message)) is not None
-
-    def test_reset_empties_the_folder_and_leaves_it_usable(self, folder: Path) -> None:
-        with open_memory(folder) as memory:
-            key = add(memory, "xylophone", batch_id="b")
-            memory.reset()
-            assert memory.get_all(everything=True) == {"results": [], "relations": []}
-            assert memory.history(key) == []
-            assert memory.search("xylophone", user_id="u")["results"] == []
-            assert not [file for file in folder.rglob("*") if file.is_file() and b"xylophone" in file.read_bytes()]
-            new = add(memory, "yacht", batch_id="b")
-            assert ids(memory.search("yacht", user_id="u")) == [new]
 
 
 class TestLife:
@@ -910,43 +860,6 @@ class TestBadInput:
     def test_settings(self, folder: Path, setting: dict[str, Any]) -> None:
         with pytest.raises((InvalidInput, ConfigurationError)):
             open_memory(folder, **setting)
-
-    @pytest.mark.sqlite
-    def test_a_folder_or_file_of_something_else_is_left_alone(self, tmp_path: Path) -> None:
-        (tmp_path / "other").mkdir()
-        (tmp_path / "other" / "thesis.txt").write_text("mine")
-        (tmp_path / "file").write_text("mine")
-        (tmp_path / "damaged").mkdir()
-        (tmp_path / "damaged" / "journal.sqlite").write_bytes(b"mine" * 1000)
-        before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
-        for name in ("other", "file", "damaged"):
-            with pytest.raises(NotAStore):
-                open_memory(tmp_path / name)
-        assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
-
-    @pytest.mark.sqlite
-    def test_a_newer_schema_is_left_alone(self, folder: Path) -> None:
-        with open_memory(folder) as memory:
-            add(memory, "one")
-        query(folder, "PRAGMA user_version = 99")
-        before = (folder / "journal.sqlite").read_bytes()
-        with pytest.raises(SchemaTooNew, match=r"(?s)99.*Upgrade"):
-            open_memory(folder)
-        assert (folder / "journal.sqlite").read_bytes() == before
-
-    @pytest.mark.sqlite
-    def test_a_full_disk_is_said_and_leaves_nothing_behind(self, memory: Memory, folder: Path) -> None:
-        key = add(memory, "one")
-        with memory._journal.write() as tx:
-            pages = tx.db.execute("PRAGMA page_count").fetchone()[0]
-            tx.db.execute(f"PRAGMA max_page_count = {pages}")
-        big = [f"{n} " + "x" * 4000 for n in range(50)]
-        assert "full" in refuses(lambda: memory.add(big, user_id="u", batch_id="b"), folder, JournalError)
-        assert "full" in refuses(lambda: memory.update(key, "y" * 500_000), folder, JournalError)
-        assert texts(memory.search("one", user_id="u")) == ["one"]
-        with memory._journal.write() as tx:
-            tx.db.execute("PRAGMA max_page_count = 1000000")
-        assert len(memory.add(big, user_id="u", batch_id="b")["results"]) == 50
 
     @pytest.mark.sqlite
     def test_a_read_only_disk_is_said_and_leaves_nothing_behind(self, memory: Memory, folder: Path) -> None:

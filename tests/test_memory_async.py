@@ -3,11 +3,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 import sqlite3
-import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import closing
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +16,16 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.messages import AIMessage, HumanMessage
 
 import langchain_memlayer
-from langchain_memlayer import EmbeddingError, InvalidInput, JournalClosed, Memory, MemoryNotFound, ScopeRequired
-from langchain_memlayer.testing import DeterministicEmbeddings, FrozenClock, SequentialIds
+from langchain_memlayer import (
+    AsyncMemory,
+    EmbeddingError,
+    InvalidInput,
+    JournalClosed,
+    Memory,
+    MemoryNotFound,
+    ScopeRequired,
+)
+from langchain_memlayer.testing import DeterministicEmbeddings, FrozenClock
 
 TWINS = ["add", "search", "get", "get_all", "update", "delete", "delete_all", "history", "forget", "reset", "close"]
 
@@ -93,19 +99,6 @@ def test_sync_and_async_give_the_same_journal_and_the_same_answers(tmp_path: Pat
     assert len(tables["events"]) > 20
     assert [len(answer["results"]) for answer in answers[8:10]] == [9, 3]
     assert texts(answers[-2]) == ["as given", "one", "two"]
-
-
-def test_the_embedder_is_asked_the_same_in_both_colours(tmp_path: Path) -> None:
-    asked = []
-    for prefix in ("", "a"):
-        clock, embeddings = FrozenClock(), DeterministicEmbeddings()
-        with open_memory(tmp_path / f"{prefix}sync", clock=clock, embeddings=embeddings) as memory:
-            for name, args, kwargs in story(clock):
-                done = getattr(memory, prefix + name)(*args, **kwargs)
-                if prefix:
-                    asyncio.run(done)
-        asked.append((embeddings.batches, embeddings.queries))
-    assert asked[0] == asked[1]
 
 
 async def test_the_errors_are_the_same(memory: Memory) -> None:
@@ -189,17 +182,6 @@ async def test_equal_texts_and_batches_at_once_are_stored_once(folder: Path) -> 
     assert batch_once["count"] == 1
 
 
-async def test_updates_at_once_are_all_in_the_history(memory: Memory) -> None:
-    (key,) = ids(await memory.aadd("version 0", user_id="u"))
-    await asyncio.gather(*(memory.aupdate(key, f"version {n}", {f"k{n}": n}) for n in range(1, 13)))
-    rows = await memory.ahistory(key)
-    assert [row["prev_value"] for row in rows[1:]] == [row["new_value"] for row in rows[:-1]]
-    assert {row["new_value"] for row in rows} == {f"version {n}" for n in range(13)}
-    found = await memory.aget(key)
-    assert found is not None
-    assert found["metadata"] == {f"k{n}": n for n in range(1, 13)} | {"data": rows[-1]["new_value"]}
-
-
 # -- cancellation -----------------------------------------------------------------------------------------------------
 
 
@@ -219,59 +201,6 @@ async def test_an_add_cancelled_while_it_embeds_leaves_nothing_and_can_be_repeat
         assert dump(folder) == before
         assert len(ids(await memory.aadd(["one", "two"], user_id="u", batch_id="b"))) == 2
         assert texts(await memory.aget_all(everything=True)) == ["one", "two"]
-
-
-class Gate:
-    """A clock that stops its thread once, where a test wants to look at what is going on."""
-
-    def __init__(self) -> None:
-        self._clock = FrozenClock()
-        self.closed = False
-        self.reached = threading.Event()
-        self.opened = threading.Event()
-
-    def __call__(self) -> datetime:
-        if self.closed:
-            self.closed = False
-            self.reached.set()
-            assert self.opened.wait(30)
-        return self._clock()
-
-
-async def test_an_add_cancelled_inside_its_transaction_is_stored_whole(folder: Path) -> None:
-    gate = Gate()
-    async with open_memory(folder, clock=gate) as memory:
-        await memory.aadd("zero", user_id="u")
-        before = dump(folder)
-        gate.closed = True
-        task = asyncio.create_task(memory.aadd(["one", "two", "three"], user_id="u", batch_id="b"))
-        await asyncio.to_thread(gate.reached.wait, 30)
-        await cancelled(task)
-        assert dump(folder) == before
-        gate.opened.set()
-        # This write waits for the lock that the other thread still holds.
-        again = await memory.aadd(["one", "two", "three"], user_id="u", batch_id="b")
-        assert texts(again) == ["one", "two", "three"]
-        assert texts(await memory.aget_all(everything=True)) == ["zero", "one", "two", "three"]
-
-
-@pytest.mark.parametrize("turns", range(0, 60, 3))
-async def test_an_add_cancelled_anywhere_is_all_or_nothing(folder: Path, turns: int) -> None:
-    memory = open_memory(folder)
-    before = dump(folder)
-    task = asyncio.create_task(memory.aadd([f"text {n}" for n in range(20)], user_id="u"))
-    for _ in range(turns):
-        await asyncio.sleep(0)
-    task.cancel()
-    await asyncio.wait([task])
-    # Its thread may still be at work: what is stored now was not there when the rows were looked at.
-    after = dump(folder)
-    stored = len(memory.get_all(everything=True)["results"])
-    assert stored in (0, 20)
-    assert stored or after == before
-    assert len(ids(memory.add([f"text {n}" for n in range(20)], user_id="u"))) == 20
-    assert len(memory.get_all(everything=True)["results"]) == 20
-    memory.close()
 
 
 # -- blocking ---------------------------------------------------------------------------------------------------------
@@ -434,13 +363,6 @@ async def test_one_embedding_call_for_each_add_and_each_search(folder: Path, col
         assert (len(embeddings.batches), len(embeddings.queries)) == (4, 1)
 
 
-def test_sequential_ids_and_the_frozen_clock_make_two_runs_equal(tmp_path: Path) -> None:
-    for name in ("one", "two"):
-        with closing(open_memory(tmp_path / name, clock=FrozenClock(), new_id=SequentialIds())) as memory:
-            memory.add(["one", "two"], user_id="u")
-    assert dump(tmp_path / "one") == dump(tmp_path / "two")
-
-
 @pytest.mark.sqlite
 async def test_awaited_adds_that_wait_for_another_process_keep_no_search_waiting(folder: Path) -> None:
     with open_memory(folder) as memory:
@@ -460,3 +382,34 @@ async def test_awaited_adds_that_wait_for_another_process_keep_no_search_waiting
             other.close()
         await asyncio.gather(*waiting)
         assert len(memory.get_all(user_id="u")["results"]) == 61
+
+
+# -- under plain names ------------------------------------------------------------------------------------------------
+
+
+async def test_methods_are_awaited_under_their_plain_names(tmp_path: Path) -> None:
+    async with AsyncMemory(tmp_path, model=None, embeddings=None) as memory:
+        added = await memory.add("I like green tea.", user_id="alice")
+        key = added["results"][0]["id"]
+        await memory.update(key, "I like black tea.")
+        assert [hit["memory"] for hit in (await memory.search("tea", user_id="alice"))["results"]] == [
+            "I like black tea."
+        ]
+        assert len(await memory.history(key)) == 2
+        await memory.delete_all(user_id="alice")
+        assert await memory.get(key) is None
+
+
+async def test_a_configuration_may_be_awaited_or_not(tmp_path: Path) -> None:
+    config = {"path": str(tmp_path), "llm": None, "embedder": {"provider": "wordllama"}}
+    for memory in (AsyncMemory.from_config(config), await AsyncMemory.from_config(config_dict=config)):
+        assert memory.memory.model is None
+        await memory.close()
+
+
+def test_every_awaited_twin_has_its_plain_name(tmp_path: Path) -> None:
+    twins = {name for name, _ in inspect.getmembers(Memory, inspect.iscoroutinefunction) if name.startswith("a")}
+    memory = AsyncMemory(tmp_path, model=None, embeddings=None)
+    missing = {name for name in twins if not hasattr(memory, name[1:])}
+    memory.memory.close()
+    assert missing == set()

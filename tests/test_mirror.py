@@ -17,30 +17,13 @@ from numpy.typing import NDArray
 from langchain_memlayer import MemLayerStore, Memory, doctor
 from langchain_memlayer.backends import base, proposals
 from langchain_memlayer.backends.base import ITEM, STORE, Document, Point, Scalar, rows
+from langchain_memlayer.backends.mirror import Mirror
 from langchain_memlayer.errors import ConfigurationError, InvalidInput, VectorStoreError
 from langchain_memlayer.index.view import Hints
 from langchain_memlayer.testing import DeterministicEmbeddings
 
 ALICE = {"user_id": "alice"}
-WORDS = [
-    "apple",
-    "brick",
-    "cloud",
-    "drum",
-    "eagle",
-    "flute",
-    "grape",
-    "house",
-    "iron",
-    "jewel",
-    "kite",
-    "lemon",
-    "mango",
-    "north",
-    "ocean",
-    "piano",
-    "quartz",
-]
+WORDS = "apple brick cloud drum eagle flute grape house iron jewel kite lemon mango north ocean piano quartz".split()  # noqa: SIM905
 
 
 class Foreign:
@@ -109,6 +92,11 @@ def exact(texts: Sequence[str], queries: Sequence[str]) -> list[list[str]]:
         return [found(plain, query) for query in queries]
 
 
+def mirror_of(memory: Memory) -> Mirror:
+    assert memory._indexes.mirror is not None
+    return memory._indexes.mirror
+
+
 def dense(memory: Memory, query: str, k: int = 10) -> Any:
     vector = np.array(memory._indexes.embedder.embed_query(query))
     return memory._indexes.view(".u.alice.").search(vector, k)
@@ -169,8 +157,7 @@ def test_above_the_threshold_its_candidates_are_scored_here() -> None:
             hits = dense(memory, query)
         assert hits.plan.way == "source"
         assert hits.plan.scanned == 0
-        assert memory._indexes.mirror is not None
-        assert memory._indexes.mirror.proposals.trusted
+        assert mirror_of(memory).proposals.trusted
         exactly = sorted(
             (float(p.vector @ np.array(DeterministicEmbeddings(64).vector(query)))) for p in store.points.values()
         )
@@ -197,18 +184,8 @@ def test_above_the_threshold_the_vectors_stay_in_the_journal_and_the_answers_are
         assert not held(memory)
         assert [found(memory, query) for query in queries] == exact(left, queries)
         # A store that is not asked any more answers for nothing: a graph of our own does.
-        assert memory._indexes.mirror is not None
-        memory._indexes.mirror.proposals.trusted = False
+        mirror_of(memory).proposals.trusted = False
         assert held(memory)
-
-
-def test_hits_are_those_of_the_own_index() -> None:
-    store, texts = Foreign(), sentences(1_000)
-    with opened(":memory:", store) as memory:
-        filled(memory, texts)
-        memory.flush()
-        queries = sentences(5, seed=6)
-        assert [found(memory, query) for query in queries] == exact(texts, queries)
 
 
 def test_the_store_is_asked_for_the_scope_and_the_filters_equalities() -> None:
@@ -230,8 +207,7 @@ def test_what_is_not_delivered_yet_is_scored_from_the_journal() -> None:
         for query in sentences(5, seed=3):
             dense(memory, query)
         store.upsert = lambda points: None  # type: ignore[method-assign]  # answers searches, and takes nothing
-        mirror = memory._indexes.mirror
-        assert mirror is not None
+        mirror = mirror_of(memory)
         memory._journal.after_commit.remove(mirror.wake)
         filled(memory, ["a violet zebra sings"])
         hits = dense(memory, "a violet zebra sings", 1)
@@ -343,8 +319,7 @@ def test_a_hostile_store_leaks_nothing_returns_nothing_dead_and_is_found_out(cap
         left = [text for text in texts if text not in dead]
         queries = sentences(100, seed=3)
         assert [found(memory, query) for query in queries] == exact(left, queries)
-        assert memory._indexes.mirror is not None
-        assert not memory._indexes.mirror.proposals.trusted
+        assert not mirror_of(memory).proposals.trusted
         assert "it is not asked any more" in caplog.text
 
 
@@ -456,18 +431,6 @@ def test_there_is_nothing_to_adopt_without_a_vectorstore() -> None:
         memory.adopt(**ALICE)
 
 
-def test_the_doctor_tells_what_the_store_was_not_brought(tmp_path: Path) -> None:
-    store = Foreign()
-    store.down = True
-    with opened(tmp_path / "m", store) as memory:
-        filled(memory, sentences(3))
-        [problem] = doctor.check(memory._journal)
-        assert "(testing) was not brought the last 3 changes of the memories" in problem.message
-        store.down = False
-        memory.flush()
-        assert doctor.check(memory._journal) == []
-
-
 def test_a_store_of_items_brings_its_vectors_and_takes_them_back() -> None:
     store, embeddings = Foreign(), DeterministicEmbeddings(64)
     index: Any = {"dims": 64, "embed": embeddings, "fields": ["a", "b"]}
@@ -530,8 +493,7 @@ def test_a_second_reset_while_the_first_is_told_is_told_too() -> None:
     with opened(":memory:", store) as memory:
         filled(memory, sentences(5))
         memory.flush()
-        mirror, delete = memory._indexes.mirror, store.delete
-        assert mirror is not None
+        mirror, delete = mirror_of(memory), store.delete
         memory._journal.after_commit.remove(mirror.wake)
 
         def delete_and_reset(ids: Sequence[str]) -> None:
@@ -583,8 +545,7 @@ def test_a_store_that_hangs_holds_no_search_up_and_is_asked_again_when_it_is_bac
     with opened(":memory:", store) as memory:
         filled(memory, texts)
         memory.flush()
-        mirror = memory._indexes.mirror
-        assert mirror is not None
+        mirror = mirror_of(memory)
         store.frees.clear()
         before = store.asked
         for query in texts[:5]:
@@ -619,8 +580,7 @@ def test_closing_waits_for_a_store_that_hangs_once_and_loses_nothing(
 ) -> None:
     store, waits = Hanging(), []
     memory = opened(tmp_path / "m", store)
-    mirror = memory._indexes.mirror
-    assert mirror is not None
+    mirror = mirror_of(memory)
     waiting = mirror._changed.wait_for
 
     def noted(done: Callable[[], bool], timeout: float | None = None) -> bool:
@@ -690,8 +650,7 @@ def test_two_journals_in_one_collection_answer_as_with_one_each(
         for query in queries:
             dense(small, query)
         assert ("collection of its own" in caplog.text) == (not filters)
-        assert small._indexes.mirror is not None
-        assert small._indexes.mirror.proposals.trusted
+        assert mirror_of(small).proposals.trusted
         for entry in small.get_all(limit=5, **ALICE)["results"]:
             small.delete(entry["id"])
         small.flush()
@@ -726,8 +685,7 @@ def test_a_process_that_has_no_store_leaves_deliveries_to_the_searches_of_one_th
         memory.flush()
         filled(without, sentences(8, seed=3))
         assert len(store.points) == 120
-        mirror = memory._indexes.mirror
-        assert mirror is not None
+        mirror = mirror_of(memory)
         assert dense(memory, "apple").plan.way == "scan"
         with mirror._changed:
             assert mirror._changed.wait_for(lambda: mirror._thread is None, 30)
@@ -746,8 +704,7 @@ def test_a_store_that_lost_its_place_is_not_asked_and_moves_nobodys_position(
         memory.flush()
         later.flush()
         assert (len(first.points), len(second.points)) == (0, 60)
-        assert memory._indexes.mirror is not None
-        assert not memory._indexes.mirror.proposals.trusted
+        assert not mirror_of(memory).proposals.trusted
         assert "Another process brings the vectors" in caplog.text
         assert found(memory, "apple brick") == found(later, "apple brick")
         assert first.searches == []
@@ -758,8 +715,7 @@ def test_what_a_store_was_not_brought_yet_is_not_what_it_missed() -> None:
     with opened(":memory:", store, hnsw_threshold=640) as memory:
         filled(memory, sentences(100))
         memory.flush()
-        mirror, before = memory._indexes.mirror, memory._journal.last_seq()
-        assert mirror is not None
+        mirror, before = mirror_of(memory), memory._journal.last_seq()
         memory._journal.after_commit.remove(mirror.wake)
         told = [{"role": "user", "content": f"{text} later"} for text in sentences(60)]
         memory.add(told, infer=False, metadata={"batch": "new"}, **ALICE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
@@ -12,11 +13,11 @@ import pytest
 from journal_dump import open_memory, query, texts
 from memory_kit import WAYS, Mind, call, decided, found, live, message, open_with
 
-from langchain_memlayer import ExtractionError, Memory
+from langchain_memlayer import ExtractionError, Memory, loops
 from langchain_memlayer.errors import ConfigurationError, EmbeddingError, ScopeRequired
 from langchain_memlayer.journal.base import random_id
-from langchain_memlayer.testing import DeterministicEmbeddings, FrozenClock
-from langchain_memlayer.types import Extraction, Fact, Turn
+from langchain_memlayer.testing import DeterministicEmbeddings, FrozenClock, ScriptedChatModel
+from langchain_memlayer.types import Extraction, Fact, Turn, Unread
 
 HOME = message("I live in Paris", "m1")
 TEA = message("I like tea", "m2")
@@ -260,6 +261,59 @@ def test_a_conversation_without_a_pause_is_read_all_the_same(folder: Path) -> No
             [unread] = memory.unread(user_id="u")
             assert unread["next_at"] <= (began + timedelta(seconds=300)).isoformat()
             clock.advance(seconds=9)
+
+
+@pytest.mark.parametrize("told_at", [1, 2])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_what_is_told_while_the_thread_looks_for_more_is_done_by_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, told_at: int, when: str
+) -> None:
+    with open_with(Mind(TOLD), folder, reconcile="off") as memory:
+        background = memory._background
+        real, looked = background._notes, 0
+
+        def notes() -> list[Unread]:
+            nonlocal looked
+            # By the first look there is the first call, by the second it is done.
+            looked += 1
+            found = real() if when == "after" else []
+            if looked == told_at:
+                memory.add(TEA, user_id="u", background=True, batch_id="tea")
+            return found if when == "after" else real()
+
+        monkeypatch.setattr(background, "_notes", notes)
+        memory.add(HOME, user_id="u", background=True)
+        with background._changed:
+            assert background._changed.wait_for(lambda: background._thread is None, 60)
+        assert sorted(live(memory)) == ["Anna likes tea", "Anna lives in Paris"]
+
+
+def test_what_is_unread_outlives_the_process_and_is_read_once(folder: Path) -> None:
+    mind = Mind(DOWN)
+    with open_with(mind, folder) as memory:
+        memory.add(HOME, user_id="u", background=True)
+        with pytest.raises(ExtractionError):
+            memory.flush(60)
+    mind.told, mind.asked = dict(TOLD), []
+    for _ in range(2):
+        with open_with(mind, folder, new_id=random_id) as memory:
+            memory.flush(60)
+            assert live(memory) == ["Anna lives in Paris"]
+    assert mind.asked == ["extraction"]
+
+
+async def test_field_async_is_threads_around_sync_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Threads wait for the database only: calls that wait for the model hold none, or the 60 would not be in flight.
+    monkeypatch.setattr(loops, "_THREADS", {})
+    monkeypatch.setattr(loops, "_MOST_WAITING", 8)
+    model = ScriptedChatModel(replies=[{"facts": []}] * 60, together=60)
+    async with Memory(tmp_path, model=model, embeddings=None) as memory:
+        before = threading.active_count()
+        running = asyncio.gather(*(memory.aadd(f"note {n}", user_id=f"u{n}") for n in range(60)))
+        await running
+        assert model.most_in_flight == 60
+        assert threading.active_count() - before < 20
+        assert len(memory.get_all(everything=True, kinds=["turn"], limit=100)["results"]) == 60
 
 
 # -- in two calls -----------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from langchain_memlayer.engine.graphs import Graphs
 from langchain_memlayer.engine.indexes import Indexes
 from langchain_memlayer.engine.pools import Keywords, Pools, Scoped, keywords, mended
 from langchain_memlayer.engine.records import OWN_FIELDS, record_of
-from langchain_memlayer.filters import Filter
+from langchain_memlayer.filters import And, Comparison, Filter
 from langchain_memlayer.index.keywords import query_characters, query_terms, term_id, term_ids, tokenize
 from langchain_memlayer.index.view import Hints
 from langchain_memlayer.journal import Journal
@@ -390,15 +390,12 @@ def _query(asked: SearchQuery, words: Keywords, reference: datetime) -> Query:
 
 def _equalities(asked: SearchQuery) -> dict[str, str]:
     """What a foreign store may filter by: the scope's ids, and the metadata that must be equal to a short string."""
-    leaves = () if asked.filter is None else asked.filter.split()[0]
-    return {
-        **{
-            leaf.field: leaf.value
-            for leaf in leaves
-            if leaf.op == "eq" and leaf.field not in OWN_FIELDS and isinstance(leaf.value, str)
-        },
-        **asked.scope.ids(),
+    equal = {
+        part.field: part.value
+        for part in (asked.filter.parts if isinstance(asked.filter, And) else (asked.filter,))
+        if isinstance(part, Comparison) and part.op == "eq" and isinstance(part.value, str)
     }
+    return {name: value for name, value in equal.items() if name not in OWN_FIELDS} | asked.scope.ids()
 
 
 def _belongs(row: Row, asked: SearchQuery) -> bool:

@@ -1,6 +1,7 @@
 """What the durability tests share: how stores are opened, what must hold in a folder, and scans of its bytes."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -62,16 +63,11 @@ def items(store: MemLayerStore) -> dict[tuple[tuple[str, ...], str], str]:
 
 
 def assert_sound(folder: Path) -> None:
-    journal = SQLiteJournal(folder)
-    try:
+    with closing(SQLiteJournal(folder)) as journal:
         assert doctor.check(journal) == []
         with journal.read() as reader:
-            bare = reader.db.execute(
-                "SELECT count(*) FROM items i LEFT JOIN vectors v ON v.id = i.id WHERE v.id IS NULL"
-            ).fetchone()[0]
-        assert bare == 0, "a row without its vector"
-    finally:
-        journal.close()
+            bare = "SELECT count(*) FROM items i LEFT JOIN vectors v ON v.id = i.id WHERE v.id IS NULL"
+            assert reader.db.execute(bare).fetchone()[0] == 0, "a row without its vector"
 
 
 def memory_answers(folder: Path, queries: list[str], user: str) -> list[list[tuple[str, float, float]]]:

@@ -76,16 +76,6 @@ def test_a_forgotten_memory_is_in_no_file_and_the_others_stay(tmp_path: Path, ot
     assert_sound(tmp_path)
 
 
-def test_a_deleted_memory_is_forgotten_too(tmp_path: Path) -> None:
-    with filled(tmp_path) as memory:
-        key = memory.add(TEXT, user_id="u0")["results"][0]["id"]
-        memory.delete(key)
-        assert memory.history(key)[-1]["prev_value"] == TEXT
-        memory.forget(key)
-    assert_gone(tmp_path)
-    assert_sound(tmp_path)
-
-
 def test_all_memories_of_a_scope_are_forgotten_with_its_name_and_the_others_stay(tmp_path: Path) -> None:
     with filled(tmp_path) as memory:
         for k in range(20):
