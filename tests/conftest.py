@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import postgres_server
 import pytest
@@ -31,6 +32,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("sqlite"):
                 item.add_marker(pytest.mark.skip(reason="about SQLite's own files"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where a test's store is, which nobody has made yet."""
+    return tmp_path / "store"
+
+
+@pytest.fixture(params=["plain", "awaited"])
+def way(request: pytest.FixtureRequest) -> str:
+    """How a test calls what has an awaited twin, by `memory_kit.call`."""
+    return str(request.param)
 
 
 @pytest.fixture(scope="session")

@@ -17,8 +17,6 @@ from langchain_memlayer.testing import ScriptedChatModel
 
 _TURN = re.compile(r"^\[(\d+)\] [^:]*: (.*)$", re.MULTILINE)
 
-WAYS = ["plain", "awaited"]
-
 
 def found(text: str, *triples: tuple[str, str, str], quote: str | None = None, **more: Any) -> dict[str, Any]:
     """A fact as a model replies it; its quote is all of its turn unless it is given."""

@@ -13,7 +13,7 @@ import pytest
 from journal_dump import open_memory, query, texts
 from langchain_core.embeddings import Embeddings
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
-from memory_kit import WAYS, Mind, call, decided, found, live, message, open_with
+from memory_kit import Mind, call, decided, found, live, message, open_with
 from surfaces_kit import open_with_facts
 
 from langchain_memlayer import EmbeddingError, ExtractionError, Memory
@@ -29,16 +29,6 @@ TOLD = {
     "I moved to Berlin": [found("Anna moved to Berlin", ("Anna", "lives in", "Berlin"))],
 }
 MOVE = decided((1, "UPDATE", 1, "Anna lives in Berlin"))
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "store"
-
-
-@pytest.fixture(params=WAYS)
-def way(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
 
 
 def refusals(folder: Path) -> list[tuple[str, str]]:
@@ -185,25 +175,6 @@ async def test_field_a_hallucinated_id_is_an_add_on_record_and_no_key_error(
     assert query(
         folder, "SELECT json_extract(detail, '$.reason') FROM events WHERE value = 'Anna moved to Berlin'"
     ) == [(f"{action} names no memory that it was shown",)]
-
-
-async def test_field_adding_twice_deletes_and_a_contradiction_deletes_both(folder: Path, way: str) -> None:
-    mind = Mind(TOLD, decided((1, "DELETE", 1)))
-    with open_with(mind, folder) as memory:
-        for session in ("a", "b"):
-            await call(way, memory, "add", "I live in Paris", user_id="u", session_id=session)
-        assert live(memory) == ["Anna lives in Paris"]
-        await call(way, memory, "add", "I moved to Berlin", user_id="u")
-        assert live(memory) == ["Anna moved to Berlin"]
-
-
-async def test_field_contradictions_stay(folder: Path, way: str) -> None:
-    with open_with(Mind(TOLD, MOVE), folder) as memory:
-        for said in (PARIS, BERLIN):
-            await call(way, memory, "add", said, user_id="u")
-        hits = memory.search("Where does Anna live? In Paris?", user_id="u")["results"]
-        assert [hit["memory"] for hit in hits if not hit["ended"]] == ["Anna lives in Berlin"]
-        assert [edge[:2] for edge in memory.graph(user_id="u").edges()] == [("Anna", "Berlin")]
 
 
 # -- words that would be instructions ---------------------------------------------------------------------------------

@@ -11,8 +11,6 @@ from surfaces_kit import ALICE, facts, open_with_facts, said
 
 from langchain_memlayer import InvalidInput, Memory, MemoryNotFound, ScopeRequired
 
-WAYS = ["plain", "awaited"]
-
 
 @pytest.fixture
 def memory() -> Iterator[Memory]:
@@ -21,7 +19,6 @@ def memory() -> Iterator[Memory]:
         yield opened
 
 
-@pytest.mark.parametrize("way", WAYS)
 async def test_its_methods_need_no_ids(memory: Memory, way: str) -> None:
     alice = memory.of("alice")
     await call(way, alice, "add", "I like tea.", session_id="s")
@@ -39,7 +36,6 @@ async def test_its_methods_need_no_ids(memory: Memory, way: str) -> None:
     assert facts(memory, user_id="bob") == ["I like coffee."]
 
 
-@pytest.mark.parametrize("way", WAYS)
 async def test_what_belongs_to_others_is_not_there(memory: Memory, way: str) -> None:
     [theirs] = memory.get_all(user_id="bob", kinds=["fact"])["results"]
     alice = memory.of(user_id="alice")

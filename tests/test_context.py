@@ -216,8 +216,9 @@ def test_neighbours_count_and_come_after_the_hits(memory: Memory, most: int) -> 
 
 @pytest.mark.parametrize("most", [0, -1, 1.5, "100", True])
 def test_a_budget_that_is_none_is_refused(memory: Memory, most: Any) -> None:
-    with pytest.raises(InvalidInput, match="max_tokens"):
-        memory.search("x", user_id="u", max_tokens=most)
+    for name in ("max_tokens", "expand") if most != 0 else ("max_tokens",):
+        with pytest.raises(InvalidInput, match=name):
+            memory.search("x", user_id="u", **{name: most})
 
 
 class Counting(ScriptedChatModel):

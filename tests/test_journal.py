@@ -34,11 +34,6 @@ from langchain_memlayer.types import Row, Scope
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "store"
-
-
-@pytest.fixture
 def memory(folder: Path) -> Iterator[Memory]:
     with open_memory(folder) as opened:
         yield opened

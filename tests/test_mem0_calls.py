@@ -13,7 +13,7 @@ import pytest
 
 from langchain_memlayer import AsyncMemory, Memory, MemoryConfig
 from langchain_memlayer.errors import MemLayerError
-from langchain_memlayer.testing import FrozenClock, ScriptedChatModel
+from langchain_memlayer.testing import FrozenClock
 
 SAID = [
     ("I love hiking in the Alps.", {"category": "hobby", "level": 3}),
@@ -220,13 +220,3 @@ def test_what_is_no_date_is_refused_and_nothing_is_stored(date: Any, tmp_path: P
         with pytest.raises(ValueError, match="expiration_date"):
             memory.add("x", user_id="u", expiration_date=date)
         assert memory.get_all(user_id="u")["results"] == []
-
-
-def test_with_a_model_the_facts_expire_too(tmp_path: Path) -> None:
-    clock, said = FrozenClock(), "I have a voucher for the cinema"
-    reply = {"facts": [{"turn": 1, "quote": said, "fact": "User has a voucher for the cinema", "triples": []}]}
-    with Memory(tmp_path, model=ScriptedChatModel(replies=[reply]), embeddings=None, clock=clock) as memory:
-        memory.add(said, user_id="u", expiration_date=clock().date().isoformat())
-        assert memory.search("voucher", user_id="u")["results"]
-        clock.advance(days=2)
-        assert memory.search("voucher", user_id="u")["results"] == []

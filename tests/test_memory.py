@@ -43,11 +43,6 @@ NAMES = ["alice@example.com", "*", "%", "_", "alice", "Alice", "al.ice", "al/ice
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "store"
-
-
-@pytest.fixture
 def memory(folder: Path) -> Iterator[Memory]:
     with open_memory(folder) as opened:
         yield opened

@@ -31,11 +31,6 @@ TWINS = ["add", "search", "get", "get_all", "update", "delete", "delete_all", "h
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "store"
-
-
-@pytest.fixture
 def memory(folder: Path) -> Iterator[Memory]:
     with open_memory(folder) as opened:
         yield opened

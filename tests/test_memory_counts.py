@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from journal_dump import connections, dump, open_memory, query, refuses, texts
 from langgraph.checkpoint.memory import InMemorySaver
-from memory_kit import WAYS, Mind, call, decided, found, live, memories_shown, message, open_with
+from memory_kit import Mind, call, decided, found, live, memories_shown, message, open_with
 from surfaces_kit import chat_graph, said, thread
 
 from langchain_memlayer import ExtractionError, InvalidInput
@@ -33,16 +33,10 @@ TOLD = {
 }
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "store"
-
-
 # -- messages that were seen ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("keep", [True, False])
-@pytest.mark.parametrize("way", WAYS)
 async def test_messages_told_again_are_not_extracted_again(folder: Path, way: str, keep: bool) -> None:
     mind = Mind(TOLD)
     with open_with(mind, folder, keep_turns=keep) as memory:
@@ -79,7 +73,6 @@ def test_without_kept_turns_a_message_is_another_one_in_another_scope_or_session
     assert mind.asked == ["extraction"] * 4
 
 
-@pytest.mark.parametrize("way", WAYS)
 async def test_without_kept_turns_a_repeated_batch_asks_nothing_and_reports_the_same(folder: Path, way: str) -> None:
     mind = Mind(TOLD)
     with open_with(mind, folder, keep_turns=False) as memory:
@@ -179,7 +172,6 @@ def test_what_is_to_be_stored_as_given_is_stored_without_kept_turns_too(folder: 
     assert mind.asked == []
 
 
-@pytest.mark.parametrize("way", WAYS)
 async def test_in_the_background_a_message_told_again_is_not_extracted_again(folder: Path, way: str) -> None:
     mind = Mind(TOLD)
     with open_with(mind, folder) as memory:
@@ -194,7 +186,6 @@ async def test_in_the_background_a_message_told_again_is_not_extracted_again(fol
     assert [shown.count("\n[") for shown in mind.shown] == [2, 1]
 
 
-@pytest.mark.parametrize("way", WAYS)
 async def test_without_kept_turns_the_background_keeps_the_words_until_they_are_read(folder: Path, way: str) -> None:
     mind = Mind({HOME["content"]: TimeoutError("slow")})
     with open_with(mind, folder, keep_turns=False) as memory:
@@ -227,7 +218,6 @@ def test_what_ended_and_is_told_again_is_current_again(folder: Path) -> None:
 # -- model calls ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(("turns", "windows"), [(1, 1), (40, 1), (41, 2), (100, 3)])
 async def test_calls_of_an_add_are_one_for_each_window_and_one_for_reconciliation(
     folder: Path, way: str, turns: int, windows: int
@@ -243,7 +233,6 @@ async def test_calls_of_an_add_are_one_for_each_window_and_one_for_reconciliatio
         assert live(memory) == ["Anna lives in Berlin"]
 
 
-@pytest.mark.parametrize("way", WAYS)
 async def test_nothing_near_nothing_said_or_nothing_new_is_no_reconciliation(folder: Path, way: str) -> None:
     mind = Mind(TOLD)
     with open_with(mind, folder) as memory:
@@ -288,7 +277,6 @@ def test_a_lost_race_is_one_more_call_of_reconciliation_and_of_extraction_none(f
 
 
 @pytest.mark.parametrize("keep", [True, False])
-@pytest.mark.parametrize("way", WAYS)
 async def test_an_add_is_one_embedding_batch_and_a_second_only_for_a_rewritten_text(
     folder: Path, way: str, keep: bool
 ) -> None:
@@ -335,7 +323,6 @@ PARIS = {"source": "Anna", "relationship": "lives_in", "destination": "Paris"}
 BERLIN = {"source": "Anna", "relationship": "lives_in", "destination": "Berlin"}
 
 
-@pytest.mark.parametrize("way", WAYS)
 async def test_relations_are_those_that_came_and_those_that_ended(folder: Path, way: str) -> None:
     mind = Mind(TOLD, decided((1, "UPDATE", 1, "Anna lives in Berlin")), decided((1, "DELETE", 1)))
     relations: list[Any] = []
@@ -379,7 +366,6 @@ def test_get_all_shows_facts_and_what_was_stored_as_given_and_kinds_widen_it(fol
 # -- update by hand ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("way", WAYS)
 async def test_an_update_by_hand_asks_no_model_and_its_triples_are_found_by_reading(folder: Path, way: str) -> None:
     embeddings = DeterministicEmbeddings()
     mind = Mind({**TOLD, "Anna lives in Rome": [found("Anna lives in Rome", ("Anna", "lives in", "Rome"))]})
@@ -459,7 +445,6 @@ class Document:
 
 
 @pytest.mark.parametrize("keep", [True, False])
-@pytest.mark.parametrize("way", WAYS)
 async def test_graph_documents_are_facts_that_cite_their_text_and_name_no_prompt(
     folder: Path, way: str, keep: bool
 ) -> None:

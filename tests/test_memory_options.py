@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,25 +9,13 @@ from typing import Any
 
 import pytest
 from journal_dump import open_memory, query, texts
-from langchain_core.documents import BaseDocumentCompressor, Document
-from memory_kit import WAYS, Mind, call, decided, found, open_with
-from pydantic import Field
+from memory_kit import Mind, call, found, open_with
 
-from langchain_memlayer import ConfigurationError, InvalidInput, Memory
-from langchain_memlayer.testing import DeterministicEmbeddings, FrozenClock, ScriptedChatModel
+from langchain_memlayer import ConfigurationError, Memory
+from langchain_memlayer.testing import FrozenClock, ScriptedChatModel
 from langchain_memlayer.types import Extraction, Fact, Turn
 
 ANIMALS = ["The zebra is striped", "The walrus is wet", "The giraffe is tall", "The otter is quick"]
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "store"
-
-
-@pytest.fixture(params=WAYS)
-def way(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
 
 
 # -- the model of a memory --------------------------------------------------------------------------------------------
@@ -95,126 +82,7 @@ def test_what_is_told_again_is_counted_and_dated(folder: Path) -> None:
     assert datetime.fromtimestamp(seen / 1e6, UTC) == datetime(2025, 1, 8, tzinfo=UTC)
 
 
-# -- rewriting --------------------------------------------------------------------------------------------------------
-
-SAID = [{"role": "user", "content": "Maria moved to Porto."}, {"role": "assistant", "content": "Nice!"}]
-
-
-class Rewriting(Mind):
-    """A mind that rewrites queries too, with given replies."""
-
-    def __init__(self, *replies: Any) -> None:
-        triples = [("Maria", "lives in", "Porto")]
-        super().__init__({"Maria moved to Porto": [found("Maria lives in Porto", *triples)], "Bob has a boat": [
-            found("Bob has a boat", ("Bob", "has", "boat"))]})  # fmt: skip
-        self.replies = list(replies)
-
-    def __call__(self, messages: Any) -> Any:
-        if "Question:" in str(messages[-1].content):
-            self.asked.append("rewriting")
-            self.shown.append(str(messages[-1].content))
-            return self.replies.pop(0)
-        return super().__call__(messages)
-
-
-async def test_a_rewritten_query_finds_memories_and_relations_of_those_it_names(folder: Path, way: str) -> None:
-    mind = Rewriting({"queries": ["Where does Maria live?"]})
-    with open_with(mind, folder) as memory:
-        memory.add(["Maria moved to Porto", "Bob has a boat"], user_id="u")
-        mind.asked.clear()
-        given = {"user_id": "u", "messages": SAID, "rewrite": True, "limit": 1}
-        hits = await call(way, memory, "search", "and where does she live?", **given)
-        assert texts(hits)[0] in ("Maria lives in Porto", "Maria moved to Porto")
-        assert hits["relations"] == [{"source": "Maria", "relationship": "lives_in", "destination": "Porto"}]
-        assert mind.asked == ["rewriting"]
-        assert "user: Maria moved to Porto." in mind.shown[-1]
-        assert memory.search("and where does she live?", user_id="u")["relations"] == []
-
-
-async def test_several_queries_are_one_result_without_doubles_best_first(folder: Path, way: str) -> None:
-    mind = Rewriting({"queries": ["Where does Maria live?", "Bob's boat", "Maria in Porto"]})
-    with open_with(mind, folder) as memory:
-        memory.add(["Maria moved to Porto", "Bob has a boat"], user_id="u")
-        hits = (await call(way, memory, "search", "they?", user_id="u", rewrite=True))["results"]
-        assert len({hit["id"] for hit in hits}) == len(hits)
-        assert [hit["score"] for hit in hits] == sorted((hit["score"] for hit in hits), reverse=True)
-        assert {"Maria", "Bob"} <= {hit["memory"].split()[0] for hit in hits}
-
-
-@pytest.mark.parametrize("reply", ["I cannot.", json.dumps({"queries": []}), json.dumps({"queries": [7, ""]})])
-async def test_a_reply_that_cannot_be_read_leaves_the_query_as_it_is(folder: Path, way: str, reply: str) -> None:
-    with open_with(Rewriting(reply), folder) as memory:
-        memory.add(["Maria moved to Porto", "Bob has a boat"], user_id="u")
-        assert await call(way, memory, "search", "Porto", user_id="u", rewrite=True) == memory.search(
-            "Porto", user_id="u"
-        )
-
-
-async def test_rewriting_that_fails_searches_for_the_query_and_without_a_model_says_so(folder: Path, way: str) -> None:
-    with open_with(Rewriting(TimeoutError("slow")), folder) as memory:
-        memory.add("Maria moved to Porto", user_id="u")
-        hits = await call(way, memory, "search", "Porto", user_id="u", rewrite=True)
-        assert hits == memory.search("Porto", user_id="u")
-    with open_memory(folder) as memory, pytest.raises(ConfigurationError, match="model="):
-        await call(way, memory, "search", "Porto", user_id="u", rewrite=True)
-
-
-# -- reranking --------------------------------------------------------------------------------------------------------
-
-
-class Backwards(BaseDocumentCompressor):
-    """The last ones first, and one of its own."""
-
-    asked: list[tuple[str, list[str]]] = Field(default_factory=list)
-
-    def compress_documents(self, documents: Sequence[Document], query: str, callbacks: Any = None) -> list[Document]:
-        self.asked.append((query, [document.page_content for document in documents]))
-        invented = [Document("The unicorn is real"), Document("x", metadata={"place": 99})]
-        return [*invented, *reversed(documents), *documents]
-
-
-async def test_a_reranker_orders_the_hits_anew_and_adds_none(folder: Path, way: str) -> None:
-    reranker = Backwards()
-    with open_memory(folder, embeddings=DeterministicEmbeddings()) as memory:
-        memory.add(ANIMALS, user_id="u")
-        plain = texts(memory.search("The zebra", user_id="u", limit=4))
-        hits = await call(way, memory, "search", "The zebra", user_id="u", limit=2, rerank=reranker)
-        assert texts(hits) == plain[::-1][:2]
-    # It chooses from more than it may give.
-    assert reranker.asked == [("The zebra", plain)]
-
-
-@pytest.mark.parametrize("reranker", ["cohere", 5, object()])
-async def test_something_else_than_a_reranker_is_refused(folder: Path, way: str, reranker: Any) -> None:
-    with open_memory(folder) as memory:
-        memory.add(ANIMALS, user_id="u")
-        with pytest.raises(InvalidInput, match="rerank"):
-            await call(way, memory, "search", "zebra", user_id="u", rerank=reranker)
-
-
 # -- how much is shown ------------------------------------------------------------------------------------------------
-
-
-async def test_max_tokens_keeps_the_best_that_fit_whole(folder: Path, way: str) -> None:
-    with open_memory(folder) as memory:
-        memory.add([*ANIMALS, "The zebra " + "runs and " * 200], user_id="u")
-        everything = texts(memory.search("The zebra runs", user_id="u"))
-        for most in (1, 8, 20, 10_000):
-            shown = texts(await call(way, memory, "search", "The zebra runs", user_id="u", max_tokens=most))
-            assert [text for text in everything if text in shown] == shown
-            assert bool(shown) == (most > 1)
-        assert shown == everything
-        small = texts(memory.search("The zebra runs", user_id="u", max_tokens=20))
-        assert 0 < len(small) < len(everything)
-        assert all(len(text) < 100 for text in small)
-
-
-@pytest.mark.parametrize("most", [0, -1, 1.5, "10", True])
-async def test_a_budget_that_is_none_is_refused(folder: Path, way: str, most: Any) -> None:
-    with open_memory(folder) as memory:
-        for name in ("max_tokens", "expand") if most != 0 else ("max_tokens",):
-            with pytest.raises(InvalidInput, match=name):
-                await call(way, memory, "search", "x", user_id="u", **{name: most})
 
 
 async def test_expand_shows_the_turns_around_a_hit_and_of_its_session_only(folder: Path, way: str) -> None:
@@ -275,29 +143,6 @@ async def test_explain_says_what_each_signal_gave(folder: Path, way: str) -> Non
         for hit in hits:
             assert hit["score"] == pytest.approx(min(max(sum(hit["explanation"].values()), 0), 1), abs=1e-3)
         assert "explanation" not in memory.search("zebra", user_id="u")["results"][0]
-
-
-# -- forgetting by saying so ------------------------------------------------------------------------------------------
-
-
-async def test_forget_that_i_ends_the_memory_through_the_whole_of_it(folder: Path, way: str) -> None:
-    forget = "Please forget that I like tea"
-    told = {
-        "I like tea": [found("Anna likes tea", ("Anna", "likes", "tea"))],
-        forget: [found("Anna likes tea", quote="forget that I like tea", retract=True)],
-        "Forget my coffee": [found("Anna likes coffee", quote="Forget my coffee", retract=True)],
-    }
-    mind = Mind(told, decided((1, "DELETE", 1)))
-    with open_with(mind, folder) as memory:
-        await call(way, memory, "add", "I like tea", user_id="u")
-        done = await call(way, memory, "add", forget, user_id="u")
-        assert [row["event"] for row in done["results"]] == ["DELETE"]
-        assert len(done["relations"]["deleted_entities"]) == 1
-        assert memory.get_all(user_id="u")["results"] == []
-        assert "I like tea" not in texts(memory.search("tea", user_id="u"))
-        nothing = await call(way, memory, "add", "Forget my coffee", user_id="u")
-        assert (nothing["results"], len(nothing["rejected"])) == ([], 1)
-        assert mind.asked == ["extraction"] * 3
 
 
 def test_scopes_are_listed_with_their_sizes_and_only_those_of_the_given_ids(tmp_path: Path) -> None:

@@ -25,7 +25,6 @@ from langchain.agents.middleware import (
 )
 from langchain_core.messages import (
     AIMessage,
-    AIMessageChunk,
     ChatMessage,
     HumanMessage,
     RemoveMessage,
@@ -732,21 +731,6 @@ def test_the_agents_graph_stays_what_it_is_but_for_two_nodes_and_a_switch(memory
     assert given[1] - given[0] == {"memory_off"}
     nodes = [set(graph.get_graph().nodes) for graph in (plain, agent)]
     assert nodes[1] - nodes[0] == {"MemoryMiddleware.before_agent", "MemoryMiddleware.after_agent"}
-
-
-@pytest.mark.parametrize("awaited", [False, True])
-async def test_inner_tokens_do_not_leak_into_the_agents_stream(awaited: bool) -> None:
-    inner = ScriptedChatModel(replies=[{"facts": []}])
-    with open_with_facts(extractor=None, model=inner) as memory:
-        agent = agent_of(ScriptedChatModel(replies=["Nice to hear."]), memory.as_middleware())
-        call: Any = {"context": ALICE, "stream_mode": "messages"}
-        if awaited:
-            parts = [part async for part in agent.astream(said("I live in Paris."), **call)]
-        else:
-            parts = list(agent.stream(said("I live in Paris."), **call))
-        shown = "".join(chunk.content for chunk, _ in parts if isinstance(chunk, AIMessageChunk))
-        assert shown == "Nice to hear."
-        assert inner.calls == 1
 
 
 async def test_field_one_hallucination_copied_through_recall_reaches_a_fixed_point(tmp_path: Path, turn: Any) -> None:

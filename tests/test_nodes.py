@@ -13,7 +13,7 @@ from uuid import UUID
 
 import pytest
 from journal_dump import query
-from langchain_core.messages import AIMessage, AIMessageChunk, AnyMessage, HumanMessage, ToolMessage
+from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.graph.message import add_messages
@@ -24,7 +24,6 @@ from pydantic import BaseModel
 from surfaces_kit import (
     ALICE,
     Context,
-    Sentences,
     State,
     chat_graph,
     facts,
@@ -132,35 +131,6 @@ def scripted(replies: Any) -> ScriptedChatModel:
 
 FOUND = {"facts": [{"turn": 1, "quote": "I live in Paris", "fact": "The user lives in Paris", "subject": "",
                     "valid_at": "", "retract": False, "triples": []}]}  # fmt: skip
-
-
-@pytest.mark.parametrize("awaited", [False, True])
-async def test_inner_tokens_do_not_leak_into_the_stream(awaited: bool) -> None:
-    model = scripted([FOUND])
-    outer = ScriptedChatModel(replies=["Nice to hear."])
-    with open_with_facts(extractor=None, model=model) as memory:
-
-        def talk(state: State) -> dict[str, Any]:
-            return {"messages": [outer.invoke(state["messages"])]}
-
-        async def atalk(state: State) -> dict[str, Any]:
-            return {"messages": [await outer.ainvoke(state["messages"])]}
-
-        builder = StateGraph(State, context_schema=Context)
-        builder.add_node("talk", atalk if awaited else talk)
-        builder.add_node("remember", memory.as_node())
-        builder.add_edge(START, "talk")
-        builder.add_edge("talk", "remember")
-        graph = builder.compile()
-        call = {"context": ALICE, "stream_mode": "messages", "subgraphs": True}
-        if awaited:
-            parts = [part async for part in graph.astream(said("I live in Paris."), **call)]
-        else:
-            parts = list(graph.stream(said("I live in Paris."), **call))
-        shown = "".join(chunk.content for _, (chunk, _) in parts if isinstance(chunk, AIMessageChunk))
-        assert shown == "Nice to hear."
-        assert model.calls == 1
-        assert facts(memory) == ["The user lives in Paris"]
 
 
 def test_a_parent_that_appends_messages_does_not_get_them_twice(memory: Memory) -> None:
@@ -725,39 +695,6 @@ def test_fifty_branches_of_one_user_that_share_the_messages_commit_once(memory: 
 
 
 # -- failures seen in the field ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("way", ["invoke", "ainvoke"])
-async def test_field_one_hallucination_copied_668_times_through_recall(way: str) -> None:
-    extractor = Sentences()
-    with open_with_facts(extractor=extractor) as memory:
-        memory.add("Ann lives in Paris.", **ALICE)
-
-        def echo(state: State) -> str:
-            return f"I remember: {state['memory_context']}"
-
-        builder = StateGraph(State, context_schema=Context)
-        builder.add_node("recall", recall_node(memory))
-        builder.add_node("reply", lambda state: {"messages": [AIMessage(echo(state))]})
-        # A client that puts what was recalled into the user's own message is no better.
-        builder.add_node("quote", lambda state: {"messages": [HumanMessage(f"You said: {state['memory_context']}")]})
-        builder.add_node("remember", memory.as_node())
-        builder.add_edge(START, "recall").add_edge("recall", "reply").add_edge("reply", "quote")
-        builder.add_edge("quote", "remember")
-        graph = builder.compile(checkpointer=InMemorySaver())
-        sizes = []
-        for _ in range(50):
-            call = said("Where does Ann live?"), thread()
-            if way == "invoke":
-                await asyncio.to_thread(graph.invoke, *call, context=ALICE)
-            else:
-                await graph.ainvoke(*call, context=ALICE)
-            rows = memory.get_all(**ALICE, kinds=["fact", "turn"], limit=1000)["results"]
-            sizes.append((len(rows), sum(len(row["memory"]) for row in rows)))
-        assert len(set(sizes)) == 1
-        assert facts(memory) == ["Ann lives in Paris.", "You said:"]
-        assert not any(RECALLED_OPEN in row["memory"] for row in rows)
 
 
 INJECTIONS = [

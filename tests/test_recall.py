@@ -21,11 +21,6 @@ from langchain_memlayer.types import HIDDEN, Scope
 EMBEDDINGS = pytest.mark.parametrize("embeddings", [True, False], ids=["vectors", "keywords"])
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "store"
-
-
 @pytest.fixture(params=[True, False], ids=["vectors", "keywords"])
 def memory(folder: Path, request: pytest.FixtureRequest) -> Iterator[Memory]:
     with open_memory(folder, embeddings=DeterministicEmbeddings() if request.param else None) as opened:

@@ -15,7 +15,7 @@ from journal_dump import dump, open_memory, query, texts
 from langchain_core.messages import BaseMessage
 from memory_kit import Mind, decided, found, message, open_with
 
-from langchain_memlayer import ExtractionError, Memory
+from langchain_memlayer import Memory
 from langchain_memlayer.engine import pools
 from langchain_memlayer.facts.reconciliation import RuleReconciler
 from langchain_memlayer.graph.graph import TripleGraph
@@ -62,11 +62,6 @@ BERLIN = fact("Anna moved to Berlin", ("Anna", "lives in", "Berlin"), said="I mo
 LEFT = fact("Anna no longer lives in Berlin", said="I don't live in Berlin any more")
 TEA = fact("Anna likes tea", said="I like tea")
 STORY = Told(PARIS, BERLIN, LEFT, TEA)
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "store"
 
 
 @pytest.fixture
@@ -119,6 +114,7 @@ def test_a_move_and_its_end_leave_one_live_fact_then_none(opened: Any, folder: P
 
     left = memory.add("I don't live in Berlin any more", user_id="u")
     assert [(done["id"], done["event"]) for done in left["results"]] == [(first["id"], "DELETE")]
+    assert [edge["destination"] for edge in left["relations"]["deleted_entities"]] == ["Berlin"]
     assert (live(memory), model_of(memory).calls) == ([], 2)
     current = [hit["memory"] for hit in memory.search("Anna Berlin Paris", user_id="u")["results"] if not hit["ended"]]
     assert current == ["I don't live in Berlin any more"]
@@ -132,16 +128,6 @@ def test_a_move_and_its_end_leave_one_live_fact_then_none(opened: Any, folder: P
         folder, "SELECT t.destination, i.closed IS NULL FROM triples t JOIN items i ON i.id = t.item ORDER BY t.id"
     )
     assert triples == [("Paris", 0), ("Berlin", 0)]
-
-
-def test_contradictions_stay_in_chinese_too(opened: Any) -> None:
-    story = Told(fact("用户住在巴黎", ("用户", "住在", "巴黎"), said="我住在巴黎"),
-                 fact("用户搬到了柏林", ("用户", "住在", "柏林"), said="我搬到柏林了"),
-                 fact("用户不再住在柏林", said="我不住柏林了"))  # fmt: skip
-    memory = opened(reply((1, "UPDATE", 1, "用户住在柏林")), reply((1, "DELETE", 1)), extractor=story)
-    for said, left in [("我住在巴黎", ["用户住在巴黎"]), ("我搬到柏林了", ["用户住在柏林"]), ("我不住柏林了", [])]:
-        memory.add(said, user_id="u")
-        assert live(memory) == left
 
 
 def test_the_same_told_twice_is_one_memory_and_no_call(opened: Any) -> None:
@@ -383,37 +369,7 @@ def test_a_fact_with_an_end_holds_until_then(opened: Any) -> None:
     assert held == [[], ["Anna is in Rome"], []]
 
 
-def test_a_poisoned_tool_result_changes_no_memory(opened: Any) -> None:
-    poison = fact("Anna no longer likes tea", said="poison", **{QUARANTINE: True})
-    memory = opened(lambda _: reply((1, "DELETE", 1)), extractor=Told(TEA, poison))
-    memory.add("I like tea", user_id="u")
-    memory.add("poison", user_id="u")
-
-    assert "Anna likes tea" in live(memory)
-    assert "Anna no longer likes tea" not in texts(memory.search("tea", user_id="u"))
-
-
 # -- replies that cannot be followed ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("failure", [TimeoutError("slow"), "I would rather not.", ""])
-def test_a_model_that_fails_changes_no_fact_and_a_retry_doubles_nothing(
-    opened: Any, folder: Path, failure: Any
-) -> None:
-    # What cannot be read is asked for once more.
-    failures = [failure] * (2 if isinstance(failure, str) else 1)
-    memory = opened(*failures, reply((1, "UPDATE", 1, "Anna lives in Berlin")))
-    memory.add("I live in Paris", user_id="u")
-    with pytest.raises(ExtractionError):
-        memory.add("I moved to Berlin", user_id="u", batch_id="b")
-    assert live(memory) == ["Anna lives in Paris"]
-    done = [memory.add("I moved to Berlin", user_id="u", batch_id="b") for _ in range(2)]
-    assert done[0] == done[1]
-    assert done[0]["results"][0]["previous_memory"] == "Anna lives in Paris"
-
-    assert live(memory) == ["Anna lives in Berlin"]
-    assert len(query(folder, "SELECT 1 FROM items WHERE kind = 'turn' AND closed IS NULL")) == 2
-    assert model_of(memory).calls == len(failures) + 1
 
 
 def test_one_embedding_batch_and_a_second_only_for_a_new_text(opened: Any) -> None:

@@ -57,6 +57,16 @@ def read(reply: str) -> Reading:
         json.dumps({"facts": {"1": ONE, "2": TWO}}),
         json.dumps({"facts": [[ONE, TWO]]}),
         json.dumps({"fact": [ONE, TWO]}),
+        json.dumps({"facts": json.dumps({"facts": [ONE, TWO]})}),
+        json.dumps(BOTH),
+        json.dumps({"Facts": [ONE, TWO]}),
+        json.dumps({"result": {"facts": [ONE, TWO]}}),
+        json.dumps({"title": "extraction", "type": "object", "properties": {"facts": [ONE, TWO]}}),
+        json.dumps({"name": "facts", "parameters": {"facts": [ONE, TWO]}}),
+        json.dumps({"name": "facts", "arguments": json.dumps({"facts": [ONE, TWO]})}),
+        f"<tool_call>\n{json.dumps({'name': 'facts', 'arguments': {'facts': [ONE, TWO]}})}\n</tool_call>",
+        json.dumps([{"facts": [ONE]}, {"facts": [TWO]}]),
+        json.dumps([{"facts": []}, json.dumps({"facts": [ONE, TWO]})]),
         repr({"facts": [ONE, TWO]}),
         BOTH.replace('"fact"', "fact").replace('"facts"', "facts"),
         BOTH.replace("}", ",}").replace("]", ",]"),
@@ -101,26 +111,6 @@ def test_python_words_escapes_and_raw_line_breaks_are_understood() -> None:
 
     [entry] = reading.entries
     assert {**entry, "fact": storable(entry["fact"])} == {"fact": "a\nbé😀's", "retract": False, "x": None, "n": -150.0}
-
-
-@pytest.mark.parametrize(
-    "reply",
-    [
-        json.dumps({"facts": json.dumps([ONE, TWO])}),
-        json.dumps({"facts": json.dumps({"facts": [ONE, TWO]})}),
-        json.dumps(BOTH),
-        json.dumps({"Facts": [ONE, TWO]}),
-        json.dumps({"result": {"facts": [ONE, TWO]}}),
-        json.dumps({"title": "extraction", "type": "object", "properties": {"facts": [ONE, TWO]}}),
-        json.dumps({"name": "facts", "parameters": {"facts": [ONE, TWO]}}),
-        json.dumps({"name": "facts", "arguments": json.dumps({"facts": [ONE, TWO]})}),
-        f"<tool_call>\n{json.dumps({'name': 'facts', 'arguments': {'facts': [ONE, TWO]}})}\n</tool_call>",
-        json.dumps([{"facts": [ONE]}, {"facts": [TWO]}]),
-        json.dumps([{"facts": []}, json.dumps({"facts": [ONE, TWO]})]),
-    ],
-)
-def test_however_the_list_is_wrapped_both_entries_are_read(reply: str) -> None:
-    assert read(reply) == Reading((ONE, TWO))
 
 
 def test_a_list_without_commas_is_read() -> None:

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from langchain.agents import create_agent
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langchain_core.tools import BaseTool
 from langchain_tests.integration_tests import ToolsIntegrationTests
@@ -364,30 +363,6 @@ async def test_field_memories_written_by_its_tool_do_not_come_back_as_turns(memo
         assert answer.content.startswith(RECALLED_OPEN)
         assert answer.content.count(RECALLED_CLOSE) == 1
     assert to_turns(answers) == []
-
-
-@pytest.mark.slow
-def test_fifty_turns_with_tools_reach_a_fixed_point(memory: Memory) -> None:
-    def model(messages: list[Any]) -> AIMessage:
-        if isinstance(messages[-1], ToolMessage):
-            return AIMessage(f"Here: {messages[-1].content}")
-        return AIMessage("", tool_calls=[{"name": "search_memory", "args": {"query": "tea"}, "id": "c"}])
-
-    memory.add("I like tea.", **ALICE)
-    chat = ScriptedChatModel(replies=model, structured=("function_calling",))
-    agent = create_agent(chat, memory.as_tools(), context_schema=Context)
-    builder = StateGraph(State, context_schema=Context)
-    builder.add_node("agent", agent)
-    builder.add_node("remember", memory.as_node())
-    builder.add_edge(START, "agent").add_edge("agent", "remember")
-    graph = builder.compile(checkpointer=InMemorySaver())
-    sizes = set()
-    for _ in range(50):
-        graph.invoke({"messages": [HumanMessage("What do I like?")]}, thread(), context=ALICE)
-        sizes.add(tuple(facts(memory) + turns(memory)))
-    assert len(sizes) == 1
-    assert facts(memory) == ["I like tea."]
-    assert turns(memory) == ["Here:", "I like tea.", "What do I like?"]
 
 
 def test_recall_after_a_tool_wrote_finds_it(memory: Memory) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from journal_dump import open_memory, query, texts
-from memory_kit import WAYS, Mind, call, decided, found, live, message, open_with
+from memory_kit import Mind, call, decided, found, live, message, open_with
 
 from langchain_memlayer import ExtractionError, Memory, loops
 from langchain_memlayer.errors import ConfigurationError, EmbeddingError, ScopeRequired
@@ -27,11 +27,6 @@ TOLD = {
     "I like tea": [found("Anna likes tea")],
 }
 DOWN = {said: TimeoutError("slow") for said in TOLD}
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "store"
 
 
 def settle(memory: Memory) -> None:
@@ -72,7 +67,6 @@ def held(folder: Path) -> Iterator[tuple[Memory, Held]]:
 # -- kept first -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("way", WAYS)
 async def test_a_message_whose_reading_fails_is_kept_found_and_listed(folder: Path, way: str) -> None:
     mind = Mind(DOWN)
     with open_with(mind, folder) as memory:
@@ -118,7 +112,6 @@ def test_an_embedder_that_fails_loses_neither_message_nor_fact(folder: Path) -> 
         assert query(folder, "SELECT count(*) FROM items WHERE id NOT IN (SELECT id FROM vectors)") == [(0,)]
 
 
-@pytest.mark.parametrize("way", WAYS)
 async def test_what_was_added_before_there_was_a_model_is_read_later_once(folder: Path, way: str) -> None:
     with open_memory(folder, model=None) as memory:
         with pytest.raises(ConfigurationError, match="model"):
