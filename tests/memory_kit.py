@@ -97,6 +97,6 @@ def live(memory: Memory, **scope: Any) -> list[str]:
     return texts(memory.get_all(**(scope or {"user_id": "u"}), kinds=["fact"], limit=1_000))
 
 
-def message(text: str, number: str, role: str = "user") -> dict[str, Any]:
+def message(text: str, number: str | None, role: str = "user") -> dict[str, Any]:
     """A message with an id."""
     return {"role": role, "content": text, "id": number}

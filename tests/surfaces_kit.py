@@ -7,7 +7,7 @@ from typing import Annotated, Any, TypedDict
 
 from journal_dump import open_memory
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
-from langgraph.graph import END, START, StateGraph
+from langgraph.graph import START, StateGraph
 from langgraph.graph.message import add_messages
 
 from langchain_memlayer import Memory
@@ -69,16 +69,14 @@ def chat_graph(memory: Memory, *nodes: Any, answer: Any = "Noted.", **compiled: 
         text = answer(state) if callable(answer) else answer
         return {"messages": [AIMessage(text)]}
 
-    builder = StateGraph(State, context_schema=Context)
-    builder.add_node("reply", reply)
-    builder.add_edge(START, "reply")
-    last = "reply"
-    for number, node in enumerate(nodes or (memory.as_node(),)):
-        builder.add_node(f"memory{number}", node)
-        builder.add_edge(last, f"memory{number}")
-        last = f"memory{number}"
-    builder.add_edge(last, END)
-    return builder.compile(**compiled)
+    return graph_of(reply, *(nodes or (memory.as_node(),)), **compiled)
+
+
+def graph_of(*nodes: Any, state: Any = State, **compiled: Any) -> Any:
+    """A graph of nodes in a row, named `node0`, `node1` and so on."""
+    builder = StateGraph(state, context_schema=Context)
+    builder.add_sequence([(f"node{number}", node) for number, node in enumerate(nodes)])
+    return builder.add_edge(START, "node0").compile(**compiled)
 
 
 def facts(memory: Memory, **scope: Any) -> list[str]:

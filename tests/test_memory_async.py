@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -27,21 +26,11 @@ from langchain_memlayer import (
 )
 from langchain_memlayer.testing import DeterministicEmbeddings, FrozenClock
 
-TWINS = ["add", "search", "get", "get_all", "update", "delete", "delete_all", "history", "forget", "reset", "close"]
-
 
 @pytest.fixture
 def memory(folder: Path) -> Iterator[Memory]:
     with open_memory(folder) as opened:
         yield opened
-
-
-@pytest.mark.parametrize("name", TWINS)
-def test_each_method_has_a_twin_with_the_same_parameters(name: str) -> None:
-    plain, twin = getattr(Memory, name), getattr(Memory, f"a{name}")
-    assert inspect.signature(plain) == inspect.signature(twin)
-    assert inspect.iscoroutinefunction(twin)
-    assert not inspect.iscoroutinefunction(plain)
 
 
 # -- parity -----------------------------------------------------------------------------------------------------------

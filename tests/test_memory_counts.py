@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from journal_dump import connections, dump, open_memory, query, refuses, texts
 from langgraph.checkpoint.memory import InMemorySaver
-from memory_kit import Mind, call, decided, found, live, memories_shown, message, open_with
+from memory_kit import Mind, call, decided, found, live, message, open_with
 from surfaces_kit import chat_graph, said, thread
 
 from langchain_memlayer import ExtractionError, InvalidInput
 from langchain_memlayer.doctor import check
-from langchain_memlayer.testing import DeterministicEmbeddings, SequentialIds
+from langchain_memlayer.testing import DeterministicEmbeddings
 from langchain_memlayer.types import Extraction, Fact, Turn
 
 LIKES = "Green tea is the favourite drink"
@@ -249,30 +249,6 @@ async def test_nothing_near_nothing_said_or_nothing_new_is_no_reconciliation(fol
         assert mind.asked == []
 
 
-@pytest.mark.parametrize("races", [1, 2, 4])
-def test_a_lost_race_is_one_more_call_of_reconciliation_and_of_extraction_none(folder: Path, races: int) -> None:
-    rivals = iter(range(races))
-
-    def overtaken(prompt: str) -> dict[str, Any]:
-        for k in rivals:
-            other.add(f"Number {k} is my sister", user_id="u")
-            break
-        return decided((1, "UPDATE", 1 + memories_shown(prompt).index("Anna lives in Paris"), "Anna lives in Berlin"))
-
-    mind = Mind(TOLD, *[overtaken] * 3)
-    rival = Mind({f"Number {k} is my sister": [found(f"Sister number {k}")] for k in range(races)})
-    ids = SequentialIds()
-    with (
-        open_with(mind, folder, new_id=ids) as memory,
-        open_with(rival, folder, new_id=ids, reconcile="off") as other,
-    ):
-        memory.add("I live in Paris", user_id="u")
-        mind.asked.clear()
-        memory.add("I moved to Berlin", user_id="u")
-        assert mind.asked == ["extraction"] + ["reconciliation"] * (1 + min(races, 2))
-        assert "Anna lives in Berlin" in live(memory)
-
-
 # -- embedding batches ------------------------------------------------------------------------------------------------
 
 
@@ -470,13 +446,21 @@ def test_a_bad_graph_document_among_good_ones_stores_nothing(folder: Path) -> No
 # -- what adding asks of the database ---------------------------------------------------------------------------------
 
 
-@pytest.mark.sqlite
-@pytest.mark.parametrize("named", [False, True], ids=["without ids", "with ids"])
-def test_a_list_costs_three_inserts_a_turn_and_what_one_turn_costs_besides(folder: Path, named: bool) -> None:
-    def told(first: int, count: int) -> list[dict[str, Any]]:
-        said = [message(f"sentence {k}", f"m{k}") for k in range(first, first + count)]
-        return said if named else [{**one, "id": None} for one in said]
+@pytest.fixture(params=[False, True], ids=["without ids", "with ids"])
+def named(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
 
+
+@pytest.fixture
+def told(named: bool) -> Any:
+    def said(first: int, count: int) -> list[dict[str, Any]]:
+        return [message(f"sentence {k}", f"m{k}" if named else None) for k in range(first, first + count)]
+
+    return said
+
+
+@pytest.mark.sqlite
+def test_a_list_costs_three_inserts_a_turn_and_what_one_turn_costs(folder: Path, told: Any, named: bool) -> None:
     with open_memory(folder) as memory:
         memory.add(told(0, 1), user_id="u")
         asked: list[str] = []
@@ -499,12 +483,7 @@ def test_a_list_costs_three_inserts_a_turn_and_what_one_turn_costs_besides(folde
 
 @pytest.mark.sqlite
 @pytest.mark.parametrize("count", [1, 100])
-@pytest.mark.parametrize("named", [False, True], ids=["without ids", "with ids"])
-def test_adding_costs_sqlite_as_much_in_a_large_scope_as_in_a_small_one(folder: Path, named: bool, count: int) -> None:
-    def told(first: int, count: int) -> list[dict[str, Any]]:
-        said = [message(f"sentence {k}", f"m{k}") for k in range(first, first + count)]
-        return said if named else [{**one, "id": None} for one in said]
-
+def test_adding_costs_sqlite_as_much_in_a_large_scope_as_in_a_small_one(folder: Path, told: Any, count: int) -> None:
     with open_memory(folder, embeddings=None) as memory:
         ticks: list[None] = []
         costs = []

@@ -15,7 +15,7 @@ import pytest
 from journal_dump import query
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
 from langgraph.checkpoint.memory import InMemorySaver
-from langgraph.graph import END, START, MessagesState, StateGraph
+from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.graph.message import add_messages
 from langgraph.runtime import Runtime, ServerInfo
 from langgraph.store.memory import InMemoryStore
@@ -27,6 +27,7 @@ from surfaces_kit import (
     State,
     chat_graph,
     facts,
+    graph_of,
     open_with_facts,
     plain,
     said,
@@ -56,6 +57,10 @@ class MessagesAndMemory(MessagesState, MemoryState):
     """LangGraph's own state with ours."""
 
 
+class Plain(TypedDict):
+    messages: Annotated[list[Any], operator.add]
+
+
 @pytest.fixture
 def memory() -> Iterator[Memory]:
     with open_with_facts() as opened:
@@ -69,14 +74,6 @@ def saver(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
         return
     with checkpointer(tmp_path / "checkpoints") as opened:
         yield opened
-
-
-def one_node(node: Any, **compiled: Any) -> Any:
-    builder = StateGraph(State, context_schema=Context)
-    builder.add_node("memory", node)
-    builder.add_edge(START, "memory")
-    builder.add_edge("memory", END)
-    return builder.compile(**compiled)
 
 
 # -- the subgraph -----------------------------------------------------------------------------------------------------
@@ -122,7 +119,7 @@ def test_stream_modes_show_the_nodes_results(memory: Memory) -> None:
     *_, values = graph.stream(said("I live in Paris."), context=ALICE, stream_mode="values")
     assert values["memory_decisions"][0]["memory"] == "I live in Paris."
     updates = list(graph.stream(said("I live in Rome."), context=ALICE, stream_mode="updates"))
-    assert set(updates[-1]["memory0"]) == {"memory_facts", "memory_decisions", "memory_declined"}
+    assert set(updates[-1]["node1"]) == {"memory_facts", "memory_decisions", "memory_declined"}
 
 
 def scripted(replies: Any) -> ScriptedChatModel:
@@ -134,13 +131,8 @@ FOUND = {"facts": [{"turn": 1, "quote": "I live in Paris", "fact": "The user liv
 
 
 def test_a_parent_that_appends_messages_does_not_get_them_twice(memory: Memory) -> None:
-    class Plain(TypedDict):
-        messages: Annotated[list[Any], operator.add]
-
-    builder = StateGraph(Plain)
-    builder.add_node("remember", memory.as_node(scope=ALICE))
-    builder.add_edge(START, "remember")
-    state = builder.compile().invoke({"messages": [{"role": "user", "content": "I live in Paris."}]})
+    graph = graph_of(memory.as_node(scope=ALICE), state=Plain)
+    state = graph.invoke({"messages": [{"role": "user", "content": "I live in Paris."}]})
     assert state == {"messages": [{"role": "user", "content": "I live in Paris."}]}
     assert facts(memory) == ["I live in Paris."]
 
@@ -149,16 +141,14 @@ def test_messages_are_read_from_the_key_that_is_named(memory: Memory) -> None:
     class Talk(TypedDict):
         dialogue: Annotated[list[AnyMessage], add_messages]
 
-    builder = StateGraph(Talk)
-    builder.add_node("remember", memory.as_node(scope=ALICE, messages_key="dialogue"))
-    builder.add_edge(START, "remember")
-    builder.compile().invoke({"dialogue": [HumanMessage("I live in Paris.")]})
+    graph = graph_of(memory.as_node(scope=ALICE, messages_key="dialogue"), state=Talk)
+    graph.invoke({"dialogue": [HumanMessage("I live in Paris.")]})
     assert facts(memory) == ["I live in Paris."]
 
 
 def test_a_state_without_the_messages_is_told_how_to_name_them(memory: Memory) -> None:
     with pytest.raises(InvalidInput, match="messages_key="):
-        one_node(extraction_node(memory, scope=ALICE, messages_key="dialogue")).invoke(said("Hello there."))
+        graph_of(extraction_node(memory, scope=ALICE, messages_key="dialogue")).invoke(said("Hello there."))
 
 
 def test_a_pydantic_state_works(memory: Memory) -> None:
@@ -167,12 +157,8 @@ def test_a_pydantic_state_works(memory: Memory) -> None:
         memory_facts: list[dict[str, Any]] | None = None
         memory_decisions: list[dict[str, Any]] | None = None
 
-    builder = StateGraph(Form)
-    builder.add_node("extraction", extraction_node(memory, scope=ALICE))
-    builder.add_node("reconciliation", reconciliation_node(memory, scope=ALICE))
-    builder.add_edge(START, "extraction")
-    builder.add_edge("extraction", "reconciliation")
-    builder.compile().invoke({"messages": ["I live in Paris."]})
+    nodes = extraction_node(memory, scope=ALICE), reconciliation_node(memory, scope=ALICE)
+    graph_of(*nodes, state=Form).invoke({"messages": ["I live in Paris."]})
     assert facts(memory) == ["I live in Paris."]
 
 
@@ -195,11 +181,8 @@ def test_without_a_model_the_decisions_are_the_turns() -> None:
 
 
 def test_a_person_may_change_the_facts_between_the_nodes(memory: Memory) -> None:
-    builder = StateGraph(MessagesAndMemory)
-    builder.add_node("find", extraction_node(memory))
-    builder.add_node("decide", reconciliation_node(memory))
-    builder.add_edge(START, "find").add_edge("find", "decide").add_edge("decide", END)
-    graph = builder.compile(checkpointer=InMemorySaver(), interrupt_before=["decide"])
+    nodes, pause = (extraction_node(memory), reconciliation_node(memory)), ["node1"]
+    graph = graph_of(*nodes, state=MessagesAndMemory, checkpointer=InMemorySaver(), interrupt_before=pause)
     config = thread(**ALICE)
     [found] = graph.invoke(said("I live in Rome"), config)["memory_facts"]
     graph.update_state(config, {"memory_facts": [{**found, "text": "Alice lives in Rome"}]})
@@ -212,11 +195,8 @@ def test_reconciliation_without_extraction_says_what_is_missing(memory: Memory) 
     class Bare(TypedDict):
         messages: list[Any]
 
-    builder = StateGraph(Bare)
-    builder.add_node("reconciliation", reconciliation_node(memory, scope=ALICE))
-    builder.add_edge(START, "reconciliation")
     with pytest.raises(InvalidInput, match="extraction_node"):
-        builder.compile().invoke({"messages": ["I live in Paris."]})
+        graph_of(reconciliation_node(memory, scope=ALICE), state=Bare).invoke({"messages": ["I live in Paris."]})
 
 
 def test_refusals_of_extraction_are_recorded_by_reconciliation(tmp_path: Path) -> None:
@@ -308,13 +288,7 @@ def test_the_messages_of_a_failing_model_are_kept_unread_and_the_graph_goes_on(s
 
 
 def test_messages_without_ids_are_told_apart_within_a_thread(memory: Memory) -> None:
-    class Plain(TypedDict):
-        messages: Annotated[list[Any], operator.add]
-
-    builder = StateGraph(Plain)
-    builder.add_node("remember", memory.as_node(scope=ALICE))
-    builder.add_edge(START, "remember")
-    graph = builder.compile(checkpointer=InMemorySaver())
+    graph = graph_of(memory.as_node(scope=ALICE), state=Plain, checkpointer=InMemorySaver())
     for text in ("I live in Paris.", "Yes.", "Yes."):
         graph.invoke({"messages": [{"role": "user", "content": text}]}, thread())
     assert memory._engine.extractor.calls == [["I live in Paris."], ["Yes."], ["Yes."]]  # type: ignore[union-attr]
@@ -355,14 +329,14 @@ def test_the_scope_comes_from_context_configurable_or_a_function(
     memory: Memory, scope: Any, call: dict[str, Any]
 ) -> None:
     for node in (memory.as_node(scope=scope), recall_node(memory, scope=scope)):
-        one_node(node).invoke(said("I live in Paris.", name="alice"), **call)
+        graph_of(node).invoke(said("I live in Paris.", name="alice"), **call)
     assert facts(memory, user_id="alice") == ["I live in Paris."]
 
 
 def test_ids_of_context_and_configurable_belong_together(memory: Memory) -> None:
     memory.add("The code of bob is 7777.", user_id="bob", agent_id="helper")
     memory.add("The code of alice is 1111.", user_id="alice", agent_id="helper")
-    node = one_node(recall_node(memory))
+    node = graph_of(recall_node(memory))
     call = said("What is the code?"), {"configurable": {"user_id": "alice"}}
     block = node.invoke(*call, context={"agent_id": "helper"})["memory_context"]
     assert "1111" in block
@@ -375,14 +349,14 @@ def test_ids_of_context_and_configurable_belong_together(memory: Memory) -> None
 def test_a_run_that_names_no_user_is_refused_unless_the_surface_is_told_so(memory: Memory, context: Any) -> None:
     memory.add("The code is 7777.", **context)
     with pytest.raises(ScopeRequired, match="whoever the user is"):
-        one_node(recall_node(memory)).invoke(said("What is the code?"), context=context)
-    told = one_node(recall_node(memory, scope=lambda runtime: runtime.context))
+        graph_of(recall_node(memory)).invoke(said("What is the code?"), context=context)
+    told = graph_of(recall_node(memory, scope=lambda runtime: runtime.context))
     assert "7777" in told.invoke(said("What is the code?"), context=context)["memory_context"]
 
 
 @pytest.mark.parametrize("number", [7, UUID("00000000-0000-4000-8000-000000000007")])
 def test_numbers_and_uuids_are_ids_in_a_run_too(memory: Memory, number: Any) -> None:
-    one_node(memory.as_node()).invoke(said("I live in Paris."), context={"user_id": number})
+    graph_of(memory.as_node()).invoke(said("I live in Paris."), context={"user_id": number})
     assert facts(memory, user_id=str(number)) == ["I live in Paris."]
 
 
@@ -394,11 +368,8 @@ def test_two_memories_in_one_graph_write_each_their_own_keys() -> None:
     with open_with_facts() as mine, open_with_facts() as team:
         team.add("We meet on Mondays.", agent_id="crew")
         crew = {"scope": {"agent_id": "crew"}, "name": "team"}
-        builder = StateGraph(Both, context_schema=Context)
         nodes = (mine.as_node(), team.as_node(**crew), recall_node(mine), recall_node(team, **crew))  # type: ignore[arg-type]
-        builder.add_sequence([(f"n{place}", node) for place, node in enumerate(nodes)])
-        builder.add_edge(START, "n0")
-        state = builder.compile().invoke(said("I live in Paris."), context=ALICE)
+        state = graph_of(*nodes, state=Both).invoke(said("I live in Paris."), context=ALICE)
         assert len(state["memory_decisions"]) == len(state["memory_decisions_team"]) == 1
         assert "Mondays" not in state["memory_context"]
         assert "Mondays" in state["memory_context_team"]
@@ -426,7 +397,7 @@ def test_what_is_no_text_is_reported(memory: Memory) -> None:
 
 @pytest.mark.parametrize("make", [Memory.as_node, recall_node])
 def test_an_odd_message_stops_no_later_turn(memory: Memory, make: Any) -> None:
-    graph = one_node(make(memory, on_error="raise"), checkpointer=InMemorySaver())
+    graph = graph_of(make(memory, on_error="raise"), checkpointer=InMemorySaver())
     for text in ("a\x00b", "I live in Oslo."):
         graph.invoke(said(text, name=" "), thread(), context=ALICE)
     assert (facts(memory) == ["I live in Oslo.", "ab"]) is (make is Memory.as_node)
@@ -436,7 +407,7 @@ def test_an_odd_message_stops_no_later_turn(memory: Memory, make: Any) -> None:
 @pytest.mark.parametrize("call", [{}, {"context": {}}, {"context": Person("")}, {"config": thread()}])
 def test_a_missing_scope_says_what_to_pass(memory: Memory, make: Any, call: dict[str, Any]) -> None:
     with pytest.raises((ScopeRequired, InvalidInput)) as caught:
-        one_node(make(memory)).invoke(said("I live in Paris."), **call)
+        graph_of(make(memory)).invoke(said("I live in Paris."), **call)
     if call.get("context") != Person(""):
         for part in (f"{make.__name__}()", "context=", "configurable", "scope="):
             assert part in str(caught.value)
@@ -472,7 +443,7 @@ def test_the_thread_is_the_session(memory: Memory) -> None:
 
 @pytest.mark.parametrize("name", ["", " ", "a\x00b", 7])
 def test_an_odd_thread_stops_nothing(memory: Memory, name: Any) -> None:
-    one_node(memory.as_node(on_error="raise")).invoke(said("I live in Paris."), thread(name), context=ALICE)
+    graph_of(memory.as_node(on_error="raise")).invoke(said("I live in Paris."), thread(name), context=ALICE)
     assert facts(memory) == ["I live in Paris."]
 
 
@@ -480,7 +451,7 @@ def test_the_agent_servers_run_id_and_nameless_user_are_nobodys_scope(memory: Me
     from langchain_memlayer.agents.scope import find_caller
 
     runtime = Runtime(context=None, server_info=ServerInfo(assistant_id="a", graph_id="g"))
-    node = one_node(lambda _: {"memory_context": repr(find_caller("x()", None, runtime=runtime).scope)})
+    node = graph_of(lambda _: {"memory_context": repr(find_caller("x()", None, runtime=runtime).scope)})
     config = {"configurable": {"run_id": "1f0", "user_id": "alice"}}
     assert node.invoke(said("Hello."), config)["memory_context"] == repr(Scope("alice"))
     with pytest.raises(ScopeRequired):
@@ -505,7 +476,7 @@ def test_who_has_signed_in_reads_no_other_users_memories(
 
     server = ServerInfo(assistant_id="a", graph_id="g", user=SimpleNamespace(identity="ann"))
     runtime = Runtime(context=context, server_info=server)
-    node = one_node(lambda _: {"memory_context": repr(find_caller("x()", None, runtime=runtime).scope)})
+    node = graph_of(lambda _: {"memory_context": repr(find_caller("x()", None, runtime=runtime).scope)})
     call = partial(node.invoke, said("Hello."), {"configurable": configurable})
     if scope is not None:
         assert call()["memory_context"] == repr(scope)
@@ -518,18 +489,15 @@ def test_who_has_signed_in_reads_no_other_users_memories(
 
 
 def test_nodes_without_a_memory_use_the_graphs_store(memory: Memory) -> None:
-    builder = StateGraph(State, context_schema=Context)
-    for name, node in (("a", extraction_node()), ("b", reconciliation_node()), ("c", recall_node())):
-        builder.add_node(name, node)
-    builder.add_edge(START, "a").add_edge("a", "b").add_edge("b", "c")
-    state = builder.compile(store=memory.store).invoke(said("I live in Paris."), context=ALICE)
+    graph = graph_of(extraction_node(), reconciliation_node(), recall_node(), store=memory.store)
+    state = graph.invoke(said("I live in Paris."), context=ALICE)
     assert state["memories"][0]["memory"] == "I live in Paris."
 
 
 @pytest.mark.parametrize("store", [None, InMemoryStore()])
 def test_nodes_without_any_memory_say_what_to_pass(store: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"memory\.store"):
-        one_node(recall_node(), store=store).invoke(said("Hello."), context=ALICE)
+        graph_of(recall_node(), store=store).invoke(said("Hello."), context=ALICE)
 
 
 def test_each_graph_uses_its_own_store(memory: Memory) -> None:
@@ -581,7 +549,7 @@ def test_a_store_of_another_embedder_is_not_mixed(tmp_path: Path) -> None:
 async def test_recall_writes_memories_and_a_block(memory: Memory, awaited: bool) -> None:
     memory.add([{"role": "user", "content": "I live in Paris.", "timestamp": "2024-05-01"}], **ALICE)
     memory.add("I live in Rome.", user_id="bob")
-    graph = one_node(recall_node(memory, limit=1))
+    graph = graph_of(recall_node(memory, limit=1))
     asked = said("Where do I live?")
     state = await graph.ainvoke(asked, context=ALICE) if awaited else graph.invoke(asked, context=ALICE)
     (found,) = state["memories"]
@@ -598,7 +566,7 @@ def test_recall_asks_for_the_last_thing_the_user_said(memory: Memory) -> None:
         HumanMessage("Where do I live?"), AIMessage("In Paris."), HumanMessage("What is my dog called?"),
         AIMessage("", tool_calls=[{"name": "x", "args": {}, "id": "1"}]), ToolMessage("live in", tool_call_id="1"),
     ]  # fmt: skip
-    state = one_node(recall_node(memory, limit=1, kinds=["fact"])).invoke({"messages": messages}, context=ALICE)
+    state = graph_of(recall_node(memory, limit=1, kinds=["fact"])).invoke({"messages": messages}, context=ALICE)
     assert [found["memory"] for found in state["memories"]] == ["My dog is called Rex."]
 
 
@@ -610,7 +578,7 @@ async def test_recall_lets_the_model_resolve_what_a_conversation_is_about(
     model = scripted([{"queries": ["What is Maria's dog called?"]}])
     with open_with_facts(model=model) as memory:
         memory.add("Maria's dog is called Rex.", **ALICE)
-        graph = one_node(recall_node(memory, rewrite=rewrite))
+        graph = graph_of(recall_node(memory, rewrite=rewrite))
         talk = {"messages": [HumanMessage("I met Maria."), AIMessage("Nice."), HumanMessage("And hers?")]}
         state = await graph.ainvoke(talk, context=ALICE) if awaited else graph.invoke(talk, context=ALICE)
         assert model.calls == calls
@@ -622,7 +590,7 @@ async def test_recall_lets_the_model_resolve_what_a_conversation_is_about(
 def test_a_first_message_has_nothing_to_resolve() -> None:
     model = scripted([])
     with open_with_facts(model=model) as memory:
-        one_node(recall_node(memory)).invoke(said("Where do I live?"), context=ALICE)
+        graph_of(recall_node(memory)).invoke(said("Where do I live?"), context=ALICE)
         assert model.calls == 0
 
 
@@ -632,10 +600,8 @@ def test_recall_takes_a_plain_question_from_its_key(memory: Memory) -> None:
         memory_context: str
 
     memory.add("I live in Paris.", **ALICE)
-    builder = StateGraph(Question)
-    builder.add_node("recall", recall_node(memory, scope=ALICE, messages_key="question"))
-    builder.add_edge(START, "recall")
-    assert "Paris" in builder.compile().invoke({"question": "Where do I live?"})["memory_context"]
+    graph = graph_of(recall_node(memory, scope=ALICE, messages_key="question"), state=Question)
+    assert "Paris" in graph.invoke({"question": "Where do I live?"})["memory_context"]
 
 
 # -- many at once -----------------------------------------------------------------------------------------------------

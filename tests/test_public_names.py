@@ -192,6 +192,8 @@ def test_the_methods_of_memory_and_their_parameters() -> None:
     expected = MEMORY | {f"a{name}": shown for name, shown in MEMORY.items() if name != "__init__"}
     expected |= SURFACES
     assert {name: parameters(method) for name, method in methods(Memory).items()} == expected
+    twins = [name for name in MEMORY if f"a{name}" in expected]
+    assert [name for name in expected if inspect.iscoroutinefunction(getattr(Memory, name))] == [f"a{n}" for n in twins]
 
 
 def test_the_surfaces_pass_on_what_search_takes() -> None:

@@ -10,9 +10,8 @@ from langchain_core.tools import BaseTool
 from langchain_tests.integration_tests import ToolsIntegrationTests
 from langchain_tests.unit_tests import ToolsUnitTests
 from langgraph.checkpoint.memory import InMemorySaver
-from langgraph.graph import START, StateGraph
 from langgraph.prebuilt import ToolNode
-from surfaces_kit import ALICE, Context, State, chat_graph, facts, open_with_facts, thread, turns
+from surfaces_kit import ALICE, chat_graph, facts, graph_of, open_with_facts, thread, turns
 
 from langchain_memlayer import ConfigurationError, InvalidInput, JournalClosed, Memory, ScopeRequired
 from langchain_memlayer.agents.nodes import recall_node
@@ -290,13 +289,6 @@ def test_a_tool_of_nobody_says_what_to_pass(memory: Memory) -> None:
         memory_tools(scope=ALICE)[1].invoke({"query": "x"})
 
 
-def tool_graph(tools: list[BaseTool], **compiled: Any) -> Any:
-    builder = StateGraph(State, context_schema=Context)
-    builder.add_node("tools", ToolNode(tools))
-    builder.add_edge(START, "tools")
-    return builder.compile(**compiled)
-
-
 def asking(*calls: tuple[str, dict[str, Any]]) -> dict[str, Any]:
     asked = [{"name": name, "args": args, "id": f"c{k}", "type": "tool_call"} for k, (name, args) in enumerate(calls)]
     return {"messages": [HumanMessage("Hello.", id="h"), AIMessage("", tool_calls=asked, id="a")]}
@@ -304,7 +296,7 @@ def asking(*calls: tuple[str, dict[str, Any]]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("awaited", [False, True])
 async def test_in_a_graph_the_runs_scope_and_store_are_used(memory: Memory, awaited: bool) -> None:
-    graph = tool_graph(memory_tools(), store=memory.store)
+    graph = graph_of(ToolNode(memory_tools()), store=memory.store)
     call = asking(("manage_memory", {"content": "Alice likes tea."}))
     for name in ("alice", "bob"):
         context = {"user_id": name}
@@ -315,13 +307,10 @@ async def test_in_a_graph_the_runs_scope_and_store_are_used(memory: Memory, awai
 
 
 def test_in_a_graph_a_created_memory_cites_its_thread_and_the_users_message_is_still_read(memory: Memory) -> None:
-    builder = StateGraph(State, context_schema=Context)
-    builder.add_node("tools", ToolNode(memory.as_tools()))
-    builder.add_node("remember", memory.as_node())
-    builder.add_edge(START, "tools").add_edge("tools", "remember")
+    graph = graph_of(ToolNode(memory.as_tools()), memory.as_node(), checkpointer=InMemorySaver())
     call = asking(("manage_memory", {"content": "Alice likes tea."}))
     call["messages"][0] = HumanMessage("I hike, and like tea.", id="h")
-    builder.compile(checkpointer=InMemorySaver()).invoke(call, thread(), context=ALICE)
+    graph.invoke(call, thread(), context=ALICE)
     made, told = memory.get_all(**ALICE, kinds=["fact"])["results"]
     assert (made["memory"], made["session_id"], told["memory"]) == ("Alice likes tea.", "1", "I hike, and like tea.")
     assert [memory.why(row["id"])["sources"][0]["role"] for row in (made, told)] == ["assistant", "user"]
@@ -337,10 +326,8 @@ def test_a_step_that_is_tried_again_creates_once(memory: Memory) -> None:
             raise ConnectionError
         return answer
 
-    builder = StateGraph(State, context_schema=Context)
-    builder.add_node("tools", ToolNode(memory.as_tools(), wrap_tool_call=flaky, handle_tool_errors=False))
-    builder.add_edge(START, "tools")
-    graph = builder.compile(checkpointer=InMemorySaver())
+    node = ToolNode(memory.as_tools(), wrap_tool_call=flaky, handle_tool_errors=False)
+    graph = graph_of(node, checkpointer=InMemorySaver())
     calls = asking(("manage_memory", {"content": "Alice likes tea."}), ("manage_memory", {"content": "Alice hikes."}))
     with pytest.raises(ConnectionError):
         graph.invoke(calls, thread(), context=ALICE)
