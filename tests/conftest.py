@@ -3,9 +3,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import journal_dump
 import postgres_server
 import pytest
 from hypothesis import HealthCheck, settings
+
+from langchain_memlayer import Memory
 
 # The same examples each time, so that a change is judged by what it changed. `make fuzz` asks for others: `fuzz`.
 settings.register_profile("same", deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
@@ -38,6 +41,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def folder(tmp_path: Path) -> Path:
     """Where a test's store is, which nobody has made yet."""
     return tmp_path / "store"
+
+
+@pytest.fixture
+def memory(folder: Path) -> Iterator[Memory]:
+    """A memory there, without a model."""
+    with journal_dump.open_memory(folder) as opened:
+        yield opened
 
 
 @pytest.fixture(params=["plain", "awaited"])

@@ -14,8 +14,19 @@ from langchain_core.messages import BaseMessage
 
 from langchain_memlayer import Memory
 from langchain_memlayer.testing import ScriptedChatModel
+from langchain_memlayer.types import Extraction, Turn
 
 _TURN = re.compile(r"^\[(\d+)\] [^:]*: (.*)$", re.MULTILINE)
+
+
+class Extracting:
+    """An extractor that is awaited as it is called."""
+
+    def extract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
+        raise NotImplementedError
+
+    async def aextract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
+        return self.extract(turns, context)
 
 
 def found(text: str, *triples: tuple[str, str, str], quote: str | None = None, **more: Any) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from journal_dump import open_memory
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
 from langgraph.graph import START, StateGraph
 from langgraph.graph.message import add_messages
+from memory_kit import Extracting
 
 from langchain_memlayer import Memory
 from langchain_memlayer.agents.nodes import MemoryState
@@ -27,7 +28,7 @@ class State(MemoryState, total=False):
     messages: Annotated[list[AnyMessage], add_messages]
 
 
-class Sentences:
+class Sentences(Extracting):
     """An extractor that takes every turn of a user for a fact, and counts its calls."""
 
     def __init__(self) -> None:
@@ -42,9 +43,6 @@ class Sentences:
                 if turn.role == "user" and not turn.text.endswith("?")
             )
         )
-
-    async def aextract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
-        return self.extract(turns, context)
 
 
 def open_with_facts(folder: Any = ":memory:", **settings: Any) -> Memory:

@@ -62,14 +62,6 @@ def test_a_graph_runs_in_invoke_and_in_two_event_loops_one_after_the_other(tmp_p
         assert graph(again).get_state(thread("1")).values["seen"][-1] == "5"
 
 
-def test_it_lives_beside_a_store_in_one_folder(tmp_path: Path) -> None:
-    with MemLayerStore(tmp_path) as store, checkpointer(tmp_path) as saver:
-        store.put(("a",), "k", {"v": 1})
-        graph(saver, store).invoke({"seen": []}, thread("1"))
-        assert store.get(("a",), "k").value == {"v": 1}  # type: ignore[union-attr]
-    assert {"checkpoints.sqlite", "journal.sqlite"} <= {file.name for file in tmp_path.iterdir()}
-
-
 def test_many_threads_share_one_saver(tmp_path: Path) -> None:
     with checkpointer(tmp_path) as saver:
         built = graph(saver)

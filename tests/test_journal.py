@@ -5,7 +5,7 @@ import sqlite3
 import struct
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from uuid import RFC_4122, UUID
@@ -31,12 +31,6 @@ from langchain_memlayer.journal.base import random_id
 from langchain_memlayer.journal.sqlite import SQLiteJournal
 from langchain_memlayer.testing import DeterministicEmbeddings, FrozenClock, SequentialIds
 from langchain_memlayer.types import Row, Scope
-
-
-@pytest.fixture
-def memory(folder: Path) -> Iterator[Memory]:
-    with open_memory(folder) as opened:
-        yield opened
 
 
 def events(folder: Path) -> list[tuple[Any, ...]]:

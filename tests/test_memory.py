@@ -3,7 +3,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -40,12 +40,6 @@ SCOPES = [{}, {"user_id": "u"}, {"agent_id": "a"}, {"run_id": "r"}, {"user_id": 
 NAMES = ["alice@example.com", "*", "%", "_", "alice", "Alice", "al.ice", "al/ice", "al\\ice", "a b", " alice", "u",
          "\x1fa", "a\nb", "é", "e\u0301", "张三", "🦉", "' OR 1=1 --", "{}", "alice.", ".alice", "..", "u.alice",
          "a%2Eb", "x" * 500]  # fmt: skip
-
-
-@pytest.fixture
-def memory(folder: Path) -> Iterator[Memory]:
-    with open_memory(folder) as opened:
-        yield opened
 
 
 def add(memory: Memory, messages: Any, **arguments: Any) -> str:
@@ -650,7 +644,17 @@ class Broken(Embeddings):
         return self.embed_documents([text])[0]
 
 
+def unreachable(texts: list[str]) -> Any:
+    raise ConnectionError("no route to the model")
+
+
 class TestEmbedder:
+    def test_what_the_model_raises_in_a_search_passes(self, memory: Memory) -> None:
+        add(memory, "one")
+        memory._indexes.embedder.source.embed_query = unreachable  # type: ignore[union-attr,method-assign]
+        with pytest.raises(ConnectionError):
+            memory.search("one", user_id="u")
+
     def test_it_is_recorded_and_another_is_refused_with_both_names(self, folder: Path) -> None:
         with open_memory(folder) as memory:
             add(memory, "one")
@@ -704,8 +708,8 @@ class TestEmbedder:
         "answer",
         [lambda t: [], lambda t: [[1.0] * 256] * (len(t) + 1), lambda t: [[1.0] * 255] * len(t), lambda t: None,
          lambda t: [[float("nan")] * 256] * len(t), lambda t: [[float("inf")] * 256] * len(t),
-         lambda t: [["x"] * 256] * len(t), lambda t: [[]] * len(t), lambda t: "vectors"],
-        ids=["none", "too many", "wrong size", "None", "NaN", "inf", "strings", "empty", "a string"],
+         lambda t: [["x"] * 256] * len(t), lambda t: [[]] * len(t), lambda t: "vectors", unreachable],
+        ids=["none", "too many", "wrong size", "None", "NaN", "inf", "strings", "empty", "a string", "an error"],
     )  # fmt: skip
     def test_vectors_that_cannot_be_used_are_owed_and_the_messages_kept(
         self, folder: Path, answer: Callable[[list[str]], Any]
@@ -715,33 +719,18 @@ class TestEmbedder:
             key = add(memory, "one")
             embeddings.broken = True
             with pytest.raises(EmbeddingError, match="kept"):
-                memory.add(["two", "three"], user_id="u")
+                memory.add(["two", "three"], user_id="u", batch_id="b")
             refuses(lambda: memory.update(key, "two"), folder, EmbeddingError)
             assert texts(memory.get_all(user_id="u")) == ["one", "two", "three"]
             assert query(folder, "SELECT count(*) FROM vectors") == [(1,)]
             [call] = memory.unread(user_id="u")
             assert [turn["memory"] for turn in call["turns"]] == ["two", "three"]
             embeddings.broken = False
+            assert texts(memory.add(["two", "three"], user_id="u", batch_id="b")) == ["two", "three"]
             assert memory.flush(60)
             assert memory.unread(user_id="u") == []
             assert query(folder, "SELECT count(*) FROM vectors") == [(3,)]
             assert texts(memory.search("one", user_id="u"))[0] == "one"
-
-    def test_what_the_model_raises_is_the_cause_of_our_error(self, folder: Path) -> None:
-        def fail(texts: list[str]) -> Any:
-            raise ConnectionError("no route to the model")
-
-        embeddings = Broken(fail)
-        with open_memory(folder, embeddings=embeddings) as memory:
-            key = add(memory, "one")
-            embeddings.broken = True
-            with pytest.raises(EmbeddingError, match="ConnectionError"):
-                memory.add("two", user_id="u", batch_id="b")
-            refuses(lambda: memory.update(key, "two"), folder, EmbeddingError)
-            with pytest.raises(ConnectionError):
-                memory.search("one", user_id="u")
-            embeddings.broken = False
-            assert texts(memory.add("two", user_id="u", batch_id="b")) == ["two"]
 
 
 LOOP: list[Any] = []

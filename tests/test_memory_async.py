@@ -27,13 +27,6 @@ from langchain_memlayer import (
 )
 from langchain_memlayer.testing import DeterministicEmbeddings, FrozenClock
 
-
-@pytest.fixture
-def memory(folder: Path) -> Iterator[Memory]:
-    with open_memory(folder) as opened:
-        yield opened
-
-
 # -- parity -----------------------------------------------------------------------------------------------------------
 
 Call = Callable[..., Any]

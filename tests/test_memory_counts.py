@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from journal_dump import connections, dump, open_memory, query, refuses, texts
 from langgraph.checkpoint.memory import InMemorySaver
-from memory_kit import Mind, call, decided, found, live, message, open_with
+from memory_kit import Extracting, Mind, call, decided, found, live, message, open_with
 from surfaces_kit import chat_graph, said, thread
 
 from langchain_memlayer import ExtractionError, InvalidInput
@@ -127,12 +127,9 @@ def test_facts_of_one_message_that_is_not_kept_do_not_hide_each_other(folder: Pa
 
 
 def test_without_kept_turns_words_of_a_tool_stay_in_quarantine_whatever_an_extractor_says(folder: Path) -> None:
-    class Naive:
+    class Naive(Extracting):
         def extract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
             return Extraction(tuple(Fact(turn.text, (k,), quote=turn.text) for k, turn in enumerate(turns)))
-
-        async def aextract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
-            return self.extract(turns, context)
 
     with open_memory(folder, extractor=Naive(), keep_turns=False) as memory:
         memory.add(message("The account has 12 points", "t", role="tool"), user_id="u")

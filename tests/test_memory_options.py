@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from journal_dump import open_memory, query, texts
-from memory_kit import Mind, call, found, open_with
+from memory_kit import Extracting, Mind, call, found, open_with
 
 from langchain_memlayer import ConfigurationError, Memory
 from langchain_memlayer.testing import FrozenClock, ScriptedChatModel
@@ -52,14 +52,11 @@ def test_a_custom_prompt_reaches_the_model_and_is_named_by_why(folder: Path) -> 
 
 
 async def test_an_extractor_of_ones_own_is_asked_in_place_of_the_model(folder: Path, way: str) -> None:
-    class Recorded:
+    class Recorded(Extracting):
         version = "recorded-7"
 
         def extract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
             return Extraction(tuple(Fact(f"Noted: {turn.text}", (k,), quote=turn.text) for k, turn in enumerate(turns)))
-
-        async def aextract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
-            return self.extract(turns, context)
 
     model = ScriptedChatModel()
     with open_memory(folder, model=model, extractor=Recorded()) as memory:

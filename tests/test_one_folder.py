@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from journal_dump import open_memory
+from memory_kit import Extracting
 
 from langchain_memlayer import Memory
 from langchain_memlayer.engine import pools
@@ -51,7 +52,7 @@ ASKED = [
 Session = tuple[list[dict[str, Any]], str | None]
 
 
-class EachStatement:
+class EachStatement(Extracting):
     """Everything that is no question is a fact about who says it, with a relation where an English text has one."""
 
     def extract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
@@ -63,9 +64,6 @@ class EachStatement:
             triples = (Triple(words[1], words[2], words[-1]),) if len(words) > 5 else ()
             facts.append(Fact(f"{turn.name}: {turn.text}", (position,), triples=triples, name=turn.name))
         return Extraction(tuple(facts))
-
-    async def aextract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
-        return self.extract(turns, context)
 
 
 def dialogue(user: int) -> Iterator[Session]:

@@ -14,6 +14,7 @@ from weakref import ref
 
 import pytest
 from journal_dump import connections, ids, open_memory
+from memory_kit import Extracting
 
 from langchain_memlayer import Memory
 from langchain_memlayer.engine import pools
@@ -194,12 +195,9 @@ def test_a_filter_of_a_small_scope_reads_few_memories_again(tmp_path: Path) -> N
 def test_the_entities_of_a_query_are_looked_up_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from langchain_memlayer.graph.graph import TripleGraph
 
-    class Extractor:
+    class Extractor(Extracting):
         def extract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
             return Extraction((Fact("Ann owns a kayak", (0,), triples=(Triple("Ann", "owns", "kayak"),)),))
-
-        async def aextract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
-            return self.extract(turns, context)
 
     calls, entities_in = [], TripleGraph.entities_in
     with open_memory(tmp_path / "m", embeddings=None, extractor=Extractor()) as memory:

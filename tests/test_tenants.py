@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,11 +16,10 @@ from numpy.typing import NDArray
 
 from langchain_memlayer.engine.indexes import Indexes, encode_vectors
 from langchain_memlayer.filters import parse_filter
-from langchain_memlayer.index import hnsw
 from langchain_memlayer.journal.read import Reader
 from langchain_memlayer.journal.sqlite import SQLiteJournal
 from langchain_memlayer.store import MemLayerStore
-from langchain_memlayer.testing import DeterministicEmbeddings, FrozenClock
+from langchain_memlayer.testing import FrozenClock
 from langchain_memlayer.types import encode_namespace
 
 DIMS, TOPICS = 32, 200
@@ -371,36 +369,6 @@ def test_cosine_keeps_the_direction_of_any_vector(scale: float) -> None:
 # -- snapshots, threads, forks -----------------------------------------------------------------------------------------
 
 
-def test_a_reopened_store_takes_its_graph_from_the_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = 3000
-    embeddings = Precomputed(clustered(rows + 30, seed=8))
-
-    def answers(store: MemLayerStore) -> list[list[tuple[str, float | None]]]:
-        return [
-            [(item.key, item.score) for item in store.search(("n",), query=str(query), limit=10)]
-            for query in range(rows, rows + 30)
-        ]
-
-    with open_store(tmp_path / "store", embeddings, hnsw_threshold=rows * DIMS // 2) as store:
-        store.batch([PutOp(("n",), str(n), {"text": str(n)}) for n in range(rows)])
-        assert plan_of(store, ("n",), 1).way == "hnsw"
-        before = answers(store)
-    with monkeypatch.context() as patched:
-        patched.setattr(hnsw, "build", lambda *args, **kwargs: pytest.fail("built anew"))
-        with open_store(tmp_path / "store", embeddings, hnsw_threshold=rows * DIMS // 2) as store:
-            assert answers(store) == before
-            assert plan_of(store, ("n",), 1).way == "hnsw"
-            store.batch([PutOp(("n",), str(n), None) for n in range(0, 300, 3)])
-            store.batch([PutOp(("n",), f"new{n}", {"text": str(n)}) for n in range(rows, rows + 30)])
-        with open_store(tmp_path / "store", embeddings, hnsw_threshold=rows * DIMS // 2) as store:
-            plan = plan_of(store, ("n",), rows + 1)
-            assert (plan.way, plan.scanned) == ("hnsw", 30)
-            found = [store.search(("n",), query=str(rows + n), limit=1)[0].key for n in range(30)]
-            assert found == [f"new{n}" for n in range(rows, rows + 30)]
-            gone = {str(n) for n in range(0, 300, 3)}
-            assert not gone & {item.key for n in range(300) for item in store.search(("n",), query=str(n), limit=3)}
-
-
 def test_searches_beside_writes_see_whole_answers(crowd: Precomputed, tmp_path: Path) -> None:
     with open_store(tmp_path / "store", crowd, hnsw_threshold=10_000) as store:
         store.batch([PutOp(("n",), str(n), {"text": str(n), "round": 0}) for n in range(600)])
@@ -427,46 +395,6 @@ def test_searches_beside_writes_see_whole_answers(crowd: Precomputed, tmp_path: 
         assert store._indexes.wait(60)
         got = [recall(store.search(("n",), query=str(q), limit=10), scores(crowd, q), here) for q in range(9000, 9050)]
         assert np.mean(got) >= 0.99
-
-
-def _in_child(store: MemLayerStore, answers: Any) -> None:
-    found = [item.key for item in store.search(("n",), query="17", limit=3)]
-    store.put(("n",), "child", {"text": "2001"})
-    answers.send((found, store.search(("n",), query="2001", limit=1)[0].key))
-    store.close()
-    answers.close()
-
-
-def test_a_forked_child_searches_and_writes_and_the_parent_sees_it(tmp_path: Path) -> None:
-    embeddings = Precomputed(clustered(2010, seed=9))
-    with open_store(tmp_path / "store", embeddings, hnsw_threshold=20_000) as store:
-        store.batch([PutOp(("n",), str(n), {"text": str(n)}) for n in range(2000)])
-        assert plan_of(store, ("n",), 17).way == "hnsw"
-        expected = [item.key for item in store.search(("n",), query="17", limit=3)]
-        context = multiprocessing.get_context("fork")
-        ours, theirs = context.Pipe(duplex=False)
-        child = context.Process(target=_in_child, args=(store, theirs))
-        child.start()
-        assert ours.poll(60)
-        assert ours.recv() == (expected, "child")
-        child.join(60)
-        assert child.exitcode == 0
-        assert store.search(("n",), query="2001", limit=1)[0].key == "child"
-
-
-def test_equal_texts_are_all_found_and_hide_no_other(tmp_path: Path) -> None:
-    index: Any = {"dims": 64, "embed": DeterministicEmbeddings(64), "fields": ["text"]}
-    texts = [f"word{n}" if n % 3 else "thanks" for n in range(1200)]
-    with MemLayerStore(tmp_path / "s", index=index, durability="fast", hnsw_threshold=20_000) as store:
-        store.batch([PutOp(("n",), str(n), {"text": text}) for n, text in enumerate(texts)])
-        view = store._indexes.view(encode_namespace(("n",)))
-        assert store._indexes.wait(60)
-        assert len(view) == 1200
-        found = store.search(("n",), query="thanks", limit=400)
-        assert {item.value["text"] for item in found} == {"thanks"}
-        assert len({item.key for item in found}) == 400
-        for n in range(1, 1200, 37):
-            assert store.search(("n",), query=texts[n], limit=1)[0].value["text"] == texts[n]
 
 
 def test_a_journal_that_is_closed_ends_the_indexes_quietly(tmp_path: Path) -> None:

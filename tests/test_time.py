@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from journal_dump import open_memory, texts
+from memory_kit import Extracting
 
 from langchain_memlayer import InvalidInput, ScopeRequired, Triple
 from langchain_memlayer.agents.context import as_context
@@ -20,7 +21,7 @@ def day(text: str) -> datetime:
     return datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
-class Story:
+class Story(Extracting):
     """Facts by what is said, and the one decision that the model makes of each."""
 
     def __init__(self) -> None:
@@ -36,9 +37,6 @@ class Story:
 
     def extract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
         return Extraction(tuple(self.told[turn.text] for turn in turns if turn.text in self.told))
-
-    async def aextract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
-        return self.extract(turns, context)
 
     def tell(self, at: str, said: str, fact: str, action: str = "ADD", *, since: str | None = None) -> dict[str, Any]:
         """Somebody says something at a time; the one fact in it adds, changes or ends what is known."""

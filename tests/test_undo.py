@@ -14,6 +14,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from journal_dump import connections, open_memory, texts
+from memory_kit import Extracting
 
 from langchain_memlayer import InvalidInput, Memory, ScopeRequired
 from langchain_memlayer.doctor import check
@@ -26,7 +27,7 @@ from langchain_memlayer.types import RETRACT, Candidate, Decision, Extraction, F
 VERBS = {"tells": "UPDATE", "repeats": "NONE", "ends": "DELETE", "forgets": "DELETE", "adds": "ADD"}
 
 
-class Reader:
+class Reader(Extracting):
     """Facts of turns such as `Anna tells tea`, and what they mean for what is known of Anna, as the verb says."""
 
     def extract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
@@ -38,9 +39,6 @@ class Reader:
                 metadata = {RETRACT: True} if verb == "forgets" else {"verb": verb}
                 facts.append(Fact(f"{name} likes {thing}", (number,), turn.text, triples, metadata=metadata))
         return Extraction(tuple(facts))
-
-    async def aextract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
-        return self.extract(turns, context)
 
 
 class Decider(RuleReconciler):

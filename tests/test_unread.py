@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from journal_dump import open_memory, query, texts
-from memory_kit import Mind, call, decided, found, live, message, open_with
+from memory_kit import Extracting, Mind, call, decided, found, live, message, open_with
 
 from langchain_memlayer import ExtractionError, Memory, loops
 from langchain_memlayer.errors import ConfigurationError, EmbeddingError, ScopeRequired
@@ -41,7 +41,7 @@ def fails(memory: Memory, *said: Any, **more: Any) -> None:
     settle(memory)
 
 
-class Held:
+class Held(Extracting):
     """An extractor that waits in the middle of a reading until it is let go."""
 
     def __init__(self) -> None:
@@ -51,9 +51,6 @@ class Held:
         self.reading.set()
         assert self.go.wait(60)
         return Extraction(tuple(Fact(f"It is said: {t.text}", (k,), quote=t.text) for k, t in enumerate(turns)))
-
-    async def aextract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
-        return self.extract(turns, context)
 
 
 @pytest.fixture
@@ -215,12 +212,9 @@ def test_of_two_processes_one_reads_a_note_and_the_other_leaves_it(folder: Path)
 def test_any_error_of_an_extractor_is_told_by_flush_and_logged_without_its_words(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    class Broken:
+    class Broken(Extracting):
         def extract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
             raise RuntimeError(f"cannot read {turns[0].text}")
-
-        async def aextract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
-            return self.extract(turns, context)
 
     with open_memory(folder, extractor=Broken()) as memory:
         memory.add("my PIN is 4711", user_id="u", background=True)

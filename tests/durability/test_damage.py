@@ -642,15 +642,6 @@ def test_the_doctor_never_fails_and_says_what_it_found(folder: Path, sql: str) -
         assert not any(sentence(3) in message for message in found)
 
 
-@pytest.mark.parametrize("kind", ["TRIGGER t AFTER INSERT ON items BEGIN SELECT 1; END", "VIEW v AS SELECT 1"])
-def test_a_folder_with_something_planted_is_not_opened(folder: Path, kind: str) -> None:
-    with closing(sqlite3.connect(folder / "journal.sqlite")) as db:
-        db.execute(f"CREATE {kind}")
-        db.commit()
-    with pytest.raises(JournalError, match="planted"):
-        open_memory(folder)
-
-
 BREAKS = {
     "origin": "DELETE FROM events WHERE seq = 3",
     "last write": "UPDATE items SET seq = 900 WHERE id = 3",

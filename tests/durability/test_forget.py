@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from folders import SEEDED, assert_sound, containing, files, items, memories, open_memory, open_store, sentence
+from folders import SEEDED, Echo, assert_sound, containing, files, items, memories, open_memory, open_store, sentence
 from langgraph.store.base import PutOp
 from writer import put_checkpoint
 
@@ -117,15 +117,12 @@ def test_delete_all_keeps_the_history_and_forget_takes_that_too(tmp_path: Path) 
     assert_gone(tmp_path)
 
 
-class Quoting:
+class Quoting(Echo):
     """Finds one fact in two turns, supported by words of the first."""
 
     def extract(self, turns: Any, context: Any) -> Extraction:
         fact = Fact("There is a secret.", (0, 1), quote=TEXT, triples=(Triple("user", "has", "secret"),))
         return Extraction((fact,))
-
-    async def aextract(self, turns: Any, context: Any) -> Extraction:
-        return self.extract(turns, context)
 
 
 def test_the_words_of_a_forgotten_turn_leave_the_fact_that_another_turn_still_supports(tmp_path: Path) -> None:

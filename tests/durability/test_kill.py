@@ -71,21 +71,29 @@ def seeded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {"memories": base / "memories", "items": base / "items"}
 
 
-def assert_memories(folder: Path, known: dict[str, tuple[str, str]], lines: list[Any]) -> dict[str, tuple[str, str]]:
-    """Checks the memories after a kill: all that was acknowledged, and the last attempt wholly or not at all."""
-    pending = None
-    for kind, what in lines:
-        if kind == "try":
+def acknowledged(kind: str, known: dict[Any, Any], lines: list[Any]) -> tuple[dict[Any, Any], Any]:
+    """What is known after all that was acknowledged, and the last attempt, which was not; None without one."""
+    known, pending = dict(known), None
+    for word, what in lines:
+        if word == "try":
             pending = what
-        elif kind == "done":
+        elif word == "done":
             assert pending is not None
-            if pending[0] == "add":
+            if kind == "items":
+                known = _changed(known, pending)
+            elif pending[0] == "add":
                 known.update({key: (user, text) for key, user, text in what})
             elif pending[0] == "update":
                 known[pending[1]] = known[pending[1]][0], pending[2]
             else:
                 del known[pending[1]]
             pending = None
+    return known, pending
+
+
+def assert_memories(folder: Path, known: dict[str, tuple[str, str]], lines: list[Any]) -> dict[str, tuple[str, str]]:
+    """Checks the memories after a kill: all that was acknowledged, and the last attempt wholly or not at all."""
+    known, pending = acknowledged("memories", known, lines)
     with open_memory(folder) as memory:
         found = memories(memory)
         if pending is not None and pending[0] == "add":
@@ -105,15 +113,10 @@ def assert_memories(folder: Path, known: dict[str, tuple[str, str]], lines: list
 
 
 def assert_items(folder: Path, known: dict[Any, str], lines: list[Any]) -> dict[Any, str]:
-    pending: list[Any] = []
-    for kind, what in lines:
-        if kind == "try":
-            pending = what
-        elif kind == "done":
-            known, pending = _changed(known, pending), []
+    known, pending = acknowledged("items", known, lines)
     with open_store(folder) as store:
         found = items(store)
-    assert found in (known, _changed(known, pending)), "a batch that is half there"
+    assert found in (known, _changed(known, pending or [])), "a batch that is half there"
     return found
 
 
@@ -200,28 +203,10 @@ def test_killed_beside_a_commit_it_is_there_wholly_or_not_at_all(
     assert done["killed"]
     found = check(folder, dict(known), done["lines"])
     assert [word for word, _ in done["lines"]].count("done") == nth - 1
-    committed = found != without_the_last(kind, known, done["lines"])
+    committed = found != acknowledged(kind, known, done["lines"])[0]
     assert committed == (step == "after-commit")
     assert_sound(folder)
     answers(folder)
-
-
-def without_the_last(kind: str, known: dict[Any, Any], lines: list[Any]) -> dict[Any, Any]:
-    """What there would be without the last attempt, which was not acknowledged."""
-    known = dict(known)
-    for number, (word, what) in enumerate(lines):
-        if word != "done":
-            continue
-        tried = lines[number - 1][1]
-        if kind == "items":
-            known = _changed(known, tried)
-        elif tried[0] == "add":
-            known.update({key: (user, text) for key, user, text in what})
-        elif tried[0] == "update":
-            known[tried[1]] = known[tried[1]][0], tried[2]
-        else:
-            del known[tried[1]]
-    return known
 
 
 @pytest.mark.parametrize("nth", range(1, 10))
@@ -264,24 +249,24 @@ def test_killed_while_a_snapshot_is_written_the_answers_stay(
     assert not list((folder / "derived").glob("*.tmp"))
 
 
-def _statements(run: Run, scenario: str, make: Callable[[], Path]) -> range:
-    done = run(scenario, make(), statement=0)
-    assert done["ended"]
-    count = max(what for kind, what in done["lines"] if kind == "statement")
-    return range(1, count + 1)
+def killed_at_each_statement(run: Run, scenario: str, base: Path, template: Path | None = None) -> Iterator[Any]:
+    """Folders, copied from a template if there is one, in which a scenario was killed, and what it had told."""
+
+    def fresh(number: int) -> Path:
+        folder = base / str(number)
+        return folder if template is None else shutil.copytree(template, folder)
+
+    lines = run(scenario, fresh(0), statement=0)["lines"]
+    for number in range(1, 1 + max(what for kind, what in lines if kind == "statement")):
+        folder = fresh(number)
+        done = run(scenario, folder, statement=number)
+        assert done["killed"]
+        yield folder, [line for line in done["lines"] if line[0] != "statement"]
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def test_killed_at_any_statement_of_the_first_opening_and_the_first_commit(run: Run, tmp_path: Path) -> None:
-    numbers = iter(range(10_000))
-
-    def make() -> Path:
-        return tmp_path / str(next(numbers))
-
-    for statement in _statements(run, "begin", make):
-        folder = make()
-        done = run("begin", folder, statement=statement)
-        assert done["killed"]
-        lines = [line for line in done["lines"] if line[0] != "statement"]
+    for folder, lines in killed_at_each_statement(run, "begin", tmp_path):
         assert_memories(folder, {}, lines)
         assert_sound(folder)
         with open_memory(folder) as memory:
@@ -297,15 +282,8 @@ def test_killed_at_any_statement_of_forgetting_all_is_there_or_no_byte_of_it(
         for number in range(3):
             memory.add(f"{sentence(number)} {CANARY} {number}", user_id="u0", metadata={"seen": f"{CANARY} {number}"})
         memory.add("the other one stays", user_id="u1")
-    numbers = iter(range(10_000))
-
-    def make() -> Path:
-        return shutil.copytree(template, tmp_path / str(next(numbers)))
-
     seen = set()
-    for statement in _statements(run, scenario, make):
-        folder = make()
-        assert run(scenario, folder, statement=statement)["killed"]
+    for folder, _ in killed_at_each_statement(run, scenario, tmp_path, template):
         with open_memory(folder) as memory:
             mine = [text for user, text in memories(memory).values() if user == "u0"]
             others = [text for user, text in memories(memory).values() if user == "u1"]
@@ -315,7 +293,6 @@ def test_killed_at_any_statement_of_forgetting_all_is_there_or_no_byte_of_it(
             if not mine:
                 assert containing(folder, CANARY.encode()) == []
         assert_sound(folder)
-        shutil.rmtree(folder)
     assert seen == {0, 3}
 
 
@@ -326,15 +303,7 @@ def test_killed_at_any_statement_of_deleting_a_thread_it_is_there_or_can_be_dele
     with checkpointer(template) as saver:
         for thread in ("gone", "kept", "gone"):
             put_checkpoint(saver, thread, f"{thread} {CANARY if thread == 'gone' else ''}" * 200)
-    numbers = iter(range(10_000))
-
-    def make() -> Path:
-        return shutil.copytree(template, tmp_path / str(next(numbers)))
-
-    for statement in _statements(run, "delete_thread", make):
-        folder = make()
-        done = run("delete_thread", folder, statement=statement)
-        assert done["killed"]
+    for folder, _ in killed_at_each_statement(run, "delete_thread", tmp_path, template):
         with checkpointer(folder) as saver:
             gone = list(saver.list({"configurable": {"thread_id": "gone"}}))
             kept = list(saver.list({"configurable": {"thread_id": "kept"}}))
@@ -343,4 +312,3 @@ def test_killed_at_any_statement_of_deleting_a_thread_it_is_there_or_can_be_dele
             assert all(found.pending_writes for found in gone)
             saver.delete_thread("gone")
             assert containing(folder, CANARY.encode()) == []
-        shutil.rmtree(folder)

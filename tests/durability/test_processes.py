@@ -198,34 +198,6 @@ def test_a_child_makes_itself_what_a_thread_of_its_parent_was_making() -> None:
     assert once() == parent
 
 
-def test_children_that_are_forked_while_a_thread_commits_can_write(tmp_path: Path) -> None:
-    with open_memory(tmp_path) as memory:
-        stop = threading.Event()
-
-        def write() -> None:
-            while not stop.is_set():
-                memory.add("from a thread", user_id="t", infer=False)
-
-        thread = threading.Thread(target=write)
-        thread.start()
-        codes = []
-        for number in range(20):
-            child = os.fork()
-            if not child:
-                # A child that waits for nobody ends here.
-                signal.alarm(20)
-                try:
-                    memory.add(f"from child {number}", user_id="u")
-                finally:
-                    os._exit(0)
-            codes.append(os.waitpid(child, 0)[1])
-        stop.set()
-        thread.join()
-        assert codes == [0] * 20
-        assert len(memory.get_all(user_id="u", limit=100)["results"]) == 20
-    assert_sound(tmp_path)
-
-
 def test_threads_of_a_child_that_begin_at_once_open_the_store_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -259,30 +231,4 @@ def test_threads_of_a_child_that_begin_at_once_open_the_store_once(
                 os._exit(0 if good else 1)
         assert os.waitpid(child, 0)[1] == 0
         assert len(memory.get_all(user_id="u", limit=100)["results"]) == 9
-    assert_sound(tmp_path)
-
-
-def test_a_store_that_is_written_while_graphs_are_built_loses_nothing(tmp_path: Path) -> None:
-    with open_store(tmp_path) as store:
-        stop = threading.Event()
-        seen: list[str] = []
-
-        def read() -> None:
-            while not stop.is_set():
-                hits = store.search(("docs",), query=sentence(0, 0), limit=3)
-                seen.extend(hit.key for hit in hits[:1])
-
-        reader = threading.Thread(target=read)
-        store.put(("docs",), "0", {"text": sentence(0, 0)})
-        reader.start()
-        for k in range(1, 900):
-            store.put(("docs",), str(k), {"text": sentence(0, k)})
-        stop.set()
-        reader.join()
-        assert set(seen) == {"0"}
-        assert len(items(store)) == 900
-        assert store._indexes.wait(60)
-        for k in range(0, 900, 37):
-            hits = store.search(("docs",), query=sentence(0, k), limit=1)
-            assert hits[0].score > 0.999
     assert_sound(tmp_path)
