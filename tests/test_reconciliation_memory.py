@@ -508,8 +508,8 @@ def flight(*decisions: Any, **last: Any) -> tuple[Memory, Mind]:
     return memory, mind
 
 
-def ended(memory: Memory) -> dict[str, bool]:
-    hits = memory.search("flight home Rome AB12 14:05", user_id="u", limit=20)["results"]
+def ended(memory: Memory, query: str = "flight home Rome AB12 14:05") -> dict[str, bool]:
+    hits = memory.search(query, user_id="u", limit=20)["results"]
     return {hit["memory"]: hit["ended"] for hit in hits}
 
 
@@ -546,6 +546,21 @@ def test_a_turn_that_a_fact_cites_is_not_ended_by_a_correction() -> None:
         memory.add([message(OUT, "1"), message(BACK, "2")], user_id="u")
 
         assert not any(ended(memory).values())
+
+
+def test_the_answer_to_a_proposal_ends_with_it_but_not_one_that_told_something_else() -> None:
+    offer, moved = "Shall I set the budget review for Sundays at 19:00?", "Mondays suit me better"
+    told = {offer: [found("The budget review is on Sundays")], moved: [found("The budget review is on Mondays")]}
+    change = decided((1, "UPDATE", 1, "The budget review is on Mondays"))
+    for answer, gave in (("that works", False), ("fine, my cat Tom naps then", True)):
+        known = {**told, answer: [found("Anna's cat is Tom", quote="my cat Tom")]} if gave else told
+        with open_with(Mind(known, *[decided((1, "ADD", 0))] * gave, change)) as memory:
+            said = [message(offer, "1", "assistant"), message(answer, "2"), message("Noted!", "3", "assistant")]
+            memory.add(said, user_id="u", session_id="s")
+            memory.add([message(moved, "4")], user_id="u", session_id="s")
+            shown = ended(memory, "budget review works Tom naps noted")
+
+        assert (shown.get(offer, True), shown.get(answer, False), shown["Noted!"]) == (True, not gave, False)
 
 
 BOTH = "I live in Paris with my sister Noor"

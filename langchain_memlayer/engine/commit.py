@@ -439,18 +439,21 @@ class Commit:
     def _settle(self, fact: Row, state: int, *, at: int | None = None, but: Sequence[int] = ()) -> None:
         """Mark the turns behind any version of a fact, which held until `at`, whatever else they tell: facts say that.
 
-        With them goes what was said around them and repeats the fact, such as the answer that confirms it.
+        With them goes what was said around them and repeats the fact, and what the user answered to the assistant's.
         """
         behind = self.tx.turns_behind(fact.key)
         # What comes after the words that ended it speaks of what holds now, unless these were to forget it.
         end = None if self._retracts or not self._said else self._said[0].place
-        near = {
-            row.id
-            for turn in (*behind, *(self._said if self._retracts else ()))
-            if turn.session_id is not None and turn.place is not None
-            for row in self.tx.turns_around(self.scope, turn, _AROUND, quarantined=False, until=None, lasting=None)
-            if row.read and (end is None or (row.place or 0) < end) and repeats(row.text, fact.text)
-        }
+        near: set[int] = set()
+        for turn in (*behind, *(self._said if self._retracts else ())):
+            if turn.session_id is None or turn.place is None:
+                continue
+            around = self.tx.turns_around(self.scope, turn, _AROUND, quarantined=False, until=None, lasting=None)
+            around = [row for row in around if row.read and (end is None or (row.place or 0) < end)]
+            near |= {row.id for row in around if repeats(row.text, fact.text)}
+            after = next((row for row in around if (row.place or 0) > turn.place), None)
+            if turn.role == "assistant" and after is not None and after.role == "user":
+                near.add(after.id)
         for turn in (*behind, *self.tx.uncited(sorted(near.difference(row.id for row in behind)))):
             if turn.id not in but and (turn.state == VISIBLE or (turn.state, state) == (SPENT, HIDDEN)):
                 self._mark(turn, state, at=at)
