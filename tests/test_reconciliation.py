@@ -442,6 +442,17 @@ def test_another_number_another_day_and_a_denial_repeat_nothing(told: str, known
     assert (found.action, found.memory_id, found.reason) == ("ADD", None, "NONE of a memory that says something else")
 
 
+def test_what_the_new_text_of_the_same_reply_says_is_a_repetition_whatever_else_it_denies() -> None:
+    exception = "Anna wants tests in pytest, never unittest, except in the atlas repo, which uses unittest"
+    facts = [fact("The atlas repo uses unittest"), fact("Anna wants tests in pytest except in the atlas repo")]
+    for told, action in (("Anna wants tests in pytest", "NONE"), ("Anna wants tests in pytest 8", "ADD")):
+        reply = [entry(1, "UPDATE", 1, exception), entry(2, "NONE", 1), entry(3, "NONE", 1)]
+        known = [Candidate("m", "Anna wants tests in pytest, never unittest", MAY)]
+        found = {one.fact: one.action for one in decided([*facts, fact(told)], *reply, known=known)}
+
+        assert (found[1], found[2]) == ("NONE", action)
+
+
 @pytest.mark.parametrize(
     ("told", "known"),
     [

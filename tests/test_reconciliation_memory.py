@@ -508,8 +508,8 @@ def flight(*decisions: Any, **last: Any) -> tuple[Memory, Mind]:
     return memory, mind
 
 
-def ended(memory: Memory, query: str = "flight home Rome AB12 14:05") -> dict[str, bool]:
-    hits = memory.search(query, user_id="u", limit=20)["results"]
+def ended(memory: Memory, query: str = "flight home Rome AB12 14:05", **settings: Any) -> dict[str, bool]:
+    hits = memory.search(query, user_id="u", limit=20, **settings)["results"]
     return {hit["memory"]: hit["ended"] for hit in hits}
 
 
@@ -554,13 +554,14 @@ def test_the_answer_to_a_proposal_ends_with_it_but_not_one_that_told_something_e
     change = decided((1, "UPDATE", 1, "The budget review is on Mondays"))
     for answer, gave in (("that works", False), ("fine, my cat Tom naps then", True)):
         known = {**told, answer: [found("Anna's cat is Tom", quote="my cat Tom")]} if gave else told
-        with open_with(Mind(known, *[decided((1, "ADD", 0))] * gave, change)) as memory:
+        with open_with(Mind(known, change)) as memory:
             said = [message(offer, "1", "assistant"), message(answer, "2"), message("Noted!", "3", "assistant")]
+            said.insert(0, message("Sundays", "0"))
             memory.add(said, user_id="u", session_id="s")
             memory.add([message(moved, "4")], user_id="u", session_id="s")
-            shown = ended(memory, "budget review works Tom naps noted")
+            shown = ended(memory, "budget review Sundays works Tom naps noted", kinds=["turn"])
 
-        assert (shown.get(offer, True), shown.get(answer, False), shown["Noted!"]) == (True, not gave, False)
+        assert (shown[offer], shown["Sundays"], shown[answer], shown["Noted!"]) == (True, True, not gave, False)
 
 
 BOTH = "I live in Paris with my sister Noor"

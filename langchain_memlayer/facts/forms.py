@@ -101,17 +101,17 @@ class Form(BaseModel):
 class FoundFact(Form):
     """One fact, as an extractor's model writes it."""
 
-    turn: Number = Field((), description="the number in brackets of the turn that says it.")
+    turn: Number = Field((), description="the number of the turn that says it.")
     quote: Line = Field("", description="its words that say it, copied exactly, at most 30.")
     fact: Line = Field("", description="the statement, at most 60 words, or 120 Chinese characters.")
     subject: Line = Field("", description="whom or what it is about.")
     valid_at: Line = Field(
-        "", description='the day when it begins or happens, as YYYY-MM-DD, YYYY-MM or YYYY; "" if not said.'
+        "", description='when it begins or happens: YYYY-MM-DD, YYYY-MM or YYYY; "" if not said.'
     )  # fmt: skip
     valid_until: Line = Field(
         "", description='the last day of what is void afterwards (an offer, a pass); "" for trips and stays.'
     )
-    corrects: Numbers = Field((), description="the numbers of the turns that it says were wrong; else [].")
+    corrects: Numbers = Field((), description="the numbers of the turns that it says were wrong.")
     retract: Truth = Field(False, description="true only if the user asks to forget something; the fact says what.")
     triples: Triples = Field(
         (), description=f"its relations as they are now, [source, relation, destination], short, at most "
@@ -122,13 +122,13 @@ class FoundFact(Form):
 class FoundDecision(Form):
     """One decision, as a reconciler's model writes it."""
 
-    fact: Number = Field((), description="the fact's number; exactly one decision for each fact.")
+    fact: Number = Field((), description="the fact's number; one decision for each.")
     action: Annotated[ActionWord, WithJsonSchema({"type": "string", "enum": ["ADD", "UPDATE", "DELETE", "NONE"]})] = (
         Field("", description="see above.")
     )
     memory: Number = Field((), description="the number of the memory that UPDATE, DELETE or NONE is about; 0 for ADD.")
-    also: Numbers = Field((), description="the numbers of further memories that UPDATE or DELETE ends; else [].")
-    text: Line = Field("", description='for UPDATE only, else "".')
+    also: Numbers = Field((), description="the numbers of further memories that it ends.")
+    text: Line = Field("", description="for UPDATE only.")
     reason: Line = Field("", description="at most 6 words.")
 
 

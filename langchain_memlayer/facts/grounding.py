@@ -88,10 +88,9 @@ def says_all(text: str, other: str) -> bool:
 
 
 def repeats(text: str, fact: str) -> bool:
-    """Whether a text has at least half of the telling words of a fact, and two at least."""
-    telling = set(query_terms(fact))
-    shared = len(telling.intersection(query_terms(text)))
-    return shared >= max(2, len(telling) / 2)
+    """Whether a text has half of the telling words of a fact, and two at least, or no other ("120", "in Rome")."""
+    telling, said = set(query_terms(fact)), set(query_terms(text))
+    return len(telling & said) >= max(2, len(telling) / 2) or (bool(said) and said <= telling)
 
 
 def denies(text: str) -> bool:

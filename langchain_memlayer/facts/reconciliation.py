@@ -505,13 +505,22 @@ def _claimed(decisions: Sequence[Decision], question: Question) -> list[Decision
 def _repeated(decisions: Sequence[Decision], question: Question) -> list[Decision]:
     """The decisions; what repeats nothing, since it has another number or denies something, is added."""
     says = {known.fact if known.id is None else known.id: known.text for known in question.known}
+    new: dict[str | int, str] = {}
     for decision in decisions:
         if decision.action == "UPDATE":
+            new[_target(decision)] = decision.text or ""
             says[_target(decision)] = f"{says.get(_target(decision))}\n{decision.text}"
+
+    def repeats(decision: Decision) -> bool:
+        text, target = question.facts[decision.fact or 0].text, _target(decision)
+        # The model had it in view when it wrote a new text that says it too, whatever else that denies.
+        told = not denies(text) and terms(text) <= terms(new.get(target, ""))
+        return told or not differs(text, says.get(target))
+
     return [
-        _instead(decision, question, "NONE of a memory that says something else")
-        if decision.action == "NONE" and differs(question.facts[decision.fact or 0].text, says.get(_target(decision)))
-        else decision
+        decision
+        if decision.action != "NONE" or repeats(decision)
+        else _instead(decision, question, "NONE of a memory that says something else")
         for decision in decisions
     ]
 
