@@ -47,6 +47,8 @@ class AsyncMemory:
         self.diff = self.memory.adiff
         self.undo = self.memory.aundo
         self.replay = self.memory.areplay
+        self.fork = self.memory.afork
+        self.forks = self.memory.aforks
         self.graph = self.memory.agraph
         self.flush = self.memory.aflush
         self.close = self.memory.aclose

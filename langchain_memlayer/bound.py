@@ -7,9 +7,10 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, Final
 
+from langchain_memlayer.dialect import scope_and_filter
 from langchain_memlayer.errors import InvalidInput, MemoryNotFound
 from langchain_memlayer.loops import in_thread
-from langchain_memlayer.types import IDS, Scope
+from langchain_memlayer.types import IDS, Done, MergeResult, Scope
 
 # What is about one memory: who holds an id of somebody else's learns nothing by it.
 _BY_ID: Final = frozenset({"get", "update", "delete", "forget", "history", "why"})
@@ -88,10 +89,72 @@ class Bound:
         return wraps(method)(acall if awaited else call)
 
     def _holds(self, known: Scope | None, memory_id: Any, method: Callable[..., Any]) -> bool:
-        if known is not None and self._scope.ids().items() <= known.ids().items():
+        own = self._scope.ids().items()
+        # A fork of one's own memories is one's own.
+        if known is not None and (own <= known.ids().items() or own <= known.original.ids().items()):
             return True
         if method.__name__ in ("get", "aget"):
             return False
         raise MemoryNotFound(
             f"There is no memory with the id {memory_id!r} here; get_all() and search() return the ids."
         )
+
+
+class Fork(Bound):
+    """A copy of a scope to try something in: what `Memory.fork` gives. All methods of a memory work in it.
+
+    What happens in it leaves the original as it is, until `merge` carries it over; `drop` removes it. Ids that are
+    given are those of the original.
+
+    Attributes:
+        name: What it is called.
+        ids: Those of its own memories, for whatever is no method of the handle.
+    """
+
+    def __init__(self, memory: Any, scope: Scope, name: str, of: Scope) -> None:
+        super().__init__(memory, scope)
+        self.name, self.ids = name, scope.ids()
+        self._of = of
+
+    def of(self, user_id: Any = None, **ids: Any) -> Fork:
+        """The same fork with further ids filled in."""
+        return Fork(self._memory, Scope(**self._with({"user_id": user_id, **ids})), self.name, self._of)
+
+    def _with(self, given: dict[str, Any]) -> dict[str, Any]:
+        named = Scope(**{name: given.get(name) for name in IDS})
+        if given.get("filters") is not None:
+            named, given["filters"] = scope_and_filter(given["filters"], named)
+        if named.fork is None:
+            named = named.forked(self._scope.fork or "")
+        return super()._with({**given, **named.ids()})
+
+    def merge(self) -> MergeResult:
+        """Carry over what was added, changed and ended here, and remove the fork.
+
+        A memory that was changed on both sides stays as the original has it, and what the fork says is added beside it;
+        one that was ended here and changed there stays. Both are told under `conflicts`.
+
+        Returns:
+            `results` and `relations` as `add` returns them, `conflicts`, and the `batch_id` by which `undo` takes the
+            merge back.
+
+        Raises:
+            InvalidInput: the fork was merged or dropped already.
+        """
+        return self._memory._merge(self._of, self.name)  # type: ignore[no-any-return]
+
+    async def amerge(self) -> MergeResult:
+        """Like `merge`."""
+        return await in_thread(self.merge)
+
+    def drop(self) -> Done:
+        """Remove the fork from every file; the original stays as it is.
+
+        Raises:
+            InvalidInput: the fork was merged or dropped already.
+        """
+        return self._memory._drop(self._of, self.name)  # type: ignore[no-any-return]
+
+    async def adrop(self) -> Done:
+        """Like `drop`."""
+        return await in_thread(self.drop)

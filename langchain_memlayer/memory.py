@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 from langchain_memlayer.backends.base import open_vectorstore
-from langchain_memlayer.bound import Bound
+from langchain_memlayer.bound import Bound, Fork
 from langchain_memlayer.checks import (
     KEEP,
     KINDS,
@@ -39,6 +39,7 @@ from langchain_memlayer.engine.answers import Answers, Shape, page
 from langchain_memlayer.engine.background import Background
 from langchain_memlayer.engine.candidates import Finder
 from langchain_memlayer.engine.edit import Editor, Forgotten
+from langchain_memlayer.engine.forks import batch_of, forked
 from langchain_memlayer.engine.graphs import Graphs
 from langchain_memlayer.engine.halves import extracted, reconciled
 from langchain_memlayer.engine.indexes import Indexes, chosen_metric, recorded_embedder
@@ -47,12 +48,12 @@ from langchain_memlayer.engine.read import Engine, Prepared, Progress
 from langchain_memlayer.engine.reading import Searcher, SearchQuery
 from langchain_memlayer.engine.records import missing, result_of, scope_of
 from langchain_memlayer.engine.replay import replayed
-from langchain_memlayer.engine.results import added, history_row, reasons, scope_size, unread
+from langchain_memlayer.engine.results import added, fork_info, history_row, reasons, scope_size, unread
 from langchain_memlayer.errors import ConfigurationError, InvalidInput, MemLayerError, ScopeRequired
 from langchain_memlayer.facts.reconciliation import LLMReconciler, RuleReconciler
 from langchain_memlayer.filters import parse_filter
 from langchain_memlayer.graph.names import as_relations
-from langchain_memlayer.journal import default_folder, open_journal
+from langchain_memlayer.journal import default_folder, fork_notes, open_journal
 from langchain_memlayer.journal.base import random_id, utc_now
 from langchain_memlayer.loops import Closing, ForkLock
 from langchain_memlayer.messages import checked_text, read_messages, to_turns
@@ -67,12 +68,14 @@ from langchain_memlayer.types import (
     ExtractResult,
     Fact,
     ForgetResult,
+    ForkInfo,
     HeldBy,
     HistoryRow,
     Id,
     Kind,
     ListResult,
     MemoryResult,
+    MergeResult,
     Metric,
     ReadResult,
     ReplayResult,
@@ -1019,6 +1022,69 @@ class Memory(Closing):
         )  # fmt: skip
 
     areplay = awaited(replay)
+
+    def fork(self, name: str, *, user_id: Id = None, agent_id: Id = None, run_id: Id = None, new: bool = True) -> Fork:
+        """A copy of a scope to try something in, then to merge or to drop; the one of this name, made if there is none.
+
+        It has what holds, with the messages behind it, their relations and vectors: no model is asked, and nothing is
+        embedded again. Nothing of it is found outside of it, `everything=True` included, and what happens in it leaves
+        the original as it is.
+
+        Args:
+            name: What it is called among the forks of these ids.
+            user_id: Whose memories.
+            agent_id: Which agent's.
+            run_id: Which run's.
+            new: Whether to make it if there is none.
+
+        Returns:
+            A handle as `of` gives one, with `merge` and `drop`.
+
+        Raises:
+            ScopeRequired: no id was given.
+            InvalidInput: the name is empty, the ids are those of a fork, or there is none of this name and no `new` one
+                is to be made.
+
+        Example:
+            ```python
+            trial = memory.fork("trial", user_id="alice")
+            trial.add("I moved to Paris.")
+            trial.search("Where do I live?")
+            trial.merge()
+            ```
+        """
+        scope = Scope(user_id, agent_id, run_id).required("fork()")
+        if not isinstance(name, str) or not name.strip():
+            raise InvalidInput("fork() needs a name: a non-empty string.")
+        if scope.fork is not None:
+            raise InvalidInput("This is a fork already; merge or drop it, or fork the original under another name.")
+        made = forked(self._journal, scope, checked_text(name, "name"), new=new)
+        return Fork(self, made.ids, name, scope)
+
+    afork = awaited(fork)
+
+    def forks(self, *, user_id: Id = None, agent_id: Id = None, run_id: Id = None) -> list[ForkInfo]:
+        """The forks there are, in the order in which they were made; with ids, only those of scopes that have these.
+
+        Returns:
+            For each its `name`, whose memories it is a copy of, `created_at`, and under `ids` its own.
+        """
+        with self._journal.read() as reader:
+            return [fork_info(one) for one in fork_notes.forks(reader, Scope(user_id, agent_id, run_id))]
+
+    aforks = awaited(forks)
+
+    def _merge(self, scope: Scope, name: str) -> MergeResult:
+        fork, outcome, conflicts = self._editor.merge(scope, name)
+        self._background.resume()
+        shown = added(outcome, facts=True)
+        return {
+            "results": shown["results"], "relations": shown["relations"], "conflicts": conflicts,
+            "batch_id": batch_of(fork),
+        }  # fmt: skip
+
+    def _drop(self, scope: Scope, name: str) -> Done:
+        return {"message": "Fork dropped.", "count": self._editor.drop(scope, name)}
 
     # -- to LangChain and LangGraph: what these give is imported when it is asked for ------------------------------
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypeAlias
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 from uuid import UUID
 
 # Pydantic reads those of the standard library from Python 3.12 on only.
@@ -74,6 +74,9 @@ MEMORY_ROOT = "."
 Id: TypeAlias = str | int | UUID | None
 """An id of a scope as it is given; None means any."""
 
+FORK = "\u2442"
+"""What the ids of a fork's memories begin with: then come its token, a slash and the id that it was copied from."""
+
 _NO_TEXT = re.compile("[\ud800-\udfff\x00]")
 _SCOPE_MARKS = (("user_id", "u"), ("agent_id", "a"), ("run_id", "r"))
 IDS = tuple(name for name, _ in _SCOPE_MARKS)
@@ -125,6 +128,22 @@ class Scope:
                 return f"{MEMORY_ROOT}{mark}.{quote(value, safe='@+ ').replace('.', '%2E')}."
         raise ScopeRequired("A memory needs at least one of user_id, agent_id and run_id.")
 
+    def forked(self, token: str) -> Scope:
+        """The same ids in a fork."""
+        return Scope(**{name: f"{FORK}{token}/{value}" for name, value in self.ids().items()})
+
+    @property
+    def fork(self) -> str | None:
+        """The token of the fork that it lies in, or None."""
+        first = next(iter(self.ids().values()), "")
+        return first[1:].partition("/")[0] if first.startswith(FORK) else None
+
+    @property
+    def original(self) -> Scope:
+        """The ids that those of a fork were copied from; itself outside of one."""
+        ids = self.ids().items()
+        return self if self.fork is None else Scope(**{name: value.partition("/")[2] for name, value in ids})
+
     @property
     def spaces(self) -> list[tuple[str, str]]:
         """Ranges of encoded namespaces that hold every memory of this scope.
@@ -142,6 +161,12 @@ class Scope:
     def search_root(self) -> str:
         """The encoded namespace that surely holds every memory of this scope: the user's own, else that of all."""
         return self.partition if self.user_id is not None else MEMORY_ROOT
+
+
+def fork_of(path: str) -> str | None:
+    """The token of the fork that an encoded namespace lies in, or None."""
+    label = unquote(decode_namespace(path)[-1]) if path.startswith(MEMORY_ROOT) else ""
+    return label[1:].partition("/")[0] if label.startswith(FORK) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -718,6 +743,58 @@ class ReplayResult(TypedDict):
     turns: int
     same: int
     results: list[ReplayedFact]
+
+
+class ForkInfo(TypedDict):
+    """A fork.
+
+    Attributes:
+        name: What it is called.
+        user_id: Whose memories it is a copy of.
+        agent_id: Which agent's.
+        run_id: Which run's.
+        ids: The ids of its own memories, which every call takes.
+        created_at: When it was made.
+    """
+
+    name: str
+    user_id: str | None
+    agent_id: str | None
+    run_id: str | None
+    ids: dict[str, str]
+    created_at: str
+
+
+class Conflict(TypedDict):
+    """A memory that was changed on both sides.
+
+    Attributes:
+        id: The original.
+        memory: What it says; None where it has ended.
+        fork: What the fork says; None where it has ended there.
+        added: The id of the memory that says so beside the original; None where nothing was added.
+    """
+
+    id: str
+    memory: str | None
+    fork: str | None
+    added: str | None
+
+
+class MergeResult(TypedDict):
+    """What a merge did.
+
+    Attributes:
+        results: What became of the memories of the original, as `add` tells it.
+        relations: The relations that came and went.
+        conflicts: What was changed on both sides.
+        batch_id: What `undo` takes it back by.
+    """
+
+    results: list[AddedMemory]
+    relations: AddedRelations
+    conflicts: list[Conflict]
+    batch_id: str
 
 
 class Done(TypedDict):

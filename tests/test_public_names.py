@@ -93,6 +93,8 @@ MEMORY = {
     "extract": "messages, *, user_id=None, agent_id=None, run_id=None, session_id=None",
     "flush": "timeout=None",
     "forget": "memory_id=None, *, user_id=None, agent_id=None, run_id=None, same_words=False",
+    "fork": "name, *, user_id=None, agent_id=None, run_id=None, new=True",
+    "forks": "*, user_id=None, agent_id=None, run_id=None",
     "get": "memory_id",
     "get_all": "*, user_id=None, agent_id=None, run_id=None, filters=None, limit=100, top_k=None, offset=0, "
     "kinds=None, everything=False, show_expired=False",

@@ -10,6 +10,7 @@ show.py           how results look
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from itertools import islice
 from typing import Annotated, Any, NoReturn
 
@@ -97,6 +98,7 @@ def common(
     user: Annotated[str | None, typer.Option(help="Whose memory.")] = None,
     agent: Annotated[str | None, typer.Option(help="Which agent's memory.")] = None,
     run: Annotated[str | None, typer.Option(help="Which run's memory.")] = None,
+    fork: Annotated[str | None, typer.Option(help="Work in this fork of them.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     embeddings: Annotated[str, typer.Option(metavar="auto|none|provider:model", help="What makes vectors.")] = "auto",
     model: Annotated[
@@ -115,6 +117,9 @@ def common(
         embeddings=None if embeddings == "none" else embeddings,
         model=None if model == "none" else model,
     )
+    if fork is not None:
+        with ctx.obj.listed() as memory:
+            ctx.obj = replace(ctx.obj, scope=memory.fork(fork, **ctx.obj.scope, new=False).ids)
 
 
 @app.command()

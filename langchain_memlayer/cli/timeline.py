@@ -1,4 +1,4 @@
-"""`memlayer diff`, `undo` and `replay`: what became of a memory, taking it back, and reading it anew."""
+"""`memlayer diff`, `undo`, `replay`, `fork`: what became of a memory, taking it back, reading it anew, trying out."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from langchain_memlayer.cli import show
+from langchain_memlayer.cli.settings import Yes, confirm
 from langchain_memlayer.progress import bars
 
 if TYPE_CHECKING:
@@ -18,6 +19,11 @@ def register(app: typer.Typer) -> None:
     app.command()(diff)
     app.command()(undo)
     app.command()(replay)
+    forks = typer.Typer(no_args_is_help=True, help="Copies of --user, --agent, --run to try something in.")
+    for command in (create, merge, drop):
+        forks.command()(command)
+    forks.command("list")(list_forks)
+    app.add_typer(forks, name="fork")
 
 
 def diff(
@@ -62,6 +68,64 @@ def _replayed(out: Console, found: Any) -> None:
         for row in found["results"]:
             rows.add_row(show.text(row["said"], "dim"), show.text(row["before"] or "-"), show.text(row["after"] or "-"))
         out.print(rows)
+
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="What the fork is called.")]
+
+
+def create(ctx: typer.Context, name: Name) -> None:
+    """Make a fork; with --fork NAME every command works in it, and what it holds is found nowhere else."""
+    with ctx.obj.listed() as memory:
+        fork = memory.fork(name, **ctx.obj.scope)
+        rows = memory.scopes(**fork.ids)
+    facts, turns = sum(row["facts"] for row in rows), sum(row["turns"] for row in rows)
+    found = {"name": name, "ids": fork.ids, "facts": facts, "turns": turns}
+    told = f"{name} has {facts:,} facts and {turns:,} turns; --fork {name} lets any command work in it."
+    show.result(ctx.obj.json, found, lambda out: out.print(told))
+
+
+def list_forks(ctx: typer.Context) -> None:
+    """Show which forks there are."""
+    with ctx.obj.listed() as memory:
+        found = memory.forks(**ctx.obj.scope)
+    show.result(ctx.obj.json, found, lambda out: _forks(out, found))
+
+
+def merge(ctx: typer.Context, name: Name, yes: Yes = False) -> None:
+    """Carry over what was added, changed and ended in a fork, and remove it."""
+    with ctx.obj.listed() as memory:
+        fork = memory.fork(name, **ctx.obj.scope, new=False)
+        confirm(f"Carry over what changed in {name}, and remove it?", yes)
+        done = fork.merge()
+    show.result(ctx.obj.json, done, lambda out: _merged(out, done))
+
+
+def drop(ctx: typer.Context, name: Name, yes: Yes = False) -> None:
+    """Remove a fork from every file; the original stays as it is."""
+    with ctx.obj.listed() as memory:
+        fork = memory.fork(name, **ctx.obj.scope, new=False)
+        confirm(f"Remove the fork {name} and all that was added in it? There is no way back.", yes)
+        done = fork.drop()
+    show.result(ctx.obj.json, done, lambda out: show.done(out, done))
+
+
+def _forks(out: Console, found: Any) -> None:
+    if not found:
+        out.print("There are no forks.")
+        return
+    rows = show.table(("name", False), ("of", False), ("made", True))
+    for fork in found:
+        ids = {name: fork[name] for name in ("user_id", "agent_id", "run_id") if fork[name]}
+        rows.add_row(show.text(fork["name"]), show.text(show.scope(ids)), fork["created_at"][:19].replace("T", " "))
+    out.print(rows)
+
+
+def _merged(out: Console, done: Any) -> None:
+    show.added(out, done)
+    for one in done["conflicts"]:
+        here, there = (one[side] or "(ended)" for side in ("memory", "fork"))
+        out.print(show.text(f"changed on both sides: {here!r} stays; the fork said {there!r}", "yellow"))
+    out.print(show.text(f"memlayer undo --batch '{done['batch_id']}' takes it back", "dim"))
 
 
 def _differences(out: Console, found: Any) -> None:

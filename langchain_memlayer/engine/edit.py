@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from langchain_memlayer.engine.commit import BY_HAND, Commit, Indexed, fact_hash
+from langchain_memlayer.engine.commit import BY_HAND, Commit, Indexed, Outcome, fact_hash
+from langchain_memlayer.engine.forks import merged, no_fork
 from langchain_memlayer.engine.indexes import Indexes
 from langchain_memlayer.engine.keep import PAUSE
 from langchain_memlayer.engine.records import batch_scope, missing, scope_of
@@ -19,13 +20,14 @@ from langchain_memlayer.facts.grounding import words
 from langchain_memlayer.index.keywords import query_terms
 from langchain_memlayer.journal import Journal
 from langchain_memlayer.journal.database import SCRUB_DUE
+from langchain_memlayer.journal.fork_notes import Fork, copied, end_fork, forks
 from langchain_memlayer.journal.read import Reader
 from langchain_memlayer.journal.write import Writer
 from langchain_memlayer.messages import content_hash
 from langchain_memlayer.protocols import NewId
 from langchain_memlayer.recall import asking
 from langchain_memlayer.steps import Steps
-from langchain_memlayer.types import HIDDEN, Row, Scope, Triple, to_micros
+from langchain_memlayer.types import HIDDEN, Conflict, Row, Scope, Triple, to_micros
 
 MOST_NAMED = 20
 """How many other memories of the same words `forget` names."""
@@ -169,12 +171,11 @@ class Editor:
         with self.journal.write() as tx:
             named: list[Row] = []
             if isinstance(what, Scope):
-                rows = tx.memories_of(what, ended=True)
-                tx.erase_batches(list({batch_scope(what), *(batch_scope(scope_of(row)) for row in rows)}))
-                tx.strike_unread_of(what)
-                rows = tx.with_relatives(rows)
+                count = sum(self._erase(tx, scope) for scope in (what, *(what.forked(one.token) for one in forks(tx))))
+                for fork in forks(tx, what):
+                    end_fork(tx, fork)
             else:
-                rows = tx.with_relatives(tx.versions_of(what))
+                rows = tx.with_relatives([*tx.versions_of(what), *copied(tx, {what})])
                 # A call that erased it but could not scrub is repeated like this.
                 if not rows and tx.meta(SCRUB_DUE) is None:
                     raise missing(what)
@@ -183,11 +184,51 @@ class Editor:
                 self._redact(tx, _redacted(tx, rows), forms)
                 named = _of_the_same_words(tx, rows)
                 tx.erase_batches([batch_scope(scope_of(row)) for row in rows], {row.key for row in rows})
-            if rows:
-                tx.unlist_unread([row.id for row in rows])
-                tx.erase_memories(rows)
+                self._erase_rows(tx, rows)
+                count = len(rows)
         self._scrub()
-        return Forgotten(len(rows), tuple(named))
+        return Forgotten(count, tuple(named))
+
+    def _erase(self, tx: Writer, scope: Scope) -> int:
+        rows = tx.memories_of(scope, ended=True)
+        tx.erase_batches(list({batch_scope(scope), *(batch_scope(scope_of(row)) for row in rows)}))
+        tx.strike_unread_of(scope)
+        rows = tx.with_relatives(rows)
+        self._erase_rows(tx, rows)
+        return len(rows)
+
+    def _erase_rows(self, tx: Writer, rows: Sequence[Row]) -> None:
+        if rows:
+            tx.unlist_unread([row.id for row in rows])
+            tx.erase_memories(rows)
+
+    def merge(self, scope: Scope, name: str) -> tuple[Fork, Outcome, list[Conflict]]:
+        """Carry over what changed in a fork, and remove the fork.
+
+        Raises:
+            InvalidInput: there is no such fork.
+        """
+        with self.journal.write() as tx:
+            fork, outcome, conflicts = merged(tx, scope, name, self.journal.new_id)
+            self._erase(tx, fork.ids)
+            end_fork(tx, fork)
+        self._scrub()
+        return fork, outcome, conflicts
+
+    def drop(self, scope: Scope, name: str) -> int:
+        """Remove a fork from every file; returns how many versions of memories it had.
+
+        Raises:
+            InvalidInput: there is no such fork.
+        """
+        with self.journal.write() as tx:
+            fork = next(iter(forks(tx, scope, name)), None)
+            if fork is None:
+                raise no_fork(name)
+            count = self._erase(tx, fork.ids)
+            end_fork(tx, fork)
+        self._scrub()
+        return count
 
     def _redact(self, tx: Writer, turns: Sequence[tuple[Row, str]], forms: Mapping[str, Indexed]) -> None:
         for row, text in turns:

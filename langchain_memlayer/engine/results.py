@@ -7,11 +7,13 @@ from typing import Any
 
 from langchain_memlayer.engine.commit import Committed, Outcome
 from langchain_memlayer.graph.names import as_relations
+from langchain_memlayer.journal.fork_notes import Fork
 from langchain_memlayer.types import (
     AddedMemory,
     AddResult,
     Event,
     Evidence,
+    ForkInfo,
     HistoryRow,
     Relation,
     Row,
@@ -60,6 +62,15 @@ def scope_size(row: Sequence[Any]) -> ScopeSize:
     return {
         "user_id": user_id, "agent_id": agent_id, "run_id": run_id, "facts": int(facts), "turns": int(turns),
         "created_at": begun, "updated_at": written,
+    }  # fmt: skip
+
+
+def fork_info(fork: Fork) -> ForkInfo:
+    """A fork as `forks` shows it."""
+    scope = fork.scope
+    return {
+        "name": fork.name, "user_id": scope.user_id, "agent_id": scope.agent_id, "run_id": scope.run_id,
+        "ids": fork.ids.ids(), "created_at": from_micros(fork.created_at).isoformat(),
     }  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from langchain_memlayer.filters import Filter
 from langchain_memlayer.journal.database import IN_USE, VECTORS_OF_ITEM, marks, whole
 from langchain_memlayer.journal.read_caches import CacheReader
 from langchain_memlayer.journal.read_filters import ANY, superset
-from langchain_memlayer.types import QUARANTINED, SPENT, VISIBLE, Event, Kind, Row, Scope, Unread, prefix_bounds
+from langchain_memlayer.types import FORK, QUARANTINED, SPENT, VISIBLE, Event, Kind, Row, Scope, Unread, prefix_bounds
 from langchain_memlayer.values import loads
 
 _HIGHEST = (1 << 63) - 1
@@ -60,6 +60,10 @@ _BEGAN = (
 )
 
 
+UNFORKED = f"substr(coalesce(i.user_id, i.agent_id, i.run_id, ''), 1, 1) <> '{FORK}'"
+"""No copy in a fork. Whoever asks for given ids gets none: those of forks are others."""
+
+
 def ended_by(when: str) -> str:
     """The SQL condition that a version had ended at a position, by its events.
 
@@ -92,13 +96,13 @@ def of_scope(scope: Scope) -> tuple[str, tuple[str, ...]]:
     conditions = [f"i.{name} = ?" for name in ids]
     if scope.user_id is not None:
         return " AND ".join(["n.path = ?", *conditions]), (scope.partition, *ids.values())
-    return " AND ".join(conditions) or "1 = 1", tuple(ids.values())
+    return " AND ".join(conditions) or UNFORKED, tuple(ids.values())
 
 
 def _of_items(scope: Scope) -> tuple[str, tuple[str, ...]]:
     """The same, as what is appended to a condition on items alone."""
     ids = scope.ids()
-    where = "".join(f" AND i.{name} = ?" for name in ids)
+    where = "".join(f" AND i.{name} = ?" for name in ids) or f" AND {UNFORKED}"
     if scope.user_id is None:
         return where, tuple(ids.values())
     return f"{where} AND i.ns = (SELECT id FROM namespaces WHERE path = ?)", (*ids.values(), scope.partition)
@@ -294,7 +298,7 @@ class Reader(CacheReader):
             lasting: Only those that have not ceased to count by a time.
         """
         ids = scope.ids()
-        where = "".join(f" AND i.{name} = ?" for name in ids)
+        where = "".join(f" AND i.{name} = ?" for name in ids) or f" AND {UNFORKED}"
         values: tuple[Any, ...] = tuple(ids.values())
         if lasting is not None:
             where += f" AND (i.invalid_at IS NULL OR i.invalid_at > ? OR i.state = {SPENT})"

@@ -14,7 +14,7 @@ from langchain_memlayer.journal.database import IN_USE, SCRUB_DUE, Database, Gat
 from langchain_memlayer.journal.read import Reader
 from langchain_memlayer.journal.read_caches import KINDS
 from langchain_memlayer.journal.schema import TABLES
-from langchain_memlayer.types import LAST_TIME, Kind, Row, Scope, Triple
+from langchain_memlayer.types import LAST_TIME, MEMORY_ROOT, Kind, Row, Scope, Triple, fork_of
 from langchain_memlayer.values import dumps
 
 _EVENT = (
@@ -39,6 +39,11 @@ MOST_NAME_BYTES = 2_000
 def json_text(value: Any) -> str | None:
     """A value as JSON; nothing for an empty one."""
     return dumps(value) if value else None
+
+
+def fork_path(token: str) -> str:
+    """The encoded namespace that says that there is a fork; `journal.fork_notes` says what it is."""
+    return f"{MEMORY_ROOT}f.{token}."
 
 
 def keys_of(source: str, destination: str) -> tuple[str, str]:
@@ -134,6 +139,9 @@ class Writer(Reader):
         found = self._namespaces.get(path)
         if found is None:
             found = self.namespace_id(path)
+            token = fork_of(path)
+            if token is not None and not self.namespace_count(fork_path(token), most=1):
+                raise InvalidInput("This fork was merged or dropped meanwhile; nothing more can be written to it.")
             if found is None:
                 check_storable("A namespace", path)
                 found = self._inserted("INSERT INTO namespaces (path) VALUES (?)", (path,))
@@ -389,7 +397,7 @@ class Writer(Reader):
              row.user_id, row.agent_id, row.run_id, row.session_id, place, row.role, row.name, row.message_id, row.time,
              row.offset, row.hash, json_text(row.sources), json_text([turn for turn, _ in quotes]), row.valid_at,
              row.invalid_at, row.state or None, int(row.asks) or None, int(row.given) or None, int(row.read) or None,
-             row.count, row.last_seen, op, terms),
+             row.count, row.last_seen, row.event if op == "add" else op, terms),
         )  # fmt: skip
         self._vectors(item, codes)
         self.link(item, quotes)
@@ -401,11 +409,9 @@ class Writer(Reader):
             keys = keys_of(t.source, t.destination)
             self._inserts.insert(_TRIPLE, (item, ns, t.source, t.relation, t.destination, *keys))
 
-    def add_seen(self, row: Row, *, actor: str | None = None, batch: str | None = None) -> int:
-        """Store a turn that ended as it began: nothing finds it, and facts may cite it."""
-        item = self.add_memory(
-            replace(row, invalid_at=row.created_at), terms=b"", codes=None, op="seen", actor=actor, batch=batch
-        )
+    def add_seen(self, row: Row, **given: Any) -> int:
+        """Store a turn that ended as it began (`actor`, `batch`, `detail`): nothing finds it, and facts may cite it."""
+        item = self.add_memory(replace(row, invalid_at=row.created_at), terms=b"", codes=None, op="seen", **given)
         self.db.execute("UPDATE items SET closed = id WHERE id = ?", (item,))
         return item
 

@@ -1,0 +1,365 @@
+"""Forks: a copy of a scope to try something in, which is merged or dropped.
+
+```
+scope ── what holds, with its turns, vectors and words ──> fork, a scope of its own ── what changed in it ──> scope
+```
+The ids of a fork's memories begin with a mark and its token, so that nobody who asks for other ids, or for all, is
+given them. Making one is one transaction, and so is merging: nobody writes to either side meanwhile. Where both sides
+have changed the same memory, the original stands, and what the fork says is added beside it: nothing that was said is
+lost, and which of the two is right nobody knows here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from langchain_memlayer.engine.commit import BY_HAND, Commit, Committed, Indexed, Outcome
+from langchain_memlayer.engine.records import scope_of
+from langchain_memlayer.errors import InvalidInput
+from langchain_memlayer.journal import Journal
+from langchain_memlayer.journal.database import chunks
+from langchain_memlayer.journal.fork_notes import Fork, copies, forks, note_fork, triples_by_row
+from langchain_memlayer.journal.positions import terms_of
+from langchain_memlayer.journal.write import Writer
+from langchain_memlayer.protocols import NewId
+from langchain_memlayer.types import HIDDEN, SPENT, Conflict, Row, Scope
+
+_ACTOR = "fork"
+_CHANGES = ("update", "delete", "none", "undo", "restore")
+_STATES = ("hide", "spent", "show", "restore")
+
+
+def forked(journal: Journal, scope: Scope, name: str, *, new: bool) -> Fork:
+    """The fork of a scope with a name, with `new` made if there is none.
+
+    Raises:
+        InvalidInput: there is none, and none is to be made.
+    """
+    with journal.read() as reader:
+        found = forks(reader, scope, name)
+    if found:
+        return found[0]
+    if not new:
+        raise no_fork(name)
+    with journal.write(*([scope.partition] if scope.user_id is not None else [])) as tx:
+        if found := forks(tx, scope, name):
+            return found[0]
+        fork = note_fork(tx, name, scope, journal.new_id())
+        live = tx.memories_of(scope)
+        quotes: dict[int, dict[int, str | None]] = {}
+        for fact, turn, quote in tx.quotes_of_all([row.id for row in live if row.kind != "turn"]):
+            quotes.setdefault(fact, {})[turn] = quote
+        cited = {turn for told in quotes.values() for turn in told}.difference(row.id for row in live)
+        rows = [*live, *tx.memories_by_row(sorted(cited)).values()]
+        # So turns stay in order, and come before the facts that cite them.
+        rows.sort(key=lambda row: (row.place or row.id, row.kind != "turn"))
+        made = _Copies(tx, fork, journal.new_id, quotes)
+        for page in chunks(rows):
+            made.add(page)
+    return fork
+
+
+@dataclass(slots=True)
+class _Copies:
+    """Copies rows into a fork: turns before the facts that cite them."""
+
+    tx: Writer
+    fork: Fork
+    new_id: NewId
+    quotes: Mapping[int, Mapping[int, str | None]]
+    rows: dict[int, int] = field(default_factory=dict)
+    keys: dict[str, str] = field(default_factory=dict)
+
+    def add(self, page: Sequence[Row]) -> None:
+        """Copy some, with their words, vectors and triples."""
+        ids = [row.id for row in page]
+        terms, vectors = terms_of(self.tx, ids), self.tx.vectors_of(ids)
+        triples = triples_by_row(self.tx, ids)
+        began = {row.id: self._began(row) for row in page if row.event == "update"}
+        for row in page:
+            key = self.keys.setdefault(row.key, self.new_id())
+            own = replace(
+                row, **_owner(scope_of(row).forked(self.fork.token)), key=key, place=None, closed=None,
+                valid_at=began.get(row.id, row.valid_at), sources=tuple(self.keys.get(one, one) for one in row.sources),
+            )  # fmt: skip
+            told: dict[str, Any] = {"actor": _ACTOR, "detail": {"copy": row.key}}
+            if row.closed is not None:
+                self.rows[row.id] = self.tx.add_seen(own, **told)
+                continue
+            cited = self.quotes.get(row.id, {})
+            self.rows[row.id] = self.tx.add_memory(
+                own, terms=terms.get(row.id, b""), codes=vectors.get(row.id), triples=triples.get(row.id, ()),
+                quotes=[(self.rows[turn], cited[turn]) for turn in _ordered(row, cited) if turn in self.rows], **told,
+            )  # fmt: skip
+
+    def _began(self, row: Row) -> int | None:
+        """When a later version began to hold, which else the one before it says."""
+        before = (one.invalid_at for one in self.tx.versions_of(row.key) if one.closed == row.id)
+        return row.valid_at if row.valid_at is not None else next(before, None)
+
+
+def _owner(scope: Scope) -> dict[str, Any]:
+    """The columns that say whose a memory is."""
+    return {"path": scope.partition, "user_id": None, "agent_id": None, "run_id": None, **scope.ids()}
+
+
+def _ordered(row: Row, cited: Mapping[int, Any]) -> list[int]:
+    return [*(turn for turn in row.turns if turn in cited), *(turn for turn in cited if turn not in row.turns)]
+
+
+def no_fork(name: str) -> InvalidInput:
+    """The error for a fork that there is not, or not any more."""
+    return InvalidInput(f"There is no fork {name!r} of these ids; forks() lists those there are.")
+
+
+# -- merging -----------------------------------------------------------------------------------------------------------
+
+
+def batch_of(fork: Fork) -> str:
+    """The batch id of what merging a fork did."""
+    return f"merge {fork.token}"
+
+
+def merged(tx: Writer, scope: Scope, name: str, new_id: NewId) -> tuple[Fork, Outcome, list[Conflict]]:
+    """Carry over what changed in a fork; the fork itself stays.
+
+    Raises:
+        InvalidInput: there is no such fork.
+    """
+    fork = next(iter(forks(tx, scope, name)), None)
+    if fork is None:
+        raise no_fork(name)
+    merging = _Merging(tx, fork, new_id)
+    merging.run()
+    commits = merging.commits.values()
+    outcome = Outcome(
+        facts=tuple(done for one in commits for done in one.done),
+        added=tuple(triple for one in commits for triple in one.added),
+        removed=tuple(triple for one in commits for triple in one.removed),
+    )
+    return fork, outcome, merging.conflicts
+
+
+def _when(versions: Sequence[Row]) -> int:
+    """Where a memory's last version stands among others: turns before the facts that cite them."""
+    last = versions[-1]
+    return last.seq if last.closed is not None else last.place or last.id
+
+
+class _Merging:
+    """Brings the original of each memory that was added, changed or ended in a fork to what the fork says.
+
+    Attributes:
+        commits: What was done to each of the original's scopes.
+        conflicts: What both sides have changed.
+    """
+
+    def __init__(self, tx: Writer, fork: Fork, new_id: NewId) -> None:
+        self.tx, self.fork, self.new_id = tx, fork, new_id
+        self.commits: dict[Scope, Commit] = {}
+        self._batch = batch_of(fork)
+        self.conflicts: list[Conflict] = []
+        self._origins = copies(tx, fork)
+        self._versions: dict[str, list[Row]] = {}
+        for row in sorted(tx.memories_of(fork.ids, ended=True), key=lambda row: row.id):
+            self._versions.setdefault(row.key, []).append(row)
+        self._rows: dict[int, int] = {}
+        self._keys = dict(self._origins)
+
+    def run(self) -> None:
+        """Carry all over in its order, then whether turns are recalled, and what is still to be read."""
+        kept = [versions for versions in self._versions.values() if self._changed(versions)]
+        kept.sort(key=_when)
+        for versions in kept:
+            live = versions[-1] if versions[-1].closed is None else None
+            if versions[0].key in self._origins:
+                self._carry(versions, live)
+            elif live is not None:
+                self._add(live)
+        for versions in kept:
+            if versions[0].kind == "turn" and versions[0].key in self._origins and versions[-1].closed is None:
+                self._carry_state(versions[-1])
+        for note in self.tx.unread(self.fork.ids):
+            self._carry_note(note.id)
+
+    def _changed(self, versions: Sequence[Row]) -> bool:
+        """Whether anything happened to a memory of the fork that is no untouched copy."""
+        first = versions[0]
+        return first.key not in self._origins or len(versions) > 1 or first.seq != first.id
+
+    def _commit(self, row: Row) -> Commit:
+        owner = scope_of(row).original
+        if owner not in self.commits:
+            self.commits[owner] = Commit(self.tx, owner, actor=_ACTOR, batch=self._batch, new_id=self.new_id)
+        return self.commits[owner]
+
+    def _carry(self, versions: Sequence[Row], live: Row | None) -> None:
+        """Bring the original of a copy to what became of the copy."""
+        first, commit = versions[0], self._commit(versions[0])
+        key = self._origins[first.key]
+        original = self.tx.memory(key)
+        moved = self._moved(key, first, _CHANGES)
+        if live is None:
+            if first.event == "seen" or original is None:
+                return
+            if moved:
+                self._conflict(key, original, None, None)
+            elif original.kind == "turn":
+                commit.end(original, at=versions[-1].invalid_at or self.tx.now)
+            else:
+                commit.end_fact(original, self._left_behind(versions), at=versions[-1].invalid_at or self.tx.now)
+            return
+        again = live.count - (first.count if original is None else original.count)
+        if len(versions) == 1 and (moved or again <= 0):
+            # Nothing but what comes along with others, or a repetition of what was told otherwise since.
+            told = again > 0 and (original is None or original.hash != live.hash)
+            if told:
+                self._conflict(key, original, live, self._add(replace(live, message_id=None)))
+            elif original is not None and not moved:
+                self._relate(live, original)
+        elif moved:
+            if original is None or (original.hash, original.metadata) != (live.hash, live.metadata):
+                self._conflict(key, original, live, self._add(replace(live, message_id=None)))
+        elif original is not None and len(versions) > 1:
+            self._replace(commit, versions, live, original)
+        elif original is not None:
+            self._tell_again(commit, live, original, again)
+
+    def _moved(self, key: str, copy: Row, ops: Sequence[str]) -> bool:
+        """Whether something of a kind happened to an original since it was copied, that is not of this merge."""
+        events = (one for one in self.tx.history(key) if one.seq > copy.id and one.op in ops)
+        return any(one.batch != self._batch for one in events)
+
+    def _conflict(self, key: str, original: Row | None, live: Row | None, added: str | None) -> None:
+        texts = [None if row is None else row.text for row in (original, live)]
+        self.conflicts.append({"id": key, "memory": texts[0], "fork": texts[1], "added": added})
+
+    def _left_behind(self, versions: Sequence[Row]) -> int:
+        """What the turns behind a fact became that ended in the fork."""
+        turns = self.tx.memories_by_row([turn for row in versions for turn in row.turns]).values()
+        return SPENT if any(turn.state == SPENT for turn in turns) else HIDDEN
+
+    def _own(self, row: Row, key: str) -> Row:
+        sources = tuple(self._keys.get(one, one) for one in row.sources)
+        return replace(row, **_owner(scope_of(row).original), key=key, place=None, sources=sources)
+
+    def _add(self, row: Row) -> str:
+        """Add a memory of the fork to the original, where it is not there already; returns its id."""
+        commit = self._commit(row)
+        twin = self._twin(commit, row)
+        if twin is not None:
+            self._keys[row.key], self._rows[row.id] = twin.key, twin.id
+            if row.kind != "turn":
+                self._tell_again(commit, row, twin, row.count)
+            return twin.key
+        self._keys[row.key] = key = commit.new_id()
+        triples, quotes = self.tx.triples_of(row.id), self._quotes(row)
+        commit.cause = self._rows[row.id] = self.tx.add_memory(
+            replace(self._own(row, key), event="add"), terms=terms_of(self.tx, [row.id]).get(row.id, b""),
+            codes=self.tx.vectors_of([row.id]).get(row.id), triples=triples, quotes=quotes, actor=_ACTOR,
+            batch=commit.batch, detail={"fork": self.fork.name},
+        )  # fmt: skip
+        commit.done.append(Committed(key, "ADD", row.text))
+        commit.added += triples
+        return key
+
+    def _twin(self, commit: Commit, row: Row) -> Row | None:
+        """What says the same in the original: the same message, or the same fact."""
+        if row.kind == "turn":
+            if row.message_id is None:
+                return None
+            message = row.session_id, row.message_id
+            found = self.tx.turns_of_messages(commit.scope, [message])[message]
+            return found[-1] if found else None
+        return next(iter(self.tx.equal_memories(commit.scope, row.kind, [row.hash or ""])[row.hash or ""]), None)
+
+    def _quotes(self, row: Row) -> list[tuple[int, str | None]]:
+        told = dict(self.tx.quotes_of(row.id))
+        return [(self._place(turn), told[turn]) for turn in _ordered(row, told)]
+
+    def _place(self, turn: int) -> int:
+        """The original's row of a turn of the fork; one that nobody finds any more is added as such."""
+        if turn not in self._rows:
+            row = self.tx.memories_by_row([turn])[turn]
+            if key := self._origins.get(row.key):
+                now = self.tx.memory(key)
+                self._rows[turn] = now.id if now is not None else self.tx.versions_of(key)[-1].id
+            else:
+                self._rows[turn] = self.tx.add_seen(self._own(row, self.new_id()), actor=_ACTOR)
+        return self._rows[turn]
+
+    def _replace(self, commit: Commit, versions: Sequence[Row], live: Row, original: Row) -> None:
+        new = replace(
+            self._own(live, original.key), place=original.place, created_at=original.created_at,
+            state=original.state if live.kind == "turn" else live.state, turns=(),
+        )  # fmt: skip
+        terms, codes = terms_of(self.tx, [live.id]).get(live.id, b""), self.tx.vectors_of([live.id]).get(live.id)
+        last = next(one for one in reversed(self.tx.history(live.key)) if one.item == live.id and one.op != "relink")
+        triples = self.tx.triples_of(live.id)
+        commit.replace(
+            original, new, Indexed(terms, codes), at=max(versions[-2].invalid_at or 0, original.created_at),
+            triples=triples, quotes=self._quotes(live), by_hand=last.actor == BY_HAND, detail={"fork": self.fork.name},
+        )  # fmt: skip
+        if live.kind == "turn":
+            self.tx.unlist_unread([original.id])
+            self._rows[live.id] = commit.cause
+        commit.added += triples
+        commit.done.append(Committed(original.key, "UPDATE", live.text, original.text))
+
+    def _tell_again(self, commit: Commit, row: Row, original: Row, times: int) -> None:
+        quotes = [(turn, quote) for turn, quote in self._quotes(row) if turn not in original.turns]
+        sources = tuple(dict.fromkeys((*original.sources, *(self._keys.get(one, one) for one in row.sources))))
+        self.tx.change_memory(
+            original, "none", actor=_ACTOR, batch=commit.batch, detail={"fork": self.fork.name},
+            count=original.count + times, last_seen=max(row.last_seen or 0, original.last_seen or 0) or None,
+            sources=sources, turns=[*original.turns, *(turn for turn, _ in quotes)],
+        )  # fmt: skip
+        commit.cause = self.tx.seq
+        self.tx.link(original.id, quotes)
+        self._relate(row, original)
+        commit.done.append(Committed(original.key, "NONE", original.text))
+
+    def _relate(self, row: Row, original: Row) -> None:
+        known = set(self.tx.triples_of(original.id))
+        more = [triple for triple in self.tx.triples_of(row.id) if triple not in known]
+        self.tx.relate(original, more)
+        self._commit(row).added += more
+
+    def _carry_state(self, live: Row) -> None:
+        """Let the original of a turn be read, hidden or shown as the fork's is, where only that says so."""
+        key = self._origins[live.key]
+        original = self.tx.memory(key)
+        if original is None:
+            return
+        if live.read and not original.read:
+            self.tx.read_turn(original, None, read=True)
+            self.tx.unlist_unread([original.id])
+        here = any(one.op in _STATES for one in self.tx.history(live.key))
+        there = self._moved(key, self._versions[live.key][0], _STATES)
+        if here and not there and original.state != live.state:
+            commit = self._commit(live)
+            op = {HIDDEN: "hide", SPENT: "spent"}.get(live.state, "show")
+            self.tx.change_memory(
+                original, op, actor=_ACTOR, batch=commit.batch, detail={"of": commit.cause} if commit.cause else None,
+                state=live.state or None, invalid_at=live.invalid_at,
+            )  # fmt: skip
+
+    def _carry_note(self, number: int) -> None:
+        """Let what is still to be read of the fork be read of the original."""
+        note = self.tx.unread_note(number)
+        if note is None:
+            return
+        detail = dict(note.detail)
+        for name in ("edited", "before"):
+            if name in detail:
+                detail[name] = [self._place(row) if isinstance(row, int) else row for row in detail[name]]
+        if about := detail.get("triples_of"):
+            detail["triples_of"] = self._keys.get(about, about)
+        turns = [self._place(turn) for turn in note.turns]
+        made = self.tx.note_unread(
+            note.scope.original, turns, detail=detail, attempts=note.attempts, next_at=note.next_at, reason=note.reason
+        )
+        if note.set_aside is not None:
+            self.tx.change_unread(made, set_aside=note.set_aside)

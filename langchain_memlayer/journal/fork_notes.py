@@ -1,0 +1,99 @@
+"""Which forks there are, and which of their memories are copies of which.
+
+A fork is noted by a namespace without memories, whose labels say what it is: its token, its name, when it was made, and
+the ids that it was copied from. Where that is gone, nothing can be written to the fork (`Writer.namespace`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from urllib.parse import quote, unquote
+
+import orjson
+
+from langchain_memlayer.journal.database import whole
+from langchain_memlayer.journal.read import EVENT_COLUMNS, ROW_COLUMNS, ROW_FROM, Reader, of_scope, to_event, to_row
+from langchain_memlayer.journal.write import Writer, fork_path
+from langchain_memlayer.types import MEMORY_ROOT, Row, Scope, Triple, decode_namespace, prefix_bounds
+from langchain_memlayer.values import dumps
+
+
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """A fork: its token, its name, whose memories it is a copy of, and when it was made (microseconds)."""
+
+    token: str
+    name: str
+    scope: Scope
+    created_at: int
+
+    @property
+    def ids(self) -> Scope:
+        """Whose its own memories are."""
+        return self.scope.forked(self.token)
+
+
+def forks(reader: Reader, scope: Scope | None = None, name: str | None = None) -> list[Fork]:
+    """The forks in the order in which they were made: of all, or of those that have some ids; or one of exactly these.
+
+    Args:
+        reader: The journal.
+        scope: Whose; absent ids mean any, but with a name none.
+        name: Only that of this name.
+    """
+    rows = reader.db.execute(
+        "SELECT path FROM namespaces WHERE path >= ? AND path < ? ORDER BY id", prefix_bounds(f"{MEMORY_ROOT}f.")
+    )
+    found = [_fork(path) for (path,) in rows]
+    ids = {} if scope is None else scope.ids()
+    if name is not None:
+        return [fork for fork in found if fork.name == name and fork.scope.ids() == ids]
+    return [fork for fork in found if ids.items() <= fork.scope.ids().items()]
+
+
+def _fork(path: str) -> Fork:
+    _, _, token, name, made, ids = (unquote(label) for label in decode_namespace(path))
+    return Fork(token, name, Scope(**orjson.loads(ids)), int(made))
+
+
+def note_fork(tx: Writer, name: str, scope: Scope, token: str) -> Fork:
+    """Note that there is a fork from now on.
+
+    Raises:
+        InvalidInput: its name and the ids are longer than what a database finds by an index.
+    """
+    fork = Fork(token.replace("/", "-").replace(".", "-"), name, scope, tx.now)
+    labels = (quote(part, safe=" ").replace(".", "%2E") for part in (name, str(tx.now), dumps(scope.ids())))
+    tx.namespace(f"{fork_path(fork.token)}{'.'.join(labels)}.")
+    return fork
+
+
+def end_fork(tx: Writer, fork: Fork) -> None:
+    """Note that there is no such fork any more."""
+    tx.db.execute("DELETE FROM namespaces WHERE path >= ? AND path < ?", prefix_bounds(fork_path(fork.token)))
+
+
+def copies(reader: Reader, fork: Fork) -> dict[str, str]:
+    """The ids of a fork's copies, each with that of its original."""
+    owned, ids = of_scope(fork.ids)
+    rows = reader.db.execute(f"SELECT i.id FROM {ROW_FROM} WHERE {owned} AND i.kind <> 'item'", ids)
+    sql = f"SELECT {EVENT_COLUMNS} FROM events e WHERE e.actor = 'fork' AND e.seq IN (...)"
+    events = (to_event(row) for row in reader.among(sql, [row for (row,) in rows]))
+    return {one.key: one.detail["copy"] for one in events if "copy" in one.detail}
+
+
+def copied(reader: Reader, keys: Collection[str]) -> list[Row]:
+    """All versions of the copies of some memories, in all forks."""
+    found = [key for fork in forks(reader) for key, origin in copies(reader, fork).items() if origin in keys]
+    sql = f"SELECT {ROW_COLUMNS} FROM {ROW_FROM} WHERE i.kind <> 'item' AND i.key IN (...)"
+    return list(whole(reader.among(sql, found), to_row))
+
+
+def triples_by_row(reader: Reader, rows: Sequence[int]) -> dict[int, list[Triple]]:
+    """The triples of some versions, by row."""
+    told: dict[int, list[Triple]] = {}
+    sql = "SELECT item, source, relation, destination FROM triples WHERE item IN (...) ORDER BY id"
+    for row, *names in reader.among(sql, rows):
+        told.setdefault(row, []).append(Triple(*names))
+    return told
