@@ -130,7 +130,7 @@ def test_what_changed_in_a_fork_is_carried_over_and_can_be_undone(memory: Memory
     fork.add("I like tea", session_id="s")
     fork.add("I live in Paris", session_id="t")
     fork.add("I stopped playing chess", session_id="t", background=True, after_seconds=1000)
-    wanted, wants = shown(fork), fork.unread()
+    wanted = shown(fork)
     assert shown(memory, user_id="anna") == before
     done = fork.merge()
     assert [(row["event"], row["memory"]) for row in done["results"] if row["memory"].startswith("Anna")] == [
@@ -140,9 +140,9 @@ def test_what_changed_in_a_fork_is_carried_over_and_can_be_undone(memory: Memory
     assert done["conflicts"] == []
     assert sorted(map(str, shown(memory, user_id="anna")[0])) == sorted(map(str, wanted[0]))
     assert shown(memory, user_id="anna")[2] == wanted[2]
-    assert [[turn["memory"] for turn in one["turns"]] for one in memory.unread(user_id="anna")] == [
-        [turn["memory"] for turn in one["turns"]] for one in wants
-    ]
+    # What was written by hand is read beside other calls; nobody knows when.
+    [waits] = (one for one in memory.unread(user_id="anna") if one["turns"])
+    assert [turn["memory"] for turn in waits["turns"]] == ["I stopped playing chess"]
     rome = memory.why(fact(memory, "Anna lives in Rome", user_id="anna"))
     assert [row["event"] for row in rome["decisions"]] == ["add", "update"]
     assert memory.forks() == []
