@@ -18,7 +18,7 @@ from langchain_memlayer.facts.reconciliation import MOST_STRAYS, LLMReconciler, 
 from langchain_memlayer.facts.replies import read_entries
 from langchain_memlayer.protocols import Reconciler
 from langchain_memlayer.testing import ScriptedChatModel
-from langchain_memlayer.types import QUARANTINE, RETRACT, Candidate, Decision, Fact, Triple
+from langchain_memlayer.types import QUARANTINE, RETRACT, Candidate, Decision, Fact
 
 MAY = datetime(2024, 5, 13, tzinfo=UTC)
 PARIS = Candidate("id-paris", "Anna lives in Paris", MAY - timedelta(days=90))
@@ -329,21 +329,10 @@ def test_adding_twice_deletes() -> None:
     assert (found.action, found.memory_id) == ("NONE", "id-paris")
 
 
-@pytest.mark.parametrize(
-    "told",
-    [BERLIN, fact("Anna lives in Rome, not in Paris"), fact("Anna wohnt jetzt in Paris-Plage"),
-     fact("Anna no longer lives in Paris but in Rome", triples=(Triple("Anna", "lives in", "Rome"),))],
-)  # fmt: skip
-def test_a_contradiction_deletes_both(told: Fact) -> None:
-    known = [Candidate("m", "Anna moved to Paris in 2019 and lives there", MAY)]
-    [found] = decided([told], entry(1, "DELETE", 1), known=known)
-
-    assert (found.action, found.memory_id, found.text) == ("UPDATE", "m", told.text)
-
-
-@pytest.mark.parametrize(
-    ("told", "known"),
-    [
+# Under what the reply decides and what becomes of it: what the fact says, what the memory says, and the reply's text of
+# an UPDATE (else the fact's own). A memory that is changed gets the fact's own words.
+JUDGED: dict[str, tuple[str, str, list[tuple[str, ...]]]] = {
+    "what takes a memory back may delete it": ("DELETE", "DELETE", [
         ("Anna no longer lives in Paris", "Anna lives in Paris"),
         ("Anna doesn't smoke any more", "Anna smokes"),
         ("Anna stopped playing tennis", "Anna plays tennis on Mondays"),
@@ -360,72 +349,26 @@ def test_a_contradiction_deletes_both(told: Fact) -> None:
         ("用户不去健身房了", "用户每周去健身房"),
         ("用户取消了会员", "用户是会员"),
         ("アンナはタバコをやめた", "アンナはタバコを吸う"),
-    ],
-)
-def test_what_takes_a_memory_back_may_delete_it(told: str, known: str) -> None:
-    [found] = decided([Fact(told, (0,), name="Anna")], entry(1, "DELETE", 1), known=[Candidate("m", known, MAY)])
-
-    assert (found.action, found.memory_id) == ("DELETE", "m")
-
-
-@pytest.mark.parametrize(
-    ("told", "known"),
-    [
+    ]),
+    "a delete needs something in common": ("DELETE", "ADD", [
         ("Anna no longer lives in Berlin", "Anna's daughter is called Lily"),
         ("User no longer lives in Berlin", "User likes tea"),
         ("User stopped smoking", "User stopped eating meat"),
         ("用户不再住在柏林", "用户喜欢喝茶"),
         ("用户不再住在柏林", "用户不再吃肉"),
-    ],
-)
-def test_a_delete_needs_something_in_common(told: str, known: str) -> None:
-    end = Fact(told, (0,), name="Anna" if "Anna" in told else None)
-    [found] = decided([end], entry(1, "DELETE", 1), known=[Candidate("m", known, MAY)])
-
-    assert (found.action, found.memory_id) == ("ADD", None)
-
-
-def test_a_new_thing_plus_another_ends_nothing() -> None:
-    known = [Candidate("m", "Anna has a phone", MAY)]
-    [found] = decided([fact("Anna has a new phone plus a tablet")], entry(1, "DELETE", 1), known=known)
-
-    assert (found.action, found.text) == ("UPDATE", "Anna has a new phone plus a tablet")
-
-
-def test_a_person_may_be_forgotten_by_name() -> None:
-    [found] = decided([forgotten("Anna")], entry(1, "DELETE", 2))
-
-    assert (found.action, found.memory_id) == ("DELETE", "id-tea")
-
-
-def test_chinese_memories_are_stored_in_english() -> None:
-    known = [Candidate("m", "用户住在巴黎", MAY)]
-    [found] = decided([Fact("用户搬到了柏林", (0,))], entry(1, "UPDATE", 1, "The user lives in Berlin"), known=known)
-
-    assert (found.action, found.text) == ("UPDATE", "用户搬到了柏林")
-
-
-def test_a_hallucinated_text_is_not_stored() -> None:
-    [found] = decided([BERLIN], entry(1, "UPDATE", 1, "Anna's PIN is 4711 and she hates cats"))
-
-    assert (found.action, found.memory_id, found.text) == ("UPDATE", "id-paris", "Anna moved to Berlin")
-
-
-def test_an_update_that_changes_nothing_is_none() -> None:
-    [found] = decided([fact("Anna is in Paris")], entry(1, "UPDATE", 1, "anna lives in Paris"))
-
-    assert (found.action, found.memory_id) == ("NONE", "id-paris")
-
-
-def test_a_memory_too_long_to_be_written_anew_is_left_alone() -> None:
-    [found] = decided([BERLIN], entry(1, "UPDATE", 1, "Anna lives in Berlin"), known=[Candidate("m", "Anna " * 101)])
-
-    assert found.action == "ADD"
-
-
-@pytest.mark.parametrize(
-    ("told", "known"),
-    [
+    ]),
+    "adding and deleting a contradiction deletes both": ("DELETE", "UPDATE", [
+        ("Anna moved to Berlin", "Anna moved to Paris in 2019 and lives there"),
+        ("Anna lives in Rome, not in Paris", "Anna moved to Paris in 2019 and lives there"),
+        ("Anna wohnt jetzt in Paris-Plage", "Anna moved to Paris in 2019 and lives there"),
+        ("Anna has a new phone plus a tablet", "Anna has a phone"),
+    ]),
+    "the reason for an end survives it": ("DELETE", "UPDATE", [
+        ("Anna stopped taking iron because it hurt", "Anna takes iron"),
+        ("Anna因为胃疼不再吃铁剂", "Anna takes iron, 铁剂"),
+        ("Anna nimmt kein Eisen mehr wegen Übelkeit", "Anna takes iron, Eisen"),
+    ]),
+    "another number, another day and a denial repeat nothing": ("NONE", "ADD", [
         ("Anna's locker is number 13", "Anna's locker is number 12"),
         ("Anna's locker is number 120", "Anna's locker is number 12"),
         ("Anna has thirteen cats", "Anna has 12 cats"),
@@ -434,12 +377,70 @@ def test_a_memory_too_long_to_be_written_anew_is_left_alone() -> None:
         ("安娜不吃鱼", "安娜吃鱼"),
         ("Anna weighed 71 kg on 2025-02-01", "Anna weighed 71 kg on 2025-01-01"),
         ("Anna pays 900 euros of rent", "Anna pays rent"),
-    ],
-)
-def test_another_number_another_day_and_a_denial_repeat_nothing(told: str, known: str) -> None:
-    [found] = decided([fact(told)], entry(1, "NONE", 1), known=[Candidate("m", known, MAY)])
+        ("Anna was at the gym on 2025-05-01", "Anna goes to the gym since 2025-01-01 for 50 euros"),
+        ("Anna still pays 60 euros for the gym", "Anna goes to the gym since 2025-01-01 for 50 euros"),
+    ]),
+    "the same in other words is a repetition, and so is what still holds on another day": ("NONE", "NONE", [
+        ("Anna has twelve cats", "Anna has 12 cats"),
+        ("Anna lives in flat 3, 18 Elm Street", "Anna lives in flat 3, 18 Elm Street since 2025-03-20"),
+        ("安娜有十二只猫", "安娜有12只猫"),
+        ("Anna enjoys tea once a week", "Anna likes tea once a week"),
+        ("Anna moved on 2025-02-01", "Anna moved"),
+        ("Anna does not like fish", "Anna doesn't like fish at all"),
+        ("Anna still goes to the gym on 2025-05-01", "Anna goes to the gym since 2025-01-01 for 50 euros"),
+        ("安娜2025-05-01还在去健身房", "安娜2025-01-01开始去健身房"),
+    ]),
+    "a log is kept as a series": ("UPDATE", "ADD", [
+        ("Anna weighed 82.4 kg on 2025-05-01", "Anna weighed 83.1 kg on 2025-04-01"),
+        ("用户2025-05-01体重82公斤", "用户2025-04-01体重83公斤"),
+    ]),
+    "of one day or since a day the newer stays": ("UPDATE", "UPDATE", [
+        ("Anna weighed 82.4 kg on 2025-05-01", "Anna weighed 83.1 kg on 2025-05-01"),
+        ("Anna pays 60 euros since 2025-05-01", "Anna pays 50 euros since 2025-01-01"),
+    ]),
+    "an update speaks the fact's language, and invents and drops no thing, number or denial": ("UPDATE", "UPDATE", [
+        ("用户搬到了柏林", "用户住在巴黎", "The user lives in Berlin"),
+        ("Anna moved to Berlin", "Anna lives in Paris", "Anna's PIN is 4711 and she hates cats"),
+        ("Anna's locker is number 13", "Anna's locker is number 12", "Anna's locker is number 31"),
+        ("Anna's locker is number 13", "Anna's locker is number 12", "Anna's locker is number 12"),
+        ("Anna's gym locker is number 13", "Anna's locker is number 12", "Anna's gym locker is number 12"),
+        ("Anna eats fish", "Anna eats meat", "Anna does not eat fish"),
+    ]),
+    "an update that changes nothing is none": ("UPDATE", "NONE", [
+        ("Anna is in Paris", "Anna lives in Paris", "anna lives in Paris"),
+    ]),
+    "a memory too long to be written anew is left alone": ("UPDATE", "ADD", [
+        ("Anna moved to Berlin", "Anna " * 101, "Anna lives in Berlin"),
+    ]),
+}  # fmt: skip
 
-    assert (found.action, found.memory_id, found.reason) == ("ADD", None, "NONE of a memory that says something else")
+
+def one_memory(told: Fact, known: str, action: str, text: str = "") -> Decision:
+    """What becomes of a reply's decision about a fact and the only memory that is shown, "m"."""
+    [found] = decided([told], entry(1, action, 1, text), known=[Candidate("m", known, MAY)])
+    return found
+
+
+@pytest.mark.parametrize(
+    ("action", "outcome", "row"),
+    [pytest.param(a, b, row, id=f"{why}-{k}") for why, (a, b, rows) in JUDGED.items() for k, row in enumerate(rows)],
+)
+def test_a_decision_about_one_memory_is_followed_as_far_as_the_texts_bear_it_out(
+    action: str, outcome: str, row: tuple[str, ...]
+) -> None:
+    told, known, text = (*row, row[0])[:3]
+    found = one_memory(fact(told, name="Anna" if "Anna" in told else None), known, action, text)
+
+    changed = {"ADD": (None, None), "UPDATE": ("m", told)}.get(outcome, ("m", None))
+    assert (found.action, found.memory_id, found.text) == (outcome, *changed)
+    assert (found.reason == "NONE of a memory that says something else") == ((action, outcome) == ("NONE", "ADD"))
+
+
+def test_what_an_end_tells_of_what_came_instead_is_kept() -> None:
+    told = fact("Anna no longer lives in Paris but in Rome", triples=(Triple("Anna", "lives in", "Rome"),))
+    found = one_memory(told, "Anna moved to Paris in 2019 and lives there", "DELETE")
+
+    assert (found.action, found.text) == ("UPDATE", told.text)
 
 
 def test_what_the_new_text_of_the_same_reply_says_is_a_repetition_whatever_else_it_denies() -> None:
@@ -451,23 +452,6 @@ def test_what_the_new_text_of_the_same_reply_says_is_a_repetition_whatever_else_
         found = {one.fact: one.action for one in decided([*facts, fact(told)], *reply, known=known)}
 
         assert (found[1], found[2]) == ("NONE", action)
-
-
-@pytest.mark.parametrize(
-    ("told", "known"),
-    [
-        ("Anna has twelve cats", "Anna has 12 cats"),
-        ("Anna lives in flat 3, 18 Elm Street", "Anna lives in flat 3, 18 Elm Street since 2025-03-20"),
-        ("安娜有十二只猫", "安娜有12只猫"),
-        ("Anna enjoys tea once a week", "Anna likes tea once a week"),
-        ("Anna moved on 2025-02-01", "Anna moved"),
-        ("Anna does not like fish", "Anna doesn't like fish at all"),
-    ],
-)
-def test_the_same_in_other_words_is_a_repetition(told: str, known: str) -> None:
-    [found] = decided([fact(told)], entry(1, "NONE", 1), known=[Candidate("m", known, MAY)])
-
-    assert (found.action, found.memory_id) == ("NONE", "m")
 
 
 def test_the_text_of_an_update_says_what_all_facts_say_that_are_of_its_memory() -> None:
@@ -508,45 +492,6 @@ def test_of_two_new_texts_of_one_memory_the_one_that_says_both_stays(texts: tupl
 
     assert sorted(actions(found)) == ["NONE", "UPDATE"]
     assert found[0].text == "Anna lives in Berlin Mitte"
-
-
-@pytest.mark.parametrize(
-    ("told", "action"),
-    [
-        ("Anna still goes to the gym on 2025-05-01", "NONE"),
-        ("安娜2025-05-01还在去健身房", "NONE"),
-        ("Anna was at the gym on 2025-05-01", "ADD"),
-        ("Anna still pays 60 euros for the gym", "ADD"),
-    ],
-)
-def test_what_still_holds_on_another_day_is_no_other_fact(told: str, action: str) -> None:
-    known = "安娜2025-01-01开始去健身房" if "安" in told else "Anna goes to the gym since 2025-01-01 for 50 euros"
-    [found] = decided([fact(told)], entry(1, "NONE", 1), known=[Candidate("m", known, MAY)])
-
-    assert found.action == action
-
-
-@pytest.mark.parametrize(
-    ("told", "known", "text"),
-    [
-        ("Anna's locker is number 13", "Anna's locker is number 12", "Anna's locker is number 31"),
-        ("Anna's locker is number 13", "Anna's locker is number 12", "Anna's locker is number 12"),
-        ("Anna's gym locker is number 13", "Anna's locker is number 12", "Anna's gym locker is number 12"),
-        ("Anna eats fish", "Anna eats meat", "Anna does not eat fish"),
-    ],
-)
-def test_an_update_invents_and_drops_no_number_and_no_denial(told: str, known: str, text: str) -> None:
-    [found] = decided([fact(told)], entry(1, "UPDATE", 1, text), known=[Candidate("m", known, MAY)])
-
-    assert told in (found.text or told)
-    assert (found.action, found.text) in (("UPDATE", told), ("ADD", None))
-
-
-def test_what_is_worth_knowing_of_an_end_is_kept_in_its_place() -> None:
-    told = fact("Anna stopped taking creatine because it upset her stomach")
-    known = [Candidate("m", "Anna takes creatine", MAY)]
-
-    assert [(d.action, d.text) for d in decided([told], entry(1, "DELETE", 1), known=known)] == [("UPDATE", told.text)]
 
 
 # -- several memories -------------------------------------------------------------------------------------------------
@@ -627,39 +572,6 @@ def test_everything_about_somebody_is_not_everything() -> None:
     assert (found.memory_id, found.also) == ("b", ())
 
 
-def test_what_is_to_be_forgotten_and_said_already_is_forgotten() -> None:
-    [found] = decided(
-        [forgotten("Anna eats meat")], entry(1, "NONE", 1), known=[Candidate("m", "Anna often eats meat")]
-    )
-
-    assert (found.action, found.memory_id) == ("DELETE", "m")
-
-
-@pytest.mark.parametrize(
-    ("told", "known", "action"),
-    [
-        ("Anna weighed 82.4 kg on 2025-05-01", "Anna weighed 83.1 kg on 2025-04-01", "ADD"),
-        ("用户2025-05-01体重82公斤", "用户2025-04-01体重83公斤", "ADD"),
-        ("Anna weighed 82.4 kg on 2025-05-01", "Anna weighed 83.1 kg on 2025-05-01", "UPDATE"),
-        ("Anna pays 60 euros since 2025-05-01", "Anna pays 50 euros since 2025-01-01", "UPDATE"),
-    ],
-)
-def test_a_log_is_kept_as_a_series(told: str, known: str, action: str) -> None:
-    [found] = decided([fact(told)], entry(1, "UPDATE", 1, told), known=[Candidate("m", known, MAY)])
-
-    assert found.action == action
-
-
-@pytest.mark.parametrize(
-    "told",
-    ["Anna stopped taking iron because it hurt", "Anna因为胃疼不再吃铁剂", "Anna nimmt kein Eisen mehr wegen Übelkeit"],
-)
-def test_the_reason_for_an_end_survives_it(told: str) -> None:
-    [found] = decided([fact(told)], entry(1, "DELETE", 1), known=[Candidate("m", "Anna takes iron, Eisen, 铁剂", MAY)])
-
-    assert (found.action, found.text) == ("UPDATE", told)
-
-
 # -- facts of one call ------------------------------------------------------------------------------------------------
 
 EARLY = fact("Anna lives in Paris", said_at=MAY - timedelta(days=400))
@@ -712,27 +624,30 @@ def test_what_was_said_in_the_same_call_can_be_taken_back() -> None:
 
 
 @pytest.mark.parametrize(
-    "reply", [[], [entry(1, "ADD")], [entry(1, "NONE", 1)], [entry(1, "UPDATE", 1, "Anna eats meat")]]
+    ("told", "known", "reply", "outcome"),
+    [
+        ("Anna eats meat", "Anna eats meat and fish", ("UPDATE", "Anna eats fish"), "UPDATE"),
+        ("Anna eats meat", "Anna eats meat and fish", ("UPDATE", "Anna eats meat"), "REJECTED"),
+        ("Anna eats meat", "Anna eats meat and fish", ("UPDATE", "Anna eats meat and fish, says Ben"), "REJECTED"),
+        ("Anna eats meat", "Anna eats meat and fish", ("UPDATE", "Anna eats eggs"), "REJECTED"),
+        ("Anna eats meat", "Anna eats", ("UPDATE", "Anna eats meat"), "REJECTED"),
+        ("Anna eats meat", "Anna eats", ("ADD",), "REJECTED"),
+        ("Anna eats meat", "Anna eats", ("NONE",), "REJECTED"),
+        ("Anna eats meat", "Anna often eats meat", ("NONE",), "DELETE"),
+        ("everything about health", "Anna is allergic to shellfish", ("DELETE",), "DELETE"),
+        ("林璐的事", "用户睡不着，还老想她", ("DELETE",), "DELETE"),
+        ("用户不再住在柏林", "User lives in Berlin", ("DELETE",), "DELETE"),
+        ("Anna", "Anna likes tea", ("DELETE",), "DELETE"),
+        ("Anna", "Ben has a dog", ("DELETE",), "REJECTED"),
+    ],
 )
-def test_what_is_to_be_forgotten_is_never_stored(reply: list[Any]) -> None:
-    [found] = decided([forgotten("Anna eats meat")], *reply, known=[Candidate("m", "Anna eats", MAY)])
+def test_what_is_to_be_forgotten_is_never_stored_and_never_what_is_left(
+    told: str, known: str, reply: tuple[str, ...], outcome: str
+) -> None:
+    found = one_memory(forgotten(told), known, *reply)
 
-    assert found.action == "REJECTED"
-
-
-@pytest.mark.parametrize("text", ["Anna eats meat", "Anna eats meat and fish, says Ben", "Anna eats eggs"])
-def test_what_is_to_be_forgotten_is_not_what_is_left(text: str) -> None:
-    known = [Candidate("m", "Anna eats meat and fish", MAY)]
-    [found] = decided([forgotten("Anna eats meat")], entry(1, "UPDATE", 1, text), known=known)
-
-    assert found.action == "REJECTED"
-
-
-def test_a_part_of_a_memory_may_be_forgotten() -> None:
-    known = [Candidate("m", "Anna eats meat and fish", MAY)]
-    [found] = decided([forgotten("Anna eats meat")], entry(1, "UPDATE", 1, "Anna eats fish"), known=known)
-
-    assert (found.action, found.text) == ("UPDATE", "Anna eats fish")
+    assert (found.action, found.text == "Anna eats fish") == (outcome, outcome == "UPDATE")
+    assert actions(decided([forgotten("Anna eats meat")])) == ["REJECTED"]
 
 
 def test_with_nothing_known_there_is_nothing_to_forget() -> None:
@@ -740,24 +655,6 @@ def test_with_nothing_known_there_is_nothing_to_forget() -> None:
 
     assert [(d.fact, d.action) for d in found] == [(0, "REJECTED"), (1, "ADD")]
     assert LLMReconciler(ScriptedChatModel()).reconcile([forgotten("Anna eats meat"), BERLIN], []) == found
-
-
-@pytest.mark.parametrize(
-    ("told", "known"),
-    [
-        ("everything about health", "Anna is allergic to shellfish"),
-        ("林璐的事", "用户睡不着，还老想她"),
-        ("用户不再住在柏林", "User lives in Berlin"),
-    ],
-)
-def test_what_is_to_be_forgotten_may_share_no_word_with_the_memory(told: str, known: str) -> None:
-    [found] = decided([forgotten(told)], entry(1, "DELETE", 2), known=[TEA, Candidate("m", known, MAY)])
-
-    assert (found.action, found.memory_id) == ("DELETE", "m")
-
-
-def test_of_a_person_to_be_forgotten_by_name_only_what_names_it_ends() -> None:
-    assert actions(decided([forgotten("Anna")], entry(1, "DELETE", 1), known=[DOG])) == ["REJECTED"]
 
 
 # -- the newer wins ---------------------------------------------------------------------------------------------------
