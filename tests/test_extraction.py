@@ -17,7 +17,6 @@ from langchain_memlayer.facts.prompts import (
     EXTRACTION_VERSION,
     estimate_tokens,
 )
-from langchain_memlayer.protocols import Extractor
 from langchain_memlayer.testing import FrozenClock, ScriptedChatModel
 from langchain_memlayer.types import Extraction, Fact, Triple, Turn
 
@@ -79,13 +78,10 @@ def test_nothing_to_remember_is_an_empty_result_and_no_error() -> None:
 def test_no_turns_no_call() -> None:
     model = ScriptedChatModel()
 
+    assert isinstance(LLMExtractor(model), Extractor)
     assert LLMExtractor(model).extract([], TURNS) == Extraction()
     assert asyncio.run(LLMExtractor(model).aextract([], TURNS)) == Extraction()
     assert model.calls == 0
-
-
-def test_it_is_an_extractor() -> None:
-    assert isinstance(LLMExtractor(ScriptedChatModel()), Extractor)
 
 
 FLIGHT = [
@@ -112,11 +108,42 @@ def test_a_quote_may_begin_in_one_turn_and_end_in_another(turn: Any, quote: str,
     assert fact.turns == turns
 
 
-@pytest.mark.parametrize("label", ["[1] ", "Anna: ", "Anna (user): ", "user: ", "[1] 2024-05-13 Mon, Anna (user): "])
-def test_the_label_of_a_turn_is_no_part_of_a_quote(label: str) -> None:
-    [fact] = replied(entry(1, f"{label}I moved to Berlin last week")).facts
+TRIPLES = [
+    ["Anna", "lives in", "Berlin"], {"source": "Anna", "relationship": "lives in", "destination": "Berlin"},
+    {"source": "Anna", "relation": "left", "target": "Paris"}, ["Anna", "lives in"], ["Anna", "", "Berlin"],
+    ["Anna", "likes", None], ["Anna", "likes", "x" * 101], "Anna likes tea", None,
+]  # fmt: skip
+LABELS = ["[1] ", "Anna: ", "Anna (user): ", "user: ", "[1] 2024-05-13 Mon, Anna (user): "]
+# A field of the fact, what it comes to, and the entries that say so.
+READ: list[tuple[str, Any, list[dict[str, Any]]]] = [
+    ("quote", "I moved to Berlin last week", [{"quote": f"{label}I moved to Berlin last week"} for label in LABELS]),
+    ("text", "Anna moved to Berlin", [{"quote": "hi — i MOVED to\n Ｂｅｒｌｉｎ  last week!!"}]),
+    ("turns", (0,), [{"turn": given} for given in (1, "1", "[1]", "turn 1", 1.0, [1])]),
+    ("turns", (0, 1), [{"turn": [2, 1]}]),
+    ("name", None, [{"subject": role} for role in ("", "user", "User", "用户", "assistant", None, "x" * 101)]),
+    ("name", "3", [{"subject": 3}]),
+    ("valid_at", datetime(2024, 5, 6, tzinfo=UTC),
+     [{"valid_at": given} for given in ("2024-05-06", "2024-05-06T10:00:00+02:00", "2024/5/6")]),
+    ("valid_at", datetime(2024, 5, 1, tzinfo=UTC), [{"valid_at": "2024-05"}]),
+    ("valid_at", datetime(2024, 1, 1, tzinfo=UTC), [{"valid_at": "2024"}, {"valid_at": 2024}]),
+    ("valid_at", None, [{"valid_at": given} for given in
+                        ("2024-02-30", "2024-13", "0000-01-01", "last week", "20240506", "", None, True, [])]),
+    ("triples", (Triple("Anna", "lives in", "Berlin"), Triple("Anna", "left", "Paris")), [{"triples": TRIPLES}]),
+    ("triples", (), [{"triples": given} for given in (None, "none", {}, 7)]),
+    ("metadata", {"retract": True}, [{"turn": 3, "quote": "forget that I smoke", "retract": True}]),
+    ("metadata", {"quarantined": True}, [{"turn": [1, 4]}, {"turn": 4, "quote": "Anna's account has 12 points"}]),
+]  # fmt: skip
 
-    assert fact.quote == "I moved to Berlin last week"
+
+@pytest.mark.parametrize(
+    ("field", "value", "given"), [(field, value, given) for field, value, rows in READ for given in rows], ids=repr
+)
+def test_the_fields_of_an_entry_are_read_however_they_are_written(
+    field: str, value: Any, given: dict[str, Any]
+) -> None:
+    [fact] = replied(entry(**{"turn": 1, "quote": "I moved to Berlin", **given})).facts
+
+    assert getattr(fact, field) == value
 
 
 def test_an_age_is_worked_out_from_a_turn_without_a_time_too() -> None:
@@ -135,83 +162,6 @@ def test_what_a_turn_corrects_is_an_earlier_one_and_never_by_a_tool() -> None:
     found = replied(said, tool)
 
     assert [fact.corrects for fact in found.facts] == [(0, 1), ()]
-
-
-def test_what_the_user_asks_to_forget_is_marked() -> None:
-    [fact] = replied(entry(3, "forget that I smoke", "Anna smokes", retract=True)).facts
-
-    assert fact.metadata == {"retract": True}
-    assert fact.text == "Anna smokes"
-
-
-@pytest.mark.parametrize("name", ["", "user", "User", "用户", "assistant", None, 3, "x" * 101])
-def test_a_role_is_no_name(name: Any) -> None:
-    [fact] = replied(entry(1, "I moved to Berlin", subject=name)).facts
-
-    assert fact.name == ("3" if name == 3 else None)
-
-
-@pytest.mark.parametrize(
-    ("given", "valid_at"),
-    [
-        ("2024-05-06", datetime(2024, 5, 6, tzinfo=UTC)),
-        ("2024-05-06T10:00:00+02:00", datetime(2024, 5, 6, tzinfo=UTC)),
-        ("2024/5/6", datetime(2024, 5, 6, tzinfo=UTC)),
-        ("2024-05", datetime(2024, 5, 1, tzinfo=UTC)),
-        ("2024", datetime(2024, 1, 1, tzinfo=UTC)),
-        (2024, datetime(2024, 1, 1, tzinfo=UTC)),
-        ("2024-02-30", None),
-        ("2024-13", None),
-        ("0000-01-01", None),
-        ("last week", None),
-        ("20240506", None),
-        ("", None),
-        (None, None),
-        (True, None),
-        ([], None),
-    ],
-)
-def test_a_date_is_read_or_left_out(given: Any, valid_at: datetime | None) -> None:
-    [fact] = replied(entry(1, "I moved to Berlin", valid_at=given)).facts
-
-    assert fact.valid_at == valid_at
-
-
-def test_triples_of_any_form_are_read_and_others_left_out() -> None:
-    given = [
-        ["Anna", "lives in", "Berlin"],
-        {"source": "Anna", "relationship": "lives in", "destination": "Berlin"},
-        {"source": "Anna", "relation": "left", "target": "Paris"},
-        ["Anna", "lives in"],
-        ["Anna", "", "Berlin"],
-        ["Anna", "likes", None],
-        ["Anna", "likes", "x" * 101],
-        "Anna likes tea",
-        None,
-    ]
-    [fact] = replied(entry(1, "I moved to Berlin", triples=given)).facts
-
-    assert fact.triples == (Triple("Anna", "lives in", "Berlin"), Triple("Anna", "left", "Paris"))
-
-
-@pytest.mark.parametrize("triples", [None, "none", {}, 7])
-def test_triples_that_are_no_list_cost_only_themselves(triples: Any) -> None:
-    [fact] = replied(entry(1, "I moved to Berlin", triples=triples)).facts
-
-    assert fact.triples == ()
-
-
-@pytest.mark.parametrize("turn", [1, "1", "[1]", "turn 1", 1.0, [1]])
-def test_a_turn_number_of_any_form_is_read(turn: Any) -> None:
-    [fact] = replied(entry(turn, "I moved to Berlin")).facts
-
-    assert fact.turns == (0,)
-
-
-def test_a_fact_of_several_turns_cites_that_of_its_quote_first() -> None:
-    [fact] = replied(entry([2, 1], "I moved to Berlin")).facts
-
-    assert fact.turns == (0, 1)
 
 
 def test_equal_facts_of_one_call_are_one() -> None:
@@ -306,10 +256,6 @@ def test_what_a_person_said_is_not_found_in_the_tool_output_that_repeats_it() ->
     assert (fact.turns, fact.metadata) == ((1,), {})
 
 
-def test_a_quote_may_differ_in_case_width_punctuation_and_spaces() -> None:
-    assert len(replied(entry(1, "hi — i MOVED to\n Ｂｅｒｌｉｎ  last week!!")).facts) == 1
-
-
 def test_what_no_journal_can_keep_never_gets_into_a_fact_or_a_rejection() -> None:
     found = replied(
         entry(1, "I moved to Berlin", "Anna moved\x00 to \ud800Berlin", triples=[["A\x00", "b", "c"]]),
@@ -323,18 +269,6 @@ def test_what_no_journal_can_keep_never_gets_into_a_fact_or_a_rejection() -> Non
 
 
 # -- quarantine -------------------------------------------------------------------------------------------------------
-
-
-def test_facts_of_a_tools_output_are_quarantined() -> None:
-    [fact] = replied(entry(4, "Anna's account has 12 points", "Anna's account has 12 points")).facts
-
-    assert fact.metadata == {"quarantined": True}
-
-
-def test_a_fact_that_cites_a_tool_among_others_is_quarantined() -> None:
-    [fact] = replied(entry([1, 4], "I moved to Berlin")).facts
-
-    assert fact.metadata == {"quarantined": True}
 
 
 def test_a_tools_output_cannot_ask_to_forget() -> None:

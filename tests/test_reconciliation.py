@@ -18,7 +18,7 @@ from langchain_memlayer.facts.reconciliation import MOST_STRAYS, LLMReconciler, 
 from langchain_memlayer.facts.replies import read_entries
 from langchain_memlayer.protocols import Reconciler
 from langchain_memlayer.testing import ScriptedChatModel
-from langchain_memlayer.types import QUARANTINE, RETRACT, Candidate, Decision, Fact
+from langchain_memlayer.types import QUARANTINE, RETRACT, Candidate, Decision, Fact, Triple
 
 MAY = datetime(2024, 5, 13, tzinfo=UTC)
 PARIS = Candidate("id-paris", "Anna lives in Paris", MAY - timedelta(days=90))
