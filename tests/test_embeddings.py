@@ -128,13 +128,11 @@ def test_the_result_does_not_alias_the_models_own_buffer() -> None:
     assert vectors.tolist() == [[1.0, 1.0, 1.0, 1.0]]
 
 
-@pytest.mark.parametrize("reply", [[[1, 2]], ((1.5, 2),), np.ones((1, 2), np.float64), [np.ones(2, np.float16)]])
+@pytest.mark.parametrize(
+    "reply", [[[1, 2]], ((1.5, 2),), [[0.0, 0.0]], np.ones((1, 2), np.float64), [np.ones(2, np.float16)]]
+)
 def test_any_list_of_real_numbers_is_taken(reply: Any) -> None:
-    assert resolved(Reply(reply)).embed(["a"]).shape == (1, 2)
-
-
-def test_zero_vectors_are_allowed() -> None:
-    assert resolved(Reply([[0.0, 0.0]])).embed(["a"]).tolist() == [[0.0, 0.0]]
+    assert resolved(Reply(reply)).embed(["a"]).tolist() == np.asarray(reply).tolist()
 
 
 # -- what an embedder may do wrong ------------------------------------------------------------------------------------
@@ -160,28 +158,28 @@ WRONG = {
 }
 
 
+WRONG_QUERY = {
+    "None": (None, "other than numbers"),
+    "none at all": ([], "no list of vectors"),
+    "a number": (3.0, "no list of vectors"),
+    "too deep": ([[1.0, 2.0]], "no list of vectors"),
+    "strings": (["a"], "other than numbers"),
+    "NaN": ([1.0, float("nan")], "NaN"),
+}
+
+
 @pytest.mark.parametrize(("reply", "message"), WRONG.values(), ids=WRONG)
 async def test_useless_vectors_are_an_error_that_names_the_model_and_teach_no_size(reply: Any, message: str) -> None:
-    embedder = resolved(Reply(reply))
-    with pytest.raises(EmbeddingError, match=message) as caught:
-        embedder.embed(["a", "b"])
-    assert "Reply" in str(caught.value)
-    assert embedder.dims is None
-    with pytest.raises(EmbeddingError, match=message):
-        await embedder.aembed(["a", "b"])
+    for source, name in ((Reply(reply), "Reply"), (lambda texts: reply, "function:")):
+        embedder = resolved(source)
+        with pytest.raises(EmbeddingError, match=f"{name}.*{message}"):
+            embedder.embed(["a", "b"])
+        with pytest.raises(EmbeddingError, match=message):
+            await embedder.aembed(["a", "b"])
+        assert embedder.dims is None
 
 
-@pytest.mark.parametrize(
-    ("reply", "message"),
-    [
-        (None, "other than numbers"),
-        ([], "no list of vectors"),
-        (3.0, "no list of vectors"),
-        ([[1.0, 2.0]], "no list of vectors"),
-        (["a"], "other than numbers"),
-        ([1.0, float("nan")], "NaN"),
-    ],
-)
+@pytest.mark.parametrize(("reply", "message"), WRONG_QUERY.values(), ids=WRONG_QUERY)
 async def test_query_vectors_are_checked_too(reply: Any, message: str) -> None:
     embedder = resolved(Reply(reply))
     with pytest.raises(EmbeddingError, match=message):
@@ -190,20 +188,16 @@ async def test_query_vectors_are_checked_too(reply: Any, message: str) -> None:
         await embedder.aembed_query("a")
 
 
-def test_a_size_other_than_the_callers_names_both_numbers() -> None:
-    embedder = resolved(Lengths(3), dims=4)
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [({"dims": 4}, r"index\['dims'\] says"), ({"folder": ("Lengths", 4)}, "the folder's vectors have")],
+)
+def test_a_size_other_than_what_is_known_names_both_numbers(given: dict[str, Any], says: str) -> None:
+    embedder = resolved(Lengths(3), **given)
     assert embedder.dims == 4
-    with pytest.raises(EmbeddingError, match=r"vectors of 3 numbers where index\['dims'\] says 4"):
-        embedder.embed(["a"])
-    with pytest.raises(EmbeddingError, match="3 numbers"):
-        embedder.embed_query("a")
-
-
-def test_a_size_other_than_the_folders_names_both_numbers() -> None:
-    embedder = resolved(Lengths(3), folder=("Lengths", 5))
-    assert embedder.dims == 5
-    with pytest.raises(EmbeddingError, match="vectors of 3 numbers where the folder's vectors have 5"):
-        embedder.embed(["a"])
+    for call in (lambda: embedder.embed(["a"]), lambda: embedder.embed_query("a")):
+        with pytest.raises(EmbeddingError, match=f"vectors of 3 numbers where {says} 4"):
+            call()
 
 
 def test_a_model_that_changes_its_size_is_an_error() -> None:
@@ -217,18 +211,15 @@ def test_a_model_that_changes_its_size_is_an_error() -> None:
 
 
 async def test_what_the_model_raises_passes_unchanged() -> None:
-    class Unlucky(Lengths):
-        def embed_documents(self, texts: list[str]) -> list[list[float]]:
-            raise LookupError("out of quota")
+    async def fail(texts: list[str]) -> Any:
+        raise LookupError("out of quota")
 
-        async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
-            raise LookupError("out of quota")
-
-    embedder = resolved(Unlucky())
-    with pytest.raises(LookupError, match="out of quota"):
-        embedder.embed(["a"])
-    with pytest.raises(LookupError, match="out of quota"):
-        await embedder.aembed(["a"])
+    unlucky = Named(embed_documents=lambda texts: asyncio.run(fail(texts)), aembed_documents=fail)
+    for embedder in (resolved(unlucky), resolved(fail)):
+        with pytest.raises(LookupError, match="out of quota"):
+            await asyncio.to_thread(embedder.embed, ["a"])
+        with pytest.raises(LookupError, match="out of quota"):
+            await embedder.aembed(["a"])
 
 
 def test_only_one_of_two_sizes_wins_when_threads_learn_it_together() -> None:
@@ -364,32 +355,12 @@ if child:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-@pytest.mark.parametrize("function", [lambda texts: None, lambda texts: [], lambda texts: [[1.0]] * 3])
-async def test_a_functions_vectors_are_checked(function: Any) -> None:
-    embedder = resolved(function)
-    for call in (lambda: embedder.embed(["a"]), lambda: embedder.embed_query("a")):
-        with pytest.raises(EmbeddingError, match="function:"):
-            call()
-    with pytest.raises(EmbeddingError, match="function:"):
-        await embedder.aembed(["a"])
-    with pytest.raises(EmbeddingError, match="function:"):
-        await embedder.aembed_query("a")
-
-
-async def test_what_a_function_raises_passes_unchanged() -> None:
-    async def embed(texts: list[str]) -> list[list[float]]:
-        raise LookupError("out of quota")
-
-    with pytest.raises(LookupError, match="out of quota"):
-        resolved(embed).embed(["a"])
-    with pytest.raises(LookupError, match="out of quota"):
-        await resolved(embed).aembed(["a"])
-
-
 # -- names and folders ------------------------------------------------------------------------------------------------
 
 
-def test_names_say_class_and_model_and_never_a_key() -> None:
+def test_names_say_class_and_model_and_never_a_key(key: str) -> None:
+    from langchain_openai import OpenAIEmbeddings
+
     assert resolved(Lengths()).name == "Lengths"
     assert resolved(Named(model="m1", api_key="sk-secret")).name == "Named:m1"
     assert resolved(Named(model=object(), model_name="m2")).name == "Named:m2"
@@ -398,21 +369,14 @@ def test_names_say_class_and_model_and_never_a_key() -> None:
     assert resolved(functools.partial(functools.partial(async_lengths))).name == "function:async_lengths"
     assert resolved(CallableLengths()).name == "function:CallableLengths"
     assert resolved("wordllama").name == WORDLLAMA
+    for name, size in (("openai:text-embedding-3-small", None), ("openai:text-embedding-3-small@512", 512)):
+        made = OpenAIEmbeddings(model="text-embedding-3-small", dimensions=size)
+        assert resolved(made).name == resolved(name).name == name
 
 
 def test_a_wrapper_that_caches_has_the_name_of_what_it_wraps() -> None:
     cached = Named(underlying_embeddings=Named(model="m1"))
     assert resolved(cached, folder=("Named:m1", 3)).embed(["ab"]).tolist() == [[2.0, 1.0, 0.5]]
-
-
-def test_an_openai_object_has_the_name_of_its_string(key: str) -> None:
-    from langchain_openai import OpenAIEmbeddings
-
-    small = OpenAIEmbeddings(model="text-embedding-3-small")
-    assert resolved(small).name == resolved("openai:text-embedding-3-small").name == "openai:text-embedding-3-small"
-    short = OpenAIEmbeddings(model="text-embedding-3-small", dimensions=512)
-    assert resolved(short).name == resolved("openai:text-embedding-3-small@512").name
-    assert resolved(short).name == "openai:text-embedding-3-small@512"
 
 
 def test_the_folders_own_embedder_opens_it() -> None:
@@ -491,18 +455,15 @@ def test_another_provider_is_made_by_langchain_and_auto_makes_it_again(monkeypat
 # -- auto -------------------------------------------------------------------------------------------------------------
 
 
-def test_auto_without_a_key_is_the_bundled_model() -> None:
-    assert resolved("auto").name == WORDLLAMA
-
-
-def test_an_empty_key_is_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", "")
-    assert resolved("auto").name == WORDLLAMA
-
-
-def test_auto_with_a_key_is_openai(key: str) -> None:
-    embedder = resolved("auto")
-    assert (embedder.name, embedder.dims) == ("openai:text-embedding-3-small", None)
+@pytest.mark.parametrize(
+    ("key", "name"), [(None, WORDLLAMA), ("", WORDLLAMA), ("sk-secret", "openai:text-embedding-3-small")]
+)
+def test_auto_is_openai_with_a_key_and_else_the_bundled_model(
+    key: str | None, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if key is not None:
+        monkeypatch.setenv("OPENAI_API_KEY", key)
+    assert resolved("auto").name == name
 
 
 def test_auto_on_a_folder_is_the_folders_embedder_whatever_the_key(monkeypatch: pytest.MonkeyPatch) -> None:

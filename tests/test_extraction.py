@@ -17,6 +17,7 @@ from langchain_memlayer.facts.prompts import (
     EXTRACTION_VERSION,
     estimate_tokens,
 )
+from langchain_memlayer.protocols import Extractor
 from langchain_memlayer.testing import FrozenClock, ScriptedChatModel
 from langchain_memlayer.types import Extraction, Fact, Triple, Turn
 
