@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from langchain_memlayer.memory import Memory
     from langchain_memlayer.protocols import Extractor, Reconciler
     from langchain_memlayer.store import MemLayerStore
-    from langchain_memlayer.types import Candidate, Decision, Extraction, Fact, Rejection, Scope, Triple, Turn
+    from langchain_memlayer.types import Candidate, Decision, Extraction, Fact, Profile, Rejection, Scope, Triple, Turn
 
 __version__ = "0.1.0"
 
@@ -77,6 +77,7 @@ _HOMES = {
     "MemoryRetriever": "agents.retriever",
     "MissingDependency": "errors",
     "NotAStore": "errors",
+    "Profile": "types",
     "Reconciler": "protocols",
     "Rejection": "types",
     "RuleReconciler": "facts.reconciliation",
@@ -120,6 +121,7 @@ __all__ = [
     "MemoryRetriever",
     "MissingDependency",
     "NotAStore",
+    "Profile",
     "Reconciler",
     "Rejection",
     "RuleReconciler",

@@ -44,6 +44,9 @@ class AsyncMemory:
         self.forget = self.memory.aforget
         self.reset = self.memory.areset
         self.why = self.memory.awhy
+        self.profile = self.memory.aprofile
+        self.update_profile = self.memory.aupdate_profile
+        self.profile_history = self.memory.aprofile_history
         self.diff = self.memory.adiff
         self.undo = self.memory.aundo
         self.replay = self.memory.areplay

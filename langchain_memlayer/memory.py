@@ -44,12 +44,14 @@ from langchain_memlayer.engine.graphs import Graphs
 from langchain_memlayer.engine.halves import extracted, reconciled
 from langchain_memlayer.engine.indexes import Indexes, chosen_metric, recorded_embedder
 from langchain_memlayer.engine.past import difference, undo
+from langchain_memlayer.engine.profiles import Profiles
 from langchain_memlayer.engine.read import Engine, Prepared, Progress
 from langchain_memlayer.engine.reading import Searcher, SearchQuery
 from langchain_memlayer.engine.records import missing, result_of, scope_of
 from langchain_memlayer.engine.replay import replayed
 from langchain_memlayer.engine.results import added, fork_info, history_row, reasons, scope_size, unread
 from langchain_memlayer.errors import ConfigurationError, InvalidInput, MemLayerError, ScopeRequired
+from langchain_memlayer.facts.profile import ProfileSchema, ProfileUpdater
 from langchain_memlayer.facts.reconciliation import LLMReconciler, RuleReconciler
 from langchain_memlayer.filters import parse_filter
 from langchain_memlayer.graph.names import as_relations
@@ -77,6 +79,8 @@ from langchain_memlayer.types import (
     MemoryResult,
     MergeResult,
     Metric,
+    Profile,
+    ProfileChange,
     ReadResult,
     ReplayResult,
     Scope,
@@ -94,6 +98,7 @@ if TYPE_CHECKING:
     from langchain_core.tools import BaseTool
     from langchain_core.vectorstores import VectorStore
     from langgraph.graph.state import CompiledStateGraph
+    from pydantic import BaseModel
 
     from langchain_memlayer.agents.middleware import MemoryMiddleware
     from langchain_memlayer.agents.retriever import MemoryRetriever, SearchType
@@ -147,6 +152,8 @@ class Memory(Closing):
         custom_instructions: Further instructions for extraction, such as what to leave out.
         custom_update_prompt: Replaces the instructions of the reconciliation prompt, not its output format.
         keep_turns: Whether messages are kept as memories too.
+        profile: A pydantic model of what is to be known of each user: the model keeps one such object up to date from
+            the facts, by one small call after a commit that changes some (`profile`, `update_profile`).
         metric: How vectors are compared: `cosine`, `inner_product` or `euclidean`. None means as in the folder, in a
             new one by cosine.
         durability: `full` lets an acknowledged write survive power loss; `fast` only a killed process.
@@ -180,6 +187,7 @@ class Memory(Closing):
         custom_instructions: str | None = None,
         custom_update_prompt: str | None = None,
         keep_turns: bool = True,
+        profile: type[BaseModel] | None = None,
         metric: Metric | None = None,
         durability: Durability = "full",
         hnsw_threshold: int = 4_000_000,
@@ -210,6 +218,7 @@ class Memory(Closing):
                 extractor = LLMExtractor(
                     self.model, custom_prompt=custom_prompt, custom_instructions=custom_instructions, clock=clock
                 )
+            schema = None if profile is None else ProfileSchema(profile)
             reconciler = _reconciler(self.model, reconcile, custom_update_prompt)
             if isinstance(embeddings, str) and not _is_auto(embeddings):
                 # A name that means nothing is told before a folder is made for it.
@@ -231,6 +240,8 @@ class Memory(Closing):
             opened.callback(self._indexes.close)
             if foreign is not None:
                 opened.callback(self._indexes.attach(foreign).close)
+            updater = None if schema is None or self.model is None else ProfileUpdater(self.model, schema)
+            self._profiles = Profiles(self._journal, schema, updater)
             self._graphs = Graphs(self._journal)
             opened.callback(self._graphs.close)
             self._engine = Engine(
@@ -240,6 +251,7 @@ class Memory(Closing):
                 extractor=extractor,
                 reconciler=None if extractor is None else reconciler,
                 keep_turns=keep_turns,
+                profiles=None if updater is None else self._profiles,
             )
             self._editor = Editor(self._journal, self._indexes, reads=extractor is not None, derived=[self._graphs])
             self._searcher = Searcher(self._journal, self._indexes, self._graphs)
@@ -626,7 +638,7 @@ class Memory(Closing):
         """
         count, event = self._editor.delete(Scope(user_id, agent_id, run_id).required("delete_all()"))
         done: Done = {"message": "Memories deleted successfully!", "count": count}
-        return {**done, "event_id": str(event)} if count else done
+        return {**done, "event_id": str(event)} if event else done
 
     adelete_all = awaited(delete_all)
 
@@ -873,6 +885,63 @@ class Memory(Closing):
         with self._journal.read() as reader:
             versions = reader.versions_of(checked_memory_id(memory_id))
         return scope_of(versions[0]) if versions else None
+
+    # -- profiles ---------------------------------------------------------------------------------------------------
+
+    def profile(
+        self,
+        *,
+        user_id: Id = None,
+        agent_id: Id = None,
+        run_id: Id = None,
+        as_of: datetime | str | None = None,
+        known_at: datetime | str | None = None,
+    ) -> Profile:
+        """What is known of a user as one object: `profile(user_id="alice").value`.
+
+        Each user has one, whichever agent or run the facts are of; with further ids it has only what facts of these
+        say, and what was set by hand. A field goes with the facts that it comes from.
+
+        Args:
+            as_of: What held at a time.
+            known_at: What had been recorded by a time.
+        """
+        return self._profiles.show(
+            Scope(user_id, agent_id, run_id).required("profile()"),
+            as_of=checked_moment(as_of, "as_of"),
+            known_at=checked_moment(known_at, "known_at"),
+        )
+
+    aprofile = awaited(profile)
+
+    def update_profile(
+        self, values: Mapping[str, Any], *, user_id: Id = None, agent_id: Id = None, run_id: Id = None
+    ) -> Profile:
+        """Set fields of a user's profile by hand; what was said before stays without effect, what is said later counts.
+
+        Args:
+            values: New values by field; None clears one.
+
+        Returns:
+            The profile.
+
+        Raises:
+            InvalidInput: there is no such field, or the schema does not take a value; nothing was written.
+            ConfigurationError: the memory was opened without `profile=`.
+        """
+        scope = Scope(user_id, agent_id, run_id).required("update_profile()")
+        if not isinstance(values, Mapping) or not values:
+            raise InvalidInput("update_profile() takes a mapping of fields and their values, None to clear one.")
+        self._profiles.edit(scope, values)
+        return self._profiles.show(scope)
+
+    aupdate_profile = awaited(update_profile)
+
+    def profile_history(self, *, user_id: Id = None, agent_id: Id = None, run_id: Id = None) -> list[ProfileChange]:
+        """Each change of each field of a user's profile, in order, with the facts that it came from."""
+        return self._profiles.history(Scope(user_id, agent_id, run_id).required("profile_history()"))
+
+    aprofile_history = awaited(profile_history)
 
     # -- the past ---------------------------------------------------------------------------------------------------
 

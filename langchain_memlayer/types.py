@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-Kind = Literal["item", "fact", "turn"]
-"""What a row of the journal is: a plain BaseStore item, an extracted fact or a verbatim message."""
+Kind = Literal["item", "fact", "turn", "profile"]
+"""What a row of the journal is: a plain BaseStore item, an extracted fact, a verbatim message, or a user's profile."""
 
 Action = Literal["ADD", "UPDATE", "DELETE", "NONE", "REJECTED"]
 """What a decision says of one fact."""
@@ -342,8 +342,8 @@ class Row:
         seq: The position of the last write to it.
         path: Its encoded namespace.
         key: The memory's id.
-        kind: `fact` or `turn`.
-        text: What is remembered.
+        kind: `fact`, `turn` or `profile`.
+        text: What is remembered; of a profile its fields as JSON (`facts.profile.Cells`).
         created_at: When the memory began; for a turn with a time of its own, that time.
         updated_at: When it was last written.
         closed: The position that ended this version, or None while it is current.
@@ -719,6 +719,69 @@ class DiffResult(TypedDict):
     changed: list[ChangedMemory]
     ended: list[MemoryResult]
     relations: AddedRelations
+
+
+class ProfileField(TypedDict):
+    """What a profile says in one field.
+
+    Attributes:
+        value: The value, as JSON has it.
+        facts: The ids of the facts that it comes from; none for what was set by hand.
+        updated_at: When it was last told or set, ISO 8601.
+    """
+
+    value: Any
+    facts: list[str]
+    updated_at: str
+
+
+class ProfileProblem(TypedDict):
+    """What of a profile the schema does not take, and why; without a field the schema refuses the whole."""
+
+    field: str | None
+    value: Any
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What is known of a user as one object.
+
+    Attributes:
+        id: The memory that it is, for `history`, `undo` and `forget`.
+        value: An instance of the schema; None while there is none that is valid, or no schema.
+        fields: What is filled, by field, with the facts that it comes from.
+        updated_at: When something of it was last told or set, ISO 8601; None for an empty one.
+        behind: Whether facts were told that it has not taken in yet, since the model failed: the next call does.
+        problems: What is stored and not shown in `value`, since the schema has changed, and what it misses.
+    """
+
+    id: str
+    value: Any
+    fields: dict[str, ProfileField]
+    updated_at: str | None = None
+    behind: bool = False
+    problems: list[ProfileProblem] = field(default_factory=list)
+
+
+class ProfileChange(TypedDict):
+    """One change of one field of a profile.
+
+    Attributes:
+        field: The field.
+        before: Its value before; None when it had none.
+        after: Its value after; None when it has none.
+        facts: The ids of the facts that the value after comes from; none for what was set by hand.
+        timestamp: When it was recorded, ISO 8601.
+        event_id: The number of the event, for `undo`.
+    """
+
+    field: str
+    before: Any
+    after: Any
+    facts: list[str]
+    timestamp: str
+    event_id: str
 
 
 class ReplayedFact(TypedDict):

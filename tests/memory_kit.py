@@ -45,15 +45,18 @@ def decided(*entries: tuple[Any, ...]) -> dict[str, Any]:
 class Mind:
     """What a chat model says: of a conversation the facts that it knows are in its turns, then decisions in order.
 
+    Of a profile it says what is given under `changes`, in order; nothing when there is no more.
+
     Asked once more, because its reply could not be read, it says the same again.
 
     Attributes:
-        asked: What it was asked for, `extraction` or `reconciliation`, in order.
+        asked: What it was asked for, `extraction`, `reconciliation` or `profile`, in order.
         shown: The last message of each prompt.
     """
 
-    def __init__(self, told: Mapping[str, Any], *decisions: Any) -> None:
+    def __init__(self, told: Mapping[str, Any], *decisions: Any, changes: Sequence[Any] = ()) -> None:
         self.told = dict(told)
+        self.changes = list(changes)
         self.decisions = list(decisions)
         self.asked: list[str] = []
         self.shown: list[str] = []
@@ -67,6 +70,10 @@ class Mind:
     def _reply(self, messages: Sequence[BaseMessage]) -> Any:
         shown = str(messages[-1].content)
         self.shown.append(shown)
+        if "<fields>" in shown:
+            self.asked.append("profile")
+            change = self.changes.pop(0) if self.changes else []
+            return {"changes": change} if isinstance(change, list) else change
         if "<conversation>" not in shown:
             self.asked.append("reconciliation")
             decision = self.decisions.pop(0)

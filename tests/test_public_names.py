@@ -38,6 +38,7 @@ NAMES = [
     "MemoryRetriever",
     "MissingDependency",
     "NotAStore",
+    "Profile",
     "Reconciler",
     "Rejection",
     "RuleReconciler",
@@ -80,7 +81,7 @@ EVALUATION_NAMES = [
 MEMORY = {
     "__init__": "path=None, *, config=None, model='auto', embeddings='auto', vectorstore=None, extractor=None, "
     "reconcile='llm', custom_prompt=None, custom_instructions=None, custom_update_prompt=None, keep_turns=True, "
-    "metric=None, durability='full', hnsw_threshold=4000000, clock=<utc_now>, new_id=<random_id>",
+    "profile=None, metric=None, durability='full', hnsw_threshold=4000000, clock=<utc_now>, new_id=<random_id>",
     "add": "messages, *, user_id=None, agent_id=None, run_id=None, metadata=None, session_id=None, timestamp=None, "
     "infer=True, batch_id=None, background=False, after_seconds=0.0, expiration_date=None, "
     "memory_type=None, prompt=None",
@@ -100,6 +101,8 @@ MEMORY = {
     "kinds=None, everything=False, show_expired=False",
     "graph": "*, user_id=None, agent_id=None, run_id=None",
     "history": "memory_id",
+    "profile": "*, user_id=None, agent_id=None, run_id=None, as_of=None, known_at=None",
+    "profile_history": "*, user_id=None, agent_id=None, run_id=None",
     "reconcile": "messages, facts, *, user_id=None, agent_id=None, run_id=None, session_id=None, batch_id=None, "
     "rejected=<tuple>, by_agent=False",
     "read": "*, user_id=None, agent_id=None, run_id=None, retry=False, progress=None",
@@ -112,6 +115,7 @@ MEMORY = {
     "undo": "event_id=None, *, batch_id=None, user_id=None, agent_id=None, run_id=None",
     "unread": "*, user_id=None, agent_id=None, run_id=None",
     "update": "memory_id, data=None, metadata=None, expiration_date='keep', *, text=None",
+    "update_profile": "values, *, user_id=None, agent_id=None, run_id=None",
     "why": "memory_id",
 }
 SURFACES = {

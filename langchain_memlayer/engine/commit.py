@@ -411,7 +411,7 @@ class Commit:
         self.cause = item = self.tx.add_memory(
             new, terms=indexed.terms, codes=indexed.codes, triples=triples,
             quotes=list({**links, **dict(quotes)}.items()), op="update", gone=old.id, prev=old.text, actor=self.actor,
-            batch=self.batch, detail={**(detail or {}), **_closing(old)},
+            batch=self.batch, detail={**(detail or {}), **closing(old)},
         )  # fmt: skip
         if new.kind == "turn":
             self.tx.relink(old.id, item)
@@ -433,7 +433,7 @@ class Commit:
         self.tx.close_memory(row, invalid_at=at)
         self.cause = self.tx.event(
             self.tx.namespace(row.path), row.key, row.kind, "delete", item=row.id, prev=row.text, actor=self.actor,
-            sources=row.sources, invalid_at=at, batch=self.batch, detail={**(detail or {}), **_closing(row)},
+            sources=row.sources, invalid_at=at, batch=self.batch, detail={**(detail or {}), **closing(row)},
         )  # fmt: skip
 
     def _settle(self, fact: Row, state: int, *, at: int | None = None, but: Sequence[int] = ()) -> None:
@@ -487,7 +487,7 @@ class Commit:
                 self._along(turn, "hide", of=self._asked, state=HIDDEN)
 
 
-def _closing(row: Row) -> dict[str, Any]:
+def closing(row: Row) -> dict[str, Any]:
     """What an event that ends a version notes of it, so that it can be undone."""
     return {"was": {str(row.id): {"closed": row.closed, "invalid_at": row.invalid_at}}}
 

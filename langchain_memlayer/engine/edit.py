@@ -13,9 +13,10 @@ from langchain_memlayer.engine.commit import BY_HAND, Commit, Indexed, Outcome, 
 from langchain_memlayer.engine.forks import merged, no_fork
 from langchain_memlayer.engine.indexes import Indexes
 from langchain_memlayer.engine.keep import PAUSE
+from langchain_memlayer.engine.profiles import redact
 from langchain_memlayer.engine.records import batch_scope, missing, scope_of
 from langchain_memlayer.engine.texts import searchable, stored_text, unembedded
-from langchain_memlayer.errors import EmbeddingError
+from langchain_memlayer.errors import EmbeddingError, InvalidInput
 from langchain_memlayer.facts.grounding import words
 from langchain_memlayer.index.keywords import query_terms
 from langchain_memlayer.journal import Journal
@@ -71,6 +72,8 @@ class Editor:
         while True:
             with self.journal.read() as reader:
                 row = _existing(reader, key)
+            if row.kind == "profile":
+                raise InvalidInput("This memory is a profile: update_profile() sets its fields.")
             changed = replace(
                 row, text=row.text if text is None else text, metadata={**row.metadata, **(metadata or {})}
             )
@@ -130,6 +133,7 @@ class Editor:
         with self.journal.write(*paths) as tx:
             if isinstance(what, Scope):
                 rows = tx.memories_of(what)
+                rows.sort(key=lambda row: row.kind == "profile")
                 tx.strike_unread_of(what)
             else:
                 row = _existing(tx, what)
@@ -143,7 +147,7 @@ class Editor:
                 else:
                     commit.end(row, at=tx.now, detail=along)
                 first = first or commit.cause
-        return len(rows), first
+        return sum(row.kind != "profile" for row in rows), first
 
     # -- forget ---------------------------------------------------------------------------------------------------
 
@@ -180,7 +184,8 @@ class Editor:
                 if not rows and tx.meta(SCRUB_DUE) is None:
                     raise missing(what)
                 if also:
-                    rows = tx.with_relatives([*rows, *_of_the_same_words(tx, rows)])
+                    others = (row for row in _of_the_same_words(tx, rows) if row.kind != "profile")
+                    rows = tx.with_relatives([*rows, *others])
                 self._redact(tx, _redacted(tx, rows), forms)
                 named = _of_the_same_words(tx, rows)
                 tx.erase_batches([batch_scope(scope_of(row)) for row in rows], {row.key for row in rows})
@@ -199,6 +204,7 @@ class Editor:
 
     def _erase_rows(self, tx: Writer, rows: Sequence[Row]) -> None:
         if rows:
+            redact(tx, rows)
             tx.unlist_unread([row.id for row in rows])
             tx.erase_memories(rows)
 

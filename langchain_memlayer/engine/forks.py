@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from langchain_memlayer.engine.commit import BY_HAND, Commit, Committed, Indexed, Outcome
+from langchain_memlayer.engine.profiles import FORK, key_of, recited
 from langchain_memlayer.engine.records import scope_of
 from langchain_memlayer.errors import InvalidInput
 from langchain_memlayer.journal import Journal
@@ -26,7 +27,6 @@ from langchain_memlayer.journal.write import Writer
 from langchain_memlayer.protocols import NewId
 from langchain_memlayer.types import HIDDEN, SPENT, Conflict, Row, Scope
 
-_ACTOR = "fork"
 _CHANGES = ("update", "delete", "none", "undo", "restore")
 _STATES = ("hide", "spent", "show", "restore")
 
@@ -53,8 +53,8 @@ def forked(journal: Journal, scope: Scope, name: str, *, new: bool) -> Fork:
             quotes.setdefault(fact, {})[turn] = quote
         cited = {turn for told in quotes.values() for turn in told}.difference(row.id for row in live)
         rows = [*live, *tx.memories_by_row(sorted(cited)).values()]
-        # So turns stay in order, and come before the facts that cite them.
-        rows.sort(key=lambda row: (row.place or row.id, row.kind != "turn"))
+        # So turns stay in order, and come before the facts that cite them, and these before a profile.
+        rows.sort(key=lambda row: (row.kind == "profile", row.place or row.id, row.kind != "turn"))
         made = _Copies(tx, fork, journal.new_id, quotes)
         for page in chunks(rows):
             made.add(page)
@@ -79,12 +79,15 @@ class _Copies:
         triples = triples_by_row(self.tx, ids)
         began = {row.id: self._began(row) for row in page if row.event == "update"}
         for row in page:
+            owner = _owner(scope_of(row).forked(self.fork.token))
             key = self.keys.setdefault(row.key, self.new_id())
+            if row.kind == "profile":
+                key, row = key_of(owner["path"]), recited(row, self.keys)
             own = replace(
-                row, **_owner(scope_of(row).forked(self.fork.token)), key=key, place=None, closed=None,
+                row, **owner, key=key, place=None, closed=None,
                 valid_at=began.get(row.id, row.valid_at), sources=tuple(self.keys.get(one, one) for one in row.sources),
             )  # fmt: skip
-            told: dict[str, Any] = {"actor": _ACTOR, "detail": {"copy": row.key}}
+            told: dict[str, Any] = {"actor": FORK, "detail": {"copy": row.key}}
             if row.closed is not None:
                 self.rows[row.id] = self.tx.add_seen(own, **told)
                 continue
@@ -164,6 +167,9 @@ class _Merging:
         self._origins = copies(tx, fork)
         self._versions: dict[str, list[Row]] = {}
         for row in sorted(tx.memories_of(fork.ids, ended=True), key=lambda row: row.id):
+            if row.kind == "profile":
+                # The original's own follows what the merge does to facts.
+                continue
             self._versions.setdefault(row.key, []).append(row)
         self._rows: dict[int, int] = {}
         self._keys = dict(self._origins)
@@ -192,7 +198,7 @@ class _Merging:
     def _commit(self, row: Row) -> Commit:
         owner = scope_of(row).original
         if owner not in self.commits:
-            self.commits[owner] = Commit(self.tx, owner, actor=_ACTOR, batch=self._batch, new_id=self.new_id)
+            self.commits[owner] = Commit(self.tx, owner, actor=FORK, batch=self._batch, new_id=self.new_id)
         return self.commits[owner]
 
     def _carry(self, versions: Sequence[Row], live: Row | None) -> None:
@@ -258,7 +264,7 @@ class _Merging:
         triples, quotes = self.tx.triples_of(row.id), self._quotes(row)
         commit.cause = self._rows[row.id] = self.tx.add_memory(
             replace(self._own(row, key), event="add"), terms=terms_of(self.tx, [row.id]).get(row.id, b""),
-            codes=self.tx.vectors_of([row.id]).get(row.id), triples=triples, quotes=quotes, actor=_ACTOR,
+            codes=self.tx.vectors_of([row.id]).get(row.id), triples=triples, quotes=quotes, actor=FORK,
             batch=commit.batch, detail={"fork": self.fork.name},
         )  # fmt: skip
         commit.done.append(Committed(key, "ADD", row.text))
@@ -287,7 +293,7 @@ class _Merging:
                 now = self.tx.memory(key)
                 self._rows[turn] = now.id if now is not None else self.tx.versions_of(key)[-1].id
             else:
-                self._rows[turn] = self.tx.add_seen(self._own(row, self.new_id()), actor=_ACTOR)
+                self._rows[turn] = self.tx.add_seen(self._own(row, self.new_id()), actor=FORK)
         return self._rows[turn]
 
     def _replace(self, commit: Commit, versions: Sequence[Row], live: Row, original: Row) -> None:
@@ -312,7 +318,7 @@ class _Merging:
         quotes = [(turn, quote) for turn, quote in self._quotes(row) if turn not in original.turns]
         sources = tuple(dict.fromkeys((*original.sources, *(self._keys.get(one, one) for one in row.sources))))
         self.tx.change_memory(
-            original, "none", actor=_ACTOR, batch=commit.batch, detail={"fork": self.fork.name},
+            original, "none", actor=FORK, batch=commit.batch, detail={"fork": self.fork.name},
             count=original.count + times, last_seen=max(row.last_seen or 0, original.last_seen or 0) or None,
             sources=sources, turns=[*original.turns, *(turn for turn, _ in quotes)],
         )  # fmt: skip
@@ -342,7 +348,7 @@ class _Merging:
             commit = self._commit(live)
             op = {HIDDEN: "hide", SPENT: "spent"}.get(live.state, "show")
             self.tx.change_memory(
-                original, op, actor=_ACTOR, batch=commit.batch, detail={"of": commit.cause} if commit.cause else None,
+                original, op, actor=FORK, batch=commit.batch, detail={"of": commit.cause} if commit.cause else None,
                 state=live.state or None, invalid_at=live.invalid_at,
             )  # fmt: skip
 

@@ -9,9 +9,11 @@ along what came with it (`of`): the turns of a fact that were hidden with it, th
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from langchain_memlayer.engine.commit import BY_HAND, Committed, Outcome
+from langchain_memlayer.engine.profiles import take_back
 from langchain_memlayer.engine.records import result_of, scope_of
 from langchain_memlayer.engine.results import relations_of
 from langchain_memlayer.errors import InvalidInput
@@ -102,13 +104,19 @@ def undo(journal: Journal, scope: Scope, *, event: int | None, batch: str | None
             paths = {row.path for row in (reader.versions_of(found.key) if found else ())}
     with journal.write(*paths) as tx:
         chosen = _chosen(tx, scope, event, batch)
+        own = {one.seq: one.key for one in chosen if one.kind == "profile"}
+        chosen = [one for one in chosen if one.seq not in own]
         undoing = _Undoing(tx, chosen)
         for key in dict.fromkeys(one.key for one in chosen if one.op in _PRIMARY):
             _check(tx.history(key), undoing.chosen)
         for one in reversed(chosen):
             if one.detail.get("of") not in undoing.chosen:
                 undoing.take_back(one)
-        return undoing.settle(reads=reads)
+        outcome = undoing.settle(reads=reads)
+        facts = {one.key: one.seq for one in reversed(chosen) if one.kind == "fact" and one.op in _PRIMARY}
+        owned = {row.path for key in (*facts, *own.values()) for row in tx.versions_of(key)[:1]}
+        profiles = [done for path in owned for done in take_back(tx, path, facts, own, alone=not chosen)]
+        return outcome if chosen else replace(outcome, facts=tuple(profiles))
 
 
 def _chosen(tx: Writer, scope: Scope, event: int | None, batch: str | None) -> list[Event]:

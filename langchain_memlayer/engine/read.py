@@ -19,6 +19,7 @@ from langchain_memlayer.engine.candidates import Finder
 from langchain_memlayer.engine.commit import Change, Commit, Committed, Indexed, Outcome
 from langchain_memlayer.engine.indexes import Indexes
 from langchain_memlayer.engine.keep import CONTEXT_TURNS, Keeper, Kept, note_about, turn_of
+from langchain_memlayer.engine.profiles import Profiles
 from langchain_memlayer.engine.records import batch_scope, to_turn
 from langchain_memlayer.engine.texts import fact_text, searchable, turn_text
 from langchain_memlayer.errors import ExtractionError, JournalError, MemLayerError
@@ -93,6 +94,7 @@ class Engine(Keeper):
         extractor: Finds facts, or None: turns only.
         reconciler: Decides what facts mean for what is known; None adds them all.
         keep_turns: Whether turns are memories too.
+        profiles: Follow the facts; None where nobody has a profile.
     """
 
     def __init__(
@@ -104,11 +106,13 @@ class Engine(Keeper):
         extractor: Extractor | None = None,
         reconciler: Reconciler | None = None,
         keep_turns: bool = True,
+        profiles: Profiles | None = None,
     ) -> None:
         super().__init__(journal, indexes, reads=extractor is not None, keep_turns=keep_turns)
         self.finder = finder
         self.extractor = extractor
         self.reconciler = reconciler
+        self.profiles = profiles
 
     def add(self, turns: Sequence[Turn], scope: Scope, *, infer: bool, batch: str | None) -> Steps[Outcome]:
         """Keep turns and read them.
@@ -185,6 +189,7 @@ class Engine(Keeper):
                         raise
             if progress is not None:
                 progress(place, len(notes))
+        yield from self._profiled(scope)
         return Readings(_together(done), tuple(failed))
 
     def extract(self, turns: Sequence[Turn], scope: Scope) -> Steps[Prepared]:
@@ -331,8 +336,13 @@ class Engine(Keeper):
                 outcome = self._committed(prepared, decisions, forms, batch, since)
                 report({"outcome": outcome})
             if outcome is not None:
+                yield from self._profiled(prepared.scope)
                 return outcome
         raise AssertionError("the last attempt always commits")
+
+    def _profiled(self, scope: Scope) -> Steps[None]:
+        if self.profiles is not None:
+            yield from self.profiles.follow(scope)
 
     def _placed(self, prepared: Prepared) -> list[tuple[Turn, Row | None]]:
         return list(zip(prepared.turns, prepared.rows or (None,) * len(prepared.turns), strict=True))

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from langchain_memlayer.facts.replies import storable
+from langchain_memlayer.values import dumps
 
 FACT_CHARS: Final = 500
 QUOTE_CHARS: Final = 300
@@ -76,6 +77,11 @@ def _texts(value: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(text for part in parts if isinstance(part, str) and (text := one_line(part))))
 
 
+def _written(value: Any) -> str:
+    """A value as it is asked for: a text, or JSON."""
+    return storable(value if isinstance(value, str) else "" if value is None else dumps(value))
+
+
 _STRINGS: Final = {"type": "array", "items": {"type": "string"}}
 Line = Annotated[str, BeforeValidator(one_line)]
 Number = Annotated[tuple[int, ...], BeforeValidator(_numbers), WithJsonSchema({"type": "integer"})]
@@ -90,6 +96,7 @@ Triples = Annotated[
     WithJsonSchema({"type": "array", "items": _STRINGS}),
 ]
 ActionWord = Annotated[str, BeforeValidator(_action)]
+Written = Annotated[str, BeforeValidator(_written)]
 
 
 class Form(BaseModel):
@@ -139,6 +146,17 @@ class FoundQueries(Form):
     entities: Texts = Field(
         (), description="the people, places and things that they are about, by their names; [] if there are none."
     )  # fmt: skip
+
+
+class FoundChange(Form):
+    """One change of a profile, as its model writes it."""
+
+    field: Line = Field("", description="the field's name.")
+    action: Annotated[Line, WithJsonSchema({"type": "string", "enum": ["set", "append", "remove", "clear"]})] = Field(
+        "", description="see above."
+    )
+    value: Written = Field("", description='the text itself, or JSON of the field\'s type; "" to clear.')
+    facts: Numbers = Field((), description="the numbers of the facts that say it.")
 
 
 def contract(form: type[Form]) -> str:

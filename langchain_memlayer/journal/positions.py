@@ -80,6 +80,18 @@ def _events(reader: Reader, where: str, values: Sequence[Any]) -> list[Event]:
     return [to_event(row) for row in rows]
 
 
+def facts_since(reader: Reader, path: str, since: int) -> list[Event]:
+    """What happened to the facts of a namespace after a position, in order."""
+    where = "e.ns = (SELECT id FROM namespaces WHERE path = ?) AND e.seq > ? AND e.kind = 'fact' AND e.op IN "
+    return _events(reader, f"{where}('add', 'update', 'delete', 'undo')", (path, since))
+
+
+def last_of(reader: Reader, key: str, actors: Sequence[str]) -> int:
+    """The position of the last event of a memory that one of some actors made; 0 when there is none."""
+    sql = "SELECT max(seq) FROM events WHERE key = ? AND kind <> 'item' AND actor IN (...)"
+    return int(reader.among(sql, actors, before=(key,))[0][0] or 0)
+
+
 def put_back(tx: Writer, row: int, seq: int, columns: Mapping[str, Any]) -> None:
     """Give a version what its columns were, by the event at `seq`."""
     values = {

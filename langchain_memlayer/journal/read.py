@@ -168,7 +168,8 @@ class Reader(CacheReader):
         counts = ", ".join(f"sum(CASE WHEN i.kind = '{kind}' THEN 1 ELSE 0 END)" for kind in ("fact", "turn"))
         rows = self.db.execute(
             f"SELECT {', '.join(f'i.{name}' for name in names)}, {counts}, min(i.created_at), max(i.updated_at) "
-            f"FROM items i WHERE i.closed IS NULL AND i.kind <> 'item'{where} GROUP BY i.user_id, i.agent_id, i.run_id "
+            f"FROM items i WHERE i.closed IS NULL AND i.kind <> 'item' AND i.kind <> 'profile'{where} "
+            f"GROUP BY i.user_id, i.agent_id, i.run_id "
             f"ORDER BY {', '.join(f'coalesce(i.{name}, {chr(39) * 2})' for name in names)} LIMIT ? OFFSET ?",
             (*owners, most, offset),
         )
@@ -258,8 +259,8 @@ class Reader(CacheReader):
         )
         return list(whole(rows, to_row))
 
-    def _memories_among(self, where: str, ids: Sequence[int]) -> list[Row]:
-        """Memory versions by a condition with any number of rows for its `(...)`."""
+    def _memories_among(self, where: str, ids: Sequence[Any]) -> list[Row]:
+        """Memory versions by a condition with any number of rows or keys for its `(...)`."""
         sql = f"SELECT {ROW_COLUMNS} FROM {ROW_FROM} WHERE i.kind <> 'item' AND {where}"
         return list(whole(self.among(sql, ids), to_row))
 
@@ -340,6 +341,10 @@ class Reader(CacheReader):
         """The current version of a memory, or None."""
         rows = self._memories("i.key = ? AND i.closed IS NULL", (key,))
         return rows[0] if rows else None
+
+    def live_by_key(self, keys: Collection[str]) -> dict[str, Row]:
+        """The current versions of some memories, by id."""
+        return {row.key: row for row in self._memories_among("i.key IN (...) AND i.closed IS NULL", list(keys))}
 
     def memories_by_row(self, ids: Sequence[int]) -> dict[int, Row]:
         """Memory versions by row id, ended ones too."""

@@ -31,7 +31,7 @@ WAS_ADOPTED = (
     "(i.kind = 'turn' AND i.message_id IS NOT NULL AND i.message_id >= 'adopted:' AND i.message_id < 'adopted;')"
 )
 
-KINDS: dict[Area, str] = {"items": "i.kind = 'item'", "memories": "i.kind <> 'item'"}
+KINDS: dict[Area, str] = {"items": "i.kind = 'item'", "memories": "i.kind <> 'item' AND i.kind <> 'profile'"}
 
 _HOT = {
     "items": "i.id, i.seq, i.expires_at",
@@ -338,4 +338,5 @@ def shown(ids: Mapping[str, str], *, quarantined: bool, at: int | None = None) -
 def about(events: Sequence[tuple[Any, ...]], area: Area) -> list[int]:
     """The rows of an area that some events (position, item, gone, kind) are about."""
     wanted = area == "items"
-    return sorted({item for row in events for item in row[1:3] if item is not None and (row[3] == "item") == wanted})
+    mine = (row for row in events if row[3] != "profile" and (row[3] == "item") == wanted)
+    return sorted({item for row in mine for item in row[1:3] if item is not None})

@@ -207,7 +207,7 @@ _SHAPES: Mapping[str, tuple[type, type | None]] = {
     "metadata": (dict, None), "detail": (dict, None), "sources": (list, str), "turns": (list, int),
     "fields": (list, str), "result": (dict, None),
 }  # fmt: skip
-_KINDS = ("item", "fact", "turn")
+_KINDS = ("item", "fact", "turn", "profile")
 _FLAGS: Mapping[str, range] = {
     "state": range(4),
     "asks": range(2),
@@ -242,7 +242,7 @@ def _wrong_value(name: str, kind: Type, value: Any) -> str | None:
     if name in _FLAGS and value not in _FLAGS[name]:
         return f"{name!r} is out of its range"
     if name == "kind" and value not in _KINDS:
-        return "'kind' is none of item, fact and turn"
+        return "'kind' is none of item, fact, turn and profile"
     if kind == "json" and name in _SHAPES:
         form, part = _SHAPES[name]
         parts: list[Any] = list(value) if isinstance(value, (list, dict)) and part is not None else []

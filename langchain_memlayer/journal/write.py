@@ -386,7 +386,7 @@ class Writer(Reader):
             ns, row.key, row.kind, op, item=self.upcoming(), gone=gone, prev=prev, value=row.text, actor=actor,
             sources=row.sources, valid_at=row.valid_at, invalid_at=row.invalid_at, batch=batch, detail=detail,
         )  # fmt: skip
-        place = None if row.kind == "fact" else row.place or item
+        place = row.place or item if row.kind == "turn" else None
         updated = min(row.updated_at, LAST_TIME)
         check_storable("A memory", row.session_id, texts=(row.role, row.name))
         check_storable("A memory", row.message_id)
@@ -504,17 +504,21 @@ class Writer(Reader):
             self.db.execute("UPDATE items SET turns = ? WHERE id = ?", (json_text(left), fact.id))
 
     def redact(self, row: Row, text: str, digest: str, *, terms: bytes, codes: bytes | None) -> None:
-        """Give a version of a turn another text as if it had always had it; without a text it ends.
+        """Give a version of a turn or profile another text as if it had always had it; without a text it ends.
 
         What facts quote of it and is not in the text any longer is taken out of them.
         """
         self.set_meta(SCRUB_DUE, "due")
         self._drop_vectors(row.id)
-        self.db.execute("UPDATE events SET prev = NULL, value = NULL WHERE key = ? AND kind = 'turn'", (row.key,))
-        seq = self.event(self.namespace(row.path), row.key, "turn", "redact", item=row.id)
+        seq = self.event(self.namespace(row.path), row.key, row.kind, "redact", item=row.id)
         self.db.execute(
             "UPDATE items SET value = ?, hash = ?, terms = ?, seq = ? WHERE id = ?",
             (text, digest, terms, seq, row.id),
+        )
+        self.db.execute(
+            "UPDATE events SET prev = NULL, value = (SELECT i.value FROM items i WHERE i.id = events.seq) "
+            "WHERE key = ? AND kind <> 'item'",
+            (row.key,),
         )
         if text:
             self._vectors(row.id, codes)

@@ -1,0 +1,415 @@
+"""Profiles: one validated object for each user, which follows the facts of each commit.
+
+```
+facts committed ── what changed since the profile's last step ── one call a page ──> one commit: the next version
+```
+A profile is a memory of the user's namespace with an id of its own, whose text is its fields as JSON: versions,
+history, `as_of`, undo, erasing and export are those of any memory. Only its kind keeps it out of searches and lists.
+What it says counts while a fact that it cites holds; that is seen to where it is read, whoever ended the fact.
+
+The step has a transaction of its own, after that of the facts: the call takes seconds, in which nobody else could
+write, and a model that fails must not take the facts along. What it has not taken in is known by its last event, so the
+next step goes on there, whoever died or failed in between.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final
+from uuid import NAMESPACE_OID, uuid5
+
+from pydantic import ValidationError
+
+from langchain_memlayer.engine.commit import BY_HAND, Committed, closing
+from langchain_memlayer.errors import ConfigurationError, ExtractionError, InvalidInput
+from langchain_memlayer.facts.grounding import words
+from langchain_memlayer.facts.profile import (
+    Cells,
+    FactChange,
+    ProfileSchema,
+    ProfileUpdater,
+    cited,
+    kept,
+    values_of,
+)
+from langchain_memlayer.facts.prompts import PROFILE_VERSION
+from langchain_memlayer.journal import Journal
+from langchain_memlayer.journal.positions import facts_since, last_of
+from langchain_memlayer.journal.read import Reader
+from langchain_memlayer.journal.write import Writer
+from langchain_memlayer.messages import content_hash
+from langchain_memlayer.steps import Steps
+from langchain_memlayer.types import (
+    QUARANTINED,
+    Event,
+    Profile,
+    ProfileChange,
+    ProfileProblem,
+    Row,
+    Scope,
+    from_micros,
+    to_micros,
+)
+from langchain_memlayer.values import dumps, loads
+
+_LOGGER = logging.getLogger(__name__)
+
+PAGE: Final = 60
+"""How many changes of facts one call sees."""
+
+PAGES: Final = 5
+"""How many calls one step makes at most; of a user who was there before the profile the newest facts are seen."""
+
+LOST_RACES: Final = 2
+STEP, FORK = "profile", "fork"
+"""Who made the events of the steps, and those of copies: what a copy says is what its facts say."""
+
+
+def owner_of(scope: Scope) -> Scope:
+    """Whose profile it is: a user has one, whichever agent and run; an agent without a user has one, or a run."""
+    name, value = next(iter(scope.required("profile()").ids().items()))
+    return Scope(**{name: value})
+
+
+def key_of(path: str) -> str:
+    """The id of the profile of a namespace."""
+    return str(uuid5(NAMESPACE_OID, f"profile {path}"))
+
+
+def cells_of(row: Row | None) -> Cells:
+    """What a version of a profile says."""
+    return {} if row is None else loads(row.text)
+
+
+class Profiles:
+    """The profiles of one folder.
+
+    Args:
+        journal: The truth.
+        schema: What is to be known of each user; None shows what is stored and changes nothing.
+        updater: Asks the model; None leaves profiles to hands.
+    """
+
+    def __init__(self, journal: Journal, schema: ProfileSchema | None, updater: ProfileUpdater | None) -> None:
+        self.journal = journal
+        self.schema = schema
+        self.updater = updater
+
+    # -- reading --------------------------------------------------------------------------------------------------
+
+    def show(self, scope: Scope, *, as_of: int | None = None, known_at: int | None = None) -> Profile:
+        """What is known of a user, from facts of a scope; or what was, at a time and by what was known at another."""
+        owner = owner_of(scope)
+        with self.journal.read(snapshot=True) as reader:
+            past = as_of is not None or known_at is not None
+            key, now = key_of(owner.partition), to_micros(self.journal.clock())
+            if past:
+                held = {row for row, _ in reader.versions_at(owner.partition, as_of=as_of, known_at=known_at)}
+                versions = [row for row in reader.versions_of(key) if row.id in held]
+                cells = cells_of(versions[-1] if versions else None)
+                rows = [row for one in cited(cells) for row in reader.versions_of(one) if row.id in held]
+            else:
+                cells = cells_of(reader.memory(key))
+                found = reader.live_by_key(cited(cells)).values()
+                rows = [row for row in found if not row.expired(now)]
+            behind = not past and self._asks(cells, self._changes(reader, owner))
+        cells = _standing(cells, {row.key for row in rows if scope.ids().items() <= _ids(row).items()})
+        return self._profile(key, cells, behind=behind)
+
+    def _profile(self, key: str, cells: Cells, *, behind: bool) -> Profile:
+        values = values_of(cells)
+        value, wrong = (None, {}) if self.schema is None else self.schema.read(values)
+        problems: list[ProfileProblem] = [
+            {"field": name, "value": values.get(name or ""), "reason": reason}
+            for name, reason in wrong.items()
+            if values
+        ]
+        order = {name: place for place, name in enumerate(self.schema.names if self.schema else sorted(values))}
+        shown = sorted(values.keys() - wrong.keys(), key=lambda name: order[name])
+        return Profile(
+            id=key,
+            value=value,
+            fields={
+                name: {
+                    "value": values[name],
+                    "facts": _flat(cells[name]["facts"]),
+                    "updated_at": from_micros(cells[name]["at"]).isoformat(),
+                }
+                for name in shown
+            },
+            updated_at=max((from_micros(cells[name]["at"]).isoformat() for name in shown), default=None),
+            behind=behind,
+            problems=problems,
+        )
+
+    def history(self, scope: Scope) -> list[ProfileChange]:
+        """Each change of each field, in order; of what was forgotten nothing is left."""
+        key = key_of(owner_of(scope).partition)
+        with self.journal.read(snapshot=True) as reader:
+            events = reader.history(key)
+            rows = {row.id: cells_of(row) for row in reader.versions_of(key)}
+        found: list[ProfileChange] = []
+        for event in events:
+            ended = event.item if event.op == "delete" else event.gone
+            before, after = rows.get(ended or 0, {}), {} if event.op == "delete" else rows.get(event.item or 0, {})
+            if event.op not in ("add", "update", "delete"):
+                continue
+            for name in dict.fromkeys((*before, *after)):
+                was, now = (cells.get(name, {}).get("value") for cells in (before, after))
+                if was != now:
+                    facts = _flat(after.get(name, {}).get("facts", ()))
+                    found.append({
+                        "field": name, "before": was, "after": now, "facts": facts,
+                        "timestamp": from_micros(event.recorded_at).isoformat(), "event_id": str(event.seq),
+                    })  # fmt: skip
+        return found
+
+    # -- by hand --------------------------------------------------------------------------------------------------
+
+    def edit(self, scope: Scope, values: Mapping[str, Any]) -> None:
+        """Set fields by hand, None clears one; what is told later changes them again.
+
+        Raises:
+            InvalidInput: there is no such field, or the schema does not take its value; nothing was written.
+        """
+        schema, owner = self._known(), owner_of(scope)
+        if strange := sorted(str(name) for name in values if name not in schema.names):
+            raise InvalidInput(f"The profile has no field {strange[0]!r}; its fields are {', '.join(schema.names)}.")
+        with self.journal.write(owner.partition) as tx:
+            row = tx.memory(key_of(owner.partition))
+            old = cells_of(row)
+            cells, now = dict(old), tx.now
+            for name, value in values.items():
+                try:
+                    said = None if value is None else schema.coerced(name, value)
+                except ValidationError as error:
+                    reason = error.errors(include_url=False)[0]["msg"]
+                    raise InvalidInput(f"{name} cannot be set: {reason}. Nothing was changed.") from error
+                entries = said if name in schema.lists and isinstance(said, list) else ()
+                cells[name] = {"facts": [[] for _ in entries], "at": now, "hand": now}
+                cells[name] |= {} if said is None else {"value": said}
+            for field, reason in schema.refused(old, cells).items():
+                raise InvalidInput(f"{field or 'The profile'} cannot be set: {reason}. Nothing was changed.")
+            _write(tx, owner, row, cells, at=now, actor=BY_HAND, by=dict.fromkeys(values, ()))
+
+    def _known(self) -> ProfileSchema:
+        if self.schema is None:
+            raise ConfigurationError("update_profile() needs a schema: open the memory with profile=, a class.")
+        return self.schema
+
+    # -- following the facts --------------------------------------------------------------------------------------
+
+    def follow(self, scope: Scope) -> Steps[None]:
+        """Take in what became of facts since the last step; when the model fails, the next step does."""
+        updater = self.updater
+        if updater is None:
+            return
+        try:
+            yield from self._followed(updater, owner_of(scope))
+        except ExtractionError as error:
+            # What the provider or the model said may quote facts.
+            _LOGGER.warning("A profile stays as it was for now: %s.", type(error.__cause__ or error).__name__)
+
+    def _followed(self, updater: ProfileUpdater, owner: Scope) -> Steps[None]:
+        key = key_of(owner.partition)
+        for _ in range(LOST_RACES + 1):
+            with self.journal.read(snapshot=True) as reader:
+                position, row = reader.last_seq(), reader.memory(key)
+                changes = self._changes(reader, owner)
+                old = cells_of(row)
+                live = reader.live_by_key(cited(old))
+            if not changes:
+                return
+            cells = _standing(old, live.keys())
+            by: dict[str, Sequence[str]] = {
+                name: sorted(cited({name: cell}) - live.keys()) for name, cell in old.items() if cells.get(name) != cell
+            }
+            if self._asks(cells, changes):
+                for start in range(0, len(changes), PAGE):
+                    cells, told = yield from updater.patched(cells, changes[start : start + PAGE])
+                    by |= {name: [*by.get(name, ()), *ids] for name, ids in told.items()}
+            with self.journal.write(owner.partition) as tx:
+                now = tx.memory(key)
+                if (now and now.seq) == (row and row.seq) and not tx.facts_changed(owner.partition, position):
+                    at = min(max((change.began for change in changes), default=tx.now), tx.now)
+                    _write(tx, owner, row, cells, at=at, actor=STEP, by=by, prompt=PROFILE_VERSION)
+                    return
+
+    def _changes(self, reader: Reader, owner: Scope) -> list[FactChange]:
+        """What became of the user's facts since the last step, in order; the newest, where they are very many."""
+        if self.updater is None:
+            return []
+        since = last_of(reader, key_of(owner.partition), (STEP, FORK))
+        events: dict[str, list[Event]] = {}
+        for event in facts_since(reader, owner.partition, since):
+            events.setdefault(event.key, []).append(event)
+        live, now = reader.live_by_key(events), to_micros(self.journal.clock())
+        found: list[tuple[int, FactChange]] = []
+        for key, some in events.items():
+            row, before, last = live.get(key), some[0].prev, some[-1]
+            # An undo has put back what the profile said.
+            known = all(event.op == "undo" for event in some) or (row is not None and row.text == before)
+            if known or (row is None and before is None):
+                continue
+            if row is None:
+                end = last.recorded_at if last.invalid_at is None else last.invalid_at
+                found.append((last.seq, FactChange(key, before, None, last.recorded_at, end)))
+            elif row.state != QUARANTINED and not row.expired(now):
+                told, began = row.last_seen or row.created_at, row.created_at if row.valid_at is None else row.valid_at
+                found.append((last.seq, FactChange(key, before, row.text, told, began)))
+        return [change for _, change in sorted(found, key=lambda one: one[0])][-PAGE * PAGES :]
+
+    def _asks(self, cells: Cells, changes: Sequence[FactChange]) -> bool:
+        """Whether changes can touch a field: what only ended goes by itself, but for what was set by hand."""
+        by_hand = any("hand" in cell and "value" in cell for cell in cells.values())
+        return any(change.after is not None or by_hand for change in changes)
+
+
+# -- what every process does, whether it has a schema or not ----------------------------------------------------------
+
+
+def _ids(row: Row) -> dict[str, str]:
+    return Scope(row.user_id, row.agent_id, row.run_id).ids()
+
+
+def _flat(facts: Iterable[Any]) -> list[str]:
+    return list(dict.fromkeys(one for some in facts for one in ([some] if isinstance(some, str) else some)))
+
+
+def _standing(cells: Cells, holding: Collection[str]) -> Cells:
+    """What of cells counts while some facts hold."""
+    return kept(cells, lambda _, facts: [one for one in facts if one in holding] or None)
+
+
+def _write(
+    tx: Writer,
+    owner: Scope,
+    row: Row | None,
+    cells: Cells,
+    *,
+    at: int,
+    actor: str,
+    by: Mapping[str, Sequence[str]],
+    **more: Any,
+) -> None:
+    """Write the next version of a profile, or note that there is none; `by` are the facts behind each change."""
+    detail = {"by": {name: list(dict.fromkeys(ids)) for name, ids in by.items()}, **more}
+    path = owner.partition
+    if (row is not None and cells == cells_of(row)) or not (row or cells):
+        item = None if row is None else row.id
+        tx.event(tx.namespace(path), key_of(path), "profile", "none", item=item, actor=actor, detail=more)
+        return
+    text = dumps(cells)
+    # A version never begins before the one that it replaces.
+    at = at if row is None else max(at, row.valid_at or 0)
+    new = Row(
+        id=0, seq=0, path=path, key=key_of(path), kind="profile", text=text, created_at=row.created_at if row else at,
+        updated_at=tx.now, hash=content_hash(text), valid_at=at, last_seen=at, read=True, user_id=owner.user_id,
+        agent_id=owner.agent_id, run_id=owner.run_id,
+    )  # fmt: skip
+    if row is None:
+        tx.add_memory(new, terms=b"", codes=None, actor=actor, detail=detail)
+        return
+    tx.close_memory(row, invalid_at=at)
+    tx.add_memory(
+        new, terms=b"", codes=None, op="update", gone=row.id, prev=row.text, actor=actor,
+        detail={**detail, **closing(row)},
+    )  # fmt: skip
+
+
+def recited(row: Row, copies: Mapping[str, str]) -> Row:
+    """A profile that cites the copies of facts in their place."""
+    cells = kept(cells_of(row), lambda _, facts: [copies[one] for one in facts if one in copies] or None)
+    return replace(row, text=dumps(cells))
+
+
+def redact(tx: Writer, rows: Sequence[Row]) -> None:
+    """Take out of profiles, in all their versions, what they say from facts that are being forgotten.
+
+    What other facts say too stays, where these have its words.
+    """
+    gone = {row.key for row in rows}
+    texts: dict[str, str] = {}
+
+    def keep(value: Any, facts: list[str]) -> list[str] | None:
+        left = [one for one in facts if one not in gone]
+        texts.update((key, row.text) for key, row in tx.live_by_key(set(left) - texts.keys()).items())
+        said = set(words(value if isinstance(value, str) else dumps(value)))
+        has_words = any(said <= set(words(texts.get(one, ""))) for one in left)
+        return left if len(left) == len(facts) or has_words else None
+
+    for path in dict.fromkeys(row.path for row in rows if row.kind == "fact"):
+        key = key_of(path)
+        for version in () if key in gone else tx.versions_of(key):
+            text = dumps(kept(cells_of(version), keep))
+            if text != version.text:
+                tx.redact(version, text, content_hash(text), terms=b"", codes=None)
+
+
+def take_back(tx: Writer, path: str, facts: Mapping[str, int], own: Collection[int], *, alone: bool) -> list[Committed]:
+    """Give a profile's fields what they were before some events; a field that others changed since stays as it is.
+
+    Args:
+        tx: The transaction of the undo.
+        path: The profile's namespace.
+        facts: By fact the position of the first of its events that were undone: what followed them is taken back.
+        own: The positions of the profile's own events that are to be undone.
+        alone: Whether nothing else is undone.
+
+    Raises:
+        InvalidInput: one of its own events was undone already, or changed since.
+    """
+    key = key_of(path)
+    events = [event for event in tx.history(key) if event.op in ("add", "update", "delete")]
+    rows = {row.id: row for row in tx.versions_of(key)}
+    row = tx.memory(key)
+    cells, by, undoes = cells_of(row), dict[str, Sequence[str]](), dict[str, list[int]]()
+    for name in {name for event in events for name in _named(event, rows)}:
+        standing = {event.seq: event for event in events if name in _named(event, rows)}
+        for event in reversed(list(standing.values())):
+            for gone in _undone(event, name) if event.seq in standing else ():
+                standing.pop(gone, None)
+        mine = [event for event in standing.values() if event.seq in own or _follows(event, name, facts)]
+        if not mine:
+            continue
+        first = mine[0]
+        # What was changed and taken back in between is as it was.
+        later = [e.seq for e in standing.values() if e.seq > first.seq and min(_undone(e, name), default=0) < first.seq]
+        if later := sorted(set(later).difference(event.seq for event in mine)):
+            if alone:
+                raise InvalidInput(f"Event {later[-1]} has changed {name} of this profile since; undo that one first.")
+            continue
+        before = cells_of(rows.get((first.item if first.op == "delete" else first.gone) or 0))
+        cells = {**{other: cell for other, cell in cells.items() if other != name}, **_only(before, name)}
+        by[name] = sorted({one for event in mine for one in event.detail.get("by", {}).get(name, ())})
+        undoes[name] = [event.seq for event in mine]
+    if alone and not undoes:
+        raise InvalidInput("This event of a profile was undone already, or changed nothing.")
+    if not undoes:
+        return []
+    owner = next(Scope(one.user_id, one.agent_id, one.run_id) for one in rows.values())
+    _write(tx, owner, row, cells, at=tx.now, actor=BY_HAND, by=by, undoes=undoes)
+    return [Committed(key, "UPDATE", dumps(values_of(cells)), dumps(values_of(cells_of(row))))]
+
+
+def _named(event: Event, rows: Mapping[int, Row]) -> Iterable[str]:
+    """The fields that an event of a profile changed."""
+    return cells_of(rows.get(event.item or 0)) if event.op == "delete" else event.detail.get("by", ())
+
+
+def _only(cells: Cells, name: str) -> Cells:
+    return {name: cells[name]} if name in cells else {}
+
+
+def _undone(event: Event, name: str) -> list[int]:
+    """The events that an event took back for a field."""
+    found: list[int] = event.detail.get("undoes", {}).get(name, [])
+    return found
+
+
+def _follows(event: Event, name: str, facts: Mapping[str, int]) -> bool:
+    """Whether an event followed one of some events of facts; what took back later ones did not."""
+    earliest = min(_undone(event, name), default=0)
+    return any(earliest < facts[one] < event.seq for one in event.detail.get("by", {}).get(name, ()) if one in facts)

@@ -1,0 +1,362 @@
+"""Profiles: what facts change in one form of a user, as a patch of its fields by a chat model, validated by the schema.
+
+```
+changes of facts + the fields as they are ── build ── model ── parse ── checks ──> the fields as they become
+```
+A field is a cell: its value, and the facts that it comes from; those of a list, for each entry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Final, cast
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from langchain_memlayer.errors import ConfigurationError, ExtractionError
+from langchain_memlayer.facts.chat import Method, StructuredChat
+from langchain_memlayer.facts.forms import FoundChange
+from langchain_memlayer.facts.prompts import PROFILE_INSTRUCTIONS, PROFILE_SCHEMA, shortened, show_records
+from langchain_memlayer.facts.replies import read_entries, storable
+from langchain_memlayer.steps import Steps
+from langchain_memlayer.types import from_micros
+from langchain_memlayer.values import dumps, loads
+
+if TYPE_CHECKING:
+    from langchain_core.language_models import BaseChatModel
+    from langchain_core.messages import BaseMessage
+
+_FACT_TOKENS: Final = 200
+_VALUE_TOKENS: Final = 300
+_SHOWN: Final = 120
+_LIST: Final = "list of "
+_MARKS: Final = frozenset({"field", "action"})
+
+Cells = dict[str, dict[str, Any]]
+"""What a profile says, by field: `value`; `facts`, the ids of those that it comes from (of a list, those of each
+entry), none for what was set by hand; `at`, when it was told or set; `hand`, when it was last set by hand. A field that
+was cleared by hand has no value."""
+
+
+@dataclass(frozen=True, slots=True)
+class FactChange:
+    """What became of one fact. Times are microseconds since 1970 UTC.
+
+    Attributes:
+        id: The fact.
+        before: What it said; None for a new one.
+        after: What it says; None for one that ended.
+        told: When it was last told.
+        began: When it began to hold.
+    """
+
+    id: str
+    before: str | None
+    after: str | None
+    told: int
+    began: int
+
+
+def cited(cells: Cells) -> set[str]:
+    """The ids of all facts that cells come from."""
+    found: set[str] = set()
+    for cell in cells.values():
+        for one in cell["facts"]:
+            found.update([one] if isinstance(one, str) else one)
+    return found
+
+
+def kept(cells: Cells, keep: Callable[[Any, list[str]], list[str] | None]) -> Cells:
+    """Cells with what of them is kept.
+
+    Args:
+        cells: The cells.
+        keep: Is given a value, or an entry of a list, and its facts; gives those of them that stay, or None when it
+            goes. It is not asked for what was set by hand.
+    """
+    found: Cells = {}
+    for name, cell in cells.items():
+        value, facts = cell.get("value"), cell["facts"]
+        if isinstance(value, list) and len(facts) == len(value) and all(isinstance(one, list) for one in facts):
+            entries = [(one, keep(one, by) if by else by) for one, by in zip(value, facts, strict=True)]
+            stay = [(one, by) for one, by in entries if by is not None]
+            cell = {**cell, "value": [one for one, _ in stay], "facts": [by for _, by in stay]}
+            empty = bool(entries) and not stay
+        else:
+            left = keep(value, facts) if facts else facts
+            cell, empty = {**cell, "facts": left}, left is None
+        if not empty:
+            found[name] = cell
+        elif "hand" in cell:
+            found[name] = {"facts": [], "at": cell["at"], "hand": cell["hand"]}
+    return found
+
+
+class ProfileSchema:
+    """The fields of a profile: what they are, and what they take.
+
+    Args:
+        model: A pydantic model.
+
+    Raises:
+        ConfigurationError: it is none, or has no fields.
+    """
+
+    def __init__(self, model: type[BaseModel]) -> None:
+        if not (isinstance(model, type) and issubclass(model, BaseModel) and model.model_fields):
+            raise ConfigurationError(
+                f"profile= takes a pydantic model (a class with fields), got {model!r}; its fields are what is to be "
+                "known of each user."
+            )
+        self.model = model
+        self._aliases: dict[str, str] = {
+            name: next((one for one in (info.validation_alias, info.alias) if isinstance(one, str)), name)
+            for name, info in model.model_fields.items()
+        }
+        self._adapters: dict[str, TypeAdapter[Any]] = {
+            name: TypeAdapter(cast("Any", Annotated[info.annotation, info]))
+            for name, info in model.model_fields.items()
+        }
+        whole = model.model_json_schema(by_alias=False)
+        self._parts: dict[str, Any] = {name: whole["properties"][name] for name in model.model_fields}
+        self._named: dict[str, Any] = whole.get("$defs", {})
+        self.lists = frozenset(name for name in self._parts if self._type(self._parts[name]).startswith(_LIST))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the fields."""
+        return tuple(self._parts)
+
+    def coerced(self, name: str, value: Any) -> Any:
+        """The value of a field, as JSON has it.
+
+        Raises:
+            ValidationError: the field does not take it.
+        """
+        adapter = self._adapters[name]
+        return adapter.dump_python(adapter.validate_python(value), mode="json")
+
+    def read(self, values: Mapping[str, Any]) -> tuple[BaseModel | None, dict[str | None, str]]:
+        """An instance, and by field why its value is not in it; None, with the reasons, when there can be none.
+
+        Under None stands why the whole is refused.
+        """
+        wrong: dict[str | None, str] = dict.fromkeys(values.keys() - set(self.names), "there is no such field now")
+        while True:
+            taken = {self._aliases[name]: value for name, value in values.items() if name not in wrong}
+            try:
+                return self.model.model_validate(taken), wrong
+            except ValidationError as error:
+                found = self._reasons(error)
+                fresh = found.keys() & values.keys() - wrong.keys()
+                wrong.update(found)
+                if not fresh:
+                    return None, wrong
+
+    def _reasons(self, error: ValidationError) -> dict[str | None, str]:
+        names = {alias: name for name, alias in self._aliases.items()}
+        found: dict[str | None, str] = {}
+        for one in error.errors(include_url=False, include_context=False, include_input=False):
+            name = names.get(str(one["loc"][0]), str(one["loc"][0])) if one["loc"] else None
+            found.setdefault(name, one["msg"])
+        return found
+
+    def refused(self, before: Cells, after: Cells) -> dict[str | None, str]:
+        """Why cells are no profile that were one, by field; what is still missing counts for nothing."""
+        values, old = values_of(after), values_of(before)
+        wrong = {name: reason for name, reason in self.read(values)[1].items() if name is None or name in values}
+        known = self.read(old)[1] if wrong else {}
+        return {
+            name: reason
+            for name, reason in wrong.items()
+            if name not in known or (name is not None and values[name] != old.get(name))
+        }
+
+    def shown(self, cells: Cells) -> list[dict[str, Any]]:
+        """The fields with what they are and what they say, as the prompt shows them."""
+        records = []
+        for name, part in self._parts.items():
+            cell = cells.get(name, {})
+            record = {"field": name, "type": self._type(part), "about": part.get("description")}
+            if "value" in cell:
+                text = dumps(cell["value"])
+                record["value"] = cell["value"] if len(text) <= 4 * _VALUE_TOKENS else shortened(text, _VALUE_TOKENS)
+            if "hand" in cell:
+                record["by hand"] = f"{from_micros(cell['hand']):%Y-%m-%d}"
+            records.append({key: value for key, value in record.items() if value is not None})
+        return records
+
+    def _type(self, part: Mapping[str, Any], depth: int = 0) -> str:
+        """The type of a field in a few words."""
+        if "$ref" in part and depth < 4:
+            return self._type(self._named[part["$ref"].rpartition("/")[2]], depth + 1)
+        if "enum" in part or "const" in part:
+            return " | ".join(dumps(one) for one in part.get("enum", [part.get("const")]))
+        if "anyOf" in part:
+            found = [self._type(one, depth) for one in part["anyOf"]]
+            return " | ".join(dict.fromkeys(one for one in found if one != "null")) or "null"
+        if part.get("type") == "array" and "items" in part:
+            return f"{_LIST}{self._type(part['items'], depth + 1)}"
+        if "properties" in part and depth < 4:
+            return (
+                f"{{{', '.join(f'{name}: {self._type(one, depth + 1)}' for name, one in part['properties'].items())}}}"
+            )
+        return str(part.get("format") or part.get("type") or "any")
+
+
+class ProfileUpdater:
+    """Asks a chat model what facts change in a profile. Threads and event loops may share it.
+
+    Args:
+        model: Any LangChain chat model.
+        schema: The fields.
+        method: How the model is held to the form of the reply; None decides by what it supports.
+    """
+
+    def __init__(self, model: BaseChatModel, schema: ProfileSchema, *, method: Method | None = None) -> None:
+        self._chat = StructuredChat(model, PROFILE_SCHEMA, run_name="profile", method=method)
+        self._schema = schema
+
+    def patched(self, cells: Cells, changes: Sequence[FactChange]) -> Steps[tuple[Cells, dict[str, list[str]]]]:
+        """The cells as the changes of facts make them, and by field the facts that changed it: one call.
+
+        A reply that the schema refuses is shown to the model with the reason, once; what is still wrong then is left
+        out.
+
+        Raises:
+            ExtractionError: the model failed, or its reply cannot be read.
+        """
+        patches: list[_Patch] = []
+
+        def read(reply: str) -> _Patch:
+            patches.append(_Patch(self._schema, cells, changes))
+            return patches[-1].read(reply, strict=len(patches) == 1)
+
+        patch: _Patch = yield from self._chat.asking(self.build(cells, changes), read)
+        return patch.cells, patch.by
+
+    def build(self, cells: Cells, changes: Sequence[FactChange]) -> list[BaseMessage]:
+        """The prompt: instructions, then the fields and the facts as fenced JSON."""
+        from langchain_core.messages import HumanMessage, SystemMessage
+
+        facts: list[dict[str, Any]] = []
+        for number, change in enumerate(changes, 1):
+            was = None if change.before is None else shortened(change.before, _FACT_TOKENS)
+            if change.after is None:
+                facts.append({"fact": number, "ended": was})
+                continue
+            told, text = f"{from_micros(change.told):%Y-%m-%d}", shortened(change.after, _FACT_TOKENS)
+            facts.append({"fact": number, "date": told, **({} if was is None else {"was": was}), "text": text})
+        shown = show_records("fields", self._schema.shown(cells)), show_records("facts", facts)
+        return [SystemMessage(PROFILE_INSTRUCTIONS), HumanMessage("\n".join(shown))]
+
+
+class _Patch:
+    """What one reply makes of cells."""
+
+    def __init__(self, schema: ProfileSchema, cells: Cells, changes: Sequence[FactChange]) -> None:
+        self.cells = dict(cells)
+        self.by: dict[str, list[str]] = {}
+        self._schema = schema
+        self._changes = changes
+        self._wrong: list[str] = []
+
+    def read(self, reply: str, *, strict: bool) -> _Patch:
+        """Itself with what a reply says; with `strict` an `ExtractionError` says what of it cannot be used."""
+        for entry in read_entries(reply, "changes", _MARKS).entries:
+            if isinstance(entry, Mapping):
+                self._apply(FoundChange.model_validate(entry))
+        if strict and self._wrong:
+            raise ExtractionError(f"These changes cannot be used: {'; '.join(self._wrong)}", reply=reply)
+        return self
+
+    def _apply(self, change: FoundChange) -> None:
+        name = next((one for one in self._schema.names if one.casefold() == change.field.casefold()), None)
+        facts = [self._changes[k - 1] for k in change.facts if 0 < k <= len(self._changes)]
+        action = change.action.casefold()
+        if name is None:
+            self._refuse(change.field, f"there is no such field, only {', '.join(self._schema.names)}")
+        elif not facts:
+            self._refuse(name, "it names no fact by its number")
+        elif action not in ("set", "append", "remove", "clear"):
+            self._refuse(name, "there is no such action")
+        elif max(one.told for one in facts) > self.cells.get(name, {}).get("hand", -1):
+            self._change(name, action, change.value, facts)
+
+    def _refuse(self, field: str, reason: str) -> None:
+        self._wrong.append(f"{shortened(field, 10) or '(no field)'}: {shortened(reason, _SHOWN)}")
+
+    def _change(self, name: str, action: str, text: str, facts: Sequence[FactChange]) -> None:
+        old = self.cells.get(name, {})
+        # What ended says nothing of what holds.
+        ids = [one.id for one in facts if one.after is not None]
+        listed, cell = name in self._schema.lists, None
+        entries = list(zip(old.get("value") or [], old["facts"], strict=True)) if listed and "value" in old else []
+        if action != "clear":
+            if not ids and action != "remove":
+                return
+            try:
+                value = self._value(name, text, listed=listed, whole=action == "set")
+            except ValidationError as error:
+                self._refuse(name, error.errors(include_url=False)[0]["msg"])
+                return
+            if listed:
+                entries = _entries(entries, value, ids, action)
+                cell = {"value": [one for one, _ in entries], "facts": [by for _, by in entries]} if entries else None
+            elif action != "remove":
+                # What is told once more has one more fact.
+                same = old.get("value") == value and old.get("facts")
+                cell = {"value": value, "facts": list(dict.fromkeys([*(old["facts"] if same else ()), *ids]))}
+            elif old.get("value") != value:
+                return
+        made = dict(self.cells)
+        made.pop(name, None)
+        if cell is not None:
+            made[name] = {**cell, "at": max(one.told for one in facts)}
+            if listed and "hand" in old and action != "set":
+                made[name]["hand"] = old["hand"]
+        if wrong := self._schema.refused(self.cells, made):
+            self._refuse(name, next(iter(wrong.values())))
+            return
+        if values_of(made).get(name) != old.get("value") or made.get(name, {}).get("facts") != old.get("facts"):
+            self.cells = made
+            self.by.setdefault(name, []).extend(one.id for one in facts)
+
+    def _value(self, name: str, text: str, *, listed: bool, whole: bool) -> Any:
+        """The value that a reply writes, JSON or the text itself, as the field has it; entries come as a list."""
+        given: list[Any] = [storable(text)]
+        with suppress(ValueError):
+            given.insert(0, loads(given[0].strip()))
+        for one in given:
+            try:
+                return self._schema.coerced(name, one if not listed or (whole and isinstance(one, list)) else [one])
+            except ValidationError as error:
+                failure = error
+        raise failure
+
+
+def values_of(cells: Cells) -> dict[str, Any]:
+    """What cells say, by field."""
+    return {name: cell["value"] for name, cell in cells.items() if "value" in cell}
+
+
+def _entries(
+    entries: Sequence[tuple[Any, list[str]]], value: Sequence[Any], ids: Sequence[str], action: str
+) -> list[tuple[Any, list[str]]]:
+    """The entries of a list, each with its facts, after a change."""
+    said = [_same(one) for one in value]
+    if action == "remove":
+        return [(one, by) for one, by in entries if _same(one) not in said]
+    known = {_same(one): (one, by) for one, by in entries}
+    told = {}
+    for one, mark in zip(value, said, strict=True):
+        before, by = known.get(mark, (one, None))
+        # What stands there by hand, or is told by others, stays theirs.
+        told[mark] = (before, [*ids] if by is None else list(dict.fromkeys([*by, *ids])) if by else [])
+    return list((told if action == "set" else {**known, **told}).values())
+
+
+def _same(value: Any) -> str:
+    return value.casefold().strip() if isinstance(value, str) else dumps(value)

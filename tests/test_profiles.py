@@ -1,0 +1,548 @@
+"""Profiles: one validated object for each user beside the facts, which follows what is told and never outlives it."""
+
+from __future__ import annotations
+
+import json
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+from journal_dump import ids, open_memory, refuses, texts
+from memory_kit import Mind, call, decided, found, open_with
+from pydantic import BaseModel, Field
+from test_undo import opened
+
+from langchain_memlayer import ConfigurationError, InvalidInput, Memory
+from langchain_memlayer.doctor import check
+from langchain_memlayer.moving import export_store, import_store
+from langchain_memlayer.testing import FrozenClock, ScriptedChatModel
+
+
+class Pet(BaseModel):
+    name: str
+    kind: str = "cat"
+
+
+class Card(BaseModel):
+    name: str | None = None
+    city: str | None = Field(None, description="where the user lives")
+    born: date | None = None
+    languages: list[str] = []
+    pets: list[Pet] = []
+    level: int | None = Field(None, ge=1, le=5)
+
+
+TOLD = {
+    "I live in Berlin": [found("Anna lives in Berlin")],
+    "I moved to Rome": [found("Anna lives in Rome")],
+    "I speak Greek": [found("Anna speaks Greek")],
+    "I speak Thai": [found("Anna speaks Thai")],
+    "Forget Berlin": [found("Anna lives in Berlin", retract=True)],
+    "My cat is Tom": [found("Anna has a cat named Tom")],
+    "nothing": [],
+}
+
+
+def change(field: str, action: str = "set", value: str = "", *facts: int) -> dict[str, Any]:
+    return {"field": field, "action": action, "value": value, "facts": list(facts or (1,))}
+
+
+def city(memory: Memory, **given: Any) -> Any:
+    return memory.profile(**{"user_id": "u", **given}).value.city
+
+
+def told(memory: Memory, *said: str, **given: Any) -> list[dict[str, Any]]:
+    return list(memory.add(list(said), **{"user_id": "u", **given})["results"])
+
+
+UPDATED = decided((1, "UPDATE", 1, "Anna lives in Rome"))
+BERLIN, ROME = [change("city", "set", "Berlin")], [change("city", "set", "Rome")]
+
+
+# -- the step after a commit -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", ["plain", "awaited"])
+async def test_a_profile_follows_the_facts_and_each_field_cites_its_own(way: str) -> None:
+    mind = Mind(
+        TOLD, UPDATED,
+        changes=[
+            [
+                change("city", "set", "Berlin", 1), change("languages", "append", "Greek", 2),
+                change("pets", "append", '{"name": "Tom"}', 3),
+            ],
+            ROME,
+        ],
+    )  # fmt: skip
+    with open_with(mind, profile=Card) as memory:
+        added = await call(
+            way, memory, "add", ["I live in Berlin", "I speak Greek", "My cat is Tom"], user_id="u", run_id="r"
+        )
+        berlin, greek, tom = (row["id"] for row in added["results"])
+        profile = await call(way, memory, "profile", user_id="u")
+        assert profile.value == Card(city="Berlin", languages=["Greek"], pets=[Pet(name="Tom")])
+        assert {name: field["facts"] for name, field in profile.fields.items()} == {
+            "city": [berlin], "languages": [greek], "pets": [tom],
+        }  # fmt: skip
+        assert profile.fields["city"]["value"] == "Berlin"
+        assert not profile.behind
+        await call(way, memory, "add", "I moved to Rome", user_id="u", run_id="r")
+        assert city(memory) == "Rome"
+        assert mind.asked == ["extraction", "profile", "extraction", "reconciliation", "profile"]
+        assert '"was": "Anna lives in Berlin", "text": "Anna lives in Rome"' in mind.shown[-1]
+        assert '"value": "Berlin"' in mind.shown[-1]
+        rows = await call(way, memory, "profile_history", user_id="u")
+        cities = [(row["before"], row["after"], row["facts"]) for row in rows if row["field"] == "city"]
+        assert cities == [(None, "Berlin", [berlin]), ("Berlin", "Rome", [berlin])]
+
+
+def test_without_a_profile_or_a_change_of_facts_no_model_is_asked() -> None:
+    mind = Mind(TOLD, decided((1, "NONE", 1)))
+    with open_with(mind) as memory:
+        told(memory, "I live in Berlin")
+        assert mind.asked == ["extraction"]
+        assert memory.profile(user_id="u").fields == {}
+    mind = Mind(TOLD, decided((1, "NONE", 1)), decided((1, "DELETE", 1)), changes=[BERLIN])
+    with open_with(mind, profile=Card) as memory:
+        told(memory, "I live in Berlin")
+        told(memory, "nothing")
+        assert mind.asked == ["extraction", "profile", "extraction"]
+        # Told once more.
+        told(memory, "I live in Berlin", session_id="other")
+        # What only ends takes its field along by itself.
+        told(memory, "Forget Berlin")
+        assert "profile" not in mind.asked[3:]
+        assert city(memory) is None
+        assert [row["after"] for row in memory.profile_history(user_id="u")] == ["Berlin", None]
+
+
+def test_a_reply_that_the_schema_refuses_is_shown_with_the_reason_once() -> None:
+    replies: list[Any] = [
+        {"facts": [{"turn": 1, "quote": "I live in Berlin", "fact": "Anna lives in Berlin"}]},
+        {"changes": [change("level", "set", "9"), change("town", "set", "x"), change("city", "set", "Berlin")]},
+        {"changes": [change("level", "set", "9"), change("city", "set", "Berlin"), change("born", "set", "", 7)]},
+    ]
+    model = ScriptedChatModel(replies=replies)
+    with open_memory(":memory:", model=model, profile=Card) as memory:
+        told(memory, "I live in Berlin")
+        # The second reply counts as far as it can be used.
+        assert memory.profile(user_id="u").value == Card(city="Berlin")
+        assert model.calls == 3
+        said = str(model.prompts[-1][-1].content)
+        assert "level: Input should be less than or equal to 5" in said
+        assert "there is no such field, only name, city" in said
+
+
+@pytest.mark.parametrize("broken", [TimeoutError("Anna lives in Berlin"), "no idea", ""])
+def test_a_model_that_fails_leaves_the_profile_behind_and_the_next_call_catches_up(
+    broken: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    mind = Mind(TOLD, decided((1, "ADD")), changes=[broken, [*BERLIN, change("languages", "append", "Greek", 2)]])
+    with open_with(mind, profile=Card) as memory:
+        [berlin] = told(memory, "I live in Berlin")
+        assert (berlin["event"], city(memory)) == ("ADD", None)
+        assert memory.profile(user_id="u").behind
+        assert "profile stays as it was" in caplog.text
+        assert "Anna" not in caplog.text
+        told(memory, "I speak Greek")
+        profile = memory.profile(user_id="u")
+        assert (profile.value.city, profile.value.languages, profile.behind) == ("Berlin", ["Greek"], False)
+        assert profile.fields["city"]["facts"] == [berlin["id"]]
+
+
+def test_read_catches_up_and_what_was_changed_by_hand_is_among_it() -> None:
+    mind = Mind(TOLD, changes=[BERLIN, ROME])
+    with open_with(mind, profile=Card) as memory:
+        [row] = told(memory, "I live in Berlin")
+        memory.update(row["id"], "Anna lives in Rome")
+        assert memory.profile(user_id="u").behind
+        memory.read(user_id="u")
+        assert city(memory) == "Rome"
+        assert not memory.profile(user_id="u").behind
+        before = len(mind.asked)
+        memory.read(user_id="u")
+        assert len(mind.asked) == before
+
+
+def test_a_user_has_one_profile_and_an_agent_sees_of_it_what_its_own_facts_say() -> None:
+    mind = Mind(TOLD, changes=[BERLIN, [change("languages", "append", "Greek")]])
+    with open_with(mind, profile=Card) as memory:
+        told(memory, "I live in Berlin", agent_id="a")
+        told(memory, "I speak Greek", agent_id="b")
+        assert memory.profile(user_id="u").value == Card(city="Berlin", languages=["Greek"])
+        assert memory.profile(user_id="u", agent_id="a").value == Card(city="Berlin")
+        assert memory.profile(user_id="u", agent_id="b").value == Card(languages=["Greek"])
+        assert memory.of(user_id="u", agent_id="b").profile().value == Card(languages=["Greek"])
+        assert memory.profile(user_id="other").value == Card()
+
+
+def test_background_and_the_two_halves_take_the_same_step() -> None:
+    mind = Mind(TOLD, changes=[BERLIN, [change("languages", "append", "Greek")]])
+    with open_with(mind, profile=Card) as memory:
+        memory.add("I live in Berlin", user_id="u", background=True)
+        assert memory.flush(10)
+        assert city(memory) == "Berlin"
+        said = [{"role": "user", "content": "I speak Greek", "id": "m"}]
+        facts = memory.extract(said, user_id="u")["facts"]
+        mind.decisions.append(decided((1, "ADD")))
+        memory.reconcile(said, facts, user_id="u")
+        assert memory.profile(user_id="u").value.languages == ["Greek"]
+
+
+# -- a profile is no hit ----------------------------------------------------------------------------------------------
+
+
+def test_a_profile_is_no_hit_in_no_list_and_in_no_count(tmp_path: Path) -> None:
+    mind = Mind(TOLD, changes=[BERLIN])
+    with open_with(mind, tmp_path / "s", profile=Card) as memory:
+        told(memory, "I live in Berlin", infer=True)
+        memory.update_profile({"name": "Anna lives in Berlin"}, user_id="u")
+        key = memory.profile(user_id="u").id
+        for query in ("Berlin", "Anna lives in Berlin", key):
+            for more in ({}, {"as_of": "2030-01-01"}, {"known_at": "2030-01-01"}, {"filters": {"kind": "profile"}}):
+                assert key not in ids(memory.search(query, user_id="u", **more))
+        for more in ({"user_id": "u"}, {"everything": True}, {"user_id": "u", "kinds": ["fact", "turn"]}):
+            assert key not in ids(memory.get_all(**more))
+        assert [(row["facts"], row["turns"]) for row in memory.scopes()] == [(1, 1)]
+        assert memory.delete_all(user_id="u")["count"] == 2
+        assert memory.profile(user_id="u").value == Card()
+    with open_memory(tmp_path / "s") as memory:
+        assert check(memory._journal) == []
+
+
+# -- ends, forgetting, undo -------------------------------------------------------------------------------------------
+
+
+def test_a_field_goes_with_its_fact_and_comes_back_with_it() -> None:
+    changes = [[change("city", "set", "Berlin"), change("languages", "append", "Greek", 2)], []]
+    mind = Mind(TOLD, changes=changes)
+    with open_with(mind, profile=Card) as memory:
+        berlin, greek = told(memory, "I live in Berlin", "I speak Greek")
+        before = memory.profile(user_id="u")
+        memory.delete(greek["id"])
+        assert memory.profile(user_id="u").value == Card(city="Berlin")
+        memory.delete(berlin["id"])
+        assert memory.profile(user_id="u").fields == {}
+        memory.undo(memory.history(berlin["id"])[-1]["id"])
+        memory.undo(memory.history(greek["id"])[-1]["id"])
+        assert memory.profile(user_id="u") == before
+        memory.update(greek["id"], expiration_date="2020-01-01")
+        assert memory.profile(user_id="u").value == Card(city="Berlin")
+
+
+def test_forget_leaves_nothing_of_what_only_the_forgotten_fact_said(tmp_path: Path) -> None:
+    told_all = {
+        "I live in Berlin": [found("Anna lives in Berlin")], "Secretly I am Xanthippe": [found("Anna is Xanthippe")],
+        "Xanthippe it is": [found("User is called Xanthippe")], "I moved to Rome": [found("Anna lives in Rome")],
+    }  # fmt: skip
+    changes = [
+        [*BERLIN, change("name", "set", "Xanthippe", 2), change("languages", "append", "Greek", 1, 2)],
+        [change("name", "set", "Xanthippe")], ROME,
+    ]  # fmt: skip
+    mind = Mind(told_all, decided((1, "ADD")), UPDATED, changes=changes)
+    with open_with(mind, tmp_path / "s", profile=Card) as memory:
+        berlin, name = told(memory, "I live in Berlin", "Secretly I am Xanthippe")
+        [again] = told(memory, "Xanthippe it is")
+        told(memory, "I moved to Rome")
+        assert memory.profile(user_id="u").fields["name"]["facts"] == [name["id"], again["id"]]
+        memory.forget(berlin["id"])
+        profile = memory.profile(user_id="u")
+        # No word of the fact that is left says that she speaks Greek.
+        assert profile.value == Card(name="Xanthippe")
+        assert [row["after"] for row in memory.profile_history(user_id="u")] == ["Xanthippe"]
+        memory.forget(name["id"])
+        assert memory.profile(user_id="u").fields["name"]["facts"] == [again["id"]]
+        memory.forget(again["id"])
+        assert memory.profile(user_id="u").fields == {}
+        assert check(memory._journal) == []
+    for file in (tmp_path / "s").rglob("*"):
+        data = file.read_bytes() if file.is_file() else b""
+        assert not [word for word in (b"Xanthippe", b"Berlin", b"Greek") if word in data], file
+
+
+def follow(messages: Any) -> Any:
+    """Each fact `X likes Y` sets the field of X, and its Y is one entry of the list."""
+    shown = str(messages[-1].content)
+    facts = [json.loads(line) for line in shown.split("<facts>\n")[1].split("\n</facts>")[0].splitlines()]
+    changes = []
+    for one in facts:
+        person, _, thing = (one.get("text") or one["ended"]).split()
+        if "text" in one:
+            if "was" in one:
+                changes.append(change("things", "remove", one["was"].split()[2], one["fact"]))
+            changes += [change(person, "set", thing, one["fact"]), change("things", "append", thing, one["fact"])]
+    return {"changes": changes}
+
+
+class Likes(BaseModel):
+    anna: str | None = None
+    bob: str | None = None
+    things: list[str] = []
+
+
+verbs = st.sampled_from(["adds", "tells", "ends", "repeats", "sees"])
+sentences = st.tuples(st.sampled_from(["Anna", "Bob"]), verbs, st.sampled_from(["tea", "chess", "Rome"]))
+steps = st.one_of(
+    st.tuples(st.just("say"), st.lists(sentences.map(" ".join), min_size=1, max_size=3)),
+    st.tuples(st.just("change"), st.tuples(st.integers(0, 9), st.sampled_from(["Anna likes art", "Bob likes art"]))),
+    st.tuples(st.just("delete"), st.integers(0, 9)),
+    st.tuples(st.just("hand"), st.sampled_from([{"anna": "hand"}, {"things": ["hand"]}, {"bob": None}])),
+    st.tuples(st.just("empty"), st.none()),
+)
+
+
+def done(memory: Memory, kind: str, what: Any, batch: str) -> Any:
+    """One step, and what takes it back."""
+    key = ""
+    if kind == "say":
+        memory.add(what, user_id="u", batch_id=batch)
+        return lambda: memory.undo(batch_id=batch, user_id="u")
+    if kind == "empty":
+        event = memory.delete_all(user_id="u").get("event_id")
+        return event and (lambda: memory.undo(event))
+    if kind == "hand":
+        key = memory.update_profile(what, user_id="u").id
+    elif rows := memory.get_all(user_id="u", kinds=["fact"])["results"]:
+        place = what if kind == "delete" else what[0]
+        key = rows[place % len(rows)]["id"]
+        if kind == "delete":
+            memory.delete(key)
+        elif memory.get(key)["memory"] != what[1]:  # type: ignore[index]
+            memory.update(key, what[1])
+        else:
+            return None
+    event = memory.history(key)[-1]["id"] if key else None
+    return event and (lambda: memory.undo(event))
+
+
+@settings(max_examples=25, phases=[Phase.explicit, Phase.generate])
+@given(st.lists(steps, min_size=1, max_size=7))
+def test_undo_gives_the_profile_that_was_before_to_the_last_byte(said: Any) -> None:
+    clock = FrozenClock()
+    model = ScriptedChatModel(replies=follow)
+    with opened(clock=clock, model=model, profile=Likes) as memory:
+        past = []
+        for number, (kind, what) in enumerate(said):
+            clock.advance(minutes=1)
+            before = memory.profile(user_id="u")
+            undo = done(memory, kind, what, f"b{number}")
+            # What was changed by hand is taken in now, not with the next step.
+            memory.read(user_id="u")
+            if undo is not None:
+                past.append((before, undo))
+        for before, undo in reversed(past):
+            clock.advance(minutes=1)
+            undo()
+            assert memory.profile(user_id="u") == before
+        assert check(memory._journal) == []
+        assert memory.profile(user_id="u").fields == {}
+        # Nothing is left for the model to look at.
+        calls = model.calls
+        memory.read(user_id="u")
+        assert model.calls == calls
+
+
+def test_an_event_of_a_profile_is_undone_field_by_field() -> None:
+    mind = Mind(TOLD, changes=[BERLIN])
+    with open_with(mind, profile=Card) as memory:
+        memory.update_profile({"city": "Bonn", "level": 2}, user_id="u")
+        [bonn, *_] = memory.profile_history(user_id="u")
+        memory.update_profile({"level": 3}, user_id="u")
+        with pytest.raises(InvalidInput, match="has changed level of this profile since"):
+            memory.undo(bonn["event_id"])
+        last = memory.profile_history(user_id="u")[-1]["event_id"]
+        [row] = memory.undo(last)["results"]
+        assert (json.loads(row["memory"]), row["event"]) == ({"city": "Bonn", "level": 2}, "UPDATE")
+        with pytest.raises(InvalidInput, match="undone already"):
+            memory.undo(last)
+        memory.undo(bonn["event_id"])
+        assert memory.profile(user_id="u").fields == {}
+
+
+# -- by hand -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", ["plain", "awaited"])
+async def test_what_is_set_by_hand_stays_until_something_newer_is_said(way: str) -> None:
+    clock = FrozenClock()
+    mind = Mind(
+        TOLD, decided((1, "ADD")),
+        changes=[[*BERLIN, change("languages", "append", "Greek")], ROME, [change("languages", "remove", "Thai")]],
+    )  # fmt: skip
+    with open_with(mind, profile=Card, clock=clock) as memory:
+        profile = await call(way, memory, "update_profile", {"city": "Bonn", "languages": ["Thai"]}, user_id="u")
+        assert profile.value == Card(city="Bonn", languages=["Thai"])
+        assert profile.fields["city"]["facts"] == []
+        # Said a year before it was set.
+        told(memory, "I live in Berlin", timestamp="2024-01-01T10:00:00Z")
+        assert memory.profile(user_id="u").value == Card(city="Bonn", languages=["Thai"])
+        assert '"value": "Bonn", "by hand": "2025-01-01"' in mind.shown[-1]
+        clock.advance(days=1)
+        told(memory, "I moved to Rome")
+        told(memory, "I speak Thai")
+        assert memory.profile(user_id="u").value == Card(city="Rome")
+
+
+def test_by_hand_a_field_is_cleared_and_older_facts_do_not_bring_it_back() -> None:
+    mind = Mind(TOLD, changes=[BERLIN, BERLIN])
+    with open_with(mind, profile=Card) as memory:
+        told(memory, "I live in Berlin")
+        assert memory.update_profile({"city": None}, user_id="u").value == Card()
+        told(memory, "I speak Greek", timestamp="2024-01-01T10:00:00Z")
+        assert city(memory) is None
+
+
+@pytest.mark.parametrize(
+    ("wrong", "match"),
+    [
+        ({"town": "x"}, "no field 'town'; its fields are name, city"),
+        ({"city": "Rome", "level": 9}, "level cannot be set: Input should be less than or equal to 5"),
+        ({"pets": [{"kind": "dog"}]}, "pets cannot be set"),
+        ({"name": "a\ud800"}, "surrogate"),
+        ({}, "takes a mapping"),
+        ("city", "takes a mapping"),
+    ],
+)
+def test_by_hand_what_the_schema_does_not_take_is_refused_and_nothing_written(
+    tmp_path: Path, wrong: Any, match: str
+) -> None:
+    with open_memory(tmp_path, profile=Card) as memory:
+        memory.update_profile({"city": "Bonn"}, user_id="u")
+        message = refuses(lambda: memory.update_profile(wrong, user_id="u"), tmp_path, InvalidInput)
+        assert match in message
+        with pytest.raises(InvalidInput, match="update_profile"):
+            memory.update(memory.profile(user_id="u").id, "x")
+
+
+def test_a_profile_needs_a_schema() -> None:
+    for wrong in (dict, Card(), BaseModel, "Card"):
+        with pytest.raises(ConfigurationError, match="pydantic model"):
+            Memory(":memory:", model=None, embeddings=None, profile=wrong)  # type: ignore[arg-type]
+    with open_memory(":memory:") as memory, pytest.raises(ConfigurationError, match="profile="):
+        memory.update_profile({"city": "Rome"}, user_id="u")
+
+
+# -- time, other schemas, other places ---------------------------------------------------------------------------------
+
+
+def test_a_profile_is_shown_as_it_was_and_as_it_was_known() -> None:
+    clock = FrozenClock()
+    mind = Mind(TOLD, UPDATED, changes=[BERLIN, ROME])
+    with open_with(mind, profile=Card, clock=clock) as memory:
+        told(memory, "I live in Berlin", timestamp="2023-05-01T10:00:00Z")
+        clock.advance(days=10)
+        [row] = told(memory, "I moved to Rome", timestamp="2024-05-01T10:00:00Z")
+        asked = {
+            "2023-04-01": None, "2023-06-01": "Berlin", "2024-04-30": "Berlin", "2024-05-02": "Rome",
+            "2030-01-01": "Rome",
+        }  # fmt: skip
+        assert {day: city(memory, as_of=day) for day in asked} == asked
+        assert city(memory, known_at="2025-01-05") == "Berlin"
+        assert city(memory, known_at="2025-01-05", as_of="2024-06-01") == "Berlin"
+        assert city(memory, known_at="2024-12-31") is None
+        clock.advance(days=10)
+        memory.delete(row["id"])
+        assert city(memory) is city(memory, as_of="2025-01-22") is None
+        assert city(memory, as_of="2025-01-12") == city(memory, known_at="2025-01-12") == "Rome"
+
+
+def test_what_fits_another_schema_is_shown_and_the_rest_is_told_and_not_lost(tmp_path: Path) -> None:
+    class Later(BaseModel):
+        city: str
+        level: str = "none"
+        born: date | None = None
+        plan: str | None = None
+
+    with open_memory(tmp_path, profile=Card) as memory:
+        memory.update_profile({"level": 3, "languages": ["Thai"], "name": "Anna"}, user_id="u")
+        history = memory.profile_history(user_id="u")
+    with open_memory(tmp_path, profile=Later) as memory:
+        profile = memory.profile(user_id="u")
+        assert profile.value is None
+        assert {one["field"]: one["value"] for one in profile.problems} == {
+            "level": 3, "languages": ["Thai"], "name": "Anna", "city": None
+        }  # fmt: skip
+        profile = memory.update_profile({"city": "Rome", "level": "high"}, user_id="u")
+        assert profile.value == Later(city="Rome", level="high")
+        assert {one["field"] for one in profile.problems} == {"languages", "name"}
+        assert memory.profile_history(user_id="u")[: len(history)] == history
+        assert memory.diff("2024-01-01", user_id="u")["added"] == []
+    with open_memory(tmp_path, profile=Card) as memory:
+        assert memory.profile(user_id="u").value == Card(name="Anna", city="Rome", languages=["Thai"])
+    with open_memory(tmp_path) as memory:
+        profile = memory.profile(user_id="u")
+        assert (profile.value, profile.fields["level"]["value"]) == (None, "high")
+
+
+@pytest.mark.sqlite
+def test_an_export_takes_the_profile_along_with_its_history(tmp_path: Path) -> None:
+    mind = Mind(TOLD, UPDATED, changes=[BERLIN, ROME])
+    with open_with(mind, tmp_path / "a", profile=Card) as memory:
+        told(memory, "I live in Berlin")
+        told(memory, "I moved to Rome")
+        memory.update_profile({"level": 3}, user_id="u")
+        profile, history = memory.profile(user_id="u"), memory.profile_history(user_id="u")
+    export_store(tmp_path / "a", tmp_path / "file")
+    import_store(tmp_path / "file", tmp_path / "b")
+    with open_memory(tmp_path / "b", profile=Card) as memory:
+        assert memory.profile(user_id="u") == profile
+        assert memory.profile_history(user_id="u") == history
+        assert texts(memory.search("Rome", user_id="u", kinds=["fact"])) == ["Anna lives in Rome"]
+        memory.forget(user_id="u")
+        assert memory.profile(user_id="u").fields == {}
+        assert memory.profile_history(user_id="u") == []
+        assert check(memory._journal) == []
+
+
+def test_what_another_process_changed_meanwhile_is_asked_anew(tmp_path: Path) -> None:
+    with open_with(Mind({}), tmp_path, profile=Card) as other:
+        mind = Mind(TOLD, changes=[BERLIN, BERLIN])
+
+        def reply(messages: Any) -> Any:
+            answer = mind(messages)
+            if mind.asked.count("profile") == 1:
+                other.update_profile({"level": 4}, user_id="u")
+            return answer
+
+        with open_memory(tmp_path, model=ScriptedChatModel(replies=reply), profile=Card) as memory:
+            told(memory, "I live in Berlin")
+            assert memory.profile(user_id="u").value == Card(city="Berlin", level=4)
+            assert mind.asked == ["extraction", "profile", "profile"]
+            assert '"value": 4' in mind.shown[-1]
+
+
+def test_a_fork_has_a_profile_of_its_own_that_cites_its_own_facts(tmp_path: Path) -> None:
+    mind = Mind(TOLD, UPDATED, changes=[BERLIN, ROME])
+    with open_with(mind, tmp_path, profile=Card) as memory:
+        [row] = told(memory, "I live in Berlin")
+        memory.update_profile({"level": 3}, user_id="u")
+        fork = memory.fork("try", user_id="u")
+        assert fork.profile().value == Card(city="Berlin", level=3)
+        assert fork.profile().fields["city"]["facts"] != [row["id"]]
+        fork.add("I moved to Rome")
+        assert (fork.profile().value.city, city(memory)) == ("Rome", "Berlin")
+        assert [shown.count('"fact":') for shown in mind.shown if "<fields>" in shown] == [1, 1]
+        # What the merge made of the facts the original's profile takes in with its next step.
+        mind.changes = [ROME]
+        fork.merge()
+        assert memory.profile(user_id="u").behind
+        memory.read(user_id="u")
+        assert memory.profile(user_id="u").value == Card(city="Rome", level=3)
+        again = memory.fork("again", user_id="u")
+        memory.forget(row["id"])
+        assert again.profile().value == Card(level=3)
+        assert check(memory._journal) == []
+
+
+def test_many_facts_are_shown_a_page_at_a_time_and_committed_at_once() -> None:
+    told_all = {f"fact {k}": [found(f"Anna has thing {k}")] for k in range(70)}
+    mind = Mind(told_all, changes=[BERLIN, [change("level", "set", "2", 3)]])
+    with open_with(mind, profile=Card, reconcile="off") as memory:
+        told(memory, *told_all)
+        assert mind.asked.count("profile") == 2
+        assert [shown.count('"fact":') for shown in mind.shown if "<fields>" in shown] == [60, 10]
+        assert memory.profile(user_id="u").value == Card(city="Berlin", level=2)
+        assert len(memory.history(memory.profile(user_id="u").id)) == 1
