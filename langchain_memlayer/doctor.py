@@ -199,12 +199,12 @@ def _uncommitted(reader: Reader) -> Iterator[int]:
     last = reader.db.execute("SELECT max(seq) FROM events").fetchone()[0] or 0
     known = {key for (key,) in reader.db.execute("SELECT DISTINCT key FROM events")}
     for seq, result in reader.db.execute("SELECT seq, result FROM batches"):
-        if seq > last or any(done[0] not in known for done in _done(orjson.loads(result))):
+        if seq > last or _told(orjson.loads(result)) - known:
             yield seq
 
 
-def _done(report: Any) -> list[Any]:
-    return [*report["turns"], *report["facts"]]
+def _told(report: Any) -> set[str]:
+    return {done[0] for done in (*report["turns"], *report["facts"])}
 
 
 def _vectors(reader: Reader) -> Iterator[Problem]:

@@ -300,7 +300,9 @@ def _execute(plan: Plan, indexes: Indexes, texts: Vectors = _NONE, queries: Vect
         # Before the journal is read: one call never holds two of its connections.
         views = {prefix: indexes.view(prefix) for prefix in _ranked_prefixes(plan, queries)}
         with indexes.journal.read(snapshot=several) as reader:
-            if several and attempt < _RETRIES - 1 and _later(views, reader):
+            # Somebody wrote between: a view has what the snapshot has not.
+            later = several and any(view.applied_seq != reader.last_seq() for view in views.values())
+            if later and attempt < _RETRIES - 1:
                 continue
             reads = _Reads(reader, views, now, expiring=indexes.expiring)
             results = [reads.result(op, plan.filters.get(number), queries) for number, op in enumerate(plan.ops)]
@@ -317,11 +319,6 @@ def _ranked_prefixes(plan: Plan, queries: Vectors) -> set[str]:
         for op in plan.ops
         if isinstance(op, SearchOp) and op.query and op.query in queries
     }
-
-
-def _later(views: Mapping[str, Any], reader: Reader) -> bool:
-    """Whether some view has what the journal's snapshot has not, because somebody wrote between."""
-    return bool(views) and any(view.applied_seq != reader.last_seq() for view in views.values())
 
 
 def _encoded(plan: Plan, indexes: Indexes, vectors: Vectors) -> dict[tuple[str, str], bytes | None]:

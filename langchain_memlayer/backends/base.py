@@ -156,9 +156,6 @@ class Patience:
 
     Only for what may be done late, or twice. While a thread that was given up still waits, the store is not asked
     again, so that there are never more of them than callers at one time.
-
-    Args:
-        store: The store.
     """
 
     def __init__(self, store: ForeignStore) -> None:
@@ -276,12 +273,9 @@ def _row(metadata: Mapping[str, Any], wanted: Mapping[str, Scalar]) -> int:
         row = int(metadata[ITEM])
     except (KeyError, TypeError, ValueError):
         return -1
-    return row if all(_equals(metadata.get(name), value) for name, value in wanted.items()) else -1
-
-
-def _equals(found: Any, wanted: Scalar) -> bool:
+    found = ((metadata.get(name), value) for name, value in wanted.items())
     # Some stores keep every value as a string.
-    return bool(found == wanted) or str(found) == str(wanted)
+    return row if all(bool(have == want) or str(have) == str(want) for have, want in found) else -1
 
 
 def require_dims(kind: str, name: str, found: int, dims: int) -> None:
@@ -304,9 +298,6 @@ def require_metric(kind: str, name: str, found: str, known: Sequence[str]) -> No
 
 class Adapter(ABC):
     """A `ForeignStore` over a LangChain `VectorStore`: points go in batches, each id once, and none is no request.
-
-    Args:
-        store: The store.
 
     Raises:
         ConfigurationError: it cannot be used as it was opened.

@@ -70,11 +70,6 @@ class State:
 class Mirror:
     """Brings one area of a journal to a foreign store, in a thread that lives while there is something to bring.
 
-    Args:
-        journal: The truth.
-        store: The foreign store.
-        area: `items` or `memories`.
-
     Attributes:
         proposals: What asks the store for candidates.
         error: Why the last attempt failed, or None.
@@ -264,7 +259,9 @@ class Mirror:
             # When another process was quicker, the loop goes on from where that one is: what was written here may be
             # older than what it wrote, so the same rows are brought once more.
             if self._state().position != position:
-                self._redeliver(touched)
+                with self._journal.read(snapshot=True) as reader:
+                    rows = reader.vector_rows(self._area, touched)
+                self._deliver(touched, rows)
 
     def _tell_of_others(self, row: VectorRow) -> None:
         """Say so when the first points of this journal come to those of another: its memories may be expected here."""
@@ -281,11 +278,6 @@ class Mirror:
                 "memories only; if you expected those that are there, open the folder in which they were written.",
                 self.store.kind,
             )
-
-    def _redeliver(self, touched: Sequence[int]) -> None:
-        with self._journal.read(snapshot=True) as reader:
-            rows = reader.vector_rows(self._area, touched)
-        self._deliver(touched, rows)
 
     def _deliver(self, touched: Sequence[int], rows: Sequence[VectorRow]) -> None:
         if rows:
@@ -346,12 +338,7 @@ class Mirror:
 
 
 class Points:
-    """The points of one area of a journal.
-
-    Args:
-        journal: The truth.
-        area: `items` or `memories`.
-    """
+    """The points of one area of a journal."""
 
     def __init__(self, journal: Journal, area: Area) -> None:
         self._journal = journal

@@ -47,9 +47,6 @@ class Proposals:
     """Asks a foreign store for candidates, and stops when it is down, behind, or found wrong.
 
     Args:
-        journal: The truth.
-        store: The foreign store.
-        area: `items` or `memories`.
         position: Gives the journal position up to which the store was brought; None when another has its place.
         behind: Called when the store could not be asked because it was not brought enough.
 

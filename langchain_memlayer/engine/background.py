@@ -26,9 +26,6 @@ class Background:
     """The notes of one folder, read in order by a thread that lives while there are some to be tried.
 
     The notes are in the journal: they outlive the process, and whoever opens the folder next goes on with them.
-
-    Args:
-        engine: Does the work.
     """
 
     def __init__(self, engine: Engine) -> None:

@@ -33,13 +33,7 @@ _WORDS = 6
 
 
 class Finder:
-    """Finds candidates by vector, by keyword, by entity under any name, and by relation.
-
-    Args:
-        journal: The truth.
-        indexes: The slabs of its memories.
-        graphs: Their graphs.
-    """
+    """Finds candidates by vector, by keyword, by entity under any name, and by relation."""
 
     def __init__(self, journal: Journal, indexes: Indexes, graphs: Graphs) -> None:
         self._journal = journal
@@ -50,11 +44,6 @@ class Finder:
         """The candidates of all facts together, those of each fact by turns, the nearest first.
 
         There are forty at most; with more facts than that, as many as facts.
-
-        Args:
-            scope: Whose facts.
-            facts: The new ones.
-            forms: Their searchable forms.
         """
         view = self._indexes.view(scope.partition)
         mask = self._facts(scope, view)

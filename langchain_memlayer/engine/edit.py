@@ -46,8 +46,6 @@ class Editor:
     """Changes of one folder's memories that no conversation asked for.
 
     Args:
-        journal: The truth.
-        indexes: The slabs of its memories.
         reads: Whether somebody reads what was changed.
         derived: Closed before files are scrubbed, besides the slabs.
     """

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from langchain_memlayer.errors import ConfigurationError, SnapshotError
+from langchain_memlayer.errors import SnapshotError
 from langchain_memlayer.graph.names import as_relations, relation_name
 from langchain_memlayer.index import files
 from langchain_memlayer.journal import Journal
@@ -37,7 +37,6 @@ class Graphs:
     which names are one entity nor how they are spelled.
 
     Args:
-        journal: The truth that they follow.
         snapshot_edges: From how many edges on a graph is snapshotted.
         capacity_bytes: About how much the graphs may hold in memory together.
     """
@@ -49,8 +48,6 @@ class Graphs:
         snapshot_edges: int = SNAPSHOT_EDGES,
         capacity_bytes: int = CAPACITY_BYTES,
     ) -> None:
-        if snapshot_edges < 1:
-            raise ConfigurationError(f"snapshot_edges must be at least 1, got {snapshot_edges}.")
         self.journal = journal
         self._snapshot_edges = snapshot_edges
         self._capacity = capacity_bytes

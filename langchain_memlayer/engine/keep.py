@@ -80,8 +80,6 @@ class Keeper:
     """Keeps turns.
 
     Args:
-        journal: The truth.
-        indexes: The slabs of its memories.
         reads: Whether there is somebody to read them.
         keep_turns: Whether turns are memories too; of others only the words that are not read yet are kept.
     """

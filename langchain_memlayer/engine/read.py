@@ -26,7 +26,6 @@ from langchain_memlayer.errors import ExtractionError, JournalError, MemLayerErr
 from langchain_memlayer.facts.reconciliation import all_added
 from langchain_memlayer.journal import Journal
 from langchain_memlayer.journal.read import Reader
-from langchain_memlayer.journal.write import Writer
 from langchain_memlayer.protocols import Extractor, Reconciler
 from langchain_memlayer.steps import Steps, request
 from langchain_memlayer.tracing import span, traced
@@ -88,12 +87,8 @@ class Engine(Keeper):
     """The write path of one folder's memories.
 
     Args:
-        journal: The truth.
-        indexes: The slabs of its memories.
-        finder: Finds what facts may change.
         extractor: Finds facts, or None: turns only.
         reconciler: Decides what facts mean for what is known; None adds them all.
-        keep_turns: Whether turns are memories too.
         profiles: Follow the facts; None where nobody has a profile.
     """
 
@@ -418,7 +413,10 @@ class Engine(Keeper):
             self._apply(commit, prepared, decisions, forms, rows)
             if note is not None:
                 commit.end_unsaid(note.detail.get("edited", ()))
-                self._strike(tx, note, stale)
+                tx.strike_unread(note.id)
+                if stale:
+                    # Their words were changed while they were read.
+                    tx.note_unread(scope, stale, detail={"edited": stale}, attempts=0, next_at=tx.now)
             outcome = commit.outcome([*prepared.kept, *done])
             if batch is not None:
                 tx.record_batch(batch_scope(scope), batch, {"note": None, **outcome.plain()})
@@ -428,12 +426,6 @@ class Engine(Keeper):
                     turns = {"turns": reported["turns"], "note": None}
                     tx.record_batch(batch_scope(scope), earlier, {**outcome.plain(), **turns})
         return outcome
-
-    def _strike(self, tx: Writer, note: Unread, stale: Sequence[int]) -> None:
-        """Take a note away, but for turns whose words were changed while they were read."""
-        tx.strike_unread(note.id)
-        if stale:
-            tx.note_unread(note.scope, stale, detail={"edited": list(stale)}, attempts=0, next_at=tx.now)
 
     def _rows(
         self, commit: Commit, prepared: Prepared, forms: Mapping[str, Indexed]

@@ -204,20 +204,6 @@ class TripleGraph:
         with self._lock:
             return self._displayed(self._known(names))
 
-    def k_hop(self, entities: Iterable[str], *, k: int = 2, most: int = MOST_NODES) -> dict[str, int]:
-        """The entities within `k` steps of some and how many steps each is away, nearest first, `most` at most.
-
-        No more than `MOST_EDGES` neighbours of an entity are looked at.
-        """
-        with self._lock:
-            near = k_hop(self._neighbours, self._known(entities), k=k, most=min(most, MOST_EDGES))
-            return {self._nodes[key]["name"]: steps for key, steps in near.items()}
-
-    def local_push(self, entities: Iterable[str]) -> dict[str, float]:
-        """Personalised PageRank of the entities around some, the nearest first; see `ranking.local_push`."""
-        with self._lock:
-            return {self._nodes[key]["name"]: weight for key, weight in self._ranked(entities)}
-
     def memories_near(self, entities: Iterable[str], *, most: int = 100) -> dict[int, float]:
         """The memories that relate the entities around some, as row ids with weights in 0..1, best first.
 

@@ -55,8 +55,6 @@ class PostgresJournal(Journal):
             `memlayer`, or in the first of `?options=-csearch_path%3Dname`; it is made when missing. `pool_size` says
             how many connections one process has at most (20).
         durability: `full` lets an acknowledged write survive a crash of the server, `fast` only the end of the process.
-        clock: The present time.
-        new_id: Fresh ids.
 
     Raises:
         NotAStore: the schema holds something else.
@@ -140,11 +138,7 @@ class PostgresJournal(Journal):
 
     @contextmanager
     def write(self, *paths: str) -> Iterator[PostgresWriter]:
-        """A writer whose changes are committed together when the block ends well, and undone otherwise.
-
-        Args:
-            *paths: The encoded namespaces that it reads to decide and that it changes; nobody else changes them
-                meanwhile. None means all: nobody else writes anything.
+        """A writer of some namespaces; of none, nobody else writes anything meanwhile.
 
         Raises:
             JournalError: nothing was stored; or the server was lost during the commit, and it may have been.

@@ -59,8 +59,6 @@ class SQLiteJournal(Journal):
         path: The store's folder (made when missing), or `":memory:"`. What it is relative to is settled here: changing
             the working directory afterwards changes nothing.
         durability: `full` lets an acknowledged write survive power loss, `fast` only the end of the process.
-        clock: The present time.
-        new_id: Fresh ids.
 
     Raises:
         NotAStore: `path` holds something else, or an object that is none of ours.

@@ -62,10 +62,15 @@ def state(graph: Any) -> Any:
     return (
         graph.triples(),
         sorted(copy.nodes(data="entity"), key=str),
-        {name: graph.k_hop([name], k=2, most=10**6) for name in names},
-        {name: {other: round(w, 9) for other, w in graph.local_push([name]).items()} for name in names},
+        {name: graph.relations([name], k=2, most=10**6) for name in names},
+        {name: {item: round(weight, 9) for item, weight in graph.memories_near([name]).items()} for name in names},
         len(graph),
     )
+
+
+def near(graph: Any, *names: str, k: int = 1) -> set[str]:
+    """The names within `k` steps of some."""
+    return {end for edge in graph.relations(names, k=k) for end in (edge.source, edge.destination)}
 
 
 def shown(graph: Any) -> set[tuple[str, str, str]]:

@@ -58,44 +58,6 @@ def test_a_slab_is_loaded_once_and_caught_up_whenever_it_is_asked_for() -> None:
     assert ([name for name, _ in shelf.made], shelf.refreshed) == (["a"], {"a": 2})
 
 
-def test_the_least_recently_used_goes_first_and_is_closed() -> None:
-    shelf = Shelf()
-    cache = shelf.cache(30)
-    slabs = {name: cache.get(name) for name in "abc"}
-    cache.get("a")
-    cache.get("d")
-    assert held(cache) == ["c", "a", "d"]
-    assert {name: slab.closed for name, slab in slabs.items()} == {"a": 0, "b": 1, "c": 0}
-    assert cache.nbytes == 30
-    again = cache.get("b")
-    assert again is not slabs["b"]
-    assert held(cache) == ["a", "d", "b"]
-
-
-def test_the_one_asked_for_stays_however_large() -> None:
-    shelf = Shelf({"huge": 1000})
-    cache = shelf.cache(30)
-    cache.get("a")
-    huge = cache.get("huge")
-    assert held(cache) == ["huge"]
-    assert (huge.closed, cache.nbytes) == (0, 1000)
-    cache.get("a")
-    assert (held(cache), cache.nbytes, huge.closed) == (["a"], 10, 1)
-
-
-def test_a_slab_that_grew_pushes_others_out() -> None:
-    shelf = Shelf()
-    cache = shelf.cache(30)
-    for name in "abc":
-        cache.get(name)
-    shelf.weights["c"] = 25
-    cache.get("c")
-    assert (held(cache), cache.nbytes) == (["c"], 25)
-    shelf.weights["c"] = 5
-    cache.get("c")
-    assert cache.nbytes == 5
-
-
 @settings(max_examples=200, deadline=None)
 @given(
     asked=st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(0, 60), st.booleans()), max_size=40),
