@@ -511,6 +511,15 @@ def test_one_decision_may_end_several_memories_that_have_something_in_common() -
     assert (found.action, found.memory_id, found.also) == ("UPDATE", "id-trip", ("id-hotel",))
 
 
+def test_what_another_language_says_of_it_is_ended_too_unless_it_is_a_lot() -> None:
+    told, plan = fact("小雅说硬床垫先不买了"), Candidate("plan", "小雅要买一个硬床垫", MAY)
+    known = [plan, *(Candidate(f"m{k}", f"Tom looks for mattress {k}", MAY) for k in range(4))]
+    for also, ended in (([2], ("m0",)), ([2, 3, 4], ("m0", "m1", "m2")), ([2, 3, 4, 5], ())):
+        [found] = decided([told], entry(1, "UPDATE", 1, told.text, also=also), known=known)
+
+        assert (found.action, found.memory_id, found.also) == ("UPDATE", "plan", ended)
+
+
 def test_a_memory_that_is_ended_is_not_changed_by_another_fact() -> None:
     facts = [fact("Anna cancelled the trip to Rome"), fact("Anna has a better hotel in Rome")]
     found = decided(

@@ -176,6 +176,12 @@ def _alike(one: str, other: str) -> bool:
     return not any(char.isdigit() for char in one + other) and ratio(one, other) > _ALIKE
 
 
+def in_other_script(text: str, other: str) -> bool:
+    """Whether two texts are mostly written in different scripts, so that they can hardly share a word."""
+    scripts = {_main_script(unicodedata.normalize("NFKC", one)) for one in (text, other)}
+    return len(scripts) == 2 and None not in scripts
+
+
 def keeps_script(quote: str, fact: str) -> bool:
     """Whether a fact has a letter of the script that its quote is mostly written in; true when that cannot be told."""
     script = _main_script(unicodedata.normalize("NFKC", quote))

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 from langchain_memlayer.errors import InvalidInput
 from langchain_memlayer.facts.chat import Method, StructuredChat
 from langchain_memlayer.facts.forms import FACT_CHARS, MOST_ENDED, REASON_CHARS, FoundDecision
-from langchain_memlayer.facts.grounding import denies, words
+from langchain_memlayer.facts.grounding import denies, in_other_script, words
 from langchain_memlayer.facts.numerals import days
 from langchain_memlayer.facts.prompts import (
     RECONCILIATION_CONTRACT,
@@ -419,7 +419,14 @@ def _spoken_of(fact: Fact, targets: Sequence[Known], question: Question) -> list
         usual = Counter(term for known in question.known for term in set(query_terms(known.text)))
         few = {term for term, count in usual.items() if count < max(5, len(question.known) * 0.75)}
         said = few.intersection(query_terms(f"{beyond(fact, fact.text)} {beyond(fact, first.text)}"))
-        return [first, *(other for other in others if not said.isdisjoint(query_terms(other.text)))][:MOST_ENDED]
+        # What is said in another language shares no word; of much of it a model that ends everything is more likely.
+        foreign = [other for other in others if in_other_script(fact.text, other.text)]
+        spoken = [
+            other
+            for other in others
+            if (other in foreign and len(foreign) <= _UNRELATED) or not said.isdisjoint(query_terms(other.text))
+        ]
+        return [first, *spoken][:MOST_ENDED]
     if fact.name is None and words(beyond(fact, fact.text)) and is_name(fact):
         return list(targets)
     # Words that share nothing with a memory may still mean it, in another language say, but not most of what is known.
