@@ -338,30 +338,22 @@ class Row:
     """One version of one memory, as the journal keeps it. Times are microseconds since 1970 UTC.
 
     Attributes:
-        id: The row; another version of the same memory is another row.
+        id: The row; another version of the same memory, whose id is `key`, is another row.
         seq: The position of the last write to it.
         path: Its encoded namespace.
-        key: The memory's id.
-        kind: `fact`, `turn` or `profile`.
         text: What is remembered; of a profile its fields as JSON (`facts.profile.Cells`).
         created_at: When the memory began; for a turn with a time of its own, that time.
-        updated_at: When it was last written.
         closed: The position that ended this version, or None while it is current.
-        metadata: The user's.
-        role: For turns, the message's role.
         name: Who spoke, or whom the fact is about.
         message_id: For turns, the message's own id.
-        time: When it was said.
         hash: Of the normalised text.
         sources: The ids of the messages it comes from.
         turns: For facts, the rows of its turns.
-        valid_at: When it began to hold, when known.
-        invalid_at: When it ceased to hold, when it did.
+        valid_at: When it began to hold, when known; `invalid_at` when it ceased to.
         state: VISIBLE, QUARANTINED, HIDDEN or SPENT.
         asks: 0 for a text that states, 1 for one that states and then asks, 2 for one that only asks.
         given: Stored as given (`infer=False`).
-        count: How often it was told.
-        last_seen: When it was last told.
+        count: How often it was told, at `last_seen` last.
         event: The last thing that happened to it (`add`, `update`, `delete`).
         place: For turns, what orders those of a session; every version has that of the first. None for a new one.
         read: For turns, whether their facts were looked for.
@@ -397,14 +389,13 @@ class Row:
     count: int = 1
     last_seen: int | None = None
     event: str = "add"
+    place: int | None = None
+    read: bool = False
+    offset: int | None = None
 
     def expired(self, now: int) -> bool:
         """Whether a live version has ceased to count by a time, microseconds since 1970 UTC."""
         return self.invalid_at is not None and self.invalid_at <= now and self.state != SPENT
-
-    place: int | None = None
-    read: bool = False
-    offset: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -439,14 +430,9 @@ class Unread:
 
     Attributes:
         id: The note's number; no other note will ever have it.
-        scope: Whose turns they are.
-        turns: Their rows.
+        turns: The rows of the turns.
         detail: Of turns that are not kept what they say (`turns`), and what else reading has to know, as JSON values.
-        attempts: How often it was tried.
-        next_at: When it is to be tried next.
-        reason: Why it failed last.
         set_aside: When it was given up, or None.
-        recorded_at: When it was noted.
     """
 
     id: int
@@ -472,17 +458,11 @@ class Relation(TypedDict):
 
 
 class Evidence(TypedDict):
-    """A turn that a fact comes from; without its words where they were not kept.
+    """A turn that a fact comes from, and when it was said (ISO 8601); without its words where they were not kept.
 
     Attributes:
-        id: The message's own id, else the turn's.
-        memory_id: The turn's id.
-        text: What was said.
-        quote: The words of it that support the fact.
-        role: Who spoke, as the message has it.
-        name: The speaker's name, when known.
-        session_id: The conversation.
-        time: When it was said, ISO 8601.
+        id: The message's own id, else the turn's, which is `memory_id`.
+        quote: The words of its text that support the fact.
     """
 
     id: str
@@ -617,10 +597,7 @@ class UnreadCall(TypedDict):
     """Turns whose facts were not found yet.
 
     Attributes:
-        id: The number of the note.
-        turns: What was said.
-        attempts: How often reading was tried; an attempt that goes on counts.
-        next_at: When it is tried next, ISO 8601.
+        attempts: How often reading was tried; an attempt that goes on counts. `next_at` is when it is next, ISO 8601.
         reason: Why it failed last: the kind of the error, and of its cause.
         set_aside: Whether it is not tried any more by itself.
     """
@@ -659,22 +636,18 @@ class ForgetResult(TypedDict):
 
 
 class HistoryRow(TypedDict):
-    """One thing that happened to a memory.
+    """One thing that happened to a memory; times are ISO 8601.
+
+    mem0 calls the text before and after it, and when it was recorded, `old_memory`, `new_memory` and `updated_at`.
 
     Attributes:
         id: The event's number.
-        memory_id: The memory.
         prev_value: The text before; None for ADD.
         new_value: The text after; None for DELETE.
-        old_memory: Like `prev_value`, as mem0 calls it.
-        new_memory: Like `new_value`, as mem0 calls it.
-        event: ADD, UPDATE or DELETE.
-        timestamp: When it was recorded, ISO 8601.
+        event: ADD, UPDATE, DELETE or UNDO.
         created_at: When the memory began.
-        updated_at: Like `timestamp`, as mem0 calls it.
         is_deleted: 1 for DELETE, else 0.
         actor_id: The name of who spoke, when known.
-        role: The role of who spoke, of a turn.
     """
 
     id: str

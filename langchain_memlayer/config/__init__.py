@@ -45,10 +45,8 @@ class MemoryConfig:
     """A configuration as an object, for `Memory(config=...)`: the keys of a configuration dictionary as arguments.
 
     Attributes:
-        vector_store: `{"provider": ..., "config": {...}}`, or an object with these attributes.
-        llm: Likewise.
-        embedder: Likewise.
-        reranker: Likewise.
+        vector_store: `{"provider": ..., "config": {...}}`, or an object with these attributes; so are `llm`, `embedder`
+            and `reranker`.
         graph_store: Accepted and not used: the folder has a graph of its own.
         history_db_path: The folder; the path of a file gets a folder beside it.
         custom_instructions: Further instructions for extraction.

@@ -78,8 +78,7 @@ class _Service:
         url: The address, unless the configuration or the environment says another; None for OpenAI's own.
         key: The environment's variable of the key; None for a server of the user's own, which may want none.
         address: The environment's variable of the address.
-        chat: The chat model of a configuration that names none.
-        embedder: The embedder likewise.
+        chat: The chat model of a configuration that names none; `embedder` likewise.
     """
 
     url: str | None = None

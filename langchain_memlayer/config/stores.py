@@ -38,8 +38,6 @@ class Store:
     """What the section says.
 
     Attributes:
-        provider: Which.
-        collection: The collection's name.
         path: The journal's folder, when the provider's settings name it.
         vectorstore: The foreign store, or None for our own index.
         metric: How our own index compares vectors, or None when the settings do not say.

@@ -52,13 +52,7 @@ class Plan:
 
 
 class Memories:
-    """The memory of each conversation, from its first question to its last. Threads may share it.
-
-    Args:
-        factory: Gives the memories.
-        dataset: Whose conversations are remembered.
-        plan: How far it is, and what it costs.
-    """
+    """The memory of each conversation, from its first question to its last. Threads may share it."""
 
     def __init__(self, factory: MemoryFactory, dataset: Dataset, plan: Plan) -> None:
         self._factory = _taking_conversation(factory)
@@ -118,11 +112,6 @@ class Memories:
 
 class Asker:
     """Asks the questions of a dataset. Threads may share it.
-
-    Args:
-        memories: The memories.
-        dataset: The questions.
-        plan: How they are asked.
 
     Attributes:
         failure: What made it give up, or None.

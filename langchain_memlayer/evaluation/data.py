@@ -13,12 +13,9 @@ from langchain_memlayer.types import Extraction, Fact, Turn
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """A fact that came with a conversation, in place of one that a chat model would extract.
+    """A fact about `name` that came with a conversation, in place of one that a chat model would extract.
 
-    Attributes:
-        text: The statement.
-        turns: Ids of the turns that it comes from.
-        name: Whom it is about.
+    `turns` are the ids of those that it comes from.
     """
 
     text: str
@@ -32,7 +29,6 @@ class Question:
 
     Attributes:
         id: Its id, unique in the dataset.
-        text: The question.
         category: What kind of question it is, in the dataset's words.
         answer: The answer that is expected; for an unanswerable question, why there is none.
         evidence: Ids of the turns that answer it.
@@ -57,8 +53,7 @@ class Conversation:
 
     Attributes:
         id: Its id, unique in the dataset.
-        turns: The turns; those of one session stand together.
-        questions: The questions.
+        turns: Those of one session stand together.
         observations: Facts that came with it.
     """
 
@@ -78,8 +73,6 @@ class Dataset:
     """Conversations with questions.
 
     Attributes:
-        name: What it is called in reports.
-        conversations: The conversations.
         unresolved: Evidence that names no turn of its conversation, as the file has it; it counts nowhere.
     """
 
@@ -117,9 +110,6 @@ class Dataset:
 
 class ObservedFacts:
     """An extractor that gives the observations of a conversation, each when its turns are added.
-
-    Args:
-        observations: The observations; those whose turns are not there give nothing.
 
     Example:
         ```python

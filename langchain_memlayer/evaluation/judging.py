@@ -107,12 +107,7 @@ _SHOWN = 200
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a judge says of one answer.
-
-    Attributes:
-        label: `correct`, `wrong` or `error`; only the first counts as correct.
-        reason: Why.
-    """
+    """What a judge says of one answer: `correct`, `wrong` or `error`, of which only the first counts, and why."""
 
     label: Label
     reason: str = ""
@@ -124,11 +119,7 @@ class Verdict:
 
 
 class Answerer:
-    """Answers questions from memories. Threads may share it.
-
-    Args:
-        model: Any LangChain chat model.
-    """
+    """Answers questions from memories. Threads may share it."""
 
     def __init__(self, model: BaseChatModel) -> None:
         self._chat = StructuredChat(model, {}, run_name="answering", method="text")
@@ -153,7 +144,6 @@ class Judge:
     """Gives verdicts on answers. Threads may share it.
 
     Args:
-        model: Any LangChain chat model.
         leniency: `lenient` or `strict`.
         method: How the model is held to the form of the reply; None decides by what it supports.
     """

@@ -31,14 +31,7 @@ Hits = Sequence[Collection[str]]
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A mean over questions with its confidence interval.
-
-    Attributes:
-        mean: The mean.
-        low: The interval's lower end.
-        high: The interval's upper end.
-        count: How many questions it is the mean of.
-    """
+    """A mean over `count` questions, and the ends of its confidence interval."""
 
     mean: float
     low: float

@@ -28,14 +28,7 @@ NDCG = 10
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Calls of chat models.
-
-    Attributes:
-        calls: How many there were.
-        input_tokens: The tokens that they were given, as the provider counted them.
-        output_tokens: The tokens that they gave.
-        uncounted: For how many calls the provider told no tokens.
-    """
+    """Calls of chat models, with tokens as the provider counted them; for `uncounted` of the calls it told none."""
 
     calls: int = 0
     input_tokens: int = 0
@@ -53,14 +46,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One hit of a question.
-
-    Attributes:
-        text: The memory.
-        turns: Ids of the turns that it comes from.
-        sessions: Ids of the sessions that it comes from.
-        tokens: How many tokens its text has.
-    """
+    """One hit of a question: the memory's text and tokens, and the ids of the turns and sessions that it comes from."""
 
     text: str
     turns: tuple[str, ...]
@@ -74,7 +60,6 @@ class Outcome:
 
     Attributes:
         conversation: The id of the conversation.
-        question: The question.
         hits: What was recalled, best first.
         seconds: How long the search took.
         measures: The measures of the ranking by name; none when the question has no evidence.
@@ -106,7 +91,6 @@ class EvaluationResult:
     """What an evaluation found.
 
     Attributes:
-        dataset: The name of the dataset.
         settings: What was evaluated and how, by name.
         outcomes: One for each question, in the order of the dataset.
         usage: The calls of chat models by what they were for: `remembering`, `answering`, `judging`.
@@ -198,11 +182,7 @@ class EvaluationResult:
 def measures(question: Question, hits: Sequence[Hit], *, k: Collection[int], max_tokens: int) -> dict[str, float]:
     """The measures of a ranking by name; none when the question has no evidence, or cannot be answered.
 
-    Args:
-        question: The question, with its evidence.
-        hits: The hits, best first.
-        k: How many first hits to look at.
-        max_tokens: How many tokens to look at.
+    Of the hits, best first, it looks at the first `k`, and at the first of together `max_tokens`.
     """
     found: dict[str, float] = {}
     if question.answerable and question.evidence:
