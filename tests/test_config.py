@@ -92,13 +92,15 @@ HOSTED = {"model": "m", "api_key": SECRET, "temperature": 0.1, "max_tokens": 9, 
         ("doubao", HOSTED, "ChatOpenAI", {"model_name": "m"}),
         ("minimax", HOSTED, "ChatOpenAI", {"openai_api_base": "https://api.minimax.io/v1"}),
         ("sarvam", {**HOSTED, "sarvam_base_url": "http://s/v1"}, "ChatOpenAI", {"openai_api_base": "http://s/v1"}),
+        ("langchain", {"model": "openai:gpt-x"}, "ChatOpenAI", {"model_name": "gpt-x"}),
         ("openai", {"api_key": SECRET, "http_client_proxies": "http://127.0.0.1:9"}, "ChatOpenAI", {}),
         ("openai", {"api_key": SECRET, "http_client_proxies": {"https://": "http://127.0.0.1:9"}}, "ChatOpenAI", {}),
     ],
 )
 def test_the_models_of_other_memories_keep_their_keys(
-    provider: str, config: dict[str, Any], kind: str, expected: dict[str, Any]
+    provider: str, config: dict[str, Any], kind: str, expected: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
     model = read_config({"llm": {"provider": provider, "config": config}}).model
     assert type(model).__name__ == kind
     assert {key: getattr(model, key) for key in expected} == expected
@@ -165,20 +167,6 @@ def test_what_says_nothing_here_is_accepted_and_told(caplog: pytest.LogCaptureFi
     assert read.reranker is None
     assert all(word in caplog.text for word in ("graph_store is not used", "cohere is not used", "top_k"))
     assert SECRET not in caplog.text
-
-
-def test_prompts_go_where_they_belong() -> None:
-    read = read_config(
-        {
-            "llm": None,
-            "custom_fact_extraction_prompt": "Only food.",
-            "custom_instructions": "And drinks.",
-            "custom_update_memory_prompt": "Never delete.",
-        }
-    )
-    assert (read.model, read.prompt, read.instructions, read.update_prompt) == (
-        None, "Only food.", "And drinks.", "Never delete.",
-    )  # fmt: skip
 
 
 def test_a_configuration_may_be_an_object() -> None:
@@ -253,9 +241,12 @@ def test_a_key_comes_from_the_dictionary_or_the_environment_and_is_never_shown(
         assert SECRET not in repr(settings)
 
 
-def test_the_collection_fills_the_path_of_faiss() -> None:
-    config = {"path": "store/<collection_name>", "collection_name": "notes", "embedding_model_dims": "256"}
-    assert read_config({"vector_store": {"provider": "faiss", "config": config}}).path == "store/notes"
+@pytest.mark.parametrize(
+    "more", [{}, {"path": "mine/<collection_name>"}, {"history_db_path": "mine/<collection_name>"}]
+)
+def test_the_collection_fills_the_path_and_the_folder_that_is_named_comes_first(more: dict[str, str]) -> None:
+    config = store("faiss", path="store/<collection_name>", collection_name="notes", embedding_model_dims="256") | more
+    assert read_config(config).path == ("mine/notes" if more else "store/notes")
 
 
 @pytest.mark.parametrize("name", ["mallory/../bob", "../bob", "..", ".", "a\\b", "c:", "/etc", "a\nb"])
@@ -265,12 +256,6 @@ def test_a_collections_name_cannot_leave_its_place_in_a_path(name: str, key: str
     own = {"collection_name": name} | ({} if key else {"path": template})
     with pytest.raises(ConfigurationError, match="collection_name must be"):
         read_config(store("faiss", **own) | ({key: template} if key else {}))
-
-
-@pytest.mark.parametrize("key", ["path", "history_db_path"])
-def test_the_folder_that_is_named_comes_first(key: str) -> None:
-    config = store("faiss", path="other", collection_name="notes") | {key: "mine/<collection_name>"}
-    assert read_config(config).path == "mine/notes"
 
 
 def test_without_a_folder_there_is_one_of_the_users_own_for_each_provider_and_collection(
@@ -427,12 +412,6 @@ def test_a_configuration_stays_as_it_was() -> None:
     before = copy.deepcopy(config)
     read_config(config)
     assert config == before
-
-
-def test_langchain_takes_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", "k")
-    found = read_config({"llm": {"provider": "langchain", "config": {"model": "openai:gpt-x"}}}).model
-    assert found.model_name == "gpt-x"
 
 
 # -- how vectors are compared -----------------------------------------------------------------------------------------
