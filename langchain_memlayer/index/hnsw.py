@@ -26,7 +26,7 @@ from langchain_memlayer.index.kernel import Kernel, load_faiss
 NEIGHBOURS = 32
 EF_CONSTRUCTION = 100
 _CHUNK = 512
-_SUMMED = 4096
+_SUMMED = 256
 _COPIES = 8
 _KNOWN_SHARE = 0.8
 # FAISS prepares tables for this many levels at 32 neighbours; a row on a seventh would need 10^9 others.
