@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from langchain_memlayer.backends.mirror import State
-from langchain_memlayer.engine.indexes import snapshot_name
+from langchain_memlayer.engine.indexes import PARTS, snapshot_name
 from langchain_memlayer.errors import JournalError, MemLayerError, SnapshotError
 from langchain_memlayer.index import files
 from langchain_memlayer.index.keywords import well_formed
@@ -256,8 +256,8 @@ def _snapshots(journal: Journal, prefixes: set[str]) -> Iterator[Problem]:
         return
     folder = journal.folder / DERIVED
     for area in KINDS:
-        for key in sorted({*prefixes, *(f"{prefix}\x00" for prefix in prefixes)}):
-            name = snapshot_name(area, key)
+        keys = sorted({*prefixes, *(f"{prefix}\x00" for prefix in prefixes)})
+        for name in (snapshot_name(area, key, part=part) for key in keys for part in PARTS):
             try:
                 if files.exists(folder, name):
                     files.read(folder, name, {"store": journal.store_id})

@@ -431,9 +431,9 @@ class _Reads:
         view = self._views[prefix]
         alive = self._alive(view) if self._expiring else None
         if condition is None:
-            return self._hydrated(view.search(query, need, mask=alive))
+            return self._hydrated(prefix, view.search(query, need, mask=alive))
         for factor in (4, 8, 16):
-            rows = self._hydrated(view.search(query, factor * need, mask=alive))
+            rows = self._hydrated(prefix, view.search(query, factor * need, mask=alive))
             kept = [(row, score) for row, score in rows if condition.matches(row[4])]
             if self.stale or len(kept) >= need or len(rows) < factor * need:
                 return kept[:need]
@@ -441,7 +441,7 @@ class _Reads:
         wanted = np.zeros(len(view), np.bool_)
         slots = view.slots(np.array(ids, np.int64))
         wanted[slots[slots >= 0]] = True
-        return self._hydrated(view.search(query, need, mask=wanted))
+        return self._hydrated(prefix, view.search(query, need, mask=wanted))
 
     def _alive(self, view: Any) -> NDArray[np.bool_]:
         """What has not expired. Reads that refresh a time to live tell no cache, so what seems to be over is asked."""
@@ -453,14 +453,14 @@ class _Reads:
         alive: NDArray[np.bool_] = (expires == 0) | (expires > self._now)
         return alive
 
-    def _hydrated(self, hits: Any) -> list[tuple[ItemRow, float]]:
-        """The items of hits as they are in this state."""
+    def _hydrated(self, prefix: str, hits: Any) -> list[tuple[ItemRow, float]]:
+        """The items of hits as they are in this state; whatever a cache says, they are below the prefix."""
         ids = hits.ids.tolist()
         rows = self._reader.items_by_id(ids, self._now)
         found = []
         for item, seq, score in zip(ids, hits.seqs.tolist(), hits.scores.tolist(), strict=True):
             row = rows.get(item)
-            if row is not None and row[1] == seq:
+            if row is not None and row[1] == seq and row[2].startswith(prefix):
                 found.append((row, score))
         self.stale = self.stale or len(found) < len(ids)
         return found

@@ -323,7 +323,7 @@ class SlabBlock:
     seqs: NDArray[np.int64]
     columns: Mapping[str, NDArray[Any]]
     owners: NDArray[np.int64]
-    codes: bytes | bytearray
+    codes: bytes | bytearray | memoryview
     removed: NDArray[np.int64]
     words: Sequence[bytes] = ()
 

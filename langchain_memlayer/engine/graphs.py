@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -166,27 +166,14 @@ class Graphs:
             return None
         try:
             payload, meta = files.read(self._derived, _snapshot_name(key), self._origin())
-            seq = self._position(meta)
+            with self.journal.read() as reader:
+                seq = reader.marked(meta)
             graph = TripleGraph.load(payload)
         except SnapshotError as reason:
             _LOGGER.info("No snapshot of a graph is loaded: %s", reason)
             return None
         graph.applied_seq = seq
         return graph
-
-    def _position(self, meta: Mapping[str, Any]) -> int:
-        """The journal's position that a snapshot was made at.
-
-        Raises:
-            SnapshotError: The journal has another course, as after the loss of its end or the return of an old copy.
-        """
-        seq = meta.get("seq")
-        if isinstance(seq, int):
-            with self.journal.read() as reader:
-                mark = reader.mark(seq)
-            if mark is not None and mark == meta.get("mark"):
-                return seq
-        raise SnapshotError("The graph's snapshot is of another course of the journal; it is rebuilt.")
 
     def _save(self, key: str, graph: TripleGraph) -> None:
         if self._derived is None or len(graph) < self._snapshot_edges or graph.changed <= DRIFT * len(graph):

@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from langchain_memlayer.errors import ConfigurationError, EmbedderMismatch, Embe
 from langchain_memlayer.index import files
 from langchain_memlayer.index.keywords import ENTRY
 from langchain_memlayer.journal import Journal
-from langchain_memlayer.journal.database import Area, embedder_key
+from langchain_memlayer.journal.database import DAMAGED, Area, embedder_key
 from langchain_memlayer.journal.schema import DERIVED
 from langchain_memlayer.types import METRICS, SPENT, Metric, SlabBlock
 
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
     from langchain_memlayer.backends.mirror import Mirror
     from langchain_memlayer.embedders.embedder import Embedder
     from langchain_memlayer.index.slab import Slab
-    from langchain_memlayer.index.view import Source, View
+    from langchain_memlayer.index.view import Read, Source, View
+    from langchain_memlayer.index.words import Words
     from langchain_memlayer.journal.read import Reader
     from langchain_memlayer.journal.write import Writer
 
@@ -34,11 +36,13 @@ _LOGGER = logging.getLogger(__name__)
 
 CAPACITY_BYTES = 2_000_000_000
 SPREAD_FACTOR = 10
+PARTS = ("rows", "hnsw")
+"""What of a slab has a snapshot of its own."""
 
 
-def snapshot_name(area: Area, key: str) -> str:
-    """What the graph's snapshot of a slab is called."""
-    return f"hnsw:{area}:{key}"
+def snapshot_name(area: Area, key: str, *, part: str = "hnsw") -> str:
+    """What the snapshot of a slab's graph is called, or of another of its `PARTS`."""
+    return f"{part}:{area}:{key}"
 
 
 class Indexes:
@@ -158,32 +162,35 @@ class Indexes:
         return all(slab.wait(timeout) for slab in self._cache.slabs())
 
     def _load(self, key: str) -> Slab:
-        from langchain_memlayer.index.slab import Slab
-
-        threshold = self._hnsw_threshold * (SPREAD_FACTOR if self._spread_out(key) else 1)
         source = self._source(key)
+        if source is None:
+            restored = self._restored(key)
+            if restored is not None:
+                return restored
         block = self._everything(key, vectors=source is None)
         # What a store answers for is scored from the journal's vectors, and holds none of them here.
-        elsewhere = source is not None and source.trusted and len(block.owners) * self.dims > threshold
+        elsewhere = source is not None and source.trusted and len(block.owners) * self.dims > self._threshold(key)
         if source is not None and not elsewhere:
             block = self._everything(key)
-        slab = Slab(
+        slab = self._slab(key, source, read=self._vectors_of if elsewhere else None)
+        slab.apply(block, upkeep=False)
+        return self._with_graph(key, slab)
+
+    def _threshold(self, key: str) -> int:
+        return self._hnsw_threshold * (SPREAD_FACTOR if self._spread_out(key) else 1)
+
+    def _slab(self, key: str, source: Source | None = None, read: Read | None = None) -> Slab:
+        from langchain_memlayer.index.slab import Slab
+
+        return Slab(
             dims=self.dims or None,
             metric=self.metric,
-            hnsw_threshold=threshold,
+            hnsw_threshold=self._threshold(key),
             columns=COLUMNS[self.area],
             save=None if self._derived is None else partial(self._save, key),
             source=source,
-            read=self._vectors_of if elsewhere else None,
+            read=read,
         )
-        slab.apply(block, upkeep=False)
-        if self.mirror is None and self._derived is not None and len(block.owners) * self.dims > self._hnsw_threshold:
-            try:
-                slab.load_graph(*files.read(self._derived, snapshot_name(self.area, key), self._origin()))
-            except SnapshotError as reason:
-                _LOGGER.info("No graph is loaded for a slab of %d vectors: %s", len(block.owners), reason)
-        slab.keep_up()
-        return slab
 
     def _source(self, key: str) -> Source | None:
         """What answers for a slab of live rows; versions that ended are in no foreign store."""
@@ -196,23 +203,100 @@ class Indexes:
         with self.journal.read() as reader:
             return reader.namespace_count(key.removesuffix("\x00"), most=2) > 1
 
+    # -- snapshots --------------------------------------------------------------------------------------------------
+
+    def _restored(self, key: str) -> Slab | None:
+        """The slab of the last snapshot, with what was written since; None when there is none of this journal."""
+        if self._derived is None:
+            return None
+        try:
+            payload, meta = files.read(self._derived, snapshot_name(self.area, key, part="rows"), self._origin())
+            block, words = self._thawed(key, payload, meta)
+        except SnapshotError as reason:
+            _LOGGER.info("No snapshot of rows is loaded: %s", reason)
+            return None
+        slab = self._slab(key)
+        slab.apply(block, words=words, upkeep=False)
+        slab.note_saved(len(block.ids))
+        # Damaged rows and vectors of another size are looked at one by one when all are read from the journal.
+        return self._with_graph(key, slab) if self._refresh(key, slab, upkeep=False) else None
+
+    def _thawed(self, key: str, payload: bytes, meta: Mapping[str, Any]) -> tuple[SlabBlock, Words | None]:
+        """The rows of a snapshot with their vectors as the journal has them.
+
+        Raises:
+            SnapshotError: It is damaged, or the journal has others.
+        """
+        from langchain_memlayer.index import snapshot
+
+        block, words = snapshot.load(payload, meta, COLUMNS[self.area])
+        columns = decoded(block.columns, meta.get("names"), self.codes)
+        with self.journal.read(snapshot=True) as reader:
+            touched = reader.touched(key.removesuffix("\x00"), reader.marked(meta))
+            dims = self._dims_in(reader)
+            if touched is None or meta.get("dims") != dims:
+                raise SnapshotError("The journal has been emptied, or has other vectors; the snapshot is rebuilt.")
+            sizes = np.bincount(block.owners, minlength=len(block.ids)) * 2 * dims
+            try:
+                codes, others = reader.codes_of(block.ids, sizes)
+            except DAMAGED as problem:
+                raise SnapshotError("The journal's vectors cannot be read; the snapshot is rebuilt.") from problem
+        if not set(others) <= set(touched):
+            raise SnapshotError("The journal has other vectors; the snapshot is rebuilt.")
+        self._note_expiring(columns)
+        return replace(block, columns=columns, codes=codes.data), words
+
+    def _with_graph(self, key: str, slab: Slab) -> Slab:
+        """The slab with its graph, read from a snapshot or being built."""
+        vectors = len(slab.view.codes)
+        if self.mirror is None and self._derived is not None and vectors * self.dims > self._hnsw_threshold:
+            try:
+                slab.load_graph(*files.read(self._derived, snapshot_name(self.area, key), self._origin()))
+            except SnapshotError as reason:
+                _LOGGER.info("No graph is loaded for a slab of %d vectors: %s", vectors, reason)
+        slab.keep_up()
+        return slab
+
     def _save(self, key: str, slab: Slab) -> None:
+        from langchain_memlayer.index import snapshot
+
         if self._derived is None:
             return
+        view = slab.view
         try:
             with files.maintenance(self._derived) as had:
-                dumped = slab.dump_graph() if had else None
+                if not had:
+                    return
+                with self.journal.read(snapshot=True) as reader:
+                    since = reader.touched(key.removesuffix("\x00"), view.applied_seq)
+                    mark = reader.mark(view.applied_seq)
+                # What was forgotten meanwhile must not come back in a file; `forget` drops files under the same lock.
+                if since is None:
+                    return
+                columns, names = encoded(view.columns, self.codes)
+                payload, meta = snapshot.dump(view, columns)
+                meta |= {
+                    **self._origin(),
+                    "mark": mark,
+                    "names": names,
+                    "dims": 0 if view.kernel is None else view.kernel.dims,
+                }
+                files.write(self._derived, snapshot_name(self.area, key, part="rows"), payload, meta)
+                slab.note_saved(len(view))
+                dumped = slab.dump_graph() if slab.graph_unsaved else None
                 if dumped is not None:
                     meta = {**dumped[1], **self._origin(), "seq": slab.applied_seq}
                     files.write(self._derived, snapshot_name(self.area, key), dumped[0], meta)
         except OSError as error:
-            # Derived files are a convenience: without one the graph is built anew when the store opens.
-            _LOGGER.warning("A graph's snapshot could not be written (%s); make room on the disk.", error.strerror)
+            # Derived files are a convenience: without one all is read from the journal when the store opens.
+            _LOGGER.warning("A snapshot could not be written (%s); make room on the disk.", error.strerror)
 
     def _origin(self) -> dict[str, Any]:
         """What a snapshot must have been made from to be ours."""
         name = "" if self.embedder is None else self.embedder.name
         return {"store": self.journal.store_id, "area": self.area, "embedder": name}
+
+    # -- the journal's rows -----------------------------------------------------------------------------------------
 
     def _everything(self, key: str, *, vectors: bool = True) -> SlabBlock:
         prefix = key.removesuffix("\x00")
@@ -225,7 +309,7 @@ class Indexes:
         with self.journal.read() as reader:
             return reader.vectors_of(ids)
 
-    def _refresh(self, key: str, slab: Slab) -> bool:
+    def _refresh(self, key: str, slab: Slab, *, upkeep: bool = True) -> bool:
         since, prefix = slab.applied_seq, key.removesuffix("\x00")
         if since < self.journal.last_seq():
             with self.journal.read(snapshot=True) as reader:
@@ -236,7 +320,7 @@ class Indexes:
             # A slab that was made before there were vectors has no room for them.
             if block is None or (dims and slab.view.kernel is None):
                 return False
-            slab.apply(block)
+            slab.apply(block, upkeep=upkeep)
             if slab.worn:
                 return False
         # One that grew beyond what is held is loaded anew, and one whose store is not asked any more.
@@ -252,9 +336,12 @@ class Indexes:
             columns = memory_columns(raw, self.codes)
         else:
             columns = item_columns(raw)
+        self._note_expiring(columns)
+        return columns, words
+
+    def _note_expiring(self, columns: Mapping[str, NDArray[Any]]) -> None:
         # Searches ask this instead of the whole column, which takes .04 ms at 100k rows.
         self.expiring = self.expiring or bool(columns["until" if self.area == "memories" else "expires"].any())
-        return columns, words
 
     def _dims_in(self, reader: Reader) -> int:
         """The size of the vectors that a snapshot has, 0 where they are left alone.
@@ -334,6 +421,35 @@ class Codes:
                     self.names.append(name)
                     codes[name] = len(self.names) - 1
         return np.array([codes[name] for name in names], np.int32)
+
+
+def encoded(columns: Mapping[str, NDArray[Any]], codes: Codes) -> tuple[dict[str, NDArray[Any]], list[str]]:
+    """Columns for a snapshot, whose codes are the places of names in the list beside them."""
+    coded = [name for name in _CODED if name in columns]
+    used = np.unique(np.concatenate([np.empty(0, np.int32), *(columns[name] for name in coded)]))
+    used = used[used >= 0]
+    places = np.full(used[-1] + 2 if len(used) else 1, -1, np.int32)
+    places[used] = np.arange(len(used))
+    return (
+        {**columns, **{name: places[columns[name]] for name in coded}},
+        [codes.names[code] for code in used.tolist()],
+    )
+
+
+def decoded(columns: Mapping[str, NDArray[Any]], names: object, codes: Codes) -> dict[str, NDArray[Any]]:
+    """The columns of a snapshot, with this process's codes.
+
+    Raises:
+        SnapshotError: They have codes that no name stands for.
+    """
+    coded = [name for name in _CODED if name in columns]
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise SnapshotError("The rows' snapshot lacks its names; it is rebuilt.")
+    here = codes.encode([*names, None])
+    for name in coded:
+        if columns[name].min(initial=-1) < -1 or columns[name].max(initial=-1) >= len(names):
+            raise SnapshotError("The rows' snapshot has names that are nobody's; it is rebuilt.")
+    return {**columns, **{name: here[columns[name]] for name in coded}}
 
 
 def item_columns(raw: Mapping[str, Sequence[Any]]) -> dict[str, NDArray[Any]]:

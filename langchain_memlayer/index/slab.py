@@ -16,6 +16,7 @@ from langchain_memlayer.index import hnsw
 from langchain_memlayer.index.kernel import CODE, kernel_for
 from langchain_memlayer.index.rows import Rows
 from langchain_memlayer.index.view import Read, Source, Stored, View
+from langchain_memlayer.index.words import Words
 from langchain_memlayer.types import Metric, SlabBlock
 
 _LOGGER = logging.getLogger(__name__)
@@ -23,6 +24,7 @@ _FEWEST_DEAD = 64
 _DEAD_SHARE = 0.2
 _SMALLEST_DELTA = 512
 _GROWN = 1.1
+_MANY = 10_000
 
 _Job = Literal["build", "grow"]
 
@@ -41,7 +43,7 @@ class Slab:
         metric: How vectors are compared. Codes for cosine come normalised from the journal.
         hnsw_threshold: `rows * dims` above which the slab gets a graph.
         columns: The hot columns and their types.
-        save: Called with the slab, in the worker's thread or by `close`, when it has a graph that was not dumped yet.
+        save: Called with the slab, in the worker's thread or by `close`, when a snapshot of what it has now pays.
         source: What answers in place of a graph; one is built only when it is not trusted any more.
         read: Reads vectors from the journal, so that they are not held here; blocks come without them then.
     """
@@ -72,8 +74,9 @@ class Slab:
         )
         self._graph: hnsw.Graph | None = None
         self._saved: hnsw.Graph | None = None
-        # The graph that `save` was last called for: when it could not, the same one is not offered over and over.
-        self._offered: hnsw.Graph | None = None
+        self._saved_rows = 0
+        # What `save` was last called for, a graph and how many rows: when it could not, it is not asked over and over.
+        self._offered = (False, 0)
         self._weighed = (-1, -1, 0)
         self._publish()
 
@@ -106,11 +109,12 @@ class Slab:
             self._weighed = *state, len(view) * 33 + columns + owners + view.codes.nbytes + links + 4096
         return self._weighed[2]
 
-    def apply(self, block: SlabBlock, *, upkeep: bool = True) -> None:
+    def apply(self, block: SlabBlock, *, words: Words | None = None, upkeep: bool = True) -> None:
         """Takes what the journal wrote; a block that was applied before changes nothing.
 
         Args:
             block: Written and removed rows, complete up to `block.seq` from this slab's `applied_seq` or earlier.
+            words: For the first block of a slab: the words of its rows, where they were dumped.
             upkeep: False to leave out the graph's upkeep this time, because `load_graph` follows.
         """
         width = self._dims
@@ -127,6 +131,8 @@ class Slab:
         with self._lock:
             if block.seq <= self._applied_seq:
                 return
+            if words is not None:
+                self._rows.words.restore(words)
             self._rows.remove(block.removed)
             self._rows.upsert(block, codes)
             self._applied_seq = block.seq
@@ -147,11 +153,11 @@ class Slab:
                 return False
 
     def close(self) -> None:
-        """Stops the upkeep and saves the graph. Views that were taken stay usable."""
+        """Stops the upkeep and saves what is not saved yet. Views that were taken stay usable."""
         with self._lock:
             self._closed = True
         self.wait()
-        if self._save is not None and self.graph_unsaved:
+        if self._save is not None and self.unsaved:
             self._save(self)
 
     def _publish(self) -> None:
@@ -214,7 +220,7 @@ class Slab:
                 if job is not None:
                     self._do(job, view)
                 elif self._save is not None:
-                    self._offered = view.graph
+                    self._offered = (view.graph is not None, len(view))
                     self._save(self)
         finally:
             with self._lock:
@@ -247,12 +253,26 @@ class Slab:
         graph = self._view.graph
         return graph is not None and graph is not self._saved
 
+    @property
+    def unsaved(self) -> bool:
+        """Whether opening it again would take noticeably longer than it had to, were nothing saved now."""
+        rows, large = len(self._view), self._large()
+        return self.graph_unsaved or (large and rows - self._saved_rows >= max(_SMALLEST_DELTA, rows // 50))
+
+    def note_saved(self, rows: int) -> None:
+        """Say that a snapshot of the rows was written or loaded when there were so many."""
+        self._saved_rows = rows
+
+    def _large(self) -> bool:
+        """Whether reading its rows from the journal takes long."""
+        return self._view.held and (self._view.graph is not None or len(self._view) >= _MANY)
+
     def _worth_saving(self) -> bool:
-        """Whether the graph grew so much since it was last dumped that another dump pays."""
-        graph, saved = self._view.graph, self._saved
-        if self._closed or not self.graph_unsaved or graph is None or graph is self._offered:
+        """Whether it grew so much since a snapshot was last made, or could not be made, that another one pays."""
+        if self._closed or not self._large():
             return False
-        return saved is None or graph.seen >= _GROWN * saved.seen
+        new = self._view.graph is not None and not self._offered[0]
+        return new or len(self._view) >= _GROWN * max(self._offered[1], self._saved_rows)
 
     def dump_graph(self) -> tuple[bytes, dict[str, Any]] | None:
         """The bytes and the meta of the present graph, for a snapshot; None when there is none."""
@@ -274,6 +294,7 @@ class Slab:
         graph = hnsw.restore(self._kernel, self._view.codes, payload, meta)
         with self._lock:
             self._graph = self._saved = graph
+            self._offered = (True, self._offered[1])
             self._publish()
             self.keep_up()
 

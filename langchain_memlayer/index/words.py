@@ -143,6 +143,12 @@ class Words:
     vocabulary: Lookup
     segments: tuple[Segment, ...]
 
+    @classmethod
+    def of(cls, terms: Terms, segments: tuple[Segment, ...]) -> Words:
+        """Those of all texts, the first of which are in segments."""
+        vocabulary = Lookup.of(terms.ids.view(np.int64), np.arange(len(terms.ids)))
+        return cls(terms.flat, terms.often, terms.starts, terms.lengths, terms.ids, vocabulary, segments)
+
     def numbers(self, ids: NDArray[np.uint64]) -> NDArray[np.int32]:
         """The numbers of those of some distinct terms that any text has, -1 for the others."""
         found = self.vocabulary.find(ids.view(np.int64))
@@ -253,6 +259,16 @@ class WordRows:
         self._often.extend(often)
         self._starts.extend(ends + self._starts.used[-1])
         self._seal()
+
+    def restore(self, words: Words) -> None:
+        """Takes over what was dumped, as long as there are no rows; nobody else may change it afterwards."""
+        self._starts = Growing(np.dtype(np.int64))
+        self._starts.extend(words.starts)
+        self._flat.extend(words.flat)
+        self._often.extend(words.often)
+        self._lengths.extend(words.lengths)
+        self._ids.extend(words.ids)
+        self._vocabulary, self._segments = words.vocabulary, words.segments
 
     def has(self, slot: int, entries: bytes) -> bool:
         """Whether the text at a slot has just these terms."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, Literal, Protocol, TypeVar
 
 import orjson
 
+from langchain_memlayer.errors import SnapshotError
 from langchain_memlayer.types import prefix_bounds
 
 
@@ -209,6 +210,18 @@ class BaseReader:
         """What tells the event at a position from any other that might stand there in a restored journal."""
         row = self.db.execute("SELECT recorded_at, ns, key, op FROM events WHERE seq = ?", (seq,)).fetchone()
         return None if row is None else blake2b(orjson.dumps(row), digest_size=16).hexdigest()
+
+    def marked(self, meta: Mapping[str, Any]) -> int:
+        """The position, by its `seq` and `mark`, that a derived file was made at.
+
+        Raises:
+            SnapshotError: The journal has another course, as after the loss of its end or the return of an old copy.
+        """
+        seq = meta.get("seq")
+        mark = self.mark(seq) if type(seq) is int else None
+        if mark is None or mark != meta.get("mark") or seq is None:
+            raise SnapshotError("The snapshot is of another course of the journal; it is rebuilt.")
+        return int(seq)
 
     def batch(self, scope: str, batch: str) -> dict[str, Any] | None:
         """What the commit of this batch id reported, or None when there was none."""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from langchain_memlayer.journal.database import (
     DAMAGED,
+    IN_USE,
     VECTORS_OF_ITEM,
     Area,
     BaseReader,
@@ -149,12 +150,12 @@ class CacheReader(BaseReader):
             f"SELECT {_HOT[area]}, {_DATA[vectors]} FROM items i LEFT JOIN vectors v ON {VECTORS_OF_ITEM} WHERE "
             f"{KINDS[area]}{'' if ended else ' AND i.closed IS NULL'} AND i.id IN "
         )
-        blocks, codes = [_block([], area, typed, dims=dims)], bytearray()
+        blocks, codes = [_block([], area, typed, dims=dims)], []
         for chunk in chunks(ids):
             rows = self.db.execute(f"{sql}({marks(len(chunk))})", tuple(chunk)).fetchall()
             rows.sort(key=itemgetter(0))
             for block in _readable(rows, area, typed, dims=dims):
-                codes += block.codes
+                codes.append(block.codes)
                 blocks.append(replace(block, codes=b""))
         starts = np.cumsum([0, *(len(block.ids) for block in blocks[:-1])])
         found = np.concatenate([block.ids for block in blocks])
@@ -164,15 +165,40 @@ class CacheReader(BaseReader):
             seqs=np.concatenate([block.seqs for block in blocks]),
             columns={name: np.concatenate([block.columns[name] for block in blocks]) for name in blocks[0].columns},
             owners=np.concatenate([block.owners + start for block, start in zip(blocks, starts, strict=True)]),
-            codes=codes,
+            codes=b"".join(codes),
             removed=np.setdiff1d(np.array(gone, np.int64), found),
             words=[words for block in blocks for words in block.words],
         )
 
     def vectors_of(self, ids: Sequence[int]) -> dict[int, bytes]:
         """The vectors in use of some rows, float16 bytes; rows without any are left out."""
-        sql = f"SELECT i.id, v.data FROM items i JOIN vectors v ON {VECTORS_OF_ITEM} WHERE i.id IN (...)"
-        return {item: bytes(data) for item, data in self.among(sql, ids)}
+        return self._signed(ids, self._sign())
+
+    def codes_of(self, ids: NDArray[np.int64], sizes: NDArray[np.int64]) -> tuple[NDArray[np.uint8], list[int]]:
+        """The vectors in use of some rows, one after another, each row's of a known size in bytes.
+
+        Returns:
+            The vectors, and the rows that have others, which stand there as zeros.
+        """
+        sign, end = self._sign(), 0
+        codes, others = np.empty(int(sizes.sum()), np.uint8), []
+        for rows, wanted in zip(chunks(ids.tolist()), chunks(sizes.tolist()), strict=True):
+            found = self._signed(rows, sign)
+            pieces = [found.get(row, b"") for row in rows]
+            if list(map(len, pieces)) != wanted:
+                bad = [place for place, size in enumerate(wanted) if len(pieces[place]) != size]
+                others += [rows[place] for place in bad]
+                pieces = [bytes(wanted[place]) if place in bad else piece for place, piece in enumerate(pieces)]
+            begin, end = end, end + sum(wanted)
+            codes[begin:end] = np.frombuffer(b"".join(pieces), np.uint8)
+        return codes, others
+
+    def _sign(self) -> int:
+        return int(self.db.execute(f"SELECT {IN_USE}").fetchone()[0])
+
+    def _signed(self, ids: Sequence[int], sign: int) -> dict[int, bytes]:
+        found = self.among("SELECT id, data FROM vectors WHERE id IN (...)", [sign * item for item in ids])
+        return {sign * item: data for item, data in found}
 
     # -- triples; those of ended memories are not shown -----------------------------------------------------------
 

@@ -19,6 +19,7 @@ import pytest
 from folders import (
     EXACT,
     SEEDED,
+    Echo,
     assert_sound,
     memories,
     memory_answers,
@@ -35,8 +36,10 @@ from langchain_memlayer import checkpointer, doctor
 from langchain_memlayer.engine.indexes import snapshot_name
 from langchain_memlayer.errors import EmbeddingError, JournalError, NotAStore
 from langchain_memlayer.index import files
+from langchain_memlayer.index.slab import Slab
 from langchain_memlayer.journal.schema import JOURNAL_FILE
 from langchain_memlayer.journal.sqlite import SQLiteJournal
+from langchain_memlayer.types import SlabBlock
 
 TENANTS = ("ann", "bob")
 QUERIES = [sentence(7, k) for k in range(25)]
@@ -73,7 +76,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Stores:
                 store.batch([PutOp((tenant,), f"k{k}", {"text": text}) for k, text in enumerate(texts)])
                 store.search((tenant,), query="anything")
             assert store._indexes.wait(60)
-        assert len(list((base / name / "derived").glob("*.data"))) == 2
+        assert len(list((base / name / "derived").glob("*.data"))) == 2 * len(TENANTS)
     return Stores(base / "first", base / "second", answers(base / "first", hnsw_threshold=EXACT))
 
 
@@ -87,8 +90,8 @@ def derived(folder: Path, suffix: str = "data") -> list[Path]:
     return sorted((folder / "derived").glob(f"*.{suffix}"))
 
 
-def of(folder: Path, tenant: str, suffix: str) -> Path:
-    hashed = files._hashed(snapshot_name("items", f"{tenant}."))
+def of(folder: Path, tenant: str, suffix: str, part: str = "hnsw") -> Path:
+    hashed = files._hashed(snapshot_name("items", f"{tenant}.", part=part))
     return next((folder / "derived").glob(f"{hashed}-*.{suffix}"))
 
 
@@ -109,11 +112,12 @@ class Bomb:
         return Path.touch, (self.target,)
 
 
-def test_undamaged_graphs_are_loaded_and_not_made_again(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_undamaged_files_are_loaded_and_not_made_again(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> None:
-        raise AssertionError("a graph was built although its snapshot is whole")
+        raise AssertionError("a graph was built or all rows were read although their snapshots are whole")
 
     monkeypatch.setattr("langchain_memlayer.index.hnsw.build", refuse)
+    monkeypatch.setattr("langchain_memlayer.journal.read_caches.CacheReader.load", refuse)
     found = answers(stores.first)
     assert min(recall(found[tenant], stores.exact[tenant]) for tenant in TENANTS) >= 0.99
 
@@ -223,10 +227,10 @@ def test_files_of_another_format_are_not_run_and_not_believed(stores: Stores, tm
     assert not target.exists()
 
 
-def forge(folder: Path, tenant: str, payload: bytes, **meta: Any) -> None:
+def forge(folder: Path, tenant: str, payload: bytes, part: str = "hnsw", **meta: Any) -> None:
     """Writes a snapshot whose digest and meta are those of the store: only its contents are false."""
-    name = snapshot_name("items", f"{tenant}.")
-    true = json.loads(of(folder, tenant, "json").read_text())["meta"]
+    name = snapshot_name("items", f"{tenant}.", part=part)
+    true = json.loads(of(folder, tenant, "json", part).read_text())["meta"]
     files.write(folder / "derived", name, payload, {**true, **meta})
 
 
@@ -255,6 +259,60 @@ def test_a_forged_graph_of_random_numbers_with_a_true_digest_harms_nobody(stores
 def test_a_forged_graph_of_another_tenant_gives_none_of_its_memories(stores: Stores) -> None:
     forge(stores.first, "ann", of(stores.first, "bob", "data").read_bytes())
     assert_right(stores)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_forged_rows_of_random_numbers_with_a_true_digest_show_nothing_foreign(stores: Stores, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    for tenant in TENANTS:
+        numbers = np.frombuffer(of(stores.first, tenant, "data", "rows").read_bytes(), "u1").copy()
+        where = rng.integers(0, len(numbers), (1, 10, 1000, len(numbers))[seed])
+        numbers[where] = rng.integers(0, 256, len(where))
+        forge(stores.first, tenant, numbers.tobytes(), "rows")
+    # Whatever is found is checked to be of its namespace and to have the score of its text.
+    answers(stores.first)
+    shutil.rmtree(stores.first / "derived")
+    assert_right(stores)
+
+
+def test_forged_rows_of_another_tenant_give_none_of_its_memories(stores: Stores) -> None:
+    meta = json.loads(of(stores.first, "bob", "json", "rows").read_text())["meta"]
+    forge(stores.first, "ann", of(stores.first, "bob", "data", "rows").read_bytes(), "rows", **meta)
+    assert answers(stores.first)["ann"] == [[]] * len(QUERIES)
+
+
+def test_what_was_written_since_is_all_that_is_read_of_rows(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_store(stores.first) as store:
+        store.batch([PutOp(("ann",), f"later{k}", {"text": sentence(99, k)}) for k in range(3)])
+        store.delete(("ann",), "k5")
+        store.put(("ann",), "k6", {"text": "written again"})
+    blocks: list[SlabBlock] = []
+    apply = Slab.apply
+
+    def counting(slab: Slab, block: SlabBlock, **settings: Any) -> None:
+        blocks.append(block)
+        apply(slab, block, **settings)
+
+    monkeypatch.setattr(Slab, "apply", counting)
+    with open_store(stores.first) as store:
+        assert store.search(("ann",), query="written again", limit=1)[0].key == "k6"
+        assert "k5" not in {item.key for item in store.search(("ann",), query=sentence(0, 5), limit=9)}
+    assert [(len(block.ids), len(block.removed)) for block in blocks] == [(SEEDED, 0), (4, 1)]
+
+
+def test_memories_are_found_the_same_with_and_without_their_snapshots(tmp_path: Path) -> None:
+    with open_memory(tmp_path, extractor=Echo()) as memory:
+        for k in range(SEEDED // 2):
+            said = {"role": ("user", "assistant")[k % 2], "name": f"n{k % 5}", "content": sentence(k)}
+            memory.add([said], user_id="u0", run_id=f"r{k % 7}", timestamp=1_700_000_000 + 5000 * k)
+        memory.delete(memory.search(sentence(3), user_id="u0")["results"][0]["id"])
+        memory.search("anything", user_id="u0")
+        assert memory._indexes.wait(60)
+    rows = snapshot_name("memories", ".u.u0.", part="rows")
+    assert files.exists(tmp_path / "derived", rows)
+    with_snapshots = memory_answers(tmp_path, QUERIES, "u0")
+    shutil.rmtree(tmp_path / "derived")
+    assert memory_answers(tmp_path, QUERIES, "u0") == with_snapshots
 
 
 @pytest.mark.parametrize(

@@ -10,15 +10,21 @@ from writer import put_checkpoint
 
 from langchain_memlayer import checkpointer
 from langchain_memlayer.errors import JournalError, MemoryNotFound
-from langchain_memlayer.index.keywords import tokenize
+from langchain_memlayer.index.keywords import term_ids, tokenize
 from langchain_memlayer.types import Extraction, Fact, Triple
 
 CANARY = "quokkazephyr7719"
 TEXT = f"my secret word is {CANARY} and nobody else knows it"
 
 
-FORMS = (CANARY.encode(), CANARY.upper().encode(), CANARY.encode("utf-16-le"), *(t.encode() for t in tokenize(CANARY)))
-"""What a file may have of the text: itself, in another case or encoding, and its keyword terms."""
+FORMS = (
+    CANARY.encode(),
+    CANARY.upper().encode(),
+    CANARY.encode("utf-16-le"),
+    *(term.encode() for term in tokenize(CANARY)),
+    *(term_ids([term]).tobytes() for term in tokenize(CANARY)),
+)
+"""What a file may have of the text: itself, in another case or encoding, its keyword terms, and their ids."""
 
 
 def codes(memory: Any, key: str) -> list[bytes]:
@@ -43,8 +49,31 @@ def filled(folder: Path, others: int = 30) -> Any:
 def test_the_scan_finds_a_text_and_its_vector_while_they_are_there(tmp_path: Path) -> None:
     with filled(tmp_path) as memory:
         vectors = codes(memory, memory.add(TEXT, user_id="u0")["results"][0]["id"])
-    for needle in (FORMS[0], *vectors):
+    for needle in (FORMS[0], FORMS[-1], *vectors):
         assert containing(tmp_path, needle) == ["journal.sqlite"]
+
+
+def test_a_slab_of_before_a_forget_is_not_written_by_whoever_still_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with filled(tmp_path, SEEDED) as memory, open_memory(tmp_path) as other:
+        key = memory.add(TEXT, user_id="u0")["results"][0]["id"]
+        with monkeypatch.context() as patched:
+            patched.setattr("langchain_memlayer.index.files.write", lambda *_: None)
+            assert other.search(CANARY, user_id="u0")["results"][0]["id"] == key
+            assert other._indexes.wait(60)
+        other.add([{"role": "user", "content": sentence(9, k)} for k in range(SEEDED)], user_id="u0")
+        other.search(CANARY, user_id="u0")
+        assert other._indexes.wait(60)
+        assert {*containing(tmp_path, FORMS[-1])} - {"journal.sqlite", "journal.sqlite-wal"} != set()
+        other.add([{"role": "user", "content": sentence(8, k)} for k in range(600)], user_id="u0")
+        view = other._indexes.view(".u.u0.")
+        memory.forget(key)
+        # It is noticeably larger than what was saved, so closing would save it.
+        assert len(view) > SEEDED + 600
+        other.close()
+        assert_gone(tmp_path)
+    assert_gone(tmp_path)
 
 
 @pytest.mark.parametrize("others", [0, 30, SEEDED])

@@ -303,6 +303,7 @@ def test_a_slab_saves_its_graph_when_it_is_new_and_when_it_has_grown(topics: Top
 
     def save(slab: Slab) -> None:
         assert slab.dump_graph() is not None
+        slab.note_saved(len(slab.view))
         graph = slab.view.graph
         saved.append(0 if graph is None else graph.seen)
 
