@@ -285,6 +285,11 @@ class Memory(Closing):
         embedder = self._indexes.embedder
         return None if embedder is None else embedder.name
 
+    @property
+    def profile_schema(self) -> type[BaseModel] | None:
+        """The pydantic model of what is to be known of each user, or None."""
+        return None if self._profiles.schema is None else self._profiles.schema.model
+
     def of(self, user_id: Id = None, *, agent_id: Id = None, run_id: Id = None) -> Memory:
         """This memory with its scope filled in: the same methods, which need no ids any more.
 

@@ -60,6 +60,13 @@ class MemoryLike(Protocol):
     def embedder(self) -> str | None:
         """The name of what makes vectors, or None."""
 
+    @property
+    def profile_schema(self) -> Any:
+        """What is to be known of each user, a pydantic model, or None."""
+
+    def profile(self, *args: Any, **kwargs: Any) -> Any:
+        """What is known of a user as one object."""
+
     def search(self, *args: Any, **kwargs: Any) -> Any:
         """The memories that answer a query."""
 

@@ -11,11 +11,13 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from journal_dump import ids, open_memory, refuses, texts
+from langchain_core.messages import HumanMessage
+from langgraph.runtime import Runtime
 from memory_kit import Mind, call, decided, found, open_with
 from pydantic import BaseModel, Field
 from test_undo import opened
 
-from langchain_memlayer import ConfigurationError, InvalidInput, Memory
+from langchain_memlayer import ConfigurationError, InvalidInput, Memory, recall_node
 from langchain_memlayer.doctor import check
 from langchain_memlayer.moving import export_store, import_store
 from langchain_memlayer.testing import FrozenClock, ScriptedChatModel
@@ -546,3 +548,42 @@ def test_many_facts_are_shown_a_page_at_a_time_and_committed_at_once() -> None:
         assert [shown.count('"fact":') for shown in mind.shown if "<fields>" in shown] == [60, 10]
         assert memory.profile(user_id="u").value == Card(city="Berlin", level=2)
         assert len(memory.history(memory.profile(user_id="u").id)) == 1
+
+
+# -- surfaces ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", ["plain", "awaited"])
+async def test_agents_are_shown_the_profile_before_the_memories(way: str) -> None:
+    mind = Mind(TOLD, changes=[[*BERLIN, change("pets", "append", '{"name": "Tom"}')]])
+    with open_with(mind, profile=Card) as memory, open_with(Mind(TOLD)) as other:
+        for one in (memory, other):
+            told(one, "I live in Berlin")
+        state = {"messages": [HumanMessage("Berlin?", id="m")]}
+        config: Any = {"configurable": {"user_id": "u"}}
+        run = memory.as_middleware(scope={"user_id": "u"}, tools=True)
+        node, search = recall_node(memory, kinds=["fact"]), memory.as_tools(user_id="u")[1]
+        if way == "plain":
+            blocks = [node.invoke(state, config)["memory_context"], search.invoke({"query": "Berlin"})]
+            blocks.append(run.before_agent(state, Runtime())["memory_context"])
+        else:
+            blocks = [(await node.ainvoke(state, config))["memory_context"], await search.ainvoke({"query": "Berlin"})]
+            blocks.append((await run.abefore_agent(state, Runtime()))["memory_context"])
+        for block in blocks:
+            lines = block.splitlines()
+            at = lines.index("- city: Berlin")
+            assert lines[at + 1] == '- pets: [{"name":"Tom","kind":"cat"}]'
+            assert "Anna lives in Berlin" in lines[at + 2]
+        assert "- city: Berlin" not in search.invoke({"query": "Berlin", "offset": 1})
+        assert "- city" not in recall_node(other).invoke(state, config)["memory_context"]
+
+
+def test_a_profile_that_fails_leaves_the_block_without_it(caplog: pytest.LogCaptureFixture) -> None:
+    with open_with(Mind(TOLD, changes=[BERLIN]), profile=Card) as memory:
+        told(memory, "I live in Berlin")
+        memory.profile = lambda **_: 1 / 0  # type: ignore[method-assign]
+        config: Any = {"configurable": {"user_id": "u"}}
+        state = {"messages": [{"role": "user", "content": "Berlin?", "id": "m"}]}
+        block = recall_node(memory).invoke(state, config)["memory_context"]
+        assert ("Anna lives in Berlin" in block, "- city" in block) == (True, False)
+        assert "ZeroDivisionError" in caplog.text

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from langchain_memlayer.messages import RECALLED_CLOSE, RECALLED_OPEN
+from langchain_memlayer.values import dumps
 
 _TAG = re.compile(r"<(?=\s*+/?\s*+recalled_memories)", re.IGNORECASE)
 
@@ -48,6 +49,7 @@ def as_context(
     query: str | None = None,
     ids: bool = False,
     name: str = "",
+    profile: Mapping[str, Any] | None = None,
 ) -> str:
     """Memories as one dated block for a system message.
 
@@ -61,13 +63,15 @@ def as_context(
         query: What was searched for; the block begins in its language.
         ids: Show each memory's id, for a model with tools that take one.
         name: Whose memory it is, where a prompt has the blocks of several.
+        profile: The `fields` of what `Memory.profile` gives; what is filled stands before all memories.
 
     Returns:
         The block, or "" when nothing was recalled.
     """
     shown = {near["id"]: near for hit in results for near in hit.get("around", ())}
     shown |= {hit["id"]: hit for hit in results}
-    lines = [_line(hit, ids) for hit in sorted(shown.values(), key=_age)]
+    lines = [f"- {name}: {_inside(_plain(field['value']))}" for name, field in (profile or {}).items()]
+    lines += [_line(hit, ids) for hit in sorted(shown.values(), key=_age)]
     lines += sorted({f"- {_inside(_relation(one))}" for one in relations})
     return fenced("\n".join([_PREAMBLES[_language(query or "")], *lines]), name) if lines else ""
 
@@ -103,6 +107,10 @@ def _ended(hit: Mapping[str, Any]) -> str:
     if not hit.get("ended"):
         return ""
     return f"(held until {hit['invalid_at'][:10]})" if hit.get("invalid_at") else "(no longer holds)"
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else dumps(value)
 
 
 def _relation(relation: Mapping[str, Any]) -> str:

@@ -32,6 +32,7 @@ from langchain_memlayer.agents.surface import (
     checked_options,
     hear,
     last_said,
+    profile_fields,
 )
 from langchain_memlayer.agents.tools import memory_tools
 from langchain_memlayer.errors import InvalidInput, MissingDependency
@@ -175,7 +176,10 @@ class MemoryMiddleware(AgentMiddleware[Any, Any]):
         block = ""
         if answer is not None:
             shows_ids = bool(self.tools)
-            block = as_context(answer["results"], answer["relations"], query=query, ids=shows_ids, name=self._label)
+            profile = yield from profile_fields(self.name, memory, given, on_error=self._on_error)
+            block = as_context(
+                answer["results"], answer["relations"], query=query, ids=shows_ids, name=self._label, profile=profile
+            )
         update: dict[str, Any] = {self._context: block}
         if self._remember:
             off = bool(state.get(STATE_KEY))

@@ -28,6 +28,7 @@ from langchain_memlayer.agents.surface import (
     checked_options,
     hear,
     last_said,
+    profile_fields,
 )
 from langchain_memlayer.errors import InvalidInput
 from langchain_memlayer.messages import Conversation
@@ -194,10 +195,9 @@ def recall_node(
         given = {"limit": limit, "rewrite": asks, "messages": earlier or None, **further, **caller.scope.ids()}
         answer = (yield from ask(call, found, "search", query, on_error=on_error, **given)) if query else None
         results, relations = (list(answer["results"]), answer["relations"]) if answer else ([], [])
-        return {
-            keys["memories"]: results,
-            keys["memory_context"]: as_context(results, relations, query=query, name=name),
-        }
+        profile = (yield from profile_fields(call, found, given, on_error=on_error)) if query else {}
+        block = as_context(results, relations, query=query, name=name, profile=profile)
+        return {keys["memories"]: results, keys["memory_context"]: block}
 
     return _node("recall", steps)
 

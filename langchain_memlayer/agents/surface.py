@@ -16,7 +16,7 @@ from langchain_memlayer.errors import ConfigurationError, EmbedderMismatch, Inva
 from langchain_memlayer.messages import Conversation, read_messages
 from langchain_memlayer.protocols import MemoryLike
 from langchain_memlayer.steps import Request, Steps
-from langchain_memlayer.types import Turn
+from langchain_memlayer.types import IDS, Turn
 
 _LOGGER = logging.getLogger(__name__)
 # A pasted document is searched for by how it begins: embedders take no more.
@@ -84,6 +84,24 @@ def ask(
             lambda: getattr(memory, method)(*args, **kwargs), lambda: getattr(memory, f"a{method}")(*args, **kwargs)
         )
     return answer
+
+
+def profile_fields(
+    surface: str, memory: MemoryLike, options: Mapping[str, Any], *, on_error: OnError
+) -> Steps[Mapping[str, Any]]:
+    """The filled fields of a profile, for `as_context`; none where the memory keeps none.
+
+    Args:
+        surface: Who asks.
+        memory: The memory.
+        options: Whose profile by their ids, and of when, among other arguments of `search`.
+        on_error: As in `ask`.
+    """
+    if memory.profile_schema is None:
+        return {}
+    given = {name: options[name] for name in (*IDS, "as_of", "known_at") if name in options}
+    profile = yield from ask(surface, memory, "profile", on_error=on_error, **given)
+    return {} if profile is None else profile.fields
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal
 
 from langchain_core.tools import BaseTool, StructuredTool, ToolException
@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from langchain_memlayer.agents.context import as_context, fenced
 from langchain_memlayer.agents.scope import Caller, ScopeSource, checked_source, find_caller, find_memory
-from langchain_memlayer.agents.surface import OnError, ask, checked_name, checked_on_error, digest
+from langchain_memlayer.agents.surface import OnError, ask, checked_name, checked_on_error, digest, profile_fields
 from langchain_memlayer.errors import InvalidFilter, InvalidInput, MemoryNotFound
 from langchain_memlayer.messages import checked_text, without_recalled
 from langchain_memlayer.protocols import MemoryLike
@@ -118,7 +118,9 @@ class _Tools:
             given = {**caller.scope.ids(), "limit": limit + offset, "filters": filter}
             answer = yield from self._ask(memory, "search", checked_text(query, "query"), **given)
             results = list(answer["results"])[offset:]
-            return as_context(results, query=query, ids=True) or fenced("Nothing is remembered about this."), results
+            profile = {} if offset else (yield from self._profile(memory, given))
+            block = as_context(results, query=query, ids=True, profile=profile)
+            return block or fenced("Nothing is remembered about this."), results
 
         purpose = "Search what is remembered from earlier conversations; it shows each memory with its id."
         return _tool(f"search_{self._noun}", purpose, steps, SearchMemory, response_format="content_and_artifact")
@@ -134,6 +136,9 @@ class _Tools:
         if answer is None:
             raise ToolException("The memory cannot be reached now; go on without it, and do not try again this turn.")
         return answer
+
+    def _profile(self, memory: MemoryLike, given: Mapping[str, Any]) -> Steps[Mapping[str, Any]]:
+        return profile_fields(f"The tools of {self._noun}", memory, given, on_error=self._on_error)
 
     def _create(self, memory: MemoryLike, caller: Caller, text: str) -> Steps[str]:
         """A statement as a fact, reconciled with what is known.
