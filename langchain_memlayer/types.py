@@ -716,6 +716,17 @@ class ProfileProblem(TypedDict):
     reason: str
 
 
+class ProfileResult(TypedDict):
+    """A `Profile` as JSON values."""
+
+    id: str
+    value: dict[str, Any] | None
+    fields: dict[str, ProfileField]
+    updated_at: str | None
+    behind: bool
+    problems: list[ProfileProblem]
+
+
 @dataclass(frozen=True, slots=True)
 class Profile:
     """What is known of a user as one object.
@@ -735,6 +746,17 @@ class Profile:
     updated_at: str | None = None
     behind: bool = False
     problems: list[ProfileProblem] = field(default_factory=list)
+
+    def plain(self) -> ProfileResult:
+        """Itself as JSON values."""
+        return {
+            "id": self.id,
+            "value": None if self.value is None else self.value.model_dump(mode="json"),
+            "fields": self.fields,
+            "updated_at": self.updated_at,
+            "behind": self.behind,
+            "problems": self.problems,
+        }
 
 
 class ProfileChange(TypedDict):

@@ -53,6 +53,11 @@ def dumps(value: Any, where: str = "value") -> str:
         return " " + json.dumps(value, ensure_ascii=True, allow_nan=False)
 
 
+def as_text(value: Any) -> str:
+    """A plain value for people: a text as it is, else JSON."""
+    return value if isinstance(value, str) else dumps(value)
+
+
 def loads(text: str) -> Any:
     """The value of a text made by `dumps`."""
     return json.loads(text) if text.startswith(" ") else orjson.loads(text)

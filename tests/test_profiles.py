@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,13 @@ from langgraph.runtime import Runtime
 from memory_kit import Mind, call, decided, found, open_with
 from pydantic import BaseModel, Field
 from test_undo import opened
+from typer.testing import CliRunner
 
-from langchain_memlayer import ConfigurationError, InvalidInput, Memory, recall_node
+from langchain_memlayer import ConfigurationError, InvalidInput, Memory, MemoryConfig, recall_node
+from langchain_memlayer.cli import app
 from langchain_memlayer.doctor import check
 from langchain_memlayer.moving import export_store, import_store
-from langchain_memlayer.testing import FrozenClock, ScriptedChatModel
+from langchain_memlayer.testing import DeterministicEmbeddings, FrozenClock, ScriptedChatModel
 
 
 class Pet(BaseModel):
@@ -420,8 +423,8 @@ def test_by_hand_what_the_schema_does_not_take_is_refused_and_nothing_written(
 
 
 def test_a_profile_needs_a_schema() -> None:
-    for wrong in (dict, Card(), BaseModel, "Card"):
-        with pytest.raises(ConfigurationError, match="pydantic model"):
+    for wrong in (dict, Card(), BaseModel, "Card", "json:loads"):
+        with pytest.raises(ConfigurationError, match=r"pydantic model|'package.module:Model'"):
             Memory(":memory:", model=None, embeddings=None, profile=wrong)  # type: ignore[arg-type]
     with open_memory(":memory:") as memory, pytest.raises(ConfigurationError, match="profile="):
         memory.update_profile({"city": "Rome"}, user_id="u")
@@ -587,3 +590,34 @@ def test_a_profile_that_fails_leaves_the_block_without_it(caplog: pytest.LogCapt
         block = recall_node(memory).invoke(state, config)["memory_context"]
         assert ("Anna lives in Berlin" in block, "- city" in block) == (True, False)
         assert "ZeroDivisionError" in caplog.text
+
+
+def test_the_command_line_shows_and_sets_a_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cards.py").write_text("import pydantic\n\n\nclass Note(pydantic.BaseModel):\n    city: str = ''\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+    def run(*given: str) -> Any:
+        arguments = ["--path", str(tmp_path / "s"), "--user", "u", "--model", "none", "--embeddings", "none", *given]
+        return CliRunner().invoke(app, arguments)
+
+    assert run("add", "I live in Berlin").exit_code == 0
+    assert "Nothing is known" in run("profile").stdout
+    assert "open the memory with profile=" in run("profile", "--set", '{"city": "Rome"}').stderr
+    assert "by hand" in run("profile", "--profile", "cards:Note", "--set", '{"city": "Rome"}').stdout
+    shown = json.loads(run("profile", "--profile", "cards:Note", "--json").stdout)
+    assert (shown["value"], shown["fields"]["city"]["value"]) == ({"city": "Rome"}, "Rome")
+    assert "Rome" in run("profile", "--history").stdout
+    assert run("profile", "--profile", "cards:Nothing").exit_code == 2
+
+
+def test_a_configuration_names_the_schema(tmp_path: Path) -> None:
+    embedder = {"provider": "langchain", "config": {"model": DeterministicEmbeddings(8)}}
+    config = {"embedder": embedder, "path": str(tmp_path)}
+    with Memory.from_config({**config, "profile": f"{__name__}:Card"}, model=None) as memory:
+        assert memory.profile_schema is not None
+        assert memory.update_profile({"city": "Rome"}, user_id="u").value.city == "Rome"
+    with Memory(tmp_path, config=MemoryConfig(embedder=embedder, profile=Card), model=None) as memory:
+        assert city(memory) == "Rome"
+    with pytest.raises(ConfigurationError, match="cannot be imported"):
+        Memory.from_config({**config, "profile": "no.module:Card"}, model=None)

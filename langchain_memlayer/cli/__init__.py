@@ -104,6 +104,9 @@ def common(
     model: Annotated[
         str, typer.Option(metavar="auto|none|provider:model", help="What finds facts; in eval, what answers.")
     ] = "auto",
+    profile: Annotated[
+        str | None, typer.Option(metavar="MODULE:MODEL", help="What is to be known of each user, a pydantic model.")
+    ] = None,
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
 ) -> None:
     """Long-term memory for agents, in a folder."""
@@ -116,6 +119,7 @@ def common(
         json=as_json,
         embeddings=None if embeddings == "none" else embeddings,
         model=None if model == "none" else model,
+        profile=profile,
     )
     if fork is not None:
         with ctx.obj.listed() as memory:

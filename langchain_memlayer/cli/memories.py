@@ -22,6 +22,7 @@ from langchain_memlayer.cli.settings import (
     Text,
     Yes,
     confirm,
+    json_object,
     said,
 )
 from langchain_memlayer.errors import InvalidInput
@@ -33,7 +34,7 @@ _SOMEBODY = "Required: one at least of --user, --agent and --run, which say whos
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    for of_somebody in (add, search, unread, graph, ingest):
+    for of_somebody in (add, search, profile, unread, graph, ingest):
         app.command(epilog=_SOMEBODY + _ANYWHERE)(of_somebody)
     for command in (scopes, get, update, history, why, delete, forget):
         app.command(epilog=_ANYWHERE)(command)
@@ -150,6 +151,26 @@ def why(ctx: typer.Context, memory_id: MemoryId) -> None:
     with ctx.obj.listed() as memory:
         found = ctx.obj.within(memory).why(memory_id)
     show.result(ctx.obj.json, found, lambda out: show.why(out, found))
+
+
+def profile(
+    ctx: typer.Context,
+    values: Annotated[
+        Any, typer.Option("--set", parser=json_object, metavar="JSON", help="Set fields by hand; null clears one.")
+    ] = None,
+    history: Annotated[bool, typer.Option("--history", help="Show each change of each field.")] = False,
+    as_of: Annotated[str | None, typer.Option(help="What held then, such as 2025-05-01.")] = None,
+) -> None:
+    """Show what is known of a user as one form, with the facts that each field comes from; or set fields of it."""
+    with ctx.obj.listed() as memory:
+        if values is not None:
+            memory.update_profile(values, **ctx.obj.scope)
+        if history:
+            rows = memory.profile_history(**ctx.obj.scope)
+            show.result(ctx.obj.json, rows, lambda out: show.profile_history(out, rows))
+            return
+        found = memory.profile(**ctx.obj.scope, as_of=as_of)
+    show.result(ctx.obj.json, found.plain(), lambda out: show.profile(out, found))
 
 
 def graph(

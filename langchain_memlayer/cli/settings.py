@@ -27,6 +27,7 @@ class Settings:
         json: Whether results are printed as JSON.
         embeddings: `auto`, "provider:model", or None for keywords only.
         model: `auto`, "provider:model", or None for none.
+        profile: Where the schema of profiles is to be imported from; None for none.
     """
 
     path: Path | str | None
@@ -34,6 +35,7 @@ class Settings:
     json: bool
     embeddings: str | None
     model: str | None = "auto"
+    profile: str | None = None
 
     def folder(self) -> Path | str:
         """The store's folder, or the connection string of its database."""
@@ -57,7 +59,13 @@ class Settings:
         """The folder's memory, made when missing."""
         from langchain_memlayer.memory import Memory
 
-        return Memory(self.folder(), model=self.model, embeddings=self.embeddings)
+        return Memory(self.folder(), model=self.model, embeddings=self.embeddings, profile=self.schema())
+
+    def schema(self) -> str | None:
+        """The schema of profiles, which may stand in a file of the folder that the command is called in."""
+        if self.profile is not None and "" not in sys.path:
+            sys.path.insert(0, "")
+        return self.profile
 
     def searchable(self) -> Memory:
         """The memory of a folder that exists."""
@@ -68,7 +76,7 @@ class Settings:
         """The same for commands that ask no model and embed nothing, so that they need neither these nor their keys."""
         from langchain_memlayer.memory import Memory
 
-        return Memory(self.existing(), model=None, embeddings=None)
+        return Memory(self.existing(), model=None, embeddings=None, profile=self.schema())
 
     def within(self, memory: Memory) -> Any:
         """The memory of the given ids, for which what is somebody else's is not there."""

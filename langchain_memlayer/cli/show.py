@@ -14,6 +14,7 @@ import typer
 
 from langchain_memlayer.errors import MemoryNotFound
 from langchain_memlayer.types import IDS
+from langchain_memlayer.values import as_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from rich.text import Text
     from rich.tree import Tree
 
-    from langchain_memlayer.types import Relation
+    from langchain_memlayer.types import Profile, Relation
 
 Result = dict[str, Any]
 PIPE_WIDTH = 100
@@ -216,6 +217,34 @@ def why(out: Console, found: Result) -> None:
         when = event["timestamp"][:19].replace("T", " ")
         decisions.add_row(when, event["event"], text(event["actor"] or ""), text(reason))
     out.print(decisions)
+
+
+def profile(out: Console, found: Profile) -> None:
+    """What is known of a user, and what of it the schema does not take."""
+    if found.behind:
+        out.print(text("It has not taken in all facts yet; the next reading does.", "yellow"))
+    if not found.fields:
+        out.print("Nothing is known of this user yet.")
+    rows = table(("field", False), ("value", False), ("since", True), ("from", False))
+    for name, field in found.fields.items():
+        facts = text("\n".join(field["facts"]), "dim") if field["facts"] else text("by hand")
+        rows.add_row(text(name), text(as_text(field["value"])), field["updated_at"][:10], facts)
+    if found.fields:
+        out.print(rows)
+    for problem in found.problems:
+        out.print(text(f"{problem['field'] or 'the profile'}: {problem['reason']}", "yellow"))
+
+
+def profile_history(out: Console, rows: Sequence[Result]) -> None:
+    """Each change of each field of a profile."""
+    if not rows:
+        out.print("Nothing was ever known of this user.")
+        return
+    shown = table(("id", True), ("when", True), ("field", False), ("before", False), ("after", False))
+    for row in rows:
+        before, after = (text("-" if row[side] is None else as_text(row[side])) for side in ("before", "after"))
+        shown.add_row(row["event_id"], row["timestamp"][:19].replace("T", " "), text(row["field"]), before, after)
+    out.print(shown)
 
 
 def graph(out: Console, triples: Sequence[Relation]) -> None:

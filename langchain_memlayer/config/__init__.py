@@ -5,7 +5,7 @@
  "embedder":     {"provider": "openai" | "doubao" | "wordllama" | "ollama" | ... | "langchain", "config": {...}},
  "vector_store": {"provider": "faiss" | "qdrant" | "chroma" | "milvus" | "pgvector" | "vikingdb" | "langchain",
                   "config": {...}},
- "custom_instructions": "...", "path": "..."}
+ "custom_instructions": "...", "profile": "package.module:Model", "path": "..."}
 ```
 Keys come from the dictionary or from the environment and are kept as secrets; a mistake names the key and the choices.
 What says nothing here (a graph store: the folder has a graph of its own) is accepted, and told in the log.
@@ -52,6 +52,7 @@ class MemoryConfig:
         custom_instructions: Further instructions for extraction.
         custom_fact_extraction_prompt: Replaces the instructions of the extraction prompt.
         custom_update_memory_prompt: Replaces the instructions of the reconciliation prompt.
+        profile: What is to be known of each user, a pydantic model or "package.module:Model".
         version: Accepted and not used.
     """
 
@@ -64,6 +65,7 @@ class MemoryConfig:
     custom_instructions: str | None = None
     custom_fact_extraction_prompt: str | None = None
     custom_update_memory_prompt: str | None = None
+    profile: Any = None
     version: str | None = None
 
 
@@ -81,6 +83,7 @@ class Settings:
         prompt: What replaces the instructions for extraction.
         instructions: What is added to them.
         update_prompt: What replaces the instructions for reconciliation.
+        profile: What is to be known of each user.
         vectorstore: The foreign vector store, or None for our own index.
         metric: How vectors are compared, or None when it does not say.
         reranker: A document compressor for `search(rerank=True)`, or None.
@@ -93,6 +96,7 @@ class Settings:
     prompt: str | None = None
     instructions: str | None = None
     update_prompt: str | None = None
+    profile: Any = None
     vectorstore: Any = None
     metric: Metric | None = None
     reranker: Any = None
@@ -129,6 +133,7 @@ def read_config(config: Any, *, model: bool = True) -> Settings:
         prompt=prompts["custom_prompt"] or prompts["custom_fact_extraction_prompt"],
         instructions=prompts["custom_instructions"],
         update_prompt=prompts["custom_update_memory_prompt"],
+        profile=given.get("profile"),
         reranker=_reranker(given),
     )
     found = section(given, "vector_store", STORES)

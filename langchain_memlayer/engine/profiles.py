@@ -52,7 +52,7 @@ from langchain_memlayer.types import (
     from_micros,
     to_micros,
 )
-from langchain_memlayer.values import dumps, loads
+from langchain_memlayer.values import as_text, dumps, loads
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -336,7 +336,7 @@ def redact(tx: Writer, rows: Sequence[Row]) -> None:
     def keep(value: Any, facts: list[str]) -> list[str] | None:
         left = [one for one in facts if one not in gone]
         texts.update((key, row.text) for key, row in tx.live_by_key(set(left) - texts.keys()).items())
-        said = set(words(value if isinstance(value, str) else dumps(value)))
+        said = set(words(as_text(value)))
         has_words = any(said <= set(words(texts.get(one, ""))) for one in left)
         return left if len(left) == len(facts) or has_words else None
 

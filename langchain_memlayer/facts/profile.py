@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any, Final, cast
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -98,13 +99,15 @@ class ProfileSchema:
     """The fields of a profile: what they are, and what they take.
 
     Args:
-        model: A pydantic model.
+        model: A pydantic model, or where it is to be imported from: "package.module:Model".
 
     Raises:
-        ConfigurationError: it is none, or has no fields.
+        ConfigurationError: it is none, has no fields, or cannot be imported.
     """
 
-    def __init__(self, model: type[BaseModel]) -> None:
+    def __init__(self, model: type[BaseModel] | str) -> None:
+        if isinstance(model, str):
+            model = _imported(model)
         if not (isinstance(model, type) and issubclass(model, BaseModel) and model.model_fields):
             raise ConfigurationError(
                 f"profile= takes a pydantic model (a class with fields), got {model!r}; its fields are what is to be "
@@ -204,6 +207,17 @@ class ProfileSchema:
                 f"{{{', '.join(f'{name}: {self._type(one, depth + 1)}' for name, one in part['properties'].items())}}}"
             )
         return str(part.get("format") or part.get("type") or "any")
+
+
+def _imported(name: str) -> Any:
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigurationError(
+            f"profile={name!r} cannot be imported ({error}): write it as 'package.module:Model', of a module that "
+            "Python finds."
+        ) from error
 
 
 class ProfileUpdater:

@@ -94,6 +94,19 @@ class Diff(Ids):
     kinds: Kinds | None = None
 
 
+class Profile(Ids):
+    """Whose profile, and of when."""
+
+    as_of: Annotated[str | None, Field(description="What held at this time, ISO 8601.")] = None
+    known_at: Annotated[str | None, Field(description="What had been recorded by this time, ISO 8601.")] = None
+
+
+class UpdateProfile(Ids):
+    """What to set in a profile by hand."""
+
+    values: Annotated[dict[str, Any], Field(description="New values by field; null clears one.")]
+
+
 class Scopes(Ids):
     """A page of the scopes."""
 

@@ -24,6 +24,7 @@ from langchain_memlayer.server.access import Grant, Tokens
 from langchain_memlayer.server.bodies import LONGEST_QUERY
 from langchain_memlayer.server.guard import COOKIE, session_of
 from langchain_memlayer.types import Kind, Scope
+from langchain_memlayer.values import as_text, loads
 
 _NAMES: Final = {"user_id": "User", "agent_id": "Agent", "run_id": "Run"}
 _TABS: Final = (
@@ -32,6 +33,7 @@ _TABS: Final = (
     ("/search", "Search"),
     ("/changes", "Changes"),
     ("/graph", "Graph"),
+    ("/profile", "Profile"),
     ("/unread", "Unread"),
 )
 _PER_PAGE: Final = 50
@@ -59,6 +61,8 @@ def routes() -> list[Route | Mount]:
         Route("/search", _search),
         Route("/changes", _changes),
         Route("/graph", _graph),
+        Route("/profile", _profile),
+        Route("/profile/{field}", _edit_profile, methods=["GET", "POST"]),
         Route("/unread", _unread, methods=["GET", "POST"]),
         Route("/forget", _forget_all, methods=["GET", "POST"]),
         Route("/memory/{memory_id}", _memory),
@@ -99,7 +103,8 @@ def page(request: Request, template: str, here: str, *, status: int = 200, **val
         t=lambda text, *given: languages.translate(text, language, *given),
         language=language, status=status, languages=languages.LANGUAGES,
         in_language=in_language, here=here, names=_NAMES,
-        tabs=[(_path(path, scope), name) for path, name in _TABS], scope=scope,
+        tabs=[(_path(path, scope), name) for path, name in _TABS if name != "Profile" or _has_profiles(request)],
+        scope=scope,
         signed_in=session_of(request.headers) is not None,
         runs=request.app.state.runs is not None and not _grant(request).scope,
         done=_DONE.get(request.query_params.get("done", "")), **values,
@@ -115,6 +120,7 @@ _DONE: Final = {
     "deleted": "The memory was deleted.",
     "forgotten": "The memory was forgotten.",
     "all_forgotten": "All was forgotten.",
+    "profile": "The profile was changed.",
     "read": "Everything was read.",
     "not_read": "Some could not be read; the reasons are below.",
 }
@@ -123,6 +129,10 @@ _DONE: Final = {
 def error_page(request: Request, status: int, detail: str) -> Response:
     """What went wrong, for people."""
     return page(request, "error.html", "", status=status, detail=detail)
+
+
+def _has_profiles(request: Request) -> bool:
+    return request.app.state.memory.profile_schema is not None
 
 
 def _path(path: str, ids: Mapping[str, Any], **more: Any) -> str:
@@ -386,17 +396,19 @@ def _scope_of(found: Mapping[str, Any]) -> dict[str, str]:
 
 def _question(
     request: Request, title: str, consequence: str, button: str, *values: int, back: str, scope: Mapping[str, str],
-    edits: str | None = None, danger: bool = True, same_words: bool = False,
+    edits: str | None = None, danger: bool = True, same_words: bool = False, clears: bool = False,
 ) -> Response:  # fmt: skip
     language = languages.chosen(
         request.query_params.get("lang") or request.cookies.get("memlayer_language"),
         request.headers.get("accept-language", ""),
     )
     told = languages.translate(consequence, language, *(f"{value:,}" for value in values))
-    action = str(request.url.path) + (f"?{request.url.query}" if request.url.path == "/forget" else "")
+    # A path of a memory says whose it is.
+    named = request.url.query and not request.url.path.startswith("/memory/")
+    action = str(request.url.path) + (f"?{request.url.query}" if named else "")
     return page(
         request, "question.html", "", scope=scope, title=title, consequence=told, button=button, back=back,
-        edits=edits, danger=danger, same_words=same_words, action=action,
+        edits=edits, danger=danger, same_words=same_words, action=action, clears=clears,
     )  # fmt: skip
 
 
@@ -409,6 +421,46 @@ async def _forget_all(request: Request) -> Response:
     consequence = "{} facts and {} turns leave every file, with their history. There is no way back."
     title = "Forget all memories of this scope?"
     return _question(request, title, consequence, "Forget", facts, turns, back=_path("/facts", ids), scope=ids)
+
+
+# -- the profile ------------------------------------------------------------------------------------------------------
+
+
+async def _profile(request: Request) -> Response:
+    ids, memory = _ids(request), request.app.state.memory
+    found, history = await memory.aprofile(**ids), await memory.aprofile_history(**ids)
+    fields = memory.profile_schema.model_fields if memory.profile_schema else dict.fromkeys(found.fields)
+    rows = [
+        {"name": name, "about": about.description if about else None, "field": found.fields.get(name),
+         "text": as_text(found.fields[name]["value"]) if name in found.fields else "",
+         "edit": _path(f"/profile/{quote(name, safe='')}", ids)}
+        for name, about in fields.items()
+    ]  # fmt: skip
+    return page(
+        request, "profile.html", "Profile", scope=ids, rows=rows, profile=found, as_text=as_text,
+        history=history[: -_MOST_LISTED - 1 : -1],
+    )  # fmt: skip
+
+
+async def _edit_profile(request: Request) -> Response:
+    """The question for the new value of a field, and the change."""
+    ids, name, memory = _ids(request), request.path_params["field"], request.app.state.memory
+    back = _path("/profile", ids)
+    if request.method == "POST":
+        said = (await _form(request)).get("text", "").replace("\r\n", "\n").strip()
+        await memory.aupdate_profile({name: _value(said)}, **ids)
+        return RedirectResponse(f"{back}&done=profile", 303)
+    found = (await memory.aprofile(**ids)).fields.get(name)
+    edits = "" if found is None else as_text(found["value"])
+    return _question(request, "Edit", "", "Save", back=back, edits=edits, danger=False, scope=ids, clears=True)
+
+
+def _value(said: str) -> Any:
+    """What a form says: JSON, or the text itself; nothing clears."""
+    try:
+        return loads(said) if said else None
+    except ValueError:
+        return said
 
 
 # -- what was not read, relations, evaluations ------------------------------------------------------------------------

@@ -69,6 +69,10 @@ class _Recall(_Arguments):
     as_of: Annotated[str | None, Field(description="What held at this time, ISO 8601; by default now.")] = None
 
 
+class _Profile(_Arguments):
+    as_of: Annotated[str | None, Field(description="What held at this time, ISO 8601; by default now.")] = None
+
+
 class _One(_Arguments):
     id: Annotated[str, Field(min_length=1, description="The memory's id, as recall shows it.")]
 
@@ -113,6 +117,11 @@ async def _recall(memory: Memory, given: _Recall) -> str:
     found = await memory.asearch(given.query, limit=given.limit, as_of=given.as_of)
     shown = as_context(found["results"], found["relations"], query=given.query, ids=True)
     return shown or fenced("Nothing is remembered about this.")
+
+
+async def _profile(memory: Memory, given: _Profile) -> str:
+    found = await memory.aprofile(as_of=given.as_of)
+    return as_context([], profile=found.fields) or fenced("Nothing is known of this user yet.")
 
 
 async def _forget(memory: Memory, given: _Forget) -> str:
@@ -161,6 +170,7 @@ _TOOLS: Final = {
     "update": _Tool("Give a memory a new text; what it was stays in its history.", _Update, _update, ends=True),
     "forget": _Tool("End a memory that is wrong or no longer wanted.", _Forget, _forget, ends=True),
     "history": _Tool("What happened to a memory: each text it had, and when.", _One, _history, reads=True),
+    "profile": _Tool("What is known of the user, as one form of fields.", _Profile, _profile, reads=True),
     "why": _Tool(
         "Where a memory comes from: who said it, in which words, and what was decided.", _One, _why, reads=True
     ),
@@ -179,14 +189,16 @@ def mcp_server(memory: Memory, *, scope: Scope = Scope(), ids_from_model: bool =
         logging.getLogger(name).addFilter(_without_texts)
     server: Server[Any, Any] = Server("memlayer", version=__version__, instructions=INSTRUCTIONS)
 
+    tools = {name: tool for name, tool in _TOOLS.items() if name != "profile" or memory.profile_schema is not None}
+
     async def shown() -> list[types.Tool]:
-        return [_shown(name, tool, ids_from_model) for name, tool in _TOOLS.items()]
+        return [_shown(name, tool, ids_from_model) for name, tool in tools.items()]
 
     async def called(name: str, arguments: dict[str, Any]) -> types.CallToolResult:
         named = {key: arguments.pop(key) for key in IDS if ids_from_model and key in arguments}
-        tool = _TOOLS.get(name)
+        tool = tools.get(name)
         if tool is None:
-            return _result(f"There is no such tool; there are {', '.join(_TOOLS)}.", failed=True)
+            return _result(f"There is no such tool; there are {', '.join(tools)}.", failed=True)
         try:
             ids = _ids(server.request_context.request, scope, Scope(**named))
             return _result(await tool.run(memory.of(**ids), tool.takes(**arguments)))

@@ -43,6 +43,8 @@ from langchain_memlayer.types import (
     HistoryRow,
     ListResult,
     MemoryResult,
+    ProfileChange,
+    ProfileResult,
     ReadResult,
     ScopeSize,
     SearchResult,
@@ -204,6 +206,18 @@ async def _forget_all(call: Call) -> ForgetResult:
     return await call.memory.aforget(**call.arguments())
 
 
+async def _profile(call: Call) -> ProfileResult:
+    return (await call.memory.aprofile(**call.arguments())).plain()
+
+
+async def _update_profile(call: Call) -> ProfileResult:
+    return (await call.memory.aupdate_profile(**call.arguments())).plain()
+
+
+async def _profile_history(call: Call) -> list[ProfileChange]:
+    return await call.memory.aprofile_history(**call.arguments())
+
+
 async def _unread(call: Call) -> list[UnreadCall]:
     return await call.memory.aunread(**call.arguments())
 
@@ -270,6 +284,13 @@ OPERATIONS: Final = (
     ),
     Operation("GET", "/v1/memories/{memory_id}/why", "Where it comes from.", bodies.Nothing, WhyResult, _why),
     Operation("POST", "/v1/forget", "Remove a scope from every file.", bodies.Ids, ForgetResult, _forget_all),
+    Operation("GET", "/v1/profile", "What is known of a user.", bodies.Profile, ProfileResult, _profile),
+    Operation(
+        "PATCH", "/v1/profile", "Set fields of it by hand.", bodies.UpdateProfile, ProfileResult, _update_profile
+    ),
+    Operation(
+        "GET", "/v1/profile/history", "Each change of its fields.", bodies.Ids, list[ProfileChange], _profile_history
+    ),
     Operation("GET", "/v1/unread", "What was not read yet, and why.", bodies.Ids, list[UnreadCall], _unread),
     Operation(
         "POST", "/v1/read", "Find the facts of what was not read.", bodies.Read, ReadResult, _read,
