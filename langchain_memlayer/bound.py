@@ -8,7 +8,7 @@ from functools import wraps
 from typing import Any, Final
 
 from langchain_memlayer.dialect import scope_and_filter
-from langchain_memlayer.errors import InvalidInput, MemoryNotFound
+from langchain_memlayer.errors import InvalidInput, MemoryNotFound, shown
 from langchain_memlayer.loops import in_thread
 from langchain_memlayer.types import IDS, Done, MergeResult, Scope
 
@@ -96,7 +96,7 @@ class Bound:
         if method.__name__ in ("get", "aget"):
             return False
         raise MemoryNotFound(
-            f"There is no memory with the id {memory_id!r} here; get_all() and search() return the ids."
+            f"There is no memory with the id {shown(memory_id)} here; get_all() and search() return the ids."
         )
 
 

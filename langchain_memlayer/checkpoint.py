@@ -22,7 +22,7 @@ from langgraph.checkpoint.base.id import uuid6
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.checkpoint.sqlite import SqliteSaver
 
-from langchain_memlayer.errors import InvalidInput, JournalClosed, JournalError, NotAStore
+from langchain_memlayer.errors import InvalidInput, JournalClosed, JournalError, NotAStore, shown
 from langchain_memlayer.journal import default_folder, is_url, place
 from langchain_memlayer.journal.schema import journal_path
 from langchain_memlayer.loops import Closing, in_thread
@@ -87,7 +87,7 @@ class MemLayerSaver(Closing, SqliteSaver):
         self, path: str | Path | None = None, *, durability: Durability = "full", allowed_types: Iterable[type] = ()
     ) -> None:
         if durability not in ("full", "fast"):
-            raise InvalidInput(f"durability must be 'full' or 'fast', got {durability!r}.")
+            raise InvalidInput(f"durability must be 'full' or 'fast', got {shown(durability)}.")
         where = default_folder() if path is None else place(path)
         if is_url(where):
             raise InvalidInput(
@@ -278,7 +278,7 @@ class MemLayerSaver(Closing, SqliteSaver):
                 for thread_id in thread_ids:
                     self._delete(cursor, _OLD, str(thread_id))
         else:
-            raise InvalidInput(f"strategy must be 'keep_latest' or 'delete', got {strategy!r}.")
+            raise InvalidInput(f"strategy must be 'keep_latest' or 'delete', got {shown(strategy)}.")
 
     def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         """Copy all checkpoints and writes of a thread to another one, which gets what it has not."""
@@ -350,5 +350,5 @@ def _classes(given: Any) -> tuple[type, ...]:
     several = isinstance(given, Iterable) and not isinstance(given, type)
     classes = tuple(given) if several else (None,)
     if not all(isinstance(one, type) for one in classes):
-        raise InvalidInput(f"allowed_types must be a list of classes, such as [Order], got {given!r}.")
+        raise InvalidInput(f"allowed_types must be a list of classes, such as [Order], got {shown(given)}.")
     return classes

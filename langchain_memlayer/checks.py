@@ -8,7 +8,7 @@ from contextlib import suppress
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
-from langchain_memlayer.errors import InvalidInput
+from langchain_memlayer.errors import InvalidInput, shown
 from langchain_memlayer.messages import checked_text
 from langchain_memlayer.types import to_micros
 from langchain_memlayer.values import plain
@@ -30,7 +30,7 @@ def checked_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
 def checked_memory_id(memory_id: Any) -> str:
     """The id; `InvalidInput` when it cannot be one."""
     if not isinstance(memory_id, str) or not memory_id:
-        raise InvalidInput(f"A memory's id is a non-empty string, got {memory_id!r}.")
+        raise InvalidInput(f"A memory's id is a non-empty string, got {shown(memory_id)}.")
     return checked_text(memory_id, "memory_id")
 
 
@@ -39,7 +39,9 @@ def checked_batch_id(batch_id: Any) -> str | None:
     if batch_id is None:
         return None
     if not isinstance(batch_id, str) or not batch_id:
-        raise InvalidInput(f"batch_id must be a non-empty string, got {batch_id!r}; leave it out when there is none.")
+        raise InvalidInput(
+            f"batch_id must be a non-empty string, got {shown(batch_id)}; leave it out when there is none."
+        )
     return checked_text(batch_id, "batch_id")
 
 
@@ -58,7 +60,7 @@ def checked_expiration(value: Any) -> datetime | None:
         with suppress(ValueError):
             value = date.fromisoformat(value)
     if not isinstance(value, date) or isinstance(value, datetime) or value == date.max:
-        raise InvalidInput(f"expiration_date must be a date such as '2025-12-31', or None; got {value!r}.")
+        raise InvalidInput(f"expiration_date must be a date such as '2025-12-31', or None; got {shown(value)}.")
     return datetime.combine(value + timedelta(days=1), time(), UTC)
 
 
@@ -85,7 +87,7 @@ def checked_query(query: Any) -> str:
 def checked_count(value: Any, name: str, least: int) -> int:
     """A whole number of at least `least`; `InvalidInput` names it when it is not."""
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise InvalidInput(f"{name} must be an integer of at least {least}, got {value!r}.")
+        raise InvalidInput(f"{name} must be an integer of at least {least}, got {shown(value)}.")
     # SQL counts to 2^63 - 1, which is more than any folder holds.
     return min(value, sys.maxsize)
 
@@ -93,7 +95,7 @@ def checked_count(value: Any, name: str, least: int) -> int:
 def checked_seconds(value: Any, name: str) -> float:
     """A number of seconds, not negative; `InvalidInput` names it when it is not."""
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value < 1e9:
-        raise InvalidInput(f"{name} must be a number of seconds of at least 0, got {value!r}.")
+        raise InvalidInput(f"{name} must be a number of seconds of at least 0, got {shown(value)}.")
     return float(value)
 
 
@@ -102,7 +104,7 @@ def checked_threshold(value: Any) -> float | None:
     if value is None:
         return None
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= 1:
-        raise InvalidInput(f"threshold must be a number from 0 to 1 (it cuts `relevance`), got {value!r}.")
+        raise InvalidInput(f"threshold must be a number from 0 to 1 (it cuts `relevance`), got {shown(value)}.")
     return float(value)
 
 
@@ -120,7 +122,7 @@ def checked_kinds(kinds: Any) -> frozenset[str]:
         return frozenset()
     chosen = [kinds] if isinstance(kinds, str) else list(kinds) if isinstance(kinds, Collection) else []
     if not chosen or any(kind not in KINDS for kind in chosen):
-        raise InvalidInput(f"kinds must be some of {list(KINDS)}, got {kinds!r}.")
+        raise InvalidInput(f"kinds must be some of {list(KINDS)}, got {shown(kinds)}.")
     return frozenset(chosen)
 
 
@@ -138,7 +140,7 @@ def checked_time(value: Any, name: str) -> datetime | None:
         try:
             value = datetime.fromisoformat(value)
         except ValueError as error:
-            raise InvalidInput(f"{name} must be a datetime or an ISO 8601 text, got {value!r}.") from error
+            raise InvalidInput(f"{name} must be a datetime or an ISO 8601 text, got {shown(value)}.") from error
     if not isinstance(value, datetime):
-        raise InvalidInput(f"{name} must be a datetime or an ISO 8601 text, got {value!r}.")
+        raise InvalidInput(f"{name} must be a datetime or an ISO 8601 text, got {shown(value)}.")
     return value if value.tzinfo else value.replace(tzinfo=UTC)

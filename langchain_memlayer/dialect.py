@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from langchain_memlayer.errors import InvalidFilter, InvalidInput
+from langchain_memlayer.errors import InvalidFilter, InvalidInput, shown
 from langchain_memlayer.filters import OPERATORS
 from langchain_memlayer.types import IDS, Scope
 
@@ -43,10 +43,12 @@ def _without_ids(filters: Mapping[Any, Any], ids: dict[str, Any], depth: int) ->
         if key in IDS and not isinstance(value, (Mapping, list, tuple)) and value is not None:
             if value == "*":
                 raise InvalidFilter(
-                    f"{key!r} is '*': no id stands for all. Name one; get_all(everything=True) lists all."
+                    f"{shown(key)} is '*': no id stands for all. Name one; get_all(everything=True) lists all."
                 )
             if str(ids.setdefault(key, value)) != str(value):
-                raise InvalidInput(f"{key} is {ids[key]!r} as an argument and {value!r} in filters: name one owner.")
+                raise InvalidInput(
+                    f"{key} is {shown(ids[key])} as an argument and {shown(value)} in filters: name one owner."
+                )
         elif key in ("AND", "$and") and isinstance(value, (list, tuple)):
             parts = [_without_ids(part, ids, depth + 1) if isinstance(part, Mapping) else part for part in value]
             if kept := [part for part in parts if part != {}]:
@@ -67,7 +69,7 @@ def _conditions(filters: Mapping[Any, Any], depth: int) -> dict[Any, Any]:
             name = _JOINS.get(key, key)
             if name in read:
                 raise InvalidFilter(
-                    f"A filter has {key!r} and another word for it: write their conditions under one of them."
+                    f"A filter has {shown(key)} and another word for it: write their conditions under one of them."
                 )
             read[name] = _joined(key, value, depth)
         elif key == "actor_id":
@@ -91,14 +93,15 @@ def _joined(key: str, value: Any, depth: int) -> Any:
 def _condition(field: Any, value: Any) -> Any:
     if value == "*":
         raise InvalidFilter(
-            f"'*' stands for itself, not for any value of {field!r}: write {{{field!r}: {{'$exists': True}}}}."
+            f"'*' stands for itself, not for any value of {shown(field)}: write "
+            f"{{{shown(field)}: {{'$exists': True}}}}."
         )
     if isinstance(value, (list, tuple)):
         return {"$or": [{"$eq": list(value)}, {"$in": list(value)}]}
     if isinstance(value, Mapping) and value and set(value) <= {*OPERATORS, "icontains"}:
         if "icontains" in value:
             raise InvalidFilter(
-                f"There is no icontains; write {{{field!r}: {{'$contains': ...}}}}, which heeds the case."
+                f"There is no icontains; write {{{shown(field)}: {{'$contains': ...}}}}, which heeds the case."
             )
         return {f"${operator}": operand for operator, operand in value.items()}
     return value

@@ -96,3 +96,17 @@ class VectorStoreError(MemLayerError):
 
 class SnapshotError(MemLayerError):
     """A derived file is missing, torn or foreign; it is discarded and rebuilt."""
+
+
+MOST_SHOWN = 80
+"""How many characters of a value an error shows: it may be a megabyte of somebody's text."""
+
+
+def shown(value: object) -> str:
+    """A value as an error shows it."""
+    return cut(repr(value))
+
+
+def cut(text: str) -> str:
+    """A text as an error shows it, such as the place where a value stands."""
+    return text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN - 1]}…"

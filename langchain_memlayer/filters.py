@@ -39,7 +39,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, cast
 
-from langchain_memlayer.errors import InvalidFilter
+from langchain_memlayer.errors import InvalidFilter, shown
 from langchain_memlayer.values import dumps, plain
 
 Operator = Literal["eq", "ne", "gt", "gte", "lt", "lte", "in", "nin", "contains", "exists"]
@@ -176,13 +176,15 @@ def _parse_filter(value: Any, depth: int) -> Filter:
     for key, inner in value.items():
         name = _checked_key(key)
         if name in ("AND", "OR", "NOT") and isinstance(inner, (list, tuple, Mapping)):
-            raise InvalidFilter(f"Filter operator {name!r} is written '${name.lower()}'; for a field, use $eq.")
+            raise InvalidFilter(f"Filter operator {shown(name)} is written '${name.lower()}'; for a field, use $eq.")
         if not name.startswith("$"):
             parts.append(_parse_condition(name, inner, depth + 1))
         elif name[1:] in _JOINS:
             parts.append(_parse_join(name, inner, lambda item: _parse_filter(item, depth + 1)))
         elif name[1:] in OPERATORS:
-            raise InvalidFilter(f"Filter operator {name!r} needs a field: write {{'field': {{{name!r}: ...}}}}.")
+            raise InvalidFilter(
+                f"Filter operator {shown(name)} needs a field: write {{'field': {{{shown(name)}: ...}}}}."
+            )
         else:
             raise _unknown(name)
     return _all(parts)
@@ -195,8 +197,8 @@ def _parse_condition(field: str, value: Any, depth: int) -> Filter:
         copy = _checked_value(field, value)
         if isinstance(copy, dict) and copy and _BARE.issuperset(copy):
             raise InvalidFilter(
-                f"The operators of {field!r} need a '$' ({', '.join(f'${op}' for op in (*OPERATORS, *_JOINS))}), got "
-                f"{', '.join(copy)}; to compare the whole value, use $eq."
+                f"The operators of {shown(field)} need a '$' ({', '.join(f'${op}' for op in (*OPERATORS, *_JOINS))}), "
+                f"got {', '.join(copy)}; to compare the whole value, use $eq."
             )
         _refuse_operators(field, copy)
         return Comparison(field, "eq", copy)
@@ -205,8 +207,8 @@ def _parse_condition(field: str, value: Any, depth: int) -> Filter:
         name = _checked_key(key)
         if not name.startswith("$"):
             raise InvalidFilter(
-                f"Invalid filter key {name!r} beside the operators of {field!r}; write {field + '.' + name!r} as a "
-                "field of its own, or compare the whole value with $eq."
+                f"Invalid filter key {shown(name)} beside the operators of {shown(field)}; write "
+                f"{shown(field + '.' + name)} as a field of its own, or compare the whole value with $eq."
             )
         if name[1:] in _JOINS:
             parts.append(_parse_join(name, inner, lambda item: _parse_condition(field, item, depth + 1)))
@@ -221,7 +223,7 @@ def _parse_join(name: str, value: Any, parse: Callable[[Any], Filter]) -> Filter
     if name == "$not":
         return Not(parse(value))
     if not isinstance(value, (list, tuple)) or not value:
-        raise InvalidFilter(f"Filter operator {name!r} needs a list of at least one filter, got {_named(value)}.")
+        raise InvalidFilter(f"Filter operator {shown(name)} needs a list of at least one filter, got {_named(value)}.")
     parts = [parse(item) for item in value]
     return _all(parts) if name == "$and" or len(parts) == 1 else Or(tuple(parts))
 
@@ -236,7 +238,7 @@ def _parse_comparison(field: str, op: Operator, value: Any) -> Comparison:
     elif op == "exists" and not isinstance(copy, bool):
         need = "True or False"
     if need:
-        raise InvalidFilter(f"Filter operator '${op}' on {field!r} needs {need}, got {value!r:.100}.")
+        raise InvalidFilter(f"Filter operator '${op}' on {shown(field)} needs {need}, got {shown(value)}.")
     return Comparison(field, op, copy)
 
 
@@ -256,7 +258,7 @@ def _checked_key(key: Any) -> str:
         )
     name = str.__str__(key)
     if any("\ud800" <= char <= "\udfff" for char in name):
-        raise InvalidFilter(f"Invalid filter key {name!r:.100}: it holds a lone surrogate, which is no text.")
+        raise InvalidFilter(f"Invalid filter key {shown(name)}: it holds a lone surrogate, which is no text.")
     return name
 
 
@@ -276,7 +278,7 @@ def _json(field: str, value: Any) -> Any:
         copy = plain(value)
         dumps(copy)
     except ValueError as error:  # Python itself refuses to write integers of thousands of digits
-        raise InvalidFilter(f"Invalid filter value for {field!r}: {error}") from error
+        raise InvalidFilter(f"Invalid filter value for {shown(field)}: {error}") from error
     return copy
 
 
@@ -285,8 +287,8 @@ def _refuse_operators(field: str, value: Any) -> None:
     for key, inner in value.items() if isinstance(value, dict) else ():
         if key.startswith("$"):
             raise InvalidFilter(
-                f"Invalid filter key {key!r} inside the value of {field!r}; write {field!r} as a field of its own, or "
-                "compare the whole value with $eq."
+                f"Invalid filter key {shown(key)} inside the value of {shown(field)}; write {shown(field)} as a field "
+                "of its own, or compare the whole value with $eq."
             )
         _refuse_operators(f"{field}.{key}", inner)
 
@@ -298,7 +300,7 @@ def _check_depth(depth: int) -> None:
 
 def _unknown(name: str) -> InvalidFilter:
     known = ", ".join(f"${op}" for op in (*OPERATORS, *_JOINS))
-    return InvalidFilter(f"Unknown filter operator {name!r}; use one of {known}.")
+    return InvalidFilter(f"Unknown filter operator {shown(name)}; use one of {known}.")
 
 
 # -- predicate --------------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import date, datetime
@@ -50,7 +50,7 @@ from langchain_memlayer.engine.reading import Searcher, SearchQuery
 from langchain_memlayer.engine.records import missing, result_of, scope_of
 from langchain_memlayer.engine.replay import replayed
 from langchain_memlayer.engine.results import added, fork_info, history_row, reasons, scope_size, unread
-from langchain_memlayer.errors import ConfigurationError, InvalidInput, MemLayerError, ScopeRequired
+from langchain_memlayer.errors import ConfigurationError, InvalidInput, MemLayerError, ScopeRequired, shown
 from langchain_memlayer.facts.profile import ProfileSchema, ProfileUpdater
 from langchain_memlayer.facts.reconciliation import LLMReconciler, RuleReconciler
 from langchain_memlayer.filters import parse_filter
@@ -110,6 +110,8 @@ if TYPE_CHECKING:
 
 # One for all memories: it is held only while a store is made.
 _OPENING = ForkLock()
+
+_PAGE = 500
 
 Reconcile = Literal["llm", "rules", "off"]
 
@@ -830,6 +832,31 @@ class Memory(Closing):
 
     aget_all = awaited(get_all)
 
+    def _pages(
+        self,
+        *,
+        user_id: Id = None,
+        agent_id: Id = None,
+        run_id: Id = None,
+        filters: Mapping[str, Any] | None = None,
+        kinds: Sequence[Kind] | None = None,
+        show_expired: bool = False,
+    ) -> Iterator[list[MemoryResult]]:
+        """What `get_all` gives, in pages: each begins behind the last row of the one before, whatever ended since."""
+        scope, conditions = scope_and_filter(filters, Scope(user_id, agent_id, run_id))
+        condition, after = parse_filter(conditions), None
+        while True:
+            with self._journal.read(snapshot=True) as reader:
+                now, part = None if show_expired else to_micros(self._journal.clock()), slice(0, _PAGE)
+                rows = page(
+                    reader, scope.required("get_all()"), kinds=checked_kinds(kinds), condition=condition, now=now,
+                    part=part, after=after,
+                )  # fmt: skip
+            if not rows:
+                return
+            yield [result_of(row) for row in rows]
+            after = rows[-1].created_at, rows[-1].id
+
     def scopes(
         self, *, user_id: Id = None, agent_id: Id = None, run_id: Id = None, limit: int = 1000, offset: int = 0
     ) -> list[ScopeSize]:
@@ -1015,8 +1042,8 @@ class Memory(Closing):
             event_id: The number of an ADD, UPDATE, DELETE or UNDO: the `id` of its row in `history`. With a message
                 that was deleted come the facts that went with it, with the `event_id` of a `delete_all` all it ended.
             batch_id: In its place, a `batch_id` of `add`, with exactly the ids of that call. The batch id stays used:
-                the same call made again adds nothing. Of calls that were read together (`after_seconds`), all facts are
-                the first one's.
+                the same call made again adds nothing. Of calls that were read together (`after_seconds`), each has
+                the facts of its own messages.
             user_id: Whose memory.
             agent_id: Which agent's.
             run_id: Which run's.
@@ -1321,7 +1348,7 @@ def _is_auto(given: Any) -> bool:
 
 def _reconciler(model: BaseChatModel | None, reconcile: Reconcile, prompt: str | None) -> Reconciler | None:
     if reconcile not in ("llm", "rules", "off"):
-        raise ConfigurationError(f"reconcile must be 'llm', 'rules' or 'off', got {reconcile!r}.")
+        raise ConfigurationError(f"reconcile must be 'llm', 'rules' or 'off', got {shown(reconcile)}.")
     if reconcile == "off":
         return None
     if reconcile == "llm" and model is not None:

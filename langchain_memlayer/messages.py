@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-from langchain_memlayer.errors import InvalidInput
+from langchain_memlayer.errors import InvalidInput, shown
 from langchain_memlayer.types import FIRST_TIME, LAST_TIME, Turn, from_micros, to_micros
 from langchain_memlayer.values import plain
 
@@ -391,8 +391,8 @@ def _moment(value: Any, where: str) -> datetime | None:
         return moment.astimezone(timezone(offset)) if offset else moment
     except (ValueError, OverflowError, OSError) as error:
         raise InvalidInput(
-            f"{where} is no time: {value!r}; pass a datetime, an ISO 8601 string such as '2024-05-01T09:30:00Z', or "
-            "seconds since 1970 as a number."
+            f"{where} is no time: {shown(value)}; pass a datetime, an ISO 8601 string such as '2024-05-01T09:30:00Z', "
+            "or seconds since 1970 as a number."
         ) from error
 
 
@@ -411,7 +411,7 @@ def _label(value: Any, where: str) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str) or not value.strip():
-        raise InvalidInput(f"{where} must be a non-empty string, got {value!r}; leave it out when there is none.")
+        raise InvalidInput(f"{where} must be a non-empty string, got {shown(value)}; leave it out when there is none.")
     return checked_text(value, where)
 
 

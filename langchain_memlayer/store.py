@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from langchain_memlayer.backends.base import open_vectorstore
 from langchain_memlayer.embedders.embedder import Embedder, resolve_embeddings
 from langchain_memlayer.engine.indexes import Indexes, encode_vectors, recorded_embedder
-from langchain_memlayer.errors import ConfigurationError, InvalidInput, JournalClosed, JournalError
+from langchain_memlayer.errors import ConfigurationError, InvalidInput, JournalClosed, JournalError, shown
 from langchain_memlayer.filters import Filter
 from langchain_memlayer.journal import Journal, default_folder, open_journal
 from langchain_memlayer.journal.base import random_id, utc_now
@@ -225,7 +225,7 @@ class MemLayerStore(Closing, BaseStore):
         if minutes is None:
             minutes = (self.ttl_config or {}).get("sweep_interval_minutes") or _SWEEP_MINUTES
         if not minutes > 0:
-            raise InvalidInput(f"minutes must be a positive number, got {minutes!r}.")
+            raise InvalidInput(f"minutes must be a positive number, got {shown(minutes)}.")
         with self._journal.read(), self._sweeper_lock:
             if self._sweeper is None or not self._sweeper.is_alive() or self._stop.is_set():
                 self._stop = threading.Event()

@@ -19,7 +19,7 @@ from langgraph.store.base import (
     validate_op_namespace,
 )
 
-from langchain_memlayer.errors import ConfigurationError, InvalidInput
+from langchain_memlayer.errors import ConfigurationError, InvalidInput, shown
 from langchain_memlayer.filters import Filter, parse_filter
 from langchain_memlayer.types import Metric, encode_namespace
 from langchain_memlayer.values import dumps, plain
@@ -152,15 +152,17 @@ class IndexSettings:
             raise ConfigurationError(f"index must be a mapping with 'dims' and 'embed', got {type(index).__name__}.")
         dims, embed = index.get("dims"), index.get("embed")
         if not isinstance(dims, int) or isinstance(dims, bool) or dims < 1:
-            raise ConfigurationError(f"index['dims'] must be the vectors' size, a positive integer; got {dims!r}.")
+            raise ConfigurationError(f"index['dims'] must be the vectors' size, a positive integer; got {shown(dims)}.")
         if embed is None:
             raise ConfigurationError("index['embed'] must be an Embeddings object, a function or 'provider:model'.")
         distance = index.get("distance_type", "cosine")
         if distance not in _METRICS:
-            raise ConfigurationError(f"index['distance_type'] must be one of {sorted(_METRICS)}, got {distance!r}.")
+            raise ConfigurationError(
+                f"index['distance_type'] must be one of {sorted(_METRICS)}, got {shown(distance)}."
+            )
         fields = index.get("fields")
         if not _is_list_of_text(fields or []):
-            raise ConfigurationError(f"index['fields'] must be a list of paths or None, got {fields!r}.")
+            raise ConfigurationError(f"index['fields'] must be a list of paths or None, got {shown(fields)}.")
         return cls(dims, embed, tuple(fields or EVERYTHING), _METRICS[str(distance)])
 
 
@@ -177,10 +179,12 @@ def check_ttl(ttl: TTLConfig | None) -> None:
     for name in ("default_ttl", "sweep_interval_minutes"):
         minutes = ttl.get(name)
         if minutes is not None and not _is_duration(minutes):
-            raise ConfigurationError(f"ttl[{name!r}] must be a positive number of minutes or None, got {minutes!r}.")
+            raise ConfigurationError(
+                f"ttl[{shown(name)}] must be a positive number of minutes or None, got {shown(minutes)}."
+            )
     refresh = ttl.get("refresh_on_read", True)
     if not isinstance(refresh, bool):
-        raise ConfigurationError(f"ttl['refresh_on_read'] must be True or False, got {refresh!r}.")
+        raise ConfigurationError(f"ttl['refresh_on_read'] must be True or False, got {shown(refresh)}.")
 
 
 def checked_key(key: Any) -> str:
@@ -209,7 +213,7 @@ def _check_namespaces(op: Op) -> None:
     for namespace in namespaces:
         # A string would pass for a sequence of one-letter labels.
         if not isinstance(namespace, (tuple, list)):
-            raise InvalidInput(f"A namespace must be a tuple of labels such as ('users', '1'), got {namespace!r}.")
+            raise InvalidInput(f"A namespace must be a tuple of labels such as ('users', '1'), got {shown(namespace)}.")
     validate_op_namespace(op)
     for namespace in namespaces:
         for label in namespace:
@@ -225,13 +229,13 @@ def _checked_put(op: PutOp, fields: Fields | None) -> Put:
     if not isinstance(op.value, Mapping):
         raise InvalidInput(f"A value must be a mapping (or None to delete), got {type(op.value).__name__}.")
     if op.ttl is not None and not _is_duration(op.ttl):
-        raise InvalidInput(f"ttl must be a positive number of minutes or None, got {op.ttl!r}.")
+        raise InvalidInput(f"ttl must be a positive number of minutes or None, got {shown(op.ttl)}.")
     value = plain(op.value)
     put.value, put.ttl = dumps(value), op.ttl
     if fields is not None and op.index is not False:
         if op.index is not None:
             if not _is_list_of_text(op.index):
-                raise InvalidInput(f"index must be None, False or a list of paths, got {op.index!r}.")
+                raise InvalidInput(f"index must be None, False or a list of paths, got {shown(op.index)}.")
             fields = tuple(op.index)
         put.texts = texts_at(value, fields)
         put.fields = fields if put.texts else ()
@@ -263,4 +267,4 @@ def _check_page(op: SearchOp | ListNamespacesOp) -> None:
 
 def _check_count(name: str, number: Any, least: int) -> None:
     if not isinstance(number, int) or isinstance(number, bool) or number < least:
-        raise InvalidInput(f"{name} must be an integer of at least {least}, got {number!r}.")
+        raise InvalidInput(f"{name} must be an integer of at least {least}, got {shown(number)}.")

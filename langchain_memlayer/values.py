@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from langchain_memlayer.errors import InvalidInput
+from langchain_memlayer.errors import InvalidInput, cut, shown
 
 _INT64 = 1 << 63
 
@@ -28,18 +28,20 @@ def plain(value: Any, where: str = "value", _depth: int = 0) -> Any:
         return int(value)
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise InvalidInput(f"{where} is {value}, which JSON does not have; store None or a string instead.")
+            raise InvalidInput(f"{cut(where)} is {value}, which JSON does not have; store None or a string instead.")
         return float(value)
     if _depth > 200:
-        raise InvalidInput(f"{where} is nested deeper than 200 levels, or contains itself; store something flatter.")
+        raise InvalidInput(
+            f"{cut(where)} is nested deeper than 200 levels, or contains itself; store something flatter."
+        )
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str):
-                raise InvalidInput(f"{where} has the key {key!r}; JSON keys are strings.")
+                raise InvalidInput(f"{cut(where)} has the key {shown(key)}; JSON keys are strings.")
         return {str.__str__(k): plain(v, f"{where}[{k!r}]", _depth + 1) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(v, f"{where}[{k}]", _depth + 1) for k, v in enumerate(value)]
-    raise InvalidInput(f"{where} is of type {type(value).__name__}, which JSON does not have; convert it first.")
+    raise InvalidInput(f"{cut(where)} is of type {type(value).__name__}, which JSON does not have; convert it first.")
 
 
 def dumps(value: Any, where: str = "value") -> str:
@@ -48,7 +50,7 @@ def dumps(value: Any, where: str = "value") -> str:
         return orjson.dumps(value).decode()
     except TypeError as error:
         if "surrogates" in str(error):
-            raise InvalidInput(f"{where} holds a lone surrogate, which is no text; encode it first.") from error
+            raise InvalidInput(f"{cut(where)} holds a lone surrogate, which is no text; encode it first.") from error
         # orjson stops at 64 bits. The leading space tells `loads` to keep the whole number.
         return " " + json.dumps(value, ensure_ascii=True, allow_nan=False)
 

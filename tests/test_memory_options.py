@@ -11,7 +11,7 @@ import pytest
 from journal_dump import open_memory, query, texts
 from memory_kit import Extracting, Mind, call, found, open_with
 
-from langchain_memlayer import ConfigurationError, Memory
+from langchain_memlayer import ConfigurationError, MemLayerError, Memory
 from langchain_memlayer.testing import FrozenClock, ScriptedChatModel
 from langchain_memlayer.types import Extraction, Fact, Turn
 
@@ -154,3 +154,25 @@ def test_scopes_are_listed_with_their_sizes_and_only_those_of_the_given_ids(tmp_
         assert memory.scopes(limit=1, offset=2) == memory.scopes(user_id="bob") == memory.of(user_id="bob").scopes()
         assert len(memory.scopes(agent_id="travel")) == 2
         assert memory.scopes(user_id="nobody") == []
+
+
+LONG = "x" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("call", "given"),
+    [
+        ("search", {"query": "tea", "as_of": LONG}),
+        ("search", {"query": "tea", "kinds": LONG}),
+        ("search", {"query": "tea", "filters": {LONG: {"$in": LONG}}}),
+        ("add", {"messages": [{"role": "user", "content": "tea", "timestamp": LONG}]}),
+        ("add", {"messages": "tea", "metadata": {LONG: object()}}),
+        ("diff", {"since": LONG}),
+        ("undo", {"batch_id": LONG}),
+        ("replay", {"into": LONG}),
+    ],
+)
+def test_an_error_shows_the_beginning_of_a_long_value(folder: Path, call: str, given: dict[str, Any]) -> None:
+    with open_memory(folder) as memory, pytest.raises(MemLayerError) as told:
+        getattr(memory, call)(**given, user_id="u")
+    assert len(str(told.value)) < 500

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from langchain_memlayer import ConfigurationError, ExtractionError, InvalidInput, Memory, ScopeRequired
 from langchain_memlayer.cli import app
+from langchain_memlayer.engine import replay
 from langchain_memlayer.types import Extraction, Fact, Triple, Turn
 
 SAID = ["I live in Paris", "I play chess", "Hello"]
@@ -101,6 +102,44 @@ def test_who_and_by_what_has_to_be_said() -> None:
         memory.replay("trial", run_id="r")
     with open_memory(":memory:") as memory, pytest.raises(ConfigurationError):
         memory.replay("trial", user_id="u")
+
+
+class Several(Told):
+    """Finds all facts of a turn that are written in it, last first, each with an ending."""
+
+    def __init__(self, ending: str) -> None:
+        super().__init__({"all": ""})
+        self.ending = ending
+
+    def extract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
+        said = turns[0].text.split(". ")
+        parts = said if self.ending else said[::-1]
+        return Extraction(tuple(Fact(f"{part}{self.ending}", (0,), quote=part) for part in parts))
+
+
+def test_facts_of_one_message_are_paired_by_their_words_at_a_cost_that_grows_with_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    counts = []
+    for size in (3, 40, 80):
+        parts = [f"Thing {n} of Anna is a{n}" for n in range(size)]
+        calls = 0
+
+        def counted(text: str, own: Any = replay.words) -> Any:
+            nonlocal calls
+            calls += 1
+            return own(text)
+
+        with open_memory(":memory:", extractor=Several(""), reconcile="off") as memory:
+            memory.add(". ".join(parts), user_id="u")
+            with monkeypatch.context() as patch:
+                patch.setattr(replay, "words", counted)
+                found = memory.replay("trial", user_id="u", extractor=Several(" now"))
+            assert (found["same"], len(found["results"])) == (0, size)
+            if size == 3:
+                assert all(row["after"] == f"{row['before']} now" for row in found["results"])
+            counts.append(calls)
+    assert counts[2] <= 2.1 * counts[1]
 
 
 async def test_an_awaited_replay_is_the_same() -> None:

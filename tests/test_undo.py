@@ -352,3 +352,17 @@ async def test_an_awaited_undo_is_the_same(memory: Memory) -> None:
     memory.delete(key)
     assert (await memory.aundo(memory.history(key)[-1]["id"]))["results"][0]["event"] == "ADD"
     assert seen(memory) == before
+
+
+def test_of_calls_that_were_read_together_each_is_undone_alone(memory: Memory) -> None:
+    for batch, text in (("b1", "Anna adds tea"), ("b2", "Bob adds tea"), ("b3", "Bob adds milk")):
+        memory.add(text, user_id="u", session_id="s", batch_id=batch, background=True, after_seconds=30)
+    assert [len(one["turns"]) for one in memory.unread(user_id="u")] == [3]
+    assert memory.flush(60)
+    whole = texts(memory.get_all(user_id="u", kinds=["fact", "turn"]))
+    done = memory.undo(batch_id="b2", user_id="u")
+    assert {row["event"] for row in done["results"]} == {"DELETE"}
+    left = texts(memory.get_all(user_id="u", kinds=["fact", "turn"]))
+    assert [text for text in whole if text not in left] == ["Bob adds tea", "Bob likes tea"]
+    memory.undo(batch_id="b1", user_id="u")
+    assert all("Anna" not in text for text in texts(memory.get_all(user_id="u", kinds=["fact", "turn"])))

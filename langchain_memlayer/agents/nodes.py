@@ -30,7 +30,7 @@ from langchain_memlayer.agents.surface import (
     last_said,
     profile_fields,
 )
-from langchain_memlayer.errors import InvalidInput
+from langchain_memlayer.errors import InvalidInput, shown
 from langchain_memlayer.messages import Conversation
 from langchain_memlayer.protocols import MemoryLike
 from langchain_memlayer.steps import Steps, awaited, stepped
@@ -254,7 +254,9 @@ def _value(state: Any, key: str) -> Any:
 def _messages(state: Any, key: str) -> Any:
     found = _value(state, key)
     if found is None and not (key in state if isinstance(state, Mapping) else hasattr(state, key)):
-        raise InvalidInput(f"The graph's state has no {key!r}: name the key that has the messages with messages_key=.")
+        raise InvalidInput(
+            f"The graph's state has no {shown(key)}: name the key that has the messages with messages_key=."
+        )
     return found
 
 

@@ -12,7 +12,7 @@ from langchain_core.retrievers import BaseRetriever, LangSmithRetrieverParams
 from pydantic import Field
 
 from langchain_memlayer.agents.surface import QUERY_CHARS, OnError, ask, checked_on_error, checked_options
-from langchain_memlayer.errors import InvalidInput
+from langchain_memlayer.errors import InvalidInput, shown
 from langchain_memlayer.messages import mended_text
 from langchain_memlayer.protocols import MemoryLike
 from langchain_memlayer.steps import Steps, arun, run
@@ -45,7 +45,7 @@ def memory_retriever(
     k = given.pop("k", k)
     mmr = {key: given.pop(key, default) for key, default in _MMR.items() if search_type == "mmr"}
     if search_type not in get_args(SearchType):
-        raise InvalidInput(f"search_type must be one of {list(get_args(SearchType))}, got {search_type!r}.")
+        raise InvalidInput(f"search_type must be one of {list(get_args(SearchType))}, got {shown(search_type)}.")
     if search_type == "similarity_score_threshold" and given.get("threshold") is None:
         raise InvalidInput("search_type 'similarity_score_threshold' needs search_kwargs={'score_threshold': 0..1}.")
     settings: dict[str, Any] = {**scope.ids(), **mmr, "search_kwargs": checked_options("as_retriever()", given)}

@@ -10,7 +10,7 @@ from typing import Any, Final
 from langchain_core.runnables.config import RunnableConfig, var_child_runnable_config
 from langgraph.runtime import Runtime, get_runtime
 
-from langchain_memlayer.errors import ConfigurationError, InvalidInput, ScopeRequired
+from langchain_memlayer.errors import ConfigurationError, InvalidInput, ScopeRequired, shown
 from langchain_memlayer.messages import mended_text
 from langchain_memlayer.protocols import MemoryLike
 from langchain_memlayer.types import IDS, Scope
@@ -45,7 +45,7 @@ def checked_source(source: Any) -> ScopeSource | None:
         return _scope_of(source)
     if not callable(source):
         raise InvalidInput(
-            f'scope must be a Scope, ids by name such as {{"user_id": "alice"}}, or a function, got {source!r}.'
+            f'scope must be a Scope, ids by name such as {{"user_id": "alice"}}, or a function, got {shown(source)}.'
         )
     others = [name for name in inspect.signature(source).parameters if name not in _GIVEN]
     if others:
@@ -149,7 +149,7 @@ def _named(call: str, context: Any, configurable: Mapping[str, Any], server: Any
 def _signed_in(call: str, scope: Scope, identity: str) -> Scope:
     if scope.user_id not in (None, identity):
         raise ScopeRequired(
-            f"{call} was asked for the memories of user_id {scope.user_id!r} by {identity!r}, who has signed "
+            f"{call} was asked for the memories of user_id {shown(scope.user_id)} by {shown(identity)}, who has signed "
             "in. Leave user_id out, and it is who has signed in; to let a client name other users, build it with "
             'scope=lambda runtime: {"user_id": runtime.context["user_id"]}.'
         )

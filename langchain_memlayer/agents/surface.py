@@ -12,7 +12,14 @@ from pathlib import Path
 from traceback import extract_tb
 from typing import Any, Final, Literal
 
-from langchain_memlayer.errors import ConfigurationError, EmbedderMismatch, InvalidFilter, InvalidInput, ScopeRequired
+from langchain_memlayer.errors import (
+    ConfigurationError,
+    EmbedderMismatch,
+    InvalidFilter,
+    InvalidInput,
+    ScopeRequired,
+    shown,
+)
 from langchain_memlayer.messages import Conversation, read_messages
 from langchain_memlayer.protocols import MemoryLike
 from langchain_memlayer.steps import Request, Steps
@@ -50,14 +57,14 @@ def checked_options(call: str, options: Mapping[str, Any]) -> dict[str, Any]:
 def checked_on_error(value: Any) -> OnError:
     """`value`; `InvalidInput` when it is no way to take an error."""
     if value not in ("log", "raise"):
-        raise InvalidInput(f"on_error must be 'log' or 'raise', got {value!r}.")
+        raise InvalidInput(f"on_error must be 'log' or 'raise', got {shown(value)}.")
     return value  # type: ignore[no-any-return]
 
 
 def checked_name(value: Any) -> str:
     """`value`; `InvalidInput` when it cannot be part of the names of tools, nodes and keys."""
     if not isinstance(value, str) or (value and not value.isidentifier()):
-        raise InvalidInput(f"name must be one word of letters, digits and underscores, got {value!r}.")
+        raise InvalidInput(f"name must be one word of letters, digits and underscores, got {shown(value)}.")
     return value
 
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from langchain_memlayer.agents.context import as_context, fenced
 from langchain_memlayer.agents.scope import Caller, ScopeSource, checked_source, find_caller, find_memory
 from langchain_memlayer.agents.surface import OnError, ask, checked_name, checked_on_error, digest, profile_fields
-from langchain_memlayer.errors import InvalidFilter, InvalidInput, MemoryNotFound
+from langchain_memlayer.errors import InvalidFilter, InvalidInput, MemoryNotFound, shown
 from langchain_memlayer.messages import checked_text, without_recalled
 from langchain_memlayer.protocols import MemoryLike
 from langchain_memlayer.steps import Steps, awaited, stepped
@@ -95,7 +95,7 @@ class _Tools:
                 return (yield from self._create(memory, caller, _statement(content)))
             if not id:
                 raise InvalidInput(
-                    f"The action {action!r} needs the id of a memory; search_{self._noun} shows the ids."
+                    f"The action {shown(action)} needs the id of a memory; search_{self._noun} shows the ids."
                 )
             text = "" if action == "delete" else _statement(content)
             try:
@@ -103,7 +103,7 @@ class _Tools:
             except MemoryNotFound as error:
                 # In the same words for a memory that does not exist and for one of somebody else.
                 raise MemoryNotFound(
-                    f"There is no memory with the id {id!r}; search_{self._noun} shows the ids."
+                    f"There is no memory with the id {shown(id)}; search_{self._noun} shows the ids."
                 ) from error
             return fenced(f"Updated [{id}] {text}" if text else f"Deleted [{id}].")
 

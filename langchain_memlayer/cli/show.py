@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from langchain_memlayer.errors import MemoryNotFound
+from langchain_memlayer.errors import MemoryNotFound, shown
 from langchain_memlayer.types import IDS
 from langchain_memlayer.values import as_text
 
@@ -81,7 +81,7 @@ def scope(ids: Mapping[str, str]) -> str:
 def unknown(memory_id: str) -> MemoryNotFound:
     """The error of an id that no memory ever had."""
     return MemoryNotFound(
-        f"There was never a memory with the id {memory_id!r}; `memlayer list` shows the ids there are."
+        f"There was never a memory with the id {shown(memory_id)}; `memlayer list` shows the ids there are."
     )
 
 

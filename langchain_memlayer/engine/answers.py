@@ -138,10 +138,14 @@ def _compressed(compressor: BaseDocumentCompressor, query: str, hits: Sequence[R
 
 
 def page(
-    reader: Reader, scope: Scope, *, kinds: frozenset[str], condition: Filter | None, now: int | None, part: slice
-) -> list[Row]:
-    """The part of a scope's memories, oldest first, without those that have expired by `now`, if it is given."""
-    order = reader.oldest_first(scope, kinds=kinds, lasting=now)
+    reader: Reader, scope: Scope, *, kinds: frozenset[str], condition: Filter | None, now: int | None, part: slice,
+    after: tuple[int, int] | None = None,
+) -> list[Row]:  # fmt: skip
+    """The part of a scope's memories, oldest first, without those that have expired by `now`, if it is given.
+
+    With `after`, the part of those behind the row that began then and has that number.
+    """
+    order = reader.oldest_first(scope, kinds=kinds, lasting=now, after=after)
     if condition is None:
         return reader.memories_in_order(list(islice(order, part.start, part.stop)))
     chunks = iter(lambda: list(islice(order, _PAGE)), [])

@@ -18,7 +18,7 @@ from typing import Any
 from langchain_memlayer.engine.commit import BY_HAND, Commit, Committed, Indexed, Outcome
 from langchain_memlayer.engine.profiles import FORK, key_of, recited
 from langchain_memlayer.engine.records import scope_of
-from langchain_memlayer.errors import InvalidInput
+from langchain_memlayer.errors import InvalidInput, shown
 from langchain_memlayer.journal import Journal
 from langchain_memlayer.journal.database import chunks
 from langchain_memlayer.journal.fork_notes import Fork, copies, forks, note_fork, triples_by_row
@@ -114,7 +114,7 @@ def _ordered(row: Row, cited: Mapping[int, Any]) -> list[int]:
 
 def no_fork(name: str) -> InvalidInput:
     """The error for a fork that there is not, or not any more."""
-    return InvalidInput(f"There is no fork {name!r} of these ids; forks() lists those there are.")
+    return InvalidInput(f"There is no fork {shown(name)} of these ids; forks() lists those there are.")
 
 
 # -- merging -----------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from langchain_memlayer.engine.commit import BY_HAND, Committed, Outcome
 from langchain_memlayer.engine.profiles import take_back
 from langchain_memlayer.engine.records import result_of, scope_of
 from langchain_memlayer.engine.results import relations_of
-from langchain_memlayer.errors import InvalidInput
+from langchain_memlayer.errors import InvalidInput, shown
 from langchain_memlayer.journal import Journal
 from langchain_memlayer.journal.positions import (
     changed,
@@ -133,7 +133,7 @@ def _chosen(tx: Writer, scope: Scope, event: int | None, batch: str | None) -> l
         if owner == scope if batch is not None else scope.ids().items() <= owner.ids().items():
             owned.append(one)
     if not owned or owned[0].op not in _PRIMARY:
-        what = f"event {event}" if batch is None else f"batch {batch!r}"
+        what = f"event {event}" if batch is None else f"batch {shown(batch)}"
         raise InvalidInput(
             f"There is no {what} here that could be undone: give a batch_id of these ids, or the number of an ADD, "
             "UPDATE, DELETE or UNDO in a memory's history()."

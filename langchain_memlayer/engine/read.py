@@ -410,7 +410,9 @@ class Engine(Keeper):
             actor = prepared.actor or ("extractor" if prepared.facts else "user")
             commit = Commit(tx, scope, actor=actor, batch=named, new_id=self.journal.new_id)
             rows, done, stale = self._rows(commit, prepared, forms)
-            self._apply(commit, prepared, decisions, forms, rows)
+            together = note.detail.get("batches", ()) if note is not None else ()
+            batches = {row.id: _batch_of(tx, row, together) for row in rows if row is not None and len(together) > 1}
+            self._apply(commit, prepared, decisions, forms, rows, batches)
             if note is not None:
                 commit.end_unsaid(note.detail.get("edited", ()))
                 tx.strike_unread(note.id)
@@ -462,7 +464,10 @@ class Engine(Keeper):
         decisions: Sequence[Decision],
         forms: Mapping[str, Indexed],
         rows: Sequence[Row | None],
+        batches: Mapping[int, str | None],
     ) -> None:
+        """Carry out the decisions; each as of the call that told it, where several were read together (`batches`)."""
+        named = commit.batch
         for refusal in prepared.rejected:
             commit.reject(refusal)
         prompt = getattr(self.extractor, "version", None) if prepared.actor is None else None
@@ -480,9 +485,11 @@ class Engine(Keeper):
                 continue
             own = forms[fact_text(fact, prepared.turns)]
             new = forms[fact_text(fact, prepared.turns, decision.text)] if _rewrites(decision) else own
+            commit.batch = batches.get(cited[0].id) or named if cited else named
             commit.apply(Change(fact, decision, own, new, versions), cited)
             requests += cited if fact.metadata.get(RETRACT) else ()
             corrected += [row for row in (rows[k] for k in fact.corrects if k < len(rows)) if row is not None]
+        commit.batch = named
         # Only now it is known what else the same turns say.
         commit.hide_requests(requests)
         commit.correct(corrected)
@@ -525,6 +532,11 @@ class _Postponing:
                 f"Reading failed ({type(error).__name__}). The messages are kept; they are read later, or when they "
                 "are added again."
             ) from error
+
+
+def _batch_of(tx: Writer, turn: Row, batches: Sequence[str]) -> str | None:
+    """Which of several calls told a turn last."""
+    return next((one.batch for one in reversed(tx.history(turn.key)) if one.batch in batches), None)
 
 
 def _checked(found: Extraction, turns: int) -> Extraction:

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from langchain_memlayer.errors import MemoryNotFound
+from langchain_memlayer.errors import MemoryNotFound, shown
 from langchain_memlayer.types import QUARANTINED, SPENT, MemoryResult, Row, Scope, Turn, from_micros
 from langchain_memlayer.values import plain
 
@@ -72,7 +72,9 @@ def _iso(micros: int | None) -> str | None:
 
 def missing(key: str) -> MemoryNotFound:
     """The error for an id that no memory has."""
-    return MemoryNotFound(f"There is no memory with the id {key!r}; get_all() and search() return the ids there are.")
+    return MemoryNotFound(
+        f"There is no memory with the id {shown(key)}; get_all() and search() return the ids there are."
+    )
 
 
 def scope_ids(scope: Scope) -> tuple[str | None, str | None, str | None]:

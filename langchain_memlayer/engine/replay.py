@@ -10,17 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import groupby
+from itertools import groupby, islice
 
 from langchain_memlayer.engine.commit import fact_hash
 from langchain_memlayer.engine.keep import LEASE
 from langchain_memlayer.engine.read import PAGE_TURNS, Engine, Progress
 from langchain_memlayer.engine.records import scope_of
-from langchain_memlayer.errors import InvalidInput
+from langchain_memlayer.errors import InvalidInput, shown
+from langchain_memlayer.facts.grounding import words
 from langchain_memlayer.journal.positions import terms_of
 from langchain_memlayer.protocols import Extractor, Reconciler
 from langchain_memlayer.steps import Steps
 from langchain_memlayer.types import HIDDEN, QUARANTINED, VISIBLE, ReplayResult, Row, Scope
+
+_MOST_COMPARED = 8
+"""With how many facts of a turn one that differs is compared, so that a table costs no more than its rows."""
 
 
 def replayed(
@@ -50,8 +54,8 @@ def replayed(
     with engine.journal.read(snapshot=True) as reader:
         if reader.memories_of(target, ended=True):
             raise InvalidInput(
-                f"There are memories of the user {into!r} already: forget(user_id=...) removes those of an earlier "
-                "replay, or choose another name."
+                f"There are memories of the user {shown(into)} already: forget(user_id=...) removes those of an "
+                "earlier replay, or choose another name."
             )
         # What was deleted is not told again.
         turns = [row for row in reader.memories_of(scope) if row.kind == "turn" and row.state != HIDDEN]
@@ -112,22 +116,30 @@ def _copied(engine: Engine, page: Sequence[Row], into: str) -> tuple[int | None,
 
 
 def _compared(engine: Engine, scope: Scope, target: Scope, origins: dict[int, Row]) -> ReplayResult:
-    """What the facts of two scopes have in common, and those that differ, paired where they are of one turn."""
+    """What the facts of two scopes have in common, and what differs: of one turn, those of like words are paired."""
     with engine.journal.read(snapshot=True) as reader:
         old = [row for row in reader.memories_of(scope) if row.kind == "fact"]
         new = [row for row in reader.memories_of(target) if row.kind == "fact"]
     common = {fact_hash(row.text) for row in old} & {fact_hash(row.text) for row in new}
-    left = [row for row in old if fact_hash(row.text) not in common]
+    left = {row.id: row for row in old if fact_hash(row.text) not in common}
+    told: dict[int, dict[int, Row]] = {}
+    for row in left.values():
+        for turn in row.turns:
+            told.setdefault(turn, {})[row.id] = row
     said = {row.id: row for row in origins.values()}
     rows: list[tuple[int, str | None, str | None, str]] = []
     for row in (row for row in new if fact_hash(row.text) not in common):
         turns = [origins[turn] for turn in row.turns if turn in origins]
-        twin = next((one for one in left if any(turn.id in one.turns for turn in turns)), None)
+        near = (one for turn in turns for one in islice(told.get(turn.id, {}).values(), _MOST_COMPARED))
+        spoken = set(words(row.text))
+        twin = max(near, key=lambda one: len(spoken.intersection(words(one.text))), default=None)
         if twin is not None:
-            left.remove(twin)
+            del left[twin.id]
+            for cited in twin.turns:
+                del told[cited][twin.id]
         first = turns[0] if turns else row
         rows.append((first.place or first.id, None if twin is None else twin.text, row.text, first.text))
-    for row in left:
+    for row in left.values():
         first = next((said[turn] for turn in row.turns if turn in said), row)
         rows.append((first.place or first.id, row.text, None, first.text if first is not row else ""))
     return {

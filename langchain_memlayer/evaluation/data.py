@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import groupby
 
-from langchain_memlayer.errors import InvalidInput
+from langchain_memlayer.errors import InvalidInput, shown
 from langchain_memlayer.types import Extraction, Fact, Turn
 
 
@@ -141,5 +141,5 @@ def _distinct(what: str, ids: Iterable[str]) -> None:
     seen: set[str] = set()
     for one in ids:
         if one in seen:
-            raise InvalidInput(f"Two {what} have the id {one!r}; give each an id of its own.")
+            raise InvalidInput(f"Two {what} have the id {shown(one)}; give each an id of its own.")
         seen.add(one)

@@ -11,7 +11,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from langchain_memlayer.checks import checked_count
-from langchain_memlayer.errors import ConfigurationError, InvalidInput
+from langchain_memlayer.errors import ConfigurationError, InvalidInput, shown
 from langchain_memlayer.evaluation.asking import Asker, Memories, MemoryFactory, Plan, model_name
 from langchain_memlayer.evaluation.data import Dataset
 from langchain_memlayer.evaluation.judging import VERSIONS, Answerer, Judge, Leniency
@@ -172,7 +172,7 @@ def _settings(plan: Plan, chat: Any, grader: Any, dataset: Dataset, workers: int
 def _cuts(k: Any) -> tuple[int, ...]:
     given = [k] if isinstance(k, int) else list(k) if isinstance(k, Iterable) else []
     if not given:
-        raise InvalidInput(f"k must be a number of memories or several, such as (5, 10), got {k!r}.")
+        raise InvalidInput(f"k must be a number of memories or several, such as (5, 10), got {shown(k)}.")
     return tuple(sorted({checked_count(one, "k", 1) for one in given}))
 
 

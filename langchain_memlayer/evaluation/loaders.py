@@ -18,7 +18,7 @@ from typing import Any, Final, NoReturn
 
 import orjson
 
-from langchain_memlayer.errors import InvalidInput
+from langchain_memlayer.errors import InvalidInput, shown
 from langchain_memlayer.evaluation.data import Conversation, Dataset, Observation, Question
 from langchain_memlayer.types import Turn
 
@@ -195,7 +195,7 @@ def _times(year: str, month: int, day: str, hour: int, minute: str, place: _Plac
     try:
         return datetime(int(year), month, int(day), hour, int(minute), tzinfo=UTC)
     except ValueError as error:
-        raise InvalidInput(f"{place.file}: {place.where} is no date ({error}): {place.value!r}.") from error
+        raise InvalidInput(f"{place.file}: {place.where} is no date ({error}): {shown(place.value)}.") from error
 
 
 # -- LoCoMo -----------------------------------------------------------------------------------------------------------

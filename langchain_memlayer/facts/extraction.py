@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from langchain_memlayer.errors import InvalidInput
+from langchain_memlayer.errors import InvalidInput, shown
 from langchain_memlayer.facts.chat import Method, StructuredChat
 from langchain_memlayer.facts.forms import FACT_CHARS, NAME_CHARS, QUOTE_CHARS, FoundFact
 from langchain_memlayer.facts.grounding import is_said, keeps_script, words
@@ -134,7 +134,7 @@ class LLMExtractor:
         given = (window_tokens, window_turns, overlap, max_concurrency)
         for (name, minimum), value in zip(least.items(), given, strict=True):
             if not isinstance(value, int) or value < minimum:
-                raise InvalidInput(f"{name} must be a whole number of at least {minimum}, got {value!r}.")
+                raise InvalidInput(f"{name} must be a whole number of at least {minimum}, got {shown(value)}.")
         for name, text in (("custom_prompt", custom_prompt), ("custom_instructions", custom_instructions)):
             if text is not None and not text.strip():
                 raise InvalidInput(f"{name} is blank; leave it out to use the built-in instructions.")

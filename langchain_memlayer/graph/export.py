@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from langchain_memlayer.errors import InvalidInput
+from langchain_memlayer.errors import InvalidInput, shown
 from langchain_memlayer.graph.names import relation_name
 from langchain_memlayer.types import Fact, Triple, Turn
 from langchain_memlayer.values import plain
@@ -182,5 +182,5 @@ def _scalar(value: Any, where: str) -> str:
 
 def _text(value: Any, where: str) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise InvalidInput(f"{where} of the graph document is {value!r}; give a text that is not empty.")
+        raise InvalidInput(f"{where} of the graph document is {shown(value)}; give a text that is not empty.")
     return value.strip()

@@ -8,7 +8,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from langchain_memlayer.errors import ConfigurationError, InvalidInput, JournalError, MissingDependency, NotAStore
+from langchain_memlayer.errors import (
+    ConfigurationError,
+    InvalidInput,
+    JournalError,
+    MissingDependency,
+    NotAStore,
+    shown,
+)
 from langchain_memlayer.journal.base import Journal as Journal
 from langchain_memlayer.journal.database import IMPORT_NOTE
 
@@ -115,7 +122,7 @@ def place(path: str | Path) -> Path | str:
         NotAStore: something else with a user or a scheme in it.
     """
     if not isinstance(path, (str, os.PathLike)) or not str(path).strip():
-        raise InvalidInput(f"path must be a folder's path or ':memory:', got {path!r}.")
+        raise InvalidInput(f"path must be a folder's path or ':memory:', got {shown(path)}.")
     text = str(path).strip()
     if isinstance(path, str) and is_url(text):
         if text.startswith(_SCHEMES):

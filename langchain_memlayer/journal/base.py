@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from langchain_memlayer.errors import InvalidInput, JournalClosed, JournalError
+from langchain_memlayer.errors import InvalidInput, JournalClosed, JournalError, shown
 from langchain_memlayer.journal.database import SCRUB_DUE, STORE_ID
 from langchain_memlayer.journal.read import Reader
 from langchain_memlayer.journal.write import Writer
@@ -53,7 +53,7 @@ class Journal(ABC):
 
     def __init__(self, *, durability: Durability, clock: Clock, new_id: NewId) -> None:
         if durability not in ("full", "fast"):
-            raise InvalidInput(f"durability must be 'full' or 'fast', got {durability!r}.")
+            raise InvalidInput(f"durability must be 'full' or 'fast', got {shown(durability)}.")
         self.clock = clock
         self.new_id = new_id
         self.after_commit: list[Callable[[], None]] = []

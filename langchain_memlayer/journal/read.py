@@ -288,7 +288,14 @@ class Reader(CacheReader):
         rows = self.db.execute(f"SELECT i.id FROM {ROW_FROM} WHERE i.kind <> 'item' AND {where}", values)
         return [row[0] for row in rows]
 
-    def oldest_first(self, scope: Scope, *, kinds: Collection[str], lasting: int | None = None) -> Iterator[int]:
+    def oldest_first(
+        self,
+        scope: Scope,
+        *,
+        kinds: Collection[str],
+        lasting: int | None = None,
+        after: tuple[int, int] | None = None,
+    ) -> Iterator[int]:
         """The rows of a scope's live memories in order: those of some kinds, or (of none) all but turns that were read.
 
         They are read page by page, so what is not taken costs nothing. To be called in a snapshot.
@@ -297,8 +304,10 @@ class Reader(CacheReader):
             scope: Whose.
             kinds: Of which kinds.
             lasting: Only those that have not ceased to count by a time.
+            after: Only those behind a row, by when it began and its number.
         """
         ids = scope.ids()
+        after = (-_HIGHEST, 0) if after is None else after
         where = "".join(f" AND i.{name} = ?" for name in ids) or f" AND {UNFORKED}"
         values: tuple[Any, ...] = tuple(ids.values())
         if lasting is not None:
@@ -307,10 +316,10 @@ class Reader(CacheReader):
         # SQLite does not see that a turn is no item, which is what the index is of.
         parts = [f"i.kind = '{kind}' AND i.kind <> 'item'" for kind in sorted(kinds)] or [_UNSAID]
         if scope.user_id is None:
-            yield from (row for _, row in self._ordered(f"({' OR '.join(parts)}){where}", values))
+            yield from (row for _, row in self._ordered(f"({' OR '.join(parts)}){where}", values, after))
             return
         space = self.namespace_id(scope.partition)
-        pages = [self._ordered(f"i.ns = ? AND {part}{where}", (space, *values)) for part in parts]
+        pages = [self._ordered(f"i.ns = ? AND {part}{where}", (space, *values), after) for part in parts]
         yield from (row for _, row in heapq.merge(*pages))
 
     def expired_memories(self, scope: Scope, now: int) -> set[int]:
@@ -323,13 +332,13 @@ class Reader(CacheReader):
         )
         return {row[0] for row in rows}
 
-    def _ordered(self, where: str, values: Sequence[Any]) -> Iterator[tuple[int, int]]:
+    def _ordered(self, where: str, values: Sequence[Any], after: tuple[int, int]) -> Iterator[tuple[int, int]]:
         # SQLite takes a partial index only where its condition is written out.
         sql = (
             f"SELECT i.created_at, i.id FROM items i WHERE {where} AND i.closed IS NULL AND i.kind <> 'item' AND "
             "(i.created_at, i.id) > (?, ?) ORDER BY i.created_at, i.id LIMIT ?"
         )
-        created, row, size = -_HIGHEST, 0, _PAGE
+        (created, row), size = after, _PAGE
         while True:
             page = self.db.execute(sql, (*values, created, row, size)).fetchall()
             yield from page

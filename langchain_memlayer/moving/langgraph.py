@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 from langgraph.store.base import BaseStore, GetOp, PutOp, SearchItem
 
-from langchain_memlayer.errors import InvalidInput
+from langchain_memlayer.errors import InvalidInput, shown
 from langchain_memlayer.memory import Memory
 from langchain_memlayer.moving.databases import read_only
 from langchain_memlayer.progress import Progress, silent
@@ -74,7 +74,7 @@ def _check(item: SearchItem) -> None:
     try:
         Plan.of([PutOp(item.namespace, item.key, item.value)], None)
     except ValueError as error:
-        error.add_note(f"This is about the item {item.key!r} in {item.namespace!r}; nothing was written.")
+        error.add_note(f"This is about the item {shown(item.key)} in {shown(item.namespace)}; nothing was written.")
         raise
 
 

@@ -13,7 +13,7 @@ from langchain_memlayer.embedders.embedder import resolve_embeddings
 from langchain_memlayer.engine.commit import Indexed
 from langchain_memlayer.engine.indexes import Indexes, chosen_metric, recorded_embedder
 from langchain_memlayer.engine.texts import searchable, stored_text
-from langchain_memlayer.errors import InvalidInput
+from langchain_memlayer.errors import InvalidInput, shown
 from langchain_memlayer.journal import Journal, open_journal
 from langchain_memlayer.journal.base import random_id, utc_now
 from langchain_memlayer.journal.write import Writer
@@ -171,7 +171,7 @@ def _time(value: Any, where: str) -> int | None:
         moment = datetime.fromisoformat(value)
         return to_micros(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
     except (TypeError, ValueError) as error:
-        raise InvalidInput(f"{where} has {value!r} for a time, which is no ISO 8601 text.") from error
+        raise InvalidInput(f"{where} has {shown(value)} for a time, which is no ISO 8601 text.") from error
 
 
 # -- writing ----------------------------------------------------------------------------------------------------------

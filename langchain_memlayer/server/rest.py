@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -56,7 +57,6 @@ if TYPE_CHECKING:
     from langchain_memlayer.memory import Memory
 
 NDJSON: Final = "application/x-ndjson"
-_PAGE: Final = 500
 _CHUNK: Final = 65_536
 _STATUS: Final[tuple[tuple[type[MemLayerError], int], ...]] = (
     (MemoryNotFound, 404),
@@ -149,19 +149,12 @@ async def _list(call: Call) -> Any:
     arguments = call.arguments()
     if call.streams:
         arguments = {name: value for name, value in arguments.items() if name not in ("limit", "offset")}
-        first = await call.memory.aget_all(**arguments, limit=_PAGE)
-        return StreamingResponse(_pages(call.memory, arguments, first), media_type=NDJSON)
+        pages = call.memory._pages(**arguments)
+        # What cannot be listed is told by its status.
+        first: list[MemoryResult] = await anyio.to_thread.run_sync(next, pages, [])
+        lines = (b"".join(map(_line, page)) for page in chain([first], pages))
+        return StreamingResponse(lines, media_type=NDJSON)
     return await call.memory.aget_all(**arguments)
-
-
-async def _pages(memory: Memory, arguments: dict[str, Any], page: ListResult) -> AsyncIterator[bytes]:
-    offset = 0
-    while page["results"]:
-        yield b"".join(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in page["results"])
-        if len(page["results"]) < _PAGE:
-            return
-        offset += _PAGE
-        page = await memory.aget_all(**arguments, limit=_PAGE, offset=offset)
 
 
 async def _diff(call: Call) -> DiffResult:

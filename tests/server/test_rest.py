@@ -12,6 +12,7 @@ import pytest
 from server_kit import serving, told
 from starlette.testclient import TestClient
 
+import langchain_memlayer.memory as memory_module
 from langchain_memlayer import Memory
 from langchain_memlayer.moving import import_store
 from langchain_memlayer.server.rest import OPERATIONS
@@ -63,12 +64,31 @@ def test_whole_scopes_are_listed_ended_and_forgotten(client: TestClient) -> None
 
 
 def test_lists_come_as_lines_too_page_by_page(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("langchain_memlayer.server.rest._PAGE", 2)
+    monkeypatch.setattr("langchain_memlayer.memory._PAGE", 2)
     texts = [f"Boat number {number} is red." for number in range(5)]
     added(client, texts)
     answer = client.get("/v1/memories", params={"user_id": "alice"}, headers={"accept": "application/x-ndjson"})
     assert answer.headers["content-type"] == "application/x-ndjson"
     assert [row["memory"] for row in lines(answer.text)] == texts
+
+
+def test_lines_of_a_list_skip_nothing_where_others_end_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory_module, "_PAGE", 2)
+    own = memory_module.page
+    with Memory(":memory:", model=None, embeddings=None) as memory, serving(memory) as clients:
+
+        def ending(*args: Any, **given: Any) -> Any:
+            rows = own(*args, **given)
+            for row in rows:
+                memory.delete(row.key)
+            return rows
+
+        monkeypatch.setattr(memory_module, "page", ending)
+        texts = [f"Boat number {number} is red." for number in range(5)]
+        added(clients(), texts)
+        headers = {"accept": "application/x-ndjson"}
+        answer = clients().get("/v1/memories", params={"user_id": "alice"}, headers=headers)
+        assert [row["memory"] for row in lines(answer.text)] == texts
 
 
 def test_what_was_not_read_is_told_and_read_with_progress() -> None:
