@@ -26,6 +26,7 @@ from langchain_memlayer.errors import ExtractionError, JournalError, MemLayerErr
 from langchain_memlayer.facts.reconciliation import all_added
 from langchain_memlayer.journal import Journal
 from langchain_memlayer.journal.read import Reader
+from langchain_memlayer.journal.write import Writer
 from langchain_memlayer.protocols import Extractor, Reconciler
 from langchain_memlayer.steps import Steps, request
 from langchain_memlayer.tracing import span, traced
