@@ -131,6 +131,7 @@ def played(
     facts: Mapping[str, str | tuple[str, Sequence[str]]],
     *,
     updates: Mapping[str, str] | None = None,
+    changes: Mapping[str, tuple[str, str, str]] | None = None,
     answers: Sequence[Any] = (),
     **settings: Any,
 ) -> ScriptedChatModel:
@@ -139,7 +140,8 @@ def played(
     Args:
         facts: By the words that say it, each fact, with its triple if it has one.
         updates: By the new fact's text, the memory's text that it takes the place of.
-        answers: The replies to all calls that are neither extraction nor reconciliation.
+        changes: By the fact's text, what it changes in a profile: field, action and value.
+        answers: The replies to all calls of other kinds.
         **settings: Of `ScriptedChatModel`.
     """
     rest = iter(answers)
@@ -148,6 +150,8 @@ def played(
         last = str(messages[-1].content)
         if "<facts>" in last and "<memories>" in last:
             return {"decisions": _decided(last, updates or {})}
+        if "<fields>" in last:
+            return {"changes": list(_changed(last, changes or {}))}
         if "<conversation>" in last:
             return {"facts": list(_found(last, facts))}
         return next(rest)
@@ -161,6 +165,14 @@ def _found(prompt: str, facts: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             if quote in said:
                 text, triple = (fact, ()) if isinstance(fact, str) else fact
                 yield {"turn": int(number), "quote": quote, "fact": text, "triples": [list(triple)] if triple else []}
+
+
+def _changed(prompt: str, changes: Mapping[str, tuple[str, str, str]]) -> Iterator[dict[str, Any]]:
+    import json
+
+    for record in map(json.loads, _RECORD.findall(prompt)):
+        if change := changes.get(record.get("text", "")):
+            yield {**dict(zip(("field", "action", "value"), change, strict=True)), "facts": [record["fact"]]}
 
 
 def _decided(prompt: str, updates: Mapping[str, str]) -> Iterator[dict[str, Any]]:

@@ -145,7 +145,7 @@ class Editor:
                 else:
                     commit.end(row, at=tx.now, detail=along)
                 first = first or commit.cause
-        return sum(row.kind != "profile" for row in rows), first
+        return _count(rows), first
 
     # -- forget ---------------------------------------------------------------------------------------------------
 
@@ -188,7 +188,7 @@ class Editor:
                 named = _of_the_same_words(tx, rows)
                 tx.erase_batches([batch_scope(scope_of(row)) for row in rows], {row.key for row in rows})
                 self._erase_rows(tx, rows)
-                count = len(rows)
+                count = _count(rows)
         self._scrub()
         return Forgotten(count, tuple(named))
 
@@ -198,7 +198,7 @@ class Editor:
         tx.strike_unread_of(scope)
         rows = tx.with_relatives(rows)
         self._erase_rows(tx, rows)
-        return len(rows)
+        return _count(rows)
 
     def _erase_rows(self, tx: Writer, rows: Sequence[Row]) -> None:
         if rows:
@@ -261,6 +261,11 @@ def _existing(reader: Reader, key: str) -> Row:
     if row is None:
         raise missing(key)
     return row
+
+
+def _count(rows: Sequence[Row]) -> int:
+    """How many of some rows are memories that lists and counts show: a profile is none."""
+    return sum(row.kind != "profile" for row in rows)
 
 
 def _by_hand(tx: Writer, row: Row, new_id: NewId) -> Commit:
