@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,15 @@ def filled(memory: Memory, texts: Sequence[str], **scope: str) -> None:
     memory.add([{"role": "user", "content": text} for text in texts], infer=False, **(scope or ALICE))
 
 
+@contextmanager
+def mirrored(store: Any, texts: Sequence[str], path: Path | str = ":memory:", **settings: Any) -> Iterator[Memory]:
+    """A memory with texts of Alice's, all of which were brought to the store."""
+    with opened(path, store, **settings) as memory:
+        filled(memory, texts)
+        memory.flush()
+        yield memory
+
+
 def found(memory: Memory, query: str, limit: int = 10, **scope: str) -> list[str]:
     return [hit["memory"] for hit in memory.search(query, limit=limit, **(scope or ALICE))["results"]]
 
@@ -104,9 +114,7 @@ def dense(memory: Memory, query: str, k: int = 10) -> Any:
 
 def test_everything_that_was_added_lies_in_the_store() -> None:
     store = Foreign()
-    with opened(":memory:", store) as memory:
-        filled(memory, sentences(30))
-        memory.flush()
+    with mirrored(store, sentences(30)) as memory:
         texts = {point.text for point in store.points.values()}
         assert texts == set(sentences(30))
         one = next(iter(store.points.values()))
@@ -117,9 +125,7 @@ def test_everything_that_was_added_lies_in_the_store() -> None:
 
 def test_an_updated_a_deleted_and_a_forgotten_memory_change_the_store() -> None:
     store = Foreign()
-    with opened(":memory:", store) as memory:
-        filled(memory, ["the red apple", "the blue brick", "the green cloud"])
-        memory.flush()
+    with mirrored(store, ["the red apple", "the blue brick", "the green cloud"]) as memory:
         ids = {entry["memory"]: entry["id"] for entry in memory.get_all(**ALICE)["results"]}
         memory.update(ids["the red apple"], "the golden apple")
         memory.delete(ids["the blue brick"])
@@ -131,18 +137,14 @@ def test_an_updated_a_deleted_and_a_forgotten_memory_change_the_store() -> None:
 def test_reset_empties_the_store_too_and_leaves_what_others_keep_there() -> None:
     store = Foreign()
     store.points["theirs"] = Point("theirs", np.ones(64, np.float32), "theirs", {"theirs": True})
-    with opened(":memory:", store) as memory:
-        filled(memory, sentences(5))
-        memory.flush()
+    with mirrored(store, sentences(5)) as memory:
         memory.reset()
         assert set(store.points) == {"theirs"}
 
 
 def test_below_the_threshold_the_store_is_not_asked() -> None:
     store = Foreign()
-    with opened(":memory:", store) as memory:
-        filled(memory, sentences(20))
-        memory.flush()
+    with mirrored(store, sentences(20)) as memory:
         store.searches.clear()
         assert dense(memory, "apple drum").plan.way == "scan"
         assert store.searches == []
@@ -150,9 +152,7 @@ def test_below_the_threshold_the_store_is_not_asked() -> None:
 
 def test_above_the_threshold_its_candidates_are_scored_here() -> None:
     store, texts = Foreign(), sentences(1_000)
-    with opened(":memory:", store) as memory:
-        filled(memory, texts)
-        memory.flush()
+    with mirrored(store, texts) as memory:
         for query in sentences(8, seed=5):
             hits = dense(memory, query)
         assert hits.plan.way == "source"
@@ -201,9 +201,7 @@ def test_the_store_is_asked_for_the_scope_and_the_filters_equalities() -> None:
 
 def test_what_is_not_delivered_yet_is_scored_from_the_journal() -> None:
     store = Foreign()
-    with opened(":memory:", store) as memory:
-        filled(memory, sentences(500))
-        memory.flush()
+    with mirrored(store, sentences(500)) as memory:
         for query in sentences(5, seed=3):
             dense(memory, query)
         store.upsert = lambda points: None  # type: ignore[method-assign]  # answers searches, and takes nothing
@@ -234,9 +232,7 @@ def test_a_store_that_is_down_loses_nothing_and_catches_up(caplog: pytest.LogCap
 
 def test_a_store_that_dies_during_searches_is_left_alone_for_a_while() -> None:
     store, texts = Foreign(), sentences(500)
-    with opened(":memory:", store) as memory:
-        filled(memory, texts)
-        memory.flush()
+    with mirrored(store, texts) as memory:
         store.down = True
         before = len(store.searches)
         for query in texts[:5]:
@@ -261,9 +257,8 @@ def test_what_was_not_delivered_is_delivered_by_the_next_opening(tmp_path: Path)
 
 
 def test_another_or_emptied_store_is_filled_anew(tmp_path: Path) -> None:
-    with opened(tmp_path / "m", Foreign()) as memory:
-        filled(memory, sentences(700))
-        memory.flush()
+    with mirrored(Foreign(), sentences(700), path=tmp_path / "m"):
+        pass
     store = Foreign()
     with opened(tmp_path / "m", store) as memory:
         memory.flush()
@@ -272,9 +267,7 @@ def test_another_or_emptied_store_is_filled_anew(tmp_path: Path) -> None:
 
 def test_a_forget_while_the_store_is_down_says_so_and_is_done_later(caplog: pytest.LogCaptureFixture) -> None:
     store = Foreign()
-    with opened(":memory:", store) as memory:
-        filled(memory, ["a secret"])
-        memory.flush()
+    with mirrored(store, ["a secret"]) as memory:
         store.down = True
         with caplog.at_level(logging.WARNING):
             memory.forget(**ALICE)
@@ -329,9 +322,7 @@ def test_a_store_that_gives_nothing_lowers_no_recall() -> None:
             return []
 
     texts = sentences(600)
-    with opened(":memory:", Empty()) as memory:
-        filled(memory, texts)
-        memory.flush()
+    with mirrored(Empty(), texts) as memory:
         queries = sentences(10, seed=4)
         assert [found(memory, query) for query in queries] == exact(texts, queries)
 
@@ -341,9 +332,8 @@ def test_a_collection_for_other_vectors_is_refused_before_anything_is_written(tm
         def check(self, dims: int) -> None:
             raise ConfigurationError(f"The collection is for vectors of 8 numbers, not {dims}.")
 
-    with opened(tmp_path / "m", Foreign()) as memory:
-        filled(memory, sentences(3))
-        memory.flush()
+    with mirrored(Foreign(), sentences(3), path=tmp_path / "m"):
+        pass
     with pytest.raises(ConfigurationError, match="of 8 numbers, not 64"):
         opened(tmp_path / "m", Small())
 
@@ -357,9 +347,7 @@ def test_documents_that_were_there_before_are_invisible_until_adopted() -> None:
     store = Foreign()
     for place, text in enumerate(["the lighthouse keeper", "  ", "a copper kettle"]):
         store.points[f"their-{place}"] = Point(f"their-{place}", np.ones(64, np.float32), text, {"page": place})
-    with opened(":memory:", store) as memory:
-        filled(memory, ["something of ours"])
-        memory.flush()
+    with mirrored(store, ["something of ours"]) as memory:
         assert found(memory, "lighthouse keeper") == ["something of ours"]
         assert memory.adopt(**ALICE) == {"adopted": 2, "known": 0, "skipped": 1}
         hits = memory.search("lighthouse keeper", **ALICE)["results"]
@@ -372,9 +360,7 @@ def test_what_is_adopted_is_not_written_into_the_store_that_it_came_from() -> No
     store = Foreign()
     theirs = [Point(f"their-{n}", np.ones(64, np.float32), text, {}) for n, text in enumerate(sentences(3, seed=9))]
     store.points = {point.id: point for point in theirs}
-    with opened(":memory:", store) as memory:
-        filled(memory, sentences(200))
-        memory.flush()
+    with mirrored(store, sentences(200)) as memory:
         before = set(store.points)
         memory.adopt(**ALICE)
         memory.flush()
@@ -490,9 +476,7 @@ def test_a_process_that_dies_while_it_brings_an_item_leaves_no_point_that_nobody
 
 def test_a_second_reset_while_the_first_is_told_is_told_too() -> None:
     store = Foreign()
-    with opened(":memory:", store) as memory:
-        filled(memory, sentences(5))
-        memory.flush()
+    with mirrored(store, sentences(5)) as memory:
         mirror, delete = mirror_of(memory), store.delete
         memory._journal.after_commit.remove(mirror.wake)
 
@@ -542,9 +526,7 @@ def test_a_store_that_hangs_holds_no_search_up_and_is_asked_again_when_it_is_bac
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     store, texts = Hanging(), sentences(500)
-    with opened(":memory:", store) as memory:
-        filled(memory, texts)
-        memory.flush()
+    with mirrored(store, texts) as memory:
         mirror = mirror_of(memory)
         store.frees.clear()
         before = store.asked
@@ -712,9 +694,7 @@ def test_a_store_that_lost_its_place_is_not_asked_and_moves_nobodys_position(
 
 def test_what_a_store_was_not_brought_yet_is_not_what_it_missed() -> None:
     store = Foreign()
-    with opened(":memory:", store, hnsw_threshold=640) as memory:
-        filled(memory, sentences(100))
-        memory.flush()
+    with mirrored(store, sentences(100), hnsw_threshold=640) as memory:
         mirror, before = mirror_of(memory), memory._journal.last_seq()
         memory._journal.after_commit.remove(mirror.wake)
         told = [{"role": "user", "content": f"{text} later"} for text in sentences(60)]

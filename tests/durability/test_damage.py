@@ -154,20 +154,13 @@ def test_truncated_and_zeroed_files(stores: Stores, suffix: str, cut: str) -> No
 
 
 @pytest.mark.parametrize("suffixes", [("data",), ("json",), ("data", "json")])
-def test_files_swapped_between_two_namespaces(stores: Stores, suffixes: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("other", ["namespace", "store"])
+def test_files_of_another_namespace_or_store(stores: Stores, suffixes: tuple[str, ...], other: str) -> None:
     for suffix in suffixes:
         ann, bob = of(stores.first, "ann", suffix), of(stores.first, "bob", suffix)
-        contents = ann.read_bytes(), bob.read_bytes()
-        ann.write_bytes(contents[1])
-        bob.write_bytes(contents[0])
-    assert_right(stores)
-
-
-@pytest.mark.parametrize("suffixes", [("data",), ("json",), ("data", "json")])
-def test_files_swapped_between_two_stores(stores: Stores, suffixes: tuple[str, ...]) -> None:
-    for tenant in TENANTS:
-        for suffix in suffixes:
-            of(stores.first, tenant, suffix).write_bytes(of(stores.second, tenant, suffix).read_bytes())
+        others = (bob, ann) if other == "namespace" else (of(stores.second, name, suffix) for name in TENANTS)
+        for path, content in zip((ann, bob), [path.read_bytes() for path in others], strict=True):
+            path.write_bytes(content)
     assert_right(stores)
 
 

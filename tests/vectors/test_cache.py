@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -34,6 +35,18 @@ class Shelf:
         slab = Weight(self.weights.get(prefix, 10))
         self.made.append((prefix, slab))
         return slab
+
+    def held_up(self, prefix: str) -> tuple[Callable[[str], Weight], threading.Event, threading.Event]:
+        """A `load` of which that of one prefix tells that it has begun, and waits until it may go on."""
+        begun, go = threading.Event(), threading.Event()
+
+        def load(asked: str) -> Weight:
+            if asked == prefix:
+                begun.set()
+                assert go.wait(60)
+            return self.load(asked)
+
+        return load, begun, go
 
     def refresh(self, prefix: str, slab: Weight) -> bool:
         self.refreshed[prefix] += 1
@@ -142,13 +155,7 @@ def test_a_load_that_failed_is_tried_again() -> None:
 
 def test_threads_that_ask_for_one_slab_wait_for_one_load() -> None:
     shelf = Shelf()
-    loading, go = threading.Event(), threading.Event()
-
-    def load(prefix: str) -> Weight:
-        loading.set()
-        assert go.wait(60)
-        return shelf.load(prefix)
-
+    load, loading, go = shelf.held_up("a")
     cache = SlabCache(load, refresh=shelf.refresh, capacity_bytes=100)
     with ThreadPoolExecutor(8) as pool:
         asked = [pool.submit(cache.get, "a") for _ in range(8)]
@@ -160,14 +167,7 @@ def test_threads_that_ask_for_one_slab_wait_for_one_load() -> None:
 
 def test_loading_one_slab_holds_up_no_other() -> None:
     shelf = Shelf()
-    loading, go = threading.Event(), threading.Event()
-
-    def load(prefix: str) -> Weight:
-        if prefix == "slow":
-            loading.set()
-            assert go.wait(60)
-        return shelf.load(prefix)
-
+    load, loading, go = shelf.held_up("slow")
     cache = SlabCache(load, refresh=shelf.refresh, capacity_bytes=100)
     with ThreadPoolExecutor(1) as pool:
         slow = pool.submit(cache.get, "slow")
@@ -181,14 +181,7 @@ def test_loading_one_slab_holds_up_no_other() -> None:
 
 def test_a_slab_evicted_while_it_loads_is_given_out_closed_once_and_loaded_anew() -> None:
     shelf = Shelf({"huge": 1000})
-    loading, go = threading.Event(), threading.Event()
-
-    def load(prefix: str) -> Weight:
-        if prefix == "slow" and not go.is_set():
-            loading.set()
-            assert go.wait(60)
-        return shelf.load(prefix)
-
+    load, loading, go = shelf.held_up("slow")
     cache = SlabCache(load, refresh=shelf.refresh, capacity_bytes=100)
     with ThreadPoolExecutor(2) as pool:
         slow = pool.submit(cache.get, "slow")
