@@ -123,19 +123,6 @@ class ForeignStore(Protocol):
         ...
 
 
-@runtime_checkable
-class Probed(Protocol):
-    """A foreign store of which nobody knows what it can do before it was tried."""
-
-    def probe(self, dims: int) -> None:
-        """Write a point that is no memory, read it, write it again and remove it.
-
-        Raises:
-            ConfigurationError: it cannot be kept up with a journal.
-        """
-        ...
-
-
 @contextmanager
 def guarded(store: ForeignStore) -> Iterator[None]:
     """Whatever a store's client raises as a `VectorStoreError`; interrupts pass."""

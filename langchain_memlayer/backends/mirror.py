@@ -24,11 +24,11 @@ from langchain_memlayer.backends.base import (
     ForeignStore,
     Patience,
     Point,
-    Probed,
     Scalar,
     guarded,
     is_flat,
 )
+from langchain_memlayer.backends.generic import GenericAdapter
 from langchain_memlayer.backends.proposals import Proposals
 from langchain_memlayer.errors import JournalClosed, MemLayerError, VectorStoreError
 from langchain_memlayer.journal import Journal
@@ -117,7 +117,7 @@ class Mirror:
         with guarded(self.store):
             self.store.check(dims)
             state = self._state()
-            if isinstance(self.store, Probed) and not state.probed and state.kind == self.store.kind:
+            if isinstance(self.store, GenericAdapter) and not state.probed and state.kind == self.store.kind:
                 # Before the first memory is there: what could not be removed again would stay.
                 self.store.probe(dims)
                 with self._journal.write(self._key) as tx:

@@ -296,7 +296,8 @@ class Engine(Keeper):
         """Note the turns that were added before there was a model, a page of one conversation at a time."""
         with self.journal.read() as reader:
             noted = {row for note in reader.unread(scope) for row in note.turns}
-            rows = [row for row in reader.unread_turns(scope) if row.id not in noted]
+            live = sorted(reader.memories_of(scope), key=lambda row: row.place or row.id)
+        rows = [row for row in live if row.kind == "turn" and not (row.read or row.given or row.id in noted)]
         pages: dict[tuple[str, Scope, str | None, int], list[int]] = {}
         sizes: dict[tuple[str, Scope, str | None], int] = {}
         for row in rows:

@@ -553,12 +553,6 @@ class Reader(CacheReader):
         after = self._memories(f"{where} AND i.place > ?", values, tail=f"ORDER BY i.place LIMIT {distance}")
         return [*reversed(before), *after]
 
-    def unread_turns(self, scope: Scope) -> list[Row]:
-        """The live turns of a scope whose facts were never looked for, in order; not what was stored as given."""
-        rows = self.memories_of(scope)
-        unread = (row for row in rows if row.kind == "turn" and not row.read and not row.given)
-        return sorted(unread, key=lambda row: row.place or row.id)
-
     def without_vectors(self, ids: Sequence[int]) -> list[int]:
         """Those of some rows that have no vectors."""
         sql = f"SELECT i.id FROM items i JOIN vectors v ON {VECTORS_OF_ITEM} WHERE i.id IN (...)"
