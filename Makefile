@@ -36,7 +36,7 @@ integration: setup
 postgres: setup
 	$(BIN)/python -m pip install --quiet --group integration
 	MEMLAYER_TEST_POSTGRES=1 $(BIN)/pytest -n 2 -m "not slow" $(addprefix tests/, test_journal.py test_memory.py \
-	  test_memory_async.py test_memory_model.py test_background.py test_reconciliation_memory.py test_store.py \
+	  test_memory_async.py test_unread.py test_reconciliation_memory.py test_store.py \
 	  test_store_conformance.py test_nodes.py test_tools.py test_middleware.py durability/test_processes.py \
 	  moving/test_reembed.py graph/test_triple_graph.py)
 
