@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -106,17 +105,6 @@ async def test_field_bad_llm_json_gives_an_empty_result_silently(folder: Path, w
         assert await call(way, memory, "add", "Nothing to keep", user_id="u") == {
             "results": [], "relations": {"added_entities": [], "deleted_entities": []},
         }  # fmt: skip
-
-
-async def test_of_half_a_reply_the_whole_facts_are_kept_and_the_rest_is_on_record(folder: Path, way: str) -> None:
-    whole = json.dumps(
-        {"facts": [{"turn": 1, "quote": "I moved to Berlin", **found("Anna moved to Berlin")}] * 2}, ensure_ascii=False
-    )
-    with open_with(Mind({"I moved to Berlin": whole[:-30]}), folder) as memory:
-        done = await call(way, memory, "add", BERLIN, user_id="u")
-        assert texts(done) == live(memory) == ["Anna moved to Berlin"]
-        assert reasons(done) == ["the reply breaks off or cannot be read from here on"]
-    assert len(refusals(folder)) == 1
 
 
 async def test_field_chinese_memories_stored_in_english(folder: Path, way: str) -> None:

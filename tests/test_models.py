@@ -192,28 +192,25 @@ def test_an_interrupt_passes() -> None:
         chat(ScriptedChatModel(replies=interrupted)).ask(PROMPT, str)
 
 
-def test_reasoning_blocks_are_no_part_of_the_reply() -> None:
-    message = AIMessage(
-        [{"type": "reasoning", "reasoning": "hm {facts}"}, {"type": "text", "text": json.dumps(NONE)}],
-        additional_kwargs={"reasoning_content": "long thoughts"},
-    )
-
-    assert chat(ScriptedChatModel(replies=[message])).ask(PROMPT, str) == json.dumps(NONE)
+REASONED = AIMessage(
+    [{"type": "reasoning", "reasoning": "hm {facts}"}, {"type": "text", "text": json.dumps(NONE)}],
+    additional_kwargs={"reasoning_content": "long thoughts"},
+)
+CUT = {"name": "extraction", "args": '{"facts": [{"tu', "id": "1", "error": "cut"}
 
 
-def test_arguments_that_are_no_json_come_as_they_are() -> None:
-    call = {"name": "extraction", "args": '{"facts": [{"tu', "id": "1", "error": "cut"}
-    model = ScriptedChatModel(
-        replies=[AIMessage("", invalid_tool_calls=[call])], structured=("function_calling",)
-    )  # fmt: skip
-
-    assert chat(model).ask(PROMPT, str) == '{"facts": [{"tu'
-
-
-def test_a_refusal_in_words_is_the_reply() -> None:
-    message = AIMessage("", additional_kwargs={"refusal": "I cannot help with that."})
-
-    assert chat(ScriptedChatModel(replies=[message])).ask(PROMPT, str) == "I cannot help with that."
+@pytest.mark.parametrize(
+    ("message", "reply"),
+    [
+        (REASONED, json.dumps(NONE)),
+        (AIMessage("", invalid_tool_calls=[CUT]), '{"facts": [{"tu'),
+        (AIMessage("", additional_kwargs={"refusal": "I cannot help with that."}), "I cannot help with that."),
+    ],
+    ids=["reasoning is no part of it", "arguments that are no JSON", "a refusal in words"],
+)
+def test_what_the_reply_of_a_message_is(message: AIMessage, reply: str) -> None:
+    structured: Any = ("function_calling",) if message.invalid_tool_calls else ()
+    assert chat(ScriptedChatModel(replies=[message], structured=structured)).ask(PROMPT, str) == reply
 
 
 @pytest.mark.parametrize("structured", [(), ("json_schema",), ("function_calling",)])

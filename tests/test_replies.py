@@ -86,10 +86,7 @@ def test_a_reply_that_breaks_off_gives_the_entries_that_are_whole(cut: int) -> N
     assert reading.entries == (ONE,)
     assert reading.lost is not None
     assert BOTH[:cut].endswith(reading.lost)
-
-
-def test_a_reply_that_breaks_off_inside_its_fence_is_read_as_well() -> None:
-    assert read(f"```json\n{BOTH[:-30]}").entries == (ONE,)
+    assert read(f"```json\n{BOTH[:cut]}").entries == (ONE,)
 
 
 def test_an_entry_that_cannot_be_read_costs_only_itself_and_is_told() -> None:
@@ -100,10 +97,22 @@ def test_an_entry_that_cannot_be_read_costs_only_itself_and_is_told() -> None:
     assert "broken" in reading.lost
 
 
-def test_quotation_marks_left_unescaped_in_a_string_belong_to_it() -> None:
-    reading = read('{"facts": [{"fact": "Anna calls it "the cave" at home", "quote": "it is "the cave""}]}')
+CAVE = {"fact": 'Anna calls it "the cave" at home', "quote": 'it is "the cave"'}
+TAGS = {"fact": "Anna writes <think> and </think>", "quote": "I write </think>"}
 
-    assert reading.entries == ({"fact": 'Anna calls it "the cave" at home', "quote": 'it is "the cave"'},)
+
+@pytest.mark.parametrize(
+    ("reply", "entries"),
+    [
+        (json.dumps({"facts": [CAVE]}).replace("\\", ""), (CAVE,)),
+        (json.dumps({"facts": [TAGS]}), (TAGS,)),
+        ('{"facts":[{"turn":1 "fact":"a" "quote":"q"} {"turn":2 "fact":"b" "quote":"r"}]}',
+         ({"turn": 1, "fact": "a", "quote": "q"}, {"turn": 2, "fact": "b", "quote": "r"})),
+    ],
+    ids=["quotation marks left unescaped", "tags in a quote", "no commas"],
+)  # fmt: skip
+def test_what_is_in_an_entry_belongs_to_it(reply: str, entries: tuple[Any, ...]) -> None:
+    assert read(reply).entries == entries
 
 
 def test_python_words_escapes_and_raw_line_breaks_are_understood() -> None:
@@ -111,12 +120,6 @@ def test_python_words_escapes_and_raw_line_breaks_are_understood() -> None:
 
     [entry] = reading.entries
     assert {**entry, "fact": storable(entry["fact"])} == {"fact": "a\nbé😀's", "retract": False, "x": None, "n": -150.0}
-
-
-def test_a_list_without_commas_is_read() -> None:
-    assert read('{"facts":[{"turn":1 "fact":"a" "quote":"q"} {"turn":2 "fact":"b" "quote":"r"}]}').entries == (
-        {"turn": 1, "fact": "a", "quote": "q"}, {"turn": 2, "fact": "b", "quote": "r"},
-    )  # fmt: skip
 
 
 def test_triples_as_objects_are_no_entries_of_a_damaged_list() -> None:
@@ -159,6 +162,7 @@ def test_an_empty_list_is_no_error(reply: str) -> None:
         "",
         " \n",
         "I am sorry, I cannot help with that.",
+        f"<think>maybe {BOTH}</think>\n",
         "I am sorry, I cannot help with that. (details: [])",
         '{"error": "upstream returned no choices", "choices": []}',
         BOTH[: BOTH.index('"triples"') + 20],
@@ -183,17 +187,6 @@ def test_a_reply_with_nothing_to_read_is_an_error_with_the_reply(reply: str) -> 
 
     assert caught.value.reply == reply
     assert "no fact was written" in str(caught.value)
-
-
-def test_thoughts_alone_are_no_reply() -> None:
-    with pytest.raises(ExtractionError):
-        read(f"<think>maybe {BOTH}</think>\n")
-
-
-def test_tags_in_a_quote_are_no_thoughts() -> None:
-    entry = {"fact": "Anna writes <think> and </think>", "quote": "I write </think>"}
-
-    assert read(json.dumps({"facts": [entry]})).entries == (entry,)
 
 
 def test_what_no_journal_can_keep_is_replaced() -> None:

@@ -75,17 +75,13 @@ class TestSearchMemoryIntegration(Bound, ToolsIntegrationTests):
     tool_name = "search_memory"
 
 
-def test_names_and_arguments_are_langmems(memory: Memory) -> None:
-    manage, search = memory.as_tools(**ALICE)
+def test_names_and_arguments_are_langmems_and_instructions_stand_at_the_end(memory: Memory) -> None:
+    manage, search = memory.as_tools(**ALICE, instructions="Only when asked to.")
+    assert manage.description.endswith("Only when asked to.")
     assert (manage.name, search.name) == ("manage_memory", "search_memory")
     assert list(manage.args) == ["content", "action", "id"]
     assert list(search.args) == ["query", "limit", "offset", "filter"]
     assert manage.args["action"]["enum"] == ["create", "update", "delete"]
-
-
-def test_instructions_say_when_memories_change(memory: Memory) -> None:
-    manage, _ = memory.as_tools(**ALICE, instructions="Only when asked to.")
-    assert manage.description.endswith("Only when asked to.")
 
 
 async def test_create_update_delete(memory: Memory, use: Any) -> None:
