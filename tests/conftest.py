@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,10 @@ settings.register_profile(
     "fuzz", deadline=None, derandomize=False, suppress_health_check=list(HealthCheck), print_blob=True
 )
 settings.load_profile("same")
+
+# No test asks a service: neither a key nor the terminal of whoever runs them makes a difference.
+for variable in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_API_BASE", "ARK_API_KEY", "DEEPSEEK_API_KEY", "COLUMNS"):
+    os.environ.pop(variable, None)
 
 # Before any test module has it: what opens a folder opens a schema.
 if postgres_server.WANTED:

@@ -228,7 +228,6 @@ def test_no_model_can_be_asked_for_although_there_is_a_key(tmp_path: Path, monke
 def test_a_key_comes_from_the_dictionary_or_the_environment_and_is_never_shown(
     section: str, provider: str, variable: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv(variable, raising=False)
     place = "model" if section == "llm" else "embeddings"
     field = "openai_api_key"
     with pytest.raises(ConfigurationError, match=variable):

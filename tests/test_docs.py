@@ -43,8 +43,6 @@ def test_every_python_block_of_a_page_runs_and_prints_what_it_promises(
 ):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MEMLAYER_HOME", str(tmp_path / "home"))
-    for name in ("OPENAI_API_KEY", "ARK_API_KEY", "DEEPSEEK_API_KEY"):
-        monkeypatch.delenv(name, raising=False)
     module = types.ModuleType("page")
     monkeypatch.setitem(sys.modules, "page", module)
     for block in blocks(page):

@@ -1,27 +1,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from evaluation_kit import locomo, longmemeval, write
 from langchain_core.messages import BaseMessage
+from test_cli import Run, refused
 from typer.testing import CliRunner, Result
 
 from langchain_memlayer import Memory
 from langchain_memlayer.cli import app
 from langchain_memlayer.evaluation.judging import ANSWERING
 from langchain_memlayer.testing import ScriptedChatModel
-
-Run = Callable[..., Result]
-
-
-@pytest.fixture(autouse=True)
-def _no_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    monkeypatch.delenv("COLUMNS", raising=False)
 
 
 @pytest.fixture
@@ -50,14 +42,6 @@ def model(monkeypatch: pytest.MonkeyPatch) -> ScriptedChatModel:
     monkeypatch.setattr("langchain_openai.ChatOpenAI", lambda **_: scripted)
     monkeypatch.setenv("OPENAI_API_KEY", "none")
     return scripted
-
-
-def refused(result: Result, code: int = 2) -> str:
-    assert result.exit_code == code, result.output
-    assert result.stdout == ""
-    [line] = result.stderr.splitlines()
-    assert line.startswith("memlayer: ")
-    return line
 
 
 def test_locomo_prints_the_report_and_leaves_nothing_behind(cli: Run, bees: Path):
