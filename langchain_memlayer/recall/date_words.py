@@ -186,3 +186,10 @@ NOW = re.compile(
     r"今(?=[、,はもの何どいなだ]|$|\s)|いま(?=[、はのど]|$|\s)|지금|현재|요즘|요새|이제",
     re.IGNORECASE,
 )
+OWN = re.compile(r"\b(?:i|my|mine|we|our|ours)\b|[我咱私僕俺]|내|제가|우리", re.IGNORECASE)
+OTHERS = (
+    "sister brother mother father mom dad uncle aunt cousin grandmother grandfather friend neighbor neighbour colleague "
+    "妹妹 姐姐 弟弟 哥哥 妈妈 媽媽 爸爸 母亲 父亲 叔叔 舅舅 阿姨 姑姑 爷爷 奶奶 外公 外婆 朋友 同事 邻居 鄰居 同学 "
+    "友達 友人 同僚 여동생 남동생 언니 오빠 누나 엄마 아빠 어머니 아버지 삼촌 이모 친구 동료 이웃"
+)
+"""Whom one speaks of beside oneself: `OWN` says when a question is about oneself."""

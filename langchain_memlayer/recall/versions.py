@@ -10,11 +10,13 @@ from __future__ import annotations
 import re
 import unicodedata
 from datetime import datetime
+from functools import cache
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from langchain_memlayer.index.keywords import query_terms, term_ids
 from langchain_memlayer.recall import date_words as words
 from langchain_memlayer.recall.dates import Period, periods, without_periods
 from langchain_memlayer.recall.pool import Pool, Query, Scores
@@ -94,8 +96,19 @@ def _chain(pool: Pool, query: Query, base: Scores, *, sure: bool) -> NDArray[np.
     )
     if len(chain) > _MOST:
         chain = chain[np.argsort(-base[chain], kind="stable")[:_MOST]]
+    if words.OWN.search(query.text):
+        # What is said of a sister's dentist is no version of one's own.
+        others = np.setdiff1d(_others(), pool.terms.ids[query.terms])
+        own = np.array([not np.isin(pool.terms.ids[pool.terms.of(one)], others).any() for one in chain.tolist()], bool)
+        if np.count_nonzero(own) > 1:
+            chain = chain[own]
     ordered: NDArray[np.int64] = chain[np.lexsort((pool.order[chain], pool.time[chain]))]
     return ordered
+
+
+@cache
+def _others() -> NDArray[np.uint64]:
+    return np.unique(term_ids(query_terms(words.OTHERS)))
 
 
 def _end(period: Period, query: Query) -> int:
