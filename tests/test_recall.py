@@ -14,7 +14,7 @@ from langchain_core.messages import AIMessage, HumanMessage
 
 from langchain_memlayer import Memory
 from langchain_memlayer.engine import pools
-from langchain_memlayer.recall import memory_text
+from langchain_memlayer.recall import PROBES, memory_text
 from langchain_memlayer.testing import DeterministicEmbeddings
 from langchain_memlayer.types import HIDDEN, Scope
 
@@ -395,3 +395,46 @@ def test_misspelled_words_find_what_they_mean_in_their_own_scope_only() -> None:
     assert nothing == []
     assert [hit["memory"] for hit in again] == ["The restaurant opens at noon"]
     assert again[0]["relevance"] == known[0]["relevance"]
+
+
+def _about(texts: list[str]) -> list[list[float]]:
+    """Vectors of what is meant: one axis for each probe and its answer, one for food, and between them what is good."""
+
+    def one(text: str) -> list[float]:
+        vector = [0.0] * 8
+        if text in PROBES:
+            vector[PROBES.index(text) % 6] = 1.0
+        else:
+            vector[6] = 1.0 if "dinner" in text or "meat" in text else 0.6 if "good" in text else 0.0
+            vector[7] = float(np.sqrt(1 - vector[6] ** 2))
+        return vector
+
+    return [one(text) for text in texts]
+
+
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        ("Suggest some good cheap place for dinner tonight", "I never eat meat."),  # one of its words is said, of many
+        ("A good swim before dinner?", "We had a good swim."),  # all of them
+    ],
+)  # fmt: skip
+def test_meaning_counts_more_the_less_of_a_questions_words_is_said(question: str, answer: str) -> None:
+    said = ["I never eat meat.", "We had a good swim.", "It rained.", "Dinner was late.", "Ann called."]
+    with open_memory(":memory:", embeddings=_about) as memory:
+        memory.add(said, user_id="u", infer=False)
+        assert texts(memory.search(question, user_id="u", limit=1)) == [answer]
+
+
+def test_long_turns_take_less_from_their_neighbours_and_sessions() -> None:
+    taken = []
+    for length in (1, 12):
+        told = [f"{text} {'and so on with what happened then ' * (length - 1)}"
+                for text in ("The boat sank.", "We swam ashore.", "It was cold.", "Nobody came.")]  # fmt: skip
+        with open_memory(":memory:", embeddings=None) as memory:
+            for session in (0, 2):
+                memory.add(told[session : session + 2], user_id="u", session_id=str(session), infer=False)
+            best, *rest = (hit["explanation"] for hit in found(memory, "Which boat sank?", limit=4, explain=True))
+            taken.append([rest[0][signal] / best["keyword"] for signal in ("neighbour", "session")])
+    assert (np.array(taken[0]) > 2 * np.array(taken[1])).all()
+    assert min(taken[1]) > 0

@@ -15,6 +15,7 @@ from langchain_memlayer.index.keywords import (
     MOST_TERMS,
     bm25,
     bm25_ceiling,
+    bm25_unheard,
     query_characters,
     query_terms,
     term_ids,
@@ -132,6 +133,7 @@ class Keywords:
         terms: The numbers of the query's terms that some text of the slab has, by ascending id.
         weights: What each counts.
         dfs: How many texts of the scope have each.
+        unheard: What those count together that no text of the scope has.
         total: Texts of the scope.
         average: Their mean length.
         slots: Texts that have some of the terms, in a large scope; all inside in a small one. Ascending.
@@ -142,6 +144,7 @@ class Keywords:
     terms: NDArray[np.int32]
     weights: NDArray[np.float32]
     dfs: NDArray[np.int64]
+    unheard: float
     total: int
     average: float
     slots: NDArray[np.int64]
@@ -151,6 +154,11 @@ class Keywords:
     def ceiling(self) -> float:
         """What a text could attain."""
         return bm25_ceiling(self.dfs, self.total, self.weights)
+
+    @property
+    def whole(self) -> float:
+        """What a text could attain if each of the query's words were said in the scope."""
+        return self.ceiling + self.unheard * bm25_unheard(self.total)
 
     def best(self, allowed: NDArray[np.bool_], most: int) -> NDArray[np.int64]:
         """The slots of the best `most` of those that are allowed, in no order."""
@@ -208,9 +216,11 @@ def keywords(scoped: Scoped, text: str) -> Keywords:
     terms, weighed = terms[terms >= 0], weighed[terms >= 0]
     postings = words.postings(terms)
     dfs = np.minimum(postings.frequencies(None if scoped.every else scoped.inside), scoped.total)
+    unheard = sum(weights.values()) - float(weighed[dfs > 0].sum())
     none = Keywords(
-        words, terms, weighed, dfs, scoped.total, scoped.average_length, np.empty(0, np.int64), np.empty(0, np.float32)
-    )
+        words, terms, weighed, dfs, unheard, scoped.total, scoped.average_length,
+        np.empty(0, np.int64), np.empty(0, np.float32),
+    )  # fmt: skip
     if scoped.whole:
         slots = scoped.slots
         scores = none.of(words.texts(slots)) if 4 * scoped.total < len(scoped.view) else _of_all(none, postings, scoped)
@@ -346,6 +356,7 @@ class Pools:
             keyword=words.scores if scoped.whole else words.of(pool.terms),
             keyword_spread=Spread(0.0, float(words.scores.max(initial=0.0))),
             keyword_ceiling=words.ceiling,
+            keyword_whole=words.whole,
             graph=_weights(scoped.view, members, self._related),
         )
 
@@ -364,6 +375,7 @@ def _unasked(scoped: Scoped, members: NDArray[np.int64]) -> Pool:
         keyword=nothing,
         keyword_spread=Spread(),
         keyword_ceiling=0.0,
+        keyword_whole=0.0,
         terms=view.words.texts(members),
         total=scoped.total,
         counted=None if scoped.whole else scoped.frequencies,

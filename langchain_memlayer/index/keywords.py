@@ -235,6 +235,11 @@ def bm25_ceiling(dfs: NDArray[np.integer[Any]], total: int, weights: NDArray[np.
     return float((weights * _most(dfs, total))[dfs > 0].sum())
 
 
+def bm25_unheard(total: int) -> float:
+    """What a whole term could give that no text of `total` has yet."""
+    return float(_most(np.zeros(1, np.int64), total)[0])
+
+
 def _most(dfs: NDArray[np.integer[Any]], total: int) -> NDArray[np.float64]:
     """What each term can give at most."""
     most: NDArray[np.float64] = (K1 + 1) * np.log1p((total - dfs + 0.5) / (dfs + 0.5))

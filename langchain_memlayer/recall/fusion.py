@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,12 +31,13 @@ class Weights:
     """How much each signal adds to a score.
 
     Attributes:
-        dense: Of the cosine, where it discriminates as well as the embedder can; the rest to 1 is BM25's.
-        neighbour: Of the better one of the turns before and after, when there are facts too.
+        dense: Of the cosine, where the embedder knows the script and the words answer well; the rest to 1 is BM25's.
+            The less of the query's words any text has, the more the cosine counts.
+        neighbour: Of the better one of the turns before and after, when there are facts too; less where turns are long.
         neighbour_alone: The same in a scope of turns only.
         link: Of the best linked fact or source turn.
-        session: Of the mean of the session's three best.
-        bridge: Of what is shared with the best hits beyond the query's words.
+        session: Of the mean of the session's three best; less where turns are long.
+        bridge: Of what is shared with the best hits beyond the query's words, by the root of what words count.
         graph: For memories near the entities that the query names.
         speaker: For memories by or about the one speaker that the query names.
         date: For memories of the time that the query names.
@@ -55,7 +57,7 @@ class Weights:
     neighbour_alone: float = 0.4
     link: float = 0.1
     session: float = 0.6
-    bridge: float = 0.3
+    bridge: float = 0.475
     graph: float = 0.15
     speaker: float = 0.15
     date: float = 0.2
@@ -171,13 +173,20 @@ def base_shares(pool: Pool, weights: Weights, query: Query | None = None) -> tup
     if query is not None and weights.window and signals.is_conversation(pool):
         keyword = signals.windowed(pool, query, weights.window)
         spread = Spread(0.0, float(keyword.max(initial=0.0)))
-    # Words that tell no memories apart leave the order to meaning, however little of the script the embedder knows.
-    trust = 1.0 if spread.flat else pool.dense_trust
-    dense_weight = weights.dense * trust if pool.dense is not None else 0.0
+    meaning = of_meaning(pool, weights)
     dense = np.zeros(len(pool), np.float32)
     if pool.dense is not None:
-        dense = np.float32(dense_weight) * pool.dense_spread.scale(pool.dense)
-    return dense, np.float32(1 - dense_weight) * spread.scale(keyword)
+        dense = np.float32(meaning) * pool.dense_spread.scale(pool.dense)
+    return dense, np.float32(1 - meaning) * spread.scale(keyword)
+
+
+def of_meaning(pool: Pool, weights: Weights) -> float:
+    """What meaning counts for a query, from 0 to 1; the rest is the words'."""
+    if pool.dense is None:
+        return 0.0
+    # Words that tell no memories apart leave the order to meaning, however little of the script the embedder knows.
+    trust = 1.0 if pool.keyword_spread.flat else pool.dense_trust
+    return trust * (1 - (1 - weights.dense) * signals.saying(pool))
 
 
 def scored(pool: Pool, query: Query, weights: Weights) -> Scored:
@@ -185,13 +194,14 @@ def scored(pool: Pool, query: Query, weights: Weights) -> Scored:
     dense, keyword = base_shares(pool, weights, query)
     base = dense + keyword
     near = weights.neighbour_alone if pool.is_turn.all() else weights.neighbour
+    short, by_words = signals.brevity(pool), sqrt(max(0.0, 1 - of_meaning(pool, weights)))
     shares = {
         "dense": dense,
         "keyword": keyword,
-        "neighbour": np.float32(near) * signals.neighbour(pool, base),
+        "neighbour": np.float32(near * short) * signals.neighbour(pool, base),
         "link": np.float32(weights.link) * signals.linked(pool, base),
-        "session": np.float32(weights.session) * signals.session_prior(pool, base),
-        "bridge": np.float32(weights.bridge) * signals.bridge(pool, query, base),
+        "session": np.float32(weights.session * short) * signals.session_prior(pool, base),
+        "bridge": np.float32(weights.bridge * by_words) * signals.bridge(pool, query, base),
         "graph": np.float32(weights.graph) * pool.graph,
         "speaker": np.float32(weights.speaker) * signals.speaker(pool, query),
         "date": np.float32(weights.date) * signals.date(pool, query),

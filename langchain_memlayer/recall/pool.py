@@ -60,6 +60,7 @@ class Pool:
         keyword: BM25.
         keyword_spread: The scope's constants for it.
         keyword_ceiling: The BM25 that a text could attain for this query.
+        keyword_whole: The BM25 that one could attain if each of the query's words were said in the scope.
         terms: The keyword terms of each.
         total: How many memories the scope has.
         counted: In how many memories of the scope some terms stand, where the pool is not all of it; else None.
@@ -86,6 +87,7 @@ class Pool:
     keyword: Scores
     keyword_spread: Spread
     keyword_ceiling: float
+    keyword_whole: float
     terms: Terms
     total: int
     counted: Callable[[NDArray[np.int32]], NDArray[np.int64]] | None

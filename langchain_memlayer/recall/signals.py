@@ -15,6 +15,12 @@ BRIDGES = 5
 BRIDGE_TERMS = 12
 WINDOW_B = 0.6
 """How much a text's length counts in BM25 over windows."""
+SHORT = 30
+"""Terms of a turn that still needs what stands around it to be understood; a longer one stands for itself."""
+SAYING = 0.3
+"""The share of what a query's words could attain that makes the best text a good answer by its words."""
+SAYING_TOGETHER = 0.2
+"""The same in sessions, where a turn leaves to its neighbours what the question has to say."""
 
 
 def relevance(pool: Pool) -> Scores:
@@ -29,6 +35,20 @@ def relevance(pool: Pool) -> Scores:
 def is_conversation(pool: Pool) -> bool:
     """Whether several people who are named speak in sessions."""
     return len(pool.speakers) > 1 and len(pool.following[0]) > 0
+
+
+def saying(pool: Pool) -> float:
+    """How far words answer a query, from 0 to 1: 0 where no text has any, 1 where one has a good part of them."""
+    if pool.keyword_whole <= 0:
+        return 0.0
+    enough = SAYING_TOGETHER if len(pool.following[0]) else SAYING
+    return min(1.0, pool.keyword_spread.high / pool.keyword_whole / enough)
+
+
+def brevity(pool: Pool) -> float:
+    """How far the turns of a scope are too short to stand for themselves, up to 1."""
+    lengths = pool.terms.lengths[pool.is_turn]
+    return min(1.0, SHORT / max(float(lengths.mean()), 1.0)) if len(lengths) else 1.0
 
 
 def windowed(pool: Pool, query: Query, share: float) -> Scores:
@@ -163,8 +183,10 @@ def fact(pool: Pool) -> Scores:
 
 
 def question(pool: Pool) -> Scores:
-    """1 for turns that ask."""
-    return ((pool.asks > 0) & pool.is_turn).astype(np.float32)
+    """1 for turns that ask; less for long ones that state before they do."""
+    long = np.maximum(pool.terms.lengths, SHORT)
+    asks: Scores = np.where(pool.asks == 1, np.float32(SHORT) / long, pool.asks > 0).astype(np.float32)
+    return asks * pool.is_turn
 
 
 def barren(pool: Pool) -> Scores:
