@@ -284,6 +284,11 @@ class Memory(Closing):
         return self._journal.folder
 
     @property
+    def reads(self) -> bool:
+        """Whether there is a chat model or an extractor that finds facts."""
+        return self._engine.extractor is not None
+
+    @property
     def embedder(self) -> str | None:
         """The name of what makes vectors, or None."""
         embedder = self._indexes.embedder

@@ -107,6 +107,19 @@ class UpdateProfile(Ids):
     values: Annotated[dict[str, Any], Field(description="New values by field; null clears one.")]
 
 
+class Undo(Ids):
+    """What is taken back: an event, or in its place all that calls with a batch id did."""
+
+    event_id: Annotated[int | str | None, Field(description="The `id` of a row of a history.")] = None
+    batch_id: Annotated[str | None, Field(description="The batch id of `add`, or of a merge.")] = None
+
+
+class Fork(Ids):
+    """A fork of a scope."""
+
+    name: Annotated[str, Field(description="What it is called.")]
+
+
 class Scopes(Ids):
     """A page of the scopes."""
 

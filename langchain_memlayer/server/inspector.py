@@ -10,6 +10,7 @@ from math import ceil, hypot
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qs, quote, urlencode
+from uuid import uuid4
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.datastructures import QueryParams
@@ -19,6 +20,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from langchain_memlayer.engine.read import PAGE_TURNS
 from langchain_memlayer.server import evaluations, languages
 from langchain_memlayer.server.access import Grant, Tokens
 from langchain_memlayer.server.bodies import LONGEST_QUERY
@@ -32,6 +34,7 @@ _TABS: Final = (
     ("/turns", "Turns"),
     ("/search", "Search"),
     ("/changes", "Changes"),
+    ("/forks", "Try out"),
     ("/graph", "Graph"),
     ("/profile", "Profile"),
     ("/unread", "Unread"),
@@ -65,6 +68,10 @@ def routes() -> list[Route | Mount]:
         Route("/profile/{field}", _edit_profile, methods=["GET", "POST"]),
         Route("/unread", _unread, methods=["GET", "POST"]),
         Route("/forget", _forget_all, methods=["GET", "POST"]),
+        Route("/undo", _undo_batch, methods=["GET", "POST"]),
+        Route("/replay", _replay, methods=["GET", "POST"]),
+        Route("/forks", _forks, methods=["GET", "POST"]),
+        Route("/forks/{what}", _end_fork, methods=["GET", "POST"]),
         Route("/memory/{memory_id}", _memory),
         Route("/memory/{memory_id}/{what}", _change, methods=["GET", "POST"]),
         Route("/evaluations", _evaluations),
@@ -104,7 +111,7 @@ def page(request: Request, template: str, here: str, *, status: int = 200, **val
         language=language, status=status, languages=languages.LANGUAGES,
         in_language=in_language, here=here, names=_NAMES,
         tabs=[(_path(path, scope), name) for path, name in _TABS if name != "Profile" or _has_profiles(request)],
-        scope=scope,
+        scope=scope, whose=Scope(**scope).original.ids(), is_fork=Scope(**scope).fork is not None,
         signed_in=session_of(request.headers) is not None,
         runs=request.app.state.runs is not None and not _grant(request).scope,
         done=_DONE.get(request.query_params.get("done", "")), **values,
@@ -120,6 +127,8 @@ _DONE: Final = {
     "deleted": "The memory was deleted.",
     "forgotten": "The memory was forgotten.",
     "all_forgotten": "All was forgotten.",
+    "undone": "It was taken back.",
+    "dropped": "The fork was dropped.",
     "profile": "The profile was changed.",
     "read": "Everything was read.",
     "not_read": "Some could not be read; the reasons are below.",
@@ -335,7 +344,8 @@ async def _memory(request: Request) -> Response:
     shown = None if found is None else {**found, "expired": _is_past(found["invalid_at"])}
     ids = {} if found is None else {name: value for name in _NAMES if (value := found.get(name))}
     return page(
-        request, "memory.html", "", scope=ids, memory=shown, why=why, history=history, details=_details(found)
+        request, "memory.html", "", scope=ids, memory=shown, why=why, history=history, details=_details(found),
+        undo=lambda event: f"{_of('/memory', key)}/undo?event={event}",
     )  # fmt: skip
 
 
@@ -354,6 +364,7 @@ _QUESTIONS: Final = {
     "edit": ("Edit", "", "Save"),
     "delete": ("Delete this memory?", "It ends; its history stays.", "Delete"),
     "forget": ("Forget this memory?", "Its text leaves every file, its history too. There is no way back.", "Forget"),
+    "undo": ("Take this back?", "What was before is there again. This can be taken back, too.", "Take back"),
 }
 
 
@@ -370,9 +381,15 @@ async def _change(request: Request) -> Response:
         if what == "delete":
             await memory.adelete(key)
             return RedirectResponse(f"{back}?done=deleted", 303)
+        if what == "undo":
+            history = await memory.ahistory(key)
+            await memory.aundo(request.query_params.get("event") or (history[-1]["id"] if history else None))
+            return RedirectResponse(f"{back}?done=undone", 303)
         await memory.aforget(key, same_words="same_words" in given)
         return RedirectResponse(f"{back}?done=forgotten", 303)
     found = await memory.aget(key)
+    if what == "undo":
+        found = found or {"memory": "", **dict.fromkeys(_NAMES)}  # type: ignore[assignment]
     if found is None:
         raise HTTPException(404, "There is no memory with this id here.")
     title, consequence, button = _QUESTIONS[what]
@@ -395,17 +412,16 @@ def _scope_of(found: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _question(
-    request: Request, title: str, consequence: str, button: str, *values: int, back: str, scope: Mapping[str, str],
+    request: Request, title: str, consequence: str, button: str, *values: object, back: str, scope: Mapping[str, str],
     edits: str | None = None, danger: bool = True, same_words: bool = False, clears: bool = False,
 ) -> Response:  # fmt: skip
     language = languages.chosen(
         request.query_params.get("lang") or request.cookies.get("memlayer_language"),
         request.headers.get("accept-language", ""),
     )
-    told = languages.translate(consequence, language, *(f"{value:,}" for value in values))
-    # A path of a memory says whose it is.
-    named = request.url.query and not request.url.path.startswith("/memory/")
-    action = str(request.url.path) + (f"?{request.url.query}" if named else "")
+    shown = (f"{value:,}" if isinstance(value, int) else value for value in values)
+    told = languages.translate(consequence, language, *shown)
+    action = request.url.path + (f"?{request.url.query}" if request.url.query else "")
     return page(
         request, "question.html", "", scope=scope, title=title, consequence=told, button=button, back=back,
         edits=edits, danger=danger, same_words=same_words, action=action, clears=clears,
@@ -461,6 +477,83 @@ def _value(said: str) -> Any:
         return loads(said) if said else None
     except ValueError:
         return said
+
+
+# -- taking back, reading again, trying out ---------------------------------------------------------------------------
+
+
+async def _undo_batch(request: Request) -> Response:
+    """The question before all that calls with a batch id did is taken back."""
+    ids, batch = _ids(request), request.query_params.get("batch", "").strip()
+    if request.method == "POST":
+        await request.app.state.memory.aundo(batch_id=batch, **ids)
+        return RedirectResponse(_path("/changes", ids, done="undone"), 303)
+    consequence = "All that calls with the batch id {} did. This can be taken back, too."
+    back = _path("/changes", ids)
+    return _question(request, "Take this back?", consequence, "Take back", batch, back=back, scope=ids, danger=False)
+
+
+async def _replay(request: Request) -> Response:
+    """The question before messages are read again by the model, and what it finds that differs."""
+    ids, memory = _ids(request), request.app.state.memory
+    back = _path("/forks", ids)
+    if request.method == "GET":
+        _, turns, _ = await _sizes(request, ids)
+        consequence = "{} messages are read again by the model, in at least {} calls. Then what differs is shown."
+        calls = ceil(turns / PAGE_TURNS)
+        title = "Read all messages again?"
+        return _question(request, title, consequence, "Read again", turns, calls, back=back, scope=ids, danger=False)
+    into = f"replay {uuid4()}"
+    try:
+        found = await memory.areplay(into, **ids)
+    finally:
+        # Only the table is wanted; `memlayer replay` keeps the memories.
+        await memory.aforget(user_id=into)
+    return page(request, "replay.html", "Try out", scope=ids, found=found, most=_MOST_LISTED, back=back)
+
+
+async def _forks(request: Request) -> Response:
+    """The forks of a scope; a form makes one."""
+    memory = request.app.state.memory
+    ids = Scope(**_ids(request)).original.ids()
+    if request.method == "POST":
+        fork = await memory.afork((await _form(request)).get("name", ""), **ids)
+        return RedirectResponse(_path("/facts", fork.ids), 303)
+    return await _forks_page(request, ids)
+
+
+async def _forks_page(request: Request, ids: Mapping[str, str], merged: Mapping[str, Any] | None = None) -> Response:
+    shown = [
+        {**fork, "open": _path("/facts", fork["ids"]),
+         **{what: _path(f"/forks/{what}", ids, name=fork["name"]) for what in ("merge", "drop")}}
+        for fork in await request.app.state.memory.aforks(**ids) if _scope_of(fork) == ids
+    ]  # fmt: skip
+    return page(
+        request, "forks.html", "Try out", scope=ids, forks=shown, merged=merged, action=_path("/forks", ids),
+        replay=_path("/replay", ids) if "user_id" in ids and request.app.state.memory.reads else "",
+    )  # fmt: skip
+
+
+async def _end_fork(request: Request) -> Response:
+    """The question before a fork is merged or dropped, and doing it."""
+    ids, what, name = _ids(request), request.path_params["what"], request.query_params.get("name", "")
+    if what not in _ENDS:
+        raise HTTPException(404, "There is no such page.")
+    fork = await request.app.state.memory.afork(name, **ids, new=False)
+    title, consequence, button = _ENDS[what]
+    if request.method == "GET":
+        back = _path("/forks", ids)
+        return _question(request, title, consequence, button, name, back=back, scope=ids, danger=what == "drop")
+    if what == "merge":
+        return await _forks_page(request, ids, await fork.amerge())
+    await fork.adrop()
+    return RedirectResponse(_path("/forks", ids, done="dropped"), 303)
+
+
+_ENDS: Final = {
+    "merge": ("Merge this fork?", "What changed in {} is carried over, and the fork is removed.", "Merge"),
+    "drop": ("Drop this fork?", "{} leaves every file, with all that was added in it. There is no way back.", "Drop"),
+}
 
 
 # -- what was not read, relations, evaluations ------------------------------------------------------------------------

@@ -149,6 +149,48 @@ _CHINESE: Final = {
     "No question differs.": "没有结果不同的问题。",
     "found": "找到",
     "missed": "未找到",
+    "Try out": "试验",
+    "Forks": "分支",
+    "fork": "分支",
+    "Name": "名称",
+    "Make a fork": "创建分支",
+    "A fork is a copy of this scope to try something in. Nobody else finds it, until it is merged or dropped.": (
+        "分支是此范围的副本，可以在其中放心试验。合并或丢弃之前，别处搜索不到它的内容。"
+    ),
+    "Merge": "合并",
+    "Drop": "丢弃",
+    "Merge this fork?": "要合并这个分支吗？",
+    "What changed in {} is carried over, and the fork is removed.": "“{}”中的更改将并入原范围，分支随后移除。",
+    "Drop this fork?": "要丢弃这个分支吗？",
+    "{} leaves every file, with all that was added in it. There is no way back.": (
+        "“{}”及其中新增的内容会从所有文件中清除，无法恢复。"
+    ),
+    "The fork was dropped.": "分支已丢弃。",
+    "The fork was merged: {} changes.": "分支已合并：{} 处更改。",
+    "Changed on both sides": "两边都有更改",
+    "The original stands; what the fork said was added beside it.": "保留原有内容；分支中的内容另存为一条新记忆。",
+    "Take back": "撤销",
+    "taken back": "撤销",
+    "Take this back?": "要撤销这次更改吗？",
+    "What was before is there again. This can be taken back, too.": "恢复到更改之前的内容。撤销本身也可以再撤销。",
+    "All that calls with the batch id {} did. This can be taken back, too.": (
+        "撤销批次号为 {} 的调用所做的一切。撤销本身也可以再撤销。"
+    ),
+    "It was taken back.": "已撤销。",
+    "Batch id of a call": "调用的批次号",
+    "Read again": "重新读取",
+    "Read all messages again?": "要重新读取全部消息吗？",
+    "{} messages are read again by the model, in at least {} calls. Then what differs is shown.": (
+        "模型将重新读取 {} 条消息，至少调用 {} 次，然后显示不同之处。"
+    ),
+    "The model reads all messages of this user again, and you see which facts would differ. Nothing is changed.": (
+        "模型会重新读取该用户的全部消息，并显示哪些事实会有所不同。现有记忆不会改变。"
+    ),
+    "Reading again takes a chat model, and a scope with a user.": "重新读取需要聊天模型，并且范围中要有用户。",
+    "What the model finds now": "模型现在找到的内容",
+    "{} messages were read again; {} facts are the same.": "重新读取了 {} 条消息，{} 条事实相同。",
+    "before": "之前",
+    "Nothing differs.": "没有不同。",
     "Sign in": "登录",
     "Sign out": "退出",
     "Token": "令牌",

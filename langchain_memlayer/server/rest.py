@@ -41,9 +41,11 @@ from langchain_memlayer.types import (
     DiffResult,
     Done,
     ForgetResult,
+    ForkInfo,
     HistoryRow,
     ListResult,
     MemoryResult,
+    MergeResult,
     ProfileChange,
     ProfileResult,
     ReadResult,
@@ -161,6 +163,29 @@ async def _diff(call: Call) -> DiffResult:
     return await call.memory.adiff(**call.arguments())
 
 
+async def _undo(call: Call) -> AddResult:
+    return await call.memory.aundo(**call.arguments())
+
+
+async def _forks(call: Call) -> list[ForkInfo]:
+    return await call.memory.aforks(**call.arguments())
+
+
+async def _fork(call: Call) -> ForkInfo:
+    arguments = call.arguments()
+    fork = await call.memory.afork(**arguments)
+    del arguments["name"]
+    return next(one for one in await call.memory.aforks(**arguments) if one["ids"] == fork.ids)
+
+
+async def _merge_fork(call: Call) -> MergeResult:
+    return await (await call.memory.afork(**call.arguments(), new=False)).amerge()
+
+
+async def _drop_fork(call: Call) -> Done:
+    return await (await call.memory.afork(**call.arguments(), new=False)).adrop()
+
+
 async def _get(call: Call) -> MemoryResult:
     found = await call.memory.aget(call.id)
     if found is None:
@@ -266,6 +291,11 @@ OPERATIONS: Final = (
     Operation("DELETE", "/v1/memories", "End all memories of a scope.", bodies.Ids, Done, _delete_all),
     Operation("POST", "/v1/search", "Find the memories that answer a query.", bodies.Search, SearchResult, _search),
     Operation("GET", "/v1/diff", "What became known, changed and ended.", bodies.Diff, DiffResult, _diff),
+    Operation("POST", "/v1/undo", "Take back an event, or a batch.", bodies.Undo, AddResult, _undo),
+    Operation("GET", "/v1/forks", "Which forks there are.", bodies.Ids, list[ForkInfo], _forks),
+    Operation("POST", "/v1/forks", "A copy of a scope to try something in.", bodies.Fork, ForkInfo, _fork),
+    Operation("DELETE", "/v1/forks", "Drop a fork.", bodies.Fork, Done, _drop_fork),
+    Operation("POST", "/v1/forks/merge", "Carry over what changed in it.", bodies.Fork, MergeResult, _merge_fork),
     Operation("GET", "/v1/memories/{memory_id}", "One memory.", bodies.Nothing, MemoryResult, _get),
     Operation("PATCH", "/v1/memories/{memory_id}", "Change a memory.", bodies.Update, Done, _update),
     Operation("DELETE", "/v1/memories/{memory_id}", "End a memory; its history stays.", bodies.Nothing, Done, _delete),

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 import pytest
-from server_kit import ADDRESS, ALICE, OPS, TOKENS, serving, told
+from server_kit import ADDRESS, ALICE, MOVED, OPS, TOKENS, fact, serving, told
 from starlette.testclient import TestClient
 
 import langchain_memlayer.server
@@ -137,6 +137,79 @@ def test_a_whole_scope_is_forgotten_after_a_question(ann: tuple[Memory, TestClie
     assert client.post("/forget?user_id=ann").headers["location"] == "/?done=all_forgotten"
     assert memory.scopes() == []
     assert "Nothing is remembered yet." in shown(client, "/")
+
+
+def test_a_change_and_a_batch_are_taken_back_after_a_question(ann: tuple[Memory, TestClient]) -> None:
+    memory, client = ann
+    one = memory.get_all(user_id="ann")["results"][0]["id"]
+    page = _Elements(shown(client, f"/memory/{one}"))
+    first, last = (f"/memory/{one}/undo?event={row['id']}" for row in memory.history(one))
+    assert {first, last} <= set(page.all("a", "href"))
+    assert f"/memory/{one}/undo" in shown(client, "/changes", user_id="ann")
+    form = _Elements(shown(client, last))
+    assert form.all("form", "action")[-1] == last
+    assert client.post(first).status_code == 400  # the later one has to be taken back first
+    assert client.post(last).headers["location"] == f"/memory/{one}?done=undone"
+    assert memory.get(one)["memory"] == "Ann lives in Paris"  # type: ignore[index]
+    assert "taken back" in shown(client, f"/memory/{one}")
+    memory.delete(one)
+    assert client.get(f"/memory/{one}/undo").status_code == 200
+    assert client.post(f"/memory/{one}/undo").status_code == 303
+    assert memory.get(one) is not None
+    memory.add("The bike is in the cellar.", user_id="ann", infer=False, batch_id="b<1>")
+    assert "b&lt;1&gt;" in shown(client, "/undo", user_id="ann", batch="b<1>")
+    assert client.post("/undo?user_id=ann&batch=b%3C1%3E").headers["location"] == "/changes?user_id=ann&done=undone"
+    assert "bike" not in str(memory.get_all(user_id="ann"))
+
+
+def test_a_fork_is_made_used_merged_and_dropped_after_a_question() -> None:
+    tokens = {ALICE: {"user_id": "ann"}, OPS: "*"}
+    for token in tokens:
+        with told() as memory, serving(memory, tokens=tokens) as clients:
+            client = clients(token)
+            client.headers["origin"] = ADDRESS
+            [one] = [row["id"] for row in memory.get_all(user_id="ann")["results"]]
+            opened = client.post("/forks?user_id=ann", data={"name": "trial"}).headers["location"]
+            fork = memory.fork("trial", user_id="ann", new=False)
+            [copy] = [row["id"] for row in fork.get_all()["results"]]
+            html = shown(client, opened)
+            assert fork.ids["user_id"] not in _Elements(html).text
+            assert f"/memory/{copy}" in _Elements(html).all("a", "href")
+            assert client.post(f"/memory/{copy}/edit", data={"text": "Ann lives in Rome"}).status_code == 303
+            memory.update(one, "Ann lives in Oslo")
+            listed = _Elements(shown(client, "/forks", user_id="ann"))
+            merge = next(href for href in listed.all("a", "href") if href.startswith("/forks/merge"))
+            assert "What changed in trial" in shown(client, merge)
+            assert memory.forks() != []
+            html = client.post(merge).text
+            assert "Changed on both sides" in html
+            assert all(text in html for text in ("Ann lives in Oslo", "Ann lives in Rome"))
+            assert client.post(merge).status_code == 400
+            client.post("/forks?user_id=ann", data={"name": "other"})
+            assert client.post("/forks/drop?user_id=ann&name=other").headers["location"].endswith("done=dropped")
+            assert memory.forks() == []
+            assert client.get("/forks/explode?user_id=ann&name=other").status_code == 404
+            if token == ALICE:
+                memory.fork("his", user_id="bob")
+                assert client.get("/facts", params=memory.forks()[0]["ids"]).status_code == 403
+
+
+def test_messages_are_read_again_after_a_question_and_nothing_of_it_stays() -> None:
+    again = fact("I live in Paris", "Ann is a Parisian", ("Ann", "is", "Parisian"))
+    with (
+        Memory(":memory:", model=ScriptedChatModel(replies=[*MOVED, again]), embeddings=None) as memory,
+        serving(memory) as clients,
+    ):
+        for said in ("I live in Paris.", "I moved to Berlin!"):
+            memory.add({"role": "user", "name": "Ann", "content": said}, user_id="ann")
+        client = clients()
+        client.headers["origin"] = ADDRESS
+        assert "/replay?user_id=ann" in _Elements(shown(client, "/forks", user_id="ann")).all("a", "href")
+        assert "2 messages are read again by the model, in at least 1 calls" in shown(client, "/replay", user_id="ann")
+        html = client.post("/replay?user_id=ann").text
+        assert all(text in html for text in ("Ann is a Parisian", "Ann lives in Berlin", "0 facts are the same"))
+        assert [row["user_id"] for row in memory.scopes()] == ["ann"]
+        assert [row["memory"] for row in memory.get_all(user_id="ann")["results"]] == ["Ann lives in Berlin"]
 
 
 def test_a_form_of_another_page_changes_nothing(ann: tuple[Memory, TestClient]) -> None:

@@ -91,6 +91,24 @@ def test_lines_of_a_list_skip_nothing_where_others_end_meanwhile(monkeypatch: py
         assert [row["memory"] for row in lines(answer.text)] == texts
 
 
+def test_what_happened_is_taken_back_and_forks_are_made_merged_and_dropped(client: TestClient) -> None:
+    one = added(client, "My locker is number 12.", batch_id="b")
+    made = client.post("/v1/forks", json={"user_id": "alice", "name": "trial"}).json()
+    assert client.get("/v1/forks", params={"user_id": "alice"}).json() == [made]
+    client.post("/v1/memories", json={"messages": "The key is under the mat.", **made["ids"]})
+    assert len(client.get("/v1/memories", params=made["ids"]).json()["results"]) == 2
+    assert len(client.get("/v1/memories", params={"user_id": "alice"}).json()["results"]) == 1
+    done = client.post("/v1/forks/merge", json={"user_id": "alice", "name": "trial"}).json()
+    assert [row["event"] for row in done["results"]] == ["ADD"]
+    assert client.post("/v1/forks/merge", json={"user_id": "alice", "name": "trial"}).status_code == 400
+    client.post("/v1/undo", json={"user_id": "alice", "batch_id": done["batch_id"]})
+    client.post("/v1/undo", json={"event_id": client.get(f"/v1/memories/{one}/history").json()[0]["id"]})
+    assert client.get("/v1/memories", params={"user_id": "alice"}).json()["results"] == []
+    client.post("/v1/forks", json={"user_id": "alice", "name": "other"})
+    assert client.delete("/v1/forks", params={"user_id": "alice", "name": "other"}).status_code == 200
+    assert client.get("/v1/forks").json() == []
+
+
 def test_what_was_not_read_is_told_and_read_with_progress() -> None:
     replies = [TimeoutError("down"), TimeoutError("down"), {"facts": []}]
     with (
