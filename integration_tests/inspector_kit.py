@@ -157,6 +157,7 @@ def main(folder: Path) -> None:
         ("search", 1280, "light", "/search?user_id=ann&q=Where+does+Ann+live+now%3F"),
         ("graph", 1280, "dark", "/graph?user_id=ann"),
         ("memory", 390, "light", ""),
+        ("forks", 390, "light", "/forks?user_id=ann"),
         ("scopes-zh", 390, "dark", "/?lang=zh"),
     )
     with tempfile.TemporaryDirectory() as place:
@@ -164,6 +165,7 @@ def main(folder: Path) -> None:
         with Memory(Path(place) / "store", model=None) as memory, inspecting(memory) as address, browsing() as browser:
             known = memory.get_all(user_id="ann", kinds=["fact"])["results"]
             moved = next(row["id"] for row in known if "Berlin, near" in row["memory"])
+            memory.fork("another prompt", user_id="ann")
             for name, width, scheme, path in shots:
                 context = browser.new_context(viewport={"width": width, "height": 860}, color_scheme=scheme)
                 page = context.new_page()

@@ -324,6 +324,54 @@ def test_keys_alone_suffice_and_so_do_pages_without_scripts(browser: Any, memory
     assert memory.get(walnuts)["memory"] == "Noor may eat walnuts"  # type: ignore[index]
 
 
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_change_is_taken_back_and_a_fork_is_tried_merged_and_dropped(
+    browser: Any, memory: Memory, model: Model, width: int
+) -> None:
+    model.up = True
+    walnuts = of(memory, "walnuts")
+    memory.update(walnuts, "Noor is allergic to pecans")
+    with kit.inspecting(memory) as address, Visit(browser, address, width) as visit:
+        page = visit.open(f"/memory/{walnuts}")
+        page.get_by_role("link", name="Take back").first.click()
+        page.get_by_text("Take this back?").wait_for()
+        visit.check()
+        page.get_by_role("button", name="Take back").click()
+        page.get_by_role("heading", name="Noor is allergic to walnuts").wait_for()
+        assert page.get_by_role("status").inner_text() == "It was taken back."
+        page.goto("/forks?user_id=ann")
+        page.get_by_label("Name").fill("a long name of a trial, " * 4)
+        page.get_by_role("button", name="Make a fork").click()
+        page.get_by_role("link", name="Noor is allergic to walnuts").click()
+        assert page.locator(".scope .badge", has_text="fork").is_visible()
+        page.get_by_role("link", name="Edit").click()
+        page.get_by_label("New text").fill("Noor may eat walnuts")
+        page.get_by_role("button", name="Save").click()
+        page.get_by_role("heading", name="Noor may eat walnuts").wait_for()
+        assert memory.get(walnuts)["memory"] == "Noor is allergic to walnuts"  # type: ignore[index]
+        visit.check()
+        memory.update(walnuts, "Noor is allergic to all nuts")
+        page.get_by_role("link", name="Try out").click()
+        page.get_by_role("link", name="Merge").click()
+        page.get_by_text("Merge this fork?").wait_for()
+        visit.check()
+        page.get_by_role("button", name="Merge").click()
+        page.get_by_text("Changed on both sides").wait_for()
+        assert page.get_by_role("link", name="Noor may eat walnuts").is_visible()
+        visit.check()
+        memory.fork("other", user_id="ann")
+        page.goto("/forks?user_id=ann")
+        page.get_by_role("link", name="Drop").click()
+        page.get_by_role("button", name="Drop").click()
+        page.get_by_text("The fork was dropped.").wait_for()
+        assert memory.forks() == []
+        page.get_by_role("link", name="Read again").click()
+        page.get_by_text("are read again by the model, in at least 1 calls").wait_for()
+        page.get_by_role("button", name="Read again").click()
+        page.get_by_text("0 facts are the same").wait_for()
+        visit.check()
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_no_serious_fault(browser: Any, memory: Memory, scheme: str) -> None:
     axe = pytest.importorskip("axe_playwright_python")
@@ -332,8 +380,10 @@ def test_axe_finds_no_serious_fault(browser: Any, memory: Memory, scheme: str) -
     pages = ["/", f"/facts?{ids}", f"/turns?{ids}", f"/search?{ids}&q=Where+does+Ann+live", f"/graph?{ids}",
              f"/unread?{ids}",
              f"/changes?{ids}&since=2026-05-01", f"/memory/{berlin}",
-             f"/memory/{berlin}/edit", f"/memory/{berlin}/forget",
+             f"/memory/{berlin}/edit", f"/memory/{berlin}/forget", f"/memory/{berlin}/undo",
+             f"/forks?{ids}", f"/replay?{ids}", f"/forks/drop?{ids}&name=trial", f"/forks?{ids}&lang=zh",
              f"/facts?{ids}&lang=zh"]  # fmt: skip
+    memory.fork("trial", user_id="ann")
     with kit.inspecting(memory) as address:
         for width in WIDTHS:
             with Visit(browser, address, width, color_scheme=scheme) as visit:
