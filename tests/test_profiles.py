@@ -575,7 +575,7 @@ async def test_agents_are_shown_the_profile_before_the_memories(way: str) -> Non
         for block in blocks:
             lines = block.splitlines()
             at = lines.index("- city: Berlin")
-            assert lines[at + 1] == '- pets: [{"name":"Tom","kind":"cat"}]'
+            assert lines[at + 1] == '- pets: {"name":"Tom","kind":"cat"}'
             assert "Anna lives in Berlin" in lines[at + 2]
         assert "- city: Berlin" not in search.invoke({"query": "Berlin", "offset": 1})
         assert "- city" not in recall_node(other).invoke(state, config)["memory_context"]
