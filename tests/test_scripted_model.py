@@ -4,7 +4,6 @@ import asyncio
 from typing import Any
 
 import pytest
-from langchain_core.exceptions import ModelInvalidRequestError
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.tools import tool
 
@@ -37,22 +36,6 @@ def test_a_script_that_is_over_says_so() -> None:
 
     with pytest.raises(AssertionError, match="has 1 replies, and this is call 2"):
         model.invoke("b")
-
-
-async def test_exceptions_are_raised() -> None:
-    model = ScriptedChatModel(replies=[TimeoutError("slow"), TimeoutError("slow")])
-
-    with pytest.raises(TimeoutError, match="slow"):
-        model.invoke("a")
-    with pytest.raises(TimeoutError, match="slow"):
-        await model.ainvoke("a")
-    assert model.calls == 2
-
-
-def test_a_function_can_answer() -> None:
-    model = ScriptedChatModel(replies=lambda messages: messages[-1].text.upper())
-
-    assert [model.invoke(text).text for text in ("a", "b")] == ["A", "B"]
 
 
 async def test_a_stream_is_the_reply_in_pieces() -> None:
@@ -99,14 +82,6 @@ def test_structured_output_that_is_none_is_told_beside_the_raw_reply() -> None:
 def test_what_it_is_not_said_to_support_it_does_not(method: Any) -> None:
     with pytest.raises(NotImplementedError, match="name it in `structured`"):
         ScriptedChatModel().with_structured_output(SCHEMA, method=method)
-
-
-def test_it_can_refuse_schemas_like_a_provider() -> None:
-    model = ScriptedChatModel(replies=["plain"], structured=("json_schema",), refuses=True)
-
-    with pytest.raises(ModelInvalidRequestError):
-        model.with_structured_output(SCHEMA, method="json_schema").invoke("a")
-    assert model.invoke("a").text == "plain"
 
 
 async def test_calls_wait_for_each_other() -> None:
