@@ -131,11 +131,8 @@ class FilterCases(StoreCases):
         ids=repr,
     )
     def test_a_filter_that_is_none_is_an_error(self, new_store: NewStore, condition: dict[Any, Any]) -> None:
-        store = new_store()
-        store.batch([PutOp(NS, key, value) for key, value in _ITEMS.items()])
-        with pytest.raises(ValueError, match=r"^Invalid filter key|\$regex|\$near|\$where"):
-            store.search(NS, filter=condition)
-
-    def test_a_filter_that_is_none_is_an_error_in_an_empty_store_too(self, new_store: NewStore) -> None:
-        with pytest.raises(ValueError, match=r"\$regex"):
-            new_store().search(NS, filter={"n": {"$regex": "x"}})
+        for items in ({}, _ITEMS):
+            store = new_store()
+            store.batch([PutOp(NS, key, value) for key, value in items.items()])
+            with pytest.raises(ValueError, match=r"^Invalid filter key|\$regex|\$near|\$where"):
+                store.search(NS, filter=condition)

@@ -93,12 +93,6 @@ class IndexCases(StoreCases):
         for query in ("Zürich", "blue"):
             assert store.search(NS, query=query)[0].score == pytest.approx(1, abs=FLOAT16)
 
-    def test_a_put_without_index_uses_the_default(
-        self, new_store: NewStore, embeddings: DeterministicEmbeddings
-    ) -> None:
-        new_store(index=index_of(embeddings, "title")).put(NS, "a", _VALUE, index=None)
-        assert embeddings.texts == ["Zürich"]
-
     def test_index_false_stores_no_vectors(self, new_store: NewStore, embeddings: DeterministicEmbeddings) -> None:
         store = new_store(index=index_of(embeddings, "title"))
         store.put(NS, "a", _VALUE, index=False)

@@ -127,11 +127,3 @@ class NamespaceCases(StoreCases):
     def test_namespaces_are_listed_in_order_of_their_labels(self, new_store: NewStore) -> None:
         spaces = [("b",), ("a", "z"), ("a-b",), ("a",), ("a", "b", "c"), ("B",), ("a b",), ("é",)]
         assert _filled(new_store(), spaces).list_namespaces() == sorted(spaces)
-
-    def test_only_namespaces_with_live_items_are_listed(self, new_store: NewStore) -> None:
-        store = _filled(new_store(), [("a", "b"), ("c",)])
-        store.delete(("a", "b"), "k")
-        store.get(("never", "written"), "k")
-        store.search(("never",))
-        assert store.list_namespaces() == [("c",)]
-        assert store.list_namespaces(max_depth=1) == [("c",)]
