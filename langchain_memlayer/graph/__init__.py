@@ -1,7 +1,7 @@
 """The graph: triples of live memories, for each scope a graph that is a cache of the journal.
 
     names.py      when two spellings mean the same
-    networkx.py   TripleGraph: all of a scope, and its snapshots; MemoryGraph: the copy that users get
+    graph.py      TripleGraph: all of a scope, and its snapshots; MemoryGraph: the copy that users get
     ranking.py    what is near: k-hop and local push
     export.py     pictures, GraphML, GraphDocuments
 

@@ -71,16 +71,9 @@ class StoredTriple(NamedTuple):
 
 
 class Edge(NamedTuple):
-    """A triple as it is shown.
+    """A `StoredTriple` as it is shown: names as they were first spelled, the relation in snake case.
 
     Attributes:
-        id: Its number among the journal's triples.
-        item: The row of the memory that supports it.
-        memory_id: That memory's id.
-        source: The source's name as it was first spelled.
-        relation: The relation in snake case.
-        destination: The destination's name as it was first spelled.
-        valid_at: When the memory began to hold (microseconds since 1970 UTC), when known.
         named_by: The triples in which source and destination were first spelled.
     """
 
