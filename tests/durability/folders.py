@@ -1,6 +1,8 @@
 """What the durability tests share: how stores are opened, what must hold in a folder, and scans of its bytes."""
 
-from collections.abc import Iterator, Sequence
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -68,6 +70,19 @@ def assert_sound(folder: Path) -> None:
         with journal.read() as reader:
             bare = "SELECT count(*) FROM items i LEFT JOIN vectors v ON v.id = i.id WHERE v.id IS NULL"
             assert reader.db.execute(bare).fetchone()[0] == 0, "a row without its vector"
+
+
+def forked(work: Callable[[], bool]) -> int:
+    """A child that does some work, and ends well only where it gives True."""
+    child = os.fork()
+    if not child:
+        signal.alarm(60)  # one that waits for nobody ends here
+        good = False
+        try:
+            good = work()
+        finally:
+            os._exit(0 if good else 1)
+    return child
 
 
 def memory_answers(folder: Path, queries: list[str], user: str) -> list[list[tuple[str, float, float]]]:

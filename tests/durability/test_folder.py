@@ -15,7 +15,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
-from folders import assert_sound, memories, open_memory, open_store
+from folders import assert_sound, forked, memories, open_memory, open_store
 
 from langchain_memlayer import JournalClosed, JournalError, MemLayerStore, NotAStore
 from langchain_memlayer.index import files
@@ -263,17 +263,14 @@ def test_a_child_of_a_fork_keeps_its_log_when_its_parent_closes(tmp_path: Path) 
     memory = open_memory(tmp_path)
     memory.add("from the parent", user_id="u")
     gate, done = os.pipe(), os.pipe()
-    child = os.fork()
-    if not child:
-        good = False
-        try:
-            memory.add("first", user_id="u")
-            os.write(done[1], b"x")
-            os.read(gate[0], 1)
-            memory.add("second", user_id="u")
-            good = True
-        finally:
-            os._exit(0 if good else 1)
+
+    def work() -> bool:
+        memory.add("first", user_id="u")
+        os.write(done[1], b"x")
+        os.read(gate[0], 1)
+        return bool(memory.add("second", user_id="u"))
+
+    child = forked(work)
     os.read(done[0], 1)
     memory.close()
     os.write(gate[1], b"x")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import postgres_server
 import pytest
-from folders import assert_sound, memories, open_memory, sentence
+from folders import assert_sound, forked, memories, open_memory, sentence
 
 from langchain_memlayer import Memory
 
@@ -103,17 +103,13 @@ def test_forks_from_a_process_whose_threads_write_and_search(tmp_path: Path) -> 
             thread.start()
         codes = []
         for number in range(20 * TIMES):
-            child = os.fork()
-            if not child:
-                good = False
-                signal.alarm(60)  # a child that waits for nobody ends here
-                try:
-                    memory.add(f"from child {number}", user_id="u")
-                    hits = memory.search("the first sentence", user_id="u", limit=1)["results"]
-                    good = hits[0]["memory"] == "the first sentence"
-                finally:
-                    os._exit(0 if good else 1)
-            codes.append(os.waitpid(child, 0)[1])
+
+            def child(number: int = number) -> bool:
+                memory.add(f"from child {number}", user_id="u")
+                hits = memory.search("the first sentence", user_id="u", limit=1)["results"]
+                return bool(hits[0]["memory"] == "the first sentence")
+
+            codes.append(os.waitpid(forked(child), 0)[1])
         stop.set()
         for thread in threads:
             thread.join(60)

@@ -1,6 +1,5 @@
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from folders import assert_sound, items, memories, open_memory, open_store, sentence
+from folders import assert_sound, forked, items, memories, open_memory, open_store, sentence
 
 from langchain_memlayer.errors import MemoryNotFound
 from langchain_memlayer.journal.sqlite import SQLiteJournal
@@ -154,27 +153,6 @@ def test_many_processes_open_a_new_folder_at_the_same_time(tmp_path: Path) -> No
         assert len(set(seen.splitlines())) == 1
 
 
-def test_a_forked_child_goes_on_with_the_store_of_its_parent(tmp_path: Path) -> None:
-    with open_memory(tmp_path) as memory:
-        memory.add("from the parent", user_id="u")
-        memory.search("parent", user_id="u")
-        child = os.fork()
-        if not child:
-            good = False
-            try:
-                memory.add("from the child", user_id="u")
-                found = memory.search("from the parent", user_id="u", limit=1)["results"]
-                good = [hit["memory"] for hit in found] == ["from the parent"]
-                memory.close()
-            finally:
-                os._exit(0 if good else 1)
-        assert os.waitpid(child, 0)[1] == 0
-        assert sorted(text for _, text in memories(memory).values()) == ["from the child", "from the parent"]
-        assert memory.search("from the child", user_id="u", limit=1)["results"][0]["memory"] == "from the child"
-        memory.add("from the parent again", user_id="u")
-    assert_sound(tmp_path)
-
-
 def test_a_child_makes_itself_what_a_thread_of_its_parent_was_making() -> None:
     parent, begun, go_on = os.getpid(), threading.Event(), threading.Event()
 
@@ -188,11 +166,7 @@ def test_a_child_makes_itself_what_a_thread_of_its_parent_was_making() -> None:
     thread = threading.Thread(target=once)
     thread.start()
     assert begun.wait(60)
-    child = os.fork()
-    if not child:
-        signal.alarm(60)  # a child that waits for nobody ends here
-        os._exit(0 if once() == os.getpid() else 1)
-    assert os.waitpid(child, 0)[1] == 0
+    assert os.waitpid(forked(lambda: once() == os.getpid()), 0)[1] == 0
     go_on.set()
     thread.join()
     assert once() == parent
@@ -220,15 +194,10 @@ def test_threads_of_a_child_that_begin_at_once_open_the_store_once(
             threads.wait()
             memory.add(f"from thread {number}", user_id="u", infer=False)
 
-        child = os.fork()
-        if not child:
-            signal.alarm(60)  # a child that waits for nobody ends here
-            good = False
-            try:
-                _eight(add)
-                good = len(reopened) == 1
-            finally:
-                os._exit(0 if good else 1)
-        assert os.waitpid(child, 0)[1] == 0
+        def work() -> bool:
+            _eight(add)
+            return len(reopened) == 1
+
+        assert os.waitpid(forked(work), 0)[1] == 0
         assert len(memory.get_all(user_id="u", limit=100)["results"]) == 9
     assert_sound(tmp_path)
