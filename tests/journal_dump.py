@@ -53,6 +53,26 @@ def open_memory(folder: Path | str, **settings: Any) -> Memory:
     return Memory(folder, **{**given, **settings})
 
 
+class Faltering(DeterministicEmbeddings):
+    """Embeddings that answer otherwise: for documents in the `left`-th call from now, and always while `broken`."""
+
+    def __init__(self, answer: Callable[[list[str]], Any], dims: int = 256, *, broken: bool = False) -> None:
+        super().__init__(dims)
+        self._answer, self.broken, self.left = answer, broken, 0
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        self.left -= 1
+        return self._answer(texts) if self.broken or self.left == 0 else super().embed_documents(texts)
+
+    def embed_query(self, text: str) -> list[float]:
+        return self.embed_documents([text])[0] if self.broken else super().embed_query(text)
+
+
+def unreachable(texts: list[str]) -> Any:
+    """The answer of an embedder that cannot be reached."""
+    raise ConnectionError("no route to the embedder")
+
+
 def texts(result: dict[str, Any]) -> list[str]:
     """The memories of a result."""
     return [hit["memory"] for hit in result["results"]]

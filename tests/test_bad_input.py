@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from journal_dump import open_memory, query, texts
+from journal_dump import Faltering, open_memory, query, texts, unreachable
 from langchain_core.embeddings import Embeddings
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 from memory_kit import Mind, call, decided, found, live, message, open_with
@@ -236,31 +236,6 @@ def test_a_decision_about_another_tenants_memory_only_adds_the_fact(
 
 
 # -- an embedder that fails -------------------------------------------------------------------------------------------
-
-
-class Faltering(Embeddings):
-    """Embeddings that raise or answer nonsense in their n-th call for documents."""
-
-    def __init__(self, answer: Callable[[list[str]], Any]) -> None:
-        self._good = DeterministicEmbeddings()
-        self._answer = answer
-        self.left = 10**9
-
-    def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        self.left -= 1
-        if self.left == 0:
-            return self._answer(texts)  # type: ignore[no-any-return]
-        return self._good.embed_documents(texts)
-
-    async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
-        return self.embed_documents(texts)
-
-    def embed_query(self, text: str) -> list[float]:
-        return self._good.embed_query(text)
-
-
-def unreachable(texts: list[str]) -> Any:
-    raise ConnectionError("no route to the embedder")
 
 
 @pytest.mark.parametrize("batch", [1, 2], ids=["after extraction", "after reconciliation"])

@@ -14,8 +14,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
-from journal_dump import dump, ids, open_memory, query, refuses, texts
-from langchain_core.embeddings import Embeddings
+from journal_dump import Faltering, dump, ids, open_memory, query, refuses, texts, unreachable
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 
 from langchain_memlayer import (
@@ -629,25 +628,6 @@ class TestLife:
         assert "langchain_memlayer" in journal.parts
 
 
-class Broken(Embeddings):
-    """Embeddings that fail from the second call on."""
-
-    def __init__(self, answer: Callable[[list[str]], Any]) -> None:
-        self._answer = answer
-        self._good = DeterministicEmbeddings()
-        self.broken = False
-
-    def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        return self._answer(texts) if self.broken else self._good.embed_documents(texts)  # type: ignore[no-any-return]
-
-    def embed_query(self, text: str) -> list[float]:
-        return self.embed_documents([text])[0]
-
-
-def unreachable(texts: list[str]) -> Any:
-    raise ConnectionError("no route to the model")
-
-
 class TestEmbedder:
     def test_what_the_model_raises_in_a_search_passes(self, memory: Memory) -> None:
         add(memory, "one")
@@ -660,9 +640,9 @@ class TestEmbedder:
             add(memory, "one")
         before = dump(folder)
         with pytest.raises(EmbedderMismatch) as refused:
-            open_memory(folder, embeddings=Broken(len))
+            open_memory(folder, embeddings=Faltering(len))
         assert "DeterministicEmbeddings" in str(refused.value)
-        assert "Broken" in str(refused.value)
+        assert "Faltering" in str(refused.value)
         assert "memlayer reembed" in str(refused.value)
         assert dump(folder) == before
 
@@ -677,7 +657,7 @@ class TestEmbedder:
                 memory.search("one", user_id="u")
 
     def test_one_that_came_first_in_the_meantime_is_a_mismatch(self, folder: Path) -> None:
-        with open_memory(folder) as one, open_memory(folder, embeddings=Broken(len)) as two:
+        with open_memory(folder) as one, open_memory(folder, embeddings=Faltering(len)) as two:
             add(one, "one")
             refuses(lambda: two.add("two", user_id="u"), folder, EmbedderMismatch)
 
@@ -714,7 +694,7 @@ class TestEmbedder:
     def test_vectors_that_cannot_be_used_are_owed_and_the_messages_kept(
         self, folder: Path, answer: Callable[[list[str]], Any]
     ) -> None:
-        embeddings = Broken(answer)
+        embeddings = Faltering(answer)
         with open_memory(folder, embeddings=embeddings) as memory:
             key = add(memory, "one")
             embeddings.broken = True

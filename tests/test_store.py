@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
 import pytest
+from journal_dump import Faltering, unreachable
 from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import InMemoryVectorStore
 from langgraph.graph import END, START, StateGraph
@@ -156,20 +157,6 @@ BAD_OPS: dict[str, Any] = {
 }
 
 
-class _Broken(DeterministicEmbeddings):
-    def __init__(self, result: Any) -> None:
-        super().__init__(64)
-        self.result = result
-
-    def embed_documents(self, texts: list[str]) -> Any:
-        if isinstance(self.result, Exception):
-            raise self.result
-        return self.result(texts)
-
-    def embed_query(self, text: str) -> Any:
-        return self.embed_documents([text])[0]
-
-
 BROKEN: dict[str, Any] = {
     "too few": lambda texts: [[1.0] * 64][: len(texts) - 1],
     "too many": lambda texts: [[1.0] * 64] * (len(texts) + 1),
@@ -201,7 +188,7 @@ class TestBadInput:
     @pytest.mark.parametrize("mode", ["sync", "async"])
     @pytest.mark.parametrize("name", BROKEN)
     def test_a_broken_embedder_leaves_nothing(self, where: str | Path, name: str, mode: str) -> None:
-        with open_store(where, _Broken(BROKEN[name])) as store:
+        with open_store(where, Faltering(BROKEN[name], 64, broken=True)) as store:
             ops: Any = [PutOp(NS, "a", {"text": "red"}), PutOp(NS, "b", {"text": "blue"}), PutOp(NS, "c", {"n": 1})]
             with pytest.raises(EmbeddingError):
                 store.batch(ops) if mode == "sync" else asyncio.run(store.abatch(ops))
@@ -215,9 +202,9 @@ class TestBadInput:
             [PutOp(NS, "a", {"text": "red"})],
             [PutOp(NS, "c", {"n": 1}), SearchOp(NS, query="red")],
         ]
-        with open_store(where, _Broken(TimeoutError("the model is away"))) as store:
+        with open_store(where, Faltering(unreachable, 64, broken=True)) as store:
             for ops in batches:
-                with pytest.raises(TimeoutError, match="away"):
+                with pytest.raises(ConnectionError, match="no route"):
                     store.batch(ops) if mode == "sync" else asyncio.run(store.abatch(ops))
             assert contents(store) == {}
 

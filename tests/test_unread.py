@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from journal_dump import open_memory, query, texts
+from journal_dump import Faltering, open_memory, query, texts, unreachable
 from memory_kit import Extracting, Mind, call, decided, found, live, message, open_with
 
 from langchain_memlayer import ExtractionError, Memory, loops
 from langchain_memlayer.errors import ConfigurationError, EmbeddingError, ScopeRequired
 from langchain_memlayer.journal.base import random_id
-from langchain_memlayer.testing import DeterministicEmbeddings, FrozenClock, ScriptedChatModel
+from langchain_memlayer.testing import FrozenClock, ScriptedChatModel
 from langchain_memlayer.types import Extraction, Fact, Turn, Unread
 
 HOME = message("I live in Paris", "m1")
@@ -86,24 +86,16 @@ async def test_a_message_whose_reading_fails_is_kept_found_and_listed(folder: Pa
 
 
 def test_an_embedder_that_fails_loses_neither_message_nor_fact(folder: Path) -> None:
-    class Moody(DeterministicEmbeddings):
-        down = False
-
-        def embed_documents(self, texts: list[str]) -> list[list[float]]:
-            if self.down:
-                raise ConnectionError("no route")
-            return super().embed_documents(texts)
-
-    embeddings = Moody()
+    embeddings = Faltering(unreachable)
     with open_with(Mind(TOLD), folder, embeddings=embeddings) as memory:
         memory.add(TEA, user_id="u")
-        embeddings.down = True
+        embeddings.broken = True
         with pytest.raises(EmbeddingError, match="ConnectionError"):
             memory.add(HOME, user_id="u")
         memory.add("Fine weather", user_id="u", background=True)
         with pytest.raises(EmbeddingError):
             memory.flush(60)
-        embeddings.down = False
+        embeddings.broken = False
         assert memory.flush(60)
         assert live(memory) == ["Anna likes tea", "Anna lives in Paris"]
         assert query(folder, "SELECT count(*) FROM items WHERE id NOT IN (SELECT id FROM vectors)") == [(0,)]
