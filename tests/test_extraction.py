@@ -72,11 +72,8 @@ def test_a_fact_has_its_turn_quote_triples_date_and_name() -> None:
     )
 
 
-def test_nothing_to_remember_is_an_empty_result_and_no_error() -> None:
+def test_nothing_to_remember_is_an_empty_result_and_no_turns_no_call() -> None:
     assert replied() == Extraction()
-
-
-def test_no_turns_no_call() -> None:
     model = ScriptedChatModel()
 
     assert isinstance(LLMExtractor(model), Extractor)
@@ -486,14 +483,6 @@ async def test_awaited_windows_are_in_flight_together_up_to_the_cap_and_give_the
     assert together.most_in_flight == 4
     assert plain.most_in_flight == 1
     assert together.calls == plain.calls == 12
-
-
-async def test_sixty_calls_wait_for_the_model_at_once() -> None:
-    model = ScriptedChatModel(replies=[{"facts": []}] * 60, together=60)
-    extractor = LLMExtractor(model)
-    await asyncio.gather(*(extractor.aextract(TURNS, []) for _ in range(60)))
-
-    assert model.most_in_flight == 60
 
 
 def test_one_extractor_serves_several_event_loops() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from langchain_memlayer.facts.reconciliation import RuleReconciler
 from langchain_memlayer.graph.graph import TripleGraph
 from langchain_memlayer.index.keywords import packed
 from langchain_memlayer.testing import DeterministicEmbeddings, FrozenClock, ScriptedChatModel, SequentialIds
-from langchain_memlayer.types import QUARANTINE, RETRACT, Candidate, Decision, Extraction, Fact, Triple, Turn
+from langchain_memlayer.types import RETRACT, Candidate, Decision, Extraction, Fact, Triple, Turn
 
 Reply = dict[str, Any]
 
@@ -348,16 +349,6 @@ def test_many_facts_are_one_call_and_each_has_its_nearest(opened: Any) -> None:
     assert len(live(memory)) == 120
 
 
-def test_words_of_a_tool_are_no_candidates(opened: Any) -> None:
-    tool = fact("Anna likes tea and coffee", said="tool", **{QUARANTINE: True})
-    memory = opened(extractor=Told(tool, TEA))
-    memory.add("tool", user_id="u")
-    memory.add("I like tea", user_id="u")
-
-    assert model_of(memory).calls == 0
-    assert "Anna likes tea" in texts(memory.search("tea", user_id="u"))
-
-
 def test_a_fact_with_an_end_holds_until_then(opened: Any) -> None:
     away = Fact("Anna is in Rome", (0,), quote="I am in Rome", valid_until=datetime(2024, 5, 21, tzinfo=UTC))
     memory = opened(extractor=Told(away))
@@ -461,14 +452,8 @@ def test_two_threads_that_tell_the_same_at_once_do_not_double_it(opened: Any) ->
 
     memory = opened(together)
     memory.add("I live in Paris", user_id="u")
-    threads = [
-        threading.Thread(target=memory.add, args=("I moved to Berlin",), kwargs={"user_id": "u", "session_id": name})
-        for name in "ab"
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda name: memory.add("I moved to Berlin", user_id="u", session_id=name), "ab"))
 
     assert live(memory) == ["Anna lives in Berlin"]
     assert model_of(memory).calls == 3
@@ -478,11 +463,8 @@ def test_eight_threads_with_a_new_fact_each_and_one_that_all_tell(opened: Any) -
     own = [fact(f"Anna has a cousin called Number{k}", said=f"cousin {k}") for k in range(8)]
     same = [Fact(TEA.text, (0,), quote=f"cousin {k}") for k in range(8)]
     memory = opened(lambda _: reply(*((k, "ADD") for k in range(1, 3))), extractor=Told(*own, *same))
-    threads = [threading.Thread(target=memory.add, args=(f"cousin {k}",), kwargs={"user_id": "u"}) for k in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda k: memory.add(f"cousin {k}", user_id="u"), range(8)))
 
     assert sorted(live(memory)) == sorted([*(known.text for known in own), TEA.text])
     assert model_of(memory).calls <= 8 * 3

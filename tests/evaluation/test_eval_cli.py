@@ -112,11 +112,6 @@ def test_what_cannot_work_is_refused_before_the_run(cli: Run, bees: Path, tmp_pa
     assert "no folder" in refused(cli("locomo", bees, "--report", tmp_path / "no" / "report.md"))
 
 
-def test_a_judge_needs_answers(cli: Run, bees: Path, model: ScriptedChatModel):
-    assert "there must be a model=" in refused(cli("locomo", bees, "--judge", "openai:gpt-4o-mini"))
-    assert model.calls == 0
-
-
 def test_a_model_without_its_key_is_one_line(cli: Run, bees: Path):
     assert "OPENAI_API_KEY" in refused(cli("locomo", bees, "--model", "openai:gpt-4o-mini"))
 
@@ -130,12 +125,6 @@ def test_a_broken_file_is_one_line_with_the_place(cli: Run, tmp_path: Path):
 @pytest.mark.parametrize("args", [("locomo", "--k", "0"), ("longmemeval", "--facts", "observations"), ("squad",)])
 def test_a_wrong_call_is_a_usage_error(cli: Run, bees: Path, args: tuple[str, ...]):
     assert cli(args[0], bees, *args[1:]).exit_code == 2
-
-
-def test_help_shows_both_data_sets():
-    shown = CliRunner().invoke(app, ["eval", "--help"]).stdout
-    assert "locomo" in shown
-    assert "longmemeval" in shown
 
 
 def test_scopes_of_ones_own_are_asked_and_plain_systems_stand_beside(cli: Run, tmp_path: Path) -> None:

@@ -451,12 +451,9 @@ def test_the_result_is_plain_values_for_json(bees: Dataset):
     assert read["usage"]["judging"]["calls"] == 6
 
 
-def test_progress_is_not_shown_in_a_pipe(bees: Dataset, capsys: pytest.CaptureFixture[str]):
+def test_progress_is_shown_on_a_terminal_only(bees: Dataset, capsys: pytest.CaptureFixture[str], monkeypatch: Any):
     evaluate_memory(memory, bees)
     assert capsys.readouterr() == ("", "")
-
-
-def test_progress_is_shown_on_a_terminal(bees: Dataset, capsys: pytest.CaptureFixture[str], monkeypatch: Any):
     monkeypatch.setenv("FORCE_COLOR", "1")
     evaluate_memory(memory, bees, progress=False)
     assert capsys.readouterr().err == ""
