@@ -1011,7 +1011,7 @@ class Memory(Closing):
 
         Returns:
             `added` and `ended`, memories as `get` shows them; `changed`, each with its `id`, `before` and `after`;
-            `relations`, those that came and went with them.
+            `relations`, those that came and went with them; `profile`, what changed in it meanwhile, if anything.
 
         Raises:
             ScopeRequired: no id was given, and not `everything`.
@@ -1024,7 +1024,10 @@ class Memory(Closing):
         ended = to_micros(self._journal.clock()) if ended is None else ended
         if began is None or began > ended:
             raise InvalidInput("diff() needs since=, a time before until= (by default the present).")
-        return difference(self._journal, scope, began, ended, checked_kinds(kinds))
+        found = difference(self._journal, scope, began, ended, checked_kinds(kinds))
+        rows = self._profiles.history(scope) if scope else []
+        rows = [row for row in rows if began < to_micros(datetime.fromisoformat(row["timestamp"])) <= ended]
+        return {**found, "profile": rows} if rows else found
 
     adiff = awaited(diff)
 

@@ -684,7 +684,10 @@ class ChangedMemory(TypedDict):
 
 
 class DiffResult(TypedDict):
-    """What became of a scope between two instants, ISO 8601: what became known, changed and ended, in order."""
+    """What became of a scope between two instants, ISO 8601: what became known, changed and ended, in order.
+
+    `profile` has what changed in the user's profile meanwhile, where something did.
+    """
 
     since: str
     until: str
@@ -692,6 +695,7 @@ class DiffResult(TypedDict):
     changed: list[ChangedMemory]
     ended: list[MemoryResult]
     relations: AddedRelations
+    profile: NotRequired[list[ProfileChange]]
 
 
 class ProfileField(TypedDict):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,11 @@ from typing import Any
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from journal_dump import ids, open_memory, refuses, texts
+from journal_dump import ids, open_memory, query, refuses, texts
 from langchain_core.messages import HumanMessage
 from langgraph.runtime import Runtime
 from memory_kit import Mind, call, decided, found, open_with
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, RootModel, create_model
 from test_undo import opened
 from typer.testing import CliRunner
 
@@ -38,6 +39,14 @@ class Card(BaseModel):
     languages: list[str] = []
     pets: list[Pet] = []
     level: int | None = Field(None, ge=1, le=5)
+
+
+class Node(BaseModel):
+    name: str | None = None
+    nick: str | None = None
+    age: int | None = None
+    tags: list[str] = []
+    knows: list[Node] = []
 
 
 TOLD = {
@@ -102,6 +111,18 @@ async def test_a_profile_follows_the_facts_and_each_field_cites_its_own(way: str
         rows = await call(way, memory, "profile_history", user_id="u")
         cities = [(row["before"], row["after"], row["facts"]) for row in rows if row["field"] == "city"]
         assert cities == [(None, "Berlin", [berlin]), ("Berlin", "Rome", [berlin])]
+
+
+def test_a_schema_may_have_itself_in_it_and_entries_that_a_model_writes_anyhow() -> None:
+    said = [
+        change("knows", "append", '{"name": "Bo", "knows": []}'), change("Name", "SET", '"Anna"'),
+        change("age", "set", " 42 "), change("tags", "set", "one"), change("tags", "append", '["two", "One"]'),
+        change("nick", "set", "null"), change("tags", "remove", "ONE"),
+    ]  # fmt: skip
+    with open_with(Mind(TOLD, changes=[said]), profile=Node) as memory:
+        told(memory, "I live in Berlin")
+        value = memory.profile(user_id="u").value
+    assert value == Node(name="Anna", age=42, knows=[Node(name="Bo")], tags=["two"])
 
 
 def test_without_a_profile_or_a_change_of_facts_no_model_is_asked() -> None:
@@ -182,6 +203,8 @@ def test_a_user_has_one_profile_and_an_agent_sees_of_it_what_its_own_facts_say()
         assert memory.profile(user_id="u", agent_id="b").value == Card(languages=["Greek"])
         assert memory.of(user_id="u", agent_id="b").profile().value == Card(languages=["Greek"])
         assert memory.profile(user_id="other").value == Card()
+        own = memory.profile_history(user_id="u", agent_id="b")
+        assert [(row["field"], row["before"], row["after"]) for row in own] == [("languages", None, ["Greek"])]
 
 
 def test_background_and_the_two_halves_take_the_same_step() -> None:
@@ -266,6 +289,15 @@ def test_forget_leaves_nothing_of_what_only_the_forgotten_fact_said(tmp_path: Pa
     for file in (tmp_path / "s").rglob("*"):
         data = file.read_bytes() if file.is_file() else b""
         assert not [word for word in (b"Xanthippe", b"Berlin", b"Greek") if word in data], file
+
+
+def test_words_of_a_forgotten_fact_go_also_where_another_fact_was_cited_for_them() -> None:
+    changes = [[change("name", "set", "Berlin", 2), change("languages", "append", "Greek", 2)]]
+    with open_with(Mind(TOLD, changes=changes), profile=Card) as memory:
+        berlin, greek = told(memory, "I live in Berlin", "I speak Greek")
+        assert memory.profile(user_id="u").fields["name"]["facts"] == [greek["id"]]
+        memory.forget(berlin["id"])
+        assert memory.profile(user_id="u").value == Card(languages=["Greek"])
 
 
 def follow(messages: Any) -> Any:
@@ -423,8 +455,9 @@ def test_by_hand_what_the_schema_does_not_take_is_refused_and_nothing_written(
 
 
 def test_a_profile_needs_a_schema() -> None:
-    for wrong in (dict, Card(), BaseModel, "Card", "json:loads"):
-        with pytest.raises(ConfigurationError, match=r"pydantic model|'package.module:Model'"):
+    callback = create_model("Callback", call=(Callable[[], int], ...))
+    for wrong in (dict, Card(), BaseModel, RootModel[int], "Card", "json:loads", callback):
+        with pytest.raises(ConfigurationError, match=r"pydantic model|'package.module:Model'|JSON does not have"):
             Memory(":memory:", model=None, embeddings=None, profile=wrong)  # type: ignore[arg-type]
     with open_memory(":memory:") as memory, pytest.raises(ConfigurationError, match="profile="):
         memory.update_profile({"city": "Rome"}, user_id="u")
@@ -448,6 +481,8 @@ def test_a_profile_is_shown_as_it_was_and_as_it_was_known() -> None:
         assert city(memory, known_at="2025-01-05") == "Berlin"
         assert city(memory, known_at="2025-01-05", as_of="2024-06-01") == "Berlin"
         assert city(memory, known_at="2024-12-31") is None
+        assert [row["after"] for row in memory.diff("2025-01-05", user_id="u")["profile"]] == ["Rome"]
+        assert "profile" not in memory.diff("2025-01-11", user_id="u")
         clock.advance(days=10)
         memory.delete(row["id"])
         assert city(memory) is city(memory, as_of="2025-01-22") is None
@@ -480,6 +515,16 @@ def test_what_fits_another_schema_is_shown_and_the_rest_is_told_and_not_lost(tmp
     with open_memory(tmp_path) as memory:
         profile = memory.profile(user_id="u")
         assert (profile.value, profile.fields["level"]["value"]) == (None, "high")
+
+
+@pytest.mark.parametrize("text", ["no JSON", "[1]", '{"city": 7}', '{"city": {"facts": [1], "at": 2}}'])
+def test_a_damaged_profile_is_an_empty_one_and_is_written_anew(tmp_path: Path, text: str) -> None:
+    with open_memory(tmp_path, profile=Card) as memory:
+        memory.update_profile({"city": "Rome"}, user_id="u")
+        query(tmp_path, "UPDATE items SET value = ? WHERE kind = 'profile'", text)
+        assert memory.profile(user_id="u").fields == {}
+        assert memory.update_profile({"city": "Bonn"}, user_id="u").value == Card(city="Bonn")
+        assert [row["after"] for row in memory.profile_history(user_id="u")] == ["Bonn"]
 
 
 @pytest.mark.sqlite
@@ -592,6 +637,7 @@ def test_a_profile_that_fails_leaves_the_block_without_it(caplog: pytest.LogCapt
         assert "ZeroDivisionError" in caplog.text
 
 
+@pytest.mark.sqlite
 def test_the_command_line_shows_and_sets_a_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "cards.py").write_text("import pydantic\n\n\nclass Note(pydantic.BaseModel):\n    city: str = ''\n")
     monkeypatch.chdir(tmp_path)

@@ -17,6 +17,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any, Final
 from uuid import NAMESPACE_OID, uuid5
 
@@ -31,6 +32,7 @@ from langchain_memlayer.facts.profile import (
     ProfileSchema,
     ProfileUpdater,
     cited,
+    is_cell,
     kept,
     values_of,
 )
@@ -41,6 +43,7 @@ from langchain_memlayer.journal.read import Reader
 from langchain_memlayer.journal.write import Writer
 from langchain_memlayer.messages import content_hash
 from langchain_memlayer.steps import Steps
+from langchain_memlayer.tracing import traced
 from langchain_memlayer.types import (
     QUARANTINED,
     Event,
@@ -79,8 +82,12 @@ def key_of(path: str) -> str:
 
 
 def cells_of(row: Row | None) -> Cells:
-    """What a version of a profile says."""
-    return {} if row is None else loads(row.text)
+    """What a version of a profile says; of a damaged one what can be read."""
+    try:
+        found = {} if row is None else loads(row.text)
+    except ValueError:
+        found = {}
+    return {name: cell for name, cell in found.items() if is_cell(cell)} if isinstance(found, dict) else {}
 
 
 class Profiles:
@@ -145,17 +152,20 @@ class Profiles:
         )
 
     def history(self, scope: Scope) -> list[ProfileChange]:
-        """Each change of each field, in order; of what was forgotten nothing is left."""
-        key = key_of(owner_of(scope).partition)
+        """Each change of each field from facts of a scope, in order; of what was forgotten nothing is left."""
+        owner = owner_of(scope)
+        key = key_of(owner.partition)
         with self.journal.read(snapshot=True) as reader:
-            events = reader.history(key)
+            events = [event for event in reader.history(key) if event.op in ("add", "update", "delete")]
             rows = {row.id: cells_of(row) for row in reader.versions_of(key)}
+            if scope != owner:
+                told = {one: reader.versions_of(one)[:1] for cells in rows.values() for one in cited(cells)}
+                mine = {one for one, some in told.items() if some and scope.ids().items() <= _ids(some[0]).items()}
+                rows = {row: _standing(cells, mine) for row, cells in rows.items()}
         found: list[ProfileChange] = []
         for event in events:
             ended = event.item if event.op == "delete" else event.gone
             before, after = rows.get(ended or 0, {}), {} if event.op == "delete" else rows.get(event.item or 0, {})
-            if event.op not in ("add", "update", "delete"):
-                continue
             for name in dict.fromkeys((*before, *after)):
                 was, now = (cells.get(name, {}).get("value") for cells in (before, after))
                 if was != now:
@@ -207,7 +217,8 @@ class Profiles:
         if updater is None:
             return
         try:
-            yield from self._followed(updater, owner_of(scope))
+            steps = self._followed(updater, owner_of(scope))
+            yield from traced("profile", steps, scope=scope, inputs=dict, outputs=lambda _: {})
         except ExtractionError as error:
             # What the provider or the model said may quote facts.
             _LOGGER.warning("A profile stays as it was for now: %s.", type(error.__cause__ or error).__name__)
@@ -328,17 +339,21 @@ def recited(row: Row, copies: Mapping[str, str]) -> Row:
 def redact(tx: Writer, rows: Sequence[Row]) -> None:
     """Take out of profiles, in all their versions, what they say from facts that are being forgotten.
 
-    What other facts say too stays, where these have its words.
+    What other facts say too stays, where these have its words. What cites others only and has no words but theirs goes
+    too: a model may have cited another fact than it read.
     """
     gone = {row.key for row in rows}
-    texts: dict[str, str] = {}
+    secret = [set(words(row.text)) for row in rows if row.kind == "fact"]
+
+    @cache
+    def told(key: str) -> list[set[str]]:
+        return [set(words(version.text)) for version in tx.versions_of(key)]
 
     def keep(value: Any, facts: list[str]) -> list[str] | None:
-        left = [one for one in facts if one not in gone]
-        texts.update((key, row.text) for key, row in tx.live_by_key(set(left) - texts.keys()).items())
-        said = set(words(as_text(value)))
-        has_words = any(said <= set(words(texts.get(one, ""))) for one in left)
-        return left if len(left) == len(facts) or has_words else None
+        left, said = [one for one in facts if one not in gone], set(words(as_text(value)))
+        has_words = any(said <= some for one in left for some in told(one))
+        touched = len(left) < len(facts) or any(said <= some for some in secret)
+        return left if has_words or not touched else None
 
     for path in dict.fromkeys(row.path for row in rows if row.kind == "fact"):
         key = key_of(path)

@@ -15,6 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any, Final, cast
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic.errors import PydanticUserError
 
 from langchain_memlayer.errors import ConfigurationError, ExtractionError
 from langchain_memlayer.facts.chat import Method, StructuredChat
@@ -58,6 +59,15 @@ class FactChange:
     after: str | None
     told: int
     began: int
+
+
+def is_cell(value: Any) -> bool:
+    """Whether something is a cell: what was imported may be anything."""
+    facts = value.get("facts") if isinstance(value, dict) else None
+    if not isinstance(facts, list) or any(type(value.get(name, 0)) is not int for name in ("at", "hand")):
+        return False
+    lists = [one if isinstance(one, list) else [one] for one in facts]
+    return "at" in value and all(isinstance(key, str) for one in lists for key in one)
 
 
 def cited(cells: Cells) -> set[str]:
@@ -108,7 +118,7 @@ class ProfileSchema:
     def __init__(self, model: type[BaseModel] | str) -> None:
         if isinstance(model, str):
             model = _imported(model)
-        if not (isinstance(model, type) and issubclass(model, BaseModel) and model.model_fields):
+        if not (isinstance(model, type) and issubclass(model, BaseModel) and {*model.model_fields} - {"root"}):
             raise ConfigurationError(
                 f"profile= takes a pydantic model (a class with fields), got {model!r}; its fields are what is to be "
                 "known of each user."
@@ -118,13 +128,23 @@ class ProfileSchema:
             name: next((one for one in (info.validation_alias, info.alias) if isinstance(one, str)), name)
             for name, info in model.model_fields.items()
         }
+        try:
+            self._describe(model)
+        except PydanticUserError as error:
+            raise ConfigurationError(
+                f"The profile {model.__name__} has a field of a type that JSON does not have ({error.code})."
+            ) from error
+
+    def _describe(self, model: type[BaseModel]) -> None:
         self._adapters: dict[str, TypeAdapter[Any]] = {
             name: TypeAdapter(cast("Any", Annotated[info.annotation, info]))
             for name, info in model.model_fields.items()
         }
         whole = model.model_json_schema(by_alias=False)
-        self._parts: dict[str, Any] = {name: whole["properties"][name] for name in model.model_fields}
         self._named: dict[str, Any] = whole.get("$defs", {})
+        # A model that has itself in it is among the definitions.
+        own = self._named[whole["$ref"].rpartition("/")[2]] if "$ref" in whole else whole
+        self._parts: dict[str, Any] = {name: own["properties"][name] for name in model.model_fields}
         self.lists = frozenset(name for name in self._parts if self._type(self._parts[name]).startswith(_LIST))
 
     @property
@@ -290,6 +310,8 @@ class _Patch:
         name = next((one for one in self._schema.names if one.casefold() == change.field.casefold()), None)
         facts = [self._changes[k - 1] for k in change.facts if 0 < k <= len(self._changes)]
         action = change.action.casefold()
+        if action == "set" and change.value.strip() in ("", "null"):
+            action = "clear"
         if name is None:
             self._refuse(change.field, f"there is no such field, only {', '.join(self._schema.names)}")
         elif not facts:
@@ -312,7 +334,7 @@ class _Patch:
             if not ids and action != "remove":
                 return
             try:
-                value = self._value(name, text, listed=listed, whole=action == "set")
+                value = self._value(name, text, listed=listed)
             except ValidationError as error:
                 self._refuse(name, error.errors(include_url=False)[0]["msg"])
                 return
@@ -338,14 +360,14 @@ class _Patch:
             self.cells = made
             self.by.setdefault(name, []).extend(one.id for one in facts)
 
-    def _value(self, name: str, text: str, *, listed: bool, whole: bool) -> Any:
-        """The value that a reply writes, JSON or the text itself, as the field has it; entries come as a list."""
+    def _value(self, name: str, text: str, *, listed: bool) -> Any:
+        """The value that a reply writes, JSON or the text itself, as the field has it; entries as a list."""
         given: list[Any] = [storable(text)]
         with suppress(ValueError):
             given.insert(0, loads(given[0].strip()))
         for one in given:
             try:
-                return self._schema.coerced(name, one if not listed or (whole and isinstance(one, list)) else [one])
+                return self._schema.coerced(name, one if not listed or isinstance(one, list) else [one])
             except ValidationError as error:
                 failure = error
         raise failure
