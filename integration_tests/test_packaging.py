@@ -141,9 +141,12 @@ def test_workflows_name_what_exists_and_pin_what_they_use() -> None:
                     assert not word.startswith(".ci/") or (ROOT / word).is_file(), word
 
 
-def test_the_dockerfile_has_no_lint() -> None:
-    hadolint = shutil.which("hadolint", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    if hadolint is None:
-        pytest.skip("hadolint is not installed: the group `integration` has it for Linux")
-    done = run(hadolint, ROOT / "cookbook" / "server" / "Dockerfile", cwd=ROOT)
+@pytest.mark.parametrize(
+    ("tool", "files"), [("hadolint", "cookbook/server/Dockerfile"), ("actionlint", ".github/workflows/*.yml")]
+)
+def test_the_dockerfile_and_the_workflows_have_no_lint(tool: str, files: str) -> None:
+    found = shutil.which(tool, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    if found is None:
+        pytest.skip(f"{tool} is not installed: the group `integration` has it for Linux")
+    done = run(found, *ROOT.glob(files), cwd=ROOT)
     assert done.returncode == 0, done.stdout
