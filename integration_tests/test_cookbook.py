@@ -88,6 +88,16 @@ assert answer.endswith("[2].")
 assert "open at five on weekdays" in corrected and "open at six on weekdays" in original
 assert said == [original, corrected]
 """,
+    "08_profiles.ipynb": """
+assert (row["field"], row["after"]) == ("plan", "team")
+assert "- city: Ghent" in state["memory_context"]
+""",
+    "09_time_machine.ipynb": """
+assert [one["after"]["memory"] for one in changes["changed"]] == ["Ann lives in Berlin"]
+assert (found["turns"], found["same"], len(found["results"])) == (3, 1, 2)
+assert [one["memory"] for one in merged["conflicts"]] == ["Ann lives in Berlin, near the canal"]
+assert left == ["Ann lives in Berlin, near the canal", "Ann plays the oboe"]
+""",
 }
 
 
