@@ -1,4 +1,4 @@
-"""`Memory.of`: a memory whose scope is filled in."""
+"""`Memory.of`: a memory whose scope is filled in; and what all surfaces refuse."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from memory_kit import call
 from surfaces_kit import ALICE, facts, open_with_facts, said
 
 from langchain_memlayer import InvalidInput, Memory, MemoryNotFound, ScopeRequired
+from langchain_memlayer.agents.nodes import recall_node
 
 
 @pytest.fixture
@@ -75,6 +76,23 @@ def test_its_surfaces_have_its_scope(memory: Memory) -> None:
             surface(scope={"user_id": "bob"})
     assert alice.store is memory.store
     assert alice.embedder == memory.embedder
+
+
+@pytest.mark.parametrize(
+    ("make", "options"),
+    [
+        (lambda memory, option: recall_node(memory, **option), ("filter", "user_id", "k")),
+        (lambda memory, option: memory.as_middleware(search_kwargs=option), ("filter", "user_id", "limit")),
+        (lambda memory, option: memory.as_retriever(**ALICE, **option), ("limit", "fetch_k", "query")),
+    ],
+    ids=["node", "middleware", "retriever"],
+)
+def test_what_search_does_not_take_is_refused_where_a_surface_is_made(
+    memory: Memory, make: Any, options: tuple[str, ...]
+) -> None:
+    for option in options:
+        with pytest.raises(InvalidInput, match=f"not '{option}'"):
+            make(memory, {option: 1})
 
 
 def test_nobody_and_the_whole_store_are_not_its_own(memory: Memory) -> None:

@@ -128,19 +128,6 @@ TALK = ["How was the trip?", "We took the night train.", "It broke down near Lyo
         "Did you get home?", "By bus, in the end."]  # fmt: skip
 
 
-def test_neighbours_are_shown_around_a_hit_in_order(memory: Memory) -> None:
-    memory.add(TALK, user_id="u", session_id="s")
-    memory.add("Lyon has two rivers.", user_id="u", session_id="other")
-    (hit,) = found(memory, "broke down", limit=1, expand=1)
-    assert hit["memory"] == TALK[2]
-    assert texts({"results": hit["around"]}) == [TALK[1], TALK[3]]
-    (hit,) = found(memory, "broke down", limit=1, expand=3)
-    assert texts({"results": hit["around"]}) == [*TALK[:2], *TALK[3:]]
-    (hit,) = found(memory, "night train trip", limit=1, expand=1)
-    assert texts({"results": hit["around"]}) == [TALK[0], TALK[2]]
-    assert all("around" not in hit for hit in found(memory, "broke down"))
-
-
 def test_a_note_without_a_session_has_no_neighbours(memory: Memory) -> None:
     memory.add(TALK, user_id="u")
     assert [hit["around"] for hit in found(memory, "broke down", limit=1, expand=2)] == [[]]

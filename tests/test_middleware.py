@@ -143,12 +143,6 @@ async def test_it_only_recalls_when_told_so(memory: Memory, turn: Any) -> None:
     assert turns(memory) == ["I live in Paris."]
 
 
-@pytest.mark.parametrize("option", ["filter", "user_id", "limit"])
-def test_what_search_does_not_take_is_refused_where_it_is_made(memory: Memory, option: str) -> None:
-    with pytest.raises(InvalidInput, match=f"not '{option}'"):
-        memory.as_middleware(search_kwargs={option: 1})
-
-
 async def test_the_query_is_rewritten_when_told_so(turn: Any) -> None:
     inner = ScriptedChatModel(replies=[{"queries": ["What is Maria's dog called?"]}])
     with open_with_facts(model=inner) as memory:

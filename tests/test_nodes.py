@@ -427,12 +427,6 @@ def test_a_scope_that_is_none_is_refused_when_the_node_is_made(memory: Memory, s
         recall_node(memory, scope=scope)
 
 
-@pytest.mark.parametrize("option", ["filter", "user_id", "k"])
-def test_what_search_does_not_take_is_refused_when_the_node_is_made(memory: Memory, option: str) -> None:
-    with pytest.raises(InvalidInput, match=f"not '{option}'"):
-        recall_node(memory, **{option: "alice"})
-
-
 def test_the_thread_is_the_session(memory: Memory) -> None:
     graph = chat_graph(memory, checkpointer=InMemorySaver())
     graph.invoke(said("I live in Paris."), thread("t-7"), context=ALICE)

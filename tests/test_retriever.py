@@ -132,12 +132,6 @@ def test_a_retriever_of_nobody_fails_where_it_is_made(memory: Memory) -> None:
         memory.as_retriever()
 
 
-@pytest.mark.parametrize("option", ["limit", "fetch_k", "query"])
-def test_what_search_does_not_take_is_refused_where_it_is_made(memory: Memory, option: str) -> None:
-    with pytest.raises(InvalidInput, match=f"not '{option}'"):
-        memory.as_retriever(**ALICE, **{option: 1})
-
-
 def test_a_limit_beside_k_is_not_lost_in_silence(memory: Memory) -> None:
     with pytest.raises(TypeError, match="limit"):
         MemoryRetriever(memory=memory, **ALICE, search_kwargs={"limit": 1}).invoke("x")
