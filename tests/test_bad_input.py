@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 from journal_dump import Faltering, open_memory, query, texts, unreachable
-from langchain_core.embeddings import Embeddings
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 from memory_kit import Mind, call, decided, found, live, message, open_with
 from surfaces_kit import open_with_facts
@@ -260,11 +259,11 @@ async def test_an_embedder_that_fails_before_the_commit_leaves_no_fact(
 # -- cancellation -----------------------------------------------------------------------------------------------------
 
 
-class Halting(Embeddings):
+class Halting(DeterministicEmbeddings):
     """Embeddings, and around a mind's replies a halt: the n-th call outside, of either, waits until it is cancelled."""
 
     def __init__(self) -> None:
-        self._good = DeterministicEmbeddings()
+        super().__init__()
         self.calls: list[str] = []
         self.at = 0
         self.reached = asyncio.Event()
@@ -275,15 +274,9 @@ class Halting(Embeddings):
             self.reached.set()
             await asyncio.Event().wait()
 
-    def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        return self._good.embed_documents(texts)
-
-    def embed_query(self, text: str) -> list[float]:
-        return self._good.embed_query(text)
-
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
         await self.pass_by("embedding")
-        return self._good.embed_documents(texts)
+        return self.embed_documents(texts)
 
 
 def halting_memory(folder: Path, mind: Mind, halt: Halting) -> Memory:
