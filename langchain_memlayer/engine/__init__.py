@@ -7,6 +7,10 @@ background.py    Background: facts that are found beside the caller
 candidates.py    what new facts may change
 commit.py        what one transaction does with turns and decisions
 edit.py          Editor: update, delete, forget, reset
+profiles.py      Profiles: one validated object for each user, which follows the facts
+past.py          what became of a scope between two instants, and undo
+replay.py        kept turns read again by another extractor
+forks.py         copies of a scope to try something in
 adopting.py      documents that a vector store has already
 reading.py       Searcher: the read path
 pools.py         what a search scores
