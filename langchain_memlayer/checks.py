@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from contextlib import suppress
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
@@ -11,20 +11,10 @@ from typing import Any
 from langchain_memlayer.errors import InvalidInput, shown
 from langchain_memlayer.messages import checked_text
 from langchain_memlayer.types import to_micros
-from langchain_memlayer.values import plain
 
 KINDS = ("fact", "turn")
 KEEP = "keep"
 """The expiration date of an update that leaves it as it is."""
-
-
-def checked_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The metadata as plain JSON values; `InvalidInput` when it is none."""
-    if metadata is None:
-        return {}
-    if not isinstance(metadata, Mapping):
-        raise InvalidInput(f"metadata must be a mapping, got {type(metadata).__name__}.")
-    return plain(metadata, "metadata")  # type: ignore[no-any-return]
 
 
 def checked_memory_id(memory_id: Any) -> str:
@@ -32,17 +22,6 @@ def checked_memory_id(memory_id: Any) -> str:
     if not isinstance(memory_id, str) or not memory_id:
         raise InvalidInput(f"A memory's id is a non-empty string, got {shown(memory_id)}.")
     return checked_text(memory_id, "memory_id")
-
-
-def checked_batch_id(batch_id: Any) -> str | None:
-    """The batch id or None; `InvalidInput` when it cannot be one."""
-    if batch_id is None:
-        return None
-    if not isinstance(batch_id, str) or not batch_id:
-        raise InvalidInput(
-            f"batch_id must be a non-empty string, got {shown(batch_id)}; leave it out when there is none."
-        )
-    return checked_text(batch_id, "batch_id")
 
 
 def checked_event_id(event_id: Any) -> int:

@@ -16,13 +16,11 @@ from langchain_memlayer.bound import Bound, Fork
 from langchain_memlayer.checks import (
     KEEP,
     KINDS,
-    checked_batch_id,
     checked_count,
     checked_event_id,
     checked_expiration,
     checked_kinds,
     checked_memory_id,
-    checked_metadata,
     checked_moment,
     checked_query,
     checked_reranker,
@@ -58,7 +56,7 @@ from langchain_memlayer.graph.names import as_relations
 from langchain_memlayer.journal import default_folder, fork_notes, open_journal
 from langchain_memlayer.journal.base import random_id, utc_now
 from langchain_memlayer.loops import Closing, ForkLock
-from langchain_memlayer.messages import checked_text, read_messages, to_turns
+from langchain_memlayer.messages import checked_label, checked_metadata, checked_text, read_messages, to_turns
 from langchain_memlayer.protocols import Clock, Extractor, NewId, Reconciler
 from langchain_memlayer.steps import Steps, T, awaited, stepped
 from langchain_memlayer.tracing import documents, parent, traced
@@ -374,8 +372,8 @@ class Memory(Closing):
         checked_unused(memory_type, prompt)
         until = checked_expiration(expiration_date)
         beside = checked_seconds(after_seconds, "after_seconds") if background else None
-        scope, batch = Scope(user_id, agent_id, run_id).required("add()"), checked_batch_id(batch_id)
-        said = read_messages(messages, session_id=session_id, timestamp=timestamp, metadata=checked_metadata(metadata))
+        scope, batch = Scope(user_id, agent_id, run_id).required("add()"), checked_label(batch_id, "batch_id")
+        said = read_messages(messages, session_id=session_id, timestamp=timestamp, metadata=metadata)
         if said.skipped and not said.turns:
             parts = ", ".join(sorted({one["part"] for one in said.skipped}))
             warnings.warn(f"add() remembered nothing: only text is, and the messages have {parts}.", stacklevel=2)
@@ -540,7 +538,7 @@ class Memory(Closing):
             InvalidInput: a fact that is none, or that cites none of the messages.
         """
         scope = Scope(user_id, agent_id, run_id).required("reconcile()")
-        turns, batch = to_turns(messages, session_id=session_id), checked_batch_id(batch_id)
+        turns, batch = to_turns(messages, session_id=session_id), checked_label(batch_id, "batch_id")
         steps = reconciled(self._engine, turns, facts, rejected, scope, batch=batch, by_agent=by_agent)
         outcome = yield from self._tried_again(steps)
         # Messages that came after `extract` are still to be read.
@@ -1072,7 +1070,7 @@ class Memory(Closing):
         else:
             event = checked_event_id(event_id)
         reads = self._engine.extractor is not None
-        done = undo(self._journal, scope, event=event, batch=checked_batch_id(batch_id), reads=reads)
+        done = undo(self._journal, scope, event=event, batch=checked_label(batch_id, "batch_id"), reads=reads)
         return added(done, facts=True)
 
     aundo = awaited(undo)

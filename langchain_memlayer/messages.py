@@ -114,7 +114,7 @@ def read_messages(
     Raises:
         InvalidInput: something in it is no message, or is longer than `LONGEST_TEXT`; the error names its place.
     """
-    call = _Call(_label(session_id, "session_id"), _moment(timestamp, "timestamp"), _metadata(metadata, "metadata"))
+    call = _Call(checked_label(session_id, "session_id"), _moment(timestamp, "timestamp"), checked_metadata(metadata))
     found = Conversation([], [])
     declining = False
     for place, (where, item) in enumerate(_places(messages, mend)):
@@ -174,6 +174,24 @@ def checked_text(text: str, where: str) -> str:
     raise InvalidInput(f"{where} holds {what} at index {found.start()}; remove it, or decode the text anew.")
 
 
+def checked_label(value: Any, where: str) -> str | None:
+    """An id or a name as it is, or None; `InvalidInput` when it cannot be one."""
+    if value is None:
+        return None
+    if not isinstance(value, str) or not value.strip():
+        raise InvalidInput(f"{where} must be a non-empty string, got {shown(value)}; leave it out when there is none.")
+    return checked_text(value, where)
+
+
+def checked_metadata(value: Any, where: str = "metadata") -> dict[str, Any]:
+    """A copy of metadata as plain JSON values; `InvalidInput` when it is none."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise InvalidInput(f"{where} must be a mapping, got {type(value).__name__}; pass a dict of JSON values.")
+    return plain(value, where)  # type: ignore[no-any-return]
+
+
 def without_recalled(text: str) -> str:
     """`text` without its blocks of recalled memories, so that what was recalled is not remembered as said."""
     kept, cuts = _RECALLED.subn("", text)
@@ -222,10 +240,10 @@ def _read(message: Mapping[str, Any], where: str, call: _Call, *, blank: bool = 
         text=text,
         role=role,
         id=_message_id(message.get("id"), f"{where}['id']"),
-        name=_label(message.get("name"), f"{where}['name']"),
-        session_id=_label(message.get("session_id"), f"{where}['session_id']") or call.session_id,
+        name=checked_label(message.get("name"), f"{where}['name']"),
+        session_id=checked_label(message.get("session_id"), f"{where}['session_id']") or call.session_id,
         time=_time(message, where) or call.time,
-        metadata={**call.metadata, **_metadata(message.get("metadata"), f"{where}['metadata']")},
+        metadata={**call.metadata, **checked_metadata(message.get("metadata"), f"{where}['metadata']")},
         quarantined=role == "tool",
     )
     return role, turn, others
@@ -298,7 +316,7 @@ def _foreign(where: str, item: Any) -> InvalidInput:
 def _role(message: Mapping[str, Any], where: str) -> str:
     # LangChain's own dict forms say `type` for what OpenAI calls `role`.
     key = "type" if message.get("role") is None else "role"
-    given = _label(message.get(key), f"{where}[{key!r}]")
+    given = checked_label(message.get(key), f"{where}[{key!r}]")
     if given is None:
         hint = "pass state['messages'] itself" if "messages" in message else f"pass {_ACCEPTED}"
         raise InvalidInput(f"{where} is a dict without 'role'; {hint}.")
@@ -407,26 +425,10 @@ def _micros(value: Any) -> int:
     raise ValueError(f"a {type(value).__name__}")
 
 
-def _label(value: Any, where: str) -> str | None:
-    if value is None:
-        return None
-    if not isinstance(value, str) or not value.strip():
-        raise InvalidInput(f"{where} must be a non-empty string, got {shown(value)}; leave it out when there is none.")
-    return checked_text(value, where)
-
-
 def _message_id(value: Any, where: str) -> str | None:
     # Exports number their messages; LangChain turns such ids into strings as well.
     numbered = isinstance(value, int) and not isinstance(value, bool)
-    return _label(str(value) if numbered else value, where)
-
-
-def _metadata(value: Any, where: str) -> dict[str, Any]:
-    if value is None:
-        return {}
-    if not isinstance(value, Mapping):
-        raise InvalidInput(f"{where} must be a mapping, got {type(value).__name__}; pass a dict of JSON values.")
-    return plain(value, where)  # type: ignore[no-any-return]
+    return checked_label(str(value) if numbered else value, where)
 
 
 # -- what is in an agent's state already ------------------------------------------------------------------------------
@@ -452,7 +454,7 @@ def _mended(message: Mapping[str, Any]) -> dict[str, Any]:
         for key in _TIMES:
             if not _is_readable(_moment, fields.get(key)):
                 del fields[key]
-    if not _is_readable(_metadata, kept.get("metadata")):
+    if not _is_readable(checked_metadata, kept.get("metadata")):
         kept["metadata"] = None
     return kept
 

@@ -717,7 +717,8 @@ BAD_ADD: dict[str, dict[str, Any]] = {
     "session surrogate": {"session_id": SURROGATE},
     "timestamp text": {"timestamp": "yesterday"}, "timestamp NaN": {"timestamp": float("nan")},
     "timestamp bool": {"timestamp": True}, "timestamp huge": {"timestamp": 1e300},
-    "batch int": {"batch_id": 5}, "batch empty": {"batch_id": ""}, "batch list": {"batch_id": []},
+    "batch int": {"batch_id": 5}, "batch empty": {"batch_id": ""}, "batch blank": {"batch_id": " "},
+    "batch list": {"batch_id": []},
     "batch surrogate": {"batch_id": SURROGATE}, "batch bytes": {"batch_id": b"b"},
 }  # fmt: skip
 BAD_SEARCH: dict[str, dict[str, Any]] = {
