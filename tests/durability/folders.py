@@ -17,6 +17,10 @@ DIMS = 32
 THRESHOLD = 20_000  # 625 rows get a graph
 SEEDED = 700
 EXACT = 1 << 40
+SNAPSHOT_STEPS = [
+    "temp-written", "temp-synced", "manifest-written", "manifest-synced", "payload-replaced", "manifest-replaced",
+    "folder-synced", "old-removed",
+]  # fmt: skip
 
 _WORDS = (
     "amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "heron", "inlet", "jetty", "knoll", "larch", "maple",

@@ -11,6 +11,7 @@ import pytest
 from folders import (
     EXACT,
     SEEDED,
+    SNAPSHOT_STEPS,
     Echo,
     assert_sound,
     containing,
@@ -32,10 +33,6 @@ pytestmark = pytest.mark.slow
 
 Run = Callable[..., dict[str, Any]]
 QUERIES = [sentence(9, k) for k in range(4)]
-SNAPSHOT_STEPS = [
-    "temp-written", "temp-synced", "manifest-written", "manifest-synced", "payload-replaced", "manifest-replaced",
-    "folder-synced", "old-removed",
-]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -8,15 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from folders import SNAPSHOT_STEPS
 
 from langchain_memlayer.errors import SnapshotError
 from langchain_memlayer.index import files
 
 META = {"store": "s1", "dims": 3}
-ORDER = [
-    "temp-written", "temp-synced", "manifest-written", "manifest-synced", "payload-replaced", "manifest-replaced",
-    "folder-synced", "old-removed",
-]  # fmt: skip
 
 
 def names(folder: Path) -> list[str]:
@@ -74,7 +71,7 @@ def test_the_steps_are_told_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyP
     seen: list[str] = []
     monkeypatch.setattr(files, "_step", seen.append)
     files.write(tmp_path, "a", b"payload", META)
-    assert seen == ORDER
+    assert seen == SNAPSHOT_STEPS
 
 
 def _write_and_die(folder: Path, step: str, number: int) -> None:
@@ -87,7 +84,7 @@ def _write_and_die(folder: Path, step: str, number: int) -> None:
 
 
 @pytest.mark.parametrize("earlier", [0, 1, 3])
-@pytest.mark.parametrize("step", ORDER)
+@pytest.mark.parametrize("step", SNAPSHOT_STEPS)
 def test_killed_at_any_step_a_whole_generation_is_read(tmp_path: Path, step: str, earlier: int) -> None:
     for number in range(earlier):
         files.write(tmp_path, "a", b"%d" % number, {**META, "n": number})
@@ -95,7 +92,7 @@ def test_killed_at_any_step_a_whole_generation_is_read(tmp_path: Path, step: str
     child.start()
     child.join()
     assert child.exitcode == -signal.SIGKILL
-    finished = ORDER.index(step) >= ORDER.index("manifest-replaced")
+    finished = SNAPSHOT_STEPS.index(step) >= SNAPSHOT_STEPS.index("manifest-replaced")
     if earlier or finished:
         payload, meta = files.read(tmp_path, "a", META)
         assert payload == b"%d" % (earlier if finished else earlier - 1)
