@@ -50,7 +50,10 @@ FIRST_TIME, LAST_TIME = to_micros(datetime.min), to_micros(datetime.max)
 
 def from_micros(micros: int) -> datetime:
     """The aware UTC time of `micros` (microseconds since 1970 UTC); the nearest one of the calendar."""
-    return _EPOCH + timedelta(microseconds=min(max(micros, FIRST_TIME), LAST_TIME))
+    try:
+        return _EPOCH + timedelta(microseconds=micros)
+    except OverflowError:
+        return _EPOCH + timedelta(microseconds=min(max(micros, FIRST_TIME), LAST_TIME))
 
 
 def encode_namespace(labels: Sequence[str]) -> str:

@@ -286,9 +286,10 @@ class View:
             return self.exact(vector, k, mask=mask, plan=Plan("empty", fell_back=True)) if hits is None else hits
         keep, matches = self._keep(mask)
         rows, graph = len(self.codes), self.graph
+        if graph is None or isinstance(self.codes, Stored):
+            return self._exactly(vector, k, keep, matches)
         asked, enough = candidates(rows, matches, k)
-        way = choose(rows=rows, dims=kernel.dims, matches=matches, asked=asked, threshold=self.threshold)
-        if graph is None or way != "hnsw" or isinstance(self.codes, Stored):
+        if choose(rows=rows, dims=kernel.dims, matches=matches, asked=asked, threshold=self.threshold) != "hnsw":
             return self._exactly(vector, k, keep, matches)
         found = self._inside(graph.search(vector, asked), keep)
         slots, raw = self._items(found)

@@ -296,7 +296,10 @@ class SQLiteJournal(Journal):
         try:
             return self._idle.pop()
         except IndexError:
-            reading = _Reading(self._connect())
+            db = self._connect()
+            # A slab's load fills it, and who reads by id finds the rest in the system's own cache.
+            db.execute("PRAGMA cache_size = -4096")
+            reading = _Reading(db)
             self._readings.append(reading)
             return reading
 
