@@ -5,6 +5,7 @@ python -m integration_tests.inspector_kit docs/pictures
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -20,6 +21,7 @@ from typing import Any
 
 import uvicorn
 from langchain_core.messages import BaseMessage
+from pydantic import BaseModel, Field
 
 from langchain_memlayer import ExtractionError, Memory
 from langchain_memlayer.server import create_app
@@ -124,6 +126,24 @@ def tell(folder: Path) -> None:
     raise AssertionError("the model was to fail")
 
 
+class Customer(BaseModel):
+    city: str | None = Field(None, description="where the user lives")
+    people: list[str] = Field([], description="who is close to the user")
+    plan: str | None = None
+
+
+def filled(messages: Any) -> Any:
+    """What a model reads of Ann's facts into her profile; it finds no further facts."""
+    shown = str(messages[-1].content)
+    if "<fields>" not in shown:
+        return {"facts": []}
+    facts = [json.loads(line) for line in shown.splitlines() if line.startswith('{"fact"')]
+    told = [(one["fact"], one.get("text", "")) for one in facts]
+    changes = [("city", "set", "Berlin", number) for number, text in told if "Berlin" in text]
+    changes += [("people", "append", text, number) for number, text in told if "Noor" in text or "Marek" in text]
+    return {"changes": [dict(zip(("field", "action", "value", "facts"), one, strict=True)) for one in changes]}
+
+
 @contextmanager
 def inspecting(memory: Memory, **options: Any) -> Iterator[str]:
     """The address of the inspector over a memory, in a thread."""
@@ -160,18 +180,27 @@ def main(folder: Path) -> None:
         ("forks", 390, "light", "/forks?user_id=ann"),
         ("scopes-zh", 390, "dark", "/?lang=zh"),
     )
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as place, browsing() as browser:
         tell(Path(place) / "store")
-        with Memory(Path(place) / "store", model=None) as memory, inspecting(memory) as address, browsing() as browser:
+
+        def shoot(address: str, name: str, width: int, scheme: str, path: str) -> None:
+            context = browser.new_context(viewport={"width": width, "height": 860}, color_scheme=scheme)
+            page = context.new_page()
+            page.goto(address + path)
+            page.screenshot(path=folder / f"inspector-{name}.png")
+            context.close()
+
+        with Memory(Path(place) / "store", model=None) as memory, inspecting(memory) as address:
             known = memory.get_all(user_id="ann", kinds=["fact"])["results"]
             moved = next(row["id"] for row in known if "Berlin, near" in row["memory"])
             memory.fork("another prompt", user_id="ann")
             for name, width, scheme, path in shots:
-                context = browser.new_context(viewport={"width": width, "height": 860}, color_scheme=scheme)
-                page = context.new_page()
-                page.goto(address + (path or f"/memory/{moved}"))
-                page.screenshot(path=folder / f"inspector-{name}.png")
-                context.close()
+                shoot(address, name, width, scheme, path or f"/memory/{moved}")
+        model = ScriptedChatModel(replies=filled)
+        with Memory(Path(place) / "store", model=model, profile=Customer) as memory, inspecting(memory) as address:
+            memory.read(user_id="ann", retry=True)
+            memory.update_profile({"plan": "team"}, user_id="ann")
+            shoot(address, "profile", 1280, "light", "/profile?user_id=ann")
 
 
 if __name__ == "__main__":

@@ -110,6 +110,15 @@ class Visit:
         self.context.close()
 
 
+def faults(page: Any) -> list[Any]:
+    """What axe finds serious or worse."""
+    axe = pytest.importorskip("axe_playwright_python")
+    page.evaluate((Path(axe.__file__).parent / "axe.min.js").read_text(encoding="utf-8"))
+    found = page.evaluate("axe.run({resultTypes: ['violations']})")["violations"]
+    grave = [one for one in found if one["impact"] in ("serious", "critical")]
+    return [(one["id"], [node["html"] for node in one["nodes"]][:3]) for one in grave]
+
+
 def of(memory: Memory, text: str) -> str:
     return next(row["id"] for row in memory.get_all(user_id="ann", kinds=["fact"])["results"] if text in row["memory"])
 
@@ -374,8 +383,6 @@ def test_a_change_is_taken_back_and_a_fork_is_tried_merged_and_dropped(
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_no_serious_fault(browser: Any, memory: Memory, scheme: str) -> None:
-    axe = pytest.importorskip("axe_playwright_python")
-    script = (Path(axe.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
     berlin, ids = of(memory, "Berlin"), "user_id=ann"
     pages = ["/", f"/facts?{ids}", f"/turns?{ids}", f"/search?{ids}&q=Where+does+Ann+live", f"/graph?{ids}",
              f"/unread?{ids}",
@@ -389,11 +396,32 @@ def test_axe_finds_no_serious_fault(browser: Any, memory: Memory, scheme: str) -
             with Visit(browser, address, width, color_scheme=scheme) as visit:
                 for path in pages:
                     page = visit.open(path)
-                    page.evaluate(script)
-                    found = page.evaluate("axe.run({resultTypes: ['violations']})")["violations"]
-                    grave = [
-                        (one["id"], [node["html"] for node in one["nodes"]][:3])
-                        for one in found
-                        if one["impact"] in ("serious", "critical")
-                    ]
-                    assert grave == [], path
+                    assert faults(page) == [], path
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_profile_is_read_and_a_field_of_it_is_set(browser: Any, memory: Memory, width: int) -> None:
+    folder = memory.path
+    memory.close()
+    model = ScriptedChatModel(replies=kit.filled)
+    with Memory(folder, model=model, embeddings="wordllama", profile=kit.Customer) as filled:
+        filled.read(user_id="ann", retry=True)
+        with kit.inspecting(filled) as address, Visit(browser, address, width) as visit:
+            page = visit.open("/facts?user_id=ann")
+            page.get_by_role("link", name="Profile").click()
+            page.get_by_role("heading", name="What is known of this user").wait_for()
+            visit.check()
+            page.get_by_role("link", name="Edit: plan").click()
+            page.get_by_label("New text").fill("team " * 40 + "<b>x</b>" + "y" * 200)
+            page.get_by_role("button", name="Save").click()
+            assert page.get_by_role("status").inner_text() == "The profile was changed."
+            assert page.get_by_text("by hand").first.is_visible()
+            visit.check()
+            assert faults(page) == []
+            page.goto("/profile?user_id=ann&lang=zh")
+            page.get_by_role("heading", name="已知的用户信息").wait_for()
+            visit.check()
+            page.goto("/profile?user_id=ann&lang=en")
+            page.get_by_role("link", name="fact", exact=True).first.click()
+            page.get_by_role("heading", name="Ann lives in Berlin").wait_for()
+            visit.check()

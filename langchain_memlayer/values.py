@@ -56,7 +56,9 @@ def dumps(value: Any, where: str = "value") -> str:
 
 
 def as_text(value: Any) -> str:
-    """A plain value for people: a text as it is, else JSON."""
+    """A plain value for people: a text as it is, a list without brackets, else JSON."""
+    if isinstance(value, list):
+        return ", ".join(map(as_text, value))
     return value if isinstance(value, str) else dumps(value)
 
 

@@ -70,7 +70,7 @@ def as_context(
     """
     shown = {near["id"]: near for hit in results for near in hit.get("around", ())}
     shown |= {hit["id"]: hit for hit in results}
-    lines = [f"- {name}: {_inside(_filled(field['value']))}" for name, field in (profile or {}).items()]
+    lines = [f"- {name}: {_inside(as_text(field['value']))}" for name, field in (profile or {}).items()]
     lines += [_line(hit, ids) for hit in sorted(shown.values(), key=_age)]
     lines += sorted({f"- {_inside(_relation(one))}" for one in relations})
     return fenced("\n".join([_PREAMBLES[_language(query or "")], *lines]), name) if lines else ""
@@ -107,10 +107,6 @@ def _ended(hit: Mapping[str, Any]) -> str:
     if not hit.get("ended"):
         return ""
     return f"(held until {hit['invalid_at'][:10]})" if hit.get("invalid_at") else "(no longer holds)"
-
-
-def _filled(value: Any) -> str:
-    return ", ".join(map(as_text, value)) if isinstance(value, list) else as_text(value)
 
 
 def _relation(relation: Mapping[str, Any]) -> str:

@@ -26,7 +26,7 @@ from langchain_memlayer.server.access import Grant, Tokens
 from langchain_memlayer.server.bodies import LONGEST_QUERY
 from langchain_memlayer.server.guard import COOKIE, session_of
 from langchain_memlayer.types import Kind, Scope
-from langchain_memlayer.values import as_text, loads
+from langchain_memlayer.values import as_text, dumps, loads
 
 _NAMES: Final = {"user_id": "User", "agent_id": "Agent", "run_id": "Run"}
 _TABS: Final = (
@@ -467,14 +467,15 @@ async def _edit_profile(request: Request) -> Response:
         await memory.aupdate_profile({name: _value(said)}, **ids)
         return RedirectResponse(f"{back}&done=profile", 303)
     found = (await memory.aprofile(**ids)).fields.get(name)
-    edits = "" if found is None else as_text(found["value"])
+    value = "" if found is None else found["value"]
+    edits = value if isinstance(value, str) else dumps(value)
     return _question(request, "Edit", "", "Save", back=back, edits=edits, danger=False, scope=ids, clears=True)
 
 
 def _value(said: str) -> Any:
-    """What a form says: JSON, or the text itself; nothing clears."""
+    """What a form says: a list or an object as JSON, else the text, of which the schema makes a number; "" clears."""
     try:
-        return loads(said) if said else None
+        return loads(said) if said.startswith(("[", "{")) else said or None
     except ValueError:
         return said
 
