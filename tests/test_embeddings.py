@@ -535,8 +535,8 @@ async def test_the_bundled_models_vectors_depend_on_the_text_alone(local: Embedd
     ],
 )
 def test_the_bundled_model_knows_whole_words_their_forms_and_names(local: Embedder, word: str, known: bool) -> None:
-    assert local.has_word(word) == known
-    assert not resolved(Lengths()).has_word(word)
+    assert local.has_word(word) is known
+    assert resolved(Lengths()).has_word(word) is None
 
 
 def test_texts_without_tokens_and_without_an_encoding_have_vectors(local: Embedder) -> None:

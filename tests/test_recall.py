@@ -13,6 +13,7 @@ from journal_dump import ids, open_memory, query, texts
 from langchain_core.messages import AIMessage, HumanMessage
 
 from langchain_memlayer import Memory
+from langchain_memlayer.embedders.own import WordLlamaEmbeddings
 from langchain_memlayer.engine import pools
 from langchain_memlayer.recall import PROBES, memory_text
 from langchain_memlayer.testing import DeterministicEmbeddings
@@ -395,6 +396,21 @@ def test_misspelled_words_find_what_they_mean_in_their_own_scope_only() -> None:
     assert nothing == []
     assert [hit["memory"] for hit in again] == ["The restaurant opens at noon"]
     assert again[0]["relevance"] == known[0]["relevance"]
+
+
+def test_the_bundled_model_embeds_what_a_misspelled_word_means_in_its_place() -> None:
+    pytest.importorskip("wordllama")
+
+    class Listening(WordLlamaEmbeddings):
+        def embed_query(self, text: str) -> list[float]:
+            self.asked = text
+            return super().embed_query(text)
+
+    model = Listening()
+    with open_memory(":memory:", embeddings=model) as memory:
+        memory.add("The piano is out of tune", user_id="u", infer=False)
+        memory.search("Whose Piaon is it, and who is Ingrid?", user_id="u")
+    assert sorted(model.asked.split()) == sorted(["Whose", "is", "it,", "and", "who", "is", "Ingrid?", "piano"])
 
 
 def _about(texts: list[str]) -> list[list[float]]:

@@ -5,6 +5,7 @@ python -m integration_tests.benchmarks [raw store memory graph search store_figu
 python -m integration_tests.benchmarks store_figures --beside CHECKOUT --rows 2000,60000,200000
 python -m integration_tests.benchmarks backends [--rows 10000,50000]
 python -m integration_tests.benchmarks postgres [--rows 100000]
+python -m integration_tests.benchmarks identifiers [--rows 5000] [--harness FILE]
 python -m integration_tests.benchmarks recall recall_backends ablation one_folder learn --harness FILE --data FILE ...
 ```
 """
@@ -35,10 +36,12 @@ _TITLES = {
 _STORES = {
     "backends": "Memory over other backends",
     "postgres": "The journal in PostgreSQL",
+    "identifiers": "Identifiers",
 }
 _SIZES = {
     "backends": "10000,50000",
     "graph": "20000,100000",
+    "identifiers": "5000",
     "postgres": "100000",
     "store_figures": "2000,60000",
 }
@@ -74,9 +77,9 @@ def main() -> None:
         print(f"## {every[name]}\n", flush=True)
         rows = arguments.rows or _SIZES.get(name, "1000,10000,100000")
         sizes = [int(size) for size in rows.split(",")]
-        beside = {"beside": arguments.beside} if name == "store_figures" else {}
+        own = {"store_figures": {"beside": arguments.beside}, "identifiers": {"harness": arguments.harness}}
         parts: Iterator[str] = import_module(f"integration_tests.benchmarks.{name}").run(
-            evidence if name in _EVIDENCE else sizes, _note, **beside
+            evidence if name in _EVIDENCE else sizes, _note, **own.get(name, {})
         )
         for part in parts:
             print(part, flush=True)

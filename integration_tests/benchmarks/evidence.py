@@ -70,6 +70,10 @@ class Evidence:
         means: dict[str, float] = self._module.evaluate(self.data[name], adapter, units)["all"]
         return means
 
+    def by_conversation(self, name: str, units: str, adapter: Adapter) -> dict[str, dict[str, float]]:
+        """The same means for each conversation of a file, by its id, with `n`, the number of its questions."""
+        return {one.id: self._module.evaluate([one], adapter, units)["all"] for one in self.data[name]}
+
     def digest(self) -> str:
         """What tells whether the files are the same ones."""
         return " ".join(self._digests)

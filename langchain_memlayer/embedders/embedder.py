@@ -113,9 +113,12 @@ class Embedder:
         vector: NDArray[np.float32] = self._checked([await self.source.aembed_query(text[:_LONGEST])], 1)[0]
         return vector
 
-    def has_word(self, word: str) -> bool:
-        """Whether a word in lower case is surely one, since the model has a vector for it; only wordllama can tell."""
-        return isinstance(self.source, WordLlamaEmbeddings) and self.source.has_word(word)
+    def has_word(self, word: str) -> bool | None:
+        """Whether a word in lower case is one that the model has a vector for; None where it cannot tell.
+
+        Only wordllama can: of the pieces of another word it makes a vector that means nothing.
+        """
+        return self.source.has_word(word) if isinstance(self.source, WordLlamaEmbeddings) else None
 
     def _none(self) -> NDArray[np.float32]:
         return np.empty((0, self._dims or 0), np.float32)

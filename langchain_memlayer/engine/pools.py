@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -177,24 +178,40 @@ class Keywords:
         return bm25(texts.counts(self.terms), texts.lengths, self.dfs, self.total, self.average, self.weights)
 
 
-def mended(scoped: Scoped, text: str) -> str:
-    """A query with, at its end, the most frequent term a slip away from each word that no text of the scope has.
+@dataclass(frozen=True, slots=True)
+class Mended:
+    """A query whose misspelled words were looked for.
 
-    The word itself stays, since it may be one that nobody has said; one that the embedder knows is such a word.
+    Attributes:
+        text: The query with what they may mean at its end. They stay, since one may be a word that nobody has said.
+        meaning: What is to be embedded: without them where the embedder is sure not to know them.
+        slips: How many were found.
     """
+
+    text: str
+    meaning: str
+    slips: int
+
+
+def mended(scoped: Scoped, text: str) -> Mended:
+    """A query with the most frequent term a slip away from each word that no text of the scope has."""
     words = written_words(text)
     ids = term_ids(map(term_of, words))
     # Where all of the slab is inside, its words are those of the scope, and nothing has to be counted.
     known = scoped.view.words.numbers(ids) >= 0 if scoped.every else _frequencies(scoped, ids) > 0
     embedder = scoped.indexes.embedder
-    meant = []
+    meant, rest = [], text
     for word in [word for word, there in zip(words, known.tolist(), strict=True) if not there][:MOST_MENDED]:
-        if embedder is not None and embedder.has_word(word):
+        embedded = None if embedder is None else embedder.has_word(word)
+        if embedded:
             continue
         counts = _frequencies(scoped, ids_around(word))
         near = (slipped(word, number) for number in np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)])
-        meant += [one for one in (next(filter(None, near), None),) if one]
-    return " ".join((text, *meant))
+        if found := next(filter(None, near), None):
+            meant.append(found)
+            if embedded is False:
+                rest = re.sub(rf"\b{word}\b", "", rest, flags=re.IGNORECASE)
+    return Mended(" ".join((text, *meant)), " ".join((rest, *meant)), len(meant))
 
 
 def _frequencies(scoped: Scoped, ids: NDArray[np.uint64]) -> NDArray[np.int64]:
@@ -206,8 +223,9 @@ def _frequencies(scoped: Scoped, ids: NDArray[np.uint64]) -> NDArray[np.int64]:
     return counts[places]
 
 
-def keywords(scoped: Scoped, text: str) -> Keywords:
+def keywords(scoped: Scoped, query: Mended) -> Keywords:
     """BM25 with the statistics of exactly this scope: over all of a small one, over the rarest terms' texts of many."""
+    text = query.text
     weights = dict.fromkeys(query_terms(text), 1.0) | dict.fromkeys(query_characters(text), CHARACTER)
     words = scoped.view.words
     # By their ids: numbers, and so the order of sums, follow from whatever else the slab has.
@@ -216,7 +234,7 @@ def keywords(scoped: Scoped, text: str) -> Keywords:
     terms, weighed = terms[terms >= 0], weighed[terms >= 0]
     postings = words.postings(terms)
     dfs = np.minimum(postings.frequencies(None if scoped.every else scoped.inside), scoped.total)
-    unheard = sum(weights.values()) - float(weighed[dfs > 0].sum())
+    unheard = max(0.0, sum(weights.values()) - float(weighed[dfs > 0].sum()) - query.slips)
     none = Keywords(
         words, terms, weighed, dfs, unheard, scoped.total, scoped.average_length,
         np.empty(0, np.int64), np.empty(0, np.float32),

@@ -181,10 +181,11 @@ class Searcher:
             allowed = allowed & (view.columns["kind"] == ("turn" in asked.kinds))
         if not allowed.any():
             return Found(), None
-        asked = replace(asked, text=mended(scoped, asked.text))
-        vector = yield from self._vector(asked.text, vectors)
+        mend = mended(scoped, asked.text)
+        asked = replace(asked, text=mend.text)
+        vector = yield from self._vector(mend.meaning, vectors)
         entities, related = self._related(view, asked)
-        words = keywords(scoped, asked.text)
+        words = keywords(scoped, mend)
         query = _query(asked, words, asked.reference_time or self.journal.clock())
         broad, narrow = Hints(asked.scope.ids(), asked.text), Hints(_equalities(asked), asked.text)
         vector = None if view.kernel is None else vector
