@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from journal_dump import ids, open_memory, query, refuses, texts
+from journal_dump import dump, ids, open_memory, query, refuses, texts
 from langchain_core.messages import HumanMessage
 from langgraph.runtime import Runtime
 from memory_kit import Mind, call, decided, found, open_with
@@ -585,6 +585,20 @@ def test_a_fork_has_a_profile_of_its_own_that_cites_its_own_facts(tmp_path: Path
         memory.forget(row["id"])
         assert again.profile().value == Card(level=3)
         assert check(memory._journal) == []
+
+
+async def test_plain_and_awaited_the_journal_is_the_same(tmp_path: Path) -> None:
+    dumps = []
+    for way in ("plain", "awaited"):
+        changes: Any = [TimeoutError("down"), [*BERLIN, change("languages", "append", "Greek", 2)], ROME]
+        with open_with(Mind(TOLD, UPDATED, changes=changes), tmp_path / way, profile=Card) as memory:
+            for said in ("I live in Berlin", "I speak Greek", "I moved to Rome"):
+                await call(way, memory, "add", said, user_id="u")
+            await call(way, memory, "update_profile", {"level": 2}, user_id="u")
+            assert (await call(way, memory, "profile", user_id="u")).value.level == 2
+        found = dump(tmp_path / way)
+        dumps.append({table: rows for table, rows in found.items() if table != "meta"})
+    assert dumps[0] == dumps[1]
 
 
 def test_many_facts_are_shown_a_page_at_a_time_and_committed_at_once() -> None:

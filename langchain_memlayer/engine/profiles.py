@@ -65,6 +65,9 @@ PAGE: Final = 60
 PAGES: Final = 5
 """How many calls one step makes at most; of a user who was there before the profile the newest facts are seen."""
 
+_EVENTS: Final = 4 * PAGE * PAGES
+"""How many events are looked at for them."""
+
 LOST_RACES: Final = 2
 STEP, FORK = "profile", "fork"
 """Who made the events of the steps, and those of copies: what a copy says is what its facts say."""
@@ -254,7 +257,7 @@ class Profiles:
             return []
         since = last_of(reader, key_of(owner.partition), (STEP, FORK))
         events: dict[str, list[Event]] = {}
-        for event in facts_since(reader, owner.partition, since):
+        for event in facts_since(reader, owner.partition, since, most=_EVENTS):
             events.setdefault(event.key, []).append(event)
         live, now = reader.live_by_key(events), to_micros(self.journal.clock())
         found: list[tuple[int, FactChange]] = []

@@ -80,10 +80,15 @@ def _events(reader: Reader, where: str, values: Sequence[Any]) -> list[Event]:
     return [to_event(row) for row in rows]
 
 
-def facts_since(reader: Reader, path: str, since: int) -> list[Event]:
-    """What happened to the facts of a namespace after a position, in order."""
+def facts_since(reader: Reader, path: str, since: int, *, most: int) -> list[Event]:
+    """The last things that happened to the facts of a namespace after a position, in order."""
     where = "e.ns = (SELECT id FROM namespaces WHERE path = ?) AND e.seq > ? AND e.kind = 'fact' AND e.op IN "
-    return _events(reader, f"{where}('add', 'update', 'delete', 'undo')", (path, since))
+    rows = reader.db.execute(
+        f"SELECT {EVENT_COLUMNS} FROM events e WHERE {where}('add', 'update', 'delete', 'undo') ORDER BY e.seq DESC "
+        "LIMIT ?",
+        (path, since, most),
+    )
+    return [to_event(row) for row in rows][::-1]
 
 
 def last_of(reader: Reader, key: str, actors: Sequence[str]) -> int:

@@ -115,7 +115,8 @@ async def _managed(memory: Memory, **arguments: Any) -> str:
 
 async def _recall(memory: Memory, given: _Recall) -> str:
     found = await memory.asearch(given.query, limit=given.limit, as_of=given.as_of)
-    shown = as_context(found["results"], found["relations"], query=given.query, ids=True)
+    profile = {} if memory.profile_schema is None else (await memory.aprofile(as_of=given.as_of)).fields
+    shown = as_context(found["results"], found["relations"], query=given.query, ids=True, profile=profile)
     return shown or fenced("Nothing is remembered about this.")
 
 

@@ -68,6 +68,8 @@ async def test_a_model_is_shown_the_profile_where_there_is_one(memory: Memory) -
         assert "profile" in {tool.name for tool in (await session.list_tools()).tools}
         answer: Any = (await session.call_tool("profile", {})).content[0]
         assert answer.text.startswith("<recalled_memories")
+        recalled: Any = (await session.call_tool("recall", {"query": "home"})).content[0]
+        assert "- city: Berlin <b>" in recalled.text
         assert "- city: Berlin <b>" in answer.text
     with Memory(":memory:", model=None, embeddings=None) as other:
         async with create_connected_server_and_client_session(mcp_server(other, scope=Scope("ann"))) as session:
