@@ -40,7 +40,7 @@ from langchain_memlayer.engine.edit import Editor, Forgotten
 from langchain_memlayer.engine.forks import batch_of, forked
 from langchain_memlayer.engine.graphs import Graphs
 from langchain_memlayer.engine.halves import extracted, reconciled
-from langchain_memlayer.engine.indexes import Indexes, chosen_metric, recorded_embedder
+from langchain_memlayer.engine.indexes import Indexes, check_settings, chosen_metric, recorded_embedder
 from langchain_memlayer.engine.past import difference, undo
 from langchain_memlayer.engine.profiles import Profiles
 from langchain_memlayer.engine.read import Engine, Prepared, Progress
@@ -222,8 +222,11 @@ class Memory(Closing):
                 )
             schema = None if profile is None else ProfileSchema(profile)
             reconciler = _reconciler(self.model, reconcile, custom_update_prompt)
-            if isinstance(embeddings, str) and not _is_auto(embeddings):
-                # A name that means nothing is told before a folder is made for it.
+            # What cannot be used is told before a folder is made for it.
+            check_settings(hnsw_threshold=hnsw_threshold, metric=metric, clock=clock, new_id=new_id)
+            if extractor is not None and not callable(getattr(extractor, "extract", None)):
+                raise ConfigurationError(f"extractor must have extract(turns, context), got {shown(extractor)}.")
+            if not _is_auto(embeddings):
                 resolve_embeddings(embeddings)
             foreign = None
             if vectorstore is not None:

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from langchain_memlayer.backends.base import open_vectorstore
 from langchain_memlayer.embedders.embedder import Embedder, resolve_embeddings
-from langchain_memlayer.engine.indexes import Indexes, encode_vectors, recorded_embedder
+from langchain_memlayer.engine.indexes import Indexes, check_settings, encode_vectors, recorded_embedder
 from langchain_memlayer.errors import ConfigurationError, InvalidInput, JournalClosed, JournalError, shown
 from langchain_memlayer.filters import Filter
 from langchain_memlayer.journal import Journal, default_folder, open_journal
@@ -118,6 +118,7 @@ class MemLayerStore(Closing, BaseStore):
     ) -> None:
         settings = None if index is None else IndexSettings.of(index)
         check_ttl(ttl)
+        check_settings(hnsw_threshold=hnsw_threshold, clock=clock, new_id=new_id)
         foreign = None
         if vectorstore is not None:
             if settings is None:

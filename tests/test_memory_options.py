@@ -11,7 +11,7 @@ import pytest
 from journal_dump import open_memory, query, texts
 from memory_kit import Extracting, Mind, call, found, open_with
 
-from langchain_memlayer import ConfigurationError, MemLayerError, Memory
+from langchain_memlayer import ConfigurationError, InvalidInput, MemLayerError, Memory
 from langchain_memlayer.testing import FrozenClock, ScriptedChatModel
 from langchain_memlayer.types import Extraction, Fact, Turn
 
@@ -34,10 +34,17 @@ def test_auto_is_gpt_4o_mini_with_a_key_and_no_model_without(folder: Path, monke
         assert getattr(memory.model, "model_name", None) == "gpt-4.1-nano"
 
 
-@pytest.mark.parametrize("setting", [{"model": 5}, {"model": "nothing"}, {"reconcile": "sometimes"}])
-def test_a_model_or_mode_that_is_none_is_refused_and_makes_no_folder(folder: Path, setting: dict[str, Any]) -> None:
-    with pytest.raises(ConfigurationError):
-        Memory(folder, embeddings=None, **({"model": None} | setting))
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"model": 5}, {"model": "nothing"}, {"reconcile": "sometimes"}, {"embeddings": 5}, {"metric": "l3"},
+        {"hnsw_threshold": -1}, {"durability": "none"}, {"profile": 5}, {"vectorstore": 5}, {"extractor": 5},
+        {"clock": 5}, {"new_id": 5},
+    ],
+)  # fmt: skip
+def test_a_setting_that_cannot_be_used_is_refused_and_makes_no_folder(folder: Path, setting: dict[str, Any]) -> None:
+    with pytest.raises((ConfigurationError, InvalidInput)):
+        Memory(folder, **({"model": None, "embeddings": None} | setting))
     assert not folder.exists()
 
 

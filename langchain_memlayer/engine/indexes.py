@@ -14,7 +14,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from langchain_memlayer.errors import ConfigurationError, EmbedderMismatch, EmbeddingError, SnapshotError
+from langchain_memlayer.errors import ConfigurationError, EmbedderMismatch, EmbeddingError, SnapshotError, shown
 from langchain_memlayer.index import files
 from langchain_memlayer.index.keywords import ENTRY
 from langchain_memlayer.journal import Journal
@@ -68,8 +68,6 @@ class Indexes:
         hnsw_threshold: int,
         capacity_bytes: int = CAPACITY_BYTES,
     ) -> None:
-        if not isinstance(hnsw_threshold, int) or isinstance(hnsw_threshold, bool) or hnsw_threshold < 0:
-            raise ConfigurationError(f"hnsw_threshold must be an integer of at least 0, got {hnsw_threshold!r}.")
         self.journal = journal
         self.area: Area = area
         self.embedder = embedder
@@ -507,14 +505,23 @@ def recorded_embedder(journal: Journal, area: Area) -> tuple[str, int] | None:
     return found["name"], found["dims"]
 
 
+def check_settings(*, hnsw_threshold: Any, metric: Any = None, **functions: Any) -> None:
+    """Refuse settings that nothing can be opened with, before a folder is made for it."""
+    if not isinstance(hnsw_threshold, int) or isinstance(hnsw_threshold, bool) or hnsw_threshold < 0:
+        raise ConfigurationError(f"hnsw_threshold must be an integer of at least 0, got {shown(hnsw_threshold)}.")
+    if metric is not None and metric not in METRICS:
+        raise ConfigurationError(f"metric must be one of {', '.join(METRICS)}, or None; got {shown(metric)}.")
+    for name, function in functions.items():
+        if not callable(function):
+            raise ConfigurationError(f"{name} must be a function, got {shown(function)}.")
+
+
 def chosen_metric(journal: Journal, area: Area, metric: Metric | None) -> Metric:
     """How the vectors of an area are compared: as is asked for, else as those that are there, else by cosine.
 
     Raises:
-        ConfigurationError: it is no metric, or those that are there were written for another one.
+        ConfigurationError: those that are there were written for another one.
     """
-    if metric is not None and metric not in METRICS:
-        raise ConfigurationError(f"metric must be one of {', '.join(METRICS)}, or None; got {metric!r}.")
     text = journal.meta(embedder_key(area))
     recorded: Metric | None = None if text is None else metric_in(text)
     if metric is not None and recorded not in (None, metric):

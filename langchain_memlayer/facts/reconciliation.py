@@ -140,7 +140,7 @@ class LLMReconciler:
         timeout: float | None = None,
     ) -> None:
         if custom_prompt is not None and not custom_prompt.strip():
-            raise InvalidInput("custom_prompt is blank; leave it out to use the built-in instructions.")
+            raise InvalidInput("The prompt of reconciliation is blank; leave it out to use the built-in instructions.")
         parts: tuple[str, ...] = (RECONCILIATION_INSTRUCTIONS, RECONCILIATION_CONTRACT, RECONCILIATION_EXAMPLES)
         self.version = RECONCILIATION_VERSION
         if custom_prompt is not None:
