@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from typer.testing import CliRunner
 from langchain_memlayer import ConfigurationError, InvalidInput, Memory, MemoryConfig, recall_node
 from langchain_memlayer.cli import app
 from langchain_memlayer.doctor import check
+from langchain_memlayer.journal import open_journal
+from langchain_memlayer.journal.base import random_id, utc_now
 from langchain_memlayer.moving import export_store, import_store
 from langchain_memlayer.testing import DeterministicEmbeddings, FrozenClock, ScriptedChatModel
 
@@ -397,6 +400,34 @@ def test_an_event_of_a_profile_is_undone_field_by_field() -> None:
             memory.undo(last)
         memory.undo(bonn["event_id"])
         assert memory.profile(user_id="u").fields == {}
+
+
+@pytest.mark.sqlite
+def test_a_profile_is_deleted_brought_back_and_forgotten_by_its_id(tmp_path: Path) -> None:
+    with open_with(Mind(TOLD, changes=[BERLIN]), tmp_path / "s", profile=Card) as memory:
+        told(memory, "I live in Berlin")
+        before = memory.profile(user_id="u")
+        assert json.loads(memory.get(before.id)["memory"])["city"]["value"] == "Berlin"  # type: ignore[index]
+        memory.delete(before.id)
+        assert (memory.get(before.id), memory.profile(user_id="u").fields) == (None, {})
+        memory.undo(memory.history(before.id)[-1]["id"])
+        assert memory.profile(user_id="u") == before
+        counts = run_stats(tmp_path / "s")
+        assert (counts["facts"], counts["turns"], counts["ended"]) == (1, 1, 0)
+        memory.update_profile({"name": "Xanthippe"}, user_id="u")
+        assert memory.forget(before.id)["also"] == []
+        assert memory.profile_history(user_id="u") == []
+        assert texts(memory.get_all(user_id="u", kinds=["fact"])) == ["Anna lives in Berlin"]
+        # What is still known is there again with the next step.
+        memory.read(user_id="u")
+        assert memory.profile(user_id="u").behind is False
+        assert check(memory._journal) == []
+    assert not any(b"Xanthippe" in file.read_bytes() for file in (tmp_path / "s").rglob("*") if file.is_file())
+
+
+def run_stats(folder: Path) -> Any:
+    with closing(open_journal(folder, clock=utc_now, new_id=random_id)) as journal, journal.read() as reader:
+        return reader.counts()
 
 
 # -- by hand -----------------------------------------------------------------------------------------------------------

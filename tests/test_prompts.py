@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from langchain_memlayer.facts.forms import Form, FoundDecision, FoundFact, FoundQueries
+from langchain_memlayer.facts.forms import Form, FoundChange, FoundDecision, FoundFact, FoundQueries
 from langchain_memlayer.facts.grounding import is_said, words
 from langchain_memlayer.facts.prompts import (
     EXTRACTION_CONTRACT,
@@ -16,6 +16,8 @@ from langchain_memlayer.facts.prompts import (
     EXTRACTION_INSTRUCTIONS,
     EXTRACTION_SCHEMA,
     EXTRACTION_VERSION,
+    PROFILE_INSTRUCTIONS,
+    PROFILE_SCHEMA,
     RECONCILIATION_CONTRACT,
     RECONCILIATION_EXAMPLES,
     RECONCILIATION_INSTRUCTIONS,
@@ -94,7 +96,7 @@ def _parts(schema: Any) -> Iterator[dict[str, Any]]:
         yield from _parts(part)
 
 
-@pytest.mark.parametrize("schema", [EXTRACTION_SCHEMA, RECONCILIATION_SCHEMA, REWRITING_SCHEMA])
+@pytest.mark.parametrize("schema", [EXTRACTION_SCHEMA, RECONCILIATION_SCHEMA, PROFILE_SCHEMA, REWRITING_SCHEMA])
 def test_the_schemas_are_as_strict_providers_take_them(schema: dict[str, Any]) -> None:
     for part in _parts(schema):
         assert not part.keys() - {"title", "type", "properties", "required", "additionalProperties", "items", "enum"}
@@ -108,6 +110,7 @@ def test_the_schemas_are_as_strict_providers_take_them(schema: dict[str, Any]) -
     [
         (FoundFact, EXTRACTION_CONTRACT),
         (FoundDecision, RECONCILIATION_CONTRACT),
+        (FoundChange, PROFILE_INSTRUCTIONS),
         (FoundQueries, REWRITING_INSTRUCTIONS),
     ],
 )

@@ -157,7 +157,7 @@ class Reader(CacheReader):
             "items": by_kind.get("item", 0),
             "facts": by_kind.get("fact", 0),
             "turns": by_kind.get("turn", 0),
-            "ended": self.db.execute(one + "items WHERE closed IS NOT NULL").fetchone()[0],
+            "ended": self.db.execute(one + "items WHERE closed IS NOT NULL AND kind <> 'profile'").fetchone()[0],
             **{some.split()[0]: self.db.execute(one + some).fetchone()[0] for some in rows},
         }
 
