@@ -77,7 +77,7 @@ def shown(memory: Any, **ids: Any) -> Any:
     hits = memory.search("Where does Anna live? What does she play?", **ids, limit=50)["results"]
     return [
         [{name: value for name, value in row.items() if name not in left_out} for row in rows]
-        for rows in (listed["results"], hits)
+        for rows in (sorted(listed["results"], key=lambda row: (row["kind"], row["memory"])), hits)
     ] + [listed["relations"]]
 
 

@@ -21,13 +21,15 @@ from langchain_memlayer.engine.records import scope_of
 from langchain_memlayer.errors import InvalidInput, shown
 from langchain_memlayer.journal import Journal
 from langchain_memlayer.journal.database import chunks
-from langchain_memlayer.journal.fork_notes import Fork, copies, forks, note_fork, triples_by_row
+from langchain_memlayer.journal.fork_notes import Fork, copies, ended_citing, forks, note_fork, triples_by_row
 from langchain_memlayer.journal.positions import terms_of
 from langchain_memlayer.journal.write import Writer
 from langchain_memlayer.protocols import NewId
 from langchain_memlayer.types import HIDDEN, SPENT, Conflict, Row, Scope
 
 _CHANGES = ("update", "delete", "none", "undo", "restore")
+_KINDS = ("turn", "fact", "profile")
+"""In the order in which they are made: a fact that was told again cites turns that are younger than it."""
 _STATES = ("hide", "spent", "show", "restore")
 
 
@@ -48,13 +50,14 @@ def forked(journal: Journal, scope: Scope, name: str, *, new: bool) -> Fork:
             return found[0]
         fork = note_fork(tx, name, scope, journal.new_id())
         live = tx.memories_of(scope)
+        # What a turn told that has ended since: by that it is known not to be shown as current.
+        live += tx.memories_by_row(ended_citing(tx, [row.id for row in live if row.kind == "turn"])).values()
         quotes: dict[int, dict[int, str | None]] = {}
         for fact, turn, quote in tx.quotes_of_all([row.id for row in live if row.kind != "turn"]):
             quotes.setdefault(fact, {})[turn] = quote
         cited = {turn for told in quotes.values() for turn in told}.difference(row.id for row in live)
         rows = [*live, *tx.memories_by_row(sorted(cited)).values()]
-        # So turns stay in order, and come before the facts that cite them, and these before a profile.
-        rows.sort(key=lambda row: (row.kind == "profile", row.place or row.id, row.kind != "turn"))
+        rows.sort(key=lambda row: (_KINDS.index(row.kind), row.place or row.id))
         made = _Copies(tx, fork, journal.new_id, quotes)
         for page in chunks(rows):
             made.add(page)
@@ -87,14 +90,16 @@ class _Copies:
                 row, **owner, key=key, place=None, closed=None,
                 valid_at=began.get(row.id, row.valid_at), sources=tuple(self.keys.get(one, one) for one in row.sources),
             )  # fmt: skip
-            told: dict[str, Any] = {"actor": FORK, "detail": {"copy": row.key}}
+            cited = self.quotes.get(row.id, {})
+            told: dict[str, Any] = {
+                "actor": FORK, "detail": {"copy": row.key},
+                "quotes": [(self.rows[turn], cited[turn]) for turn in _ordered(row, cited) if turn in self.rows],
+            }  # fmt: skip
             if row.closed is not None:
                 self.rows[row.id] = self.tx.add_seen(own, **told)
                 continue
-            cited = self.quotes.get(row.id, {})
             self.rows[row.id] = self.tx.add_memory(
-                own, terms=terms.get(row.id, b""), codes=vectors.get(row.id), triples=triples.get(row.id, ()),
-                quotes=[(self.rows[turn], cited[turn]) for turn in _ordered(row, cited) if turn in self.rows], **told,
+                own, terms=terms.get(row.id, b""), codes=vectors.get(row.id), triples=triples.get(row.id, ()), **told,
             )  # fmt: skip
 
     def _began(self, row: Row) -> int | None:
@@ -145,10 +150,10 @@ def merged(tx: Writer, scope: Scope, name: str, new_id: NewId) -> tuple[Fork, Ou
     return fork, outcome, merging.conflicts
 
 
-def _when(versions: Sequence[Row]) -> int:
+def _when(versions: Sequence[Row]) -> tuple[int, int]:
     """Where a memory's last version stands among others: turns before the facts that cite them."""
     last = versions[-1]
-    return last.seq if last.closed is not None else last.place or last.id
+    return _KINDS.index(last.kind), last.seq if last.closed is not None else last.place or last.id
 
 
 class _Merging:
@@ -170,12 +175,13 @@ class _Merging:
             if row.kind == "profile":
                 # The original's own follows what the merge does to facts.
                 continue
-            self._versions.setdefault(row.key, []).append(row)
+            if row.kind == "turn" or row.event != "seen":
+                self._versions.setdefault(row.key, []).append(row)
         self._rows: dict[int, int] = {}
         self._keys = dict(self._origins)
 
     def run(self) -> None:
-        """Carry all over in its order, then whether turns are recalled, and what is still to be read."""
+        """Carry all over in order, then whether turns are recalled, and what is still to be read."""
         kept = [versions for versions in self._versions.values() if self._changed(versions)]
         kept.sort(key=_when)
         for versions in kept:
@@ -184,6 +190,8 @@ class _Merging:
                 self._carry(versions, live)
             elif live is not None:
                 self._add(live)
+            else:
+                self._note_ended(versions, self.new_id())
         for versions in kept:
             if versions[0].kind == "turn" and versions[0].key in self._origins and versions[-1].closed is None:
                 self._carry_state(versions[-1])
@@ -215,6 +223,7 @@ class _Merging:
             elif original.kind == "turn":
                 commit.end(original, at=versions[-1].invalid_at or self.tx.now)
             else:
+                self._note_ended(versions[1:], key)
                 commit.end_fact(original, self._left_behind(versions), at=versions[-1].invalid_at or self.tx.now)
             return
         again = live.count - (first.count if original is None else original.count)
@@ -237,6 +246,12 @@ class _Merging:
         """Whether something of a kind happened to an original since it was copied, that is not of this merge."""
         events = (one for one in self.tx.history(key) if one.seq > copy.id and one.op in ops)
         return any(one.batch != self._batch for one in events)
+
+    def _note_ended(self, versions: Sequence[Row], key: str) -> None:
+        """Note which turns told what ended in the fork; nothing finds it."""
+        for row in versions:
+            if row.kind == "fact" and (quotes := self._quotes(row)):
+                self.tx.add_seen(self._own(row, key), quotes=quotes, actor=FORK, batch=self._batch)
 
     def _conflict(self, key: str, original: Row | None, live: Row | None, added: str | None) -> None:
         texts = [None if row is None else row.text for row in (original, live)]
@@ -261,6 +276,7 @@ class _Merging:
                 self._tell_again(commit, row, twin, row.count)
             return twin.key
         self._keys[row.key] = key = commit.new_id()
+        self._note_ended(self._versions[row.key][:-1], key)
         triples, quotes = self.tx.triples_of(row.id), self._quotes(row)
         commit.cause = self._rows[row.id] = self.tx.add_memory(
             replace(self._own(row, key), event="add"), terms=terms_of(self.tx, [row.id]).get(row.id, b""),
@@ -299,13 +315,15 @@ class _Merging:
     def _replace(self, commit: Commit, versions: Sequence[Row], live: Row, original: Row) -> None:
         new = replace(
             self._own(live, original.key), place=original.place, created_at=original.created_at,
+            valid_at=original.valid_at if live.valid_at == versions[0].valid_at else live.valid_at,
             state=original.state if live.kind == "turn" else live.state, turns=(),
         )  # fmt: skip
+        self._note_ended(versions[1:-1], original.key)
         terms, codes = terms_of(self.tx, [live.id]).get(live.id, b""), self.tx.vectors_of([live.id]).get(live.id)
         last = next(one for one in reversed(self.tx.history(live.key)) if one.item == live.id and one.op != "relink")
-        triples = self.tx.triples_of(live.id)
+        triples, ended = self.tx.triples_of(live.id), versions[0].invalid_at
         commit.replace(
-            original, new, Indexed(terms, codes), at=max(versions[-2].invalid_at or 0, original.created_at),
+            original, new, Indexed(terms, codes), at=self.tx.now if ended is None else ended,
             triples=triples, quotes=self._quotes(live), by_hand=last.actor == BY_HAND, detail={"fork": self.fork.name},
         )  # fmt: skip
         if live.kind == "turn":

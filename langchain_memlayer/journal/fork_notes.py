@@ -90,6 +90,15 @@ def copied(reader: Reader, keys: Collection[str]) -> list[Row]:
     return list(whole(reader.among(sql, found), to_row))
 
 
+def ended_citing(reader: Reader, turns: Sequence[int]) -> list[int]:
+    """The ended versions of facts that cite some turns."""
+    sql = (
+        "SELECT DISTINCT l.fact FROM links l JOIN items f ON f.id = l.fact WHERE f.closed IS NOT NULL AND f.kind = "
+        "'fact' AND l.turn IN (...)"
+    )
+    return sorted({fact for (fact,) in reader.among(sql, turns)})
+
+
 def triples_by_row(reader: Reader, rows: Sequence[int]) -> dict[int, list[Triple]]:
     """The triples of some versions, by row."""
     told: dict[int, list[Triple]] = {}

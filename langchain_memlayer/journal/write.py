@@ -22,10 +22,10 @@ _EVENT = (
     "invalid_at, batch, detail) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
 )
 _MEMORY = (
-    "INSERT INTO items (id, ns, key, kind, value, created_at, updated_at, seq, metadata, user_id, agent_id, run_id, "
-    "session_id, place, role, name, message_id, time, utc_offset, hash, sources, turns, valid_at, invalid_at, "
+    "INSERT INTO items (id, ns, key, kind, value, created_at, updated_at, seq, closed, metadata, user_id, agent_id, "
+    "run_id, session_id, place, role, name, message_id, time, utc_offset, hash, sources, turns, valid_at, invalid_at, "
     "state, asks, given, read, count, last_seen, last_event, terms) VALUES "
-    "(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+    "(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
 )
 _VECTORS = f"INSERT INTO vectors VALUES (? * {IN_USE}, ?) ON CONFLICT (id) DO UPDATE SET data = excluded.data"
 _TRIPLE = (
@@ -393,7 +393,8 @@ class Writer(Reader):
         check_storable("A memory", row.user_id, row.agent_id, row.run_id)
         self._inserts.insert(
             _MEMORY,
-            (item, ns, row.key, row.kind, row.text, row.created_at, updated, item, json_text(row.metadata),
+            (item, ns, row.key, row.kind, row.text, row.created_at, updated, item,
+             item if op == "seen" else None, json_text(row.metadata),
              row.user_id, row.agent_id, row.run_id, row.session_id, place, row.role, row.name, row.message_id, row.time,
              row.offset, row.hash, json_text(row.sources), json_text([turn for turn, _ in quotes]), row.valid_at,
              row.invalid_at, row.state or None, int(row.asks) or None, int(row.given) or None, int(row.read) or None,
@@ -410,10 +411,8 @@ class Writer(Reader):
             self._inserts.insert(_TRIPLE, (item, ns, t.source, t.relation, t.destination, *keys))
 
     def add_seen(self, row: Row, **given: Any) -> int:
-        """Store a turn that ended as it began (`actor`, `batch`, `detail`): nothing finds it, and facts may cite it."""
-        item = self.add_memory(replace(row, invalid_at=row.created_at), terms=b"", codes=None, op="seen", **given)
-        self.db.execute("UPDATE items SET closed = id WHERE id = ?", (item,))
-        return item
+        """Store what ended as it began (`actor`, `batch`, `detail`, `quotes`): nothing finds it."""
+        return self.add_memory(replace(row, invalid_at=row.created_at), terms=b"", codes=None, op="seen", **given)
 
     def close_memory(self, row: Row, *, invalid_at: int) -> None:
         """End a version with the event that comes next; its row stays."""
