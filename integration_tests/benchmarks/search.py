@@ -30,8 +30,8 @@ _EXACT = 40
 _SCOPES = 1000
 _FILTERS = {"a quarter passes": {"project": "p1"}, "one in 200 passes": {"ticket": 7}}
 _SIGNALS = {"neighbour": "neighbour", "linked": "link", "session_prior": "session", "bridge": "bridge",
-            "speaker": "speaker", "date": "date", "fact": "fact", "question": "question", "ended": "ended",
-            "present": "present"}  # fmt: skip
+            "speaker": "speaker", "date": "date", "exact": "exact", "fact": "fact", "question": "question",
+            "barren": "barren", "ended": "ended"}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +157,7 @@ def _costs(memory: Memory, told: _Told) -> dict[str, float]:
         (pools.Pools, "__init__", "meaning: nearest and spread"),
         (pools.Pools, "around", "pool: candidates and columns"),
         *((signals, name, f"signal: {title}") for name, title in _SIGNALS.items()),
-        (reading, "rank", "order and coverage"),
+        (reading, "ranked", "order and coverage"),
         (Reader, "memories_by_row", "hits from the journal"),
     ]
     with ExitStack() as undo:
