@@ -172,7 +172,7 @@ class CacheReader(BaseReader):
 
     def vectors_of(self, ids: Sequence[int]) -> dict[int, bytes]:
         """The vectors in use of some rows, float16 bytes; rows without any are left out."""
-        return self._signed(ids, self._sign())
+        return dict(self._vectors_in(ids, self._sign()))
 
     def codes_of(self, ids: NDArray[np.int64], sizes: NDArray[np.int64]) -> tuple[NDArray[np.uint8], list[int]]:
         """The vectors in use of some rows, one after another, each row's of a known size in bytes.
@@ -183,12 +183,16 @@ class CacheReader(BaseReader):
         sign, end = self._sign(), 0
         codes, others = np.empty(int(sizes.sum()), np.uint8), []
         for rows, wanted in zip(chunks(ids.tolist()), chunks(sizes.tolist()), strict=True):
-            found = self._signed(rows, sign)
-            pieces = [found.get(row, b"") for row in rows]
+            numbers, pieces = zip(*self._vectors_in(rows, sign) or [(0, b"")], strict=True)
+            if list(numbers) != rows:
+                found = dict(zip(numbers, pieces, strict=True))
+                pieces = tuple(found.get(row, b"") for row in rows)
             if list(map(len, pieces)) != wanted:
                 bad = [place for place, size in enumerate(wanted) if len(pieces[place]) != size]
                 others += [rows[place] for place in bad]
-                pieces = [bytes(wanted[place]) if place in bad else piece for place, piece in enumerate(pieces)]
+                pieces = tuple(
+                    piece if len(piece) == size else bytes(size) for piece, size in zip(pieces, wanted, strict=True)
+                )
             begin, end = end, end + sum(wanted)
             codes[begin:end] = np.frombuffer(b"".join(pieces), np.uint8)
         return codes, others
@@ -196,9 +200,11 @@ class CacheReader(BaseReader):
     def _sign(self) -> int:
         return int(self.db.execute(f"SELECT {IN_USE}").fetchone()[0])
 
-    def _signed(self, ids: Sequence[int], sign: int) -> dict[int, bytes]:
-        found = self.among("SELECT id, data FROM vectors WHERE id IN (...)", [sign * item for item in ids])
-        return {sign * item: data for item, data in found}
+    def _vectors_in(self, ids: Sequence[int], sign: int) -> list[tuple[int, bytes]]:
+        """Rows and their vectors, mostly by ascending row."""
+        sql = "SELECT id, data FROM vectors WHERE id IN (...) ORDER BY id"
+        found = self.among(sql, ids if sign > 0 else [-item for item in ids])
+        return found if sign > 0 else [(-item, data) for item, data in reversed(found)]
 
     # -- triples; those of ended memories are not shown -----------------------------------------------------------
 
