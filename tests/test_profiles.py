@@ -182,6 +182,17 @@ def test_a_model_that_fails_leaves_the_profile_behind_and_the_next_call_catches_
         assert profile.fields["city"]["facts"] == [berlin["id"]]
 
 
+def test_who_dies_between_the_commit_and_the_step_leaves_it_to_the_next(tmp_path: Path) -> None:
+    with open_with(Mind(TOLD, changes=[KeyboardInterrupt()]), tmp_path, profile=Card) as memory:
+        with pytest.raises(KeyboardInterrupt):
+            told(memory, "I live in Berlin")
+        assert memory.unread(user_id="u") == []
+    with open_with(Mind(TOLD, changes=[BERLIN]), tmp_path, profile=Card) as memory:
+        assert memory.profile(user_id="u").behind
+        memory.read(user_id="u")
+        assert city(memory) == "Berlin"
+
+
 def test_read_catches_up_and_what_was_changed_by_hand_is_among_it() -> None:
     mind = Mind(TOLD, changes=[BERLIN, ROME])
     with open_with(mind, profile=Card) as memory:

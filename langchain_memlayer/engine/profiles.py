@@ -187,7 +187,9 @@ class Profiles:
         Raises:
             InvalidInput: there is no such field, or the schema does not take its value; nothing was written.
         """
-        schema, owner = self._known(), owner_of(scope)
+        schema, owner = self.schema, owner_of(scope)
+        if schema is None:
+            raise ConfigurationError("update_profile() needs a schema: open the memory with profile=, a class.")
         if strange := sorted(str(name) for name in values if name not in schema.names):
             raise InvalidInput(f"The profile has no field {strange[0]!r}; its fields are {', '.join(schema.names)}.")
         with self.journal.write(owner.partition) as tx:
@@ -206,11 +208,6 @@ class Profiles:
             for field, reason in schema.refused(old, cells).items():
                 raise InvalidInput(f"{field or 'The profile'} cannot be set: {reason}. Nothing was changed.")
             _write(tx, owner, row, cells, at=now, actor=BY_HAND, by=dict.fromkeys(values, ()))
-
-    def _known(self) -> ProfileSchema:
-        if self.schema is None:
-            raise ConfigurationError("update_profile() needs a schema: open the memory with profile=, a class.")
-        return self.schema
 
     # -- following the facts --------------------------------------------------------------------------------------
 
@@ -400,7 +397,8 @@ def take_back(tx: Writer, path: str, facts: Mapping[str, int], own: Collection[i
                 raise InvalidInput(f"Event {later[-1]} has changed {name} of this profile since; undo that one first.")
             continue
         before = cells_of(rows.get((first.item if first.op == "delete" else first.gone) or 0))
-        cells = {**{other: cell for other, cell in cells.items() if other != name}, **_only(before, name)}
+        cells = {other: cell for other, cell in cells.items() if other != name}
+        cells |= {name: before[name]} if name in before else {}
         by[name] = sorted({one for event in mine for one in event.detail.get("by", {}).get(name, ())})
         undoes[name] = [event.seq for event in mine]
     if alone and not undoes:
@@ -415,10 +413,6 @@ def take_back(tx: Writer, path: str, facts: Mapping[str, int], own: Collection[i
 def _named(event: Event, rows: Mapping[int, Row]) -> Iterable[str]:
     """The fields that an event of a profile changed."""
     return cells_of(rows.get(event.item or 0)) if event.op == "delete" else event.detail.get("by", ())
-
-
-def _only(cells: Cells, name: str) -> Cells:
-    return {name: cells[name]} if name in cells else {}
 
 
 def _undone(event: Event, name: str) -> list[int]:

@@ -9,5 +9,6 @@ numerals.py        numbers, in digits and in words
 wording.py         what texts say beyond their words, and have in common
 extraction.py      turns to facts
 reconciliation.py  facts to decisions
+profile.py         changes of facts to the fields of a profile, as its schema takes them
 rewriting.py       a query as it stands in a conversation
 """
