@@ -9,6 +9,7 @@ from contextlib import closing
 from datetime import date
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from hypothesis import Phase, given, settings
@@ -17,7 +18,7 @@ from journal_dump import dump, ids, open_memory, query, refuses, texts
 from langchain_core.messages import HumanMessage
 from langgraph.runtime import Runtime
 from memory_kit import Mind, call, decided, found, open_with
-from pydantic import BaseModel, Field, RootModel, create_model
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, RootModel, SecretStr, create_model, field_validator
 from test_undo import opened
 from typer.testing import CliRunner
 
@@ -126,6 +127,41 @@ def test_a_schema_may_have_itself_in_it_and_entries_that_a_model_writes_anyhow()
         told(memory, "I live in Berlin")
         value = memory.profile(user_id="u").value
     assert value == Node(name="Anna", age=42, knows=[Node(name="Bo")], tags=["two"])
+
+
+class Checked(BaseModel):
+    """What users write: other names outside, strict types, checks that raise anything."""
+
+    model_config = ConfigDict(strict=True, alias_generator=str.upper, serialize_by_alias=True)
+    city: str | None = None
+    born: date | None = None
+    nick: str | None = Field(None, validation_alias=AliasChoices("alias", "handle"))
+    home: Checked | None = None
+    size: float | None = None
+    CITY: str | None = Field(None, alias="other")
+
+    @field_validator("city")
+    @classmethod
+    def known(cls, city: str) -> str:
+        return {"Berlin": "Berlin", "Bonn": "Bonn"}[city]
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_schema_may_have_other_names_strict_types_and_checks_that_fail(caplog: pytest.LogCaptureFixture) -> None:
+    said = [
+        change("city", "set", "Atlantis"), change("born", "set", "2001-02-03"), change("nick", "set", "Tom"),
+        change("home", "set", '{"city": "Bonn"}'), change("size", "set", "1e999"), change("CITY", "set", "both"),
+    ]  # fmt: skip
+    with open_with(Mind(TOLD, changes=[said, said]), profile=Checked) as memory:
+        assert told(memory, "I live in Berlin")[0]["event"] == "ADD"
+        for wrong in ({"city": "Atlantis"}, {"size": float("inf")}, {"size": object()}):
+            with pytest.raises(InvalidInput, match="cannot be set"):
+                memory.update_profile(wrong, user_id="u")
+        profile = memory.update_profile({"city": "Berlin"}, user_id="u")
+        assert profile.value.model_dump(by_alias=False, exclude_none=True) == {
+            "city": "Berlin", "born": date(2001, 2, 3), "nick": "Tom", "home": {"city": "Bonn"}, "CITY": "both",
+        }  # fmt: skip
+        assert (profile.problems, profile.behind, caplog.text) == ([], False, "")
 
 
 def test_without_a_profile_or_a_change_of_facts_no_model_is_asked() -> None:
@@ -498,8 +534,10 @@ def test_by_hand_what_the_schema_does_not_take_is_refused_and_nothing_written(
 
 def test_a_profile_needs_a_schema() -> None:
     callback = create_model("Callback", call=(Callable[[], int], ...))
-    for wrong in (dict, Card(), BaseModel, RootModel[int], "Card", "json:loads", callback):
-        with pytest.raises(ConfigurationError, match=r"pydantic model|'package.module:Model'|JSON does not have"):
+    secret = create_model("Login", password=(SecretStr | None, None))
+    match = r"pydantic model|'package.module:Model'|JSON does not have|JSON would not give back"
+    for wrong in (dict, Card(), BaseModel, RootModel[int], "Card", "json:loads", callback, secret):
+        with pytest.raises(ConfigurationError, match=match):
             Memory(":memory:", model=None, embeddings=None, profile=wrong)  # type: ignore[arg-type]
     with open_memory(":memory:") as memory, pytest.raises(ConfigurationError, match="profile="):
         memory.update_profile({"city": "Rome"}, user_id="u")
@@ -557,6 +595,28 @@ def test_what_fits_another_schema_is_shown_and_the_rest_is_told_and_not_lost(tmp
     with open_memory(tmp_path) as memory:
         profile = memory.profile(user_id="u")
         assert (profile.value, profile.fields["level"]["value"]) == (None, "high")
+
+
+@pytest.mark.parametrize(
+    ("action", "langs", "nick"),
+    [("append", ["Greek", "Thai"], None), ("set", ["Thai"], "Thai"), ("remove", ["Greek"], None)],
+)
+def test_what_was_one_value_is_the_first_entry_of_a_list(
+    tmp_path: Path, action: str, langs: list[str], nick: str | None
+) -> None:
+    before = create_model("Before", langs=(str | None, None), nick=(list[int], []))
+    after = create_model("After", langs=(list[str], []), nick=(str | None, None))
+    said = [change("langs", "set", "Greek"), change("nick", "set", "[1, 2]")]
+    with open_with(Mind(TOLD, changes=[said]), tmp_path, profile=before) as memory:
+        [row] = told(memory, "I live in Berlin")
+    said = [change("langs", action, "Thai"), change("nick", action, "Thai")]
+    mind = Mind(TOLD, decided((1, "ADD")), changes=[said, said])
+    with open_with(mind, tmp_path, profile=after, new_id=lambda: str(uuid4())) as memory:
+        told(memory, "I speak Thai")
+        value = memory.profile(user_id="u").value.model_dump()
+        assert value == {"langs": langs, "nick": "Thai" if action == "append" else nick}
+        memory.forget(row["id"])
+        assert memory.profile(user_id="u").value.langs == [one for one in langs if one == "Thai"]
 
 
 @pytest.mark.parametrize("text", ["no JSON", "[1]", '{"city": 7}', '{"city": {"facts": [1], "at": 2}}'])

@@ -21,8 +21,6 @@ from functools import cache
 from typing import Any, Final
 from uuid import NAMESPACE_OID, uuid5
 
-from pydantic import ValidationError
-
 from langchain_memlayer.engine.commit import BY_HAND, Committed, closing
 from langchain_memlayer.errors import ConfigurationError, ExtractionError, InvalidInput
 from langchain_memlayer.facts.grounding import words
@@ -199,9 +197,10 @@ class Profiles:
             for name, value in values.items():
                 try:
                     said = None if value is None else schema.coerced(name, value)
-                except ValidationError as error:
-                    reason = error.errors(include_url=False)[0]["msg"]
-                    raise InvalidInput(f"{name} cannot be set: {reason}. Nothing was changed.") from error
+                except InvalidInput as error:
+                    raise InvalidInput(
+                        f"{name} cannot be set: {str(error).rstrip('.')}. Nothing was changed."
+                    ) from error
                 entries = said if name in schema.lists and isinstance(said, list) else ()
                 cells[name] = {"facts": [[] for _ in entries], "at": now, "hand": now}
                 cells[name] |= {} if said is None else {"value": said}

@@ -14,17 +14,18 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any, Final, cast
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
+from pydantic_core import PydanticSerializationError, to_json
 
-from langchain_memlayer.errors import ConfigurationError, ExtractionError
+from langchain_memlayer.errors import ConfigurationError, ExtractionError, InvalidInput
 from langchain_memlayer.facts.chat import Method, StructuredChat
 from langchain_memlayer.facts.forms import FoundChange
 from langchain_memlayer.facts.prompts import PROFILE_INSTRUCTIONS, PROFILE_SCHEMA, shortened, show_records
 from langchain_memlayer.facts.replies import read_entries, storable
 from langchain_memlayer.steps import Steps
 from langchain_memlayer.types import from_micros
-from langchain_memlayer.values import dumps, loads
+from langchain_memlayer.values import dumps, loads, plain
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -70,6 +71,12 @@ def is_cell(value: Any) -> bool:
     return "at" in value and all(isinstance(key, str) for one in lists for key in one)
 
 
+def _by_entry(cell: Mapping[str, Any]) -> bool:
+    """Whether a cell is a list that says of each entry where it comes from."""
+    value, facts = cell.get("value"), cell["facts"]
+    return isinstance(value, list) and len(facts) == len(value) and all(isinstance(one, list) for one in facts)
+
+
 def cited(cells: Cells) -> set[str]:
     """The ids of all facts that cells come from."""
     found: set[str] = set()
@@ -90,7 +97,7 @@ def kept(cells: Cells, keep: Callable[[Any, list[str]], list[str] | None]) -> Ce
     found: Cells = {}
     for name, cell in cells.items():
         value, facts = cell.get("value"), cell["facts"]
-        if isinstance(value, list) and len(facts) == len(value) and all(isinstance(one, list) for one in facts):
+        if isinstance(value, list) and _by_entry(cell):
             entries = [(one, keep(one, by) if by else by) for one, by in zip(value, facts, strict=True)]
             stay = [(one, by) for one, by in entries if by is not None]
             cell = {**cell, "value": [one for one, _ in stay], "facts": [by for _, by in stay]}
@@ -124,10 +131,6 @@ class ProfileSchema:
                 "known of each user."
             )
         self.model = model
-        self._aliases: dict[str, str] = {
-            name: next((one for one in (info.validation_alias, info.alias) if isinstance(one, str)), name)
-            for name, info in model.model_fields.items()
-        }
         try:
             self._describe(model)
         except PydanticUserError as error:
@@ -137,10 +140,15 @@ class ProfileSchema:
 
     def _describe(self, model: type[BaseModel]) -> None:
         self._adapters: dict[str, TypeAdapter[Any]] = {
-            name: TypeAdapter(cast("Any", Annotated[info.annotation, info]))
+            # Without its alias, which pydantic warns of outside of a class.
+            name: TypeAdapter(
+                cast("Any", Annotated[(info.annotation, *info.metadata, Field(discriminator=info.discriminator))])
+            )
             for name, info in model.model_fields.items()
         }
         whole = model.model_json_schema(by_alias=False)
+        if '"writeOnly":true' in dumps(whole):
+            raise ConfigurationError(f"The profile {model.__name__} has a secret, which JSON would not give back.")
         self._named: dict[str, Any] = whole.get("$defs", {})
         # A model that has itself in it is among the definitions.
         own = self._named[whole["$ref"].rpartition("/")[2]] if "$ref" in whole else whole
@@ -156,10 +164,18 @@ class ProfileSchema:
         """The value of a field, as JSON has it.
 
         Raises:
-            ValidationError: the field does not take it.
+            InvalidInput: the field does not take it; the message is the reason.
         """
         adapter = self._adapters[name]
-        return adapter.dump_python(adapter.validate_python(value), mode="json")
+        try:
+            taken = adapter.validate_json(to_json(value, by_alias=False), by_alias=True, by_name=True)
+            return plain(adapter.dump_python(taken, mode="json", by_alias=False), name)
+        except (InvalidInput, PydanticSerializationError) as error:
+            raise InvalidInput(str(error)) from error
+        except ValidationError as error:
+            raise InvalidInput(error.errors(include_url=False)[0]["msg"]) from error
+        except Exception as error:  # What checks a value is the caller's own, and may raise anything.
+            raise InvalidInput(_unchecked(error)) from error
 
     def read(self, values: Mapping[str, Any]) -> tuple[BaseModel | None, dict[str | None, str]]:
         """An instance, and by field why its value is not in it; None, with the reasons, when there can be none.
@@ -168,23 +184,17 @@ class ProfileSchema:
         """
         wrong: dict[str | None, str] = dict.fromkeys(values.keys() - set(self.names), "there is no such field now")
         while True:
-            taken = {self._aliases[name]: value for name, value in values.items() if name not in wrong}
+            taken = dumps({name: value for name, value in values.items() if name not in wrong})
             try:
-                return self.model.model_validate(taken), wrong
+                return self.model.model_validate_json(taken, by_alias=False, by_name=True), wrong
             except ValidationError as error:
-                found = self._reasons(error)
+                found = _reasons(error)
                 fresh = found.keys() & values.keys() - wrong.keys()
                 wrong.update(found)
                 if not fresh:
                     return None, wrong
-
-    def _reasons(self, error: ValidationError) -> dict[str | None, str]:
-        names = {alias: name for name, alias in self._aliases.items()}
-        found: dict[str | None, str] = {}
-        for one in error.errors(include_url=False, include_context=False, include_input=False):
-            name = names.get(str(one["loc"][0]), str(one["loc"][0])) if one["loc"] else None
-            found.setdefault(name, one["msg"])
-        return found
+            except Exception as error:  # noqa: BLE001 - what checks a profile is the caller's own, and may raise anything
+                return None, {**wrong, None: _unchecked(error)}
 
     def refused(self, before: Cells, after: Cells) -> dict[str | None, str]:
         """Why cells are no profile that were one, by field; what is still missing counts for nothing."""
@@ -227,6 +237,18 @@ class ProfileSchema:
                 f"{{{', '.join(f'{name}: {self._type(one, depth + 1)}' for name, one in part['properties'].items())}}}"
             )
         return str(part.get("format") or part.get("type") or "any")
+
+
+def _reasons(error: ValidationError) -> dict[str | None, str]:
+    found: dict[str | None, str] = {}
+    for one in error.errors(include_url=False, include_context=False, include_input=False):
+        found.setdefault(str(one["loc"][0]) if one["loc"] else None, one["msg"])
+    return found
+
+
+def _unchecked(error: Exception) -> str:
+    """Why a value is refused whose check failed; what the error says may quote anything."""
+    return f"it could not be checked ({type(error).__name__})"
 
 
 def _imported(name: str) -> Any:
@@ -307,7 +329,8 @@ class _Patch:
         return self
 
     def _apply(self, change: FoundChange) -> None:
-        name = next((one for one in self._schema.names if one.casefold() == change.field.casefold()), None)
+        known = {one.casefold(): one for one in self._schema.names} | {one: one for one in self._schema.names}
+        name = known.get(change.field) or known.get(change.field.casefold())
         facts = [self._changes[k - 1] for k in change.facts if 0 < k <= len(self._changes)]
         action = change.action.casefold()
         if action == "set" and change.value.strip() in ("", "null"):
@@ -329,17 +352,16 @@ class _Patch:
         # What ended says nothing of what holds.
         ids = [one.id for one in facts if one.after is not None]
         listed, cell = name in self._schema.lists, None
-        entries = list(zip(old.get("value") or [], old["facts"], strict=True)) if listed and "value" in old else []
         if action != "clear":
             if not ids and action != "remove":
                 return
             try:
                 value = self._value(name, text, listed=listed)
-            except ValidationError as error:
-                self._refuse(name, error.errors(include_url=False)[0]["msg"])
+            except InvalidInput as error:
+                self._refuse(name, str(error))
                 return
             if listed:
-                entries = _entries(entries, value, ids, action)
+                entries = _entries(self._before(name), value, ids, action)
                 cell = {"value": [one for one, _ in entries], "facts": [by for _, by in entries]} if entries else None
             elif action != "remove":
                 # What is told once more has one more fact.
@@ -360,6 +382,18 @@ class _Patch:
             self.cells = made
             self.by.setdefault(name, []).extend(one.id for one in facts)
 
+    def _before(self, name: str) -> list[tuple[Any, list[str]]]:
+        """The entries of a list, each with its facts; of what it was under another schema those that it takes."""
+        cell = self.cells.get(name, {"facts": []})
+        value = cell.get("value")
+        values = value if isinstance(value, list) else [] if value is None else [value]
+        facts = cell["facts"] if _by_entry(cell) else [sorted(cited({name: cell}))] * len(values)
+        found = []
+        for one, by in zip(values, facts, strict=True):
+            with suppress(InvalidInput):
+                found += [(taken, by) for taken in self._schema.coerced(name, [one])]
+        return found
+
     def _value(self, name: str, text: str, *, listed: bool) -> Any:
         """The value that a reply writes, JSON or the text itself, as the field has it; entries as a list."""
         given: list[Any] = [storable(text)]
@@ -368,7 +402,7 @@ class _Patch:
         for one in given:
             try:
                 return self._schema.coerced(name, one if not listed or isinstance(one, list) else [one])
-            except ValidationError as error:
+            except InvalidInput as error:
                 failure = error
         raise failure
 
