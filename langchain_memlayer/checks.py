@@ -13,6 +13,8 @@ from langchain_memlayer.messages import checked_text
 from langchain_memlayer.types import to_micros
 
 KINDS = ("fact", "turn")
+_DIGITS = 20
+_LONGEST_SECONDS = 100_000_000
 KEEP = "keep"
 """The expiration date of an update that leaves it as it is."""
 
@@ -27,7 +29,8 @@ def checked_memory_id(memory_id: Any) -> str:
 def checked_event_id(event_id: Any) -> int:
     """The event's number; `InvalidInput` when it cannot be one."""
     if isinstance(event_id, str) and event_id.isascii() and event_id.isdecimal():
-        event_id = int(event_id)
+        # More digits than any number of an event has are more than Python reads.
+        event_id = int(event_id) if len(event_id) < _DIGITS else sys.maxsize
     return checked_count(event_id, "event_id", 1)
 
 
@@ -73,9 +76,10 @@ def checked_count(value: Any, name: str, least: int) -> int:
 
 def checked_seconds(value: Any, name: str) -> float:
     """A number of seconds, not negative; `InvalidInput` names it when it is not."""
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value < 1e9:
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not value >= 0:
         raise InvalidInput(f"{name} must be a number of seconds of at least 0, got {shown(value)}.")
-    return float(value)
+    # Threads cannot wait for ever but without a limit.
+    return float(min(value, _LONGEST_SECONDS))
 
 
 def checked_threshold(value: Any) -> float | None:

@@ -104,7 +104,18 @@ MOST_SHOWN = 80
 
 def shown(value: object) -> str:
     """A value as an error shows it."""
-    return cut(repr(value))
+    try:
+        return cut(repr(value))
+    except ValueError:  # Python writes no integer of thousands of digits
+        return f"{type(value).__name__} of thousands of digits"
+
+
+def written(number: object, where: str) -> str:
+    """A number or a UUID as text; `InvalidInput` when it has more digits than Python writes."""
+    try:
+        return str(number)
+    except ValueError as error:
+        raise InvalidInput(f"{cut(where)} has thousands of digits; pass a shorter number, or a string.") from error
 
 
 def cut(text: str) -> str:

@@ -480,6 +480,7 @@ class Memory(Closing):
             VectorStoreError: the vector store failed; it is brought everything when it answers again.
         """
         mirror = self._indexes.mirror
+        timeout = None if timeout is None else checked_seconds(timeout, "timeout")
         return self._background.flush(timeout) and (mirror is None or mirror.flush(timeout))
 
     aflush = awaited(flush)

@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-from langchain_memlayer.errors import InvalidInput, shown
+from langchain_memlayer.errors import InvalidInput, shown, written
 from langchain_memlayer.types import FIRST_TIME, LAST_TIME, Turn, from_micros, to_micros
 from langchain_memlayer.values import plain
 
@@ -428,7 +428,7 @@ def _micros(value: Any) -> int:
 def _message_id(value: Any, where: str) -> str | None:
     # Exports number their messages; LangChain turns such ids into strings as well.
     numbered = isinstance(value, int) and not isinstance(value, bool)
-    return checked_label(str(value) if numbered else value, where)
+    return checked_label(written(value, where) if numbered else value, where)
 
 
 # -- what is in an agent's state already ------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -27,6 +28,7 @@ from langgraph.store.base import (
 from numpy.typing import NDArray
 
 from langchain_memlayer.backends.base import open_vectorstore
+from langchain_memlayer.checks import checked_seconds
 from langchain_memlayer.embedders.embedder import Embedder, resolve_embeddings
 from langchain_memlayer.engine.indexes import Indexes, check_settings, encode_vectors, recorded_embedder
 from langchain_memlayer.errors import ConfigurationError, InvalidInput, JournalClosed, JournalError, shown
@@ -225,13 +227,16 @@ class MemLayerStore(Closing, BaseStore):
         """
         if minutes is None:
             minutes = (self.ttl_config or {}).get("sweep_interval_minutes") or _SWEEP_MINUTES
-        if not minutes > 0:
+        if not isinstance(minutes, (int, float)) or not minutes > 0:
             raise InvalidInput(f"minutes must be a positive number, got {shown(minutes)}.")
         with self._journal.read(), self._sweeper_lock:
             if self._sweeper is None or not self._sweeper.is_alive() or self._stop.is_set():
                 self._stop = threading.Event()
                 self._sweeper = threading.Thread(
-                    target=self._sweep_until, args=(self._stop, minutes * 60), name="memlayer-ttl-sweeper", daemon=True
+                    target=self._sweep_until,
+                    args=(self._stop, checked_seconds(minutes, "minutes") * 60),
+                    name="memlayer-ttl-sweeper",
+                    daemon=True,
                 )
                 self._sweeper.start()
             return self._sweeper
@@ -252,7 +257,7 @@ class MemLayerStore(Closing, BaseStore):
             self._stop.set()
         if sweeper is None:
             return True
-        sweeper.join(timeout)
+        sweeper.join(None if timeout is None else checked_seconds(timeout, "timeout"))
         return not sweeper.is_alive()
 
     def flush(self, timeout: float | None = None) -> bool:
@@ -261,6 +266,7 @@ class MemLayerStore(Closing, BaseStore):
         Raises:
             VectorStoreError: it failed; it is brought everything when it answers again.
         """
+        timeout = None if timeout is None else checked_seconds(timeout, "timeout")
         return self._indexes.mirror is None or self._indexes.mirror.flush(timeout)
 
     def close(self) -> None:
@@ -404,7 +410,10 @@ class _Reads:
         need = op.offset + op.limit
         page: list[tuple[ItemRow, float | None]]
         if query is None:
-            page = [(row, None) for row in islice(self._listed(prefix, condition), op.offset, need)]
+            page = [
+                (row, None)
+                for row in islice(self._listed(prefix, condition), min(op.offset, sys.maxsize), min(need, sys.maxsize))
+            ]
         else:
             scored: list[tuple[ItemRow, float | None]] = list(self._rank(prefix, query, need, condition))
             if len(scored) < need:

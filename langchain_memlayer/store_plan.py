@@ -19,7 +19,7 @@ from langgraph.store.base import (
     validate_op_namespace,
 )
 
-from langchain_memlayer.errors import ConfigurationError, InvalidInput, shown
+from langchain_memlayer.errors import ConfigurationError, InvalidInput, shown, written
 from langchain_memlayer.filters import Filter, parse_filter
 from langchain_memlayer.types import Metric, encode_namespace
 from langchain_memlayer.values import dumps, plain
@@ -193,7 +193,7 @@ def checked_key(key: Any) -> str:
     Raises:
         InvalidInput: it cannot be stored.
     """
-    text = key if isinstance(key, str) else str(key)
+    text = key if isinstance(key, str) else written(key, "The key")
     _check_text("The key", text)
     return text
 

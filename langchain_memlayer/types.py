@@ -13,7 +13,7 @@ from uuid import UUID
 # Pydantic reads those of the standard library from Python 3.12 on only.
 from typing_extensions import TypedDict
 
-from langchain_memlayer.errors import InvalidInput, ScopeRequired
+from langchain_memlayer.errors import InvalidInput, ScopeRequired, written
 
 if TYPE_CHECKING:
     import numpy as np
@@ -100,7 +100,7 @@ class Scope:
     def __init__(self, user_id: Id = None, agent_id: Id = None, run_id: Id = None) -> None:
         for (name, _), value in zip(_SCOPE_MARKS, (user_id, agent_id, run_id), strict=True):
             if isinstance(value, (int, UUID)) and not isinstance(value, bool):
-                value = str(value)
+                value = written(value, name)
             if value is not None and not isinstance(value, str):
                 raise InvalidInput(f"{name} must be a string, got {type(value).__name__}; pass str(id) instead.")
             if value is not None and (not value.strip() or _NO_TEXT.search(value)):

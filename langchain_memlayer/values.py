@@ -11,7 +11,8 @@ import orjson
 
 from langchain_memlayer.errors import InvalidInput, cut, shown
 
-_INT64 = 1 << 63
+_MOST_BITS = 14_000
+"""Beyond 4,300 digits Python itself neither writes integers nor reads them."""
 
 
 def plain(value: Any, where: str = "value", _depth: int = 0) -> Any:
@@ -25,6 +26,8 @@ def plain(value: Any, where: str = "value", _depth: int = 0) -> Any:
     if isinstance(value, str):
         return str.__str__(value)
     if isinstance(value, int):
+        if value.bit_length() > _MOST_BITS:
+            raise InvalidInput(f"{cut(where)} has thousands of digits; store a shorter number, or a string.")
         return int(value)
     if isinstance(value, float):
         if not math.isfinite(value):

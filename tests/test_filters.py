@@ -451,7 +451,7 @@ def looped() -> dict[str, Any]:
         ({"a": {"$in": [b"x"]}}, "Invalid filter value for 'a': value[0] is of type bytes"),
         ({"a": {"$eq": {1: 2}}}, "Invalid filter value for 'a': value has the key 1; JSON keys are strings."),
         ({"a": "\udc00"}, "Invalid filter value for 'a': value holds a lone surrogate"),
-        ({"a": 10**5000}, "Invalid filter value for 'a': Exceeds the limit (4300 digits)"),
+        ({"a": 10**5000}, "Invalid filter value for 'a': value has thousands of digits"),
         (nested(33), "The filter is nested deeper than 32 levels, or contains itself; flatten it."),
         (looped(), "The filter is nested deeper than 32 levels, or contains itself; flatten it."),
     ],

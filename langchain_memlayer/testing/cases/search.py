@@ -44,6 +44,9 @@ class SearchCases(StoreCases):
         assert len(store.search(NS)) == 10
         assert len(store.search(NS, limit=100)) == 12
         assert store.search(NS, offset=12) == []
+        for most in (2**63 - 1, 10**30, 10**5000):
+            assert store.search(NS, offset=most) == []
+            assert len(store.search(NS, limit=most, offset=2)) == 10
 
     def test_a_query_without_an_index_lists(self, new_store: NewStore) -> None:
         store = new_store()
