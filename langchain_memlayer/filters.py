@@ -9,8 +9,9 @@ Fields: a name is looked up as it stands; only when the record has no such key, 
 nested mappings. Lists are not entered.
 
 Values are JSON values. Numbers equal by value (`1 == 1.0`, however big), a boolean is no number, lists equal item by
-item and mappings key by key, at every depth. Datetimes (naive means UTC) compare as instants with times in any spelling
-and zone, and so do texts with a memory's own `created_at` and `updated_at`.
+item and mappings key by key, at every depth. Datetimes (naive means UTC) and dates (their
+beginning) compare as instants with times in any spelling and zone, and so do texts and numbers (seconds since 1970)
+with a memory's own `created_at` and `updated_at`.
 
 | operator | operand | holds when |
 |---|---|---|
@@ -36,7 +37,7 @@ import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, time
 from typing import Any, Final, Literal, cast
 
 from langchain_memlayer.errors import InvalidFilter, shown
@@ -266,10 +267,10 @@ def _checked_value(field: str, value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         # No JSON, so nothing stored equals it, but a bound that numbers can be compared with.
         return float(value)
-    if isinstance(value, datetime):
+    if isinstance(value, date):
         return _instant(value)
-    if isinstance(value, (list, tuple)) and any(isinstance(item, datetime) for item in value):
-        return [_instant(item) if isinstance(item, datetime) else _json(field, item) for item in value]
+    if isinstance(value, (list, tuple)) and any(isinstance(item, date) for item in value):
+        return [_instant(item) if isinstance(item, date) else _json(field, item) for item in value]
     return _json(field, value)
 
 
@@ -321,8 +322,13 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _instant(value: datetime | str) -> datetime:
-    moment = value if isinstance(value, datetime) else datetime.fromisoformat(value)
+def _instant(value: date | str | float) -> datetime:
+    """The moment that a value says; a date is its beginning, and numbers count the seconds since 1970 (UTC)."""
+    if isinstance(value, str):
+        value = datetime.fromisoformat(value.strip())
+    elif _is_number(value):
+        value = datetime.fromtimestamp(value, UTC)  # type: ignore[arg-type]
+    moment = value if isinstance(value, datetime) else datetime.combine(value, time())  # type: ignore[arg-type]
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
@@ -331,8 +337,9 @@ def _comparable(found: Any, value: Any) -> tuple[Any, Any]:
     if not isinstance(found, datetime) and not isinstance(value, datetime):
         return found, value
     try:
-        return _instant(found), _instant(value)
-    except (TypeError, ValueError):
+        # A number is a time beside a memory's own times only: in metadata it may be anything.
+        return found if _is_number(found) else _instant(found), _instant(value)
+    except (TypeError, ValueError, OverflowError, OSError):
         return [one.isoformat() if isinstance(one, datetime) else one for one in (found, value)]  # type: ignore[return-value]
 
 

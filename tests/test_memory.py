@@ -5,7 +5,7 @@ import sqlite3
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, ClassVar
 from uuid import UUID
@@ -451,6 +451,7 @@ class TestReading:
         spellings: list[Any] = [same, same.replace(tzinfo=None), same.astimezone(timezone(timedelta(hours=-9)))]
         if field == "created_at":
             spellings += [when, "2024-05-01T10:00:00Z", "20240501T100000Z", "2024-05-01 10:00:00.000"]
+            spellings += [" 2024-05-01T10:00Z ", int(same.timestamp()), same.timestamp()]
         for now in spellings:
             right: list[Any] = [now, {"$gte": now}, {"$lte": now}, {"$in": ["x", now]}, {"$not": {"$ne": now}}]
             for condition in (*right, {"$lt": now}, {"$gt": now}, {"$ne": now}, {"$nin": [now]}):
@@ -461,6 +462,11 @@ class TestReading:
         later = datetime(2024, 5, 1, 12, tzinfo=timezone(timedelta(hours=1)))
         assert len(memory.search("done", user_id="u", filters={field: {"$lt": later}})["results"]) == 1
         assert len(memory.get_all(user_id="u", filters={field: {"$contains": "2024-05"}})["results"]) == 1
+        for condition in ({"$gte": same.date()}, {"$lt": date(2024, 5, 2)}, {"$nin": [date(2024, 5, 1)]}):
+            assert len(memory.get_all(user_id="u", filters={field: condition})["results"]) == 1
+        for nothing in ({"$gte": date(2024, 5, 2)}, {"$gt": 1e300}, {"$lt": -(10**20)}):
+            assert memory.get_all(user_id="u", filters={field: nothing})["results"] == []
+        assert memory.get_all(user_id="u", filters={"size": {"$gt": same}})["results"] == []
 
     def test_filters_see_metadata_and_the_memorys_own_fields(self, memory: Memory) -> None:
         add(memory, "one", metadata={"place": {"city": "Rome"}}, session_id="s1")
@@ -717,6 +723,9 @@ BAD_ADD: dict[str, dict[str, Any]] = {
     "session surrogate": {"session_id": SURROGATE},
     "timestamp text": {"timestamp": "yesterday"}, "timestamp NaN": {"timestamp": float("nan")},
     "timestamp bool": {"timestamp": True}, "timestamp huge": {"timestamp": 1e300},
+    "user of many digits": {"user_id": 10**5000}, "metadata of many digits": {"metadata": {"x": -(10**5000)}},
+    "timestamp of many digits": {"timestamp": 10**5000}, "batch of many digits": {"batch_id": 10**5000},
+    "id of many digits": {"messages": {"role": "user", "content": "x", "id": 10**5000}},
     "batch int": {"batch_id": 5}, "batch empty": {"batch_id": ""}, "batch blank": {"batch_id": " "},
     "batch list": {"batch_id": []},
     "batch surrogate": {"batch_id": SURROGATE}, "batch bytes": {"batch_id": b"b"},
@@ -728,7 +737,7 @@ BAD_SEARCH: dict[str, dict[str, Any]] = {
     "threshold NaN": {"threshold": float("nan")}, "threshold text": {"threshold": "high"},
     "threshold bool": {"threshold": True}, "kinds unknown": {"kinds": ["note"]}, "kinds empty": {"kinds": []},
     "kinds int": {"kinds": 5}, "kinds nested": {"kinds": [["turn"]]}, "user list": {"user_id": [5]},
-    "user surrogate": {"user_id": SURROGATE},
+    "user surrogate": {"user_id": SURROGATE}, "limit of many digits": {"limit": -(10**5000)},
 }  # fmt: skip
 BAD_FILTERS = ["x", 5, ["a"], {"a": 1j}, {"a": {"$near": 1}}, {"$or": {}}, {1: 2}, {"a": SURROGATE},
                {"$and": []}]  # fmt: skip
