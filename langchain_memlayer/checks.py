@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Collection
 from contextlib import suppress
@@ -76,7 +77,7 @@ def checked_count(value: Any, name: str, least: int) -> int:
 
 def checked_seconds(value: Any, name: str) -> float:
     """A number of seconds, not negative; `InvalidInput` names it when it is not."""
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not value >= 0:
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value < math.inf:
         raise InvalidInput(f"{name} must be a number of seconds of at least 0, got {shown(value)}.")
     # Threads cannot wait for ever but without a limit.
     return float(min(value, _LONGEST_SECONDS))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -227,7 +228,7 @@ class MemLayerStore(Closing, BaseStore):
         """
         if minutes is None:
             minutes = (self.ttl_config or {}).get("sweep_interval_minutes") or _SWEEP_MINUTES
-        if not isinstance(minutes, (int, float)) or not minutes > 0:
+        if not isinstance(minutes, (int, float)) or not 0 < minutes < math.inf:
             raise InvalidInput(f"minutes must be a positive number, got {shown(minutes)}.")
         with self._journal.read(), self._sweeper_lock:
             if self._sweeper is None or not self._sweeper.is_alive() or self._stop.is_set():

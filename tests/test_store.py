@@ -478,14 +478,14 @@ class TestTTL:
             "The TTL sweep failed and will be tried again: the disk is full"
         ]
 
-    @pytest.mark.parametrize("minutes", [1e30, 10**400, float("inf")])
+    @pytest.mark.parametrize("minutes", [1e30, 10**400])
     def test_an_interval_beyond_any_clock_is_a_long_one(self, store: MemLayerStore, minutes: float) -> None:
         sweeper = store.start_ttl_sweeper(minutes)
         sweeper.join(0.05)
         assert sweeper.is_alive()
         assert store.stop_ttl_sweeper(minutes)
 
-    @pytest.mark.parametrize("minutes", [0, -1, float("nan"), "5"])
+    @pytest.mark.parametrize("minutes", [0, -1, float("nan"), float("inf"), "5"])
     def test_an_interval_that_is_none_is_refused(self, store: MemLayerStore, minutes: Any) -> None:
         with pytest.raises(InvalidInput, match="positive"):
             store.start_ttl_sweeper(minutes)

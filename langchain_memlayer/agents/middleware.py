@@ -35,7 +35,8 @@ from langchain_memlayer.agents.surface import (
     profile_fields,
 )
 from langchain_memlayer.agents.tools import memory_tools
-from langchain_memlayer.errors import InvalidInput, MissingDependency, shown
+from langchain_memlayer.checks import checked_seconds
+from langchain_memlayer.errors import MissingDependency
 from langchain_memlayer.protocols import MemoryLike
 from langchain_memlayer.steps import Steps, arun, run
 from langchain_memlayer.types import Scope
@@ -105,9 +106,10 @@ class MemoryMiddleware(AgentMiddleware[Any, Any]):
         self._label = _label(self._source) if name is None else checked_name(name)
         self._search = {**checked_options(self.name, search_kwargs or {}), "limit": limit}
         self._remember = remember
-        if type(after_seconds) not in (int, float) or not 0 <= after_seconds < 1e9:
-            raise InvalidInput(f"after_seconds must be a number of seconds of at least 0, got {shown(after_seconds)}.")
-        self._beside = {"background": background, "after_seconds": after_seconds}
+        self._beside = {
+            "background": background,
+            "after_seconds": checked_seconds(after_seconds, "after_seconds"),
+        }
         self._on_error = checked_on_error(on_error)
         self._context, self._course = (f"{key}_{self._label}".rstrip("_") for key in ("memory_context", "memory_turn"))
         self.state_schema = _state_schema(self._context, self._course)
