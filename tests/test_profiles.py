@@ -201,6 +201,27 @@ def test_a_reply_that_the_schema_refuses_is_shown_with_the_reason_once() -> None
         assert "there is no such field, only name, city" in said
 
 
+def test_a_reply_without_measure_costs_no_more_than_a_long_one() -> None:
+    many = [change("languages", "append", f"L{number}") for number in range(3_000)]
+    odd = [
+        change("name", "set", "x" * 10_001),
+        change("city", "set", '{"city": "Berlin"}'),
+        change("level", "set", "3"),
+    ]
+    strange = [change(f"f{number}") for number in range(3_000)]
+    mind = Mind(TOLD, decided((1, "ADD")), decided((1, "ADD")), changes=[many, odd, strange])
+    model = mind.model
+    with open_memory(":memory:", model=model, profile=Card) as memory:
+        told(memory, "I live in Berlin")
+        assert len(memory.profile(user_id="u").value.languages) == 300
+        told(memory, "I speak Greek")
+        assert memory.profile(user_id="u").value.model_dump(exclude={"languages"}, exclude_defaults=True) == {
+            "level": 3
+        }
+        told(memory, "I speak Thai")
+        assert len(str(model.prompts[-1][-1].content)) < 2_000
+
+
 @pytest.mark.parametrize("broken", [TimeoutError("Anna lives in Berlin"), "no idea", ""])
 def test_a_model_that_fails_leaves_the_profile_behind_and_the_next_call_catches_up(
     broken: Any, caplog: pytest.LogCaptureFixture

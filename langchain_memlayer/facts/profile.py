@@ -34,6 +34,12 @@ if TYPE_CHECKING:
 _FACT_TOKENS: Final = 200
 _VALUE_TOKENS: Final = 300
 _SHOWN: Final = 120
+_WRONG: Final = 10
+"""How many changes that cannot be used are told to the model."""
+_CHANGES: Final = 300
+"""How many changes of one reply count: each is checked against the whole profile."""
+_LONGEST: Final = 10_000
+"""How many characters a value may have that a model writes."""
 _LIST: Final = "list of "
 _MARKS: Final = frozenset({"field", "action"})
 
@@ -321,11 +327,11 @@ class _Patch:
 
     def read(self, reply: str, *, strict: bool) -> _Patch:
         """Itself with what a reply says; with `strict` an `ExtractionError` says what of it cannot be used."""
-        for entry in read_entries(reply, "changes", _MARKS).entries:
+        for entry in read_entries(reply, "changes", _MARKS).entries[:_CHANGES]:
             if isinstance(entry, Mapping):
                 self._apply(FoundChange.model_validate(entry))
         if strict and self._wrong:
-            raise ExtractionError(f"These changes cannot be used: {'; '.join(self._wrong)}", reply=reply)
+            raise ExtractionError(f"These changes cannot be used: {'; '.join(self._wrong[:_WRONG])}", reply=reply)
         return self
 
     def _apply(self, change: FoundChange) -> None:
@@ -388,6 +394,8 @@ class _Patch:
         value = cell.get("value")
         values = value if isinstance(value, list) else [] if value is None else [value]
         facts = cell["facts"] if _by_entry(cell) else [sorted(cited({name: cell}))] * len(values)
+        if name not in self._schema.read({name: values})[1]:
+            return list(zip(values, facts, strict=True))
         found = []
         for one, by in zip(values, facts, strict=True):
             with suppress(InvalidInput):
@@ -397,8 +405,13 @@ class _Patch:
     def _value(self, name: str, text: str, *, listed: bool) -> Any:
         """The value that a reply writes, JSON or the text itself, as the field has it; entries as a list."""
         given: list[Any] = [storable(text)]
+        if len(text) > _LONGEST:
+            raise InvalidInput(f"a value has {_LONGEST:,} characters at most")
         with suppress(ValueError):
             given.insert(0, loads(given[0].strip()))
+            if isinstance(given[0], (list, dict)):
+                # What is written as an object or list is meant as one, not as the text of it.
+                given.pop()
         for one in given:
             try:
                 return self._schema.coerced(name, one if not listed or isinstance(one, list) else [one])
