@@ -710,6 +710,24 @@ def test_a_fork_has_a_profile_of_its_own_that_cites_its_own_facts(tmp_path: Path
         assert check(memory._journal) == []
 
 
+@pytest.mark.parametrize("whose", [{"user_id": "u", "agent_id": "a"}, {"agent_id": "a"}])
+@pytest.mark.parametrize("end", ["drop", "merge", "forget"])
+def test_a_fork_of_what_an_agent_knows_has_the_users_profile_and_ends_with_it(
+    tmp_path: Path, whose: dict[str, str], end: str
+) -> None:
+    with open_with(Mind(TOLD, changes=[BERLIN]), tmp_path, profile=Card) as memory:
+        told(memory, "I live in Berlin", agent_id="a")
+        fork = memory.fork("try", **whose)
+        assert fork.of(user_id="u").profile().value == Card(city="Berlin")
+        assert not fork.of(user_id="u").profile().behind
+        fork.of(user_id="u").update_profile({"name": "Xanthippe"})
+        memory.forget(**whose) if end == "forget" else getattr(fork, end)()
+        assert memory.forks() == []
+    [(left,)] = query(tmp_path, "SELECT count(*) FROM items WHERE value LIKE '%Xanthippe%'")
+    assert left == 0
+    assert not [one for one in tmp_path.rglob("*") if one.is_file() and b"Xanthippe" in one.read_bytes()]
+
+
 async def test_plain_and_awaited_the_journal_is_the_same(tmp_path: Path) -> None:
     dumps = []
     for way in ("plain", "awaited"):

@@ -21,7 +21,7 @@ from langchain_memlayer.facts.grounding import words
 from langchain_memlayer.index.keywords import query_terms
 from langchain_memlayer.journal import Journal
 from langchain_memlayer.journal.database import SCRUB_DUE
-from langchain_memlayer.journal.fork_notes import Fork, copied, end_fork, forks
+from langchain_memlayer.journal.fork_notes import Fork, copied, end_fork, forks, profiles_in
 from langchain_memlayer.journal.read import Reader
 from langchain_memlayer.journal.write import Writer
 from langchain_memlayer.messages import content_hash
@@ -175,7 +175,7 @@ class Editor:
             if isinstance(what, Scope):
                 count = sum(self._erase(tx, scope) for scope in (what, *(what.forked(one.token) for one in forks(tx))))
                 for fork in forks(tx, what):
-                    end_fork(tx, fork)
+                    self._end(tx, fork)
             else:
                 rows = tx.with_relatives([*tx.versions_of(what), *copied(tx, {what})])
                 # A call that erased it but could not scrub is repeated like this.
@@ -214,8 +214,7 @@ class Editor:
         """
         with self.journal.write() as tx:
             fork, outcome, conflicts = merged(tx, scope, name, self.journal.new_id)
-            self._erase(tx, fork.ids)
-            end_fork(tx, fork)
+            self._end(tx, fork)
         self._scrub()
         return fork, outcome, conflicts
 
@@ -229,9 +228,14 @@ class Editor:
             fork = next(iter(forks(tx, scope, name)), None)
             if fork is None:
                 raise no_fork(name)
-            count = self._erase(tx, fork.ids)
-            end_fork(tx, fork)
+            count = self._end(tx, fork)
         self._scrub()
+        return count
+
+    def _end(self, tx: Writer, fork: Fork) -> int:
+        count = self._erase(tx, fork.ids)
+        self._erase_rows(tx, profiles_in(tx, fork))
+        end_fork(tx, fork)
         return count
 
     def _redact(self, tx: Writer, turns: Sequence[tuple[Row, str]], forms: Mapping[str, Indexed]) -> None:

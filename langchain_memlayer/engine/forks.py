@@ -56,7 +56,10 @@ def forked(journal: Journal, scope: Scope, name: str, *, new: bool) -> Fork:
         for fact, turn, quote in tx.quotes_of_all([row.id for row in live if row.kind != "turn"]):
             quotes.setdefault(fact, {})[turn] = quote
         cited = {turn for told in quotes.values() for turn in told}.difference(row.id for row in live)
-        rows = [*live, *tx.memories_by_row(sorted(cited)).values()]
+        # A user's profile is of no agent and of no run.
+        profiles = tx.live_by_key([key_of(path) for path in dict.fromkeys(row.path for row in live)])
+        rows = [row for row in live if row.kind != "profile"]
+        rows += [*tx.memories_by_row(sorted(cited)).values(), *profiles.values()]
         rows.sort(key=lambda row: (_KINDS.index(row.kind), row.place or row.id))
         made = _Copies(tx, fork, journal.new_id, quotes)
         for page in chunks(rows):

@@ -15,7 +15,7 @@ import orjson
 from langchain_memlayer.journal.database import whole
 from langchain_memlayer.journal.read import EVENT_COLUMNS, ROW_COLUMNS, ROW_FROM, Reader, of_scope, to_event, to_row
 from langchain_memlayer.journal.write import Writer, fork_path
-from langchain_memlayer.types import MEMORY_ROOT, Row, Scope, Triple, decode_namespace, prefix_bounds
+from langchain_memlayer.types import FORK, MEMORY_ROOT, Row, Scope, Triple, decode_namespace, prefix_bounds
 from langchain_memlayer.values import dumps
 
 
@@ -81,6 +81,16 @@ def copies(reader: Reader, fork: Fork) -> dict[str, str]:
     sql = f"SELECT {EVENT_COLUMNS} FROM events e WHERE e.actor = 'fork' AND e.seq IN (...)"
     events = (to_event(row) for row in reader.among(sql, [row for (row,) in rows]))
     return {one.key: one.detail["copy"] for one in events if "copy" in one.detail}
+
+
+def profiles_in(reader: Reader, fork: Fork) -> list[Row]:
+    """All versions of a fork's profiles, of which a copy of an agent's memories has one for each user."""
+    found: list[Row] = []
+    for name in ("user_id", "agent_id", "run_id"):
+        begin = Scope(**{name: f"{FORK}{fork.token}/"}).partition.removesuffix(".")
+        sql = f"SELECT {ROW_COLUMNS} FROM {ROW_FROM} WHERE n.path >= ? AND n.path < ? AND i.kind = 'profile'"
+        found += whole(reader.db.execute(sql, (begin, f"{begin}\U0010ffff")), to_row)
+    return found
 
 
 def copied(reader: Reader, keys: Collection[str]) -> list[Row]:
