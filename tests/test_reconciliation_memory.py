@@ -546,6 +546,28 @@ def test_the_answer_to_a_proposal_ends_with_it_but_not_one_that_told_something_e
         assert (shown[offer], shown["Sundays"], shown[answer], shown["Noted!"]) == (True, True, not gave, False)
 
 
+@pytest.mark.parametrize("forgotten", [False, True])
+def test_what_the_user_told_beside_what_ended_holds_though_no_fact_says_it(forgotten: bool) -> None:
+    stated, own, sister = (
+        "Your flight to Rome leaves at 9.",
+        "My passport number is X123.",
+        "My sister flies to Rome too",
+    )
+    late, agreed = "It leaves at 11", "that works"
+    told = {stated: [found("Anna's flight to Rome leaves at 9")], late: [found("Anna's flight to Rome leaves at 11")]}
+    for answer, over in ((own, False), ("I am allergic to nuts", False), (agreed, True)):
+        with open_with(Mind(told, decided((1, "UPDATE", 1, "Anna's flight to Rome leaves at 11")))) as memory:
+            said = [message(stated, "1", "assistant"), message(answer, "2"), message(sister, "3")]
+            flight_home = memory.add(said, user_id="u", session_id="s")["results"][0]["id"]
+            if forgotten:
+                memory.delete(flight_home)
+            else:
+                memory.add([message(late, "4")], user_id="u", session_id="s")
+            shown = ended(memory, f"{answer} sister flies to Rome", kinds=["turn"])
+
+        assert (shown.get(answer, True), shown.get(sister, True)) == (over, False)
+
+
 BOTH = "I live in Paris with my sister Noor"
 SISTER = "Noor is Anna's sister"
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
 from langchain_memlayer.engine.records import scope_ids, scope_of
 from langchain_memlayer.facts.grounding import repeats, says_all
+from langchain_memlayer.index.keywords import query_terms
 from langchain_memlayer.journal.write import Writer, keys_of
 from langchain_memlayer.messages import content_hash
 from langchain_memlayer.protocols import NewId
-from langchain_memlayer.recall import asking
+from langchain_memlayer.recall import asking, date_words
 from langchain_memlayer.types import (
     HIDDEN,
     QUARANTINE,
@@ -30,6 +33,8 @@ from langchain_memlayer.types import (
 )
 
 DAY = 86_400_000_000
+_NAMED = re.compile(r"(?<=[\w,] )(?!I\b)[A-ZÀ-Þ]\w+|\w*\d\w*")
+"""Names (not at the beginning of a sentence, where a capital says nothing) and numbers."""
 _AROUND = 8
 """How far from a turn (in turns) others may repeat what it says."""
 BY_HAND = "user"
@@ -439,7 +444,8 @@ class Commit:
     def _settle(self, fact: Row, state: int, *, at: int | None = None, but: Sequence[int] = ()) -> None:
         """Mark the turns behind any version of a fact, which held until `at`, whatever else they tell: facts say that.
 
-        With them goes what was said around them and repeats the fact, and what the user answered to the assistant's.
+        With them goes what was said around them and repeats the fact, and what the user answered to the assistant's,
+        but for what speaks of somebody else or of something of its own.
         """
         behind = self.tx.turns_behind(fact.key)
         # What comes after the words that ended it speaks of what holds now, unless these were to forget it.
@@ -450,9 +456,10 @@ class Commit:
                 continue
             around = self.tx.turns_around(self.scope, turn, _AROUND, quarantined=False, until=None, lasting=None)
             around = [row for row in around if row.read and (end is None or (row.place or 0) < end)]
-            near |= {row.id for row in around if repeats(row.text, fact.text)}
+            known = f"{fact.text} {turn.text}"
+            near |= {row.id for row in around if repeats(row.text, fact.text) and not _is_of_others(row.text, known)}
             after = next((row for row in around if (row.place or 0) > turn.place), None)
-            if turn.role == "assistant" and after is not None and after.role == "user":
+            if turn.role == "assistant" and after is not None and after.role == "user" and _answers(after, turn, known):
                 near.add(after.id)
         for turn in (*behind, *self.tx.uncited(sorted(near.difference(row.id for row in behind)))):
             if turn.id not in but and (turn.state == VISIBLE or (turn.state, state) == (SPENT, HIDDEN)):
@@ -513,6 +520,24 @@ def _until(fact: Fact, turn: Row | None) -> int | None:
     said = None if fact.valid_until is None else to_micros(fact.valid_until)
     limits = [said, turn.invalid_at if turn is not None and turn.state != SPENT else None]
     return min((limit for limit in limits if limit is not None), default=None)
+
+
+def _answers(row: Row, turn: Row, known: str) -> bool:
+    """Whether a user's turn says only what it thinks of the assistant's one before."""
+    if _is_of_others(row.text, known) or not {*_NAMED.findall(row.text)} <= {*_NAMED.findall(known)}:
+        return False
+    # Where nothing was asked, what one says of oneself is no answer.
+    return bool(turn.asks) or not date_words.OWN.search(row.text)
+
+
+def _is_of_others(text: str, known: str) -> bool:
+    """Whether a text speaks of one's family or friends, and what is known does not."""
+    return not (_others() & set(query_terms(text))) <= set(query_terms(known))
+
+
+@cache
+def _others() -> frozenset[str]:
+    return frozenset(query_terms(date_words.OTHERS))
 
 
 def _from_tools(fact: Fact, turns: Sequence[Row]) -> bool:
