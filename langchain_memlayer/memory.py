@@ -862,7 +862,7 @@ class Memory(Closing):
             if not rows:
                 return
             yield [result_of(row) for row in rows]
-            after = rows[-1].created_at, rows[-1].id
+            after = rows[-1].created_at, rows[-1].place or rows[-1].id
 
     def scopes(
         self, *, user_id: Id = None, agent_id: Id = None, run_id: Id = None, limit: int = 1000, offset: int = 0

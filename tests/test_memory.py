@@ -246,6 +246,17 @@ class TestSeenMessages:
                 memory.add({"role": "user", "content": "yes", "id": message_id}, user_id="u")
             assert dump(folder) == before
 
+    def test_a_message_that_was_edited_stays_in_its_place(self, memory: Memory) -> None:
+        told = [{"role": "user", "content": f"thing {number}", "id": str(number)} for number in range(150)]
+        memory.add(told, user_id="u", agent_id="a", session_id="s")
+        for number, words in ((0, "first"), (70, "middle"), (0, "anew")):
+            told[number]["content"] = words
+            memory.add(list(reversed(told)), user_id="u", agent_id="a", session_id="s")
+        right = [message["content"] for message in told]
+        for owner in ({"user_id": "u"}, {"agent_id": "a"}):
+            pages = [memory.get_all(**owner, limit=40, offset=offset)["results"] for offset in range(0, 160, 40)]
+            assert [found["memory"] for page in pages for found in page] == right
+
     @pytest.mark.parametrize("edited", ["m1", "m2"])
     def test_merged_messages_of_one_call_are_known_when_it_is_repeated_and_part_when_one_is_edited(
         self, memory: Memory, edited: str

@@ -143,7 +143,7 @@ def page(
 ) -> list[Row]:  # fmt: skip
     """The part of a scope's memories, oldest first, without those that have expired by `now`, if it is given.
 
-    With `after`, the part of those behind the row that began then and has that number.
+    With `after`, the part of those behind the row that began then and has that place (or number).
     """
     order = reader.oldest_first(scope, kinds=kinds, lasting=now, after=after)
     if condition is None:

@@ -18,6 +18,8 @@ from langchain_memlayer.values import loads
 
 _HIGHEST = (1 << 63) - 1
 _OLDEST = "ORDER BY i.id"
+_SPOT = "coalesce(i.place, i.id)"
+"""Where a memory stands among those of the same time: a turn whose words were changed stays where it was."""
 _PAGE, _LONGEST_PAGE = 64, 4096
 _MERGED = 32
 """So many namespaces are read side by side for their common order; of more it is made by sorting."""
@@ -304,7 +306,7 @@ class Reader(CacheReader):
             scope: Whose.
             kinds: Of which kinds.
             lasting: Only those that have not ceased to count by a time.
-            after: Only those behind a row, by when it began and its number.
+            after: Only those behind a row, by when it began and its place (its number when it has none).
         """
         ids = scope.ids()
         after = (-_HIGHEST, 0) if after is None else after
@@ -332,19 +334,23 @@ class Reader(CacheReader):
         )
         return {row[0] for row in rows}
 
-    def _ordered(self, where: str, values: Sequence[Any], after: tuple[int, int]) -> Iterator[tuple[int, int]]:
+    def _ordered(self, where: str, values: Sequence[Any], after: tuple[int, int]) -> Iterator[tuple[Any, int]]:
         # SQLite takes a partial index only where its condition is written out.
         sql = (
-            f"SELECT i.created_at, i.id FROM items i WHERE {where} AND i.closed IS NULL AND i.kind <> 'item' AND "
-            "(i.created_at, i.id) > (?, ?) ORDER BY i.created_at, i.id LIMIT ?"
+            f"SELECT i.created_at, {_SPOT}, i.id FROM items i WHERE {where} AND i.closed IS NULL AND i.kind <> 'item' "
+            f"AND {{}} ORDER BY i.created_at, {_SPOT} LIMIT ?"
         )
-        (created, row), size = after, _PAGE
+        # In two steps: of a pair with an expression in it SQLite seeks the first part only.
+        beside, behind = sql.format(f"i.created_at = ? AND {_SPOT} > ?"), sql.format("i.created_at > ?")
+        (created, spot), size = after, _PAGE
         while True:
-            page = self.db.execute(sql, (*values, created, row, size)).fetchall()
-            yield from page
+            page = [] if created == -_HIGHEST else self.db.execute(beside, (*values, created, spot, size)).fetchall()
+            if len(page) < size:
+                page += self.db.execute(behind, (*values, created, size - len(page))).fetchall()
+            yield from ((one[:2], one[2]) for one in page)
             if len(page) < size:
                 return
-            (created, row), size = page[-1], min(4 * size, _LONGEST_PAGE)
+            (created, spot), size = page[-1][:2], min(4 * size, _LONGEST_PAGE)
 
     def memory(self, key: str) -> Row | None:
         """The current version of a memory, or None."""

@@ -95,11 +95,14 @@ CREATE INDEX items_recent ON items (ns, updated_at, seq) WHERE closed IS NULL AN
 CREATE INDEX items_latest ON items (updated_at, seq) WHERE closed IS NULL AND kind = 'item';
 CREATE INDEX items_expiring ON items (expires_at) WHERE expires_at IS NOT NULL;
 CREATE INDEX memories_by_id ON items (key) WHERE kind <> 'item';
-CREATE INDEX memories_listed ON items (ns, kind, created_at, id) WHERE closed IS NULL AND kind <> 'item';
-CREATE INDEX memories_unsaid ON items (ns, created_at, id)
+CREATE INDEX memories_listed ON items (ns, kind, created_at, coalesce(place, id))
+    WHERE closed IS NULL AND kind <> 'item';
+CREATE INDEX memories_unsaid ON items (ns, created_at, coalesce(place, id))
     WHERE closed IS NULL AND kind <> 'item' AND (read IS NULL OR given = 1);
-CREATE INDEX memories_of_agent ON items (agent_id, created_at, id) WHERE closed IS NULL AND agent_id IS NOT NULL;
-CREATE INDEX memories_of_run ON items (run_id, created_at, id) WHERE closed IS NULL AND run_id IS NOT NULL;
+CREATE INDEX memories_of_agent ON items (agent_id, created_at, coalesce(place, id))
+    WHERE closed IS NULL AND agent_id IS NOT NULL;
+CREATE INDEX memories_of_run ON items (run_id, created_at, coalesce(place, id))
+    WHERE closed IS NULL AND run_id IS NOT NULL;
 CREATE INDEX memories_ending ON items (invalid_at)
     WHERE closed IS NULL AND kind <> 'item' AND invalid_at IS NOT NULL AND coalesce(state, 0) <> 3;
 CREATE INDEX memories_by_hash ON items (ns, hash) WHERE hash IS NOT NULL;
