@@ -40,7 +40,8 @@ for two weeks began 14 days before). Each measurement, payment or run is a fact 
 ("yes, let's"): then its proposal is the user's fact and quoted. A declined proposal is none.
 - Jokes, "if I were", role-play, passing states (tired) and small talk give nothing.
 - What is said of others names who says it. In a pasted text "I" is its author.
-- Of what is corrected at once ("no, I meant") only what is right; of what has changed one fact: what holds now.
+- Of what is corrected at once ("no, I meant") only what is right; of what has changed ("still Ben's, but at nine \
+now") one fact: what holds now.
 - Most turns give nothing: an empty list is good, an invented fact bad."""
 
 EXTRACTION_CONTRACT: Final = f"""\
