@@ -710,6 +710,25 @@ def test_a_fork_has_a_profile_of_its_own_that_cites_its_own_facts(tmp_path: Path
         assert check(memory._journal) == []
 
 
+def test_of_facts_that_were_read_together_one_is_undone_without_what_the_others_say() -> None:
+    said = [
+        change("languages", "append", "Greek", 1), change("languages", "append", "Thai", 2),
+        change("name", "set", "Anna", 1), change("name", "set", "Anna", 2), change("city", "set", "Athens", 1),
+    ]  # fmt: skip
+    with open_with(Mind(TOLD, changes=[said]), profile=Card) as memory:
+        memory.update_profile({"languages": ["Latin"]}, user_id="u")
+        greek, thai = told(memory, "I speak Greek", "I speak Thai", timestamp="2030-01-01")
+        before = memory.profile(user_id="u")
+        memory.undo(memory.history(greek["id"])[-1]["id"])
+        after = memory.profile(user_id="u")
+        assert after.value == Card(name="Anna", languages=["Latin", "Thai"])
+        assert after.fields["name"]["facts"] == after.fields["languages"]["facts"] == [thai["id"]]
+        memory.undo(memory.history(greek["id"])[-1]["id"])
+        assert memory.profile(user_id="u") == before
+        memory.undo(memory.history(thai["id"])[-1]["id"])
+        assert memory.profile(user_id="u").value == Card(name="Anna", city="Athens", languages=["Latin", "Greek"])
+
+
 @pytest.mark.parametrize("whose", [{"user_id": "u", "agent_id": "a"}, {"agent_id": "a"}])
 @pytest.mark.parametrize("end", ["drop", "merge", "forget"])
 def test_a_fork_of_what_an_agent_knows_has_the_users_profile_and_ends_with_it(

@@ -25,12 +25,14 @@ from langchain_memlayer.engine.commit import BY_HAND, Committed, closing
 from langchain_memlayer.errors import ConfigurationError, ExtractionError, InvalidInput
 from langchain_memlayer.facts.grounding import words
 from langchain_memlayer.facts.profile import (
+    Cell,
     Cells,
     FactChange,
     ProfileSchema,
     ProfileUpdater,
     cited,
     is_cell,
+    joined,
     kept,
     values_of,
 )
@@ -395,10 +397,13 @@ def take_back(tx: Writer, path: str, facts: Mapping[str, int], own: Collection[i
             if alone:
                 raise InvalidInput(f"Event {later[-1]} has changed {name} of this profile since; undo that one first.")
             continue
-        before = cells_of(rows.get((first.item if first.op == "delete" else first.gone) or 0))
-        cells = {other: cell for other, cell in cells.items() if other != name}
-        cells |= {name: before[name]} if name in before else {}
+        before = cells_of(rows.get((first.item if first.op == "delete" else first.gone) or 0)).get(name)
         by[name] = sorted({one for event in mine for one in event.detail.get("by", {}).get(name, ())})
+        if not any(event.seq in own for event in mine):
+            # What the same step took from facts that stay, stays.
+            before = _beside(before, cells.get(name), set(by[name]).difference(facts))
+        cells = {other: cell for other, cell in cells.items() if other != name}
+        cells |= {name: before} if before is not None else {}
         undoes[name] = [event.seq for event in mine]
     if alone and not undoes:
         raise InvalidInput("This event of a profile was undone already, or changed nothing.")
@@ -407,6 +412,14 @@ def take_back(tx: Writer, path: str, facts: Mapping[str, int], own: Collection[i
     owner = next(Scope(one.user_id, one.agent_id, one.run_id) for one in rows.values())
     _write(tx, owner, row, cells, at=tx.now, actor=BY_HAND, by=by, undoes=undoes)
     return [Committed(key, "UPDATE", dumps(values_of(cells)), dumps(values_of(cells_of(row))))]
+
+
+def _beside(before: Cell | None, now: Cell | None, facts: Collection[str]) -> Cell | None:
+    """A field as it was before, with what some facts say in it now."""
+    left = kept({"": now} if now else {}, lambda _, told: [one for one in told if one in facts] or None).get("")
+    if left is None or "value" not in left or not any(one in facts for one in cited({"": left})):
+        return before
+    return left if before is None else joined(before, left)
 
 
 def _named(event: Event, rows: Mapping[int, Row]) -> Iterable[str]:

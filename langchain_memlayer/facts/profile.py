@@ -43,7 +43,8 @@ _LONGEST: Final = 10_000
 _LIST: Final = "list of "
 _MARKS: Final = frozenset({"field", "action"})
 
-Cells = dict[str, dict[str, Any]]
+Cell = dict[str, Any]
+Cells = dict[str, Cell]
 """What a profile says, by field: `value`; `facts`, the ids of those that it comes from (of a list, those of each
 entry), none for what was set by hand; `at`, when it was told or set; `hand`, when it was last set by hand. A field that
 was cleared by hand has no value."""
@@ -116,6 +117,25 @@ def kept(cells: Cells, keep: Callable[[Any, list[str]], list[str] | None]) -> Ce
         elif "hand" in cell:
             found[name] = {"facts": [], "at": cell["at"], "hand": cell["hand"]}
     return found
+
+
+def joined(cell: Cell, other: Cell) -> Cell:
+    """A cell with the entries that another has besides; else the other, with the facts of both for the same value."""
+    if _by_entry(cell) and _by_entry(other):
+        entries: dict[str, tuple[Any, list[str]]] = {}
+        for one, by in [*_entries_of(cell), *_entries_of(other)]:
+            known, facts = entries.get(_same(one), (one, []))
+            entries[_same(one)] = known, list(dict.fromkeys([*facts, *by]))
+        return {
+            **other, "value": [one for one, _ in entries.values()], "facts": [by for _, by in entries.values()],
+        }  # fmt: skip
+    if cell.get("value") != other["value"] or _by_entry(other):
+        return other
+    return {**other, "facts": list(dict.fromkeys([*cell["facts"], *other["facts"]]))}
+
+
+def _entries_of(cell: Cell) -> list[tuple[Any, list[str]]]:
+    return list(zip(cell["value"], cell["facts"], strict=True))
 
 
 class ProfileSchema:
