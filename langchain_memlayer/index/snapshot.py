@@ -86,7 +86,8 @@ def load(
 
 def _arrays(payload: bytes, meta: Mapping[str, Any], kinds: Mapping[str, str]) -> Arrays:
     counts = meta.get("counts")
-    if meta.get("kind") != _KIND or type(meta.get("seq")) is not int:
+    seq = meta.get("seq")
+    if meta.get("kind") != _KIND or type(seq) is not int or not 0 <= seq < 2**63:
         raise SnapshotError("The rows' snapshot is of another format; it is rebuilt.")
     if not isinstance(counts, dict) or not all(
         name in kinds and type(count) is int and 0 <= count < 2**40 for name, count in counts.items()

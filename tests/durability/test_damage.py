@@ -274,6 +274,13 @@ def test_forged_rows_of_another_tenant_give_none_of_its_memories(stores: Stores)
     assert answers(stores.first)["ann"] == [[]] * len(QUERIES)
 
 
+@pytest.mark.parametrize("position", [-1, 2**63, 10**30, 1.5, None])
+def test_rows_of_a_forged_position_are_refused(stores: Stores, position: Any) -> None:
+    for tenant in TENANTS:
+        forge(stores.first, tenant, of(stores.first, tenant, "data", "rows").read_bytes(), "rows", seq=position)
+    assert_right(stores)
+
+
 def test_what_was_written_since_is_all_that_is_read_of_rows(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
     with open_store(stores.first) as store:
         store.batch([PutOp(("ann",), f"later{k}", {"text": sentence(99, k)}) for k in range(3)])
