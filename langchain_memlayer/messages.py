@@ -10,7 +10,6 @@ import unicodedata
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from langchain_memlayer.errors import InvalidInput, shown, written
@@ -30,12 +29,12 @@ LONGEST_TEXT = 1_000_000
 """How many characters one memory has at most: what is indexed of a text takes some fifty times its size meanwhile."""
 
 _TOO_LONG = f"it has more than {LONGEST_TEXT:,} characters"
-_RECALLED = re.compile(rf"{RECALLED_OPEN}(?![\w-]).*?(?:{RECALLED_CLOSE}|\Z)", re.DOTALL)
+_RECALLED = re.compile(rf"{RECALLED_OPEN}(?![\w-]).*?(?:{RECALLED_CLOSE}|\Z)", re.DOTALL | re.IGNORECASE)
 _NO_TEXT = re.compile("[\ud800-\udfff\x00]")
 
 _ROLES = {
     "user": "user", "human": "user", "assistant": "assistant", "ai": "assistant", "model": "assistant",
-    "tool": "tool", "function": "tool", "system": "system", "developer": "system",
+    "tool": "tool", "function": "tool", "system": "system", "sys": "system", "developer": "system",
 }  # fmt: skip
 # `remove` is LangGraph's order to drop a message from the state.
 _NEVER_TURNS = frozenset({"system", "remove"})
@@ -48,7 +47,7 @@ _INNER_PARTS = frozenset({
     "server_tool_call", "server_tool_call_chunk", "server_tool_result", "reasoning", "thinking", "redacted_thinking",
 })  # fmt: skip
 _TIMES = ("timestamp", "created_at", "time")
-_LIKE_A_ROLE = 0.85
+_LONGEST_ROLE = 20
 _MILLISECONDS_ABOVE = 10**11
 _ACCEPTED = 'a string, a dict {"role": ..., "content": ...}, a pair (role, text), a Turn or a LangChain message'
 
@@ -321,9 +320,12 @@ def _role(message: Mapping[str, Any], where: str) -> str:
         hint = "pass state['messages'] itself" if "messages" in message else f"pass {_ACCEPTED}"
         raise InvalidInput(f"{where} is a dict without 'role'; {hint}.")
     given = given.strip()
-    role = given.casefold().removesuffix("messagechunk")
-    if role not in _ROLES:
-        role = next(iter(get_close_matches(role, _ROLES, 1, _LIKE_A_ROLE)), role)
+    role = given.casefold().rstrip(" :").removesuffix("chunk").removesuffix("message")
+    if role not in _ROLES and len(role) <= _LONGEST_ROLE:
+        from rapidfuzz.distance import OSA
+
+        near = (known for known in _ROLES if len(known) > 3 and OSA.distance(role, known) <= 1 + len(known) // 8)
+        role = next(near, role)
     return _ROLES.get(role, given)
 
 
@@ -368,9 +370,8 @@ def _text_of(content: Any, where: str, *, may_be_none: bool) -> tuple[str, list[
     for place, part in enumerate(content):
         text = part
         if isinstance(part, Mapping):
-            kind = part.get("type", "text" if isinstance(part.get("text"), str) else None)
-            if kind not in _TEXT_PARTS:
-                others.append(str(kind))
+            if not _is_text(part):
+                others.append(str(part.get("type")))
                 continue
             text = "" if part.get("text") is None else part["text"]
         if not isinstance(text, str):
@@ -378,6 +379,12 @@ def _text_of(content: Any, where: str, *, may_be_none: bool) -> tuple[str, list[
         texts.append(text)
     # Without a separator, as LangChain's own `message.text`: models split sentences into parts where they cite.
     return "".join(texts), others
+
+
+def _is_text(part: Mapping[str, Any]) -> bool:
+    """Whether a part of a message's content is text: it says so, or nothing else."""
+    kind = part.get("type") or ("text" if isinstance(part.get("text"), str) else None)
+    return isinstance(kind, str) and kind.strip().casefold() in _TEXT_PARTS
 
 
 def _time(message: Mapping[str, Any], where: str) -> datetime | None:
@@ -469,7 +476,7 @@ def _mended_groups(kept: dict[str, Any]) -> list[str]:
 def _mended_part(part: Any) -> Any:
     if isinstance(part, str):
         return mended_text(part)
-    if isinstance(part, Mapping) and part.get("type", "text") in _TEXT_PARTS:
+    if isinstance(part, Mapping) and _is_text(part):
         return mended_text(part["text"]) if isinstance(part.get("text"), str) else None
     return part if isinstance(part, Mapping) else None
 
