@@ -178,7 +178,9 @@ class ProfileSchema:
         self._named: dict[str, Any] = whole.get("$defs", {})
         # A model that has itself in it is among the definitions.
         own = self._named[whole["$ref"].rpartition("/")[2]] if "$ref" in whole else whole
-        self._parts: dict[str, Any] = {name: own["properties"][name] for name in model.model_fields}
+        # What the model keeps out of its schema, nobody is asked for.
+        shown = own.get("properties", {})
+        self._parts: dict[str, Any] = {name: shown[name] for name in model.model_fields if name in shown}
         self.lists = frozenset(name for name in self._parts if self._type(self._parts[name]).startswith(_LIST))
 
     @property
