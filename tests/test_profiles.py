@@ -642,7 +642,17 @@ def test_what_was_one_value_is_the_first_entry_of_a_list(
         assert memory.profile(user_id="u").value.langs == [one for one in langs if one == "Thai"]
 
 
-@pytest.mark.parametrize("text", ["no JSON", "[1]", '{"city": 7}', '{"city": {"facts": [1], "at": 2}}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "no JSON",
+        "[1]",
+        '{"city": 7}',
+        '{"city": {"facts": [1], "at": 2}}',
+        '{"city": {"value": "Rome", "facts": [["a"]], "at": 2}}',
+        '{"languages": {"value": ["a"], "facts": ["b", []], "at": 2}}',
+    ],
+)
 def test_a_damaged_profile_is_an_empty_one_and_is_written_anew(tmp_path: Path, text: str) -> None:
     with open_memory(tmp_path, profile=Card) as memory:
         memory.update_profile({"city": "Rome"}, user_id="u")

@@ -74,8 +74,12 @@ def is_cell(value: Any) -> bool:
     facts = value.get("facts") if isinstance(value, dict) else None
     if not isinstance(facts, list) or any(type(value.get(name, 0)) is not int for name in ("at", "hand")):
         return False
-    lists = [one if isinstance(one, list) else [one] for one in facts]
-    return "at" in value and all(isinstance(key, str) for one in lists for key in one)
+    each = facts
+    if any(isinstance(one, list) for one in facts):
+        if not _by_entry(value):
+            return False
+        each = [key for one in facts for key in one]
+    return "at" in value and all(isinstance(key, str) for key in each)
 
 
 def _by_entry(cell: Mapping[str, Any]) -> bool:
@@ -388,6 +392,7 @@ class _Patch:
             except InvalidInput as error:
                 self._refuse(name, str(error))
                 return
+            listed = listed and isinstance(value, list)
             if listed:
                 entries = _entries(self._before(name), value, ids, action)
                 cell = {"value": [one for one, _ in entries], "facts": [by for _, by in entries]} if entries else None
