@@ -49,6 +49,10 @@ def store(provider: str, **config: Any) -> dict[str, Any]:
         ({"llm": {"provider": "doubao", "config": {"api_key": "k"}}}, ("llm.config of doubao", "'model'")),
         ({"llm": {"provider": "langchain"}}, ("llm.config of langchain", "'model'")),
         (store("faiss", embedding_model_dims="wide"), ("dims", "wide")),
+        *(
+            (store("faiss", embedding_model_dims=dims), ("dims", "whole number"))
+            for dims in (0, -1, 1.5, True, float("inf"), 10**5000, "9" * 5000, [256])
+        ),
         ({"custom_prompt": " "}, ("custom_prompt",)),
         (store("faiss", path=7), ("faiss: path", "int")),
         ({"path": 7}, ("path must be a path", "int")),

@@ -10,11 +10,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from langchain_memlayer.errors import ConfigurationError, MissingDependency
+from langchain_memlayer.errors import shown as shortened
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
 
 _LOGGER = logging.getLogger(__name__)
+_MOST = 1 << 31
+"""What a port, or how many numbers a vector has, is always below."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +127,13 @@ def proxied(config: dict[str, Any]) -> dict[str, Any]:
 def integer(value: Any, where: str) -> int:
     """A whole number, which may be written as a string."""
     try:
-        return int(value)
-    except (TypeError, ValueError) as error:
-        raise ConfigurationError(f"{where} must be a whole number, got {value!r}.") from error
+        number = int(value)
+        # What is cut off, or is no size of anything, is a slip.
+        if not isinstance(value, bool) and 0 < number < _MOST and (isinstance(value, str) or number == value):
+            return number
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise ConfigurationError(f"{where} must be a whole number, got {shortened(value)}.")
 
 
 def imported(module: str, package: str) -> Any:
