@@ -369,8 +369,10 @@ def test_words_of_a_forgotten_fact_go_also_where_another_fact_was_cited_for_them
     with open_with(Mind(TOLD, changes=changes), profile=Card) as memory:
         berlin, greek = told(memory, "I live in Berlin", "I speak Greek")
         assert memory.profile(user_id="u").fields["name"]["facts"] == [greek["id"]]
+        memory.delete(berlin["id"])
+        fork = memory.fork("try", user_id="u")
         memory.forget(berlin["id"])
-        assert memory.profile(user_id="u").value == Card(languages=["Greek"])
+        assert memory.profile(user_id="u").value == fork.profile().value == Card(languages=["Greek"])
 
 
 def follow(messages: Any) -> Any:

@@ -38,6 +38,7 @@ from langchain_memlayer.facts.profile import (
 )
 from langchain_memlayer.facts.prompts import PROFILE_VERSION
 from langchain_memlayer.journal import Journal
+from langchain_memlayer.journal.fork_notes import forks
 from langchain_memlayer.journal.positions import facts_since, last_of
 from langchain_memlayer.journal.read import Reader
 from langchain_memlayer.journal.write import Writer
@@ -356,7 +357,10 @@ def redact(tx: Writer, rows: Sequence[Row]) -> None:
         touched = len(left) < len(facts) or any(said <= some for some in secret)
         return left if has_words or not touched else None
 
-    for path in dict.fromkeys(row.path for row in rows if row.kind == "fact"):
+    owners = {row.path: Scope(**_ids(row)) for row in rows if row.kind == "fact"}
+    # A fork that was made when the fact had ended has no copy of it, but may have its words.
+    copies = (one.forked(fork.token).partition for fork in forks(tx) for one in owners.values() if one.fork is None)
+    for path in dict.fromkeys((*owners, *copies)):
         key = key_of(path)
         for version in () if key in gone else tx.versions_of(key):
             text = dumps(kept(cells_of(version), keep))
