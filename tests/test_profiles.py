@@ -364,9 +364,10 @@ def test_forget_leaves_nothing_of_what_only_the_forgotten_fact_said(tmp_path: Pa
         assert not [word for word in (b"Xanthippe", b"Berlin", b"Greek") if word in data], file
 
 
-def test_words_of_a_forgotten_fact_go_also_where_another_fact_was_cited_for_them() -> None:
+@pytest.mark.parametrize("keep_turns", [True, False])
+def test_words_of_a_forgotten_fact_go_also_where_another_fact_was_cited_for_them(keep_turns: bool) -> None:
     changes = [[change("name", "set", "Berlin", 2), change("languages", "append", "Greek", 2)]]
-    with open_with(Mind(TOLD, changes=changes), profile=Card) as memory:
+    with open_with(Mind(TOLD, changes=changes), profile=Card, keep_turns=keep_turns) as memory:
         berlin, greek = told(memory, "I live in Berlin", "I speak Greek")
         assert memory.profile(user_id="u").fields["name"]["facts"] == [greek["id"]]
         memory.delete(berlin["id"])
