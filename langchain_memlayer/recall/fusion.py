@@ -214,6 +214,9 @@ def scored(pool: Pool, query: Query, weights: Weights) -> Scored:
     }
     if weights.learned:
         shares["learned"] = np.float32(weights.learned) * learned(pool, query, shares)
+    # What surely says nothing is not lifted by what stands around it, or by what repeats it.
+    for name in ("neighbour", "session", "bridge"):
+        shares[name] = shares[name] * (pool.barren < 1)
     return Scored(pool, shares)
 
 
