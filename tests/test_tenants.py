@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -304,6 +305,9 @@ def counted(tmp_path: Path, crowd: Precomputed) -> Iterator[tuple[MemLayerStore,
     with rented(tmp_path / "store", crowd) as store:
         store.search(("tenants",), query="10001")
         store.search(("tenants", "t3"), query="10001")
+        # What is written beside the journal is written by a thread, which reads too.
+        for thread in [one for one in threading.enumerate() if one.name == "memlayer-graph"]:
+            thread.join()
         statements: list[str] = []
         for connection in connections(store._journal):
             connection.set_trace_callback(statements.append)
