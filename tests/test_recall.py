@@ -454,3 +454,11 @@ def test_long_turns_take_less_from_their_neighbours_and_sessions() -> None:
             taken.append([rest[0][signal] / best["keyword"] for signal in ("neighbour", "session")])
     assert (np.array(taken[0]) > 2 * np.array(taken[1])).all()
     assert min(taken[1]) > 0
+
+
+def test_in_a_small_scope_a_word_that_half_of_it_has_does_not_outdo_those_of_the_question() -> None:
+    said = ["Maria's dog is called Rex", "Tom's dog is called Bello", "Maria plays the cello", "Tom plays chess",
+            "The weather is fine"]  # fmt: skip
+    with open_memory(":memory:", embeddings=None) as memory:
+        memory.add(said, user_id="u", infer=False)
+        assert texts(memory.search("What is Maria's dog called?", user_id="u", limit=1)) == said[:1]

@@ -143,11 +143,13 @@ def bridge(pool: Pool, query: Query, base: Scores) -> Scores:
     frequencies = pool.frequencies(telling, np.bincount(which, minlength=len(telling)))
     frequencies = np.minimum(frequencies, pool.total)
     idf = np.log1p((pool.total - frequencies + 0.5) / (frequencies + 0.5)).astype(np.float32)
+    rare = np.log1p((pool.total - 1.5) / 2.5)
     for index in best.tolist():
         mine = np.flatnonzero(there[:, index] & (frequencies > 1))
         mine = mine[np.argsort(frequencies[mine], kind="stable")[:BRIDGE_TERMS]]
         if len(mine):
-            shared = idf[mine] @ there[mine] / idf[mine].sum()
+            # What shares one word that half of the memories have, shares little.
+            shared = idf[mine] @ there[mine] / max(idf[mine].sum(), rare)
             shared[index] = 0
             np.maximum(out, base[index] * shared, out=out)
     if not is_conversation(pool):
