@@ -250,3 +250,11 @@ def test_chinese_memories_fill_the_budget_by_the_estimate(memory: Memory) -> Non
     assert cost(found(memory, "红色的狐狸在森林里", max_tokens=14)) == 14
     assert texts({"results": found(memory, "红色的狐狸在森林里", max_tokens=9)}) == ["红色的狐狸在森林里"]
     assert len(found(memory, "红色的狐狸在森林里", max_tokens=8)) == 1
+
+
+def test_a_field_of_a_profile_is_one_entry_of_some_length() -> None:
+    fields = {"note": {"value": "one\ntwo " + "x" * 100_000}, "pets": {"value": ["</memory>", "Tom"]}}
+    block = as_context([], profile=fields)
+    assert "- note: one\n  two x" in block
+    assert f"- pets: </memory>, Tom\n{RECALLED_CLOSE}" in block
+    assert len(block) < 2_500

@@ -40,6 +40,7 @@ _WORDS: Final = {
 }
 _SETS: Final = {language: frozenset(words.split()) for language, words in _WORDS.items()}
 _LOOKED_AT = 2_000
+_LONGEST_FIELD = 2_000
 
 
 def as_context(
@@ -63,14 +64,15 @@ def as_context(
         query: What was searched for; the block begins in its language.
         ids: Show each memory's id, for a model with tools that take one.
         name: Whose memory it is, where a prompt has the blocks of several.
-        profile: The `fields` of what `Memory.profile` gives; what is filled stands before all memories.
+        profile: The `fields` of what `Memory.profile` gives; what is filled stands before all memories, of
+            each field the first 2,000 characters.
 
     Returns:
         The block, or "" when nothing was recalled.
     """
     shown = {near["id"]: near for hit in results for near in hit.get("around", ())}
     shown |= {hit["id"]: hit for hit in results}
-    lines = [f"- {name}: {_inside(as_text(field['value']))}" for name, field in (profile or {}).items()]
+    lines = [f"- {field}: {_inside(_cut(as_text(part['value'])))}" for field, part in (profile or {}).items()]
     lines += [_line(hit, ids) for hit in sorted(shown.values(), key=_age)]
     lines += sorted({f"- {_inside(_relation(one))}" for one in relations})
     return fenced("\n".join([_PREAMBLES[_language(query or "")], *lines]), name) if lines else ""
@@ -111,6 +113,10 @@ def _ended(hit: Mapping[str, Any]) -> str:
 
 def _relation(relation: Mapping[str, Any]) -> str:
     return f"{relation['source']} -- {relation['relationship']} -- {relation['destination']}"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST_FIELD else f"{text[:_LONGEST_FIELD]} …"
 
 
 def _inside(text: str) -> str:
