@@ -14,6 +14,7 @@ import orjson
 
 from langchain_memlayer.journal.database import whole
 from langchain_memlayer.journal.read import EVENT_COLUMNS, ROW_COLUMNS, ROW_FROM, Reader, of_scope, to_event, to_row
+from langchain_memlayer.journal.read_caches import to_triple
 from langchain_memlayer.journal.write import Writer, fork_path
 from langchain_memlayer.types import FORK, MEMORY_ROOT, Row, Scope, Triple, decode_namespace, prefix_bounds
 from langchain_memlayer.values import dumps
@@ -113,6 +114,6 @@ def triples_by_row(reader: Reader, rows: Sequence[int]) -> dict[int, list[Triple
     """The triples of some versions, by row."""
     told: dict[int, list[Triple]] = {}
     sql = "SELECT item, source, relation, destination FROM triples WHERE item IN (...) ORDER BY id"
-    for row, *names in reader.among(sql, rows):
-        told.setdefault(row, []).append(Triple(*names))
+    for row, triple in whole(reader.among(sql, rows), lambda row: (row[0], to_triple(row))):
+        told.setdefault(row, []).append(triple)
     return told

@@ -16,6 +16,7 @@ from langchain_memlayer.journal.read import (
     to_event,
     to_row,
 )
+from langchain_memlayer.journal.read_caches import to_triple
 from langchain_memlayer.journal.write import Writer, json_text
 from langchain_memlayer.types import Event, Row, Scope, Triple
 
@@ -44,8 +45,8 @@ def changed(reader: Reader, scope: Scope, since: int, until: int) -> tuple[list[
 
 def triples_of_all(reader: Reader, rows: Sequence[Row]) -> list[Triple]:
     """The triples of some versions, each once."""
-    sql = "SELECT source, relation, destination FROM triples WHERE item IN (...) ORDER BY id"
-    return list(dict.fromkeys(Triple(*row) for row in reader.among(sql, [row.id for row in rows])))
+    sql = "SELECT id, source, relation, destination FROM triples WHERE item IN (...) ORDER BY id"
+    return list(dict.fromkeys(whole(reader.among(sql, [row.id for row in rows]), to_triple)))
 
 
 def event_at(reader: Reader, seq: int) -> Event | None:

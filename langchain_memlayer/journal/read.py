@@ -116,7 +116,7 @@ def to_row(r: Sequence[Any]) -> Row:
     Raises:
         ValueError: it is damaged; or TypeError.
     """
-    if not (isinstance(r[5], str) and isinstance(r[6], int) and isinstance(r[7], int)):
+    if not (isinstance(r[3], str) and isinstance(r[5], str) and isinstance(r[6], int) and isinstance(r[7], int)):
         raise TypeError("a text or a time of another type")
     metadata = loads(r[9]) if r[9] else {}
     if not (isinstance(metadata, dict) and all(r[k] is None or isinstance(r[k], int) for k in (17, 21, 22, 27))):
@@ -168,8 +168,13 @@ class Reader(CacheReader):
         where, owners = _of_items(scope)
         names = ("user_id", "agent_id", "run_id")
         counts = ", ".join(f"sum(CASE WHEN i.kind = '{kind}' THEN 1 ELSE 0 END)" for kind in ("fact", "turn"))
+        # What is no time is beyond all numbers.
+        times = (
+            f"coalesce({most}(CASE WHEN i.{name} < {_HIGHEST} THEN i.{name} END), 0)"
+            for most, name in (("min", "created_at"), ("max", "updated_at"))
+        )
         rows = self.db.execute(
-            f"SELECT {', '.join(f'i.{name}' for name in names)}, {counts}, min(i.created_at), max(i.updated_at) "
+            f"SELECT {', '.join(f'i.{name}' for name in names)}, {counts}, {', '.join(times)} "
             f"FROM items i WHERE i.closed IS NULL AND i.kind <> 'item' AND i.kind <> 'profile'{where} "
             f"GROUP BY i.user_id, i.agent_id, i.run_id "
             f"ORDER BY {', '.join(f'coalesce(i.{name}, {chr(39) * 2})' for name in names)} LIMIT ? OFFSET ?",

@@ -81,6 +81,21 @@ class VectorRow:
     dims: int
 
 
+def to_triple(row: Sequence[Any]) -> Triple:
+    """The triple in a row of its number and its names; TypeError when one of these is no text."""
+    if not type(row[-3]) is type(row[-2]) is type(row[-1]) is str:
+        raise TypeError("a name of another type")
+    return Triple(*row[-3:])
+
+
+def _shown_triple(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A row of `_TRIPLE`, without a key that is no text, which is made anew; TypeError when a name is none."""
+    to_triple(row[3:6])
+    if type(row[7]) is type(row[8]) is str:
+        return row
+    return (*row[:7], *(key if type(key) is str else None for key in row[7:]))
+
+
 class CacheReader(BaseReader):
     """Reads of whole areas, for the caches that are kept up with them."""
 
@@ -222,22 +237,24 @@ class CacheReader(BaseReader):
         """
         low, high = prefix_bounds(prefix)
         where, values = shown(ids, quarantined=quarantined)
-        return self.db.execute(
+        rows = self.db.execute(
             f"SELECT {_TRIPLE} FROM namespaces n JOIN triples t ON t.ns = n.id JOIN items i ON i.id = t.item WHERE "
             f"n.path >= ? AND n.path < ? AND {where} ORDER BY t.id",
             (low, high, *values),
-        ).fetchall()
+        )
+        return list(whole(rows, _shown_triple))
 
     def first_triples(self, scope: Scope, *, most: int, at: int | None) -> list[tuple[Any, ...]]:
         """The first of the `scope_triples` of a scope; with `at`, of those whose memories have not expired by then."""
         where, values = shown(scope.ids(), quarantined=False, at=at)
         owned = "" if scope.user_id is None else "t.ns = (SELECT id FROM namespaces WHERE path = ?) AND "
         # A cross join is one that SQLite makes in this order, which ends with the last row that is wanted.
-        return self.db.execute(
+        rows = self.db.execute(
             f"SELECT {_TRIPLE} FROM triples t CROSS JOIN items i WHERE i.id = t.item AND {owned}{where} "
             "ORDER BY t.id LIMIT ?",
             (*((scope.partition,) if owned else ()), *values, most),
-        ).fetchall()
+        )
+        return list(whole(rows, _shown_triple))
 
     def changed_triples(
         self, prefix: str, ids: Mapping[str, str], since: int, *, quarantined: bool
@@ -259,12 +276,14 @@ class CacheReader(BaseReader):
     ) -> list[tuple[Any, ...]]:
         where, values = shown(ids, quarantined=quarantined, at=at)
         sql = f"SELECT {_TRIPLE} FROM triples t JOIN items i ON i.id = t.item WHERE {where} AND {column} IN (...)"
-        return sorted(self.among(sql, numbers, before=values))
+        return sorted(whole(self.among(sql, numbers, before=values), _shown_triple))
 
     def triples_of(self, item: int) -> tuple[Triple, ...]:
         """The triples of one memory version."""
-        rows = self.db.execute("SELECT source, relation, destination FROM triples WHERE item = ? ORDER BY id", (item,))
-        return tuple(Triple(*row) for row in rows)
+        rows = self.db.execute(
+            "SELECT id, source, relation, destination FROM triples WHERE item = ? ORDER BY id", (item,)
+        )
+        return tuple(whole(rows, to_triple))
 
     # -- the outbox: the journal's own events, read from the position up to which a store was brought -------------
 

@@ -32,13 +32,14 @@ from folders import (
 from hostile import UNSOUND
 from langgraph.store.base import PutOp
 
-from langchain_memlayer import checkpointer, doctor
+from langchain_memlayer import Memory, checkpointer, doctor
 from langchain_memlayer.engine.indexes import snapshot_name
 from langchain_memlayer.errors import EmbeddingError, JournalError, NotAStore
 from langchain_memlayer.index import files
 from langchain_memlayer.index.slab import Slab
 from langchain_memlayer.journal.schema import JOURNAL_FILE
 from langchain_memlayer.journal.sqlite import SQLiteJournal
+from langchain_memlayer.testing import ScriptedChatModel
 from langchain_memlayer.types import SlabBlock
 
 TENANTS = ("ann", "bob")
@@ -670,6 +671,40 @@ def test_a_damaged_memory_is_told_and_hides_no_other(
             assert last in [hit["memory"] for hit in found["results"]]
     assert "doctor" in caplog.text
     assert "zebra" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *(f"triples SET {name} = x'ff00'" for name in ("source", "relation", "destination", "source_key")),
+        "items SET key = x'ff00'",
+        "items SET updated_at = 'noon'",
+    ],
+)
+def test_a_damaged_name_or_id_hides_no_other_and_can_be_forgotten(
+    tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    told = [("Anna likes tea", ["Anna", "likes", "tea"]), ("Anna lives in Rome", ["Anna", "lives in", "Rome"])]
+    facts = [{"turn": 1, "quote": text, "fact": text, "triples": [triple]} for text, triple in told]
+    with Memory(tmp_path, model=ScriptedChatModel(replies=[{"facts": facts}]), embeddings=None) as memory:
+        memory.add("Anna likes tea. Anna lives in Rome.", user_id="u")
+    table = damage.split()[0]
+    with closing(sqlite3.connect(tmp_path / JOURNAL_FILE)) as db:
+        kind = "WHERE kind = 'fact'" if table == "items" else ""
+        db.execute(f"UPDATE {damage} WHERE id = (SELECT min(id) FROM {table} {kind})")
+        db.commit()
+    with Memory(tmp_path, model=None, embeddings=None) as memory:
+        for found in (memory.search("Where does Anna live?", user_id="u"), memory.get_all(user_id="u")):
+            assert told[1][0] in [hit["memory"] for hit in found["results"]]
+            assert "Rome" in [relation["destination"] for relation in found["relations"]]
+        assert [scope["facts"] for scope in memory.scopes()] == [2]
+        assert memory.graph(user_id="u").number_of_edges() >= 1
+        named = [one.message for one in doctor.check(memory._journal) if one.rule == "row"]
+        # A key is made anew of its name.
+        assert bool(named) == ("source_key" not in damage)
+        memory.forget(user_id="u")
+        assert memory.get_all(user_id="u")["results"] == []
+    assert "tea" not in caplog.text
 
 
 @pytest.mark.parametrize(
