@@ -133,7 +133,11 @@ def place(path: str | Path) -> Path | str:
             "A store is a folder or a PostgreSQL database, and this path is neither (it is not shown, since it may "
             "hold a password): give a folder's path, or postgresql://user:password@host:port/database."
         )
-    return path if text == ":memory:" else Path(path)
+    if text == ":memory:":
+        return text
+    folder = Path(path)
+    # Nobody means a folder of the name "~", which a shell takes for one's own too.
+    return folder.expanduser() if folder.parts[:1] == ("~",) else folder
 
 
 def home() -> Path | str:

@@ -38,6 +38,19 @@ def test_a_relative_path_means_what_it_meant_when_the_store_was_opened(
     assert not list((tmp_path / "elsewhere").iterdir())
 
 
+def test_a_path_in_ones_home_is_there_and_no_folder_of_the_name_of_the_sign(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path / "home"))
+    for path in ("~/notes", Path("~/notes")):
+        with open_memory(path) as memory:
+            assert memory.path == tmp_path / "home" / "notes"
+    assert list((tmp_path / "here").iterdir()) == []
+
+
 def test_only_the_owner_can_read_what_is_made(tmp_path: Path) -> None:
     mask = os.umask(0o022)
     try:
