@@ -470,8 +470,8 @@ class Writer(Reader):
         spaces = {row.path: self.namespace(row.path) for row in rows}
         for key, row in {row.key: row for row in rows}.items():
             self.db.execute(
-                "UPDATE events SET prev = NULL, value = NULL, sources = NULL, detail = NULL, actor = NULL, "
-                "batch = NULL WHERE key = ? AND kind <> 'item'",
+                "UPDATE events SET prev = NULL, value = NULL, sources = NULL, detail = NULL, actor = NULL "
+                "WHERE key = ? AND kind <> 'item'",
                 (key,),
             )
             self.event(spaces[row.path], key, row.kind, "forget", item=row.id)

@@ -79,8 +79,7 @@ def test_a_slab_of_before_a_forget_is_not_written_by_whoever_still_has_it(
 @pytest.mark.parametrize("others", [0, 30, SEEDED])
 def test_a_forgotten_memory_is_in_no_file_and_the_others_stay(tmp_path: Path, others: int) -> None:
     with filled(tmp_path, others) if others else open_memory(tmp_path) as memory:
-        batch = f"batch of {CANARY}"
-        key = memory.add(TEXT, user_id="u0", metadata={"note": CANARY}, batch_id=batch)["results"][0]["id"]
+        key = memory.add(TEXT, user_id="u0", metadata={"note": CANARY})["results"][0]["id"]
         memory.update(key, f"{TEXT} still")
         memory.update(key, "harmless by now", {"more": CANARY})
         memory.search(CANARY, user_id="u0")
