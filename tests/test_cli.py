@@ -551,7 +551,7 @@ def test_two_processes_share_a_folder_and_an_interrupted_one_exits_with_130(fold
                 process.send_signal(signal.SIGINT)
                 # Python itself drops an interrupt that falls into a finalizer; whoever waits presses the keys again.
                 with suppress(subprocess.TimeoutExpired):
-                    _, errors = process.communicate(timeout=30)
+                    _, errors = process.communicate(timeout=5)
                     break
         assert process.returncode == 130
         assert errors.startswith("memlayer: Interrupted")
