@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
 from typing import Any
 
 from langchain_memlayer.engine.records import scope_ids, scope_of
@@ -14,7 +13,7 @@ from langchain_memlayer.index.keywords import query_terms
 from langchain_memlayer.journal.write import Writer, keys_of
 from langchain_memlayer.messages import content_hash
 from langchain_memlayer.protocols import NewId
-from langchain_memlayer.recall import asking, date_words
+from langchain_memlayer.recall import asking, date_words, others
 from langchain_memlayer.types import (
     HIDDEN,
     QUARANTINE,
@@ -532,12 +531,7 @@ def _answers(row: Row, turn: Row, known: str) -> bool:
 
 def _is_of_others(text: str, known: str) -> bool:
     """Whether a text speaks of one's family or friends, and what is known does not."""
-    return not (_others() & set(query_terms(text))) <= set(query_terms(known))
-
-
-@cache
-def _others() -> frozenset[str]:
-    return frozenset(query_terms(date_words.OTHERS))
+    return not (others() & set(query_terms(text))) <= set(query_terms(known))
 
 
 def _from_tools(fact: Fact, turns: Sequence[Row]) -> bool:

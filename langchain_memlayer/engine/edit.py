@@ -21,7 +21,7 @@ from langchain_memlayer.facts.grounding import words
 from langchain_memlayer.index.keywords import query_terms
 from langchain_memlayer.journal import Journal
 from langchain_memlayer.journal.database import SCRUB_DUE
-from langchain_memlayer.journal.fork_notes import Fork, copied, end_fork, forks, profiles_in
+from langchain_memlayer.journal.fork_notes import ForkNote, copied, end_fork, forks, profiles_in
 from langchain_memlayer.journal.read import Reader
 from langchain_memlayer.journal.write import Writer
 from langchain_memlayer.messages import content_hash
@@ -206,7 +206,7 @@ class Editor:
             tx.unlist_unread([row.id for row in rows])
             tx.erase_memories(rows)
 
-    def merge(self, scope: Scope, name: str) -> tuple[Fork, Outcome, list[Conflict]]:
+    def merge(self, scope: Scope, name: str) -> tuple[ForkNote, Outcome, list[Conflict]]:
         """Carry over what changed in a fork, and remove the fork.
 
         Raises:
@@ -232,7 +232,7 @@ class Editor:
         self._scrub()
         return count
 
-    def _end(self, tx: Writer, fork: Fork) -> int:
+    def _end(self, tx: Writer, fork: ForkNote) -> int:
         count = self._erase(tx, fork.ids)
         self._erase_rows(tx, profiles_in(tx, fork))
         end_fork(tx, fork)

@@ -21,7 +21,7 @@ from langchain_memlayer.engine.records import scope_of
 from langchain_memlayer.errors import InvalidInput, shown
 from langchain_memlayer.journal import Journal
 from langchain_memlayer.journal.database import chunks
-from langchain_memlayer.journal.fork_notes import Fork, copies, ended_citing, forks, note_fork, triples_by_row
+from langchain_memlayer.journal.fork_notes import ForkNote, copies, ended_citing, forks, note_fork, triples_by_row
 from langchain_memlayer.journal.positions import terms_of
 from langchain_memlayer.journal.write import Writer
 from langchain_memlayer.protocols import NewId
@@ -33,7 +33,7 @@ _KINDS = ("turn", "fact", "profile")
 _STATES = ("hide", "spent", "show", "restore")
 
 
-def forked(journal: Journal, scope: Scope, name: str, *, new: bool) -> Fork:
+def forked(journal: Journal, scope: Scope, name: str, *, new: bool) -> ForkNote:
     """The fork of a scope with a name, with `new` made if there is none.
 
     Raises:
@@ -72,7 +72,7 @@ class _Copies:
     """Copies rows into a fork: turns before the facts that cite them."""
 
     tx: Writer
-    fork: Fork
+    fork: ForkNote
     new_id: NewId
     quotes: Mapping[int, Mapping[int, str | None]]
     rows: dict[int, int] = field(default_factory=dict)
@@ -128,12 +128,12 @@ def no_fork(name: str) -> InvalidInput:
 # -- merging -----------------------------------------------------------------------------------------------------------
 
 
-def batch_of(fork: Fork) -> str:
+def batch_of(fork: ForkNote) -> str:
     """The batch id of what merging a fork did."""
     return f"merge {fork.token}"
 
 
-def merged(tx: Writer, scope: Scope, name: str, new_id: NewId) -> tuple[Fork, Outcome, list[Conflict]]:
+def merged(tx: Writer, scope: Scope, name: str, new_id: NewId) -> tuple[ForkNote, Outcome, list[Conflict]]:
     """Carry over what changed in a fork; the fork itself stays.
 
     Raises:
@@ -167,7 +167,7 @@ class _Merging:
         conflicts: What both sides have changed.
     """
 
-    def __init__(self, tx: Writer, fork: Fork, new_id: NewId) -> None:
+    def __init__(self, tx: Writer, fork: ForkNote, new_id: NewId) -> None:
         self.tx, self.fork, self.new_id = tx, fork, new_id
         self.commits: dict[Scope, Commit] = {}
         self._batch = batch_of(fork)

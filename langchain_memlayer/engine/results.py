@@ -7,7 +7,7 @@ from typing import Any
 
 from langchain_memlayer.engine.commit import Committed, Outcome
 from langchain_memlayer.graph.names import as_relations
-from langchain_memlayer.journal.fork_notes import Fork
+from langchain_memlayer.journal.fork_notes import ForkNote
 from langchain_memlayer.types import (
     AddedMemory,
     AddResult,
@@ -65,7 +65,7 @@ def scope_size(row: Sequence[Any]) -> ScopeSize:
     }  # fmt: skip
 
 
-def fork_info(fork: Fork) -> ForkInfo:
+def fork_info(fork: ForkNote) -> ForkInfo:
     """A fork as `forks` shows it."""
     scope = fork.scope
     return {

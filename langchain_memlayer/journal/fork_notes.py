@@ -21,7 +21,7 @@ from langchain_memlayer.values import dumps
 
 
 @dataclass(frozen=True, slots=True)
-class Fork:
+class ForkNote:
     """A fork: its token, its name, whose memories it is a copy of, and when it was made (microseconds)."""
 
     token: str
@@ -35,7 +35,7 @@ class Fork:
         return self.scope.forked(self.token)
 
 
-def forks(reader: Reader, scope: Scope | None = None, name: str | None = None) -> list[Fork]:
+def forks(reader: Reader, scope: Scope | None = None, name: str | None = None) -> list[ForkNote]:
     """The forks in the order in which they were made: of all, or of those that have some ids; or one of exactly these.
 
     Args:
@@ -53,29 +53,29 @@ def forks(reader: Reader, scope: Scope | None = None, name: str | None = None) -
     return [fork for fork in found if ids.items() <= fork.scope.ids().items()]
 
 
-def _fork(path: str) -> Fork:
+def _fork(path: str) -> ForkNote:
     _, _, token, name, made, ids = (unquote(label) for label in decode_namespace(path))
-    return Fork(token, name, Scope(**orjson.loads(ids)), int(made))
+    return ForkNote(token, name, Scope(**orjson.loads(ids)), int(made))
 
 
-def note_fork(tx: Writer, name: str, scope: Scope, token: str) -> Fork:
+def note_fork(tx: Writer, name: str, scope: Scope, token: str) -> ForkNote:
     """Note that there is a fork from now on.
 
     Raises:
         InvalidInput: its name and the ids are longer than what a database finds by an index.
     """
-    fork = Fork(token.replace("/", "-").replace(".", "-"), name, scope, tx.now)
+    fork = ForkNote(token.replace("/", "-").replace(".", "-"), name, scope, tx.now)
     labels = (quote(part, safe=" ").replace(".", "%2E") for part in (name, str(tx.now), dumps(scope.ids())))
     tx.namespace(f"{fork_path(fork.token)}{'.'.join(labels)}.")
     return fork
 
 
-def end_fork(tx: Writer, fork: Fork) -> None:
+def end_fork(tx: Writer, fork: ForkNote) -> None:
     """Note that there is no such fork any more."""
     tx.db.execute("DELETE FROM namespaces WHERE path >= ? AND path < ?", prefix_bounds(fork_path(fork.token)))
 
 
-def copies(reader: Reader, fork: Fork) -> dict[str, str]:
+def copies(reader: Reader, fork: ForkNote) -> dict[str, str]:
     """The ids of a fork's copies, each with that of its original."""
     owned, ids = of_scope(fork.ids)
     rows = reader.db.execute(f"SELECT i.id FROM {ROW_FROM} WHERE {owned} AND i.kind <> 'item'", ids)
@@ -84,7 +84,7 @@ def copies(reader: Reader, fork: Fork) -> dict[str, str]:
     return {one.key: one.detail["copy"] for one in events if "copy" in one.detail}
 
 
-def profiles_in(reader: Reader, fork: Fork) -> list[Row]:
+def profiles_in(reader: Reader, fork: ForkNote) -> list[Row]:
     """All versions of a fork's profiles, of which a copy of an agent's memories has one for each user."""
     found: list[Row] = []
     for name in ("user_id", "agent_id", "run_id"):

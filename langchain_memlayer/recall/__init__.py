@@ -16,7 +16,7 @@ from langchain_memlayer.recall.fusion import Ranking, Scored, Weights, base_shar
 from langchain_memlayer.recall.identifiers import identifiers
 from langchain_memlayer.recall.pool import Pool, Query, Spread, asking, following, memory_text
 from langchain_memlayer.recall.signals import session_prior
-from langchain_memlayer.recall.versions import asked_version, subject_of
+from langchain_memlayer.recall.versions import asked_version, others, subject_of
 
 __all__ = [
     "PROBES",
@@ -36,6 +36,7 @@ __all__ = [
     "identifiers",
     "knowledge_of",
     "memory_text",
+    "others",
     "rank",
     "scored",
     "session_prior",

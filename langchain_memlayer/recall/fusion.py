@@ -215,8 +215,8 @@ def scored(pool: Pool, query: Query, weights: Weights) -> Scored:
     if weights.learned:
         shares["learned"] = np.float32(weights.learned) * learned(pool, query, shares)
     # What surely says nothing is not lifted by what stands around it, or by what repeats it.
-    for name in ("neighbour", "session", "bridge"):
-        shares[name] = shares[name] * (pool.barren < 1)
+    if (idle := pool.barren >= 1).any():
+        shares |= {name: np.where(idle, np.float32(0), shares[name]) for name in ("neighbour", "session", "bridge")}
     return Scored(pool, shares)
 
 

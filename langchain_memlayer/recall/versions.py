@@ -98,8 +98,8 @@ def _chain(pool: Pool, query: Query, base: Scores, *, sure: bool) -> NDArray[np.
         chain = chain[np.argsort(-base[chain], kind="stable")[:_MOST]]
     if words.OWN.search(query.text):
         # What is said of a sister's dentist is no version of one's own.
-        others = np.setdiff1d(_others(), pool.terms.ids[query.terms])
-        own = np.array([not np.isin(pool.terms.ids[pool.terms.of(one)], others).any() for one in chain.tolist()], bool)
+        theirs = np.setdiff1d(_other_ids(), pool.terms.ids[query.terms])
+        own = np.array([not np.isin(pool.terms.ids[pool.terms.of(one)], theirs).any() for one in chain.tolist()], bool)
         if np.count_nonzero(own) > 1:
             chain = chain[own]
     ordered: NDArray[np.int64] = chain[np.lexsort((pool.order[chain], pool.time[chain]))]
@@ -107,8 +107,14 @@ def _chain(pool: Pool, query: Query, base: Scores, *, sure: bool) -> NDArray[np.
 
 
 @cache
-def _others() -> NDArray[np.uint64]:
-    return np.unique(term_ids(query_terms(words.OTHERS)))
+def others() -> frozenset[str]:
+    """The terms that name one's family and friends."""
+    return frozenset(query_terms(words.OTHERS))
+
+
+@cache
+def _other_ids() -> NDArray[np.uint64]:
+    return np.unique(term_ids(others()))
 
 
 def _end(period: Period, query: Query) -> int:
