@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,10 @@ settings.load_profile("same")
 # No test asks a service: neither a key nor the terminal of whoever runs them makes a difference.
 for variable in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_API_BASE", "ARK_API_KEY", "DEEPSEEK_API_KEY", "COLUMNS"):
     os.environ.pop(variable, None)
+
+# A shell that runs tests behind itself has them ignore interrupts, and with them the processes that they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Before any test module has it: what opens a folder opens a schema.
 if postgres_server.WANTED:
