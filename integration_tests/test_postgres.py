@@ -198,7 +198,7 @@ def test_a_transaction_that_commits_late_is_never_skipped(url: str) -> None:
         journal: Any = other._journal
         writing = journal.write(early)
         tx = writing.__enter__()
-        tx.put_item(early, "k", '{"n":1}', ttl=None, codes=None)
+        tx.put_item(early, "k", '{"n":1}', ttl=None, vector_bytes=None)
         # It took its position first, and commits last.
         other.put(("late",), "k", {"n": 2})
         with journal.read() as reader:

@@ -300,7 +300,7 @@ def _execute(plan: Plan, indexes: Indexes, texts: Vectors = _NONE, queries: Vect
         texts: The vectors of `plan.texts`; none when nothing is embedded.
         queries: The vectors of `plan.queries`; a query without one is not ranked.
     """
-    codes = _encoded(plan, indexes, texts)
+    vector_bytes = _encoded(plan, indexes, texts)
     now = to_micros(indexes.journal.clock())
     # One operation that asks once for its rows sees one state anyway.
     several = len(plan.ops) > 1 or any(isinstance(op, SearchOp) and op.query not in queries for op in plan.ops)
@@ -317,7 +317,7 @@ def _execute(plan: Plan, indexes: Indexes, texts: Vectors = _NONE, queries: Vect
         if not reads.stale:
             break
     if plan.puts or reads.touched:
-        _write(plan, indexes, codes, reads.touched)
+        _write(plan, indexes, vector_bytes, reads.touched)
     return results
 
 
@@ -340,16 +340,18 @@ def _encoded(plan: Plan, indexes: Indexes, vectors: Vectors) -> dict[tuple[str, 
 
 
 def _write(
-    plan: Plan, indexes: Indexes, codes: Mapping[tuple[str, str], bytes | None], touched: Mapping[int, str]
+    plan: Plan, indexes: Indexes, vector_bytes: Mapping[tuple[str, str], bytes | None], touched: Mapping[int, str]
 ) -> None:
     with indexes.journal.write(*(put.path for put in plan.puts.values()), *touched.values()) as tx:
-        if any(codes.values()):
+        if any(vector_bytes.values()):
             indexes.record_embedder(tx)
         for key, put in plan.puts.items():
             if put.value is None:
                 tx.delete_item(*key)
             else:
-                tx.put_item(put.path, put.key, put.value, ttl=put.ttl, codes=codes[key], fields=put.fields)
+                tx.put_item(
+                    put.path, put.key, put.value, ttl=put.ttl, vector_bytes=vector_bytes[key], fields=put.fields
+                )
         tx.touch_items(touched)
 
 

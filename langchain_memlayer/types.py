@@ -316,7 +316,7 @@ class SlabBlock:
         seqs: The position of each item's last write, shape (n,).
         columns: The hot columns by name, each of shape (n,).
         owners: For each vector the index into `ids` of its item, shape (m,), ascending; items may have none or several.
-        codes: The vectors, m * dims little-endian float16 numbers.
+        vector_bytes: The vectors, m * dims little-endian float16 numbers.
         removed: Row ids of items that are no longer live, shape (r,); they may be unknown to the slab.
         words: The terms of each item's text, as `keywords.packed` gives them; empty where no item has any.
     """
@@ -326,7 +326,7 @@ class SlabBlock:
     seqs: NDArray[np.int64]
     columns: Mapping[str, NDArray[Any]]
     owners: NDArray[np.int64]
-    codes: bytes | bytearray | memoryview
+    vector_bytes: bytes | bytearray | memoryview
     removed: NDArray[np.int64]
     words: Sequence[bytes] = ()
 

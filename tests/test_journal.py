@@ -244,9 +244,9 @@ class TestWhatIsTaken:
 
             def write() -> None:
                 with journal.write() as tx:
-                    tx.put_item("a.", "first", "{}", ttl=None, codes=None)
+                    tx.put_item("a.", "first", "{}", ttl=None, vector_bytes=None)
                     row = Row(0, 0, ".u.u.", key, "turn", value, created_at=1, updated_at=1, user_id="u")
-                    tx.add_memory(row, terms=b"", codes=None)
+                    tx.add_memory(row, terms=b"", vector_bytes=None)
 
             with pytest.raises(InvalidInput):
                 write()

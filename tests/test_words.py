@@ -26,7 +26,7 @@ def written(rows: dict[int, list[str]], seq: int, removed: list[int]) -> SlabBlo
         seqs=np.full(len(ids), seq),
         columns={},
         owners=np.empty(0, np.int64),
-        codes=b"",
+        vector_bytes=b"",
         removed=np.array(removed, np.int64),
         words=[packed(text) for text in rows.values()],
     )

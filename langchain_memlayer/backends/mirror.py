@@ -383,7 +383,7 @@ class Points:
         """
         if self._area != "items":
             return
-        counts = {row.id: len(row.codes) // (2 * row.dims) for row in rows}
+        counts = {row.id: len(row.vector_bytes) // (2 * row.dims) for row in rows}
         noted = self._noted(touched)
         settled = {item: settle(counts.get(item, 1), noted[item]) for item in touched}
         changed = {item: count for item, count in settled.items() if count != noted[item]}
@@ -396,7 +396,7 @@ class Points:
                         tx.set_meta(points_key(item), str(count))
 
     def _vectors(self, row: VectorRow) -> NDArray[np.float32]:
-        return np.frombuffer(row.codes, "<f2").astype(np.float32).reshape(-1, row.dims)
+        return np.frombuffer(row.vector_bytes, "<f2").astype(np.float32).reshape(-1, row.dims)
 
     def _metadata(self, row: VectorRow) -> dict[str, Scalar]:
         given = orjson.loads(row.metadata) if row.metadata else {}

@@ -127,9 +127,9 @@ class Finder:
 def _by_vector(
     view: View, mask: NDArray[np.bool_], form: Indexed, *, most: int = NEAREST, least: float = NEAR
 ) -> list[int]:
-    if form.codes is None or view.kernel is None:
+    if form.vector_bytes is None or view.kernel is None:
         return []
-    hits = view.search(np.frombuffer(form.codes, "<f2").astype(np.float32), most, mask=mask)
+    hits = view.search(np.frombuffer(form.vector_bytes, "<f2").astype(np.float32), most, mask=mask)
     near: list[int] = hits.ids[closeness(hits.scores, view.kernel.metric) >= least].tolist()
     return near
 

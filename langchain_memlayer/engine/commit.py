@@ -45,7 +45,7 @@ class Indexed:
     """The searchable form of one text: its keyword terms (`keywords.packed`) and its vectors (float16 bytes)."""
 
     terms: bytes
-    codes: bytes | None
+    vector_bytes: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +155,9 @@ class Commit:
         if twin is None:
             state = QUARANTINED if turn.quarantined else VISIBLE
             row = self._turn(turn, at, digest, text=turn.text, asks=asking(turn.text), given=exact, state=state)
-            self.tx.add_memory(row, terms=indexed.terms, codes=indexed.codes, actor=self.actor, batch=self.batch)
+            self.tx.add_memory(
+                row, terms=indexed.terms, vector_bytes=indexed.vector_bytes, actor=self.actor, batch=self.batch
+            )
             twins.append(row)
             return row, True
         counted: dict[str, Any] = {
@@ -323,7 +325,7 @@ class Commit:
         if twins:
             return self._reinforce(twins[0], change, turns)
         self.cause = item = self.tx.add_memory(
-            row, terms=change.indexed.terms, codes=change.indexed.codes, triples=change.fact.triples,
+            row, terms=change.indexed.terms, vector_bytes=change.indexed.vector_bytes, triples=change.fact.triples,
             quotes=[(turn.id, change.fact.quote) for turn in turns], actor=self.actor, batch=self.batch,
             detail=self._detail(change),
         )  # fmt: skip
@@ -413,7 +415,7 @@ class Commit:
         links = dict(self.tx.quotes_of(old.id)) if kept else {}
         self.tx.close_memory(old, invalid_at=at)
         self.cause = item = self.tx.add_memory(
-            new, terms=indexed.terms, codes=indexed.codes, triples=triples,
+            new, terms=indexed.terms, vector_bytes=indexed.vector_bytes, triples=triples,
             quotes=list({**links, **dict(quotes)}.items()), op="update", gone=old.id, prev=old.text, actor=self.actor,
             batch=self.batch, detail={**(detail or {}), **closing(old)},
         )  # fmt: skip

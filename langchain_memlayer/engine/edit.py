@@ -241,8 +241,8 @@ class Editor:
     def _redact(self, tx: Writer, turns: Sequence[tuple[Row, str]], forms: Mapping[str, Indexed]) -> None:
         for row, text in turns:
             form = forms.get(_form(row, text)) or unembedded([_form(row, text)])[_form(row, text)]
-            tx.redact(row, text, content_hash(text), terms=form.terms if text else b"", codes=form.codes)
-            if text and row.closed is None and form.codes is None and self.indexes.embedder is not None:
+            tx.redact(row, text, content_hash(text), terms=form.terms if text else b"", vector_bytes=form.vector_bytes)
+            if text and row.closed is None and form.vector_bytes is None and self.indexes.embedder is not None:
                 tx.note_unread(scope_of(row), [row.id], detail={"owed": True}, attempts=1, next_at=tx.now + PAUSE)
 
     def reset(self) -> None:

@@ -102,7 +102,8 @@ class _Copies:
                 self.rows[row.id] = self.tx.add_seen(own, **told)
                 continue
             self.rows[row.id] = self.tx.add_memory(
-                own, terms=terms.get(row.id, b""), codes=vectors.get(row.id), triples=triples.get(row.id, ()), **told,
+                own, terms=terms.get(row.id, b""), vector_bytes=vectors.get(row.id), triples=triples.get(row.id, ()),
+                **told,
             )  # fmt: skip
 
     def _began(self, row: Row) -> int | None:
@@ -283,7 +284,7 @@ class _Merging:
         triples, quotes = self.tx.triples_of(row.id), self._quotes(row)
         commit.cause = self._rows[row.id] = self.tx.add_memory(
             replace(self._own(row, key), event="add"), terms=terms_of(self.tx, [row.id]).get(row.id, b""),
-            codes=self.tx.vectors_of([row.id]).get(row.id), triples=triples, quotes=quotes, actor=FORK,
+            vector_bytes=self.tx.vectors_of([row.id]).get(row.id), triples=triples, quotes=quotes, actor=FORK,
             batch=commit.batch, detail={"fork": self.fork.name},
         )  # fmt: skip
         commit.done.append(Committed(key, "ADD", row.text))
@@ -322,11 +323,11 @@ class _Merging:
             state=original.state if live.kind == "turn" else live.state, turns=(),
         )  # fmt: skip
         self._note_ended(versions[1:-1], original.key)
-        terms, codes = terms_of(self.tx, [live.id]).get(live.id, b""), self.tx.vectors_of([live.id]).get(live.id)
+        terms, vector_bytes = terms_of(self.tx, [live.id]).get(live.id, b""), self.tx.vectors_of([live.id]).get(live.id)
         last = next(one for one in reversed(self.tx.history(live.key)) if one.item == live.id and one.op != "relink")
         triples, ended = self.tx.triples_of(live.id), versions[0].invalid_at
         commit.replace(
-            original, new, Indexed(terms, codes), at=self.tx.now if ended is None else ended,
+            original, new, Indexed(terms, vector_bytes), at=self.tx.now if ended is None else ended,
             triples=triples, quotes=self._quotes(live), by_hand=last.actor == BY_HAND, detail={"fork": self.fork.name},
         )  # fmt: skip
         if live.kind == "turn":

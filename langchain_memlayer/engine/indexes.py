@@ -236,13 +236,13 @@ class Indexes:
                 raise SnapshotError("The journal has been emptied, or has other vectors; the snapshot is rebuilt.")
             sizes = np.bincount(block.owners, minlength=len(block.ids)) * 2 * dims
             try:
-                codes, others = reader.codes_of(block.ids, sizes)
+                vectors, others = reader.slab_vectors(block.ids, sizes)
             except DAMAGED as problem:
                 raise SnapshotError("The journal's vectors cannot be read; the snapshot is rebuilt.") from problem
         if not set(others) <= set(touched):
             raise SnapshotError("The journal has other vectors; the snapshot is rebuilt.")
         self._note_expiring(columns)
-        return replace(block, columns=columns, codes=codes.data), words
+        return replace(block, columns=columns, vector_bytes=vectors.data), words
 
     def _with_graph(self, key: str, slab: Slab) -> Slab:
         """The slab with its graph, read from a snapshot or being built."""

@@ -178,7 +178,7 @@ class Keeper:
             known = None if batch is None else self._reported(tx, scope, turns, batch)
             if known is not None:
                 return known
-            if any(form.codes for form in forms.values()):
+            if any(form.vector_bytes for form in forms.values()):
                 self.indexes.record_embedder(tx)
             commit = Commit(tx, scope, actor="user", batch=batch, new_id=self.journal.new_id)
             rows, told = self._tell(commit, turns, forms, exact=not infer)

@@ -323,11 +323,11 @@ def _write(
         agent_id=owner.agent_id, run_id=owner.run_id,
     )  # fmt: skip
     if row is None:
-        tx.add_memory(new, terms=b"", codes=None, actor=actor, detail=detail)
+        tx.add_memory(new, terms=b"", vector_bytes=None, actor=actor, detail=detail)
         return
     tx.close_memory(row, invalid_at=at)
     tx.add_memory(
-        new, terms=b"", codes=None, op="update", gone=row.id, prev=row.text, actor=actor,
+        new, terms=b"", vector_bytes=None, op="update", gone=row.id, prev=row.text, actor=actor,
         detail={**detail, **closing(row)},
     )  # fmt: skip
 
@@ -365,7 +365,7 @@ def redact(tx: Writer, rows: Sequence[Row]) -> None:
         for version in () if key in gone else tx.versions_of(key):
             text = dumps(kept(cells_of(version), keep))
             if text != version.text:
-                tx.redact(version, text, content_hash(text), terms=b"", codes=None)
+                tx.redact(version, text, content_hash(text), terms=b"", vector_bytes=None)
 
 
 def take_back(tx: Writer, path: str, facts: Mapping[str, int], own: Collection[int], *, alone: bool) -> list[Committed]:

@@ -406,7 +406,7 @@ class Engine(Keeper):
                 return Outcome()
             if prepared.facts and since is not None and tx.facts_changed(scope.partition, since):
                 return None
-            if any(form.codes for form in forms.values()):
+            if any(form.vector_bytes for form in forms.values()):
                 self.indexes.record_embedder(tx)
             named = batch or next(iter(note.detail.get("batches", ())), None) if note else batch
             actor = prepared.actor or ("extractor" if prepared.facts else "user")
@@ -448,8 +448,8 @@ class Engine(Keeper):
                     stale += [row.id] if row.closed is None else []
                     row = None
                 elif row is not None and prepared.note is not None and row.id in prepared.note.turns:
-                    codes = forms[turn_text(turn)].codes if row.id in prepared.owed else None
-                    tx.read_turn(row, codes, read=row.read or looked)
+                    vector_bytes = forms[turn_text(turn)].vector_bytes if row.id in prepared.owed else None
+                    tx.read_turn(row, vector_bytes, read=row.read or looked)
             elif self._stores(prepared, None):
                 row, new = commit.add_turn(turn, forms[turn_text(turn)], exact=False)
                 tx.read_turn(row, None, read=True)

@@ -105,7 +105,7 @@ def _copied(engine: Engine, page: Sequence[Row], into: str) -> tuple[int | None,
                 tx.add_memory(
                     own,
                     terms=terms.get(row.id, b""),
-                    codes=vectors.get(row.id),
+                    vector_bytes=vectors.get(row.id),
                     actor="replay",
                     detail={"copy": row.key},
                 )

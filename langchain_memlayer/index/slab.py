@@ -118,13 +118,13 @@ class Slab:
             upkeep: False to leave out the graph's upkeep this time, because `load_graph` follows.
         """
         width = self._dims
-        if self._read is None and len(block.codes) != len(block.owners) * width * CODE.itemsize:
+        if self._read is None and len(block.vector_bytes) != len(block.owners) * width * CODE.itemsize:
             raise InvalidInput(
                 f"The journal's vectors are not of {width} dimensions: open the store with the embedder that it was "
                 "written with."
             )
         codes = (
-            np.frombuffer(block.codes, dtype=CODE).reshape(len(block.owners), width)
+            np.frombuffer(block.vector_bytes, dtype=CODE).reshape(len(block.owners), width)
             if self._read is None
             else Stored(self._read, block.ids, block.owners, width)
         )

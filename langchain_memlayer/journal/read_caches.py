@@ -66,7 +66,7 @@ class VectorRow:
         text: The memory's text, or the item's value as JSON.
         metadata: The memory's metadata as JSON, or None.
         ids: Its user_id, agent_id and run_id.
-        codes: Its vectors, float16 bytes.
+        vector_bytes: Its vectors, float16 bytes.
         dims: The size of each.
     """
 
@@ -77,7 +77,7 @@ class VectorRow:
     text: str
     metadata: str | None
     ids: tuple[str | None, ...]
-    codes: bytes
+    vector_bytes: bytes
     dims: int
 
 
@@ -165,13 +165,13 @@ class CacheReader(BaseReader):
             f"SELECT {_HOT[area]}, {_DATA[vectors]} FROM items i LEFT JOIN vectors v ON {VECTORS_OF_ITEM} WHERE "
             f"{KINDS[area]}{'' if ended else ' AND i.closed IS NULL'} AND i.id IN "
         )
-        blocks, codes = [_block([], area, typed, dims=dims)], []
+        blocks, vector_bytes = [_block([], area, typed, dims=dims)], []
         for chunk in chunks(ids):
             rows = self.db.execute(f"{sql}({marks(len(chunk))})", tuple(chunk)).fetchall()
             rows.sort(key=itemgetter(0))
             for block in _readable(rows, area, typed, dims=dims):
-                codes.append(block.codes)
-                blocks.append(replace(block, codes=b""))
+                vector_bytes.append(block.vector_bytes)
+                blocks.append(replace(block, vector_bytes=b""))
         starts = np.cumsum([0, *(len(block.ids) for block in blocks[:-1])])
         found = np.concatenate([block.ids for block in blocks])
         return SlabBlock(
@@ -180,7 +180,7 @@ class CacheReader(BaseReader):
             seqs=np.concatenate([block.seqs for block in blocks]),
             columns={name: np.concatenate([block.columns[name] for block in blocks]) for name in blocks[0].columns},
             owners=np.concatenate([block.owners + start for block, start in zip(blocks, starts, strict=True)]),
-            codes=b"".join(codes),
+            vector_bytes=b"".join(vector_bytes),
             removed=np.setdiff1d(np.array(gone, np.int64), found),
             words=[words for block in blocks for words in block.words],
         )
@@ -189,14 +189,14 @@ class CacheReader(BaseReader):
         """The vectors in use of some rows, float16 bytes; rows without any are left out."""
         return dict(self._vectors_in(ids, self._sign()))
 
-    def codes_of(self, ids: NDArray[np.int64], sizes: NDArray[np.int64]) -> tuple[NDArray[np.uint8], list[int]]:
+    def slab_vectors(self, ids: NDArray[np.int64], sizes: NDArray[np.int64]) -> tuple[NDArray[np.uint8], list[int]]:
         """The vectors in use of some rows, one after another, each row's of a known size in bytes.
 
         Returns:
             The vectors, and the rows that have others, which stand there as zeros.
         """
         sign, end = self._sign(), 0
-        codes, others = np.empty(int(sizes.sum()), np.uint8), []
+        vector_bytes, others = np.empty(int(sizes.sum()), np.uint8), []
         for rows, wanted in zip(chunks(ids.tolist()), chunks(sizes.tolist()), strict=True):
             numbers, pieces = zip(*self._vectors_in(rows, sign) or [(0, b"")], strict=True)
             if list(numbers) != rows:
@@ -209,8 +209,8 @@ class CacheReader(BaseReader):
                     piece if len(piece) == size else bytes(size) for piece, size in zip(pieces, wanted, strict=True)
                 )
             begin, end = end, end + sum(wanted)
-            codes[begin:end] = np.frombuffer(b"".join(pieces), np.uint8)
-        return codes, others
+            vector_bytes[begin:end] = np.frombuffer(b"".join(pieces), np.uint8)
+        return vector_bytes, others
 
     def _sign(self) -> int:
         return int(self.db.execute(f"SELECT {IN_USE}").fetchone()[0])
@@ -316,8 +316,8 @@ class CacheReader(BaseReader):
         record = self.meta(embedder_key(area)) if found else None
         dims = 0 if record is None else int(orjson.loads(record)["dims"])
         return [
-            VectorRow(item, path, key, kind, text, metadata, (user, agent, run), codes, dims)
-            for item, path, key, kind, text, metadata, user, agent, run, codes in found
+            VectorRow(item, path, key, kind, text, metadata, (user, agent, run), vector_bytes, dims)
+            for item, path, key, kind, text, metadata, user, agent, run, vector_bytes in found
         ]
 
     def newest(self, area: Area, *, most: int, until: int) -> list[int]:
@@ -366,7 +366,7 @@ def _block(rows: list[tuple[Any, ...]], area: Area, typed: Typed, *, dims: int) 
         seqs=np.array(columns[1], np.int64),
         columns=hot,
         owners=np.repeat(np.arange(len(rows)), sizes // (2 * dims or 1)),
-        codes=b"".join([d for d in stored if isinstance(d, bytes)]),
+        vector_bytes=b"".join([d for d in stored if isinstance(d, bytes)]),
         removed=np.empty(0, np.int64),
         words=words,
     )

@@ -34,7 +34,7 @@ class Unstaged:
         name: Who said it.
         time: When, microseconds since 1970 UTC.
         fields: The paths of what is embedded of an item, as JSON; None when that was not noted.
-        codes: The vectors in use, float16 bytes.
+        vector_bytes: The vectors in use, float16 bytes.
     """
 
     vectors: int
@@ -47,7 +47,7 @@ class Unstaged:
     name: str | None
     time: int | None
     fields: str | None
-    codes: bytes
+    vector_bytes: bytes
 
 
 def unstaged(reader: Reader, *, most: int, below: int | None = None) -> list[Unstaged]:
@@ -89,7 +89,7 @@ def stage(tx: Writer, rows: Sequence[tuple[Unstaged, bytes]]) -> None:
     tx.db.executemany(
         "INSERT INTO vectors (id, data) SELECT -v.id, ? FROM vectors v JOIN items i ON i.id = ? WHERE v.id = ? AND "
         "(i.seq = ? OR i.kind <> 'item') ON CONFLICT (id) DO UPDATE SET data = excluded.data",
-        [(codes, row.item, row.vectors, row.seq) for row, codes in rows],
+        [(vector_bytes, row.item, row.vectors, row.seq) for row, vector_bytes in rows],
     )
 
 

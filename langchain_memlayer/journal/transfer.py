@@ -139,8 +139,9 @@ def _beside(reader: Reader, page: Sequence[Any]) -> dict[int, Values]:
         (page[0][0], page[-1][0]),
     )
     return {
-        item: ({"terms": bytes(terms)} if terms else {}) | ({} if codes is None else {"vectors": bytes(codes)})
-        for item, terms, codes in found
+        item: ({"terms": bytes(terms)} if terms else {})
+        | ({} if vector_bytes is None else {"vectors": bytes(vector_bytes)})
+        for item, terms, vector_bytes in found
     }
 
 

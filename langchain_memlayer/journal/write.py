@@ -249,9 +249,9 @@ class Writer(Reader):
                 detail = {**note.detail, "edited": edited} if edited else note.detail
                 self.change_unread(note.id, turns=orjson.dumps(turns).decode(), detail=json_text(detail))
 
-    def read_turn(self, row: Row, codes: bytes | None, *, read: bool) -> None:
+    def read_turn(self, row: Row, vector_bytes: bytes | None, *, read: bool) -> None:
         """Give a turn the vectors that it was stored without, and (with `read`) note that its facts were looked for."""
-        self._vectors(row.id, codes)
+        self._vectors(row.id, vector_bytes)
         self.change_memory(row, "read", read=int(read) or None)
 
     def relate(self, row: Row, triples: Sequence[Triple]) -> None:
@@ -260,9 +260,9 @@ class Writer(Reader):
             self._relate(row.id, self.namespace(row.path), triples)
             self.change_memory(row, "relate", state=row.state or None)
 
-    def _vectors(self, item: int, codes: bytes | None) -> None:
-        if codes:
-            self._inserts.insert(_VECTORS, (item, codes))
+    def _vectors(self, item: int, vector_bytes: bytes | None) -> None:
+        if vector_bytes:
+            self._inserts.insert(_VECTORS, (item, vector_bytes))
 
     def _drop_vectors(self, item: int) -> None:
         """Remove the vectors of a row, those that are staged too: they are of what it was."""
@@ -271,7 +271,14 @@ class Writer(Reader):
     # -- items of a BaseStore -------------------------------------------------------------------------------------
 
     def put_item(
-        self, path: str, key: str, value: str, *, ttl: float | None, codes: bytes | None, fields: Sequence[str] = ()
+        self,
+        path: str,
+        key: str,
+        value: str,
+        *,
+        ttl: float | None,
+        vector_bytes: bytes | None,
+        fields: Sequence[str] = (),
     ) -> None:
         """Store an item's last value.
 
@@ -280,7 +287,7 @@ class Writer(Reader):
             key: Its key.
             value: The value, as JSON.
             ttl: The minutes that it is to live, or None.
-            codes: Its vectors (float16 bytes), if it has any.
+            vector_bytes: Its vectors (float16 bytes), if it has any.
             fields: The paths of what they were made from.
         """
         ns = self.namespace(path)
@@ -296,7 +303,7 @@ class Writer(Reader):
                 "VALUES (?,?,?,'item',?,?,?,?,?,?,?)",
                 (seq, ns, key, value, self.now, self.now, seq, ttl, expires, json_text(fields)),
             )
-            self._vectors(seq, codes)
+            self._vectors(seq, vector_bytes)
             return
         item, created, updated, old_expires = old
         if old_expires is not None and old_expires <= self.now:
@@ -307,7 +314,7 @@ class Writer(Reader):
             (value, created, max(self.now, updated + 1), seq, ttl, expires, json_text(fields), item),
         )
         self._drop_vectors(item)
-        self._vectors(item, codes)
+        self._vectors(item, vector_bytes)
 
     def delete_item(self, path: str, key: str) -> None:
         """Remove an item, if it is there."""
@@ -356,7 +363,7 @@ class Writer(Reader):
         row: Row,
         *,
         terms: bytes,
-        codes: bytes | None,
+        vector_bytes: bytes | None,
         triples: Sequence[Triple] = (),
         quotes: Sequence[tuple[int, str | None]] = (),
         op: str = "add",
@@ -371,7 +378,7 @@ class Writer(Reader):
         Args:
             row: The version.
             terms: Its keyword terms, as `keywords.packed` gives them.
-            codes: Its vectors, float16 bytes.
+            vector_bytes: Its vectors, float16 bytes.
             triples: The relations it states.
             quotes: For facts, the rows of its turns, each with the words that support it.
             op: What happened.
@@ -400,7 +407,7 @@ class Writer(Reader):
              row.invalid_at, row.state or None, int(row.asks) or None, int(row.given) or None, int(row.read) or None,
              row.count, row.last_seen, row.event if op == "add" else op, terms),
         )  # fmt: skip
-        self._vectors(item, codes)
+        self._vectors(item, vector_bytes)
         self.link(item, quotes)
         self._relate(item, ns, triples)
         return item
@@ -412,7 +419,9 @@ class Writer(Reader):
 
     def add_seen(self, row: Row, **given: Any) -> int:
         """Store what ended as it began (`actor`, `batch`, `detail`, `quotes`): nothing finds it."""
-        return self.add_memory(replace(row, invalid_at=row.created_at), terms=b"", codes=None, op="seen", **given)
+        return self.add_memory(
+            replace(row, invalid_at=row.created_at), terms=b"", vector_bytes=None, op="seen", **given
+        )
 
     def close_memory(self, row: Row, *, invalid_at: int) -> None:
         """End a version with the event that comes next; its row stays."""
@@ -502,7 +511,7 @@ class Writer(Reader):
             left = [turn for turn in fact.turns if turn not in gone]
             self.db.execute("UPDATE items SET turns = ? WHERE id = ?", (json_text(left), fact.id))
 
-    def redact(self, row: Row, text: str, digest: str, *, terms: bytes, codes: bytes | None) -> None:
+    def redact(self, row: Row, text: str, digest: str, *, terms: bytes, vector_bytes: bytes | None) -> None:
         """Give a version of a turn or profile another text as if it had always had it; without a text it ends.
 
         What facts quote of it and is not in the text any longer is taken out of them.
@@ -520,7 +529,7 @@ class Writer(Reader):
             (row.key,),
         )
         if text:
-            self._vectors(row.id, codes)
+            self._vectors(row.id, vector_bytes)
         elif row.closed is None:
             self.db.execute("UPDATE items SET closed = ?, invalid_at = ? WHERE id = ?", (seq, self.now, row.id))
         for fact, quote in self.quotes_from(row.id):

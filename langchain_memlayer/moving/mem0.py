@@ -189,7 +189,7 @@ def _store(journal: Journal, indexes: Indexes, memories: Sequence[_Memory]) -> i
     forms = run(searchable(indexes, [memory.form(one) for memory in memories for one in memory.versions]))
     written = 0
     with journal.write(*sorted({memory.scope.partition for memory in memories})) as tx:
-        if any(form.codes for form in forms.values()):
+        if any(form.vector_bytes for form in forms.values()):
             indexes.record_embedder(tx)
         for memory in memories:
             if not tx.versions_of(memory.id):
@@ -220,7 +220,7 @@ def _write(tx: Writer, memory: _Memory, forms: Mapping[str, Indexed]) -> None:
             tx.close_memory(old, invalid_at=began)
         form = forms[memory.form(version)]
         item = tx.add_memory(
-            row, terms=form.terms, codes=form.codes, op="add" if old is None else "update",
+            row, terms=form.terms, vector_bytes=form.vector_bytes, op="add" if old is None else "update",
             gone=None if old is None else old.id, prev=None if old is None else old.text, actor=_ACTOR,
             detail={"at": from_micros(began).isoformat()},
         )  # fmt: skip

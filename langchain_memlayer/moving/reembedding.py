@@ -187,7 +187,7 @@ class _Run:
         distinct = list(dict.fromkeys(text for some in texts.values() for text in some))
         vectors = dict(zip(distinct, self._embedder.embed(distinct), strict=True))
         return [
-            (row, row.codes if row.item not in texts else encode_vectors(
+            (row, row.vector_bytes if row.item not in texts else encode_vectors(
                 [vectors[text] for text in texts[row.item]], records[_area(row)].get("metric", "cosine")
             ))
             for row in rows
@@ -198,7 +198,7 @@ class _Run:
             return [stored_text(row.value, kind=row.kind, name=row.name, time=row.time)]
         fields = self._fields if row.fields is None else orjson.loads(row.fields)
         texts = texts_at(loads(row.value), fields or ())
-        if len(texts) != (known := len(row.codes) // (2 * record["dims"])):
+        if len(texts) != (known := len(row.vector_bytes) // (2 * record["dims"])):
             raise InvalidInput(
                 f"The item {row.key!r} has {known} vectors, and {len(texts)} texts at {list(fields or ())}: these are "
                 "not the fields that it was embedded by. Give those of its store's index, or put it anew."

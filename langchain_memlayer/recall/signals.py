@@ -96,21 +96,21 @@ def session_prior(pool: Pool, base: Scores) -> Scores:
     members = np.flatnonzero(pool.session >= 0)
     if not len(members):
         return out
-    codes, sessions = np.unique(pool.session[members], return_inverse=True)
-    if len(codes) < 2:
+    labels, sessions = np.unique(pool.session[members], return_inverse=True)
+    if len(labels) < 2:
         return out
     rest = base[members].copy()
-    total = np.zeros(len(codes), np.float32)
+    total = np.zeros(len(labels), np.float32)
     for _ in range(3):
-        best = np.zeros(len(codes), np.float32)
+        best = np.zeros(len(labels), np.float32)
         np.maximum.at(best, sessions, rest)
         total += best
         # Each session's best is taken out once; of equal ones the last.
-        where = np.zeros(len(codes), np.int64)
+        where = np.zeros(len(labels), np.int64)
         found = np.flatnonzero(rest == best[sessions])
         where[sessions[found]] = found
         rest[where] = 0
-    sizes = np.minimum(np.bincount(sessions, minlength=len(codes)), 3)
+    sizes = np.minimum(np.bincount(sessions, minlength=len(labels)), 3)
     out[members] = (total / sizes)[sessions]
     return out
 

@@ -25,7 +25,7 @@ class Told:
         key = self.journal.new_id()
         row = Row(0, 0, scope.partition, key, "fact", str(triples), 1, 1, **scope.ids(), **columns)
         with self.journal.write() as tx:
-            item = tx.add_memory(row, terms=b"", codes=None, triples=[Triple(*t) for t in triples])
+            item = tx.add_memory(row, terms=b"", vector_bytes=None, triples=[Triple(*t) for t in triples])
         return replace(row, id=item, seq=item)
 
     def end(self, row: Row) -> None:

@@ -443,10 +443,10 @@ def test_who_reads_one_state_reads_its_vectors(full: Path) -> None:
         before = [reader.load(prefix, area, dims=256, typed=lambda raw: ({}, ())) for prefix, area in areas]
         reembed(full, Other())
         after = [reader.load(prefix, area, dims=256, typed=lambda raw: ({}, ())) for prefix, area in areas]
-        assert [block.codes for block in after] == [block.codes for block in before]
+        assert [block.vector_bytes for block in after] == [block.vector_bytes for block in before]
         assert json.loads(reader.meta("embedder:items") or "")["dims"] == 256
     with journal.read() as reader:
-        assert len(reader.load("", "items", dims=96, typed=lambda raw: ({}, ())).codes) == 5 * 192
+        assert len(reader.load("", "items", dims=96, typed=lambda raw: ({}, ())).vector_bytes) == 5 * 192
         assert reader.changes("", "items", before[0].seq, dims=96, typed=lambda raw: ({}, ())) is None
     journal.close()
 

@@ -63,7 +63,7 @@ def block(
         columns={name: np.zeros(len(numbers), np.int64) for name in columns}
         | ({} if expires is None else {"expires": np.asarray(expires, np.int64)}),
         owners=np.asarray(np.arange(count) if owners is None else owners, np.int64),
-        codes=data,
+        vector_bytes=data,
         removed=np.asarray(list(removed), np.int64),
     )
 

@@ -34,7 +34,7 @@ def written(random: np.random.Generator, seq: int, ids: list[int], *, several: b
         seqs=np.full(count, seq),
         columns={"time": random.integers(0, 99, count), "read": random.integers(0, 2, count) > 0, "turns": turns},
         owners=owners,
-        codes=Topics(len(owners), DIMS, seed=seq).codes.tobytes(),
+        vector_bytes=Topics(len(owners), DIMS, seed=seq).codes.tobytes(),
         removed=np.array(removed, np.int64),
         words=[packed(random.choice(TERMS, int(size)).tolist()) for size in random.integers(0, 6, count)],
     )
@@ -46,7 +46,7 @@ def again(slab: Slab, payload: bytes, meta: dict[str, Any]) -> Slab:
     codes = np.asarray(slab.view.codes)
     owners = np.arange(len(codes)) if slab.view.owners is None else slab.view.owners
     other = Slab(dims=DIMS, hnsw_threshold=10**9, columns=COLUMNS)
-    other.apply(replace(block, codes=codes[slab.view.live[owners]].tobytes()), words=words)
+    other.apply(replace(block, vector_bytes=codes[slab.view.live[owners]].tobytes()), words=words)
     return other
 
 

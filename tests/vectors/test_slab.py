@@ -454,7 +454,7 @@ def test_a_slab_that_reads_its_vectors_answers_as_one_that_holds_them() -> None:
         codes = np.concatenate([written[item] for item in ids.tolist()])
         made = block(codes, seq=seq, ids=ids, owners=owners, removed=np.setdiff1d(random.permutation(60)[:5], ids))
         slabs[0].apply(made)
-        slabs[1].apply(replace(made, codes=b""))
+        slabs[1].apply(replace(made, vector_bytes=b""))
         holding, reading = (slab.view for slab in slabs)
         assert (holding.held, reading.held) == (True, False)
         assert holding.ids.tolist() == reading.ids.tolist()
