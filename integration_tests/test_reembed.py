@@ -14,7 +14,7 @@ import pytest
 
 from integration_tests.postgres_server import schema
 from langchain_memlayer import EmbedderMismatch, Memory, doctor
-from langchain_memlayer.engine.indexes import recorded_embedder
+from langchain_memlayer.engine.index_sync import recorded_embedder
 from langchain_memlayer.journal import open_journal
 from langchain_memlayer.journal import postgres as postgres_journal
 from langchain_memlayer.journal.base import random_id, utc_now

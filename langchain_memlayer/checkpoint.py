@@ -25,8 +25,8 @@ from langgraph.checkpoint.sqlite import SqliteSaver
 from langchain_memlayer.errors import InvalidInput, JournalClosed, JournalError, NotAStore, shown
 from langchain_memlayer.journal import default_folder, is_url, place
 from langchain_memlayer.journal.schema import journal_path
-from langchain_memlayer.loops import Closing, in_thread
 from langchain_memlayer.steps import awaited
+from langchain_memlayer.threads import Closing, in_thread
 from langchain_memlayer.types import Durability
 
 CHECKPOINT_FILE = "checkpoints.sqlite"

@@ -11,14 +11,14 @@ from typing import Any
 import orjson
 
 from langchain_memlayer.backends.mirror import State
-from langchain_memlayer.engine.indexes import PARTS, snapshot_name
+from langchain_memlayer.engine.index_sync import PARTS, snapshot_name
 from langchain_memlayer.errors import JournalError, MemLayerError, SnapshotError
 from langchain_memlayer.index import files
 from langchain_memlayer.index.keywords import well_formed
 from langchain_memlayer.journal import Journal
+from langchain_memlayer.journal.cache_reader import KINDS
 from langchain_memlayer.journal.database import SCRUB_DUE, STAGING_NOTE, VECTORS_OF_ITEM, embedder_key, outbox_key
-from langchain_memlayer.journal.read import Reader
-from langchain_memlayer.journal.read_caches import KINDS
+from langchain_memlayer.journal.reader import Reader
 from langchain_memlayer.journal.schema import DERIVED
 from langchain_memlayer.journal.transfer import unsound
 from langchain_memlayer.types import MEMORY_ROOT

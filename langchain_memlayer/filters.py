@@ -41,7 +41,7 @@ from datetime import UTC, date, datetime, time
 from typing import Any, Final, Literal, cast
 
 from langchain_memlayer.errors import InvalidFilter, shown
-from langchain_memlayer.values import dumps, plain
+from langchain_memlayer.json_values import dumps, plain
 
 Operator = Literal["eq", "ne", "gt", "gte", "lt", "lte", "in", "nin", "contains", "exists"]
 

@@ -11,9 +11,7 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
-from langchain_memlayer.backends.base import open_vectorstore
-from langchain_memlayer.bound import Bound, Fork
-from langchain_memlayer.checks import (
+from langchain_memlayer.arguments import (
     KEEP,
     KINDS,
     checked_count,
@@ -29,8 +27,9 @@ from langchain_memlayer.checks import (
     checked_time,
     checked_unused,
 )
+from langchain_memlayer.backends.base import open_vectorstore
+from langchain_memlayer.bound_memory import Bound, Fork
 from langchain_memlayer.config import MemoryConfig, read_config, resolve_model
-from langchain_memlayer.dialect import scope_and_filter
 from langchain_memlayer.embedders.embedder import resolve_embeddings
 from langchain_memlayer.engine.adopting import adopted
 from langchain_memlayer.engine.answers import Answers, Shape, page
@@ -38,16 +37,16 @@ from langchain_memlayer.engine.background import Background
 from langchain_memlayer.engine.candidates import Finder
 from langchain_memlayer.engine.edit import Editor, Forgotten
 from langchain_memlayer.engine.forks import batch_of, forked
-from langchain_memlayer.engine.graphs import Graphs
+from langchain_memlayer.engine.graph_sync import Graphs
 from langchain_memlayer.engine.halves import extracted, reconciled
-from langchain_memlayer.engine.indexes import Indexes, check_settings, chosen_metric, recorded_embedder
+from langchain_memlayer.engine.index_sync import Indexes, check_settings, chosen_metric, recorded_embedder
 from langchain_memlayer.engine.past import difference, undo
 from langchain_memlayer.engine.profiles import Profiles
 from langchain_memlayer.engine.read import Engine, Prepared, Progress
-from langchain_memlayer.engine.reading import Searcher, SearchQuery
 from langchain_memlayer.engine.records import missing, result_of, scope_of
 from langchain_memlayer.engine.replay import replayed
 from langchain_memlayer.engine.results import added, fork_info, history_row, reasons, scope_size, unread
+from langchain_memlayer.engine.search import Searcher, SearchQuery
 from langchain_memlayer.errors import ConfigurationError, InvalidInput, MemLayerError, ScopeRequired, shown
 from langchain_memlayer.facts.profile import ProfileSchema, ProfileUpdater
 from langchain_memlayer.facts.reconciliation import LLMReconciler, RuleReconciler
@@ -55,10 +54,11 @@ from langchain_memlayer.filters import parse_filter
 from langchain_memlayer.graph.names import as_relations
 from langchain_memlayer.journal import default_folder, fork_notes, open_journal
 from langchain_memlayer.journal.base import random_id, utc_now
-from langchain_memlayer.loops import Closing, ForkLock
+from langchain_memlayer.mem0_filters import scope_and_filter
 from langchain_memlayer.messages import checked_label, checked_metadata, checked_text, read_messages, to_turns
 from langchain_memlayer.protocols import Clock, Extractor, NewId, Reconciler
 from langchain_memlayer.steps import Steps, T, awaited, stepped
+from langchain_memlayer.threads import Closing, ForkLock
 from langchain_memlayer.tracing import documents, parent, traced
 from langchain_memlayer.types import (
     AddResult,
@@ -103,7 +103,7 @@ if TYPE_CHECKING:
     from langchain_memlayer.agents.scope import ScopeSource
     from langchain_memlayer.agents.surface import OnError
     from langchain_memlayer.checkpoint import MemLayerSaver
-    from langchain_memlayer.graph.graph import MemoryGraph
+    from langchain_memlayer.graph.memory_graph import MemoryGraph
     from langchain_memlayer.store import MemLayerStore
 
 # One for all memories: it is held only while a store is made.

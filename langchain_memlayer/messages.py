@@ -13,8 +13,8 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from langchain_memlayer.errors import InvalidInput, shown, written
+from langchain_memlayer.json_values import plain
 from langchain_memlayer.types import FIRST_TIME, LAST_TIME, Turn, from_micros, to_micros
-from langchain_memlayer.values import plain
 
 if TYPE_CHECKING:
     from langchain_core.messages import BaseMessage

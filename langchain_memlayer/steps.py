@@ -15,7 +15,7 @@ from typing import Any, ParamSpec, TypeAlias
 
 from typing_extensions import TypeVar
 
-from langchain_memlayer.loops import in_thread
+from langchain_memlayer.threads import in_thread
 
 P = ParamSpec("P")
 T = TypeVar("T", default=Any)

@@ -28,18 +28,17 @@ from langgraph.store.base import (
 )
 from numpy.typing import NDArray
 
+from langchain_memlayer.arguments import checked_seconds
 from langchain_memlayer.backends.base import open_vectorstore
-from langchain_memlayer.checks import checked_seconds
 from langchain_memlayer.embedders.embedder import Embedder, resolve_embeddings
-from langchain_memlayer.engine.indexes import Indexes, check_settings, encode_vectors, recorded_embedder
+from langchain_memlayer.engine.index_sync import Indexes, check_settings, encode_vectors, recorded_embedder
 from langchain_memlayer.errors import ConfigurationError, InvalidInput, JournalClosed, JournalError, shown
 from langchain_memlayer.filters import Filter
 from langchain_memlayer.journal import Journal, default_folder, open_journal
 from langchain_memlayer.journal.base import random_id, utc_now
-from langchain_memlayer.journal.read import ItemRow, Reader
-from langchain_memlayer.loops import Closing, in_thread
+from langchain_memlayer.journal.reader import ItemRow, Reader
 from langchain_memlayer.protocols import Clock, NewId
-from langchain_memlayer.store_plan import (
+from langchain_memlayer.store_arguments import (
     EVERYTHING,
     Fields,
     IndexSettings,
@@ -48,6 +47,7 @@ from langchain_memlayer.store_plan import (
     check_ttl,
     checked_key,
 )
+from langchain_memlayer.threads import Closing, in_thread
 from langchain_memlayer.types import Durability, decode_namespace, encode_namespace, from_micros, to_micros
 
 if TYPE_CHECKING:

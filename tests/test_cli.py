@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 from langchain_memlayer import Memory, __version__
 from langchain_memlayer.cli import app, demonstration, ingesting
 from langchain_memlayer.demo import Question, load
-from langchain_memlayer.engine.indexes import snapshot_name
+from langchain_memlayer.engine.index_sync import snapshot_name
 from langchain_memlayer.errors import EmbeddingError, ExtractionError, InvalidInput
 from langchain_memlayer.index import files
 from langchain_memlayer.testing import ScriptedChatModel

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from langchain_memlayer import Memory
 from langchain_memlayer.config import MemoryConfig, read_config, stores
 from langchain_memlayer.engine.commit import Indexed
-from langchain_memlayer.engine.indexes import encode_vectors
+from langchain_memlayer.engine.index_sync import encode_vectors
 from langchain_memlayer.errors import ConfigurationError, EmbedderMismatch, MissingDependency
 from langchain_memlayer.testing import DeterministicEmbeddings, ScriptedChatModel
 from langchain_memlayer.types import METRICS, Fact, Scope

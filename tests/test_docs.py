@@ -244,7 +244,7 @@ def test_every_provider_has_a_block():
 
 
 def test_the_size_from_which_a_store_is_asked_is_that_of_the_threshold():
-    from langchain_memlayer.engine.indexes import SPREAD_FACTOR
+    from langchain_memlayer.engine.index_sync import SPREAD_FACTOR
 
     threshold, dims = inspect.signature(Memory).parameters["hnsw_threshold"].default, 384
     assert f"{threshold:,} numbers: {threshold // dims:,} memories of {dims} numbers" in BACKENDS.read_text("utf-8")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from langchain_memlayer.errors import InvalidFilter
 from langchain_memlayer.filters import And, Comparison, Filter, Not, Or, parse_filter
-from langchain_memlayer.values import dumps, loads, plain
+from langchain_memlayer.json_values import dumps, loads, plain
 
 BIG = 10**30
 U64 = 2**64 - 1

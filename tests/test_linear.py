@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hostile import repeated
 
-from langchain_memlayer import as_context, messages, values
+from langchain_memlayer import as_context, json_values, messages
 from langchain_memlayer.cli import show
 from langchain_memlayer.facts import grounding, numerals, prompts, replies
 from langchain_memlayer.filters import parse_filter
@@ -54,7 +54,7 @@ READERS: dict[str, Callable[[str], Any]] = {
     "filter": _filtered,
     "terms": keywords.tokenize,
     "query": lambda text: (keywords.query_terms(text), keywords.query_characters(text)),
-    "value": lambda text: values.loads(values.dumps(values.plain({text: text}))),
+    "value": lambda text: json_values.loads(json_values.dumps(json_values.plain({text: text}))),
     "terminal": show.one_line,
 }
 

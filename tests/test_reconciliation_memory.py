@@ -19,7 +19,7 @@ from memory_kit import Mind, decided, found, message, open_with
 from langchain_memlayer import Memory
 from langchain_memlayer.engine import pools
 from langchain_memlayer.facts.reconciliation import RuleReconciler
-from langchain_memlayer.graph.graph import TripleGraph
+from langchain_memlayer.graph.memory_graph import TripleGraph
 from langchain_memlayer.index.keywords import packed
 from langchain_memlayer.testing import DeterministicEmbeddings, FrozenClock, ScriptedChatModel, SequentialIds
 from langchain_memlayer.types import RETRACT, Candidate, Decision, Extraction, Fact, Triple, Turn

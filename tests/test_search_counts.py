@@ -21,7 +21,7 @@ from langchain_memlayer.engine import pools
 from langchain_memlayer.filters import parse_filter
 from langchain_memlayer.index.view import View
 from langchain_memlayer.index.words import Words
-from langchain_memlayer.journal.read import Reader
+from langchain_memlayer.journal.reader import Reader
 from langchain_memlayer.testing import DeterministicEmbeddings
 from langchain_memlayer.types import Extraction, Fact, Scope, Triple, Turn
 
@@ -193,7 +193,7 @@ def test_a_filter_of_a_small_scope_reads_few_memories_again(tmp_path: Path) -> N
 
 
 def test_the_entities_of_a_query_are_looked_up_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from langchain_memlayer.graph.graph import TripleGraph
+    from langchain_memlayer.graph.memory_graph import TripleGraph
 
     class Extractor(Extracting):
         def extract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:

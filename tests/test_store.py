@@ -23,7 +23,7 @@ from langchain_memlayer.errors import (
     JournalClosed,
     JournalError,
 )
-from langchain_memlayer.journal import read
+from langchain_memlayer.journal import reader
 from langchain_memlayer.journal import sqlite as journal_module
 from langchain_memlayer.store import MemLayerStore
 from langchain_memlayer.testing import DeterministicEmbeddings, FrozenClock
@@ -298,7 +298,7 @@ class TestBatches:
             values.append(text)
             return json.loads(text)
 
-        monkeypatch.setattr(read, "loads", counted)
+        monkeypatch.setattr(reader, "loads", counted)
         assert len(store.search((), query=query, limit=7, offset=5)) == 7
         assert len(values) == 12
 
@@ -317,7 +317,7 @@ class TestBatches:
     ) -> None:
         with open_store(tmp_path / "s", embeddings) as store, open_store(tmp_path / "s", embeddings) as other:
             store.put(NS, "a", {"text": "blue", "n": 0})
-            real = read.Reader.items_by_key
+            real = reader.Reader.items_by_key
             written = iter(range(1, 4))
 
             def between(reader: Any, *args: Any) -> Any:
@@ -326,7 +326,7 @@ class TestBatches:
                     other.put(NS, "a", {"text": "blue", "n": number})
                 return found
 
-            monkeypatch.setattr(read.Reader, "items_by_key", between)
+            monkeypatch.setattr(reader.Reader, "items_by_key", between)
             ops = [GetOp(NS, "a"), SearchOp(NS, query="blue"), SearchOp(NS), GetOp(NS, "a")]
             one, ranked, listed, again = store.batch(ops)
             assert one.value == again.value == ranked[0].value == listed[0].value

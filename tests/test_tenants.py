@@ -15,9 +15,9 @@ from langchain_core.embeddings import Embeddings
 from langgraph.store.base import PutOp, SearchItem
 from numpy.typing import NDArray
 
-from langchain_memlayer.engine.indexes import Indexes, encode_vectors
+from langchain_memlayer.engine.index_sync import Indexes, encode_vectors
 from langchain_memlayer.filters import parse_filter
-from langchain_memlayer.journal.read import Reader
+from langchain_memlayer.journal.reader import Reader
 from langchain_memlayer.journal.sqlite import SQLiteJournal
 from langchain_memlayer.store import MemLayerStore
 from langchain_memlayer.testing import FrozenClock

@@ -13,7 +13,7 @@ import pytest
 from journal_dump import Faltering, open_memory, query, texts, unreachable
 from memory_kit import Extracting, Mind, call, decided, found, live, message, open_with
 
-from langchain_memlayer import ExtractionError, Memory, loops
+from langchain_memlayer import ExtractionError, Memory, threads
 from langchain_memlayer.errors import ConfigurationError, EmbeddingError, ScopeRequired
 from langchain_memlayer.journal.base import random_id
 from langchain_memlayer.testing import FrozenClock, ScriptedChatModel
@@ -283,8 +283,8 @@ def test_what_is_unread_outlives_the_process_and_is_read_once(folder: Path) -> N
 
 async def test_field_async_is_threads_around_sync_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Threads wait for the database only: calls that wait for the model hold none, or the 60 would not be in flight.
-    monkeypatch.setattr(loops, "_THREADS", {})
-    monkeypatch.setattr(loops, "_MOST_WAITING", 8)
+    monkeypatch.setattr(threads, "_THREADS", {})
+    monkeypatch.setattr(threads, "_MOST_WAITING", 8)
     model = ScriptedChatModel(replies=[{"facts": []}] * 60, together=60)
     async with Memory(tmp_path, model=model, embeddings=None) as memory:
         before = threading.active_count()

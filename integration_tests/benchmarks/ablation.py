@@ -19,7 +19,7 @@ from integration_tests.benchmarks.evidence import Evidence
 from integration_tests.benchmarks.locomo import remembering, searching
 from integration_tests.benchmarks.timing import said, table
 from langchain_memlayer import Memory
-from langchain_memlayer.engine import reading
+from langchain_memlayer.engine import search
 from langchain_memlayer.evaluation.metrics import difference
 from langchain_memlayer.recall import Pool, Query, Scored, Weights, signals
 
@@ -61,12 +61,12 @@ def variants() -> Iterator[Variant]:
 
 def _scored(change: Callable[[Pool], Pool]) -> AbstractContextManager[object]:
     """While it is entered, scores are those of a changed pool."""
-    real = reading.scored
+    real = search.scored
 
     def scored(pool: Pool, query: Query, weights: Weights) -> Scored:
         return real(change(pool), query, weights)
 
-    return patch.object(reading, "scored", scored)
+    return patch.object(search, "scored", scored)
 
 
 def _signal(name: str) -> AbstractContextManager[object]:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from langchain_memlayer.graph.graph import TripleGraph
+from langchain_memlayer.graph.memory_graph import TripleGraph
 from langchain_memlayer.graph.names import read_name, relation_name
 
 

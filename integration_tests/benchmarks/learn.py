@@ -27,7 +27,7 @@ from integration_tests.benchmarks.evidence import Evidence
 from integration_tests.benchmarks.locomo import remembering, searching
 from integration_tests.benchmarks.timing import said, table
 from langchain_memlayer import Memory
-from langchain_memlayer.engine import reading
+from langchain_memlayer.engine import search
 from langchain_memlayer.recall import Pool, Query, Scored, Weights, learned
 
 TREES = 150
@@ -102,7 +102,7 @@ def _searching(memory: Memory, trees: learned.Trees) -> Callable[[str, int], lis
 def _asked(memory: Memory, questions: Sequence[Any]) -> Iterator[Asked]:
     """What the trees look at when questions are asked by hand-written weights alone."""
     pools: list[tuple[Pool, Query]] = []
-    real = reading.scored
+    real = search.scored
 
     def spy(pool: Pool, query: Query, weights: Weights) -> Scored:
         pools.append((pool, query))
@@ -110,7 +110,7 @@ def _asked(memory: Memory, questions: Sequence[Any]) -> Iterator[Asked]:
 
     memory._searcher.weights = BY_HAND
     sources: dict[int, set[str]] = {}
-    with patch.object(reading, "scored", spy):
+    with patch.object(search, "scored", spy):
         for question in questions:
             memory.search(question.text, user_id="user", limit=1)
             pool, query = pools.pop()

@@ -21,8 +21,8 @@ from unittest.mock import patch
 from integration_tests.benchmarks.talk import SESSION, Language, Said, WordEmbeddings, sessions
 from integration_tests.benchmarks.timing import interleaved, said, table, timed
 from langchain_memlayer import Memory
-from langchain_memlayer.engine import pools, reading
-from langchain_memlayer.journal.read import Reader
+from langchain_memlayer.engine import pools, search
+from langchain_memlayer.journal.reader import Reader
 from langchain_memlayer.recall import signals
 
 _QUESTIONS = 60
@@ -152,12 +152,12 @@ def _costs(memory: Memory, told: _Told) -> dict[str, float]:
     """CPU milliseconds of a search by part, each with all that it calls; mean over the questions."""
     spent: Counter[str] = Counter()
     parts = [
-        (reading.Searcher, "_scoped", "who is in the scope"),
-        (reading, "keywords", "words: find and score"),
+        (search.Searcher, "_scoped", "who is in the scope"),
+        (search, "keywords", "words: find and score"),
         (pools.Pools, "__init__", "meaning: nearest and spread"),
         (pools.Pools, "around", "pool: candidates and columns"),
         *((signals, name, f"signal: {title}") for name, title in _SIGNALS.items()),
-        (reading, "ranked", "order and coverage"),
+        (search, "ranked", "order and coverage"),
         (Reader, "memories_by_row", "hits from the journal"),
     ]
     with ExitStack() as undo:

@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from langchain_memlayer.json_values import as_text
 from langchain_memlayer.messages import RECALLED_CLOSE, RECALLED_OPEN
-from langchain_memlayer.values import as_text
 
 _TAG = re.compile(r"<(?=\s*+/?\s*+recalled_memories)", re.IGNORECASE)
 

@@ -35,7 +35,7 @@ from langchain_memlayer.agents.surface import (
     profile_fields,
 )
 from langchain_memlayer.agents.tools import memory_tools
-from langchain_memlayer.checks import checked_seconds
+from langchain_memlayer.arguments import checked_seconds
 from langchain_memlayer.errors import MissingDependency
 from langchain_memlayer.protocols import MemoryLike
 from langchain_memlayer.steps import Steps, arun, run

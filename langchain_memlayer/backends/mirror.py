@@ -32,8 +32,8 @@ from langchain_memlayer.backends.generic import GenericAdapter
 from langchain_memlayer.backends.proposals import Proposals
 from langchain_memlayer.errors import JournalClosed, MemLayerError, VectorStoreError
 from langchain_memlayer.journal import Journal
+from langchain_memlayer.journal.cache_reader import VectorRow
 from langchain_memlayer.journal.database import Area, embedder_key, outbox_key, points_key, purge_key
-from langchain_memlayer.journal.read_caches import VectorRow
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -31,7 +31,7 @@ def register(app: typer.Typer) -> None:
 
 def stats(ctx: typer.Context) -> None:
     """Count what the folder holds."""
-    from langchain_memlayer.engine.indexes import recorded_embedder
+    from langchain_memlayer.engine.index_sync import recorded_embedder
 
     journal = ctx.obj.journal()
     try:

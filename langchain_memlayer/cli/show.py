@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from langchain_memlayer.errors import MemoryNotFound, shown
+from langchain_memlayer.json_values import as_text
 from langchain_memlayer.types import IDS
-from langchain_memlayer.values import as_text
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -16,7 +16,7 @@ from langchain_core.embeddings import Embeddings
 from numpy.typing import NDArray
 
 from langchain_memlayer.errors import ConfigurationError, EmbeddingError, MissingDependency
-from langchain_memlayer.loops import Once, PrivateLoop
+from langchain_memlayer.threads import Once, PrivateLoop
 
 if TYPE_CHECKING:
     from langchain_openai import OpenAIEmbeddings

@@ -12,11 +12,11 @@ past.py          what became of a scope between two instants, and undo
 replay.py        kept turns read again by another extractor
 forks.py         copies of a scope to try something in
 adopting.py      documents that a vector store has already
-reading.py       Searcher: the read path
+search.py        Searcher: the read path
 pools.py         what a search scores
 answers.py       whole searches, as callers get them, within a token budget, and the pages of a list
-indexes.py       the slabs of a folder, kept up with its journal; which embedder wrote their vectors
-graphs.py        the graphs of a folder, likewise
+index_sync.py    the slabs of a folder, kept up with its journal; which embedder wrote their vectors
+graph_sync.py    the graphs of a folder, likewise
 texts.py         what is embedded and indexed of a turn or a fact
 records.py       a stored memory as filters, callers and the extractor see it
 results.py       what callers get back

@@ -12,7 +12,7 @@ import orjson
 from langchain_memlayer.backends.base import STORE, Document, ForeignStore, guarded
 from langchain_memlayer.engine.read import Engine
 from langchain_memlayer.errors import ConfigurationError, InvalidInput
-from langchain_memlayer.journal.read_caches import ADOPTED
+from langchain_memlayer.journal.cache_reader import ADOPTED
 from langchain_memlayer.messages import checked_text
 from langchain_memlayer.steps import run
 from langchain_memlayer.types import Scope, Turn

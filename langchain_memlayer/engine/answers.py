@@ -7,15 +7,15 @@ from dataclasses import dataclass, replace
 from itertools import islice, zip_longest
 from typing import TYPE_CHECKING, Any, cast
 
-from langchain_memlayer.engine.reading import Found, Ranked, Searcher, SearchQuery, counts
 from langchain_memlayer.engine.records import record_of, result_of
 from langchain_memlayer.engine.results import evidence
+from langchain_memlayer.engine.search import Found, Ranked, Searcher, SearchQuery, counts
 from langchain_memlayer.errors import ConfigurationError
 from langchain_memlayer.facts.prompts import estimate_tokens
 from langchain_memlayer.filters import Filter
 from langchain_memlayer.journal import Journal
-from langchain_memlayer.loops import lazy
 from langchain_memlayer.steps import Request, Steps, request
+from langchain_memlayer.threads import lazy
 from langchain_memlayer.tracing import traced
 from langchain_memlayer.types import HIDDEN, QUARANTINED, Hit, Row, Scope, SearchResult, Turn
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel, BaseLanguageModel
 
     from langchain_memlayer.facts.rewriting import Rewriter
-    from langchain_memlayer.journal.read import Reader
+    from langchain_memlayer.journal.reader import Reader
 
 TokenCounter = Callable[[str], int]
 

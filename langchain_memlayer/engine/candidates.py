@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from langchain_memlayer.engine.commit import Indexed
-from langchain_memlayer.engine.graphs import Graphs
-from langchain_memlayer.engine.indexes import Indexes
+from langchain_memlayer.engine.graph_sync import Graphs
+from langchain_memlayer.engine.index_sync import Indexes
 from langchain_memlayer.engine.records import scope_ids
 from langchain_memlayer.index.keywords import query_terms, term_ids
 from langchain_memlayer.journal import Journal

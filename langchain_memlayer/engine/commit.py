@@ -10,7 +10,7 @@ from typing import Any
 from langchain_memlayer.engine.records import scope_ids, scope_of
 from langchain_memlayer.facts.grounding import repeats, says_all
 from langchain_memlayer.index.keywords import query_terms
-from langchain_memlayer.journal.write import Writer, keys_of
+from langchain_memlayer.journal.writer import Writer, keys_of
 from langchain_memlayer.messages import content_hash
 from langchain_memlayer.protocols import NewId
 from langchain_memlayer.recall import asking, date_words, others

@@ -11,7 +11,7 @@ from typing import Any
 
 from langchain_memlayer.engine.commit import BY_HAND, Commit, Indexed, Outcome, fact_hash
 from langchain_memlayer.engine.forks import merged, no_fork
-from langchain_memlayer.engine.indexes import Indexes
+from langchain_memlayer.engine.index_sync import Indexes
 from langchain_memlayer.engine.keep import PAUSE
 from langchain_memlayer.engine.profiles import redact
 from langchain_memlayer.engine.records import batch_scope, missing, scope_of
@@ -22,8 +22,8 @@ from langchain_memlayer.index.keywords import query_terms
 from langchain_memlayer.journal import Journal
 from langchain_memlayer.journal.database import SCRUB_DUE
 from langchain_memlayer.journal.fork_notes import ForkNote, copied, end_fork, forks, profiles_in
-from langchain_memlayer.journal.read import Reader
-from langchain_memlayer.journal.write import Writer
+from langchain_memlayer.journal.reader import Reader
+from langchain_memlayer.journal.writer import Writer
 from langchain_memlayer.messages import content_hash
 from langchain_memlayer.protocols import NewId
 from langchain_memlayer.recall import asking

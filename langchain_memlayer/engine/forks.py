@@ -23,7 +23,7 @@ from langchain_memlayer.journal import Journal
 from langchain_memlayer.journal.database import chunks
 from langchain_memlayer.journal.fork_notes import ForkNote, copies, ended_citing, forks, note_fork, triples_by_row
 from langchain_memlayer.journal.positions import terms_of
-from langchain_memlayer.journal.write import Writer
+from langchain_memlayer.journal.writer import Writer
 from langchain_memlayer.protocols import NewId
 from langchain_memlayer.types import HIDDEN, SPENT, Conflict, Row, Scope
 

@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from langchain_memlayer.engine.commit import BY_HAND, Commit, Committed, Indexed, Outcome
-from langchain_memlayer.engine.indexes import Indexes
+from langchain_memlayer.engine.index_sync import Indexes
 from langchain_memlayer.engine.records import batch_scope
 from langchain_memlayer.engine.texts import searchable, turn_text, unembedded
 from langchain_memlayer.errors import EmbeddingError
@@ -26,8 +26,8 @@ from langchain_memlayer.tracing import span
 from langchain_memlayer.types import Row, Scope, Turn, Unread
 
 if TYPE_CHECKING:
-    from langchain_memlayer.journal.read import Reader
-    from langchain_memlayer.journal.write import Writer
+    from langchain_memlayer.journal.reader import Reader
+    from langchain_memlayer.journal.writer import Writer
 
 _LOGGER = logging.getLogger(__name__)
 

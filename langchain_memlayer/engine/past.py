@@ -27,7 +27,7 @@ from langchain_memlayer.journal.positions import (
     triples_of_all,
     unlink,
 )
-from langchain_memlayer.journal.write import Writer
+from langchain_memlayer.journal.writer import Writer
 from langchain_memlayer.types import HIDDEN, SPENT, DiffResult, Event, Row, Scope, Triple, from_micros
 
 

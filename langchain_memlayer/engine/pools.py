@@ -23,11 +23,11 @@ from langchain_memlayer.index.keywords import (
     term_of,
 )
 from langchain_memlayer.index.spelling import ids_around, slipped, written_words
-from langchain_memlayer.loops import lazy
 from langchain_memlayer.recall import Pool, Spread, Weights, base_shares, following, session_prior, trust_in
+from langchain_memlayer.threads import lazy
 
 if TYPE_CHECKING:
-    from langchain_memlayer.engine.indexes import Indexes
+    from langchain_memlayer.engine.index_sync import Indexes
     from langchain_memlayer.index.view import Hints, View
     from langchain_memlayer.index.words import Postings, Terms, Words
     from langchain_memlayer.recall.pool import Scores

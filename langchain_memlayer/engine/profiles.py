@@ -40,8 +40,9 @@ from langchain_memlayer.facts.prompts import PROFILE_VERSION
 from langchain_memlayer.journal import Journal
 from langchain_memlayer.journal.fork_notes import forks
 from langchain_memlayer.journal.positions import facts_since, last_of
-from langchain_memlayer.journal.read import Reader
-from langchain_memlayer.journal.write import Writer
+from langchain_memlayer.journal.reader import Reader
+from langchain_memlayer.journal.writer import Writer
+from langchain_memlayer.json_values import as_text, dumps, loads
 from langchain_memlayer.messages import content_hash
 from langchain_memlayer.steps import Steps
 from langchain_memlayer.tracing import traced
@@ -56,7 +57,6 @@ from langchain_memlayer.types import (
     from_micros,
     to_micros,
 )
-from langchain_memlayer.values import as_text, dumps, loads
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from langchain_memlayer.engine.candidates import Finder
 from langchain_memlayer.engine.commit import Change, Commit, Committed, Indexed, Outcome
-from langchain_memlayer.engine.indexes import Indexes
+from langchain_memlayer.engine.index_sync import Indexes
 from langchain_memlayer.engine.keep import CONTEXT_TURNS, Keeper, Kept, note_about, turn_of
 from langchain_memlayer.engine.profiles import Profiles
 from langchain_memlayer.engine.records import batch_scope, to_turn
@@ -25,8 +25,8 @@ from langchain_memlayer.engine.texts import fact_text, searchable, turn_text
 from langchain_memlayer.errors import ExtractionError, JournalError, MemLayerError
 from langchain_memlayer.facts.reconciliation import all_added
 from langchain_memlayer.journal import Journal
-from langchain_memlayer.journal.read import Reader
-from langchain_memlayer.journal.write import Writer
+from langchain_memlayer.journal.reader import Reader
+from langchain_memlayer.journal.writer import Writer
 from langchain_memlayer.protocols import Extractor, Reconciler
 from langchain_memlayer.steps import Steps, request
 from langchain_memlayer.tracing import span, traced

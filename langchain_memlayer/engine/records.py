@@ -8,8 +8,8 @@ from typing import Any
 import orjson
 
 from langchain_memlayer.errors import MemoryNotFound, shown
+from langchain_memlayer.json_values import plain
 from langchain_memlayer.types import QUARANTINED, SPENT, MemoryResult, Row, Scope, Turn, from_micros
-from langchain_memlayer.values import plain
 
 OWN_FIELDS = frozenset(
     ("id", "kind", "memory", "user_id", "agent_id", "run_id", "session_id", "role", "name", "created_at", "updated_at")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from langchain_memlayer.engine.commit import Indexed
-from langchain_memlayer.engine.indexes import Indexes, encode_vectors
+from langchain_memlayer.engine.index_sync import Indexes, encode_vectors
 from langchain_memlayer.errors import EmbeddingError, MemLayerError
 from langchain_memlayer.index.keywords import packed, tokenize
 from langchain_memlayer.recall import PROBES, knowledge_of, memory_text, trust_in

@@ -10,7 +10,7 @@ from contextvars import copy_context
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from langchain_memlayer.checks import checked_count
+from langchain_memlayer.arguments import checked_count
 from langchain_memlayer.errors import ConfigurationError, InvalidInput, shown
 from langchain_memlayer.evaluation.asking import Asker, Memories, MemoryFactory, Plan, model_name
 from langchain_memlayer.evaluation.data import Dataset

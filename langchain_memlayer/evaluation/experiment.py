@@ -15,7 +15,7 @@ import orjson
 from langchain_memlayer.errors import ConfigurationError, MemLayerError
 from langchain_memlayer.evaluation.asking import Asker
 from langchain_memlayer.evaluation.data import Dataset, Question
-from langchain_memlayer.loops import PrivateLoop
+from langchain_memlayer.threads import PrivateLoop
 
 if TYPE_CHECKING:
     from uuid import UUID

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from langchain_memlayer.facts.replies import storable
-from langchain_memlayer.values import dumps
+from langchain_memlayer.json_values import dumps
 
 FACT_CHARS: Final = 500
 QUOTE_CHARS: Final = 300

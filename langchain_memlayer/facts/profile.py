@@ -23,9 +23,9 @@ from langchain_memlayer.facts.chat import Method, StructuredChat
 from langchain_memlayer.facts.forms import FoundChange
 from langchain_memlayer.facts.prompts import PROFILE_INSTRUCTIONS, PROFILE_SCHEMA, shortened, show_records
 from langchain_memlayer.facts.replies import read_entries, storable
+from langchain_memlayer.json_values import dumps, loads, plain
 from langchain_memlayer.steps import Steps
 from langchain_memlayer.types import from_micros
-from langchain_memlayer.values import dumps, loads, plain
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel

@@ -9,8 +9,8 @@ from typing import Any
 
 from langchain_memlayer.errors import InvalidInput, shown
 from langchain_memlayer.graph.names import relation_name
+from langchain_memlayer.json_values import plain
 from langchain_memlayer.types import Fact, Triple, Turn
-from langchain_memlayer.values import plain
 
 _WIDTH, _HEIGHT, _MARGIN = 900, 600, 60
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from langchain_memlayer.index.growing import Growing, Lookup
 from langchain_memlayer.index.keywords import ENTRY
-from langchain_memlayer.loops import lazy
+from langchain_memlayer.threads import lazy
 
 _TAIL = 2048
 # Where in a long posting is looked: multiples of the golden ratio, which no pattern of the rows falls in step with.

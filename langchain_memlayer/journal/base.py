@@ -14,8 +14,8 @@ from pathlib import Path
 
 from langchain_memlayer.errors import InvalidInput, JournalClosed, JournalError, shown
 from langchain_memlayer.journal.database import SCRUB_DUE, STORE_ID
-from langchain_memlayer.journal.read import Reader
-from langchain_memlayer.journal.write import Writer
+from langchain_memlayer.journal.reader import Reader
+from langchain_memlayer.journal.writer import Writer
 from langchain_memlayer.protocols import Clock, NewId
 from langchain_memlayer.types import Durability
 

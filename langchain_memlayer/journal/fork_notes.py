@@ -12,12 +12,12 @@ from urllib.parse import quote, unquote
 
 import orjson
 
+from langchain_memlayer.journal.cache_reader import to_triple
 from langchain_memlayer.journal.database import whole
-from langchain_memlayer.journal.read import EVENT_COLUMNS, ROW_COLUMNS, ROW_FROM, Reader, of_scope, to_event, to_row
-from langchain_memlayer.journal.read_caches import to_triple
-from langchain_memlayer.journal.write import Writer, fork_path
+from langchain_memlayer.journal.reader import EVENT_COLUMNS, ROW_COLUMNS, ROW_FROM, Reader, of_scope, to_event, to_row
+from langchain_memlayer.journal.writer import Writer, fork_path
+from langchain_memlayer.json_values import dumps
 from langchain_memlayer.types import FORK, MEMORY_ROOT, Row, Scope, Triple, decode_namespace, prefix_bounds
-from langchain_memlayer.values import dumps
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from langchain_memlayer.journal.cache_reader import to_triple
 from langchain_memlayer.journal.database import whole
-from langchain_memlayer.journal.read import (
+from langchain_memlayer.journal.reader import (
     EVENT_COLUMNS,
     ROW_COLUMNS,
     ROW_FROM,
@@ -16,8 +17,7 @@ from langchain_memlayer.journal.read import (
     to_event,
     to_row,
 )
-from langchain_memlayer.journal.read_caches import to_triple
-from langchain_memlayer.journal.write import Writer, json_text
+from langchain_memlayer.journal.writer import Writer, json_text
 from langchain_memlayer.types import Event, Row, Scope, Triple
 
 CURRENT = f"i.id <= ? AND (i.closed IS NULL OR i.closed > ?) AND NOT {ended_by('1 = 1')}"

@@ -13,11 +13,11 @@ from psycopg import sql
 from psycopg.types.numeric import Int8BinaryDumper
 
 from langchain_memlayer.errors import ConfigurationError, JournalError, NotAStore
+from langchain_memlayer.journal.cache_reader import KINDS, WAS_ADOPTED, about
 from langchain_memlayer.journal.database import CREATED_AT, STORE_ID, VECTORS_OF_ITEM, Area, BaseReader, rows_touched
-from langchain_memlayer.journal.read import Reader
-from langchain_memlayer.journal.read_caches import KINDS, WAS_ADOPTED, about
+from langchain_memlayer.journal.reader import Reader
 from langchain_memlayer.journal.schema import TABLES, TABLES_SQL, VERSION, check_format
-from langchain_memlayer.journal.write import Writer
+from langchain_memlayer.journal.writer import Writer
 from langchain_memlayer.types import prefix_bounds
 
 _CANCEL_SECONDS = 5.0

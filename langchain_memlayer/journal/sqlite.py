@@ -16,9 +16,9 @@ from langchain_memlayer.errors import InvalidInput, JournalClosed, JournalError,
 from langchain_memlayer.index import files
 from langchain_memlayer.journal.base import Journal, random_id, utc_now
 from langchain_memlayer.journal.database import SCRUB_DUE
-from langchain_memlayer.journal.read import Reader
+from langchain_memlayer.journal.reader import Reader
 from langchain_memlayer.journal.schema import DERIVED, check_version, create, journal_path, refuse_torn, strangers
-from langchain_memlayer.journal.write import Writer
+from langchain_memlayer.journal.writer import Writer
 from langchain_memlayer.protocols import Clock, NewId
 from langchain_memlayer.types import Durability, to_micros
 

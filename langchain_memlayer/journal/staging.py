@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from langchain_memlayer.journal.cache_reader import KINDS
 from langchain_memlayer.journal.database import IN_USE, VECTORS_OF_ITEM, VECTORS_SIGN
-from langchain_memlayer.journal.read import Reader
-from langchain_memlayer.journal.read_caches import KINDS
-from langchain_memlayer.journal.write import Writer
+from langchain_memlayer.journal.reader import Reader
+from langchain_memlayer.journal.writer import Writer
 from langchain_memlayer.types import Kind
 
 _HIGHEST = (1 << 63) - 1

@@ -14,13 +14,13 @@ from typing import Any, Literal
 import orjson
 
 from langchain_memlayer.errors import MemLayerError
+from langchain_memlayer.journal.cache_reader import KINDS
 from langchain_memlayer.journal.database import CREATED_AT, DAMAGED, VECTORS_OF_ITEM, embedder_key
-from langchain_memlayer.journal.read import Reader
-from langchain_memlayer.journal.read_caches import KINDS
+from langchain_memlayer.journal.reader import Reader
 from langchain_memlayer.journal.schema import columns
-from langchain_memlayer.journal.write import Writer, keys_of
+from langchain_memlayer.journal.writer import Writer, keys_of
+from langchain_memlayer.json_values import dumps, loads
 from langchain_memlayer.types import FIRST_TIME, IDS, LAST_TIME, MEMORY_ROOT, Scope
-from langchain_memlayer.values import dumps, loads
 
 Type = Literal["int", "real", "text", "json"]
 Values = dict[str, Any]

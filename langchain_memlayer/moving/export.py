@@ -19,19 +19,19 @@ from typing import Any, BinaryIO
 import orjson
 
 from langchain_memlayer.embedders.embedder import Embedder, resolve_embeddings
-from langchain_memlayer.engine.indexes import encode_vectors
+from langchain_memlayer.engine.index_sync import encode_vectors
 from langchain_memlayer.engine.texts import stored_text
 from langchain_memlayer.errors import InvalidInput, JournalError, NotAStore
 from langchain_memlayer.index.keywords import well_formed
 from langchain_memlayer.journal import Journal, exists, open_journal, transfer
 from langchain_memlayer.journal.base import random_id, utc_now
 from langchain_memlayer.journal.database import IMPORT_NOTE
-from langchain_memlayer.journal.read import Reader
+from langchain_memlayer.journal.reader import Reader
 from langchain_memlayer.journal.transfer import ITEMS, SECTIONS, Section, Values, wrong_owner, wrong_values
+from langchain_memlayer.json_values import dumps, loads
 from langchain_memlayer.progress import Progress, silent
 from langchain_memlayer.recall import PROBES, knowledge_of
-from langchain_memlayer.store_plan import EVERYTHING, texts_at
-from langchain_memlayer.values import dumps, loads
+from langchain_memlayer.store_arguments import EVERYTHING, texts_at
 
 VERSION = 1
 HEADER, END = "memlayer", "end"

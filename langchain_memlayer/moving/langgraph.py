@@ -15,7 +15,7 @@ from langchain_memlayer.memory import Memory
 from langchain_memlayer.moving.databases import read_only
 from langchain_memlayer.progress import Progress, silent
 from langchain_memlayer.store import MemLayerStore
-from langchain_memlayer.store_plan import Plan
+from langchain_memlayer.store_arguments import Plan
 
 _AT_ONCE = 200
 _PAGE = 1000

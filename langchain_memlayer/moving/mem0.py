@@ -11,12 +11,13 @@ from typing import Any
 
 from langchain_memlayer.embedders.embedder import resolve_embeddings
 from langchain_memlayer.engine.commit import Indexed
-from langchain_memlayer.engine.indexes import Indexes, chosen_metric, recorded_embedder
+from langchain_memlayer.engine.index_sync import Indexes, chosen_metric, recorded_embedder
 from langchain_memlayer.engine.texts import searchable, stored_text
 from langchain_memlayer.errors import InvalidInput, shown
 from langchain_memlayer.journal import Journal, open_journal
 from langchain_memlayer.journal.base import random_id, utc_now
-from langchain_memlayer.journal.write import Writer
+from langchain_memlayer.journal.writer import Writer
+from langchain_memlayer.json_values import plain
 from langchain_memlayer.messages import checked_text, content_hash
 from langchain_memlayer.moving import mem0_files
 from langchain_memlayer.moving.mem0_files import Change, Payload
@@ -24,7 +25,6 @@ from langchain_memlayer.progress import Progress, silent
 from langchain_memlayer.recall import asking
 from langchain_memlayer.steps import run
 from langchain_memlayer.types import IDS, Row, Scope, from_micros, to_micros
-from langchain_memlayer.values import plain
 
 _AT_ONCE = 200
 _ACTOR = "mem0"

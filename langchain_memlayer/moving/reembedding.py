@@ -21,22 +21,22 @@ import orjson
 
 from langchain_memlayer.backends.mirror import State
 from langchain_memlayer.embedders.embedder import Embedder, resolve_embeddings
-from langchain_memlayer.engine.indexes import encode_vectors
+from langchain_memlayer.engine.index_sync import encode_vectors
 from langchain_memlayer.engine.texts import stored_text
 from langchain_memlayer.errors import ConfigurationError, InvalidInput, JournalError, NotAStore
 from langchain_memlayer.index import files
 from langchain_memlayer.journal import Journal, exists, open_journal, staging
 from langchain_memlayer.journal.base import random_id, utc_now
+from langchain_memlayer.journal.cache_reader import KINDS
 from langchain_memlayer.journal.database import STAGING_NOTE, Area, embedder_key, outbox_key
-from langchain_memlayer.journal.read import Reader
-from langchain_memlayer.journal.read_caches import KINDS
+from langchain_memlayer.journal.reader import Reader
 from langchain_memlayer.journal.schema import DERIVED
 from langchain_memlayer.journal.staging import Unstaged
-from langchain_memlayer.journal.write import Writer
+from langchain_memlayer.journal.writer import Writer
+from langchain_memlayer.json_values import loads
 from langchain_memlayer.progress import Progress, silent
 from langchain_memlayer.recall import PROBES, knowledge_of
-from langchain_memlayer.store_plan import texts_at
-from langchain_memlayer.values import loads
+from langchain_memlayer.store_arguments import texts_at
 
 _LOGGER = logging.getLogger(__name__)
 

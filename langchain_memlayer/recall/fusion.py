@@ -19,11 +19,11 @@ from math import sqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from langchain_memlayer.loops import lazy
 from langchain_memlayer.recall import signals
 from langchain_memlayer.recall.learned import learned
 from langchain_memlayer.recall.pool import Pool, Query, Scores, Spread
 from langchain_memlayer.recall.versions import version
+from langchain_memlayer.threads import lazy
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from langchain_memlayer.loops import Once
 from langchain_memlayer.recall import signals
 from langchain_memlayer.recall.calibration import is_latin
 from langchain_memlayer.recall.pool import Pool, Query, Scores
+from langchain_memlayer.threads import Once
 
 FILE = Path(__file__).with_name("learned.npz")
 

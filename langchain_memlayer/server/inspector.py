@@ -21,12 +21,12 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from langchain_memlayer.engine.read import PAGE_TURNS
+from langchain_memlayer.json_values import as_text, dumps, loads
 from langchain_memlayer.server import evaluations, languages
 from langchain_memlayer.server.access import Grant, Tokens
 from langchain_memlayer.server.bodies import LONGEST_QUERY
 from langchain_memlayer.server.guard import COOKIE, session_of
 from langchain_memlayer.types import Kind, Scope
-from langchain_memlayer.values import as_text, dumps, loads
 
 _NAMES: Final = {"user_id": "User", "agent_id": "Agent", "run_id": "Run"}
 _TABS: Final = (

@@ -30,7 +30,7 @@ from pydantic import SecretStr
 
 from langchain_memlayer.embedders.own import matrix
 from langchain_memlayer.errors import ConfigurationError, InvalidFilter, InvalidInput, VectorStoreError
-from langchain_memlayer.values import dumps, loads, plain
+from langchain_memlayer.json_values import dumps, loads, plain
 from langchain_memlayer.vikingdb.client import VikingDBClient
 
 __all__ = ["VikingDBVectorStore"]

@@ -33,7 +33,7 @@ from hostile import UNSOUND
 from langgraph.store.base import PutOp
 
 from langchain_memlayer import Memory, checkpointer, doctor
-from langchain_memlayer.engine.indexes import snapshot_name
+from langchain_memlayer.engine.index_sync import snapshot_name
 from langchain_memlayer.errors import EmbeddingError, JournalError, NotAStore
 from langchain_memlayer.index import files
 from langchain_memlayer.index.slab import Slab
@@ -118,7 +118,7 @@ def test_undamaged_files_are_loaded_and_not_made_again(stores: Stores, monkeypat
         raise AssertionError("a graph was built or all rows were read although their snapshots are whole")
 
     monkeypatch.setattr("langchain_memlayer.index.hnsw.build", refuse)
-    monkeypatch.setattr("langchain_memlayer.journal.read_caches.CacheReader.load", refuse)
+    monkeypatch.setattr("langchain_memlayer.journal.cache_reader.CacheReader.load", refuse)
     found = answers(stores.first)
     assert min(recall(found[tenant], stores.exact[tenant]) for tenant in TENANTS) >= 0.99
 

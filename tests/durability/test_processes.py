@@ -17,7 +17,7 @@ from folders import assert_sound, forked, items, memories, open_memory, open_sto
 
 from langchain_memlayer.errors import MemoryNotFound
 from langchain_memlayer.journal.sqlite import SQLiteJournal
-from langchain_memlayer.loops import Once
+from langchain_memlayer.threads import Once
 
 
 @pytest.mark.sqlite

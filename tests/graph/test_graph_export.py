@@ -8,7 +8,7 @@ import pytest
 
 from langchain_memlayer.errors import InvalidInput
 from langchain_memlayer.graph.export import from_graph_document
-from langchain_memlayer.graph.graph import MemoryGraph, TripleGraph
+from langchain_memlayer.graph.memory_graph import MemoryGraph, TripleGraph
 from langchain_memlayer.types import Triple
 
 SVG = "{http://www.w3.org/2000/svg}"

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from told import ALICE, Told, shown, state
 
 from langchain_memlayer.errors import SnapshotError
-from langchain_memlayer.graph import graph as graphs_module
-from langchain_memlayer.graph.graph import TripleGraph
+from langchain_memlayer.graph import memory_graph as graphs_module
+from langchain_memlayer.graph.memory_graph import TripleGraph
 from langchain_memlayer.index import files
 from langchain_memlayer.types import QUARANTINED, VISIBLE, Row, Scope
 
@@ -74,17 +74,17 @@ def derived(told: Told) -> Path:
 
 
 def name_of(scope: Scope = ALICE) -> str:
-    from langchain_memlayer.engine import graphs
+    from langchain_memlayer.engine import graph_sync
 
-    return graphs._snapshot_name(graphs._key(scope, quarantined=False))
+    return graph_sync._snapshot_name(graph_sync._key(scope, quarantined=False))
 
 
 def count_rebuilds(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    from langchain_memlayer.engine import graphs
+    from langchain_memlayer.engine import graph_sync
 
     rebuilt: list[str] = []
-    everything = graphs._everything
-    monkeypatch.setattr(graphs, "_everything", lambda reader, key: rebuilt.append(key) or everything(reader, key))
+    everything = graph_sync._everything
+    monkeypatch.setattr(graph_sync, "_everything", lambda reader, key: rebuilt.append(key) or everything(reader, key))
     return rebuilt
 
 

@@ -5,7 +5,7 @@ import pytest
 from told import Told, near, shown, state
 
 from langchain_memlayer.errors import ScopeRequired
-from langchain_memlayer.graph.graph import TripleGraph
+from langchain_memlayer.graph.memory_graph import TripleGraph
 from langchain_memlayer.types import QUARANTINED, VISIBLE, Scope
 
 

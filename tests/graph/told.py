@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from langchain_memlayer.engine.graphs import Graphs
+from langchain_memlayer.engine.graph_sync import Graphs
 from langchain_memlayer.journal.sqlite import SQLiteJournal
 from langchain_memlayer.types import Row, Scope, Triple
 

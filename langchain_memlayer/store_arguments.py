@@ -21,8 +21,8 @@ from langgraph.store.base import (
 
 from langchain_memlayer.errors import ConfigurationError, InvalidInput, shown, written
 from langchain_memlayer.filters import Filter, parse_filter
+from langchain_memlayer.json_values import dumps, plain
 from langchain_memlayer.types import Metric, encode_namespace
-from langchain_memlayer.values import dumps, plain
 
 Fields = tuple[str, ...]
 """Paths for `get_text_at_path`, such as `"title"` or `"tags[*]"`; `"$"` is the whole value."""

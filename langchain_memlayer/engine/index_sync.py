@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from langchain_memlayer.index.slab import Slab
     from langchain_memlayer.index.view import Read, Source, View
     from langchain_memlayer.index.words import Words
-    from langchain_memlayer.journal.read import Reader
-    from langchain_memlayer.journal.write import Writer
+    from langchain_memlayer.journal.reader import Reader
+    from langchain_memlayer.journal.writer import Writer
 
 _LOGGER = logging.getLogger(__name__)
 

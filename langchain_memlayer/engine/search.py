@@ -11,8 +11,8 @@ from weakref import ref
 import numpy as np
 from numpy.typing import NDArray
 
-from langchain_memlayer.engine.graphs import Graphs
-from langchain_memlayer.engine.indexes import Indexes
+from langchain_memlayer.engine.graph_sync import Graphs
+from langchain_memlayer.engine.index_sync import Indexes
 from langchain_memlayer.engine.pools import Keywords, Pools, Scoped, keywords, mended
 from langchain_memlayer.engine.records import OWN_FIELDS, record_of
 from langchain_memlayer.filters import And, Comparison, Filter
@@ -38,7 +38,7 @@ from langchain_memlayer.types import HIDDEN, QUARANTINED, SPENT, Relation, Row, 
 
 if TYPE_CHECKING:
     from langchain_memlayer.index.view import View
-    from langchain_memlayer.journal.read import Reader
+    from langchain_memlayer.journal.reader import Reader
 
 RETRIES = 8
 _SCOPES = 32

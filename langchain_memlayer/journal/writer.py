@@ -10,12 +10,12 @@ import orjson
 
 from langchain_memlayer.errors import InvalidInput
 from langchain_memlayer.graph.names import read_name
+from langchain_memlayer.journal.cache_reader import KINDS
 from langchain_memlayer.journal.database import IN_USE, SCRUB_DUE, Database, Gathering, marks, outbox_key, purge_key
-from langchain_memlayer.journal.read import Reader
-from langchain_memlayer.journal.read_caches import KINDS
+from langchain_memlayer.journal.reader import Reader
 from langchain_memlayer.journal.schema import TABLES
+from langchain_memlayer.json_values import dumps
 from langchain_memlayer.types import LAST_TIME, MEMORY_ROOT, Kind, Row, Scope, Triple, fork_of
-from langchain_memlayer.values import dumps
 
 _EVENT = (
     "INSERT INTO events (seq, recorded_at, ns, key, kind, op, item, gone, prev, value, actor, sources, valid_at, "

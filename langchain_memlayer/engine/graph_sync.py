@@ -17,8 +17,8 @@ from langchain_memlayer.journal.schema import DERIVED
 from langchain_memlayer.types import Relation, Scope, to_micros
 
 if TYPE_CHECKING:
-    from langchain_memlayer.graph.graph import Edge, MemoryGraph, TripleGraph
-    from langchain_memlayer.journal.read import Reader
+    from langchain_memlayer.graph.memory_graph import Edge, MemoryGraph, TripleGraph
+    from langchain_memlayer.journal.reader import Reader
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -136,7 +136,7 @@ class Graphs:
         return graph
 
     def _whole(self, key: str) -> TripleGraph:
-        from langchain_memlayer.graph.graph import TripleGraph
+        from langchain_memlayer.graph.memory_graph import TripleGraph
 
         graph = TripleGraph()
         with self.journal.read(snapshot=True) as reader:
@@ -160,7 +160,7 @@ class Graphs:
 
     def _snapshotted(self, key: str) -> TripleGraph | None:
         """The graph of the last snapshot, or None when there is none of this journal and scope."""
-        from langchain_memlayer.graph.graph import TripleGraph
+        from langchain_memlayer.graph.memory_graph import TripleGraph
 
         if self._derived is None:
             return None
@@ -197,7 +197,7 @@ class Graphs:
 
     def _origin(self) -> dict[str, Any]:
         """What a snapshot must have been made from to be ours."""
-        from langchain_memlayer.graph.graph import FORMAT
+        from langchain_memlayer.graph.memory_graph import FORMAT
 
         return {"store": self.journal.store_id, "graph": FORMAT}
 

@@ -10,11 +10,11 @@ from typing import Any
 import orjson
 
 from langchain_memlayer.filters import Filter
+from langchain_memlayer.journal.cache_reader import CacheReader
 from langchain_memlayer.journal.database import IN_USE, VECTORS_OF_ITEM, marks, whole
-from langchain_memlayer.journal.read_caches import CacheReader
-from langchain_memlayer.journal.read_filters import ANY, superset
+from langchain_memlayer.journal.filter_sql import ANY, superset
+from langchain_memlayer.json_values import loads
 from langchain_memlayer.types import FORK, QUARANTINED, SPENT, VISIBLE, Event, Kind, Row, Scope, Unread, prefix_bounds
-from langchain_memlayer.values import loads
 
 _HIGHEST = (1 << 63) - 1
 _OLDEST = "ORDER BY i.id"

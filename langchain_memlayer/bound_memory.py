@@ -7,9 +7,9 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, Final
 
-from langchain_memlayer.dialect import scope_and_filter
 from langchain_memlayer.errors import InvalidInput, MemoryNotFound, shown
-from langchain_memlayer.loops import in_thread
+from langchain_memlayer.mem0_filters import scope_and_filter
+from langchain_memlayer.threads import in_thread
 from langchain_memlayer.types import IDS, Done, MergeResult, Scope
 
 # What is about one memory: who holds an id of somebody else's learns nothing by it.

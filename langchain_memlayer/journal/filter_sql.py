@@ -7,7 +7,7 @@ that every database takes. The filter itself has the last word.
 from __future__ import annotations
 
 from langchain_memlayer.filters import And, Comparison, Filter, Or
-from langchain_memlayer.values import dumps
+from langchain_memlayer.json_values import dumps
 
 _LIKE = "i.metadata LIKE ? ESCAPE '!'"
 _LONGEST = 1000

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from langchain_memlayer.dialect import scope_and_filter
 from langchain_memlayer.errors import InvalidFilter, InvalidInput
 from langchain_memlayer.filters import parse_filter
+from langchain_memlayer.mem0_filters import scope_and_filter
 from langchain_memlayer.types import Scope
 
 RECORDS = [
