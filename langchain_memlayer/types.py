@@ -272,12 +272,14 @@ class Candidate:
         text: What it says.
         last_seen: When it was last told, which a change counts as.
         valid_at: When what it says began to hold, when known.
+        name: Whom it is about, when known.
     """
 
     id: str
     text: str
     last_seen: datetime | None = None
     valid_at: datetime | None = None
+    name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -561,6 +561,27 @@ def test_a_reconciler_that_ends_all_that_names_a_person_ends_what_the_fact_speak
 
 
 @pytest.mark.parametrize(
+    ("first", "told", "other", "name", "ends"),
+    [
+        ("User lives in Paris", "User moved to Berlin", "Ann lives in Paris", "Ann", False),
+        ("User lives in Paris", "User moved to Berlin", "User's sister lives in Paris", "User's sister", False),
+        ("用户住在巴黎", "用户搬到柏林", "小雨也住在巴黎", "小雨", False),
+        ("User lives in Paris", "User and Ann moved to Berlin", "Ann lives in Paris", "Ann", True),
+        ("User lives in Paris", "User's family moved to Berlin", "Ann lives in Paris", "Ann", True),
+        ("User lives in Paris", "User moved to Berlin", "Currently User lives in Paris", None, True),
+        ("User sees Dr. Lee in Paris", "User cancelled Dr. Lee", "The train to Paris leaves at 9", "Train", True),
+    ],
+)
+def test_what_is_said_of_somebody_else_in_the_same_words_holds_on(
+    first: str, told: str, other: str, name: str | None, ends: bool
+) -> None:
+    known = [Candidate("m", first, MAY), Candidate("other", other, MAY, name=name)]
+    [found] = decided([fact(told, name=None)], entry(1, "UPDATE", 1, told, also=[2]), known=known)
+
+    assert (found.action, found.memory_id, found.also) == ("UPDATE", "m", ("other",) if ends else ())
+
+
+@pytest.mark.parametrize(
     "told", ["everything about the user", "everything", "all that is known about me", "关于用户的一切"]
 )
 def test_a_user_may_ask_to_forget_everything(told: str) -> None:

@@ -108,8 +108,9 @@ TAGS = {"fact": "Anna writes <think> and </think>", "quote": "I write </think>"}
         (json.dumps({"facts": [TAGS]}), (TAGS,)),
         ('{"facts":[{"turn":1 "fact":"a" "quote":"q"} {"turn":2 "fact":"b" "quote":"r"}]}',
          ({"turn": 1, "fact": "a", "quote": "q"}, {"turn": 2, "fact": "b", "quote": "r"})),
+        (f'Here: {{"facts":[{{"turn":{"9" * 5_000},"fact":"a"}}]}}', ({"turn": "9" * 5_000, "fact": "a"},)),
     ],
-    ids=["quotation marks left unescaped", "tags in a quote", "no commas"],
+    ids=["quotation marks left unescaped", "tags in a quote", "no commas", "a number of thousands of digits"],
 )  # fmt: skip
 def test_what_is_in_an_entry_belongs_to_it(reply: str, entries: tuple[Any, ...]) -> None:
     assert read(reply).entries == entries

@@ -37,6 +37,7 @@ from langchain_memlayer.facts.replies import read_entries, storable
 from langchain_memlayer.facts.wording import (
     ENDS,
     are_logged,
+    are_several,
     beyond,
     differs,
     has_in_common,
@@ -79,6 +80,7 @@ class Known:
         fact: The position of the fact; None for a memory.
         told: When it was told last.
         since: When it began to hold.
+        name: Whom it is about, when that is known.
     """
 
     text: str
@@ -86,6 +88,7 @@ class Known:
     fact: int | None = None
     told: datetime | None = None
     since: datetime | None = None
+    name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,9 +253,9 @@ def all_added(facts: Sequence[Fact]) -> list[Decision]:
 
 def ask(facts: Sequence[Fact], candidates: Sequence[Candidate]) -> Question:
     """What needs no model is decided here: tool output, texts that equal what is known, and what nothing is near to."""
-    memories = [Known(memory.text, memory.id, None, memory.last_seen, memory.valid_at) for memory in candidates]
+    memories = [Known(m.text, m.id, None, m.last_seen, m.valid_at, m.name) for m in candidates]
     equal = {content_hash(memory.text): memory for memory in reversed(memories)}
-    own = [Known(fact.text, None, k, fact.said_at, fact.valid_at) for k, fact in enumerate(facts)]
+    own = [Known(fact.text, None, k, fact.said_at, fact.valid_at, fact.name) for k, fact in enumerate(facts)]
     decided: dict[int, Decision] = {}
     shown: dict[int, Known] = {}
     for k, fact in enumerate(facts):
@@ -415,6 +418,7 @@ def _spoken_of(fact: Fact, targets: Sequence[Known], question: Question) -> list
     """Of what a decision would end, what its fact speaks about."""
     first, *others = targets
     if not is_retraction(fact):
+        others = [other for other in others if not _says_of_another(fact, first, other)]
         # What most of the memories say tells none of them, such as the name of whom they are about.
         usual = Counter(term for known in question.known for term in set(query_terms(known.text)))
         few = {term for term, count in usual.items() if count < max(5, len(question.known) * 0.75)}
@@ -434,6 +438,14 @@ def _spoken_of(fact: Fact, targets: Sequence[Known], question: Question) -> list
     if len(strangers) <= max(_UNRELATED, len(question.known) // 2) and not is_name(fact):
         return list(targets)[:MOST_ENDED]
     return [target for target in targets if target not in strangers]
+
+
+def _says_of_another(fact: Fact, first: Known, other: Known) -> bool:
+    """Whether a memory says of somebody whom the fact is not about what the first one says: it holds on."""
+    if other.name is None or other.name == first.name or are_several(fact.text):
+        return False
+    who, said = terms(beyond(fact, other.name)), terms(beyond(fact, first.text)) - terms(first.name or "")
+    return bool(who and said) and who.isdisjoint(terms(f"{fact.text} {first.text}")) and said <= terms(other.text)
 
 
 def _updated(

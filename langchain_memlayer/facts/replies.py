@@ -36,7 +36,15 @@ _WIDE_COLON = re.compile(rf"(?<=[{_QUOTED}])\s*：")
 # What stands between the calls of a reply: tags, and the names of functions.
 _MARKUP = re.compile(r"<[^<>]{0,99}>|\[/?TOOL_CALLS?\]|\b\w+\.\w+:\d+|```\w{0,20}")
 _LIST_ENDS = re.compile(r"\}\s*\]")
-_STRICT = json.JSONDecoder(strict=False)
+_MOST_DIGITS: Final = 300
+
+
+def _integer(digits: str) -> int | str:
+    # Of thousands of digits Python makes no number, which would lose the whole reply.
+    return int(digits) if len(digits) <= _MOST_DIGITS else digits
+
+
+_STRICT = json.JSONDecoder(strict=False, parse_int=_integer)
 
 
 @dataclass(frozen=True, slots=True)

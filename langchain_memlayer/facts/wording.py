@@ -51,6 +51,12 @@ _STILL = re.compile(
     r"всё ещё|по-прежнему)\b|仍|依然|依旧|还是|还在|まだ|いまだ|여전히|아직",
     re.IGNORECASE,
 )
+# What is said of more people than it names.
+_SEVERAL = re.compile(
+    r"\b(?:famil\w*|together|both|we|everyone|with|mit|zusammen|avec|ensemble|con|juntos|com|insieme|вместе)\b"
+    r"|一家|全家|一起|和|跟|家族|一緒|가족|함께",
+    re.IGNORECASE,
+)
 _SPEAKER = r"\buser\b|用户|用戶|ユーザー|사용자"
 
 
@@ -80,6 +86,11 @@ def are_logged(text: str, memory: str) -> bool:
     """Whether two texts are entries of one log, of different days."""
     mine, others = days(text), days(memory)
     return bool(mine and others) and mine.isdisjoint(others) and all(map(_LOGGED.search, (text, memory)))
+
+
+def are_several(text: str) -> bool:
+    """Whether a text may speak of more people than it names."""
+    return _SEVERAL.search(text) is not None
 
 
 def only_ends(fact: Fact, memories: Sequence[str]) -> bool:
