@@ -30,7 +30,7 @@ with Memory("memories", model=None) as memory:
 
 TYPED = """
 from langchain_memlayer import Memory
-from langchain_memlayer.types import Hit
+from langchain_memlayer.result_types import Hit
 
 
 async def use(memory: Memory) -> list[str]:

@@ -46,8 +46,9 @@ if TYPE_CHECKING:
     from langchain_memlayer.facts.reconciliation import LLMReconciler, RuleReconciler
     from langchain_memlayer.memory import Memory
     from langchain_memlayer.protocols import Extractor, Reconciler
+    from langchain_memlayer.result_types import Profile
     from langchain_memlayer.store import MemLayerStore
-    from langchain_memlayer.types import Candidate, Decision, Extraction, Fact, Profile, Rejection, Scope, Triple, Turn
+    from langchain_memlayer.types import Candidate, Decision, Extraction, Fact, Rejection, Scope, Triple, Turn
 
 __version__ = "0.1.0"
 
@@ -77,7 +78,7 @@ _HOMES = {
     "MemoryRetriever": "agents.retriever",
     "MissingDependency": "errors",
     "NotAStore": "errors",
-    "Profile": "types",
+    "Profile": "result_types",
     "Reconciler": "protocols",
     "Rejection": "types",
     "RuleReconciler": "facts.reconciliation",

@@ -9,8 +9,9 @@ from typing import Any, Final
 
 from langchain_memlayer.errors import InvalidInput, MemoryNotFound, shown
 from langchain_memlayer.mem0_filters import scope_and_filter
+from langchain_memlayer.result_types import Done, MergeResult
 from langchain_memlayer.threads import in_thread
-from langchain_memlayer.types import IDS, Done, MergeResult, Scope
+from langchain_memlayer.types import IDS, Scope
 
 # What is about one memory: who holds an id of somebody else's learns nothing by it.
 _BY_ID: Final = frozenset({"get", "update", "delete", "forget", "history", "why"})

@@ -57,38 +57,31 @@ from langchain_memlayer.journal.base import random_id, utc_now
 from langchain_memlayer.mem0_filters import scope_and_filter
 from langchain_memlayer.messages import checked_label, checked_metadata, checked_text, read_messages, to_turns
 from langchain_memlayer.protocols import Clock, Extractor, NewId, Reconciler
-from langchain_memlayer.steps import Steps, T, awaited, stepped
-from langchain_memlayer.threads import Closing, ForkLock
-from langchain_memlayer.tracing import documents, parent, traced
-from langchain_memlayer.types import (
+from langchain_memlayer.result_types import (
     AddResult,
     DiffResult,
     Done,
-    Durability,
     ExtractResult,
-    Fact,
     ForgetResult,
     ForkInfo,
     HeldBy,
     HistoryRow,
-    Id,
-    Kind,
     ListResult,
     MemoryResult,
     MergeResult,
-    Metric,
     Profile,
     ProfileChange,
     ReadResult,
     ReplayResult,
-    Scope,
     ScopeSize,
     SearchResult,
-    Turn,
     UnreadCall,
     WhyResult,
-    to_micros,
 )
+from langchain_memlayer.steps import Steps, T, awaited, stepped
+from langchain_memlayer.threads import Closing, ForkLock
+from langchain_memlayer.tracing import documents, parent, traced
+from langchain_memlayer.types import Durability, Fact, Id, Kind, Metric, Scope, Turn, to_micros
 
 if TYPE_CHECKING:
     from langchain_core.documents import BaseDocumentCompressor

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rich.text import Text
     from rich.tree import Tree
 
-    from langchain_memlayer.types import Profile, Relation
+    from langchain_memlayer.result_types import Profile, Relation
 
 Result = dict[str, Any]
 PIPE_WIDTH = 100

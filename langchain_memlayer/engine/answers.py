@@ -14,10 +14,11 @@ from langchain_memlayer.errors import ConfigurationError
 from langchain_memlayer.facts.prompts import estimate_tokens
 from langchain_memlayer.filters import Filter
 from langchain_memlayer.journal import Journal
+from langchain_memlayer.result_types import Hit, SearchResult
 from langchain_memlayer.steps import Request, Steps, request
 from langchain_memlayer.threads import lazy
 from langchain_memlayer.tracing import traced
-from langchain_memlayer.types import HIDDEN, QUARANTINED, Hit, Row, Scope, SearchResult, Turn
+from langchain_memlayer.types import HIDDEN, QUARANTINED, Row, Scope, Turn
 
 if TYPE_CHECKING:
     from langchain_core.documents import BaseDocumentCompressor

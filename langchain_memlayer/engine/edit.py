@@ -27,8 +27,9 @@ from langchain_memlayer.journal.writer import Writer
 from langchain_memlayer.messages import content_hash
 from langchain_memlayer.protocols import NewId
 from langchain_memlayer.recall import asking
+from langchain_memlayer.result_types import Conflict
 from langchain_memlayer.steps import Steps
-from langchain_memlayer.types import HIDDEN, Conflict, Row, Scope, Triple, to_micros
+from langchain_memlayer.types import HIDDEN, Row, Scope, Triple, to_micros
 
 MOST_NAMED = 20
 """How many other memories of the same words `forget` names."""

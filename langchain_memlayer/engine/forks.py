@@ -25,7 +25,8 @@ from langchain_memlayer.journal.fork_notes import ForkNote, copies, ended_citing
 from langchain_memlayer.journal.positions import terms_of
 from langchain_memlayer.journal.writer import Writer
 from langchain_memlayer.protocols import NewId
-from langchain_memlayer.types import HIDDEN, SPENT, Conflict, Row, Scope
+from langchain_memlayer.result_types import Conflict
+from langchain_memlayer.types import HIDDEN, SPENT, Row, Scope
 
 _CHANGES = ("update", "delete", "none", "undo", "restore")
 _KINDS = ("turn", "fact", "profile")

@@ -14,7 +14,8 @@ from langchain_memlayer.graph.names import as_relations, relation_name
 from langchain_memlayer.index import files
 from langchain_memlayer.journal import Journal
 from langchain_memlayer.journal.schema import DERIVED
-from langchain_memlayer.types import Relation, Scope, to_micros
+from langchain_memlayer.result_types import Relation
+from langchain_memlayer.types import Scope, to_micros
 
 if TYPE_CHECKING:
     from langchain_memlayer.graph.memory_graph import Edge, MemoryGraph, TripleGraph

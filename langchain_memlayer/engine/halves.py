@@ -13,8 +13,9 @@ from typing import Any
 from langchain_memlayer.engine.commit import Outcome
 from langchain_memlayer.engine.read import AGENT, Engine, Prepared
 from langchain_memlayer.errors import InvalidInput
+from langchain_memlayer.result_types import ExtractResult
 from langchain_memlayer.steps import Steps
-from langchain_memlayer.types import ExtractResult, Fact, Rejection, Row, Scope, Triple, Turn
+from langchain_memlayer.types import Fact, Rejection, Row, Scope, Triple, Turn
 
 _FACT: dict[str, Any] = {"text": str, "quote": (str, type(None)), "sources": list, "triples": list}
 

@@ -28,7 +28,8 @@ from langchain_memlayer.journal.positions import (
     unlink,
 )
 from langchain_memlayer.journal.writer import Writer
-from langchain_memlayer.types import HIDDEN, SPENT, DiffResult, Event, Row, Scope, Triple, from_micros
+from langchain_memlayer.result_types import DiffResult
+from langchain_memlayer.types import HIDDEN, SPENT, Event, Row, Scope, Triple, from_micros
 
 
 def difference(journal: Journal, scope: Scope, since: int, until: int, kinds: Collection[str]) -> DiffResult:

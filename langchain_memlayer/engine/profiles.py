@@ -44,19 +44,10 @@ from langchain_memlayer.journal.reader import Reader
 from langchain_memlayer.journal.writer import Writer
 from langchain_memlayer.json_values import as_text, dumps, loads
 from langchain_memlayer.messages import content_hash
+from langchain_memlayer.result_types import Profile, ProfileChange, ProfileProblem
 from langchain_memlayer.steps import Steps
 from langchain_memlayer.tracing import traced
-from langchain_memlayer.types import (
-    QUARANTINED,
-    Event,
-    Profile,
-    ProfileChange,
-    ProfileProblem,
-    Row,
-    Scope,
-    from_micros,
-    to_micros,
-)
+from langchain_memlayer.types import QUARANTINED, Event, Row, Scope, from_micros, to_micros
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -9,7 +9,8 @@ import orjson
 
 from langchain_memlayer.errors import MemoryNotFound, shown
 from langchain_memlayer.json_values import plain
-from langchain_memlayer.types import QUARANTINED, SPENT, MemoryResult, Row, Scope, Turn, from_micros
+from langchain_memlayer.result_types import MemoryResult
+from langchain_memlayer.types import QUARANTINED, SPENT, Row, Scope, Turn, from_micros
 
 OWN_FIELDS = frozenset(
     ("id", "kind", "memory", "user_id", "agent_id", "run_id", "session_id", "role", "name", "created_at", "updated_at")

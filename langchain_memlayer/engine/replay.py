@@ -20,8 +20,9 @@ from langchain_memlayer.errors import InvalidInput, shown
 from langchain_memlayer.facts.grounding import words
 from langchain_memlayer.journal.positions import terms_of
 from langchain_memlayer.protocols import Extractor, Reconciler
+from langchain_memlayer.result_types import ReplayResult
 from langchain_memlayer.steps import Steps
-from langchain_memlayer.types import HIDDEN, QUARANTINED, VISIBLE, ReplayResult, Row, Scope
+from langchain_memlayer.types import HIDDEN, QUARANTINED, VISIBLE, Row, Scope
 
 _MOST_COMPARED = 8
 """With how many facts of a turn one that differs is compared, so that a table costs no more than its rows."""

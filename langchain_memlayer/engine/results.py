@@ -8,23 +8,19 @@ from typing import Any
 from langchain_memlayer.engine.commit import Committed, Outcome
 from langchain_memlayer.graph.names import as_relations
 from langchain_memlayer.journal.fork_notes import ForkNote
-from langchain_memlayer.types import (
+from langchain_memlayer.result_types import (
     AddedMemory,
     AddResult,
-    Event,
     Evidence,
     ForkInfo,
     HistoryRow,
     Relation,
-    Row,
     ScopeSize,
-    Triple,
-    Unread,
     UnreadCall,
     UnreadTurn,
     WhyResult,
-    from_micros,
 )
+from langchain_memlayer.types import Event, Row, Triple, Unread, from_micros
 
 
 def added(outcome: Outcome, *, facts: bool) -> AddResult:

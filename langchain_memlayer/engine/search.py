@@ -33,8 +33,9 @@ from langchain_memlayer.recall import (
     subject_of,
 )
 from langchain_memlayer.recall import rank as ranked
+from langchain_memlayer.result_types import Relation
 from langchain_memlayer.steps import Request, Steps
-from langchain_memlayer.types import HIDDEN, QUARANTINED, SPENT, Relation, Row, Scope
+from langchain_memlayer.types import HIDDEN, QUARANTINED, SPENT, Row, Scope
 
 if TYPE_CHECKING:
     from langchain_memlayer.index.view import View

@@ -19,7 +19,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-from langchain_memlayer.types import Relation
+from langchain_memlayer.result_types import Relation
 
 MOST_NAMESAKES = 200
 """Names with the same first word that are compared; where there are more, none of them is surely short for another."""

@@ -34,9 +34,7 @@ from langchain_memlayer.errors import (
     VectorStoreError,
 )
 from langchain_memlayer.moving import export_store
-from langchain_memlayer.server import bodies
-from langchain_memlayer.server.access import Grant
-from langchain_memlayer.types import (
+from langchain_memlayer.result_types import (
     AddResult,
     DiffResult,
     Done,
@@ -54,6 +52,8 @@ from langchain_memlayer.types import (
     UnreadCall,
     WhyResult,
 )
+from langchain_memlayer.server import bodies
+from langchain_memlayer.server.access import Grant
 
 if TYPE_CHECKING:
     from langchain_memlayer.memory import Memory
