@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import wraps
 from typing import Any, Final
 
 from langchain_memlayer.errors import InvalidInput, MemoryNotFound, shown
 from langchain_memlayer.mem0_filters import scope_and_filter
 from langchain_memlayer.result_types import Done, MergeResult
+from langchain_memlayer.steps import awaited
 from langchain_memlayer.threads import in_thread
 from langchain_memlayer.types import IDS, Scope
 
@@ -18,19 +20,36 @@ _BY_ID: Final = frozenset({"get", "update", "delete", "forget", "history", "why"
 _WHOLE: Final = frozenset({"reset", "areset"})
 
 
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What a handle needs of a memory beside its methods.
+
+    Attributes:
+        owner: Whose a memory is, ended or not; None when there was never one.
+        merge: Merges the fork of a scope that has a name.
+        drop: Drops it.
+    """
+
+    owner: Callable[[Any], Scope | None]
+    merge: Callable[[Scope, str], MergeResult]
+    drop: Callable[[Scope, str], Done]
+
+
 class Bound:
     """What `Memory.of` gives: the methods of a memory with its ids filled in.
 
     Args:
         memory: The memory.
+        access: What else of it is needed.
         scope: Whose memories.
 
     Raises:
         ScopeRequired: the scope names nobody.
     """
 
-    def __init__(self, memory: Any, scope: Scope) -> None:
+    def __init__(self, memory: Any, access: Access, scope: Scope) -> None:
         self._memory = memory
+        self._access = access
         self._scope = scope.required("of()")
 
     def __repr__(self) -> str:
@@ -41,7 +60,7 @@ class Bound:
 
     def of(self, user_id: Any = None, **ids: Any) -> Bound:
         """The same memory with further ids filled in."""
-        return Bound(self._memory, Scope(**self._with({"user_id": user_id, **ids})))
+        return Bound(self._memory, self._access, Scope(**self._with({"user_id": user_id, **ids})))
 
     def __getattr__(self, name: str) -> Any:
         if name in _WHOLE:
@@ -78,13 +97,13 @@ class Bound:
         async def acall(memory_id: Any = None, *args: Any, **given: Any) -> Any:
             if memory_id is None:
                 return await method(**self._with(given))
-            known = await in_thread(self._memory._owner, memory_id)
+            known = await in_thread(self._access.owner, memory_id)
             return await method(memory_id, *args, **given) if self._holds(known, memory_id, method) else None
 
         def call(memory_id: Any = None, *args: Any, **given: Any) -> Any:
             if memory_id is None:
                 return method(**self._with(given))
-            known = self._memory._owner(memory_id)
+            known = self._access.owner(memory_id)
             return method(memory_id, *args, **given) if self._holds(known, memory_id, method) else None
 
         return wraps(method)(acall if awaited else call)
@@ -112,14 +131,15 @@ class Fork(Bound):
         ids: Those of its own memories, for whatever is no method of the handle.
     """
 
-    def __init__(self, memory: Any, scope: Scope, name: str, of: Scope) -> None:
-        super().__init__(memory, scope)
+    def __init__(self, memory: Any, access: Access, scope: Scope, name: str, of: Scope) -> None:
+        super().__init__(memory, access, scope)
         self.name, self.ids = name, scope.ids()
         self._of = of
 
     def of(self, user_id: Any = None, **ids: Any) -> Fork:
         """The same fork with further ids filled in."""
-        return Fork(self._memory, Scope(**self._with({"user_id": user_id, **ids})), self.name, self._of)
+        ids = self._with({"user_id": user_id, **ids})
+        return Fork(self._memory, self._access, Scope(**ids), self.name, self._of)
 
     def _with(self, given: dict[str, Any]) -> dict[str, Any]:
         named = Scope(**{name: given.get(name) for name in IDS})
@@ -142,11 +162,9 @@ class Fork(Bound):
         Raises:
             InvalidInput: the fork was merged or dropped already.
         """
-        return self._memory._merge(self._of, self.name)  # type: ignore[no-any-return]
+        return self._access.merge(self._of, self.name)
 
-    async def amerge(self) -> MergeResult:
-        """Like `merge`."""
-        return await in_thread(self.merge)
+    amerge = awaited(merge)
 
     def drop(self) -> Done:
         """Remove the fork from every file; the original stays as it is.
@@ -154,8 +172,6 @@ class Fork(Bound):
         Raises:
             InvalidInput: the fork was merged or dropped already.
         """
-        return self._memory._drop(self._of, self.name)  # type: ignore[no-any-return]
+        return self._access.drop(self._of, self.name)
 
-    async def adrop(self) -> Done:
-        """Like `drop`."""
-        return await in_thread(self.drop)
+    adrop = awaited(drop)

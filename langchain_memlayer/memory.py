@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, cast
 
 from langchain_memlayer.arguments import (
     KEEP,
@@ -28,31 +27,30 @@ from langchain_memlayer.arguments import (
     checked_unused,
 )
 from langchain_memlayer.backends.base import open_vectorstore
-from langchain_memlayer.bound_memory import Bound, Fork
+from langchain_memlayer.bound_memory import Access, Bound, Fork
 from langchain_memlayer.config import MemoryConfig, read_config, resolve_model
 from langchain_memlayer.embedders.embedder import resolve_embeddings
 from langchain_memlayer.engine.adopting import adopted
-from langchain_memlayer.engine.answers import Answers, Shape, page
+from langchain_memlayer.engine.answers import Answers, Shape
 from langchain_memlayer.engine.background import Background
 from langchain_memlayer.engine.candidates import Finder
-from langchain_memlayer.engine.edit import Editor, Forgotten
-from langchain_memlayer.engine.forks import batch_of, forked
+from langchain_memlayer.engine.edit import Editor
+from langchain_memlayer.engine.forks import forked
 from langchain_memlayer.engine.graph_sync import Graphs
 from langchain_memlayer.engine.halves import extracted, reconciled
 from langchain_memlayer.engine.index_sync import Indexes, check_settings, chosen_metric, recorded_embedder
+from langchain_memlayer.engine.lookup import Listing, Lookup
 from langchain_memlayer.engine.past import difference, undo
 from langchain_memlayer.engine.profiles import Profiles
 from langchain_memlayer.engine.read import Engine, Prepared, Progress
-from langchain_memlayer.engine.records import missing, result_of, scope_of
 from langchain_memlayer.engine.replay import replayed
-from langchain_memlayer.engine.results import added, fork_info, history_row, reasons, scope_size, unread
+from langchain_memlayer.engine.results import added
 from langchain_memlayer.engine.search import Searcher, SearchQuery
 from langchain_memlayer.errors import ConfigurationError, InvalidInput, MemLayerError, ScopeRequired, shown
 from langchain_memlayer.facts.profile import ProfileSchema, ProfileUpdater
 from langchain_memlayer.facts.reconciliation import LLMReconciler, RuleReconciler
 from langchain_memlayer.filters import parse_filter
-from langchain_memlayer.graph.names import as_relations
-from langchain_memlayer.journal import default_folder, fork_notes, open_journal
+from langchain_memlayer.journal import default_folder, open_journal
 from langchain_memlayer.journal.base import random_id, utc_now
 from langchain_memlayer.mem0_filters import scope_and_filter
 from langchain_memlayer.messages import checked_label, checked_metadata, checked_text, read_messages, to_turns
@@ -64,7 +62,6 @@ from langchain_memlayer.result_types import (
     ExtractResult,
     ForgetResult,
     ForkInfo,
-    HeldBy,
     HistoryRow,
     ListResult,
     MemoryResult,
@@ -102,9 +99,15 @@ if TYPE_CHECKING:
 # One for all memories: it is held only while a store is made.
 _OPENING = ForkLock()
 
-_PAGE = 500
-
 Reconcile = Literal["llm", "rules", "off"]
+
+
+class Internals(NamedTuple):
+    """The objects behind a memory's methods, for the package's own surfaces; they may change at any time."""
+
+    extractor: Extractor | None
+    indexes: Indexes
+    lookup: Lookup
 
 
 class Memory(Closing):
@@ -253,6 +256,7 @@ class Memory(Closing):
             )
             self._editor = Editor(self._journal, self._indexes, reads=extractor is not None, derived=[self._graphs])
             self._searcher = Searcher(self._journal, self._indexes, self._graphs)
+            self._lookup = Lookup(self._journal)
             self._answers = Answers(self._journal, self._searcher, self.model)
             self._background = Background(self._engine)
             opened.callback(self._background.close)
@@ -283,6 +287,11 @@ class Memory(Closing):
         return self._engine.extractor is not None
 
     @property
+    def internals(self) -> Internals:
+        """What is behind the methods: no part of what is promised."""
+        return Internals(self._engine.extractor, self._indexes, self._lookup)
+
+    @property
     def embedder(self) -> str | None:
         """The name of what makes vectors, or None."""
         embedder = self._indexes.embedder
@@ -307,7 +316,7 @@ class Memory(Closing):
             agent = create_agent(model, middleware=[alice.as_middleware()])
             ```
         """
-        return cast("Memory", Bound(self, Scope(user_id, agent_id, run_id)))
+        return cast("Memory", Bound(self, self._access, Scope(user_id, agent_id, run_id)))
 
     def close(self) -> None:
         """Stop background work and close the journal; further use raises `JournalClosed`.
@@ -413,11 +422,7 @@ class Memory(Closing):
             `{"id", "turns", "attempts", "next_at", "reason", "set_aside"}` for each call: what was said, how often
             reading it was tried, when it is tried next, why it failed last, and whether it is not tried any more.
         """
-        scope = Scope(user_id, agent_id, run_id).required("unread()")
-        with self._journal.read() as reader:
-            notes = reader.unread(scope)
-            rows = reader.memories_by_row([row for note in notes for row in note.turns])
-        return [unread(note, rows) for note in notes]
+        return self._lookup.unread(Scope(user_id, agent_id, run_id).required("unread()"))
 
     aunread = awaited(unread)
 
@@ -449,15 +454,12 @@ class Memory(Closing):
         if self._engine.extractor is None:
             raise ConfigurationError("read() needs a chat model: open the memory with model= or extractor=.")
         done = yield from self._engine.read_all(scope, retry=retry, progress=progress)
-        with self._journal.read() as reader:
-            failed = [note for note in reader.unread(scope) if note.id in {one.id for one in done.failed}]
-            rows = reader.memories_by_row([row for note in failed for row in note.turns])
         shown = added(done.outcome, facts=True)
         return {
             "results": shown["results"],
             "relations": shown["relations"],
             "rejected": shown.get("rejected", []),
-            "unread": [unread(note, rows) for note in failed],
+            "unread": self._lookup.unread(scope, among={note.id for note in done.failed}),
         }
 
     aread = awaited(read)
@@ -682,9 +684,7 @@ class Memory(Closing):
         if memory_id is not None and scope:
             raise InvalidInput("forget() takes either a memory's id or the ids of a scope, not both.")
         what = scope.required("forget()") if memory_id is None else checked_memory_id(memory_id)
-        done: Forgotten = yield from self._editor.forget(what, also=same_words)
-        also: list[HeldBy] = [{"id": row.key, "memory": row.text, "kind": row.kind} for row in done.also]
-        return {"message": "Memories forgotten.", "count": done.count, "also": also}
+        return (yield from self._editor.forget(what, also=same_words))
 
     aforget = awaited(forget)
 
@@ -786,9 +786,7 @@ class Memory(Closing):
 
     def get(self, memory_id: str) -> MemoryResult | None:
         """One memory by its id, or None when there is none (or no longer)."""
-        with self._journal.read() as reader:
-            row = reader.memory(checked_memory_id(memory_id))
-        return None if row is None else result_of(row)
+        return self._lookup.memory(checked_memory_id(memory_id))
 
     aget = awaited(get)
 
@@ -816,73 +814,26 @@ class Memory(Closing):
         Raises:
             ScopeRequired: no id was given, and not `everything`: a missing id must not list those of all.
         """
-        scope, conditions = scope_and_filter(filters, Scope(user_id, agent_id, run_id))
-        condition = parse_filter(conditions)
+        listing = Listing.of(Scope(user_id, agent_id, run_id), filters, kinds, show_expired)
         limit, offset = checked_count(limit if top_k is None else top_k, "limit", 1), checked_count(offset, "offset", 0)
         if not everything:
-            scope.required("get_all() (or everything=True)")
-        # No list is longer than what a machine can count.
-        offset, end = (min(number, sys.maxsize) for number in (offset, offset + limit))
-        with self._journal.read(snapshot=True) as reader:
-            now = None if show_expired else to_micros(self._journal.clock())
-            part = slice(offset, end)
-            rows = page(reader, scope, kinds=checked_kinds(kinds), condition=condition, now=now, part=part)
-            triples = reader.first_triples(scope, most=min(limit, sys.maxsize), at=now) if scope else []
-        return {"results": [result_of(row) for row in rows], "relations": as_relations(row[3:6] for row in triples)}
+            listing.scope.required("get_all() (or everything=True)")
+        return self._lookup.page(listing, limit=limit, offset=offset)
 
     aget_all = awaited(get_all)
-
-    def _pages(
-        self,
-        *,
-        user_id: Id = None,
-        agent_id: Id = None,
-        run_id: Id = None,
-        filters: Mapping[str, Any] | None = None,
-        kinds: Sequence[Kind] | None = None,
-        show_expired: bool = False,
-    ) -> Iterator[list[MemoryResult]]:
-        """What `get_all` gives, in pages: each begins behind the last row of the one before, whatever ended since."""
-        scope, conditions = scope_and_filter(filters, Scope(user_id, agent_id, run_id))
-        condition, after = parse_filter(conditions), None
-        while True:
-            with self._journal.read(snapshot=True) as reader:
-                now, part = None if show_expired else to_micros(self._journal.clock()), slice(0, _PAGE)
-                rows = page(
-                    reader, scope.required("get_all()"), kinds=checked_kinds(kinds), condition=condition, now=now,
-                    part=part, after=after,
-                )  # fmt: skip
-            if not rows:
-                return
-            yield [result_of(row) for row in rows]
-            after = rows[-1].created_at, rows[-1].place or rows[-1].id
 
     def scopes(
         self, *, user_id: Id = None, agent_id: Id = None, run_id: Id = None, limit: int = 1000, offset: int = 0
     ) -> list[ScopeSize]:
         """Whose memories there are and how many, in the order of the ids; with ids, only those that have these."""
-        scope = Scope(user_id, agent_id, run_id)
-        most, skipped = checked_count(limit, "limit", 1), checked_count(offset, "offset", 0)
-        with self._journal.read() as reader:
-            rows = reader.scopes(scope, most=most, offset=skipped)
-        return [scope_size(row) for row in rows]
+        limit, offset = checked_count(limit, "limit", 1), checked_count(offset, "offset", 0)
+        return self._lookup.scopes(Scope(user_id, agent_id, run_id), limit=limit, offset=offset)
 
     ascopes = awaited(scopes)
 
     def history(self, memory_id: str) -> list[HistoryRow]:
         """What happened to a memory, in order; also of one that was deleted. Values go by mem0's names too."""
-        with self._journal.read() as reader:
-            events = reader.history(checked_memory_id(memory_id))
-            versions = reader.versions_of(memory_id)
-        first = versions[0] if versions else None  # of what was forgotten only the events stay, without texts
-        told = (
-            event
-            for event in events
-            if event.op in ("add", "update", "delete")
-            # What was told once more and is taken back changes no text.
-            or (event.op == "undo" and (event.gone is not None or event.prev != event.value))
-        )
-        return [history_row(event, events[0], first) for event in told]
+        return self._lookup.history(checked_memory_id(memory_id))
 
     ahistory = awaited(history)
 
@@ -892,19 +843,7 @@ class Memory(Closing):
         Raises:
             MemoryNotFound: no live memory has this id.
         """
-        with self._journal.read() as reader:
-            row = reader.memory(checked_memory_id(memory_id))
-            if row is None:
-                raise missing(memory_id)
-            quotes: dict[int, str | None] = {row.id: row.text}
-            if row.kind == "fact":
-                # What was changed by hand still comes from the turns of the version before.
-                versions = [version for version in reader.versions_of(row.key) if version.id <= row.id]
-                cited = (dict(reader.quotes_of(version.id)) for version in reversed(versions))
-                quotes = next(filter(None, cited), {})
-            turns = reader.memories_by_row(list(quotes))
-            events = reader.history(row.key)
-        return reasons(row, [(turns[item], quote) for item, quote in quotes.items() if item in turns], events)
+        return self._lookup.why(checked_memory_id(memory_id))
 
     awhy = awaited(why)
 
@@ -913,12 +852,6 @@ class Memory(Closing):
         return self._graphs.copy(Scope(user_id, agent_id, run_id).required("graph()"))
 
     agraph = awaited(graph)
-
-    def _owner(self, memory_id: str) -> Scope | None:
-        """Whose a memory is, ended or not; None when there was never one."""
-        with self._journal.read() as reader:
-            versions = reader.versions_of(checked_memory_id(memory_id))
-        return scope_of(versions[0]) if versions else None
 
     # -- profiles ---------------------------------------------------------------------------------------------------
 
@@ -1165,7 +1098,7 @@ class Memory(Closing):
         if scope.fork is not None:
             raise InvalidInput("This is a fork already; merge or drop it, or fork the original under another name.")
         made = forked(self._journal, scope, checked_text(name, "name"), new=new)
-        return Fork(self, made.ids, name, scope)
+        return Fork(self, self._access, made.ids, name, scope)
 
     afork = awaited(fork)
 
@@ -1175,19 +1108,18 @@ class Memory(Closing):
         Returns:
             For each its `name`, whose memories it is a copy of, `created_at`, and under `ids` its own.
         """
-        with self._journal.read() as reader:
-            return [fork_info(one) for one in fork_notes.forks(reader, Scope(user_id, agent_id, run_id))]
+        return self._lookup.forks(Scope(user_id, agent_id, run_id))
 
     aforks = awaited(forks)
 
+    @property
+    def _access(self) -> Access:
+        return Access(lambda key: self._lookup.owner(checked_memory_id(key)), self._merge, self._drop)
+
     def _merge(self, scope: Scope, name: str) -> MergeResult:
-        fork, outcome, conflicts = self._editor.merge(scope, name)
+        result = self._editor.merge(scope, name)
         self._background.resume()
-        shown = added(outcome, facts=True)
-        return {
-            "results": shown["results"], "relations": shown["relations"], "conflicts": conflicts,
-            "batch_id": batch_of(fork),
-        }  # fmt: skip
+        return result
 
     def _drop(self, scope: Scope, name: str) -> Done:
         return {"message": "Fork dropped.", "count": self._editor.drop(scope, name)}

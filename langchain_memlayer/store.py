@@ -154,7 +154,7 @@ class MemLayerStore(Closing, BaseStore):
         Raises:
             EmbedderMismatch: the folder's items were written with another embedder.
         """
-        memories: Indexes = memory._indexes
+        memories: Indexes = memory.internals.indexes
         embedder, recorded = memories.embedder, recorded_embedder(memories.journal, "items")
         if embedder is not None and recorded is not None:
             embedder = resolve_embeddings(embedder.source, folder=recorded, dims=embedder.dims)

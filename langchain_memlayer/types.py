@@ -6,13 +6,11 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from urllib.parse import quote, unquote
 from uuid import UUID
 
 # Pydantic reads those of the standard library from Python 3.12 on only.
-from typing_extensions import TypedDict
-
 from langchain_memlayer.errors import InvalidInput, ScopeRequired, written
 
 if TYPE_CHECKING:

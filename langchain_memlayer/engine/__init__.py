@@ -14,7 +14,8 @@ forks.py         copies of a scope to try something in
 adopting.py      documents that a vector store has already
 search.py        Searcher: the read path
 pools.py         what a search scores
-answers.py       whole searches, as callers get them, within a token budget, and the pages of a list
+answers.py       whole searches, as callers get them, within a token budget
+lookup.py        Lookup: what is read without a query: a memory, a list, history, reasons
 index_sync.py    the slabs of a folder, kept up with its journal; which embedder wrote their vectors
 graph_sync.py    the graphs of a folder, likewise
 texts.py         what is embedded and indexed of a turn or a fact

@@ -1,24 +1,23 @@
-"""What callers get of a scope: the answer to a question, cut to a token budget and shown, and a page of its list."""
+"""A whole search as callers get it: rewritten, searched for, reranked, cut to a token budget, and shown."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice, zip_longest
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, cast
 
-from langchain_memlayer.engine.records import record_of, result_of
+from langchain_memlayer.engine.records import result_of
 from langchain_memlayer.engine.results import evidence
 from langchain_memlayer.engine.search import Found, Ranked, Searcher, SearchQuery, counts
 from langchain_memlayer.errors import ConfigurationError
 from langchain_memlayer.facts.prompts import estimate_tokens
-from langchain_memlayer.filters import Filter
 from langchain_memlayer.journal import Journal
 from langchain_memlayer.result_types import Hit, SearchResult
 from langchain_memlayer.steps import Request, Steps, request
 from langchain_memlayer.threads import lazy
 from langchain_memlayer.tracing import traced
-from langchain_memlayer.types import HIDDEN, QUARANTINED, Row, Scope, Turn
+from langchain_memlayer.types import HIDDEN, QUARANTINED, Row, Turn
 
 if TYPE_CHECKING:
     from langchain_core.documents import BaseDocumentCompressor
@@ -32,7 +31,6 @@ TokenCounter = Callable[[str], int]
 _RELATIONS = 20
 _RERANKED = 3
 """How many times the limit a reranker is given to choose from."""
-_PAGE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,22 +134,6 @@ def _compressed(compressor: BaseDocumentCompressor, query: str, hits: Sequence[R
     )
     places = [document.metadata.get("place") for document in kept]
     return [hits[place] for place in dict.fromkeys(places) if isinstance(place, int) and 0 <= place < len(hits)]
-
-
-def page(
-    reader: Reader, scope: Scope, *, kinds: frozenset[str], condition: Filter | None, now: int | None, part: slice,
-    after: tuple[int, int] | None = None,
-) -> list[Row]:  # fmt: skip
-    """The part of a scope's memories, oldest first, without those that have expired by `now`, if it is given.
-
-    With `after`, the part of those behind the row that began then and has that place (or number).
-    """
-    order = reader.oldest_first(scope, kinds=kinds, lasting=now, after=after)
-    if condition is None:
-        return reader.memories_in_order(list(islice(order, part.start, part.stop)))
-    chunks = iter(lambda: list(islice(order, _PAGE)), [])
-    every = (row for chunk in chunks for row in reader.memories_in_order(chunk))
-    return list(islice((row for row in every if condition.matches(record_of(row))), part.start, part.stop))
 
 
 # -- what is done with hits before they are shown ----------------------------------------------------------------------

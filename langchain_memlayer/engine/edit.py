@@ -5,16 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from langchain_memlayer.engine.commit import BY_HAND, Commit, Indexed, Outcome, fact_hash
-from langchain_memlayer.engine.forks import merged, no_fork
+from langchain_memlayer.engine.commit import BY_HAND, Commit, Indexed, fact_hash
+from langchain_memlayer.engine.forks import batch_of, merged, no_fork
 from langchain_memlayer.engine.index_sync import Indexes
 from langchain_memlayer.engine.keep import PAUSE
 from langchain_memlayer.engine.profiles import redact
 from langchain_memlayer.engine.records import batch_scope, missing, scope_of
+from langchain_memlayer.engine.results import added
 from langchain_memlayer.engine.texts import searchable, stored_text, unembedded
 from langchain_memlayer.errors import EmbeddingError, InvalidInput
 from langchain_memlayer.facts.grounding import words
@@ -27,20 +28,12 @@ from langchain_memlayer.journal.writer import Writer
 from langchain_memlayer.messages import content_hash
 from langchain_memlayer.protocols import NewId
 from langchain_memlayer.recall import asking
-from langchain_memlayer.result_types import Conflict
+from langchain_memlayer.result_types import ForgetResult, HeldBy, MergeResult
 from langchain_memlayer.steps import Steps
 from langchain_memlayer.types import HIDDEN, Row, Scope, Triple, to_micros
 
 MOST_NAMED = 20
 """How many other memories of the same words `forget` names."""
-
-
-@dataclass(frozen=True, slots=True)
-class Forgotten:
-    """What was removed: how many versions, and which other memories hold the same words."""
-
-    count: int
-    also: tuple[Row, ...] = ()
 
 
 class Editor:
@@ -150,7 +143,7 @@ class Editor:
 
     # -- forget ---------------------------------------------------------------------------------------------------
 
-    def forget(self, what: str | Scope, *, also: bool = False) -> Steps[Forgotten]:
+    def forget(self, what: str | Scope, *, also: bool = False) -> Steps[ForgetResult]:
         """Remove one memory or a scope's, and what stands behind them, from every file.
 
         A message that other facts cite too stays for them, without the words that stood for the forgotten one.
@@ -191,7 +184,8 @@ class Editor:
                 self._erase_rows(tx, rows)
                 count = _count(rows)
         self._scrub()
-        return Forgotten(count, tuple(named))
+        held: list[HeldBy] = [{"id": row.key, "memory": row.text, "kind": row.kind} for row in named]
+        return {"message": "Memories forgotten.", "count": count, "also": held}
 
     def _erase(self, tx: Writer, scope: Scope) -> int:
         rows = tx.memories_of(scope, ended=True)
@@ -207,7 +201,7 @@ class Editor:
             tx.unlist_unread([row.id for row in rows])
             tx.erase_memories(rows)
 
-    def merge(self, scope: Scope, name: str) -> tuple[ForkNote, Outcome, list[Conflict]]:
+    def merge(self, scope: Scope, name: str) -> MergeResult:
         """Carry over what changed in a fork, and remove the fork.
 
         Raises:
@@ -217,7 +211,11 @@ class Editor:
             fork, outcome, conflicts = merged(tx, scope, name, self.journal.new_id)
             self._end(tx, fork)
         self._scrub()
-        return fork, outcome, conflicts
+        shown = added(outcome, facts=True)
+        return {
+            "results": shown["results"], "relations": shown["relations"], "conflicts": conflicts,
+            "batch_id": batch_of(fork),
+        }  # fmt: skip
 
     def drop(self, scope: Scope, name: str) -> int:
         """Remove a fork from every file; returns how many versions of memories it had.

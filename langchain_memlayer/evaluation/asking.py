@@ -72,7 +72,7 @@ class Memories:
                 if told.memory is None:
                     told.memory = self._opened(told.conversation)
                     if self._plan.beside:
-                        told.plain = PlainSystems(told.conversation, told.memory._indexes.embedder)
+                        told.plain = PlainSystems(told.conversation, told.memory.internals.indexes.embedder)
                 memory = told.memory
             yield memory, told
         finally:
@@ -246,9 +246,9 @@ class _Told:
 
 def _memory_settings(memory: Memory) -> dict[str, str]:
     """What a memory works with, for the report."""
-    embedder, extractor = memory._indexes.embedder, memory._engine.extractor
+    extractor = memory.internals.extractor
     return {
-        "embeddings": "none" if embedder is None else embedder.name,
+        "embeddings": memory.embedder or "none",
         "facts": "none" if extractor is None else type(extractor).__name__,
         "memory's model": model_name(memory.model),
     }

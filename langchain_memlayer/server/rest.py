@@ -20,8 +20,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import Receive, Send
+from starlette.types import Scope as AsgiScope
 
+from langchain_memlayer.engine.lookup import Listing
 from langchain_memlayer.errors import (
     ConfigurationError,
     EmbeddingError,
@@ -54,6 +56,7 @@ from langchain_memlayer.result_types import (
 )
 from langchain_memlayer.server import bodies
 from langchain_memlayer.server.access import Grant
+from langchain_memlayer.types import Scope
 
 if TYPE_CHECKING:
     from langchain_memlayer.memory import Memory
@@ -148,15 +151,16 @@ async def _search(call: Call) -> SearchResult:
 
 
 async def _list(call: Call) -> Any:
-    arguments = call.arguments()
     if call.streams:
-        arguments = {name: value for name, value in arguments.items() if name not in ("limit", "offset")}
-        pages = call.memory._pages(**arguments)
+        body, scope = call.body, Scope(**call.grant.within(call.body.scope()))
+        listing = Listing.of(scope, body.filters, body.kinds, body.show_expired)
+        listing.scope.required("get_all()")
+        pages = call.memory.internals.lookup.pages(listing)
         # What cannot be listed is told by its status.
         first: list[MemoryResult] = await anyio.to_thread.run_sync(next, pages, [])
         lines = (b"".join(map(_line, page)) for page in chain([first], pages))
         return StreamingResponse(lines, media_type=NDJSON)
-    return await call.memory.aget_all(**arguments)
+    return await call.memory.aget_all(**call.arguments())
 
 
 async def _diff(call: Call) -> DiffResult:
@@ -435,7 +439,7 @@ class _FromThread(StreamingResponse):
         super().__init__(_chained(first, pieces), media_type=NDJSON)
         self._pieces = pieces
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """Send it."""
         try:
             await super().__call__(scope, receive, send)
