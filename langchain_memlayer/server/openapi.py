@@ -61,7 +61,7 @@ def _operation(one: Operation, schema: dict[str, Any], answer: dict[str, Any] | 
     names = re.findall(r"{(\w+)}", one.path)
     parameters = [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]
     shown: dict[str, Any] = {
-        "operationId": one.run.__name__.strip("_"),
+        "operationId": one.name,
         "summary": one.does,
         "responses": {
             "200": {"description": "Done.", "content": content},

@@ -116,7 +116,8 @@ class Operation:
         does: What it does, in one sentence.
         takes: What its query or its body has.
         gives: The type of its answer.
-        run: Gives the answer, as JSON values or as a response.
+        name: What it is called: the method of `Memory` that it is.
+        run: Gives the answer, as JSON values or as a response, where the method does not.
         streams: What its lines are, where it can answer in lines.
     """
 
@@ -125,7 +126,8 @@ class Operation:
     does: str
     takes: type[bodies.Nothing]
     gives: Any
-    run: Callable[[Call], Awaitable[Any]]
+    name: str
+    run: Callable[[Call], Awaitable[Any]] | None = None
     streams: str = ""
 
     @property
@@ -133,21 +135,18 @@ class Operation:
         """Whether the arguments are JSON in the body; else they are in the query."""
         return self.method in ("POST", "PATCH")
 
+    async def answer(self, call: Call) -> Any:
+        """The answer to a call."""
+        if self.run is not None:
+            return await self.run(call)
+        method = getattr(call.memory, f"a{self.name}")
+        if "{memory_id}" in self.path:
+            return await method(call.id, **call.body.model_dump(exclude_unset=True))
+        return await method(**call.arguments())
+
 
 async def _health(call: Call) -> dict[str, str]:
     return {"status": "ok"}
-
-
-async def _scopes(call: Call) -> list[ScopeSize]:
-    return await call.memory.ascopes(**call.arguments())
-
-
-async def _add(call: Call) -> AddResult:
-    return await call.memory.aadd(**call.arguments())
-
-
-async def _search(call: Call) -> SearchResult:
-    return await call.memory.asearch(**call.arguments())
 
 
 async def _list(call: Call) -> Any:
@@ -161,18 +160,6 @@ async def _list(call: Call) -> Any:
         lines = (b"".join(map(_line, page)) for page in chain([first], pages))
         return StreamingResponse(lines, media_type=NDJSON)
     return await call.memory.aget_all(**call.arguments())
-
-
-async def _diff(call: Call) -> DiffResult:
-    return await call.memory.adiff(**call.arguments())
-
-
-async def _undo(call: Call) -> AddResult:
-    return await call.memory.aundo(**call.arguments())
-
-
-async def _forks(call: Call) -> list[ForkInfo]:
-    return await call.memory.aforks(**call.arguments())
 
 
 async def _fork(call: Call) -> ForkInfo:
@@ -204,26 +191,6 @@ async def _history(call: Call) -> list[HistoryRow]:
     return rows
 
 
-async def _why(call: Call) -> WhyResult:
-    return await call.memory.awhy(call.id)
-
-
-async def _update(call: Call) -> Done:
-    return await call.memory.aupdate(call.id, **call.body.model_dump(exclude_unset=True))
-
-
-async def _delete(call: Call) -> Done:
-    return await call.memory.adelete(call.id)
-
-
-async def _delete_all(call: Call) -> Done:
-    return await call.memory.adelete_all(**call.arguments())
-
-
-async def _forget(call: Call) -> ForgetResult:
-    return await call.memory.aforget(call.id, **call.body.model_dump(exclude_unset=True))
-
-
 async def _forget_all(call: Call) -> ForgetResult:
     return await call.memory.aforget(**call.arguments())
 
@@ -234,14 +201,6 @@ async def _profile(call: Call) -> ProfileResult:
 
 async def _update_profile(call: Call) -> ProfileResult:
     return (await call.memory.aupdate_profile(**call.arguments())).plain()
-
-
-async def _profile_history(call: Call) -> list[ProfileChange]:
-    return await call.memory.aprofile_history(**call.arguments())
-
-
-async def _unread(call: Call) -> list[UnreadCall]:
-    return await call.memory.aunread(**call.arguments())
 
 
 async def _read(call: Call) -> Any:
@@ -288,60 +247,70 @@ async def _export(call: Call) -> Response:
 
 
 OPERATIONS: Final = (
-    Operation("GET", "/v1/health", "Whether the server runs; needs no token.", bodies.Nothing, dict[str, str], _health),
-    Operation("GET", "/v1/scopes", "Whose memories there are.", bodies.Scopes, list[ScopeSize], _scopes),
-    Operation("POST", "/v1/memories", "Remember messages.", bodies.Add, AddResult, _add),
-    Operation("GET", "/v1/memories", "List memories.", bodies.Listing, ListResult, _list, "a memory"),
-    Operation("DELETE", "/v1/memories", "End all memories of a scope.", bodies.Ids, Done, _delete_all),
-    Operation("POST", "/v1/search", "Find the memories that answer a query.", bodies.Search, SearchResult, _search),
-    Operation("GET", "/v1/diff", "What became known, changed and ended.", bodies.Diff, DiffResult, _diff),
-    Operation("POST", "/v1/undo", "Take back an event, or a batch.", bodies.Undo, AddResult, _undo),
-    Operation("GET", "/v1/forks", "Which forks there are.", bodies.Ids, list[ForkInfo], _forks),
-    Operation("POST", "/v1/forks", "A copy of a scope to try something in.", bodies.Fork, ForkInfo, _fork),
-    Operation("DELETE", "/v1/forks", "Drop a fork.", bodies.Fork, Done, _drop_fork),
-    Operation("POST", "/v1/forks/merge", "Carry over what changed in it.", bodies.Fork, MergeResult, _merge_fork),
-    Operation("GET", "/v1/memories/{memory_id}", "One memory.", bodies.Nothing, MemoryResult, _get),
-    Operation("PATCH", "/v1/memories/{memory_id}", "Change a memory.", bodies.Update, Done, _update),
-    Operation("DELETE", "/v1/memories/{memory_id}", "End a memory; its history stays.", bodies.Nothing, Done, _delete),
     Operation(
-        "POST", "/v1/memories/{memory_id}/forget", "Remove it from every file.", bodies.Forget, ForgetResult, _forget
+        "GET", "/v1/health", "Whether the server runs; needs no token.",
+        bodies.Nothing, dict[str, str], "health", _health,
+    ),
+    Operation("GET", "/v1/scopes", "Whose memories there are.", bodies.Scopes, list[ScopeSize], "scopes"),
+    Operation("POST", "/v1/memories", "Remember messages.", bodies.Add, AddResult, "add"),
+    Operation("GET", "/v1/memories", "List memories.", bodies.Listing, ListResult, "list", _list, "a memory"),
+    Operation("DELETE", "/v1/memories", "End all memories of a scope.", bodies.Ids, Done, "delete_all"),
+    Operation("POST", "/v1/search", "Find the memories that answer a query.", bodies.Search, SearchResult, "search"),
+    Operation("GET", "/v1/diff", "What became known, changed and ended.", bodies.Diff, DiffResult, "diff"),
+    Operation("POST", "/v1/undo", "Take back an event, or a batch.", bodies.Undo, AddResult, "undo"),
+    Operation("GET", "/v1/forks", "Which forks there are.", bodies.Ids, list[ForkInfo], "forks"),
+    Operation("POST", "/v1/forks", "A copy of a scope to try something in.", bodies.Fork, ForkInfo, "fork", _fork),
+    Operation("DELETE", "/v1/forks", "Drop a fork.", bodies.Fork, Done, "drop_fork", _drop_fork),
+    Operation(
+        "POST", "/v1/forks/merge", "Carry over what changed in it.",
+        bodies.Fork, MergeResult, "merge_fork", _merge_fork,
+    ),
+    Operation("GET", "/v1/memories/{memory_id}", "One memory.", bodies.Nothing, MemoryResult, "get", _get),
+    Operation("PATCH", "/v1/memories/{memory_id}", "Change a memory.", bodies.Update, Done, "update"),
+    Operation("DELETE", "/v1/memories/{memory_id}", "End a memory; its history stays.", bodies.Nothing, Done, "delete"),
+    Operation(
+        "POST", "/v1/memories/{memory_id}/forget", "Remove it from every file.", bodies.Forget, ForgetResult, "forget"
     ),
     Operation(
-        "GET", "/v1/memories/{memory_id}/history", "What happened to it.", bodies.Nothing, list[HistoryRow], _history
+        "GET", "/v1/memories/{memory_id}/history", "What happened to it.",
+        bodies.Nothing, list[HistoryRow], "history", _history,
     ),
-    Operation("GET", "/v1/memories/{memory_id}/why", "Where it comes from.", bodies.Nothing, WhyResult, _why),
-    Operation("POST", "/v1/forget", "Remove a scope from every file.", bodies.Ids, ForgetResult, _forget_all),
-    Operation("GET", "/v1/profile", "What is known of a user.", bodies.Profile, ProfileResult, _profile),
+    Operation("GET", "/v1/memories/{memory_id}/why", "Where it comes from.", bodies.Nothing, WhyResult, "why"),
     Operation(
-        "PATCH", "/v1/profile", "Set fields of it by hand.", bodies.UpdateProfile, ProfileResult, _update_profile
+        "POST", "/v1/forget", "Remove a scope from every file.",
+        bodies.Ids, ForgetResult, "forget_all", _forget_all,
+    ),
+    Operation("GET", "/v1/profile", "What is known of a user.", bodies.Profile, ProfileResult, "profile", _profile),
+    Operation(
+        "PATCH", "/v1/profile", "Set fields of it by hand.",
+        bodies.UpdateProfile, ProfileResult, "update_profile", _update_profile,
     ),
     Operation(
-        "GET", "/v1/profile/history", "Each change of its fields.", bodies.Ids, list[ProfileChange], _profile_history
+        "GET", "/v1/profile/history", "Each change of its fields.", bodies.Ids, list[ProfileChange], "profile_history"
     ),
-    Operation("GET", "/v1/unread", "What was not read yet, and why.", bodies.Ids, list[UnreadCall], _unread),
+    Operation("GET", "/v1/unread", "What was not read yet, and why.", bodies.Ids, list[UnreadCall], "unread"),
     Operation(
-        "POST", "/v1/read", "Find the facts of what was not read.", bodies.Read, ReadResult, _read,
+        "POST", "/v1/read", "Find the facts of what was not read.", bodies.Read, ReadResult, "read", _read,
         "`done` and `total`, last `result` or `error`",
     ),
-    Operation("GET", "/v1/graph", "The relations of a scope.", bodies.Ids, dict[str, Any], _graph),
-    Operation("GET", "/v1/export", "The whole store.", bodies.Export, None, _export, "a row of docs/export.md"),
+    Operation("GET", "/v1/graph", "The relations of a scope.", bodies.Ids, dict[str, Any], "graph", _graph),
+    Operation(
+        "GET", "/v1/export", "The whole store.",
+        bodies.Export, None, "export", _export, "a row of docs/export.md",
+    ),
 )  # fmt: skip
 
 
 def routes() -> list[Route]:
     """The routes of all operations."""
-    return [Route(one.path, partial(_answer, one), methods=[one.method], name=_name(one)) for one in OPERATIONS]
-
-
-def _name(operation: Operation) -> str:
-    return operation.run.__name__.strip("_")
+    return [Route(one.path, partial(_answer, one), methods=[one.method], name=one.name) for one in OPERATIONS]
 
 
 async def _answer(operation: Operation, request: Request) -> Response:
     grant: Grant = request.state.grant
     body = _checked(operation.takes, await _given(operation, request))
     call = Call(request, grant.of(request.app.state.memory), grant, body)
-    answer = await operation.run(call)
+    answer = await operation.answer(call)
     return answer if isinstance(answer, Response) else _json(answer)
 
 

@@ -12,8 +12,8 @@ import pytest
 from server_kit import serving, told
 from starlette.testclient import TestClient
 
-import langchain_memlayer.memory as memory_module
 from langchain_memlayer import Memory
+from langchain_memlayer.engine import lookup
 from langchain_memlayer.moving import import_store
 from langchain_memlayer.server.rest import OPERATIONS
 from langchain_memlayer.testing import ScriptedChatModel
@@ -64,7 +64,7 @@ def test_whole_scopes_are_listed_ended_and_forgotten(client: TestClient) -> None
 
 
 def test_lists_come_as_lines_too_page_by_page(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("langchain_memlayer.memory._PAGE", 2)
+    monkeypatch.setattr("langchain_memlayer.engine.lookup.PAGE", 2)
     texts = [f"Boat number {number} is red." for number in range(5)]
     added(client, texts)
     answer = client.get("/v1/memories", params={"user_id": "alice"}, headers={"accept": "application/x-ndjson"})
@@ -73,8 +73,8 @@ def test_lists_come_as_lines_too_page_by_page(client: TestClient, monkeypatch: p
 
 
 def test_lines_of_a_list_skip_nothing_where_others_end_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory_module, "_PAGE", 2)
-    own = memory_module.page
+    monkeypatch.setattr(lookup, "PAGE", 2)
+    own = lookup._listed
     with Memory(":memory:", model=None, embeddings=None) as memory, serving(memory) as clients:
 
         def ending(*args: Any, **given: Any) -> Any:
@@ -83,7 +83,7 @@ def test_lines_of_a_list_skip_nothing_where_others_end_meanwhile(monkeypatch: py
                 memory.delete(row.key)
             return rows
 
-        monkeypatch.setattr(memory_module, "page", ending)
+        monkeypatch.setattr(lookup, "_listed", ending)
         texts = [f"Boat number {number} is red." for number in range(5)]
         added(clients(), texts)
         headers = {"accept": "application/x-ndjson"}
