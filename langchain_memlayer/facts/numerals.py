@@ -68,6 +68,14 @@ _DATES_AND_TIMES: Final = re.compile(
     r"|(?<!\d)\d++(?=st\b|nd\b|rd\b|th\b|\s*(?:[ap]\.?m\b|o'clock|uhr\b|h\b|[点點时時]))",
     re.IGNORECASE,
 )
+# What is told by a year more or less ("turning 40 next year"), a year of two digits, and what is about a number.
+_BY_ONE: Final = re.compile(
+    r"\b(?:next|last|this) (?:year|birthday|month|week|summer|spring|winter|autumn|fall)|\bturn(?:s|ed|ing)?\b|"
+    r"\b(?:almost|nearly|soon|nächste\w*|letzte\w*|bald|fast|prochaine?|dernière?|presque|bientôt|próxim[oa]|"
+    r"pasad[oa]|casi|quase|pross?im[oa]|scors[oa])\b|明年|去年|来年|來年|快要?|就要|内年|내년|작년|곧"
+)
+_SHORT_YEAR: Final = re.compile(r"(?<![\w'\u2019])['\u2019](\d\d)(?!\d)|(?<!\d)(\d\d)年")
+_ABOUT: Final = re.compile(r"(?<!\d)\d++(?:s\b|\s?(?:多|代|几|幾|余|餘))")
 _LAST_DAY: Final = 31
 _FEWEST_DIGITS: Final = 3
 _MOST_NUMBERS: Final = 60
@@ -100,15 +108,15 @@ def as_exact(fact: str, quote: str) -> str:
 def unsaid_number(fact: str, quote: str, said: Sequence[str], year: int | None = None) -> str | None:
     """A number of a fact that contradicts its quote, as the fact writes it; None when there is none.
 
-    It stands in the place of a number of the quote that the fact does not have. It is in digits, is no date or time of
-    day, and neither in what was said (in digits or words: "two", 两) nor a sum, difference or product of two numbers of
-    the quote.
+    It stands in the place of a number of the quote that the fact does not have. It is in digits, is no date, time of
+    day or decade ("30s"), and neither in what was said (in digits or words: "two", 两) nor a sum, difference or product
+    of two numbers of the quote.
 
     Args:
         fact: The statement.
         quote: What it is said to come from; without a number in it, or with more than 60, nothing is contradicted.
         said: The texts in which the number may stand too, such as the cited turns.
-        year: When the quote was said: an age is worked out from a year of birth.
+        year: When the quote was said: an age is worked out from a year of birth, before or after the birthday.
     """
     fact, quote = _plain(fact), _plain(quote)
     quoted = [*map(_value, _DIGITS.findall(quote)), *_in_words(quote, _spoken(quote))]
@@ -117,11 +125,16 @@ def unsaid_number(fact: str, quote: str, said: Sequence[str], year: int | None =
     if len(quoted) > _MOST_NUMBERS or all(_significant(value) in stated for value in quoted):
         return None
     loose = [value for word in words(quote) for value in _LOOSELY.get(word, ())]
-    known = {*map(_significant, loose), *_worked_out([*quoted, *loose] if year is None else [*quoted, *loose, year])}
+    years = [] if year is None else [year, year - 1]
+    quoted += [1900 + int(one or other) for one, other in _SHORT_YEAR.findall(quote)]
+    known = {*map(_significant, loose), *_worked_out([*quoted, *loose])}
+    known |= {_significant(one - value) for one in years for value in (*quoted, *loose)}
+    if _BY_ONE.search(quote):
+        known |= {_significant(value + step) for value in quoted for step in (-1, 1)}
     for text in (quote, *map(_plain, said)):
         known |= {_significant(value) for value in (*map(_value, _DIGITS.findall(text)), *_in_words(text, _LANGUAGES))}
     run = re.sub(r"\D", "", quote)
-    for number in _undated(fact):
+    for number in _undated(_ABOUT.sub(" ", fact)):
         digits = re.sub(r"\D", "", number)
         if _significant(_value(number)) not in known and not (len(digits) >= _FEWEST_DIGITS and digits in run):
             return number
