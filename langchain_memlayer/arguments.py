@@ -36,9 +36,12 @@ def checked_event_id(event_id: Any) -> int:
 
 
 def checked_expiration(value: Any) -> datetime | None:
-    """The end of the last day (UTC) that a date names, or None; `InvalidInput` for what is no date."""
+    """The end of the last day (UTC) that a date or a time names, or None; `InvalidInput` for what is neither."""
     if value is None:
         return None
+    if isinstance(value, datetime):
+        with suppress(OverflowError):
+            value = (value if value.tzinfo is None else value.astimezone(UTC)).date()
     if isinstance(value, str):
         with suppress(ValueError):
             value = date.fromisoformat(value)

@@ -618,7 +618,8 @@ class Memory(Closing):
             MemoryNotFound: no live memory has this id.
             EmbeddingError: the embedder failed; nothing was changed.
         """
-        data = text if data is None else data
+        # mem0 calls it text and keeps data as an older name.
+        data = data if text is None else text
         if data is not None and (not isinstance(data, str) or not data.strip()):
             raise InvalidInput("data must be the memory's new text, or None to change its metadata only.")
         if data is None and metadata is None and expiration_date == KEEP:
@@ -720,6 +721,7 @@ class Memory(Closing):
         messages: Any = None,
         rewrite: bool = False,
         show_expired: bool = False,
+        reference_date: None = None,
     ) -> Steps[SearchResult]:
         """The memories that answer a query, best first.
 
@@ -739,6 +741,7 @@ class Memory(Closing):
             messages: The conversation that the query belongs to, for `rewrite`.
             rewrite: Let the model turn the query into ones that stand for themselves ("what about her?"), one for each
                 part of it: one call. When the model fails, the query is searched for as it is.
+            reference_date: Refused unless None, as by mem0's own class: it is `reference_time` here.
 
         Returns:
             `{"results": [...], "relations": [...]}`. A result is a fact with the turns that it comes from under
@@ -748,6 +751,8 @@ class Memory(Closing):
         Raises:
             ConfigurationError: `rewrite` without a model.
         """
+        if reference_date is not None:
+            raise InvalidInput("reference_date: give the present as reference_time=, a datetime or an ISO 8601 text.")
         scope, conditions = scope_and_filter(filters, Scope(user_id, agent_id, run_id))
         asked = SearchQuery(
             text=checked_query(query),

@@ -6,6 +6,7 @@ that do not do the same here: each must say what to use.
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,10 @@ m.search("hiking", filters={"user_id": "alice"}, show_expired=True)["results"]
 m.search("hiking", filters={"user_id": "alice"}, show_expired=False)["results"]
 len(m.get_all(filters={"user_id": "alice"}, show_expired=True)["results"]) == 3
 m.update(key, expiration_date="2999-01-01")["message"]
+m.add("Offer ends soon", user_id="bob", expiration_date=datetime(2999, 1, 1, 12))["results"]
+m.update(key, expiration_date=datetime.fromisoformat("2999-01-01T12:00+08:00"))["message"]
+m.search("hiking", filters={"user_id": "alice"}, reference_date=None)["results"]
+(m.update(key, text="I climb.", data="I ski."), m.get(key)["memory"])[1] == "I climb."
 m.history("no-such-id") == []
 (m.reset(), m.get_all(user_id="alice")["results"])[1] == []
 raises(ValueError, lambda: m.delete("no-such-id"))
@@ -156,6 +161,7 @@ opened(AsyncMemory.from_config(OFFLINE).memory)
 INSTEAD = {
     'm.add("x", user_id="bob", memory_type="procedural_memory")': "infer=False",
     'm.add("x", user_id="bob", prompt="Only food.")': "custom_instructions",
+    'm.search("x", filters={"user_id": "alice"}, reference_date="2025-01-01")': "reference_time",
     'm.search("x", filters={"user_id": "*"})': "everything=True",
     'm.search("x", filters={"user_id": "alice", "category": "*"})': "exists",
     'm.search("x", filters={"user_id": "alice", "category": {"icontains": "J"}})': "contains",
@@ -214,7 +220,7 @@ def test_a_memory_that_has_expired_is_not_recalled(tmp_path: Path) -> None:
         assert len(found()) == 2
 
 
-@pytest.mark.parametrize("date", ["soon", "2025-13-01", 7])
+@pytest.mark.parametrize("date", ["soon", "2025-13-01", 7, datetime.max])
 def test_what_is_no_date_is_refused_and_nothing_is_stored(date: Any, tmp_path: Path) -> None:
     with Memory(tmp_path, model=None, embeddings=None) as memory:
         with pytest.raises(ValueError, match="expiration_date"):

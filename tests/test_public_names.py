@@ -111,7 +111,8 @@ MEMORY = {
     "scopes": "*, user_id=None, agent_id=None, run_id=None, limit=1000, offset=0",
     "search": "query, *, user_id=None, agent_id=None, run_id=None, limit=10, top_k=None, filters=None, threshold=None, "
     "kinds=None, explain=False, include_quarantined=False, reference_time=None, as_of=None, known_at=None, "
-    "max_tokens=None, expand=0, rerank=None, messages=None, rewrite=False, show_expired=False",
+    "max_tokens=None, expand=0, rerank=None, messages=None, rewrite=False, show_expired=False, "
+    "reference_date=None",
     "undo": "event_id=None, *, batch_id=None, user_id=None, agent_id=None, run_id=None",
     "unread": "*, user_id=None, agent_id=None, run_id=None",
     "update": "memory_id, data=None, metadata=None, expiration_date='keep', *, text=None",
@@ -203,7 +204,7 @@ def test_the_methods_of_memory_and_their_parameters() -> None:
 
 
 def test_the_surfaces_pass_on_what_search_takes() -> None:
-    own = {"self", "query", "user_id", "agent_id", "run_id", "limit", "top_k"}
+    own = {"self", "query", "user_id", "agent_id", "run_id", "limit", "top_k", "reference_date"}
     assert set(inspect.signature(Memory.search).parameters) - own == SEARCH_OPTIONS
 
 
