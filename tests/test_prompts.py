@@ -71,12 +71,12 @@ def test_the_examples_keep_the_contract_and_our_own_checks() -> None:
         assert set(entry) <= set(EXTRACTION_SCHEMA["properties"]["facts"]["items"]["required"])
         assert is_said(turns[entry["turn"] - 1], entry["quote"])
         assert all(len(triple) == 3 for triple in entry.get("triples", []))
-    # A change, a proposal with its yes, something to forget, and Chinese; nothing of what a tool orders.
+    # A change, a proposal with its yes, something to forget, and Chinese.
     assert [(entry["turn"], entry.get("retract", False)) for entry in found] == [
         (1, False),
         (2, False),
         (3, True),
-        (5, False),
+        (4, False),
     ]
     assert "用户" in found[-1]["fact"]
 
