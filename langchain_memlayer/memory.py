@@ -148,9 +148,9 @@ class Memory(Closing):
         custom_instructions: Further instructions for extraction, such as what to leave out.
         custom_update_prompt: Replaces the instructions of the reconciliation prompt, not its output format.
         keep_turns: Whether messages are kept as memories too.
-        profile: A pydantic model (or "package.module:Model") of what is to be known of each user: the chat model keeps
-            one such object up to date, by a small call after each commit that adds or changes facts (`profile`,
-            `update_profile`).
+        profile: What is to be known of each user, a pydantic model (or "package.module:Model") or a JSON schema (or
+            the path of one, "customer.json"): the chat model keeps one such object up to date, by a small call after
+            each commit that adds or changes facts (`profile`, `update_profile`).
         metric: How vectors are compared: `cosine`, `inner_product` or `euclidean`. None means as in the folder, in a
             new one by cosine.
         durability: `full` lets an acknowledged write survive power loss; `fast` only a killed process.
@@ -184,7 +184,7 @@ class Memory(Closing):
         custom_instructions: str | None = None,
         custom_update_prompt: str | None = None,
         keep_turns: bool = True,
-        profile: type[BaseModel] | str | None = None,
+        profile: type[BaseModel] | Mapping[str, Any] | str | None = None,
         metric: Metric | None = None,
         durability: Durability = "full",
         hnsw_threshold: int = 4_000_000,
@@ -208,7 +208,7 @@ class Memory(Closing):
                 custom_prompt, metric = custom_prompt or read.prompt, metric or read.metric
                 custom_instructions = custom_instructions or read.instructions
                 custom_update_prompt = custom_update_prompt or read.update_prompt
-                profile = profile or read.profile
+                profile = read.profile if profile is None else profile
             self.model = resolve_model(model)
             if self.model is not None and extractor is None:
                 from langchain_memlayer.facts.extraction import LLMExtractor

@@ -844,6 +844,12 @@ def test_the_command_line_shows_and_sets_a_profile(tmp_path: Path, monkeypatch: 
     assert (shown["value"], shown["fields"]["city"]["value"]) == ({"city": "Rome"}, "Rome")
     assert "Rome" in run("profile", "--history").stdout
     assert run("profile", "--profile", "cards:Nothing").exit_code == 2
+    (tmp_path / "card.json").write_text(json.dumps({"properties": {"city": {"type": "string"}}}), encoding="utf-8-sig")
+    assert json.loads(run("profile", "--profile", "card.json", "--json").stdout)["value"] == {"city": "Rome"}
+    for name, text in (("none.json", None), ("list.json", "[]"), ("half.json", "{")):
+        if text is not None:
+            (tmp_path / name).write_text(text)
+        assert f"The profile '{name}' " in run("profile", "--profile", name).stderr
 
 
 def test_a_configuration_names_the_schema(tmp_path: Path) -> None:
@@ -856,3 +862,77 @@ def test_a_configuration_names_the_schema(tmp_path: Path) -> None:
         assert city(memory) == "Rome"
     with pytest.raises(ConfigurationError, match="cannot be imported"):
         Memory.from_config({**config, "profile": "no.module:Card"}, model=None)
+
+
+SCHEMA: dict[str, Any] = {
+    "$schema": "https://json-schema.org/draft/2020-12/schema",
+    "title": "Customer",
+    "type": "object",
+    "additionalProperties": False,
+    "properties": {
+        "city": {"type": "string", "description": "where the user lives"},
+        "seats": {"type": ["integer", "null"], "default": None},
+        "rate": {"type": "number", "default": 1},
+        "plan": {"enum": ["free", "team", 7, None]},
+        "paid": {"anyOf": [{"type": "boolean"}, {"type": "null"}], "default": None, "title": "Paid"},
+        "tags": {"type": "array", "items": {"type": "string"}, "default": []},
+        "days": {"type": "array", "items": {"enum": ["sat", "sun"]}},
+    },
+}
+
+
+def test_a_json_schema_is_a_profile_too(tmp_path: Path) -> None:
+    mind = Mind(TOLD, changes=[[*BERLIN, change("tags", "append", "new")]])
+    config = {"llm": {"provider": "langchain", "config": {"model": mind.model}}, "path": str(tmp_path)}
+    with Memory.from_config({**config, "profile": SCHEMA}, embeddings=None) as memory:
+        told(memory, "I live in Berlin")
+        memory.update_profile({"seats": 3, "plan": "team", "days": ["sat"]}, user_id="u")
+        assert memory.profile(user_id="u").plain()["value"] == {
+            "city": "Berlin", "seats": 3, "rate": 1.0, "plan": "team", "paid": None, "tags": ["new"], "days": ["sat"]
+        }  # fmt: skip
+        for wrong in ({"plan": "gold"}, {"seats": "many"}, {"days": ["mon"]}, {"paid": "perhaps"}):
+            with pytest.raises(InvalidInput, match="cannot be set"):
+                memory.update_profile(wrong, user_id="u")
+        schema = memory.profile_schema
+    assert schema is not None
+    # What pydantic writes of it is read as the same.
+    with open_memory(":memory:", profile=schema.model_json_schema()) as memory:
+        assert memory.profile_schema is not None
+        assert memory.profile_schema.model_json_schema() == schema.model_json_schema()
+    needed = {"required": ["city"], "properties": {"city": {"type": "string"}}}
+    with open_memory(":memory:", profile=needed) as memory:
+        memory.update_profile({"city": "Rome"}, user_id="u")
+        assert memory.profile(user_id="u").value.city == "Rome"
+        memory.update_profile({"city": None}, user_id="u")
+        assert memory.profile(user_id="u").value is None
+
+
+@pytest.mark.parametrize(
+    ("wrong", "match"),
+    [
+        ({}, "has no fields"),
+        ({"properties": {"a": {"type": "string"}}, "allOf": []}, "'allOf' at its top"),
+        ({"properties": {"a": {"type": "string"}}, "required": ["b"]}, "'required'"),
+        ({"properties": {"copy": {"type": "string"}}}, "'copy', which is no name"),
+        ({"properties": {"_a": {"type": "string"}}}, "'_a', which is no name"),
+        ({"properties": {"a": {"type": "object"}}}, "does not say what field 'a' is"),
+        ({"properties": {"a": {}}}, "does not say what field 'a' is"),
+        ({"properties": {"a": "string"}}, "no object as field 'a'"),
+        ({"properties": {"a": {"type": ["string", "integer"]}}}, "does not say what field 'a' is"),
+        ({"properties": {"a": {"type": "integer", "minimum": 1}}}, "'minimum' in field 'a'"),
+        ({"properties": {"a": {"$ref": "#/x"}}}, "'\\$ref' in field 'a'"),
+        ({"properties": {"a": {"type": "array"}}}, "no object as the items of field 'a'"),
+        (
+            {"properties": {"a": {"type": "array", "items": {"type": "array", "items": {"type": "string"}}}}},
+            "lists, null",
+        ),
+        ({"properties": {"a": {"enum": []}}}, "enum of something else"),
+        ({"properties": {"a": {"enum": [1.5]}}}, "enum of something else"),
+        ({"properties": {"a": {"type": "integer", "default": "x"}}}, "a default of field 'a' that"),
+        ({"properties": {"a": {"type": "string", "description": 7}}}, "no text as the description of field 'a'"),
+    ],
+)
+def test_a_json_schema_that_says_more_than_a_form_needs_is_refused_with_what_is_allowed(wrong: Any, match: str) -> None:
+    with pytest.raises(ConfigurationError, match=match) as told:
+        Memory(":memory:", model=None, embeddings=None, profile=wrong)
+    assert "a field has a type (string, integer, number, boolean, or array" in str(told.value)

@@ -105,7 +105,11 @@ def common(
         str, typer.Option(metavar="auto|none|provider:model", help="What finds facts; in eval, what answers.")
     ] = "auto",
     profile: Annotated[
-        str | None, typer.Option(metavar="MODULE:MODEL", help="What is to be known of each user, a pydantic model.")
+        str | None,
+        typer.Option(
+            metavar="FILE.json|MODULE:MODEL",
+            help="What is to be known of each user: a JSON schema, or a pydantic model.",
+        ),
     ] = None,
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
 ) -> None:

@@ -5,7 +5,7 @@
  "embedder":     {"provider": "openai" | "doubao" | "wordllama" | "ollama" | ... | "langchain", "config": {...}},
  "vector_store": {"provider": "faiss" | "qdrant" | "chroma" | "milvus" | "pgvector" | "vikingdb" | "langchain",
                   "config": {...}},
- "custom_instructions": "...", "profile": "package.module:Model", "path": "..."}
+ "custom_instructions": "...", "profile": {"properties": {...}} | "package.module:Model", "path": "..."}
 ```
 Keys come from the dictionary or from the environment and are kept as secrets; a mistake names the key and the choices.
 What says nothing here (a graph store: the folder has a graph of its own) is accepted, and told in the log.
@@ -52,7 +52,8 @@ class MemoryConfig:
         custom_instructions: Further instructions for extraction.
         custom_fact_extraction_prompt: Replaces the instructions of the extraction prompt.
         custom_update_memory_prompt: Replaces the instructions of the reconciliation prompt.
-        profile: What is to be known of each user, a pydantic model or "package.module:Model".
+        profile: What is to be known of each user: a pydantic model or "package.module:Model", or a JSON schema or the
+            path of one that ends with .json.
         version: Accepted and not used.
     """
 

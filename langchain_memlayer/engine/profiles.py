@@ -181,7 +181,10 @@ class Profiles:
         """
         schema, owner = self.schema, owner_of(scope)
         if schema is None:
-            raise ConfigurationError("update_profile() needs a schema: open the memory with profile=, a class.")
+            raise ConfigurationError(
+                "update_profile() needs a schema: open the memory with profile= (on the command line --profile), a "
+                "pydantic model or a JSON schema."
+            )
         if strange := sorted(str(name) for name in values if name not in schema.names):
             raise InvalidInput(f"The profile has no field {strange[0]!r}; its fields are {', '.join(schema.names)}.")
         with self.journal.write(owner.partition) as tx:

@@ -21,6 +21,7 @@ from pydantic_core import PydanticSerializationError, to_json
 from langchain_memlayer.errors import ConfigurationError, ExtractionError, InvalidInput
 from langchain_memlayer.facts.chat import Method, StructuredChat
 from langchain_memlayer.facts.forms import FoundChange
+from langchain_memlayer.facts.profile_fields import model_of, read_schema
 from langchain_memlayer.facts.prompts import PROFILE_INSTRUCTIONS, PROFILE_SCHEMA, shortened, show_records
 from langchain_memlayer.facts.replies import read_entries, storable
 from langchain_memlayer.json_values import dumps, loads, plain
@@ -146,19 +147,22 @@ class ProfileSchema:
     """The fields of a profile: what they are, and what they take.
 
     Args:
-        model: A pydantic model, or where it is to be imported from: "package.module:Model".
+        model: A pydantic model, or where it is to be imported from: "package.module:Model"; or a JSON schema
+            (`profile_fields`), or the path of a file of one: "customer.json".
 
     Raises:
-        ConfigurationError: it is none, has no fields, or cannot be imported.
+        ConfigurationError: it is none, has no fields, or cannot be imported or read.
     """
 
-    def __init__(self, model: type[BaseModel] | str) -> None:
+    def __init__(self, model: type[BaseModel] | Mapping[str, Any] | str) -> None:
         if isinstance(model, str):
-            model = _imported(model)
+            model = read_schema(model) if model.endswith(".json") else _imported(model)
+        if isinstance(model, Mapping):
+            model = model_of(model)
         if not (isinstance(model, type) and issubclass(model, BaseModel) and {*model.model_fields} - {"root"}):
             raise ConfigurationError(
-                f"profile= takes a pydantic model (a class with fields), got {model!r}; its fields are what is to be "
-                "known of each user."
+                f"profile= takes a pydantic model (a class with fields) or a JSON schema, got {model!r}; its fields "
+                "are what is to be known of each user."
             )
         self.model = model
         try:
@@ -290,7 +294,7 @@ def _imported(name: str) -> Any:
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigurationError(
             f"profile={name!r} cannot be imported ({error}): write it as 'package.module:Model', of a module that "
-            "Python finds."
+            "Python finds, or as the path of a JSON schema that ends with .json."
         ) from error
 
 
