@@ -373,7 +373,8 @@ def _text_of(content: Any, where: str, *, may_be_none: bool) -> tuple[str, list[
             if not _is_text(part):
                 others.append(str(part.get("type")))
                 continue
-            text = "" if part.get("text") is None else part["text"]
+            said = _part_text(part)
+            text = "" if said is None else said
         if not isinstance(text, str):
             raise InvalidInput(f'{where}[{place}] is no part; pass a string or {{"type": "text", "text": "..."}}.')
         texts.append(text)
@@ -383,8 +384,15 @@ def _text_of(content: Any, where: str, *, may_be_none: bool) -> tuple[str, list[
 
 def _is_text(part: Mapping[str, Any]) -> bool:
     """Whether a part of a message's content is text: it says so, or nothing else."""
-    kind = part.get("type") or ("text" if isinstance(part.get("text"), str) else None)
+    kind = part.get("type") or ("text" if isinstance(_part_text(part), str) else None)
     return isinstance(kind, str) and kind.strip().casefold() in _TEXT_PARTS
+
+
+def _part_text(part: Mapping[str, Any]) -> Any:
+    """What a part of text says, under whichever name it stands; None when it says nothing."""
+    text = next((part[name] for name in ("text", "content", "value") if part.get(name) is not None), None)
+    # OpenAI's threads have the text beside its annotations.
+    return text.get("value", text) if isinstance(text, Mapping) else text
 
 
 def _time(message: Mapping[str, Any], where: str) -> datetime | None:
@@ -477,7 +485,8 @@ def _mended_part(part: Any) -> Any:
     if isinstance(part, str):
         return mended_text(part)
     if isinstance(part, Mapping) and _is_text(part):
-        return mended_text(part["text"]) if isinstance(part.get("text"), str) else None
+        text = _part_text(part)
+        return mended_text(text) if isinstance(text, str) else None if text is None else {"type": "text that is none"}
     return part if isinstance(part, Mapping) else None
 
 

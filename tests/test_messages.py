@@ -81,6 +81,8 @@ ONE_TURN: list[tuple[Any, Turn]] = [
     ({"role": "ToolMessage", "content": "x"}, Turn("x", role="tool", quarantined=True)),
     ({"role": "mother", "content": "x"}, Turn("x", role="mother")),
     ({"role": "user", "content": [{"type": None, "text": "a"}, {"type": "Text", "text": "b"}]}, Turn("ab")),
+    ({"role": "user", "content": [{"type": "text", "content": "a"}, {"content": "b"}, {"image": "c"}]}, Turn("ab")),
+    ({"role": "user", "content": [{"type": "text", "text": {"value": "a", "annotations": []}}]}, Turn("a")),
     ({"role": "user", "content": [{"text": "a"}, {"type": "text", "text": "b"}]}, Turn("ab")),
     (Turn("hi", "critic", "m1", "Ann", "s", NOON, {"a": 1}), Turn("hi", "critic", "m1", "Ann", "s", NOON, {"a": 1})),
     ({"type": "human", "content": "hi"}, Turn("hi")),

@@ -151,6 +151,15 @@ def test_a_state_without_the_messages_is_told_how_to_name_them(memory: Memory) -
         graph_of(extraction_node(memory, scope=ALICE, messages_key="dialogue")).invoke(said("Hello there."))
 
 
+def test_a_state_whose_messages_are_none_yet_has_none(memory: Memory) -> None:
+    class Talk(TypedDict):
+        dialogue: list[AnyMessage] | None
+
+    for node in (memory.as_node(scope=ALICE, messages_key="dialogue"),
+                 recall_node(memory, scope=ALICE, messages_key="dialogue")):  # fmt: skip
+        assert graph_of(node, state=Talk).invoke({"dialogue": None}) == {"dialogue": None}
+
+
 def test_a_pydantic_state_works(memory: Memory) -> None:
     class Form(BaseModel):
         messages: list[Any] = []

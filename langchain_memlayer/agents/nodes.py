@@ -257,7 +257,7 @@ def _messages(state: Any, key: str) -> Any:
         raise InvalidInput(
             f"The graph's state has no {shown(key)}: name the key that has the messages with messages_key=."
         )
-    return found
+    return [] if found is None else found
 
 
 def _heard(state: Any, key: str, caller: Caller) -> tuple[Conversation, list[str]]:
