@@ -87,30 +87,30 @@ class Comparison(Filter):
 
     def matches(self, record: Mapping[str, Any]) -> bool:
         """Whether the field of the record is as it says."""
-        found = _lookup(record, self.field)
+        stored = _lookup(record, self.field)
         match self.op:
             case "eq":
-                return _same(found, self.value)
+                return _same(stored, self.value)
             case "ne":
-                return not _same(found, self.value)
+                return not _same(stored, self.value)
             case "exists":
-                return (found is not _MISSING) is self.value
-        if found is _MISSING:
+                return (stored is not _MISSING) is self.value
+        if stored is _MISSING:
             return False
         match self.op:
             case "in":
-                return any(_same(found, item) for item in self.value)
+                return any(_same(stored, item) for item in self.value)
             case "nin":
-                return not any(_same(found, item) for item in self.value)
+                return not any(_same(stored, item) for item in self.value)
             case "contains":
-                if isinstance(found, datetime) and isinstance(self.value, str):
-                    return self.value in found.isoformat()
-                if isinstance(found, str):
-                    return isinstance(self.value, str) and self.value in found
-                return isinstance(found, list) and any(_same(item, self.value) for item in found)
-        found, value = _comparable(found, self.value)
-        alike = (_is_number(found) and _is_number(value)) or (type(found) is type(value) and type(found) in _ORDERED)
-        return alike and _ORDERS[self.op](found, value)
+                if isinstance(stored, datetime) and isinstance(self.value, str):
+                    return self.value in stored.isoformat()
+                if isinstance(stored, str):
+                    return isinstance(self.value, str) and self.value in stored
+                return isinstance(stored, list) and any(_same(item, self.value) for item in stored)
+        stored, value = _comparable(stored, self.value)
+        alike = (_is_number(stored) and _is_number(value)) or (type(stored) is type(value) and type(stored) in _ORDERED)
+        return alike and _ORDERS[self.op](stored, value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,12 +310,12 @@ def _unknown(name: str) -> InvalidFilter:
 def _lookup(record: Mapping[str, Any], field: str) -> Any:
     if field in record:
         return record[field]
-    found: Any = record if "." in field else _MISSING
+    stored: Any = record if "." in field else _MISSING
     for key in field.split("."):
-        if not isinstance(found, Mapping) or key not in found:
+        if not isinstance(stored, Mapping) or key not in stored:
             return _MISSING
-        found = found[key]
-    return found
+        stored = stored[key]
+    return stored
 
 
 def _is_number(value: Any) -> bool:
@@ -332,30 +332,30 @@ def _instant(value: date | str | float) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def _comparable(found: Any, value: Any) -> tuple[Any, Any]:
+def _comparable(stored: Any, value: Any) -> tuple[Any, Any]:
     """Both as instants when one of them is a time and the other is, or says, one; else times as their texts."""
-    if not isinstance(found, datetime) and not isinstance(value, datetime):
-        return found, value
+    if not isinstance(stored, datetime) and not isinstance(value, datetime):
+        return stored, value
     try:
         # A number is a time beside a memory's own times only: in metadata it may be anything.
-        return found if _is_number(found) else _instant(found), _instant(value)
+        return stored if _is_number(stored) else _instant(stored), _instant(value)
     except (TypeError, ValueError, OverflowError, OSError):
-        return [one.isoformat() if isinstance(one, datetime) else one for one in (found, value)]  # type: ignore[return-value]
+        return [one.isoformat() if isinstance(one, datetime) else one for one in (stored, value)]  # type: ignore[return-value]
 
 
-def _same(found: Any, value: Any) -> bool:
+def _same(stored: Any, value: Any) -> bool:
     """Whether two JSON values are equal; `_MISSING` equals None."""
-    found, value = _comparable(found, value)
+    stored, value = _comparable(stored, value)
     if value is None:
-        return found is None or found is _MISSING
+        return stored is None or stored is _MISSING
     if _is_number(value):
-        return _is_number(found) and bool(found == value)
+        return _is_number(stored) and bool(stored == value)
     if isinstance(value, list):
-        return isinstance(found, list) and len(found) == len(value) and all(map(_same, found, value))
+        return isinstance(stored, list) and len(stored) == len(value) and all(map(_same, stored, value))
     if isinstance(value, dict):
         return (
-            isinstance(found, dict)
-            and found.keys() == value.keys()
-            and all(_same(found[k], v) for k, v in value.items())
+            isinstance(stored, dict)
+            and stored.keys() == value.keys()
+            and all(_same(stored[k], v) for k, v in value.items())
         )
-    return type(found) is type(value) and bool(found == value)
+    return type(stored) is type(value) and bool(stored == value)

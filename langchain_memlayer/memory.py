@@ -561,8 +561,8 @@ class Memory(Closing):
         turns: list[Turn] = []
         facts: list[Fact] = []
         for document in documents:
-            turn, found = from_graph_document(document)
-            facts += [replace(fact, turns=(len(turns),)) for fact in found]
+            turn, stated = from_graph_document(document)
+            facts += [replace(fact, turns=(len(turns),)) for fact in stated]
             turns.append(turn)
         outcome = yield from self._engine.reconcile(
             Prepared(scope, tuple(turns), tuple(facts), actor="user"), batch=None
@@ -754,7 +754,7 @@ class Memory(Closing):
         if reference_date is not None:
             raise InvalidInput("reference_date: give the present as reference_time=, a datetime or an ISO 8601 text.")
         scope, conditions = scope_and_filter(filters, Scope(user_id, agent_id, run_id))
-        asked = SearchQuery(
+        search_query = SearchQuery(
             text=checked_query(query),
             scope=scope.required("search()"),
             limit=checked_count(limit if top_k is None else top_k, "limit", 1),
@@ -779,11 +779,11 @@ class Memory(Closing):
         return (
             yield from traced(
                 "Memory.search",
-                self._answers.search(asked, shape),
+                self._answers.search(search_query, shape),
                 run_type="retriever",
-                scope=asked.scope,
-                inputs=lambda: {"query": asked.text, "limit": asked.limit},
-                outputs=lambda found: documents(found["results"]),
+                scope=search_query.scope,
+                inputs=lambda: {"query": search_query.text, "limit": search_query.limit},
+                outputs=lambda result: documents(result["results"]),
             )
         )
 
@@ -957,10 +957,10 @@ class Memory(Closing):
         ended = to_micros(self._journal.clock()) if ended is None else ended
         if began is None or began > ended:
             raise InvalidInput("diff() needs since=, a time before until= (by default the present).")
-        found = difference(self._journal, scope, began, ended, checked_kinds(kinds))
+        changes = difference(self._journal, scope, began, ended, checked_kinds(kinds))
         rows = self._profiles.history(scope) if scope else []
         rows = [row for row in rows if began < to_micros(datetime.fromisoformat(row["timestamp"])) <= ended]
-        return {**found, "profile": rows} if rows else found
+        return {**changes, "profile": rows} if rows else changes
 
     adiff = awaited(diff)
 

@@ -99,11 +99,11 @@ def extraction_node(
     call, keys = "extraction_node()", _keys(name)
 
     def steps(state: Any) -> Steps:
-        found, caller = find_memory(call, memory), find_caller(call, source, state=state)
+        target, caller = find_memory(call, memory), find_caller(call, source, state=state)
         said, declined = _heard(state, messages_key, caller)
         answer: Any = {"facts": [], "rejected": []}
         if said.turns:
-            answer = yield from ask(call, found, "extract", said.turns, on_error=on_error, **_ids(caller))
+            answer = yield from ask(call, target, "extract", said.turns, on_error=on_error, **_ids(caller))
         facts, decisions = [], [{"event": _UNREAD}]
         if answer is not None:
             facts, decisions = answer["facts"], [{"event": _REJECTED, **one} for one in answer["rejected"]]
@@ -134,7 +134,7 @@ def reconciliation_node(
     call, keys = "reconciliation_node()", _keys(name)
 
     def steps(state: Any) -> Steps:
-        found, caller = find_memory(call, memory), find_caller(call, source, state=state)
+        target, caller = find_memory(call, memory), find_caller(call, source, state=state)
         said, _ = _heard(state, messages_key, caller)
         facts, before = _value(state, keys["memory_facts"]), _value(state, keys["memory_decisions"]) or ()
         if facts is None:
@@ -146,10 +146,10 @@ def reconciliation_node(
         answer: Any = None if said.turns else {}
         if said.turns and all(one["event"] != _UNREAD for one in before):
             rejected = [one for one in before if one["event"] == _REJECTED]
-            answer = yield from ask(call, found, "reconcile", said.turns, facts, rejected=rejected, **given)
+            answer = yield from ask(call, target, "reconcile", said.turns, facts, rejected=rejected, **given)
         unread = [{"event": _UNREAD}] if answer is None else []
         if unread:
-            answer = yield from ask(call, found, "add", said.turns, background=True, **given)
+            answer = yield from ask(call, target, "add", said.turns, background=True, **given)
         return {keys["memory_decisions"]: [*_decisions(answer or {}, said), *unread]}
 
     return _node("reconciliation", steps)
@@ -188,14 +188,14 @@ def recall_node(
     further = checked_options(call, options)
 
     def steps(state: Any) -> Steps:
-        found, caller = find_memory(call, memory), find_caller(call, source, state=state)
+        target, caller = find_memory(call, memory), find_caller(call, source, state=state)
         query, before = last_said(_messages(state, messages_key))
-        earlier = hear(before, None, without=None).turns if rewrite is not False and found.model is not None else []
+        earlier = hear(before, None, without=None).turns if rewrite is not False and target.model is not None else []
         asks = bool(earlier) if rewrite is None else rewrite
         given = {"limit": limit, "rewrite": asks, "messages": earlier or None, **further, **caller.scope.ids()}
-        answer = (yield from ask(call, found, "search", query, on_error=on_error, **given)) if query else None
+        answer = (yield from ask(call, target, "search", query, on_error=on_error, **given)) if query else None
         results, relations = (list(answer["results"]), answer["relations"]) if answer else ([], [])
-        profile = (yield from profile_fields(call, found, given, on_error=on_error)) if query else {}
+        profile = (yield from profile_fields(call, target, given, on_error=on_error)) if query else {}
         block = as_context(results, relations, query=query, name=name, profile=profile)
         return {keys["memories"]: results, keys["memory_context"]: block}
 

@@ -184,8 +184,8 @@ class _Proposer:
         """The best of the store's candidates, or None when they are too few or reading what matches is quicker."""
         able = view.able(mask)
         rows, dims = len(view.codes), len(vector)
-        asked = candidates(rows, 0, k)[0]
-        quicker = view.held and asked > _FEW_ASKED and asked * _READ_RATIO > rows
+        breadth = candidates(rows, 0, k)[0]
+        quicker = view.held and breadth > _FEW_ASKED and breadth * _READ_RATIO > rows
         if quicker or able * dims <= view.threshold // _FEW_READ:
             return None
         hits = self._proposed(view, vector, k, mask, hints, able)
@@ -228,26 +228,26 @@ class _Proposer:
         able: int,
     ) -> Hits | None:
         allowed = view.live if mask is None else mask & view.live
-        asked = candidates(len(view.codes), 0, k)[0]
+        breadth = candidates(len(view.codes), 0, k)[0]
         while True:
-            proposal = self.proposals.propose(vector, asked, self.prefix, hints)
+            proposal = self.proposals.propose(vector, breadth, self.prefix, hints)
             if proposal is None:
                 return None
             near, later = (_inside(view, ids, allowed) for ids in (proposal.ids, proposal.later))
             slots = np.union1d(near, later)
             raw = view.raw(vector, slots)
             slots, raw = slots[~np.isnan(raw)], raw[~np.isnan(raw)]
-            ended = len(proposal.ids) < asked
-            enough = len(near) >= max(2 * k, asked / 4) or (ended and len(near) >= k)
+            ended = len(proposal.ids) < breadth
+            enough = len(near) >= max(2 * k, breadth / 4) or (ended and len(near) >= k)
             if enough or (ended and len(slots) == able > 0):
                 order = np.lexsort((view.ids[slots], -raw))[:k]
-                return view.hits(slots[order], raw[order], Plan("source", len(later), asked, len(near)))
+                return view.hits(slots[order], raw[order], Plan("source", len(later), breadth, len(near)))
             if ended and able:
                 # What it may not know yet is not what it missed.
                 self.proposals.audited(min(len(slots) / min(k, able), 1.0))
-            if ended or 4 * asked > max(_WIDEST, 16 * k):
+            if ended or 4 * breadth > max(_WIDEST, 16 * k):
                 return None
-            asked *= 4
+            breadth *= 4
 
 
 def _inside(view: View, ids: NDArray[np.int64], allowed: NDArray[np.bool_]) -> NDArray[np.int64]:

@@ -41,13 +41,13 @@ def stats(ctx: typer.Context) -> None:
         size = journal.size()
     finally:
         journal.close()
-    found = {
+    summary = {
         "path": journal.where,
         **counts,
         "embedder": None if embedder is None else {"name": embedder[0], "dims": embedder[1]},
         "bytes": size,
     }
-    show.result(ctx.obj.json, found, lambda out: show.stats(out, found))
+    show.result(ctx.obj.json, summary, lambda out: show.stats(out, summary))
 
 
 def doctor(
@@ -67,8 +67,8 @@ def doctor(
             problems = doctor.check(journal)
     finally:
         journal.close()
-    found = {"path": journal.where, "rebuilt": rebuild, "problems": [asdict(problem) for problem in problems]}
-    show.result(ctx.obj.json, found, lambda out: show.problems(out, found))
+    summary = {"path": journal.where, "rebuilt": rebuild, "problems": [asdict(problem) for problem in problems]}
+    show.result(ctx.obj.json, summary, lambda out: show.problems(out, summary))
     if problems:
         raise typer.Exit(1)
 
@@ -112,8 +112,8 @@ def import_file(
             counts = {"rows": import_store(files[0], path, embeddings=embeddings, progress=progress)}
     shown = [str(file) for file in files]
     said = ", ".join(f"{number:,} {name}" for name, number in counts.items())
-    found = {**counts, "file": shown[0] if len(shown) == 1 else shown}
-    show.result(ctx.obj.json, found, lambda out: out.print(f"{said}."))
+    summary = {**counts, "file": shown[0] if len(shown) == 1 else shown}
+    show.result(ctx.obj.json, summary, lambda out: out.print(f"{said}."))
 
 
 def reembed(
@@ -129,5 +129,5 @@ def reembed(
 
     with bars(hidden=ctx.obj.json) as progress:
         rows = reembed_store(ctx.obj.existing(), embedder, fields=fields or None, progress=progress)
-    found = {"rows": rows, "embedder": embedder}
-    show.result(ctx.obj.json, found, lambda out: out.print(f"{rows:,} rows have vectors of {embedder}."))
+    summary = {"rows": rows, "embedder": embedder}
+    show.result(ctx.obj.json, summary, lambda out: out.print(f"{rows:,} rows have vectors of {embedder}."))

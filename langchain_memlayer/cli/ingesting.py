@@ -92,17 +92,19 @@ def cost(model: BaseChatModel, batches: Sequence[Sequence[Message]]) -> str:
     )
 
 
-def ingest(memory: Memory, batches: Sequence[Sequence[Message]], scope: Mapping[str, Any], told: Progress) -> Ingested:
+def ingest(
+    memory: Memory, batches: Sequence[Sequence[Message]], scope: Mapping[str, Any], progress: Progress
+) -> Ingested:
     """Add messages batch by batch."""
     total = sum(map(len, batches))
     done = Ingested(sessions=len({batch[0].get("session_id") for batch in batches}))
-    told("remembering", 0, total)
+    progress("remembering", 0, total)
     try:
         for batch in batches:
             results = memory.add(batch, **scope)["results"]
             done.events.update(result["event"] for result in results)
             done.messages += len(batch)
-            told("remembering", done.messages, total)
+            progress("remembering", done.messages, total)
     except (MemLayerError, KeyboardInterrupt) as error:
         if done.messages:
             error.add_note(f"{done.messages} of {total} messages are done; the same command goes on there.")
@@ -122,17 +124,17 @@ def _parsed(file: Path) -> list[Any]:
 
 
 def _lines(name: str, data: bytes) -> list[Any]:
-    found = []
+    messages = []
     for number, line in enumerate(data.splitlines(), 1):
         if not line.strip():
             continue
         try:
-            found.append(orjson.loads(line))
+            messages.append(orjson.loads(line))
         except orjson.JSONDecodeError as error:
             raise InvalidInput(
                 f"{name}: line {number} is not JSON ({error}); give a JSON array, or one message in each line."
             ) from error
-    return found
+    return messages
 
 
 def _identified(message: Message, seen: Counter[str]) -> Message:

@@ -104,17 +104,17 @@ def list_memories(
 def scopes(ctx: typer.Context, limit: Limit = 1000, offset: Offset = 0) -> None:
     """List whose memories there are, and how many."""
     with ctx.obj.listed() as memory:
-        found = memory.scopes(**ctx.obj.scope, limit=limit, offset=offset)
-    show.result(ctx.obj.json, found, lambda out: show.scopes(out, found, limit, offset))
+        sizes = memory.scopes(**ctx.obj.scope, limit=limit, offset=offset)
+    show.result(ctx.obj.json, sizes, lambda out: show.scopes(out, sizes, limit, offset))
 
 
 def get(ctx: typer.Context, memory_id: MemoryId) -> None:
     """Show one memory."""
     with ctx.obj.listed() as memory:
-        found = ctx.obj.within(memory).get(memory_id)
-    if found is None:
+        result = ctx.obj.within(memory).get(memory_id)
+    if result is None:
         raise show.unknown(memory_id)
-    show.result(ctx.obj.json, found, lambda out: show.memories(out, [found]))
+    show.result(ctx.obj.json, result, lambda out: show.memories(out, [result]))
 
 
 def update(
@@ -133,8 +133,8 @@ def update(
     with ctx.obj.searchable() as memory:
         mine = ctx.obj.within(memory)
         mine.update(memory_id, **changes)
-        found = mine.get(memory_id)
-    show.result(ctx.obj.json, found, lambda out: show.memories(out, [found]))
+        result = mine.get(memory_id)
+    show.result(ctx.obj.json, result, lambda out: show.memories(out, [result]))
 
 
 def history(ctx: typer.Context, memory_id: MemoryId) -> None:
@@ -149,8 +149,8 @@ def history(ctx: typer.Context, memory_id: MemoryId) -> None:
 def why(ctx: typer.Context, memory_id: MemoryId) -> None:
     """Show which words a memory comes from, and what was decided about it."""
     with ctx.obj.listed() as memory:
-        found = ctx.obj.within(memory).why(memory_id)
-    show.result(ctx.obj.json, found, lambda out: show.why(out, found))
+        result = ctx.obj.within(memory).why(memory_id)
+    show.result(ctx.obj.json, result, lambda out: show.why(out, result))
 
 
 def profile(
@@ -169,8 +169,8 @@ def profile(
             rows = memory.profile_history(**ctx.obj.scope)
             show.result(ctx.obj.json, rows, lambda out: show.profile_history(out, rows))
             return
-        found = memory.profile(**ctx.obj.scope, as_of=as_of)
-    show.result(ctx.obj.json, found.plain(), lambda out: show.profile(out, found))
+        result = memory.profile(**ctx.obj.scope, as_of=as_of)
+    show.result(ctx.obj.json, result.plain(), lambda out: show.profile(out, result))
 
 
 def graph(
@@ -185,16 +185,16 @@ def graph(
     from langchain_memlayer.graph.names import as_relations
 
     with ctx.obj.listed() as memory:
-        found = memory.graph(**ctx.obj.scope)
-    triples = as_relations(found.triples())
+        relations = memory.graph(**ctx.obj.scope)
+    triples = as_relations(relations.triples())
     if file is None:
         show.result(ctx.obj.json, triples, lambda out: show.graph(out, triples))
         return
     try:
         if file.suffix == ".svg":
-            file.write_text(found._repr_svg_(), encoding="utf-8")
+            file.write_text(relations._repr_svg_(), encoding="utf-8")
         else:
-            found.to_graphml(file)
+            relations.to_graphml(file)
     except OSError as error:
         raise InvalidInput(f"{file} cannot be written ({error.strerror}). Give a file in a folder of yours.") from error
     done = {"file": str(file), "relations": len(triples)}
@@ -259,8 +259,8 @@ def ingest(
                 if not sys.stdin.isatty():
                     raise InvalidInput("Say --yes, name a --model, or keep the messages unread with --model none.")
                 confirm("Go on?", yes=False)
-        with bars(hidden=ctx.obj.json) as told:
-            done = ingesting.ingest(memory, batches, ctx.obj.scope, told)
+        with bars(hidden=ctx.obj.json) as progress:
+            done = ingesting.ingest(memory, batches, ctx.obj.scope, progress)
     show.result(ctx.obj.json, done.as_dict(), lambda out: out.print(done.sentence()))
 
 
@@ -271,7 +271,7 @@ def unread(
     """List the messages whose facts were not found yet, and why; --retry reads them."""
     with ctx.obj.searchable() if retry else ctx.obj.listed() as memory:
         if retry:
-            with bars(hidden=ctx.obj.json) as told:
-                memory.read(**ctx.obj.scope, retry=True, progress=lambda done, total: told("reading", done, total))
+            with bars(hidden=ctx.obj.json) as progress:
+                memory.read(**ctx.obj.scope, retry=True, progress=lambda done, total: progress("reading", done, total))
         calls = memory.unread(**ctx.obj.scope)
     show.result(ctx.obj.json, calls, lambda out: show.unread(out, calls))

@@ -150,17 +150,17 @@ def _more(out: Console, shown: Sequence[Result], limit: int, offset: int) -> Non
         out.print(f"There may be more: --offset {offset + limit}", style="dim")
 
 
-def scopes(out: Console, found: Sequence[Result], limit: int, offset: int) -> None:
+def scopes(out: Console, sizes: Sequence[Result], limit: int, offset: int) -> None:
     """Whose memories there are."""
-    if not found:
+    if not sizes:
         out.print("There are no memories.")
         return
     rows = table(("whose", False), ("facts", True), ("turns", True), ("last written", True))
-    for one in found:
+    for one in sizes:
         whose = text(scope({name: one[name] for name in IDS if one[name] is not None}))
         rows.add_row(whose, f"{one['facts']:,}", f"{one['turns']:,}", one["updated_at"][:19].replace("T", " "))
     out.print(rows)
-    _more(out, found, limit, offset)
+    _more(out, sizes, limit, offset)
 
 
 def _memory(memory: Result, *, owner: bool = False) -> Text:
@@ -201,37 +201,37 @@ def history(out: Console, rows: Sequence[Result]) -> None:
     out.print(shown)
 
 
-def why(out: Console, found: Result) -> None:
+def why(out: Console, answer: Result) -> None:
     """Where a memory comes from, and what was decided about it."""
-    out.print(text(found["memory"], "bold"))
+    out.print(text(answer["memory"], "bold"))
     sources = table(("said", True), ("by", False), ("words", False))
-    for source in found["sources"]:
+    for source in answer["sources"]:
         words = text(source["quote"] or source["text"] or "(not kept)")
         if source["text"] and source["quote"] and source["text"] != source["quote"]:
             words.append(clean(f"\nin: {source['text']}"), style="dim")
         sources.add_row((source["time"] or "")[:10], text(source["name"] or source["role"] or ""), words)
     out.print(sources)
     decisions = table(("when", True), ("decision", False), ("by", False), ("why", False))
-    for event in found["decisions"]:
+    for event in answer["decisions"]:
         reason = event.get("reason") or event["new_value"] or ""
         when = event["timestamp"][:19].replace("T", " ")
         decisions.add_row(when, event["event"], text(event["actor"] or ""), text(reason))
     out.print(decisions)
 
 
-def profile(out: Console, found: Profile) -> None:
+def profile(out: Console, answer: Profile) -> None:
     """What is known of a user, and what of it the schema does not take."""
-    if found.behind:
+    if answer.behind:
         out.print(text("It has not taken in all facts yet; the next reading does.", "yellow"))
-    if not found.fields:
+    if not answer.fields:
         out.print("Nothing is known of this user yet.")
     rows = table(("field", False), ("value", False), ("since", True), ("from", False))
-    for name, field in found.fields.items():
+    for name, field in answer.fields.items():
         facts = text("\n".join(field["facts"]), "dim") if field["facts"] else text("by hand")
         rows.add_row(text(name), text(as_text(field["value"])), field["updated_at"][:10], facts)
-    if found.fields:
+    if answer.fields:
         out.print(rows)
-    for problem in found.problems:
+    for problem in answer.problems:
         out.print(text(f"{problem['field'] or 'the profile'}: {problem['reason']}", "yellow"))
 
 
@@ -280,15 +280,15 @@ def done(out: Console, outcome: Result) -> None:
     out.print(outcome["message"] + count)
 
 
-def stats(out: Console, found: Result) -> None:
+def stats(out: Console, answer: Result) -> None:
     """The counts of a folder."""
     rows = table(("", False), ("", False))
     rows.show_header = False
-    embedder = found["embedder"]
+    embedder = answer["embedder"]
     shown = {
-        **found,
+        **answer,
         "embedder": f"{embedder['name']} ({embedder['dims']} numbers)" if embedder else "none yet",
-        "bytes": size(found["bytes"]),
+        "bytes": size(answer["bytes"]),
     }
     for name, value in shown.items():
         rows.add_row(text(name.replace("_", " "), "dim"), text(f"{value:,}" if isinstance(value, int) else value))
@@ -300,14 +300,14 @@ def size(count: int) -> str:
     return f"{count / 1_000_000:.1f} MB" if count >= 100_000 else f"{count / 1_000:.1f} kB"
 
 
-def problems(out: Console, found: Result) -> None:
+def problems(out: Console, answer: Result) -> None:
     """What the doctor found."""
-    if not found["problems"]:
-        out.print(text("ok ", "bold green") + text(f"nothing is wrong with {found['path']}"))
+    if not answer["problems"]:
+        out.print(text("ok ", "bold green") + text(f"nothing is wrong with {answer['path']}"))
         return
     rows = table(("rule", True), ("problem", False))
-    for problem in found["problems"]:
+    for problem in answer["problems"]:
         rows.add_row(text(problem["rule"], "bold red"), text(problem["message"]))
     out.print(rows)
-    if any(problem["rebuildable"] for problem in found["problems"]):
+    if any(problem["rebuildable"] for problem in answer["problems"]):
         out.print("What can be rebuilt: memlayer doctor --rebuild", style="dim")

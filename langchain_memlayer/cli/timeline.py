@@ -33,8 +33,8 @@ def diff(
 ) -> None:
     """Show what became known, changed and ended since an instant."""
     with ctx.obj.listed() as memory:
-        found = memory.diff(since, until, **ctx.obj.scope, everything=not ctx.obj.scope)
-    show.result(ctx.obj.json, found, lambda out: _differences(out, found))
+        result = memory.diff(since, until, **ctx.obj.scope, everything=not ctx.obj.scope)
+    show.result(ctx.obj.json, result, lambda out: _differences(out, result))
 
 
 def undo(
@@ -56,16 +56,18 @@ def replay(
     ctx: typer.Context, into: Annotated[str, typer.Argument(help="The user of the new memories; nobody's yet.")]
 ) -> None:
     """Read all messages of --user again by --model, into memories of another user, and show which facts differ."""
-    with ctx.obj.searchable() as memory, bars(hidden=ctx.obj.json) as told:
-        found = memory.replay(into, **ctx.obj.scope, progress=lambda done, total: told("reading", done, total))
-    show.result(ctx.obj.json, found, lambda out: _replayed(out, found))
+    with ctx.obj.searchable() as memory, bars(hidden=ctx.obj.json) as progress:
+        result = memory.replay(into, **ctx.obj.scope, progress=lambda done, total: progress("reading", done, total))
+    show.result(ctx.obj.json, result, lambda out: _replayed(out, result))
 
 
-def _replayed(out: Console, found: Any) -> None:
-    out.print(f"{found['turns']} messages were read again, into {found['into']}; {found['same']} facts are the same.")
-    if found["results"]:
+def _replayed(out: Console, result: Any) -> None:
+    out.print(
+        f"{result['turns']} messages were read again, into {result['into']}; {result['same']} facts are the same."
+    )
+    if result["results"]:
         rows = show.table(("said", False), ("before", False), ("now", False))
-        for row in found["results"]:
+        for row in result["results"]:
             rows.add_row(show.text(row["said"], "dim"), show.text(row["before"] or "-"), show.text(row["after"] or "-"))
         out.print(rows)
 
@@ -79,16 +81,16 @@ def create(ctx: typer.Context, name: Name) -> None:
         fork = memory.fork(name, **ctx.obj.scope)
         rows = memory.scopes(**fork.ids)
     facts, turns = sum(row["facts"] for row in rows), sum(row["turns"] for row in rows)
-    found = {"name": name, "ids": fork.ids, "facts": facts, "turns": turns}
+    result = {"name": name, "ids": fork.ids, "facts": facts, "turns": turns}
     told = f"{name} has {facts:,} facts and {turns:,} turns; --fork {name} lets any command work in it."
-    show.result(ctx.obj.json, found, lambda out: out.print(told))
+    show.result(ctx.obj.json, result, lambda out: out.print(told))
 
 
 def list_forks(ctx: typer.Context) -> None:
     """Show which forks there are."""
     with ctx.obj.listed() as memory:
-        found = memory.forks(**ctx.obj.scope)
-    show.result(ctx.obj.json, found, lambda out: _forks(out, found))
+        result = memory.forks(**ctx.obj.scope)
+    show.result(ctx.obj.json, result, lambda out: _forks(out, result))
 
 
 def merge(ctx: typer.Context, name: Name, yes: Yes = False) -> None:
@@ -109,12 +111,12 @@ def drop(ctx: typer.Context, name: Name, yes: Yes = False) -> None:
     show.result(ctx.obj.json, done, lambda out: show.done(out, done))
 
 
-def _forks(out: Console, found: Any) -> None:
-    if not found:
+def _forks(out: Console, result: Any) -> None:
+    if not result:
         out.print("There are no forks.")
         return
     rows = show.table(("name", False), ("of", False), ("made", True))
-    for fork in found:
+    for fork in result:
         ids = {name: fork[name] for name in ("user_id", "agent_id", "run_id") if fork[name]}
         rows.add_row(show.text(fork["name"]), show.text(show.scope(ids)), fork["created_at"][:19].replace("T", " "))
     out.print(rows)
@@ -128,15 +130,15 @@ def _merged(out: Console, done: Any) -> None:
     out.print(show.text(f"memlayer undo --batch '{done['batch_id']}' takes it back", "dim"))
 
 
-def _differences(out: Console, found: Any) -> None:
-    if not (found["added"] or found["changed"] or found["ended"]):
+def _differences(out: Console, result: Any) -> None:
+    if not (result["added"] or result["changed"] or result["ended"]):
         out.print("Nothing changed.")
         return
     rows = show.table(("", True), ("memory", False))
-    for mark, style, memories in (("+", "green", found["added"]), ("-", "red", found["ended"])):
+    for mark, style, memories in (("+", "green", result["added"]), ("-", "red", result["ended"])):
         for memory in memories:
             rows.add_row(show.text(mark, style), show.text(memory["memory"]))
-    for change in found["changed"]:
+    for change in result["changed"]:
         rows.add_row(show.text("-", "red"), show.text(change["before"]["memory"]))
         rows.add_row(show.text("+", "green"), show.text(change["after"]["memory"]))
     out.print(rows)

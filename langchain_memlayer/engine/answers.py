@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from langchain_memlayer.engine.records import result_of
 from langchain_memlayer.engine.results import evidence
-from langchain_memlayer.engine.search import Found, Ranked, Searcher, SearchQuery, counts
+from langchain_memlayer.engine.search import Ranked, Searcher, SearchHits, SearchQuery, counts
 from langchain_memlayer.errors import ConfigurationError
 from langchain_memlayer.facts.prompts import estimate_tokens
 from langchain_memlayer.journal import Journal
@@ -65,62 +65,62 @@ class Answers:
 
         return Rewriter(self._model)
 
-    def search(self, asked: SearchQuery, shape: Shape) -> Steps[SearchResult]:
+    def search(self, query: SearchQuery, shape: Shape) -> Steps[SearchResult]:
         """The hits of a question, and the relations around the entities that it names."""
-        queries, entities, conversation = (asked.text,), asked.entities, shape.conversation
+        texts, entities, conversation = (query.text,), query.entities, shape.conversation
         if conversation is not None:
-            now = asked.reference_time or self._journal.clock()
+            now = query.reference_time or self._journal.clock()
             rewritten = yield Request(
-                lambda: self.rewriter.rewrite(asked.text, conversation, now),
-                lambda: self.rewriter.arewrite(asked.text, conversation, now),
+                lambda: self.rewriter.rewrite(query.text, conversation, now),
+                lambda: self.rewriter.arewrite(query.text, conversation, now),
             )
-            queries, entities = rewritten.queries, rewritten.entities
-        wanted = asked.limit * (_RERANKED if shape.rerank else 1)
-        found: list[Found] = []
-        for query in queries:
-            answer = yield from self._searcher.search(replace(asked, text=query, limit=wanted, entities=entities))
-            found.append(answer)
-        best = merged([answer.hits for answer in found], wanted)
+            texts, entities = rewritten.queries, rewritten.entities
+        wanted = query.limit * (_RERANKED if shape.rerank else 1)
+        answers: list[SearchHits] = []
+        for text in texts:
+            answer = yield from self._searcher.search(replace(query, text=text, limit=wanted, entities=entities))
+            answers.append(answer)
+        best = merged([answer.hits for answer in answers], wanted)
         if shape.rerank is not None:
-            best = yield from _reranked(shape.rerank, asked, best)
+            best = yield from _reranked(shape.rerank, query, best)
         budget = Budget(shape.max_tokens, token_counter(self._model))
-        best = [hit for hit in best[: asked.limit] if budget.takes(hit.row)]
+        best = [hit for hit in best[: query.limit] if budget.takes(hit.row)]
         return {
-            "results": self._shown(best, asked, shape, budget),
+            "results": self._shown(best, query, shape, budget),
             "relations": self._searcher.relations(
-                replace(asked, text="\n".join(queries)),
-                list(dict.fromkeys(entity for answer in found for entity in answer.entities)),
+                replace(query, text="\n".join(texts)),
+                list(dict.fromkeys(entity for answer in answers for entity in answer.entities)),
                 most=_RELATIONS,
             ),
         }
 
-    def _shown(self, hits: Sequence[Ranked], asked: SearchQuery, shape: Shape, budget: Budget) -> list[Hit]:
+    def _shown(self, hits: Sequence[Ranked], query: SearchQuery, shape: Shape, budget: Budget) -> list[Hit]:
         shown: list[Hit] = []
         with self._journal.read() as reader:
-            told = behind(reader, [hit.row for hit in hits], asked)
+            sources = behind(reader, [hit.row for hit in hits], query)
             for hit in hits:
                 own = {
                     "score": hit.score,
                     "relevance": hit.relevance,
-                    "evidence": [evidence(turn, quote) for turn, quote in told.get(hit.row.id, ())],
+                    "evidence": [evidence(turn, quote) for turn, quote in sources.get(hit.row.id, ())],
                 }
                 one = cast("Hit", {**result_of(hit.row), **own})
                 if shape.explain:
                     one["explanation"] = dict(hit.shares)
                 if shape.expand:
-                    near = around(reader, hit.row, shape.expand, asked)
+                    near = around(reader, hit.row, shape.expand, query)
                     one["around"] = [result_of(row) for row in near if budget.takes(row)]
                 shown.append(one)
         return shown
 
 
-def _reranked(compressor: BaseDocumentCompressor, asked: SearchQuery, hits: Sequence[Ranked]) -> Steps[list[Ranked]]:
+def _reranked(compressor: BaseDocumentCompressor, query: SearchQuery, hits: Sequence[Ranked]) -> Steps[list[Ranked]]:
     """The hits that a document compressor keeps, in its order; a run of its own."""
     return traced(
         "reranking",
-        _compressed(compressor, asked.text, hits),
-        scope=asked.scope,
-        inputs=lambda: {"query": asked.text, "ids": [hit.row.key for hit in hits]},
+        _compressed(compressor, query.text, hits),
+        scope=query.scope,
+        inputs=lambda: {"query": query.text, "ids": [hit.row.key for hit in hits]},
         outputs=lambda kept: {"ids": [hit.row.key for hit in kept]},
     )
 
@@ -200,7 +200,7 @@ class Budget:
         return True
 
 
-def behind(reader: Reader, rows: Sequence[Row], asked: SearchQuery) -> dict[int, list[tuple[Row, str | None]]]:
+def behind(reader: Reader, rows: Sequence[Row], query: SearchQuery) -> dict[int, list[tuple[Row, str | None]]]:
     """The turns that facts come from, with the words that support them, by the facts' row ids.
 
     A turn that is never recalled shows the words that support the fact and no others; one that was deleted, or has
@@ -208,18 +208,18 @@ def behind(reader: Reader, rows: Sequence[Row], asked: SearchQuery) -> dict[int,
     """
     quotes = reader.quotes_of_all([row.id for row in rows if row.kind == "fact"])
     turns = reader.memories_by_row(list({turn for _, turn, _ in quotes}))
-    told: dict[int, list[tuple[Row, str | None]]] = {}
+    sources: dict[int, list[tuple[Row, str | None]]] = {}
     for fact, turn, quote in quotes:
         row = turns.get(turn)
-        if row is None or (row.state == QUARANTINED and not asked.include_quarantined):
+        if row is None or (row.state == QUARANTINED and not query.include_quarantined):
             continue
-        if row.state != HIDDEN and not counts(row, asked):
+        if row.state != HIDDEN and not counts(row, query):
             continue
-        told.setdefault(fact, []).append((replace(row, text=quote or "") if row.state == HIDDEN else row, quote))
-    return told
+        sources.setdefault(fact, []).append((replace(row, text=quote or "") if row.state == HIDDEN else row, quote))
+    return sources
 
 
-def around(reader: Reader, row: Row, distance: int, asked: SearchQuery) -> list[Row]:
+def around(reader: Reader, row: Row, distance: int, query: SearchQuery) -> list[Row]:
     """The turns of the same session up to `distance` before and after a turn, or a fact's first turn.
 
     They are of the scope that is asked for, not later than the time that is, and have not expired.
@@ -228,6 +228,6 @@ def around(reader: Reader, row: Row, distance: int, asked: SearchQuery) -> list[
     if turn is None or turn.place is None or row.session_id is None:
         return []
     return reader.turns_around(
-        asked.scope, turn, distance, quarantined=asked.include_quarantined, until=asked.as_of,
-        lasting=None if asked.past or asked.show_expired else asked.now,
+        query.scope, turn, distance, quarantined=query.include_quarantined, until=query.as_of,
+        lasting=None if query.past or query.show_expired else query.now,
     )  # fmt: skip

@@ -136,8 +136,8 @@ def _by_vector(
 
 def _by_words(view: View, mask: NDArray[np.bool_], text: str) -> list[int]:
     """The rows that have one of a text's rarest telling words, and share most of all of them."""
-    asked = query_terms(text)
-    terms = np.unique(view.words.numbers(term_ids(asked)))
+    words = query_terms(text)
+    terms = np.unique(view.words.numbers(term_ids(words)))
     terms = terms[terms >= 0]
     # Of all that the slab has: words of other scopes only leave more rows to be looked at.
     postings = view.words.postings(terms)
@@ -150,7 +150,7 @@ def _by_words(view: View, mask: NDArray[np.bool_], text: str) -> list[int]:
     slots = slots[mask[slots]]
     shared = np.count_nonzero(view.words.texts(slots).counts(terms), axis=0)
     best = np.lexsort((-slots, -shared))[:NEAREST]
-    return [int(view.ids[slots[k]]) for k in best if shared[k] >= min(2, len(asked))]
+    return [int(view.ids[slots[k]]) for k in best if shared[k] >= min(2, len(words))]
 
 
 def _by_turns(lists: Sequence[list[int]]) -> Iterator[int]:

@@ -41,14 +41,14 @@ def forked(journal: Journal, scope: Scope, name: str, *, new: bool) -> ForkNote:
         InvalidInput: there is none, and none is to be made.
     """
     with journal.read() as reader:
-        found = forks(reader, scope, name)
-    if found:
-        return found[0]
+        existing = forks(reader, scope, name)
+    if existing:
+        return existing[0]
     if not new:
         raise no_fork(name)
     with journal.write(*([scope.partition] if scope.user_id is not None else [])) as tx:
-        if found := forks(tx, scope, name):
-            return found[0]
+        if existing := forks(tx, scope, name):
+            return existing[0]
         fork = note_fork(tx, name, scope, journal.new_id())
         live = tx.memories_of(scope)
         # What a turn told that has ended since: by that it is known not to be shown as current.

@@ -65,7 +65,7 @@ class Kept:
 
 
 @dataclass(slots=True)
-class _Told:
+class _News:
     """What a call told anew: rows, words that are not kept, rows whose facts are to be found anew, rows told again."""
 
     done: list[Committed] = field(default_factory=list)
@@ -181,27 +181,27 @@ class Keeper:
             if any(form.vector_bytes for form in forms.values()):
                 self.indexes.record_embedder(tx)
             commit = Commit(tx, scope, actor="user", batch=batch, new_id=self.journal.new_id)
-            rows, told = self._tell(commit, turns, forms, exact=not infer)
+            rows, news = self._store(commit, turns, forms, exact=not infer)
             note = None
-            if infer and (self.reads or told.words):
-                note = self._note(tx, scope, told, rows, batch, due=due)
+            if infer and (self.reads or news.words):
+                note = self._note(tx, scope, news, rows, batch, due=due)
                 if note is None and again:
                     note = self._taken(tx, scope, turns, rows, due=due)
-            elif failure is not None and told.rows:
+            elif failure is not None and news.rows:
                 note = tx.note_unread(
-                    scope, list(told.rows), detail={"owed": True}, attempts=1, next_at=tx.now + PAUSE,
+                    scope, list(news.rows), detail={"owed": True}, attempts=1, next_at=tx.now + PAUSE,
                     reason=type(failure).__name__,
                 )  # fmt: skip
-            outcome = Outcome(tuple(told.done))
+            outcome = Outcome(tuple(news.done))
             if batch is not None:
                 tx.record_batch(batch_scope(scope), batch, {"note": note, **outcome.plain()})
         return Kept(scope, tuple(turns), tuple(rows), note, outcome)
 
-    def _tell(
+    def _store(
         self, commit: Commit, turns: Sequence[Turn], forms: Mapping[str, Indexed], *, exact: bool
-    ) -> tuple[list[Row | None], _Told]:
+    ) -> tuple[list[Row | None], _News]:
         """Store what is new of the turns and what their messages say otherwise now."""
-        told, rows = _Told(), list[Row | None]()
+        news, rows = _News(), list[Row | None]()
         noted: set[Any] = set()
         if not self.keep_turns and not exact:
             noted = {
@@ -216,49 +216,49 @@ class Keeper:
             if turn.id is not None and (turn.id, turn.text) in here:
                 row = here[turn.id, turn.text]
             elif row is not None and not changed:
-                told.before.append(row.id if self.keep_turns else plain_turn(turn))
+                news.before.append(row.id if self.keep_turns else plain_turn(turn))
             elif self.keep_turns or exact:
                 form = forms.get(turn_text(turn)) or unembedded([turn_text(turn)])[turn_text(turn)]
                 if row is not None and row.closed is None:
                     commit.tx.unlist_unread([row.id])
                     row, event = commit.edit_turn(row, turn, form), "UPDATE"
-                    told.edited.append(row.id)
+                    news.edited.append(row.id)
                 else:
-                    told.edited += [] if row is None else [row.id]
+                    news.edited += [] if row is None else [row.id]
                     row, new = commit.add_turn(turn, form, exact=exact)
                     event = "ADD" if new else "NONE"
-                told.rows[row.id] = None
-                told.merged.update([row.id] if event == "NONE" else [])
-                told.done.append(
+                news.rows[row.id] = None
+                news.merged.update([row.id] if event == "NONE" else [])
+                news.done.append(
                     Committed(row.key, event, row.text, known.text if event == "UPDATE" and known else None)
                 )
             elif _said(turn) not in noted:
-                told.words.append(turn)
-                told.edited += [] if row is None else [row.id]
+                news.words.append(turn)
+                news.edited += [] if row is None else [row.id]
                 row = None
             here[turn.id, turn.text] = row
             rows.append(row)
-        return rows, told
+        return rows, news
 
     def _note(
-        self, tx: Writer, scope: Scope, told: _Told, rows: Sequence[Row | None], batch: str | None, *, due: int | None
+        self, tx: Writer, scope: Scope, news: _News, rows: Sequence[Row | None], batch: str | None, *, due: int | None
     ) -> int | None:
         """Note what is to be read: what was told anew."""
         attempts, next_at = (1, tx.now + LEASE) if due is None else (0, tx.now + due)
-        if told.merged:
+        if news.merged:
             # What says the same as a turn that is still to be read is read with it.
             waiting = {row for note in tx.unread(scope) if not note.detail.get("owed") for row in note.turns}
-            told.rows = dict.fromkeys(row for row in told.rows if row not in told.merged or row not in waiting)
-        if not told.rows and not told.words:
+            news.rows = dict.fromkeys(row for row in news.rows if row not in news.merged or row not in waiting)
+        if not news.rows and not news.words:
             return None
         detail: dict[str, Any] = {
-            "session": next((row.session_id for row in rows if row), None) if told.rows else told.words[0].session_id,
-            "turns": [plain_turn(turn) for turn in told.words],
-            "before": told.before[-CONTEXT_TURNS:],
-            "edited": told.edited,
+            "session": next((row.session_id for row in rows if row), None) if news.rows else news.words[0].session_id,
+            "turns": [plain_turn(turn) for turn in news.words],
+            "before": news.before[-CONTEXT_TURNS:],
+            "edited": news.edited,
             "batches": [] if batch is None else [batch],
         }
-        listed, recorded_at = list(told.rows), tx.now
+        listed, recorded_at = list(news.rows), tx.now
         if due:
             for note in tx.unread(scope):
                 if note.scope == scope and note.attempts == 0 and note.detail.get("session") == detail["session"]:
@@ -317,7 +317,7 @@ def _stored(reader: Reader, scope: Scope, turns: Sequence[Turn]) -> list[tuple[R
     A message is known by its id in its scope and session. Of several messages of one id in a call each is its own;
     several of other ids that say the same may be one turn.
     """
-    found: list[tuple[Row | None, bool]] = []
+    states: list[tuple[Row | None, bool]] = []
     taken: dict[str, Turn] = {}
     said: dict[str, dict[str, str]] = {}
     for turn in turns:
@@ -333,8 +333,8 @@ def _stored(reader: Reader, scope: Scope, turns: Sequence[Turn]) -> list[tuple[R
             known = _one_of(reader, free, turn, others)
         if known[0] is not None:
             taken[known[0].key] = turn
-        found.append(known)
-    return found
+        states.append(known)
+    return states
 
 
 def _merges(one: Turn, other: Turn) -> bool:
@@ -351,9 +351,9 @@ def _one_of(reader: Reader, rows: Sequence[Row], turn: Turn, others: set[str]) -
         # One that was merged with an equal message has its words from that one, and is a turn of its own from now on.
         own = [row for row in live if row.message_id == turn.id and row.hash not in others]
         mine = own[-1] if own else live[-1]
-        told = any(row.hash == digest for row in rows if row.key == mine.key)
+        repeated = any(row.hash == digest for row in rows if row.key == mine.key)
         # What was corrected by hand stays so while the message says what it said.
-        if told and (not own or reader.history(mine.key)[-1].actor == BY_HAND):
+        if repeated and (not own or reader.history(mine.key)[-1].actor == BY_HAND):
             return mine, False
         return (mine, True) if own else (None, False)
     for row in rows:

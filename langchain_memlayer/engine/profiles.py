@@ -79,10 +79,10 @@ def key_of(path: str) -> str:
 def cells_of(row: Row | None) -> Cells:
     """What a version of a profile says; of a damaged one what can be read."""
     try:
-        found = {} if row is None else loads(row.text)
+        cells = {} if row is None else loads(row.text)
     except ValueError:
-        found = {}
-    return {name: cell for name, cell in found.items() if is_cell(cell)} if isinstance(found, dict) else {}
+        cells = {}
+    return {name: cell for name, cell in cells.items() if is_cell(cell)} if isinstance(cells, dict) else {}
 
 
 class Profiles:
@@ -114,8 +114,8 @@ class Profiles:
                 rows = [row for one in cited(cells) for row in reader.versions_of(one) if row.id in held]
             else:
                 cells = cells_of(reader.memory(key))
-                found = reader.live_by_key(cited(cells)).values()
-                rows = [row for row in found if not row.expired(now)]
+                live = reader.live_by_key(cited(cells)).values()
+                rows = [row for row in live if not row.expired(now)]
             behind = not past and self._asks(cells, self._changes(reader, owner))
         cells = _standing(cells, {row.key for row in rows if scope.ids().items() <= _ids(row).items()})
         return self._profile(key, cells, behind=behind)
@@ -154,10 +154,10 @@ class Profiles:
             events = [event for event in reader.history(key) if event.op in ("add", "update", "delete")]
             rows = {row.id: cells_of(row) for row in reader.versions_of(key)}
             if scope != owner:
-                told = {one: reader.versions_of(one)[:1] for cells in rows.values() for one in cited(cells)}
-                mine = {one for one, some in told.items() if some and scope.ids().items() <= _ids(some[0]).items()}
+                versions = {one: reader.versions_of(one)[:1] for cells in rows.values() for one in cited(cells)}
+                mine = {one for one, some in versions.items() if some and scope.ids().items() <= _ids(some[0]).items()}
                 rows = {row: _standing(cells, mine) for row, cells in rows.items()}
-        found: list[ProfileChange] = []
+        changes: list[ProfileChange] = []
         for event in events:
             ended = event.item if event.op == "delete" else event.gone
             before, after = rows.get(ended or 0, {}), {} if event.op == "delete" else rows.get(event.item or 0, {})
@@ -165,11 +165,11 @@ class Profiles:
                 was, now = (cells.get(name, {}).get("value") for cells in (before, after))
                 if was != now:
                     facts = _flat(after.get(name, {}).get("facts", ()))
-                    found.append({
+                    changes.append({
                         "field": name, "before": was, "after": now, "facts": facts,
                         "timestamp": from_micros(event.recorded_at).isoformat(), "event_id": str(event.seq),
                     })  # fmt: skip
-        return found
+        return changes
 
     # -- by hand --------------------------------------------------------------------------------------------------
 
@@ -253,7 +253,7 @@ class Profiles:
         for event in facts_since(reader, owner.partition, since, most=_EVENTS):
             events.setdefault(event.key, []).append(event)
         live, now = reader.live_by_key(events), to_micros(self.journal.clock())
-        found: list[tuple[int, FactChange]] = []
+        changes: list[tuple[int, FactChange]] = []
         for key, some in events.items():
             row, before, last = live.get(key), some[0].prev, some[-1]
             # An undo has put back what the profile said.
@@ -262,11 +262,12 @@ class Profiles:
                 continue
             if row is None:
                 end = last.recorded_at if last.invalid_at is None else last.invalid_at
-                found.append((last.seq, FactChange(key, before, None, last.recorded_at, end)))
+                changes.append((last.seq, FactChange(key, before, None, last.recorded_at, end)))
             elif row.state != QUARANTINED and not row.expired(now):
-                told, began = row.last_seen or row.created_at, row.created_at if row.valid_at is None else row.valid_at
-                found.append((last.seq, FactChange(key, before, row.text, told, began)))
-        return [change for _, change in sorted(found, key=lambda one: one[0])][-PAGE * PAGES :]
+                told_at = row.last_seen or row.created_at
+                began = row.created_at if row.valid_at is None else row.valid_at
+                changes.append((last.seq, FactChange(key, before, row.text, told_at, began)))
+        return [change for _, change in sorted(changes, key=lambda one: one[0])][-PAGE * PAGES :]
 
     def _asks(self, cells: Cells, changes: Sequence[FactChange]) -> bool:
         """Whether changes can touch a field: what only ended goes by itself, but for what was set by hand."""

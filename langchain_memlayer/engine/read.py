@@ -249,8 +249,8 @@ class Engine(Keeper):
             if note is None:
                 return None
             words = [turn_of(plain) for plain in note.detail.get("turns", ())]
-            found = reader.memories_by_row(note.turns)
-            rows = [found[turn] for turn in note.turns if turn in found and found[turn].closed is None]
+            by_row = reader.memories_by_row(note.turns)
+            rows = [by_row[turn] for turn in note.turns if turn in by_row and by_row[turn].closed is None]
             owed = self._owed(reader, rows)
         turns = (*map(to_turn, rows), *words)
         return Prepared(note.scope, turns, rows=(*rows, *[None] * len(words)), note=note, owed=owed)
@@ -266,24 +266,24 @@ class Engine(Keeper):
         if extractor is None or not prepared.turns or note is None or note.detail.get("owed"):
             return prepared
         turns, context = prepared.turns, self._context(prepared, note)
-        found = yield from traced(
+        extraction = yield from traced(
             "extraction",
             request(lambda: extractor.extract(turns, context), lambda: extractor.aextract(turns, context)),
             scope=prepared.scope,
             inputs=lambda: {"turns": turns},
-            outputs=lambda found: {"facts": found.facts, "rejected": found.rejected},
+            outputs=lambda extraction: {"facts": extraction.facts, "rejected": extraction.rejected},
         )
-        found = _checked(found, len(turns))
+        extraction = _checked(extraction, len(turns))
         # In order of time, since each may change the ones before it.
-        facts = sorted(found.facts, key=lambda fact: fact.turns[:1])
-        return replace(prepared, facts=tuple(facts), rejected=found.rejected)
+        facts = sorted(extraction.facts, key=lambda fact: fact.turns[:1])
+        return replace(prepared, facts=tuple(facts), rejected=extraction.rejected)
 
     def _context(self, prepared: Prepared, note: Unread) -> list[Turn]:
         """What is known and near to the turns, then those that come before them."""
         with self.journal.read() as reader:
             said = note.detail.get("before", ())
-            found = reader.memories_by_row([one for one in said if isinstance(one, int)])
-            rows = [found[one] for one in said if isinstance(one, int) and one in found]
+            by_row = reader.memories_by_row([one for one in said if isinstance(one, int)])
+            rows = [by_row[one] for one in said if isinstance(one, int) and one in by_row]
             last = max((row for row in prepared.rows if row is not None), key=lambda row: row.place or 0, default=None)
             if not said and last is not None:
                 most = CONTEXT_TURNS + len(prepared.rows)
@@ -503,8 +503,10 @@ class Engine(Keeper):
         extractor = self.extractor
         if row is not None and extractor is not None:
             turn = replace(to_turn(row), text=row.text)
-            found = yield from request(lambda: extractor.extract([turn], []), lambda: extractor.aextract([turn], []))
-            triples = dict.fromkeys(triple for fact in found.facts for triple in fact.triples)
+            extraction = yield from request(
+                lambda: extractor.extract([turn], []), lambda: extractor.aextract([turn], [])
+            )
+            triples = dict.fromkeys(triple for fact in extraction.facts for triple in fact.triples)
         with self.journal.write(note.scope.partition) as tx:
             now = tx.memory(key)
             if tx.strike_unread(note.id) and row is not None and extractor and now is not None and now.text == row.text:
@@ -541,13 +543,12 @@ def _batch_of(tx: Writer, turn: Row, batches: Sequence[str]) -> str | None:
     return next((one.batch for one in reversed(tx.history(turn.key)) if one.batch in batches), None)
 
 
-def _checked(found: Extraction, turns: int) -> Extraction:
+def _checked(extraction: Extraction, turns: int) -> Extraction:
     """What an extractor found, without facts of turns that it was not given."""
-    strays = [fact for fact in found.facts if not all(0 <= place < turns for place in fact.turns)]
+    strays = [fact for fact in extraction.facts if not all(0 <= place < turns for place in fact.turns)]
     refused = (Rejection(fact.text, "it cites a turn that was not given", fact.quote) for fact in strays)
-    return (
-        Extraction(tuple(f for f in found.facts if f not in strays), (*found.rejected, *refused)) if strays else found
-    )
+    kept = tuple(fact for fact in extraction.facts if fact not in strays)
+    return Extraction(kept, (*extraction.rejected, *refused)) if strays else extraction
 
 
 def _rewrites(decision: Decision) -> bool:

@@ -123,21 +123,21 @@ def _compared(engine: Engine, scope: Scope, target: Scope, origins: dict[int, Ro
         new = [row for row in reader.memories_of(target) if row.kind == "fact"]
     common = {fact_hash(row.text) for row in old} & {fact_hash(row.text) for row in new}
     left = {row.id: row for row in old if fact_hash(row.text) not in common}
-    told: dict[int, dict[int, Row]] = {}
+    by_turn: dict[int, dict[int, Row]] = {}
     for row in left.values():
         for turn in row.turns:
-            told.setdefault(turn, {})[row.id] = row
+            by_turn.setdefault(turn, {})[row.id] = row
     said = {row.id: row for row in origins.values()}
     rows: list[tuple[int, str | None, str | None, str]] = []
     for row in (row for row in new if fact_hash(row.text) not in common):
         turns = [origins[turn] for turn in row.turns if turn in origins]
-        near = (one for turn in turns for one in islice(told.get(turn.id, {}).values(), _MOST_COMPARED))
+        near = (one for turn in turns for one in islice(by_turn.get(turn.id, {}).values(), _MOST_COMPARED))
         spoken = set(words(row.text))
         twin = max(near, key=lambda one: len(spoken.intersection(words(one.text))), default=None)
         if twin is not None:
             del left[twin.id]
             for cited in twin.turns:
-                del told[cited][twin.id]
+                del by_turn[cited][twin.id]
         first = turns[0] if turns else row
         rows.append((first.place or first.id, None if twin is None else twin.text, row.text, first.text))
     for row in left.values():

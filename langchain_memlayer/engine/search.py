@@ -112,7 +112,7 @@ class Ranked:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class SearchHits:
     """What a search found: hits, best first, and the entities that the query names."""
 
     hits: list[Ranked] = field(default_factory=list)
@@ -133,7 +133,7 @@ class _Reread:
     stale: bool = False
     _seen: set[int] = field(default_factory=set)
 
-    def read(self, reader: Reader, slots: NDArray[np.int64], asked: SearchQuery) -> None:
+    def read(self, reader: Reader, slots: NDArray[np.int64], query: SearchQuery) -> None:
         """Read those that were not read yet."""
         fresh = [slot for slot in slots.tolist() if slot not in self._seen]
         self._seen.update(fresh)
@@ -141,9 +141,9 @@ class _Reread:
         rows = reader.memories_by_row(ids)
         for slot, item, seq in zip(fresh, ids, seqs, strict=True):
             row = rows.get(item)
-            if row is None or row.seq != seq or not _belongs(row, asked):
+            if row is None or row.seq != seq or not _belongs(row, query):
                 self.stale = True
-            elif asked.filter is None or asked.filter.matches(record_of(row)):
+            elif query.filter is None or query.filter.matches(record_of(row)):
                 self.rows[slot] = row
 
 
@@ -156,43 +156,45 @@ class Searcher:
         self.graphs = graphs
         self.weights = weights or Weights()
 
-    def search(self, asked: SearchQuery) -> Steps[Found]:
-        """What answers a query; returns a `Found`."""
-        found, before = Found(), -1
+    def search(self, query: SearchQuery) -> Steps[SearchHits]:
+        """What answers a query; returns a `SearchHits`."""
+        hits, before = SearchHits(), -1
         vectors: dict[str, NDArray[np.float32]] = {}
         for _ in range(RETRIES):
-            found, stale = yield from self._once(asked, vectors)
+            hits, stale = yield from self._once(query, vectors)
             # What is damaged stays so: without a commit in between nothing comes of another look.
             if stale in (None, before):
                 break
             before = stale
-        return found
+        return hits
 
-    def _once(self, asked: SearchQuery, vectors: dict[str, NDArray[np.float32]]) -> Steps[tuple[Found, int | None]]:
+    def _once(
+        self, query: SearchQuery, vectors: dict[str, NDArray[np.float32]]
+    ) -> Steps[tuple[SearchHits, int | None]]:
         """What is found, and where the journal was, if some of it is not as it was then.
 
         Args:
-            asked: The search.
+            query: The search.
             vectors: Those of the texts that were embedded for it; what is embedded now is added.
         """
-        view = self.indexes.view(asked.scope.search_root, ended=asked.past)
-        scoped = self._scoped(view, asked)
+        view = self.indexes.view(query.scope.search_root, ended=query.past)
+        scoped = self._scoped(view, query)
         allowed = scoped.inside
-        if len(asked.kinds) == 1:
-            allowed = allowed & (view.columns["kind"] == ("turn" in asked.kinds))
+        if len(query.kinds) == 1:
+            allowed = allowed & (view.columns["kind"] == ("turn" in query.kinds))
         if not allowed.any():
-            return Found(), None
-        mend = mended(scoped, asked.text)
-        asked = replace(asked, text=mend.text)
+            return SearchHits(), None
+        mend = mended(scoped, query.text)
+        query = replace(query, text=mend.text)
         vector = yield from self._vector(mend.meaning, vectors)
-        entities, related = self._related(view, asked)
+        entities, related = self._related(view, query)
         words = keywords(scoped, mend)
-        query = _query(asked, words, asked.reference_time or self.journal.clock())
-        broad, narrow = Hints(asked.scope.ids(), asked.text), Hints(_equalities(asked), asked.text)
+        scoring_query = _scoring_query(query, words, query.reference_time or self.journal.clock())
+        broad, narrow = Hints(query.scope.ids(), query.text), Hints(_equalities(query), query.text)
         vector = None if view.kernel is None else vector
         pools = Pools(
             scoped,
-            text=asked.text,
+            text=query.text,
             words=words,
             vector=vector,
             related=related,
@@ -200,21 +202,21 @@ class Searcher:
             hints=broad,
         )
         if vector is not None and scoped.whole:
-            view.audit(vector, asked.limit, mask=allowed, hints=broad)
+            view.audit(vector, query.limit, mask=allowed, hints=broad)
         members, pool = pools.around(allowed, broad)
-        found, reread = scored(pool, query, self.weights), _Reread(view)
-        hits = self._hits(asked, members, found, allowed, reread, whole=scoped.whole)
+        scores, reread = scored(pool, scoring_query, self.weights), _Reread(view)
+        hits = self._hits(query, members, scores, allowed, reread, whole=scoped.whole)
         for surely in (False, True):
             if hits is not None:
                 break
             # Few of the best pass the filter: SQL says which may, and if most of these do not, which do.
-            allowed = allowed & self._passing(view, asked, surely=surely)
+            allowed = allowed & self._passing(view, query, surely=surely)
             if not scoped.whole:
                 members, pool = pools.around(allowed, narrow)
-                found = scored(pool, query, self.weights)
-            rest = replace(asked, filter=None) if surely else asked
-            hits = self._hits(rest, members, found, allowed, reread, whole=scoped.whole)
-        return Found(hits or [], entities), view.applied_seq if reread.stale else None
+                scores = scored(pool, scoring_query, self.weights)
+            rest = replace(query, filter=None) if surely else query
+            hits = self._hits(rest, members, scores, allowed, reread, whole=scoped.whole)
+        return SearchHits(hits or [], entities), view.applied_seq if reread.stale else None
 
     def _vector(self, text: str, known: dict[str, NDArray[np.float32]]) -> Steps[NDArray[np.float32] | None]:
         embedder = self.indexes.embedder
@@ -224,41 +226,41 @@ class Searcher:
 
     def _hits(
         self,
-        asked: SearchQuery,
+        query: SearchQuery,
         members: NDArray[np.int64],
-        found: Scored,
+        scores: Scored,
         allowed: NDArray[np.bool_],
         reread: _Reread,
         *,
         whole: bool,
     ) -> list[Ranked] | None:
         """The best hits, re-read from the journal; None when too few of the best memories pass the filter."""
-        able = eligible(found, allowed[members], asked.threshold)
-        if asked.filter is None:
-            return self._ranked(asked, members, found, able, reread)
+        able = eligible(scores, allowed[members], query.threshold)
+        if query.filter is None:
+            return self._ranked(query, members, scores, able, reread)
         for times in WIDER:
-            tried = best(found, able, times * asked.limit)
-            self._read(asked, members[tried], reread)
+            tried = best(scores, able, times * query.limit)
+            self._read(query, members[tried], reread)
             passed = able & np.isin(members, np.fromiter(reread.rows, np.int64, len(reread.rows)))
-            hits = self._ranked(asked, members, found, passed, reread)
+            hits = self._ranked(query, members, scores, passed, reread)
             # The end of the pool is not that of a large scope, unless most in it pass: then nothing else is better.
-            ended = len(tried) < times * asked.limit and (whole or 2 * np.count_nonzero(passed) >= len(tried))
-            if len(hits) == asked.limit or ended:
+            ended = len(tried) < times * query.limit and (whole or 2 * np.count_nonzero(passed) >= len(tried))
+            if len(hits) == query.limit or ended:
                 return hits
         return None
 
     def _ranked(
         self,
-        asked: SearchQuery,
+        query: SearchQuery,
         members: NDArray[np.int64],
-        found: Scored,
+        scores: Scored,
         able: NDArray[np.bool_],
         reread: _Reread,
     ) -> list[Ranked]:
         while True:
-            ranking = ranked(found, able, limit=asked.limit, weights=self.weights)
+            ranking = ranked(scores, able, limit=query.limit, weights=self.weights)
             slots = members[ranking.order]
-            self._read(asked, slots, reread)
+            self._read(query, slots, reread)
             hits = [
                 Ranked(reread.rows[slot], ranking, rank)
                 for rank, slot in enumerate(slots.tolist())
@@ -266,41 +268,43 @@ class Searcher:
             ]
             gone = np.zeros(len(members), np.bool_)
             gone[ranking.order] = [slot not in reread.rows for slot in slots.tolist()]
-            if found.pool.ended[ranking.order].any():
-                gone |= self._superseded(asked, found.pool, able, hits)
+            if scores.pool.ended[ranking.order].any():
+                gone |= self._superseded(query, scores.pool, able, hits)
             if not gone.any():
                 return hits
             # Others take their places.
             able = able & ~gone
 
     def _superseded(
-        self, asked: SearchQuery, pool: Pool, able: NDArray[np.bool_], hits: Sequence[Ranked]
+        self, query: SearchQuery, pool: Pool, able: NDArray[np.bool_], hits: Sequence[Ranked]
     ) -> NDArray[np.bool_]:
         """Turns whose facts have ended, where a later version of one, or a turn that tells it, is among the hits."""
         superseded = np.zeros(len(pool), np.bool_)
-        if asked.kinds == {"turn"} or asked_version(asked.text) in ("before", "first", "all"):
+        if query.kinds == {"turn"} or asked_version(query.text) in ("before", "first", "all"):
             return superseded
         ended = np.flatnonzero(able & pool.ended)
         old = pool.order[ended].tolist()
         turns = {hit.row.id for hit in hits if hit.row.kind == "turn"}.difference(old)
         with self.journal.read() as reader:
-            told = reader.keys_told_by([*old, *turns])
-        live = {hit.row.key for hit in hits if hit.row.kind == "fact"}.union(*(told.get(turn, ()) for turn in turns))
-        superseded[ended] = [not live.isdisjoint(told.get(turn, ())) for turn in old]
+            facts_of = reader.keys_told_by([*old, *turns])
+        live = {hit.row.key for hit in hits if hit.row.kind == "fact"}.union(
+            *(facts_of.get(turn, ()) for turn in turns)
+        )
+        superseded[ended] = [not live.isdisjoint(facts_of.get(turn, ())) for turn in old]
         return superseded
 
-    def _read(self, asked: SearchQuery, slots: NDArray[np.int64], reread: _Reread) -> None:
+    def _read(self, query: SearchQuery, slots: NDArray[np.int64], reread: _Reread) -> None:
         with self.journal.read() as reader:
-            reread.read(reader, slots, asked)
+            reread.read(reader, slots, query)
 
     # -- who may be found -----------------------------------------------------------------------------------------
 
-    def _scoped(self, view: View, asked: SearchQuery) -> Scoped:
-        passing = asked.past or (self.indexes.expiring and not asked.show_expired)
-        key = (asked.scope, asked.include_quarantined)
+    def _scoped(self, view: View, query: SearchQuery) -> Scoped:
+        passing = query.past or (self.indexes.expiring and not query.show_expired)
+        key = (query.scope, query.include_quarantined)
         scoped: Scoped | None = None if passing else view.memo.get(key)
         if scoped is None:
-            scoped = self._scope(view, asked)
+            scoped = self._scope(view, query)
             if not passing:
                 # The masks of a few scopes, as long as nothing is written.
                 if len(view.memo) > _SCOPES:
@@ -308,26 +312,26 @@ class Searcher:
                 view.memo[key] = scoped
         return scoped
 
-    def _scope(self, view: View, asked: SearchQuery) -> Scoped:
+    def _scope(self, view: View, query: SearchQuery) -> Scoped:
         state = view.columns["state"]
         inside: NDArray[np.bool_] = view.live & (state != HIDDEN)
-        if not asked.include_quarantined:
+        if not query.include_quarantined:
             inside &= state != QUARANTINED
-        for name, value in asked.scope.ids().items():
+        for name, value in query.scope.ids().items():
             inside &= view.columns[name] == self.indexes.codes.find(value)
         ended = state == SPENT
-        if self.indexes.expiring and not (asked.past or asked.show_expired):
+        if self.indexes.expiring and not (query.past or query.show_expired):
             until = view.columns["until"]
-            inside &= (until == 0) | (until > asked.now)
-        if asked.past:
-            held, ended = self._then(view, asked)
+            inside &= (until == 0) | (until > query.now)
+        if query.past:
+            held, ended = self._then(view, query)
             inside &= held
         return Scoped(self.indexes, ref(view), inside, ended, int(np.count_nonzero(inside)))
 
-    def _then(self, view: View, asked: SearchQuery) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    def _then(self, view: View, query: SearchQuery) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """The versions that held, or were known, at the time that is asked about, and the turns spent by then."""
         with self.journal.read() as reader:
-            versions = reader.versions_at(asked.scope.search_root, as_of=asked.as_of, known_at=asked.known_at)
+            versions = reader.versions_at(query.scope.search_root, as_of=query.as_of, known_at=query.known_at)
         held, ended = np.zeros(len(view), np.bool_), np.zeros(len(view), np.bool_)
         ids, spent = np.array(versions, np.int64).reshape(-1, 2).T
         slots = view.slots(ids)
@@ -335,35 +339,35 @@ class Searcher:
         ended[slots[slots >= 0]] = spent[slots >= 0]
         return held, ended
 
-    def _passing(self, view: View, asked: SearchQuery, *, surely: bool) -> NDArray[np.bool_]:
+    def _passing(self, view: View, query: SearchQuery, *, surely: bool) -> NDArray[np.bool_]:
         """What of the scope may pass the filter as far as SQL can say it, or surely does."""
         with self.journal.read() as reader:
-            if surely and asked.filter is not None:
-                rows = reader.memories_passing(asked.scope, asked.filter, ended=asked.past)
-                ids = [row.id for row in rows if asked.filter.matches(record_of(row))]
+            if surely and query.filter is not None:
+                rows = reader.memories_passing(query.scope, query.filter, ended=query.past)
+                ids = [row.id for row in rows if query.filter.matches(record_of(row))]
             else:
-                ids = reader.ids_passing(asked.scope, asked.filter, ended=asked.past)
+                ids = reader.ids_passing(query.scope, query.filter, ended=query.past)
         passed = np.zeros(len(view), np.bool_)
         slots = view.slots(np.array(ids, np.int64))
         passed[slots[slots >= 0]] = True
         return passed
 
-    def _related(self, view: View, asked: SearchQuery) -> tuple[tuple[str, ...], dict[int, float]]:
+    def _related(self, view: View, query: SearchQuery) -> tuple[tuple[str, ...], dict[int, float]]:
         """The known entities that the query is about, and the memories around them, as row ids with weights."""
-        if asked.past or not self._has_triples(view):
+        if query.past or not self._has_triples(view):
             return (), {}
-        graph = self.graphs.graph(asked.scope, include_quarantined=asked.include_quarantined)
-        entities = graph.entities_in(asked.text)
-        entities += [name for name in graph.entities_named(asked.entities) if name not in entities]
+        graph = self.graphs.graph(query.scope, include_quarantined=query.include_quarantined)
+        entities = graph.entities_in(query.text)
+        entities += [name for name in graph.entities_named(query.entities) if name not in entities]
         return tuple(entities), graph.memories_near(entities) if entities else {}
 
-    def relations(self, asked: SearchQuery, entities: Sequence[str], *, most: int) -> list[Relation]:
-        """The triples around some entities, as a `Found` has them, the most relevant first."""
+    def relations(self, query: SearchQuery, entities: Sequence[str], *, most: int) -> list[Relation]:
+        """The triples around some entities, as a `SearchHits` has them, the most relevant first."""
         if not entities:
             return []
         return self.graphs.relations(
-            asked.scope, entities, query=asked.text, most=most, include_quarantined=asked.include_quarantined,
-            at=None if asked.show_expired else asked.now,
+            query.scope, entities, query=query.text, most=most, include_quarantined=query.include_quarantined,
+            at=None if query.show_expired else query.now,
         )  # fmt: skip
 
     def _has_triples(self, view: View) -> bool:
@@ -374,13 +378,13 @@ class Searcher:
         return bool(known)
 
 
-def _query(asked: SearchQuery, words: Keywords, reference: datetime) -> Query:
+def _scoring_query(query: SearchQuery, words: Keywords, reference: datetime) -> Query:
     """What a search asks of the memories that are scored."""
-    about = subject_of(asked.text, reference)
+    about = subject_of(query.text, reference)
     subject = set(map(term_id, (*query_terms(about), *query_characters(about))))
-    named = [words.words.numbers(np.unique(term_ids(tokenize(name)))) for name in identifiers(asked.text)]
+    named = [words.words.numbers(np.unique(term_ids(tokenize(name)))) for name in identifiers(query.text)]
     return Query(
-        asked.text,
+        query.text,
         words.terms,
         words.weights,
         words.dfs,
@@ -390,23 +394,23 @@ def _query(asked: SearchQuery, words: Keywords, reference: datetime) -> Query:
     )
 
 
-def _equalities(asked: SearchQuery) -> dict[str, str]:
+def _equalities(query: SearchQuery) -> dict[str, str]:
     """What a foreign store may filter by: the scope's ids, and the metadata that must be equal to a short string."""
     equal = {
         part.field: part.value
-        for part in (asked.filter.parts if isinstance(asked.filter, And) else (asked.filter,))
+        for part in (query.filter.parts if isinstance(query.filter, And) else (query.filter,))
         if isinstance(part, Comparison) and part.op == "eq" and isinstance(part.value, str)
     }
-    return {name: value for name, value in equal.items() if name not in OWN_FIELDS} | asked.scope.ids()
+    return {name: value for name, value in equal.items() if name not in OWN_FIELDS} | query.scope.ids()
 
 
-def _belongs(row: Row, asked: SearchQuery) -> bool:
+def _belongs(row: Row, query: SearchQuery) -> bool:
     """Whether a row of the journal may be a hit: the last word, whatever an index said."""
-    if row.state == HIDDEN or (row.state == QUARANTINED and not asked.include_quarantined):
+    if row.state == HIDDEN or (row.state == QUARANTINED and not query.include_quarantined):
         return False
-    return counts(row, asked) and all(getattr(row, name) == value for name, value in asked.scope.ids().items())
+    return counts(row, query) and all(getattr(row, name) == value for name, value in query.scope.ids().items())
 
 
-def counts(row: Row, asked: SearchQuery) -> bool:
+def counts(row: Row, query: SearchQuery) -> bool:
     """Whether a version is one that is asked about: live and not expired, unless the past is."""
-    return asked.past or (row.closed is None and (asked.show_expired or not row.expired(asked.now)))
+    return query.past or (row.closed is None and (query.show_expired or not row.expired(query.now)))

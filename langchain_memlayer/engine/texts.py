@@ -52,16 +52,16 @@ def searchable(indexes: Indexes, texts: Sequence[str]) -> Steps[dict[str, Indexe
     if embedder is None or not distinct:
         return unembedded(distinct)
     # A new embedder shows once, beside the first texts, which scripts it knows.
-    asked = [*distinct, *(PROBES if indexes.unmeasured else ())]
+    inputs = [*distinct, *(PROBES if indexes.unmeasured else ())]
     try:
-        vectors: Any = yield from request(lambda: embedder.embed(asked), lambda: embedder.aembed(asked))
+        vectors: Any = yield from request(lambda: embedder.embed(inputs), lambda: embedder.aembed(inputs))
     except MemLayerError:
         raise
     except Exception as error:  # an embedder is anybody's code
         raise EmbeddingError(
             f"The embedder failed ({type(error).__name__}); repeat the call when it answers."
         ) from error
-    if len(asked) > len(distinct):
+    if len(inputs) > len(distinct):
         indexes.measured = knowledge_of(vectors[len(distinct) :], indexes.metric)
         if embedder.automatic and trust_in(" ".join(distinct), indexes.measured) < _TRUSTED:
             _LOGGER.warning(

@@ -58,34 +58,34 @@ class Memories:
         self._factory = _taking_conversation(factory)
         self._plan = plan
         self._lock = threading.Lock()
-        self._told = {one.id: _Told(one) for one in dataset.conversations}
+        self._remembered = {one.id: _Remembered(one) for one in dataset.conversations}
         self.settings: dict[str, str] = {}
         self.seconds = 0.0
         self.turns = 0
 
     @contextmanager
-    def of(self, conversation: str) -> Iterator[tuple[Memory, _Told]]:
+    def of(self, conversation: str) -> Iterator[tuple[Memory, _Remembered]]:
         """The memory of a conversation, and what is known of that, while one question is asked."""
-        told = self._told[conversation]
+        remembered = self._remembered[conversation]
         try:
-            with told.lock:
-                if told.memory is None:
-                    told.memory = self._opened(told.conversation)
-                    if self._plan.beside:
-                        told.plain = PlainSystems(told.conversation, told.memory.internals.indexes.embedder)
-                memory = told.memory
-            yield memory, told
+            with remembered.lock:
+                if remembered.memory is None:
+                    remembered.memory = self._opened(remembered.conversation)
+                memory = remembered.memory
+                if self._plan.beside and remembered.plain is None:
+                    remembered.plain = PlainSystems(remembered.conversation, memory.internals.indexes.embedder)
+            yield memory, remembered
         finally:
-            with told.lock:
-                told.left -= 1
-                if not told.left:
-                    told.close()
+            with remembered.lock:
+                remembered.left -= 1
+                if not remembered.left:
+                    remembered.close()
 
     def close(self) -> None:
         """Close what is still open."""
-        for told in self._told.values():
-            with told.lock:
-                told.close()
+        for remembered in self._remembered.values():
+            with remembered.lock:
+                remembered.close()
 
     def _opened(self, conversation: Conversation) -> Memory:
         from langchain_memlayer.memory import Memory
@@ -160,7 +160,7 @@ class Asker:
         return tuple(self._outcomes[key] for key in self.asked)
 
     def _recalled(self, conversation: str, question: Question) -> Outcome:
-        with self._memories.of(conversation) as (memory, told):
+        with self._memories.of(conversation) as (memory, remembered):
             limit, seconds = self._plan.k[-1], 0.0
             while True:
                 start = perf_counter()
@@ -168,12 +168,12 @@ class Asker:
                     "results"
                 ]
                 seconds = seconds or perf_counter() - start
-                hits = tuple(self._hit(result["memory"], result["sources"], told) for result in results)
+                hits = tuple(self._hit(result["memory"], result["sources"], remembered) for result in results)
                 # The budget of tokens may take more hits than are counted.
                 if len(hits) < limit or sum(hit.tokens for hit in hits) > self._plan.max_tokens:
                     break
                 limit *= 2
-            beside = dict(self._beside(question, told))
+            beside = dict(self._beside(question, remembered))
         outcome = Outcome(
             conversation,
             question,
@@ -191,17 +191,17 @@ class Asker:
         except ExtractionError as error:
             return replace(outcome, error=str(error))
 
-    def _hit(self, text: str, turns: Sequence[str], told: _Told) -> Hit:
-        told_in = dict.fromkeys(session for turn in turns if (session := told.sessions.get(turn)) is not None)
+    def _hit(self, text: str, turns: Sequence[str], remembered: _Remembered) -> Hit:
+        told_in = dict.fromkeys(session for turn in turns if (session := remembered.sessions.get(turn)) is not None)
         return Hit(text, tuple(turns), tuple(told_in), self._plan.count(text))
 
-    def _beside(self, question: Question, told: _Told) -> Iterator[tuple[str, dict[str, float]]]:
+    def _beside(self, question: Question, remembered: _Remembered) -> Iterator[tuple[str, dict[str, float]]]:
         """The measures of plain systems, by their names."""
-        if told.plain is None:
+        if remembered.plain is None:
             return
-        turns = told.conversation.turns
-        every = [self._hit(turn.text, [turn.id] if turn.id is not None else [], told) for turn in turns]
-        for name, order in told.plain.rankings(question.text):
+        turns = remembered.conversation.turns
+        every = [self._hit(turn.text, [turn.id] if turn.id is not None else [], remembered) for turn in turns]
+        for name, order in remembered.plain.rankings(question.text):
             hits = [every[place] for place in order.tolist()]
             yield name, measures(question, hits, k=self._plan.k, max_tokens=self._plan.max_tokens)
 
@@ -227,7 +227,7 @@ class Asker:
             raise
 
 
-class _Told:
+class _Remembered:
     """A conversation that is or will be remembered, and how many of its questions are left."""
 
     def __init__(self, conversation: Conversation) -> None:

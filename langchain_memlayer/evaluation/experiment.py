@@ -57,10 +57,10 @@ def run_experiment(
 
     async def verdicts(run: Run, inputs: dict[str, Any]) -> dict[str, Any]:
         # LangSmith evaluates failed runs too; what made one fail is raised when all are through.
-        found = {} if asker.failure else (await asyncio.to_thread(asker.judge, inputs["question_id"])).verdicts
-        for name, verdict in found.items():
-            told = {"score": verdict.score, "value": verdict.label, "comment": verdict.reason}
-            await asyncio.to_thread(tell, run, f"correct ({name})", **told)
+        judged = {} if asker.failure else (await asyncio.to_thread(asker.judge, inputs["question_id"])).verdicts
+        for name, verdict in judged.items():
+            feedback = {"score": verdict.score, "value": verdict.label, "comment": verdict.reason}
+            await asyncio.to_thread(tell, run, f"correct ({name})", **feedback)
         return {"results": []}
 
     evaluators: list[Any] = [recall, verdicts]

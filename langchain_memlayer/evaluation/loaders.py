@@ -159,14 +159,14 @@ def _scope(place: _Place) -> Conversation:
     sessions = {turn.id: turn.session_id for turn in turns}
     questions = []
     for number, entry in enumerate(place["questions"].items()):
-        text, category, gold, asked = _fields(entry, "text category gold asked")
+        text, category, gold, moment = _fields(entry, "text category gold asked")
         evidence = tuple(one.text() for one in gold.items())
         if unknown := [one for one in evidence if one not in sessions]:
             gold.wrong(f"ids of items ({unknown[0]} is none)")
         told_in = dict.fromkeys(session for one in evidence if (session := sessions[one]) is not None)
         questions.append(
             Question(
-                f"{name}-q{number}", text.filled(), category.text(), "", evidence, tuple(told_in), _iso_time(asked)
+                f"{name}-q{number}", text.filled(), category.text(), "", evidence, tuple(told_in), _iso_time(moment)
             )
         )
     return Conversation(name, turns, tuple(questions))
@@ -205,11 +205,11 @@ def _locomo(place: _Place, adversarial: bool, unresolved: list[str]) -> Conversa
     name = place["sample_id"].filled()
     turns = list(_locomo_turns(place["conversation"]))
     known = {turn.id: turn.session_id for turn in turns if turn.id is not None}
-    asked = (_locomo_question(entry, name, known, unresolved) for entry in place["qa"].items())
+    questions = (_locomo_question(entry, name, known, unresolved) for entry in place["qa"].items())
     return Conversation(
         name,
         tuple(turns),
-        tuple(question for question in asked if question.answerable or adversarial),
+        tuple(question for question in questions if question.answerable or adversarial),
         tuple(_locomo_observations(place, known)),
     )
 
@@ -310,7 +310,7 @@ def _longmemeval(place: _Place) -> Conversation:
         )
     names = [session.filled() for session in ids]
     labels = _numbered(names)
-    told = sorted(
+    dated = sorted(
         (
             (_longmemeval_time(date), label, session)
             for date, label, session in zip(dates, labels, sessions, strict=True)
@@ -319,7 +319,7 @@ def _longmemeval(place: _Place) -> Conversation:
     )
     turns: list[Turn] = []
     evidence: list[str] = []
-    for time, label, session in told:
+    for time, label, session in dated:
         for number, entry in enumerate(session.items(), 1):
             turn = _longmemeval_turn(entry, f"{label}:{number}", label, time)
             if turn is not None:

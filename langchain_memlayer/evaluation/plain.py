@@ -56,8 +56,8 @@ class PlainSystems:
             yield name, np.argsort(-values, kind="stable")
 
     def _words(self, question: str) -> Scores:
-        asked = query_terms(question)
-        counts = np.array([[terms[term] for terms in self._terms] for term in asked]).reshape(len(asked), -1)
+        terms = query_terms(question)
+        counts = np.array([[counter[term] for counter in self._terms] for term in terms]).reshape(len(terms), -1)
         total = len(self._terms)
         return bm25(counts, self._lengths, (counts > 0).sum(axis=1), total, float(self._lengths.mean()) or 1.0)
 

@@ -184,19 +184,19 @@ def measures(question: Question, hits: Sequence[Hit], *, k: Collection[int], max
 
     Of the hits, best first, it looks at the first `k`, and at the first of together `max_tokens`.
     """
-    found: dict[str, float] = {}
+    values: dict[str, float] = {}
     if question.answerable and question.evidence:
         turns = [hit.turns for hit in hits]
-        found |= {f"recall@{n}": recall_at(turns, question.evidence, n) for n in k}
+        values |= {f"recall@{n}": recall_at(turns, question.evidence, n) for n in k}
         tokens = [hit.tokens for hit in hits]
-        found[f"recall@{max_tokens}t"] = recall_within(turns, tokens, question.evidence, max_tokens)
-        found |= {f"hit@{n}": hit_at(turns, question.evidence, n) for n in k}
-        found["MRR"] = reciprocal_rank(turns, question.evidence)
-        found[f"nDCG@{NDCG}"] = ndcg_at(turns, question.evidence, NDCG)
+        values[f"recall@{max_tokens}t"] = recall_within(turns, tokens, question.evidence, max_tokens)
+        values |= {f"hit@{n}": hit_at(turns, question.evidence, n) for n in k}
+        values["MRR"] = reciprocal_rank(turns, question.evidence)
+        values[f"nDCG@{NDCG}"] = ndcg_at(turns, question.evidence, NDCG)
     if question.answerable and question.sessions:
         sessions = [hit.sessions for hit in hits]
-        found |= {f"session recall@{n}": recall_at(sessions, question.sessions, n) for n in k}
-    return found
+        values |= {f"session recall@{n}": recall_at(sessions, question.sessions, n) for n in k}
+    return values
 
 
 def _plain(table: Mapping[str, Mapping[str, Estimate]]) -> dict[str, dict[str, Any]]:

@@ -183,19 +183,19 @@ class LLMExtractor:
 
     def windows(self, turns: Sequence[Turn], context: Sequence[Turn] = ()) -> list[Window]:
         """The windows that `turns` are read in, in order; each turn is in one of them, a very long one in several."""
-        found: list[Window] = []
+        windows: list[Window] = []
         shown: list[tuple[int, str]] = []
         room = self._window_tokens
         for place, text in self._pieces(turns):
             size = estimate_tokens(text)
             if shown and (size > room or len(shown) == self._window_turns):
-                found.append(self._window(turns, context, shown))
+                windows.append(self._window(turns, context, shown))
                 shown, room = [], self._window_tokens
             shown.append((place, text))
             room -= size
         if shown:
-            found.append(self._window(turns, context, shown))
-        return found
+            windows.append(self._window(turns, context, shown))
+        return windows
 
     def _pieces(self, turns: Sequence[Turn]) -> Iterator[tuple[int, str]]:
         """The texts to show with their turns' places, each within a window's budget."""
@@ -231,17 +231,17 @@ class LLMExtractor:
         reading = read_entries(reply, "facts", _MARKS)
         said = [words(turn.text) for turn in window.turns]
         checked = [_checked(entry, window, said, now) for entry in reading.entries]
-        rejected = [found for found in checked if isinstance(found, Rejection)]
+        rejected = [one for one in checked if isinstance(one, Rejection)]
         if reading.lost is not None:
             rejected.append(Rejection(storable(reading.lost), _CUT))
-        return Extraction(tuple(found for found in checked if isinstance(found, Fact)), tuple(rejected))
+        return Extraction(tuple(one for one in checked if isinstance(one, Fact)), tuple(rejected))
 
 
-def _whole(windows: Sequence[Window], found: Sequence[Extraction]) -> tuple[list[Extraction], list[Window]]:
+def _whole(windows: Sequence[Window], parts: Sequence[Extraction]) -> tuple[list[Extraction], list[Window]]:
     """What was read of windows that need not be read again, and the halves of the others."""
     kept: list[Extraction] = []
     halves: list[Window] = []
-    for window, part in zip(windows, found, strict=True):
+    for window, part in zip(windows, parts, strict=True):
         half = len(window.turns) // 2
         if not half or all(refusal.reason != _CUT for refusal in part.rejected):
             kept.append(part)
@@ -253,14 +253,14 @@ def _whole(windows: Sequence[Window], found: Sequence[Extraction]) -> tuple[list
     return kept, halves
 
 
-def merged(found: Sequence[Extraction]) -> Extraction:
+def merged(parts: Sequence[Extraction]) -> Extraction:
     """The extractions of several windows as one, in the order of turns.
 
     Equal facts, which differ in case, whitespace or full stops only, become one that cites the turns of all. What comes
     from tool output never joins one that a person stated, or it would take it into quarantine; it is left out.
     """
     facts: dict[tuple[str, bool], Fact] = {}
-    for fact in (fact for part in found for fact in part.facts):
+    for fact in (fact for part in parts for fact in part.facts):
         key = (content_hash(fact.text.rstrip(_STOPS)), RETRACT in fact.metadata)
         known = facts.get(key)
         if known is None or (_is_quarantined(known) and not _is_quarantined(fact)):
@@ -276,7 +276,7 @@ def merged(found: Sequence[Extraction]) -> Extraction:
                 corrects=tuple(dict.fromkeys((*known.corrects, *fact.corrects))),
             )
     ordered = sorted(facts.values(), key=lambda fact: fact.turns[0])
-    return Extraction(tuple(ordered), tuple(refusal for part in found for refusal in part.rejected))
+    return Extraction(tuple(ordered), tuple(refusal for part in parts for refusal in part.rejected))
 
 
 def _is_quarantined(fact: Fact) -> bool:
@@ -291,8 +291,8 @@ def _split(text: str, tokens: int) -> Iterator[str]:
     """A text in pieces of about `tokens` tokens, cut after a sentence or a word where there is one."""
     while estimate_tokens(text) > tokens:
         end = fitting(text, tokens)
-        found = [text.rfind(mark, end // 2, end) + len(mark) for mark in _SENTENCE_ENDS if mark in text[end // 2 : end]]
-        end = max(found, default=0) or text.rfind(" ", end // 2, end) + 1 or end
+        ends = [text.rfind(mark, end // 2, end) + len(mark) for mark in _SENTENCE_ENDS if mark in text[end // 2 : end]]
+        end = max(ends, default=0) or text.rfind(" ", end // 2, end) + 1 or end
         yield text[:end]
         text = text[end:]
     if text.strip():
@@ -306,28 +306,28 @@ def _checked(entry: Any, window: Window, said: Sequence[Sequence[str]], now: dat
     """One entry as a fact, or why it is none."""
     if not isinstance(entry, Mapping):
         return Rejection(_shown(entry), "it is no object with a turn and a quote")
-    found = FoundFact.model_validate({str(name): value for name, value in entry.items()})
-    quote, refused = _unlabelled(found.quote, window), found.quote[:QUOTE_CHARS] or None
-    if (reason := _fault(found.fact, quote)) is not None:
-        return Rejection(found.fact[:FACT_CHARS] or _shown(entry), reason, refused)
-    places = _places(found.turn, quote, window, said)
+    form = FoundFact.model_validate({str(name): value for name, value in entry.items()})
+    quote, refused = _unlabelled(form.quote, window), form.quote[:QUOTE_CHARS] or None
+    if (reason := _fault(form.fact, quote)) is not None:
+        return Rejection(form.fact[:FACT_CHARS] or _shown(entry), reason, refused)
+    places = _places(form.turn, quote, window, said)
     if isinstance(places, str):
-        return Rejection(found.fact, places, refused)
-    if (number := _unsaid(found.fact, quote, window, places, now)) is not None:
-        return Rejection(found.fact, f"nobody said its number {number}", refused)
+        return Rejection(form.fact, places, refused)
+    if (number := _unsaid(form.fact, quote, window, places, now)) is not None:
+        return Rejection(form.fact, f"nobody said its number {number}", refused)
     quarantined = any(window.turns[place].quarantined for place in places)
-    if found.retract and quarantined:
-        return Rejection(found.fact, "a tool's output cannot ask to forget something", refused)
-    flags = {RETRACT: found.retract, QUARANTINE: quarantined}
-    name = found.subject
-    wrong = (number - 1 for number in found.corrects if 0 < number <= places[0] and number - 1 not in places)
+    if form.retract and quarantined:
+        return Rejection(form.fact, "a tool's output cannot ask to forget something", refused)
+    flags = {RETRACT: form.retract, QUARANTINE: quarantined}
+    name = form.subject
+    wrong = (number - 1 for number in form.corrects if 0 < number <= places[0] and number - 1 not in places)
     return Fact(
-        text=as_exact(found.fact, quote),
+        text=as_exact(form.fact, quote),
         turns=tuple(dict.fromkeys(window.places[place] for place in places)),
         quote=quote,
-        triples=tuple(Triple(*parts) for parts in found.triples),
-        valid_at=_date(found.valid_at),
-        valid_until=_date(found.valid_until, last=True),
+        triples=tuple(Triple(*parts) for parts in form.triples),
+        valid_at=_date(form.valid_at),
+        valid_until=_date(form.valid_until, last=True),
         name=name if name and len(name) <= NAME_CHARS and not _is_nobody(name) else None,
         metadata={flag: True for flag, is_set in flags.items() if is_set},
         # A tool corrects nobody.

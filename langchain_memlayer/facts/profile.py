@@ -59,14 +59,14 @@ class FactChange:
         id: The fact.
         before: What it said; None for a new one.
         after: What it says; None for one that ended.
-        told: When it was last told.
+        told_at: When it was last told.
         began: When it began to hold.
     """
 
     id: str
     before: str | None
     after: str | None
-    told: int
+    told_at: int
     began: int
 
 
@@ -91,11 +91,11 @@ def _by_entry(cell: Mapping[str, Any]) -> bool:
 
 def cited(cells: Cells) -> set[str]:
     """The ids of all facts that cells come from."""
-    found: set[str] = set()
+    fact_ids: set[str] = set()
     for cell in cells.values():
         for one in cell["facts"]:
-            found.update([one] if isinstance(one, str) else one)
-    return found
+            fact_ids.update([one] if isinstance(one, str) else one)
+    return fact_ids
 
 
 def kept(cells: Cells, keep: Callable[[Any, list[str]], list[str] | None]) -> Cells:
@@ -106,7 +106,7 @@ def kept(cells: Cells, keep: Callable[[Any, list[str]], list[str] | None]) -> Ce
         keep: Is given a value, or an entry of a list, and its facts; gives those of them that stay, or None when it
             goes. It is not asked for what was set by hand.
     """
-    found: Cells = {}
+    left_over: Cells = {}
     for name, cell in cells.items():
         value, facts = cell.get("value"), cell["facts"]
         if isinstance(value, list) and _by_entry(cell):
@@ -118,10 +118,10 @@ def kept(cells: Cells, keep: Callable[[Any, list[str]], list[str] | None]) -> Ce
             left = keep(value, facts) if facts else facts
             cell, empty = {**cell, "facts": left}, left is None
         if not empty:
-            found[name] = cell
+            left_over[name] = cell
         elif "hand" in cell:
-            found[name] = {"facts": [], "at": cell["at"], "hand": cell["hand"]}
-    return found
+            left_over[name] = {"facts": [], "at": cell["at"], "hand": cell["hand"]}
+    return left_over
 
 
 def joined(cell: Cell, other: Cell) -> Cell:
@@ -224,9 +224,9 @@ class ProfileSchema:
             try:
                 return self.model.model_validate_json(taken, by_alias=False, by_name=True), wrong
             except ValidationError as error:
-                found = _reasons(error)
-                fresh = found.keys() & values.keys() - wrong.keys()
-                wrong.update(found)
+                reasons = _reasons(error)
+                fresh = reasons.keys() & values.keys() - wrong.keys()
+                wrong.update(reasons)
                 if not fresh:
                     return None, wrong
             except Exception as error:  # noqa: BLE001 - what checks a profile is the caller's own, and may raise anything
@@ -339,8 +339,8 @@ class ProfileUpdater:
             if change.after is None:
                 facts.append({"fact": number, "ended": was})
                 continue
-            told, text = f"{from_micros(change.told):%Y-%m-%d}", shortened(change.after, _FACT_TOKENS)
-            facts.append({"fact": number, "date": told, **({} if was is None else {"was": was}), "text": text})
+            date, text = f"{from_micros(change.told_at):%Y-%m-%d}", shortened(change.after, _FACT_TOKENS)
+            facts.append({"fact": number, "date": date, **({} if was is None else {"was": was}), "text": text})
         shown = show_records("fields", self._schema.shown(cells)), show_records("facts", facts)
         return [SystemMessage(PROFILE_INSTRUCTIONS), HumanMessage("\n".join(shown))]
 
@@ -377,7 +377,7 @@ class _Patch:
             self._refuse(name, "it names no fact by its number")
         elif action not in ("set", "append", "remove", "clear"):
             self._refuse(name, "there is no such action")
-        elif max(one.told for one in facts) > self.cells.get(name, {}).get("hand", -1):
+        elif max(one.told_at for one in facts) > self.cells.get(name, {}).get("hand", -1):
             self._change(name, action, change.value, facts)
 
     def _refuse(self, field: str, reason: str) -> None:
@@ -409,7 +409,7 @@ class _Patch:
         made = dict(self.cells)
         made.pop(name, None)
         if cell is not None:
-            made[name] = {**cell, "at": max(one.told for one in facts)}
+            made[name] = {**cell, "at": max(one.told_at for one in facts)}
             if listed and "hand" in old and action != "set":
                 made[name]["hand"] = old["hand"]
         if wrong := self._schema.refused(self.cells, made):
@@ -464,12 +464,12 @@ def _entries(
     if action == "remove":
         return [(one, by) for one, by in entries if _same(one) not in said]
     known = {_same(one): (one, by) for one, by in entries}
-    told = {}
+    changed = {}
     for one, mark in zip(value, said, strict=True):
         before, by = known.get(mark, (one, None))
         # What stands there by hand, or is told by others, stays theirs.
-        told[mark] = (before, [*ids] if by is None else list(dict.fromkeys([*by, *ids])) if by else [])
-    return list((told if action == "set" else {**known, **told}).values())
+        changed[mark] = (before, [*ids] if by is None else list(dict.fromkeys([*by, *ids])) if by else [])
+    return list((changed if action == "set" else {**known, **changed}).values())
 
 
 def _same(value: Any) -> str:

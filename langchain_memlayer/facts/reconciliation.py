@@ -78,7 +78,7 @@ class Known:
         text: What it says.
         id: The memory; None for a fact.
         fact: The position of the fact; None for a memory.
-        told: When it was told last.
+        last_told: When it was told last.
         since: When it began to hold.
         name: Whom it is about, when that is known.
     """
@@ -86,7 +86,7 @@ class Known:
     text: str
     id: str | None = None
     fact: int | None = None
-    told: datetime | None = None
+    last_told: datetime | None = None
     since: datetime | None = None
     name: str | None = None
 
@@ -99,13 +99,13 @@ class Question:
         facts: All facts.
         known: What they may change; the prompt numbers them from 1.
         decided: Decisions that need no model, by the fact's position.
-        asked: Positions of the facts to ask about; the prompt numbers them from 1.
+        undecided: Positions of the facts to ask about; the prompt numbers them from 1.
     """
 
     facts: tuple[Fact, ...]
     known: tuple[Known, ...]
     decided: Mapping[int, Decision]
-    asked: tuple[int, ...]
+    undecided: tuple[int, ...]
 
 
 class LLMReconciler:
@@ -167,7 +167,7 @@ class LLMReconciler:
             ExtractionError: the model failed, or its reply cannot be read.
         """
         question = ask(facts, candidates)
-        if not question.asked:
+        if not question.undecided:
             return self.parse(question, None)
         return (yield from self._chat.asking(self.build(question), lambda reply: self.parse(question, reply)))
 
@@ -177,12 +177,12 @@ class LLMReconciler:
         """The prompt: instructions, contract and examples, then memories and facts as fenced JSON."""
         from langchain_core.messages import HumanMessage, SystemMessage
 
-        numbered = {position: number for number, position in enumerate(question.asked, 1)}
+        numbered = {position: number for number, position in enumerate(question.undecided, 1)}
         memories = (
             {
                 "memory": number,
                 **({} if memory.fact not in numbered else {"fact": numbered[memory.fact]}),
-                **_dated(memory.told, memory.since),
+                **_dated(memory.last_told, memory.since),
                 "text": _short(memory.text),
             }
             for number, memory in enumerate(question.known, 1)
@@ -194,7 +194,7 @@ class LLMReconciler:
                 **({"retract": True} if is_retraction(fact) else {}),
                 "text": _short(fact.text),
             }
-            for number, fact in enumerate((question.facts[k] for k in question.asked), 1)
+            for number, fact in enumerate((question.facts[k] for k in question.undecided), 1)
         )
         shown = (show_records("memories", memories), show_records("facts", facts))
         return [SystemMessage(self._instructions), HumanMessage("\n".join(shown))]
@@ -211,7 +211,7 @@ class LLMReconciler:
             reading = read_entries(reply, "decisions", _MARKS)
             for entry in reading.entries:
                 form = _form(entry)
-                position, reason = _fact_of(form, question.asked, forms)
+                position, reason = _fact_of(form, question.undecided, forms)
                 if form is None or position is None:
                     strays.append(Decision("REJECTED", None, text=_line(entry, FACT_CHARS), reason=reason))
                 else:
@@ -219,11 +219,11 @@ class LLMReconciler:
             if reading.lost is not None:
                 cut = "the reply breaks off or cannot be read from here on"
                 strays.append(Decision("REJECTED", None, text=_line(reading.lost, FACT_CHARS), reason=cut))
-        found = {**question.decided, **{position: _checked(position, forms, question) for position in forms}}
+        decided = {**question.decided, **{position: _checked(position, forms, question) for position in forms}}
         for position, fact in enumerate(question.facts):
-            if position not in found:
-                found[position] = _added(position, fact, "the reply did not decide about it")
-        decisions = _claimed([found[k] for k in range(len(question.facts))], question)
+            if position not in decided:
+                decided[position] = _added(position, fact, "the reply did not decide about it")
+        decisions = _claimed([decided[k] for k in range(len(question.facts))], question)
         return [*_repeated(decisions, question), *_bounded(strays)]
 
 
@@ -236,9 +236,9 @@ class RuleReconciler:
     def reconcile(self, facts: Sequence[Fact], candidates: Sequence[Candidate]) -> list[Decision]:
         """One decision for each fact, in order."""
         question = ask(facts, candidates)
-        added = {k: _added(k, question.facts[k], None) for k in question.asked}
-        found = {**question.decided, **added}
-        return _claimed([found[k] for k in range(len(facts))], question)
+        added = {k: _added(k, question.facts[k], None) for k in question.undecided}
+        decided = {**question.decided, **added}
+        return _claimed([decided[k] for k in range(len(facts))], question)
 
     areconcile = awaited(reconcile)
 
@@ -336,16 +336,16 @@ def _refused(position: int, reason: str) -> Decision:
 
 def _is_older(fact: Fact, memory: Known) -> bool:
     """Whether a fact was said clearly before the memory was told last."""
-    if fact.said_at is None or memory.told is None:
+    if fact.said_at is None or memory.last_told is None:
         return False
-    return fact.said_at + _SAME_TIME < memory.told
+    return fact.said_at + _SAME_TIME < memory.last_told
 
 
 # -- the prompt -------------------------------------------------------------------------------------------------------
 
 
-def _dated(told: datetime | None, since: datetime | None) -> dict[str, str]:
-    dates = {"date": told, "since": since}
+def _dated(date: datetime | None, since: datetime | None) -> dict[str, str]:
+    dates = {"date": date, "since": since}
     return {name: f"{moment:%Y-%m-%d}" for name, moment in dates.items() if moment is not None}
 
 
@@ -362,16 +362,16 @@ def _form(entry: Any) -> FoundDecision | None:
     return FoundDecision.model_validate({str(name): value for name, value in entry.items()})
 
 
-def _fact_of(form: FoundDecision | None, asked: Sequence[int], found: Mapping[int, Any]) -> tuple[int | None, str]:
+def _fact_of(form: FoundDecision | None, undecided: Sequence[int], forms: Mapping[int, Any]) -> tuple[int | None, str]:
     """The position of the fact that an entry decides about, or None and why it is none."""
     if form is None:
         return None, "it is no object with a fact and an action"
     number = form.fact[0] if len(form.fact) == 1 else 0
-    if not 0 < number <= len(asked):
+    if not 0 < number <= len(undecided):
         return None, "it names no fact that was asked about"
-    if asked[number - 1] in found:
+    if undecided[number - 1] in forms:
         return None, f"fact {number} was decided before"
-    return asked[number - 1], ""
+    return undecided[number - 1], ""
 
 
 def _checked(position: int, forms: Mapping[int, FoundDecision], question: Question) -> Decision:
@@ -411,7 +411,7 @@ def _older(position: int, fact: Fact, memory: Known, form: FoundDecision) -> Dec
         return _refused(position, "the memory was told after it")
     if form.action == "UPDATE" and terms(memory.text) <= terms(form.text):
         return _updated(position, fact, [memory], form.text, form.reason or None)
-    return Decision("ADD", position, reason="the memory was told after it", until=memory.since or memory.told)
+    return Decision("ADD", position, reason="the memory was told after it", until=memory.since or memory.last_told)
 
 
 def _spoken_of(fact: Fact, targets: Sequence[Known], question: Question) -> list[Known]:
@@ -533,8 +533,8 @@ def _repeated(decisions: Sequence[Decision], question: Question) -> list[Decisio
     def repeats(decision: Decision) -> bool:
         text, target = question.facts[decision.fact or 0].text, _target(decision)
         # The model had it in view when it wrote a new text that says it too, whatever else that denies.
-        told = not denies(text) and terms(text) <= terms(new.get(target, ""))
-        return told or not differs(text, says.get(target))
+        says_it = not denies(text) and terms(text) <= terms(new.get(target, ""))
+        return says_it or not differs(text, says.get(target))
 
     return [
         decision
@@ -551,8 +551,8 @@ def _says_all(text: str | None, other: str | None) -> bool:
 
 def _with_it(decision: Decision, update: Decision) -> Decision:
     """The decision that a fact is told by another one's new text."""
-    told = replace(update, action="NONE", fact=decision.fact, text=None, also=(), earlier=update.earlier[:1])
-    return replace(told, reason="another fact's new text says it")
+    repeated = replace(update, action="NONE", fact=decision.fact, text=None, also=(), earlier=update.earlier[:1])
+    return replace(repeated, reason="another fact's new text says it")
 
 
 def _part_in(fact: Fact, text: str, before: str) -> tuple[bool, bool]:

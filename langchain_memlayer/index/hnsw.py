@@ -34,7 +34,7 @@ _MOST_LEVELS = 6
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 _MIXER = np.uint64(0xBF58476D1CE4E5B9)
 
-Found = tuple[NDArray[np.int64], NDArray[np.float32]]
+RowScores = tuple[NDArray[np.int64], NDArray[np.float32]]
 """Vectors, as indices into a slab's codes, and their raw scores."""
 
 
@@ -130,7 +130,7 @@ class Nodes:
             out[gone] = np.where(usable.any(axis=1, keepdims=True), out[first], np.float16(0))
         return out
 
-    def spread(self, nodes: NDArray[np.int64], raw: NDArray[np.float32]) -> Found:
+    def spread(self, nodes: NDArray[np.int64], raw: NDArray[np.float32]) -> RowScores:
         """All vectors of some nodes, each with its node's score."""
         if self.members is None:
             return nodes, raw
@@ -236,15 +236,15 @@ class Graph:
         own = 0 if self.nodes.members is None else self._codes.nbytes
         return int(self._index.hnsw.neighbors.size()) * 4 + len(self.nodes) * 12 + self.nodes.nbytes + own
 
-    def search(self, query: NDArray[np.float32], asked: int) -> Found:
-        """About the `asked` nearest vectors, with all that are equal to them, and their raw scores."""
-        parameters = self._parameters.get(asked)
+    def search(self, query: NDArray[np.float32], count: int) -> RowScores:
+        """About the `count` nearest vectors, with all that are equal to them, and their raw scores."""
+        parameters = self._parameters.get(count)
         if parameters is None:
-            parameters = self._parameters[asked] = self._make_parameters(efSearch=asked)
-        distances = np.empty(asked, dtype=np.float32)
-        nodes = np.empty(asked, dtype=np.int64)
+            parameters = self._parameters[count] = self._make_parameters(efSearch=count)
+        distances = np.empty(count, dtype=np.float32)
+        nodes = np.empty(count, dtype=np.int64)
         ptr = self._ptr
-        self._index.search_c(1, ptr(query), asked, ptr(distances), ptr(nodes), parameters)
+        self._index.search_c(1, ptr(query), count, ptr(distances), ptr(nodes), parameters)
         if nodes[-1] < 0:
             real = nodes >= 0
             distances, nodes = distances[real], nodes[real]

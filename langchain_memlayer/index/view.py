@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from langchain_memlayer.errors import InvalidInput
 from langchain_memlayer.index.growing import Lookup
-from langchain_memlayer.index.hnsw import Found, Graph
+from langchain_memlayer.index.hnsw import Graph, RowScores
 from langchain_memlayer.index.kernel import CODE, Kernel
 from langchain_memlayer.index.words import Words
 
@@ -75,11 +75,11 @@ class Stored:
         slots = rows if self.owners is None else self.owners[rows]
         places = np.zeros(len(rows), np.int64) if self.owners is None else rows - np.searchsorted(self.owners, slots)
         ids, width = self.ids[slots].tolist(), self.dims * CODE.itemsize
-        found = self.read(list(dict.fromkeys(ids)))
+        vectors = self.read(list(dict.fromkeys(ids)))
         nothing = bytes(width)
         pieces = []
         for item, place in zip(ids, places.tolist(), strict=True):
-            piece = found.get(item, b"")[place * width : (place + 1) * width]
+            piece = vectors.get(item, b"")[place * width : (place + 1) * width]
             pieces.append(piece if len(piece) == width else nothing)
         return np.frombuffer(b"".join(pieces), CODE).reshape(len(rows), self.dims)
 
@@ -95,15 +95,15 @@ class Stored:
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """The `k` best of some vectors (None: of all) and their raw scores, in no order, read piece by piece."""
         rows = np.arange(len(self)) if rows is None else rows
-        found, raw = np.empty(0, np.int64), np.empty(0, np.float32)
+        near, raw = np.empty(0, np.int64), np.empty(0, np.float32)
         for start in range(0, len(rows), _PIECE):
             part = rows[start : start + _PIECE]
             places, scores = kernel.top(vector, self[part], k)
-            found, raw = np.concatenate((found, part[places])), np.concatenate((raw, scores))
-            if len(found) > k:
+            near, raw = np.concatenate((near, part[places])), np.concatenate((raw, scores))
+            if len(near) > k:
                 kept = np.argpartition(-raw, k - 1)[:k]
-                found, raw = found[kept], raw[kept]
-        return found, raw
+                near, raw = near[kept], raw[kept]
+        return near, raw
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,15 +253,15 @@ class View:
         """The live slot of each row id, -1 where this view has none."""
         if not len(self):
             return np.full(len(ids), -1, dtype=np.int64)
-        found = self.index.find(ids)
+        slots = self.index.find(ids)
         # The index is the slab's newest. Who died since is where it was; who moved beyond this view is looked for.
-        gone = found < -1
-        found[gone] = buried(found[gone])
-        for place in np.flatnonzero(found >= len(self)):
+        gone = slots < -1
+        slots[gone] = buried(slots[gone])
+        for place in np.flatnonzero(slots >= len(self)):
             here = np.flatnonzero((self.ids == ids[place]) & self.live)
-            found[place] = here[0] if len(here) else -1
-        found[(found >= 0) & ~self.live[found]] = -1
-        return found
+            slots[place] = here[0] if len(here) else -1
+        slots[(slots >= 0) & ~self.live[slots]] = -1
+        return slots
 
     def search(
         self, query: ArrayLike, k: int, *, mask: NDArray[np.bool_] | None = None, hints: Hints | None = None
@@ -288,20 +288,20 @@ class View:
         rows, graph = len(self.codes), self.graph
         if graph is None or isinstance(self.codes, Stored):
             return self._exactly(vector, k, keep, matches)
-        asked, enough = candidates(rows, matches, k)
-        if choose(rows=rows, dims=kernel.dims, matches=matches, asked=asked, threshold=self.threshold) != "hnsw":
+        breadth, enough = candidates(rows, matches, k)
+        if choose(rows=rows, dims=kernel.dims, matches=matches, breadth=breadth, threshold=self.threshold) != "hnsw":
             return self._exactly(vector, k, keep, matches)
-        found = self._inside(graph.search(vector, asked), keep)
-        slots, raw = self._items(found)
+        scored = self._inside(graph.search(vector, breadth), keep)
+        slots, raw = self._items(scored)
         survivors = len(slots)
         if survivors < enough:
-            return self._exactly(vector, k, keep, matches, Plan("empty", 0, asked, survivors, True))
+            return self._exactly(vector, k, keep, matches, Plan("empty", 0, breadth, survivors, True))
         beside = self._beside(vector, k, keep, graph, self.codes)
         if len(beside[0]):
-            both = np.concatenate((found[0], beside[0])), np.concatenate((found[1], beside[1]))
+            both = np.concatenate((scored[0], beside[0])), np.concatenate((scored[1], beside[1]))
             slots, raw = self._items(both)
         scanned = len(self.codes) - graph.seen + len(graph.nodes.rest)
-        return self.hits(slots[:k], raw[:k], Plan("hnsw", scanned, asked, survivors))
+        return self.hits(slots[:k], raw[:k], Plan("hnsw", scanned, breadth, survivors))
 
     def exact(
         self,
@@ -371,13 +371,13 @@ class View:
         way = exact_way(len(codes), matches)
         if isinstance(codes, Stored):
             rows = None if keep is None else np.flatnonzero(keep)
-            found = self._best(lambda want: codes.best(kernel, vector, want, rows), k, matches)
+            scored = self._best(lambda want: codes.best(kernel, vector, want, rows), k, matches)
         elif way == "gather" and keep is not None:
             rows = np.flatnonzero(keep)
-            found = self._best(lambda want: kernel.gather(vector, codes, rows, want), k, matches)
+            scored = self._best(lambda want: kernel.gather(vector, codes, rows, want), k, matches)
         else:
-            found = self._best(lambda want: kernel.top(vector, codes, want, keep), k, matches)
-        slots, raw = self._items(found)
+            scored = self._best(lambda want: kernel.top(vector, codes, want, keep), k, matches)
+        slots, raw = self._items(scored)
         scanned = len(codes) if way == "scan" else matches
         plan = Plan(way, scanned, tried.candidates, tried.survivors, tried.fell_back)
         return self.hits(slots[:k], raw[:k], plan)
@@ -415,11 +415,11 @@ class View:
         return (None, matches) if matches == len(keep) else (keep, matches)
 
     @staticmethod
-    def _inside(found: Found, keep: NDArray[np.bool_] | None) -> Found:
+    def _inside(scored: RowScores, keep: NDArray[np.bool_] | None) -> RowScores:
         if keep is None:
-            return found
-        inside = keep[found[0]]
-        return found[0][inside], found[1][inside]
+            return scored
+        inside = keep[scored[0]]
+        return scored[0][inside], scored[1][inside]
 
     def _beside(
         self,
@@ -428,7 +428,7 @@ class View:
         keep: NDArray[np.bool_] | None,
         graph: Graph,
         codes: NDArray[np.float16],
-    ) -> Found:
+    ) -> RowScores:
         """The best vectors that the graph does not hold, of at least `k` items when there are so many."""
         kernel, start = self._kernel(), graph.seen
         late = codes[start:]
@@ -441,24 +441,24 @@ class View:
         more = self._best(lambda want: kernel.gather(vector, codes, rest, want), k, len(rest))
         return np.concatenate((rows + start, more[0])), np.concatenate((raw, more[1]))
 
-    def _best(self, scan: Callable[[int], Found], k: int, matches: int) -> Found:
+    def _best(self, scan: Callable[[int], RowScores], k: int, matches: int) -> RowScores:
         """What `scan` finds when asked for so many vectors that `k` items are complete, no tie cut at the `k`-th."""
         if not matches:
             return np.empty(0, np.int64), np.empty(0, np.float32)
         want = k + 1 if self.owners is None else 2 * (k + 1)
         while True:
             want = min(want, matches)
-            found = scan(want)
+            scored = scan(want)
             if want == matches:
-                return found
-            raw = self._items(found)[1]
-            if len(raw) > k and raw[k - 1] > found[1].min():
-                return found
+                return scored
+            raw = self._items(scored)[1]
+            if len(raw) > k and raw[k - 1] > scored[1].min():
+                return scored
             want *= 4
 
-    def _items(self, found: Found) -> Found:
+    def _items(self, scored: RowScores) -> RowScores:
         """The items of the found vectors, each once with its best vector, best first, then by row id."""
-        rows, raw = found
+        rows, raw = scored
         if self.owners is not None:
             rows = self.owners[rows]
         order = np.lexsort((self.ids[rows], -raw))
@@ -476,21 +476,21 @@ def exact_way(rows: int, matches: int) -> Way:
     return "scan" if matches > _MASK_SHARE * rows else "gather"
 
 
-def choose(*, rows: int, dims: int, matches: int, asked: int, threshold: int) -> Way:
+def choose(*, rows: int, dims: int, matches: int, breadth: int, threshold: int) -> Way:
     """The way to begin with where there is a graph, which would be asked for so many candidates."""
     if rows * dims <= threshold or not matches:
         return exact_way(rows, matches)
     # A threshold set lower than the measured one (4e6) takes this limit along, so that the graph is used at all.
     if matches * dims <= min(_GATHER_LIMIT, threshold // 4):
         return "gather"
-    return exact_way(rows, matches) if asked > _MANY_ASKED and asked * _SCAN_RATIO > rows else "hnsw"
+    return exact_way(rows, matches) if breadth > _MANY_ASKED and breadth * _SCAN_RATIO > rows else "hnsw"
 
 
 def candidates(rows: int, matches: int, k: int) -> tuple[int, int]:
     """How many candidates to ask a graph for (it is `efSearch` too), and how many of them must be live and inside."""
     times = 2 if matches >= _NEARLY_ALL * rows else 4
-    asked = max(_MANY_ASKED if rows > _MANY_ROWS else _FEW_ASKED, times * k)
-    return asked, max(asked // 4, min(2 * k, 3 * asked // 4))
+    breadth = max(_MANY_ASKED if rows > _MANY_ROWS else _FEW_ASKED, times * k)
+    return breadth, max(breadth // 4, min(2 * k, 3 * breadth // 4))
 
 
 def buried(slots: NDArray[np.int64]) -> NDArray[np.int64]:

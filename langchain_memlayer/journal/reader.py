@@ -372,8 +372,8 @@ class Reader(CacheReader):
 
     def memories_in_order(self, ids: Sequence[int]) -> list[Row]:
         """Memory versions by row id, in the order of these."""
-        found = self.memories_by_row(ids)
-        return [found[row] for row in ids if row in found]
+        by_row = self.memories_by_row(ids)
+        return [by_row[row] for row in ids if row in by_row]
 
     def unread(
         self, scope: Scope | None = None, *, due: int | None = None, set_aside: bool | None = None
@@ -466,11 +466,11 @@ class Reader(CacheReader):
 
     def keys_told_by(self, turns: Sequence[int]) -> dict[int, set[str]]:
         """The ids of the facts of which some version cites a turn, by turn."""
-        told: dict[int, set[str]] = {}
+        keys: dict[int, set[str]] = {}
         sql = "SELECT l.turn, f.key FROM links l JOIN items f ON f.id = l.fact WHERE l.turn IN (...)"
         for turn, key in self.among(sql, turns):
-            told.setdefault(turn, set()).add(key)
-        return told
+            keys.setdefault(turn, set()).add(key)
+        return keys
 
     def quotes_from(self, turn: int) -> list[tuple[int, str | None]]:
         """The facts that cite a turn, each with the words that support it."""
@@ -502,12 +502,12 @@ class Reader(CacheReader):
 
         A turn that was merged with an equal one left its id among the sources of that one.
         """
-        found: dict[tuple[str | None, str], list[Row]] = {one: [] for one in messages}
+        by_message: dict[tuple[str | None, str], list[Row]] = {one: [] for one in messages}
         where, values = f"{_EXACTLY} AND i.kind = 'turn'", _exact(scope)
         for row in self._matching("i.message_id", {message for _, message in messages}, where, values):
-            found.get((row.session_id, row.message_id or ""), []).append(row)
+            by_message.get((row.session_id, row.message_id or ""), []).append(row)
         missing: dict[str | None, list[str]] = {}
-        for (session, message), rows in found.items():
+        for (session, message), rows in by_message.items():
             if not rows:
                 missing.setdefault(session, []).append(message)
         sources = f"SELECT value FROM {self.EACH.format('i.sources')}"
@@ -516,17 +516,17 @@ class Reader(CacheReader):
             sought = orjson.dumps(ids).decode()
             for row in self._memories(f"{where} AND i.session_id IS ? AND {merged}", (*values, session, sought)):
                 for message in set(ids).intersection(row.sources):
-                    found[session, message].append(row)
-        return found
+                    by_message[session, message].append(row)
+        return by_message
 
     def equal_memories(self, scope: Scope, kind: Kind, digests: Collection[str]) -> dict[str, list[Row]]:
         """The live memories of a kind and of exactly a scope whose texts have digests, by digest."""
-        found: dict[str, list[Row]] = {digest: [] for digest in digests}
+        by_hash: dict[str, list[Row]] = {digest: [] for digest in digests}
         # The kind is no parameter: SQLite would plan anew for each value, since partial indexes depend on it.
         where = f"{_EXACTLY} AND i.kind = '{kind}' AND i.closed IS NULL"
-        for row in self._matching("i.hash", found, where, _exact(scope)):
-            found[row.hash or ""].append(row)
-        return found
+        for row in self._matching("i.hash", by_hash, where, _exact(scope)):
+            by_hash[row.hash or ""].append(row)
+        return by_hash
 
     def session_tail(self, scope: Scope, session: str | None, *, before: int, most: int) -> list[Row]:
         """The last visible turns of a session of exactly a scope before a place in it, in order."""
@@ -567,8 +567,8 @@ class Reader(CacheReader):
     def without_vectors(self, ids: Sequence[int]) -> list[int]:
         """Those of some rows that have no vectors."""
         sql = f"SELECT i.id FROM items i JOIN vectors v ON {VECTORS_OF_ITEM} WHERE i.id IN (...)"
-        found = {row[0] for row in self.among(sql, ids)}
-        return [item for item in ids if item not in found]
+        with_vectors = {row[0] for row in self.among(sql, ids)}
+        return [item for item in ids if item not in with_vectors]
 
     def uncited(self, turns: Sequence[int]) -> list[Row]:
         """Those of some turns that are live and that no live fact cites."""
@@ -614,15 +614,15 @@ class Reader(CacheReader):
 
     def with_relatives(self, rows: Sequence[Row]) -> list[Row]:
         """All versions of the given memories, of the turns that only they cite, and of facts that cite only these."""
-        found = {row.id: row for row in rows}
+        by_row = {row.id: row for row in rows}
         fresh = list(rows)
         while fresh:
-            keys = {row.key for row in found.values()}
+            keys = {row.key for row in by_row.values()}
             versions = [r for key in {row.key for row in fresh} for r in self.versions_of(key)]
             linked = [r for row in versions for r in self._sole_relatives(row, keys)]
-            fresh = [r for r in (*versions, *linked) if r.id not in found]
-            found.update((r.id, r) for r in fresh)
-        return list(found.values())
+            fresh = [r for r in (*versions, *linked) if r.id not in by_row]
+            by_row.update((r.id, r) for r in fresh)
+        return list(by_row.values())
 
     def _sole_relatives(self, row: Row, keys: set[str]) -> list[Row]:
         mine, other = ("fact", "turn") if row.kind == "fact" else ("turn", "fact")

@@ -59,10 +59,10 @@ _OF_SQL: Mapping[str, Type] = {"INTEGER": "int", "REAL": "real", "TEXT": "text"}
 
 def _section(name: str, table: str, *key: str) -> Section:
     """The section of a table as it was made, told apart by its primary key unless a `key` is given."""
-    found = [column for column in columns()[table] if column[0] not in _DERIVED]
-    types: dict[str, Type] = {column: "json" if column in _JSON else _OF_SQL[sql] for column, sql, _, _ in found}
-    key = key or tuple(column for column, _, _, place in found if place)
-    needed = dict.fromkeys((*key, *(column for column, _, needed, _ in found if needed)))
+    described = [column for column in columns()[table] if column[0] not in _DERIVED]
+    types: dict[str, Type] = {column: "json" if column in _JSON else _OF_SQL[sql] for column, sql, _, _ in described}
+    key = key or tuple(column for column, _, _, place in described if place)
+    needed = dict.fromkeys((*key, *(column for column, _, needed, _ in described if needed)))
     others = {column: kind for column, kind in types.items() if column not in needed}
     return Section(name, table, {column: types[column] for column in needed}, others, key)
 
@@ -97,10 +97,10 @@ def settings(reader: Reader) -> dict[str, Any]:
     }
 
 
-def write_settings(tx: Writer, found: Mapping[str, Any]) -> None:
+def write_settings(tx: Writer, settings: Mapping[str, Any]) -> None:
     """Take over what `settings` gave."""
-    tx.set_meta(CREATED_AT, str(found["created_at"]))
-    for area, record in found["embedders"].items():
+    tx.set_meta(CREATED_AT, str(settings["created_at"]))
+    for area, record in settings["embedders"].items():
         tx.set_meta(embedder_key(area), orjson.dumps(record).decode())
 
 

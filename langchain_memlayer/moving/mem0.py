@@ -110,7 +110,7 @@ def import_mem0(
 def _read(files: mem0_files.Files) -> tuple[list[_Memory], int]:
     """The memories, and how many payloads can be none."""
     history, skipped = mem0_files.history(files), 0
-    found: dict[str, _Memory] = {}
+    memories: dict[str, _Memory] = {}
     for key, payload in mem0_files.payloads(files):
         if "entity_type" in payload and "linked_memory_ids" in payload:
             # mem0's own index of names, which follows from the memories.
@@ -119,8 +119,8 @@ def _read(files: mem0_files.Files) -> tuple[list[_Memory], int]:
         if memory is None:
             skipped += 1
         else:
-            found.setdefault(key, memory)
-    return list(found.values()), skipped
+            memories.setdefault(key, memory)
+    return list(memories.values()), skipped
 
 
 def _memory(key: str, payload: Payload, changes: Iterable[Change]) -> _Memory | None:
@@ -152,16 +152,16 @@ def _versions(
     text: str, created: int | None, updated: int | None, changes: Iterable[Change], where: str
 ) -> tuple[_Version, ...]:
     """The texts in order; the payload has the last word, since a history may be lost or of another time."""
-    found: list[_Version] = []
+    versions: list[_Version] = []
     for change in changes:
         at = _time(change.updated_at or change.created_at, where)
-        if not found and change.old:
-            found.append(_Version(checked_text(change.old, where), created))
-        if change.new and (not found or change.new != found[-1].text):
-            found.append(_Version(checked_text(change.new, where), at if found else created))
-    if not found or found[-1].text != text:
-        found.append(_Version(text, updated if found else created))
-    return tuple(found)
+        if not versions and change.old:
+            versions.append(_Version(checked_text(change.old, where), created))
+        if change.new and (not versions or change.new != versions[-1].text):
+            versions.append(_Version(checked_text(change.new, where), at if versions else created))
+    if not versions or versions[-1].text != text:
+        versions.append(_Version(text, updated if versions else created))
+    return tuple(versions)
 
 
 def _time(value: Any, where: str) -> int | None:

@@ -75,12 +75,12 @@ def read(folder: Path, names: Sequence[str]) -> list[Run]:
 
 def _read(file: Path) -> Run:
     try:
-        found = orjson.loads(file.read_bytes()) if file.stat().st_size < _LONGEST else None
+        content = orjson.loads(file.read_bytes()) if file.stat().st_size < _LONGEST else None
     except (OSError, orjson.JSONDecodeError):
-        found = None
-    if not isinstance(found, dict) or not {"dataset", "recall", "questions"} <= found.keys():
+        content = None
+    if not isinstance(content, dict) or not {"dataset", "recall", "questions"} <= content.keys():
         raise HTTPException(422, f"{file.name} is no evaluation run; `memlayer eval ... --json` writes one.")
-    return Run(file.name.removesuffix(".json"), found)
+    return Run(file.name.removesuffix(".json"), content)
 
 
 def table(runs: Sequence[Run]) -> Iterable[tuple[str, str, list[Cell | None]]]:

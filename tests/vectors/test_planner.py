@@ -12,8 +12,8 @@ MEASURED = 4_000_000
 
 
 def chosen(rows: int, matches: int, *, dims: int = 100, k: int = 10, threshold: int = MEASURED) -> str:
-    asked = candidates(rows, matches, k)[0]
-    return choose(rows=rows, dims=dims, matches=matches, asked=asked, threshold=threshold)
+    breadth = candidates(rows, matches, k)[0]
+    return choose(rows=rows, dims=dims, matches=matches, breadth=breadth, threshold=threshold)
 
 
 @pytest.mark.parametrize(
@@ -42,10 +42,10 @@ def test_up_to_a_million_elements_are_gathered_though_there_is_a_graph() -> None
     [(100_000, 1, 128), (100_000, 32, 128), (100_000, 33, 132), (200_000, 10, 128), (200_001, 10, 256),
      (200_001, 64, 256), (200_001, 65, 260)],
 )  # fmt: skip
-def test_how_many_candidates_a_graph_is_asked_for(rows: int, k: int, asked: int) -> None:
-    assert candidates(rows, rows // 2, k)[0] == asked
+def test_how_many_candidates_a_graph_is_asked_for(rows: int, k: int, breadth: int) -> None:
+    assert candidates(rows, rows // 2, k)[0] == breadth
     # Where nearly all is kept, half as many beyond the fewest.
-    assert candidates(rows, rows * 9 // 10 + 1, 2 * k)[0] == asked
+    assert candidates(rows, rows * 9 // 10 + 1, 2 * k)[0] == breadth
 
 
 @pytest.mark.parametrize(
