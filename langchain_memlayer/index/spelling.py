@@ -7,15 +7,13 @@ texts. Instead the terms around the query's own are written down, and looked up 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from functools import lru_cache
-from itertools import islice
 from string import ascii_lowercase
 
 import numpy as np
 from numpy.typing import NDArray
 
-from langchain_memlayer.index.keywords import STOP_WORDS, stem, term_ids
+from langchain_memlayer.index.keywords import STOP_WORDS, plain_ids, stem
 
 _SHORTEST, _LONGEST = 4, 20
 _STEM, _ENDING = 5, 6
@@ -39,26 +37,30 @@ def ids_around(word: str) -> NDArray[np.uint64]:
     Args:
         word: In lower case, ASCII letters alone.
     """
-    return term_ids(term for term, _ in _slips(word))
+    slips, _, shorter = _slips(word)
+    return plain_ids([*slips, *shorter])
 
 
 def slipped(word: str, number: int) -> str | None:
     """The word of that number among `ids_around`, or None where the stemmer makes another term of it."""
-    term, one = next(islice(_slips(word), number, None))
-    return one if stem(one) == term else None
+    slips, ending, shorter = _slips(word)
+    term, ending = (slips[number], ending) if number < len(slips) else (shorter[number - len(slips)], "")
+    return term + ending if stem(term + ending) == term else None
 
 
-def _slips(word: str) -> Iterator[tuple[str, str]]:
-    """Terms and words; of a word of four letters one may be missing, as every other slip makes another word of it."""
+def _slips(word: str) -> tuple[list[str], str, list[str]]:
+    """The terms around a word's, what makes words of them, and the word without its last letters.
+
+    Of a word of four letters one may be missing, as every other slip makes another word of it.
+    """
     term = stem(word)
     kept = next((k for k, (one, other) in enumerate(zip(word, term, strict=False)) if one != other), len(term))
-    ending = word[kept:] if len(term) == kept else ""
+    slips: list[str] = []
     for at in range(1, len(term) + 1):
         head, tail = term[:at], term[at:]
-        changed = [letter + tail for letter in ascii_lowercase]
+        slips += [head + letter + tail for letter in ascii_lowercase]
         if tail and len(word) > _SHORTEST:
-            changed += [letter + tail[1:] for letter in ascii_lowercase]
-            changed += [tail[1:], tail[1:2] + tail[:1] + tail[2:]]
-        yield from ((head + one, head + one + ending) for one in changed)
-    for size in range(max(_STEM, len(word) - _ENDING), len(word)):
-        yield word[:size], word[:size]
+            slips += [head + letter + tail[1:] for letter in ascii_lowercase]
+            slips += [head + tail[1:], head + tail[1:2] + tail[:1] + tail[2:]]
+    shorter = [word[:size] for size in range(max(_STEM, len(word) - _ENDING), len(word))]
+    return slips, word[kept:] if len(term) == kept else "", shorter
