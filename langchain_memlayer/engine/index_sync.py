@@ -209,18 +209,18 @@ class Indexes:
             return None
         try:
             payload, meta = files.read(self._derived, snapshot_name(self.area, key, part="rows"), self._origin())
-            block, words = self._thawed(key, payload, meta)
+            slab = self._slab(key)
+            block, words = self._thawed(key, payload, meta, slab)
         except SnapshotError as reason:
             _LOGGER.info("No snapshot of rows is loaded: %s", reason)
             return None
-        slab = self._slab(key)
         slab.apply(block, words=words, upkeep=False)
         slab.note_saved(len(block.ids))
         # Damaged rows and vectors of another size are looked at one by one when all are read from the journal.
         return self._with_graph(key, slab) if self._refresh(key, slab, upkeep=False) else None
 
-    def _thawed(self, key: str, payload: bytes, meta: Mapping[str, Any]) -> tuple[SlabBlock, Words | None]:
-        """The rows of a snapshot with their vectors as the journal has them.
+    def _thawed(self, key: str, payload: bytes, meta: Mapping[str, Any], slab: Slab) -> tuple[SlabBlock, Words | None]:
+        """The rows of a snapshot with their vectors as the journal has them, read into the slab's own memory.
 
         Raises:
             SnapshotError: It is damaged, or the journal has others.
@@ -235,8 +235,9 @@ class Indexes:
             if touched is None or meta.get("dims") != dims:
                 raise SnapshotError("The journal has been emptied, or has other vectors; the snapshot is rebuilt.")
             sizes = np.bincount(block.owners, minlength=len(block.ids)) * 2 * dims
+            vectors = slab.ahead(len(block.owners) if dims else 0)
             try:
-                vectors, others = reader.slab_vectors(block.ids, sizes)
+                others = reader.slab_vectors(block.ids, sizes, vectors)
             except DAMAGED as problem:
                 raise SnapshotError("The journal's vectors cannot be read; the snapshot is rebuilt.") from problem
         if not set(others) <= set(touched):

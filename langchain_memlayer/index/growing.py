@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from typing import Any
 
 import numpy as np
@@ -27,20 +29,22 @@ class Growing:
         """The rows written so far, without a copy."""
         return self._buffer[: self.size]
 
-    def extend(self, rows: NDArray[Any]) -> None:
-        """Appends `rows`; the first ones are taken over, and must not be changed afterwards."""
-        if not self.size and rows.dtype == self._buffer.dtype:
-            self._buffer, self.size = rows, len(rows)
-            return
-        if not len(rows):
-            return
-        end = self.size + len(rows)
+    def ahead(self, rows: int) -> NDArray[Any]:
+        """Room for so many further rows: what is written there and given to `extend` is not moved."""
+        end = self.size + rows
         if end > len(self._buffer):
             grown = self._empty(self._buffer.dtype, end + end // 4 + _SLACK)
             grown[: self.size] = self._buffer[: self.size]
             self._buffer = grown
-        self._buffer[self.size : end] = rows
-        self.size = end
+        return self._buffer[self.size : end]
+
+    def extend(self, rows: NDArray[Any]) -> None:
+        """Appends `rows`; the first ones are taken over, and must not be changed afterwards."""
+        if not len(self._buffer) and rows.dtype == self._buffer.dtype:
+            self._buffer, self.size = rows, len(rows)
+        elif len(rows):
+            self.ahead(len(rows))[:] = rows
+            self.size += len(rows)
 
     def detach(self) -> None:
         """Moves to a new buffer, so that rows may be overwritten without changing what `used` gave earlier."""
@@ -50,6 +54,13 @@ class Growing:
 
     def _empty(self, dtype: np.dtype[Any], rows: int) -> NDArray[Any]:
         return np.empty(rows if self._width is None else (rows, self._width), dtype=dtype)
+
+
+def give_back() -> None:
+    """Let the C library give the system what is free between what is used, where it can (glibc)."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
 
 class Lookup:

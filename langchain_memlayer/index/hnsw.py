@@ -368,6 +368,9 @@ def _add(
     if nodes.members is not None:
         # Of a node that no vector is any more, only the graph knows a place.
         codes[: len(there)] = there
+    # In one piece each: what moves whenever it is full leaves holes of all sizes behind. One node in 31 has more links.
+    _reserve(faiss.downcast_index(index.storage).codes, codes.nbytes)
+    _reserve(index.hnsw.neighbors, len(codes) * NEIGHBOURS * 21 // 10)
     # For this thread only: one core, no OpenMP team that a later fork would find dead.
     faiss.omp_set_num_threads(1)
     for begin in range(len(there), len(codes), _CHUNK):
@@ -375,6 +378,13 @@ def _add(
             return None
         index.add(codes[begin : begin + _CHUNK].astype(np.float32))
     return Graph(kernel, index, codes, nodes)
+
+
+def _reserve(vector: Any, room: int) -> None:
+    """Gives one of FAISS's vectors room to grow to."""
+    size = vector.size()
+    vector.resize(max(size, room))
+    vector.resize(size)
 
 
 def _empty_index(kernel: Kernel) -> Any:

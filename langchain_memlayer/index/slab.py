@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from langchain_memlayer.errors import InvalidInput, SnapshotError
 from langchain_memlayer.index import hnsw
+from langchain_memlayer.index.growing import give_back
 from langchain_memlayer.index.kernel import CODE, kernel_for
 from langchain_memlayer.index.rows import Rows
 from langchain_memlayer.index.view import Read, Source, Stored, View
@@ -108,6 +109,11 @@ class Slab:
             # Besides: id, seq, live mask and the index from ids to slots.
             self._weighed = *state, len(view) * 33 + columns + owners + view.codes.nbytes + links + 4096
         return self._weighed[2]
+
+    def ahead(self, vectors: int) -> NDArray[np.uint8]:
+        """Room for the bytes of the vectors of a first block: read there, they are not moved when others follow."""
+        codes = self._rows.codes
+        return np.empty(0, np.uint8) if codes is None else codes.ahead(vectors).reshape(-1).view(np.uint8)
 
     def apply(self, block: SlabBlock, *, words: Words | None = None, upkeep: bool = True) -> None:
         """Takes what the journal wrote; a block that was applied before changes nothing.
@@ -216,12 +222,14 @@ class Slab:
                     view = self._view
                     if job is None and not (self._save is not None and self._worth_saving()):
                         self._worker = None
-                        return
+                        break
                 if job is not None:
                     self._do(job, view)
                 elif self._save is not None:
                     self._offered = (view.graph is not None, len(view))
                     self._save(self)
+            del view
+            give_back()
         finally:
             with self._lock:
                 # Only an error, for want of memory say, leaves it here: the next write tries again.

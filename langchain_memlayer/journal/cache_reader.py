@@ -189,14 +189,13 @@ class CacheReader(BaseReader):
         """The vectors in use of some rows, float16 bytes; rows without any are left out."""
         return dict(self._vectors_in(ids, self._sign()))
 
-    def slab_vectors(self, ids: NDArray[np.int64], sizes: NDArray[np.int64]) -> tuple[NDArray[np.uint8], list[int]]:
-        """The vectors in use of some rows, one after another, each row's of a known size in bytes.
+    def slab_vectors(self, ids: NDArray[np.int64], sizes: NDArray[np.int64], out: NDArray[np.uint8]) -> list[int]:
+        """Writes the vectors in use of some rows into `out`, one after another, each row's of a known size in bytes.
 
         Returns:
-            The vectors, and the rows that have others, which stand there as zeros.
+            The rows that have others, which stand there as zeros.
         """
-        sign, end = self._sign(), 0
-        vector_bytes, others = np.empty(int(sizes.sum()), np.uint8), []
+        sign, end, others = self._sign(), 0, []
         for rows, wanted in zip(chunks(ids.tolist()), chunks(sizes.tolist()), strict=True):
             numbers, pieces = zip(*self._vectors_in(rows, sign) or [(0, b"")], strict=True)
             if list(numbers) != rows:
@@ -209,8 +208,8 @@ class CacheReader(BaseReader):
                     piece if len(piece) == size else bytes(size) for piece, size in zip(pieces, wanted, strict=True)
                 )
             begin, end = end, end + sum(wanted)
-            vector_bytes[begin:end] = np.frombuffer(b"".join(pieces), np.uint8)
-        return vector_bytes, others
+            out[begin:end] = np.frombuffer(b"".join(pieces), np.uint8)
+        return others
 
     def _sign(self) -> int:
         return int(self.db.execute(f"SELECT {IN_USE}").fetchone()[0])
