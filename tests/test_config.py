@@ -380,7 +380,7 @@ def test_a_missing_driver_says_which_extra_to_install(
     provider: str, config: dict[str, Any], module: str, extra: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(MissingDependency, match=rf"pip install langchain-memlayer\[{extra}\]") as caught:
+    with pytest.raises(MissingDependency, match=rf"pip install 'langchain-memlayer\[{extra}\]'") as caught:
         read_config(store(provider, **config))
     assert SECRET not in str(caught.value)
 

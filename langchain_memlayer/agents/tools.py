@@ -102,9 +102,7 @@ class _Tools:
                 yield from self._ask(memory.of(**caller.scope.ids()), action, id, *([text] if text else []))
             except MemoryNotFound as error:
                 # In the same words for a memory that does not exist and for one of somebody else.
-                raise MemoryNotFound(
-                    f"There is no memory with the id {shown(id)}; search_{self._noun} shows the ids."
-                ) from error
+                raise MemoryNotFound(f"There is no memory with the id {shown(id)}; a search shows the ids.") from error
             return fenced(f"Updated [{id}] {text}" if text else f"Deleted [{id}].")
 
         purpose = "Create, update or delete a memory that is kept for later conversations."

@@ -6,10 +6,12 @@ with a scripted model: a fact that changes, what it was, why it is believed, wha
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
+from shutil import which
 from statistics import median
 from tempfile import TemporaryDirectory
 from time import perf_counter
@@ -171,7 +173,10 @@ def _remembered(out: Console, sentence: str, memories: int, seconds: float) -> N
     out.print(show.text("Remembered ", "bold green") + show.text(sentence))
     out.print(f"{memories} memories in {seconds:.2f} s, each commit on disk before the next.", style="dim")
     out.print()
-    out.print("Each hit: its place, score (orders the hits), relevance (0 to 1, absolute), day, speaker.", style="dim")
+    out.print(
+        "Each hit: its place, > where it answers; score (orders the hits), relevance (0 to 1, absolute), day, speaker.",
+        style="dim",
+    )
     out.print()
 
 
@@ -234,7 +239,7 @@ def _story(out: Console, told: Report, folder: Path, *, kept: bool) -> None:
     )
     out.print()
     for said, added in zip(story.STORY, told["added"], strict=True):
-        out.print(show.text(f"{said.time[:10]}  ", "dim") + show.text(f"“{said.text}”", "cyan"))
+        out.print(_hanging(show.text(f"{said.time[:10]} ", "dim"), show.text(f"“{said.text}”", "cyan")))
         out.print(_decisions(added))
     out.print()
     out.print(show.text(story.QUESTION, "bold cyan"))
@@ -246,14 +251,16 @@ def _story(out: Console, told: Report, folder: Path, *, kept: bool) -> None:
     last = told["why"]["decisions"][-1]
     out.print(f"  Found by the prompt {last['prompt']}, decided by {last['by']}.", style="dim")
     out.print(show.text("What was it before?", "bold cyan"))
-    out.print("  " + " -> ".join(str(row["new_value"]) for row in told["history"]))
+    out.print(_hanging(show.text(" "), show.text(" -> ".join(str(row["new_value"]) for row in told["history"]))))
     out.print(show.text("What is related to it?", "bold cyan"))
     out.print(show.relations(told["relations"], story.SPEAKER))
     out.print()
     if kept:
-        extra = "   (with the extra `server`)" if find_spec("starlette") is None else ""
-        out.print(f"In a browser: memlayer serve --path {folder}{extra}")
-        out.print(f"In the terminal: memlayer list --path {folder} --user {STORY_USER}")
+        command = "memlayer" if which("memlayer") else sys.argv[0]
+        out.print(f"In the terminal: {command} list --path {folder} --user {STORY_USER}")
+        out.print(f"In a browser: {command} serve --path {folder}")
+        if find_spec("starlette") is None:
+            out.print('  (with the extra `server`: pip install ".[server]")', style="dim")
         out.print()
 
 
@@ -281,7 +288,7 @@ def _summary(out: Console, report: Report) -> None:
     _line(
         out,
         report["story"]["good"],
-        "a fact that changed is known with what it was before, and what nobody said is not",
+        "what changed is known with what it was before; what nobody said is not",
     )
     usual = median(rest or [first])
     out.print(
@@ -291,4 +298,13 @@ def _summary(out: Console, report: Report) -> None:
 
 def _line(out: Console, good: bool, sentence: str) -> None:
     mark, style = ("ok", "bold green") if good else ("NO", "bold red")
-    out.print(show.text(f"{mark} ", style) + show.text(sentence))
+    out.print(_hanging(show.text(mark, style), show.text(sentence)))
+
+
+def _hanging(mark: Text, words: Text) -> Table:
+    """Words behind a mark, their further lines below the first."""
+    from rich.table import Table
+
+    made = Table.grid(padding=(0, 1))
+    made.add_row(mark, words)
+    return made

@@ -14,7 +14,7 @@ import typer
 
 from langchain_memlayer.errors import MemoryNotFound, shown
 from langchain_memlayer.json_values import as_text
-from langchain_memlayer.types import IDS
+from langchain_memlayer.types import IDS, Scope
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -164,7 +164,8 @@ def scopes(out: Console, sizes: Sequence[Result], limit: int, offset: int) -> No
 
 
 def _memory(memory: Result, *, owner: bool = False) -> Text:
-    ids = {name: memory[name] for name in IDS if memory[name]} if owner else {}
+    # Of a fork it shows whose it is a copy of: the fork itself was asked for.
+    ids = Scope(*(memory[name] for name in IDS)).original.ids() if owner else {}
     about = [memory["created_at"][:10], memory["name"] or memory["role"], memory["kind"], scope(ids), memory["id"]]
     shown = text(memory["memory"])
     shown.append(clean("\n" + " · ".join(filter(None, about))), style="dim")

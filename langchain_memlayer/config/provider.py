@@ -145,4 +145,4 @@ def imported(module: str, package: str) -> Any:
     try:
         return import_module(module)
     except ImportError as error:
-        raise MissingDependency(f"This needs the package {package}: pip install {package}") from error
+        raise MissingDependency(f"This needs the package {package}: pip install '{package}'") from error

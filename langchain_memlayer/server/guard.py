@@ -132,7 +132,11 @@ class Guard:
         if site not in (None, "same-origin", "none"):
             raise Refused(403, "The request comes from a page of another site.")
         is_form = headers.get("content-type", "").startswith("application/x-www-form-urlencoded")
-        if origin is None and site is None and (is_form or not is_api(scope["path"])):
+        if origin is None and site is None and is_form and is_api(scope["path"]):
+            raise Refused(
+                415, "Send JSON, with the header 'Content-Type: application/json': this says that it is a form."
+            )
+        if origin is None and site is None and not is_api(scope["path"]):
             raise Refused(403, "A form is sent by a browser that says which page it is from; programs use /v1/.")
 
     def _grant(self, scope: Scope, headers: Headers) -> Grant | None:
