@@ -522,7 +522,7 @@ def _claimed(decisions: Sequence[Decision], question: Question) -> list[Decision
 
 
 def _repeated(decisions: Sequence[Decision], question: Question) -> list[Decision]:
-    """The decisions; what repeats nothing, since it has another number or denies something, is added."""
+    """The decisions; what repeats nothing, since it shares no word, has another number or denies it, is added."""
     says = {known.fact if known.id is None else known.id: known.text for known in question.known}
     new: dict[str | int, str] = {}
     for decision in decisions:
@@ -531,10 +531,14 @@ def _repeated(decisions: Sequence[Decision], question: Question) -> list[Decisio
             says[_target(decision)] = f"{says.get(_target(decision))}\n{decision.text}"
 
     def repeats(decision: Decision) -> bool:
-        text, target = question.facts[decision.fact or 0].text, _target(decision)
+        fact, target = question.facts[decision.fact or 0], _target(decision)
         # The model had it in view when it wrote a new text that says it too, whatever else that denies.
-        says_it = not denies(text) and terms(text) <= terms(new.get(target, ""))
-        return says_it or not differs(text, says.get(target))
+        if not denies(fact.text) and terms(fact.text) <= terms(new.get(target, "")):
+            return True
+        known = says.get(target) or fact.text
+        # In another language the same is said in other words.
+        alike = has_in_common(fact, known) or in_other_script(fact.text, known)
+        return alike and not differs(fact.text, known)
 
     return [
         decision

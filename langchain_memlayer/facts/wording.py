@@ -57,7 +57,9 @@ _SEVERAL = re.compile(
     r"|一家|全家|一起|和|跟|家族|一緒|가족|함께",
     re.IGNORECASE,
 )
-_SPEAKER = r"\buser\b|用户|用戶|ユーザー|사용자"
+# Of "User's" and "Anna's" no "s" is left, which any two of them would share.
+_OWNS = r"(?:['’]s\b)?"
+_SPEAKER = rf"\buser\b{_OWNS}|用户|用戶|ユーザー|사용자"
 
 
 def is_retraction(fact: Fact) -> bool:
@@ -127,7 +129,10 @@ def _matter(fact: Fact) -> str:
 
 def beyond(fact: Fact, said: str) -> str:
     """What is said beyond whom the fact is about, and beyond that something ended."""
-    subject = f"{_SPEAKER}|{re.escape(fact.name)}" if fact.name else _SPEAKER
+    name = re.escape(fact.name or "")
+    # Where words are written apart, "Ann" is no part of "Annabel".
+    name = rf"(?<!\w){name}(?!\w)" if name.isascii() else name
+    subject = rf"{_SPEAKER}|{name}{_OWNS}" if fact.name else _SPEAKER
     return re.sub(f"{subject}|{_ENDING}", " ", said, flags=re.VERBOSE | re.IGNORECASE)
 
 
