@@ -38,7 +38,7 @@ def test_up_to_a_million_elements_are_gathered_though_there_is_a_graph() -> None
 
 
 @pytest.mark.parametrize(
-    ("rows", "k", "asked"),
+    ("rows", "k", "breadth"),
     [(100_000, 1, 128), (100_000, 32, 128), (100_000, 33, 132), (200_000, 10, 128), (200_001, 10, 256),
      (200_001, 64, 256), (200_001, 65, 260)],
 )  # fmt: skip
