@@ -390,11 +390,11 @@ class ForkInfo(TypedDict):
 
 
 class Conflict(TypedDict):
-    """A memory that was changed on both sides.
+    """A memory, or a field of a profile, that was changed on both sides.
 
     Attributes:
         id: The original.
-        memory: What it says; None where it has ended.
+        memory: What it says, of a field "city: Rome"; None where it has ended.
         fork: What the fork says; None where it has ended there.
         added: The id of the memory that says so beside the original; None where nothing was added.
     """

@@ -342,7 +342,7 @@ def test_the_commands_make_use_merge_and_drop_forks(tmp_path: Path) -> None:
     assert "There is no fork 'other'" in said("list", "--fork", "other", code=2)
     assert "There is no fork" in said("fork", "drop", "other", code=2)
     assert "There is no way back" in said("fork", "drop", "trial", code=1, answer="n\n")
-    assert "takes it back" in said("fork", "merge", "trial", "--yes")
+    assert "--user anna takes it back" in " ".join(said("fork", "merge", "trial", "--yes").split())
     assert "key" in said("list")
     said("fork", "create", "trial")
     said("fork", "drop", "trial", "--yes")

@@ -757,9 +757,54 @@ def test_a_fork_of_what_an_agent_knows_has_the_users_profile_and_ends_with_it(
         fork.of(user_id="u").update_profile({"name": "Xanthippe"})
         memory.forget(**whose) if end == "forget" else getattr(fork, end)()
         assert memory.forks() == []
+        # What a merge takes over of the fork's profile is the user's.
+        carried = end == "merge"
+        assert memory.profile(user_id="u").fields.get("name", {}).get("value") == ("Xanthippe" if carried else None)
     [(left,)] = query(tmp_path, "SELECT count(*) FROM items WHERE value LIKE '%Xanthippe%'")
-    assert left == 0
-    assert not [one for one in tmp_path.rglob("*") if one.is_file() and b"Xanthippe" in one.read_bytes()]
+    assert left == carried
+    names = [one for one in tmp_path.rglob("*") if one.is_file() and b"Xanthippe" in one.read_bytes()]
+    assert bool(names) == carried
+
+
+def test_a_merge_takes_over_what_was_set_by_hand_where_the_original_says_nothing_newer() -> None:
+    mind = Mind(TOLD, decided(), UPDATED, changes=[BERLIN, [change("languages", "append", "Greek")], ROME])
+    with open_with(mind, profile=Card) as memory:
+        told(memory, "I live in Berlin", timestamp="2030-01-01")
+        memory.update_profile({"level": 1, "name": "Anna"}, user_id="u")
+        fork = memory.fork("try", user_id="u")
+        fork.update_profile({"level": 3, "name": None, "languages": ["Thai"], "pets": [{"name": "Tom"}]})
+        fork.add("I speak Greek", timestamp="2040-01-01")
+        assert fork.profile().value.languages == ["Thai", "Greek"]
+        memory.update_profile({"pets": [{"name": "Rex"}], "level": 2}, user_id="u")
+        memory.update_profile({"level": 1}, user_id="u")
+        before = memory.profile(user_id="u")
+        done = fork.merge()
+        after = memory.profile(user_id="u")
+        assert after.value == Card(city="Berlin", level=3, languages=["Thai", "Greek"], pets=[Pet(name="Rex")])
+        # What a fact of the fork said cites it where it is now.
+        assert [memory.get(one)["memory"] for one in after.fields["languages"]["facts"]] == ["Anna speaks Greek"]
+        [conflict] = done["conflicts"]
+        assert (conflict["id"], conflict["added"]) == (after.id, None)
+        assert ("Rex" in str(conflict["memory"]), "Tom" in str(conflict["fork"])) == (True, True)
+        # What is told later changes it, as it does what was set by hand here.
+        memory.undo(batch_id=done["batch_id"], user_id="u")
+        assert memory.profile(user_id="u").fields == before.fields
+        told(memory, "I moved to Rome", timestamp="2041-01-01")
+        assert city(memory) == "Rome"
+        assert check(memory._journal) == []
+
+
+def test_a_merge_makes_a_profile_of_what_was_set_by_hand_in_a_fork_alone() -> None:
+    with open_memory(":memory:", profile=Card) as memory:
+        told(memory, "I live in Berlin", agent_id="a")
+        fork = memory.fork("try", user_id="u", agent_id="a")
+        fork.update_profile({"city": "Rome"})
+        assert memory.profile(user_id="u").fields == {}
+        done = fork.merge()
+        assert [(row["event"], row["memory"]) for row in done["results"]] == [("ADD", '{"city":"Rome"}')]
+        assert city(memory) == "Rome"
+        memory.undo(batch_id=done["batch_id"], user_id="u", agent_id="a")
+        assert memory.profile(user_id="u").fields == {}
 
 
 async def test_plain_and_awaited_the_journal_is_the_same(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -99,7 +101,7 @@ def merge(ctx: typer.Context, name: Name, yes: Yes = False) -> None:
         fork = memory.fork(name, **ctx.obj.scope, new=False)
         confirm(f"Carry over what changed in {name}, and remove it?", yes)
         done = fork.merge()
-    show.result(ctx.obj.json, done, lambda out: _merged(out, done))
+    show.result(ctx.obj.json, done, lambda out: _merged(out, done, ctx.obj.scope))
 
 
 def drop(ctx: typer.Context, name: Name, yes: Yes = False) -> None:
@@ -122,12 +124,13 @@ def _forks(out: Console, result: Any) -> None:
     out.print(rows)
 
 
-def _merged(out: Console, done: Any) -> None:
+def _merged(out: Console, done: Any, scope: Mapping[str, str]) -> None:
     show.added(out, done)
     for one in done["conflicts"]:
         here, there = (one[side] or "(ended)" for side in ("memory", "fork"))
         out.print(show.text(f"changed on both sides: {here!r} stays; the fork said {there!r}", "yellow"))
-    out.print(show.text(f"memlayer undo --batch '{done['batch_id']}' takes it back", "dim"))
+    whose = " ".join(f"--{name.removesuffix('_id')} {quote(value)}" for name, value in scope.items())
+    out.print(show.text(f"memlayer undo --batch '{done['batch_id']}' {whose} takes it back", "dim"))
 
 
 def _differences(out: Console, result: Any) -> None:

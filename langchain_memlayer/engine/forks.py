@@ -16,12 +16,20 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from langchain_memlayer.engine.commit import BY_HAND, Commit, Committed, Indexed, Outcome
-from langchain_memlayer.engine.profiles import FORK, key_of, recited
+from langchain_memlayer.engine.profiles import FORK, carry, key_of, recited
 from langchain_memlayer.engine.records import scope_of
 from langchain_memlayer.errors import InvalidInput, shown
 from langchain_memlayer.journal import Journal
 from langchain_memlayer.journal.database import chunks
-from langchain_memlayer.journal.fork_notes import ForkNote, copies, ended_citing, forks, note_fork, triples_by_row
+from langchain_memlayer.journal.fork_notes import (
+    ForkNote,
+    copies,
+    ended_citing,
+    forks,
+    note_fork,
+    profiles_in,
+    triples_by_row,
+)
 from langchain_memlayer.journal.positions import terms_of
 from langchain_memlayer.journal.writer import Writer
 from langchain_memlayer.protocols import NewId
@@ -148,7 +156,7 @@ def merged(tx: Writer, scope: Scope, name: str, new_id: NewId) -> tuple[ForkNote
     merging.run()
     commits = merging.commits.values()
     outcome = Outcome(
-        facts=tuple(done for one in commits for done in one.done),
+        facts=(*(done for one in commits for done in one.done), *merging.profiles),
         added=tuple(triple for one in commits for triple in one.added),
         removed=tuple(triple for one in commits for triple in one.removed),
     )
@@ -166,6 +174,7 @@ class _Merging:
 
     Attributes:
         commits: What was done to each of the original's scopes.
+        profiles: What was done to profiles.
         conflicts: What both sides have changed.
     """
 
@@ -173,14 +182,12 @@ class _Merging:
         self.tx, self.fork, self.new_id = tx, fork, new_id
         self.commits: dict[Scope, Commit] = {}
         self._batch = batch_of(fork)
+        self.profiles: list[Committed] = []
         self.conflicts: list[Conflict] = []
         self._origins = copies(tx, fork)
         self._versions: dict[str, list[Row]] = {}
         for row in sorted(tx.memories_of(fork.ids, ended=True), key=lambda row: row.id):
-            if row.kind == "profile":
-                # The original's own follows what the merge does to facts.
-                continue
-            if row.kind == "turn" or row.event != "seen":
+            if row.kind == "turn" or (row.kind == "fact" and row.event != "seen"):
                 self._versions.setdefault(row.key, []).append(row)
         self._rows: dict[int, int] = {}
         self._keys = dict(self._origins)
@@ -202,6 +209,13 @@ class _Merging:
                 self._carry_state(versions[-1])
         for note in self.tx.unread(self.fork.ids):
             self._carry_note(note.id)
+        profiles: dict[str, list[Row]] = {}
+        for row in sorted(profiles_in(self.tx, self.fork), key=lambda row: row.id):
+            profiles.setdefault(row.key, []).append(row)
+        for versions in profiles.values():
+            done, conflicts = carry(self.tx, versions, self._keys, self._batch)
+            self.profiles += done
+            self.conflicts += conflicts
 
     def _changed(self, versions: Sequence[Row]) -> bool:
         """Whether anything happened to a memory of the fork that is no untouched copy."""

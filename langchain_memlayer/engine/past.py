@@ -131,7 +131,9 @@ def _chosen(tx: Writer, scope: Scope, event: int | None, batch: str | None) -> l
         owner = next((scope_of(row) for row in tx.versions_of(one.key)), None)
         if owner is None:
             raise InvalidInput(_GONE)
-        if owner == scope if batch is not None else scope.ids().items() <= owner.ids().items():
+        # A merge of what an agent knows of a user may have set fields of the user's profile.
+        whole = owner == scope or (one.kind == "profile" and scope.ids().items() >= owner.ids().items())
+        if whole if batch is not None else scope.ids().items() <= owner.ids().items():
             owned.append(one)
     if not owned or owned[0].op not in _PRIMARY:
         what = f"event {event}" if batch is None else f"batch {shown(batch)}"

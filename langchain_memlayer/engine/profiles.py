@@ -44,7 +44,7 @@ from langchain_memlayer.journal.reader import Reader
 from langchain_memlayer.journal.writer import Writer
 from langchain_memlayer.json_values import as_text, dumps, loads
 from langchain_memlayer.messages import content_hash
-from langchain_memlayer.result_types import Profile, ProfileChange, ProfileProblem
+from langchain_memlayer.result_types import Conflict, Profile, ProfileChange, ProfileProblem
 from langchain_memlayer.steps import Steps
 from langchain_memlayer.tracing import traced
 from langchain_memlayer.types import QUARANTINED, Event, Row, Scope, from_micros, to_micros
@@ -300,6 +300,7 @@ def _write(
     at: int,
     actor: str,
     by: Mapping[str, Sequence[str]],
+    batch: str | None = None,
     **more: Any,
 ) -> None:
     """Write the next version of a profile, or note that there is none; `by` are the facts behind each change."""
@@ -318,11 +319,11 @@ def _write(
         agent_id=owner.agent_id, run_id=owner.run_id,
     )  # fmt: skip
     if row is None:
-        tx.add_memory(new, terms=b"", vector_bytes=None, actor=actor, detail=detail)
+        tx.add_memory(new, terms=b"", vector_bytes=None, actor=actor, batch=batch, detail=detail)
         return
     tx.close_memory(row, invalid_at=at)
     tx.add_memory(
-        new, terms=b"", vector_bytes=None, op="update", gone=row.id, prev=row.text, actor=actor,
+        new, terms=b"", vector_bytes=None, op="update", gone=row.id, prev=row.text, actor=actor, batch=batch,
         detail={**detail, **closing(row)},
     )  # fmt: skip
 
@@ -331,6 +332,49 @@ def recited(row: Row, copies: Mapping[str, str]) -> Row:
     """A profile that cites the copies of facts in their place."""
     cells = kept(cells_of(row), lambda _, facts: [copies[one] for one in facts if one in copies] or None)
     return replace(row, text=dumps(cells))
+
+
+def carry(
+    tx: Writer, versions: Sequence[Row], originals: Mapping[str, str], batch: str
+) -> tuple[list[Committed], list[Conflict]]:
+    """Set in a profile what was set by hand in its copy in a fork; what facts say of it follows them by itself.
+
+    Args:
+        tx: The transaction of the merge.
+        versions: Those of the fork's profile, in order.
+        originals: By memory of the fork that of the original.
+        batch: The batch id of the merge.
+
+    Returns:
+        What was done, and the fields that the original's side has changed too, which stay as they are there.
+    """
+    copy, last = versions[0], versions[-1]
+    events = tx.history(last.key)
+    was, since = (cells_of(copy), copy.id) if events[0].actor == FORK else ({}, 0)
+    by_hand = {name for event in events if event.actor == BY_HAND for name in _named(event, {})}
+    owner = Scope(**_ids(last)).original
+    key = key_of(owner.partition)
+    rows, row = {one.id: one for one in tx.versions_of(key)}, tx.memory(key)
+    old = cells_of(row)
+    moved = {name for event in tx.history(key) if event.seq > since for name in _named(event, rows)}
+    cells, conflicts = dict(old), list[Conflict]()
+    said = kept(cells_of(last), lambda _, facts: [originals[one] for one in facts if one in originals] or None)
+    for name, cell in said.items() if last.closed is None else ():
+        if name not in by_hand or "hand" not in cell or cell == was.get(name):
+            continue
+        mine, before, theirs = (one.get("value") for one in (cell, was.get(name, {}), old.get(name, {})))
+        if name in moved and theirs not in (mine, before):
+            texts = [None if value is None else f"{name}: {as_text(value)}" for value in (theirs, mine)]
+            conflicts.append({"id": key, "memory": texts[0], "fork": texts[1], "added": None})
+        else:
+            cells[name] = cell
+    changed = [name for name, cell in cells.items() if cell != old.get(name)]
+    if not changed:
+        return [], conflicts
+    at = max(cells[name]["at"] for name in changed)
+    _write(tx, owner, row, cells, at=at, actor=BY_HAND, by=dict.fromkeys(changed, ()), batch=batch)
+    text, previous = (dumps(values_of(one)) for one in (cells, old))
+    return [Committed(key, "UPDATE" if row else "ADD", text, previous if row else None)], conflicts
 
 
 def redact(tx: Writer, rows: Sequence[Row]) -> None:

@@ -168,7 +168,7 @@ _CHINESE: Final = {
     "The fork was dropped.": "分支已丢弃。",
     "The fork was merged: {} changes.": "分支已合并：{} 处更改。",
     "Changed on both sides": "两边都有更改",
-    "The original stands; what the fork said was added beside it.": "保留原有内容；分支中的内容另存为一条新记忆。",
+    "The original stands; a memory of the fork was added beside it.": "保留原有内容；分支中的记忆另存为一条。",
     "Take back": "撤销",
     "taken back": "撤销",
     "Take this back?": "要撤销这次更改吗？",
