@@ -314,10 +314,16 @@ class Profile:
     problems: list[ProfileProblem] = field(default_factory=list)
 
     def plain(self) -> ProfileResult:
-        """Itself as JSON values."""
+        """Itself as JSON values; where the schema's own code cannot write them, `value` has the filled fields."""
+        value = None
+        if self.value is not None:
+            try:
+                value = self.value.model_dump(mode="json")
+            except Exception:  # noqa: BLE001 - what users write, such as a computed field, raises anything
+                value = {name: one["value"] for name, one in self.fields.items()}
         return {
             "id": self.id,
-            "value": None if self.value is None else self.value.model_dump(mode="json"),
+            "value": value,
             "fields": self.fields,
             "updated_at": self.updated_at,
             "behind": self.behind,

@@ -18,7 +18,17 @@ from journal_dump import dump, ids, open_memory, query, refuses, texts
 from langchain_core.messages import HumanMessage
 from langgraph.runtime import Runtime
 from memory_kit import Mind, call, decided, found, open_with
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, RootModel, SecretStr, create_model, field_validator
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    RootModel,
+    SecretStr,
+    computed_field,
+    create_model,
+    field_validator,
+)
 from pydantic.json_schema import SkipJsonSchema
 from test_undo import opened
 from typer.testing import CliRunner
@@ -164,6 +174,19 @@ def test_a_schema_may_have_other_names_strict_types_and_checks_that_fail(caplog:
             "city": "Berlin", "born": date(2001, 2, 3), "nick": "Tom", "home": {"city": "Bonn"}, "CITY": "both",
         }  # fmt: skip
         assert (profile.problems, profile.behind, caplog.text) == ([], False, "")
+
+
+def test_a_computed_field_that_fails_keeps_no_profile_from_being_shown() -> None:
+    class Computed(BaseModel):
+        city: str | None = None
+
+        @computed_field
+        def shout(self) -> str:
+            raise ZeroDivisionError
+
+    with open_with(Mind({}), profile=Computed) as memory:
+        shown = memory.update_profile({"city": "Rome"}, user_id="u").plain()
+        assert (shown["value"], shown["fields"]["city"]["value"]) == ({"city": "Rome"}, "Rome")
 
 
 def test_without_a_profile_or_a_change_of_facts_no_model_is_asked() -> None:
