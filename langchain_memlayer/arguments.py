@@ -16,6 +16,7 @@ from langchain_memlayer.types import to_micros
 KINDS = ("fact", "turn")
 _DIGITS = 20
 _LONGEST_SECONDS = 100_000_000
+_LONGEST_QUERY = 100_000
 KEEP = "keep"
 """The expiration date of an update that leaves it as it is."""
 
@@ -67,6 +68,11 @@ def checked_query(query: Any) -> str:
     """The query; `InvalidInput` when there is nothing to search for."""
     if not isinstance(query, str) or not query.strip():
         raise InvalidInput("query must be a non-empty string; get_all() lists memories without one.")
+    if len(query) > _LONGEST_QUERY:
+        raise InvalidInput(
+            f"query has {len(query):,} characters, and at most {_LONGEST_QUERY:,} are searched for: give its question, "
+            "or how it begins."
+        )
     return query
 
 

@@ -743,6 +743,7 @@ BAD_ADD: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 BAD_SEARCH: dict[str, dict[str, Any]] = {
     "query None": {"query": None}, "query blank": {"query": " "}, "query list": {"query": ["x"]},
+    "query long": {"query": "x " * 50_001},
     "limit 0": {"limit": 0}, "limit -1": {"limit": -1}, "limit float": {"limit": 1.0}, "limit bool": {"limit": True},
     "limit text": {"limit": "3"}, "limit None": {"limit": None}, "threshold 2": {"threshold": 2},
     "threshold NaN": {"threshold": float("nan")}, "threshold text": {"threshold": "high"},
