@@ -15,7 +15,7 @@ from integration_tests.json_server import HOST
 from integration_tests.test_vectorstores import BACKENDS, made
 from langchain_memlayer import Memory
 from langchain_memlayer.backends.proposals import Proposals
-from langchain_memlayer.engine import pools
+from langchain_memlayer.engine import scoring_pool
 from langchain_memlayer.testing import DeterministicEmbeddings, FrozenClock, SequentialIds
 
 pytestmark = pytest.mark.allow_hosts([HOST])
@@ -46,9 +46,9 @@ KINDS = ("note", "plan", "list")
 
 def _small(patch: pytest.MonkeyPatch) -> None:
     """Let scopes of this test count as large ones, in which stores are asked."""
-    patch.setattr(pools, "WHOLE_SCOPE", 8)
-    patch.setattr(pools, "SAMPLE", 8)
-    patch.setattr(pools, "CANDIDATES", 20)
+    patch.setattr(scoring_pool, "WHOLE_SCOPE", 8)
+    patch.setattr(scoring_pool, "SAMPLE", 8)
+    patch.setattr(scoring_pool, "CANDIDATES", 20)
 
 
 def _opened(store: Any = None) -> Memory:

@@ -256,7 +256,7 @@ def test_a_small_tenant_among_300_gets_ten_of_ten_with_full_recall(url: str) -> 
 @pytest.mark.parametrize("whole", [True, False], ids=["a small scope", "a large one"])
 def test_it_ranks_exactly_as_sqlite(url: str, monkeypatch: pytest.MonkeyPatch, whole: bool) -> None:
     if not whole:
-        monkeypatch.setattr("langchain_memlayer.engine.pools.WHOLE_SCOPE", 20)
+        monkeypatch.setattr("langchain_memlayer.engine.scoring_pool.WHOLE_SCOPE", 20)
     rng = random.Random(3)
     words = ["fox", "dog", "bank", "river", "北京", "东京", "heron", "inlet", "jetty"]
     texts = [" ".join(rng.choices(words, k=rng.randint(2, 6))) for _ in range(120)]

@@ -16,7 +16,7 @@ from integration_tests.test_vectorstores import BACKENDS, made
 from langchain_memlayer import Memory
 from langchain_memlayer.backends.base import STORE, adapt
 from langchain_memlayer.backends.proposals import Proposals
-from langchain_memlayer.engine import pools
+from langchain_memlayer.engine import scoring_pool
 from langchain_memlayer.testing import DeterministicEmbeddings, FrozenClock
 
 pytestmark = pytest.mark.allow_hosts([HOST])
@@ -62,8 +62,8 @@ def _way(memory: Memory) -> str:
 def test_memories_that_share_a_collection_answer_as_with_one_each(
     name: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pools, "WHOLE_SCOPE", 3)
-    monkeypatch.setattr(pools, "CANDIDATES", 20)
+    monkeypatch.setattr(scoring_pool, "WHOLE_SCOPE", 3)
+    monkeypatch.setattr(scoring_pool, "CANDIDATES", 20)
     monkeypatch.setattr(Proposals, "audit_due", lambda self: False)
     with ExitStack() as stack, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the stores' own

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from langchain_memlayer.async_memory import AsyncMemory
     from langchain_memlayer.checkpoint import checkpointer
     from langchain_memlayer.config import MemoryConfig
-    from langchain_memlayer.embedders.embedder import WordLlamaEmbeddings
+    from langchain_memlayer.embedders.own import WordLlamaEmbeddings
     from langchain_memlayer.errors import (
         ConfigurationError,
         EmbedderMismatch,
@@ -53,47 +53,28 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "AsyncMemory": "async_memory",
-    "Candidate": "types",
-    "ConfigurationError": "errors",
-    "Decision": "types",
-    "EmbedderMismatch": "errors",
-    "EmbeddingError": "errors",
-    "Extraction": "types",
-    "ExtractionError": "errors",
-    "Extractor": "protocols",
-    "Fact": "types",
-    "InvalidFilter": "errors",
-    "InvalidInput": "errors",
-    "JournalClosed": "errors",
-    "JournalError": "errors",
-    "LLMExtractor": "facts.extraction",
-    "LLMReconciler": "facts.reconciliation",
-    "MemLayerError": "errors",
-    "MemLayerStore": "store",
-    "Memory": "memory",
-    "MemoryConfig": "config",
-    "MemoryMiddleware": "agents.middleware",
-    "MemoryNotFound": "errors",
-    "MemoryRetriever": "agents.retriever",
-    "MissingDependency": "errors",
-    "NotAStore": "errors",
-    "Profile": "result_types",
-    "Reconciler": "protocols",
-    "Rejection": "types",
-    "RuleReconciler": "facts.reconciliation",
-    "SchemaTooNew": "errors",
-    "Scope": "types",
-    "ScopeRequired": "errors",
-    "Triple": "types",
-    "Turn": "types",
-    "VectorStoreError": "errors",
-    "WordLlamaEmbeddings": "embedders.own",
-    "as_context": "agents.context",
-    "checkpointer": "checkpoint",
-    "extraction_node": "agents.nodes",
-    "recall_node": "agents.nodes",
-    "reconciliation_node": "agents.nodes",
+    name: home
+    for home, names in {
+        "agents.context": "as_context",
+        "agents.middleware": "MemoryMiddleware",
+        "agents.nodes": "extraction_node recall_node reconciliation_node",
+        "agents.retriever": "MemoryRetriever",
+        "async_memory": "AsyncMemory",
+        "checkpoint": "checkpointer",
+        "config": "MemoryConfig",
+        "embedders.own": "WordLlamaEmbeddings",
+        "errors": "ConfigurationError EmbedderMismatch EmbeddingError ExtractionError InvalidFilter "
+        "InvalidInput JournalClosed JournalError MemLayerError MemoryNotFound MissingDependency "
+        "NotAStore SchemaTooNew ScopeRequired VectorStoreError",
+        "facts.extraction": "LLMExtractor",
+        "facts.reconciliation": "LLMReconciler RuleReconciler",
+        "memory": "Memory",
+        "protocols": "Extractor Reconciler",
+        "result_types": "Profile",
+        "store": "MemLayerStore",
+        "types": "Candidate Decision Extraction Fact Rejection Scope Triple Turn",
+    }.items()
+    for name in names.split()
 }
 
 __all__ = [

@@ -241,27 +241,39 @@ class Memory(Closing):
             opened.callback(self._indexes.close)
             if foreign is not None:
                 opened.callback(self._indexes.attach(foreign).close)
-            updater = None if schema is None or self.model is None else ProfileUpdater(self.model, schema)
-            self._profiles = Profiles(self._journal, schema, updater)
-            self._graphs = Graphs(self._journal)
-            opened.callback(self._graphs.close)
-            self._engine = Engine(
-                self._journal,
-                self._indexes,
-                Finder(self._journal, self._indexes, self._graphs),
-                extractor=extractor,
-                reconciler=None if extractor is None else reconciler,
-                keep_turns=keep_turns,
-                profiles=None if updater is None else self._profiles,
-            )
-            self._editor = Editor(self._journal, self._indexes, reads=extractor is not None, derived=[self._graphs])
-            self._searcher = Searcher(self._journal, self._indexes, self._graphs)
-            self._lookup = Lookup(self._journal)
-            self._answers = Answers(self._journal, self._searcher, self.model)
-            self._background = Background(self._engine)
-            opened.callback(self._background.close)
-            self._background.resume()
+            self._build(opened, extractor, reconciler, schema, keep_turns=keep_turns)
             self._opened = opened.pop_all()
+
+    def _build(
+        self,
+        opened: ExitStack,
+        extractor: Extractor | None,
+        reconciler: Reconciler | None,
+        schema: ProfileSchema | None,
+        *,
+        keep_turns: bool,
+    ) -> None:
+        """What reads and writes the journal and its caches; what has to be closed is told to `opened`."""
+        updater = None if schema is None or self.model is None else ProfileUpdater(self.model, schema)
+        self._profiles = Profiles(self._journal, schema, updater)
+        self._graphs = Graphs(self._journal)
+        opened.callback(self._graphs.close)
+        self._engine = Engine(
+            self._journal,
+            self._indexes,
+            Finder(self._journal, self._indexes, self._graphs),
+            extractor=extractor,
+            reconciler=None if extractor is None else reconciler,
+            keep_turns=keep_turns,
+            profiles=None if updater is None else self._profiles,
+        )
+        self._editor = Editor(self._journal, self._indexes, reads=extractor is not None, derived=[self._graphs])
+        self._searcher = Searcher(self._journal, self._indexes, self._graphs)
+        self._lookup = Lookup(self._journal)
+        self._answers = Answers(self._journal, self._searcher, self.model)
+        self._background = Background(self._engine)
+        opened.callback(self._background.close)
+        self._background.resume()
 
     @classmethod
     def from_config(cls, config_dict: Mapping[str, Any] | MemoryConfig, **settings: Any) -> Self:

@@ -461,7 +461,7 @@ def test_faiss_compares_as_it_is_told(strategy: str | None, normal: bool | None,
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_a_large_scope_compares_alike(metric: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("langchain_memlayer.engine.pools.WHOLE_SCOPE", 10)
+    monkeypatch.setattr("langchain_memlayer.engine.scoring_pool.WHOLE_SCOPE", 10)
     texts = [f"word{n}" for n in range(40)]
     with Memory(tmp_path / "m", model=None, embeddings=Lengths(), metric=metric, hnsw_threshold=0) as memory:
         memory.add(texts, user_id="ana", infer=False)

@@ -14,7 +14,7 @@ from journal_dump import open_memory
 from memory_kit import Extracting
 
 from langchain_memlayer import Memory
-from langchain_memlayer.engine import pools
+from langchain_memlayer.engine import scoring_pool
 from langchain_memlayer.testing import DeterministicEmbeddings
 from langchain_memlayer.types import Extraction, Fact, Triple, Turn
 
@@ -126,7 +126,7 @@ def hits(memory: Memory, user: str) -> list[list[dict[str, Any]]]:
 def test_ten_users_in_one_folder_find_the_same_as_in_ten_folders(
     tmp_path: Path, facts: bool, embeddings: Any, whole_scope: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pools, "WHOLE_SCOPE", whole_scope)
+    monkeypatch.setattr(scoring_pool, "WHOLE_SCOPE", whole_scope)
     settings = {"embeddings": embeddings, "extractor": EachStatement() if facts else None}
     own = {}
     for user, sessions in CONVERSATIONS.items():

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from langchain_memlayer.facts.forms import Form, FoundChange, FoundDecision, FoundFact, FoundQueries
 from langchain_memlayer.facts.grounding import is_said, words
 from langchain_memlayer.facts.prompts import (
     EXTRACTION_CONTRACT,
@@ -31,6 +30,7 @@ from langchain_memlayer.facts.prompts import (
     version_of,
 )
 from langchain_memlayer.facts.replies import read_entries
+from langchain_memlayer.facts.reply_forms import Form, FoundChange, FoundDecision, FoundFact, FoundQueries
 from langchain_memlayer.types import Turn
 
 WHOLE = "\n\n".join((EXTRACTION_INSTRUCTIONS, EXTRACTION_CONTRACT, EXTRACTION_EXAMPLES))

@@ -14,7 +14,7 @@ from langchain_core.messages import AIMessage, HumanMessage
 
 from langchain_memlayer import Memory
 from langchain_memlayer.embedders.own import WordLlamaEmbeddings
-from langchain_memlayer.engine import pools
+from langchain_memlayer.engine import scoring_pool
 from langchain_memlayer.recall import PROBES, memory_text
 from langchain_memlayer.testing import DeterministicEmbeddings
 from langchain_memlayer.types import HIDDEN, Scope
@@ -170,7 +170,7 @@ def answers(memory: Memory, **scope: Any) -> list[list[tuple[str, float, float]]
 def size(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Scopes above a size are searched by the index of the database instead of through all their rows."""
     if request.param == "a large scope":
-        monkeypatch.setattr(pools, "WHOLE_SCOPE", 20)
+        monkeypatch.setattr(scoring_pool, "WHOLE_SCOPE", 20)
     return str(request.param)
 
 

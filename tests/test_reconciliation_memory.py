@@ -17,7 +17,7 @@ from langchain_core.messages import BaseMessage
 from memory_kit import Mind, decided, found, message, open_with
 
 from langchain_memlayer import Memory
-from langchain_memlayer.engine import pools
+from langchain_memlayer.engine import scoring_pool
 from langchain_memlayer.facts.reconciliation import RuleReconciler
 from langchain_memlayer.graph.memory_graph import TripleGraph
 from langchain_memlayer.index.keywords import packed
@@ -208,8 +208,8 @@ def test_what_has_ended_takes_no_place_of_what_holds(
     opened: Any, monkeypatch: pytest.MonkeyPatch, whole: bool, filters: Any
 ) -> None:
     if not whole:
-        monkeypatch.setattr(pools, "WHOLE_SCOPE", 20)
-        monkeypatch.setattr(pools, "CANDIDATES", 30)
+        monkeypatch.setattr(scoring_pool, "WHOLE_SCOPE", 20)
+        monkeypatch.setattr(scoring_pool, "CANDIDATES", 30)
     towns = [f"Town{number}" for number in range(40)]
     moves = Told(*(fact(f"Anna lives in {town}", said=f"I live in {town}", town=True) for town in towns))
     memory = opened(lambda asked: reply((1, "UPDATE", 1, shown(asked, "facts")[0])), extractor=moves)

@@ -17,10 +17,10 @@ from journal_dump import connections, ids, open_memory
 from memory_kit import Extracting
 
 from langchain_memlayer import Memory
-from langchain_memlayer.engine import pools
+from langchain_memlayer.engine import scoring_pool
 from langchain_memlayer.filters import parse_filter
+from langchain_memlayer.index.postings import Words
 from langchain_memlayer.index.view import View
-from langchain_memlayer.index.words import Words
 from langchain_memlayer.journal.reader import Reader
 from langchain_memlayer.testing import DeterministicEmbeddings
 from langchain_memlayer.types import Extraction, Fact, Scope, Triple, Turn
@@ -94,7 +94,7 @@ class Watched:
 def watched(memory: Memory) -> Iterator[Watched]:
     seen = Watched()
     with pytest.MonkeyPatch.context() as patch:
-        by_row, texts, scores, around = Reader.memories_by_row, Words.texts, View.scores, pools.Pools.around
+        by_row, texts, scores, around = Reader.memories_by_row, Words.texts, View.scores, scoring_pool.Pools.around
 
         def count_rows(reader: Reader, ids: Sequence[int]) -> Any:
             # Of nothing there is nothing to ask.
@@ -109,7 +109,7 @@ def watched(memory: Memory) -> Iterator[Watched]:
             seen.compared.append(len(positions))
             return scores(view, query, positions)
 
-        def count_pool(made: pools.Pools, *asked: Any) -> Any:
+        def count_pool(made: scoring_pool.Pools, *asked: Any) -> Any:
             members, pool = around(made, *asked)
             seen.pools.append(len(members))
             return members, pool
@@ -117,7 +117,7 @@ def watched(memory: Memory) -> Iterator[Watched]:
         patch.setattr(Reader, "memories_by_row", count_rows)
         patch.setattr(Words, "texts", count_texts)
         patch.setattr(View, "scores", count_scores)
-        patch.setattr(pools.Pools, "around", count_pool)
+        patch.setattr(scoring_pool.Pools, "around", count_pool)
         opened_ones = connections(memory._journal)
         for db in opened_ones:
             db.set_trace_callback(seen.ran)
@@ -133,7 +133,7 @@ def opened(folder: Path, embeddings: bool) -> Memory:
 def small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     limits = {"WHOLE_SCOPE": 500, "SAMPLE": 500, "FOUND": 250, "CANDIDATES": 20, "SESSIONS": 4}
     for name, value in limits.items():
-        monkeypatch.setattr(pools, name, value)
+        monkeypatch.setattr(scoring_pool, name, value)
 
 
 # -- scopes of which all is scored ------------------------------------------------------------------------------------
@@ -335,13 +335,13 @@ def test_sql_finds_whatever_passes_a_filter(tmp_path: Path) -> None:
 
 def overlaps(memory: Memory, questions: Sequence[str], monkeypatch: pytest.MonkeyPatch, **asked: Any) -> list[float]:
     """For each question the share of the best ten of the whole scope that are found without a pass over it."""
-    whole, shares = pools.WHOLE_SCOPE, []
+    whole, shares = scoring_pool.WHOLE_SCOPE, []
     for question in questions:
         found = set(ids(memory.search(question, user_id="u", limit=LIMIT, **asked)))
         with monkeypatch.context() as patch:
-            patch.setattr(pools, "WHOLE_SCOPE", 1 << 40)
+            patch.setattr(scoring_pool, "WHOLE_SCOPE", 1 << 40)
             exact = set(ids(memory.search(question, user_id="u", limit=LIMIT, **asked)))
-        assert whole == pools.WHOLE_SCOPE
+        assert whole == scoring_pool.WHOLE_SCOPE
         shares.append(len(found & exact) / len(exact))
     return shares
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from langchain_memlayer.index import words as words_module
+from langchain_memlayer.index import postings as postings_module
 from langchain_memlayer.index.keywords import packed, term_ids
+from langchain_memlayer.index.postings import Words
 from langchain_memlayer.index.slab import Slab
-from langchain_memlayer.index.words import Words
 from langchain_memlayer.types import SlabBlock
 
 TERMS = [f"t{number}" for number in range(12)]
@@ -68,7 +68,7 @@ texts = st.lists(st.sampled_from(TERMS), max_size=6)
 @given(st.lists(st.tuples(st.lists(texts, max_size=9), st.integers(0, 3)), min_size=1, max_size=9))
 def test_after_any_writes_the_words_are_those_of_the_live_texts(steps: list[tuple[list[list[str]], int]]) -> None:
     patch = pytest.MonkeyPatch()
-    patch.setattr(words_module, "_TAIL", 4)
+    patch.setattr(postings_module, "_TAIL", 4)
     try:
         slab, model = Slab(dims=None), dict[int, list[str]]()
         views = []

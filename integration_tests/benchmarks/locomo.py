@@ -26,7 +26,7 @@ from integration_tests import postgres_server
 from integration_tests.benchmarks.vectors import DIMS
 from langchain_memlayer import Memory
 from langchain_memlayer.backends.proposals import Proposals
-from langchain_memlayer.engine import pools
+from langchain_memlayer.engine import scoring_pool
 from langchain_memlayer.evaluation import Observation, ObservedFacts
 from langchain_memlayer.index.view import Hits, View
 
@@ -114,9 +114,9 @@ def as_if_large(counts: Counter[str]) -> Iterator[None]:
     with (
         # An audit gives the exact answer; here the stores' own are looked at.
         patch.object(Proposals, "audit_due", lambda self: False),
-        patch.object(pools, "WHOLE_SCOPE", 200),
+        patch.object(scoring_pool, "WHOLE_SCOPE", 200),
         # With more of them the planner would rather scan so few vectors.
-        patch.object(pools, "CANDIDATES", 50),
+        patch.object(scoring_pool, "CANDIDATES", 50),
         patch.object(View, "search", counting),
     ):
         yield

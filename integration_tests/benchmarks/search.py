@@ -21,7 +21,7 @@ from unittest.mock import patch
 from integration_tests.benchmarks.talk import SESSION, Language, Said, WordEmbeddings, sessions
 from integration_tests.benchmarks.timing import interleaved, said, table, timed
 from langchain_memlayer import Memory
-from langchain_memlayer.engine import pools, search
+from langchain_memlayer.engine import scoring_pool, search
 from langchain_memlayer.journal.reader import Reader
 from langchain_memlayer.recall import signals
 
@@ -53,7 +53,7 @@ def run(sizes: list[int], note: Callable[[str], None]) -> Iterator[str]:
             with _opened(told) as memories:
                 times += [[f"{size:,}", *line] for line in _times(memories, told, filters=True)]
                 costs[size] = _costs(memories["meaning and words"], told)
-                if size > pools.WHOLE_SCOPE:
+                if size > scoring_pool.WHOLE_SCOPE:
                     agreeing += [[f"{size:,}", *line] for line in _agreement(memories, told)]
     largest = max(sizes)
     if largest >= _SCOPES * SESSION:
@@ -141,7 +141,7 @@ def _agreement(memories: dict[str, Memory], told: _Told) -> Iterator[list[object
             shares, first = [], []
             for query in queries[:_EXACT]:
                 found = _ids(memory, query, **asked)
-                with patch.object(pools, "WHOLE_SCOPE", 1 << 40):
+                with patch.object(scoring_pool, "WHOLE_SCOPE", 1 << 40):
                     exact = _ids(memory, query, **asked)
                 shares.append(len(set(found) & set(exact)) / max(1, len(exact)))
                 first.append(found[:1] == exact[:1])
@@ -154,8 +154,8 @@ def _costs(memory: Memory, told: _Told) -> dict[str, float]:
     parts = [
         (search.Searcher, "_scoped", "who is in the scope"),
         (search, "keywords", "words: find and score"),
-        (pools.Pools, "__init__", "meaning: nearest and spread"),
-        (pools.Pools, "around", "pool: candidates and columns"),
+        (scoring_pool.Pools, "__init__", "meaning: nearest and spread"),
+        (scoring_pool.Pools, "around", "pool: candidates and columns"),
         *((signals, name, f"signal: {title}") for name, title in _SIGNALS.items()),
         (search, "ranked", "order and coverage"),
         (Reader, "memories_by_row", "hits from the journal"),

@@ -76,7 +76,7 @@ def cost(model: BaseChatModel, batches: Sequence[Sequence[Message]]) -> str:
     """What reading the messages asks of a model, as far as it can be known before."""
     from datetime import UTC, datetime
 
-    from langchain_memlayer.evaluation.asking import model_name
+    from langchain_memlayer.evaluation.asker import model_name
     from langchain_memlayer.facts.extraction import LLMExtractor
     from langchain_memlayer.facts.prompts import estimate_tokens
     from langchain_memlayer.messages import to_turns

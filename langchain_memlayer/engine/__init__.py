@@ -13,7 +13,7 @@ replay.py        kept turns read again by another extractor
 forks.py         copies of a scope to try something in
 adopting.py      documents that a vector store has already
 search.py        Searcher: the read path
-pools.py         what a search scores
+scoring_pool.py  what a search scores
 answers.py       whole searches, as callers get them, within a token budget
 lookup.py        Lookup: what is read without a query: a memory, a list, history, reasons
 index_sync.py    the slabs of a folder, kept up with its journal; which embedder wrote their vectors

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from langchain_memlayer.backends.base import ForeignStore
     from langchain_memlayer.backends.mirror import Mirror
     from langchain_memlayer.embedders.embedder import Embedder
+    from langchain_memlayer.index.postings import Words
     from langchain_memlayer.index.slab import Slab
     from langchain_memlayer.index.view import Read, Source, View
-    from langchain_memlayer.index.words import Words
     from langchain_memlayer.journal.reader import Reader
     from langchain_memlayer.journal.writer import Writer
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from langchain_memlayer.engine.graph_sync import Graphs
 from langchain_memlayer.engine.index_sync import Indexes
-from langchain_memlayer.engine.pools import Keywords, Pools, Scoped, keywords, mended
 from langchain_memlayer.engine.records import OWN_FIELDS, record_of
+from langchain_memlayer.engine.scoring_pool import Keywords, Pools, Scoped, keywords, mended
 from langchain_memlayer.filters import And, Comparison, Filter
 from langchain_memlayer.index.keywords import query_characters, query_terms, term_id, term_ids, tokenize
 from langchain_memlayer.index.view import Hints

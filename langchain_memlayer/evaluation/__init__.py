@@ -11,11 +11,11 @@ loaders.py     LoCoMo, LongMemEval and plain files to these
 metrics.py     measures of a ranking, and confidence intervals
 plain.py       cosine, BM25 and their mixes, to compare with
 judging.py     answers from memories, verdicts on answers
-asking.py      one question: remember, recall, answer, judge
+asker.py       one question: remember, recall, answer, judge
 evaluate.py    all questions, locally
 experiment.py  all questions, as an experiment in LangSmith
 usage.py       calls and tokens of chat models
-results.py     what was found; report.py as Markdown
+results.py     what came out, as values and as Markdown
 """
 
 from langchain_memlayer.evaluation.data import Conversation, Dataset, Observation, ObservedFacts, Question

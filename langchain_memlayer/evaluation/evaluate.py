@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_memlayer.arguments import checked_count
 from langchain_memlayer.errors import ConfigurationError, InvalidInput, shown
-from langchain_memlayer.evaluation.asking import Asker, Memories, MemoryFactory, Plan, model_name
+from langchain_memlayer.evaluation.asker import Asker, Memories, MemoryFactory, Plan, model_name
 from langchain_memlayer.evaluation.data import Dataset
 from langchain_memlayer.evaluation.judging import VERSIONS, Answerer, Judge, Leniency
 from langchain_memlayer.evaluation.results import EvaluationResult

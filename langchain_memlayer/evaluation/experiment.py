@@ -13,7 +13,7 @@ from uuid import uuid4
 import orjson
 
 from langchain_memlayer.errors import ConfigurationError, MemLayerError
-from langchain_memlayer.evaluation.asking import Asker
+from langchain_memlayer.evaluation.asker import Asker
 from langchain_memlayer.evaluation.data import Dataset, Question
 from langchain_memlayer.threads import PrivateLoop
 

@@ -2,7 +2,7 @@
 
 chat.py            calls of a chat model for one JSON object
 prompts.py         what it is asked
-forms.py           what each field of its reply is
+reply_forms.py     what each field of its reply is
 replies.py         what it answered
 grounding.py       whether a quote stands in its turn
 numerals.py        numbers, in digits and in words

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from langchain_memlayer.errors import InvalidInput, shown
 from langchain_memlayer.facts.chat import Method, StructuredChat
-from langchain_memlayer.facts.forms import FACT_CHARS, NAME_CHARS, QUOTE_CHARS, FoundFact
 from langchain_memlayer.facts.grounding import is_said, keeps_script, words
 from langchain_memlayer.facts.numerals import as_exact, unsaid_number
 from langchain_memlayer.facts.prompts import (
@@ -35,6 +34,7 @@ from langchain_memlayer.facts.prompts import (
     version_of,
 )
 from langchain_memlayer.facts.replies import read_entries, storable
+from langchain_memlayer.facts.reply_forms import FACT_CHARS, NAME_CHARS, QUOTE_CHARS, FoundFact
 from langchain_memlayer.messages import content_hash
 from langchain_memlayer.protocols import Clock
 from langchain_memlayer.steps import Steps, awaited, request, stepped

@@ -20,10 +20,10 @@ from pydantic_core import PydanticSerializationError, to_json
 
 from langchain_memlayer.errors import ConfigurationError, ExtractionError, InvalidInput
 from langchain_memlayer.facts.chat import Method, StructuredChat
-from langchain_memlayer.facts.forms import FoundChange
 from langchain_memlayer.facts.profile_fields import model_of, read_schema
 from langchain_memlayer.facts.prompts import PROFILE_INSTRUCTIONS, PROFILE_SCHEMA, shortened, show_records
 from langchain_memlayer.facts.replies import read_entries, storable
+from langchain_memlayer.facts.reply_forms import FoundChange
 from langchain_memlayer.json_values import dumps, loads, plain
 from langchain_memlayer.steps import Steps
 from langchain_memlayer.types import from_micros

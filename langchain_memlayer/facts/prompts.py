@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from langchain_memlayer.facts.forms import (
+from langchain_memlayer.facts.reply_forms import (
     MOST_FACTS,
     MOST_QUERIES,
     NAME_CHARS,

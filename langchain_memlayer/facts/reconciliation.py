@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from langchain_memlayer.errors import InvalidInput
 from langchain_memlayer.facts.chat import Method, StructuredChat
-from langchain_memlayer.facts.forms import FACT_CHARS, MOST_ENDED, REASON_CHARS, FoundDecision
 from langchain_memlayer.facts.grounding import denies, in_other_script, words
 from langchain_memlayer.facts.numerals import days
 from langchain_memlayer.facts.prompts import (
@@ -34,6 +33,7 @@ from langchain_memlayer.facts.prompts import (
     version_of,
 )
 from langchain_memlayer.facts.replies import read_entries, storable
+from langchain_memlayer.facts.reply_forms import FACT_CHARS, MOST_ENDED, REASON_CHARS, FoundDecision
 from langchain_memlayer.facts.wording import (
     ENDS,
     are_logged,

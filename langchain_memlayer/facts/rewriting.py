@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from langchain_memlayer.errors import ExtractionError
 from langchain_memlayer.facts.chat import StructuredChat
-from langchain_memlayer.facts.forms import MOST_QUERIES, NAME_CHARS, QUERY_CHARS, FoundQueries
 from langchain_memlayer.facts.prompts import REWRITING_INSTRUCTIONS, REWRITING_SCHEMA, shortened
 from langchain_memlayer.facts.replies import read_entries
+from langchain_memlayer.facts.reply_forms import MOST_QUERIES, NAME_CHARS, QUERY_CHARS, FoundQueries
 from langchain_memlayer.steps import Steps, awaited, stepped
 from langchain_memlayer.types import Turn
 

@@ -2,7 +2,7 @@
 
 ```
 text  ── NFKC, casefold ──> words ──> terms: stems, bigrams and characters, identifiers ──> ids with counts, stored
-query ── the same ────────> stop words out ──> ids ──> postings (`words.py`) ──> BM25
+query ── the same ────────> stop words out ──> ids ──> postings (`postings.py`) ──> BM25
 ```
 A term means the same to every journal and every release: what is stored of it is its id alone.
 """

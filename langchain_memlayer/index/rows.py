@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from langchain_memlayer.index.growing import Growing, Lookup
 from langchain_memlayer.index.kernel import CODE
+from langchain_memlayer.index.postings import WordRows
 from langchain_memlayer.index.view import Sample, Stored, buried
-from langchain_memlayer.index.words import WordRows
 from langchain_memlayer.types import SlabBlock
 
 _INT = np.dtype(np.int64)

@@ -15,9 +15,9 @@ from langchain_memlayer.errors import InvalidInput, SnapshotError
 from langchain_memlayer.index import hnsw
 from langchain_memlayer.index.growing import give_back
 from langchain_memlayer.index.kernel import CODE, kernel_for
+from langchain_memlayer.index.postings import Words
 from langchain_memlayer.index.rows import Rows
 from langchain_memlayer.index.view import Read, Source, Stored, View
-from langchain_memlayer.index.words import Words
 from langchain_memlayer.types import Metric, SlabBlock
 
 _LOGGER = logging.getLogger(__name__)

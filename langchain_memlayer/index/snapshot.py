@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from langchain_memlayer.errors import SnapshotError
+from langchain_memlayer.index.postings import Segment, Terms, Words
 from langchain_memlayer.index.view import View
-from langchain_memlayer.index.words import Segment, Terms, Words
 from langchain_memlayer.types import SlabBlock
 
 _KIND = "rows, format 1"

@@ -24,7 +24,7 @@ from langchain_memlayer.errors import InvalidInput
 from langchain_memlayer.index.growing import Lookup
 from langchain_memlayer.index.hnsw import Graph, RowScores
 from langchain_memlayer.index.kernel import CODE, Kernel
-from langchain_memlayer.index.words import Words
+from langchain_memlayer.index.postings import Words
 
 Way = Literal["empty", "scan", "gather", "hnsw", "source"]
 """How rows are found: not at all, by scanning every row or only the matching ones, by the graph, by a foreign store."""

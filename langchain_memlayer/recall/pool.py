@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import numpy as np
 from numpy.typing import NDArray
 
-from langchain_memlayer.index.words import Terms
+from langchain_memlayer.index.postings import Terms
 from langchain_memlayer.types import Metric
 
 Scores = NDArray[np.float32]

@@ -26,7 +26,7 @@ from langchain_memlayer.evaluation import (
     load_locomo,
     load_longmemeval,
 )
-from langchain_memlayer.evaluation.asking import GIVES_UP
+from langchain_memlayer.evaluation.asker import GIVES_UP
 from langchain_memlayer.evaluation.judging import ANSWERING, PROMPTS
 from langchain_memlayer.evaluation.usage import UsageMeter
 from langchain_memlayer.testing import DeterministicEmbeddings, ScriptedChatModel

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from slabs import Topics
 
 from langchain_memlayer.errors import SnapshotError
+from langchain_memlayer.index import postings as postings_module
 from langchain_memlayer.index import snapshot
-from langchain_memlayer.index import words as words_module
 from langchain_memlayer.index.keywords import packed, term_ids
 from langchain_memlayer.index.slab import Slab
 from langchain_memlayer.types import SlabBlock
@@ -81,7 +81,7 @@ def test_what_is_loaded_answers_as_what_was_dumped_and_goes_on_as_that_does(
 ) -> None:
     random = np.random.default_rng(seed)
     patch = pytest.MonkeyPatch()
-    patch.setattr(words_module, "_TAIL", 4)
+    patch.setattr(postings_module, "_TAIL", 4)
     try:
         slab, model = Slab(dims=DIMS, hnsw_threshold=10**9, columns=COLUMNS), set[int]()
         for seq in range(steps):

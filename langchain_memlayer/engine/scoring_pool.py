@@ -28,8 +28,8 @@ from langchain_memlayer.threads import lazy
 
 if TYPE_CHECKING:
     from langchain_memlayer.engine.index_sync import Indexes
+    from langchain_memlayer.index.postings import Postings, Terms, Words
     from langchain_memlayer.index.view import Hints, View
-    from langchain_memlayer.index.words import Postings, Terms, Words
     from langchain_memlayer.recall.pool import Scores
 
 WHOLE_SCOPE = 10_000
