@@ -245,14 +245,14 @@ def plain(where: Mapping[str, Scalar]) -> dict[str, Scalar]:
     return {name: value for name, value in where.items() if is_plain(name, value)}
 
 
-def rows(found: Iterable[Mapping[str, Any] | None], where: Mapping[str, Scalar]) -> list[int]:
+def rows(given: Iterable[Mapping[str, Any] | None], where: Mapping[str, Scalar]) -> list[int]:
     """The row numbers of an answer, by the metadata of its documents in order.
 
     A document that is not ours, or that `where` excludes, counts as -1: an answer shorter than asked is the end. What
     is not plain in `where` was not written either; it is left to the caller.
     """
     wanted = plain(where)
-    return [_row(metadata or {}, wanted) for metadata in found]
+    return [_row(metadata or {}, wanted) for metadata in given]
 
 
 def _row(metadata: Mapping[str, Any], wanted: Mapping[str, Scalar]) -> int:
@@ -260,25 +260,25 @@ def _row(metadata: Mapping[str, Any], wanted: Mapping[str, Scalar]) -> int:
         row = int(metadata[ITEM])
     except (KeyError, TypeError, ValueError):
         return -1
-    found = ((metadata.get(name), value) for name, value in wanted.items())
+    pairs = ((metadata.get(name), value) for name, value in wanted.items())
     # Some stores keep every value as a string.
-    return row if all(bool(have == want) or str(have) == str(want) for have, want in found) else -1
+    return row if all(bool(have == want) or str(have) == str(want) for have, want in pairs) else -1
 
 
-def require_dims(kind: str, name: str, found: int, dims: int) -> None:
+def require_dims(kind: str, name: str, size: int, dims: int) -> None:
     """Raise ConfigurationError when a collection is for vectors of another size."""
-    if found != dims:
+    if size != dims:
         raise ConfigurationError(
-            f"The {kind} collection {name!r} holds vectors of {found} numbers, and the embedder makes {dims}: name "
+            f"The {kind} collection {name!r} holds vectors of {size} numbers, and the embedder makes {dims}: name "
             "another collection, or pass the embedder that it was made for."
         )
 
 
-def require_metric(kind: str, name: str, found: str, known: Sequence[str]) -> None:
+def require_metric(kind: str, name: str, metric: str, known: Sequence[str]) -> None:
     """Raise ConfigurationError when a collection compares by something that cannot stand for cosine."""
-    if found.lower() not in known:
+    if metric.lower() not in known:
         raise ConfigurationError(
-            f"The {kind} collection {name!r} compares by {found}, which does not order like cosine: name another "
+            f"The {kind} collection {name!r} compares by {metric}, which does not order like cosine: name another "
             f"collection, made with one of {', '.join(known)}."
         )
 

@@ -154,10 +154,10 @@ class GenericAdapter(Adapter):
     def _has(self, point: Point) -> bool:
         """Whether a point is there, as far as can be told from what is nearest to it."""
         try:
-            found = self._nearest(unit(point.vector), _NEAREST, {})
+            hits = self._nearest(unit(point.vector), _NEAREST, {})
         except NotImplementedError:
-            found = self._worded(point.text, _NEAREST)
-        return any((metadata or {}).get(POINT) == point.id for metadata in found)
+            hits = self._worded(point.text, _NEAREST)
+        return any((metadata or {}).get(POINT) == point.id for metadata in hits)
 
     def _add(self, batch: list[Point]) -> Any:
         """The ids that the store says it gave them, or None."""
@@ -217,8 +217,8 @@ class GenericAdapter(Adapter):
 
     def _there(self, batch: list[str]) -> Iterable[str]:
         documents = self._store.get_by_ids(batch)
-        found = {str(document.id or (document.metadata or {}).get(POINT)) for document in documents}
-        return found.intersection(batch)
+        ids = {str(document.id or (document.metadata or {}).get(POINT)) for document in documents}
+        return ids.intersection(batch)
 
     def documents(self) -> Iterator[Document]:
         """Refuse: LangChain's interface has no way to list.
@@ -258,13 +258,13 @@ class VikingDBAdapter(GenericAdapter):
         if not conditions or not self._filters:
             return super()._nearest(vector, k, where)
         try:
-            found = self._store.similarity_search_by_vector(vector, k=k, filter={"op": "and", "conds": conditions})
+            documents = self._store.similarity_search_by_vector(vector, k=k, filter={"op": "and", "conds": conditions})
         except VectorStoreError:
             # A field without an index is refused; a server that does not answer refuses what follows, too.
             unfiltered = super()._nearest(vector, k, where)
             self._filters = False
             return unfiltered
-        return [document.metadata for document in found]
+        return [document.metadata for document in documents]
 
 
 class InMemoryAdapter(Adapter):
@@ -290,8 +290,8 @@ class InMemoryAdapter(Adapter):
 
     def _nearest(self, vector: list[float], k: int, where: Mapping[str, Scalar]) -> Iterable[Mapping[str, Any] | None]:
         with self._lock:
-            found = self._store.similarity_search_by_vector(vector, k, filter=partial(_matches, where=where))
-        return [document.metadata for document in found]
+            documents = self._store.similarity_search_by_vector(vector, k, filter=partial(_matches, where=where))
+        return [document.metadata for document in documents]
 
     def _there(self, batch: list[str]) -> Iterable[str]:
         return set(batch).intersection(self._store.store)
@@ -349,9 +349,9 @@ class FaissAdapter(Adapter):
             total, fetch = self._store.index.ntotal, max(k, _FIRST_FETCH)
             while True:
                 # The store filters afterwards: more are fetched until `k` of them match.
-                found = self._store.similarity_search_with_score_by_vector(query, k, filter=keep, fetch_k=fetch)
-                if len(found) >= k or fetch >= total:
-                    return [document.metadata for document, _ in found]
+                scored = self._store.similarity_search_with_score_by_vector(query, k, filter=keep, fetch_k=fetch)
+                if len(scored) >= k or fetch >= total:
+                    return [document.metadata for document, _ in scored]
                 fetch *= 4
 
     def _there(self, batch: list[str]) -> Iterable[str]:
@@ -361,8 +361,8 @@ class FaissAdapter(Adapter):
     def documents(self) -> Iterator[Document]:
         """Everything in the store."""
         with self._lock:
-            found = [(id_, self._store.docstore.search(id_)) for id_ in self._store.index_to_docstore_id.values()]
-        return (Document(id_, document.page_content, document.metadata) for id_, document in found)
+            entries = [(id_, self._store.docstore.search(id_)) for id_ in self._store.index_to_docstore_id.values()]
+        return (Document(id_, document.page_content, document.metadata) for id_, document in entries)
 
     def check(self, dims: int) -> None:
         """Compare the index's vector size, and whether it can forget."""

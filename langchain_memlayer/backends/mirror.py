@@ -364,8 +364,8 @@ class Points:
         if self._area != "items":
             return dict.fromkeys(items, 1)
         with self._journal.read() as reader:
-            found = reader.metas(list(map(points_key, items)))
-        return {item: int(found.get(points_key(item), 1)) for item in items}
+            counts = reader.metas(list(map(points_key, items)))
+        return {item: int(counts.get(points_key(item), 1)) for item in items}
 
     def of(self, row: VectorRow) -> Iterator[Point]:
         """The points of a row."""

@@ -84,9 +84,9 @@ def _run(folder: Path, scope: Mapping[str, Any], embeddings: str | None, out: Co
     changed = [key for key, found in before.items() if after.get(key) != found]
     same = sum(one["hits"] == other["hits"] for one, other in zip(answers, again, strict=True))
     kept = len(after) == len(before) and same == len(answers) and not missing and not changed
-    recalled, told = sum(answer["place"] is not None for answer in answers), _tell(folder, embeddings)
+    recalled, story_report = sum(answer["place"] is not None for answer in answers), _tell(folder, embeddings)
     return {
-        "good": kept and recalled == len(answers) and told["good"],
+        "good": kept and recalled == len(answers) and story_report["good"],
         "folder": str(folder),
         "messages": done.messages,
         "sessions": done.sessions,
@@ -102,7 +102,7 @@ def _run(folder: Path, scope: Mapping[str, Any], embeddings: str | None, out: Co
             "same_answers": same,
             "seconds": opened,
         },
-        "story": told,
+        "story": story_report,
     }
 
 
@@ -122,7 +122,7 @@ def _answers(question: Question, hit: Mapping[str, Any]) -> bool:
 
 
 def _everything(memory: Memory, scope: Mapping[str, Any]) -> dict[str, Any]:
-    return {found["id"]: found for found in memory.get_all(**scope, limit=1_000_000)["results"]}
+    return {row["id"]: row for row in memory.get_all(**scope, limit=1_000_000)["results"]}
 
 
 def _tell(folder: Path, embeddings: str | None) -> Report:
@@ -232,28 +232,28 @@ def _reopened(out: Console, report: Report) -> None:
     out.print()
 
 
-def _story(out: Console, told: Report, folder: Path, *, kept: bool) -> None:
+def _story(out: Console, report: Report, folder: Path, *, kept: bool) -> None:
     out.rule(show.text("with a chat model: a fact that changes", "bold"), style="dim")
     out.print(
         "A scripted model stands in for one with a key. What it finds is checked against what was said.", style="dim"
     )
     out.print()
-    for said, added in zip(story.STORY, told["added"], strict=True):
+    for said, added in zip(story.STORY, report["added"], strict=True):
         out.print(_hanging(show.text(f"{said.time[:10]} ", "dim"), show.text(f"“{said.text}”", "cyan")))
         out.print(_decisions(added))
     out.print()
     out.print(show.text(story.QUESTION, "bold cyan"))
-    for when, place in told["lived"].items():
+    for when, place in report["lived"].items():
         out.print(show.text(f"  {when if when == 'now' else f'as_of {when}':<18}", "dim") + show.text(place))
     out.print(show.text("Why is that believed?", "bold cyan"))
-    for source in told["why"]["sources"]:
+    for source in report["why"]["sources"]:
         out.print(f"  {source['name']} said “{source['quote']}” on {(source['time'] or '')[:10]}.")
-    last = told["why"]["decisions"][-1]
+    last = report["why"]["decisions"][-1]
     out.print(f"  Found by the prompt {last['prompt']}, decided by {last['by']}.", style="dim")
     out.print(show.text("What was it before?", "bold cyan"))
-    out.print(_hanging(show.text(" "), show.text(" -> ".join(str(row["new_value"]) for row in told["history"]))))
+    out.print(_hanging(show.text(" "), show.text(" -> ".join(str(row["new_value"]) for row in report["history"]))))
     out.print(show.text("What is related to it?", "bold cyan"))
-    out.print(show.relations(told["relations"], story.SPEAKER))
+    out.print(show.relations(report["relations"], story.SPEAKER))
     out.print()
     if kept:
         command = "memlayer" if which("memlayer") else sys.argv[0]

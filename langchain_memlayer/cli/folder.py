@@ -59,11 +59,11 @@ def doctor(
 
     journal = ctx.obj.journal()
     try:
-        with bars(hidden=ctx.obj.json) as told:
+        with bars(hidden=ctx.obj.json) as progress:
             if rebuild:
-                told("rebuilding", 0, 0)
+                progress("rebuilding", 0, 0)
                 doctor.rebuild(journal)
-            told("checking", 0, 0)
+            progress("checking", 0, 0)
             problems = doctor.check(journal)
     finally:
         journal.close()

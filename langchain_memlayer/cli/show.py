@@ -99,15 +99,15 @@ def relations(triples: Sequence[Relation], root: str, drawn: set[str] | None = N
     """The relations around an entity as a tree; each name branches once, and not at all where it is `drawn` already."""
     from rich.tree import Tree
 
-    told: dict[str, list[Relation]] = {}
+    leaving: dict[str, list[Relation]] = {}
     for triple in triples:
-        told.setdefault(triple["source"], []).append(triple)
+        leaving.setdefault(triple["source"], []).append(triple)
     tree = Tree(text(root, "bold"), guide_style="dim")
     around = [(root, tree)]
     drawn = set() if drawn is None else drawn
     drawn.add(root)
     for name, branch in around:
-        for triple in told.get(name, ()):
+        for triple in leaving.get(name, ()):
             relation = triple["relationship"].replace("_", " ")
             leaf = branch.add(text(f"{relation} ", "dim") + text(triple["destination"], "bold"))
             if triple["destination"] not in drawn:

@@ -84,8 +84,8 @@ def create(ctx: typer.Context, name: Name) -> None:
         rows = memory.scopes(**fork.ids)
     facts, turns = sum(row["facts"] for row in rows), sum(row["turns"] for row in rows)
     result = {"name": name, "ids": fork.ids, "facts": facts, "turns": turns}
-    told = f"{name} has {facts:,} facts and {turns:,} turns; --fork {name} lets any command work in it."
-    show.result(ctx.obj.json, result, lambda out: out.print(told))
+    sentence = f"{name} has {facts:,} facts and {turns:,} turns; --fork {name} lets any command work in it."
+    show.result(ctx.obj.json, result, lambda out: out.print(sentence))
 
 
 def list_forks(ctx: typer.Context) -> None:

@@ -57,9 +57,9 @@ class Finder:
                 near = [*_by_vector(view, mask, form, most=FAR, least=-1.0), *view.ids[mask][::-1][:FAR].tolist()]
             else:
                 near = _by_vector(view, mask, form)
-            found = list(dict.fromkeys(_by_turns((self._by_relation(scope, fact), near, words))))
+            near_rows = list(dict.fromkeys(_by_turns((self._by_relation(scope, fact), near, words))))
             # Whom a fact names, others do too: alone that makes nothing near.
-            lists.append(list(dict.fromkeys(_by_turns((found, names)))) if found else [])
+            lists.append(list(dict.fromkeys(_by_turns((near_rows, names)))) if near_rows else [])
         near = list(dict.fromkeys(_by_turns(lists)))[: max(MOST, len(facts))]
         with self._journal.read() as reader:
             rows = reader.memories_by_row(near)
@@ -109,12 +109,12 @@ class Finder:
             if not reader.has_triples():
                 return [[] for _ in facts]
         graph = self._graphs.graph(scope)
-        found: list[list[int]] = []
+        lists: list[list[int]] = []
         for fact in facts:
             names = [*graph.entities_in(fact.text), *graph.entities_named([fact.name] if fact.name else [])]
             weights = graph.memories_near(dict.fromkeys(names), most=2 * NEAREST) if names else {}
-            found.append(sorted(weights, key=lambda item: -weights[item])[:NEAREST])
-        return found
+            lists.append(sorted(weights, key=lambda item: -weights[item])[:NEAREST])
+        return lists
 
     def _by_relation(self, scope: Scope, fact: Fact) -> list[int]:
         """The rows of facts that relate the same two entities, or the same one in the same way."""

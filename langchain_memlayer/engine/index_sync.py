@@ -502,8 +502,8 @@ def recorded_embedder(journal: Journal, area: Area) -> tuple[str, int] | None:
     text = journal.meta(embedder_key(area))
     if text is None:
         return None
-    found = orjson.loads(text)
-    return found["name"], found["dims"]
+    record = orjson.loads(text)
+    return record["name"], record["dims"]
 
 
 def check_settings(*, hnsw_threshold: Any, metric: Any = None, **functions: Any) -> None:
@@ -536,8 +536,8 @@ def chosen_metric(journal: Journal, area: Area, metric: Metric | None) -> Metric
 def metric_in(record: str) -> Metric:
     """How the vectors that a record tells of are compared."""
     # Records that do not tell it are older than the choice.
-    found: Metric = orjson.loads(record).get("metric", "cosine")
-    return found
+    metric: Metric = orjson.loads(record).get("metric", "cosine")
+    return metric
 
 
 def refuse_others(record: str, embedder: Embedder, metric: Metric, where: str) -> None:

@@ -187,10 +187,10 @@ class TripleGraph:
     def entities_in(self, text: str) -> list[str]:
         """The entities that a text mentions, by their displayed names; "I" and "my" mean the nameless user."""
         with self._lock:
-            found = mentions(text, self._nodes.__contains__)
+            named = mentions(text, self._nodes.__contains__)
             if speaks_of_self(text):
-                found += [key for key in SPEAKERS if key in self._nodes]
-            return self._displayed(map(self._leader, found))
+                named += [key for key in SPEAKERS if key in self._nodes]
+            return self._displayed(map(self._leader, named))
 
     def entities_named(self, names: Iterable[str]) -> list[str]:
         """The entities that some names are of, by their displayed names; names of none are left out."""
@@ -224,17 +224,17 @@ class TripleGraph:
             k: How many steps away triples may end.
             most: How many to return at most.
         """
-        asked = frozenset(query_terms(query))
+        wanted = frozenset(query_terms(query))
         with self._lock:
             known = self._known(entities)
             seeds = frozenset(known)
             near = k_hop(self._neighbours, known, k=max(0, k - 1), most=MOST_NODES)
-            found: dict[int, tuple[tuple[int, int, int, int], StoredTriple]] = {}
+            rows: dict[int, tuple[tuple[int, int, int, int], StoredTriple]] = {}
             for leader, row in self._edges_around(near):
                 ends = (self._leader(row.source_key) in seeds) + (self._leader(row.destination_key) in seeds)
-                said = len(asked & _terms_of(relation_name(row.relation)))
-                found.setdefault(row.id, ((-ends, -said, near[leader], -row.id), row))
-            return [self._edge(row) for _, row in sorted(found.values())[:most]]
+                said = len(wanted & _terms_of(relation_name(row.relation)))
+                rows.setdefault(row.id, ((-ends, -said, near[leader], -row.id), row))
+            return [self._edge(row) for _, row in sorted(rows.values())[:most]]
 
     def stating(self, triple: Triple, *, most: int) -> list[int]:
         """The memories (as rows) that relate the two entities of a triple, then those that relate its source alike.
@@ -389,8 +389,8 @@ class TripleGraph:
 
     def _are_apart(self, one: str, other: str) -> bool:
         """Whether a triple relates two names otherwise than as names of one entity."""
-        found = [*self._after[one].get(other, ()), *self._after[other].get(one, ())]
-        return not all(says_same(relation) for relation, _ in found)
+        between = [*self._after[one].get(other, ()), *self._after[other].get(one, ())]
+        return not all(says_same(relation) for relation, _ in between)
 
     # -- snapshots ------------------------------------------------------------------------------------------------
 

@@ -62,9 +62,9 @@ class Terms:
         """Where some distinct terms stand: for each pair the index into `numbers`, the text, and how often."""
         table = np.full(len(self.ids), -1, np.int16)
         table[numbers] = np.arange(len(numbers))
-        found = table[self.flat]
-        places = np.flatnonzero(found >= 0)
-        return found[places].astype(np.intp), self.text[places], self.often[places]
+        indexes = table[self.flat]
+        places = np.flatnonzero(indexes >= 0)
+        return indexes[places].astype(np.intp), self.text[places], self.often[places]
 
     def counts(self, numbers: NDArray[np.int32]) -> NDArray[np.int64]:
         """How often each of some distinct terms stands in each text, shape (terms, texts)."""
@@ -151,9 +151,9 @@ class Words:
 
     def numbers(self, ids: NDArray[np.uint64]) -> NDArray[np.int32]:
         """The numbers of those of some distinct terms that any text has, -1 for the others."""
-        found = self.vocabulary.find(ids.view(np.int64))
-        found[found >= len(self.ids)] = -1
-        return found.astype(_NUMBER)
+        numbers = self.vocabulary.find(ids.view(np.int64))
+        numbers[numbers >= len(self.ids)] = -1
+        return numbers.astype(_NUMBER)
 
     def texts(self, slots: NDArray[np.int64]) -> Terms:
         """The terms of the texts at some slots."""
@@ -273,9 +273,9 @@ class WordRows:
     def has(self, slot: int, entries: bytes) -> bool:
         """Whether the text at a slot has just these terms."""
         span = slice(*self._starts.used[slot : slot + 2])
-        found = np.frombuffer(entries, ENTRY)
-        same = np.array_equal(self._ids.used[self._flat.used[span]], found["id"])
-        return same and np.array_equal(self._often.used[span], found["count"])
+        stored = np.frombuffer(entries, ENTRY)
+        same = np.array_equal(self._ids.used[self._flat.used[span]], stored["id"])
+        return same and np.array_equal(self._often.used[span], stored["count"])
 
     def state(self) -> Words:
         """The present state."""
@@ -286,15 +286,15 @@ class WordRows:
 
     def _numbered(self, ids: NDArray[np.uint64]) -> NDArray[np.int32]:
         distinct = np.unique(ids)
-        found = self._vocabulary.find(distinct.view(np.int64))
-        new = np.flatnonzero(found < 0)
+        numbers = self._vocabulary.find(distinct.view(np.int64))
+        new = np.flatnonzero(numbers < 0)
         if len(new):
-            found[new] = np.arange(self._ids.size, self._ids.size + len(new))
+            numbers[new] = np.arange(self._ids.size, self._ids.size + len(new))
             self._ids.extend(distinct[new])
-            self._vocabulary.set(distinct[new].view(np.int64), found[new])
+            self._vocabulary.set(distinct[new].view(np.int64), numbers[new])
             if self._vocabulary.loose:
                 self._vocabulary = Lookup.of(self._ids.used.view(np.int64), np.arange(self._ids.size))
-        return found[np.searchsorted(distinct, ids)].astype(_NUMBER)
+        return numbers[np.searchsorted(distinct, ids)].astype(_NUMBER)
 
     def _seal(self) -> None:
         sealed = sum(segment.rows for segment in self._segments)

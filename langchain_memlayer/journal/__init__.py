@@ -1,4 +1,17 @@
-"""The only truth: one SQL database to which everything is appended, and from which everything else can be rebuilt."""
+"""The only truth: one SQL database to which everything is appended, and from which everything else can be rebuilt.
+
+base.py          Journal: what the layers above know of it
+schema.py        the tables
+database.py      what all SQL builds on
+reader.py        Reader: items, memories, events and links
+cache_reader.py  what is read for the caches
+writer.py        Writer: everything that is written, inside one transaction
+filter_sql.py    a filter as an SQL condition
+positions.py     what the journal held at a position; fork_notes.py which forks there are
+staging.py       a second set of vectors; transfer.py rows on their way to another journal
+sqlite.py        connections, transactions and upkeep on SQLite
+postgres.py      the same on PostgreSQL; postgres_sql.py what its SQL says otherwise
+"""
 
 from __future__ import annotations
 

@@ -173,15 +173,15 @@ class CacheReader(BaseReader):
                 vector_bytes.append(block.vector_bytes)
                 blocks.append(replace(block, vector_bytes=b""))
         starts = np.cumsum([0, *(len(block.ids) for block in blocks[:-1])])
-        found = np.concatenate([block.ids for block in blocks])
+        written = np.concatenate([block.ids for block in blocks])
         return SlabBlock(
             seq=self.last_seq(),
-            ids=found,
+            ids=written,
             seqs=np.concatenate([block.seqs for block in blocks]),
             columns={name: np.concatenate([block.columns[name] for block in blocks]) for name in blocks[0].columns},
             owners=np.concatenate([block.owners + start for block, start in zip(blocks, starts, strict=True)]),
             vector_bytes=b"".join(vector_bytes),
-            removed=np.setdiff1d(np.array(gone, np.int64), found),
+            removed=np.setdiff1d(np.array(gone, np.int64), written),
             words=[words for block in blocks for words in block.words],
         )
 
@@ -199,8 +199,8 @@ class CacheReader(BaseReader):
         for rows, wanted in zip(chunks(ids.tolist()), chunks(sizes.tolist()), strict=True):
             numbers, pieces = zip(*self._vectors_in(rows, sign) or [(0, b"")], strict=True)
             if list(numbers) != rows:
-                found = dict(zip(numbers, pieces, strict=True))
-                pieces = tuple(found.get(row, b"") for row in rows)
+                by_row = dict(zip(numbers, pieces, strict=True))
+                pieces = tuple(by_row.get(row, b"") for row in rows)
             if list(map(len, pieces)) != wanted:
                 bad = [place for place, size in enumerate(wanted) if len(pieces[place]) != size]
                 others += [rows[place] for place in bad]
@@ -217,8 +217,8 @@ class CacheReader(BaseReader):
     def _vectors_in(self, ids: Sequence[int], sign: int) -> list[tuple[int, bytes]]:
         """Rows and their vectors, mostly by ascending row."""
         sql = "SELECT id, data FROM vectors WHERE id IN (...) ORDER BY id"
-        found = self.among(sql, ids if sign > 0 else [-item for item in ids])
-        return found if sign > 0 else [(-item, data) for item, data in reversed(found)]
+        pairs = self.among(sql, ids if sign > 0 else [-item for item in ids])
+        return pairs if sign > 0 else [(-item, data) for item, data in reversed(pairs)]
 
     # -- triples; those of ended memories are not shown -----------------------------------------------------------
 
@@ -306,17 +306,17 @@ class CacheReader(BaseReader):
 
     def vector_rows(self, area: Area, ids: Sequence[int]) -> list[VectorRow]:
         """Those of some rows that are live, have vectors and belong into a store. To be called in a snapshot."""
-        found = self.among(
+        rows = self.among(
             "SELECT i.id, n.path, i.key, i.kind, i.value, i.metadata, i.user_id, i.agent_id, i.run_id, v.data FROM "
             f"items i JOIN namespaces n ON n.id = i.ns JOIN vectors v ON {VECTORS_OF_ITEM} WHERE i.id IN (...) AND "
             f"{KINDS[area]} AND i.closed IS NULL AND NOT {WAS_ADOPTED} ORDER BY i.id",
             ids,
         )
-        record = self.meta(embedder_key(area)) if found else None
+        record = self.meta(embedder_key(area)) if rows else None
         dims = 0 if record is None else int(orjson.loads(record)["dims"])
         return [
             VectorRow(item, path, key, kind, text, metadata, (user, agent, run), vector_bytes, dims)
-            for item, path, key, kind, text, metadata, user, agent, run, vector_bytes in found
+            for item, path, key, kind, text, metadata, user, agent, run, vector_bytes in rows
         ]
 
     def newest(self, area: Area, *, most: int, until: int) -> list[int]:

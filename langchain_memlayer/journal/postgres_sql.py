@@ -35,7 +35,7 @@ def adapt(db: psycopg.Connection[Any]) -> None:
 @lru_cache(maxsize=1024)
 def translated(statement: str, schema: str) -> str:
     """A statement for SQLite as one for PostgreSQL, its tables named with their schema."""
-    qualified = _NAMED.sub(lambda found: f"{found[1]} {_identifier(schema)}.{found[2]}", statement.replace("%", "%%"))
+    qualified = _NAMED.sub(lambda match: f"{match[1]} {_identifier(schema)}.{match[2]}", statement.replace("%", "%%"))
     return qualified.replace(" IS ?", " IS NOT DISTINCT FROM ?").replace("?", "%s")
 
 
@@ -83,12 +83,12 @@ class Session:
 
     def executemany(self, statement: str, rows: Iterable[Sequence[Any]], /) -> None:
         """Run one statement for each row of values."""
-        found = list(rows)
-        if len(found) == 1:
-            self.execute(statement, found[0])
-        elif found:
+        parameters = list(rows)
+        if len(parameters) == 1:
+            self.execute(statement, parameters[0])
+        elif parameters:
             with self.raw.cursor() as cursor:
-                cursor.executemany(translated(statement, self._schema), found)
+                cursor.executemany(translated(statement, self._schema), parameters)
 
     def begin(self, statements: str) -> None:
         """Begin a transaction with statements that take no values."""
@@ -349,19 +349,19 @@ def version_of(db: psycopg.Connection[Any], schema: str, where: str) -> int:
     ).fetchall()
     if not rows:
         return 0
-    found = None
+    record = None
     if ("meta",) in rows:
         meta = sql.SQL("SELECT value FROM {}.meta WHERE key = %s").format(sql.Identifier(schema))
         try:
-            found = db.execute(meta, (_SCHEMA_VERSION,)).fetchone()
+            record = db.execute(meta, (_SCHEMA_VERSION,)).fetchone()
         except (psycopg.errors.UndefinedColumn, psycopg.errors.InsufficientPrivilege):
-            found = None
-    if found is None:
+            record = None
+    if record is None:
         raise NotAStore(
             f"The schema {schema} of {where} has tables of something else ({min(rows)[0]}, ...). Choose another one "
             "with ?options=-csearch_path%3Dname at the end of the connection string."
         )
-    version = int(found[0])
+    version = int(record[0])
     check_format(version, where)
     if len(rows) < len(TABLES):
         raise NotAStore(f"The schema {schema} of {where} lacks tables of its store. Restore a backup.")
@@ -369,5 +369,5 @@ def version_of(db: psycopg.Connection[Any], schema: str, where: str) -> int:
 
 
 def _foreign_xids(db: psycopg.Connection[Any], schema: str) -> bool:
-    asked = sql.SQL("SELECT 1 FROM {}.events WHERE xid >= pg_snapshot_xmax(pg_current_snapshot()) LIMIT 1")
-    return db.execute(asked.format(sql.Identifier(schema))).fetchone() is not None
+    query = sql.SQL("SELECT 1 FROM {}.events WHERE xid >= pg_snapshot_xmax(pg_current_snapshot()) LIMIT 1")
+    return db.execute(query.format(sql.Identifier(schema))).fetchone() is not None

@@ -108,8 +108,8 @@ def rows(reader: Reader, section: Section) -> Iterator[Values]:
     """All rows of a section in order, without their NULLs. To be called in a snapshot."""
     if section is _BATCHES:
         # Few and small. Texts sort differently in each database, so they are sorted here.
-        found = reader.db.execute("SELECT seq, scope, batch, result FROM batches").fetchall()
-        yield from (plain_row(section, row) for row in sorted(found, key=lambda row: tuple(row[:3])))
+        batches = reader.db.execute("SELECT seq, scope, batch, result FROM batches").fetchall()
+        yield from (plain_row(section, row) for row in sorted(batches, key=lambda row: tuple(row[:3])))
         return
     for page in _pages(reader, section):
         beside = _beside(reader, page) if section is ITEMS else {}
@@ -133,7 +133,7 @@ def _pages(reader: Reader, section: Section) -> Iterator[list[Any]]:
 
 def _beside(reader: Reader, page: Sequence[Any]) -> dict[int, Values]:
     """The terms and vectors of items, where they have some."""
-    found = reader.db.execute(
+    records = reader.db.execute(
         f"SELECT i.id, i.terms, v.data FROM items i LEFT JOIN vectors v ON {VECTORS_OF_ITEM} "
         "WHERE i.id BETWEEN ? AND ?",
         (page[0][0], page[-1][0]),
@@ -141,19 +141,19 @@ def _beside(reader: Reader, page: Sequence[Any]) -> dict[int, Values]:
     return {
         item: ({"terms": bytes(terms)} if terms else {})
         | ({} if vector_bytes is None else {"vectors": bytes(vector_bytes)})
-        for item, terms, vector_bytes in found
+        for item, terms, vector_bytes in records
     }
 
 
 def plain_row(section: Section, row: Sequence[Any]) -> Values:
     """A row's values by column, JSON texts as what they say."""
-    found = {}
+    plain = {}
     for (name, kind), value in zip(section.columns.items(), row, strict=True):
         if value is not None:
-            found[name] = loads(value) if kind == "json" else value
-    if found.get("kind") == "item" and section is ITEMS:
-        found["value"] = loads(found["value"])
-    return found
+            plain[name] = loads(value) if kind == "json" else value
+    if plain.get("kind") == "item" and section is ITEMS:
+        plain["value"] = loads(plain["value"])
+    return plain
 
 
 def write_rows(tx: Writer, section: Section, values: Sequence[Values]) -> None:
@@ -175,10 +175,10 @@ def write_rows(tx: Writer, section: Section, values: Sequence[Values]) -> None:
     _insert(tx, "vectors", ["id", "data"], [(one["id"], one["vectors"]) for one in values if "vectors" in one])
 
 
-def _insert(tx: Writer, table: str, columns: Sequence[str], found: Sequence[Sequence[Any]]) -> None:
-    if found:
+def _insert(tx: Writer, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    if rows:
         marked = ", ".join("?" * len(columns))
-        tx.db.executemany(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marked})", found)
+        tx.db.executemany(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marked})", rows)
 
 
 def _stored(section: Section, values: Values) -> tuple[Any, ...]:
@@ -312,12 +312,12 @@ def _rows(reader: Reader, section: Section) -> Iterator[tuple[tuple[Any, ...], S
         between = (*page[0], *page[-1])
         marked = ", ".join("?" * size)
         try:
-            found = reader.db.execute(
+            records = reader.db.execute(
                 f"SELECT {columns} FROM {section.table} WHERE ({key}) >= ({marked}) AND ({key}) <= ({marked}) "
                 f"ORDER BY {key}",
                 between,
             ).fetchall()
-            rows = list(zip(page, found, strict=True))
+            rows = list(zip(page, records, strict=True))
         except _UNREADABLE:
             sql = f"SELECT {columns} FROM {section.table} WHERE {spot}"
             yield from ((one, _single(reader, sql, one)) for one in page)
@@ -327,7 +327,7 @@ def _rows(reader: Reader, section: Section) -> Iterator[tuple[tuple[Any, ...], S
 
 def _single(reader: Reader, sql: str, key: tuple[Any, ...]) -> Sequence[Any] | None:
     try:
-        found: Sequence[Any] | None = reader.db.execute(sql, key).fetchone()
+        row: Sequence[Any] | None = reader.db.execute(sql, key).fetchone()
     except _UNREADABLE:
         return None
-    return found
+    return row
