@@ -371,6 +371,36 @@ def test_a_message_that_is_edited_while_it_is_read_is_read_as_it_is_now(held: tu
 
 
 @pytest.mark.parametrize("keep", [True, False])
+def test_words_that_a_message_had_before_it_was_read_are_never_read(folder: Path, keep: bool) -> None:
+    extractor, mind = Held(), Mind(DOWN)
+    with open_with(mind, folder, keep_turns=keep) as memory:
+        fails(memory, HOME, TEA, batch_id="b")
+        fails(memory, {**HOME, "content": "I live in Berlin"})
+        mind.told, mind.decisions = dict(TOLD), [decided()] * 2
+        memory.read(user_id="u", retry=True)
+        assert sorted(live(memory)) == ["Anna likes tea", "Anna lives in Berlin"]
+        assert "Anna likes tea" in texts(memory.add([HOME, TEA], user_id="u", batch_id="b"))
+    with open_memory(folder, extractor=extractor, reconcile="off", keep_turns=keep, new_id=random_id) as memory:
+        memory.add(message("one", "m"), user_id="v", background=True)
+        assert extractor.reading.wait(60)
+        memory.add(message("two", "m"), user_id="v", background=True)
+        extractor.go.set()
+        assert memory.flush(60)
+        assert live(memory, user_id="v") == ["It is said: two"]
+
+
+def test_a_text_that_was_written_by_hand_is_read_beside_a_conversation_that_waits(folder: Path) -> None:
+    clock = FrozenClock()
+    with open_with(Mind(TOLD, decided()), folder, clock=clock) as memory:
+        [tea] = memory.add(TEA, user_id="u")["results"]
+        memory.update(tea["id"], "I live in Paris")
+        memory.add(message("I live in Berlin", "m3"), user_id="u", background=True, after_seconds=30)
+        clock.advance(seconds=60)
+        assert memory.flush(60)
+        assert {one["destination"] for one in memory.get_all(user_id="u")["relations"]} == {"Berlin", "Paris"}
+
+
+@pytest.mark.parametrize("keep", [True, False])
 def test_the_facts_of_an_edited_message_end_or_are_updated(folder: Path, keep: bool) -> None:
     mind = Mind(TOLD, decided((1, "UPDATE", 1, "Anna lives in Berlin")))
     both = {**HOME, "content": "I live in Paris"}

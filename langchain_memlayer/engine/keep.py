@@ -259,15 +259,22 @@ class Keeper:
             "batches": [] if batch is None else [batch],
         }
         listed, recorded_at = list(news.rows), tx.now
-        if due:
-            for note in tx.unread(scope):
-                if note.scope == scope and note.attempts == 0 and note.detail.get("session") == detail["session"]:
-                    # One reading serves both; a conversation that never pauses is read all the same.
-                    next_at = min(next_at, note.recorded_at + LONGEST_WAIT * due)
-                    for name in ("turns", "edited", "batches", "before"):
-                        detail[name] = [*note.detail.get(name, ()), *detail[name]]
-                    listed, recorded_at = [*note.turns, *listed], note.recorded_at
-                    tx.strike_unread(note.id)
+        for note in tx.unread(scope) if due or news.words else ():
+            own = note.scope == scope and "triples_of" not in note.detail
+            waits = due and note.attempts == 0 and note.detail.get("session") == detail["session"]
+            words = [plain for plain in note.detail.get("turns", ()) if not _says_otherwise(plain, news.words)]
+            # Words that a message has no longer are read by nobody, not even by who is at it: the note goes.
+            stale = len(words) < len(note.detail.get("turns", ()))
+            if not (own and (waits or stale)):
+                continue
+            if due and waits:
+                # One reading serves both; a conversation that never pauses is read all the same.
+                next_at, recorded_at = min(next_at, note.recorded_at + LONGEST_WAIT * due), note.recorded_at
+            for name in ("edited", "batches", "before"):
+                detail[name] = [*note.detail.get(name, ()), *detail[name]]
+            detail["turns"] = [*words, *detail["turns"]]
+            listed = [*note.turns, *listed]
+            tx.strike_unread(note.id)
         detail["before"] = [row for row in detail["before"] if row not in listed]
         detail = {name: value for name, value in detail.items() if value}
         return tx.note_unread(
@@ -376,6 +383,13 @@ def note_about(reader: Reader, scope: Scope, turns: Sequence[Turn], rows: Sequen
 def _words(note: Unread) -> set[tuple[str | None, str | None, str]]:
     """The messages whose words wait in a note to be read."""
     return {(turn.get("id"), turn.get("session_id"), turn["text"]) for turn in note.detail.get("turns", ())}
+
+
+def _says_otherwise(plain: Mapping[str, Any], turns: Sequence[Turn]) -> bool:
+    """Whether the message of a turn that waits to be read says something else now."""
+    message = plain.get("id"), plain.get("session_id")
+    now = [turn.text for turn in turns if turn.id is not None and (turn.id, turn.session_id) == message]
+    return bool(now) and plain["text"] not in now
 
 
 def _said(turn: Turn) -> tuple[str | None, str | None, str]:
