@@ -36,7 +36,8 @@ from langchain_memlayer.errors import ConfigurationError, InvalidInput, JournalC
 from langchain_memlayer.filters import Filter
 from langchain_memlayer.journal import Journal, default_folder, open_journal
 from langchain_memlayer.journal.base import random_id, utc_now
-from langchain_memlayer.journal.reader import ItemRow, Reader
+from langchain_memlayer.journal.item_reader import ItemRow
+from langchain_memlayer.journal.reader import Reader
 from langchain_memlayer.protocols import Clock, NewId
 from langchain_memlayer.store_arguments import (
     EVERYTHING,

@@ -23,7 +23,7 @@ from langchain_memlayer.errors import (
     JournalClosed,
     JournalError,
 )
-from langchain_memlayer.journal import reader
+from langchain_memlayer.journal import item_reader, reader
 from langchain_memlayer.journal import sqlite as journal_module
 from langchain_memlayer.store import MemLayerStore
 from langchain_memlayer.testing import DeterministicEmbeddings, FrozenClock
@@ -298,7 +298,7 @@ class TestBatches:
             values.append(text)
             return json.loads(text)
 
-        monkeypatch.setattr(reader, "loads", counted)
+        monkeypatch.setattr(item_reader, "loads", counted)
         assert len(store.search((), query=query, limit=7, offset=5)) == 7
         assert len(values) == 12
 

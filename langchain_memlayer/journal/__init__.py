@@ -3,8 +3,8 @@
 base.py          Journal: what the layers above know of it
 schema.py        the tables
 database.py      what all SQL builds on
-reader.py        Reader: items, memories, events and links
-cache_reader.py  what is read for the caches
+reader.py        Reader: memories, events and links
+item_reader.py   items of a BaseStore; cache_reader.py what is read for the caches
 writer.py        Writer: everything that is written, inside one transaction
 filter_sql.py    a filter as an SQL condition
 positions.py     what the journal held at a position; fork_notes.py which forks there are

@@ -1,38 +1,24 @@
-"""Everything that is read from the journal: items of a BaseStore, memories with their versions, events and links."""
+"""What is read of memories: their versions, events and links, and what is unread; `Reader` has all reads."""
 
 from __future__ import annotations
 
 import heapq
 import sys
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import orjson
 
 from langchain_memlayer.filters import Filter
-from langchain_memlayer.journal.cache_reader import CacheReader
 from langchain_memlayer.journal.database import IN_USE, VECTORS_OF_ITEM, marks, whole
 from langchain_memlayer.journal.filter_sql import ANY, superset
+from langchain_memlayer.journal.item_reader import HIGHEST, LONGEST_PAGE, PAGE, ItemReader
 from langchain_memlayer.json_values import loads
 from langchain_memlayer.types import FORK, QUARANTINED, SPENT, VISIBLE, Event, Kind, Row, Scope, Unread, prefix_bounds
 
-_HIGHEST = (1 << 63) - 1
 _OLDEST = "ORDER BY i.id"
 _SPOT = "coalesce(i.place, i.id)"
 """Where a memory stands among those of the same time: a turn whose words were changed stays where it was."""
-_PAGE, _LONGEST_PAGE = 64, 4096
-_MERGED = 32
-"""So many namespaces are read side by side for their common order; of more it is made by sorting."""
-
-ItemRow = tuple[Any, ...]
-"""An item: id, seq, path, key, value, created_at, updated_at, ttl."""
-
-_ITEM = (
-    "i.id, i.seq, (SELECT n.path FROM namespaces n WHERE n.id = i.ns), i.key, i.value, i.created_at, i.updated_at, "
-    "i.ttl"
-)
-_LIVE_ITEM = "i.closed IS NULL AND i.kind = 'item' AND (i.expires_at IS NULL OR i.expires_at > ?)"
-
 ROW_COLUMNS = (
     "i.id, i.seq, n.path, i.key, i.kind, i.value, i.created_at, i.updated_at, i.closed, i.metadata, i.user_id, "
     "i.agent_id, i.run_id, i.session_id, i.role, i.name, i.message_id, i.time, i.hash, i.sources, i.turns, "
@@ -130,10 +116,6 @@ def to_row(r: Sequence[Any]) -> Row:
     return Row(*fields)
 
 
-def _items(rows: Iterable[Any]) -> Iterator[ItemRow]:
-    return whole(rows, lambda row: (*row[:4], loads(row[4]), *row[5:]))
-
-
 def to_event(r: Sequence[Any]) -> Event:
     """The event in one row of `EVENT_COLUMNS`."""
     sources = tuple(orjson.loads(r[8])) if r[8] else ()
@@ -146,7 +128,7 @@ def _to_unread(r: Sequence[Any]) -> Unread:
     return Unread(r[0], Scope(*r[1:4]), tuple(orjson.loads(r[4])), detail, *r[6:])
 
 
-class Reader(CacheReader):
+class Reader(ItemReader):
     """Reads of one connection. Numbers of rows are what SQL returns; every method is one or two statements."""
 
     def counts(self) -> Mapping[str, int]:
@@ -170,7 +152,7 @@ class Reader(CacheReader):
         counts = ", ".join(f"sum(CASE WHEN i.kind = '{kind}' THEN 1 ELSE 0 END)" for kind in ("fact", "turn"))
         # What is no time is beyond all numbers.
         times = (
-            f"coalesce({most}(CASE WHEN i.{name} < {_HIGHEST} THEN i.{name} END), 0)"
+            f"coalesce({most}(CASE WHEN i.{name} < {HIGHEST} THEN i.{name} END), 0)"
             for most, name in (("min", "created_at"), ("max", "updated_at"))
         )
         rows = self.db.execute(
@@ -181,81 +163,6 @@ class Reader(CacheReader):
             (*owners, most, offset),
         )
         return rows.fetchall()
-
-    # -- items, which keep their last value and may expire --------------------------------------------------------
-
-    def items_by_key(self, pairs: Iterable[tuple[str, str]], now: int) -> dict[tuple[str, str], ItemRow]:
-        """Live items by (encoded namespace, key)."""
-        sql = (
-            f"SELECT {_ITEM} FROM items i WHERE i.ns = (SELECT id FROM namespaces WHERE path = ?) AND i.key = ? AND "
-            f"{_LIVE_ITEM}"
-        )
-        rows = ((pair, self.db.execute(sql, (*pair, now)).fetchone()) for pair in pairs)
-        return {pair: item for pair, row in rows if row is not None for item in _items([row])}
-
-    def items_by_id(self, ids: Sequence[int], now: int) -> dict[int, ItemRow]:
-        """Live items by row id."""
-        rows = self.among(f"SELECT {_ITEM} FROM items i WHERE i.id IN (...) AND {_LIVE_ITEM}", ids, after=(now,))
-        return {row[0]: row for row in _items(rows)}
-
-    def items_below(self, prefix: str, now: int, *, unindexed: bool = False) -> Iterator[ItemRow]:
-        """Live items below a namespace (or only those without vectors), last written first.
-
-        They are read page by page, so what is not taken costs nothing. To be called in a snapshot.
-        """
-        low, high = prefix_bounds(prefix)
-        below = "SELECT id FROM namespaces WHERE path >= ? AND path < ?"
-        spaces = self.db.execute(f"{below} LIMIT ?", (low, high, _MERGED + 1)).fetchall()
-        if len(spaces) <= _MERGED:
-            pages = [self._recent("i.ns = ?", space, now, unindexed=unindexed) for space in spaces]
-        elif prefix:
-            # The plus keeps SQLite from walking through the items of everybody for their order.
-            pages = [self._recent(f"i.ns IN ({below})", (low, high), now, unindexed=unindexed, order="+")]
-        else:
-            pages = [self._recent("1 = 1", (), now, unindexed=unindexed)]
-        yield from heapq.merge(*pages, key=lambda row: (-row[6], -row[1]))
-
-    def _recent(
-        self, where: str, values: Sequence[Any], now: int, *, unindexed: bool, order: str = ""
-    ) -> Iterator[ItemRow]:
-        without = f"AND NOT EXISTS (SELECT 1 FROM vectors v WHERE {VECTORS_OF_ITEM})" if unindexed else ""
-        sql = (
-            f"SELECT {_ITEM} FROM items i WHERE {where} AND {_LIVE_ITEM} AND (i.updated_at, i.seq) < (?, ?) {without} "
-            f"ORDER BY {order}i.updated_at DESC, i.seq DESC LIMIT ?"
-        )
-        updated, seq, size = _HIGHEST, _HIGHEST, _PAGE
-        while True:
-            page = self.db.execute(sql, (*values, now, updated, seq, size)).fetchall()
-            yield from _items(page)
-            if len(page) < size:
-                return
-            updated, seq, size = page[-1][6], page[-1][1], min(4 * size, _LONGEST_PAGE)
-
-    def expiries(self, ids: Sequence[int], now: int) -> dict[int, int]:
-        """Until when those of some items live that still do."""
-        return dict(
-            self.among("SELECT id, expires_at FROM items WHERE id IN (...) AND expires_at > ?", ids, after=(now,))
-        )
-
-    def expired(self, now: int) -> list[str]:
-        """Encoded namespaces that hold items whose time is over."""
-        rows = self.db.execute(
-            "SELECT DISTINCT n.path FROM items i JOIN namespaces n ON n.id = i.ns WHERE i.expires_at <= ? AND "
-            "i.kind = 'item' ORDER BY n.path",
-            (now,),
-        )
-        return [row[0] for row in rows]
-
-    def namespaces(self, prefix: str, now: int) -> list[str]:
-        """Encoded namespaces below `prefix` that hold live items, sorted."""
-        low, high = prefix_bounds(prefix)
-        rows = self.db.execute(
-            "SELECT n.path FROM namespaces n WHERE n.path >= ? AND n.path < ? AND EXISTS (SELECT 1 FROM items i WHERE "
-            "i.ns = n.id AND i.closed IS NULL AND i.kind = 'item' AND (i.expires_at IS NULL OR i.expires_at > ?)) "
-            "ORDER BY n.path",
-            (low, high, now),
-        )
-        return [row[0] for row in rows]
 
     # -- memories; a version is a row of its own, and the live one has no end -------------------------------------
 
@@ -314,7 +221,7 @@ class Reader(CacheReader):
             after: Only those behind a row, by when it began and its place (its number when it has none).
         """
         ids = scope.ids()
-        after = (-_HIGHEST, 0) if after is None else after
+        after = (-HIGHEST, 0) if after is None else after
         where = "".join(f" AND i.{name} = ?" for name in ids) or f" AND {UNFORKED}"
         values: tuple[Any, ...] = tuple(ids.values())
         if lasting is not None:
@@ -347,15 +254,15 @@ class Reader(CacheReader):
         )
         # In two steps: of a pair with an expression in it SQLite seeks the first part only.
         beside, behind = sql.format(f"i.created_at = ? AND {_SPOT} > ?"), sql.format("i.created_at > ?")
-        (created, spot), size = after, _PAGE
+        (created, spot), size = after, PAGE
         while True:
-            page = [] if created == -_HIGHEST else self.db.execute(beside, (*values, created, spot, size)).fetchall()
+            page = [] if created == -HIGHEST else self.db.execute(beside, (*values, created, spot, size)).fetchall()
             if len(page) < size:
                 page += self.db.execute(behind, (*values, created, size - len(page))).fetchall()
             yield from ((one[:2], one[2]) for one in page)
             if len(page) < size:
                 return
-            (created, spot), size = page[-1][:2], min(4 * size, _LONGEST_PAGE)
+            (created, spot), size = page[-1][:2], min(4 * size, LONGEST_PAGE)
 
     def memory(self, key: str) -> Row | None:
         """The current version of a memory, or None."""
@@ -558,7 +465,7 @@ class Reader(CacheReader):
             f"coalesce(i.state, {VISIBLE}) IN ({', '.join(map(str, states))}) AND i.created_at <= ? AND "
             f"(i.invalid_at IS NULL OR i.invalid_at > ? OR i.state = {SPENT})"
         )
-        latest, expired = _HIGHEST if until is None else until, -_HIGHEST if lasting is None else lasting
+        latest, expired = HIGHEST if until is None else until, -HIGHEST if lasting is None else lasting
         values = (*ids, turn.path, turn.session_id, latest, expired, turn.place)
         before = self._memories(f"{where} AND i.place < ?", values, tail=f"ORDER BY i.place DESC LIMIT {distance}")
         after = self._memories(f"{where} AND i.place > ?", values, tail=f"ORDER BY i.place LIMIT {distance}")
