@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from itertools import groupby
-from math import ceil, hypot
+from math import ceil
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qs, quote, urlencode
@@ -22,7 +22,7 @@ from starlette.staticfiles import StaticFiles
 
 from langchain_memlayer.engine.read import PAGE_TURNS
 from langchain_memlayer.json_values import as_text, dumps, loads
-from langchain_memlayer.server import evaluations, languages
+from langchain_memlayer.server import drawing, evaluations, languages
 from langchain_memlayer.server.access import Grant, Tokens
 from langchain_memlayer.server.bodies import LONGEST_QUERY
 from langchain_memlayer.server.guard import COOKIE, session_of
@@ -43,8 +43,6 @@ _PER_PAGE: Final = 50
 _MOST_SCOPES: Final = 1000
 _MOST_DRAWN: Final = 60
 _MOST_LISTED: Final = 300
-_LONGEST_LABEL: Final = 24
-_MARGIN: Final = 80
 _DAY: Final = timedelta(days=1)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -582,67 +580,15 @@ async def _graph(request: Request) -> Response:
         for one, other, data in graph.edges(data=True) if not node or node in (one, other)
     ]  # fmt: skip
     edges.sort(key=lambda edge: edge["valid_at"], reverse=True)
-    width, height = _size(len(drawn))
-    spots = _spots(graph.places(drawn), width, height, {name: graph.degree(name) for name in drawn})
+    width, height = drawing.size(len(drawn))
+    spots = drawing.spots(graph.places(drawn), width, height, {name: graph.degree(name) for name in drawn})
+    between = [edge for edge in edges if edge["source"] in spots and edge["destination"] in spots]
     return page(
         request, "graph.html", "Graph", scope=ids, node=node, edges=edges[:_MOST_LISTED], drawn=len(drawn),
         total=len(shown), width=width, height=height, spots=list(spots.values()),
-        lines=_lines(spots, [edge for edge in edges if edge["source"] in spots and edge["destination"] in spots]),
+        lines=drawing.lines(spots, between),
         graph_of=lambda name: _path("/graph", ids, node=name), whole=_path("/graph", ids),
     )  # fmt: skip
-
-
-def _size(count: int) -> tuple[int, int]:
-    """The width and height of a drawing: small ones fit a phone."""
-    return (340, 340) if count <= 6 else (840, 600) if count <= 25 else (1200, 900)
-
-
-def _spots(
-    places: Mapping[str, tuple[float, float]], width: int, height: int, degrees: Mapping[str, int]
-) -> dict[str, dict[str, Any]]:
-    """Where each node is drawn: the places, stretched over the whole drawing."""
-    xs, ys = _stretched([x for x, _ in places.values()]), _stretched([y for _, y in places.values()])
-    return {
-        name: {
-            "name": name,
-            "label": _short(name),
-            "x": round(_MARGIN + x * (width - 2 * _MARGIN), 1),
-            "y": round(_MARGIN / 2 + y * (height - _MARGIN), 1),
-            "size": min(16, 7 + degrees[name]),
-        }
-        for name, x, y in zip(places, xs, ys, strict=True)
-    }
-
-
-def _stretched(values: Sequence[float]) -> list[float]:
-    """Numbers as they lie between the least and the largest, from 0 to 1."""
-    least, most = min(values, default=0.0), max(values, default=0.0)
-    return [(value - least) / (most - least) if most > least else 0.5 for value in values]
-
-
-def _short(label: str) -> str:
-    return label if len(label) <= _LONGEST_LABEL else f"{label[: _LONGEST_LABEL - 1]}…"
-
-
-def _lines(spots: Mapping[str, Mapping[str, Any]], edges: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
-    """The relations of each pair as one bent line, so that both directions are seen."""
-    told: dict[tuple[str, str], list[str]] = {}
-    for edge in edges:
-        told.setdefault((edge["source"], edge["destination"]), []).append(edge["relation"].replace("_", " "))
-    lines = []
-    for (one, other), relations in told.items():
-        start, end, names = spots[one], spots[other], list(dict.fromkeys(relations))
-        label = names[0] if len(names) == 1 else f"{names[0]} +{len(names) - 1}"
-        x1, y1, x2, y2 = start["x"], start["y"], end["x"], end["y"]
-        if one == other:
-            path, x, y = f"M{x1} {y1}c-45 45 45 45 0 0", x1, y1 + 44
-        else:
-            away = (end["size"] + 4) / max(1.0, hypot(x2 - x1, y2 - y1))
-            x, y = (x1 + x2) / 2 + (y2 - y1) / 10, (y1 + y2) / 2 - (x2 - x1) / 10
-            path = f"M{x1} {y1}Q{x:.1f} {y:.1f} {x2 - (x2 - x) * away * 1.6:.1f} {y2 - (y2 - y) * away * 1.6:.1f}"
-            x, y = (x1 + 2 * x + x2) / 4, (y1 + 2 * y + y2) / 4
-        lines.append({"path": path, "x": round(x, 1), "y": round(y, 1), "label": _short(label)})
-    return lines
 
 
 async def _evaluations(request: Request) -> Response:
