@@ -129,6 +129,8 @@ def test_from_scopes_to_facts_to_their_reasons(browser: Any, memory: Memory, wid
         page = visit.open("/")
         page.get_by_role("link", name="User ann").click()
         assert page.locator("del", has_text="Ann lives in Paris").is_visible()
+        # It stands under the day on which she was first heard of, and says since when it is so.
+        assert page.get_by_text("holds since 2026-05-20").is_visible()
         visit.check()
         page.get_by_role("link", name="Ann lives in Berlin").click()
         assert page.locator("mark").inner_text() == "I moved to Berlin"

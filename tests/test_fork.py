@@ -333,7 +333,7 @@ def test_the_commands_make_use_merge_and_drop_forks(tmp_path: Path) -> None:
         return ran.output
 
     said("add", "The bike is in the cellar")
-    assert "1 turns" in said("fork", "create", "trial")
+    assert "0 facts and 1 turn;" in said("fork", "create", "trial")
     said("--fork", "trial", "add", "The key is under the mat")
     assert "user anna ·" in said("list", "--fork", "trial")
     assert "key" in said("search", "key", "--fork", "trial")

@@ -41,7 +41,7 @@ class Ingested:
     def sentence(self) -> str:
         """For people."""
         what = show.event_counts(self.events) or "nothing new is in them"
-        return f"{self.messages:,} messages of {self.sessions:,} sessions: {what}."
+        return f"{show.counted(self.messages, 'message')} of {show.counted(self.sessions, 'session')}: {what}."
 
 
 def read_batches(file: Path) -> list[list[Message]]:

@@ -85,6 +85,11 @@ def unknown(memory_id: str) -> MemoryNotFound:
     )
 
 
+def counted(number: int, noun: str) -> str:
+    """How many of something, in words: "1 turn", "2 turns"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def table(*columns: tuple[str, bool]) -> Table:
     """A table without lines; each column has a title and says whether it holds numbers."""
     from rich.table import Table

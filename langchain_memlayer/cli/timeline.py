@@ -84,7 +84,8 @@ def create(ctx: typer.Context, name: Name) -> None:
         rows = memory.scopes(**fork.ids)
     facts, turns = sum(row["facts"] for row in rows), sum(row["turns"] for row in rows)
     result = {"name": name, "ids": fork.ids, "facts": facts, "turns": turns}
-    sentence = f"{name} has {facts:,} facts and {turns:,} turns; --fork {name} lets any command work in it."
+    held = f"{show.counted(facts, 'fact')} and {show.counted(turns, 'turn')}"
+    sentence = f"{name} has {held}; --fork {name} lets any command work in it."
     show.result(ctx.obj.json, result, lambda out: out.print(sentence))
 
 
