@@ -389,6 +389,19 @@ def test_words_that_a_message_had_before_it_was_read_are_never_read(folder: Path
         assert live(memory, user_id="v") == ["It is said: two"]
 
 
+@pytest.mark.parametrize("keep", [True, False])
+def test_what_was_deleted_before_it_was_read_does_not_come_back_with_its_conversation(folder: Path, keep: bool) -> None:
+    mind = Mind(DOWN)
+    with open_with(mind, folder, keep_turns=keep) as memory:
+        fails(memory, HOME, session_id="s")
+        event = memory.delete_all(user_id="u").get("event_id")
+        mind.told, mind.decisions = dict(TOLD), [decided()]
+        memory.add([HOME, TEA], user_id="u", session_id="s")
+        memory.read(user_id="u", retry=True)
+        assert live(memory) == ["Anna likes tea"]
+        assert (event is None) == (not keep)
+
+
 def test_a_text_that_was_written_by_hand_is_read_beside_a_conversation_that_waits(folder: Path) -> None:
     clock = FrozenClock()
     with open_with(Mind(TOLD, decided()), folder, clock=clock) as memory:

@@ -12,7 +12,7 @@ from typing import Any
 from langchain_memlayer.engine.commit import BY_HAND, Commit, Indexed, fact_hash
 from langchain_memlayer.engine.forks import batch_of, merged, no_fork
 from langchain_memlayer.engine.index_sync import Indexes
-from langchain_memlayer.engine.keep import PAUSE
+from langchain_memlayer.engine.keep import PAUSE, turn_of
 from langchain_memlayer.engine.profiles import redact
 from langchain_memlayer.engine.records import batch_scope, missing, scope_of
 from langchain_memlayer.engine.results import added
@@ -126,6 +126,12 @@ class Editor:
             if isinstance(what, Scope):
                 rows = tx.memories_of(what)
                 rows.sort(key=lambda row: row.kind == "profile")
+                for note in tx.unread(what):
+                    # What was only waiting to be read must not come back with the next turn of its conversation.
+                    commit = Commit(tx, note.scope, actor=BY_HAND, batch=None, new_id=self.journal.new_id)
+                    for turn in map(turn_of, note.detail.get("turns", ())):
+                        if turn.id is not None:
+                            commit.note_turn(turn)
                 tx.strike_unread_of(what)
             else:
                 row = _existing(tx, what)
