@@ -411,19 +411,18 @@ class _Reads:
 
     def _search(self, op: SearchOp, condition: Filter | None, query: NDArray[Any] | None) -> list[SearchItem]:
         prefix = encode_namespace(op.namespace_prefix)
-        need = op.offset + op.limit
+        # No store has more items than that, and nothing counts further.
+        offset = min(op.offset, sys.maxsize)
+        need = min(op.offset + op.limit, sys.maxsize)
         page: list[tuple[ItemRow, float | None]]
         if query is None:
-            page = [
-                (row, None)
-                for row in islice(self._listed(prefix, condition), min(op.offset, sys.maxsize), min(need, sys.maxsize))
-            ]
+            page = [(row, None) for row in islice(self._listed(prefix, condition), offset, need)]
         else:
             scored: list[tuple[ItemRow, float | None]] = list(self._rank(prefix, query, need, condition))
             if len(scored) < need:
                 rest = self._listed(prefix, condition, unindexed=True)
                 scored += [(row, None) for row in islice(rest, need - len(scored))]
-            page = scored[op.offset :]
+            page = scored[offset:]
         if op.refresh_ttl:
             self.touched.update((row[0], row[2]) for row, _ in page if row[7] is not None)
         return [

@@ -427,6 +427,10 @@ class Event:
     gone: int | None = None
 
 
+OWED: Mapping[str, bool] = {"owed": True}
+"""The detail of a call of which only vectors are to be made."""
+
+
 @dataclass(frozen=True, slots=True)
 class Unread:
     """A call whose facts were not looked for yet. Times are microseconds since 1970 UTC.

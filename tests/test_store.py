@@ -354,6 +354,25 @@ class TestBatches:
             clock.advance(minutes=8)
             assert other.search(NS, query="a") == []
 
+    @pytest.mark.parametrize("number", [2**63 - 1, 2**63, 10**30])
+    @pytest.mark.parametrize("query", [None, "blue"])
+    def test_a_page_beyond_any_type_is_a_long_one(self, store: MemLayerStore, number: int, query: str | None) -> None:
+        store.batch([PutOp(NS, key, {"text": f"blue {key}"}) for key in "abc"])
+        for condition in (None, {"text": {"$ne": "x"}}):
+            assert len(store.search(NS, query=query, filter=condition, limit=number)) == 3
+            assert len(store.search(NS, query=query, filter=condition, limit=number, offset=1)) == 2
+            assert store.search(NS, query=query, filter=condition, offset=number) == []
+
+    @pytest.mark.parametrize("column", ["value", "created_at", "updated_at", "ttl"])
+    def test_a_damaged_item_can_be_put_again(self, tmp_path: Path, column: str) -> None:
+        with MemLayerStore(tmp_path / "s") as store:
+            store.batch([PutOp(NS, key, {"n": 1}, ttl=10) for key in "ab"])
+            with store._journal.write() as tx:
+                tx.db.execute(f"UPDATE items SET {column} = 'noon' WHERE key = 'a'")
+            assert [item.key for item in store.search(NS)] == ["b"]
+            store.put(NS, "a", {"n": 2})
+            assert sorted((item.key, item.value["n"]) for item in store.search(NS)) == [("a", 2), ("b", 1)]
+
     def test_a_damaged_item_hides_no_other(
         self, tmp_path: Path, embeddings: DeterministicEmbeddings, caplog: pytest.LogCaptureFixture
     ) -> None:

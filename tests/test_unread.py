@@ -15,6 +15,7 @@ from memory_kit import Extracting, Mind, call, decided, found, live, message, op
 
 from langchain_memlayer import ExtractionError, Memory, threads
 from langchain_memlayer.errors import ConfigurationError, EmbeddingError, ScopeRequired
+from langchain_memlayer.journal import reader
 from langchain_memlayer.journal.base import random_id
 from langchain_memlayer.testing import FrozenClock, ScriptedChatModel
 from langchain_memlayer.types import Extraction, Fact, Turn, Unread
@@ -249,22 +250,48 @@ def test_what_is_told_while_the_thread_looks_for_more_is_done_by_it(
 ) -> None:
     with open_with(Mind(TOLD), folder, reconcile="off") as memory:
         background = memory._background
-        real, looked = background._notes, 0
+        real, looked = background._next, 0
 
-        def notes() -> list[Unread]:
+        def looks() -> tuple[list[Unread], float | None]:
             nonlocal looked
             # By the first look there is the first call, by the second it is done.
             looked += 1
-            found = real() if when == "after" else []
+            found = real() if when == "after" else ([], None)
             if looked == told_at:
                 memory.add(TEA, user_id="u", background=True, batch_id="tea")
             return found if when == "after" else real()
 
-        monkeypatch.setattr(background, "_notes", notes)
+        monkeypatch.setattr(background, "_next", looks)
         memory.add(HOME, user_id="u", background=True)
         with background._changed:
             assert background._changed.wait_for(lambda: background._thread is None, 60)
         assert sorted(live(memory)) == ["Anna likes tea", "Anna lives in Paris"]
+
+
+@pytest.mark.parametrize("keep_turns", [True, False])
+def test_a_backlog_is_read_and_grows_without_being_looked_through_for_each_call(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, keep_turns: bool
+) -> None:
+    seen, real = 0, reader._to_unread
+
+    def counting(row: Any) -> Unread:
+        nonlocal seen
+        seen += 1
+        return real(row)
+
+    monkeypatch.setattr(reader, "_to_unread", counting)
+    calls, held = 60, Held()
+    with open_memory(folder, extractor=held, reconcile="off", keep_turns=keep_turns) as memory:
+        for k in range(calls):
+            memory.add(f"sentence {k}", user_id="u", background=True)
+        # The first is being read, and all others wait.
+        assert len(memory.unread(user_id="u")) == calls
+        assert seen < 12 * calls
+        seen = 0
+        held.go.set()
+        assert memory.flush(60)
+        assert memory.unread(user_id="u") == []
+        assert seen < 12 * calls
 
 
 def test_what_is_unread_outlives_the_process_and_is_read_once(folder: Path) -> None:

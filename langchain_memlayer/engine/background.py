@@ -69,7 +69,9 @@ class Background:
 
     def resume(self) -> None:
         """Go on with what an earlier process left unread."""
-        if self._next() != (None, None):
+        with self._engine.journal.read() as reader:
+            waits = reader.next_unread(-1, owed=not self._engine.reads) is not None
+        if waits:
             self.wake()
 
     def flush(self, timeout: float | None = None) -> bool:
@@ -78,7 +80,7 @@ class Background:
         Raises:
             MemLayerError: a reading failed since the last `flush`; its turns are kept, and are tried again.
         """
-        idle = {note.id for note in self._notes() if not note.attempts or note.reason is not None}
+        idle = {note.id for note in self._notes() if _is_idle(note)}
         self._own()
         with self._changed:
             self._hurried |= idle
@@ -99,17 +101,24 @@ class Background:
             self._changed.notify_all()
             self._changed.wait_for(lambda: self._thread is None)
 
-    def _next(self) -> tuple[Unread | None, float | None]:
-        """The note to read now, else the seconds until the next is due, else neither."""
-        notes, now = self._notes(), self._engine.now()
-        due = [note for note in notes if note.next_at <= now or note.id in self._hurried]
+    def _next(self) -> tuple[list[Unread], float | None]:
+        """The notes to read now, else the seconds until the next is due, else neither."""
+        with self._changed:
+            hurried = set(self._hurried)
+        now, owed = self._engine.now(), not self._engine.reads
+        # Not all that wait: each that fails, or is told, would cost as much as there are.
+        notes = self._notes(due=None if hurried else now)
+        due = [note for note in notes if note.next_at <= now or (note.id in hurried and _is_idle(note))]
+        self._hurried.difference_update(hurried.difference(note.id for note in due))
         if due:
-            return due[0], None
-        return None, min(((note.next_at - now) / 1_000_000 for note in notes), default=None)
-
-    def _notes(self) -> list[Unread]:
+            return due, None
         with self._engine.journal.read() as reader:
-            return [note for note in reader.unread(set_aside=False) if self._engine.can_read(note)]
+            after = reader.next_unread(now, owed=owed)
+        return [], None if after is None else (after - now) / 1_000_000
+
+    def _notes(self, due: int | None = None) -> list[Unread]:
+        with self._engine.journal.read() as reader:
+            return reader.unread(set_aside=False, due=due, owed=not self._engine.reads)
 
     def _work(self) -> None:
         failures = 0
@@ -119,10 +128,12 @@ class Background:
                 with self._changed:
                     self._news = False
                     closing = self._closing
-                note, pause = (None, None) if closing else self._next()
-                if note is not None:
-                    self._read(note)
-                    failures = 0
+                notes, pause = ([], None) if closing else self._next()
+                for note in notes:
+                    if not self._closing:
+                        self._read(note)
+                        failures = 0
+                if notes:
                     continue
             except Exception as error:  # noqa: BLE001 - the outermost of its thread: whatever it is, flush() tells it
                 self._failed(error)
@@ -159,3 +170,8 @@ class Background:
             error = failure
         with self._changed:
             self._error = error
+
+
+def _is_idle(note: Unread) -> bool:
+    """Whether nobody reads a note just now."""
+    return not note.attempts or note.reason is not None

@@ -30,7 +30,7 @@ from langchain_memlayer.protocols import NewId
 from langchain_memlayer.recall import asking
 from langchain_memlayer.result_types import ForgetResult, HeldBy, MergeResult
 from langchain_memlayer.steps import Steps
-from langchain_memlayer.types import HIDDEN, Row, Scope, Triple, to_micros
+from langchain_memlayer.types import HIDDEN, OWED, Row, Scope, Triple, to_micros
 
 MOST_NAMED = 20
 """How many other memories of the same words `forget` names."""
@@ -164,7 +164,7 @@ class Editor:
         texts: list[str] = []
         if isinstance(what, str) and self.indexes.embedder is not None:
             with self.journal.read() as reader:
-                rows = reader.with_relatives(reader.versions_of(what))
+                rows = reader.with_relatives(reader.erasable(what))
                 texts = [_form(row, text) for row, text in _redacted(reader, rows) if text]
         forms = unembedded(texts)
         # A vector is owed rather than that a text stays.
@@ -177,7 +177,7 @@ class Editor:
                 for fork in forks(tx, what):
                     self._end(tx, fork)
             else:
-                rows = tx.with_relatives([*tx.versions_of(what), *copied(tx, {what})])
+                rows = tx.with_relatives([*tx.erasable(what), *copied(tx, {what})])
                 # A call that erased it but could not scrub is repeated like this.
                 if not rows and tx.meta(SCRUB_DUE) is None:
                     raise missing(what)
@@ -194,7 +194,7 @@ class Editor:
         return {"message": "Memories forgotten.", "count": count, "also": held}
 
     def _erase(self, tx: Writer, scope: Scope) -> int:
-        rows = tx.memories_of(scope, ended=True)
+        rows = tx.erasable(scope)
         tx.erase_batches(list({batch_scope(scope), *(batch_scope(scope_of(row)) for row in rows)}))
         tx.strike_unread_of(scope)
         rows = tx.with_relatives(rows)
@@ -248,7 +248,7 @@ class Editor:
             form = forms.get(_form(row, text)) or unembedded([_form(row, text)])[_form(row, text)]
             tx.redact(row, text, content_hash(text), terms=form.terms if text else b"", vector_bytes=form.vector_bytes)
             if text and row.closed is None and form.vector_bytes is None and self.indexes.embedder is not None:
-                tx.note_unread(scope_of(row), [row.id], detail={"owed": True}, attempts=1, next_at=tx.now + PAUSE)
+                tx.note_unread(scope_of(row), [row.id], detail=OWED, attempts=1, next_at=tx.now + PAUSE)
 
     def reset(self) -> None:
         """Empty the whole folder, physically."""

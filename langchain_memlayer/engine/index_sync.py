@@ -14,7 +14,14 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from langchain_memlayer.errors import ConfigurationError, EmbedderMismatch, EmbeddingError, SnapshotError, shown
+from langchain_memlayer.errors import (
+    ConfigurationError,
+    EmbedderMismatch,
+    EmbeddingError,
+    JournalError,
+    SnapshotError,
+    shown,
+)
 from langchain_memlayer.index import files
 from langchain_memlayer.index.keywords import ENTRY
 from langchain_memlayer.journal import Journal
@@ -502,8 +509,13 @@ def recorded_embedder(journal: Journal, area: Area) -> tuple[str, int] | None:
     text = journal.meta(embedder_key(area))
     if text is None:
         return None
-    record = orjson.loads(text)
-    return record["name"], record["dims"]
+    try:
+        record = orjson.loads(text)
+        return str(record["name"]), int(record["dims"])
+    except DAMAGED as error:
+        raise JournalError(
+            f"The store's note of what embedded its {area} is damaged ({type(error).__name__}): restore a backup."
+        ) from error
 
 
 def check_settings(*, hnsw_threshold: Any, metric: Any = None, **functions: Any) -> None:

@@ -23,7 +23,7 @@ from langchain_memlayer.journal import Journal
 from langchain_memlayer.messages import content_hash
 from langchain_memlayer.steps import Steps
 from langchain_memlayer.tracing import span
-from langchain_memlayer.types import Row, Scope, Turn, Unread
+from langchain_memlayer.types import OWED, Row, Scope, Turn, Unread
 
 if TYPE_CHECKING:
     from langchain_memlayer.journal.reader import Reader
@@ -189,7 +189,7 @@ class Keeper:
                     note = self._taken(tx, scope, turns, rows, due=due)
             elif failure is not None and news.rows:
                 note = tx.note_unread(
-                    scope, list(news.rows), detail={"owed": True}, attempts=1, next_at=tx.now + PAUSE,
+                    scope, list(news.rows), detail=OWED, attempts=1, next_at=tx.now + PAUSE,
                     reason=type(failure).__name__,
                 )  # fmt: skip
             outcome = Outcome(tuple(news.done))
@@ -204,9 +204,8 @@ class Keeper:
         news, rows = _News(), list[Row | None]()
         noted: set[Any] = set()
         if not self.keep_turns and not exact:
-            noted = {
-                one for note in commit.tx.unread(commit.scope) if note.scope == commit.scope for one in _words(note)
-            }
+            notes = commit.tx.unread(commit.scope, about={turn.text for turn in turns})
+            noted = {one for note in notes if note.scope == commit.scope for one in _words(note)}
         here: dict[tuple[str | None, str], Row | None] = {}
         stored = _stored(commit.tx, commit.scope, turns)
         if self.keep_turns and not exact:
@@ -247,7 +246,8 @@ class Keeper:
         attempts, next_at = (1, tx.now + LEASE) if due is None else (0, tx.now + due)
         if news.merged:
             # What says the same as a turn that is still to be read is read with it.
-            waiting = {row for note in tx.unread(scope) if not note.detail.get("owed") for row in note.turns}
+            notes = tx.unread(scope, about=news.merged)
+            waiting = {row for note in notes if not note.detail.get("owed") for row in note.turns}
             news.rows = dict.fromkeys(row for row in news.rows if row not in news.merged or row not in waiting)
         if not news.rows and not news.words:
             return None
@@ -259,7 +259,8 @@ class Keeper:
             "batches": [] if batch is None else [batch],
         }
         listed, recorded_at = list(news.rows), tx.now
-        for note in tx.unread(scope) if due or news.words else ():
+        messages = {turn.id for turn in news.words if turn.id is not None}
+        for note in tx.unread(scope, about=None if due else messages):
             own = note.scope == scope and "triples_of" not in note.detail
             waits = due and note.attempts == 0 and note.detail.get("session") == detail["session"]
             words = [plain for plain in note.detail.get("turns", ()) if not _says_otherwise(plain, news.words)]
@@ -358,9 +359,9 @@ def _one_of(reader: Reader, rows: Sequence[Row], turn: Turn, others: set[str]) -
         # One that was merged with an equal message has its words from that one, and is a turn of its own from now on.
         own = [row for row in live if row.message_id == turn.id and row.hash not in others]
         mine = own[-1] if own else live[-1]
-        repeated = any(row.hash == digest for row in rows if row.key == mine.key)
+        repeated, events = any(row.hash == digest for row in rows if row.key == mine.key), reader.history(mine.key)
         # What was corrected by hand stays so while the message says what it said.
-        if repeated and (not own or reader.history(mine.key)[-1].actor == BY_HAND):
+        if repeated and (not own or (events and events[-1].actor == BY_HAND)):
             return mine, False
         return (mine, True) if own else (None, False)
     for row in rows:
@@ -374,7 +375,7 @@ def note_about(reader: Reader, scope: Scope, turns: Sequence[Turn], rows: Sequen
     """The first note of exactly a scope in which some turns (with their rows, None without one) are unread."""
     ids = {row.id for row in rows if row is not None}
     said = {_said(turn) for turn, row in zip(turns, rows, strict=True) if row is None}
-    for note in reader.unread(scope):
+    for note in reader.unread(scope, about=ids | {text for _, _, text in said}):
         if note.scope == scope and not (ids.isdisjoint(note.turns) and said.isdisjoint(_words(note))):
             return note
     return None

@@ -129,18 +129,18 @@ class Engine(Keeper):
         Raises:
             MemLayerError: it failed; the note says when it is tried again.
         """
-        prepared = self.noted(number)
-        if prepared is None or prepared.note is None:
+        with self.journal.read() as reader:
+            note = reader.unread_note(number)
+        if note is None:
             return Outcome()
-        with _Postponing(self, prepared.note):
+        with _Postponing(self, note):
+            prepared = self.noted(number)
+            if prepared is None or prepared.note is None:
+                return Outcome()
             if about := prepared.note.detail.get("triples_of"):
                 return (yield from self._relate(prepared.note, about))
             prepared = yield from self._found(prepared)
             return (yield from self._decided(prepared, batch=None))
-
-    def can_read(self, note: Unread) -> bool:
-        """Whether there is somebody to read a note: vectors that are owed need no model."""
-        return self.extractor is not None or bool(note.detail.get("owed"))
 
     def read_beside(self, note: Unread, above: RunTree | None) -> Steps[Outcome]:
         """Like `read`, as a run that belongs to the one that kept the turns."""

@@ -132,7 +132,10 @@ _T = TypeVar("_T")
 _LOGGER = logging.getLogger(__name__)
 
 
-DAMAGED = (ValueError, TypeError, OverflowError)
+REPORT = frozenset(("note", "turns", "facts", "rejected", "added", "removed"))
+"""What the report of a batch has."""
+
+DAMAGED = (ValueError, TypeError, OverflowError, KeyError)
 """What is raised where the values of a row are not what they should be."""
 
 
@@ -164,6 +167,18 @@ def rows_touched(events: Sequence[tuple[int | None, int | None, str]]) -> list[i
     if any(op == "reset" for _, _, op in events):
         return None
     return sorted({row for item, gone, _ in events for row in (item, gone) if row is not None})
+
+
+def to_report(text: Any) -> dict[str, Any]:
+    """What a batch reported.
+
+    Raises:
+        ValueError: it is damaged; or TypeError.
+    """
+    found = orjson.loads(text)
+    if not (isinstance(found, dict) and found.keys() >= REPORT):
+        raise TypeError("no report of a batch")
+    return found
 
 
 class BaseReader:
@@ -225,8 +240,8 @@ class BaseReader:
 
     def batch(self, scope: str, batch: str) -> dict[str, Any] | None:
         """What the commit of this batch id reported, or None when there was none."""
-        row = self.db.execute("SELECT result FROM batches WHERE scope = ? AND batch = ?", (scope, batch)).fetchone()
-        return None if row is None else dict(orjson.loads(row[0]))
+        sql = "SELECT seq, result FROM batches WHERE scope = ? AND batch = ?"
+        return next(whole(self.db.execute(sql, (scope, batch)), lambda row: to_report(row[1])), None)
 
     def namespace_id(self, path: str) -> int | None:
         """The number of an encoded namespace."""

@@ -54,7 +54,7 @@ def _leaf(leaf: Comparison) -> Condition:
         return ANY
     name = dumps(leaf.field) + ":"
     texts = [_text(value) for value in values] if values or not present else [""]
-    said = [(_LIKE, _pattern(name + text)) for text in texts]
+    said = [(_LIKE, like(name + text)) for text in texts]
     if leaf.field in _COLUMNS:
         said += [(f"i.{leaf.field} = ?", value) for value in values if isinstance(value, str)]
     if not said:
@@ -71,6 +71,7 @@ def _text(value: object) -> str:
     return str(value) if isinstance(value, int) and 0 < abs(value) < _EXACT else ""
 
 
-def _pattern(part: str) -> str:
+def like(part: str) -> str:
+    """The pattern of SQL's LIKE, with `!` as its escape, for texts that have a part; of a long one its beginning."""
     escaped = part[:_LONGEST].replace("!", "!!").replace("%", "!%").replace("_", "!_")
     return f"%{escaped}%"

@@ -80,7 +80,7 @@ def copies(reader: Reader, fork: ForkNote) -> dict[str, str]:
     owned, ids = of_scope(fork.ids)
     rows = reader.db.execute(f"SELECT i.id FROM {ROW_FROM} WHERE {owned} AND i.kind <> 'item'", ids)
     sql = f"SELECT {EVENT_COLUMNS} FROM events e WHERE e.actor = 'fork' AND e.seq IN (...)"
-    events = (to_event(row) for row in reader.among(sql, [row for (row,) in rows]))
+    events = whole(reader.among(sql, [row for (row,) in rows]), to_event)
     return {one.key: one.detail["copy"] for one in events if "copy" in one.detail}
 
 

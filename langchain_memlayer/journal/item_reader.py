@@ -105,4 +105,11 @@ class ItemReader(CacheReader):
 
 
 def _items(rows: Iterable[Any]) -> Iterator[ItemRow]:
-    return whole(rows, lambda row: (*row[:4], loads(row[4]), *row[5:]))
+    return whole(rows, _to_item)
+
+
+def _to_item(r: Sequence[Any]) -> ItemRow:
+    times = all(isinstance(time, int) for time in r[5:7]) and (r[7] is None or isinstance(r[7], (int, float)))
+    if not (isinstance(r[3], str) and times):
+        raise TypeError("a key or a time of another type")
+    return (*r[:4], loads(r[4]), *r[5:])

@@ -78,7 +78,7 @@ def events_along(reader: Reader, first: Event) -> dict[int, list[Event]]:
 
 def _events(reader: Reader, where: str, values: Sequence[Any]) -> list[Event]:
     rows = reader.db.execute(f"SELECT {EVENT_COLUMNS} FROM events e WHERE {where} ORDER BY e.seq", values)
-    return [to_event(row) for row in rows]
+    return list(whole(rows, to_event))
 
 
 def facts_since(reader: Reader, path: str, since: int, *, most: int) -> list[Event]:
@@ -89,7 +89,7 @@ def facts_since(reader: Reader, path: str, since: int, *, most: int) -> list[Eve
         "LIMIT ?",
         (path, since, most),
     )
-    return [to_event(row) for row in rows][::-1]
+    return list(whole(rows, to_event))[::-1]
 
 
 def last_of(reader: Reader, key: str, actors: Sequence[str]) -> int:

@@ -4,21 +4,34 @@ from __future__ import annotations
 
 import heapq
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import orjson
 
 from langchain_memlayer.filters import Filter
-from langchain_memlayer.journal.database import IN_USE, VECTORS_OF_ITEM, marks, whole
-from langchain_memlayer.journal.filter_sql import ANY, superset
+from langchain_memlayer.journal.database import DAMAGED, IN_USE, VECTORS_OF_ITEM, marks, whole
+from langchain_memlayer.journal.filter_sql import ANY, like, superset
 from langchain_memlayer.journal.item_reader import HIGHEST, LONGEST_PAGE, PAGE, ItemReader
-from langchain_memlayer.json_values import loads
-from langchain_memlayer.types import FORK, QUARANTINED, SPENT, VISIBLE, Event, Kind, Row, Scope, Unread, prefix_bounds
+from langchain_memlayer.json_values import dumps, loads
+from langchain_memlayer.types import (
+    FORK,
+    OWED,
+    QUARANTINED,
+    SPENT,
+    VISIBLE,
+    Event,
+    Kind,
+    Row,
+    Scope,
+    Unread,
+    prefix_bounds,
+)
 
 _OLDEST = "ORDER BY i.id"
 _SPOT = "coalesce(i.place, i.id)"
 """Where a memory stands among those of the same time: a turn whose words were changed stays where it was."""
+_MOST_SOUGHT = 20
 ROW_COLUMNS = (
     "i.id, i.seq, n.path, i.key, i.kind, i.value, i.created_at, i.updated_at, i.closed, i.metadata, i.user_id, "
     "i.agent_id, i.run_id, i.session_id, i.role, i.name, i.message_id, i.time, i.hash, i.sources, i.turns, "
@@ -30,6 +43,8 @@ EVENT_COLUMNS = (
     "e.batch, e.detail, e.item, e.gone"
 )
 ROW_FROM = "items i JOIN namespaces n ON n.id = i.ns"
+_TEXTS = range(10, 17)
+"""Which of these are ids, names and a role."""
 
 _UNREAD = (
     "u.id, u.user_id, u.agent_id, u.run_id, u.turns, u.detail, u.attempts, u.next_at, u.reason, u.set_aside, "
@@ -105,8 +120,9 @@ def to_row(r: Sequence[Any]) -> Row:
     if not (isinstance(r[3], str) and isinstance(r[5], str) and isinstance(r[6], int) and isinstance(r[7], int)):
         raise TypeError("a text or a time of another type")
     metadata = loads(r[9]) if r[9] else {}
-    if not (isinstance(metadata, dict) and all(r[k] is None or isinstance(r[k], int) for k in (17, 21, 22, 27))):
-        raise TypeError("metadata or a time of another type")
+    numbers = all(r[k] is None or isinstance(r[k], int) for k in (17, 21, 22, 27, 29, 31))
+    if not (isinstance(metadata, dict) and numbers and all(r[k] is None or isinstance(r[k], str) for k in _TEXTS)):
+        raise TypeError("metadata, a name or a number of another type")
     fields: list[Any] = [
         *r[:9], metadata, *r[10:19],
         tuple(orjson.loads(r[19])) if r[19] else (), tuple(orjson.loads(r[20])) if r[20] else (),
@@ -116,16 +132,42 @@ def to_row(r: Sequence[Any]) -> Row:
     return Row(*fields)
 
 
+def _to_any_row(r: Sequence[Any]) -> Row:
+    """The same, of a damaged one no more than its numbers say: enough to erase it."""
+    try:
+        return to_row(r)
+    except DAMAGED:
+        key, *ids = (one if isinstance(one, str) else None for one in (r[3], *r[10:13]))
+        return Row(
+            id=r[0], seq=0, path=r[2], key=key or "", kind=r[4], text="", created_at=0, updated_at=0, user_id=ids[0],
+            agent_id=ids[1], run_id=ids[2],
+        )  # fmt: skip
+
+
 def to_event(r: Sequence[Any]) -> Event:
-    """The event in one row of `EVENT_COLUMNS`."""
-    sources = tuple(orjson.loads(r[8])) if r[8] else ()
-    fields: list[Any] = [*r[:8], sources, *r[9:12], orjson.loads(r[12]) if r[12] else {}, *r[13:]]
+    """The event in one row of `EVENT_COLUMNS`.
+
+    Raises:
+        ValueError: it is damaged; or TypeError.
+    """
+    sources, detail = tuple(orjson.loads(r[8])) if r[8] else (), orjson.loads(r[12]) if r[12] else {}
+    if not (isinstance(r[1], int) and isinstance(detail, dict)):
+        raise TypeError("a time or details of another type")
+    fields: list[Any] = [*r[:8], sources, *r[9:12], detail, *r[13:]]
     return Event(*fields)
 
 
+def _to_quote(r: Any) -> Any:
+    """A row that ends with a quote; one that is damaged is empty."""
+    return (*r[:-1], r[-1] if r[-1] is None or isinstance(r[-1], str) else "")
+
+
 def _to_unread(r: Sequence[Any]) -> Unread:
-    detail = orjson.loads(r[5]) if r[5] else {}
-    return Unread(r[0], Scope(*r[1:4]), tuple(orjson.loads(r[4])), detail, *r[6:])
+    detail, turns = orjson.loads(r[5]) if r[5] else {}, orjson.loads(r[4])
+    numbers = all(isinstance(one, int) and one < HIGHEST for one in (*turns, r[6], r[7], r[10]))
+    if not (numbers and isinstance(detail, dict) and all(isinstance(t["text"], str) for t in detail.get("turns", ()))):
+        raise TypeError("details, turns or a number of another type")
+    return Unread(r[0], Scope(*r[1:4]), tuple(turns), detail, *r[6:])
 
 
 class Reader(ItemReader):
@@ -166,12 +208,20 @@ class Reader(ItemReader):
 
     # -- memories; a version is a row of its own, and the live one has no end -------------------------------------
 
-    def _memories(self, where: str, params: Sequence[Any], *, tail: str = "", source: str = ROW_FROM) -> list[Row]:
+    def _memories(
+        self,
+        where: str,
+        params: Sequence[Any],
+        *,
+        tail: str = "",
+        source: str = ROW_FROM,
+        read: Callable[[Any], Row] = to_row,
+    ) -> list[Row]:
         """Memory versions by an SQL condition on `i` and `n`."""
         rows = self.db.execute(
             f"SELECT {ROW_COLUMNS} FROM {source} WHERE i.kind <> 'item' AND ({where}) {tail}", tuple(params)
         )
-        return list(whole(rows, to_row))
+        return list(whole(rows, read))
 
     def _memories_among(self, where: str, ids: Sequence[Any]) -> list[Row]:
         """Memory versions by a condition with any number of rows or keys for its `(...)`."""
@@ -283,7 +333,13 @@ class Reader(ItemReader):
         return [by_row[row] for row in ids if row in by_row]
 
     def unread(
-        self, scope: Scope | None = None, *, due: int | None = None, set_aside: bool | None = None
+        self,
+        scope: Scope | None = None,
+        *,
+        due: int | None = None,
+        set_aside: bool | None = None,
+        owed: bool = False,
+        about: Collection[int | str] | None = None,
     ) -> list[Unread]:
         """The calls whose facts were not looked for yet, oldest first.
 
@@ -291,7 +347,12 @@ class Reader(ItemReader):
             scope: Whose; None for all of the store.
             due: Only those that are to be tried by this time, microseconds since 1970 UTC.
             set_aside: Only those that were set aside, or only the others.
+            owed: Only those that owe no facts but vectors.
+            about: Those that may be of one of some turns, each given by its row or, when not kept, by its words or
+                its message's id.
         """
+        if about is not None and not about:
+            return []
         where, values = ["1 = 1"], []  # type: list[str], list[Any]
         for name, value in (scope.ids() if scope is not None else {}).items():
             where.append(f"u.{name} = ?")
@@ -301,22 +362,40 @@ class Reader(ItemReader):
             values.append(due)
         if set_aside is not None:
             where.append(f"u.set_aside IS {'NOT ' if set_aside else ''}NULL")
+        if owed:
+            where.append("u.detail = ?")
+            values.append(dumps(OWED))
+        if about is not None and len(about) <= _MOST_SOUGHT:
+            # Whoever tells one thing after the other while the model is down does not read all that waits each time.
+            sought = [("turns", str(one)) if isinstance(one, int) else ("detail", dumps(one)[1:-1]) for one in about]
+            where.append(" OR ".join(f"u.{column} LIKE ? ESCAPE '!'" for column, _ in sought).join("()"))
+            values += [like(part) for _, part in sought]
         rows = self.db.execute(
             f"SELECT {_UNREAD} FROM unread u WHERE {' AND '.join(where)} ORDER BY u.id", tuple(values)
         ).fetchall()
-        return [_to_unread(row) for row in rows]
+        return list(whole(rows, _to_unread))
 
     def unread_note(self, note: int) -> Unread | None:
         """One of these calls by its number; None when it is gone."""
-        row = self.db.execute(f"SELECT {_UNREAD} FROM unread u WHERE u.id = ?", (note,)).fetchone()
-        return None if row is None else _to_unread(row)
+        rows = self.db.execute(f"SELECT {_UNREAD} FROM unread u WHERE u.id = ?", (note,)).fetchall()
+        return next(whole(rows, _to_unread), None)
+
+    def next_unread(self, after: int, *, owed: bool) -> int | None:
+        """When, behind a time, the first of these calls is to be tried that were not set aside; None when none is."""
+        which, values = (" AND detail = ?", (dumps(OWED),)) if owed else ("", ())
+        # In SQLite a damaged time may be no number.
+        time = "CAST(next_at AS BIGINT)"
+        row = self.db.execute(
+            f"SELECT min({time}) FROM unread WHERE set_aside IS NULL AND {time} > ?{which}", (after, *values)
+        ).fetchone()
+        return None if row[0] is None else int(row[0])
 
     def history(self, key: str) -> list[Event]:
         """Every event of one memory, in order."""
         rows = self.db.execute(
             f"SELECT {EVENT_COLUMNS} FROM events e WHERE e.key = ? AND e.kind <> 'item' ORDER BY e.seq", (key,)
         )
-        return [to_event(row) for row in rows]
+        return list(whole(rows, to_event))
 
     def versions_at(self, prefix: str, *, as_of: int | None, known_at: int | None) -> list[tuple[int, bool]]:
         """The memory versions below a namespace that held at one time, by what was known at another.
@@ -361,11 +440,13 @@ class Reader(ItemReader):
 
     def quotes_of(self, fact: int) -> list[tuple[int, str | None]]:
         """The turns that a fact cites, each with the words that support it."""
-        return self.db.execute("SELECT turn, quote FROM links WHERE fact = ? ORDER BY turn", (fact,)).fetchall()
+        rows = self.db.execute("SELECT turn, quote FROM links WHERE fact = ? ORDER BY turn", (fact,))
+        return [_to_quote(row) for row in rows]
 
     def quotes_of_all(self, facts: Sequence[int]) -> list[tuple[int, int, str | None]]:
         """The turns that facts cite, each with the words that support it: (fact, turn, quote)."""
-        return self.among("SELECT fact, turn, quote FROM links WHERE fact IN (...) ORDER BY fact, turn", facts)
+        rows = self.among("SELECT fact, turn, quote FROM links WHERE fact IN (...) ORDER BY fact, turn", facts)
+        return [_to_quote(row) for row in rows]
 
     def turns_with_facts(self, turns: Sequence[int]) -> list[int]:
         """Those of some turns that a fact cites or cited."""
@@ -381,7 +462,8 @@ class Reader(ItemReader):
 
     def quotes_from(self, turn: int) -> list[tuple[int, str | None]]:
         """The facts that cite a turn, each with the words that support it."""
-        return self.db.execute("SELECT fact, quote FROM links WHERE turn = ? ORDER BY fact", (turn,)).fetchall()
+        rows = self.db.execute("SELECT fact, quote FROM links WHERE turn = ? ORDER BY fact", (turn,))
+        return [_to_quote(row) for row in rows]
 
     def facts_changed(self, path: str, since: int) -> bool:
         """Whether facts of a namespace were added, changed, ended or forgotten after a position."""
@@ -516,8 +598,12 @@ class Reader(ItemReader):
         """The live memories of exactly a scope whose texts have the beginnings of the longest of some terms."""
         longest = sorted((term for term in set(terms) if term.isascii()), key=len)[-4:]
         wanted = "".join(" AND lower(i.value) LIKE ? ESCAPE '!'" for _ in longest)
-        parts = [f"%{term.replace('!', '!!').replace('%', '!%').replace('_', '!_')}%" for term in longest]
-        return self._memories(f"{_EXACTLY} AND i.closed IS NULL{wanted}", (*_exact(scope), *parts))
+        return self._memories(f"{_EXACTLY} AND i.closed IS NULL{wanted}", (*_exact(scope), *map(like, longest)))
+
+    def erasable(self, what: str | Scope) -> list[Row]:
+        """All versions of a memory, or of a scope's, those too that are damaged; of these only whose they are."""
+        where, values = ("i.key = ?", (what,)) if isinstance(what, str) else of_scope(what)
+        return self._memories(where, values, tail=_OLDEST, read=_to_any_row)
 
     def with_relatives(self, rows: Sequence[Row]) -> list[Row]:
         """All versions of the given memories, of the turns that only they cite, and of facts that cite only these."""
@@ -525,7 +611,7 @@ class Reader(ItemReader):
         fresh = list(rows)
         while fresh:
             keys = {row.key for row in by_row.values()}
-            versions = [r for key in {row.key for row in fresh} for r in self.versions_of(key)]
+            versions = [r for key in {row.key for row in fresh} for r in self.erasable(key)]
             linked = [r for row in versions for r in self._sole_relatives(row, keys)]
             fresh = [r for r in (*versions, *linked) if r.id not in by_row]
             by_row.update((r.id, r) for r in fresh)
@@ -533,10 +619,11 @@ class Reader(ItemReader):
 
     def _sole_relatives(self, row: Row, keys: set[str]) -> list[Row]:
         mine, other = ("fact", "turn") if row.kind == "fact" else ("turn", "fact")
-        linked = self._memories(f"i.id IN (SELECT {other} FROM links WHERE {mine} = ?)", (row.id,))
+        linked = self._memories(f"i.id IN (SELECT {other} FROM links WHERE {mine} = ?)", (row.id,), read=_to_any_row)
         sole: list[Row] = []
         for relative in linked:
-            beside = self._memories(f"i.id IN (SELECT {mine} FROM links WHERE {other} = ?)", (relative.id,))
+            where = f"i.id IN (SELECT {mine} FROM links WHERE {other} = ?)"
+            beside = self._memories(where, (relative.id,), read=_to_any_row)
             if all(b.key in keys for b in beside):
                 sole.append(relative)
         return sole

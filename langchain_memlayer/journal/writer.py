@@ -11,7 +11,18 @@ import orjson
 from langchain_memlayer.errors import InvalidInput
 from langchain_memlayer.graph.names import read_name
 from langchain_memlayer.journal.cache_reader import KINDS
-from langchain_memlayer.journal.database import IN_USE, SCRUB_DUE, Database, Gathering, marks, outbox_key, purge_key
+from langchain_memlayer.journal.database import (
+    DAMAGED,
+    IN_USE,
+    SCRUB_DUE,
+    Database,
+    Gathering,
+    marks,
+    outbox_key,
+    purge_key,
+    to_report,
+    whole,
+)
 from langchain_memlayer.journal.reader import Reader
 from langchain_memlayer.journal.schema import TABLES
 from langchain_memlayer.json_values import dumps
@@ -225,13 +236,14 @@ class Writer(Reader):
 
     def strike_unread_of(self, scope: Scope) -> None:
         """Strike out all notes of a scope; absent ids mean any."""
-        for note in self.unread(scope):
-            self.strike_unread(note.id)
+        ids = scope.ids()
+        where = " AND ".join(f"{name} = ?" for name in ids) or "1 = 1"
+        self.db.execute(f"DELETE FROM unread WHERE {where}", tuple(ids.values()))
 
     def unlist_unread(self, turns: Sequence[int]) -> None:
         """Take turns off every note; a note of nothing else goes."""
         gone = set(turns)
-        for note in self.unread():
+        for note in self.unread(about=gone):
             if gone.isdisjoint(note.turns):
                 continue
             left = [turn for turn in note.turns if turn not in gone]
@@ -242,7 +254,7 @@ class Writer(Reader):
 
     def relist_unread(self, old: int, new: int) -> None:
         """Let notes of one version of a turn be of another."""
-        for note in self.unread():
+        for note in self.unread(about=[old]):
             if old in note.turns:
                 turns = [new if turn == old else turn for turn in note.turns]
                 edited = [new if turn == old else turn for turn in note.detail.get("edited", ())]
@@ -306,7 +318,8 @@ class Writer(Reader):
             self._vectors(seq, vector_bytes)
             return
         item, created, updated, old_expires = old
-        if old_expires is not None and old_expires <= self.now:
+        updated = updated if isinstance(updated, int) and updated < LAST_TIME else 0
+        if not isinstance(created, int) or (old_expires is not None and old_expires <= self.now):
             created = self.now
         seq = self.event(ns, key, "item", "put", item=item)
         self.db.execute(
@@ -480,8 +493,8 @@ class Writer(Reader):
         for key, row in {row.key: row for row in rows}.items():
             self.db.execute(
                 "UPDATE events SET prev = NULL, value = NULL, sources = NULL, detail = NULL, actor = NULL "
-                "WHERE key = ? AND kind <> 'item'",
-                (key,),
+                "WHERE (key = ? OR seq = ?) AND kind <> 'item'",
+                (key, row.id),
             )
             self.event(spaces[row.path], key, row.kind, "forget", item=row.id)
         for ns in spaces.values():
@@ -505,9 +518,10 @@ class Writer(Reader):
         facts = {
             fact for turn in turns for (fact,) in self.db.execute("SELECT fact FROM links WHERE turn = ?", (turn,))
         } - gone
+        for row in sorted(facts):
+            self.db.execute("UPDATE links SET quote = NULL WHERE fact = ?", (row,))
+            self._unquote_events(row)
         for fact in self.memories_by_row(sorted(facts)).values():
-            self.db.execute("UPDATE links SET quote = NULL WHERE fact = ?", (fact.id,))
-            self._unquote_events(fact.key)
             left = [turn for turn in fact.turns if turn not in gone]
             self.db.execute("UPDATE items SET turns = ? WHERE id = ?", (json_text(left), fact.id))
 
@@ -533,25 +547,34 @@ class Writer(Reader):
         elif row.closed is None:
             self.db.execute("UPDATE items SET closed = ?, invalid_at = ? WHERE id = ?", (seq, self.now, row.id))
         for fact, quote in self.quotes_from(row.id):
-            if quote and quote not in text:
+            if quote is not None and not (quote and quote in text):
                 self.db.execute("UPDATE links SET quote = NULL WHERE fact = ? AND turn = ?", (fact, row.id))
-                for cited in self.memories_by_row([fact]).values():
-                    self._unquote_events(cited.key)
+                self._unquote_events(fact)
 
-    def _unquote_events(self, key: str) -> None:
-        for event in self.history(key):
-            detail = {name: value for name, value in event.detail.items() if name != "quote"}
-            self.db.execute("UPDATE events SET detail = ? WHERE seq = ?", (json_text(detail), event.seq))
+    def _unquote_events(self, fact: int) -> None:
+        """Take quotes out of the events of a fact (given by a row), and what is damaged, which may have some."""
+        rows = self.db.execute(
+            "SELECT e.seq, e.detail FROM items i JOIN events e ON e.key = i.key AND e.kind <> 'item' WHERE i.id = ? "
+            "AND e.detail IS NOT NULL",
+            (fact,),
+        ).fetchall()
+        for seq, text in rows:
+            try:
+                detail = {name: value for name, value in orjson.loads(text).items() if name != "quote"}
+            except (*DAMAGED, AttributeError):
+                detail = {}
+            self.db.execute("UPDATE events SET detail = ? WHERE seq = ?", (json_text(detail), seq))
 
     def erase_batches(self, scopes: Sequence[str], keys: Collection[str] | None = None) -> None:
         """Forget the batch ids of scopes: all, or those that reported some memories; of others what was refused."""
         found = self.db.execute(
-            f"SELECT scope, batch, result FROM batches WHERE scope IN ({marks(len(scopes))})", tuple(scopes)
+            f"SELECT seq, scope, batch, result FROM batches WHERE scope IN ({marks(len(scopes))})", tuple(scopes)
         ).fetchall()
-        for scope, batch, text in found:
-            result = orjson.loads(text)
-            done = {one[0] for kind in ("turns", "facts") for one in result[kind]}
-            if keys is None or not done.isdisjoint(keys):
+        for seq, scope, batch, text in found:
+            # What cannot be read may say anything.
+            result = next(whole([(seq, text)], lambda row: to_report(row[1])), None)
+            done = {one[0] for kind in ("turns", "facts") for one in result[kind]} if result else set()
+            if keys is None or result is None or not done.isdisjoint(keys):
                 self.db.execute("DELETE FROM batches WHERE scope = ? AND batch = ?", (scope, batch))
             elif result["rejected"]:
                 self.record_batch(scope, batch, {**result, "rejected": []})

@@ -8,8 +8,8 @@ import resource
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,15 +34,32 @@ from langgraph.store.base import PutOp
 
 from langchain_memlayer import Memory, checkpointer, doctor
 from langchain_memlayer.engine.index_sync import snapshot_name
-from langchain_memlayer.errors import EmbeddingError, JournalError, NotAStore
+from langchain_memlayer.errors import EmbeddingError, ExtractionError, JournalError, MemLayerError, NotAStore
 from langchain_memlayer.index import files
 from langchain_memlayer.index.slab import Slab
 from langchain_memlayer.journal.schema import JOURNAL_FILE
 from langchain_memlayer.journal.sqlite import SQLiteJournal
 from langchain_memlayer.testing import ScriptedChatModel
-from langchain_memlayer.types import SlabBlock
+from langchain_memlayer.types import Extraction, Fact, SlabBlock, Turn
 
 TENANTS = ("ann", "bob")
+
+
+class Echoing:
+    """An extractor for which each turn is a fact."""
+
+    def extract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
+        return Extraction(tuple(Fact(turn.text, (k,), quote=turn.text) for k, turn in enumerate(turns)))
+
+    async def aextract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
+        return self.extract(turns, context)
+
+
+class Down(Echoing):
+    def extract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
+        raise TimeoutError
+
+
 QUERIES = [sentence(7, k) for k in range(25)]
 
 
@@ -705,6 +722,85 @@ def test_a_damaged_name_or_id_hides_no_other_and_can_be_forgotten(
         memory.forget(user_id="u")
         assert memory.get_all(user_id="u")["results"] == []
     assert "tea" not in caplog.text
+
+
+def told(folder: Path, name: str) -> tuple[str, str]:
+    """Give somebody a turn, a fact with a quote of it in two versions, a batch and a fork; returns the ids."""
+    with Memory(folder, extractor=Echoing(), reconcile="off", embeddings=None, durability="fast") as memory:
+        (fact,) = memory.add(f"{name} likes zebras", user_id=name, batch_id="b", session_id="s")["results"]
+        memory.update(fact["id"], f"{name} likes zebras a lot")
+        memory.fork("f", user_id=name)
+        return fact["id"], memory.get_all(user_id=name, kinds=["turn"])["results"][0]["id"]
+
+
+DAMAGES = ("{", "[1]", '"s"', "{}", 1.5, b"\xff")
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        *(f"events.{name}" for name in ("detail", "sources", "recorded_at")),
+        *(f"items.{name}" for name in ("metadata", "sources", "turns", "session_id", "role", "created_at", "place")),
+        "batches.result",
+        "links.quote",
+    ],
+)
+def test_what_is_damaged_of_one_hides_nothing_of_another_and_is_forgotten_with_the_rest(
+    tmp_path: Path, place: str
+) -> None:
+    table, column = place.split(".")
+    bob = told(tmp_path / "0", "bob")
+    ids = told(tmp_path / "0", "ann")
+    for number, value in enumerate(DAMAGES, 1):
+        folder = shutil.copytree(tmp_path / "0", tmp_path / str(number))
+        with closing(sqlite3.connect(folder / JOURNAL_FILE)) as db:
+            where = {"batches": "scope LIKE '%ann%'", "links": "quote LIKE 'ann%'"}.get(table, f"key IN {ids}")
+            db.execute(f"UPDATE {table} SET {column} = ? WHERE {where}", (value,))
+            db.commit()
+        with Memory(folder, model=None, embeddings=None, durability="fast") as memory:
+            memory.history(ids[0])
+            memory.get_all(user_id="ann")
+            assert memory.add("ann likes zebras", user_id="ann", batch_id="b", session_id="s")["results"]
+            assert [row["event"] for row in memory.history(bob[0])] == ["ADD", "UPDATE"]
+            memory.why(bob[0])
+            memory.forget(bob[0])
+            memory.forget(user_id="ann")
+        assert b"zebras" not in b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("column", ["turns", "detail", "next_at", "attempts", "recorded_at"])
+def test_a_damaged_note_of_what_is_unread_hides_no_other_and_is_forgotten(tmp_path: Path, column: str) -> None:
+    with Memory(tmp_path / "0", extractor=Down(), embeddings=None, keep_turns=False) as memory:
+        for name in ("ann", "bob"):
+            with pytest.raises(ExtractionError):
+                memory.add(f"{name} likes zebras", user_id=name)
+    for number, value in enumerate(
+        ("x", "{", '["', 1.5, b"\xff", 2**63 - 1, '{"turns":[1]}', '{"turns":["zebras"]}'), 1
+    ):
+        folder = shutil.copytree(tmp_path / "0", tmp_path / str(number))
+        with closing(sqlite3.connect(folder / JOURNAL_FILE)) as db:
+            db.execute(f"UPDATE unread SET {column} = ? WHERE user_id = 'ann'", (value,))
+            db.commit()
+        with Memory(folder, extractor=Echoing(), embeddings=None, keep_turns=False, reconcile="off") as memory:
+            memory.unread(user_id="ann")
+            with suppress(MemLayerError):
+                memory.flush(60)
+            assert [hit["memory"] for hit in memory.get_all(user_id="bob")["results"]] == ["bob likes zebras"]
+            memory.add("ann likes tea", user_id="ann")
+            memory.forget(user_id="ann")
+            memory.forget(user_id="bob")
+        assert b"zebras" not in b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_damaged_note_of_the_embedder_is_an_error_that_says_so(tmp_path: Path) -> None:
+    with open_memory(tmp_path) as memory:
+        memory.add("zebras", user_id="u")
+    for value in ("{", "[]", "{}", "1", b"\xff"):
+        with closing(sqlite3.connect(tmp_path / JOURNAL_FILE)) as db:
+            db.execute("UPDATE meta SET value = ? WHERE key LIKE 'embedder%'", (value,))
+            db.commit()
+        with pytest.raises(JournalError, match="restore a backup"):
+            open_memory(tmp_path)
 
 
 @pytest.mark.parametrize(
