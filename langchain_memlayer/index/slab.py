@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
+from weakref import ref
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,7 +75,8 @@ class Slab:
             width=self._dims, held=read is None, types={name: np.dtype(kind) for name, kind in (columns or {}).items()}
         )
         self._graph: hnsw.Graph | None = None
-        self._saved: hnsw.Graph | None = None
+        # Held, it would keep the links and vectors of a graph that has long been followed by another.
+        self._saved: ref[hnsw.Graph] | None = None
         self._saved_rows = 0
         # What `save` was last called for, a graph and how many rows: when it could not, it is not asked over and over.
         self._offered = (False, 0)
@@ -259,7 +261,7 @@ class Slab:
     def graph_unsaved(self) -> bool:
         """Whether there is a graph other than the one last dumped or loaded."""
         graph = self._view.graph
-        return graph is not None and graph is not self._saved
+        return graph is not None and (self._saved is None or graph is not self._saved())
 
     @property
     def unsaved(self) -> bool:
@@ -288,7 +290,7 @@ class Slab:
         if graph is None:
             return None
         dumped = graph.dumped()
-        self._saved = graph
+        self._saved = ref(graph)
         return dumped
 
     def load_graph(self, payload: bytes, meta: Mapping[str, Any]) -> None:
@@ -301,7 +303,7 @@ class Slab:
             raise SnapshotError("A graph cannot be loaded into a store without vectors.")
         graph = hnsw.restore(self._kernel, self._view.codes, payload, meta)
         with self._lock:
-            self._graph = self._saved = graph
+            self._graph, self._saved = graph, ref(graph)
             self._offered = (True, self._offered[1])
             self._publish()
             self.keep_up()

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import gc
 import threading
 from typing import Any
+from weakref import ref
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from slabs import METRICS, Topics, block, exact_scores, filled, recalls
 
 from langchain_memlayer.errors import SnapshotError
 from langchain_memlayer.index import hnsw
+from langchain_memlayer.index.growing import Growing
 from langchain_memlayer.index.slab import Slab
 from langchain_memlayer.types import Metric, SlabBlock
 
@@ -72,6 +75,27 @@ def test_what_is_unsaved_is_known(topics: Topics) -> None:
     again = loaded(*graph, block(topics.codes[:ROWS], seq=0))
     assert not again.graph_unsaved
     assert filled(topics.codes[:10], threshold=10**9).dump_graph() is None
+
+
+def test_a_dumped_graph_is_not_held_when_another_follows(topics: Topics) -> None:
+    slab = filled(topics.codes[:1500], threshold=ROWS * DIMS // 2)
+    dumped(slab)
+    before = ref(slab.view.graph)
+    slab.apply(block(topics.codes[1500:], seq=1, ids=np.arange(1500, len(topics.codes))))
+    assert slab.wait(60)
+    gc.collect()
+    assert before() is None
+    assert slab.graph_unsaved
+
+
+def test_room_asked_ahead_is_what_rows_are_taken_from() -> None:
+    column = Growing(np.dtype(np.int64))
+    column.ahead(100)[:] = np.arange(100)
+    room = column.ahead(100)
+    column.extend(room)
+    column.extend(np.arange(100, 110))
+    assert column.used.tolist() == list(range(110))
+    assert np.shares_memory(column.used, room)
 
 
 def test_rows_may_come_in_another_order(topics: Topics) -> None:
