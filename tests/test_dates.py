@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langchain_memlayer.recall import asked_version
+from langchain_memlayer.recall import wanted_version
 from langchain_memlayer.recall.dates import agreement, periods
 
 NOW = datetime(2026, 11, 24, 15, tzinfo=UTC)
@@ -193,7 +193,7 @@ def test_equal_moments_of_two_zones_are_two_references() -> None:
      "Which phone does she use these days?"],
 )  # fmt: skip
 def test_a_question_about_the_present_is_known(text: str) -> None:
-    assert asked_version(text) == "now"
+    assert wanted_version(text) == "now"
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_a_question_about_the_present_is_known(text: str) -> None:
      "What is in the snow?", "今朝の散歩"],
 )  # fmt: skip
 def test_other_questions_are_not(text: str) -> None:
-    assert asked_version(text) != "now"
+    assert wanted_version(text) != "now"
 
 
 @given(

@@ -17,7 +17,7 @@ from langchain_memlayer.facts import grounding, numerals, prompts, replies
 from langchain_memlayer.filters import parse_filter
 from langchain_memlayer.graph import names
 from langchain_memlayer.index import keywords
-from langchain_memlayer.recall import asked_version, dates, subject_of
+from langchain_memlayer.recall import dates, subject_of, wanted_version
 
 SIZE = 25_000
 LEAST = 0.05
@@ -35,7 +35,7 @@ READERS: dict[str, Callable[[str], Any]] = {
     "mentions": lambda text: names.mentions(text, lambda _: True),
     "self": names.speaks_of_self,
     "dates": lambda text: dates.periods(text, datetime(2025, 1, 1, tzinfo=UTC)),
-    "version": asked_version,
+    "version": wanted_version,
     "subject": lambda text: subject_of(text, datetime(2025, 1, 1, tzinfo=UTC)),
     "quote": lambda text: grounding.is_said(grounding.words(text), text[len(text) // 4 : len(text) // 2] + " x y z"),
     "short quote": lambda text: grounding.is_said(grounding.words(text), f"{text[:300]} and more"),

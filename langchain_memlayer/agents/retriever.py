@@ -96,12 +96,12 @@ class MemoryRetriever(BaseRetriever):
     def _get_relevant_documents(
         self, query: str, *, run_manager: CallbackManagerForRetrieverRun, k: int | None = None
     ) -> list[Document]:
-        return run(self._found(query, k))
+        return run(self._retrieved(query, k))
 
     async def _aget_relevant_documents(
         self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, k: int | None = None
     ) -> list[Document]:
-        return await arun(self._found(query, k))
+        return await arun(self._retrieved(query, k))
 
     def _get_ls_params(self, **kwargs: Any) -> LangSmithRetrieverParams:
         params = LangSmithRetrieverParams(ls_retriever_name="memory", ls_vector_store_provider="MemLayer")
@@ -109,7 +109,7 @@ class MemoryRetriever(BaseRetriever):
             params["ls_embedding_provider"] = self.memory.embedder
         return params
 
-    def _found(self, query: str, k: int | None) -> Steps[list[Document]]:
+    def _retrieved(self, query: str, k: int | None) -> Steps[list[Document]]:
         wanted, query = self.k if k is None else k, mended_text(query)[:QUERY_CHARS]
         if not query.strip():
             return []
@@ -120,7 +120,7 @@ class MemoryRetriever(BaseRetriever):
             limit=wanted if self.fetch_k is None else max(wanted, self.fetch_k),
         )
         answer = yield from ask(
-            "MemoryRetriever", self.memory, "search", query, on_error=self.on_error, told=(InvalidInput,), **arguments
+            "MemoryRetriever", self.memory, "search", query, on_error=self.on_error, raised=(InvalidInput,), **arguments
         )
         hits = [] if answer is None else list(answer["results"])
         if self.fetch_k is not None:

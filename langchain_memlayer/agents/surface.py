@@ -77,16 +77,16 @@ def ask(
     method: str,
     *args: Any,
     on_error: OnError,
-    told: tuple[type[Exception], ...] = (),
+    raised: tuple[type[Exception], ...] = (),
     **kwargs: Any,
 ) -> Steps:
     """Call a method of the memory, or await its twin; returns its answer, or None when the memory failed.
 
     Raises:
-        ConfigurationError, ScopeRequired, InvalidFilter: what the developer has to mend; and whatever `told` names.
+        ConfigurationError, ScopeRequired, InvalidFilter: what the developer has to mend; and whatever `raised` names.
     """
     answer = None
-    with _shield(surface, on_error, told):
+    with _shield(surface, on_error, raised):
         answer = yield Request(
             lambda: getattr(memory, method)(*args, **kwargs), lambda: getattr(memory, f"a{method}")(*args, **kwargs)
         )
@@ -112,14 +112,14 @@ def profile_fields(
 
 
 @contextmanager
-def _shield(surface: str, on_error: OnError, told: tuple[type[Exception], ...]) -> Iterator[None]:
+def _shield(surface: str, on_error: OnError, raised: tuple[type[Exception], ...]) -> Iterator[None]:
     try:
         yield
     except Exception as error:
         mine = isinstance(error, (ConfigurationError, ScopeRequired, InvalidFilter)) and not isinstance(
             error, EmbedderMismatch
         )
-        if on_error == "raise" or mine or isinstance(error, told):
+        if on_error == "raise" or mine or isinstance(error, raised):
             raise
         # No message: what a provider says may quote the conversation.
         last = extract_tb(error.__traceback__)[-1]

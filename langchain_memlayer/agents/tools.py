@@ -129,7 +129,7 @@ class _Tools:
     def _ask(self, memory: MemoryLike, method: str, *args: Any, **kwargs: Any) -> Steps:
         """Like `ask`; a memory that fails is told to the model."""
         answer = yield from ask(
-            f"The tools of {self._noun}", memory, method, *args, on_error=self._on_error, told=_ARGUMENTS, **kwargs
+            f"The tools of {self._noun}", memory, method, *args, on_error=self._on_error, raised=_ARGUMENTS, **kwargs
         )
         if answer is None:
             raise ToolException("The memory cannot be reached now; go on without it, and do not try again this turn.")
@@ -151,8 +151,8 @@ class _Tools:
         answer = yield from self._ask(
             memory, "reconcile", [turn], [fact], by_agent=True, batch_id=batch, **caller.scope.ids()
         )
-        told = [f"{_TOLD[done['event']]} [{done['id']}] {done['memory']}" for done in answer["results"]]
-        return fenced("\n".join(told + [f"Refused: {one['reason']}." for one in answer.get("rejected", ())]))
+        lines = [f"{_TOLD[done['event']]} [{done['id']}] {done['memory']}" for done in answer["results"]]
+        return fenced("\n".join(lines + [f"Refused: {one['reason']}." for one in answer.get("rejected", ())]))
 
 
 def _tool(name: str, description: str, steps: Callable[..., Steps], schema: type[BaseModel], **more: Any) -> BaseTool:

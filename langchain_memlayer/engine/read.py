@@ -139,7 +139,7 @@ class Engine(Keeper):
                 return Outcome()
             if about := prepared.note.detail.get("triples_of"):
                 return (yield from self._relate(prepared.note, about))
-            prepared = yield from self._found(prepared)
+            prepared = yield from self._extracted(prepared)
             return (yield from self._decided(prepared, batch=None))
 
     def read_beside(self, note: Unread, above: RunTree | None) -> Steps[Outcome]:
@@ -201,7 +201,7 @@ class Engine(Keeper):
         if prepared is None or prepared.note is None:
             return Prepared(scope, ())
         with _Postponing(self, prepared.note):
-            return (yield from self._found(prepared))
+            return (yield from self._extracted(prepared))
 
     def stated(self, kept: Kept, facts: Sequence[Fact], rejected: Sequence[Rejection]) -> Prepared:
         """Kept turns and the facts that somebody else found in them, with the note of those that these cite.
@@ -260,7 +260,7 @@ class Engine(Keeper):
         live = [row.id for row in rows if row is not None and row.closed is None]
         return frozenset(() if self.indexes.embedder is None else reader.without_vectors(live))
 
-    def _found(self, prepared: Prepared) -> Steps[Prepared]:
+    def _extracted(self, prepared: Prepared) -> Steps[Prepared]:
         """What an extractor finds in the turns, as a run of its own."""
         extractor, note = self.extractor, prepared.note
         if extractor is None or not prepared.turns or note is None or note.detail.get("owed"):
@@ -357,14 +357,14 @@ class Engine(Keeper):
         return (
             yield from traced(
                 "reconciliation",
-                self._asked(prepared, forms),
+                self._reconciled(prepared, forms),
                 scope=prepared.scope,
                 inputs=lambda: {"facts": prepared.facts},
                 outputs=lambda decisions: {"decisions": decisions},
             )
         )
 
-    def _asked(self, prepared: Prepared, forms: Mapping[str, Indexed]) -> Steps[Sequence[Decision]]:
+    def _reconciled(self, prepared: Prepared, forms: Mapping[str, Indexed]) -> Steps[Sequence[Decision]]:
         """Decisions on the facts; the reconciler is asked once, and only when there is something to compare."""
         reconciler = self.reconciler
         if reconciler is None:

@@ -25,12 +25,12 @@ from langchain_memlayer.recall import (
     Ranking,
     Scored,
     Weights,
-    asked_version,
     best,
     eligible,
     identifiers,
     scored,
     subject_of,
+    wanted_version,
 )
 from langchain_memlayer.recall import rank as ranked
 from langchain_memlayer.result_types import Relation
@@ -280,7 +280,7 @@ class Searcher:
     ) -> NDArray[np.bool_]:
         """Turns whose facts have ended, where a later version of one, or a turn that tells it, is among the hits."""
         superseded = np.zeros(len(pool), np.bool_)
-        if query.kinds == {"turn"} or asked_version(query.text) in ("before", "first", "all"):
+        if query.kinds == {"turn"} or wanted_version(query.text) in ("before", "first", "all"):
             return superseded
         ended = np.flatnonzero(able & pool.ended)
         old = pool.order[ended].tolist()

@@ -125,7 +125,7 @@ class Asker:
         self._failed = 0
         self._succeeded = False
         self.failure: BaseException | None = None
-        self.asked: dict[str, tuple[str, Question]] = {
+        self.questions: dict[str, tuple[str, Question]] = {
             question.id: (conversation.id, question)
             for conversation in dataset.conversations
             for question in conversation.questions
@@ -134,7 +134,7 @@ class Asker:
     def ask(self, key: str) -> Outcome:
         """Recall, and answer from what came back; without verdicts yet."""
         with self._noted():
-            outcome = self._recalled(*self.asked[key])
+            outcome = self._recalled(*self.questions[key])
         with self._lock:
             self._outcomes[key] = outcome
         return outcome
@@ -157,7 +157,7 @@ class Asker:
         """What became of the questions, in the order of the dataset."""
         if self.failure is not None:
             raise self.failure
-        return tuple(self._outcomes[key] for key in self.asked)
+        return tuple(self._outcomes[key] for key in self.questions)
 
     def _recalled(self, conversation: str, question: Question) -> Outcome:
         with self._memories.of(conversation) as (memory, remembered):

@@ -141,12 +141,12 @@ def _run_locally(asker: Asker, workers: int) -> None:
 
     with tracing_context(enabled=False):
         if workers == 1:
-            for key in asker.asked:
+            for key in asker.questions:
                 one(key)
             return
         pool = ThreadPoolExecutor(workers)
         try:
-            for done in as_completed([pool.submit(copy_context().run, one, key) for key in asker.asked]):
+            for done in as_completed([pool.submit(copy_context().run, one, key) for key in asker.questions]):
                 done.result()
         finally:
             pool.shutdown(cancel_futures=True)

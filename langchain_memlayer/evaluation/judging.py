@@ -130,7 +130,7 @@ class Answerer:
         Raises:
             ExtractionError: the model failed, or said nothing.
         """
-        reply = self._chat.ask(_asked(question.text, hits, question.time), str)
+        reply = self._chat.ask(_prompt(question.text, hits, question.time), str)
         answer = without_thoughts(reply).strip()
         if not answer:
             raise ExtractionError(
@@ -185,7 +185,7 @@ def _plain(reply: str) -> Verdict:
     return Verdict(said.pop(), text[:_SHOWN])
 
 
-def _asked(question: str, hits: Sequence[Mapping[str, Any]], now: datetime | None) -> list[BaseMessage]:
+def _prompt(question: str, hits: Sequence[Mapping[str, Any]], now: datetime | None) -> list[BaseMessage]:
     from langchain_core.messages import HumanMessage, SystemMessage
 
     today = f"Today is {now:%Y-%m-%d}.\n\n" if now is not None else ""

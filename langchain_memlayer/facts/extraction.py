@@ -170,12 +170,12 @@ class LLMExtractor:
         """
         now = self._clock()
         windows = self.windows(turns, context)
-        kept, halves = _whole(windows, (yield from self._asked(windows, now)))
-        return merged([*kept, *(yield from self._asked(halves, now))])
+        kept, halves = _whole(windows, (yield from self._read(windows, now)))
+        return merged([*kept, *(yield from self._read(halves, now))])
 
     aextract = awaited(extract)
 
-    def _asked(self, windows: Sequence[Window], now: datetime) -> Steps[list[Extraction]]:
+    def _read(self, windows: Sequence[Window], now: datetime) -> Steps[list[Extraction]]:
         """What the model finds in each window."""
         prompts = [self.build(window, now) for window in windows]
         asked = prompts, [partial(self.parse, window, now=now) for window in windows], self._max_concurrency

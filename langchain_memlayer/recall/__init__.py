@@ -16,7 +16,7 @@ from langchain_memlayer.recall.fusion import Ranking, Scored, Weights, base_shar
 from langchain_memlayer.recall.identifiers import identifiers
 from langchain_memlayer.recall.pool import Pool, Query, Spread, asking, following, memory_text
 from langchain_memlayer.recall.signals import session_prior
-from langchain_memlayer.recall.versions import asked_version, others, subject_of
+from langchain_memlayer.recall.versions import others, subject_of, wanted_version
 
 __all__ = [
     "PROBES",
@@ -26,7 +26,6 @@ __all__ = [
     "Scored",
     "Spread",
     "Weights",
-    "asked_version",
     "asking",
     "base_shares",
     "best",
@@ -42,4 +41,5 @@ __all__ = [
     "session_prior",
     "subject_of",
     "trust_in",
+    "wanted_version",
 ]

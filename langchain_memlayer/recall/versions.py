@@ -48,7 +48,7 @@ def subject_of(text: str, reference: datetime) -> str:
     return _PARTICLE.sub(" ", text)
 
 
-def asked_version(text: str) -> Asked | None:
+def wanted_version(text: str) -> Asked | None:
     """Which version of a value a question asks for by its words alone."""
     text = unicodedata.normalize("NFKC", text)
     return next((asked for asked, pattern in _PATTERNS if pattern.search(text)), None)
@@ -57,7 +57,7 @@ def asked_version(text: str) -> Asked | None:
 def version(pool: Pool, query: Query, base: Scores) -> Scores:
     """From 0 to 1: how near each memory is, in the order of versions, to the one that is asked for."""
     out = np.zeros(len(pool), np.float32)
-    asked = asked_version(query.text)
+    asked = wanted_version(query.text)
     wanted = periods(query.text, query.reference) if asked is None else ()
     if asked is None and (len(wanted) != 1 or not words.HELD.search(query.text)):
         return out

@@ -83,7 +83,7 @@ class VikingDBClient:
         attempt = 0
         while True:
             try:
-                return self._asked(call, request)
+                return self._sent(call, request)
             except _Failure as failure:
                 if not failure.passing or attempt >= self._max_retries:
                     detail = self._redacted(failure.detail)
@@ -93,7 +93,7 @@ class VikingDBClient:
             time.sleep(_FIRST_PAUSE * 2**attempt)
             attempt += 1
 
-    def _asked(self, call: Call, request: dict[str, Any]) -> Any:
+    def _sent(self, call: Call, request: dict[str, Any]) -> Any:
         sdk = self._sdk
         try:
             client = self._connected()
