@@ -53,6 +53,13 @@ def store(provider: str, **config: Any) -> dict[str, Any]:
             (store("faiss", embedding_model_dims=dims), ("dims", "whole number"))
             for dims in (0, -1, 1.5, True, float("inf"), 10**5000, "9" * 5000, [256])
         ),
+        (
+            {**store("faiss", embedding_model_dims="1536"), "embedder": {"provider": "wordllama"}},
+            ("embedding_model_dims is 1536", "vectors of 256"),
+        ),
+        ({"llm": {"provider": "azure_openai", "config": {"azure_kwargs": "k"}}}, ("azure_kwargs", "dictionary")),
+        ({"reranker": "cohere"}, ("reranker", "dictionary")),
+        ({"reranker": {"provider": "langchain", "config": "c"}}, ("reranker.config", "dictionary")),
         ({"custom_prompt": " "}, ("custom_prompt",)),
         (store("faiss", path=7), ("faiss: path", "int")),
         ({"path": 7}, ("path must be a path", "int")),

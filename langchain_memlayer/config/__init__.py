@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from langchain_memlayer.config.models import DEFAULT_MODEL, EMBEDDERS, MODELS, resolve_model
-from langchain_memlayer.config.provider import Provider, known, required, section
-from langchain_memlayer.config.stores import COLLECTION, STORES, Store, filled, open_store, room
+from langchain_memlayer.config.provider import Provider, dictionary, known, required, section
+from langchain_memlayer.config.stores import COLLECTION, STORES, Store, checked_dims, filled, open_store, room
 from langchain_memlayer.embedders.embedder import Embedder, resolve_embeddings
 from langchain_memlayer.errors import ConfigurationError
 from langchain_memlayer.journal import is_url
@@ -143,9 +143,13 @@ def read_config(config: Any, *, model: bool = True) -> Settings:
     made: list[Embedder] = []
 
     def embedder() -> Embedder:
-        made.append(cast("Embedder", resolve_embeddings(embeddings or "auto")))
-        return made[-1]
+        if not made:
+            made.append(cast("Embedder", resolve_embeddings(embeddings or "auto")))
+        return made[0]
 
+    dims = found[1].get("embedding_model_dims")
+    if embeddings is not None and dims is not None:
+        checked_dims(dims, embedder(), f"vector_store.config of {found[0]}")
     store = _checked("vector_store", found[0], lambda: open_store(*found, embedder))
     with ExitStack() as undone:
         undone.callback(store.resources.close)
@@ -192,9 +196,10 @@ def _reranker(config: Mapping[str, Any]) -> Any:
     part = config.get("reranker")
     if not part:
         return None
-    known(part, ("provider", "config"), "reranker")
+    known(dictionary(part, "reranker"), ("provider", "config"), "reranker")
     if part.get("provider") == "langchain":
-        return required(dict(part.get("config") or {}), "compressor", "reranker.config of langchain")
+        where = "reranker.config of langchain"
+        return required(dict(dictionary(part.get("config") or {}, where)), "compressor", where)
     _LOGGER.warning(
         "reranker: %s is not used. Give a LangChain document compressor as {'provider': 'langchain', 'config': "
         "{'compressor': ...}}, or to search(rerank=...).",

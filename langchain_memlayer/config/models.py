@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from langchain_memlayer.config.provider import Provider, imported, integer, proxied, required, secret, shown
+from langchain_memlayer.config.provider import Provider, dictionary, imported, integer, proxied, required, secret, shown
 from langchain_memlayer.errors import ConfigurationError, MissingDependency
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ def _azure_embedder(config: dict[str, Any]) -> Any:
 
 
 def _azure(config: dict[str, Any], prefix: str, where: str) -> dict[str, Any]:
-    given = dict(config.pop("azure_kwargs", None) or {})
+    given = dict(dictionary(config.pop("azure_kwargs", None) or {}, f"{where}: azure_kwargs"))
     given.setdefault("api_key", config.pop("api_key", None))
     given = {key: value for key, value in given.items() if value is not None}
     variables = {"azure_endpoint": "ENDPOINT", "azure_deployment": "DEPLOYMENT", "api_version": "API_VERSION"}

@@ -55,8 +55,7 @@ def section(
     if not isinstance(provider, str) or provider not in providers:
         raise ConfigurationError(f"{name}.provider must be one of {', '.join(sorted(providers))}; got {provider!r}.")
     settings = found.get("config") or {}
-    if not isinstance(settings, Mapping):
-        raise ConfigurationError(f"{name}.config must be a dictionary, got {type(settings).__name__}.")
+    dictionary(settings, f"{name}.config")
     keys, unused = providers[provider].keys, providers[provider].unused
     where = f"{name}.config of {provider}"
     known(settings, (*keys, *unused), where, shown=keys)
@@ -65,6 +64,13 @@ def section(
     if told := sorted(key for key in given if key not in keys):
         _LOGGER.info("%s: nothing here depends on %s.", where, ", ".join(told))
     return provider, {key: value for key, value in given.items() if key in keys}
+
+
+def dictionary(value: Any, where: str) -> Mapping[str, Any]:
+    """`value`; `ConfigurationError` when it is no dictionary."""
+    if not isinstance(value, Mapping):
+        raise ConfigurationError(f"{where} must be a dictionary, got {type(value).__name__}.")
+    return value
 
 
 def known(given: Mapping[str, Any], keys: Sequence[str], where: str, *, shown: Sequence[str] | None = None) -> None:

@@ -148,7 +148,7 @@ def _qdrant(config: dict[str, Any], name: str, where: str, embedder: Callable[[]
         imported(module, "langchain-memlayer[qdrant]") for module in ("langchain_qdrant", "qdrant_client")
     )
     source, resources = embedder(), ExitStack()
-    dims = partial(_dims, config.pop("embedding_model_dims", None), source, where)
+    dims = partial(checked_dims, config.pop("embedding_model_dims", None), source, where)
     on_disk = config.pop("on_disk", None)
 
     client = config.get("client")
@@ -202,7 +202,7 @@ def _milvus(config: dict[str, Any], name: str, where: str, embedder: Callable[[]
     langchain = imported("langchain_milvus", "langchain-memlayer[milvus]")
     source, resources = embedder(), ExitStack()
     if (dims := config.get("embedding_model_dims")) is not None:
-        _dims(dims, source, where)
+        checked_dims(dims, source, where)
     connection = {"uri": uri, **{key: shown(config[key]) for key in ("token", "db_name") if config.get(key)}}
 
     def make(opened: ExitStack) -> Any:
@@ -240,7 +240,7 @@ def _pgvector(config: dict[str, Any], name: str, where: str, embedder: Callable[
         imported(module, "langchain-memlayer[pgvector]") for module in ("langchain_postgres", "sqlalchemy")
     )
     source, resources = embedder(), ExitStack()
-    dims = partial(_dims, config.pop("embedding_model_dims", None), source, where)
+    dims = partial(checked_dims, config.pop("embedding_model_dims", None), source, where)
 
     def make(opened: ExitStack) -> Any:
         engine = langchain.PGEngine.from_connection_string(address)
@@ -316,7 +316,7 @@ def _settle(config: dict[str, Any], places: tuple[str, ...], name: str, where: s
         config["path"] = filled(config.get("path") or str(room() / f"{kind}-data"), name, f"{where}: path")
 
 
-def _dims(given: Any, embedder: Embedder, where: str) -> int:
+def checked_dims(given: Any, embedder: Embedder, where: str) -> int:
     """The size of the vectors of a collection that is to be made, or was said to have it."""
     if given is None:
         return embedder.dims or len(embedder.embed_query("size"))
