@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -91,11 +90,6 @@ class Mind:
     def model(self) -> ScriptedChatModel:
         """A chat model with this mind."""
         return ScriptedChatModel(replies=self)
-
-
-def memories_shown(prompt: str) -> list[str]:
-    """The memories that a reconciliation prompt shows."""
-    return [json.loads(line)["text"] for line in prompt.split("<memories>\n")[1].split("\n</memories>")[0].splitlines()]
 
 
 def open_with(mind: Mind, folder: Path | str = ":memory:", **settings: Any) -> Memory:

@@ -261,16 +261,6 @@ def test_every_error_is_of_one_tree() -> None:
     assert all(issubclass(getattr(langchain_memlayer, name), root) for name in errors)
 
 
-@pytest.mark.parametrize("argument", ["user_id", "model", "limit"])
-def test_what_is_keyword_only_cannot_be_given_by_place(argument: str) -> None:
-    with Memory(":memory:", model=None, embeddings=None) as memory:
-        untyped: Any = memory
-        call = {"user_id": lambda: untyped.add("x", "u"), "model": lambda: type(untyped)(":memory:", None),
-                "limit": lambda: untyped.search("x", "u", 5)}[argument]  # fmt: skip
-        with pytest.raises(TypeError, match="positional"):
-            call()
-
-
 def loaded(code: str) -> set[str]:
     """The top-level modules that a fresh interpreter has after `code`."""
     shown = f"{code}\nimport sys; print(*{{name.partition('.')[0] for name in sys.modules}})"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +14,8 @@ from langchain_memlayer.progress import bars
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from langchain_memlayer.bound_memory import Fork
 
 
 def register(app: typer.Typer) -> None:
@@ -98,20 +100,22 @@ def list_forks(ctx: typer.Context) -> None:
 
 def merge(ctx: typer.Context, name: Name, yes: Yes = False) -> None:
     """Carry over what was added, changed and ended in a fork, and remove it."""
-    with ctx.obj.listed() as memory:
-        fork = memory.fork(name, **ctx.obj.scope, new=False)
-        confirm(f"Carry over what changed in {name}, and remove it?", yes)
-        done = fork.merge()
+    done = _ended(ctx, name, f"Carry over what changed in {name}, and remove it?", yes, lambda fork: fork.merge())
     show.result(ctx.obj.json, done, lambda out: _merged(out, done, ctx.obj.scope))
 
 
 def drop(ctx: typer.Context, name: Name, yes: Yes = False) -> None:
     """Remove a fork from every file; the original stays as it is."""
+    question = f"Remove the fork {name} and all that was added in it? There is no way back."
+    done = _ended(ctx, name, question, yes, lambda fork: fork.drop())
+    show.result(ctx.obj.json, done, lambda out: show.done(out, done))
+
+
+def _ended(ctx: typer.Context, name: str, question: str, yes: bool, end: Callable[[Fork], Any]) -> Any:
     with ctx.obj.listed() as memory:
         fork = memory.fork(name, **ctx.obj.scope, new=False)
-        confirm(f"Remove the fork {name} and all that was added in it? There is no way back.", yes)
-        done = fork.drop()
-    show.result(ctx.obj.json, done, lambda out: show.done(out, done))
+        confirm(question, yes)
+        return end(fork)
 
 
 def _forks(out: Console, result: Any) -> None:

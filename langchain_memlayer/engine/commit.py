@@ -132,7 +132,7 @@ class Commit:
         self.removed: list[Triple] = []
         self._became: dict[int, str] = {}
         self._retracts = False
-        self.cause = self._asked = 0
+        self.cause = self._request = 0
         self._said: Sequence[Row] = ()
         self._equal: dict[str, list[Row]] = {}
 
@@ -251,7 +251,7 @@ class Commit:
                 self.end_fact(
                     other, HIDDEN if decision.action == "DELETE" else SPENT, at=at, detail=self._detail(change)
                 )
-        self._asked = self.cause
+        self._request = self.cause
 
     def _targets(self, decision: Decision) -> tuple[Row | None, list[Row]]:
         """The live facts of this scope that a decision is about: the one that it names first, and the others."""
@@ -492,7 +492,7 @@ class Commit:
         """Hide the turns that asked to forget something, since they say it too; not those that a live fact cites."""
         for turn in self.tx.uncited([row.id for row in turns]):
             if turn.state == VISIBLE:
-                self._along(turn, "hide", of=self._asked, state=HIDDEN)
+                self._along(turn, "hide", of=self._request, state=HIDDEN)
 
 
 def closing(row: Row) -> dict[str, Any]:
