@@ -23,11 +23,11 @@ _DENIALS = frozenset(
     """
     not no never none cannot cant dont didnt doesnt isnt arent wasnt werent wont wouldnt couldnt shouldnt hasnt havent
     without stopped quit nor neither nobody nothing ohne sans sin sem senza zonder без
-    niet geen nooit inte ikke keiner keinem
+    niet geen nooit inte ikke keiner keinem ні δεν όχι לא אין لا ليس ليست لم لن değil yok không chẳng chưa tidak bukan
     不 没 沒 无 無 未 别 別 非 戒 nicht kein keine keinen nie pas jamais plus no nunca jamás não nem non mai не нет
     """.split()  # noqa: SIM905 - a table of words reads better than their list
 )
-_DENYING = re.compile(r"ない|なく|ません|なかっ|않|(?<!\w)안\s|못|없|아니")
+_DENYING = re.compile(r"ない|なく|ません|なかっ|않|(?<!\w)안\s|못|없|아니|नहीं|ไม่")
 # Words with such a character that deny nothing.
 _AFFIRMING = re.compile(
     "[特区性级个分告离]别|[别別](?:人|墅|名)|非(?:常|洲)|无(?:论|锡|线|数)|未来|未來|無(?:論|線|數)|差不多|了不起|对不起|對不起|"
@@ -54,6 +54,8 @@ _EQUAL = 0.7
 _ALIKE = 80
 _SHORTEST_ALIKE = 5
 _SHORTEST_SPELT = 4
+# Scripts in which an accent is often left out ("ещё", "еще"); in others it makes another letter.
+_ACCENTED = ("LATIN", "GREEK", "CYRILLIC", "ARABIC")
 _LETTERS = {"CJK": "han", "HIRAGANA": "han", "KATAKANA": "han", "BOPOMOFO": "han"}
 
 
@@ -129,7 +131,7 @@ def _spelt(said: Sequence[str]) -> list[str]:
 @lru_cache(maxsize=4096)
 def _plainly(word: str) -> str:
     word = word.translate(_simplified())
-    if "LATIN" in unicodedata.name(word[0], ""):
+    if unicodedata.name(word[0], "").startswith(_ACCENTED):
         word = "".join(char for char in unicodedata.normalize("NFD", word) if not unicodedata.combining(char))
     if len(word) < _SHORTEST_SPELT or not word.isascii():
         return word
