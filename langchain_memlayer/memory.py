@@ -39,10 +39,10 @@ from langchain_memlayer.engine.forks import forked
 from langchain_memlayer.engine.graph_sync import Graphs
 from langchain_memlayer.engine.halves import extracted, reconciled
 from langchain_memlayer.engine.index_sync import Indexes, check_settings, chosen_metric, recorded_embedder
-from langchain_memlayer.engine.lookup import Listing, Lookup
+from langchain_memlayer.engine.lookup import Lookup, Selection
 from langchain_memlayer.engine.past import difference, undo
 from langchain_memlayer.engine.profiles import Profiles
-from langchain_memlayer.engine.read import Engine, Prepared, Progress
+from langchain_memlayer.engine.read import Engine, Prepared, ReadProgress
 from langchain_memlayer.engine.replay import replayed
 from langchain_memlayer.engine.results import added
 from langchain_memlayer.engine.search import Searcher, SearchQuery
@@ -446,7 +446,7 @@ class Memory(Closing):
         agent_id: Id = None,
         run_id: Id = None,
         retry: bool = False,
-        progress: Progress | None = None,
+        progress: ReadProgress | None = None,
     ) -> Steps[ReadResult]:
         """Find the facts of messages that were kept but not read: those that are due, and those from before the model.
 
@@ -831,11 +831,11 @@ class Memory(Closing):
         Raises:
             ScopeRequired: no id was given, and not `everything`: a missing id must not list those of all.
         """
-        listing = Listing.of(Scope(user_id, agent_id, run_id), filters, kinds, show_expired)
+        selection = Selection.of(Scope(user_id, agent_id, run_id), filters, kinds, show_expired)
         limit, offset = checked_count(limit if top_k is None else top_k, "limit", 1), checked_count(offset, "offset", 0)
         if not everything:
-            listing.scope.required("get_all() (or everything=True)")
-        return self._lookup.page(listing, limit=limit, offset=offset)
+            selection.scope.required("get_all() (or everything=True)")
+        return self._lookup.page(selection, limit=limit, offset=offset)
 
     aget_all = awaited(get_all)
 
@@ -1032,7 +1032,7 @@ class Memory(Closing):
         run_id: Id = None,
         extractor: Extractor | None = None,
         model: BaseChatModel | str | None = None,
-        progress: Progress | None = None,
+        progress: ReadProgress | None = None,
     ) -> Steps[ReplayResult]:
         """Read all kept messages of a user again, by another model or prompt, into memories of another user.
 

@@ -41,10 +41,10 @@ from langchain_memlayer.journal.reader import Reader
 from langchain_memlayer.protocols import Clock, NewId
 from langchain_memlayer.store_arguments import (
     EVERYTHING,
+    Batch,
     Fields,
     IndexSettings,
     MemLayerIndexConfig,
-    Plan,
     check_ttl,
     checked_key,
 )
@@ -188,25 +188,25 @@ class MemLayerStore(Closing, BaseStore):
 
     def batch(self, ops: Iterable[Op]) -> list[Result]:
         """Run operations: reads see the state before the batch, writes are one commit."""
-        plan = Plan.of(ops, self._fields)
+        batch = Batch.of(ops, self._fields)
         embedder = self._embedder
         if embedder is None:
-            return _execute(plan, self._indexes)
-        texts = plan.texts
+            return _execute(batch, self._indexes)
+        texts = batch.texts
         vectors = dict(zip(texts, embedder.embed(texts), strict=True)) if texts else {}
-        queries = {query: embedder.embed_query(query) for query in plan.queries}
-        return _execute(plan, self._indexes, vectors, queries)
+        queries = {query: embedder.embed_query(query) for query in batch.queries}
+        return _execute(batch, self._indexes, vectors, queries)
 
     async def abatch(self, ops: Iterable[Op]) -> list[Result]:
         """Like `batch`; embeddings are awaited, the rest runs in a thread."""
-        plan = Plan.of(ops, self._fields)
+        batch = Batch.of(ops, self._fields)
         embedder = self._embedder
         if embedder is None:
-            return await in_thread(_execute, plan, self._indexes)
-        texts = plan.texts
+            return await in_thread(_execute, batch, self._indexes)
+        texts = batch.texts
         vectors = dict(zip(texts, await embedder.aembed(texts), strict=True)) if texts else {}
-        queries = {query: await embedder.aembed_query(query) for query in plan.queries}
-        return await in_thread(_execute, plan, self._indexes, vectors, queries)
+        queries = {query: await embedder.aembed_query(query) for query in batch.queries}
+        return await in_thread(_execute, batch, self._indexes, vectors, queries)
 
     def sweep_ttl(self) -> int:
         """Delete expired items; returns how many there were."""
@@ -289,64 +289,64 @@ def _open_embedder(journal: Journal, settings: IndexSettings) -> Embedder | None
     return embedder
 
 
-# -- what a batch does once its plan has passed ------------------------------------------------------------------
+# -- what a batch does once it has passed -------------------------------------------------------------------------
 
 
-def _execute(plan: Plan, indexes: Indexes, texts: Vectors = _NONE, queries: Vectors = _NONE) -> list[Result]:
+def _execute(batch: Batch, indexes: Indexes, texts: Vectors = _NONE, queries: Vectors = _NONE) -> list[Result]:
     """Run a batch: all of its operations see the same time, its reads the state before it, its writes are one commit.
 
     Args:
-        plan: The batch.
+        batch: The batch.
         indexes: The journal of the items with its vectors.
         texts: The vectors of `plan.texts`; none when nothing is embedded.
         queries: The vectors of `plan.queries`; a query without one is not ranked.
     """
-    vector_bytes = _encoded(plan, indexes, texts)
+    vector_bytes = _encoded(batch, indexes, texts)
     now = to_micros(indexes.journal.clock())
     # One operation that asks once for its rows sees one state anyway.
-    several = len(plan.ops) > 1 or any(isinstance(op, SearchOp) and op.query not in queries for op in plan.ops)
+    several = len(batch.ops) > 1 or any(isinstance(op, SearchOp) and op.query not in queries for op in batch.ops)
     for attempt in range(_RETRIES):
         # Before the journal is read: one call never holds two of its connections.
-        views = {prefix: indexes.view(prefix) for prefix in _ranked_prefixes(plan, queries)}
+        views = {prefix: indexes.view(prefix) for prefix in _ranked_prefixes(batch, queries)}
         with indexes.journal.read(snapshot=several) as reader:
             # Somebody wrote between: a view has what the snapshot has not.
             later = several and any(view.applied_seq != reader.last_seq() for view in views.values())
             if later and attempt < _RETRIES - 1:
                 continue
             reads = _Reads(reader, views, now, expiring=indexes.expiring)
-            results = [reads.result(op, plan.filters.get(number), queries) for number, op in enumerate(plan.ops)]
+            results = [reads.result(op, batch.filters.get(number), queries) for number, op in enumerate(batch.ops)]
         if not reads.stale:
             break
-    if plan.puts or reads.touched:
-        _write(plan, indexes, vector_bytes, reads.touched)
+    if batch.puts or reads.touched:
+        _write(batch, indexes, vector_bytes, reads.touched)
     return results
 
 
-def _ranked_prefixes(plan: Plan, queries: Vectors) -> set[str]:
+def _ranked_prefixes(batch: Batch, queries: Vectors) -> set[str]:
     return {
         encode_namespace(op.namespace_prefix)
-        for op in plan.ops
+        for op in batch.ops
         if isinstance(op, SearchOp) and op.query and op.query in queries
     }
 
 
-def _encoded(plan: Plan, indexes: Indexes, vectors: Vectors) -> dict[tuple[str, str], bytes | None]:
+def _encoded(batch: Batch, indexes: Indexes, vectors: Vectors) -> dict[tuple[str, str], bytes | None]:
     if not vectors:
-        return dict.fromkeys(plan.puts)
+        return dict.fromkeys(batch.puts)
     # All in one go: one by one this takes as long as writing them.
     block = encode_vectors(list(vectors.values()), indexes.metric)
     size = len(block) // len(vectors)
     encoded = {text: block[k * size : (k + 1) * size] for k, text in enumerate(vectors)}
-    return {key: b"".join(encoded[text] for text in put.texts) or None for key, put in plan.puts.items()}
+    return {key: b"".join(encoded[text] for text in put.texts) or None for key, put in batch.puts.items()}
 
 
 def _write(
-    plan: Plan, indexes: Indexes, vector_bytes: Mapping[tuple[str, str], bytes | None], touched: Mapping[int, str]
+    batch: Batch, indexes: Indexes, vector_bytes: Mapping[tuple[str, str], bytes | None], touched: Mapping[int, str]
 ) -> None:
-    with indexes.journal.write(*(put.path for put in plan.puts.values()), *touched.values()) as tx:
+    with indexes.journal.write(*(put.path for put in batch.puts.values()), *touched.values()) as tx:
         if any(vector_bytes.values()):
             indexes.record_embedder(tx)
-        for key, put in plan.puts.items():
+        for key, put in batch.puts.items():
             if put.value is None:
                 tx.delete_item(*key)
             else:

@@ -1,4 +1,4 @@
-"""What a batch asks for; nothing of it is embedded or written before every operation has passed its checks."""
+"""What LangGraph's calls of the store take: nothing is written before all of a batch has passed its checks."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Put:
 
 
 @dataclass(slots=True)
-class Plan:
+class Batch:
     """A batch that has passed its checks.
 
     Attributes:
@@ -89,23 +89,23 @@ class Plan:
     queries: list[str] = field(default_factory=list)
 
     @classmethod
-    def of(cls, ops: Iterable[Op], fields: Fields | None) -> Plan:
+    def of(cls, ops: Iterable[Op], fields: Fields | None) -> Batch:
         """Check all operations; `fields` are what the store embeds by default, None when it embeds nothing.
 
         Raises:
             ValueError: an operation cannot be run.
         """
-        plan = cls(list(ops))
+        batch = cls(list(ops))
         queries: dict[str, None] = {}
-        for number, op in enumerate(plan.ops):
+        for number, op in enumerate(batch.ops):
             _check_namespaces(op)
             if isinstance(op, PutOp):
                 put = _checked_put(op, fields)
-                plan.puts.pop((put.path, put.key), None)
-                plan.puts[put.path, put.key] = put
+                batch.puts.pop((put.path, put.key), None)
+                batch.puts[put.path, put.key] = put
             elif isinstance(op, SearchOp):
                 _check_page(op)
-                plan.filters[number] = parse_filter(op.filter)
+                batch.filters[number] = parse_filter(op.filter)
                 if op.query is not None and not isinstance(op.query, str):
                     raise InvalidInput(f"query must be a string or None, got {type(op.query).__name__}.")
                 if op.query and fields is not None:
@@ -116,8 +116,8 @@ class Plan:
                     _check_count("max_depth", op.max_depth, 1)
             else:
                 checked_key(op.key)
-        plan.queries = list(queries)
-        return plan
+        batch.queries = list(queries)
+        return batch
 
     @property
     def texts(self) -> list[str]:

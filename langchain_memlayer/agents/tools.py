@@ -17,7 +17,7 @@ from langchain_memlayer.protocols import MemoryLike
 from langchain_memlayer.steps import Steps, awaited, stepped
 from langchain_memlayer.types import Turn
 
-Action = Literal["create", "update", "delete"]
+ToolAction = Literal["create", "update", "delete"]
 
 MANAGE_INSTRUCTIONS: Final = (
     "Call it when the user states a lasting preference or fact, asks you to remember or to forget something, or when a "
@@ -33,7 +33,7 @@ class ManageMemory(BaseModel):
     """Create, update or delete a memory."""
 
     content: str | None = Field(default=None, description="What to remember, as one statement; not needed to delete.")
-    action: Action = Field(default="create", description="What to do.")
+    action: ToolAction = Field(default="create", description="What to do.")
     id: str | None = Field(default=None, description="The memory to update or delete; leave it out to create one.")
 
 
@@ -87,7 +87,7 @@ class _Tools:
         self._on_error = on_error
 
     def manage(self, instructions: str) -> BaseTool:
-        def steps(content: str | None = None, action: Action = "create", id: str | None = None) -> Steps[str]:
+        def steps(content: str | None = None, action: ToolAction = "create", id: str | None = None) -> Steps[str]:
             memory, caller = self._called(f"manage_{self._noun}")
             if action == "create":
                 if id is not None:

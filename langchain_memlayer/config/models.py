@@ -13,7 +13,16 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from langchain_memlayer.config.provider import Provider, dictionary, imported, integer, proxied, required, secret, shown
+from langchain_memlayer.config.provider import (
+    Provider,
+    dictionary,
+    imported,
+    integer,
+    proxied,
+    required,
+    revealed,
+    secret,
+)
 from langchain_memlayer.errors import ConfigurationError, MissingDependency
 
 if TYPE_CHECKING:
@@ -113,7 +122,7 @@ def _connection(config: dict[str, Any], provider: str, where: str) -> dict[str, 
         url = f"{url.rstrip('/')}/v1"
     if service.key is not None:
         return {"base_url": url, "api_key": secret(config, service.key, where)}
-    return {"base_url": url, "api_key": SecretStr(shown(config.pop("api_key", None)) or provider)}
+    return {"base_url": url, "api_key": SecretStr(revealed(config.pop("api_key", None)) or provider)}
 
 
 def _chat(config: dict[str, Any], *, provider: str, where: str | None = None) -> Any:
@@ -199,7 +208,7 @@ def _fastembed_embedder(config: dict[str, Any]) -> Any:
 def _other(config: dict[str, Any], *, section: str, provider: str, name: str, names: Mapping[str, str]) -> Any:
     """What LangChain makes by name, from settings under the names that it has for them."""
     model = required(config, "model", f"{section}.config of {provider}")
-    given = {names.get(key, key): shown(value) for key, value in config.items()}
+    given = {names.get(key, key): revealed(value) for key, value in config.items()}
     init = ("chat_models", "init_chat_model") if section == "llm" else ("embeddings", "init_embeddings")
     return _initialised(*init, f"{name}:{model}", **given)
 

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from langchain_memlayer.errors import ConfigurationError, MissingDependency
-from langchain_memlayer.errors import shown as shortened
+from langchain_memlayer.errors import ConfigurationError, MissingDependency, shown
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
@@ -58,7 +57,7 @@ def section(
     dictionary(settings, f"{name}.config")
     keys, unused = providers[provider].keys, providers[provider].unused
     where = f"{name}.config of {provider}"
-    known(settings, (*keys, *unused), where, shown=keys)
+    known(settings, (*keys, *unused), where, choices=keys)
     # What is None is not given: mem0's own configuration objects say so of everything.
     given = {key: value for key, value in settings.items() if value is not None}
     if told := sorted(key for key in given if key not in keys):
@@ -73,12 +72,12 @@ def dictionary(value: Any, where: str) -> Mapping[str, Any]:
     return value
 
 
-def known(given: Mapping[str, Any], keys: Sequence[str], where: str, *, shown: Sequence[str] | None = None) -> None:
-    """Raise ConfigurationError when a key is none of the known ones, of which `shown` are worth telling."""
+def known(given: Mapping[str, Any], keys: Sequence[str], where: str, *, choices: Sequence[str] | None = None) -> None:
+    """Raise ConfigurationError when a key is none of the known ones, of which `choices` are worth telling."""
     unknown = [key for key in given if key not in keys]
     if unknown:
-        choices = ", ".join(keys if shown is None else shown) or "none"
-        raise ConfigurationError(f"{where} has the unknown key {unknown[0]!r}; known keys: {choices}.")
+        named = ", ".join(keys if choices is None else choices) or "none"
+        raise ConfigurationError(f"{where} has the unknown key {unknown[0]!r}; known keys: {named}.")
 
 
 def required(config: dict[str, Any], key: str, where: str) -> Any:
@@ -103,7 +102,7 @@ def secret(config: dict[str, Any], variable: str, where: str) -> SecretStr:
     return SecretStr(found)
 
 
-def shown(value: Any) -> Any:
+def revealed(value: Any) -> Any:
     """The text of a secret, for a client that takes no other; anything else as it is."""
     from pydantic import SecretStr
 
@@ -139,7 +138,7 @@ def integer(value: Any, where: str) -> int:
             return number
     except (TypeError, ValueError, OverflowError):
         pass
-    raise ConfigurationError(f"{where} must be a whole number, got {shortened(value)}.")
+    raise ConfigurationError(f"{where} must be a whole number, got {shown(value)}.")
 
 
 def imported(module: str, package: str) -> Any:

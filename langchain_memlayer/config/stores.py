@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
-from langchain_memlayer.config.provider import Provider, imported, integer, required, shown
+from langchain_memlayer.config.provider import Provider, imported, integer, required, revealed
 from langchain_memlayer.errors import ConfigurationError, VectorStoreError
 from langchain_memlayer.journal import home, place
 from langchain_memlayer.types import METRICS, Metric
@@ -114,7 +114,7 @@ def _place(config: Mapping[str, Any], name: str) -> str:
     """The server or the folder of a collection: two of the same name in two places are two collections."""
     given = (config.get(key) for key in ("url", "host", "connection_string", "path"))
     # VikingDB's may be named by the environment alone.
-    place = str(shown(next((value for value in given if value), os.environ.get("VIKINGDB_HOST", ""))))
+    place = str(revealed(next((value for value in given if value), os.environ.get("VIKINGDB_HOST", ""))))
     if "path" in config or ("url" in config and "://" not in place):
         return str(Path(filled(place, name, "path")).resolve())
     return f"{re.sub(r'//[^/]*@', '//', place)} {config.get('port', '')}"
@@ -153,7 +153,7 @@ def _qdrant(config: dict[str, Any], name: str, where: str, embedder: Callable[[]
 
     client = config.get("client")
     if client is None:
-        given = {key: shown(value) for key, value in config.items()}
+        given = {key: revealed(value) for key, value in config.items()}
         # It contacts no server yet: what it refuses is a mistake in the settings, or a folder that is in use.
         client = _opened(
             "qdrant", lambda _: qdrant.QdrantClient(**given, check_compatibility=False), ExitStack(), server=False
@@ -177,7 +177,7 @@ def _qdrant(config: dict[str, Any], name: str, where: str, embedder: Callable[[]
 def _chroma(config: dict[str, Any], name: str, where: str, embedder: Callable[[], Embedder]) -> Store:
     for key, here in (("path", "persist_directory"), ("api_key", "chroma_cloud_api_key")):
         if key in config:
-            config[here] = shown(config.pop(key))
+            config[here] = revealed(config.pop(key))
     langchain, chroma = (imported(module, "langchain-memlayer[chroma]") for module in ("langchain_chroma", "chromadb"))
     source, resources = embedder(), ExitStack()
     own = "client" not in config
@@ -203,7 +203,7 @@ def _milvus(config: dict[str, Any], name: str, where: str, embedder: Callable[[]
     source, resources = embedder(), ExitStack()
     if (dims := config.get("embedding_model_dims")) is not None:
         checked_dims(dims, source, where)
-    connection = {"uri": uri, **{key: shown(config[key]) for key in ("token", "db_name") if config.get(key)}}
+    connection = {"uri": uri, **{key: revealed(config[key]) for key in ("token", "db_name") if config.get(key)}}
 
     def make(opened: ExitStack) -> Any:
         store = langchain.Milvus(
@@ -228,7 +228,9 @@ def _vikingdb(config: dict[str, Any], name: str, where: str, embedder: Callable[
 
 
 def _pgvector(config: dict[str, Any], name: str, where: str, embedder: Callable[[], Embedder]) -> Store:
-    address = shown(config["connection_string"] if "connection_string" in config else _postgres_address(config, where))
+    address = revealed(
+        config["connection_string"] if "connection_string" in config else _postgres_address(config, where)
+    )
     address = address.strip() if isinstance(address, str) else ""
     scheme, _, rest = address.partition("://")
     if not re.fullmatch(r"postgres(ql(\+\w+)?)?", scheme) or not rest:
@@ -265,7 +267,7 @@ def _pgvector(config: dict[str, Any], name: str, where: str, embedder: Callable[
 
 def _postgres_address(config: dict[str, Any], where: str) -> str:
     """The connection string of a database that is given in parts."""
-    user, password = (quote(str(shown(required(config, key, where))), safe="") for key in ("user", "password"))
+    user, password = (quote(str(revealed(required(config, key, where))), safe="") for key in ("user", "password"))
     host, port = (required(config, key, where) for key in ("host", "port"))
     mode = f"?sslmode={config['sslmode']}" if config.get("sslmode") else ""
     database = quote(str(config.get("dbname") or "postgres"), safe="")

@@ -31,7 +31,7 @@ PAGE = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
+class Selection:
     """Which memories of a scope are listed: those of some kinds that pass a filter and have not expired.
 
     Attributes:
@@ -47,7 +47,7 @@ class Listing:
     show_expired: bool
 
     @classmethod
-    def of(cls, scope: Scope, filters: Mapping[str, Any] | None, kinds: Any, show_expired: bool) -> Listing:
+    def of(cls, scope: Scope, filters: Mapping[str, Any] | None, kinds: Any, show_expired: bool) -> Selection:
         """The list that a caller asks for.
 
         Raises:
@@ -75,29 +75,29 @@ class Lookup:
             versions = reader.versions_of(key)
         return scope_of(versions[0]) if versions else None
 
-    def page(self, listing: Listing, *, limit: int, offset: int) -> ListResult:
+    def page(self, selection: Selection, *, limit: int, offset: int) -> ListResult:
         """A part of a list, oldest first, with the first relations of its scope."""
         # No list is longer than what a machine can count.
         offset, end, most = (min(number, sys.maxsize) for number in (offset, offset + limit, limit))
         with self._journal.read(snapshot=True) as reader:
-            now = self._now(listing)
-            rows = _listed(reader, listing, now, slice(offset, end))
-            triples = reader.first_triples(listing.scope, most=most, at=now) if listing.scope else []
+            now = self._now(selection)
+            rows = _listed(reader, selection, now, slice(offset, end))
+            triples = reader.first_triples(selection.scope, most=most, at=now) if selection.scope else []
         return {"results": [result_of(row) for row in rows], "relations": as_relations(row[3:6] for row in triples)}
 
-    def pages(self, listing: Listing) -> Iterator[list[MemoryResult]]:
+    def pages(self, selection: Selection) -> Iterator[list[MemoryResult]]:
         """A whole list in pages: each begins behind the last row of the one before, whatever ended since."""
         after: tuple[int, int] | None = None
         while True:
             with self._journal.read(snapshot=True) as reader:
-                rows = _listed(reader, listing, self._now(listing), slice(0, PAGE), after)
+                rows = _listed(reader, selection, self._now(selection), slice(0, PAGE), after)
             if not rows:
                 return
             yield [result_of(row) for row in rows]
             after = rows[-1].created_at, rows[-1].place or rows[-1].id
 
-    def _now(self, listing: Listing) -> int | None:
-        return None if listing.show_expired else to_micros(self._journal.clock())
+    def _now(self, selection: Selection) -> int | None:
+        return None if selection.show_expired else to_micros(self._journal.clock())
 
     def scopes(self, scope: Scope, *, limit: int, offset: int) -> list[ScopeSize]:
         """Whose memories there are, and how many."""
@@ -153,14 +153,14 @@ class Lookup:
 
 
 def _listed(
-    reader: Reader, listing: Listing, now: int | None, part: slice, after: tuple[int, int] | None = None
+    reader: Reader, selection: Selection, now: int | None, part: slice, after: tuple[int, int] | None = None
 ) -> list[Row]:
     """A part of a list, without what has expired by `now`, if it is given.
 
     With `after`, the part of those behind the row that began then and has that place (or number).
     """
-    condition = listing.filter
-    order = reader.oldest_first(listing.scope, kinds=listing.kinds, lasting=now, after=after)
+    condition = selection.filter
+    order = reader.oldest_first(selection.scope, kinds=selection.kinds, lasting=now, after=after)
     if condition is None:
         return reader.memories_in_order(list(islice(order, part.start, part.stop)))
     chunks = iter(lambda: list(islice(order, PAGE)), [])

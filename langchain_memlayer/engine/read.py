@@ -44,7 +44,7 @@ FAILURES: Final = 3
 
 AGENT: Final = "agent"
 
-Progress = Callable[[int, int], None]
+ReadProgress = Callable[[int, int], None]
 """Told how many notes were tried, and how many there are."""
 
 
@@ -153,7 +153,7 @@ class Engine(Keeper):
             outputs=lambda outcome: {"outcome": outcome},
         )
 
-    def read_all(self, scope: Scope, *, retry: bool = False, progress: Progress | None = None) -> Steps[Readings]:
+    def read_all(self, scope: Scope, *, retry: bool = False, progress: ReadProgress | None = None) -> Steps[Readings]:
         """Read what is due of a scope, and what was added before there was a model.
 
         Args:

@@ -14,7 +14,7 @@ from itertools import groupby, islice
 
 from langchain_memlayer.engine.commit import fact_hash
 from langchain_memlayer.engine.keep import LEASE
-from langchain_memlayer.engine.read import PAGE_TURNS, Engine, Progress
+from langchain_memlayer.engine.read import PAGE_TURNS, Engine, ReadProgress
 from langchain_memlayer.engine.records import scope_of
 from langchain_memlayer.errors import InvalidInput, shown
 from langchain_memlayer.facts.grounding import words
@@ -35,7 +35,7 @@ def replayed(
     *,
     extractor: Extractor,
     reconciler: Reconciler | None,
-    progress: Progress | None,
+    progress: ReadProgress | None,
 ) -> Steps[ReplayResult]:
     """Read a user's turns again.
 

@@ -30,7 +30,7 @@ GIVES_UP = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class EvaluationPlan:
     """How questions are asked.
 
     Attributes:
@@ -54,7 +54,7 @@ class Plan:
 class Memories:
     """The memory of each conversation, from its first question to its last. Threads may share it."""
 
-    def __init__(self, factory: MemoryFactory, dataset: Dataset, plan: Plan) -> None:
+    def __init__(self, factory: MemoryFactory, dataset: Dataset, plan: EvaluationPlan) -> None:
         self._factory = _taking_conversation(factory)
         self._plan = plan
         self._lock = threading.Lock()
@@ -117,7 +117,7 @@ class Asker:
         failure: What made it give up, or None.
     """
 
-    def __init__(self, memories: Memories, dataset: Dataset, plan: Plan) -> None:
+    def __init__(self, memories: Memories, dataset: Dataset, plan: EvaluationPlan) -> None:
         self._memories = memories
         self._plan = plan
         self._lock = threading.Lock()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_memlayer.arguments import checked_count
 from langchain_memlayer.errors import ConfigurationError, InvalidInput, shown
-from langchain_memlayer.evaluation.asker import Asker, Memories, MemoryFactory, Plan, model_name
+from langchain_memlayer.evaluation.asker import Asker, EvaluationPlan, Memories, MemoryFactory, model_name
 from langchain_memlayer.evaluation.data import Dataset
 from langchain_memlayer.evaluation.judging import VERSIONS, Answerer, Judge, Leniency
 from langchain_memlayer.evaluation.results import EvaluationResult
@@ -84,7 +84,7 @@ def evaluate_memory(
     cuts = _cuts(k)
     turns = sum(len(conversation.turns) for conversation in dataset.conversations if conversation.questions)
     with _bars(progress, turns, len(dataset.questions)) as advanced:
-        plan = Plan(
+        plan = EvaluationPlan(
             k=cuts,
             max_tokens=checked_count(max_tokens, "max_tokens", 1),
             count=token_counter(chat),
@@ -152,7 +152,7 @@ def _run_locally(asker: Asker, workers: int) -> None:
             pool.shutdown(cancel_futures=True)
 
 
-def _settings(plan: Plan, chat: Any, grader: Any, dataset: Dataset, workers: int) -> dict[str, str]:
+def _settings(plan: EvaluationPlan, chat: Any, grader: Any, dataset: Dataset, workers: int) -> dict[str, str]:
     from langchain_memlayer import __version__
 
     prompts = ["answering", *(judge.leniency for judge in plan.judges)] if chat is not None else []

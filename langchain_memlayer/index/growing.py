@@ -63,7 +63,7 @@ def give_back() -> None:
         trim(0)
 
 
-class Lookup:
+class KeyIndex:
     """Finds a number of at least 0 by a 64-bit key: sorted arrays for the many, a dictionary for what changed since.
 
     Sixteen bytes a key, where a dictionary alone needs about 130.
@@ -75,7 +75,7 @@ class Lookup:
         self._changed: dict[int, int] = {}
 
     @classmethod
-    def of(cls, keys: NDArray[np.int64], numbers: NDArray[np.int64]) -> Lookup:
+    def of(cls, keys: NDArray[np.int64], numbers: NDArray[np.int64]) -> KeyIndex:
         """That of distinct keys, in any order."""
         order = np.argsort(keys, kind="stable")
         return cls(keys[order], numbers[order])

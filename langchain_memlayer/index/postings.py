@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from langchain_memlayer.index.growing import Growing, Lookup
+from langchain_memlayer.index.growing import Growing, KeyIndex
 from langchain_memlayer.index.keywords import ENTRY
 from langchain_memlayer.threads import lazy
 
@@ -140,13 +140,13 @@ class Words:
     starts: NDArray[np.int64]
     lengths: NDArray[np.int32]
     ids: NDArray[np.uint64]
-    vocabulary: Lookup
+    vocabulary: KeyIndex
     segments: tuple[Segment, ...]
 
     @classmethod
     def of(cls, terms: Terms, segments: tuple[Segment, ...]) -> Words:
         """Those of all texts, the first of which are in segments."""
-        vocabulary = Lookup.of(terms.ids.view(np.int64), np.arange(len(terms.ids)))
+        vocabulary = KeyIndex.of(terms.ids.view(np.int64), np.arange(len(terms.ids)))
         return cls(terms.flat, terms.often, terms.starts, terms.lengths, terms.ids, vocabulary, segments)
 
     def numbers(self, ids: NDArray[np.uint64]) -> NDArray[np.int32]:
@@ -238,7 +238,7 @@ class WordRows:
         self._starts, self._lengths = Growing(np.dtype(np.int64)), Growing(_NUMBER)
         self._starts.extend(np.zeros(1, np.int64))
         self._ids = Growing(np.dtype(np.uint64))
-        self._vocabulary = Lookup.of(np.empty(0, np.int64), np.empty(0, np.int64))
+        self._vocabulary = KeyIndex.of(np.empty(0, np.int64), np.empty(0, np.int64))
         self._segments: tuple[Segment, ...] = ()
 
     @property
@@ -293,7 +293,7 @@ class WordRows:
             self._ids.extend(distinct[new])
             self._vocabulary.set(distinct[new].view(np.int64), numbers[new])
             if self._vocabulary.loose:
-                self._vocabulary = Lookup.of(self._ids.used.view(np.int64), np.arange(self._ids.size))
+                self._vocabulary = KeyIndex.of(self._ids.used.view(np.int64), np.arange(self._ids.size))
         return numbers[np.searchsorted(distinct, ids)].astype(_NUMBER)
 
     def _seal(self) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from langchain_memlayer.index.growing import Growing, Lookup
+from langchain_memlayer.index.growing import Growing, KeyIndex
 from langchain_memlayer.index.kernel import CODE
 from langchain_memlayer.index.postings import WordRows
 from langchain_memlayer.index.view import Sample, Stored, buried
@@ -35,7 +35,7 @@ class Rows:
         self.owners: Growing | None = None
         self.dead = 0
         self.dead_vectors = 0
-        self.index = Lookup.of(np.empty(0, dtype=_INT), np.empty(0, dtype=_INT))
+        self.index = KeyIndex.of(np.empty(0, dtype=_INT), np.empty(0, dtype=_INT))
         self.words = WordRows()
         self.sample = _Sampler(width)
 
@@ -125,7 +125,7 @@ class Rows:
             self.index.set(ids, np.arange(start, start + count))
         if not start or self.index.loose:
             live = np.flatnonzero(self.live.used)
-            self.index = Lookup.of(self.ids.used[live], live)
+            self.index = KeyIndex.of(self.ids.used[live], live)
 
 
 class _Sampler:

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from langchain_memlayer.errors import InvalidInput
-from langchain_memlayer.index.growing import Lookup
+from langchain_memlayer.index.growing import KeyIndex
 from langchain_memlayer.index.hnsw import Graph, RowScores
 from langchain_memlayer.index.kernel import CODE, Kernel
 from langchain_memlayer.index.postings import Words
@@ -230,7 +230,7 @@ class View:
     graph: Graph | None
     threshold: int
     kernel: Kernel | None
-    index: Lookup
+    index: KeyIndex
     words: Words
     sample: Sample
     source: Source | None = None

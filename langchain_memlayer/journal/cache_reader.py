@@ -235,7 +235,7 @@ class CacheReader(BaseReader):
             quarantined: Whether quarantined memories count too.
         """
         low, high = prefix_bounds(prefix)
-        where, values = shown(ids, quarantined=quarantined)
+        where, values = visible(ids, quarantined=quarantined)
         rows = self.db.execute(
             f"SELECT {_TRIPLE} FROM namespaces n JOIN triples t ON t.ns = n.id JOIN items i ON i.id = t.item WHERE "
             f"n.path >= ? AND n.path < ? AND {where} ORDER BY t.id",
@@ -245,7 +245,7 @@ class CacheReader(BaseReader):
 
     def first_triples(self, scope: Scope, *, most: int, at: int | None) -> list[tuple[Any, ...]]:
         """The first of the `scope_triples` of a scope; with `at`, of those whose memories have not expired by then."""
-        where, values = shown(scope.ids(), quarantined=False, at=at)
+        where, values = visible(scope.ids(), quarantined=False, at=at)
         owned = "" if scope.user_id is None else "t.ns = (SELECT id FROM namespaces WHERE path = ?) AND "
         # A cross join is one that SQLite makes in this order, which ends with the last row that is wanted.
         rows = self.db.execute(
@@ -267,13 +267,13 @@ class CacheReader(BaseReader):
     def triples_by_id(
         self, triples: Sequence[int], ids: Mapping[str, str], *, quarantined: bool, at: int | None = None
     ) -> list[tuple[Any, ...]]:
-        """Those of some triples that a scope's graph shows, in the shape of `scope_triples`; `at` as in `shown`."""
+        """Those of some triples that a scope's graph shows, in the shape of `scope_triples`; `at` as in `visible`."""
         return self._triples_where("t.id", triples, ids, quarantined=quarantined, at=at)
 
     def _triples_where(
         self, column: str, numbers: Sequence[int], ids: Mapping[str, str], *, quarantined: bool, at: int | None = None
     ) -> list[tuple[Any, ...]]:
-        where, values = shown(ids, quarantined=quarantined, at=at)
+        where, values = visible(ids, quarantined=quarantined, at=at)
         sql = f"SELECT {_TRIPLE} FROM triples t JOIN items i ON i.id = t.item WHERE {where} AND {column} IN (...)"
         return sorted(whole(self.among(sql, numbers, before=values), _shown_triple))
 
@@ -371,7 +371,7 @@ def _block(rows: list[tuple[Any, ...]], area: Area, typed: Typed, *, dims: int) 
     )
 
 
-def shown(ids: Mapping[str, str], *, quarantined: bool, at: int | None = None) -> tuple[str, list[Any]]:
+def visible(ids: Mapping[str, str], *, quarantined: bool, at: int | None = None) -> tuple[str, list[Any]]:
     """The condition for live memories of a scope whose triples are shown, and its values.
 
     With `at`, microseconds since 1970 UTC, those that have expired by then are left out.

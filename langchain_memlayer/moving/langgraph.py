@@ -15,7 +15,7 @@ from langchain_memlayer.memory import Memory
 from langchain_memlayer.moving.databases import read_only
 from langchain_memlayer.progress import Progress, silent
 from langchain_memlayer.store import MemLayerStore
-from langchain_memlayer.store_arguments import Plan
+from langchain_memlayer.store_arguments import Batch
 
 _AT_ONCE = 200
 _PAGE = 1000
@@ -72,7 +72,7 @@ def import_langgraph_sqlite(
 
 def _check(item: SearchItem) -> None:
     try:
-        Plan.of([PutOp(item.namespace, item.key, item.value)], None)
+        Batch.of([PutOp(item.namespace, item.key, item.value)], None)
     except ValueError as error:
         error.add_note(f"This is about the item {shown(item.key)} in {shown(item.namespace)}; nothing was written.")
         raise

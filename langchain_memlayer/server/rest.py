@@ -23,7 +23,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Send
 from starlette.types import Scope as AsgiScope
 
-from langchain_memlayer.engine.lookup import Listing
+from langchain_memlayer.engine.lookup import Selection
 from langchain_memlayer.errors import (
     ConfigurationError,
     EmbeddingError,
@@ -152,9 +152,9 @@ async def _health(call: Call) -> dict[str, str]:
 async def _list(call: Call) -> Any:
     if call.streams:
         body, scope = call.body, Scope(**call.grant.within(call.body.scope()))
-        listing = Listing.of(scope, body.filters, body.kinds, body.show_expired)
-        listing.scope.required("get_all()")
-        pages = call.memory.internals.lookup.pages(listing)
+        selection = Selection.of(scope, body.filters, body.kinds, body.show_expired)
+        selection.scope.required("get_all()")
+        pages = call.memory.internals.lookup.pages(selection)
         # What cannot be listed is told by its status.
         first: list[MemoryResult] = await anyio.to_thread.run_sync(next, pages, [])
         lines = (b"".join(map(_line, page)) for page in chain([first], pages))
