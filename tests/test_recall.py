@@ -421,7 +421,7 @@ def _about(texts: list[str]) -> list[list[float]]:
         if text in PROBES:
             vector[PROBES.index(text) % 6] = 1.0
         else:
-            vector[6] = 1.0 if "dinner" in text or "meat" in text else 0.6 if "good" in text else 0.0
+            vector[6] = 1.0 if "dinner" in text or "meat" in text else 0.9 if "good" in text else 0.0
             vector[7] = float(np.sqrt(1 - vector[6] ** 2))
         return vector
 
@@ -454,6 +454,32 @@ def test_long_turns_take_less_from_their_neighbours_and_sessions() -> None:
             taken.append([rest[0][signal] / best["keyword"] for signal in ("neighbour", "session")])
     assert (np.array(taken[0]) > 2 * np.array(taken[1])).all()
     assert min(taken[1]) > 0
+
+
+def test_what_stands_around_a_turn_lifts_it_only_where_turns_speak_of_the_same() -> None:
+    things = [
+        f"{start}{end}" for start in ("lam", "vent", "corb", "dill") for end in ("ona", "ask", "urim", "epto", "ixa")
+    ]
+    told = [text for thing in things for text in (f"The {thing} came", f"So where is this {thing} now", "Fine")]
+    around = []
+    for step in (1, 7):  # as told, and each turn far from those that it belongs to
+        with open_memory(":memory:", embeddings=None) as memory:
+            for part in (0, 30):
+                turns = [told[place * step % 60] for place in range(part, part + 30)]
+                memory.add(turns, user_id="u", session_id=str(part), infer=False)
+            hits = found(memory, "Who brought the corbask?", limit=20, explain=True)
+            around.append(max(hit["explanation"]["neighbour"] + hit["explanation"]["session"] for hit in hits))
+    assert around[0] > 0 == around[1]
+
+
+def test_what_shares_rare_words_with_the_best_note_does_not_pass_it() -> None:
+    said = ["Ann plays the cello in Oslo", "Cello strings in Oslo: Ann buys Thomastik, Larsen and Jargar",
+            "Thomastik, Larsen and Jargar", "It rains"]  # fmt: skip
+    with open_memory(":memory:", embeddings=None) as memory:
+        memory.add(said, user_id="u", infer=False)
+        first, second, third = found(memory, "Does Ann play the cello in Oslo?", limit=3, explain=True)
+    assert [first["memory"], second["memory"], third["memory"]] == said[:3]
+    assert third["explanation"]["bridge"] > 0 == first["explanation"]["bridge"]
 
 
 def test_in_a_small_scope_a_word_that_half_of_it_has_does_not_outdo_those_of_the_question() -> None:

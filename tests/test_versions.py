@@ -105,7 +105,20 @@ def test_an_identifier_is_found_first_whatever_the_vectors_say(archive: tuple[Me
         ("Is v2.3.1 out, or A380?", ["v2.3.1", "A380"]), ("Who wrote “The Long Road” in 2019?", ["The Long Road"]),
         ("订单SZ-0091到了吗？《活着》呢？", ["活着", "SZ-0091"]), ("What happened on 2024-05-08 at 10:30?", []),
         ("Did we meet on the 3rd at 5pm, or in 12 days?", []), ("A well-known self-care routine.", []),
+        ("Did J.K. say and/or?", []), ("Is it in a_1/b or python3?", ["a_1/b", "python3"]),
     ],
 )  # fmt: skip
 def test_what_a_question_names_exactly(text: str, named: list[str]) -> None:
     assert identifiers(text) == named
+
+
+def test_what_many_texts_name_is_a_word_and_moves_less_than_what_one_has() -> None:
+    rooms = [f"In B12 there is a {thing}." for thing in ("chair", "table", "lamp", "shelf")]
+    with open_memory(":memory:", embeddings=None) as memory:
+        memory.add([*rooms, "In C7 there is a sofa.", "The printer stands in the hall."], user_id="u", infer=False)
+        exact = [
+            memory.search(f"Is the printer in {name}?", user_id="u", limit=6, explain=True)["results"]
+            for name in ("B12", "C7")
+        ]
+    assert exact[0][0]["memory"] == "The printer stands in the hall."
+    assert exact[1][0]["memory"] == "In C7 there is a sofa."

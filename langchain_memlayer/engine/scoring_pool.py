@@ -23,7 +23,17 @@ from langchain_memlayer.index.keywords import (
     term_of,
 )
 from langchain_memlayer.index.spelling import ids_around, slipped, written_words
-from langchain_memlayer.recall import Pool, Spread, Weights, base_shares, following, session_prior, trust_in
+from langchain_memlayer.recall import (
+    Pool,
+    Spread,
+    Weights,
+    base_shares,
+    following,
+    session_prior,
+    skill_in,
+    together,
+    trust_in,
+)
 from langchain_memlayer.threads import lazy
 
 if TYPE_CHECKING:
@@ -312,7 +322,8 @@ class Pools:
             self._nearest = nearest.slots
             # A sample knows how the cosines are spread, but hardly ever has the highest.
             self._spread = replace(sampled, high=max(sampled.high, float(nearest.scores.max(initial=-np.inf))))
-        self._trust = trust_in(text, scoped.indexes.knows) if vector is not None else 0.0
+        knows = scoped.indexes.knows
+        self._trust, self._skill = (0.0, 0.0) if vector is None else (trust_in(text, knows), skill_in(text, knows))
 
     def around(self, allowed: NDArray[np.bool_], hints: Hints) -> tuple[NDArray[np.int64], Pool]:
         """The memories to be scored, as ascending slots of the view, and what is known of them.
@@ -371,6 +382,7 @@ class Pools:
             dense=dense,
             dense_spread=self._spread,
             dense_trust=self._trust,
+            dense_skill=self._skill,
             keyword=words.scores if scoped.whole else words.of(pool.terms),
             keyword_spread=Spread(0.0, float(words.scores.max(initial=0.0))),
             keyword_ceiling=words.ceiling,
@@ -386,22 +398,25 @@ def _unasked(scoped: Scoped, members: NDArray[np.int64]) -> Pool:
     flat, places, starts = _cited(scoped, members)
     names, nothing = columns["name"], np.zeros(len(members), np.float32)
     is_turn, order = columns["kind"] == 1, view.ids[members]
+    terms, follows = view.words.texts(members), following(is_turn, columns["session_id"], order)
     return Pool(
         dense=None,
         dense_spread=Spread(),
         dense_trust=0.0,
+        dense_skill=0.0,
         keyword=nothing,
         keyword_spread=Spread(),
         keyword_ceiling=0.0,
         keyword_whole=0.0,
-        terms=view.words.texts(members),
+        terms=terms,
         total=scoped.total,
         counted=None if scoped.whole else scoped.frequencies,
         graph=nothing,
         is_turn=is_turn,
         session=columns["session_id"],
         order=order,
-        following=following(is_turn, columns["session_id"], order),
+        following=follows,
+        together=together(terms, follows),
         speaker=names,
         time=columns["time"],
         asks=columns["asks"],

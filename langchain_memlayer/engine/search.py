@@ -28,6 +28,7 @@ from langchain_memlayer.recall import (
     best,
     eligible,
     identifiers,
+    is_word,
     scored,
     subject_of,
     wanted_version,
@@ -382,14 +383,16 @@ def _scoring_query(query: SearchQuery, words: Keywords, reference: datetime) -> 
     """What a search asks of the memories that are scored."""
     about = subject_of(query.text, reference)
     subject = set(map(term_id, (*query_terms(about), *query_characters(about))))
-    named = [words.words.numbers(np.unique(term_ids(tokenize(name)))) for name in identifiers(query.text)]
+    named = [
+        (words.words.numbers(np.unique(term_ids(tokenize(name)))), is_word(name)) for name in identifiers(query.text)
+    ]
     return Query(
         query.text,
         words.terms,
         words.weights,
         words.dfs,
         np.array([term in subject for term in words.words.ids[words.terms].tolist()], np.bool_),
-        [terms for terms in named if len(terms) and (terms >= 0).all()],
+        [(terms, word) for terms, word in named if len(terms) and (terms >= 0).all()],
         reference,
     )
 

@@ -11,10 +11,10 @@ learned.py      trees over the signals, for conversations
 fusion.py       signals -> score, relevance, order
 """
 
-from langchain_memlayer.recall.calibration import PROBES, closeness, knowledge_of, trust_in
+from langchain_memlayer.recall.calibration import PROBES, closeness, knowledge_of, skill_in, trust_in
 from langchain_memlayer.recall.fusion import Ranking, Scored, Weights, base_shares, best, eligible, rank, scored
-from langchain_memlayer.recall.identifiers import identifiers
-from langchain_memlayer.recall.pool import Pool, Query, Spread, asking, following, memory_text
+from langchain_memlayer.recall.identifiers import identifiers, is_word
+from langchain_memlayer.recall.pool import Pool, Query, Spread, asking, following, memory_text, together
 from langchain_memlayer.recall.signals import session_prior
 from langchain_memlayer.recall.versions import others, subject_of, wanted_version
 
@@ -33,13 +33,16 @@ __all__ = [
     "eligible",
     "following",
     "identifiers",
+    "is_word",
     "knowledge_of",
     "memory_text",
     "others",
     "rank",
     "scored",
     "session_prior",
+    "skill_in",
     "subject_of",
+    "together",
     "trust_in",
     "wanted_version",
 ]

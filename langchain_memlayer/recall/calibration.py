@@ -80,7 +80,7 @@ _LETTERS = {
     "arabic": re.compile(r"[\u0600-\u06ff\u0750-\u077f]"),
 }
 _DENSE = {"han": 3, "kana": 2, "hangul": 2}
-_UNKNOWN, _KNOWN = 0.45, 0.75
+_UNKNOWN, _KNOWN, _SKILLED = 0.45, 0.75, 0.87
 
 
 def knowledge_of(vectors: NDArray[np.floating], metric: Metric = "cosine") -> dict[str, float]:
@@ -113,7 +113,25 @@ def trust_in(text: str, known: Mapping[str, float]) -> float:
     """
     if not known:
         return 1.0
-    trust = {script: min(1.0, max(0.0, (share - _UNKNOWN) / (_KNOWN - _UNKNOWN))) for script, share in known.items()}
+    return _mixed(text, {script: _between(share, _UNKNOWN, _KNOWN) for script, share in known.items()})
+
+
+def skill_in(text: str, known: Mapping[str, float]) -> float:
+    """How far an embedder tells texts of the scripts of a query apart better than it must to be trusted, from 0 to 1.
+
+    Args:
+        text: The query.
+        known: As for `trust_in`; nothing known is no such skill.
+    """
+    return _mixed(text, {script: _between(share, _SKILLED, 1.0) for script, share in known.items()}) if known else 0.0
+
+
+def _between(share: float, low: float, high: float) -> float:
+    return min(1.0, max(0.0, (share - low) / (high - low)))
+
+
+def _mixed(text: str, of_script: Mapping[str, float]) -> float:
+    """What holds for each script, by how much of a text is written in it; the lowest for a script that is not there."""
     counts = {script: len(letters.findall(text)) * _DENSE.get(script, 1) for script, letters in _LETTERS.items()}
     if counts["kana"]:
         # Kanji among kana are Japanese.
@@ -121,9 +139,10 @@ def trust_in(text: str, known: Mapping[str, float]) -> float:
     others = sum(map(str.isalpha, text)) - sum(len(letters.findall(text)) for letters in _LETTERS.values())
     total = sum(counts.values()) + max(0, others)
     if not total:
-        return trust.get("latin", 1.0)
-    least = min(trust.values())
-    return (sum(trust.get(script, least) * count for script, count in counts.items()) + least * max(0, others)) / total
+        return of_script.get("latin", 1.0)
+    least = min(of_script.values())
+    mixed = sum(of_script.get(script, least) * count for script, count in counts.items())
+    return (mixed + least * max(0, others)) / total
 
 
 def is_latin(text: str) -> bool:

@@ -32,11 +32,13 @@ class Weights:
 
     Attributes:
         dense: Of the cosine, where the embedder knows the script and the words answer well; the rest to 1 is BM25's.
-            The less of the query's words any text has, the more the cosine counts.
-        neighbour: Of the better one of the turns before and after, when there are facts too; less where turns are long.
+            The less of the query's words any text has, the more the cosine counts. Outside of conversations of people
+            who are named also by how well the embedder tells texts apart, and less for turns that belong together.
+        neighbour: Of the better one of the turns before and after, when there are facts too; less where turns are long
+            or speak of something else than those around them.
         neighbour_alone: The same in a scope of turns only.
         link: Of the best linked fact or source turn.
-        session: Of the mean of the session's three best; less where turns are long.
+        session: Of the mean of the session's three best; less where `neighbour` is.
         bridge: Of what is shared with the best hits beyond the query's words, by the root of what words count.
         graph: For memories near the entities that the query names.
         speaker: For memories by or about the one speaker that the query names.
@@ -134,6 +136,10 @@ class Ranking:
 
 
 DEFAULT = Weights()
+_SKILLED, _TURNS, _LONG_TURNS = 0.2, 0.15, 0.2
+"""What the skill of an embedder adds to the weight of meaning, and what turns that belong together take from it."""
+_BRIDGED = 0.9
+"""Up to what share of the best base score bridges lift."""
 
 
 def rank(scored: Scored, able: NDArray[np.bool_], *, limit: int, weights: Weights = DEFAULT) -> Ranking:
@@ -186,7 +192,12 @@ def of_meaning(pool: Pool, weights: Weights) -> float:
         return 0.0
     # Words that tell no memories apart leave the order to meaning, however little of the script the embedder knows.
     trust = 1.0 if pool.keyword_spread.flat else pool.dense_trust
-    return trust * (1 - (1 - weights.dense) * signals.saying(pool))
+    dense = weights.dense
+    if not signals.is_conversation(pool):
+        # A note says by itself what it means; of turns, and most of long ones, a vector has what else was spoken of.
+        apart = _TURNS + _LONG_TURNS * (1 - signals.brevity(pool))
+        dense = min(1.0, max(0.0, dense + _SKILLED * pool.dense_skill - apart * pool.together))
+    return trust * (1 - (1 - dense) * signals.saying(pool))
 
 
 def scored(pool: Pool, query: Query, weights: Weights) -> Scored:
@@ -198,10 +209,10 @@ def scored(pool: Pool, query: Query, weights: Weights) -> Scored:
     shares = {
         "dense": dense,
         "keyword": keyword,
-        "neighbour": np.float32(near * short) * signals.neighbour(pool, base),
+        "neighbour": np.float32(near * short * pool.together) * signals.neighbour(pool, base),
         "link": np.float32(weights.link) * signals.linked(pool, base),
-        "session": np.float32(weights.session * short) * signals.session_prior(pool, base),
-        "bridge": np.float32(weights.bridge * by_words) * signals.bridge(pool, query, base),
+        "session": np.float32(weights.session * short * pool.together) * signals.session_prior(pool, base),
+        "bridge": _bridged(pool, base, np.float32(weights.bridge * by_words) * signals.bridge(pool, query, base)),
         "graph": np.float32(weights.graph) * pool.graph,
         "speaker": np.float32(weights.speaker) * signals.speaker(pool, query),
         "date": np.float32(weights.date) * signals.date(pool, query),
@@ -218,6 +229,14 @@ def scored(pool: Pool, query: Query, weights: Weights) -> Scored:
     if (idle := pool.barren >= 1).any():
         shares |= {name: np.where(idle, np.float32(0), shares[name]) for name in ("neighbour", "session", "bridge")}
     return Scored(pool, shares)
+
+
+def _bridged(pool: Pool, base: Scores, bridge: Scores) -> Scores:
+    """What bridges add: outside of conversations they lift to just below what the query itself found best."""
+    if signals.is_conversation(pool):
+        return bridge
+    room: Scores = np.maximum(np.float32(_BRIDGED) * base.max(initial=0) - base, 0).astype(np.float32)
+    return np.minimum(bridge, room)
 
 
 def _lifted(scored: Scored, able: NDArray[np.bool_], weights: Weights) -> Scores:

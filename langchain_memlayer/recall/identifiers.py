@@ -12,6 +12,9 @@ _PLAIN_NUMBER = re.compile(r"\d+")
 _ORDINAL = re.compile(
     r"\d+(?:st|nd|rd|th|s|am|pm|h|k)|\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}|\d{1,2}:\d\d(?:am|pm)?", re.IGNORECASE
 )
+# "and/or", "J.K", as against "a/b_1", "/srv/data".
+_PROSE = re.compile(r"[A-Za-z]+(?:/[A-Za-z]+)+|(?:[A-Za-z]\.)+[A-Za-z]")
+_WORD = re.compile(r"[A-Za-z]*(?:\d{1,2}[A-Za-z]*|\d[A-Za-z]*\d[A-Za-z]*)")
 _YEARS = range(1900, 2101)
 _SHORTEST_NUMBER = 3
 
@@ -25,6 +28,13 @@ def identifiers(text: str) -> list[str]:
         if _PLAIN_NUMBER.fullmatch(token):
             if len(token) >= _SHORTEST_NUMBER and (len(token) != 4 or int(token) not in _YEARS):
                 found.append(token)
-        elif not _ORDINAL.fullmatch(token) and (re.search(r"\d", token) or _INNER.search(token)):
+        elif not (_ORDINAL.fullmatch(token) or _PROSE.fullmatch(token)) and (
+            re.search(r"\d", token) or _INNER.search(token)
+        ):
             found.append(token)
     return list(dict.fromkeys(found))
+
+
+def is_word(name: str) -> bool:
+    """Whether an identifier is letters with a digit or two ("python3", "B12"), which many texts may use as a word."""
+    return _WORD.fullmatch(name) is not None

@@ -6,14 +6,20 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
+from langchain_memlayer.index.keywords import term_id, term_of
 from langchain_memlayer.index.postings import Terms
 from langchain_memlayer.types import Metric
 
 Scores = NDArray[np.float32]
+_FEW, _PAIRS = 16, 100
+_RARE = 20
+_TOGETHER = 0.1
+"""By how much of their words turns that belong together share more."""
 _MONTHS = (
     "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
     "December",
@@ -57,6 +63,7 @@ class Pool:
         dense: Cosines, or other scores by `metric`, higher is nearer; NaN without a vector; None without an embedder.
         dense_spread: The scope's constants for them.
         dense_trust: From 0 to 1: how well the embedder knows the script of the query.
+        dense_skill: From 0 to 1: how much better than it must to be trusted.
         keyword: BM25.
         keyword_spread: The scope's constants for it.
         keyword_ceiling: The BM25 that a text could attain for this query.
@@ -69,6 +76,7 @@ class Pool:
         session: A number for each session, negative for none.
         order: Row ids; they grow in the order in which turns were said.
         following: The turns of sessions, each with the one that follows it there.
+        together: From 0 to 1: how far such turns speak of the same; 0 without sessions.
         speaker: A number for each name, negative for none.
         time: When it was said, microseconds since 1970 UTC, negative where unknown.
         asks: What `asking` says of the text.
@@ -84,6 +92,7 @@ class Pool:
     dense: Scores | None
     dense_spread: Spread
     dense_trust: float
+    dense_skill: float
     keyword: Scores
     keyword_spread: Spread
     keyword_ceiling: float
@@ -96,6 +105,7 @@ class Pool:
     session: NDArray[np.int32]
     order: NDArray[np.int64]
     following: tuple[NDArray[np.int64], NDArray[np.int64]]
+    together: float
     speaker: NDArray[np.int32]
     time: NDArray[np.int64]
     asks: NDArray[np.int8]
@@ -132,7 +142,8 @@ class Query:
         weights: What each of them counts, shape (terms,).
         frequencies: How many memories of the scope have each, shape (terms,).
         subject: Which of them do not say when or how often, shape (terms,).
-        exact: The terms of each identifier and of each name in quotes that some memory may have.
+        exact: The terms of each identifier and of each name in quotes that some memory may have, and whether it is one
+            that is written like a word.
         reference: The present, for relative dates.
     """
 
@@ -141,7 +152,7 @@ class Query:
     weights: NDArray[np.float32]
     frequencies: NDArray[np.int64]
     subject: NDArray[np.bool_]
-    exact: Sequence[NDArray[np.int32]]
+    exact: Sequence[tuple[NDArray[np.int32], bool]]
     reference: datetime
 
 
@@ -157,6 +168,39 @@ def following(
         sessions = session[turns]
     together = sessions[1:] == sessions[:-1]
     return turns[:-1][together], turns[1:][together]
+
+
+def together(terms: Terms, following: tuple[NDArray[np.int64], NDArray[np.int64]]) -> float:
+    """`Pool.together`, by how many of their rare words turns share with the next one, and how many with one far away.
+
+    What was put into one session without being said in answer to what stands before it, shares no more with it than
+    with any other text: nothing of it follows from its neighbours. The words of dates do not count.
+    """
+    before, after = following
+    if len(before) < _FEW:
+        return float(len(before) > 0)
+    before, after = (places[:: -(-len(before) // _PAIRS)] for places in following)
+    frequencies = np.bincount(terms.flat)
+    rare = (frequencies > 1) & (frequencies <= max(2, len(terms) // _RARE))
+    dated = _date_ids()
+    words = {
+        place: {one for one in terms.of(place).tolist() if rare[one] and int(terms.ids[one]) not in dated}
+        for place in {*before.tolist(), *after.tolist()}
+    }
+
+    def shared(first: NDArray[np.int64], second: NDArray[np.int64]) -> float:
+        pairs = [(words[one], words[other]) for one, other in zip(first.tolist(), second.tolist(), strict=True)]
+        return sum(len(one & other) / max(1, min(len(one), len(other))) for one, other in pairs) / len(pairs)
+
+    more = shared(before, after) - shared(before, np.roll(after, len(after) // 2))
+    return min(1.0, max(0.0, more / _TOGETHER))
+
+
+@cache
+def _date_ids() -> frozenset[int]:
+    """The terms of the dates that `memory_text` writes before a text."""
+    numbers = (f"{number:02}" for number in (*range(1, 32), *range(1970, 2101)))
+    return frozenset(map(term_id, (*map(term_of, map(str.lower, _MONTHS)), *numbers)))
 
 
 _QUESTION_MARKS = "?？؟;⁇⁈︖"

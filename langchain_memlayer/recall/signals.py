@@ -20,7 +20,7 @@ SHORT = 30
 SAYING = 0.3
 """The share of what a query's words could attain that makes the best text a good answer by its words."""
 SAYING_TOGETHER = 0.2
-"""The same in sessions, where a turn leaves to its neighbours what the question has to say."""
+"""The same where turns belong together, and one leaves to its neighbours what the question has to say."""
 
 
 def relevance(pool: Pool) -> Scores:
@@ -41,7 +41,7 @@ def saying(pool: Pool) -> float:
     """How far words answer a query, from 0 to 1: 0 where no text has any, 1 where one has a good part of them."""
     if pool.keyword_whole <= 0:
         return 0.0
-    enough = SAYING_TOGETHER if len(pool.following[0]) else SAYING
+    enough = SAYING + (SAYING_TOGETHER - SAYING) * pool.together
     return min(1.0, pool.keyword_spread.high / pool.keyword_whole / enough)
 
 
@@ -64,10 +64,12 @@ def windowed(pool: Pool, query: Query, share: float) -> Scores:
 
 
 def exact(pool: Pool, query: Query) -> Scores:
-    """The share of the query's identifiers and quoted names that a memory has."""
+    """The share of the query's identifiers and quoted names that a memory has; of "python3" less, the more have it."""
     out = np.zeros(len(pool), np.float32)
-    for terms in query.exact:
-        out += (pool.terms.counts(terms) > 0).all(axis=0) / np.float32(len(query.exact))
+    for terms, word in query.exact:
+        there = (pool.terms.counts(terms) > 0).all(axis=0)
+        held = max(1, int(np.count_nonzero(there))) if word else 1
+        out += there / np.float32(held**2 * len(query.exact))
     return out
 
 
