@@ -91,8 +91,8 @@ def common(
     path: Annotated[
         str | None,
         typer.Option(
-            metavar="FOLDER|postgresql://...",
-            help="Where the store is; by default MEMLAYER_HOME, else your own folder.",
+            metavar="FOLDER|URL",
+            help="Where the store is, a folder or postgresql://...; by default MEMLAYER_HOME, else your own folder.",
         ),
     ] = None,
     user: Annotated[str | None, typer.Option(help="Whose memory.")] = None,
@@ -100,15 +100,18 @@ def common(
     run: Annotated[str | None, typer.Option(help="Which run's memory.")] = None,
     fork: Annotated[str | None, typer.Option(help="Work in this fork of them.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    embeddings: Annotated[str, typer.Option(metavar="auto|none|provider:model", help="What makes vectors.")] = "auto",
+    embeddings: Annotated[
+        str, typer.Option(metavar="NAME", help="What makes vectors: auto, none, or provider:model.")
+    ] = "auto",
     model: Annotated[
-        str, typer.Option(metavar="auto|none|provider:model", help="What finds facts; in eval, what answers.")
+        str,
+        typer.Option(metavar="NAME", help="What finds facts, in eval what answers: auto, none, or provider:model."),
     ] = "auto",
     profile: Annotated[
         str | None,
         typer.Option(
-            metavar="FILE.json|MODULE:MODEL",
-            help="What is to be known of each user: a JSON schema, or a pydantic model.",
+            metavar="SCHEMA",
+            help="What is to be known of each user: a JSON schema (form.json), or a pydantic model (module:Model).",
         ),
     ] = None,
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
