@@ -143,6 +143,11 @@ def test_k_must_be_a_count(memory: Memory, k: Any) -> None:
         memory.as_retriever(**ALICE, k=k if k != "3" else "three").invoke("x")
 
 
+def test_what_is_no_text_is_told(memory: Memory) -> None:
+    with pytest.raises(InvalidInput, match="dict"):
+        memory.as_retriever(user_id="alice").invoke({"query": "tea"})  # type: ignore[arg-type]
+
+
 def test_it_is_the_context_of_a_rag_chain(memory: Memory) -> None:
     model = ScriptedChatModel(replies=["Tea."])
     prompt = ChatPromptTemplate.from_template("{context}\n{question}")

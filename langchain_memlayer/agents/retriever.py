@@ -110,6 +110,8 @@ class MemoryRetriever(BaseRetriever):
         return params
 
     def _retrieved(self, query: str, k: int | None) -> Steps[list[Document]]:
+        if not isinstance(query, str):
+            raise InvalidInput(f"A retriever is asked with a text, got {type(query).__name__}: take the question out.")
         wanted, query = self.k if k is None else k, mended_text(query)[:QUERY_CHARS]
         if not query.strip():
             return []
