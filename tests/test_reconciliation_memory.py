@@ -359,6 +359,18 @@ def test_a_fact_with_an_end_holds_until_then(opened: Any) -> None:
     assert held == [[], ["Anna is in Rome"], []]
 
 
+@pytest.mark.parametrize(("until", "since"), [((2024, 3, 1), None), ((2024, 6, 1), (2024, 7, 1))])
+def test_an_end_before_it_was_told_or_began_does_not_hide_a_fact(opened: Any, until: Any, since: Any) -> None:
+    began = None if since is None else datetime(*since, tzinfo=UTC)
+    ended = Fact(
+        "Anna's pass ran out", (0,), quote="It ran out", valid_at=began, valid_until=datetime(*until, tzinfo=UTC)
+    )
+    memory = opened(extractor=Told(ended))
+    memory.add("It ran out", user_id="u", timestamp=datetime(2024, 5, 13, tzinfo=UTC))
+
+    assert live(memory) == ["Anna's pass ran out"]
+
+
 # -- replies that cannot be followed ----------------------------------------------------------------------------------
 
 

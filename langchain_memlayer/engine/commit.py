@@ -314,7 +314,7 @@ class Commit:
             name=fact.name or (names.pop() if len(names) == 1 else None), time=first.time if first else None,
             hash=fact_hash(text), sources=tuple(dict.fromkeys(s for turn in turns for s in turn.sources)),
             valid_at=None if fact.valid_at is None else to_micros(fact.valid_at), last_seen=at,
-            invalid_at=_until(fact, first), state=QUARANTINED if quarantined else VISIBLE, **self.ids,
+            invalid_at=_until(fact, first, self.tx.now), state=QUARANTINED if quarantined else VISIBLE, **self.ids,
         )  # fmt: skip
 
     def _add(self, change: Change, turns: Sequence[Row]) -> Row:
@@ -516,9 +516,13 @@ def _began(fact: Fact, turns: Sequence[Row], now: int) -> int:
     return turns[0].created_at if turns else now
 
 
-def _until(fact: Fact, turn: Row | None) -> int | None:
+def _until(fact: Fact, turn: Row | None, now: int) -> int | None:
     """When a fact ceases to hold by what is said of it, at the latest when its turn ceases to count."""
     said = None if fact.valid_until is None else to_micros(fact.valid_until)
+    began = 0 if fact.valid_at is None else to_micros(fact.valid_at)
+    # What had ended before it was told ("the pass ran out in March") is told as what was, and no void offer.
+    if said is not None and said <= max(began, now if turn is None else turn.created_at):
+        said = None
     limits = [said, turn.invalid_at if turn is not None and turn.state != SPENT else None]
     return min((limit for limit in limits if limit is not None), default=None)
 
