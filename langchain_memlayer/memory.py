@@ -210,18 +210,11 @@ class Memory(Closing):
                 custom_update_prompt = custom_update_prompt or read.update_prompt
                 profile = read.profile if profile is None else profile
             self.model = resolve_model(model)
-            if self.model is not None and extractor is None:
-                from langchain_memlayer.facts.extraction import LLMExtractor
-
-                extractor = LLMExtractor(
-                    self.model, custom_prompt=custom_prompt, custom_instructions=custom_instructions, clock=clock
-                )
+            extractor = _extractor(self.model, extractor, custom_prompt, custom_instructions, clock)
             schema = None if profile is None else ProfileSchema(profile)
             reconciler = _reconciler(self.model, reconcile, custom_update_prompt)
             # What cannot be used is told before a folder is made for it.
             check_settings(hnsw_threshold=hnsw_threshold, metric=metric, clock=clock, new_id=new_id)
-            if extractor is not None and not callable(getattr(extractor, "extract", None)):
-                raise ConfigurationError(f"extractor must have extract(turns, context), got {shown(extractor)}.")
             if not _is_auto(embeddings):
                 resolve_embeddings(embeddings)
             foreign = None
@@ -1296,6 +1289,18 @@ class Memory(Closing):
 
 def _is_auto(given: Any) -> bool:
     return isinstance(given, str) and given == "auto"
+
+
+def _extractor(
+    model: BaseChatModel | None, own: Extractor | None, prompt: str | None, instructions: str | None, clock: Clock
+) -> Extractor | None:
+    if own is not None and not callable(getattr(own, "extract", None)):
+        raise ConfigurationError(f"extractor must have extract(turns, context), got {shown(own)}.")
+    if own is not None or model is None:
+        return own
+    from langchain_memlayer.facts.extraction import LLMExtractor
+
+    return LLMExtractor(model, custom_prompt=prompt, custom_instructions=instructions, clock=clock)
 
 
 def _reconciler(model: BaseChatModel | None, reconcile: Reconcile, prompt: str | None) -> Reconciler | None:
