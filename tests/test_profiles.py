@@ -785,8 +785,8 @@ def test_a_fork_of_what_an_agent_knows_has_the_users_profile_and_ends_with_it(
         assert memory.profile(user_id="u").fields.get("name", {}).get("value") == ("Xanthippe" if carried else None)
     [(left,)] = query(tmp_path, "SELECT count(*) FROM items WHERE value LIKE '%Xanthippe%'")
     assert left == carried
-    names = [one for one in tmp_path.rglob("*") if one.is_file() and b"Xanthippe" in one.read_bytes()]
-    assert bool(names) == carried
+    files = [one for one in tmp_path.rglob("*") if one.is_file() and b"Xanthippe" in one.read_bytes()]
+    assert carried or not files
 
 
 def test_a_merge_takes_over_what_was_set_by_hand_where_the_original_says_nothing_newer() -> None:
