@@ -16,9 +16,11 @@ from typing import Any, Final, Literal, NoReturn, get_origin
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError, create_model
 
-from langchain_memlayer.errors import ConfigurationError, shown
+from langchain_memlayer.errors import ConfigurationError, InvalidInput, shown
+from langchain_memlayer.json_values import dumps, loads, plain
 
 _TYPES: Final[Mapping[str, Any]] = {"string": str, "integer": int, "number": float, "boolean": bool}
+_NAMES: Final[Mapping[type, tuple[str, ...]]] = {str: ("string",), int: ("integer", "number"), bool: ("boolean",)}
 _NULL: Final = {"type": "null"}
 _ABOUT: Final = frozenset({"title", "description", "default"})
 _WHOLE: Final = frozenset({"$schema", "$id", "title", "description", "type", "properties", "required"})
@@ -35,17 +37,21 @@ def model_of(schema: Mapping[str, Any]) -> type[BaseModel]:
     Raises:
         ConfigurationError: the schema says something else than `_ALLOWED`.
     """
+    try:
+        schema = loads(dumps(plain(schema)))
+    except InvalidInput as error:
+        _refuse(f"is no JSON ({str(error).rstrip('.')})")
     properties, required = schema.get("properties"), schema.get("required", [])
     if schema.get("type", "object") != "object" or not isinstance(properties, Mapping) or not properties:
         _refuse('has no fields: write {"properties": {"city": {"type": "string"}}}')
     closed = {"additionalProperties"} if schema.get("additionalProperties") is False else set()
     if strange := sorted(map(str, schema.keys() - _WHOLE - closed)):
         _refuse(f"has {shown(strange[0])} at its top, where only {', '.join(sorted(_WHOLE))} may stand")
-    if not isinstance(required, list) or any(name not in properties for name in required):
+    if not isinstance(required, list) or any(name not in list(properties) for name in required):
         _refuse("must have under 'required' a list of names of its fields")
     fields: dict[str, Any] = {}
     for name, part in properties.items():
-        if not isinstance(name, str) or not name.strip() or name.startswith("_") or hasattr(BaseModel, name):
+        if not name.strip() or name.startswith("_") or hasattr(BaseModel, name):
             _refuse(f"has a field {shown(name)}, which is no name for one: take another")
         fields[name] = _field(part, f"field {shown(name)}", needed=name in required)
     title, about = (_text(schema, key, "the whole") for key in ("title", "description"))
@@ -104,7 +110,7 @@ def _kind(part: Any, where: str) -> tuple[Any, bool]:
     if strange := sorted(map(str, part.keys() - allowed)):
         _refuse(f"has {shown(strange[0])} in {where}")
     if "enum" in part:
-        return _choice(part["enum"], where, nullable=nullable)
+        return _choice(part["enum"], where, named, nullable=nullable)
     if named == ["array"]:
         kind, empty = _kind(part.get("items"), f"the items of {where}")
         if empty or get_origin(kind) is list or "default" in part["items"]:
@@ -115,12 +121,14 @@ def _kind(part: Any, where: str) -> tuple[Any, bool]:
     return _TYPES[named[0]], nullable
 
 
-def _choice(values: Any, where: str, *, nullable: bool) -> tuple[Any, bool]:
+def _choice(values: Any, where: str, named: list[Any], *, nullable: bool) -> tuple[Any, bool]:
     if not isinstance(values, list):
         _refuse(f"has no list as the enum of {where}")
     known = [one for one in values if one is not None]
     if not known or any(not isinstance(one, (str, int)) for one in known):
         _refuse(f"has an enum of something else in {where}")
+    if named and not all(any(name in named for name in _NAMES[type(one)]) for one in known):
+        _refuse(f"has an enum of another type than it says in {where}")
     return Literal[tuple(known)], nullable or len(known) < len(values)
 
 
