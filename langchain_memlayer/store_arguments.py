@@ -258,6 +258,8 @@ def texts_at(value: Any, fields: Sequence[str]) -> list[str]:
 def _check_text(what: str, text: str) -> None:
     if _SURROGATE.search(text):
         raise InvalidInput(f"{what} holds a lone surrogate, which is no text; encode it first.")
+    if "\x00" in text:
+        raise InvalidInput(f"{what} has a NUL character, which no database keeps; remove it.")
 
 
 def _check_page(op: SearchOp | ListNamespacesOp) -> None:

@@ -121,6 +121,7 @@ BAD_OPS: dict[str, Any] = {
     "value holds a surrogate": PutOp(NS, "k", {"a": "\ud800"}),
     "value has a surrogate as key": PutOp(NS, "k", {"\ud800": 1}),
     "key holds a surrogate": PutOp(NS, "\ud800", {"a": 1}),
+    "key holds a NUL": PutOp(NS, "a\x00", {"a": 1}),
     "label holds a surrogate": PutOp(("\ud800",), "k", {"a": 1}),
     "namespace is a string": PutOp("docs", "k", {"a": 1}),  # type: ignore[arg-type]
     "namespace is none": PutOp(None, "k", {"a": 1}),  # type: ignore[arg-type]
@@ -136,6 +137,7 @@ BAD_OPS: dict[str, Any] = {
     "index holds a number": PutOp(NS, "k", {"a": 1}, index=[1]),  # type: ignore[list-item]
     "get of a string": GetOp("docs", "k"),  # type: ignore[arg-type]
     "get of a surrogate": GetOp(NS, "\ud800"),
+    "get of a NUL": GetOp(NS, "a\x00"),
     "limit is zero": SearchOp(NS, limit=0),
     "limit is negative": SearchOp(NS, limit=-1),
     "limit is text": SearchOp(NS, limit="3"),  # type: ignore[arg-type]
@@ -362,16 +364,6 @@ class TestBatches:
             assert len(store.search(NS, query=query, filter=condition, limit=number)) == 3
             assert len(store.search(NS, query=query, filter=condition, limit=number, offset=1)) == 2
             assert store.search(NS, query=query, filter=condition, offset=number) == []
-
-    @pytest.mark.parametrize("column", ["value", "created_at", "updated_at", "ttl"])
-    def test_a_damaged_item_can_be_put_again(self, tmp_path: Path, column: str) -> None:
-        with MemLayerStore(tmp_path / "s") as store:
-            store.batch([PutOp(NS, key, {"n": 1}, ttl=10) for key in "ab"])
-            with store._journal.write() as tx:
-                tx.db.execute(f"UPDATE items SET {column} = 'noon' WHERE key = 'a'")
-            assert [item.key for item in store.search(NS)] == ["b"]
-            store.put(NS, "a", {"n": 2})
-            assert sorted((item.key, item.value["n"]) for item in store.search(NS)) == [("a", 2), ("b", 1)]
 
     def test_a_damaged_item_hides_no_other(
         self, tmp_path: Path, embeddings: DeterministicEmbeddings, caplog: pytest.LogCaptureFixture

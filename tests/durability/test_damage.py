@@ -768,6 +768,17 @@ def test_what_is_damaged_of_one_hides_nothing_of_another_and_is_forgotten_with_t
         assert b"zebras" not in b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
 
 
+@pytest.mark.parametrize("column", ["value", "created_at", "updated_at", "ttl"])
+def test_a_damaged_item_hides_no_other_and_can_be_put_again(tmp_path: Path, column: str) -> None:
+    with open_store(tmp_path) as store:
+        store.batch([PutOp(("n",), key, {"n": 1}, ttl=10) for key in "ab"])
+        with store._journal.write() as tx:
+            tx.db.execute(f"UPDATE items SET {column} = 'noon' WHERE key = 'a'")
+        assert [item.key for item in store.search(("n",))] == ["b"]
+        store.put(("n",), "a", {"n": 2})
+        assert sorted((item.key, item.value["n"]) for item in store.search(("n",))) == [("a", 2), ("b", 1)]
+
+
 @pytest.mark.parametrize("column", ["turns", "detail", "next_at", "attempts", "recorded_at"])
 def test_a_damaged_note_of_what_is_unread_hides_no_other_and_is_forgotten(tmp_path: Path, column: str) -> None:
     with Memory(tmp_path / "0", extractor=Down(), embeddings=None, keep_turns=False) as memory:
