@@ -11,6 +11,7 @@ from weakref import ref
 import numpy as np
 from numpy.typing import NDArray
 
+from langchain_memlayer.index.function_words import ENGLISH, function_words, language_of
 from langchain_memlayer.index.keywords import (
     CHARACTER,
     MOST_TERMS,
@@ -21,6 +22,7 @@ from langchain_memlayer.index.keywords import (
     query_terms,
     term_ids,
     term_of,
+    words_of,
 )
 from langchain_memlayer.index.spelling import ids_around, slipped, written_words
 from langchain_memlayer.recall import (
@@ -28,6 +30,7 @@ from langchain_memlayer.recall import (
     Spread,
     Weights,
     base_shares,
+    fluency_in,
     following,
     session_prior,
     skill_in,
@@ -44,6 +47,9 @@ if TYPE_CHECKING:
 
 WHOLE_SCOPE = 10_000
 """The largest scope all of whose memories are scored."""
+
+_SPOKEN = 0.5
+"""Function words of a language for each text of a scope that speaks it; of another there are a tenth of that."""
 
 CANDIDATES = 200
 """How many of a larger one each signal proposes."""
@@ -147,6 +153,7 @@ class Keywords:
         unheard: What those count together that no text of the scope has.
         total: Texts of the scope.
         average: Their mean length.
+        language: In which it is asked, if the scope speaks it; else English.
         slots: Texts that have some of the terms, in a large scope; all inside in a small one. Ascending.
         scores: Their BM25.
     """
@@ -158,6 +165,7 @@ class Keywords:
     unheard: float
     total: int
     average: float
+    language: str
     slots: NDArray[np.int64]
     scores: Scores
 
@@ -235,8 +243,8 @@ def _frequencies(scoped: Scoped, ids: NDArray[np.uint64]) -> NDArray[np.int64]:
 
 def keywords(scoped: Scoped, query: Mended) -> Keywords:
     """BM25 with the statistics of exactly this scope: over all of a small one, over the rarest terms' texts of many."""
-    text = query.text
-    weights = dict.fromkeys(query_terms(text), 1.0) | dict.fromkeys(query_characters(text), CHARACTER)
+    text, language = query.text, _language(scoped, query.text)
+    weights = dict.fromkeys(query_terms(text, language), 1.0) | dict.fromkeys(query_characters(text), CHARACTER)
     words = scoped.view.words
     # By their ids: numbers, and so the order of sums, follow from whatever else the slab has.
     ids, places = np.unique(term_ids(weights), return_index=True)
@@ -246,7 +254,7 @@ def keywords(scoped: Scoped, query: Mended) -> Keywords:
     dfs = np.minimum(postings.frequencies(None if scoped.every else scoped.inside), scoped.total)
     unheard = max(0.0, sum(weights.values()) - float(weighed[dfs > 0].sum()) - query.slips)
     none = Keywords(
-        words, terms, weighed, dfs, unheard, scoped.total, scoped.average_length,
+        words, terms, weighed, dfs, unheard, scoped.total, scoped.average_length, language,
         np.empty(0, np.int64), np.empty(0, np.float32),
     )  # fmt: skip
     if scoped.whole:
@@ -262,6 +270,17 @@ def keywords(scoped: Scoped, query: Mended) -> Keywords:
     slots = postings.texts_with(rare[_affordable(dfs[rare])])
     slots = slots[scoped.inside[slots]]
     return replace(none, slots=slots, scores=none.of(words.texts(slots)))
+
+
+def _language(scoped: Scoped, text: str) -> str:
+    """The language of a query if the scope's texts are in it, too; else English.
+
+    Where they are not, what they share are names: all other words are unheard of, and meaning has to find the texts.
+    """
+    if (language := language_of(words_of(text))) == "en":
+        return language
+    said = _frequencies(scoped, term_ids(map(term_of, function_words(language) - ENGLISH)))
+    return language if int(said.sum()) >= _SPOKEN * scoped.total else "en"
 
 
 def _of_all(none: Keywords, postings: Postings, scoped: Scoped) -> NDArray[np.float32]:
@@ -324,6 +343,7 @@ class Pools:
             self._spread = replace(sampled, high=max(sampled.high, float(nearest.scores.max(initial=-np.inf))))
         knows = scoped.indexes.knows
         self._trust, self._skill = (0.0, 0.0) if vector is None else (trust_in(text, knows), skill_in(text, knows))
+        self._fluency = fluency_in(words.language, knows)
 
     def around(self, allowed: NDArray[np.bool_], hints: Hints) -> tuple[NDArray[np.int64], Pool]:
         """The memories to be scored, as ascending slots of the view, and what is known of them.
@@ -383,6 +403,7 @@ class Pools:
             dense_spread=self._spread,
             dense_trust=self._trust,
             dense_skill=self._skill,
+            dense_fluency=self._fluency,
             keyword=words.scores if scoped.whole else words.of(pool.terms),
             keyword_spread=Spread(0.0, float(words.scores.max(initial=0.0))),
             keyword_ceiling=words.ceiling,
@@ -404,6 +425,7 @@ def _unasked(scoped: Scoped, members: NDArray[np.int64]) -> Pool:
         dense_spread=Spread(),
         dense_trust=0.0,
         dense_skill=0.0,
+        dense_fluency=1.0,
         keyword=nothing,
         keyword_spread=Spread(),
         keyword_ceiling=0.0,

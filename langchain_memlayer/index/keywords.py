@@ -22,6 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from langchain_memlayer.index.function_words import function_words
+
 K1 = 1.2
 B = 0.75
 MOST_TERMS = 12
@@ -36,24 +38,7 @@ _MANY = 100
 LONGEST = 64
 """Characters of a word that count."""
 
-# "may" is a month and "no" an answer: both stay. Contractions are written as `_normal` leaves them.
-STOP_WORDS = frozenset(
-    """
-    a an the this that these those some any each every either neither both all such another other same own
-    i me my mine myself you your yours yourself yourselves he him his himself she her hers herself it its itself
-    we us our ours ourselves they them their theirs themselves
-    who whom whose what which when where why how whatever whichever whoever
-    am is are was were be been being do does did done doing have has had having
-    can could will would shall should might must ought cannot
-    of at by for with about against between into through during before after above below to from up down in out on off
-    over under upon onto within without again further once here there
-    and but or nor so yet if because as until while though although since whether than then
-    not only too very just also even quite rather ever still already
-    arent cant couldnt didnt doesnt dont hadnt hasnt havent isnt mightnt mustnt shouldnt wasnt werent wont wouldnt
-    im ive youre youve theyre theyve whats wheres whos
-    """.split()  # noqa: SIM905 - a table of words reads better than their list
-)
-# Alone they say as little as the words above; a bigram with any other character stays.
+# Alone they say as little as function words; a bigram with any other character stays.
 _FUNCTION = frozenset(
     "的了着过吗呢吧啊呀嘛我你您他她它们咱这那哪谁什么怎样为几多少个是在有和与跟及就都也还又很把被给对从到于之而且或但因所以如果会能可要想请问里时候"
 )
@@ -123,13 +108,22 @@ def tokenize(text: str) -> list[str]:
     return [term_of(word) for word in _words(text, characters=True)]
 
 
-def query_terms(text: str) -> list[str]:
-    """The distinct terms of a query in its order, without stop words unless nothing else is left.
+def words_of(text: str) -> list[str]:
+    """The words of a text as `tokenize` takes them, before they become terms."""
+    return list(_words(text))
+
+
+def query_terms(text: str, language: str = "en") -> list[str]:
+    """The distinct terms of a query in its order, without function words unless nothing else is left.
 
     The characters of longer runs are not among them: `query_characters` has these.
+
+    Args:
+        text: The query.
+        language: Whose function words say nothing.
     """
-    words = list(_words(text))
-    telling = [word for word in words if word not in STOP_WORDS and not _FUNCTION.issuperset(word)]
+    words, silent = words_of(text), function_words(language)
+    telling = [word for word in words if word not in silent and not _FUNCTION.issuperset(word)]
     return list(dict.fromkeys(map(term_of, telling or words)))
 
 

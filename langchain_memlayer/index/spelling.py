@@ -13,7 +13,8 @@ from string import ascii_lowercase
 import numpy as np
 from numpy.typing import NDArray
 
-from langchain_memlayer.index.keywords import STOP_WORDS, plain_ids, stem
+from langchain_memlayer.index.function_words import ENGLISH
+from langchain_memlayer.index.keywords import plain_ids, stem
 
 _SHORTEST, _LONGEST = 4, 20
 _STEM, _ENDING = 5, 6
@@ -24,7 +25,7 @@ _WORD = re.compile(rf"(?<![\w@./'#-])[A-Za-z]{{{_SHORTEST},{_LONGEST}}}(?![\w@/]
 def written_words(text: str) -> list[str]:
     """The distinct words of a query that may have been misspelled, in lower case, in order."""
     found = dict.fromkeys(word.lower() for word in _WORD.findall(text))
-    return [word for word in found if word not in STOP_WORDS]
+    return [word for word in found if word not in ENGLISH]
 
 
 @lru_cache(maxsize=256)

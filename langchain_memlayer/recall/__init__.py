@@ -11,7 +11,7 @@ learned.py      trees over the signals, for conversations
 fusion.py       signals -> score, relevance, order
 """
 
-from langchain_memlayer.recall.calibration import PROBES, closeness, knowledge_of, skill_in, trust_in
+from langchain_memlayer.recall.calibration import PROBES, closeness, fluency_in, knowledge_of, skill_in, trust_in
 from langchain_memlayer.recall.fusion import Ranking, Scored, Weights, base_shares, best, eligible, rank, scored
 from langchain_memlayer.recall.identifiers import identifiers, is_word
 from langchain_memlayer.recall.pool import Pool, Query, Spread, asking, following, memory_text, together
@@ -31,6 +31,7 @@ __all__ = [
     "best",
     "closeness",
     "eligible",
+    "fluency_in",
     "following",
     "identifiers",
     "is_word",

@@ -1,9 +1,9 @@
-"""Which scripts an embedder knows, and cosines of any metric on one scale.
+"""Which scripts and languages an embedder knows, and cosines of any metric on one scale.
 
 The weight of meaning against words follows how well the embedder understands the script of a query: one that was made
 for English gives everything in Chinese about the same cosine, and words have to decide there. So each is asked once, in
-several scripts, about questions and statements of which each question fits one. How often the right one is the nearest
-would mislead, since it may be so by a hair: what counts is how far it stands out from the others.
+several scripts and languages, about questions and statements of which each question fits one. How often the right one
+is the nearest would mislead, since it may be so by a hair: what counts is how far it stands out from the others.
 """
 
 from __future__ import annotations
@@ -60,9 +60,31 @@ _PAIRS = {
         هو يعزف على التشيلو في أوركسترا للهواة. | أي آلة موسيقية يجيد؟
         ألغيت رحلتنا الجوية بسبب العاصفة. | لماذا لم تقلع الطائرة؟
         خبزت خبز العجين المخمر لأول مرة. | ماذا صنعت في الفرن؟""",
+    "de": """
+        Im März bin ich in eine kleine Wohnung am Fluss gezogen. | Wo wohne ich jetzt?
+        Meine Schwester ist allergisch gegen Erdnüsse und Muscheln. | Was darf meine Schwester nicht essen?
+        Letzte Woche haben wir eine graue Katze aus dem Tierheim geholt. | Welches Haustier haben wir jetzt?
+        Er spielt Cello in einem Laienorchester. | Welches Instrument beherrscht er?
+        Unser Flug wurde wegen des Sturms gestrichen. | Warum ist das Flugzeug nicht gestartet?
+        Ich habe zum ersten Mal Sauerteigbrot gebacken. | Was habe ich im Ofen gemacht?""",
+    "es": """
+        En marzo me mudé a un piso pequeño junto al río. | ¿Dónde vivo ahora?
+        Mi hermana es alérgica a los cacahuetes y al marisco. | ¿Qué no puede comer mi hermana?
+        La semana pasada adoptamos una gata gris del refugio. | ¿Qué mascota tenemos?
+        Él toca el violonchelo en una orquesta de aficionados. | ¿Qué instrumento domina?
+        Cancelaron nuestro vuelo por la tormenta. | ¿Por qué no salió el avión?
+        Horneé pan de masa madre por primera vez. | ¿Qué hice en el horno?""",
+    "fr": """
+        En mars, j'ai emménagé dans un petit appartement près de la rivière. | Où est-ce que j'habite maintenant ?
+        Ma sœur est allergique aux cacahuètes et aux fruits de mer. | Qu'est-ce que ma sœur ne peut pas manger ?
+        La semaine dernière, nous avons adopté un chat gris au refuge. | Quel animal avons-nous pris ?
+        Il joue du violoncelle dans un orchestre amateur. | De quel instrument sait-il jouer ?
+        Notre vol a été annulé à cause de la tempête. | Pourquoi l'avion n'est-il pas parti ?
+        J'ai fait du pain au levain pour la première fois. | Qu'est-ce que j'ai préparé au four ?""",
 }
 _EACH = 6
-SCRIPTS = tuple(_PAIRS)
+PROBED = tuple(_PAIRS)
+"""Scripts, of which "latin" stands for English, and the codes of some other languages."""
 PROBES: tuple[str, ...] = tuple(
     line.split(" | ")[side].strip()
     for pairs in _PAIRS.values()
@@ -84,7 +106,7 @@ _UNKNOWN, _KNOWN, _SKILLED = 0.45, 0.75, 0.87
 
 
 def knowledge_of(vectors: NDArray[np.floating], metric: Metric = "cosine") -> dict[str, float]:
-    """How far the right statement stands out for an embedder, by script: at most 1, about 0 where it knows nothing.
+    """How far the right statement stands out for an embedder, by what is `PROBED`: at most 1, about 0 if it knows none.
 
     Args:
         vectors: Those of `PROBES`, shape (len(PROBES), dims).
@@ -93,7 +115,7 @@ def knowledge_of(vectors: NDArray[np.floating], metric: Metric = "cosine") -> di
     if metric == "cosine":
         vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     known = {}
-    for script, block in zip(SCRIPTS, np.split(np.asarray(vectors, np.float64), len(SCRIPTS)), strict=True):
+    for script, block in zip(PROBED, np.split(np.asarray(vectors, np.float64), len(PROBED)), strict=True):
         statements, questions = block[:_EACH], block[_EACH:]
         scores = questions @ statements.T
         if metric == "euclidean":
@@ -113,7 +135,7 @@ def trust_in(text: str, known: Mapping[str, float]) -> float:
     """
     if not known:
         return 1.0
-    return _mixed(text, {script: _between(share, _UNKNOWN, _KNOWN) for script, share in known.items()})
+    return _mixed(text, known, _UNKNOWN, _KNOWN)
 
 
 def skill_in(text: str, known: Mapping[str, float]) -> float:
@@ -123,15 +145,16 @@ def skill_in(text: str, known: Mapping[str, float]) -> float:
         text: The query.
         known: As for `trust_in`; nothing known is no such skill.
     """
-    return _mixed(text, {script: _between(share, _SKILLED, 1.0) for script, share in known.items()}) if known else 0.0
+    return _mixed(text, known, _SKILLED, 1.0) if known else 0.0
 
 
 def _between(share: float, low: float, high: float) -> float:
     return min(1.0, max(0.0, (share - low) / (high - low)))
 
 
-def _mixed(text: str, of_script: Mapping[str, float]) -> float:
-    """What holds for each script, by how much of a text is written in it; the lowest for a script that is not there."""
+def _mixed(text: str, known: Mapping[str, float], low: float, high: float) -> float:
+    """What is known of each script, by how much of a text is written in it; the least for a script that is not there."""
+    of_script = {script: _between(known[script], low, high) for script in _LETTERS if script in known}
     counts = {script: len(letters.findall(text)) * _DENSE.get(script, 1) for script, letters in _LETTERS.items()}
     if counts["kana"]:
         # Kanji among kana are Japanese.
@@ -143,6 +166,20 @@ def _mixed(text: str, of_script: Mapping[str, float]) -> float:
     least = min(of_script.values())
     mixed = sum(of_script.get(script, least) * count for script, count in counts.items())
     return (mixed + least * max(0, others)) / total
+
+
+def fluency_in(language: str, known: Mapping[str, float]) -> float:
+    """How far the cosines of what is asked in a language are to be trusted beside its words, from 0 to 1.
+
+    Args:
+        language: Its code; English is what the trust in its script says of it.
+        known: What `knowledge_of` gave for the embedder; a language that was not asked about is taken for as well known
+            as the others are on average, and nothing known for full trust.
+    """
+    others = {name: _between(share, _UNKNOWN, _KNOWN) for name, share in known.items() if name not in _LETTERS}
+    if language == "en" or not others:
+        return 1.0
+    return others.get(language, sum(others.values()) / len(others))
 
 
 def is_latin(text: str) -> bool:

@@ -197,7 +197,7 @@ def of_meaning(pool: Pool, weights: Weights) -> float:
         # A note says by itself what it means; of turns, and most of long ones, a vector has what else was spoken of.
         apart = _TURNS + _LONG_TURNS * (1 - signals.brevity(pool))
         dense = min(1.0, max(0.0, dense + _SKILLED * pool.dense_skill - apart * pool.together))
-    return trust * (1 - (1 - dense) * signals.saying(pool))
+    return trust * (1 - (1 - dense * pool.dense_fluency) * signals.saying(pool))
 
 
 def scored(pool: Pool, query: Query, weights: Weights) -> Scored:

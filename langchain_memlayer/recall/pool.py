@@ -64,6 +64,7 @@ class Pool:
         dense_spread: The scope's constants for them.
         dense_trust: From 0 to 1: how well the embedder knows the script of the query.
         dense_skill: From 0 to 1: how much better than it must to be trusted.
+        dense_fluency: From 0 to 1: how well it knows the language that query and scope have in common.
         keyword: BM25.
         keyword_spread: The scope's constants for it.
         keyword_ceiling: The BM25 that a text could attain for this query.
@@ -93,6 +94,7 @@ class Pool:
     dense_spread: Spread
     dense_trust: float
     dense_skill: float
+    dense_fluency: float
     keyword: Scores
     keyword_spread: Spread
     keyword_ceiling: float
