@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from langchain_memlayer import Memory
 from langchain_memlayer.index import keywords
-from langchain_memlayer.recall import PROBES, Weights, knowledge_of, trust_in
-from langchain_memlayer.recall.calibration import SCRIPTS
+from langchain_memlayer.index.function_words import language_of
+from langchain_memlayer.recall import PROBES, Weights, fluency_in, knowledge_of, trust_in
+from langchain_memlayer.recall.calibration import PROBED
 from langchain_memlayer.testing import DeterministicEmbeddings
 
 FOLDER = Path(__file__).parent / "fixtures" / "languages"
@@ -175,12 +176,49 @@ def test_an_answer_is_among_the_three_best(several: Memory, language: str, quest
 
 def knowing(*scripts: str) -> NDArray[np.float64]:
     """Vectors of the probes by an embedder to which all texts but those of some scripts are the same."""
-    pairs = len(PROBES) // len(SCRIPTS) // 2
-    vectors = np.zeros((len(SCRIPTS), 2, pairs, pairs + 1))
+    pairs = len(PROBES) // len(PROBED) // 2
+    vectors = np.zeros((len(PROBED), 2, pairs, pairs + 1))
     vectors[..., -1] = 1
     for script in scripts:
-        vectors[SCRIPTS.index(script), :, range(pairs), range(pairs)] = 2
+        vectors[PROBED.index(script), :, range(pairs), range(pairs)] = 2
     return vectors.reshape(len(PROBES), -1)
+
+
+@pytest.mark.parametrize(
+    ("words", "language"),
+    [
+        ("wie lange ist der hund noch da", "de"), ("qué come la perra por la mañana", "es"), ("où est le chat", "fr"),
+        ("quando parte il treno per la montagna", "it"), ("onde está o gato da minha irmã", "pt"),
+        ("hoe heet de kat van mijn zus", "nl"), ("when did the cat die", "en"), ("die hard on dvd", "en"),
+        ("kuno hund", "en"), ("", "en"),
+    ],
+)  # fmt: skip
+def test_two_function_words_tell_the_language_of_a_query(words: str, language: str) -> None:
+    assert language_of(words.split()) == language
+
+
+def test_what_an_embedder_knows_of_a_language_is_measured_or_guessed_from_the_others() -> None:
+    known = knowledge_of(knowing("latin", "de"))
+
+    assert [fluency_in(language, known) for language in ("en", "de", "es", "it")] == [1, 1, 0, pytest.approx(1 / 3)]
+    assert fluency_in("es", {"latin": 0.9}) == 1, "no language was measured"
+
+
+GERMAN = ["Kuno ist der Hund von Ava und bleibt bis Juni", "Wie der Plan ist, ist noch nicht da", "Ava mag Tee"]
+
+
+@pytest.mark.parametrize(
+    ("told", "question", "first"),
+    [(GERMAN, "Wie lange ist der Hund noch da?", GERMAN[0]),
+     (["Ava lives in Paris", "The plan is made"], "Donde está la casa de Ava?", "Ava lives in Paris")],
+)  # fmt: skip
+def test_function_words_find_nothing_where_a_scope_speaks_their_language(
+    told: list[str], question: str, first: str
+) -> None:
+    with open_memory(":memory:", embeddings=None) as memory:
+        memory.add([{"role": "user", "content": text} for text in told], user_id="u")
+
+        assert texts(memory.search(question, user_id="u"))[0] == first
 
 
 @pytest.mark.parametrize("metric", ["cosine", "inner_product", "euclidean"])
