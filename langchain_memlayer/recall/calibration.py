@@ -153,7 +153,7 @@ def _between(share: float, low: float, high: float) -> float:
 
 
 def _mixed(text: str, known: Mapping[str, float], low: float, high: float) -> float:
-    """What is known of each script, by how much of a text is written in it; the least for a script that is not there."""
+    """What is known of each script, by how much of a text is written in it; the least where a script is not known."""
     of_script = {script: _between(known[script], low, high) for script in _LETTERS if script in known}
     counts = {script: len(letters.findall(text)) * _DENSE.get(script, 1) for script, letters in _LETTERS.items()}
     if counts["kana"]:
