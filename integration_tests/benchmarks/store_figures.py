@@ -75,6 +75,8 @@ def _figures(workers: dict[str, _Tree], size: int) -> Iterator[list[object]]:
                 found[tree][name].append(worker.ask(name, times))
     for tree, worker in workers.items():
         best = {name: (max if name == "lists" else min)(values) for name, values in found[tree].items()}
+        # At rest: while a graph is grown there are two.
+        worker.ask("settle")
         written = worker.ask("resident")
         opened, resident = worker.ask("reopen")
         yield [

@@ -236,8 +236,10 @@ def _frequencies(scoped: Scoped, ids: NDArray[np.uint64]) -> NDArray[np.int64]:
     """How many texts of the scope have each of some terms, which may repeat."""
     distinct, places = np.unique(ids, return_inverse=True)
     numbers = scoped.view.words.numbers(distinct)
-    counts = np.zeros(len(numbers), np.int64)
-    counts[numbers >= 0] = scoped.frequencies(numbers[numbers >= 0])
+    counts, known = np.zeros(len(numbers), np.int64), numbers >= 0
+    # Mostly none is, and then the newest texts are not looked through for them.
+    if known.any():
+        counts[known] = scoped.frequencies(numbers[known])
     return counts[places]
 
 
