@@ -191,10 +191,11 @@ def refuse_torn(file: Path) -> None:
     Raises:
         NotAStore: it was cut off, or is missing beside its log. Only an empty file that is alone was never written.
     """
-    size = file.stat().st_size if file.exists() else -1
     log = Path(f"{file}-wal")
-    logged = log.exists() and log.stat().st_size > 0
+    logged = _size(log) > 0
     written = logged or any((file.parent / DERIVED).glob("*.json"))
+    # Last: who makes the store right now writes this file before the others.
+    size = _size(file)
     if size < 0 and logged:
         raise NotAStore(
             f"{file.parent} has a write-ahead log with what was committed, but no {JOURNAL_FILE} that it belongs "
@@ -202,6 +203,14 @@ def refuse_torn(file: Path) -> None:
         )
     if 0 < size < _SMALLEST_FILE or (size == 0 and written):
         raise NotAStore(f"{file.parent} has a journal that was cut off to {size} bytes. Restore it from a backup.")
+
+
+def _size(file: Path) -> int:
+    """The bytes of a file, -1 when it is not there."""
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return -1
 
 
 def create(db: sqlite3.Connection, *, where: str, new_id: Callable[[], str], created_at: int) -> None:

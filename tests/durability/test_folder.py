@@ -292,3 +292,28 @@ def test_a_child_of_a_fork_keeps_its_log_when_its_parent_closes(tmp_path: Path) 
         os.close(descriptor)
     with open_memory(tmp_path) as memory:
         assert {text for _, text in memories(memory).values()} == {"from the parent", "first", "second"}
+
+
+@pytest.mark.parametrize("moment", range(1, 12))
+def test_a_folder_that_another_process_makes_meanwhile_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: int
+) -> None:
+    folder, real, looked, others = tmp_path / "store", Path.stat, 0, list[SQLiteJournal]()
+
+    def stat_(path: Path, **how: bool) -> os.stat_result:
+        nonlocal looked
+        if path.parent == folder and not others:
+            looked += 1
+            try:
+                return real(path, **how)
+            finally:
+                if looked == moment:
+                    others.append(None)  # type: ignore[arg-type]  # what it looks at itself is not counted
+                    others[0] = SQLiteJournal(folder)
+        return real(path, **how)
+
+    monkeypatch.setattr(Path, "stat", stat_)
+    with closing(SQLiteJournal(folder)) as journal:
+        for other in others:
+            assert other.store_id == journal.store_id
+            other.close()
