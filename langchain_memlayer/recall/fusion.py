@@ -165,12 +165,17 @@ def eligible(scored: Scored, allowed: NDArray[np.bool_], threshold: float | None
 
 
 def best(scored: Scored, able: NDArray[np.bool_], most: int) -> NDArray[np.int64]:
-    """The `most` of those that may be hits that score best, in no order, whether or not others cover them."""
+    """The `most` of those that may be hits that score best, whether or not others cover them, and facts of these turns.
+
+    In no order. A fact may stand for its turn however low it scores itself.
+    """
     places = np.flatnonzero(able)
     if len(places) <= most:
         return places
-    kept: NDArray[np.int64] = places[np.argpartition(-scored.total[places], most)[:most]]
-    return kept
+    kept = places[np.argpartition(-scored.total[places], most)[:most]]
+    facts, turns = scored.pool.links.T
+    with_facts: NDArray[np.int64] = np.union1d(kept, facts[able[facts] & np.isin(turns, kept)])
+    return with_facts
 
 
 def base_shares(pool: Pool, weights: Weights, query: Query | None = None) -> tuple[Scores, Scores]:
