@@ -58,6 +58,7 @@ _JOINS = ("and", "or", "not")
 _BARE = frozenset((*OPERATORS, "icontains"))
 """How mem0 writes operators; a value of such keys alone would hold for nothing."""
 _MAX_DEPTH = 32
+_LONGEST_TIME = 100
 
 
 class Filter(ABC):
@@ -325,11 +326,23 @@ def _is_number(value: Any) -> bool:
 def _instant(value: date | str | float) -> datetime:
     """The moment that a value says; a date is its beginning, and numbers count the seconds since 1970 (UTC)."""
     if isinstance(value, str):
-        value = datetime.fromisoformat(value.strip())
+        value = datetime.fromisoformat(_iso(value))
     elif _is_number(value):
         value = datetime.fromtimestamp(value, UTC)  # type: ignore[arg-type]
     moment = value if isinstance(value, datetime) else datetime.combine(value, time())  # type: ignore[arg-type]
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _iso(text: str) -> str:
+    """A time in ISO 8601 as `fromisoformat` takes it, however its zone is written."""
+    if len(text) > _LONGEST_TIME:
+        raise ValueError("no time is that long")
+    iso = text.strip().upper().replace("\u2212", "-")
+    for name in ("UTC", "GMT"):
+        if iso.endswith(name):
+            return f"{iso.removesuffix(name).rstrip()}Z"
+    moment, _, zone = iso.rpartition(" ")
+    return f"{moment.rstrip()}{zone}" if zone.startswith(("+", "-", "Z")) else iso
 
 
 def _comparable(stored: Any, value: Any) -> tuple[Any, Any]:

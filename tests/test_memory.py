@@ -462,7 +462,8 @@ class TestReading:
         spellings: list[Any] = [same, same.replace(tzinfo=None), same.astimezone(timezone(timedelta(hours=-9)))]
         if field == "created_at":
             spellings += [when, "2024-05-01T10:00:00Z", "20240501T100000Z", "2024-05-01 10:00:00.000"]
-            spellings += [" 2024-05-01T10:00Z ", int(same.timestamp()), same.timestamp()]
+            spellings += [" 2024-05-01T10:00Z ", int(same.timestamp()), same.timestamp(), "2024-05-01t10:00:00z"]
+            spellings += ["2024-05-01 10:00:00 UTC", "2024-05-01 12:00 +02:00", "2024-05-01T08:00:00\u221202:00"]
         for now in spellings:
             right: list[Any] = [now, {"$gte": now}, {"$lte": now}, {"$in": ["x", now]}, {"$not": {"$ne": now}}]
             for condition in (*right, {"$lt": now}, {"$gt": now}, {"$ne": now}, {"$nin": [now]}):

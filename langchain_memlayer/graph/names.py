@@ -98,7 +98,7 @@ class _Separators(dict[int, int]):
 
     def __missing__(self, code: int) -> int:
         char = chr(code)
-        kept = char.isalnum() or char in "'.&+#%‰‱°≤≥≈≠√∞" or unicodedata.category(char) in ("Mn", "Mc", "Me", "Sc")
+        kept = char.isalnum() or char in "'.&+#%‰‱°≤≥≈≠√∞♭♮" or unicodedata.category(char) in ("Mn", "Mc", "Me", "Sc")
         kept = kept or code in _UNSIGNS
         found = self[code] = code if kept else 32
         return found
