@@ -539,6 +539,13 @@ def test_the_bundled_model_knows_whole_words_their_forms_and_names(local: Embedd
     assert resolved(Lengths()).has_word(word) is None
 
 
+def test_the_bundled_model_tells_the_most_usual_of_some_words(local: Embedder) -> None:
+    assert local.usual_word(["securite", "security"]) == "security"
+    assert local.usual_word(["chicazo", "chicago"]) == "Chicago"
+    assert local.usual_word(["xqz"]) is None
+    assert resolved(Lengths()).usual_word(["security"]) is None
+
+
 def test_texts_without_tokens_and_without_an_encoding_have_vectors(local: Embedder) -> None:
     assert not local.embed([""]).any()
     assert np.array_equal(local.embed_query("a \ud800 b"), local.embed_query("a ? b"))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -116,9 +116,13 @@ class Embedder:
     def has_word(self, word: str) -> bool | None:
         """Whether a word in lower case is one that the model has a vector for; None where it cannot tell.
 
-        Only wordllama can: of the pieces of another word it makes a vector that means nothing.
+        Only wordllama can: of the pieces of another word it makes a vector that may mean nothing.
         """
         return self.source.has_word(word) if isinstance(self.source, WordLlamaEmbeddings) else None
+
+    def usual_word(self, words: Iterable[str]) -> str | None:
+        """The most usual of some words that the model has a vector for; None where none is, or it cannot tell."""
+        return self.source.usual(words) if isinstance(self.source, WordLlamaEmbeddings) else None
 
     def _none(self) -> NDArray[np.float32]:
         return np.empty((0, self._dims or 0), np.float32)

@@ -24,7 +24,7 @@ from langchain_memlayer.index.keywords import (
     term_of,
     words_of,
 )
-from langchain_memlayer.index.spelling import ids_around, slipped, written_words
+from langchain_memlayer.index.spelling import Slips, edits, hidden_slips_of, slips_of, written_words
 from langchain_memlayer.recall import (
     Pool,
     Spread,
@@ -71,6 +71,9 @@ REACH = 32
 
 MOST_MENDED = 3
 """How many words of a query are looked for under other spellings at most."""
+
+_TELLING = 6
+"""How long a word must be for a usual one that is a slip away to be meant by it, though no text has that either."""
 
 _SCORED_TERMS = 64
 
@@ -212,7 +215,10 @@ class Mended:
 
 
 def mended(scoped: Scoped, text: str) -> Mended:
-    """A query with the most frequent term a slip away from each word that no text of the scope has."""
+    """A query with the most frequent word a slip away from each that no text of the scope has.
+
+    Where the scope has none, it is one that the embedder knows.
+    """
     words = written_words(text)
     ids = term_ids(map(term_of, words))
     # Where all of the slab is inside, its words are those of the scope, and nothing has to be counted.
@@ -223,13 +229,18 @@ def mended(scoped: Scoped, text: str) -> Mended:
         embedded = None if embedder is None else embedder.has_word(word)
         if embedded:
             continue
-        counts = _frequencies(scoped, ids_around(word))
-        near = (slipped(word, number) for number in np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)])
-        if found := next(filter(None, near), None):
+        usual = embedder.usual_word(edits(word)) if embedder is not None and len(word) >= _TELLING else None
+        found = _told(scoped, slips_of(word)) or usual or _told(scoped, hidden_slips_of(word))
+        if found:
             meant.append(found)
             if embedded is False:
                 rest = re.sub(rf"\b{word}\b", "", rest, flags=re.IGNORECASE)
     return Mended(" ".join((text, *meant)), " ".join((rest, *meant)), len(meant))
+
+
+def _told(scoped: Scoped, slips: Slips) -> str | None:
+    """The most frequent word of those around one that texts of the scope have."""
+    return slips.most_frequent(_frequencies(scoped, slips.ids))
 
 
 def _frequencies(scoped: Scoped, ids: NDArray[np.uint64]) -> NDArray[np.int64]:

@@ -1,12 +1,14 @@
 """Words of a query that no text has, and the words one slip of the fingers away from them.
 
 What is kept of a text's terms is their ids, so a dictionary of a scope's words could only be made by reading all its
-texts. Instead the terms around the query's own are written down, and looked up as any other: some 50 for each letter.
+texts. Instead the terms around the query's own are written down, and looked up as any other: some 50 for each letter,
+and where none of these is there, all that the words around it may be kept as.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from functools import lru_cache
 from string import ascii_lowercase
 
@@ -28,40 +30,75 @@ def written_words(text: str) -> list[str]:
     return [word for word in found if word not in ENGLISH]
 
 
-@lru_cache(maxsize=256)
-def ids_around(word: str) -> NDArray[np.uint64]:
-    """The ids of the terms one slip away from a word's, in the order of `slipped`.
+@dataclass(frozen=True, slots=True)
+class Slips:
+    """The words one slip away from another.
 
-    A slip swaps two letters, or leaves one out, adds one or writes another; the first letter is hardly ever mistyped.
-    One in the ending hides from the stemmer that it is one: so the word without its last letters counts, too.
+    Attributes:
+        terms: What they may be kept as.
+        words: The word of each term.
+        ids: The ids of the terms.
+    """
+
+    terms: list[str]
+    words: list[str]
+    ids: NDArray[np.uint64]
+
+    def most_frequent(self, counts: NDArray[np.int64]) -> str | None:
+        """The word whose term most texts have, of those of which the stemmer makes that term; None without any.
+
+        Args:
+            counts: In how many texts each term stands.
+        """
+        ordered = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)].tolist()
+        return next((self.words[at] for at in ordered if stem(self.words[at]) == self.terms[at]), None)
+
+
+@lru_cache(maxsize=256)
+def slips_of(word: str) -> Slips:
+    """The words around one, with a slip in what the stemmer leaves of it.
 
     Args:
         word: In lower case, ASCII letters alone.
     """
-    slips, _, shorter = _slips(word)
-    return plain_ids([*slips, *shorter])
-
-
-def slipped(word: str, number: int) -> str | None:
-    """The word of that number among `ids_around`, or None where the stemmer makes another term of it."""
-    slips, ending, shorter = _slips(word)
-    term, ending = (slips[number], ending) if number < len(slips) else (shorter[number - len(slips)], "")
-    return term + ending if stem(term + ending) == term else None
-
-
-def _slips(word: str) -> tuple[list[str], str, list[str]]:
-    """The terms around a word's, what makes words of them, and the word without its last letters.
-
-    Of a word of four letters one may be missing, as every other slip makes another word of it.
-    """
     term = stem(word)
     kept = next((k for k, (one, other) in enumerate(zip(word, term, strict=False)) if one != other), len(term))
-    slips: list[str] = []
-    for at in range(1, len(term) + 1):
-        head, tail = term[:at], term[at:]
-        slips += [head + letter + tail for letter in ascii_lowercase]
-        if tail and len(word) > _SHORTEST:
-            slips += [head + letter + tail[1:] for letter in ascii_lowercase]
-            slips += [head + tail[1:], head + tail[1:2] + tail[:1] + tail[2:]]
-    shorter = [word[:size] for size in range(max(_STEM, len(word) - _ENDING), len(word))]
-    return slips, word[kept:] if len(term) == kept else "", shorter
+    ending, terms = word[kept:] if len(term) == kept else "", edits(term, longer=len(word) > _SHORTEST)
+    return Slips(terms, [one + ending for one in terms], plain_ids(terms))
+
+
+def hidden_slips_of(word: str) -> Slips:
+    """All words around one, as whatever part of them may be kept, and the word without its last letters.
+
+    A slip in the ending hides from the stemmer that it is one.
+
+    Args:
+        word: In lower case, ASCII letters alone.
+    """
+    found: dict[str, str] = {}
+    for one in edits(word, longer=len(word) > _SHORTEST):
+        for size in range(max(_SHORTEST, len(one) - _ENDING), len(one) + 1):
+            if one[:size] != word[:size]:
+                found.setdefault(one[:size], one)
+    for size in range(max(_STEM, len(word) - _ENDING), len(word)):
+        found.setdefault(word[:size], word[:size])
+    return Slips([*found], [*found.values()], plain_ids([*found]))
+
+
+def edits(word: str, *, longer: bool | None = None) -> list[str]:
+    """What is one slip away: two letters swapped, one left out, added or another; the first is hardly ever mistyped.
+
+    Args:
+        word: In lower case, ASCII letters alone.
+        longer: Whether it is one of more than four letters: of those of four only one may be missing, as every other
+            slip makes another word of it. None goes by the word itself.
+    """
+    longer = len(word) > _SHORTEST if longer is None else longer
+    found: list[str] = []
+    for at in range(1, len(word) + 1):
+        head, tail = word[:at], word[at:]
+        found += [head + letter + tail for letter in ascii_lowercase]
+        if tail and longer:
+            found += [head + letter + tail[1:] for letter in ascii_lowercase]
+            found += [head + tail[1:], head + tail[1:2] + tail[:1] + tail[2:]]
+    return found
