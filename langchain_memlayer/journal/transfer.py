@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 import orjson
 
-from langchain_memlayer.errors import MemLayerError
+from langchain_memlayer.errors import JournalError, MemLayerError
+from langchain_memlayer.index.keywords import well_formed
 from langchain_memlayer.journal.cache_reader import KINDS
 from langchain_memlayer.journal.database import CREATED_AT, DAMAGED, VECTORS_OF_ITEM, embedder_key
 from langchain_memlayer.journal.reader import Reader
@@ -91,10 +92,13 @@ def count(reader: Reader) -> int:
 def settings(reader: Reader) -> dict[str, Any]:
     """The settings that belong to the content, not to the place: when the store was made, and its embedders."""
     embedders = {area: text for area in KINDS if (text := reader.meta(embedder_key(area)))}
-    return {
-        "created_at": int(reader.meta(CREATED_AT) or 0),
-        "embedders": {area: orjson.loads(text) for area, text in embedders.items()},
-    }
+    try:
+        return {
+            "created_at": int(reader.meta(CREATED_AT) or 0),
+            "embedders": {area: orjson.loads(text) for area, text in embedders.items()},
+        }
+    except DAMAGED as error:
+        raise _damaged("A setting", type(error).__name__) from error
 
 
 def write_settings(tx: Writer, settings: Mapping[str, Any]) -> None:
@@ -105,16 +109,41 @@ def write_settings(tx: Writer, settings: Mapping[str, Any]) -> None:
 
 
 def rows(reader: Reader, section: Section) -> Iterator[Values]:
-    """All rows of a section in order, without their NULLs. To be called in a snapshot."""
+    """All rows of a section in order, without their NULLs. To be called in a snapshot.
+
+    Raises:
+        JournalError: one of them is damaged.
+    """
     if section is _BATCHES:
         # Few and small. Texts sort differently in each database, so they are sorted here.
         batches = reader.db.execute("SELECT seq, scope, batch, result FROM batches").fetchall()
-        yield from (plain_row(section, row) for row in sorted(batches, key=lambda row: tuple(row[:3])))
+        yield from (_sound_row(section, row, {}) for row in sorted(batches, key=lambda row: tuple(row[:3])))
         return
     for page in _pages(reader, section):
         beside = _beside(reader, page) if section is ITEMS else {}
         for row in page:
-            yield plain_row(section, row) | beside.get(row[0], {})
+            yield _sound_row(section, row, beside.get(row[0], {}))
+
+
+def _sound_row(section: Section, row: Sequence[Any], beside: Values) -> Values:
+    try:
+        values = plain_row(section, row)
+        wrong = wrong_values(section, values)
+    except DAMAGED as error:
+        raise _damaged(f"Row {row[0]} of {section.table}", type(error).__name__) from error
+    packed = all(isinstance(part, (bytes, memoryview)) for part in beside.values())
+    if not wrong and not (packed and well_formed(bytes(beside.get("terms", b"")))):
+        wrong = "terms or vectors are none"
+    if wrong:
+        raise _damaged(f"Row {row[0]} of {section.table}", wrong)
+    return values | {name: bytes(part) for name, part in beside.items()}
+
+
+def _damaged(what: str, wrong: str) -> JournalError:
+    return JournalError(
+        f"{what} is damaged ({wrong}), and no file with it could be imported: `memlayer doctor` names all such. "
+        "Restore a backup, or forget() whose memory it is."
+    )
 
 
 def _pages(reader: Reader, section: Section) -> Iterator[list[Any]]:
@@ -139,8 +168,7 @@ def _beside(reader: Reader, page: Sequence[Any]) -> dict[int, Values]:
         (page[0][0], page[-1][0]),
     )
     return {
-        item: ({"terms": bytes(terms)} if terms else {})
-        | ({} if vector_bytes is None else {"vectors": bytes(vector_bytes)})
+        item: ({"terms": terms} if terms else {}) | ({} if vector_bytes is None else {"vectors": vector_bytes})
         for item, terms, vector_bytes in records
     }
 

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
+from contextlib import closing
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from hostile import UNSOUND
 from journal_dump import dump, open_memory, texts
 from typer.testing import CliRunner
 
-from langchain_memlayer import EmbedderMismatch, InvalidInput, JournalError
+from langchain_memlayer import EmbedderMismatch, InvalidInput, JournalError, Memory
 from langchain_memlayer.cli import app
 from langchain_memlayer.journal.sqlite import SQLiteJournal
 from langchain_memlayer.moving import export_store, import_store
@@ -175,3 +177,30 @@ def test_the_copy_is_whole_for_the_doctor(tmp_path: Path, full: Path) -> None:
     journal = SQLiteJournal(tmp_path / "copy")
     assert doctor.check(journal) == []
     journal.close()
+
+
+DAMAGE = ("'{'", "x'ff'", "1.5")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *(f"items SET {column} = {value}" for column in ("metadata", "created_at", "terms") for value in DAMAGE),
+        *(f"events SET {column} = {value}" for column in ("detail", "recorded_at") for value in DAMAGE),
+        "items SET role = x'ff'",
+        "batches SET result = '{'",
+        "vectors SET data = 'abc'",
+        "meta SET value = '{'",
+    ],
+)
+@pytest.mark.sqlite
+def test_a_store_with_damaged_rows_is_told_and_written_to_no_file(tmp_path: Path, damage: str) -> None:
+    with Memory(tmp_path / "store", model=None, durability="fast") as memory:
+        memory.add("zebras", user_id="u", batch_id="b", metadata={"a": 1})
+    with closing(sqlite3.connect(tmp_path / "store" / "journal.sqlite")) as db:
+        db.execute(f"UPDATE {damage}")
+        db.commit()
+    with pytest.raises(JournalError, match=r"memlayer doctor") as told:
+        export_store(tmp_path / "store", tmp_path / "file")
+    assert "zebras" not in str(told.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
