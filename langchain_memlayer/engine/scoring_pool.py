@@ -48,6 +48,9 @@ if TYPE_CHECKING:
 WHOLE_SCOPE = 10_000
 """The largest scope all of whose memories are scored."""
 
+_RUNS, _RUN = 16, 128
+"""Of a large scope so many runs of so many memories tell how far its turns belong together."""
+
 _SPOKEN = 0.5
 """Function words of a language for each text of a scope that speaks it; of another there are a tenth of that."""
 
@@ -134,6 +137,15 @@ class Scoped:
     def frequencies(self, terms: NDArray[np.int32]) -> NDArray[np.int64]:
         """How many texts inside have each of some terms."""
         return self.view.words.postings(terms).frequencies(None if self.every else self.inside)
+
+    @lazy
+    def together(self) -> float:
+        """`Pool.together` of a large scope, by runs of neighbours spread evenly over it."""
+        starts = np.arange(_RUNS) * (self.total // _RUNS)
+        slots, view = self.slots[(starts[:, None] + np.arange(_RUN)).ravel()], self.view
+        columns = view.columns
+        follows = following(columns["kind"][slots] == 1, columns["session_id"][slots], view.ids[slots])
+        return together(view.words.texts(slots), follows)
 
     def sampled(self, vector: NDArray[np.float32]) -> Scores:
         """The scores of memories spread evenly over the scope; the same ones for every query."""
@@ -451,7 +463,7 @@ def _unasked(scoped: Scoped, members: NDArray[np.int64]) -> Pool:
         session=columns["session_id"],
         order=order,
         following=follows,
-        together=together(terms, follows),
+        together=scoped.together if scoped.total > _RUNS * _RUN else together(terms, follows),
         speaker=names,
         time=columns["time"],
         asks=columns["asks"],
