@@ -242,7 +242,10 @@ def mended(scoped: Scoped, text: str) -> Mended:
         if embedded:
             continue
         usual = embedder.usual_word(edits(word)) if embedder is not None and len(word) >= _TELLING else None
-        found = _told(scoped, slips_of(word)) or usual or _told(scoped, hidden_slips_of(word))
+        found = _told(scoped, slips_of(word)) or usual
+        # So many are worth their two milliseconds only where the embedder does not know the word either.
+        if not found and (embedder is None or embedded is False):
+            found = _told(scoped, hidden_slips_of(word))
         if found:
             meant.append(found)
             if embedded is False:
