@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from langchain_memlayer import Memory
 from langchain_memlayer.index import keywords
 from langchain_memlayer.index.function_words import language_of
-from langchain_memlayer.recall import PROBES, Weights, fluency_in, knowledge_of, trust_in
+from langchain_memlayer.recall import PROBES, Weights, fluency_in, knowledge_of, others, trust_in
 from langchain_memlayer.recall.calibration import PROBED
 from langchain_memlayer.testing import DeterministicEmbeddings
 
@@ -122,6 +122,7 @@ def test_the_floor_of_a_group_falls_without_its_signal(
 
 
 def test_the_floors_fall_without_bigrams(monkeypatch: pytest.MonkeyPatch) -> None:
+    others()  # what is kept for all searches is made of bigrams, for the tests that follow
     monkeypatch.setattr(keywords, "_UNSPACED", re.compile("(?!)"))
     monkeypatch.setattr(keywords, "_CLASSES", type(keywords._CLASSES)())
     with open_memory(":memory:", embeddings=None) as opened:
