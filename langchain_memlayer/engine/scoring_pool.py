@@ -48,9 +48,6 @@ if TYPE_CHECKING:
 WHOLE_SCOPE = 10_000
 """The largest scope all of whose memories are scored."""
 
-_RUNS, _RUN = 16, 128
-"""Of a large scope so many runs of so many memories tell how far its turns belong together."""
-
 _SPOKEN = 0.5
 """Function words of a language for each text of a scope that speaks it; of another there are a tenth of that."""
 
@@ -61,9 +58,12 @@ FOUND = 5_000
 """How many texts keywords find in it at most: the rarest terms first, as long as all their texts are so few."""
 
 SAMPLE = 2_000
-"""How many stand for all, at least, where their spread is taken."""
+"""How many stand for all, at least, where their spread is taken, and how far turns belong together."""
 
-_ASKED_OF = ("kind", "session_id", "role", "name", "time", "asks", "read")
+_RUNS = 16
+"""In how many runs of neighbours they are taken for the latter."""
+
+_COLUMNS = ("kind", "session_id", "role", "name", "time", "asks", "read")
 NEAR = 4
 SESSIONS = 40
 
@@ -116,7 +116,7 @@ class Scoped:
     @lazy
     def all(self) -> Pool:
         """The pool of all that is inside, before anything is asked."""
-        return _unasked(self, self.slots)
+        return _bare_pool(self, self.slots)
 
     @lazy
     def slots(self) -> NDArray[np.int64]:
@@ -142,10 +142,22 @@ class Scoped:
     def together(self) -> float:
         """`Pool.together` of a large scope, by runs of neighbours spread evenly over it."""
         starts = np.arange(_RUNS) * (self.total // _RUNS)
-        slots, view = self.slots[(starts[:, None] + np.arange(_RUN)).ravel()], self.view
+        slots, view = self.slots[(starts[:, None] + np.arange(SAMPLE // _RUNS)).ravel()], self.view
         columns = view.columns
         follows = following(columns["kind"][slots] == 1, columns["session_id"][slots], view.ids[slots])
         return together(view.words.texts(slots), follows)
+
+    def speaks(self, language: str) -> bool:
+        """Whether the texts inside are in a language, told by how many of its function words they have."""
+        if language not in self._spoken:
+            own = function_words(language) - ENGLISH
+            said = int(_frequencies(self, term_ids(map(term_of, own))).sum())
+            self._spoken[language] = said >= _SPOKEN * self.total
+        return self._spoken[language]
+
+    @lazy
+    def _spoken(self) -> dict[str, bool]:
+        return {"en": True}
 
     def sampled(self, vector: NDArray[np.float32]) -> Scores:
         """The scores of memories spread evenly over the scope; the same ones for every query."""
@@ -241,8 +253,9 @@ def mended(scoped: Scoped, text: str) -> Mended:
         embedded = None if embedder is None else embedder.has_word(word)
         if embedded:
             continue
-        usual = embedder.usual_word(edits(word)) if embedder is not None and len(word) >= _TELLING else None
-        found = _told(scoped, slips_of(word)) or usual
+        found = _told(scoped, slips_of(word))
+        if not found and embedder is not None and len(word) >= _TELLING:
+            found = embedder.usual_word(edits(word, len(word)))
         # So many are worth their two milliseconds only where the embedder does not know the word either.
         if not found and (embedder is None or embedded is False):
             found = _told(scoped, hidden_slips_of(word))
@@ -271,7 +284,10 @@ def _frequencies(scoped: Scoped, ids: NDArray[np.uint64]) -> NDArray[np.int64]:
 
 def keywords(scoped: Scoped, query: Mended) -> Keywords:
     """BM25 with the statistics of exactly this scope: over all of a small one, over the rarest terms' texts of many."""
-    text, language = query.text, _language(scoped, query.text)
+    text, language = query.text, language_of(words_of(query.text))
+    if not scoped.speaks(language):
+        # What they share are names: all other words are unheard of, and meaning has to find the texts.
+        language = "en"
     weights = dict.fromkeys(query_terms(text, language), 1.0) | dict.fromkeys(query_characters(text), CHARACTER)
     words = scoped.view.words
     # By their ids: numbers, and so the order of sums, follow from whatever else the slab has.
@@ -298,17 +314,6 @@ def keywords(scoped: Scoped, query: Mended) -> Keywords:
     slots = postings.texts_with(rare[_affordable(dfs[rare])])
     slots = slots[scoped.inside[slots]]
     return replace(none, slots=slots, scores=none.of(words.texts(slots)))
-
-
-def _language(scoped: Scoped, text: str) -> str:
-    """The language of a query if the scope's texts are in it, too; else English.
-
-    Where they are not, what they share are names: all other words are unheard of, and meaning has to find the texts.
-    """
-    if (language := language_of(words_of(text))) == "en":
-        return language
-    said = _frequencies(scoped, term_ids(map(term_of, function_words(language) - ENGLISH)))
-    return language if int(said.sum()) >= _SPOKEN * scoped.total else "en"
 
 
 def _of_all(none: Keywords, postings: Postings, scoped: Scoped) -> NDArray[np.float32]:
@@ -424,7 +429,7 @@ class Pools:
         scoped, words, dense = self._scoped, self._words, self._dense
         if self._vector is not None and dense is None:
             dense = scoped.view.scores(self._vector, members)
-        pool = scoped.all if scoped.whole else _unasked(scoped, members)
+        pool = scoped.all if scoped.whole else _bare_pool(scoped, members)
         return replace(
             pool,
             dense=dense,
@@ -440,10 +445,10 @@ class Pools:
         )
 
 
-def _unasked(scoped: Scoped, members: NDArray[np.int64]) -> Pool:
+def _bare_pool(scoped: Scoped, members: NDArray[np.int64]) -> Pool:
     """What is known of some memories, given by their ascending slots, before anything is asked."""
     view, codes = scoped.view, scoped.indexes.codes
-    columns = {name: view.columns[name][members] for name in _ASKED_OF}
+    columns = {name: view.columns[name][members] for name in _COLUMNS}
     flat, places, starts = _cited(scoped, members)
     names, nothing = columns["name"], np.zeros(len(members), np.float32)
     is_turn, order = columns["kind"] == 1, view.ids[members]
@@ -466,7 +471,7 @@ def _unasked(scoped: Scoped, members: NDArray[np.int64]) -> Pool:
         session=columns["session_id"],
         order=order,
         following=follows,
-        together=scoped.together if scoped.total > _RUNS * _RUN else together(terms, follows),
+        together=scoped.together if scoped.total > SAMPLE else together(terms, follows),
         speaker=names,
         time=columns["time"],
         asks=columns["asks"],

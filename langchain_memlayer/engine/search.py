@@ -383,16 +383,20 @@ def _scoring_query(query: SearchQuery, words: Keywords, reference: datetime) -> 
     """What a search asks of the memories that are scored."""
     about = subject_of(query.text, reference)
     subject = set(map(term_id, (*query_terms(about), *query_characters(about))))
-    named = [
-        (words.words.numbers(np.unique(term_ids(tokenize(name)))), is_word(name)) for name in identifiers(query.text)
-    ]
+    heard = dict(zip(words.terms.tolist(), words.dfs.tolist(), strict=True))
+    named = []
+    for name in identifiers(query.text):
+        terms = words.words.numbers(np.unique(term_ids(tokenize(name))))
+        if len(terms) and (terms >= 0).all():
+            held = min(heard.get(term, 1) for term in terms.tolist()) if is_word(name) else 1
+            named.append((terms, max(1, held) ** -2.0))
     return Query(
         query.text,
         words.terms,
         words.weights,
         words.dfs,
         np.array([term in subject for term in words.words.ids[words.terms].tolist()], np.bool_),
-        [(terms, word) for terms, word in named if len(terms) and (terms >= 0).all()],
+        named,
         reference,
     )
 

@@ -6,6 +6,7 @@ rows.py      the rows of a slab in order; growing.py the arrays that they are ke
 kernel.py    exact scores of a query
 hnsw.py      the graph of a large slab
 keywords.py  terms of a text or a query, and BM25
+function_words.py  words that say little, and the language that they tell
 postings.py  which terms each text has, and which texts have each term
 spelling.py  words that are a slip of the fingers away
 lru.py       the slabs in memory

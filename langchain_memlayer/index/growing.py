@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import sys
 from typing import Any
 
 import numpy as np
@@ -54,13 +52,6 @@ class Growing:
 
     def _empty(self, dtype: np.dtype[Any], rows: int) -> NDArray[Any]:
         return np.empty(rows if self._width is None else (rows, self._width), dtype=dtype)
-
-
-def give_back() -> None:
-    """Let the C library give the system what is free between what is used, where it can (glibc)."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    if trim is not None:
-        trim(0)
 
 
 class KeyIndex:

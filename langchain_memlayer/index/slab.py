@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import sys
 import threading
@@ -14,7 +15,6 @@ from numpy.typing import NDArray
 
 from langchain_memlayer.errors import InvalidInput, SnapshotError
 from langchain_memlayer.index import hnsw
-from langchain_memlayer.index.growing import give_back
 from langchain_memlayer.index.kernel import CODE, kernel_for
 from langchain_memlayer.index.postings import Words
 from langchain_memlayer.index.rows import Rows
@@ -231,7 +231,7 @@ class Slab:
                     self._offered = (view.graph is not None, len(view))
                     self._save(self)
             del view
-            give_back()
+            _give_back()
         finally:
             with self._lock:
                 # Only an error, for want of memory say, leaves it here: the next write tries again.
@@ -315,3 +315,10 @@ def _weight(column: NDArray[Any]) -> int:
         return column.nbytes
     sample = column[:: len(column) // 32 + 1]
     return column.nbytes + sum(map(sys.getsizeof, sample)) * len(column) // len(sample)
+
+
+def _give_back() -> None:
+    """Let the C library give the system what is free between what is used, where it can (glibc)."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)

@@ -63,7 +63,7 @@ def slips_of(word: str) -> Slips:
     """
     term = stem(word)
     kept = next((k for k, (one, other) in enumerate(zip(word, term, strict=False)) if one != other), len(term))
-    ending, terms = word[kept:] if len(term) == kept else "", edits(term, longer=len(word) > _SHORTEST)
+    ending, terms = word[kept:] if len(term) == kept else "", edits(term, len(word))
     return Slips(terms, [one + ending for one in terms], plain_ids(terms))
 
 
@@ -76,7 +76,7 @@ def hidden_slips_of(word: str) -> Slips:
         word: In lower case, ASCII letters alone.
     """
     found: dict[str, str] = {}
-    for one in edits(word, longer=len(word) > _SHORTEST):
+    for one in edits(word, len(word)):
         for size in range(max(_SHORTEST, len(one) - _ENDING), len(one) + 1):
             if one[:size] != word[:size]:
                 found.setdefault(one[:size], one)
@@ -85,20 +85,19 @@ def hidden_slips_of(word: str) -> Slips:
     return Slips([*found], [*found.values()], plain_ids([*found]))
 
 
-def edits(word: str, *, longer: bool | None = None) -> list[str]:
+def edits(part: str, length: int) -> list[str]:
     """What is one slip away: two letters swapped, one left out, added or another; the first is hardly ever mistyped.
 
     Args:
-        word: In lower case, ASCII letters alone.
-        longer: Whether it is one of more than four letters: of those of four only one may be missing, as every other
-            slip makes another word of it. None goes by the word itself.
+        part: A word or its stem, in lower case, ASCII letters alone.
+        length: Letters of the whole word: of one of four only one may be missing, as every other slip makes another
+            word of it.
     """
-    longer = len(word) > _SHORTEST if longer is None else longer
     found: list[str] = []
-    for at in range(1, len(word) + 1):
-        head, tail = word[:at], word[at:]
+    for at in range(1, len(part) + 1):
+        head, tail = part[:at], part[at:]
         found += [head + letter + tail for letter in ascii_lowercase]
-        if tail and longer:
+        if tail and length > _SHORTEST:
             found += [head + letter + tail[1:] for letter in ascii_lowercase]
             found += [head + tail[1:], head + tail[1:2] + tail[:1] + tail[2:]]
     return found

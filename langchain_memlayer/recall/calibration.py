@@ -155,17 +155,17 @@ def _between(share: float, low: float, high: float) -> float:
 def _mixed(text: str, known: Mapping[str, float], low: float, high: float) -> float:
     """What is known of each script, by how much of a text is written in it; the least where a script is not known."""
     of_script = {script: _between(known[script], low, high) for script in _LETTERS if script in known}
-    counts = {script: len(letters.findall(text)) * _DENSE.get(script, 1) for script, letters in _LETTERS.items()}
+    letters = {script: len(pattern.findall(text)) for script, pattern in _LETTERS.items()}
+    others = max(0, sum(map(str.isalpha, text)) - sum(letters.values()))
+    counts = {script: count * _DENSE.get(script, 1) for script, count in letters.items()}
     if counts["kana"]:
         # Kanji among kana are Japanese.
         counts["kana"] += counts.pop("han")
-    others = sum(map(str.isalpha, text)) - sum(len(letters.findall(text)) for letters in _LETTERS.values())
-    total = sum(counts.values()) + max(0, others)
+    total = sum(counts.values()) + others
     if not total:
         return of_script.get("latin", 1.0)
     least = min(of_script.values())
-    mixed = sum(of_script.get(script, least) * count for script, count in counts.items())
-    return (mixed + least * max(0, others)) / total
+    return (sum(of_script.get(script, least) * count for script, count in counts.items()) + least * others) / total
 
 
 def fluency_in(language: str, known: Mapping[str, float]) -> float:

@@ -144,8 +144,8 @@ class Query:
         weights: What each of them counts, shape (terms,).
         frequencies: How many memories of the scope have each, shape (terms,).
         subject: Which of them do not say when or how often, shape (terms,).
-        exact: The terms of each identifier and of each name in quotes that some memory may have, and whether it is one
-            that is written like a word.
+        exact: The terms of each identifier and of each name in quotes that some memory may have, and what it counts: 1,
+            or less for one that is written like a word ("python3"), the more memories have it.
         reference: The present, for relative dates.
     """
 
@@ -154,7 +154,7 @@ class Query:
     weights: NDArray[np.float32]
     frequencies: NDArray[np.int64]
     subject: NDArray[np.bool_]
-    exact: Sequence[tuple[NDArray[np.int32], bool]]
+    exact: Sequence[tuple[NDArray[np.int32], float]]
     reference: datetime
 
 

@@ -64,12 +64,10 @@ def windowed(pool: Pool, query: Query, share: float) -> Scores:
 
 
 def exact(pool: Pool, query: Query) -> Scores:
-    """The share of the query's identifiers and quoted names that a memory has; of "python3" less, the more have it."""
+    """The share of the query's identifiers and quoted names that a memory has, each by its weight."""
     out = np.zeros(len(pool), np.float32)
-    for terms, word in query.exact:
-        there = (pool.terms.counts(terms) > 0).all(axis=0)
-        held = max(1, int(np.count_nonzero(there))) if word else 1
-        out += there / np.float32(held**2 * len(query.exact))
+    for terms, weight in query.exact:
+        out += (pool.terms.counts(terms) > 0).all(axis=0) * np.float32(weight / len(query.exact))
     return out
 
 
