@@ -151,3 +151,27 @@ def test_ten_users_in_one_folder_find_the_same_as_in_ten_folders(
     assert shares >= {"keyword", "speaker", "date", "question"} | lifted
     assert shares >= ({"graph", "link", "fact"} if facts else set())
     assert shares >= ({"dense"} if embeddings else set())
+
+
+def test_how_sessions_are_numbered_changes_nothing(tmp_path: Path) -> None:
+    # Few sessions keep to their subject, so it counts which turns tell how far they belong together.
+    random, words = Random(3), [f"word{number}" for number in range(60)]
+    sessions = {
+        f"s{number}": [
+            " ".join([f"topic{number if number % 6 == 1 else random.randrange(99)}", *random.choices(words, k=3)])
+            for _ in range(9)
+        ]
+        for number in range(24)
+    }
+    answers = []
+    for before in ([], reversed(sessions)):
+        with open_memory(tmp_path / str(len(answers)), embeddings=None) as memory:
+            for session in before:
+                memory.add("Of somebody else", user_id="other", session_id=session)
+                memory.search("anything", user_id="other")  # numbers the name
+            for session, texts in sessions.items():
+                memory.add([{"role": "user", "content": text} for text in texts], user_id="u", session_id=session)
+            results = memory.search("topic7 and word7", user_id="u", limit=30)["results"]
+            answers.append([(hit["memory"], hit["score"]) for hit in results])
+
+    assert answers[0] == answers[1]

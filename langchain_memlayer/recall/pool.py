@@ -181,7 +181,9 @@ def together(terms: Terms, following: tuple[NDArray[np.int64], NDArray[np.int64]
     before, after = following
     if len(before) < _FEW:
         return float(len(before) > 0)
-    before, after = (places[:: -(-len(before) // _PAIRS)] for places in following)
+    # By where they stand: the numbers of sessions, and so the order of these pairs, are another process's otherwise.
+    some = np.argsort(before)[:: -(-len(before) // _PAIRS)]
+    before, after = before[some], after[some]
     frequencies = np.bincount(terms.flat)
     rare = (frequencies > 1) & (frequencies <= max(2, len(terms) // _RARE))
     dated = _date_ids()
