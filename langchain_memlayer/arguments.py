@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
+
+import numpy as np
 
 from langchain_memlayer.errors import InvalidInput, shown
 from langchain_memlayer.messages import checked_text
@@ -76,6 +78,27 @@ def checked_query(query: Any) -> str:
     return query
 
 
+def checked_flags(**flags: Any) -> None:
+    """`InvalidInput` for the first that is neither true nor false: of a text, "no" too would be true."""
+    for name, value in flags.items():
+        if not isinstance(value, (int, np.bool_)) or value not in (0, 1):
+            raise InvalidInput(f"{name} must be True or False, got {shown(value)}.")
+
+
+def checked_list(values: Any, name: str) -> list[Any]:
+    """What can be gone through as a list; `InvalidInput` when it cannot, or is a text or a mapping."""
+    if not isinstance(values, Iterable) or isinstance(values, (str, bytes, Mapping)):
+        raise InvalidInput(f"{name} must be a list, got {shown(values)}.")
+    return list(values)
+
+
+def checked_mapping(values: Any, name: str) -> Mapping[str, Any]:
+    """`values`; `InvalidInput` when it is no mapping."""
+    if not isinstance(values, Mapping):
+        raise InvalidInput(f"{name} must be a dictionary, got {shown(values)}.")
+    return values
+
+
 def checked_count(value: Any, name: str, least: int) -> int:
     """A whole number of at least `least`; `InvalidInput` names it when it is not."""
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
@@ -134,6 +157,7 @@ def checked_time(value: Any, name: str) -> datetime | None:
             value = datetime.fromisoformat(value)
         except ValueError as error:
             raise InvalidInput(f"{name} must be a datetime or an ISO 8601 text, got {shown(value)}.") from error
-    if not isinstance(value, datetime):
+    # Not a time, as pandas has it, is a datetime that equals nothing.
+    if not isinstance(value, datetime) or value != value:
         raise InvalidInput(f"{name} must be a datetime or an ISO 8601 text, got {shown(value)}.")
     return value if value.tzinfo else value.replace(tzinfo=UTC)

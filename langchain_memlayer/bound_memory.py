@@ -17,6 +17,8 @@ from langchain_memlayer.types import IDS, Scope
 
 # What is about one memory: who holds an id of somebody else's learns nothing by it.
 _BY_ID: Final = frozenset({"get", "update", "delete", "forget", "history", "why"})
+_NONE_GIVEN: Final = object()
+"""No id at all, which is for `forget` all of the scope; None is an id that the caller does not have."""
 _WHOLE: Final = frozenset({"reset", "areset"})
 
 
@@ -63,6 +65,9 @@ class Bound:
         return Bound(self._memory, self._access, Scope(**self._with({"user_id": user_id, **ids})))
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            # What copies or pickles an object asks for these before it has anything.
+            raise AttributeError(name)
         if name in _WHOLE:
             raise AttributeError(f"{name}() is about the whole store; forget() removes what belongs to these ids.")
         value = getattr(self._memory, name)
@@ -94,14 +99,14 @@ class Bound:
     def _checked(self, method: Callable[..., Any], *, awaited: bool) -> Callable[..., Any]:
         """A method about one memory, for those of this scope only."""
 
-        async def acall(memory_id: Any = None, *args: Any, **given: Any) -> Any:
-            if memory_id is None:
+        async def acall(memory_id: Any = _NONE_GIVEN, *args: Any, **given: Any) -> Any:
+            if memory_id is _NONE_GIVEN:
                 return await method(**self._with(given))
             known = await in_thread(self._access.owner, memory_id)
             return await method(memory_id, *args, **given) if self._holds(known, memory_id, method) else None
 
-        def call(memory_id: Any = None, *args: Any, **given: Any) -> Any:
-            if memory_id is None:
+        def call(memory_id: Any = _NONE_GIVEN, *args: Any, **given: Any) -> Any:
+            if memory_id is _NONE_GIVEN:
                 return method(**self._with(given))
             known = self._access.owner(memory_id)
             return method(memory_id, *args, **given) if self._holds(known, memory_id, method) else None

@@ -108,6 +108,8 @@ def shown(value: object) -> str:
         return cut(repr(value))
     except ValueError:  # Python writes no integer of thousands of digits
         return f"{type(value).__name__} of thousands of digits"
+    except Exception:  # noqa: BLE001 - the caller's own class: what is wrong with its value is still to be told
+        return f"a {type(value).__name__}"
 
 
 def written(number: object, where: str) -> str:

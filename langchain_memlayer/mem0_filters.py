@@ -45,7 +45,8 @@ def _without_ids(filters: Mapping[Any, Any], ids: dict[str, Any], depth: int) ->
                 raise InvalidFilter(
                     f"{shown(key)} is '*': no id stands for all. Name one; get_all(everything=True) lists all."
                 )
-            if str(ids.setdefault(key, value)) != str(value):
+            named = Scope(**{key: value}).ids()[key]
+            if ids.setdefault(key, named) != named:
                 raise InvalidInput(
                     f"{key} is {shown(ids[key])} as an argument and {shown(value)} in filters: name one owner."
                 )

@@ -16,7 +16,10 @@ from langchain_memlayer.arguments import (
     checked_count,
     checked_event_id,
     checked_expiration,
+    checked_flags,
     checked_kinds,
+    checked_list,
+    checked_mapping,
     checked_memory_id,
     checked_moment,
     checked_query,
@@ -214,6 +217,7 @@ class Memory(Closing):
             schema = None if profile is None else ProfileSchema(profile)
             reconciler = _reconciler(self.model, reconcile, custom_update_prompt)
             # What cannot be used is told before a folder is made for it.
+            checked_flags(keep_turns=keep_turns)
             check_settings(hnsw_threshold=hnsw_threshold, metric=metric, clock=clock, new_id=new_id)
             if not _is_auto(embeddings):
                 resolve_embeddings(embeddings)
@@ -380,6 +384,7 @@ class Memory(Closing):
             EmbeddingError: the embedder failed; the messages are kept.
         """
         checked_unused(memory_type, prompt)
+        checked_flags(infer=infer, background=background)
         until = checked_expiration(expiration_date)
         beside = checked_seconds(after_seconds, "after_seconds") if background else None
         scope, batch = Scope(user_id, agent_id, run_id).required("add()"), checked_label(batch_id, "batch_id")
@@ -455,6 +460,7 @@ class Memory(Closing):
             ConfigurationError: there is no model.
             ExtractionError: the model failed each time.
         """
+        checked_flags(retry=retry)
         scope = Scope(user_id, agent_id, run_id).required("read()")
         if self._engine.extractor is None:
             raise ConfigurationError("read() needs a chat model: open the memory with model= or extractor=.")
@@ -541,6 +547,7 @@ class Memory(Closing):
         Raises:
             InvalidInput: a fact that is none, or that cites none of the messages.
         """
+        checked_flags(by_agent=by_agent)
         scope = Scope(user_id, agent_id, run_id).required("reconcile()")
         turns, batch = to_turns(messages, session_id=session_id), checked_label(batch_id, "batch_id")
         steps = reconciled(self._engine, turns, facts, rejected, scope, batch=batch, by_agent=by_agent)
@@ -565,7 +572,7 @@ class Memory(Closing):
         scope = Scope(user_id, agent_id, run_id).required("add_graph_documents()")
         turns: list[Turn] = []
         facts: list[Fact] = []
-        for document in documents:
+        for document in checked_list(documents, "documents"):
             turn, stated = from_graph_document(document)
             facts += [replace(fact, turns=(len(turns),)) for fact in stated]
             turns.append(turn)
@@ -686,6 +693,7 @@ class Memory(Closing):
             MemoryNotFound: there was never a memory with this id.
             ScopeRequired: neither a memory nor an id was given.
         """
+        checked_flags(same_words=same_words)
         scope = Scope(user_id, agent_id, run_id)
         if memory_id is not None and scope:
             raise InvalidInput("forget() takes either a memory's id or the ids of a scope, not both.")
@@ -756,6 +764,9 @@ class Memory(Closing):
         Raises:
             ConfigurationError: `rewrite` without a model.
         """
+        checked_flags(
+            explain=explain, include_quarantined=include_quarantined, rewrite=rewrite, show_expired=show_expired
+        )
         if reference_date is not None:
             raise InvalidInput("reference_date: give the present as reference_time=, a datetime or an ISO 8601 text.")
         scope, conditions = scope_and_filter(filters, Scope(user_id, agent_id, run_id))
@@ -824,6 +835,7 @@ class Memory(Closing):
         Raises:
             ScopeRequired: no id was given, and not `everything`: a missing id must not list those of all.
         """
+        checked_flags(everything=everything, show_expired=show_expired)
         selection = Selection.of(Scope(user_id, agent_id, run_id), filters, kinds, show_expired)
         limit, offset = checked_count(limit if top_k is None else top_k, "limit", 1), checked_count(offset, "offset", 0)
         if not everything:
@@ -955,6 +967,7 @@ class Memory(Closing):
             ScopeRequired: no id was given, and not `everything`.
             InvalidInput: `since` is no time, or is after `until`.
         """
+        checked_flags(everything=everything)
         scope = Scope(user_id, agent_id, run_id)
         if not everything:
             scope.required("diff() (or everything=True)")
@@ -1060,7 +1073,7 @@ class Memory(Closing):
             from langchain_memlayer.facts.extraction import LLMExtractor
 
             extractor, reconciler = extractor or LLMExtractor(chat, clock=self._journal.clock), LLMReconciler(chat)
-        extractor = extractor or self._engine.extractor
+        extractor = _usable(extractor) or self._engine.extractor
         if extractor is None:
             raise ConfigurationError("replay() needs a chat model: give it model= or extractor=.")
         return (
@@ -1102,6 +1115,7 @@ class Memory(Closing):
             trial.merge()
             ```
         """
+        checked_flags(new=new)
         scope = Scope(user_id, agent_id, run_id).required("fork()")
         if not isinstance(name, str) or not name.strip():
             raise InvalidInput("fork() needs a name: a non-empty string.")
@@ -1259,7 +1273,8 @@ class Memory(Closing):
         """
         from langchain_memlayer.agents.retriever import memory_retriever
 
-        scope, settings = Scope(user_id, agent_id, run_id), {**(search_kwargs or {}), **options}
+        given = checked_mapping({} if search_kwargs is None else search_kwargs, "search_kwargs")
+        scope, settings = Scope(user_id, agent_id, run_id), {**given, **options}
         return memory_retriever(self, scope, k=k, search_type=search_type, search_kwargs=settings, on_error=on_error)
 
     def checkpointer(self, *, allowed_types: Iterable[type] = ()) -> MemLayerSaver:
@@ -1291,12 +1306,16 @@ def _is_auto(given: Any) -> bool:
     return isinstance(given, str) and given == "auto"
 
 
+def _usable(extractor: Extractor | None) -> Extractor | None:
+    if extractor is not None and not callable(getattr(extractor, "extract", None)):
+        raise ConfigurationError(f"extractor must have extract(turns, context), got {shown(extractor)}.")
+    return extractor
+
+
 def _extractor(
     model: BaseChatModel | None, own: Extractor | None, prompt: str | None, instructions: str | None, clock: Clock
 ) -> Extractor | None:
-    if own is not None and not callable(getattr(own, "extract", None)):
-        raise ConfigurationError(f"extractor must have extract(turns, context), got {shown(own)}.")
-    if own is not None or model is None:
+    if _usable(own) is not None or model is None:
         return own
     from langchain_memlayer.facts.extraction import LLMExtractor
 

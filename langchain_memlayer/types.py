@@ -98,12 +98,13 @@ class Scope:
     def __init__(self, user_id: Id = None, agent_id: Id = None, run_id: Id = None) -> None:
         for (name, _), value in zip(_SCOPE_MARKS, (user_id, agent_id, run_id), strict=True):
             if isinstance(value, (int, UUID)) and not isinstance(value, bool):
-                value = written(value, name)
+                value = written(int(value) if isinstance(value, int) else value, name)
             if value is not None and not isinstance(value, str):
                 raise InvalidInput(f"{name} must be a string, got {type(value).__name__}; pass str(id) instead.")
             if value is not None and (not value.strip() or _NO_TEXT.search(value)):
                 raise InvalidInput(f"{name} must be a non-empty string without NUL characters and lone surrogates.")
-            object.__setattr__(self, name, value)
+            # Plain text: what enums and numpy make of it, each database and each format takes otherwise.
+            object.__setattr__(self, name, None if value is None else str.__str__(value))
 
     def __bool__(self) -> bool:
         return any((self.user_id, self.agent_id, self.run_id))

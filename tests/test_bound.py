@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import copy
 from typing import Any
 
 import pytest
@@ -46,6 +47,11 @@ async def test_what_belongs_to_others_is_not_there(memory: Memory, way: str) -> 
             await call(way, alice, name, theirs["id"], *more)
     with pytest.raises(InvalidInput, match="user_id"):
         await call(way, alice, "search", "coffee", user_id="bob")
+    for name, more in (("get", []), ("delete", []), ("forget", []), ("update", ["x"])):
+        # An id that the caller does not have is not all of the scope.
+        with pytest.raises(InvalidInput, match="id"):
+            await call(way, alice, name, None, *more)
+    assert copy(alice).get_all() == alice.get_all()
     assert facts(memory, user_id="bob") == ["I like coffee."]
 
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from journal_dump import open_memory, query, texts
 from memory_kit import Extracting, Mind, call, found, open_with
 
 from langchain_memlayer import ConfigurationError, InvalidInput, MemLayerError, Memory
 from langchain_memlayer.testing import FrozenClock, ScriptedChatModel
-from langchain_memlayer.types import Extraction, Fact, Turn
+from langchain_memlayer.types import Extraction, Fact, Triple, Turn
 
 ANIMALS = ["The zebra is striped", "The walrus is wet", "The giraffe is tall", "The otter is quick"]
 
@@ -39,12 +41,15 @@ def test_auto_is_gpt_4o_mini_with_a_key_and_no_model_without(folder: Path, monke
     [
         {"model": 5}, {"model": "nothing"}, {"reconcile": "sometimes"}, {"embeddings": 5}, {"metric": "l3"},
         {"hnsw_threshold": -1}, {"durability": "none"}, {"profile": 5}, {"vectorstore": 5}, {"extractor": 5},
-        {"clock": 5}, {"new_id": 5},
+        {"clock": 5}, {"new_id": 5}, {"keep_turns": "no"},
+        {"model": ScriptedChatModel(), "custom_prompt": ["a"]},
+        {"model": ScriptedChatModel(), "custom_update_prompt": 5},
+        {"path": f"postgresql://u@{'h' * 80}/d"},
     ],
 )  # fmt: skip
 def test_a_setting_that_cannot_be_used_is_refused_and_makes_no_folder(folder: Path, setting: dict[str, Any]) -> None:
     with pytest.raises((ConfigurationError, InvalidInput)):
-        Memory(folder, **({"model": None, "embeddings": None} | setting))
+        Memory(**({"path": folder, "model": None, "embeddings": None} | setting))
     assert not folder.exists()
 
 
@@ -55,6 +60,21 @@ def test_a_custom_prompt_reaches_the_model_and_is_named_by_why(folder: Path) -> 
         [done] = memory.add("I like tea", user_id="u")["results"]
         assert str(model.prompts[0][0].content).startswith("Note only drinks.")
         assert memory.why(done["id"])["decisions"][0]["prompt"].startswith("custom")
+
+
+def test_what_an_extractor_found_nowhere_or_in_no_words_is_refused_and_the_rest_kept(folder: Path) -> None:
+    flawed = [Fact("a", ()), Fact("b", (1,)), Fact(" ", (0,)), Fact("c\0", (0,)), Fact("d", (0,), quote="\ud800")]
+    flawed.append(Fact("e", (0,), triples=(Triple("e", "is\0", "f"),)))
+
+    class Odd(Extracting):
+        def extract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
+            return Extraction((*flawed, Fact("Anna likes tea", (0,))))
+
+    with open_memory(folder, extractor=Odd()) as memory:
+        done = memory.add("I like tea", user_id="u")
+        assert texts(done) == texts(memory.get_all(user_id="u", kinds=["fact"])) == ["Anna likes tea"]
+        assert len(done["rejected"]) == len(flawed)
+        assert memory.unread(user_id="u") == []
 
 
 async def test_an_extractor_of_ones_own_is_asked_in_place_of_the_model(folder: Path, way: str) -> None:
@@ -163,6 +183,8 @@ def test_scopes_are_listed_with_their_sizes_and_only_those_of_the_given_ids(tmp_
 
 
 LONG = "x" * 100_000
+TEA = {"role": "user", "content": "tea"}
+STATED = {"text": "Anna likes tea", "quote": "tea", "sources": ["1"], "triples": []}
 
 
 @pytest.mark.parametrize(
@@ -176,9 +198,78 @@ LONG = "x" * 100_000
         ("diff", {"since": LONG}),
         ("undo", {"batch_id": LONG}),
         ("replay", {"into": LONG}),
+        ("replay", {"into": "bob", "model": LONG}),
+        ("as_middleware", {"search_kwargs": LONG}),
+        ("from_config", {"config_dict": {"llm": {"provider": LONG}}}),
+        ("from_config", {"config_dict": {"llm": {"provider": "openai", "config": {LONG: 1}}}}),
+        ("from_config", {"config_dict": {"profile": LONG}}),
     ],
 )
 def test_an_error_shows_the_beginning_of_a_long_value(folder: Path, call: str, given: dict[str, Any]) -> None:
     with open_memory(folder) as memory, pytest.raises(MemLayerError) as told:
-        getattr(memory, call)(**given, user_id="u")
+        getattr(memory, call)(**given, **({} if call in ("from_config", "as_middleware") else {"user_id": "u"}))
     assert len(str(told.value)) < 500
+
+
+class NotATime(datetime):
+    """As pandas has it."""
+
+    def __ne__(self, other: object) -> bool:
+        return True
+
+
+class Unshowable:
+    def __repr__(self) -> str:
+        raise RuntimeError("no words")
+
+
+@pytest.mark.parametrize(
+    ("call", "given"),
+    [
+        *(("add", {"messages": "tea", name: "no"}) for name in ("infer", "background")),
+        *(("search", {"query": "tea", name: []}) for name in ("explain", "include_quarantined", "show_expired")),
+        *(("search", {"query": "tea", name: Unshowable()}) for name in ("limit", "threshold", "as_of", "kinds")),
+        *(("search", {"query": "tea", name: NotATime(2026, 1, 1)}) for name in ("reference_time", "known_at")),
+        ("get_all", {"everything": "no"}), ("diff", {"since": "2020-01-01", "everything": "false"}),
+        ("forget", {"memory_id": "1", "same_words": "no"}), ("fork", {"name": "f", "new": "no"}),
+        ("add_graph_documents", {"documents": None}), ("adopt", {"documents": 3}),
+        ("reconcile", {"messages": "tea", "facts": None}),
+        *(
+            ("reconcile", {"messages": [{**TEA, "id": "1"}], "facts": [{**STATED, name: value}], "by_agent": by_agent})
+            for by_agent in (False, True)
+            for name, value in (
+                ("text", " "), ("text", "a\0"), ("quote", "\ud800"), ("sources", [["1"]]), ("triples", [["a", "b"]]),
+                ("triples", ["abc"]), ("triples", [["a", "b", ""]]), ("valid_at", "soon"), ("valid_until", 3),
+                ("name", 3), ("metadata", [1]), ("metadata", {"a": object()}), ("corrects", 3),
+            )
+        ),
+        *(("reconcile", {"messages": "tea", "facts": [], "rejected": [one]}) for one in (3, {}, {"memory": 3})),
+        ("as_middleware", {"limit": 0}), ("as_middleware", {"tools": "no"}),
+        ("as_middleware", {"search_kwargs": {"threshold": 7}}), ("as_middleware", {"search_kwargs": {"kinds": "all"}}),
+        ("as_retriever", {"k": "4"}), ("as_retriever", {"search_kwargs": [1]}), ("as_retriever", {"expand": -1}),
+        ("replay", {"into": "bob", "extractor": "mine"}),
+    ],
+)  # fmt: skip
+def test_what_an_argument_cannot_be_is_told_where_it_is_given(folder: Path, call: str, given: dict[str, Any]) -> None:
+    unowned = call == "as_middleware" or "everything" in given or "memory_id" in given
+    with open_memory(folder) as memory:
+        with pytest.raises((InvalidInput, ConfigurationError)):
+            getattr(memory, call)(**given, **({} if unowned else {"user_id": "u"}))
+        assert memory.get_all(everything=True, kinds=["fact"])["results"] == []
+
+
+class Tenant(str, Enum):  # noqa: UP042 - one whose text is its name and not its value
+    ALICE = "alice"
+
+
+class Number(int, Enum):
+    THREE = 3
+
+
+def test_ids_are_plain_text_whatever_kind_of_text_or_number_they_are(folder: Path) -> None:
+    with open_memory(folder) as memory:
+        for one in (Tenant.ALICE, Number.THREE, np.str_("bob")):
+            memory.add("I like tea", user_id=one)
+        assert [row["user_id"] for row in memory.scopes()] == ["3", "alice", "bob"]
+        assert len(memory.fork("trial", user_id=Tenant.ALICE).get_all()["results"]) == 1
+        assert memory.search("tea", user_id="alice", filters={"user_id": Tenant.ALICE})["results"]

@@ -35,7 +35,7 @@ from langchain_memlayer.agents.surface import (
     profile_fields,
 )
 from langchain_memlayer.agents.tools import memory_tools
-from langchain_memlayer.arguments import checked_seconds
+from langchain_memlayer.arguments import checked_count, checked_flags, checked_seconds
 from langchain_memlayer.errors import MissingDependency
 from langchain_memlayer.protocols import MemoryLike
 from langchain_memlayer.steps import Steps, arun, run
@@ -104,7 +104,9 @@ class MemoryMiddleware(AgentMiddleware[Any, Any]):
         self._memory = memory
         self._source = checked_source(scope)
         self._label = _label(self._source) if name is None else checked_name(name)
-        self._search = {**checked_options(self.name, search_kwargs or {}), "limit": limit}
+        checked_flags(remember=remember, background=background, tools=tools)
+        options = checked_options(self.name, {} if search_kwargs is None else search_kwargs)
+        self._search = {**options, "limit": checked_count(limit, "limit", 1)}
         self._remember = remember
         self._beside = {
             "background": background,

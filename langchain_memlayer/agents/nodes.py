@@ -30,6 +30,7 @@ from langchain_memlayer.agents.surface import (
     last_said,
     profile_fields,
 )
+from langchain_memlayer.arguments import checked_count
 from langchain_memlayer.errors import InvalidInput, shown
 from langchain_memlayer.messages import Conversation
 from langchain_memlayer.protocols import MemoryLike
@@ -185,7 +186,7 @@ def recall_node(
     """
     source, on_error = checked_source(scope), checked_on_error(on_error)
     call, keys = "recall_node()", _keys(name)
-    further = checked_options(call, options)
+    further, limit = checked_options(call, options), checked_count(limit, "limit", 1)
 
     def steps(state: Any) -> Steps:
         target, caller = find_memory(call, memory), find_caller(call, source, state=state)

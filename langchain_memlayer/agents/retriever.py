@@ -12,6 +12,7 @@ from langchain_core.retrievers import BaseRetriever, LangSmithRetrieverParams
 from pydantic import Field
 
 from langchain_memlayer.agents.surface import QUERY_CHARS, OnError, ask, checked_on_error, checked_options
+from langchain_memlayer.arguments import checked_count
 from langchain_memlayer.errors import InvalidInput, shown
 from langchain_memlayer.messages import mended_text
 from langchain_memlayer.protocols import MemoryLike
@@ -42,7 +43,7 @@ def memory_retriever(
     """The memories of a scope as a retriever; what `Memory.as_retriever` gives, which says what the arguments mean."""
     scope.required("as_retriever()")
     given = {_RENAMED.get(key, key): value for key, value in (search_kwargs or {}).items()}
-    k = given.pop("k", k)
+    k = checked_count(given.pop("k", k), "k", 1)
     mmr = {key: given.pop(key, default) for key, default in _MMR.items() if search_type == "mmr"}
     if search_type not in get_args(SearchType):
         raise InvalidInput(f"search_type must be one of {list(get_args(SearchType))}, got {shown(search_type)}.")

@@ -12,6 +12,7 @@ from pathlib import Path
 from traceback import extract_tb
 from typing import Any, Final, Literal
 
+from langchain_memlayer.arguments import checked_count, checked_flags, checked_kinds, checked_mapping, checked_threshold
 from langchain_memlayer.errors import (
     ConfigurationError,
     EmbedderMismatch,
@@ -41,16 +42,26 @@ SEARCH_OPTIONS: Final = frozenset({
 })  # fmt: skip
 """The arguments of `Memory.search` that surfaces pass on: all but the query, whose memories, and how many."""
 
+_FLAGS: Final = ("explain", "include_quarantined", "rewrite", "show_expired")
+_COUNTS: Final = {"max_tokens": 1, "expand": 0}
 
-def checked_options(call: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Further arguments of `Memory.search`; `InvalidInput` for what it does not have, or `call` itself says."""
-    unknown = sorted(set(options) - SEARCH_OPTIONS)
+
+def checked_options(call: str, options: Any) -> dict[str, Any]:
+    """Further arguments of `Memory.search`; `InvalidInput` for what it does not have or take, or `call` itself says."""
+    unknown = sorted(set(checked_mapping(options, "search_kwargs")) - SEARCH_OPTIONS)
     if unknown:
         known = ", ".join(sorted(SEARCH_OPTIONS))
         raise InvalidInput(
             f"{call} passes on to search() {known}, and not {', '.join(map(repr, unknown))}; "
             "whose memories, and how many, it says by arguments of its own."
         )
+    # Told where the surface is built: what a run raises is logged, and nothing would ever be recalled.
+    checked_flags(**{name: value for name, value in options.items() if name in _FLAGS})
+    checked_threshold(options.get("threshold"))
+    checked_kinds(options.get("kinds"))
+    for name, least in _COUNTS.items():
+        if options.get(name) is not None:
+            checked_count(options[name], name, least)
     return dict(options)
 
 

@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from langchain_memlayer.errors import ConfigurationError, MemLayerError, VectorStoreError
+from langchain_memlayer.errors import ConfigurationError, MemLayerError, VectorStoreError, shown
 
 Scalar = str | int | float | bool
 _T = TypeVar("_T")
@@ -269,7 +269,7 @@ def require_dims(kind: str, name: str, size: int, dims: int) -> None:
     """Raise ConfigurationError when a collection is for vectors of another size."""
     if size != dims:
         raise ConfigurationError(
-            f"The {kind} collection {name!r} holds vectors of {size} numbers, and the embedder makes {dims}: name "
+            f"The {kind} collection {shown(name)} holds vectors of {size} numbers, and the embedder makes {dims}: name "
             "another collection, or pass the embedder that it was made for."
         )
 
@@ -278,7 +278,7 @@ def require_metric(kind: str, name: str, metric: str, known: Sequence[str]) -> N
     """Raise ConfigurationError when a collection compares by something that cannot stand for cosine."""
     if metric.lower() not in known:
         raise ConfigurationError(
-            f"The {kind} collection {name!r} compares by {metric}, which does not order like cosine: name another "
+            f"The {kind} collection {shown(name)} compares by {metric}, which does not order like cosine: name another "
             f"collection, made with one of {', '.join(known)}."
         )
 

@@ -201,7 +201,7 @@ def _reranker(config: Mapping[str, Any]) -> Any:
         where = "reranker.config of langchain"
         return required(dict(dictionary(part.get("config") or {}, where)), "compressor", where)
     _LOGGER.warning(
-        "reranker: %s is not used. Give a LangChain document compressor as {'provider': 'langchain', 'config': "
+        "reranker: %.80s is not used. Give a LangChain document compressor as {'provider': 'langchain', 'config': "
         "{'compressor': ...}}, or to search(rerank=...).",
         part.get("provider"),
     )

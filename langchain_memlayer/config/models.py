@@ -23,7 +23,7 @@ from langchain_memlayer.config.provider import (
     revealed,
     secret,
 )
-from langchain_memlayer.errors import ConfigurationError, MissingDependency
+from langchain_memlayer.errors import ConfigurationError, MissingDependency, shown
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -49,7 +49,7 @@ def resolve_model(spec: Any) -> BaseChatModel | None:
     if isinstance(spec, str):
         provider, colon, model = spec.partition(":")
         if not (provider and colon and model):
-            raise ConfigurationError(f"model must be 'provider:model', such as '{DEFAULT_MODEL}', got {spec!r}.")
+            raise ConfigurationError(f"model must be 'provider:model', such as '{DEFAULT_MODEL}', got {shown(spec)}.")
         if provider == "openai":
             return _chat({"model": model}, provider="openai", where="model")  # type: ignore[no-any-return]
         return _initialised("chat_models", "init_chat_model", spec)  # type: ignore[no-any-return]

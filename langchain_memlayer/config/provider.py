@@ -52,7 +52,9 @@ def section(
     known(found, ("provider", "config"), name)
     provider = found.get("provider")
     if not isinstance(provider, str) or provider not in providers:
-        raise ConfigurationError(f"{name}.provider must be one of {', '.join(sorted(providers))}; got {provider!r}.")
+        raise ConfigurationError(
+            f"{name}.provider must be one of {', '.join(sorted(providers))}; got {shown(provider)}."
+        )
     settings = found.get("config") or {}
     dictionary(settings, f"{name}.config")
     keys, unused = providers[provider].keys, providers[provider].unused
@@ -77,7 +79,7 @@ def known(given: Mapping[str, Any], keys: Sequence[str], where: str, *, choices:
     unknown = [key for key in given if key not in keys]
     if unknown:
         named = ", ".join(keys if choices is None else choices) or "none"
-        raise ConfigurationError(f"{where} has the unknown key {unknown[0]!r}; known keys: {named}.")
+        raise ConfigurationError(f"{where} has the unknown key {shown(unknown[0])}; known keys: {named}.")
 
 
 def required(config: dict[str, Any], key: str, where: str) -> Any:

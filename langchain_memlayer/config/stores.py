@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from langchain_memlayer.config.provider import Provider, imported, integer, required, revealed
-from langchain_memlayer.errors import ConfigurationError, VectorStoreError
+from langchain_memlayer.errors import ConfigurationError, VectorStoreError, shown
 from langchain_memlayer.journal import home, place
 from langchain_memlayer.types import METRICS, Metric
 
@@ -125,9 +125,11 @@ def _own(config: dict[str, Any], name: str, where: str, embedder: Callable[[], E
         integer(dims, f"{where}: embedding_model_dims")
     strategy, normal = config.get("distance_strategy"), config.get("normalize_L2", False)
     if strategy not in (None, *METRICS):
-        raise ConfigurationError(f"{where}: distance_strategy must be one of {', '.join(METRICS)}; got {strategy!r}.")
+        raise ConfigurationError(
+            f"{where}: distance_strategy must be one of {', '.join(METRICS)}; got {shown(strategy)}."
+        )
     if not isinstance(normal, bool):
-        raise ConfigurationError(f"{where}: normalize_L2 must be true or false; got {normal!r}.")
+        raise ConfigurationError(f"{where}: normalize_L2 must be true or false; got {shown(normal)}.")
     # Vectors of unit length are ordered the same by all three.
     metric: Metric | None = "cosine" if normal else strategy
     path = config.get("path")
@@ -197,7 +199,7 @@ def _chroma(config: dict[str, Any], name: str, where: str, embedder: Callable[[]
 def _milvus(config: dict[str, Any], name: str, where: str, embedder: Callable[[], Embedder]) -> Store:
     metric = str(config.get("metric_type", "COSINE")).upper()
     if metric not in _METRICS:
-        raise ConfigurationError(f"{where}: metric_type must be one of {', '.join(_METRICS)}; got {metric!r}.")
+        raise ConfigurationError(f"{where}: metric_type must be one of {', '.join(_METRICS)}; got {shown(metric)}.")
     uri = filled(config.get("url") or "http://localhost:19530", name, f"{where}: url")
     langchain = imported("langchain_milvus", "langchain-memlayer[milvus]")
     source, resources = embedder(), ExitStack()

@@ -22,7 +22,7 @@ from langchain_memlayer.embedders.own import (
     WordLlamaEmbeddings,
     matrix,
 )
-from langchain_memlayer.errors import ConfigurationError, EmbedderMismatch, EmbeddingError, MissingDependency
+from langchain_memlayer.errors import ConfigurationError, EmbedderMismatch, EmbeddingError, MissingDependency, shown
 
 __all__ = ["Embedder", "MultilingualEmbeddings", "WordLlamaEmbeddings", "resolve_embeddings"]
 
@@ -221,7 +221,7 @@ def _named(text: str) -> Embeddings:
             return bundled()
     if not provider or not model:
         raise ConfigurationError(
-            f"embeddings={text!r} names no model: write 'provider:model', such as 'openai:{_OPENAI_DEFAULT}', or "
+            f"embeddings={shown(text)} names no model: write 'provider:model', such as 'openai:{_OPENAI_DEFAULT}', or "
             "'wordllama', 'multilingual' or 'auto'."
         )
     if provider == "openai":

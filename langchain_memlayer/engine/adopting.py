@@ -27,6 +27,8 @@ def adopted(engine: Engine, mirror: Mirror | None, documents: Iterable[Any] | No
     """Take in documents, those of the mirror's store when none are given; see `Memory.adopt`."""
     if documents is None and mirror is None:
         raise ConfigurationError("There is nothing to adopt: open the memory with vectorstore=, or pass documents.")
+    if documents is not None and not isinstance(documents, Iterable):
+        raise InvalidInput(f"documents must be a list of LangChain Documents, got {type(documents).__name__}.")
     found = _foreign(mirror.store) if documents is None and mirror is not None else map(_given, documents or ())
     counts = {"adopted": 0, "known": 0, "skipped": 0}
     while some := list(islice(found, _AT_ONCE)):

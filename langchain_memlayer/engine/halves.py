@@ -6,13 +6,14 @@ What lies between them is plain data, so that a graph can keep it in its state.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from datetime import datetime
+from dataclasses import fields, replace
 from typing import Any
 
+from langchain_memlayer.arguments import checked_time
 from langchain_memlayer.engine.commit import Outcome
 from langchain_memlayer.engine.read import AGENT, Engine, Prepared
 from langchain_memlayer.errors import InvalidInput
+from langchain_memlayer.messages import checked_label, checked_metadata, checked_text
 from langchain_memlayer.result_types import ExtractResult
 from langchain_memlayer.steps import Steps
 from langchain_memlayer.types import Fact, Rejection, Row, Scope, Triple, Turn
@@ -43,7 +44,7 @@ def reconciled(
     by_agent: bool,
 ) -> Steps[Outcome]:
     """Decide on facts that `extracted` gave, and commit them with their turns."""
-    refused = tuple(Rejection(one["memory"], one["reason"], one.get("quote")) for one in rejected)
+    refused = tuple(_rejection(one, f"rejected[{k}]") for k, one in enumerate(_listed(rejected, "rejected")))
     if by_agent:
         said = _facts(facts, turns, [None] * len(turns))
         prepared = Prepared(scope, tuple(turns), said, refused, actor=AGENT)
@@ -61,7 +62,7 @@ def _source(turns: Sequence[Turn], rows: Sequence[Row | None], place: int) -> st
 
 def _facts(facts: Sequence[Any], turns: Sequence[Turn], rows: Sequence[Row | None]) -> tuple[Fact, ...]:
     places = {_source(turns, rows, place): place for place in range(len(turns))}
-    return tuple(_fact(fact, f"facts[{k}]", places) for k, fact in enumerate(facts))
+    return tuple(_fact(fact, f"facts[{k}]", places) for k, fact in enumerate(_listed(facts, "facts")))
 
 
 def _plain(fact: Fact, prepared: Prepared) -> dict[str, Any]:
@@ -78,23 +79,51 @@ def _plain(fact: Fact, prepared: Prepared) -> dict[str, Any]:
     }
 
 
+def _listed(given: Any, where: str) -> Sequence[Any]:
+    if isinstance(given, (list, tuple)):
+        return given
+    raise InvalidInput(f"{where} must be a list, got {type(given).__name__}: pass on what extract() gives under it.")
+
+
+def _rejection(plain: Any, where: str) -> Rejection:
+    texts = [plain.get(name) if isinstance(plain, Mapping) else None for name in ("memory", "reason", "quote")]
+    if not all(isinstance(text, str) for text in texts[:2]) or not isinstance(texts[2], (str, type(None))):
+        raise InvalidInput(f"{where} is no refusal: pass on what extract() gives under 'rejected'.")
+    memory, reason, quote = (None if text is None else checked_text(text, where) for text in texts)
+    return Rejection(memory or "", reason or "", quote)
+
+
 def _fact(plain: Any, where: str, places: Mapping[Any, int]) -> Fact:
     if not isinstance(plain, Mapping) or any(not isinstance(plain.get(key), kind) for key, kind in _FACT.items()):
         raise InvalidInput(f"{where} is no fact: pass on what extract() gives under 'facts'.")
-    sources = [places[source] for source in plain["sources"] if source in places]
+    if not plain["text"].strip():
+        raise InvalidInput(f"{where} says nothing: its text is blank.")
+    sources = _places(plain["sources"], places)
     if not sources:
         raise InvalidInput(
             f"{where} cites messages that are not among these: pass the messages that it was found in, before any is "
             "removed."
         )
-    times = {name: datetime.fromisoformat(plain[name]) for name in ("valid_at", "valid_until") if plain.get(name)}
+    quote = plain["quote"]
     return Fact(
-        text=plain["text"],
-        turns=tuple(sources),
-        quote=plain["quote"],
-        triples=tuple(Triple(*triple) for triple in plain["triples"]),
-        name=plain.get("name"),
-        metadata=plain.get("metadata") or {},
-        corrects=tuple(places[source] for source in plain.get("corrects") or () if source in places),
-        **times,
+        text=checked_text(plain["text"], f"{where}['text']"),
+        turns=sources,
+        quote=None if quote is None else checked_text(quote, f"{where}['quote']"),
+        triples=tuple(_triple(triple, f"{where}['triples'][{k}]") for k, triple in enumerate(plain["triples"])),
+        valid_at=checked_time(plain.get("valid_at"), f"{where}['valid_at']"),
+        name=checked_label(plain.get("name") or None, f"{where}['name']"),
+        metadata=checked_metadata(plain.get("metadata"), f"{where}['metadata']"),
+        valid_until=checked_time(plain.get("valid_until"), f"{where}['valid_until']"),
+        corrects=_places(_listed(plain.get("corrects") or (), f"{where}['corrects']"), places),
     )
+
+
+def _places(sources: Sequence[Any], places: Mapping[Any, int]) -> tuple[int, ...]:
+    return tuple(places[one] for one in sources if isinstance(one, (str, int)) and one in places)
+
+
+def _triple(plain: Any, where: str) -> Triple:
+    parts = plain if isinstance(plain, (list, tuple)) else ()
+    if len(parts) != len(fields(Triple)) or not all(isinstance(part, str) and part.strip() for part in parts):
+        raise InvalidInput(f"{where} is no triple: pass a list of source, relation and destination as texts.")
+    return Triple(*(checked_text(part, where) for part in parts))

@@ -22,7 +22,7 @@ from typing import Any, Final
 from uuid import NAMESPACE_OID, uuid5
 
 from langchain_memlayer.engine.commit import BY_HAND, Committed, closing
-from langchain_memlayer.errors import ConfigurationError, ExtractionError, InvalidInput
+from langchain_memlayer.errors import ConfigurationError, ExtractionError, InvalidInput, shown
 from langchain_memlayer.facts.grounding import words
 from langchain_memlayer.facts.profile import (
     Cell,
@@ -186,7 +186,9 @@ class Profiles:
                 "pydantic model or a JSON schema."
             )
         if strange := sorted(str(name) for name in values if name not in schema.names):
-            raise InvalidInput(f"The profile has no field {strange[0]!r}; its fields are {', '.join(schema.names)}.")
+            raise InvalidInput(
+                f"The profile has no field {shown(strange[0])}; its fields are {', '.join(schema.names)}."
+            )
         with self.journal.write(owner.partition) as tx:
             row = tx.memory(key_of(owner.partition))
             old = cells_of(row)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -22,11 +22,12 @@ from langchain_memlayer.engine.keep import CONTEXT_TURNS, Keeper, Kept, note_abo
 from langchain_memlayer.engine.profiles import Profiles
 from langchain_memlayer.engine.records import batch_scope, to_turn
 from langchain_memlayer.engine.texts import fact_text, searchable, turn_text
-from langchain_memlayer.errors import ExtractionError, JournalError, MemLayerError
+from langchain_memlayer.errors import ExtractionError, InvalidInput, JournalError, MemLayerError
 from langchain_memlayer.facts.reconciliation import all_added
 from langchain_memlayer.journal import Journal
 from langchain_memlayer.journal.reader import Reader
 from langchain_memlayer.journal.writer import Writer
+from langchain_memlayer.messages import checked_text, mended_text
 from langchain_memlayer.protocols import Extractor, Reconciler
 from langchain_memlayer.steps import Steps, request
 from langchain_memlayer.tracing import span, traced
@@ -544,11 +545,28 @@ def _batch_of(tx: Writer, turn: Row, batches: Sequence[str]) -> str | None:
 
 
 def _checked(extraction: Extraction, turns: int) -> Extraction:
-    """What an extractor found, without facts of turns that it was not given."""
-    strays = [fact for fact in extraction.facts if not all(0 <= place < turns for place in fact.turns)]
-    refused = (Rejection(fact.text, "it cites a turn that was not given", fact.quote) for fact in strays)
-    kept = tuple(fact for fact in extraction.facts if fact not in strays)
-    return Extraction(kept, (*extraction.rejected, *refused)) if strays else extraction
+    """What an extractor found, without what no turn supports that it was given, or what cannot be kept."""
+    flaws = [_flaw(fact, turns) for fact in extraction.facts]
+    refused = (
+        Rejection(mended_text(fact.text), flaw, None if fact.quote is None else mended_text(fact.quote))
+        for fact, flaw in zip(extraction.facts, flaws, strict=True)
+        if flaw is not None
+    )
+    kept = tuple(fact for fact, flaw in zip(extraction.facts, flaws, strict=True) if flaw is None)
+    return Extraction(kept, (*extraction.rejected, *refused)) if any(flaws) else extraction
+
+
+def _flaw(fact: Fact, turns: int) -> str | None:
+    if not fact.turns or not all(0 <= place < turns for place in fact.turns):
+        return "it cites a turn that was not given" if fact.turns else "it cites no turn"
+    if not fact.text.strip():
+        return "it says nothing"
+    try:
+        for text in (fact.text, fact.quote or "", *(name for triple in fact.triples for name in astuple(triple))):
+            checked_text(text, "it")
+    except InvalidInput:
+        return "it has what is no text, or too much of it"
+    return None
 
 
 def _rewrites(decision: Decision) -> bool:

@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from langchain_memlayer.agents.context import as_context
-from langchain_memlayer.errors import ConfigurationError, ExtractionError
+from langchain_memlayer.errors import ConfigurationError, ExtractionError, shown
 from langchain_memlayer.facts.chat import Method, StructuredChat
 from langchain_memlayer.facts.prompts import version_of
 from langchain_memlayer.facts.replies import read_entries, without_thoughts
@@ -150,7 +150,7 @@ class Judge:
 
     def __init__(self, model: BaseChatModel, leniency: Leniency, *, method: Method | None = None) -> None:
         if leniency not in PROMPTS:
-            raise ConfigurationError(f"There is no judge {leniency!r}; choose of {', '.join(PROMPTS)}.")
+            raise ConfigurationError(f"There is no judge {shown(leniency)}; choose of {', '.join(PROMPTS)}.")
         self.leniency = leniency
         self._chat = StructuredChat(model, _SCHEMA, run_name=f"judging ({leniency})", method=method)
 

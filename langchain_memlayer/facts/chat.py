@@ -13,7 +13,7 @@ from functools import partial
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
-from langchain_memlayer.errors import ConfigurationError, ExtractionError
+from langchain_memlayer.errors import ConfigurationError, ExtractionError, shown
 from langchain_memlayer.steps import Steps, awaited, request, stepped
 
 if TYPE_CHECKING:
@@ -60,9 +60,11 @@ class StructuredChat:
         timeout: float | None = None,
     ) -> None:
         if method is not None and method not in METHODS:
-            raise ConfigurationError(f"There is no method {method!r}; choose one of {', '.join(METHODS)}, or None.")
+            raise ConfigurationError(
+                f"There is no method {shown(method)}; choose one of {', '.join(METHODS)}, or None."
+            )
         if timeout is not None and not timeout > 0:
-            raise ConfigurationError(f"timeout is a number of seconds above 0, or None; got {timeout!r}.")
+            raise ConfigurationError(f"timeout is a number of seconds above 0, or None; got {shown(timeout)}.")
         self._config: RunnableConfig = {"run_name": run_name, "tags": ["nostream"]}
         self._timeout = timeout
         self._ways = _ways(model, schema, method)

@@ -136,8 +136,10 @@ class LLMExtractor:
             if not isinstance(value, int) or value < minimum:
                 raise InvalidInput(f"{name} must be a whole number of at least {minimum}, got {shown(value)}.")
         for name, text in (("custom_prompt", custom_prompt), ("custom_instructions", custom_instructions)):
-            if text is not None and not text.strip():
-                raise InvalidInput(f"{name} is blank; leave it out to use the built-in instructions.")
+            if text is not None and not (isinstance(text, str) and text.strip()):
+                raise InvalidInput(
+                    f"{name} must be a text, got {shown(text)}; leave it out to use the built-in instructions."
+                )
         parts: tuple[str, ...] = (EXTRACTION_INSTRUCTIONS, EXTRACTION_CONTRACT, EXTRACTION_EXAMPLES)
         self.version = EXTRACTION_VERSION
         if custom_prompt is not None:

@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 from pydantic_core import PydanticSerializationError, to_json
 
-from langchain_memlayer.errors import ConfigurationError, ExtractionError, InvalidInput
+from langchain_memlayer.errors import ConfigurationError, ExtractionError, InvalidInput, cut, shown
 from langchain_memlayer.facts.chat import Method, StructuredChat
 from langchain_memlayer.facts.profile_fields import model_of, read_schema
 from langchain_memlayer.facts.prompts import PROFILE_INSTRUCTIONS, PROFILE_SCHEMA, shortened, show_records
@@ -161,8 +161,8 @@ class ProfileSchema:
             model = model_of(model)
         if not (isinstance(model, type) and issubclass(model, BaseModel) and {*model.model_fields} - {"root"}):
             raise ConfigurationError(
-                f"profile= takes a pydantic model (a class with fields) or a JSON schema, got {model!r}; its fields "
-                "are what is to be known of each user."
+                f"profile= takes a pydantic model (a class with fields) or a JSON schema, got {shown(model)}; its "
+                "fields are what is to be known of each user."
             )
         self.model = model
         try:
@@ -293,8 +293,9 @@ def _imported(name: str) -> Any:
         return getattr(import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigurationError(
-            f"profile={name!r} cannot be imported ({error}): write it as 'package.module:Model', of a module that "
-            "Python finds, or as the path of a JSON schema that ends with .json."
+            f"profile={shown(name)} cannot be imported ({cut(str(error))}): write it as "
+            "'package.module:Model', of a module that Python finds, or as the path of a JSON schema that "
+            "ends with .json."
         ) from error
 
 

@@ -142,8 +142,8 @@ class LLMReconciler:
         method: Method | None = None,
         timeout: float | None = None,
     ) -> None:
-        if custom_prompt is not None and not custom_prompt.strip():
-            raise InvalidInput("The prompt of reconciliation is blank; leave it out to use the built-in instructions.")
+        if custom_prompt is not None and not (isinstance(custom_prompt, str) and custom_prompt.strip()):
+            raise InvalidInput("The prompt of reconciliation must be a text; leave it out to use the built-in one.")
         parts: tuple[str, ...] = (RECONCILIATION_INSTRUCTIONS, RECONCILIATION_CONTRACT, RECONCILIATION_EXAMPLES)
         self.version = RECONCILIATION_VERSION
         if custom_prompt is not None:

@@ -15,7 +15,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg_pool import ConnectionPool
 
-from langchain_memlayer.errors import ConfigurationError, InvalidInput, JournalError, MemLayerError
+from langchain_memlayer.errors import ConfigurationError, InvalidInput, JournalError, MemLayerError, shown
 from langchain_memlayer.journal.base import Journal
 from langchain_memlayer.journal.database import SCRUB_DUE
 from langchain_memlayer.journal.postgres_sql import (
@@ -312,12 +312,15 @@ class Address:
             rest = url[found.end() :]
             url = url[: found.start()] + (f"{found[0][0]}{rest[1:]}" if rest else "")
         if not size.isdecimal() or int(size) < 2:
-            raise ConfigurationError(f"pool_size must be a number of at least 2, got {size!r}.")
+            raise ConfigurationError(f"pool_size must be a number of at least 2, got {shown(size)}.")
         try:
             settings: dict[str, Any] = {
                 "connect_timeout": str(int(CONNECT_SECONDS)), "application_name": "memlayer", **conninfo_to_dict(url)
             }  # fmt: skip
-        except psycopg.Error:
+            for host in str(settings.get("host") or "").split(","):
+                if not host.startswith(("/", "@")):
+                    host.encode("idna")
+        except (psycopg.Error, UnicodeError):
             # Its message may quote the password.
             raise ConfigurationError(
                 "The connection string cannot be read. Its form is postgresql://user:password@host:5432/database"

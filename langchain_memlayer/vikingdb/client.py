@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr, ValidationError
 
-from langchain_memlayer.errors import ConfigurationError, MissingDependency, VectorStoreError
+from langchain_memlayer.errors import ConfigurationError, MissingDependency, VectorStoreError, shown
 
 Call = Literal["upsert", "delete", "fetch", "search_by_vector"]
 
@@ -196,7 +196,7 @@ def _address(host: str | None) -> tuple[str, str]:
     if "@" in parts.netloc:
         raise ConfigurationError("The host must hold no user or password: pass keys as `ak` and `sk`, or `api_key`.")
     if parts.scheme not in ("http", "https") or not parts.netloc or parts.path.strip("/") or parts.query:
-        raise ConfigurationError(f"{host!r} is no host: write it as 'name', 'name:port' or 'https://name'.")
+        raise ConfigurationError(f"{shown(host)} is no host: write it as 'name', 'name:port' or 'https://name'.")
     return parts.scheme, parts.netloc
 
 

@@ -29,7 +29,7 @@ from langchain_core.vectorstores import VectorStore
 from pydantic import SecretStr
 
 from langchain_memlayer.embedders.own import matrix
-from langchain_memlayer.errors import ConfigurationError, InvalidFilter, InvalidInput, VectorStoreError
+from langchain_memlayer.errors import ConfigurationError, InvalidFilter, InvalidInput, VectorStoreError, shown
 from langchain_memlayer.json_values import dumps, loads, plain
 from langchain_memlayer.vikingdb.client import VikingDBClient
 
@@ -105,7 +105,7 @@ class VikingDBVectorStore(VectorStore):
         for name in (collection_name, *fields, *((index_name,) if index_name is not None else ())):
             if not isinstance(name, str) or not _is_name(name):
                 raise ConfigurationError(
-                    f"{name!r} is no name of VikingDB: up to 128 letters, digits and underscores, a letter first."
+                    f"{shown(name)} is no name of VikingDB: up to 128 letters, digits and underscores, a letter first."
                 )
         if len(set(fields)) < len(fields):
             raise ConfigurationError(f"The fields {', '.join(fields)} must be four different ones.")
@@ -317,7 +317,7 @@ class VikingDBVectorStore(VectorStore):
         text = fields.get(self._text)
         if not isinstance(text, str):
             raise VectorStoreError(
-                f"The row {item.id!r} of the collection {self.collection_name!r} has no text in the field "
+                f"The row {shown(item.id)} of the collection {self.collection_name!r} has no text in the field "
                 f"{self._text!r}: add that field to the collection, or pass the name of the right one as `text_field`."
             )
         metadata = _json_object(fields.get(self._metadata))
@@ -349,7 +349,7 @@ def _unique(ids: Sequence[str] | None) -> list[str]:
 
 def _id(name: Any) -> str:
     if not isinstance(name, str) or not name:
-        raise InvalidInput(f"{name!r} is no id; ids are non-empty strings.")
+        raise InvalidInput(f"{shown(name)} is no id; ids are non-empty strings.")
     dumps(name, "an id")
     return name
 
@@ -380,7 +380,7 @@ def _checked(filter: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
     if not isinstance(filter, Mapping) or not isinstance(filter.get("op"), str):
         raise InvalidFilter(
             "A filter is a dictionary in VikingDB's form, such as "
-            '{"op": "must", "field": "topic", "conds": ["search"]}; got ' + f"{filter!r}."
+            '{"op": "must", "field": "topic", "conds": ["search"]}; got ' + f"{shown(filter)}."
         )
     checked: Mapping[str, Any] = plain(filter, "filter")
     return checked
@@ -389,7 +389,7 @@ def _checked(filter: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
 def _score(item: Any) -> float:
     score = item.ann_score if item.score is None else item.score
     if score is None:
-        raise VectorStoreError(f"VikingDB gave no score for the row {item.id!r}; check proxies on the way to it.")
+        raise VectorStoreError(f"VikingDB gave no score for the row {shown(item.id)}; check proxies on the way to it.")
     return float(score)
 
 
