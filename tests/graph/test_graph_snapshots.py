@@ -44,7 +44,7 @@ def take(told: Told, rows: list[Row], step: tuple[str, Any, Any]) -> None:
             (told.end if what == "end" else told.forget)(row)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(STEPS, max_size=25))
 def test_a_graph_that_followed_says_what_a_rebuilt_one_says(steps: list[tuple[str, Any, Any]]) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -71,7 +71,7 @@ def test_a_slab_is_loaded_once_and_caught_up_whenever_it_is_asked_for() -> None:
     assert ([name for name, _ in shelf.made], shelf.refreshed) == (["a"], {"a": 2})
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     asked=st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(0, 60), st.booleans()), max_size=40),
     capacity=st.integers(1, 100),
