@@ -104,8 +104,8 @@ def test_what_is_loaded_answers_as_what_was_dumped_and_goes_on_as_that_does(
 @pytest.fixture(scope="module")
 def slab() -> Slab:
     slab = Slab(dims=DIMS, hnsw_threshold=10**9, columns=COLUMNS)
-    slab.apply(written(np.random.default_rng(0), 0, list(range(1200)), several=True, removed=[]))
-    slab.apply(written(np.random.default_rng(1), 1, list(range(1200, 1250)), several=True, removed=[3, 4]))
+    slab.apply(written(np.random.default_rng(0), 0, list(range(2100)), several=True, removed=[]))
+    slab.apply(written(np.random.default_rng(1), 1, list(range(2100, 2150)), several=True, removed=[3, 4]))
     return slab
 
 
