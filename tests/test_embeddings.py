@@ -526,13 +526,7 @@ async def test_the_bundled_models_vectors_depend_on_the_text_alone(local: Embedd
 
 @pytest.mark.parametrize(
     ("word", "known"),
-    [
-        ("restaurant", True),
-        ("concerts", True),
-        ("angeles", True),
-        ("restaurnat", False),
-        ("xs", False),
-    ],
+    [("restaurant", True), ("concerts", True), ("angeles", True), ("restaurnat", False), ("xs", False)],
 )
 def test_the_bundled_model_knows_whole_words_their_forms_and_names(local: Embedder, word: str, known: bool) -> None:
     assert local.has_word(word) is known

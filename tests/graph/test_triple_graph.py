@@ -206,9 +206,7 @@ def test_relations_in_results_are_read_again_from_the_journal(told: Told) -> Non
     assert ("Anna", "owns", "Moon") in shown(graph)
     found = told.graphs.relations(Scope("alice"), ["Anna"])
     # The name was first spelled by what has ended, so the latest triple is shown in its own spelling.
-    assert found == [
-        {"source": "ANNA", "relationship": "likes", "destination": "tea"},
-    ]
+    assert found == [{"source": "ANNA", "relationship": "likes", "destination": "tea"}]
 
 
 def test_relations_are_shown_once_however_they_are_spelled(told: Told) -> None:

@@ -16,11 +16,7 @@ from langchain_memlayer.cli import app
 from langchain_memlayer.moving import import_langgraph, import_langgraph_sqlite
 from langchain_memlayer.testing import DeterministicEmbeddings
 
-VALUES: list[dict[str, Any]] = [
-    {"text": "I like tea."},
-    {"n": 2**70, "x": [1.5, None, True, {"é": "中"}]},
-    {},
-]
+VALUES: list[dict[str, Any]] = [{"text": "I like tea."}, {"n": 2**70, "x": [1.5, None, True, {"é": "中"}]}, {}]
 
 
 def fill(store: Any) -> dict[tuple[tuple[str, ...], str], Any]:
