@@ -354,15 +354,23 @@ async def test_an_awaited_undo_is_the_same(memory: Memory) -> None:
     assert seen(memory) == before
 
 
-def test_of_calls_that_were_read_together_each_is_undone_alone(memory: Memory) -> None:
-    for batch, text in (("b1", "Anna adds tea"), ("b2", "Bob adds tea"), ("b3", "Bob adds milk")):
-        memory.add(text, user_id="u", session_id="s", batch_id=batch, background=True, after_seconds=30)
-    assert [len(one["turns"]) for one in memory.unread(user_id="u")] == [3]
-    assert memory.flush(60)
-    whole = texts(memory.get_all(user_id="u", kinds=["fact", "turn"]))
-    done = memory.undo(batch_id="b2", user_id="u")
-    assert {row["event"] for row in done["results"]} == {"DELETE"}
-    left = texts(memory.get_all(user_id="u", kinds=["fact", "turn"]))
-    assert [text for text in whole if text not in left] == ["Bob adds tea", "Bob likes tea"]
-    memory.undo(batch_id="b1", user_id="u")
-    assert all("Anna" not in text for text in texts(memory.get_all(user_id="u", kinds=["fact", "turn"])))
+@pytest.mark.parametrize("keep", [True, False])
+def test_of_calls_that_were_read_together_each_reports_and_undoes_its_own(keep: bool) -> None:
+    with opened(clock=FrozenClock(), keep_turns=keep) as memory:
+        said = {"b1": "Anna adds tea", "b2": "Bob adds tea", "b3": "Bob adds milk"}
+        given: dict[str, Any] = {"user_id": "u", "session_id": "s", "background": True, "after_seconds": 30}
+        for batch, text in said.items():
+            memory.add(text, batch_id=batch, **given)
+        assert [len(one["turns"]) for one in memory.unread(user_id="u")] == [3]
+        assert memory.flush(60)
+        facts = {"b1": "Anna likes tea", "b2": "Bob likes tea", "b3": "Bob likes milk"}
+        assert {batch: texts(memory.add(text, batch_id=batch, user_id="u")) for batch, text in said.items()} == {
+            batch: [fact] for batch, fact in facts.items()
+        }
+        whole = texts(memory.get_all(user_id="u", kinds=["fact", "turn"]))
+        done = memory.undo(batch_id="b2", user_id="u")
+        assert {row["event"] for row in done["results"]} == {"DELETE"}
+        left = texts(memory.get_all(user_id="u", kinds=["fact", "turn"]))
+        assert [text for text in whole if text not in left] == [*(["Bob adds tea"] if keep else []), "Bob likes tea"]
+        memory.undo(batch_id="b1", user_id="u")
+        assert all("Anna" not in text for text in texts(memory.get_all(user_id="u", kinds=["fact", "turn"])))

@@ -136,9 +136,17 @@ class Commit:
         self._said: Sequence[Row] = ()
         self._equal: dict[str, list[Row]] = {}
 
-    def outcome(self, turns: Sequence[Committed] = ()) -> Outcome:
-        """What was done."""
-        return Outcome(tuple(turns), tuple(self.done), tuple(self.rejected), tuple(self.added), tuple(self.removed))
+    def outcome(self, turns: Sequence[Committed] = (), *, since: Sequence[int] = (0, 0, 0, 0)) -> Outcome:
+        """What was done, after a `mark`."""
+        lists = zip(self._lists(), since, strict=True)
+        return Outcome(tuple(turns), *(tuple(some[first:]) for some, first in lists))
+
+    def mark(self) -> list[int]:
+        """How much was done to facts so far."""
+        return [len(some) for some in self._lists()]
+
+    def _lists(self) -> tuple[list[Any], ...]:
+        return self.done, self.rejected, self.added, self.removed
 
     # -- turns ----------------------------------------------------------------------------------------------------
 

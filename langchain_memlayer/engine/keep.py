@@ -253,7 +253,7 @@ class Keeper:
             return None
         detail: dict[str, Any] = {
             "session": next((row.session_id for row in rows if row), None) if news.rows else news.words[0].session_id,
-            "turns": [plain_turn(turn) for turn in news.words],
+            "turns": [plain_turn(turn) | ({"batch": batch} if batch else {}) for turn in news.words],
             "before": news.before[-CONTEXT_TURNS:],
             "edited": news.edited,
             "batches": [] if batch is None else [batch],
@@ -409,6 +409,6 @@ def plain_turn(turn: Turn) -> dict[str, Any]:
 
 
 def turn_of(plain: Mapping[str, Any]) -> Turn:
-    """The turn that was made plain."""
+    """The turn that was made plain, of whichever call it is."""
     times = {name: datetime.fromisoformat(plain[name]) for name in ("time", "valid_until") if plain.get(name)}
-    return Turn(**{**plain, **times})
+    return Turn(**{name: value for name, value in {**plain, **times}.items() if name != "batch"})

@@ -409,13 +409,13 @@ class Engine(Keeper):
                 return None
             if any(form.vector_bytes for form in forms.values()):
                 self.indexes.record_embedder(tx)
-            named = batch or next(iter(note.detail.get("batches", ())), None) if note else batch
+            together = note.detail.get("batches", ()) if note is not None else ()
+            named = batch or next(iter(together), None)
             actor = prepared.actor or ("extractor" if prepared.facts else "user")
             commit = Commit(tx, scope, actor=actor, batch=named, new_id=self.journal.new_id)
-            rows, done, stale = self._rows(commit, prepared, forms)
-            together = note.detail.get("batches", ()) if note is not None else ()
-            batches = {row.id: _batch_of(tx, row, together) for row in rows if row is not None and len(together) > 1}
-            self._apply(commit, prepared, decisions, forms, rows, batches)
+            batches = _batches_of(tx, prepared, together) if len(together) > 1 else [named] * len(prepared.turns)
+            rows, done, stale = self._rows(commit, prepared, forms, batches)
+            shares = self._apply(commit, prepared, decisions, forms, rows, batches)
             if note is not None:
                 commit.end_unsaid(note.detail.get("edited", ()))
                 tx.strike_unread(note.id)
@@ -425,18 +425,20 @@ class Engine(Keeper):
             outcome = commit.outcome([*prepared.kept, *done])
             if batch is not None:
                 tx.record_batch(batch_scope(scope), batch, {"note": None, **outcome.plain()})
-            for earlier in note.detail.get("batches", ()) if note is not None else ():
+            for earlier in together:
                 reported = tx.batch(batch_scope(scope), earlier)
                 if reported is not None:
+                    own = _together(shares.get(earlier, ())) if len(together) > 1 else outcome
                     turns = {"turns": reported["turns"], "note": None}
-                    tx.record_batch(batch_scope(scope), earlier, {**outcome.plain(), **turns})
+                    tx.record_batch(batch_scope(scope), earlier, {**own.plain(), **turns})
         return outcome
 
     def _rows(
-        self, commit: Commit, prepared: Prepared, forms: Mapping[str, Indexed]
+        self, commit: Commit, prepared: Prepared, forms: Mapping[str, Indexed], batches: Sequence[str | None]
     ) -> tuple[list[Row | None], list[Committed], list[int]]:
         """The rows of the turns as they are now, None where they are gone; what was stored; what was changed."""
-        tx, looked = commit.tx, not (prepared.note and prepared.note.detail.get("owed"))
+        tx, named = commit.tx, commit.batch
+        looked = not (prepared.note and prepared.note.detail.get("owed"))
         now = tx.memories_by_row([row.id for row in prepared.rows if row is not None])
         cited = {place for fact in prepared.facts for place in fact.turns}
         rows: list[Row | None] = []
@@ -456,8 +458,10 @@ class Engine(Keeper):
                 tx.read_turn(row, None, read=True)
                 done.append(Committed(row.key, "ADD" if new else "NONE", row.text))
             elif turn.id is not None or place in cited:
+                commit.batch = batches[place] or named
                 row = commit.note_turn(turn, words=prepared.actor == AGENT)
             rows.append(row)
+        commit.batch = named
         return rows, done, stale
 
     def _apply(
@@ -467,12 +471,13 @@ class Engine(Keeper):
         decisions: Sequence[Decision],
         forms: Mapping[str, Indexed],
         rows: Sequence[Row | None],
-        batches: Mapping[int, str | None],
-    ) -> None:
-        """Carry out the decisions; each as of the call that told it, where several were read together (`batches`)."""
-        named = commit.batch
+        batches: Sequence[str | None],
+    ) -> dict[str | None, list[Outcome]]:
+        """Carry out the decisions, each as of the call that told it (`batches`, by turn); gives what is of each."""
+        named, shares = commit.batch, dict[str | None, list[Outcome]]()
         for refusal in prepared.rejected:
             commit.reject(refusal)
+        shares[named] = [commit.outcome()]
         prompt = getattr(self.extractor, "version", None) if prepared.actor is None else None
         versions = {"prompt": prompt, "by": getattr(self.reconciler, "version", None)}
         requests: list[Row] = []
@@ -482,20 +487,23 @@ class Engine(Keeper):
                 commit.reject(Rejection(decision.text or "", decision.reason or "refused"))
                 continue
             fact = prepared.facts[decision.fact]
-            cited = [row for row in (rows[k] for k in fact.turns) if row is not None]
+            there = [place for place in fact.turns if rows[place] is not None]
+            cited = [row for row in (rows[place] for place in there) if row is not None]
             if fact.turns and not cited:
                 # Its turns were forgotten, deleted or changed while they were read.
                 continue
             own = forms[fact_text(fact, prepared.turns)]
             new = forms[fact_text(fact, prepared.turns, decision.text)] if _rewrites(decision) else own
-            commit.batch = batches.get(cited[0].id) or named if cited else named
+            commit.batch, before = (batches[there[0]] if there else None) or named, commit.mark()
             commit.apply(Change(fact, decision, own, new, versions), cited)
+            shares.setdefault(commit.batch, []).append(commit.outcome(since=before))
             requests += cited if fact.metadata.get(RETRACT) else ()
             corrected += [row for row in (rows[k] for k in fact.corrects if k < len(rows)) if row is not None]
         commit.batch = named
         # Only now it is known what else the same turns say.
         commit.hide_requests(requests)
         commit.correct(corrected)
+        return shares
 
     def _relate(self, note: Unread, key: str) -> Steps[Outcome]:
         """Find the triples of a text that was written by hand; no fact comes of it."""
@@ -539,9 +547,12 @@ class _Postponing:
             ) from error
 
 
-def _batch_of(tx: Writer, turn: Row, batches: Sequence[str]) -> str | None:
-    """Which of several calls told a turn last."""
-    return next((one.batch for one in reversed(tx.history(turn.key)) if one.batch in batches), None)
+def _batches_of(tx: Writer, prepared: Prepared, together: Sequence[str]) -> list[str | None]:
+    """Which of several calls told each turn last."""
+    histories = [[] if row is None else tx.history(row.key) for row in prepared.rows]
+    found = [next((one.batch for one in reversed(events) if one.batch in together), None) for events in histories]
+    words = prepared.note.detail.get("turns", ()) if prepared.note is not None else ()
+    return [*found[: len(found) - len(words)], *(plain.get("batch") for plain in words)]
 
 
 def _checked(extraction: Extraction, turns: int) -> Extraction:
