@@ -224,6 +224,7 @@ class Fact:
         said_at: When it was said; reconcilers are given it, extractors need not tell.
         valid_until: The end of its last day, when the text says so.
         corrects: Positions of turns before it that it says were wrong.
+        words: Further words that it is found by, such as what a thing that it names is.
     """
 
     text: str
@@ -236,6 +237,7 @@ class Fact:
     said_at: datetime | None = None
     valid_until: datetime | None = None
     corrects: tuple[int, ...] = ()
+    words: tuple[str, ...] = ()
 
 
 RETRACT = "retract"

@@ -128,6 +128,8 @@ READ: list[tuple[str, Any, list[dict[str, Any]]]] = [
                         ("2024-02-30", "2024-13", "0000-01-01", "last week", "20240506", "", None, True, [])]),
     ("triples", (Triple("Anna", "lives in", "Berlin"), Triple("Anna", "left", "Paris")), [{"triples": TRIPLES}]),
     ("triples", (), [{"triples": given} for given in (None, "none", {}, 7)]),
+    ("words", ("home", "city"), [{"words": given} for given in (["home", "city"], ["home", "", 7, "city", "w" * 99])]),
+    ("words", (), [{"words": given} for given in (None, [], {}, 7)]),
     ("metadata", {"retract": True}, [{"turn": 3, "quote": "forget that I smoke", "retract": True}]),
     ("metadata", {"quarantined": True}, [{"turn": [1, 4]}, {"turn": 4, "quote": "Anna's account has 12 points"}]),
 ]  # fmt: skip
@@ -543,6 +545,6 @@ def test_what_is_known_from_earlier_sessions_is_shown_as_known_though_it_shares_
         memory.add("guest list grew", user_id="u", session_id="b", timestamp="2024-05-14T23:30:00-08:00")
 
     assert conversation(model.prompts[1]) == [
-        "- 2024-05-13, known: Anna's wedding is on 2024-09-20",
+        "- known: Anna's wedding is on 2024-09-20",
         "[1] 2024-05-14 Tue, user: guest list grew",
     ]

@@ -21,6 +21,7 @@ from langchain_memlayer.engine import scoring_pool
 from langchain_memlayer.facts.reconciliation import RuleReconciler
 from langchain_memlayer.graph.memory_graph import TripleGraph
 from langchain_memlayer.index.keywords import packed
+from langchain_memlayer.moving import export_store, import_store
 from langchain_memlayer.testing import DeterministicEmbeddings, FrozenClock, ScriptedChatModel, SequentialIds
 from langchain_memlayer.types import RETRACT, Candidate, Decision, Extraction, Fact, Triple, Turn
 
@@ -655,3 +656,44 @@ def test_relations_of_all_facts_that_change_a_memory_are_its_own() -> None:
         ]
         shown = memory.search("Anna", user_id="u")["relations"]
         assert sorted(one["destination"] for one in shown) == ["Ben", "Berlin"]
+
+
+FURTHER = {
+    "Kuno ate my shoe": [found("Kuno ate Anna's shoe", words=["dog", "Hund"])],
+    "Kuno stays until June": [found("Kuno stays with Anna until June", words=["visit"])],
+    "I drink tea": [found("Anna drinks tea", words=["beverage"])],
+}
+
+
+def test_a_fact_is_found_by_words_that_it_does_not_have(tmp_path: Path) -> None:
+    with open_with(Mind(FURTHER), tmp_path / "store", reconcile="rules", embeddings=None) as memory:
+        memory.add(list(FURTHER), user_id="u")
+
+        def first(query: str) -> list[str]:
+            return texts(memory.search(query, user_id="u", threshold=0.1))[:1]
+
+        assert first("whose Hund?") == first("dog") == ["Kuno ate Anna's shoe"]
+        [dog] = (row["id"] for row in memory.get_all(user_id="u")["results"] if "shoe" in row["memory"])
+        memory.update(dog, metadata={"seen": 1})
+        forked = memory.fork("try", user_id="u").search("dog")
+
+        assert first("dog") == texts(forked)[:1] == ["Kuno ate Anna's shoe"]
+        export_store(tmp_path / "store", tmp_path / "store.jsonl")
+        # What was written by hand is found by its own words.
+        memory.update(dog, text="Kuno ate Anna's boot")
+        assert first("dog") == []
+    import_store(tmp_path / "store.jsonl", tmp_path / "other")
+    with open_memory(tmp_path / "other", embeddings=None) as memory:
+        assert first("dog") == ["Kuno ate Anna's shoe"]
+
+
+def test_a_changed_fact_is_found_by_the_words_of_what_changed_it() -> None:
+    moved = {"He stays longer": [found("Kuno stays with Anna until July", words=["Verlängerung"])]}
+    decision = decided((1, "UPDATE", 1, "Kuno stays with Anna until July"))
+    with open_with(Mind({**FURTHER, **moved}, decision), embeddings=None) as memory:
+        memory.add("Kuno stays until June", user_id="u", session_id="a")
+        memory.add("He stays longer", user_id="u", session_id="b")
+
+        [hit] = memory.search("Verlängerung", user_id="u")["results"]
+        assert hit["memory"] == "Kuno stays with Anna until July"
+        assert memory.search("visit", user_id="u", threshold=0.1)["results"] == []

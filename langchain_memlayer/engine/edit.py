@@ -23,6 +23,7 @@ from langchain_memlayer.index.keywords import query_terms
 from langchain_memlayer.journal import Journal
 from langchain_memlayer.journal.database import SCRUB_DUE
 from langchain_memlayer.journal.fork_notes import ForkNote, copied, end_fork, forks, profiles_in
+from langchain_memlayer.journal.positions import terms_of
 from langchain_memlayer.journal.reader import Reader
 from langchain_memlayer.journal.writer import Writer
 from langchain_memlayer.messages import content_hash
@@ -92,6 +93,8 @@ class Editor:
             rewritten = changed.text != row.text
             triples = tx.triples_of(row.id)
             kept = tuple(triple for triple in triples if _named(triple, changed.text)) if rewritten else triples
+            if not rewritten:  # with the further words that a fact is found by
+                form = replace(form, terms=terms_of(tx, [row.id]).get(row.id, form.terms))
             commit.replace(row, changed, form, at=max(tx.now, row.created_at), triples=kept, by_hand=True)
             if rewritten and self.reads and not row.given:
                 self._note(tx, row)

@@ -76,6 +76,7 @@ def _plain(fact: Fact, prepared: Prepared) -> dict[str, Any]:
         "name": fact.name,
         "metadata": dict(fact.metadata),
         "corrects": [_source(prepared.turns, prepared.rows, place) for place in fact.corrects],
+        "words": list(fact.words),
     }
 
 
@@ -115,11 +116,16 @@ def _fact(plain: Any, where: str, places: Mapping[Any, int]) -> Fact:
         metadata=checked_metadata(plain.get("metadata"), f"{where}['metadata']"),
         valid_until=checked_time(plain.get("valid_until"), f"{where}['valid_until']"),
         corrects=_places(_listed(plain.get("corrects") or (), f"{where}['corrects']"), places),
+        words=_words(plain.get("words") or (), f"{where}['words']"),
     )
 
 
 def _places(sources: Sequence[Any], places: Mapping[Any, int]) -> tuple[int, ...]:
     return tuple(places[one] for one in sources if isinstance(one, (str, int)) and one in places)
+
+
+def _words(plain: Any, where: str) -> tuple[str, ...]:
+    return tuple(checked_text(word, f"{where}[{k}]") for k, word in enumerate(_listed(plain, where)))
 
 
 def _triple(plain: Any, where: str) -> Triple:

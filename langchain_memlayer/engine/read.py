@@ -21,7 +21,7 @@ from langchain_memlayer.engine.index_sync import Indexes
 from langchain_memlayer.engine.keep import CONTEXT_TURNS, Keeper, Kept, note_about, turn_of
 from langchain_memlayer.engine.profiles import Profiles
 from langchain_memlayer.engine.records import batch_scope, to_turn
-from langchain_memlayer.engine.texts import fact_text, searchable, turn_text
+from langchain_memlayer.engine.texts import fact_text, found_by, searchable, turn_text
 from langchain_memlayer.errors import ExtractionError, InvalidInput, JournalError, MemLayerError
 from langchain_memlayer.facts.reconciliation import all_added
 from langchain_memlayer.journal import Journal
@@ -492,10 +492,11 @@ class Engine(Keeper):
             if fact.turns and not cited:
                 # Its turns were forgotten, deleted or changed while they were read.
                 continue
-            own = forms[fact_text(fact, prepared.turns)]
-            new = forms[fact_text(fact, prepared.turns, decision.text)] if _rewrites(decision) else own
+            said = fact_text(fact, prepared.turns)
+            new = fact_text(fact, prepared.turns, decision.text) if _rewrites(decision) else said
+            own, rewritten = (found_by(forms[text], text, fact.words) for text in (said, new))
             commit.batch, before = (batches[there[0]] if there else None) or named, commit.mark()
-            commit.apply(Change(fact, decision, own, new, versions), cited)
+            commit.apply(Change(fact, decision, own, rewritten, versions), cited)
             shares.setdefault(commit.batch, []).append(commit.outcome(since=before))
             requests += cited if fact.metadata.get(RETRACT) else ()
             corrected += [row for row in (rows[k] for k in fact.corrects if k < len(rows)) if row is not None]
@@ -573,7 +574,12 @@ def _flaw(fact: Fact, turns: int) -> str | None:
     if not fact.text.strip():
         return "it says nothing"
     try:
-        for text in (fact.text, fact.quote or "", *(name for triple in fact.triples for name in astuple(triple))):
+        for text in (
+            fact.text,
+            fact.quote or "",
+            *fact.words,
+            *(name for triple in fact.triples for name in astuple(triple)),
+        ):
             checked_text(text, "it")
     except InvalidInput:
         return "it has what is no text, or too much of it"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from langchain_memlayer.engine.commit import Indexed
@@ -28,6 +29,11 @@ def fact_text(fact: Fact, turns: Sequence[Turn], text: str | None = None) -> str
     """What is embedded and indexed of a fact, or of the `text` that it gave a memory."""
     turn = turns[fact.turns[0]] if fact.turns else None
     return memory_text(fact.text if text is None else text, name=None, time=turn.time if turn else None)
+
+
+def found_by(form: Indexed, text: str, words: Sequence[str]) -> Indexed:
+    """The searchable form of a fact's text with further words that it is found by; they move no vector."""
+    return replace(form, terms=packed(tokenize(" \n ".join((text, *words))))) if words else form
 
 
 def stored_text(text: str, *, kind: Kind, name: str | None, time: int | None) -> str:

@@ -34,7 +34,7 @@ from langchain_memlayer.facts.prompts import (
     version_of,
 )
 from langchain_memlayer.facts.replies import read_entries, storable
-from langchain_memlayer.facts.reply_forms import FACT_CHARS, NAME_CHARS, QUOTE_CHARS, FoundFact
+from langchain_memlayer.facts.reply_forms import FACT_CHARS, MOST_WORDS, NAME_CHARS, QUOTE_CHARS, WORD_CHARS, FoundFact
 from langchain_memlayer.messages import content_hash
 from langchain_memlayer.protocols import Clock
 from langchain_memlayer.steps import Steps, awaited, request, stepped
@@ -276,6 +276,7 @@ def merged(parts: Sequence[Extraction]) -> Extraction:
                 valid_until=known.valid_until or fact.valid_until,
                 name=known.name or fact.name,
                 corrects=tuple(dict.fromkeys((*known.corrects, *fact.corrects))),
+                words=tuple(dict.fromkeys((*known.words, *fact.words))),
             )
     ordered = sorted(facts.values(), key=lambda fact: fact.turns[0])
     return Extraction(tuple(ordered), tuple(refusal for part in parts for refusal in part.rejected))
@@ -334,6 +335,7 @@ def _checked(entry: Any, window: Window, said: Sequence[Sequence[str]], now: dat
         metadata={flag: True for flag, is_set in flags.items() if is_set},
         # A tool corrects nobody.
         corrects=() if quarantined else tuple(dict.fromkeys(window.places[place] for place in wrong)),
+        words=tuple(word for word in form.words if len(word) <= WORD_CHARS)[:MOST_WORDS],
     )
 
 

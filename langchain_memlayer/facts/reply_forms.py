@@ -16,8 +16,10 @@ QUOTE_CHARS: Final = 300
 NAME_CHARS: Final = 100
 QUERY_CHARS: Final = 300
 REASON_CHARS: Final = 200
+WORD_CHARS: Final = 40
 MOST_FACTS: Final = 50
 MOST_TRIPLES: Final = 8
+MOST_WORDS: Final = 8
 MOST_QUERIES: Final = 3
 MOST_ENDED: Final = 20
 
@@ -108,7 +110,7 @@ class Form(BaseModel):
 class FoundFact(Form):
     """One fact, as an extractor's model writes it."""
 
-    turn: Number = Field((), description="the number of the turn that says it.")
+    turn: Number = Field((), description="number of the turn that says it.")
     quote: Line = Field("", description="its words that say it, copied exactly, at most 30.")
     fact: Line = Field("", description="the statement, at most 60 words, or 120 Chinese characters.")
     subject: Line = Field("", description="whom or what it is about.")
@@ -118,7 +120,11 @@ class FoundFact(Form):
     valid_until: Line = Field(
         "", description='the last day of what is void afterwards (an offer, a pass); "" for trips and stays.'
     )
-    corrects: Numbers = Field((), description="the numbers of the turns that it says were wrong.")
+    words: Texts = Field(
+        (),
+        description="up to 4 more to ask with, in each language spoken: what a name is (dog, drug), other words.",
+    )  # fmt: skip
+    corrects: Numbers = Field((), description="numbers of the turns that it says were wrong.")
     retract: Truth = Field(False, description="true only if the user asks to forget something; the fact says what.")
     triples: Triples = Field(
         (), description=f"its relations as they are now, [source, relation, destination], short, at most "
