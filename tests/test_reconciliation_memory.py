@@ -559,6 +559,22 @@ def test_the_answer_to_a_proposal_ends_with_it_but_not_one_that_told_something_e
         assert (shown[offer], shown["Sundays"], shown[answer], shown["Noted!"]) == (True, True, not gave, False)
 
 
+def test_the_answer_to_a_proposal_ends_with_a_fact_that_cites_what_was_said_after_it() -> None:
+    offer, answer = "How about a budget review on Sundays at 19:00?", "sunday yes, wednesday no thanks"
+    done, moved = "Done: a budget review on Sundays at 19:00.", "Mondays suit me better"
+    told = {
+        done: [found("The budget review is on Sundays at 19:00")],
+        moved: [found("The budget review is on Mondays")],
+    }
+    with open_with(Mind(told, decided((1, "UPDATE", 1, "The budget review is on Mondays")))) as memory:
+        said = [message(offer, "1", "assistant"), message(answer, "2"), message(done, "3", "assistant")]
+        memory.add([*said, message("I have a cat", "4")], user_id="u", session_id="s")
+        memory.add([message(moved, "5")], user_id="u", session_id="s")
+        shown = ended(memory, "budget review sunday wednesday cat", kinds=["turn"])
+
+    assert [shown[text] for text in (offer, answer, done, "I have a cat")] == [True, True, True, False]
+
+
 @pytest.mark.parametrize("forgotten", [False, True])
 def test_what_the_user_told_beside_what_ended_holds_though_no_fact_says_it(forgotten: bool) -> None:
     stated, own, sister = (

@@ -466,10 +466,12 @@ class Commit:
             around = self.tx.turns_around(self.scope, turn, _AROUND, quarantined=False, until=None, lasting=None)
             around = [row for row in around if row.read and (end is None or (row.place or 0) < end)]
             known = f"{fact.text} {turn.text}"
-            near |= {row.id for row in around if repeats(row.text, fact.text) and not _is_of_others(row.text, known)}
-            after = next((row for row in around if (row.place or 0) > turn.place), None)
-            if turn.role == "assistant" and after is not None and after.role == "user" and _answers(after, turn, known):
-                near.add(after.id)
+            again = [row for row in around if repeats(row.text, fact.text) and not _is_of_others(row.text, known)]
+            near |= {row.id for row in again}
+            for said in (turn, *again):
+                after = next((row for row in around if (row.place or 0) > (said.place or 0)), None)
+                if said.role == "assistant" and after and after.role == "user" and _answers(after, said, known):
+                    near.add(after.id)
         for turn in (*behind, *self.tx.uncited(sorted(near.difference(row.id for row in behind)))):
             if turn.id not in but and (turn.state == VISIBLE or (turn.state, state) == (SPENT, HIDDEN)):
                 self._mark(turn, state, at=at)
