@@ -633,7 +633,7 @@ def fan_out(state: Fan) -> list[Send]:
 
 
 @pytest.mark.parametrize("awaited", [False, True])
-async def test_fifty_parallel_branches_each_remember_their_own(tmp_path: Path, awaited: bool) -> None:
+async def test_parallel_branches_each_remember_their_own(tmp_path: Path, awaited: bool) -> None:
     with open_with_facts(tmp_path / "store") as memory, checkpointer(tmp_path / "store") as saver:
         branch = StateGraph(Branch, output_schema=Done)
         branch.add_node("remember", memory.as_node(scope=by_name))
@@ -644,18 +644,18 @@ async def test_fifty_parallel_branches_each_remember_their_own(tmp_path: Path, a
         builder.add_node("one", branch.compile())
         builder.add_conditional_edges(START, fan_out, ["one"])
         graph = builder.compile(checkpointer=saver)
-        people = [f"person{number}" for number in range(50)]
+        people = [f"person{number}" for number in range(16)]
         call = {"people": people}, thread()
         state = await graph.ainvoke(*call) if awaited else await asyncio.to_thread(graph.invoke, *call)
-        assert len(state["done"]) == 50
+        assert len(state["done"]) == 16
         for person in people:
             assert facts(memory, user_id=person) == [f"I am {person}."]
             assert sum(f"I am {person}." in block for block in state["done"]) == 1
 
 
-def test_fifty_branches_of_one_user_that_share_the_messages_commit_once(memory: Memory) -> None:
+def test_branches_of_one_user_that_share_the_messages_commit_once(memory: Memory) -> None:
     builder = StateGraph(State, context_schema=Context)
-    for number in range(50):
+    for number in range(16):
         builder.add_node(f"n{number}", memory.as_node())
         builder.add_edge(START, f"n{number}")
     state = builder.compile(checkpointer=InMemorySaver()).invoke(said("I live in Paris."), thread(), context=ALICE)

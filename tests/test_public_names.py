@@ -279,11 +279,11 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
 
 
 def test_without_the_package_langchain_all_listed_names_can_be_had() -> None:
-    code = (
-        "import sys; sys.modules['langchain'] = None; from langchain_memlayer import *; import langchain_memlayer as m"
+    loaded(
+        "import sys; sys.modules['langchain'] = None; from langchain_memlayer import *; import langchain_memlayer as m\n"
+        "assert Memory is m.Memory; assert all(hasattr(m, name) for name in dir(m))\n"
+        "try: m.MemoryMiddleware\nexcept ImportError as error: assert 'pip install' in str(error)"
     )
-    loaded(f"{code}; assert Memory is m.Memory; assert all(hasattr(m, name) for name in dir(m))")
-    loaded(f"{code}\ntry: m.MemoryMiddleware\nexcept ImportError as error: assert 'pip install' in str(error)")
 
 
 def test_the_errors_load_nothing_heavy() -> None:

@@ -146,8 +146,8 @@ def test_the_suite_notices_a_store_that_breaks_the_contract(pytester: pytest.Pyt
                 return InMemoryStore
         """
     )
-    pytester.makeini("[pytest]")  # nor any that lies in a folder above
-    result = pytester.runpytest_subprocess(
+    pytester.makeini("[pytest]\nasyncio_default_fixture_loop_scope = function")  # nor any that lies in a folder above
+    result = pytester.runpytest_inprocess(
         "-q", "-p", "no:cacheprovider", "-k", "8835 or generator or start_ttl or 8734 or superset or store_says"
     )
     outcomes = result.parseoutcomes()
