@@ -44,12 +44,9 @@ def query(folder: Path, sql: str, *params: Any) -> list[tuple[Any, ...]]:
 def open_memory(folder: Path | str, **settings: Any) -> Memory:
     """A memory without a model, with offline embeddings, sequential ids and a frozen clock."""
     given: dict[str, Any] = {
-        "model": None,
-        "embeddings": DeterministicEmbeddings(),
-        "durability": "fast",
-        "clock": FrozenClock(),
+        "model": None, "embeddings": DeterministicEmbeddings(), "durability": "fast", "clock": FrozenClock(),
         "new_id": SequentialIds(),
-    }
+    }  # fmt: skip
     return Memory(folder, **{**given, **settings})
 
 

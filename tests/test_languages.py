@@ -134,12 +134,8 @@ def test_the_floors_fall_without_bigrams(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_what_is_said_in_other_words_is_found_by_single_characters() -> None:
     said = [
-        "买跑鞋要四十二码半的。",
-        "家里养了两只猫。",
-        "门锁的密码换过了。",
-        "我的手机屏幕裂了。",
-        "你喜欢什么颜色？",
-    ]
+        "买跑鞋要四十二码半的。", "家里养了两只猫。", "门锁的密码换过了。", "我的手机屏幕裂了。", "你喜欢什么颜色？",
+    ]  # fmt: skip
     with open_memory(":memory:", embeddings=None) as opened:
         opened.add(said, user_id="u")
         assert texts(opened.search("我的鞋码是多大？", user_id="u", limit=1)) == said[:1]
@@ -200,7 +196,6 @@ def test_two_function_words_tell_the_language_of_a_query(words: str, language: s
 
 def test_what_an_embedder_knows_of_a_language_is_measured_or_guessed_from_the_others() -> None:
     known = knowledge_of(knowing("latin", "de"))
-
     assert [fluency_in(language, known) for language in ("en", "de", "es", "it")] == [1, 1, 0, pytest.approx(1 / 3)]
     assert fluency_in("es", {"latin": 0.9}) == 1, "no language was measured"
 
@@ -218,7 +213,6 @@ def test_function_words_find_nothing_where_a_scope_speaks_their_language(
 ) -> None:
     with open_memory(":memory:", embeddings=None) as memory:
         memory.add([{"role": "user", "content": text} for text in told], user_id="u")
-
         assert texts(memory.search(question, user_id="u"))[0] == first
 
 

@@ -30,12 +30,9 @@ def _filtered(text: str) -> Any:
 
 
 READERS: dict[str, Callable[[str], Any]] = {
-    "name": names.read_name,
-    "relation": names.relation_name,
-    "mentions": lambda text: names.mentions(text[: len(text) // 3], lambda _: True),
-    "self": names.speaks_of_self,
-    "dates": lambda text: dates.periods(text, datetime(2025, 1, 1, tzinfo=UTC)),
-    "version": wanted_version,
+    "name": names.read_name, "relation": names.relation_name,
+    "mentions": lambda text: names.mentions(text[: len(text) // 3], lambda _: True), "self": names.speaks_of_self,
+    "dates": lambda text: dates.periods(text, datetime(2025, 1, 1, tzinfo=UTC)), "version": wanted_version,
     "subject": lambda text: subject_of(text, datetime(2025, 1, 1, tzinfo=UTC)),
     "quote": lambda text: grounding.is_said(grounding.words(text), text[len(text) // 4 : len(text) // 2] + " x y z"),
     "short quote": lambda text: grounding.is_said(grounding.words(text), f"{text[:300]} and more"),
@@ -49,14 +46,11 @@ READERS: dict[str, Callable[[str], Any]] = {
     "prompt": lambda text: (prompts.shortened(text, 1000), prompts.fitting(text, 1000)),
     "context": lambda text: as_context([{"id": "1", "kind": "turn", "memory": text}], query=text),
     "recalled": lambda text: messages.without_recalled("<recalled_memories>" * (len(text) // 19) + text),
-    "hash": messages.content_hash,
-    "turns": messages.to_turns,
-    "filter": _filtered,
-    "terms": keywords.tokenize,
+    "hash": messages.content_hash, "turns": messages.to_turns, "filter": _filtered, "terms": keywords.tokenize,
     "query": lambda text: (keywords.query_terms(text), keywords.query_characters(text)),
     "value": lambda text: json_values.loads(json_values.dumps(json_values.plain({text: text}))),
     "terminal": show.one_line,
-}
+}  # fmt: skip
 
 
 def cost(reader: Callable[[str], Any], text: str) -> float:

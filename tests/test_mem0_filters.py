@@ -10,37 +10,25 @@ from langchain_memlayer.mem0_filters import scope_and_filter
 from langchain_memlayer.types import Scope
 
 RECORDS = [
-    {"n": 1, "tag": "red", "parts": ["a", "b"]},
-    {"n": 2, "tag": "blue", "parts": ["b"]},
-    {"n": 3, "tag": "red"},
+    {"n": 1, "tag": "red", "parts": ["a", "b"]}, {"n": 2, "tag": "blue", "parts": ["b"]}, {"n": 3, "tag": "red"},
     {"n": 4},
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("filters", "held"),
     [
-        ({"n": {"gte": 3}}, [3, 4]),
-        ({"n": {"gt": 1, "lt": 4}}, [2, 3]),
-        ({"n": {"eq": 2}}, [2]),
-        ({"n": {"ne": 2}}, [1, 3, 4]),
-        ({"n": {"in": [1, 4]}}, [1, 4]),
-        ({"n": [1, 4]}, [1, 4]),
-        ({"n": {"nin": [1, 4]}}, [2, 3]),
-        ({"tag": {"contains": "lu"}}, [2]),
-        ({"parts": ["a", "b"]}, [1]),
-        ({"tag": "red", "n": {"$lte": 1}}, [1]),
-        ({"AND": [{"tag": "red"}, {"n": {"gte": 2}}]}, [3]),
-        ({"OR": [{"tag": "blue"}, {"n": 4}]}, [2, 4]),
-        ({"NOT": [{"tag": "blue"}, {"n": 4}]}, [1, 3]),
+        ({"n": {"gte": 3}}, [3, 4]), ({"n": {"gt": 1, "lt": 4}}, [2, 3]), ({"n": {"eq": 2}}, [2]),
+        ({"n": {"ne": 2}}, [1, 3, 4]), ({"n": {"in": [1, 4]}}, [1, 4]), ({"n": [1, 4]}, [1, 4]),
+        ({"n": {"nin": [1, 4]}}, [2, 3]), ({"tag": {"contains": "lu"}}, [2]), ({"parts": ["a", "b"]}, [1]),
+        ({"tag": "red", "n": {"$lte": 1}}, [1]), ({"AND": [{"tag": "red"}, {"n": {"gte": 2}}]}, [3]),
+        ({"OR": [{"tag": "blue"}, {"n": 4}]}, [2, 4]), ({"NOT": [{"tag": "blue"}, {"n": 4}]}, [1, 3]),
         ({"NOT": {"tag": "red"}}, [2, 4]),
         ({"OR": [{"AND": [{"tag": "red"}, {"NOT": [{"n": 1}]}]}, {"n": 4}]}, [3, 4]),
         ({"user_id": "u", "AND": [{"agent_id": "a"}, {"n": {"lt": 2}}]}, [1]),
-        ({"AND": [{"user_id": "u"}]}, [1, 2, 3, 4]),
-        (None, [1, 2, 3, 4]),
-        ({}, [1, 2, 3, 4]),
+        ({"AND": [{"user_id": "u"}]}, [1, 2, 3, 4]), (None, [1, 2, 3, 4]), ({}, [1, 2, 3, 4]),
     ],
-)
+)  # fmt: skip
 def test_conditions_in_either_way_of_writing_hold_for_the_same(filters: Any, held: list[int]) -> None:
     _, rest = scope_and_filter(filters, Scope())
     condition = parse_filter(rest)
@@ -57,15 +45,12 @@ def test_the_ids_of_a_filter_are_the_scope_and_no_condition() -> None:
 @pytest.mark.parametrize(
     ("filters", "error", "said"),
     [
-        ({"user_id": "bob"}, InvalidInput, "name one owner"),
-        ({"user_id": "*"}, InvalidFilter, "everything=True"),
-        ({"tag": "*"}, InvalidFilter, "exists"),
-        ({"tag": {"icontains": "R"}}, InvalidFilter, "contains"),
-        ({"AND": []}, InvalidFilter, "at least one"),
-        ({"OR": {"n": 1}}, InvalidFilter, "list"),
+        ({"user_id": "bob"}, InvalidInput, "name one owner"), ({"user_id": "*"}, InvalidFilter, "everything=True"),
+        ({"tag": "*"}, InvalidFilter, "exists"), ({"tag": {"icontains": "R"}}, InvalidFilter, "contains"),
+        ({"AND": []}, InvalidFilter, "at least one"), ({"OR": {"n": 1}}, InvalidFilter, "list"),
         ({"AND": [{"n": 1}], "$and": [{"n": 2}]}, InvalidFilter, "another word"),
     ],
-)
+)  # fmt: skip
 def test_what_cannot_be_meant_says_what_to_write(filters: Any, error: type[Exception], said: str) -> None:
     with pytest.raises(error, match=said):
         parse_filter(scope_and_filter(filters, Scope(user_id="alice"))[1])

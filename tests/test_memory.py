@@ -49,7 +49,6 @@ def add(memory: Memory, messages: Any, **arguments: Any) -> str:
 class TestInputs:
     def test_a_string_is_a_message_of_the_user(self, memory: Memory) -> None:
         found = memory.get(add(memory, "  I live in Berlin.\n"))
-        assert found is not None
         assert (found["memory"], found["role"], found["kind"]) == ("  I live in Berlin.\n", "user", "turn")
 
     def test_dicts_and_langchain_messages_of_every_role_are_kept_verbatim(self, memory: Memory) -> None:
@@ -66,7 +65,6 @@ class TestInputs:
     def test_a_messages_own_id_name_and_time_are_kept(self, memory: Memory) -> None:
         message = {"role": "user", "content": "x", "id": "m1", "name": "Ann", "timestamp": "2020-02-29T23:30:00-05:00"}
         found = memory.get(add(memory, message, timestamp=0))
-        assert found is not None
         assert found["sources"] == ["m1"]
         assert found["name"] == "Ann"
         assert found["created_at"] == "2020-03-01T04:30:00+00:00"
@@ -149,17 +147,12 @@ class TestMerging:
     @pytest.mark.parametrize(
         "other",
         [
-            {"user_id": "v"},
-            {"agent_id": "a"},
-            {"run_id": "r"},
-            {"session_id": "s"},
-            {"timestamp": "2025-01-02T00:00:00"},
-            {"timestamp": "2024-12-31T23:59:59.999999"},
-            {"messages": {"role": "assistant", "content": "yes"}},
-            {"infer": False},
+            {"user_id": "v"}, {"agent_id": "a"}, {"run_id": "r"}, {"session_id": "s"},
+            {"timestamp": "2025-01-02T00:00:00"}, {"timestamp": "2024-12-31T23:59:59.999999"},
+            {"messages": {"role": "assistant", "content": "yes"}}, {"infer": False},
         ],
         ids=str,
-    )
+    )  # fmt: skip
     def test_only_in_the_same_scope_role_session_and_day(self, memory: Memory, other: dict[str, Any]) -> None:
         first = add(memory, "yes", timestamp="2025-01-01T12:00:00")
         arguments = {"messages": "yes", "user_id": "u", "timestamp": "2025-01-01T23:00:00"} | other
@@ -209,7 +202,6 @@ class TestMerging:
         first = add(memory, {"role": "user", "content": "yes", "id": "m1"})
         add(memory, {"role": "user", "content": "Yes", "id": "m2"})
         found = memory.get(first)
-        assert found is not None
         assert (found["sources"], found["memory"]) == (["m1", "m2"], "yes")
 
 
@@ -414,7 +406,6 @@ class TestShapes:
     def test_a_result_is_a_copy(self, memory: Memory) -> None:
         key = add(memory, "one", metadata={"tags": ["a"]})
         found = memory.get(key)
-        assert found is not None
         found["metadata"]["tags"].append("b")
         assert memory.get(key) == found | {"metadata": {"tags": ["a"], "data": "one"}}
 
@@ -506,8 +497,6 @@ class TestChanging:
             clock.advance(days=1)
             memory.update(key, "two", {"m": 2})
             after = memory.get(key)
-        assert before is not None
-        assert after is not None
         changed = {name for name in before if before[name] != after[name]}
         assert changed == {"memory", "text", "metadata", "event", "updated_at", "hash"}
         assert after["event"] == "update"
@@ -519,7 +508,6 @@ class TestChanging:
         key = add(memory, "one", metadata={"n": 1, "m": 1})
         memory.update(key, None, {"n": 2})
         found = memory.get(key)
-        assert found is not None
         assert (found["memory"], found["metadata"]) == ("one", {"n": 2, "m": 1, "data": "one"})
 
     def test_the_old_text_is_no_longer_found_and_the_new_one_is(self, memory: Memory) -> None:
@@ -637,7 +625,7 @@ class TestLife:
 class TestEmbedder:
     def test_what_the_model_raises_in_a_search_passes(self, memory: Memory) -> None:
         add(memory, "one")
-        memory._indexes.embedder.source.embed_query = unreachable  # type: ignore[union-attr,method-assign]
+        memory._indexes.embedder.source.embed_query = unreachable
         with pytest.raises(ConnectionError):
             memory.search("one", user_id="u")
 
@@ -1033,5 +1021,4 @@ def test_a_search_before_anything_was_remembered_does_no_harm(folder: Path, scop
     with open_memory(folder) as memory:
         assert memory.search("tea", **scope)["results"] == []
         memory.add("I like tea", **scope)
-
         assert texts(memory.search("tea", **scope)) == ["I like tea"]

@@ -106,7 +106,6 @@ def test_of_a_message_that_is_not_kept_only_the_quote_stays_and_its_fact_says_wh
         assert texts(memory.search("tea", user_id="u", as_of=datetime(2026, 1, 1, tzinfo=UTC))) == ["Anna likes tea"]
         assert memory.history(why["sources"][0]["memory_id"]) == []
         assert check(memory._journal) == []
-    assert fact is not None
     assert (fact["sources"], fact["session_id"], fact["created_at"]) == (["m7"], "s", "2025-01-01T00:00:00+00:00")
     assert fact["metadata"] == {"n": 1, "data": "Anna likes tea"}
     [source] = why["sources"]
@@ -373,7 +372,7 @@ def test_after_an_update_by_hand_the_new_text_is_found_and_the_old_message_is_no
             hits = memory.search(asked, user_id="u")["results"]
             assert text in [hit["memory"] for hit in hits]
             assert [hit["memory"] for hit in hits if not hit["ended"]] == [text]
-        assert memory.get(done["id"])["sources"]  # type: ignore[index]
+        assert memory.get(done["id"])["sources"]
         assert [event["actor"] for event in memory.why(done["id"])["decisions"]] == ["extractor", "user"]
 
 
@@ -398,7 +397,7 @@ def test_why_says_turn_quote_decision_and_prompts(folder: Path) -> None:
         [done] = memory.add(message("I moved to Berlin", "m9"), user_id="u", session_id="s", batch_id="b")["results"]
         why = memory.why(done["id"])
         turn = memory.why(why["sources"][-1]["memory_id"])
-        versions = (memory._engine.extractor.version, memory._engine.reconciler.version)  # type: ignore[union-attr]
+        versions = (memory._engine.extractor.version, memory._engine.reconciler.version)
     assert (why["memory"], why["kind"]) == ("Anna lives in Berlin", "fact")
     assert [(source["id"], source["text"], source["quote"]) for source in why["sources"]] == [
         ("m9", "I moved to Berlin", "I moved to Berlin")
@@ -431,7 +430,7 @@ async def test_graph_documents_are_facts_that_cite_their_text_and_name_no_prompt
         assert "prompt" not in why["decisions"][0]
         assert why["decisions"][0]["actor"] == "user"
         assert [edge[:2] for edge in memory.graph(user_id="u").edges()] == [("Anna", "Rome")]
-        assert memory.get(result["id"])["metadata"]["page"] == 7  # type: ignore[index]
+        assert memory.get(result["id"])["metadata"]["page"] == 7
     assert mind.asked == []
 
 

@@ -60,23 +60,18 @@ def text_part(text: str) -> dict[str, str]:
 
 
 ONE_TURN: list[tuple[Any, Turn]] = [
-    ("I like tea", Turn("I like tea")),
-    ("  as it was\n", Turn("  as it was\n")),
-    (("human", "hi"), Turn("hi")),
-    (("ai", "hi"), Turn("hi", role="assistant")),
-    (("user", [text_part("hi")]), Turn("hi")),
+    ("I like tea", Turn("I like tea")), ("  as it was\n", Turn("  as it was\n")), (("human", "hi"), Turn("hi")),
+    (("ai", "hi"), Turn("hi", role="assistant")), (("user", [text_part("hi")]), Turn("hi")),
     ([("assistant", "hi")], Turn("hi", role="assistant")),
     ([["tool", "21 °C"]], Turn("21 °C", role="tool", quarantined=True)),
-    ({"role": "user", "content": "hi"}, Turn("hi")),
-    ({"role": "Human", "content": "hi"}, Turn("hi")),
+    ({"role": "user", "content": "hi"}, Turn("hi")), ({"role": "Human", "content": "hi"}, Turn("hi")),
     ({"role": "assistant", "content": "hi"}, Turn("hi", role="assistant")),
     ({"role": "ai", "content": "hi"}, Turn("hi", role="assistant")),
     ({"role": "function", "content": "x", "name": "f"}, Turn("x", role="tool", name="f", quarantined=True)),
     ({"role": " tool ", "content": "x"}, Turn("x", role="tool", quarantined=True)),
     ({"role": "Critic", "content": "x"}, Turn("x", role="Critic")),
     ({"role": "asistant", "content": "x"}, Turn("x", role="assistant")),
-    ({"role": "uesr", "content": "x"}, Turn("x")),
-    ({"role": "HumanMessage", "content": "x"}, Turn("x")),
+    ({"role": "uesr", "content": "x"}, Turn("x")), ({"role": "HumanMessage", "content": "x"}, Turn("x")),
     ({"role": "AI:", "content": "x"}, Turn("x", role="assistant")),
     ({"role": "ToolMessage", "content": "x"}, Turn("x", role="tool", quarantined=True)),
     ({"role": "mother", "content": "x"}, Turn("x", role="mother")),
@@ -106,15 +101,14 @@ ONE_TURN: list[tuple[Any, Turn]] = [
     (ChatMessage(content="x", role="critic"), Turn("x", role="critic")),
     (ChatMessage(content="x", role="human"), Turn("x")),
     (ChatMessage(content="x", role="tool"), Turn("x", role="tool", quarantined=True)),
-    (HumanMessageChunk(content="x"), Turn("x")),
-    (AIMessageChunk(content="x"), Turn("x", role="assistant")),
+    (HumanMessageChunk(content="x"), Turn("x")), (AIMessageChunk(content="x"), Turn("x", role="assistant")),
     (ToolMessageChunk(content="x", tool_call_id="c1"), Turn("x", role="tool", quarantined=True)),
     (FunctionMessageChunk(content="x", name="f"), Turn("x", role="tool", name="f", quarantined=True)),
     (ChatMessageChunk(content="x", role="critic"), Turn("x", role="critic")),
     (HumanMessage(content="hi", id="m1").model_dump(), Turn("hi", id="m1")),
     (AIMessageChunk(content="hi").model_dump(), Turn("hi", role="assistant")),
     (ChatMessage(content="x", role="critic").model_dump(), Turn("x", role="critic")),
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("given_", "turn"), ONE_TURN)
@@ -169,12 +163,9 @@ def test_messages_without_words_of_their_own_are_no_turns(silent: Any) -> None:
 )
 def test_any_ordered_iterable_of_mixed_forms_keeps_its_order(wrap: Any) -> None:
     mixed = [
-        "one",
-        {"role": "assistant", "content": "two"},
-        ("human", "three"),
-        AIMessage(content="four"),
+        "one", {"role": "assistant", "content": "two"}, ("human", "three"), AIMessage(content="four"),
         SystemMessage(content="no"),
-    ]
+    ]  # fmt: skip
     assert [(t.role, t.text) for t in to_turns(wrap(mixed))] == [
         ("user", "one"), ("assistant", "two"), ("user", "three"), ("assistant", "four"),
     ]  # fmt: skip
@@ -211,18 +202,10 @@ def test_a_message_keeps_its_own_session_time_and_metadata_and_takes_the_rest_fr
 
 
 TIMES: list[Any] = [
-    NOON,
-    NOON.replace(tzinfo=None),
-    NOON.astimezone(timezone(timedelta(hours=8))),
-    "2024-05-01T12:00:00Z",
-    "2024-05-01T12:00:00.000000000Z",
-    "2024-05-01T14:00:00+02:00",
-    " 2024-05-01 12:00:00 ",
-    NOON_SECONDS,
-    float(NOON_SECONDS),
-    NOON_SECONDS * 1000,
-    NOON_SECONDS * 1000.0,
-]
+    NOON, NOON.replace(tzinfo=None), NOON.astimezone(timezone(timedelta(hours=8))), "2024-05-01T12:00:00Z",
+    "2024-05-01T12:00:00.000000000Z", "2024-05-01T14:00:00+02:00", " 2024-05-01 12:00:00 ", NOON_SECONDS,
+    float(NOON_SECONDS), NOON_SECONDS * 1000, NOON_SECONDS * 1000.0,
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("time", TIMES)
@@ -234,13 +217,11 @@ def test_every_form_of_time_means_the_same_moment(time: Any) -> None:
 @pytest.mark.parametrize(
     ("time", "day", "hours"),
     [
-        ("2024-05-02T07:00:00+08:00", "2024-05-02", 8),
-        ("2024-05-02T20:00:00-07:00", "2024-05-02", -7),
+        ("2024-05-02T07:00:00+08:00", "2024-05-02", 8), ("2024-05-02T20:00:00-07:00", "2024-05-02", -7),
         (datetime(2024, 7, 2, 23, tzinfo=ZoneInfo("America/New_York")), "2024-07-02", -4),
-        ("2024-05-02T23:00:00", "2024-05-02", 0),
-        (NOON_SECONDS, "2024-05-01", 0),
+        ("2024-05-02T23:00:00", "2024-05-02", 0), (NOON_SECONDS, "2024-05-01", 0),
     ],
-)
+)  # fmt: skip
 def test_a_time_keeps_the_offset_of_who_spoke(time: Any, day: str, hours: int) -> None:
     (turn,) = to_turns({"role": "user", "content": "hi", "timestamp": time})
     assert turn.time is not None
@@ -250,17 +231,15 @@ def test_a_time_keeps_the_offset_of_who_spoke(time: Any, day: str, hours: int) -
 @pytest.mark.parametrize(
     ("time", "moment"),
     [
-        ("2024-05-01", datetime(2024, 5, 1, tzinfo=UTC)),
-        ("20240501", datetime(2024, 5, 1, tzinfo=UTC)),
-        (0, datetime(1970, 1, 1, tzinfo=UTC)),
-        (-86_400, datetime(1969, 12, 31, tzinfo=UTC)),
+        ("2024-05-01", datetime(2024, 5, 1, tzinfo=UTC)), ("20240501", datetime(2024, 5, 1, tzinfo=UTC)),
+        (0, datetime(1970, 1, 1, tzinfo=UTC)), (-86_400, datetime(1969, 12, 31, tzinfo=UTC)),
         (10**11, datetime(5138, 11, 16, 9, 46, 40, tzinfo=UTC)),
         (10**11 + 1000, datetime(1973, 3, 3, 9, 46, 41, tzinfo=UTC)),
         (-200_000_000_000, datetime(1963, 8, 31, 4, 26, 40, tzinfo=UTC)),
         (1_714_564_800.25, datetime(2024, 5, 1, 12, 0, 0, 250_000, tzinfo=UTC)),
         (1_714_564_800_123, datetime(2024, 5, 1, 12, 0, 0, 123_000, tzinfo=UTC)),
     ],
-)
+)  # fmt: skip
 def test_dates_seconds_and_milliseconds_are_read_exactly(time: Any, moment: datetime) -> None:
     assert to_turns("hi", timestamp=time)[0].time == moment
 
@@ -374,17 +353,14 @@ def test_what_cannot_be_read_is_reported() -> None:
 @pytest.mark.parametrize(
     ("text", "left"),
     [
-        (f"{BLOCK}\n\nWhat do I like?", "What do I like?"),
-        (f"What do I like?\n{BLOCK}", "What do I like?"),
+        (f"{BLOCK}\n\nWhat do I like?", "What do I like?"), (f"What do I like?\n{BLOCK}", "What do I like?"),
         (f"One\n{BLOCK}\nTwo\n{BLOCK}\nThree", "One\n\nTwo\n\nThree"),
-        (f"Mine. {RECALLED_OPEN}>\n1. likes tea", "Mine."),
-        (f"Mine. {RECALLED_OPEN}", "Mine."),
-        (f"{RECALLED_OPEN}/>{RECALLED_CLOSE}Mine.", "Mine."),
-        (" no block \n", " no block \n"),
+        (f"Mine. {RECALLED_OPEN}>\n1. likes tea", "Mine."), (f"Mine. {RECALLED_OPEN}", "Mine."),
+        (f"{RECALLED_OPEN}/>{RECALLED_CLOSE}Mine.", "Mine."), (" no block \n", " no block \n"),
         (f"a stray {RECALLED_CLOSE} stays", f"a stray {RECALLED_CLOSE} stays"),
         (f"{RECALLED_OPEN}_of_mine> stay", f"{RECALLED_OPEN}_of_mine> stay"),
     ],
-)
+)  # fmt: skip
 def test_recalled_blocks_are_cut_out(text: str, left: str) -> None:
     assert without_recalled(text) == left
     assert [t.text for t in to_turns([text])] == [left]

@@ -105,10 +105,10 @@ async def test_each_model_call_of_a_turn_gets_the_one_recall(memory: Memory, tur
     call = AIMessage("", tool_calls=[{"name": "weather", "args": {"city": "Paris"}, "id": "1"}])
     model = ScriptedChatModel(replies=[call, "It is sunny."], structured=("function_calling",))
     agent = agent_of(model, memory.as_middleware(), tools=[weather])
-    memory._indexes.embedder.source.reset()  # type: ignore[union-attr]
+    memory._indexes.embedder.source.reset()
     await turn(agent, "How is the weather where I live?")
     assert system_of(model, 0) == system_of(model, 1) != ""
-    assert len(memory._indexes.embedder.source.queries) == 1  # type: ignore[union-attr]
+    assert len(memory._indexes.embedder.source.queries) == 1
     quarantined = memory.search("sunny weather", **ALICE, limit=50)["results"]
     assert "Sunny." not in {hit["memory"] for hit in quarantined}
 
@@ -118,7 +118,7 @@ async def test_the_second_turn_of_a_thread_remembers_only_what_is_new(memory: Me
     agent = agent_of(model, memory.as_middleware(), checkpointer=InMemorySaver())
     await turn(agent, "I live in Paris.", config=thread())
     await turn(agent, "I like tea.", config=thread())
-    assert memory._engine.extractor.calls == [["I live in Paris.", "Ah."], ["I like tea.", "Oh."]]  # type: ignore[union-attr]
+    assert memory._engine.extractor.calls == [["I live in Paris.", "Ah."], ["I like tea.", "Oh."]]
     rows = memory.get_all(**ALICE, kinds=["turn"])["results"]
     assert {row["session_id"] for row in rows} == {"1"}
 
@@ -172,7 +172,6 @@ def test_one_reading_serves_the_turns_of_a_conversation_until_it_pauses(memory: 
     [waiting] = memory.unread(**ALICE)
     assert len(waiting["turns"]) == 4
     assert memory.flush()
-
     assert sorted(facts(memory)) == ["I have a dog", "I live in Rome"]
 
 
@@ -280,15 +279,15 @@ async def test_the_block_is_appended_to_the_system_message(memory: Memory, befor
     async def handler(changed: Any) -> Any:
         seen.append(changed)
 
-    middleware.wrap_model_call(request, seen.append)  # type: ignore[arg-type]
+    middleware.wrap_model_call(request, seen.append)
     await middleware.awrap_model_call(request, handler)
     assert [changed.system_message.content for changed in seen] == [after, after]
     assert request.system_message == before
 
 
 def test_without_a_block_the_request_is_untouched(memory: Memory) -> None:
-    request = ModelRequest(model=ScriptedChatModel(), messages=[], state={"messages": []})  # type: ignore[typeddict-item]
-    assert memory.as_middleware().wrap_model_call(request, lambda given: given) is request  # type: ignore[arg-type,return-value]
+    request = ModelRequest(model=ScriptedChatModel(), messages=[], state={"messages": []})
+    assert memory.as_middleware().wrap_model_call(request, lambda given: given) is request
 
 
 # -- together with others ---------------------------------------------------------------------------------------------
@@ -419,15 +418,11 @@ def judge(request: Any, handler: Any) -> Any:
 
 MAIL = "my address is ann@example.com"
 REFUSING = {
-    "raised before the model": Hook(before=refuse),
-    "PII": PIIMiddleware("email", strategy="block"),
-    "ended before the model": Hook(before=end),
-    "answered in the model's place": Hook(wrap=guard),
-    "raised in the model's place": Hook(wrap=raising),
-    "another model judged": Hook(wrap=judge),
-    "another text": Hook(before=reword("This content was removed by a filter.")),
-    "taken out": Hook(before=remove),
-}
+    "raised before the model": Hook(before=refuse), "PII": PIIMiddleware("email", strategy="block"),
+    "ended before the model": Hook(before=end), "answered in the model's place": Hook(wrap=guard),
+    "raised in the model's place": Hook(wrap=raising), "another model judged": Hook(wrap=judge),
+    "another text": Hook(before=reword("This content was removed by a filter.")), "taken out": Hook(before=remove),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("first", [False, True])
@@ -454,7 +449,6 @@ def test_a_turn_that_ended_before_the_memory_was_asked_is_not_remembered(memory:
     )
     for text in ("mail ann@example.com", "I live in Rome", "mail bob@example.com", "I have a dog"):
         agent.invoke(said(text), thread(), context=ALICE)
-
     assert turns(memory) == ["Good.", "I have a dog", "I live in Rome", "Nice!"]
 
 
@@ -544,13 +538,10 @@ async def test_a_declined_message_is_not_remembered_now_or_later(memory: Memory,
 
 
 ODD = [
-    HumanMessage("a\x00b"),
-    HumanMessage("lone \ud83d"),
-    HumanMessage("hi", id="", name=""),
-    HumanMessage("hi", additional_kwargs={"timestamp": "10:32 AM"}),
-    ChatMessage("hi", role=""),
+    HumanMessage("a\x00b"), HumanMessage("lone \ud83d"), HumanMessage("hi", id="", name=""),
+    HumanMessage("hi", additional_kwargs={"timestamp": "10:32 AM"}), ChatMessage("hi", role=""),
     HumanMessage([{"type": "hologram", "data": "x"}, {"type": "text", "text": 5}]),
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("odd", ODD, ids=range(len(ODD)))

@@ -204,7 +204,7 @@ def test_what_is_not_delivered_yet_is_scored_from_the_journal() -> None:
     with mirrored(store, sentences(500)) as memory:
         for query in sentences(5, seed=3):
             dense(memory, query)
-        store.upsert = lambda points: None  # type: ignore[method-assign]  # answers searches, and takes nothing
+        store.upsert = lambda points: None  # answers searches, and takes nothing
         mirror = mirror_of(memory)
         memory._journal.after_commit.remove(mirror.wake)
         filled(memory, ["a violet zebra sings"])
@@ -340,7 +340,7 @@ def test_a_collection_for_other_vectors_is_refused_before_anything_is_written(tm
 
 def test_a_vectorstore_without_embeddings_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="needs embeddings"):
-        Memory(":memory:", vectorstore=Foreign(), embeddings=None, model=None)  # type: ignore[arg-type]
+        Memory(":memory:", vectorstore=Foreign(), embeddings=None, model=None)
 
 
 def test_documents_that_were_there_before_are_invisible_until_adopted() -> None:
@@ -481,13 +481,13 @@ def test_a_second_reset_while_the_first_is_told_is_told_too() -> None:
         memory._journal.after_commit.remove(mirror.wake)
 
         def delete_and_reset(ids: Sequence[str]) -> None:
-            store.delete = delete  # type: ignore[method-assign]
+            store.delete = delete
             filled(memory, sentences(3, seed=2))
             with memory._journal.write() as tx:
                 tx.erase_all()
             delete(ids)
 
-        store.delete = delete_and_reset  # type: ignore[method-assign]
+        store.delete = delete_and_reset
         with memory._journal.write() as tx:
             tx.erase_all()
         with memory._journal.read() as reader:
@@ -538,7 +538,7 @@ def test_a_store_that_hangs_holds_no_search_up_and_is_asked_again_when_it_is_bac
         assert store.asked == before + 1  # more would be more threads that wait
         assert "does not answer within 0.05 seconds" in caplog.text
         store.frees.set()
-        mirror.proposals._patience._given_up.join()  # type: ignore[union-attr]
+        mirror.proposals._patience._given_up.join()
         memory.flush()
         assert dense(memory, texts[0]).plan.candidates > 0
 
@@ -576,7 +576,6 @@ def test_closing_waits_for_a_store_that_hangs_once_and_loses_nothing(
     thread = mirror._thread
     memory.close()
     assert sum(waits) <= 5
-    assert thread is not None
     assert thread.is_alive()
     store.frees.set()
     thread.join()

@@ -49,14 +49,12 @@ def profiled(**profile: bool) -> ScriptedChatModel:
 )
 def test_the_strictest_method_that_the_model_supports_is_used(model: Any, method: str) -> None:
     asked = chat(model)
-
     assert asked.method == method
     assert json.loads(asked.ask(PROMPT, str)) == NONE
 
 
 def test_a_method_can_be_prescribed() -> None:
     model = ScriptedChatModel(replies=[NONE], structured=("json_schema", "function_calling"))
-
     assert chat(model, method="text").ask(PROMPT, str) == json.dumps(NONE)
     assert model.bound == [{}]
 
@@ -79,7 +77,6 @@ async def test_a_provider_that_refuses_the_schema_is_asked_once_more_as_text_and
         model = ScriptedChatModel(replies=[NONE, NONE, NONE], structured=(structured,), refuses=True)
         asked = chat(model)
         replies = [await asked.aask(PROMPT, str) if awaited else asked.ask(PROMPT, str) for _ in range(3)]
-
         assert [json.loads(reply) for reply in replies] == [NONE] * 3
         assert model.calls == 4
         assert asked.method == "text"
@@ -127,7 +124,6 @@ class StatusError(Exception):
 @pytest.mark.parametrize("error", [StatusError("response_format"), NotImplementedError("no tools")])
 def test_refusals_of_other_providers_are_known_by_their_status(error: Exception) -> None:
     model = ScriptedChatModel(replies=[error, NONE], structured=("json_schema",))
-
     assert json.loads(chat(model).ask(PROMPT, str)) == NONE
 
 
@@ -135,10 +131,8 @@ def test_refusals_of_other_providers_are_known_by_their_status(error: Exception)
 def test_other_failures_are_not_repeated(error: Exception) -> None:
     model = ScriptedChatModel(replies=[error, NONE], structured=("json_schema",))
     asked = chat(model)
-
     with pytest.raises(ExtractionError):
         asked.ask(PROMPT, str)
-
     assert model.calls == 1
     assert asked.method == "json_schema"
 
@@ -156,7 +150,6 @@ async def test_whatever_a_provider_raises_is_an_extraction_error_from_it(structu
             ExtractionError, match=r"ProviderError: no more credit.*nothing|no fact was written"
         ) as caught:
             await asked.aask(PROMPT, str) if awaited else asked.ask(PROMPT, str)
-
         assert caught.value.__cause__ is cause
         assert caught.value.reply is None
 
@@ -164,10 +157,8 @@ async def test_whatever_a_provider_raises_is_an_extraction_error_from_it(structu
 def test_a_refusal_that_the_text_meets_too_leaves_the_method_as_it_was() -> None:
     model = ScriptedChatModel(replies=[StatusError("first"), StatusError("second")], structured=("json_schema",))
     asked = chat(model)
-
     with pytest.raises(ExtractionError, match="second"):
         asked.ask(PROMPT, str)
-
     assert asked.method == "json_schema"
 
 
@@ -180,7 +171,6 @@ async def test_cancellation_passes_and_leaves_the_model_usable() -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-
     assert await asyncio.gather(asked.aask(PROMPT, str), asked.aask(PROMPT, str)) == [json.dumps(NONE)] * 2
 
 
@@ -231,7 +221,6 @@ async def test_inner_calls_stay_out_of_the_stream_of_a_graph(structured: Any) ->
         graph = StateGraph(MessagesState).add_node("n", function).add_edge(START, "n").add_edge("n", END).compile()
         parts = [part async for part, _ in graph.astream({"messages": []}, stream_mode="messages")]
         streams.append("".join(str(part.text) for part in parts))
-
     assert streams == ["hello you", "hello you"]
 
 
@@ -244,7 +233,6 @@ def test_runs_are_named_and_tagged() -> None:
 
     model = ScriptedChatModel(replies=[NONE], callbacks=[Recorder()])
     chat(model).ask(PROMPT, str)
-
     assert runs == [("extraction", ["nostream"])]
 
 
@@ -271,9 +259,8 @@ def completion(content: str, finish: str = "stop") -> httpx.Response:
 
 async def test_openai_is_asked_for_the_schema_itself() -> None:
     sent: list[dict[str, Any]] = []
-    model = openai(lambda body: sent.append(body) or completion(json.dumps(NONE)))  # type: ignore[func-returns-value]
+    model = openai(lambda body: sent.append(body) or completion(json.dumps(NONE)))
     asked = chat(model)
-
     assert [asked.ask(PROMPT, str), await asked.aask(PROMPT, str)] == [json.dumps(NONE)] * 2
     for body in sent:
         form = body["response_format"]
@@ -289,20 +276,17 @@ async def test_a_server_behind_openais_client_that_knows_no_schema_gets_the_plai
         return completion(json.dumps(NONE))
 
     asked = chat(openai(answer))
-
     assert [asked.ask(PROMPT, str), await asked.aask(PROMPT, str)] == [json.dumps(NONE)] * 2
     assert asked.method == "text"
 
 
 async def test_a_reply_that_openais_client_refuses_because_it_broke_off_is_kept() -> None:
     asked = chat(openai(lambda _: completion('{"facts": [{"turn": 1', finish="length")))
-
     assert [asked.ask(PROMPT, str), await asked.aask(PROMPT, str)] == ['{"facts": [{"turn": 1'] * 2
     assert asked.method == "json_schema"
 
 
 def test_a_wrong_key_is_an_extraction_error_that_names_it() -> None:
     asked = chat(openai(lambda _: httpx.Response(401, json={"error": {"message": "Incorrect API key"}})))
-
     with pytest.raises(ExtractionError, match="check the model's name, key and address"):
         asked.ask(PROMPT, str)

@@ -88,7 +88,7 @@ def test_relations_are_in_snake_case(text: str, expected: str) -> None:
 
 
 def groups(*spellings: str, **how: object) -> list[set[str]]:
-    return sorted(map(set, merge([read_name(s) for s in spellings], **how)), key=sorted)  # type: ignore[arg-type]
+    return sorted(map(set, merge([read_name(s) for s in spellings], **how)), key=sorted)
 
 
 def test_a_name_joins_the_only_one_that_it_may_be_short_for() -> None:
@@ -173,14 +173,10 @@ def test_pronouns_single_characters_and_parts_of_words_are_no_mentions() -> None
 @pytest.mark.parametrize(
     ("text", "yes"),
     [
-        ("Where do I live?", True),
-        ("my dog", True),
-        ("我住哪", True),
-        ("I'm", True),
-        ("Aario is in", False),
+        ("Where do I live?", True), ("my dog", True), ("我住哪", True), ("I'm", True), ("Aario is in", False),
         ("mystery", False),
     ],
-)
+)  # fmt: skip
 def test_it_is_seen_when_a_speaker_means_himself(text: str, yes: bool) -> None:
     assert speaks_of_self(text) is yes
 

@@ -98,7 +98,7 @@ async def test_as_node_remembers_a_turn(memory: Memory, saver: Any, way: str) ->
     assert [decision["event"] for decision in state["memory_decisions"]] == ["ADD"]
     assert [fact["text"] for fact in state["memory_facts"]] == ["My dog is called Rex."]
     assert len(state["messages"]) == 4
-    assert memory._engine.extractor.calls == [  # type: ignore[union-attr]
+    assert memory._engine.extractor.calls == [
         ["I live in Paris.", "Noted."],
         ["My dog is called Rex.", "Noted."],
     ]
@@ -196,7 +196,6 @@ def test_a_person_may_change_the_facts_between_the_nodes(memory: Memory) -> None
     [found] = graph.invoke(said("I live in Rome"), config)["memory_facts"]
     graph.update_state(config, {"memory_facts": [{**found, "text": "Alice lives in Rome"}]})
     graph.invoke(None, config)
-
     assert (facts(memory), memory.unread(**ALICE)) == (["Alice lives in Rome"], [])
 
 
@@ -273,7 +272,7 @@ def test_a_retry_of_all_of_it_asks_no_model_again(memory: Memory) -> None:
     node = memory.as_node(scope=ALICE)
     for _ in range(3):
         node.invoke(messages, thread())
-    assert memory._engine.extractor.calls == [["I live in Paris.", "Ah."]]  # type: ignore[union-attr]
+    assert memory._engine.extractor.calls == [["I live in Paris.", "Ah."]]
     assert told(memory) == [("Ah.", 1), ("I live in Paris.", 1), ("I live in Paris.", 1)]
 
 
@@ -300,7 +299,7 @@ def test_messages_without_ids_are_told_apart_within_a_thread(memory: Memory) -> 
     graph = graph_of(memory.as_node(scope=ALICE), state=Plain, checkpointer=InMemorySaver())
     for text in ("I live in Paris.", "Yes.", "Yes."):
         graph.invoke({"messages": [{"role": "user", "content": text}]}, thread())
-    assert memory._engine.extractor.calls == [["I live in Paris."], ["Yes."], ["Yes."]]  # type: ignore[union-attr]
+    assert memory._engine.extractor.calls == [["I live in Paris."], ["Yes."], ["Yes."]]
 
 
 def test_another_thread_with_the_same_words_is_another_telling(memory: Memory) -> None:
@@ -323,17 +322,15 @@ class Person:
 @pytest.mark.parametrize(
     ("scope", "call"),
     [
-        (None, {"context": {"user_id": "alice"}}),
-        (None, {"context": Person("alice")}),
+        (None, {"context": {"user_id": "alice"}}), (None, {"context": Person("alice")}),
         (None, {"config": {"configurable": {"user_id": "alice"}}}),
         (None, {"context": {"user_id": "alice"}, "config": {"configurable": {"user_id": "alice"}}}),
-        ({"user_id": "alice"}, {}),
-        (Scope("alice"), {"context": {"user_id": "bob"}}),
+        ({"user_id": "alice"}, {}), (Scope("alice"), {"context": {"user_id": "bob"}}),
         (lambda state: {"user_id": state["messages"][0].name}, {}),
         (lambda config: {"user_id": config["configurable"]["who"]}, {"config": {"configurable": {"who": "alice"}}}),
         (lambda runtime: Scope(runtime.context["owner"]), {"context": {"owner": "alice"}}),
     ],
-)
+)  # fmt: skip
 def test_the_scope_comes_from_context_configurable_or_a_function(
     memory: Memory, scope: Any, call: dict[str, Any]
 ) -> None:
@@ -377,7 +374,7 @@ def test_two_memories_in_one_graph_write_each_their_own_keys() -> None:
     with open_with_facts() as mine, open_with_facts() as team:
         team.add("We meet on Mondays.", agent_id="crew")
         crew = {"scope": {"agent_id": "crew"}, "name": "team"}
-        nodes = (mine.as_node(), team.as_node(**crew), recall_node(mine), recall_node(team, **crew))  # type: ignore[arg-type]
+        nodes = (mine.as_node(), team.as_node(**crew), recall_node(mine), recall_node(team, **crew))
         state = graph_of(*nodes, state=Both).invoke(said("I live in Paris."), context=ALICE)
         assert len(state["memory_decisions"]) == len(state["memory_decisions_team"]) == 1
         assert "Mondays" not in state["memory_context"]
@@ -464,14 +461,11 @@ def test_the_agent_servers_run_id_and_nameless_user_are_nobodys_scope(memory: Me
 @pytest.mark.parametrize(
     ("context", "configurable", "scope"),
     [
-        (None, {}, Scope("ann")),
-        ({"agent_id": "tutor"}, {}, Scope("ann", "tutor")),
+        (None, {}, Scope("ann")), ({"agent_id": "tutor"}, {}, Scope("ann", "tutor")),
         ({"user_id": "ann", "agent_id": "tutor"}, {}, Scope("ann", "tutor")),
-        (None, {"user_id": "ann"}, Scope("ann")),
-        ({"user_id": "ben"}, {}, None),
-        (None, {"user_id": "ben"}, None),
+        (None, {"user_id": "ann"}, Scope("ann")), ({"user_id": "ben"}, {}, None), (None, {"user_id": "ben"}, None),
     ],
-)
+)  # fmt: skip
 def test_who_has_signed_in_reads_no_other_users_memories(
     memory: Memory, context: Any, configurable: dict[str, Any], scope: Scope | None
 ) -> None:
@@ -523,7 +517,7 @@ def test_the_store_shares_the_folder_and_the_embedder(tmp_path: Path) -> None:
         assert store.search((), query="Paris")[0].key == "a"
         assert facts(memory) == ["I live in Paris."]
     with MemLayerStore(tmp_path / "store", index={"dims": 256, "embed": DeterministicEmbeddings()}) as reopened:
-        assert reopened.get(("docs",), "a").value == {"text": "the blue door"}  # type: ignore[union-attr]
+        assert reopened.get(("docs",), "a").value == {"text": "the blue door"}
 
 
 def test_the_store_ends_with_its_memory(memory: Memory) -> None:

@@ -12,16 +12,13 @@ from langchain_memlayer.testing import ScriptedChatModel
 @pytest.mark.parametrize(
     ("quote", "fact", "number"),
     [
-        ("I have 3 cats", "Ann has 4 cats", "4"),
-        ("I have three cats", "Ann has 17 cats", "17"),
+        ("I have 3 cats", "Ann has 4 cats", "4"), ("I have three cats", "Ann has 17 cats", "17"),
         ("my rent is 1,200 euros", "Ann's rent is 1,300 euros", "1,300"),
-        ("I ran 5.5 km", "Ann ran 55.25 km", "55.25"),
-        ("我有两只猫", "用户有15只猫", "15"),
-        ("我有3只猫", "用户有5只猫", "5"),
-        ("my locker is number 412", "Ann's locker is number 421", "421"),
+        ("I ran 5.5 km", "Ann ran 55.25 km", "55.25"), ("我有两只猫", "用户有15只猫", "15"),
+        ("我有3只猫", "用户有5只猫", "5"), ("my locker is number 412", "Ann's locker is number 421", "421"),
         ("I paid 80 on Monday", "Ann paid 95 on 2024-05-13", "95"),
     ],
-)
+)  # fmt: skip
 def test_a_number_that_contradicts_its_quote_is_found(quote: str, fact: str, number: str) -> None:
     assert unsaid_number(fact, quote, [quote], 2024) == number
 
@@ -29,52 +26,33 @@ def test_a_number_that_contradicts_its_quote_is_found(quote: str, fact: str, num
 @pytest.mark.parametrize(
     ("quote", "fact"),
     [
-        ("I have two cats", "Ann has 2 cats"),
-        ("I have twenty-five cats", "Ann has 25 cats"),
-        ("a dozen eggs and 3 hens", "Ann has 12 eggs"),
-        ("我有两只猫", "用户有2只猫"),
-        ("三百五十块", "用户付了350块"),
-        ("三百五", "用户付了350块"),
-        ("十个", "用户有10个"),
-        ("一万二", "用户付了12000"),
-        ("1.2万", "用户付了12000"),
-        ("it costs 5k", "It costs 5,000"),
-        ("2 million people", "There are 2000000 people"),
-        ("１２ at the station", "Locker 12 is Ann's"),
-        ("call me at 555 1234", "Ann's number is 5551234"),
-        ("call me at 5551234", "Ann's number is 555-1234"),
-        ("3 weeks ago", "Ann moved on 2024-04-22"),
-        ("3 weeks ago", "Ann moved on 22 April 2024"),
-        ("3 weeks ago", "Ann moved on April 22"),
-        ("3 weeks ago", "Ann moved on 22.04.2024"),
-        ("三周前", "用户在4月22日搬家"),
-        ("2 years ago", "Ann moved in 2022"),
-        ("at 3 in the afternoon", "Ann comes at 15:00"),
-        ("at 3 in the afternoon", "Ann comes at 3 pm"),
+        ("I have two cats", "Ann has 2 cats"), ("I have twenty-five cats", "Ann has 25 cats"),
+        ("a dozen eggs and 3 hens", "Ann has 12 eggs"), ("我有两只猫", "用户有2只猫"),
+        ("三百五十块", "用户付了350块"), ("三百五", "用户付了350块"), ("十个", "用户有10个"),
+        ("一万二", "用户付了12000"), ("1.2万", "用户付了12000"), ("it costs 5k", "It costs 5,000"),
+        ("2 million people", "There are 2000000 people"), ("１２ at the station", "Locker 12 is Ann's"),
+        ("call me at 555 1234", "Ann's number is 5551234"), ("call me at 5551234", "Ann's number is 555-1234"),
+        ("3 weeks ago", "Ann moved on 2024-04-22"), ("3 weeks ago", "Ann moved on 22 April 2024"),
+        ("3 weeks ago", "Ann moved on April 22"), ("3 weeks ago", "Ann moved on 22.04.2024"),
+        ("三周前", "用户在4月22日搬家"), ("2 years ago", "Ann moved in 2022"),
+        ("at 3 in the afternoon", "Ann comes at 15:00"), ("at 3 in the afternoon", "Ann comes at 3 pm"),
         ("on the 14th, for 2 days", "Ann comes on the 14th until the 16th"),
-        ("I was born in 1990", "Ann is 34 years old"),
-        ("I was born in May 1990", "Ann is 33 years old"),
-        ("born in '85", "Ann is 38 years old"),
-        ("我是85年的", "用户39岁"),
-        ("I was born in 1990", "Ann is in her 30s"),
-        ("我1990年出生", "用户30多岁"),
-        ("I turn 40 next year", "Ann is 39 years old"),
-        ("明年我四十岁", "用户39岁"),
+        ("I was born in 1990", "Ann is 34 years old"), ("I was born in May 1990", "Ann is 33 years old"),
+        ("born in '85", "Ann is 38 years old"), ("我是85年的", "用户39岁"),
+        ("I was born in 1990", "Ann is in her 30s"), ("我1990年出生", "用户30多岁"),
+        ("I turn 40 next year", "Ann is 39 years old"), ("明年我四十岁", "用户39岁"),
         ("2 dogs and 14 hens", "Ann has 16 animals"),
         ("Ich habe drei Hunde und 20 Hennen", "Anna hat 3 Hunde und 20 Hennen"),
-        ("mam cztery psy i 20 kur", "Ania ma 4 psy i 20 kur"),
-        ("I have cats", "Ann has 17 cats"),
-        ("half of it", "50% of it"),
-        ("I paid one hundred and fifty dollars for 2", "Ann paid 150 dollars for two"),
+        ("mam cztery psy i 20 kur", "Ania ma 4 psy i 20 kur"), ("I have cats", "Ann has 17 cats"),
+        ("half of it", "50% of it"), ("I paid one hundred and fifty dollars for 2", "Ann paid 150 dollars for two"),
         ("I earn three thousand five hundred a month, for 2 years", "Ann earns 3500 a month"),
         ("I run for half an hour, 3 times", "Ann runs 30 minutes"),
         ("my visa lasts two weeks from the 3 offices", "Ann's visa lasts 14 days"),
-        ("工资涨了百分之十二点五，有3个人", "工资涨了12.5%"),
-        ("J'ai trente-cinq ans et 2 enfants", "Ann a 35 ans"),
+        ("工资涨了百分之十二点五，有3个人", "工资涨了12.5%"), ("J'ai trente-cinq ans et 2 enfants", "Ann a 35 ans"),
         ("저는 서른다섯 살이고 동생이 2명 있어요", "사용자는 35살이고 동생이 2명 있다"),
         ("my rent is 1200 euros", "Ann's rent of 1200 euros went up by 150 euros"),
     ],
-)
+)  # fmt: skip
 def test_what_was_said_or_can_be_worked_out_is_no_contradiction(quote: str, fact: str) -> None:
     assert unsaid_number(fact, quote, [quote], 2024) is None
 
@@ -83,14 +61,11 @@ def test_what_was_said_or_can_be_worked_out_is_no_contradiction(quote: str, fact
     ("text", "values"),
     [
         ("User paid one hundred and fifty euros for the 2 of them", {150, 2}),
-        ("the rent is 18k, once a month", {18_000}),
-        ("用户付了三百五十块，12只猫", {350, 12}),
-        ("用户付了1.2万", {12_000}),
-        ("百分之十二点五", {12.5}),
-        ("Anna moved on 2024-05-13 at 19:00, on May 3", set()),
-        ("she is one of us, the rent is due", set()),
+        ("the rent is 18k, once a month", {18_000}), ("用户付了三百五十块，12只猫", {350, 12}),
+        ("用户付了1.2万", {12_000}), ("百分之十二点五", {12.5}),
+        ("Anna moved on 2024-05-13 at 19:00, on May 3", set()), ("she is one of us, the rent is due", set()),
     ],
-)
+)  # fmt: skip
 def test_the_numbers_of_a_text_are_those_in_digits_and_in_words_of_its_language(text: str, values: set[float]) -> None:
     assert numbers(text) >= values
     assert values or not numbers(text)
@@ -134,18 +109,15 @@ def test_a_fact_with_a_hallucinated_number_is_rejected_and_the_rejection_recorde
     ("quote", "fact"),
     [
         ("her birthday is in March", "Ana's birthday is in 2025-03"),
-        ("im März ziehen wir um", "Nutzer zieht 2025-03 um"),
-        ("三月搬家", "用户2025-03搬家"),
+        ("im März ziehen wir um", "Nutzer zieht 2025-03 um"), ("三月搬家", "用户2025-03搬家"),
         ("3月に引っ越す", "ユーザーは2025-03に引っ越す"),
         ("from the first of March", "User works there from 2025-03-01"),
-        ("at the beginning of March", "User moves on 2025-03-01"),
-        ("on March 1", "User moves on 2025-03-01"),
-        ("3月1号搬家", "用户2025-03-01搬家"),
-        ("三月一日搬家", "用户2025-03-01搬家"),
+        ("at the beginning of March", "User moves on 2025-03-01"), ("on March 1", "User moves on 2025-03-01"),
+        ("3月1号搬家", "用户2025-03-01搬家"), ("三月一日搬家", "用户2025-03-01搬家"),
         ("I married Mark yesterday", "User married Mark on 2025-03-01"),
         ("I may move tomorrow", "User may move on 2025-03-01"),
     ],
-)
+)  # fmt: skip
 def test_a_month_that_was_said_without_a_day_gets_none(quote: str, fact: str) -> None:
     assert as_exact(re.sub(r"2025-03(?!-)", "2025-03-01", fact), quote) == fact
 
@@ -153,11 +125,9 @@ def test_a_month_that_was_said_without_a_day_gets_none(quote: str, fact: str) ->
 @pytest.mark.parametrize(
     ("quote", "fact"),
     [
-        ("three quarters of an hour", "it takes 45 minutes"),
-        ("奖金3万5", "奖金35000"),
-        ("3 years", "36 months"),
+        ("three quarters of an hour", "it takes 45 minutes"), ("奖金3万5", "奖金35000"), ("3 years", "36 months"),
         ("½ cup, or 1/4", "0.5 cup, or 0.25"),
     ],
-)
+)  # fmt: skip
 def test_what_was_said_in_another_unit_or_form_is_no_contradiction(quote: str, fact: str) -> None:
     assert unsaid_number(fact, quote, [quote]) is None

@@ -24,30 +24,20 @@ THINGS = ["violin", "kayak", "sourdough", "telescope", "bicycle", "greenhouse", 
 DOINGS = ["repaired", "sold", "painted", "borrowed", "dreamt of", "argued about", "photographed", "won a prize for"]
 ASKING = ["How was that?", "And what did {name} say?", "Will you go back to {place}?", "Really?"]
 NOTES = [
-    "周三下午三点去{place}见{name}，记得带{thing}",
-    "{name}的{thing}坏了，要送到{place}修",
-    "在{place}买了新的{thing}，花了两百块",
-    "{name}下个月要搬到{place}",
-    "今天没有去{place}，因为{name}感冒了",
+    "周三下午三点去{place}见{name}，记得带{thing}", "{name}的{thing}坏了，要送到{place}修",
+    "在{place}买了新的{thing}，花了两百块", "{name}下个月要搬到{place}", "今天没有去{place}，因为{name}感冒了",
     "妹妹{name}最喜欢{thing}",
-]
+]  # fmt: skip
 PLACES_ZH = ["图书馆", "苏州", "游泳馆", "公司", "外婆家", "火车站"]
 THINGS_ZH = ["小提琴", "自行车", "望远镜", "茶具", "雨伞", "相机"]
 NAMES = ["Ann", "Bob", "Clara", "Deniz", "Emil"]
 NAMES_ZH = ["李娜", "王伟", "陈静", "赵磊"]
 ASKED = [
-    "Who repaired the violin?",
-    "What did Ann do at the harbour?",
-    "When was Bob in Lisbon?",
-    "What happened in May 2024?",
-    "What did Clara tell last week?",
-    "xyzzy plugh",
+    "Who repaired the violin?", "What did Ann do at the harbour?", "When was Bob in Lisbon?",
+    "What happened in May 2024?", "What did Clara tell last week?", "xyzzy plugh",
     f"Which of them told of {', '.join(THINGS)} at {', '.join(PLACES)}, and who {', '.join(DOINGS)} them?",
-    "小提琴在哪里修？",
-    "李娜下个月搬到哪里？",
-    "上周王伟去了苏州吗？",
-    "Ann 的自行车",
-]
+    "小提琴在哪里修？", "李娜下个月搬到哪里？", "上周王伟去了苏州吗？", "Ann 的自行车",
+]  # fmt: skip
 
 Session = tuple[list[dict[str, Any]], str | None]
 
@@ -173,5 +163,4 @@ def test_how_sessions_are_numbered_changes_nothing(tmp_path: Path) -> None:
                 memory.add([{"role": "user", "content": text} for text in texts], user_id="u", session_id=session)
             results = memory.search("topic7 and word7", user_id="u", limit=30)["results"]
             answers.append([(hit["memory"], hit["score"]) for hit in results])
-
     assert answers[0] == answers[1]

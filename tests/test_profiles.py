@@ -65,14 +65,11 @@ class Node(BaseModel):
 
 
 TOLD = {
-    "I live in Berlin": [found("Anna lives in Berlin")],
-    "I moved to Rome": [found("Anna lives in Rome")],
-    "I speak Greek": [found("Anna speaks Greek")],
-    "I speak Thai": [found("Anna speaks Thai")],
+    "I live in Berlin": [found("Anna lives in Berlin")], "I moved to Rome": [found("Anna lives in Rome")],
+    "I speak Greek": [found("Anna speaks Greek")], "I speak Thai": [found("Anna speaks Thai")],
     "Forget Berlin": [found("Anna lives in Berlin", retract=True)],
-    "My cat is Tom": [found("Anna has a cat named Tom")],
-    "nothing": [],
-}
+    "My cat is Tom": [found("Anna has a cat named Tom")], "nothing": [],
+}  # fmt: skip
 
 
 def change(field: str, action: str = "set", value: str = "", *facts: int) -> dict[str, Any]:
@@ -229,10 +226,8 @@ def test_a_reply_that_the_schema_refuses_is_shown_with_the_reason_once() -> None
 def test_a_reply_without_measure_costs_no_more_than_a_long_one() -> None:
     many = [change("languages", "append", f"L{number}") for number in range(3_000)]
     odd = [
-        change("name", "set", "x" * 10_001),
-        change("city", "set", '{"city": "Berlin"}'),
-        change("level", "set", "3"),
-    ]
+        change("name", "set", "x" * 10_001), change("city", "set", '{"city": "Berlin"}'), change("level", "set", "3"),
+    ]  # fmt: skip
     strange = [change(f"f{number}") for number in range(3_000)]
     mind = Mind(TOLD, decided((1, "ADD")), decided((1, "ADD")), changes=[many, odd, strange])
     model = mind.model
@@ -446,7 +441,7 @@ def done(memory: Memory, kind: str, what: Any, batch: str) -> Any:
         key = rows[place % len(rows)]["id"]
         if kind == "delete":
             memory.delete(key)
-        elif memory.get(key)["memory"] != what[1]:  # type: ignore[index]
+        elif memory.get(key)["memory"] != what[1]:
             memory.update(key, what[1])
         else:
             return None
@@ -503,7 +498,7 @@ def test_a_profile_is_deleted_brought_back_and_forgotten_by_its_id(tmp_path: Pat
     with open_with(Mind(TOLD, changes=[BERLIN]), tmp_path / "s", profile=Card) as memory:
         told(memory, "I live in Berlin")
         before = memory.profile(user_id="u")
-        assert json.loads(memory.get(before.id)["memory"])["city"]["value"] == "Berlin"  # type: ignore[index]
+        assert json.loads(memory.get(before.id)["memory"])["city"]["value"] == "Berlin"
         memory.delete(before.id)
         assert (memory.get(before.id), memory.profile(user_id="u").fields) == (None, {})
         memory.undo(memory.history(before.id)[-1]["id"])
@@ -564,12 +559,10 @@ def test_by_hand_a_field_is_cleared_and_older_facts_do_not_bring_it_back() -> No
     [
         ({"town": "x"}, "no field 'town'; its fields are name, city"),
         ({"city": "Rome", "level": 9}, "level cannot be set: Input should be less than or equal to 5"),
-        ({"pets": [{"kind": "dog"}]}, "pets cannot be set"),
-        ({"name": "a\ud800"}, "surrogate"),
-        ({}, "takes a mapping"),
-        ("city", "takes a mapping"),
+        ({"pets": [{"kind": "dog"}]}, "pets cannot be set"), ({"name": "a\ud800"}, "surrogate"),
+        ({}, "takes a mapping"), ("city", "takes a mapping"),
     ],
-)
+)  # fmt: skip
 def test_by_hand_what_the_schema_does_not_take_is_refused_and_nothing_written(
     tmp_path: Path, wrong: Any, match: str
 ) -> None:
@@ -587,7 +580,7 @@ def test_a_profile_needs_a_schema() -> None:
     match = r"pydantic model|'package.module:Model'|JSON does not have|JSON would not give back"
     for wrong in (dict, Card(), BaseModel, RootModel[int], "Card", "json:loads", callback, secret):
         with pytest.raises(ConfigurationError, match=match):
-            Memory(":memory:", model=None, embeddings=None, profile=wrong)  # type: ignore[arg-type]
+            Memory(":memory:", model=None, embeddings=None, profile=wrong)
     with open_memory(":memory:") as memory, pytest.raises(ConfigurationError, match="profile="):
         memory.update_profile({"city": "Rome"}, user_id="u")
 
@@ -671,14 +664,11 @@ def test_what_was_one_value_is_the_first_entry_of_a_list(
 @pytest.mark.parametrize(
     "text",
     [
-        "no JSON",
-        "[1]",
-        '{"city": 7}',
-        '{"city": {"facts": [1], "at": 2}}',
+        "no JSON", "[1]", '{"city": 7}', '{"city": {"facts": [1], "at": 2}}',
         '{"city": {"value": "Rome", "facts": [["a"]], "at": 2}}',
         '{"languages": {"value": ["a"], "facts": ["b", []], "at": 2}}',
     ],
-)
+)  # fmt: skip
 def test_a_damaged_profile_is_an_empty_one_and_is_written_anew(tmp_path: Path, text: str) -> None:
     with open_memory(tmp_path, profile=Card) as memory:
         memory.update_profile({"city": "Rome"}, user_id="u")
@@ -886,7 +876,7 @@ async def test_agents_are_shown_the_profile_before_the_memories(way: str) -> Non
 def test_a_profile_that_fails_leaves_the_block_without_it(caplog: pytest.LogCaptureFixture) -> None:
     with open_with(Mind(TOLD, changes=[BERLIN]), profile=Card) as memory:
         told(memory, "I live in Berlin")
-        memory.profile = lambda **_: 1 / 0  # type: ignore[method-assign]
+        memory.profile = lambda **_: 1 / 0
         config: Any = {"configurable": {"user_id": "u"}}
         state = {"messages": [{"role": "user", "content": "Berlin?", "id": "m"}]}
         block = recall_node(memory).invoke(state, config)["memory_context"]
@@ -962,7 +952,6 @@ def test_a_json_schema_is_a_profile_too(tmp_path: Path) -> None:
             with pytest.raises(InvalidInput, match="cannot be set"):
                 memory.update_profile(wrong, user_id="u")
         schema = memory.profile_schema
-    assert schema is not None
     # What pydantic writes of it is read as the same.
     with open_memory(":memory:", profile=schema.model_json_schema()) as memory:
         assert memory.profile_schema is not None

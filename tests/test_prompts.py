@@ -42,7 +42,6 @@ EXAMPLES = re.findall(r"<conversation>\n(.*?)\n</conversation>\n(\{.*?\})(?=\n\n
 
 def test_the_prompts_are_short() -> None:
     schemas = json.dumps([EXTRACTION_SCHEMA, RECONCILIATION_SCHEMA])
-
     assert estimate_tokens(WHOLE) < 1_000
     assert estimate_tokens(RECONCILING) < 850
     assert estimate_tokens(f"{WHOLE}\n\n{RECONCILING}") < 1_600
@@ -58,7 +57,6 @@ def test_the_prompts_are_short_for_a_real_tokenizer_too() -> None:
     [file] = Path(wordllama.__file__).parent.rglob("l2_supercat_tokenizer_config.json")
     tokenizer = Tokenizer.from_file(str(file))
     tokenizer.no_truncation()
-
     assert len(tokenizer.encode(WHOLE).ids) < 1_500
     assert len(tokenizer.encode(RECONCILING).ids) < 1_200
 
@@ -73,17 +71,13 @@ def test_the_examples_keep_the_contract_and_our_own_checks() -> None:
         assert all(len(triple) == 3 for triple in entry.get("triples", []))
     # A change, a proposal with its yes, something to forget, and Chinese.
     assert [(entry["turn"], entry.get("retract", False)) for entry in found] == [
-        (1, False),
-        (2, False),
-        (3, True),
-        (4, False),
-    ]
+        (1, False), (2, False), (3, True), (4, False),
+    ]  # fmt: skip
     assert "用户" in found[-1]["fact"]
 
 
 def test_the_dates_of_the_examples_are_counted_right() -> None:
     weekdays = re.findall(r"(\d{4}-\d\d-\d\d) (Mon|Tue|Wed|Thu|Fri|Sat|Sun)", EXTRACTION_EXAMPLES)
-
     assert weekdays
     assert all(f"{datetime.fromisoformat(day):%a}" == name for day, name in weekdays)
     assert f"{datetime(2024, 5, 10):%A}" == "Friday"
@@ -108,12 +102,10 @@ def test_the_schemas_are_as_strict_providers_take_them(schema: dict[str, Any]) -
 @pytest.mark.parametrize(
     ("form", "prompt"),
     [
-        (FoundFact, EXTRACTION_CONTRACT),
-        (FoundDecision, RECONCILIATION_CONTRACT),
-        (FoundChange, PROFILE_INSTRUCTIONS),
-        (FoundQueries, REWRITING_INSTRUCTIONS),
+        (FoundFact, EXTRACTION_CONTRACT), (FoundDecision, RECONCILIATION_CONTRACT),
+        (FoundChange, PROFILE_INSTRUCTIONS), (FoundQueries, REWRITING_INSTRUCTIONS),
     ],
-)
+)  # fmt: skip
 def test_what_each_field_is_stands_in_the_prompt(form: type[Form], prompt: str) -> None:
     assert all(f"- {name}: {field.description}" in prompt for name, field in form.model_fields.items())
 
@@ -138,7 +130,6 @@ def test_turns_are_shown_with_number_date_weekday_and_speaker() -> None:
         [(Turn("", time=datetime(2024, 5, 12, tzinfo=UTC)), "earlier")],
         NOW,
     )
-
     assert shown == (
         "<conversation>\n"
         "- 2024-05-12 Sun, user: earlier\n"
@@ -154,21 +145,18 @@ def test_turns_are_shown_with_number_date_weekday_and_speaker() -> None:
 )
 def test_no_text_passes_for_another_turn(text: str) -> None:
     shown = show_conversation([(Turn("", role="tool", quarantined=True), text)], [], NOW)
-
     assert len(re.findall(r"(?m)^\[", shown)) == 1
 
 
 @pytest.mark.parametrize("text", ["</conversation>", "< / CONVERSATION >", "<conversation>", "</conversation\n>"])
 def test_no_text_and_no_name_ends_the_conversation(text: str) -> None:
     shown = show_conversation([(Turn("", name=f"Bob{text}"), f"a {text} b")], [], NOW)
-
     assert len(re.findall(r"<\s*/?\s*conversation", shown, re.IGNORECASE)) == 2
 
 
 @pytest.mark.parametrize("text", ["word " * 500, "用户对花生过敏，" * 200, "a用" * 300])
 def test_a_text_is_shortened_to_its_budget(text: str) -> None:
     short = shortened(text, 50)
-
     assert short.endswith(" …")
     assert text.startswith(short[:-2])
     assert 48 <= estimate_tokens(short[:-2]) <= 50

@@ -13,69 +13,20 @@ from langchain_memlayer import MemLayerStore, Memory, evaluation, testing
 from langchain_memlayer.agents.surface import SEARCH_OPTIONS
 
 NAMES = [
-    "AsyncMemory",
-    "Candidate",
-    "ConfigurationError",
-    "Decision",
-    "EmbedderMismatch",
-    "EmbeddingError",
-    "Extraction",
-    "ExtractionError",
-    "Extractor",
-    "Fact",
-    "InvalidFilter",
-    "InvalidInput",
-    "JournalClosed",
-    "JournalError",
-    "LLMExtractor",
-    "LLMReconciler",
-    "MemLayerError",
-    "MemLayerStore",
-    "Memory",
-    "MemoryConfig",
-    "MemoryMiddleware",
-    "MemoryNotFound",
-    "MemoryRetriever",
-    "MissingDependency",
-    "NotAStore",
-    "Profile",
-    "Reconciler",
-    "Rejection",
-    "RuleReconciler",
-    "SchemaTooNew",
-    "Scope",
-    "ScopeRequired",
-    "Triple",
-    "Turn",
-    "VectorStoreError",
-    "WordLlamaEmbeddings",
-    "__version__",
-    "as_context",
-    "checkpointer",
-    "extraction_node",
-    "recall_node",
+    "AsyncMemory", "Candidate", "ConfigurationError", "Decision", "EmbedderMismatch", "EmbeddingError", "Extraction",
+    "ExtractionError", "Extractor", "Fact", "InvalidFilter", "InvalidInput", "JournalClosed", "JournalError",
+    "LLMExtractor", "LLMReconciler", "MemLayerError", "MemLayerStore", "Memory", "MemoryConfig", "MemoryMiddleware",
+    "MemoryNotFound", "MemoryRetriever", "MissingDependency", "NotAStore", "Profile", "Reconciler", "Rejection",
+    "RuleReconciler", "SchemaTooNew", "Scope", "ScopeRequired", "Triple", "Turn", "VectorStoreError",
+    "WordLlamaEmbeddings", "__version__", "as_context", "checkpointer", "extraction_node", "recall_node",
     "reconciliation_node",
-]
+]  # fmt: skip
 TESTING_NAMES = ["DeterministicEmbeddings", "FrozenClock", "ScriptedChatModel", "SequentialIds", "StoreConformance"]
 EVALUATION_NAMES = [
-    "Answerer",
-    "Conversation",
-    "Dataset",
-    "Estimate",
-    "EvaluationResult",
-    "Hit",
-    "Judge",
-    "Observation",
-    "ObservedFacts",
-    "Outcome",
-    "Question",
-    "Usage",
-    "Verdict",
-    "evaluate_memory",
-    "load_locomo",
-    "load_longmemeval",
+    "Answerer", "Conversation", "Dataset", "Estimate", "EvaluationResult", "Hit", "Judge", "Observation",
+    "ObservedFacts", "Outcome", "Question", "Usage", "Verdict", "evaluate_memory", "load_locomo", "load_longmemeval",
     "load_scopes",
-]
+]  # fmt: skip
 
 # In the notation of Python: what follows `*` is keyword-only.
 MEMORY = {
@@ -280,7 +231,7 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
 
 def test_without_the_package_langchain_all_listed_names_can_be_had() -> None:
     loaded(
-        "import sys; sys.modules['langchain'] = None; from langchain_memlayer import *; import langchain_memlayer as m\n"
+        "import sys; sys.modules['langchain'] = None; import langchain_memlayer as m; from langchain_memlayer import *\n"
         "assert Memory is m.Memory; assert all(hasattr(m, name) for name in dir(m))\n"
         "try: m.MemoryMiddleware\nexcept ImportError as error: assert 'pip install' in str(error)"
     )

@@ -96,16 +96,13 @@ def test_a_move_and_its_end_leave_one_live_fact_then_none(opened: Any, folder: P
     memory = opened(reply((1, "UPDATE", 1, "Anna lives in Berlin")), reply((1, "DELETE", 1)), embeddings=embeddings)
     [first] = memory.add("I live in Paris", user_id="u")["results"]
     assert (first["event"], live(memory), model_of(memory).calls) == ("ADD", ["Anna lives in Paris"], 0)
-
     moved = memory.add("I moved to Berlin", user_id="u")
     assert moved["results"] == [
         {
-            "id": first["id"],
-            "memory": "Anna lives in Berlin",
-            "event": "UPDATE",
+            "id": first["id"], "memory": "Anna lives in Berlin", "event": "UPDATE",
             "previous_memory": "Anna lives in Paris",
         }
-    ]
+    ]  # fmt: skip
     assert moved["relations"] == {
         "added_entities": [{"source": "Anna", "relationship": "lives_in", "destination": "Berlin"}],
         "deleted_entities": [{"source": "Anna", "relationship": "lives_in", "destination": "Paris"}],
@@ -113,13 +110,11 @@ def test_a_move_and_its_end_leave_one_live_fact_then_none(opened: Any, folder: P
     assert (live(memory), model_of(memory).calls) == (["Anna lives in Berlin"], 1)
     presented = memory.search("Where does Anna live? Paris?", user_id="u")["results"]
     assert [(hit["memory"], hit["ended"]) for hit in presented] == [("Anna lives in Berlin", False)]
-
     left = memory.add("I don't live in Berlin any more", user_id="u")
     assert [(done["id"], done["event"]) for done in left["results"]] == [(first["id"], "DELETE")]
     assert (live(memory), model_of(memory).calls) == ([], 2)
     current = [hit["memory"] for hit in memory.search("Anna Berlin Paris", user_id="u")["results"] if not hit["ended"]]
     assert current == ["I don't live in Berlin any more"]
-
     assert [(row["event"], row["prev_value"], row["new_value"]) for row in memory.history(first["id"])] == [
         ("ADD", None, "Anna lives in Paris"),
         ("UPDATE", "Anna lives in Paris", "Anna lives in Berlin"),
@@ -136,7 +131,6 @@ def test_the_same_told_twice_is_one_memory_and_no_call(opened: Any) -> None:
     for said in ("I like tea", "I told you: I like tea"):
         memory.add(said, user_id="u", session_id=said)
     [found] = memory.get_all(user_id="u", kinds=["fact"])["results"]
-
     assert (found["memory"], found["count"], model_of(memory).calls) == ("Anna likes tea", 2, 0)
 
 
@@ -146,7 +140,6 @@ def test_what_the_model_says_is_the_same_reinforces(opened: Any) -> None:
     memory.add("I like tea", user_id="u")
     [done] = memory.add("Tea, as always", user_id="u")["results"]
     [found] = memory.get_all(user_id="u", kinds=["fact"])["results"]
-
     assert (done["event"], done["memory"]) == ("NONE", "Anna likes tea")
     assert (found["count"], len(found["sources"])) == (2, 2)
 
@@ -157,7 +150,6 @@ def test_forget_that_i_ends_the_memory_and_is_not_stored(opened: Any) -> None:
     first = memory.add("Forget that I like tea", user_id="u")
     assert (first["results"], live(memory)) == ([], [])
     assert [refusal["memory"] for refusal in first["rejected"]] == ["Anna likes tea"]
-
     memory.add("I like tea", user_id="u")
     [done] = memory.add("Forget that I like tea", user_id="u", session_id="later")["results"]
     assert (done["event"], live(memory), model_of(memory).calls) == ("DELETE", [], 0)
@@ -188,7 +180,6 @@ def test_forgetting_a_part_leaves_the_rest_and_not_the_triple(opened: Any, folde
     memory.add("I eat meat and fish", user_id="u")
     memory.add("Forget the meat", user_id="u")
     [found] = memory.get_all(user_id="u", kinds=["fact"])["results"]
-
     assert found["memory"] == "Anna eats fish"
     assert RETRACT not in found["metadata"]
     assert not query(folder, "SELECT 1 FROM triples t JOIN items i ON i.id = t.item WHERE i.closed IS NULL")
@@ -199,7 +190,6 @@ def test_without_the_model_only_equal_texts_are_one(opened: Any, mode: Any, left
     memory = opened(reconcile=mode)
     for k, said in enumerate(("I live in Paris", "I moved to Berlin", "I live in Paris")):
         memory.add(said, user_id="u", session_id=str(k))
-
     assert (len(live(memory)), model_of(memory).calls) == (left, 0)
 
 
@@ -229,7 +219,6 @@ def test_an_old_conversation_that_is_imported_later_changes_nothing(opened: Any)
     memory.add("I live in Paris", user_id="u", timestamp=datetime(2019, 1, 1, tzinfo=UTC))
     memory.add("I moved to Berlin", user_id="u", timestamp=datetime(2024, 1, 1, tzinfo=UTC))
     done = memory.add("I live in Rome", user_id="u", timestamp=datetime(2021, 1, 1, tzinfo=UTC))
-
     assert "rejected" not in done
     assert live(memory) == ["Anna lives in Berlin"]
     [rome] = [row["id"] for row in done["results"] if row["event"] == "ADD" and row["memory"] == "Anna lives in Rome"]
@@ -259,7 +248,6 @@ def test_what_an_older_conversation_repeats_in_other_marks_does_not_end(opened: 
     )
     for said, year in (("I moved to Berlin", 2024), ("I live in Paris", 2025), ("Paris is home", 2023)):
         memory.add({"role": "user", "content": said, "timestamp": f"{year}-05-01"}, user_id="u")
-
     assert live(memory) == ["Anna moved to Berlin", "Anna lives in Paris"]
 
 
@@ -268,7 +256,6 @@ def test_of_two_scopes_neither_changes_the_other(opened: Any) -> None:
     for scope in ({"user_id": "u"}, {"user_id": "v"}, {"user_id": "u", "agent_id": "a"}, {"run_id": "u"}):
         memory.add("I live in Paris", **scope)
         memory.add("I like tea", **scope)
-
     assert model_of(memory).calls == 0
     assert len(memory.get_all(everything=True, kinds=["fact"])["results"]) == 8
 
@@ -284,7 +271,6 @@ def test_a_contradiction_outside_the_nearest_five_is_found_by_entity_and_relatio
     for said in ("home", "crowd", "moved"):
         memory.add(said, user_id="u")
     known = shown(model_of(memory).prompts[-1], "memories")
-
     assert known[0] == home.text
     assert 6 <= len(known) <= 40
 
@@ -295,7 +281,6 @@ def test_what_relates_the_same_two_is_found_whatever_the_relation(opened: Any) -
     memory = opened(reply((1, "ADD")), extractor=Told(job, quit_), embeddings=None)
     memory.add("job", user_id="u")
     memory.add("quit", user_id="u")
-
     assert shown(model_of(memory).prompts[0], "memories") == [job.text]
 
 
@@ -304,7 +289,6 @@ def test_among_thousands_of_edges_the_oldest_is_found() -> None:
     rows = [(1, 1, "m1", "User", "lives in", "Paris", None), (2, 2, "m2", "User", "works at", "Acme", None)]
     rows += [(k, k, f"m{k}", "User", "likes", f"thing {k}", None) for k in range(3, 3_000)]
     graph.apply(3_000, rows)
-
     assert graph.stating(Triple("user", "livesIn", "Berlin"), most=10) == [1]
     assert graph.stating(Triple("User", "quit", "ACME"), most=10) == [2]
     assert graph.stating(Triple("User", "likes", "thing 7"), most=10)[:2] == [7, 2_999]
@@ -318,7 +302,6 @@ def test_when_nothing_is_near_the_model_is_not_asked(opened: Any, embeddings: An
     when = datetime(2024, 5, 13, tzinfo=UTC)
     memory.add("I like tea", user_id="u", timestamp=when)
     memory.add("plants", user_id="u", timestamp=when)
-
     assert (len(live(memory)), model_of(memory).calls) == (2, 0)
 
 
@@ -334,7 +317,6 @@ def test_a_reconciler_of_ones_own_is_asked_once_and_only_when_something_is_near(
     memory._engine.reconciler = Own()
     memory.add("I like tea", user_id="u")
     memory.add(["I live in Paris", "milk"], user_id="u")
-
     assert asked == [(2, ["Anna likes tea"])]
 
 
@@ -345,7 +327,6 @@ def test_many_facts_are_one_call_and_each_has_its_nearest(opened: Any) -> None:
     memory.add("old", user_id="u")
     memory.add("new", user_id="u")
     [prompt] = model_of(memory).prompts
-
     assert set(shown(prompt, "memories")) == {known.text for known in old}
     assert len(live(memory)) == 120
 
@@ -356,7 +337,6 @@ def test_a_fact_with_an_end_holds_until_then(opened: Any) -> None:
     memory.add("I am in Rome", user_id="u", timestamp=datetime(2024, 5, 13, tzinfo=UTC))
     as_of = [datetime(2024, 5, day, tzinfo=UTC) for day in (1, 14, 25)]
     held = [texts(memory.search("Anna in Rome", user_id="u", kinds=["fact"], as_of=moment)) for moment in as_of]
-
     assert held == [[], ["Anna is in Rome"], []]
 
 
@@ -368,7 +348,6 @@ def test_an_end_before_it_was_told_or_began_does_not_hide_a_fact(opened: Any, un
     )
     memory = opened(extractor=Told(ended))
     memory.add("It ran out", user_id="u", timestamp=datetime(2024, 5, 13, tzinfo=UTC))
-
     assert live(memory) == ["Anna's pass ran out"]
 
 
@@ -390,7 +369,6 @@ async def test_awaited_it_writes_the_same_journal(tmp_path: Path) -> None:
                 else:
                     await memory.aadd(said, user_id="u")
         dumps.append(dump(tmp_path / way))
-
     assert dumps[0] == dumps[1]
 
 
@@ -407,7 +385,6 @@ def test_a_fact_that_another_call_told_meanwhile_is_not_doubled(opened: Any) -> 
     memory = opened(overtaken)
     memory.add("I live in Paris", user_id="u")
     [done] = memory.add("I moved to Berlin", user_id="u")["results"]
-
     assert (done["event"], live(memory)) == ("NONE", ["Anna moved to Berlin"])
     assert model_of(memory).calls == 1
 
@@ -427,7 +404,6 @@ def test_each_lost_race_is_one_more_call_and_two_at_most(opened: Any, races: int
     memory = opened(overtaken)
     memory.add("I live in Paris", user_id="u")
     memory.add("I moved to Berlin", user_id="u")
-
     assert model_of(memory).calls == 1 + min(races, 2)
     assert live(memory).count("Anna lives in Berlin") == 1
     assert "Anna lives in Paris" not in live(memory)
@@ -449,7 +425,6 @@ def test_an_update_of_what_is_gone_at_the_last_moment_is_stored_as_it_was_told(o
     [first] = memory.add("I live in Paris", user_id="u")["results"]
     [done] = memory.add("I moved to Berlin", user_id="u")["results"]
     [(terms,)] = query(folder, "SELECT terms FROM items WHERE key = ?", done["id"])
-
     assert (done["event"], done["memory"]) == ("ADD", "Anna moved to Berlin")
     assert terms == packed(["anna", "move", "to", "berlin"])
 
@@ -467,7 +442,6 @@ def test_two_threads_that_tell_the_same_at_once_do_not_double_it(opened: Any) ->
     memory.add("I live in Paris", user_id="u")
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda name: memory.add("I moved to Berlin", user_id="u", session_id=name), "ab"))
-
     assert live(memory) == ["Anna lives in Berlin"]
     assert model_of(memory).calls == 3
 
@@ -478,7 +452,6 @@ def test_eight_threads_with_a_new_fact_each_and_one_that_all_tell(opened: Any) -
     memory = opened(lambda _: reply(*((k, "ADD") for k in range(1, 3))), extractor=Told(*own, *same))
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda k: memory.add(f"cousin {k}", user_id="u"), range(8)))
-
     assert sorted(live(memory)) == sorted([*(known.text for known in own), TEA.text])
     assert model_of(memory).calls <= 8 * 3
 
@@ -512,7 +485,6 @@ def test_a_turn_that_was_corrected_at_once_is_not_shown_as_current() -> None:
     memory, _ = flight()
     with memory:
         shown = ended(memory)
-
     assert (shown[OUT], shown.get(ECHO), shown[HOME]) == (True, False, False)
 
 
@@ -521,7 +493,6 @@ def test_what_repeats_a_fact_beside_it_ends_with_it() -> None:
     with memory:
         memory.add([message(LATER, "5"), message(CONFIRMED, "6", "assistant")], user_id="u", session_id="s")
         shown = ended(memory)
-
     assert [shown.get(text, True) for text in (OUT, ECHO, BACK)] == [True, True, True]
     # The answer to what changed it tells what holds now.
     assert shown[CONFIRMED] is False
@@ -531,7 +502,6 @@ def test_the_answers_about_what_is_to_be_forgotten_are_hidden_with_it() -> None:
     memory, _ = flight(decided((1, "DELETE", 1)), fact="The user's flight home is at 14:05", retract=True)
     with memory:
         memory.add([message(LATER, "5"), message(CONFIRMED, "6", "assistant")], user_id="u", session_id="s")
-
         assert [text for text in ended(memory) if "14:05" in text] == []
 
 
@@ -539,7 +509,6 @@ def test_a_turn_that_a_fact_cites_is_not_ended_by_a_correction() -> None:
     mind = Mind({OUT: [found("The user flies to Rome")], BACK: [found(HOME, corrects=[1, 2, 3, 9])]})
     with open_with(mind) as memory:
         memory.add([message(OUT, "1"), message(BACK, "2")], user_id="u")
-
         assert not any(ended(memory).values())
 
 
@@ -555,7 +524,6 @@ def test_the_answer_to_a_proposal_ends_with_it_but_not_one_that_told_something_e
             memory.add(said, user_id="u", session_id="s")
             memory.add([message(moved, "4")], user_id="u", session_id="s")
             shown = ended(memory, "budget review Sundays works Tom naps noted", kinds=["turn"])
-
         assert (shown[offer], shown["Sundays"], shown[answer], shown["Noted!"]) == (True, True, not gave, False)
 
 
@@ -578,10 +546,8 @@ def test_the_answer_to_a_proposal_ends_with_a_fact_that_cites_what_was_said_afte
 @pytest.mark.parametrize("forgotten", [False, True])
 def test_what_the_user_told_beside_what_ended_holds_though_no_fact_says_it(forgotten: bool) -> None:
     stated, own, sister = (
-        "Your flight to Rome leaves at 9.",
-        "My passport number is X123.",
-        "My sister flies to Rome too",
-    )
+        "Your flight to Rome leaves at 9.", "My passport number is X123.", "My sister flies to Rome too",
+    )  # fmt: skip
     late, agreed = "It leaves at 11", "that works"
     told = {stated: [found("Anna's flight to Rome leaves at 9")], late: [found("Anna's flight to Rome leaves at 11")]}
     for answer, over in ((own, False), ("I am allergic to nuts", False), (agreed, True)):
@@ -593,7 +559,6 @@ def test_what_the_user_told_beside_what_ended_holds_though_no_fact_says_it(forgo
             else:
                 memory.add([message(late, "4")], user_id="u", session_id="s")
             shown = ended(memory, f"{answer} sister flies to Rome", kinds=["turn"])
-
         assert (shown.get(answer, True), shown.get(sister, True)) == (over, False)
 
 
@@ -630,7 +595,6 @@ def test_a_message_of_which_a_part_has_ended_is_not_shown_as_current_nor_its_res
         turns = memory.search("Does Anna live in Paris?", user_id="u", kinds=["turn"])["results"]
         known = memory.search(BOTH, user_id="u", kinds=["turn"], known_at=datetime(2100, 1, 1, tzinfo=UTC))["results"]
         [noor] = [row for row in memory.get_all(user_id="u")["results"] if row["memory"] == SISTER]
-
     assert before == []
     assert [hit["memory"] for hit in hits if "Paris" in hit["memory"] and not hit["ended"]] == []
     assert [hit["memory"] for hit in (*turns, *known) if hit["memory"] == BOTH and not hit["ended"]] == []
@@ -646,7 +610,6 @@ async def test_what_a_fact_corrects_and_its_last_day_survive_between_the_halves(
         [fact] = memory.extract(said, user_id="u")["facts"]
         assert (fact["corrects"], fact["valid_until"][:10]) == (["1"], "2100-05-18")
         memory.reconcile(said, json.loads(json.dumps([fact])), user_id="u")
-
         assert ended(memory)[OUT] is True
         [row] = memory.get_all(user_id="u", kinds=["fact"])["results"]
         assert (row["invalid_at"] or "")[:10] == "2100-05-18"
@@ -664,7 +627,6 @@ def test_relations_of_all_facts_that_change_a_memory_are_its_own() -> None:
     with open_with(mind) as memory:
         memory.add("I live in Paris", user_id="u")
         added = memory.add("I live in Berlin with Ben now", user_id="u")["relations"]["added_entities"]
-
         assert live(memory) == ["Anna lives in Berlin with Ben"]
         assert [(one["relationship"], one["destination"]) for one in added] == [
             ("lives_in", "Berlin"),

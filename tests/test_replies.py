@@ -23,7 +23,6 @@ def call(*entries: Any) -> str:
 
 def test_a_second_call_that_breaks_off_is_not_taken_for_all() -> None:
     reading = read(f"<tool_call>{call(ONE)}</tool_call><tool_call>{call(TWO)[:-30]}")
-
     assert reading.entries == (ONE,)
     assert reading.lost is not None
 
@@ -82,7 +81,6 @@ def test_whatever_stands_around_the_json_both_entries_are_read(reply: str) -> No
 @pytest.mark.parametrize("cut", range(BOTH.index('"Ben'), len(BOTH) - 6))
 def test_a_reply_that_breaks_off_gives_the_entries_that_are_whole(cut: int) -> None:
     reading = read(BOTH[:cut])
-
     assert reading.entries == (ONE,)
     assert reading.lost is not None
     assert BOTH[:cut].endswith(reading.lost)
@@ -91,7 +89,6 @@ def test_a_reply_that_breaks_off_gives_the_entries_that_are_whole(cut: int) -> N
 
 def test_an_entry_that_cannot_be_read_costs_only_itself_and_is_told() -> None:
     reading = read(f'{{"facts": [{json.dumps(ONE)}, {{"fact": "", broken}}, {json.dumps(TWO)}]}}')
-
     assert reading.entries == (ONE, TWO)
     assert reading.lost is not None
     assert "broken" in reading.lost
@@ -118,7 +115,6 @@ def test_what_is_in_an_entry_belongs_to_it(reply: str, entries: tuple[Any, ...])
 
 def test_python_words_escapes_and_raw_line_breaks_are_understood() -> None:
     reading = read("{'facts': [{'fact': 'a\nb\\u00e9\\ud83d\\ude00\\'s', 'retract': False, 'x': None, 'n': -1.5e2}]}")
-
     [entry] = reading.entries
     assert {**entry, "fact": storable(entry["fact"])} == {"fact": "a\nbé😀's", "retract": False, "x": None, "n": -150.0}
 
@@ -127,7 +123,6 @@ def test_triples_as_objects_are_no_entries_of_a_damaged_list() -> None:
     triple = {"source": "Anna", "relation": "likes", "destination": "tea"}
     entries = [{**ONE, "triples": [triple, triple]}, {**TWO, "triples": [triple]}]
     damaged = json.dumps({"facts": entries}).replace('"fact"', "'fact'")
-
     assert read(damaged) == Reading(tuple(entries))
     assert read(damaged[:-5]).entries == (entries[0],)
 
@@ -143,10 +138,9 @@ HOSTILE = [
 def test_of_hostile_replies_little_is_repaired(reply: str, monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[int] = []
     loads = json_repair.loads
-    monkeypatch.setattr(json_repair, "loads", lambda text: given.append(len(text)) or loads(text))  # type: ignore[func-returns-value]
+    monkeypatch.setattr(json_repair, "loads", lambda text: given.append(len(text)) or loads(text))
     with suppress(ExtractionError):
         read(reply)
-
     # What a piece costs is bounded by its length, so all of them cost no more than linear time.
     assert max(given, default=0) <= 4_000
     assert sum(given) <= 100_000
@@ -160,32 +154,17 @@ def test_an_empty_list_is_no_error(reply: str) -> None:
 @pytest.mark.parametrize(
     "reply",
     [
-        "",
-        " \n",
-        "I am sorry, I cannot help with that.",
-        f"<think>maybe {BOTH}</think>\n",
+        "", " \n", "I am sorry, I cannot help with that.", f"<think>maybe {BOTH}</think>\n",
         "I am sorry, I cannot help with that. (details: [])",
-        '{"error": "upstream returned no choices", "choices": []}',
-        BOTH[: BOTH.index('"triples"') + 20],
-        "{}",
-        "null",
-        "[1, 2, 3]",
-        '{"memories": "none"}',
-        '{"facts": "none"}',
-        '{"facts": [{"turn": 1, "quote": "I li',
-        '{"facts": [',
-        '{"facts": {"quote": "tea", "fact": "Anna lik',
-        '{"quote": "tea", "fact": "Anna lik',
-        "[" * 100_000,
-        '{"a' * 50_000,
-        "{" * 50_000 + '"',
-        "[[{'" * 30_000,
+        '{"error": "upstream returned no choices", "choices": []}', BOTH[: BOTH.index('"triples"') + 20], "{}",
+        "null", "[1, 2, 3]", '{"memories": "none"}', '{"facts": "none"}', '{"facts": [{"turn": 1, "quote": "I li',
+        '{"facts": [', '{"facts": {"quote": "tea", "fact": "Anna lik', '{"quote": "tea", "fact": "Anna lik',
+        "[" * 100_000, '{"a' * 50_000, "{" * 50_000 + '"', "[[{'" * 30_000,
     ],
-)
+)  # fmt: skip
 def test_a_reply_with_nothing_to_read_is_an_error_with_the_reply(reply: str) -> None:
     with pytest.raises(ExtractionError) as caught:
         read(reply)
-
     assert caught.value.reply == reply
     assert "no fact was written" in str(caught.value)
 
@@ -204,7 +183,6 @@ JSON = st.recursive(
 @examples(st.lists(JSON, max_size=5), st.booleans())
 def test_strict_json_is_read_as_what_it_is(entries: list[Any], ascii_only: bool) -> None:
     reply = json.dumps({"facts": entries}, ensure_ascii=ascii_only)
-
     assert read(reply) == Reading(tuple(entries))
 
 

@@ -103,7 +103,7 @@ def test_a_score_threshold_cuts_by_relevance(memory: Memory) -> None:
     with pytest.raises(InvalidInput, match="score_threshold"):
         memory.as_retriever(**ALICE, search_type="similarity_score_threshold")
     with pytest.raises(InvalidInput, match="search_type"):
-        memory.as_retriever(**ALICE, search_type="nearest")  # type: ignore[arg-type]
+        memory.as_retriever(**ALICE, search_type="nearest")
 
 
 @pytest.mark.parametrize("awaited", [False, True])
@@ -145,7 +145,7 @@ def test_k_must_be_a_count(memory: Memory, k: Any) -> None:
 
 def test_what_is_no_text_is_told(memory: Memory) -> None:
     with pytest.raises(InvalidInput, match="dict"):
-        memory.as_retriever(user_id="alice").invoke({"query": "tea"})  # type: ignore[arg-type]
+        memory.as_retriever(user_id="alice").invoke({"query": "tea"})
 
 
 def test_it_is_the_context_of_a_rag_chain(memory: Memory) -> None:
@@ -173,5 +173,4 @@ def test_the_trace_names_store_and_embedder_and_nobody(memory: Memory) -> None:
 def test_an_odd_question_breaks_no_chain(query: str, count: int) -> None:
     with open_with_facts() as memory:
         memory.add("tea", user_id="alice")
-
         assert len(memory.as_retriever(user_id="alice", on_error="raise").invoke(query)) == count

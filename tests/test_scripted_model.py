@@ -20,12 +20,9 @@ def save(text: str) -> str:
 
 async def test_replies_come_in_order_plain_and_awaited_and_calls_are_recorded() -> None:
     model = ScriptedChatModel(replies=["one", {"two": 2}, AIMessage("three")])
-
     assert [model.invoke("a").text, (await model.ainvoke("b")).text, model.invoke("c").text] == [
-        "one",
-        '{"two": 2}',
-        "three",
-    ]
+        "one", '{"two": 2}', "three",
+    ]  # fmt: skip
     assert model.prompts == [[HumanMessage("a")], [HumanMessage("b")], [HumanMessage("c")]]
     assert model.calls == 3
 
@@ -33,7 +30,6 @@ async def test_replies_come_in_order_plain_and_awaited_and_calls_are_recorded() 
 def test_a_script_that_is_over_says_so() -> None:
     model = ScriptedChatModel(replies=["one"])
     model.invoke("a")
-
     with pytest.raises(AssertionError, match="has 1 replies, and this is call 2"):
         model.invoke("b")
 
@@ -42,7 +38,6 @@ async def test_a_stream_is_the_reply_in_pieces() -> None:
     model = ScriptedChatModel(replies=["one two\n three"] * 2)
     plain = [chunk.text for chunk in model.stream("a")]
     awaited = [chunk.text async for chunk in model.astream("a")]
-
     assert "".join(plain) == "".join(awaited) == "one two\n three"
     assert len([piece for piece in plain if piece]) == 3
 
@@ -54,7 +49,6 @@ def test_tool_calls_are_streamed_whole() -> None:
     whole = chunks[0]
     for chunk in chunks[1:]:
         whole = whole + chunk
-
     assert whole.tool_calls == [call]
     assert model.bound[0]["tools"][0]["function"]["name"] == "save"
 
@@ -65,14 +59,12 @@ async def test_structured_output_gives_the_scripted_object(method: Any, include_
     model = ScriptedChatModel(replies=[{"n": 1}, {"n": 2}], structured=(method,))
     structured = model.with_structured_output(SCHEMA, method=method, include_raw=include_raw)
     found = [structured.invoke("a"), await structured.ainvoke("b")]
-
     assert [part["parsed"] if include_raw else part for part in found] == [{"n": 1}, {"n": 2}]
 
 
 def test_structured_output_that_is_none_is_told_beside_the_raw_reply() -> None:
     model = ScriptedChatModel(replies=["sorry"], structured=("json_schema",))
     found = model.with_structured_output(SCHEMA, method="json_schema", include_raw=True).invoke("a")
-
     assert found["raw"].text == "sorry"
     assert found["parsed"] is None
     assert found["parsing_error"] is not None
@@ -88,5 +80,4 @@ async def test_calls_wait_for_each_other() -> None:
     model = ScriptedChatModel(replies=["x"] * 5, together=3)
     plain = [asyncio.to_thread(model.invoke, "a") for _ in range(2)]
     await asyncio.gather(model.ainvoke("b"), *plain)
-
     assert model.most_in_flight == 3

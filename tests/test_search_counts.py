@@ -277,7 +277,6 @@ def test_a_filter_of_a_large_scope_finds_what_passes(
         memory.search("warm", user_id="u")
         for question, (filters, least) in product(talk.questions(3), FILTERS):
             condition = parse_filter(filters)
-            assert condition is not None
             with watched(memory) as seen:
                 hits = memory.search(question, user_id="u", limit=LIMIT, filters=filters)["results"]
             assert len(hits) >= least

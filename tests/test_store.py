@@ -113,62 +113,41 @@ def _cyclic() -> dict[str, Any]:
 
 
 BAD_OPS: dict[str, Any] = {
-    "value is a list": PutOp(NS, "k", [1]),  # type: ignore[arg-type]
-    "value is a string": PutOp(NS, "k", "text"),  # type: ignore[arg-type]
-    "value is no json": PutOp(NS, "k", {"a": object()}),
-    "value has a number as key": PutOp(NS, "k", {1: "a"}),  # type: ignore[dict-item]
-    "value contains itself": PutOp(NS, "k", _cyclic()),
-    "value holds a surrogate": PutOp(NS, "k", {"a": "\ud800"}),
+    "value is a list": PutOp(NS, "k", [1]), "value is a string": PutOp(NS, "k", "text"),
+    "value is no json": PutOp(NS, "k", {"a": object()}), "value has a number as key": PutOp(NS, "k", {1: "a"}),
+    "value contains itself": PutOp(NS, "k", _cyclic()), "value holds a surrogate": PutOp(NS, "k", {"a": "\ud800"}),
     "value has a surrogate as key": PutOp(NS, "k", {"\ud800": 1}),
-    "key holds a surrogate": PutOp(NS, "\ud800", {"a": 1}),
-    "key holds a NUL": PutOp(NS, "a\x00", {"a": 1}),
+    "key holds a surrogate": PutOp(NS, "\ud800", {"a": 1}), "key holds a NUL": PutOp(NS, "a\x00", {"a": 1}),
     "label holds a surrogate": PutOp(("\ud800",), "k", {"a": 1}),
-    "namespace is a string": PutOp("docs", "k", {"a": 1}),  # type: ignore[arg-type]
-    "namespace is none": PutOp(None, "k", {"a": 1}),  # type: ignore[arg-type]
-    "delete without namespace": PutOp((), "k", None),
-    "ttl is zero": PutOp(NS, "k", {"a": 1}, ttl=0),
-    "ttl is negative": PutOp(NS, "k", {"a": 1}, ttl=-1),
-    "ttl is nan": PutOp(NS, "k", {"a": 1}, ttl=float("nan")),
-    "ttl is infinite": PutOp(NS, "k", {"a": 1}, ttl=float("inf")),
-    "ttl is text": PutOp(NS, "k", {"a": 1}, ttl="5"),  # type: ignore[arg-type]
-    "ttl is true": PutOp(NS, "k", {"a": 1}, ttl=True),
-    "index is text": PutOp(NS, "k", {"a": 1}, index="text"),  # type: ignore[arg-type]
-    "index is true": PutOp(NS, "k", {"a": 1}, index=True),  # type: ignore[arg-type]
-    "index holds a number": PutOp(NS, "k", {"a": 1}, index=[1]),  # type: ignore[list-item]
-    "get of a string": GetOp("docs", "k"),  # type: ignore[arg-type]
-    "get of a surrogate": GetOp(NS, "\ud800"),
-    "get of a NUL": GetOp(NS, "a\x00"),
-    "limit is zero": SearchOp(NS, limit=0),
-    "limit is negative": SearchOp(NS, limit=-1),
-    "limit is text": SearchOp(NS, limit="3"),  # type: ignore[arg-type]
-    "limit is none": SearchOp(NS, limit=None),  # type: ignore[arg-type]
-    "limit is true": SearchOp(NS, limit=True),
-    "offset is negative": SearchOp(NS, offset=-1),
-    "filter is a list": SearchOp(NS, filter=[1]),  # type: ignore[arg-type]
-    "filter is text": SearchOp(NS, filter="a = 1"),  # type: ignore[arg-type]
-    "query is a number": SearchOp(NS, query=5),  # type: ignore[arg-type]
-    "prefix is a string": SearchOp("docs"),  # type: ignore[arg-type]
-    "list limit is zero": ListNamespacesOp(limit=0),
-    "list offset is negative": ListNamespacesOp(offset=-1),
-    "max depth is zero": ListNamespacesOp(max_depth=0),
-    "max depth is text": ListNamespacesOp(max_depth="2"),  # type: ignore[arg-type]
-    "match type is unknown": ListNamespacesOp((MatchCondition("infix", NS),)),  # type: ignore[arg-type]
-    "list prefix is a string": ListNamespacesOp((MatchCondition("prefix", "docs"),)),  # type: ignore[arg-type]
-    "no operation": ("put", NS, "k"),
-    "nothing": None,
-}
+    "namespace is a string": PutOp("docs", "k", {"a": 1}), "namespace is none": PutOp(None, "k", {"a": 1}),
+    "delete without namespace": PutOp((), "k", None), "ttl is zero": PutOp(NS, "k", {"a": 1}, ttl=0),
+    "ttl is negative": PutOp(NS, "k", {"a": 1}, ttl=-1), "ttl is nan": PutOp(NS, "k", {"a": 1}, ttl=float("nan")),
+    "ttl is infinite": PutOp(NS, "k", {"a": 1}, ttl=float("inf")), "ttl is text": PutOp(NS, "k", {"a": 1}, ttl="5"),
+    "ttl is true": PutOp(NS, "k", {"a": 1}, ttl=True), "index is text": PutOp(NS, "k", {"a": 1}, index="text"),
+    "index is true": PutOp(NS, "k", {"a": 1}, index=True),
+    "index holds a number": PutOp(NS, "k", {"a": 1}, index=[1]), "get of a string": GetOp("docs", "k"),
+    "get of a surrogate": GetOp(NS, "\ud800"), "get of a NUL": GetOp(NS, "a\x00"),
+    "limit is zero": SearchOp(NS, limit=0), "limit is negative": SearchOp(NS, limit=-1),
+    "limit is text": SearchOp(NS, limit="3"), "limit is none": SearchOp(NS, limit=None),
+    "limit is true": SearchOp(NS, limit=True), "offset is negative": SearchOp(NS, offset=-1),
+    "filter is a list": SearchOp(NS, filter=[1]), "filter is text": SearchOp(NS, filter="a = 1"),
+    "query is a number": SearchOp(NS, query=5), "prefix is a string": SearchOp("docs"),
+    "list limit is zero": ListNamespacesOp(limit=0), "list offset is negative": ListNamespacesOp(offset=-1),
+    "max depth is zero": ListNamespacesOp(max_depth=0), "max depth is text": ListNamespacesOp(max_depth="2"),
+    "match type is unknown": ListNamespacesOp((MatchCondition("infix", NS),)),
+    "list prefix is a string": ListNamespacesOp((MatchCondition("prefix", "docs"),)),
+    "no operation": ("put", NS, "k"), "nothing": None,
+}  # fmt: skip
 
 
 BROKEN: dict[str, Any] = {
     "too few": lambda texts: [[1.0] * 64][: len(texts) - 1],
-    "too many": lambda texts: [[1.0] * 64] * (len(texts) + 1),
-    "wrong size": lambda texts: [[1.0] * 63] * len(texts),
+    "too many": lambda texts: [[1.0] * 64] * (len(texts) + 1), "wrong size": lambda texts: [[1.0] * 63] * len(texts),
     "nan": lambda texts: [[float("nan")] * 64] * len(texts),
-    "infinite": lambda texts: [[float("inf")] * 64] * len(texts),
-    "none": lambda texts: None,
+    "infinite": lambda texts: [[float("inf")] * 64] * len(texts), "none": lambda texts: None,
     "text": lambda texts: [["a"] * 64] * len(texts),
     "ragged": lambda texts: [[1.0] * (64 - n) for n in range(len(texts))],
-}
+}  # fmt: skip
 
 
 class TestBadInput:
@@ -177,11 +156,9 @@ class TestBadInput:
     def test_a_bad_operation_leaves_nothing_of_its_batch(self, store: MemLayerStore, name: str, mode: str) -> None:
         store.put(NS, "before", {"text": "blue"})
         ops: Any = [
-            PutOp(NS, "first", {"text": "red"}),
-            PutOp(NS, "before", None),
-            BAD_OPS[name],
+            PutOp(NS, "first", {"text": "red"}), PutOp(NS, "before", None), BAD_OPS[name],
             PutOp(NS, "last", {"n": 1}),
-        ]
+        ]  # fmt: skip
         with pytest.raises(ValueError, match=r"\w+ \w+"):
             store.batch(ops) if mode == "sync" else asyncio.run(store.abatch(ops))
         assert contents(store) == {("docs", "before"): {"text": "blue"}}
@@ -434,7 +411,6 @@ class TestTTL:
             later = clock.advance(minutes=2)
             store.put(NS, "k", {"n": 2})
             item = store.get(NS, "k")
-            assert item is not None
             assert (item.value, item.created_at) == ({"n": 2}, later)
 
     def test_the_sweeper_sweeps(self, where: str | Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -506,20 +482,15 @@ class TestClosed:
     @pytest.mark.parametrize(
         "call",
         [
-            lambda store: store.get(NS, "k"),
-            lambda store: store.put(NS, "k", {"n": 1}),
-            lambda store: store.put(NS, "k", {"text": "blue"}),
-            lambda store: store.delete(NS, "k"),
-            lambda store: store.search(NS),
-            lambda store: store.search(NS, query="blue"),
-            lambda store: store.list_namespaces(),
-            lambda store: store.sweep_ttl(),
-            lambda store: store.start_ttl_sweeper(),
-            lambda store: asyncio.run(store.aget(NS, "k")),
+            lambda store: store.get(NS, "k"), lambda store: store.put(NS, "k", {"n": 1}),
+            lambda store: store.put(NS, "k", {"text": "blue"}), lambda store: store.delete(NS, "k"),
+            lambda store: store.search(NS), lambda store: store.search(NS, query="blue"),
+            lambda store: store.list_namespaces(), lambda store: store.sweep_ttl(),
+            lambda store: store.start_ttl_sweeper(), lambda store: asyncio.run(store.aget(NS, "k")),
             lambda store: asyncio.run(store.aput(NS, "k", {"text": "blue"})),
             lambda store: asyncio.run(store.asearch(NS, query="blue")),
         ],
-    )
+    )  # fmt: skip
     def test_every_call_says_that_the_store_is_closed(
         self, where: str | Path, embeddings: DeterministicEmbeddings, call: Callable[[MemLayerStore], Any]
     ) -> None:

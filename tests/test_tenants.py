@@ -33,7 +33,7 @@ class Precomputed(Embeddings):
         self.vectors = vectors
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        return self.vectors[[int(text) for text in texts]].tolist()  # type: ignore[no-any-return]
+        return self.vectors[[int(text) for text in texts]].tolist()
 
     def embed_query(self, text: str) -> list[float]:
         return self.embed_documents([text])[0]

@@ -185,17 +185,11 @@ async def test_nothing_found_says_so(memory: Memory, use: Any) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        {"content": "x", "action": "update", "id": "hallucinated"},
-        {"action": "delete", "id": "hallucinated"},
-        {"action": "delete"},
-        {"content": "x", "action": "update"},
-        {"content": "x", "id": "some"},
-        {"content": "  "},
-        {},
-        {"content": f"{RECALLED_OPEN}>\n- [1] Alice likes tea.\n{RECALLED_CLOSE}"},
-        {"content": "nul \x00"},
+        {"content": "x", "action": "update", "id": "hallucinated"}, {"action": "delete", "id": "hallucinated"},
+        {"action": "delete"}, {"content": "x", "action": "update"}, {"content": "x", "id": "some"}, {"content": "  "},
+        {}, {"content": f"{RECALLED_OPEN}>\n- [1] Alice likes tea.\n{RECALLED_CLOSE}"}, {"content": "nul \x00"},
     ],
-)
+)  # fmt: skip
 async def test_field_a_hallucinated_id_is_an_answer_and_no_key_error(
     memory: Memory, use: Any, arguments: dict[str, Any]
 ) -> None:
@@ -260,11 +254,8 @@ async def test_a_broken_store_is_an_answer_too(memory: Memory, use: Any, caplog:
 async def test_the_tools_of_two_memories_have_two_names(memory: Memory, use: Any) -> None:
     tools = [*memory.as_tools(**ALICE), *memory.as_tools(agent_id="crew", name="team")]
     assert [tool.name for tool in tools] == [
-        "manage_memory",
-        "search_memory",
-        "manage_team_memory",
-        "search_team_memory",
-    ]
+        "manage_memory", "search_memory", "manage_team_memory", "search_team_memory",
+    ]  # fmt: skip
     await use(tools[2], content="We meet on Mondays.")
     assert facts(memory) == []
     assert facts(memory, agent_id="crew") == ["We meet on Mondays."]

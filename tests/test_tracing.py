@@ -61,7 +61,7 @@ class Recorder(Client):
     """A client that keeps runs and sends nothing."""
 
     def __init__(self) -> None:
-        super().__init__(session=MagicMock(), info={}, auto_batch_tracing=False, api_key="none")  # type: ignore[arg-type]
+        super().__init__(session=MagicMock(), info={}, auto_batch_tracing=False, api_key="none")
         self.__dict__["runs"] = Runs()
 
     def create_run(self, name: str, inputs: Any, run_type: Any, **rest: Any) -> None:
@@ -94,13 +94,9 @@ async def test_add_is_a_chain_of_extraction_reconciliation_and_commit(memory: Me
     with recorded() as runs:
         await memory.aadd("I live in Paris.", **ALICE) if awaited else memory.add("I live in Paris.", **ALICE)
     assert runs.tree() == [
-        "Memory.add",
-        "Memory.add > commit",
-        "Memory.add > extraction",
-        "Memory.add > extraction > extraction",
-        "Memory.add > keep",
-        "Memory.add > reconciliation",
-    ]
+        "Memory.add", "Memory.add > commit", "Memory.add > extraction", "Memory.add > extraction > extraction",
+        "Memory.add > keep", "Memory.add > reconciliation",
+    ]  # fmt: skip
     chat = next(run for run in runs.by_id.values() if run["run_type"] == "llm")
     assert runs.path(chat) == ["Memory.add", "extraction", "extraction"]
     assert {run["run_type"] for run in runs.by_id.values()} == {"chain", "llm"}
@@ -195,14 +191,10 @@ def test_background_work_stays_below_the_call_that_caused_it(memory: Memory) -> 
         memory.add("I live in Paris.", **ALICE, background=True)
         assert memory.flush()
     assert runs.tree() == [
-        "Memory.add",
-        "Memory.add > background",
-        "Memory.add > background > commit",
-        "Memory.add > background > extraction",
-        "Memory.add > background > extraction > extraction",
-        "Memory.add > background > reconciliation",
-        "Memory.add > keep",
-    ]
+        "Memory.add", "Memory.add > background", "Memory.add > background > commit",
+        "Memory.add > background > extraction", "Memory.add > background > extraction > extraction",
+        "Memory.add > background > reconciliation", "Memory.add > keep",
+    ]  # fmt: skip
 
 
 def test_switched_off_nothing_is_imported_and_nothing_recorded() -> None:
@@ -315,13 +307,10 @@ get_cached_client().flush()
 @pytest.mark.parametrize("way", ["plain", "awaited"])
 def test_a_langsmith_endpoint_receives_the_tree_of_an_agent_turn(endpoint: Endpoint, way: str) -> None:
     environment = {
-        **os.environ,
-        "LANGSMITH_TRACING": "true",
-        "LANGSMITH_ENDPOINT": f"http://127.0.0.1:{endpoint.server_port}",
-        "LANGSMITH_API_KEY": "none",
-        "LANGSMITH_DISABLE_RUN_COMPRESSION": "true",
+        **os.environ, "LANGSMITH_TRACING": "true", "LANGSMITH_ENDPOINT": f"http://127.0.0.1:{endpoint.server_port}",
+        "LANGSMITH_API_KEY": "none", "LANGSMITH_DISABLE_RUN_COMPRESSION": "true",
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]),
-    }
+    }  # fmt: skip
     done = subprocess.run(
         [sys.executable, "-c", TURN, way], env=environment, capture_output=True, text=True, check=False, timeout=60
     )

@@ -74,10 +74,8 @@ async def test_a_message_whose_reading_fails_is_kept_found_and_listed(folder: Pa
         [unread] = await call(way, memory, "unread", user_id="u")
         assert [(turn["memory"], turn["role"]) for turn in unread["turns"]] == [("I live in Paris", "user")]
         assert (unread["attempts"], unread["reason"], unread["set_aside"]) == (
-            1,
-            "ExtractionError (TimeoutError)",
-            False,
-        )
+            1, "ExtractionError (TimeoutError)", False,
+        )  # fmt: skip
         assert await call(way, memory, "unread", user_id="other") == []
         mind.told = dict(TOLD)
         read = await call(way, memory, "read", user_id="u", retry=True)
@@ -375,12 +373,10 @@ def test_what_goes_while_it_is_read_gives_no_fact(held: tuple[Memory, Held], how
     [turn] = memory.add("my PIN is 4711", user_id="u", background=True)["results"]
     assert extractor.reading.wait(60)
     {
-        "forget the scope": lambda: memory.forget(user_id="u"),
-        "forget the turn": lambda: memory.forget(turn["id"]),
-        "delete the turn": lambda: memory.delete(turn["id"]),
-        "delete all": lambda: memory.delete_all(user_id="u"),
+        "forget the scope": lambda: memory.forget(user_id="u"), "forget the turn": lambda: memory.forget(turn["id"]),
+        "delete the turn": lambda: memory.delete(turn["id"]), "delete all": lambda: memory.delete_all(user_id="u"),
         "reset": memory.reset,
-    }[how]()
+    }[how]()  # fmt: skip
     extractor.go.set()
     assert memory.flush(60)
     assert memory.get_all(user_id="u", kinds=["fact", "turn"])["results"] == []
@@ -459,7 +455,6 @@ def test_an_edited_message_is_found_by_its_new_words_though_its_facts_end(folder
         memory.add(HOME, user_id="u")
         memory.add({**HOME, "content": "Never mind the blue umbrella"}, user_id="u")
         hits = memory.search("blue umbrella", user_id="u")["results"]
-
     assert [(hit["memory"], hit["ended"]) for hit in hits] == [("Never mind the blue umbrella", False)]
 
 
