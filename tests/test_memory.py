@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, date, datetime, timedelta, timezone
+from itertools import product
 from pathlib import Path
 from typing import Any, ClassVar
 from uuid import UUID
@@ -47,26 +48,23 @@ def add(memory: Memory, messages: Any, **arguments: Any) -> str:
 
 
 class TestInputs:
-    def test_a_string_is_a_message_of_the_user(self, memory: Memory) -> None:
-        found = memory.get(add(memory, "  I live in Berlin.\n"))
-        assert (found["memory"], found["role"], found["kind"]) == ("  I live in Berlin.\n", "user", "turn")
-
-    def test_dicts_and_langchain_messages_of_every_role_are_kept_verbatim(self, memory: Memory) -> None:
+    def test_strings_dicts_and_langchain_messages_of_every_role_are_kept_verbatim(self, memory: Memory) -> None:
+        memory.add("  I live in Berlin.\n", user_id="u")
         memory.add({"role": "user", "content": "one"}, user_id="u")
         memory.add([{"role": "assistant", "content": "two"}, {"role": "developer", "content": "hidden"}], user_id="u")
         memory.add([SystemMessage("hidden"), HumanMessage("three"), AIMessage("four"), HumanMessage("five", name="Ann"),
                     ToolMessage("six", tool_call_id="1")], user_id="u")  # fmt: skip
         found = memory.get_all(user_id="u")["results"]
         assert [(m["memory"], m["role"], m["name"]) for m in found] == [
-            ("one", "user", None), ("two", "assistant", None), ("three", "user", None), ("four", "assistant", None),
-            ("five", "user", "Ann"), ("six", "tool", None),
+            ("  I live in Berlin.\n", "user", None), ("one", "user", None), ("two", "assistant", None),
+            ("three", "user", None), ("four", "assistant", None), ("five", "user", "Ann"), ("six", "tool", None),
         ]  # fmt: skip
+        assert {m["kind"] for m in found} == {"turn"}
 
     def test_a_messages_own_id_name_and_time_are_kept(self, memory: Memory) -> None:
         message = {"role": "user", "content": "x", "id": "m1", "name": "Ann", "timestamp": "2020-02-29T23:30:00-05:00"}
         found = memory.get(add(memory, message, timestamp=0))
-        assert found["sources"] == ["m1"]
-        assert found["name"] == "Ann"
+        assert (found["sources"], found["name"]) == (["m1"], "Ann")
         assert found["created_at"] == "2020-03-01T04:30:00+00:00"
 
     def test_an_import_of_old_conversations_keeps_its_dates_and_their_order(self, memory: Memory) -> None:
@@ -74,15 +72,13 @@ class TestInputs:
         memory.add([{"role": "user", "content": "second", "timestamp": "2001-01-02"},
                     {"role": "user", "content": "first", "timestamp": "1955-01-02"}], user_id="u")  # fmt: skip
         memory.add("third", user_id="u", timestamp=datetime(2010, 1, 1, tzinfo=UTC))
-        found = memory.get_all(user_id="u")["results"]
-        assert [m["memory"] for m in found] == ["first", "second", "third", "newest"]
-        assert [m["created_at"][:10] for m in found] == ["1955-01-02", "2001-01-02", "2010-01-01", "2025-01-01"]
-
-    def test_the_years_one_and_9999_are_dates(self, memory: Memory) -> None:
-        add(memory, "early", timestamp="0001-01-01T00:00:00")
         add(memory, "late", timestamp="9999-12-31T23:59:59.999999")
-        dates = [m["created_at"] for m in memory.get_all(user_id="u")["results"]]
-        assert dates == ["0001-01-01T00:00:00+00:00", "9999-12-31T23:59:59.999999+00:00"]
+        add(memory, "early", timestamp="0001-01-01T00:00:00")
+        assert [(m["memory"], m["created_at"]) for m in memory.get_all(user_id="u")["results"]] == [
+            ("early", "0001-01-01T00:00:00+00:00"), ("first", "1955-01-02T00:00:00+00:00"),
+            ("second", "2001-01-02T00:00:00+00:00"), ("third", "2010-01-01T00:00:00+00:00"),
+            ("newest", "2025-01-01T00:00:00+00:00"), ("late", "9999-12-31T23:59:59.999999+00:00"),
+        ]  # fmt: skip
 
     def test_only_system_messages_store_nothing(self, memory: Memory, folder: Path) -> None:
         before = dump(folder)
@@ -113,6 +109,8 @@ class TestScopes:
 
     @pytest.mark.parametrize("kind", ["user_id", "agent_id", "run_id"])
     def test_any_text_is_an_id_and_only_its_own(self, memory: Memory, kind: str) -> None:
+        for other in {"user_id", "agent_id", "run_id"} - {kind}:
+            memory.add(f"hello {other}", **{other: NAMES[0]})
         for name in NAMES:
             memory.add(f"hello from {name}", **{kind: name})
         for name in NAMES:
@@ -121,18 +119,11 @@ class TestScopes:
             assert memory.get_all(**{kind: name})["results"][0][kind] == name
         assert memory.search("hello", **{kind: "nobody"})["results"] == []
 
-    def test_the_same_name_as_user_agent_and_run_are_three(self, memory: Memory) -> None:
-        for kind in ("user_id", "agent_id", "run_id"):
-            memory.add(f"hello {kind}", **{kind: "x"})
-        for kind in ("user_id", "agent_id", "run_id"):
-            assert texts(memory.get_all(**{kind: "x"})) == [f"hello {kind}"]
-
-    @pytest.mark.parametrize("call", ["add", "search", "delete_all", "forget"])
-    def test_without_any_id_the_error_says_so(self, memory: Memory, folder: Path, call: str) -> None:
-        arguments = ["text"] if call in ("add", "search") else []
-        said = refuses(lambda: getattr(memory, call)(*arguments), folder, ScopeRequired)
-        assert call in said
-        assert "user_id" in said
+    def test_without_any_id_the_error_says_so(self, memory: Memory, folder: Path) -> None:
+        for call, *arguments in (("add", "text"), ("search", "text"), ("delete_all",), ("forget",)):
+            said = refuses(lambda call=call, given=arguments: getattr(memory, call)(*given), folder, ScopeRequired)
+            assert call in said
+            assert "user_id" in said
 
 
 class TestMerging:
@@ -144,59 +135,48 @@ class TestMerging:
         assert found["count"] == 2
         assert len(memory.history(first)) == 1
 
-    @pytest.mark.parametrize(
-        "other",
-        [
-            {"user_id": "v"}, {"agent_id": "a"}, {"run_id": "r"}, {"session_id": "s"},
+    def test_only_in_the_same_scope_role_session_and_day(self, memory: Memory) -> None:
+        add(memory, "yes", timestamp="2025-01-01T12:00:00")
+        others: list[dict[str, Any]] = [
+            {"user_id": "v"}, {"agent_id": "a"}, {"run_id": "r"}, {"session_id": "s"}, {"infer": False},
             {"timestamp": "2025-01-02T00:00:00"}, {"timestamp": "2024-12-31T23:59:59.999999"},
-            {"messages": {"role": "assistant", "content": "yes"}}, {"infer": False},
-        ],
-        ids=str,
-    )  # fmt: skip
-    def test_only_in_the_same_scope_role_session_and_day(self, memory: Memory, other: dict[str, Any]) -> None:
-        first = add(memory, "yes", timestamp="2025-01-01T12:00:00")
-        arguments = {"messages": "yes", "user_id": "u", "timestamp": "2025-01-01T23:00:00"} | other
-        second = memory.add(**arguments)["results"]
-        assert second[0]["event"] == "ADD"
-        assert second[0]["id"] != first
-        assert len(memory.get_all(everything=True)["results"]) == 2
+            {"messages": {"role": "assistant", "content": "yes"}},
+        ]  # fmt: skip
+        for other in others:
+            [done] = memory.add(**{"messages": "yes", "user_id": "u", "timestamp": "2025-01-01T23:00:00"} | other)[
+                "results"
+            ]
+            assert done["event"] == "ADD", other
+        assert len(memory.get_all(everything=True)["results"]) == 1 + len(others)
 
-    @pytest.mark.parametrize(
-        ("first", "second", "same"),
-        [
+    def test_a_day_is_a_day_before_1970_too(self, memory: Memory) -> None:
+        for number, (first, second, same) in enumerate((
             ("1969-12-31T00:00:00", "1969-12-31T23:59:59", True),
             ("1969-12-30T12:00:00", "1969-12-31T12:00:00", False),
             ("1969-12-31T23:59:59", "1970-01-01T00:00:00", False),
             ("1970-01-01T00:00:00", "1970-01-01T23:59:59.999999", True),
-        ],
-    )
-    def test_a_day_is_a_day_before_1970_too(self, memory: Memory, first: str, second: str, same: bool) -> None:
-        one, two = add(memory, "yes", timestamp=first), add(memory, "yes", timestamp=second)
-        assert (one == two) == same
+        )):  # fmt: skip
+            one, two = (add(memory, "yes", timestamp=at, session_id=str(number)) for at in (first, second))
+            assert (one == two) == same
 
-    @pytest.mark.parametrize(
-        "pair",
-        [("locker 12", "locker 13"), ("really?", "really"), ("I like tea.", "I like tea"), ("北京", "北 京"),
-         ("3.5 km", "35 km"), ("x²", "x2"), ("I can", "I can't"), ("user: yes", "yes")],
-    )  # fmt: skip
-    def test_what_is_merely_similar_is_never_dropped(self, memory: Memory, pair: tuple[str, str]) -> None:
-        memory.add(list(pair), user_id="u")
-        assert texts(memory.get_all(user_id="u")) == list(pair)
-        for text in pair:
-            assert text in texts(memory.search(text, user_id="u"))
+    def test_what_is_merely_similar_is_never_dropped(self, memory: Memory) -> None:
+        pairs = [("locker 12", "locker 13"), ("really?", "really"), ("I like tea.", "I like tea"), ("北京", "北 京"),
+                 ("3.5 km", "35 km"), ("x²", "x2"), ("I can", "I can't"), ("user: yes", "yes")]  # fmt: skip
+        for number, pair in enumerate(pairs):
+            memory.add(list(pair), user_id=f"u{number}")
+            assert texts(memory.get_all(user_id=f"u{number}")) == list(pair)
+            for text in pair:
+                assert text in texts(memory.search(text, user_id=f"u{number}"))
 
-    def test_what_was_deleted_is_told_anew(self, memory: Memory) -> None:
+    def test_what_was_deleted_is_told_anew_and_what_was_updated_merges_by_its_new_text(self, memory: Memory) -> None:
         first = add(memory, "yes")
         memory.delete(first)
         second = add(memory, "yes")
         assert second != first
         assert ids(memory.get_all(user_id="u")) == [second]
-
-    def test_an_updated_memory_merges_by_its_new_text(self, memory: Memory) -> None:
-        first = add(memory, "I live in Berlin")
-        memory.update(first, "I live in Rome")
-        assert add(memory, "I live in Rome") == first
-        assert add(memory, "I live in Berlin") != first
+        memory.update(second, "no")
+        assert add(memory, "no") == second
+        assert add(memory, "yes") not in (first, second)
 
     def test_the_sources_of_a_merged_memory_are_all_its_messages(self, memory: Memory) -> None:
         first = add(memory, {"role": "user", "content": "yes", "id": "m1"})
@@ -283,9 +263,7 @@ class TestSeenMessages:
         for other in ({}, {"user_id": "v"}, {"agent_id": "a"}, {"session_id": "s"}):
             assert memory.add(message, **({"user_id": "u"} | other))["results"][0]["event"] == "ADD"
 
-
-class TestInferFalse:
-    def test_it_stores_exactly_as_given_each_time(self, memory: Memory) -> None:
+    def test_without_inference_each_is_stored_exactly_as_given_each_time(self, memory: Memory) -> None:
         for _ in range(3):
             memory.add(["  Yes \n", "yes"], user_id="u", infer=False)
         assert texts(memory.get_all(user_id="u")) == ["  Yes \n", "yes"] * 3
@@ -321,16 +299,12 @@ class TestBatches:
         assert memory.add("something else", user_id="u", batch_id="b")["results"] == []
         assert texts(memory.get_all(user_id="u")) == ["yes"]
 
-    @pytest.mark.parametrize(
-        "other",
-        [{"user_id": "v"}, {"user_id": "u", "run_id": "r"}, {"user_id": "u\x1fagent_id=a"},
-         {"user_id": 'u","agent_id":"a'}, {"agent_id": "a"}],
-        ids=str,
-    )  # fmt: skip
-    def test_batches_of_different_scopes_are_different(self, memory: Memory, other: dict[str, Any]) -> None:
+    def test_batches_of_different_scopes_are_different(self, memory: Memory) -> None:
         memory.add("secret", user_id="u", agent_id="a", batch_id="b")
-        assert texts(memory.add("mine", batch_id="b", **other)) == ["mine"]
-        assert "mine" in texts(memory.get_all(**other))
+        for other in ({"user_id": "v"}, {"user_id": "u", "run_id": "r"}, {"user_id": "u\x1fagent_id=a"},
+                      {"user_id": 'u","agent_id":"a'}, {"agent_id": "a"}):  # fmt: skip
+            assert texts(memory.add("mine", batch_id="b", **other)) == ["mine"]
+            assert "mine" in texts(memory.get_all(**other))
 
     def test_a_batch_id_ends_with_what_it_wrote(self, memory: Memory, folder: Path) -> None:
         first = add(memory, "secret", batch_id="b")
@@ -417,17 +391,17 @@ class TestReading:
         assert memory.get_all(user_id="nobody") == {"results": [], "relations": []}
         assert memory.search("anything", user_id="nobody") == {"results": [], "relations": []}
 
-    @pytest.mark.parametrize("size", [1, 3, 7, 100])
-    @pytest.mark.parametrize("filters", [None, {"odd": False}])
-    def test_pages_are_complete_and_disjoint(self, memory: Memory, size: int, filters: dict[str, Any] | None) -> None:
+    def test_pages_are_complete_and_disjoint(self, memory: Memory) -> None:
         for number in range(21):
             memory.add(f"text {number}", user_id=f"u{number % 3}", metadata={"odd": bool(number % 2)})
-        pages = [
-            memory.get_all(everything=True, limit=size, offset=start, filters=filters) for start in range(0, 24, size)
-        ]
-        expected = [f"text {number}" for number in range(21) if filters is None or number % 2 == 0]
-        assert [text for page in pages for text in texts(page)] == expected
-        assert all(len(page["results"]) <= size for page in pages)
+        for size, filters in product([1, 3, 7, 100], [None, {"odd": False}]):
+            pages = [
+                texts(memory.get_all(everything=True, limit=size, offset=start, filters=filters))
+                for start in range(0, 24, size)
+            ]
+            expected = [f"text {number}" for number in range(21) if filters is None or number % 2 == 0]
+            assert [text for page in pages for text in page] == expected
+            assert all(len(page) <= size for page in pages)
 
     def test_get_all_shows_a_hundred_unless_told(self, memory: Memory) -> None:
         memory.add([f"text {number}" for number in range(130)], user_id="u")
@@ -492,23 +466,19 @@ class TestChanging:
     def test_an_update_keeps_id_date_scope_and_sources(self, folder: Path) -> None:
         clock = FrozenClock()
         with open_memory(folder, clock=clock) as memory:
-            key = add(memory, {"role": "user", "content": "one", "id": "m1"}, agent_id="a", metadata={"n": 1})
+            key = add(memory, {"role": "user", "content": "one", "id": "m1"}, agent_id="a", metadata={"n": 1, "m": 1})
             before = memory.get(key)
             clock.advance(days=1)
             memory.update(key, "two", {"m": 2})
             after = memory.get(key)
+            memory.update(key, None, {"n": 2})
+            found = memory.get(key)
         changed = {name for name in before if before[name] != after[name]}
         assert changed == {"memory", "text", "metadata", "event", "updated_at", "hash"}
-        assert after["event"] == "update"
+        assert (after["event"], after["updated_at"]) == ("update", "2025-01-02T00:00:00+00:00")
         assert after["metadata"] == {"n": 1, "m": 2, "data": "two"}
-        assert after["updated_at"] == "2025-01-02T00:00:00+00:00"
         assert after["hash"] == content_hash("two")
-
-    def test_metadata_alone_can_be_updated(self, memory: Memory) -> None:
-        key = add(memory, "one", metadata={"n": 1, "m": 1})
-        memory.update(key, None, {"n": 2})
-        found = memory.get(key)
-        assert (found["memory"], found["metadata"]) == ("one", {"n": 2, "m": 1, "data": "one"})
+        assert (found["memory"], found["metadata"]) == ("two", {"n": 2, "m": 2, "data": "two"})
 
     def test_the_old_text_is_no_longer_found_and_the_new_one_is(self, memory: Memory) -> None:
         key = add(memory, "zebra")
@@ -524,14 +494,13 @@ class TestChanging:
         memory.update(key, "I live in Rome.")
         assert query(folder, "SELECT asks FROM items WHERE closed IS NULL") == [(None,)]
 
-    @pytest.mark.parametrize("call", ["update", "delete", "forget"])
-    def test_what_is_not_there_cannot_be_changed(self, memory: Memory, folder: Path, call: str) -> None:
+    def test_what_is_not_there_cannot_be_changed(self, memory: Memory, folder: Path) -> None:
         deleted = add(memory, "one")
         memory.delete(deleted)
-        arguments = ["new text"] if call == "update" else []
-        for key in ["nobody"] if call == "forget" else ["nobody", deleted]:
-            said = refuses(lambda key=key: getattr(memory, call)(key, *arguments), folder, MemoryNotFound)
-            assert key in said
+        for call, *given in (("update", "nobody", "new text"), ("update", deleted, "new text"), ("delete", "nobody"),
+                             ("delete", deleted), ("forget", "nobody")):  # fmt: skip
+            said = refuses(lambda call=call, given=given: getattr(memory, call)(*given), folder, MemoryNotFound)
+            assert given[0] in said
             assert "get_all" in said
 
     def test_delete_all_ends_the_scope_and_only_it(self, memory: Memory) -> None:
@@ -552,26 +521,22 @@ class TestChanging:
 
 
 class TestLife:
-    CALLS: ClassVar[list[tuple[str, Callable[[Memory], Any]]]] = [
-        ("add", lambda m: m.add("x", user_id="u")), ("search", lambda m: m.search("x", user_id="u")),
-        ("get", lambda m: m.get("x")), ("get_all", lambda m: m.get_all(user_id="u")),
-        ("update", lambda m: m.update("x", "y")),
-        ("delete", lambda m: m.delete("x")), ("delete_all", lambda m: m.delete_all(user_id="u")),
-        ("history", lambda m: m.history("x")), ("forget", lambda m: m.forget("x")), ("reset", lambda m: m.reset()),
+    CALLS: ClassVar[list[Callable[[Memory], Any]]] = [
+        lambda m: m.add("x", user_id="u"), lambda m: m.search("x", user_id="u"), lambda m: m.get("x"),
+        lambda m: m.get_all(user_id="u"), lambda m: m.update("x", "y"), lambda m: m.delete("x"),
+        lambda m: m.delete_all(user_id="u"), lambda m: m.history("x"), lambda m: m.forget("x"), lambda m: m.reset(),
     ]  # fmt: skip
 
-    @pytest.mark.parametrize(("name", "call"), CALLS, ids=[name for name, _ in CALLS])
     @pytest.mark.parametrize("where", ["folder", "memory"])
-    def test_after_close_every_call_says_so(
-        self, folder: Path, where: str, name: str, call: Callable[[Memory], Any]
-    ) -> None:
+    def test_after_close_every_call_says_so(self, folder: Path, where: str) -> None:
         memory = open_memory(folder if where == "folder" else ":memory:")
         memory.add("x", user_id="u")
         memory.search("x", user_id="u")
         memory.close()
         memory.close()
-        with pytest.raises(JournalClosed, match="open it again"):
-            call(memory)
+        for call in self.CALLS:
+            with pytest.raises(JournalClosed, match="open it again"):
+                call(memory)
 
     def test_a_context_manager_closes_also_after_an_error(self, folder: Path) -> None:
         with pytest.raises(KeyError), open_memory(folder) as memory:
@@ -603,23 +568,21 @@ class TestLife:
             assert two.search("walrus", user_id="u")["results"] == []
 
     @pytest.mark.sqlite
-    def test_without_a_path_the_folder_is_memlayer_home(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("MEMLAYER_HOME", str(tmp_path / "home"))
-        with Memory(model=None, embeddings=None) as memory:
-            memory.add("yes", user_id="u")
-        assert (tmp_path / "home" / "default" / "journal.sqlite").is_file()
-
-    @pytest.mark.sqlite
-    def test_without_memlayer_home_it_is_a_folder_of_the_users(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize("home", ["home", ""])
+    def test_without_a_path_the_folder_is_memlayer_home_or_one_of_the_users(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: str
     ) -> None:
-        monkeypatch.setenv("MEMLAYER_HOME", "")
+        monkeypatch.setenv("MEMLAYER_HOME", home and str(tmp_path / home))
         monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
         monkeypatch.setenv("HOME", str(tmp_path))
         with Memory(model=None, embeddings=None) as memory:
             memory.add("yes", user_id="u")
         (journal,) = tmp_path.rglob("journal.sqlite")
-        assert "langchain_memlayer" in journal.parts
+        assert (
+            journal == tmp_path / "home" / "default" / "journal.sqlite"
+            if home
+            else "langchain_memlayer" in journal.parts
+        )
 
 
 class TestEmbedder:
@@ -740,83 +703,68 @@ BAD_SEARCH: dict[str, dict[str, Any]] = {
     "kinds int": {"kinds": 5}, "kinds nested": {"kinds": [["turn"]]}, "user list": {"user_id": [5]},
     "user surrogate": {"user_id": SURROGATE}, "limit of many digits": {"limit": -(10**5000)},
 }  # fmt: skip
+BAD_CALLS: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
+    *(("search", (), {"query": "x", "user_id": "u"} | given) for given in BAD_SEARCH.values()),
+    *(("get_all", (), {"everything": True} | given) for given in (
+        {"limit": 0}, {"limit": "3"}, {"offset": -1}, {"offset": 1.0}, {"offset": None}, {"kinds": 5}, {"kinds": []},
+        {"kinds": [None]}, {"user_id": True}, {"agent_id": ""}, {"run_id": SURROGATE},
+    )),
+    *((call, (key, *given), {}) for call, *given in (("get",), ("delete",), ("history",), ("update", "text"))
+      for key in (None, "", 5, b"x", ["x"], SURROGATE)),
+    *(("forget", (key,), {}) for key in ("", 5, b"x", ["x"], SURROGATE)),
+]  # fmt: skip
 BAD_FILTERS = ["x", 5, ["a"], {"a": 1j}, {"a": {"$near": 1}}, {"$or": {}}, {1: 2}, {"a": SURROGATE},
                {"$and": []}]  # fmt: skip
+BAD_UPDATES: list[tuple[Any, ...]] = [
+    (None,), ("",), (" \n",), (5,), (SURROGATE,), ("a\x00b",), (["x"],), ("x", 5), ("x", {"a": 1j}),
+    (None, {"a": float("inf")}), (None, {"a": SURROGATE}), ("x", {2: 1}),
+]  # fmt: skip
 
 
 class TestBadInput:
-    @pytest.mark.parametrize("arguments", BAD_ADD.values(), ids=BAD_ADD)
     @pytest.mark.parametrize("infer", [True, False])
-    def test_add(self, memory: Memory, folder: Path, arguments: dict[str, Any], infer: bool) -> None:
+    def test_add(self, memory: Memory, folder: Path, infer: bool) -> None:
         add(memory, "one")
-        given = {"messages": ["good", "better"], "user_id": "u", "infer": infer} | arguments
-        said = refuses(lambda: memory.add(**given), folder, MemLayerError)
-        assert len(said) > 20
-        assert "Traceback" not in said
+        for name, arguments in BAD_ADD.items():
+            given = {"messages": ["good", "better"], "user_id": "u", "infer": infer} | arguments
+            said = refuses(lambda given=given: memory.add(**given), folder, MemLayerError)
+            assert len(said) > 20, name
+            assert "Traceback" not in said, name
         assert texts(memory.search("one", user_id="u")) == ["one"]
 
-    @pytest.mark.parametrize("arguments", BAD_SEARCH.values(), ids=BAD_SEARCH)
-    def test_search(self, memory: Memory, folder: Path, arguments: dict[str, Any]) -> None:
-        add(memory, "one")
-        assert (
-            len(refuses(lambda: memory.search(**{"query": "x", "user_id": "u"} | arguments), folder, InvalidInput)) > 20
-        )
-
-    @pytest.mark.parametrize("filters", BAD_FILTERS, ids=repr)
-    def test_filters(self, memory: Memory, filters: Any) -> None:
-        add(memory, "one")
-        with pytest.raises(InvalidFilter):
-            memory.search("one", user_id="u", filters=filters)
-        with pytest.raises(InvalidFilter):
-            memory.get_all(everything=True, filters=filters)
-
-    @pytest.mark.parametrize(
-        "arguments",
-        [{"limit": 0}, {"limit": "3"}, {"offset": -1}, {"offset": 1.0}, {"offset": None}, {"kinds": 5}, {"kinds": []},
-         {"kinds": [None]}, {"user_id": True}, {"agent_id": ""}, {"run_id": SURROGATE}],
-        ids=str,
-    )  # fmt: skip
-    def test_get_all(self, memory: Memory, arguments: dict[str, Any]) -> None:
-        with pytest.raises(InvalidInput):
-            memory.get_all(everything=True, **arguments)
-
-    @pytest.mark.parametrize(
-        "arguments",
-        [(None,), ("",), (" \n",), (5,), (SURROGATE,), ("a\x00b",), (["x"],), ("x", 5), ("x", {"a": 1j}),
-         (None, {"a": float("inf")}), (None, {"a": SURROGATE}), ("x", {2: 1})],
-        ids=repr,
-    )  # fmt: skip
-    def test_update(self, memory: Memory, folder: Path, arguments: tuple[Any, ...]) -> None:
+    def test_calls(self, memory: Memory, folder: Path) -> None:
         key = add(memory, "one", metadata={"n": 1})
-        refuses(lambda: memory.update(key, *arguments), folder, InvalidInput)
+        calls = [
+            *BAD_CALLS,
+            *(("update", (key, *given), {}) for given in BAD_UPDATES),
+            ("forget", (key,), {"user_id": "u"}),
+        ]
+        for name, given, named in calls:
+            said = refuses(lambda: getattr(memory, name)(*given, **named), folder, InvalidInput)  # noqa: B023 - called here
+            assert len(said) > 20, (name, given, named)
 
-    @pytest.mark.parametrize("call", ["get", "delete", "history", "forget", "update"])
-    @pytest.mark.parametrize("key", [None, "", 5, b"x", ["x"], SURROGATE], ids=repr)
-    def test_ids(self, memory: Memory, folder: Path, call: str, key: Any) -> None:
-        if (call, key) == ("forget", None):
-            return
-        arguments = ["text"] if call == "update" else []
-        refuses(lambda: getattr(memory, call)(key, *arguments), folder, InvalidInput)
-
-    def test_forget_takes_a_memory_or_a_scope(self, memory: Memory, folder: Path) -> None:
-        key = add(memory, "one")
-        refuses(lambda: memory.forget(key, user_id="u"), folder, InvalidInput)
+    def test_filters(self, memory: Memory) -> None:
+        add(memory, "one")
+        for filters in BAD_FILTERS:
+            with pytest.raises(InvalidFilter):
+                memory.search("one", user_id="u", filters=filters)
+            with pytest.raises(InvalidFilter):
+                memory.get_all(everything=True, filters=filters)
 
     @pytest.mark.sqlite
-    @pytest.mark.parametrize("path", ["", 5, b"x", "a\x00b"], ids=repr)
-    def test_paths(self, path: Any) -> None:
-        with pytest.raises(InvalidInput):
-            open_memory(path)
-
-    @pytest.mark.parametrize(
-        "setting",
-        [{"durability": "none"}, {"hnsw_threshold": -1}, {"hnsw_threshold": "1"}, {"hnsw_threshold": None},
-         {"embeddings": 5}, {"embeddings": "nothing"}, {"embeddings": DeterministicEmbeddings}],
-        ids=str,
-    )  # fmt: skip
-    def test_settings(self, folder: Path, setting: dict[str, Any]) -> None:
-        with pytest.raises((InvalidInput, ConfigurationError)):
-            open_memory(folder, **setting)
+    def test_paths_and_settings(self, folder: Path) -> None:
+        for path in ("", 5, b"x", "a\x00b"):
+            with pytest.raises(InvalidInput):
+                open_memory(path)
+        for setting in ({"durability": "none"}, {"hnsw_threshold": -1}, {"hnsw_threshold": "1"},
+                        {"hnsw_threshold": None}, {"embeddings": 5}, {"embeddings": "nothing"},
+                        {"embeddings": DeterministicEmbeddings}):  # fmt: skip
+            with pytest.raises((InvalidInput, ConfigurationError)):
+                open_memory(folder, **setting)
+        # A name that is no embedder makes no folder.
+        with pytest.raises(ConfigurationError):
+            open_memory(folder / "other", embeddings="nonsense")
+        assert not (folder / "other").exists()
 
     @pytest.mark.sqlite
     def test_a_read_only_disk_is_said_and_leaves_nothing_behind(self, memory: Memory, folder: Path) -> None:
@@ -980,12 +928,6 @@ TestMemoryAgainstADictionary = pytest.mark.slow(MemoryMachine.TestCase)
 MemoryMachine.TestCase.settings = settings(
     max_examples=25, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
 )
-
-
-def test_a_name_that_is_no_embedder_makes_no_folder(folder: Path) -> None:
-    with pytest.raises(ConfigurationError):
-        open_memory(folder, embeddings="nonsense")
-    assert not folder.exists()
 
 
 def test_turns_lie_in_the_order_in_which_they_were_said_after_a_reopening_and_in_the_past(tmp_path: Path) -> None:
