@@ -5,6 +5,7 @@ import json
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
@@ -59,7 +60,7 @@ def contents(store: BaseStore) -> dict[tuple[Any, ...], Any]:
 
 class TestThreadsAndLoops:
     @pytest.mark.parametrize("how", ["invoke", "ainvoke"])
-    def test_a_superstep_of_51_nodes(self, store: MemLayerStore, how: str) -> None:
+    def test_a_superstep_of_many_nodes(self, store: MemLayerStore, how: str) -> None:
         class State(TypedDict):
             seen: Annotated[list[str], lambda old, new: old + new]
 
@@ -75,14 +76,14 @@ class TestThreadsAndLoops:
             return run if how == "invoke" else arun
 
         builder = StateGraph(State)
-        for n in range(51):
+        for n in range(21):
             builder.add_node(f"n{n}", node(n))
             builder.add_edge(START, f"n{n}")
             builder.add_edge(f"n{n}", END)
         graph = builder.compile(store=store)
         out = graph.invoke({"seen": []}) if how == "invoke" else asyncio.run(graph.ainvoke({"seen": []}))
-        assert sorted(out["seen"]) == sorted(f"node{n}" for n in range(51))
-        assert len(store.search(NS, limit=100)) == 51
+        assert sorted(out["seen"]) == sorted(f"node{n}" for n in range(21))
+        assert len(store.search(NS, limit=100)) == 21
 
     async def test_as_an_async_context_manager(self, where: str | Path, embeddings: DeterministicEmbeddings) -> None:
         async with open_store(where, embeddings) as store:
@@ -150,89 +151,63 @@ BROKEN: dict[str, Any] = {
 }  # fmt: skip
 
 
-class TestBadInput:
-    @pytest.mark.parametrize("mode", ["sync", "async"])
-    @pytest.mark.parametrize("name", BAD_OPS)
-    def test_a_bad_operation_leaves_nothing_of_its_batch(self, store: MemLayerStore, name: str, mode: str) -> None:
-        store.put(NS, "before", {"text": "blue"})
-        ops: Any = [
-            PutOp(NS, "first", {"text": "red"}), PutOp(NS, "before", None), BAD_OPS[name],
-            PutOp(NS, "last", {"n": 1}),
-        ]  # fmt: skip
-        with pytest.raises(ValueError, match=r"\w+ \w+"):
-            store.batch(ops) if mode == "sync" else asyncio.run(store.abatch(ops))
-        assert contents(store) == {("docs", "before"): {"text": "blue"}}
-        assert [item.key for item in store.search((), query="red")] == ["before"]
+BAD_INDEX: list[dict[str, Any]] = [
+    {"dims": 0}, {"dims": -1}, {"dims": "64"}, {"dims": True}, {"dims": None}, {"embed": None}, {"embed": 7},
+    {"embed": "nothing"}, {"distance_type": "hamming"}, {"fields": "text"}, {"fields": [1]},
+]  # fmt: skip
+BAD_TTL: list[Any] = [
+    "5", {"default_ttl": -1}, {"default_ttl": "5"}, {"default_ttl": float("nan")}, {"default_ttl": True},
+    {"refresh_on_read": "no"}, {"sweep_interval_minutes": 0}, {"sweep_interval_minutes": "1"},
+]  # fmt: skip
 
-    @pytest.mark.parametrize("mode", ["sync", "async"])
+
+class TestBadInput:
+    @pytest.fixture(params=["sync", "async"])
+    def batch(self, request: pytest.FixtureRequest) -> Callable[[MemLayerStore, Any], Any]:
+        return MemLayerStore.batch if request.param == "sync" else lambda store, ops: asyncio.run(store.abatch(ops))
+
+    def test_a_bad_operation_leaves_nothing_of_its_batch(self, store: MemLayerStore, batch: Any) -> None:
+        store.put(NS, "before", {"text": "blue"})
+        for name, bad in BAD_OPS.items():
+            ops = [PutOp(NS, "first", {"text": "red"}), PutOp(NS, "before", None), bad, PutOp(NS, "last", {"n": 1})]
+            with pytest.raises(ValueError, match=r"\w+ \w+"):
+                batch(store, ops)
+            assert contents(store) == {("docs", "before"): {"text": "blue"}}, name
+            assert [item.key for item in store.search((), query="red")] == ["before"], name
+
     @pytest.mark.parametrize("name", BROKEN)
-    def test_a_broken_embedder_leaves_nothing(self, where: str | Path, name: str, mode: str) -> None:
+    def test_a_broken_embedder_leaves_nothing(self, where: str | Path, name: str, batch: Any) -> None:
         with open_store(where, Faltering(BROKEN[name], 64, broken=True)) as store:
-            ops: Any = [PutOp(NS, "a", {"text": "red"}), PutOp(NS, "b", {"text": "blue"}), PutOp(NS, "c", {"n": 1})]
             with pytest.raises(EmbeddingError):
-                store.batch(ops) if mode == "sync" else asyncio.run(store.abatch(ops))
+                batch(
+                    store, [PutOp(NS, "a", {"text": "red"}), PutOp(NS, "b", {"text": "blue"}), PutOp(NS, "c", {"n": 1})]
+                )
             assert contents(store) == {}
             store.put(NS, "c", {"n": 1})
             assert contents(store) == {("docs", "c"): {"n": 1}}
 
-    @pytest.mark.parametrize("mode", ["sync", "async"])
-    def test_what_the_embedder_raises_passes_and_leaves_nothing(self, where: str | Path, mode: str) -> None:
-        batches: list[list[Any]] = [
-            [PutOp(NS, "a", {"text": "red"})],
-            [PutOp(NS, "c", {"n": 1}), SearchOp(NS, query="red")],
-        ]
+    def test_what_the_embedder_raises_passes_and_leaves_nothing(self, where: str | Path, batch: Any) -> None:
         with open_store(where, Faltering(unreachable, 64, broken=True)) as store:
-            for ops in batches:
+            for ops in ([PutOp(NS, "a", {"text": "red"})], [PutOp(NS, "c", {"n": 1}), SearchOp(NS, query="red")]):
                 with pytest.raises(ConnectionError, match="no route"):
-                    store.batch(ops) if mode == "sync" else asyncio.run(store.abatch(ops))
+                    batch(store, ops)
             assert contents(store) == {}
 
-    @pytest.mark.parametrize(
-        "change",
-        [
-            {"dims": 0}, {"dims": -1}, {"dims": "64"}, {"dims": True}, {"dims": None}, {"embed": None}, {"embed": 7},
-            {"embed": "nothing"}, {"distance_type": "hamming"}, {"fields": "text"}, {"fields": [1]},
-        ],
-        ids=repr,
-    )  # fmt: skip
-    def test_a_bad_index_configuration_is_refused(
-        self, tmp_path: Path, embeddings: DeterministicEmbeddings, change: Any
-    ) -> None:
-        index: Any = {"dims": 64, "embed": embeddings, **change}
-        with pytest.raises(ConfigurationError):
-            MemLayerStore(tmp_path / "store", index=index)
+    def test_a_bad_configuration_is_refused(self, tmp_path: Path, embeddings: DeterministicEmbeddings) -> None:
+        index: Any = {"dims": 64, "embed": embeddings}
+        for place, (given, error, says) in enumerate((
+            *(({"index": index | change}, ConfigurationError, None) for change in BAD_INDEX),
+            ({"index": ["text"]}, ConfigurationError, "mapping"),
+            *(({"ttl": ttl}, ConfigurationError, "ttl") for ttl in BAD_TTL),
+            ({"vectorstore": InMemoryVectorStore(embeddings)}, ConfigurationError, "needs index"),
+            ({"durability": "none"}, InvalidInput, "durability"),
+        )):  # fmt: skip
+            with pytest.raises(error, match=says):
+                MemLayerStore(tmp_path / str(place), **given)
+            assert not (tmp_path / str(place)).exists() or "index" in given, given
         with open_store(tmp_path / "store", embeddings) as store:
             store.put(NS, "k", {"text": "blue"})
             assert [item.key for item in store.search(NS, query="blue")] == ["k"]
-
-    def test_an_index_that_is_no_mapping_is_refused(self) -> None:
-        index: Any = ["text"]
-        with pytest.raises(ConfigurationError, match="mapping"):
-            MemLayerStore(":memory:", index=index)
-
-    @pytest.mark.parametrize(
-        "ttl",
-        [
-            "5", {"default_ttl": -1}, {"default_ttl": "5"}, {"default_ttl": float("nan")}, {"default_ttl": True},
-            {"refresh_on_read": "no"}, {"sweep_interval_minutes": 0}, {"sweep_interval_minutes": "1"},
-        ],
-        ids=repr,
-    )  # fmt: skip
-    def test_a_bad_ttl_configuration_is_refused(self, tmp_path: Path, ttl: Any) -> None:
-        with pytest.raises(ConfigurationError, match="ttl"):
-            MemLayerStore(tmp_path / "store", ttl=ttl)
-        assert not (tmp_path / "store").exists()
-
-    def test_a_vectorstore_without_an_index_is_refused(self, tmp_path: Path, embeddings: Embeddings) -> None:
-        with pytest.raises(ConfigurationError, match="needs index"):
-            MemLayerStore(tmp_path / "store", vectorstore=InMemoryVectorStore(embeddings))
-        assert not (tmp_path / "store").exists()
-
-    def test_a_durability_that_is_none_is_refused(self, tmp_path: Path) -> None:
-        durability: Any = "none"
-        with pytest.raises(InvalidInput, match="durability"):
-            MemLayerStore(tmp_path / "store", durability=durability)
-        assert not (tmp_path / "store").exists()
 
 
 class TestBatches:
@@ -333,11 +308,10 @@ class TestBatches:
             clock.advance(minutes=8)
             assert other.search(NS, query="a") == []
 
-    @pytest.mark.parametrize("number", [2**63 - 1, 2**63, 10**30])
     @pytest.mark.parametrize("query", [None, "blue"])
-    def test_a_page_beyond_any_type_is_a_long_one(self, store: MemLayerStore, number: int, query: str | None) -> None:
+    def test_a_page_beyond_any_type_is_a_long_one(self, store: MemLayerStore, query: str | None) -> None:
         store.batch([PutOp(NS, key, {"text": f"blue {key}"}) for key in "abc"])
-        for condition in (None, {"text": {"$ne": "x"}}):
+        for number, condition in product((2**63 - 1, 2**63, 10**30), (None, {"text": {"$ne": "x"}})):
             assert len(store.search(NS, query=query, filter=condition, limit=number)) == 3
             assert len(store.search(NS, query=query, filter=condition, limit=number, offset=1)) == 2
             assert store.search(NS, query=query, filter=condition, offset=number) == []
@@ -472,33 +446,30 @@ class TestTTL:
         assert sweeper.is_alive()
         assert store.stop_ttl_sweeper(minutes)
 
-    @pytest.mark.parametrize("minutes", [0, -1, float("nan"), float("inf"), "5"])
-    def test_an_interval_that_is_none_is_refused(self, store: MemLayerStore, minutes: Any) -> None:
-        with pytest.raises(InvalidInput, match="positive"):
-            store.start_ttl_sweeper(minutes)
+    def test_an_interval_that_is_none_is_refused(self, store: MemLayerStore) -> None:
+        for minutes in (0, -1, float("nan"), float("inf"), "5"):
+            with pytest.raises(InvalidInput, match="positive"):
+                store.start_ttl_sweeper(minutes)
 
 
-class TestClosed:
-    @pytest.mark.parametrize(
-        "call",
-        [
-            lambda store: store.get(NS, "k"), lambda store: store.put(NS, "k", {"n": 1}),
-            lambda store: store.put(NS, "k", {"text": "blue"}), lambda store: store.delete(NS, "k"),
-            lambda store: store.search(NS), lambda store: store.search(NS, query="blue"),
-            lambda store: store.list_namespaces(), lambda store: store.sweep_ttl(),
-            lambda store: store.start_ttl_sweeper(), lambda store: asyncio.run(store.aget(NS, "k")),
-            lambda store: asyncio.run(store.aput(NS, "k", {"text": "blue"})),
-            lambda store: asyncio.run(store.asearch(NS, query="blue")),
-        ],
-    )  # fmt: skip
-    def test_every_call_says_that_the_store_is_closed(
-        self, where: str | Path, embeddings: DeterministicEmbeddings, call: Callable[[MemLayerStore], Any]
-    ) -> None:
-        store = open_store(where, embeddings)
-        store.put(NS, "k", {"text": "red"})
-        store.search(NS, query="red")
-        store.close()
-        store.close()
-        assert store.stop_ttl_sweeper()
+CALLS: list[Callable[[MemLayerStore], Any]] = [
+    lambda store: store.get(NS, "k"), lambda store: store.put(NS, "k", {"n": 1}),
+    lambda store: store.put(NS, "k", {"text": "blue"}), lambda store: store.delete(NS, "k"),
+    lambda store: store.search(NS), lambda store: store.search(NS, query="blue"),
+    lambda store: store.list_namespaces(), lambda store: store.sweep_ttl(),
+    lambda store: store.start_ttl_sweeper(), lambda store: asyncio.run(store.aget(NS, "k")),
+    lambda store: asyncio.run(store.aput(NS, "k", {"text": "blue"})),
+    lambda store: asyncio.run(store.asearch(NS, query="blue")),
+]  # fmt: skip
+
+
+def test_every_call_says_that_the_store_is_closed(where: str | Path, embeddings: DeterministicEmbeddings) -> None:
+    store = open_store(where, embeddings)
+    store.put(NS, "k", {"text": "red"})
+    store.search(NS, query="red")
+    store.close()
+    store.close()
+    assert store.stop_ttl_sweeper()
+    for call in CALLS:
         with pytest.raises(JournalClosed, match="closed"):
             call(store)
