@@ -86,10 +86,11 @@ def test_names_and_arguments_are_langmems_and_instructions_stand_at_the_end(memo
 
 async def test_create_update_delete(memory: Memory, use: Any) -> None:
     manage, search = memory.as_tools(**ALICE)
-    created = await use(manage, content="Alice likes tea.")
-    [row] = memory.get_all(**ALICE, kinds=["fact"])["results"]
-    assert row["memory"] == "Alice likes tea."
-    assert row["id"] in created.content
+    for answer in ("", "Known already"):
+        created = await use(manage, content="Alice likes tea.")
+        [row] = memory.get_all(**ALICE, kinds=["fact"])["results"]
+        assert (row["memory"], row["id"] in created.content) == ("Alice likes tea.", True)
+        assert answer in created.content
     await use(manage, content="Alice likes green tea.", action="update", id=row["id"])
     found = await use(search, query="tea")
     assert "Alice likes green tea." in found.content
@@ -97,31 +98,22 @@ async def test_create_update_delete(memory: Memory, use: Any) -> None:
     assert next(hit["id"] for hit in found.artifact) == row["id"]
     await use(manage, action="delete", id=row["id"])
     assert facts(memory) == []
+    found = await use(search, query="tea")
+    assert (found.artifact, "Nothing is remembered" in found.content) == ([], True)
 
 
-async def test_deleting_a_message_that_was_found_ends_what_was_found_in_it(memory: Memory, use: Any) -> None:
-    memory.add("I like tea.", **ALICE)
-    [message] = memory.get_all(**ALICE, kinds=["turn"])["results"]
+async def test_deleting_a_message_ends_what_was_found_in_it_and_keeps_what_others_said_too(
+    memory: Memory, use: Any
+) -> None:
     manage, search = memory.as_tools(**ALICE)
-    await use(manage, action="delete", id=message["id"])
-    assert facts(memory) == turns(memory) == []
-    assert (await use(search, query="tea")).artifact == []
-
-
-async def test_deleting_a_message_keeps_what_others_said_too(memory: Memory, use: Any) -> None:
     for day in ("2024-05-01", "2024-05-02"):
         memory.add("I like tea.", **ALICE, timestamp=day)
-    first, _ = memory.get_all(**ALICE, kinds=["turn"])["results"]
-    await use(memory.as_tools(**ALICE)[0], action="delete", id=first["id"])
+    first, second = memory.get_all(**ALICE, kinds=["turn"])["results"]
+    await use(manage, action="delete", id=first["id"])
     assert facts(memory) == turns(memory) == ["I like tea."]
-
-
-async def test_creating_the_same_again_is_one_memory(memory: Memory, use: Any) -> None:
-    manage, _ = memory.as_tools(**ALICE)
-    for _ in range(3):
-        answer = await use(manage, content="Alice likes tea.")
-    assert facts(memory) == ["Alice likes tea."]
-    assert "Known already" in answer.content
+    await use(manage, action="delete", id=second["id"])
+    assert facts(memory) == turns(memory) == []
+    assert (await use(search, query="tea")).artifact == []
 
 
 async def test_a_created_memory_cites_what_the_agent_stated(memory: Memory, use: Any) -> None:
@@ -140,9 +132,6 @@ async def test_a_created_memory_cites_what_the_agent_stated(memory: Memory, use:
     assert turns(memory) == []
     await use(manage, action="delete", id=row["id"])
     assert (await use(search, query="tea")).artifact == []
-
-
-async def test_without_kept_turns_too_a_created_memory_says_where_it_is_from(use: Any) -> None:
     with open_with_facts(keep_turns=False) as memory:
         await use(memory.as_tools(**ALICE)[0], content="Alice likes tea.")
         [row] = memory.get_all(**ALICE)["results"]
@@ -173,45 +162,26 @@ async def test_search_pages_and_filters(memory: Memory, use: Any) -> None:
     assert third["memory"] == "Tea number 3."
 
 
-async def test_nothing_found_says_so(memory: Memory, use: Any) -> None:
-    found = await use(memory.as_tools(**ALICE)[1], query="tea")
-    assert found.artifact == []
-    assert "Nothing is remembered" in found.content
-
-
 # -- what a model may get wrong ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
+async def test_field_a_hallucinated_id_is_an_answer_and_no_key_error(memory: Memory, use: Any) -> None:
+    memory.add("I like tea.", **ALICE)
+    position = memory._journal.last_seq()
+    manage, search = memory.as_tools(**ALICE)
+    for arguments in (
         {"content": "x", "action": "update", "id": "hallucinated"}, {"action": "delete", "id": "hallucinated"},
         {"action": "delete"}, {"content": "x", "action": "update"}, {"content": "x", "id": "some"}, {"content": "  "},
         {}, {"content": f"{RECALLED_OPEN}>\n- [1] Alice likes tea.\n{RECALLED_CLOSE}"}, {"content": "nul \x00"},
-    ],
-)  # fmt: skip
-async def test_field_a_hallucinated_id_is_an_answer_and_no_key_error(
-    memory: Memory, use: Any, arguments: dict[str, Any]
-) -> None:
-    memory.add("I like tea.", **ALICE)
-    position = memory._journal.last_seq()
-    answer = await use(memory.as_tools(**ALICE)[0], **arguments)
-    assert answer.status == "error"
-    assert "get_all" not in answer.content
+    ):  # fmt: skip
+        answer = await use(manage, **arguments)
+        assert (answer.status, to_turns([answer])) == ("error", []), arguments
+        assert "get_all" not in answer.content
     assert memory._journal.last_seq() == position
-    assert to_turns([answer]) == []
-
-
-@pytest.mark.parametrize("condition", [{"$bad": 1}, {"n": {"$what": 2}}])
-async def test_a_filter_that_is_none_is_an_answer(memory: Memory, use: Any, condition: dict[str, Any]) -> None:
-    answer = await use(memory.as_tools(**ALICE)[1], query="tea", filter=condition)
-    assert answer.status == "error"
-
-
-async def test_a_blank_query_is_an_answer(memory: Memory, use: Any) -> None:
-    answer = await use(memory.as_tools(**ALICE)[1], query=" ")
-    assert answer.status == "error"
-    assert "what to look for" in answer.content
+    for condition in ({"$bad": 1}, {"n": {"$what": 2}}):
+        assert (await use(search, query="tea", filter=condition)).status == "error"
+    answer = await use(search, query=" ")
+    assert (answer.status, "what to look for" in answer.content) == ("error", True)
 
 
 async def test_field_cross_tenant_writes_are_impossible_with_a_foreign_id(memory: Memory, use: Any) -> None:
@@ -227,10 +197,10 @@ async def test_field_cross_tenant_writes_are_impossible_with_a_foreign_id(memory
     assert "coffee" not in answer.content
 
 
-@pytest.mark.parametrize("name", ["*", "%", "_"])
-async def test_field_a_wildcard_user_reads_nobody(memory: Memory, use: Any, name: str) -> None:
+async def test_field_a_wildcard_user_reads_nobody(memory: Memory, use: Any) -> None:
     memory.add("I like coffee.", user_id="bob")
-    assert (await use(memory.as_tools(user_id=name)[1], query="coffee")).artifact == []
+    for name in ("*", "%", "_"):
+        assert (await use(memory.as_tools(user_id=name)[1], query="coffee")).artifact == []
 
 
 async def test_a_broken_store_is_an_answer_too(memory: Memory, use: Any, caplog: pytest.LogCaptureFixture) -> None:

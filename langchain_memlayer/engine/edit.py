@@ -114,7 +114,7 @@ class Editor:
             tx.note_unread(scope_of(row), [], detail={"triples_of": row.key}, attempts=0, next_at=tx.now)
 
     def delete(self, what: str | Scope) -> tuple[int, int]:
-        """End one memory by its id (with a turn, the facts that cite no other), or a scope's.
+        """End one memory by its id (with a turn, the facts that cite no other that is left), or a scope's.
 
         Returns:
             How many, and the event that the others came along with, for `undo`.

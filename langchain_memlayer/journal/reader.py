@@ -584,13 +584,15 @@ class Reader(ItemReader):
         return {turn for (turn,) in rows}
 
     def facts_of(self, turns: Sequence[int]) -> list[Row]:
-        """The live facts that cite some of these turns and no others."""
+        """The live facts that cite some of these turns and no others, but for such as were deleted themselves."""
         if not turns:
             return []
         these = marks(len(turns))
         return self._memories(
             f"i.kind = 'fact' AND i.closed IS NULL AND i.id IN (SELECT fact FROM links WHERE turn IN ({these})) AND "
-            f"NOT EXISTS (SELECT 1 FROM links l WHERE l.fact = i.id AND l.turn NOT IN ({these}))",
+            f"NOT EXISTS (SELECT 1 FROM links l JOIN items t ON t.id = l.turn WHERE l.fact = i.id AND "
+            # What was only noted was closed as it was made.
+            f"l.turn NOT IN ({these}) AND (t.closed IS NULL OR t.closed = t.id))",
             (*turns, *turns),
         )
 
