@@ -53,22 +53,15 @@ def test_the_strictest_method_that_the_model_supports_is_used(model: Any, method
     assert json.loads(asked.ask(PROMPT, str)) == NONE
 
 
-def test_a_method_can_be_prescribed() -> None:
+def test_a_method_can_be_prescribed_from_those_that_there_are() -> None:
     model = ScriptedChatModel(replies=[NONE], structured=("json_schema", "function_calling"))
     assert chat(model, method="text").ask(PROMPT, str) == json.dumps(NONE)
     assert model.bound == [{}]
-
-
-def test_a_prescribed_method_that_the_model_lacks_is_an_error_that_names_the_choices() -> None:
-    with pytest.raises(ConfigurationError, match="json_schema, function_calling, text"):
-        chat(ScriptedChatModel(), method="json_schema")
-    with pytest.raises(ConfigurationError, match="no method 'json'"):
-        chat(ScriptedChatModel(), method="json")
-
-
-def test_something_else_than_a_chat_model_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="init_chat_model"):
-        chat("openai:gpt-4o-mini")
+    for wrong, method, says in ((ScriptedChatModel(), "json_schema", "json_schema, function_calling, text"),
+                                (ScriptedChatModel(), "json", "no method 'json'"),
+                                ("openai:gpt-4o-mini", "text", "init_chat_model")):  # fmt: skip
+        with pytest.raises(ConfigurationError, match=says):
+            chat(wrong, method=method)
 
 
 @pytest.mark.parametrize("structured", ["json_schema", "function_calling"])
