@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import CancelledError
 from contextlib import suppress
@@ -252,9 +253,29 @@ def _result(text: str, *, failed: bool = False) -> types.CallToolResult:
 
 
 async def over_stdio(server: Server[Any, Any]) -> None:
-    """Serve whoever started this process, until it goes."""
-    async with stdio_server(stdin=cast("Any", _lines())) as (reading, writing):
-        await server.run(reading, writing, server.create_initialization_options())
+    """Serve whoever started this process, until it goes.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C.
+    """
+    serving, interrupts = asyncio.current_task(), list[bool]()
+
+    def interrupt() -> None:
+        interrupts.append(True)
+        if serving is not None:
+            serving.cancel()
+
+    # The handler that asyncio has for itself does not wake a loop that waits, when the signal comes right before that
+    # or to another thread: only one of the loop's own does.
+    with suppress(NotImplementedError):
+        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, interrupt)
+    try:
+        async with stdio_server(stdin=cast("Any", _lines())) as (reading, writing):
+            await server.run(reading, writing, server.create_initialization_options())
+    except asyncio.CancelledError:
+        if interrupts:
+            raise KeyboardInterrupt from None
+        raise
 
 
 async def _lines() -> AsyncIterator[str]:
