@@ -305,12 +305,18 @@ def _execute(batch: Batch, indexes: Indexes, texts: Vectors = _NONE, queries: Ve
     now = to_micros(indexes.journal.clock())
     # One operation that asks once for its rows sees one state anyway.
     several = len(batch.ops) > 1 or any(isinstance(op, SearchOp) and op.query not in queries for op in batch.ops)
+    prefixes = _ranked_prefixes(batch, queries)
+    views: dict[str, Any] = {}
     for attempt in range(_RETRIES):
-        # Before the journal is read: one call never holds two of its connections.
-        views = {prefix: indexes.view(prefix) for prefix in _ranked_prefixes(batch, queries)}
+        if attempt:
+            # Before the journal is read: one call never holds two of its connections.
+            views = {prefix: indexes.view(prefix) for prefix in prefixes}
         with indexes.journal.read(snapshot=several) as reader:
-            # Somebody wrote between: a view has what the snapshot has not.
-            later = several and any(view.applied_seq != reader.last_seq() for view in views.values())
+            last = reader.last_seq() if prefixes and (several or not attempt) else 0
+            if not attempt:
+                views = {prefix: indexes.current(prefix, last) for prefix in prefixes}
+            # None where a view is to be caught up first. Or somebody wrote between: it has what the snapshot has not.
+            later = any(view is None or (several and view.applied_seq != last) for view in views.values())
             if later and attempt < _RETRIES - 1:
                 continue
             reads = _Reads(reader, views, now, expiring=indexes.expiring)
@@ -425,12 +431,13 @@ class _Reads:
             page = scored[offset:]
         if op.refresh_ttl:
             self.touched.update((row[0], row[2]) for row, _ in page if row[7] is not None)
+        labels = {path: decode_namespace(path) for path in {row[2] for row, _ in page}}
         return [
             SearchItem(
-                namespace=decode_namespace(row[2]), key=row[3], value=row[4], created_at=from_micros(row[5]),
-                updated_at=from_micros(row[6]), score=score,
+                labels[path], key, value, (first := from_micros(created)),
+                first if updated == created else from_micros(updated), score,
             )
-            for row, score in page
+            for (_, _, path, key, value, created, updated, _), score in page
         ]  # fmt: skip
 
     def _listed(self, prefix: str, condition: Filter | None, *, unindexed: bool = False) -> Iterator[ItemRow]:

@@ -327,10 +327,13 @@ def test_a_search_of_a_warm_slab_is_two_statements_and_reads_only_its_hits(
         hydrated.append(len(rows))
         return rows
 
+    readings: list[None] = []
+    read = store._journal.read
     monkeypatch.setattr(Reader, "items_by_id", counting)
+    monkeypatch.setattr(store._journal, "read", lambda **how: (readings.append(None), read(**how))[1])
     assert len(store.search(namespace, query="10002", limit=10)) == 10
     assert len(statements) == 2, statements
-    assert hydrated == [10]
+    assert (hydrated, len(readings)) == ([10], 1)
     assert statements[0] == "SELECT max(seq) FROM events"
     assert statements[1].startswith("SELECT i.id, i.seq")
 

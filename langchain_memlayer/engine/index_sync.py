@@ -162,6 +162,13 @@ class Indexes:
             slab = self._cache.get(key)
         return slab.view
 
+    def current(self, prefix: str, seq: int) -> View | None:
+        """What `view` gives, where it is complete up to a position already; None where it has to be asked."""
+        slab = self._cache.peek(prefix) if self._pid == os.getpid() else None
+        view = None if slab is None else slab.view
+        known = view is not None and view.applied_seq == seq and view.kernel is not None and view.source is None
+        return view if known else None
+
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until no graph is being built; False when that took longer than `timeout` seconds."""
         return all(slab.wait(timeout) for slab in self._cache.slabs())

@@ -153,7 +153,10 @@ class Kernel:
         return scanner
 
     def _heap(self, k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        return np.full(k, self._worst, dtype=np.float32), np.full(k, -1, dtype=np.int64)
+        distances, rows = np.empty(k, np.float32), np.empty(k, np.int64)
+        distances.fill(self._worst)
+        rows.fill(-1)
+        return distances, rows
 
     def _scan(
         self, scanner: Any, codes: NDArray[np.float16], distances: NDArray[np.float32], rows: NDArray[np.int64], k: int

@@ -84,6 +84,15 @@ class SlabCache(Generic[S]):
         self._account(prefix, entry, slab)
         return slab
 
+    def peek(self, prefix: str) -> S | None:
+        """The slab of `prefix` as it is, not caught up; None when it is not there, or somebody works on it."""
+        with self._lock:
+            entry = self._entries.get(prefix)
+            if entry is None or entry.torn:
+                return None
+            self._entries.move_to_end(prefix)
+            return entry.slab
+
     def slabs(self) -> list[S]:
         """The slabs that are loaded."""
         with self._lock:

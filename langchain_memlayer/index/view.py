@@ -296,11 +296,10 @@ class View:
         survivors = len(slots)
         if survivors < enough:
             return self._exactly(vector, k, keep, matches, Plan("empty", 0, breadth, survivors, True))
-        beside = self._beside(vector, k, keep, graph, self.codes)
-        if len(beside[0]):
-            both = np.concatenate((scored[0], beside[0])), np.concatenate((scored[1], beside[1]))
-            slots, raw = self._items(both)
-        scanned = len(self.codes) - graph.seen + len(graph.nodes.rest)
+        scanned = rows - graph.seen + len(graph.nodes.rest)
+        if scanned:
+            beside = self._beside(vector, k, keep, graph, self.codes)
+            slots, raw = self._items((np.concatenate((scored[0], beside[0])), np.concatenate((scored[1], beside[1]))))
         return self.hits(slots[:k], raw[:k], Plan("hnsw", scanned, breadth, survivors))
 
     def exact(
@@ -371,13 +370,13 @@ class View:
         way = exact_way(len(codes), matches)
         if isinstance(codes, Stored):
             rows = None if keep is None else np.flatnonzero(keep)
-            scored = self._best(lambda want: codes.best(kernel, vector, want, rows), k, matches)
+            items = self._best(lambda want: codes.best(kernel, vector, want, rows), k, matches)[1]
         elif way == "gather" and keep is not None:
             rows = np.flatnonzero(keep)
-            scored = self._best(lambda want: kernel.gather(vector, codes, rows, want), k, matches)
+            items = self._best(lambda want: kernel.gather(vector, codes, rows, want), k, matches)[1]
         else:
-            scored = self._best(lambda want: kernel.top(vector, codes, want, keep), k, matches)
-        slots, raw = self._items(scored)
+            items = self._best(lambda want: kernel.top(vector, codes, want, keep), k, matches)[1]
+        slots, raw = items
         scanned = len(codes) if way == "scan" else matches
         plan = Plan(way, scanned, tried.candidates, tried.survivors, tried.fell_back)
         return self.hits(slots[:k], raw[:k], plan)
@@ -434,26 +433,25 @@ class View:
         late = codes[start:]
         inside = None if keep is None else keep[start:]
         matches = len(late) if inside is None else int(np.count_nonzero(inside))
-        rows, raw = self._best(lambda want: kernel.top(vector, late, want, inside), k, matches)
+        rows, raw = self._best(lambda want: kernel.top(vector, late, want, inside), k, matches)[0]
         rest = graph.nodes.rest
         if keep is not None:
             rest = rest[keep[rest]]
-        more = self._best(lambda want: kernel.gather(vector, codes, rest, want), k, len(rest))
+        more = self._best(lambda want: kernel.gather(vector, codes, rest, want), k, len(rest))[0]
         return np.concatenate((rows + start, more[0])), np.concatenate((raw, more[1]))
 
-    def _best(self, scan: Callable[[int], RowScores], k: int, matches: int) -> RowScores:
-        """What `scan` finds when asked for so many vectors that `k` items are complete, no tie cut at the `k`-th."""
-        if not matches:
-            return np.empty(0, np.int64), np.empty(0, np.float32)
+    def _best(self, scan: Callable[[int], RowScores], k: int, matches: int) -> tuple[RowScores, RowScores]:
+        """What `scan` finds when asked for so many vectors that `k` items are complete, no tie cut at the `k`-th.
+
+        The vectors, and their items.
+        """
         want = k + 1 if self.owners is None else 2 * (k + 1)
         while True:
             want = min(want, matches)
-            scored = scan(want)
-            if want == matches:
-                return scored
-            raw = self._items(scored)[1]
-            if len(raw) > k and raw[k - 1] > scored[1].min():
-                return scored
+            scored = scan(want) if want else (np.empty(0, np.int64), np.empty(0, np.float32))
+            items = self._items(scored)
+            if want == matches or (len(items[1]) > k and items[1][k - 1] > scored[1].min()):
+                return scored, items
             want *= 4
 
     def _items(self, scored: RowScores) -> RowScores:

@@ -127,7 +127,7 @@ class CacheReader(BaseReader):
         )
         # In the order in which they were written, whichever index SQLite took: neighbours of a turn lie beside it.
         rows = sorted(map(itemgetter(0), self.db.execute(sql, prefix_bounds(prefix))))
-        return self._slab(area, rows, [], typed, dims=dims, ended=ended, vectors=vectors)
+        return self._slab(area, self.last_seq(), rows, [], typed, dims=dims, ended=ended, vectors=vectors)
 
     def changes(
         self,
@@ -141,14 +141,16 @@ class CacheReader(BaseReader):
         typed: Typed,
     ) -> SlabBlock | None:
         """What changed below a namespace after position `since`; None when a reset was among it. In a snapshot."""
-        touched = self.touched(prefix, since)
+        last = self.last_seq()
+        touched = self.touched(prefix, since, last)
         if touched is None:
             return None
-        return self._slab(area, touched, touched, typed, dims=dims, ended=ended, vectors=vectors)
+        return self._slab(area, last, touched, touched, typed, dims=dims, ended=ended, vectors=vectors)
 
     def _slab(
         self,
         area: Area,
+        seq: int,
         ids: Sequence[int],
         gone: Sequence[int],
         typed: Typed,
@@ -175,7 +177,7 @@ class CacheReader(BaseReader):
         starts = np.cumsum([0, *(len(block.ids) for block in blocks[:-1])])
         written = np.concatenate([block.ids for block in blocks])
         return SlabBlock(
-            seq=self.last_seq(),
+            seq=seq,
             ids=written,
             seqs=np.concatenate([block.seqs for block in blocks]),
             columns={name: np.concatenate([block.columns[name] for block in blocks]) for name in blocks[0].columns},

@@ -257,10 +257,13 @@ class BaseReader:
         ).fetchone()
         return int(row[0])
 
-    def touched(self, prefix: str, since: int) -> list[int] | None:
-        """The items below a namespace that events after position `since` are about; None when one was a reset."""
+    def touched(self, prefix: str, since: int, last: int | None = None) -> list[int] | None:
+        """The items below a namespace that events after position `since` are about; None when one was a reset.
+
+        `last` is the last position, where it is known.
+        """
         low, high = prefix_bounds(prefix)
-        last = self.last_seq()
+        last = self.last_seq() if last is None else last
         below = "SELECT id FROM namespaces WHERE path >= ? AND path < ?"
         # A short tail is read through; a long one by namespace. The unary plus keeps SQLite from choosing otherwise.
         column = "+ns" if last - since <= 4096 else "ns"

@@ -108,8 +108,9 @@ def _items(rows: Iterable[Any]) -> Iterator[ItemRow]:
     return whole(rows, _to_item)
 
 
-def _to_item(r: Sequence[Any]) -> ItemRow:
-    times = all(isinstance(time, int) for time in r[5:7]) and (r[7] is None or isinstance(r[7], (int, float)))
-    if not (isinstance(r[3], str) and times):
+def _to_item(row: Sequence[Any]) -> ItemRow:
+    number, seq, path, key, value, created, updated, ttl = row
+    times = isinstance(created, int) and isinstance(updated, int) and (ttl is None or isinstance(ttl, (int, float)))
+    if not (isinstance(key, str) and times):
         raise TypeError("a key or a time of another type")
-    return (*r[:4], loads(r[4]), *r[5:])
+    return number, seq, path, key, loads(value), created, updated, ttl

@@ -118,7 +118,7 @@ class PostgresReads(BaseReader):
         """The position of the last commit."""
         return Position.of(self.db.execute("SELECT pg_current_snapshot()::text").fetchone()[0])
 
-    def touched(self, prefix: str, since: int) -> list[int] | None:
+    def touched(self, prefix: str, since: int, last: int | None = None) -> list[int] | None:
         """The items below a namespace that events after position `since` are about; None when one was a reset."""
         if not isinstance(since, Position):
             return None

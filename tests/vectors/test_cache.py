@@ -120,6 +120,18 @@ def test_a_worn_slab_is_loaded_anew_at_once() -> None:
     assert (second is first, first.closed, second.closed, cache.nbytes) == (False, 1, 0, 10)
 
 
+def test_a_peek_loads_and_catches_up_nothing_and_keeps_what_it_gives_from_being_evicted() -> None:
+    shelf = Shelf({"a": 40, "b": 40, "c": 40})
+    cache = shelf.cache(100)
+    assert cache.peek("a") is None
+    slab = cache.get("a")
+    cache.get("b")
+    assert cache.peek("a") is slab
+    assert (len(shelf.made), shelf.refreshed.total()) == (2, 0)
+    cache.get("c")
+    assert held(cache) == ["a", "c"]
+
+
 @pytest.mark.parametrize("interrupted", [KeyboardInterrupt, MemoryError])
 def test_a_slab_whose_catching_up_was_interrupted_is_loaded_anew(interrupted: type[BaseException]) -> None:
     shelf = Shelf()
