@@ -40,6 +40,11 @@ def days(text: str) -> list[tuple[str, str, str]]:
         ("先月", ("month", "2026-10-01", "2026-11-01")),
         ("지난주", ("span", "2026-11-16", "2026-11-23")),
         ("去年", ("year", "2025-01-01", "2026-01-01")),
+        ("am 12. März 2025", ("day", "2025-03-12", "2025-03-13")),
+        ("el 5 de mayo de 2024", ("day", "2024-05-05", "2024-05-06")),
+        ("le 3 août 2025", ("day", "2025-08-03", "2025-08-04")),
+        ("in maggio 2023", ("month", "2023-05-01", "2023-06-01")),
+        ("em março de 2024", ("month", "2024-03-01", "2024-04-01")),
         # English
         ("the weekend before last", ("span", "2026-11-14", "2026-11-16")),
         ("the week before last", ("span", "2026-11-09", "2026-11-16")),
@@ -140,7 +145,8 @@ def test_a_period_is_read(text: str, expected: tuple[str, str, str]) -> None:
     [("in early May", "2023-05-05", "2023-05-20"), ("in mid May", "2023-05-15", "2023-05-05"),
      ("late May", "2023-05-28", "2023-05-11"), ("in May", "2022-05-28", "2022-07-28"),
      ("五月一号", "2021-05-01", "2021-04-01"), ("十二月", "2021-12-24", "2021-10-01"),
-     ("on 31 December", "2021-12-31", "2021-11-20"), ("5月1日", "2020-05-02", "2020-08-02")],
+     ("on 31 December", "2021-12-31", "2021-11-20"), ("5月1日", "2020-05-02", "2020-08-02"),
+     ("seit Juli", "2022-07-02", "2022-05-02"), ("en junio", "2022-06-02", "2022-08-02")],
 )  # fmt: skip
 def test_a_date_without_a_year_is_that_of_any_year(text: str, near: str, far: str) -> None:
     times = np.array([np.datetime64(day, "us").astype(int) for day in (near, far)])
@@ -153,7 +159,7 @@ def test_a_date_without_a_year_is_that_of_any_year(text: str, near: str, far: st
     "text",
     ["what may happen", "locker 12", "", "13月40日", "2024年13月", "99月", "三四天前", "零天前", "0 weeks ago",
      "20240401", "5/8/23", "每周六", "下周六", "来週の土曜日", "다음 주 토요일", "几月几号", "the fall of man",
-     "三个月", "spring rolls", "marching on", "一二月", "二十一月"],
+     "三个月", "spring rolls", "marching on", "a rover in Mars orbit", "mai più", "一二月", "二十一月"],
 )  # fmt: skip
 def test_what_is_no_date_or_an_ambiguous_one_gives_no_period(text: str) -> None:
     assert periods(text, NOW) == ()

@@ -69,6 +69,15 @@ def moves(story: Story) -> Story:
     return story
 
 
+def test_a_question_about_a_month_finds_what_happens_in_it_whenever_it_was_told(story: Story) -> None:
+    story.tell("2024-02-01", "the concert is on", "Anna's choir sings in a concert", since="2024-06-21")
+    story.tell("2024-02-01", "the trip is on", "Anna's choir goes on a trip", since="2024-09-03")
+
+    for query, right in (("What does the choir do in June?", "sings"), ("¿Qué hace en septiembre?", "trip")):
+        hits = story.memory.search(query, user_id="u", kinds=["fact"], explain=True)["results"]
+        assert [right in hit["memory"] for hit in hits if hit["explanation"]["date"] > 0] == [True]
+
+
 # -- what became of it between two instants ----------------------------------------------------------------------------
 
 

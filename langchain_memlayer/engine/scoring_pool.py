@@ -63,7 +63,7 @@ SAMPLE = 2_000
 _RUNS = 16
 """In how many runs of neighbours they are taken for the latter."""
 
-_COLUMNS = ("kind", "session_id", "role", "name", "time", "asks", "read")
+_COLUMNS = ("kind", "session_id", "role", "name", "time", "since", "asks", "read")
 NEAR = 4
 SESSIONS = 40
 
@@ -474,6 +474,7 @@ def _bare_pool(scoped: Scoped, members: NDArray[np.int64]) -> Pool:
         together=scoped.together if scoped.total > SAMPLE else together(terms, follows),
         speaker=names,
         time=columns["time"],
+        since=columns["since"],
         asks=columns["asks"],
         barren=_barren(scoped, members, columns, places),
         ended=scoped.ended[members],

@@ -37,14 +37,14 @@ KINDS: dict[Area, str] = {"items": "i.kind = 'item'", "memories": "i.kind <> 'it
 _HOT = {
     "items": "i.id, i.seq, i.expires_at",
     "memories": "i.id, i.seq, i.kind, i.user_id, i.agent_id, i.run_id, i.session_id, i.role, i.name, i.time, "
-    "i.state, i.asks, i.read, i.invalid_at, i.turns, i.terms",
+    "i.state, i.asks, i.read, i.valid_at, i.invalid_at, i.turns, i.terms",
 }
 _DATA = {True: "v.data", False: "length(v.data)"}
 HOT_NAMES: dict[Area, tuple[str, ...]] = {
     "items": ("expires",),
     "memories": (
         "kind", "user_id", "agent_id", "run_id", "session_id", "role", "name", "time", "state", "asks",
-        "read", "invalid_at", "turns", "terms",
+        "read", "valid_at", "invalid_at", "turns", "terms",
     ),
 }  # fmt: skip
 

@@ -1,4 +1,7 @@
-"""How times are said in English, Chinese, Japanese and Korean: patterns, and what their words stand for."""
+"""How times are said in English, Chinese, Japanese and Korean: patterns, and what their words stand for.
+
+Of German, French, Spanish, Italian and Portuguese the months are known, with days and years.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,12 @@ import re
 MONTHS = {
     name: number
     for number, names in enumerate(
-        ("january jan", "february feb", "march mar", "april apr", "may", "june jun", "july jul", "august aug",
-         "september sept sep", "october oct", "november nov", "december dec"), 1,
+        ("january jan januar janvier enero gennaio janeiro", "february feb februar février febrero febbraio fevereiro",
+         "march mar märz mars marzo março", "april apr avril abril aprile", "may mai mayo maggio maio",
+         "june jun juni juin junio giugno junho", "july jul juli juillet julio luglio julho",
+         "august aug août agosto", "september sept sep septembre septiembre settembre setembro",
+         "october oct oktober octobre octubre ottobre outubro", "november nov novembre noviembre novembro",
+         "december dec dezember décembre diciembre dicembre dezembro"), 1,
     )
     for name in names.split()
 }  # fmt: skip
@@ -63,7 +70,9 @@ NEW_YEAR = re.compile(rf"(?<!\d){CJK_YEAR}(?:的|の|\s)*(?:春[节節]|农历�
 FULL = (
     re.compile(rf"(?<!\d){YEAR}[-/.](?P<month>[01]?\d)[-/.](?P<day>[0-3]?\d)(?!\d)"),
     re.compile(rf"(?<!\d){CJK_YEAR}\s*{CJK_MONTH}\s*{CJK_DAY}"),
-    re.compile(rf"\b{ORDINAL}(?:\s+of)?\s+(?P<name>{MONTH})\b\.?(?:,?\s+{YEAR}\b)?", re.IGNORECASE),
+    re.compile(
+        rf"\b{ORDINAL}\.?(?:\s+(?:of|de))?\s+(?P<name>{MONTH})\b\.?(?:,?\s+(?:del?\s+)?{YEAR}\b)?", re.IGNORECASE
+    ),
     re.compile(rf"\b(?P<name>{MONTH})\.?\s+(?:the\s+)?{ORDINAL}\b(?!\d)(?:,?\s+{YEAR}\b)?", re.IGNORECASE),
     re.compile(rf"(?<![\d年년]){CJK_MONTH}\s*{CJK_DAY}"),
 )
@@ -72,13 +81,14 @@ PART = re.compile(
 )
 OF_YEAR = (
     re.compile(rf"(?<!\d){CJK_YEAR}\s*{CJK_MONTH}{NO_DAY}"),
-    re.compile(rf"\b(?P<name>{MONTH})\b\.?,?\s+(?:of\s+)?{YEAR}\b", re.IGNORECASE),
+    re.compile(rf"\b(?P<name>{MONTH})\b\.?,?\s+(?:(?:of|del?)\s+)?{YEAR}\b", re.IGNORECASE),
     re.compile(rf"(?<!\d){YEAR}-(?P<month>[01]\d)(?![-\d])"),
 )
 # "may" is a verb too, so a bare month needs its capital or a preposition.
 BARE_MONTH = (
     re.compile(
-        rf"\b(?:[Ii]n|[Dd]uring|[Ss]ince|[Uu]ntil|[Bb]y|[Ll]ast|[Tt]his|[Oo]f)\s+(?P<name>(?i:{MONTH}))\b(?!\.?\s+\d)"
+        r"\b(?:(?:[Ii]n|[Dd]uring|[Ss]ince|[Uu]ntil|[Bb]y|[Ll]ast|[Tt]his|[Oo]f)\s+(?![Mm]ars\b)|"
+        rf"(?:[Ii]m|[Aa]b|[Bb]is|[Ss]eit|[Ee][nm]|[Dd][ei])\s+)(?P<name>(?i:{MONTH}))\b(?!\.?\s+\d)"
     ),
     re.compile(
         rf"(?<![\d年년个個ヶか一二三四五六七八九十])(?P<month>1[0-2]|[1-9]|十[一二]?|[一二三四五六七八九])\s*[月월]{NO_DAY}"

@@ -80,6 +80,7 @@ class Pool:
         together: From 0 to 1: how far such turns speak of the same; 0 without sessions.
         speaker: A number for each name, negative for none.
         time: When it was said, microseconds since 1970 UTC, negative where unknown.
+        since: When what it says began or happens, negative where unknown.
         asks: What `asking` says of the text.
         barren: How surely a turn says nothing, since it was read and gave no fact, from 0 to 1.
         ended: No longer holds.
@@ -110,6 +111,7 @@ class Pool:
     together: float
     speaker: NDArray[np.int32]
     time: NDArray[np.int64]
+    since: NDArray[np.int64]
     asks: NDArray[np.int8]
     barren: NDArray[np.float32]
     ended: NDArray[np.bool_]

@@ -174,9 +174,11 @@ def speaker(pool: Pool, query: Query) -> Scores:
 
 
 def date(pool: Pool, query: Query) -> Scores:
-    """How well a memory's time agrees with the time that the query speaks of."""
+    """How well a memory's time, or that of what it says, agrees with the time that the query speaks of."""
     wanted = periods(query.text, query.reference)
-    return agreement(pool.time, wanted) if wanted else np.zeros(len(pool), np.float32)
+    if not wanted:
+        return np.zeros(len(pool), np.float32)
+    return np.maximum(agreement(pool.time, wanted), agreement(pool.since, wanted))
 
 
 def fact(pool: Pool) -> Scores:
