@@ -48,8 +48,10 @@ def checked_expiration(value: Any) -> datetime | None:
     if isinstance(value, str):
         with suppress(ValueError):
             value = date.fromisoformat(value)
-    if not isinstance(value, date) or isinstance(value, datetime) or value == date.max:
+    if not isinstance(value, date) or isinstance(value, datetime):
         raise InvalidInput(f"expiration_date must be a date such as '2025-12-31', or None; got {shown(value)}.")
+    if value == date.max:  # as some write that it never ends
+        return datetime.max.replace(tzinfo=UTC)
     return datetime.combine(value + timedelta(days=1), time(), UTC)
 
 

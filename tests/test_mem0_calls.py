@@ -222,13 +222,16 @@ def test_a_memory_that_has_expired_is_not_recalled(tmp_path: Path) -> None:
         assert len(found(show_expired=True)) == 2
         assert [row["memory"] for row in memory.get_all(user_id="u")["results"]] == ["The door is green"]
         assert len(memory.get_all(user_id="u", show_expired=True)["results"]) == 2
-        memory.update(key, expiration_date=None)
-        assert len(found()) == 2
+        for never in (None, "9999-12-31", datetime.max):
+            memory.update(key, expiration_date=day)
+            assert len(found()) == 1
+            memory.update(key, expiration_date=never)
+            assert len(found()) == 2
 
 
 def test_what_is_no_date_is_refused_and_nothing_is_stored(tmp_path: Path) -> None:
     with Memory(tmp_path, model=None, embeddings=None) as memory:
-        for date in ("soon", "2025-13-01", 7, datetime.max):
+        for date in ("soon", "2025-13-01", 7):
             with pytest.raises(ValueError, match="expiration_date"):
                 memory.add("x", user_id="u", expiration_date=date)
         assert memory.get_all(user_id="u")["results"] == []
