@@ -86,23 +86,16 @@ def key(monkeypatch: pytest.MonkeyPatch) -> str:
 # -- Embeddings objects -----------------------------------------------------------------------------------------------
 
 
-def test_an_embeddings_object_gives_float32_matrices_and_its_size_becomes_known() -> None:
-    embedder = resolved(Lengths())
-    assert embedder.dims is None
-    vectors = embedder.embed(("a", "bcd"))
-    assert vectors.dtype == np.float32
-    assert vectors.tolist() == [[1.0, 1.0, 0.5], [3.0, 1.0, 0.5]]
-    assert embedder.dims == 3
-    query = embedder.embed_query("ab")
-    assert query.dtype == np.float32
-    assert query.tolist() == [2.0, 2.0, 0.5]
-
-
-async def test_async_callers_await_the_models_own_async_methods() -> None:
-    embedder = resolved(Lengths())
-    assert (await embedder.aembed_query("ab")).tolist() == [2.0, 4.0, 0.5]
-    assert embedder.dims == 3
-    assert (await embedder.aembed(["a", "bcd"])).tolist() == [[1.0, 3.0, 0.5], [3.0, 3.0, 0.5]]
+async def test_an_embeddings_object_gives_float32_matrices_and_its_size_becomes_known() -> None:
+    plain, awaited = resolved(Lengths()), resolved(Lengths())
+    assert plain.dims is None
+    vectors, query = plain.embed(("a", "bcd")), plain.embed_query("ab")
+    assert vectors.dtype == query.dtype == np.float32
+    assert (vectors.tolist(), query.tolist()) == ([[1.0, 1.0, 0.5], [3.0, 1.0, 0.5]], [2.0, 2.0, 0.5])
+    # The model's own async methods are awaited.
+    assert (await awaited.aembed_query("ab")).tolist() == [2.0, 4.0, 0.5]
+    assert (await awaited.aembed(["a", "bcd"])).tolist() == [[1.0, 3.0, 0.5], [3.0, 3.0, 0.5]]
+    assert plain.dims == awaited.dims == 3
 
 
 async def test_no_texts_make_no_call() -> None:
@@ -187,21 +180,17 @@ async def test_query_vectors_are_checked_too(reply: Any, message: str) -> None:
     [({"dims": 4}, r"index\['dims'\] says"), ({"folder": ("Lengths", 4)}, "the folder's vectors have")],
 )
 def test_a_size_other_than_what_is_known_names_both_numbers(given: dict[str, Any], says: str) -> None:
-    embedder = resolved(Lengths(3), **given)
+    source = Lengths(3)
+    embedder, learned = resolved(source, **given), resolved(source)
     assert embedder.dims == 4
     for call in (lambda: embedder.embed(["a"]), lambda: embedder.embed_query("a")):
         with pytest.raises(EmbeddingError, match=f"vectors of 3 numbers where {says} 4"):
             call()
-
-
-def test_a_model_that_changes_its_size_is_an_error() -> None:
-    source = Lengths(3)
-    embedder = resolved(source)
-    embedder.embed(["a"])
+    learned.embed(["a"])
     source.width = 4
     with pytest.raises(EmbeddingError, match="vectors of 4 numbers where its earlier vectors had 3"):
-        embedder.embed_query("a")
-    assert embedder.dims == 3
+        learned.embed_query("a")
+    assert learned.dims == 3
 
 
 async def test_what_the_model_raises_passes_unchanged() -> None:
@@ -266,31 +255,18 @@ FUNCTIONS = {
 
 
 @pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
-class TestFunctions:
-    def test_serve_plain_callers(self, function: Any) -> None:
-        embedder = resolved(function)
-        assert embedder.embed(["a", "bcd"]).tolist() == [[1.0, 1.0], [3.0, 1.0]]
-        assert embedder.embed_query("ab").tolist() == [2.0, 1.0]
-
-    async def test_serve_async_callers(self, function: Any) -> None:
-        embedder = resolved(function)
-        assert (await embedder.aembed(["a", "bcd"])).tolist() == [[1.0, 1.0], [3.0, 1.0]]
-        assert (await embedder.aembed_query("ab")).tolist() == [2.0, 1.0]
-
-    async def test_serve_plain_calls_while_a_loop_runs(self, function: Any) -> None:
-        assert resolved(function).embed(["ab"]).tolist() == [[2.0, 1.0]]
-
-    def test_serve_two_event_loops_and_plain_calls_between(self, function: Any) -> None:
-        embedder = resolved(function)
-        assert asyncio.run(embedder.aembed(["a"])).tolist() == [[1.0, 1.0]]
-        assert embedder.embed(["ab"]).tolist() == [[2.0, 1.0]]
-        assert asyncio.run(embedder.aembed(["abc"])).tolist() == [[3.0, 1.0]]
-
-    def test_serve_eight_threads(self, function: Any) -> None:
-        embedder = resolved(function)
-        with ThreadPoolExecutor(8) as pool:
-            got = list(pool.map(lambda n: embedder.embed(["x" * n]).tolist(), range(1, 41)))
-        assert got == [[[float(n), 1.0]] for n in range(1, 41)]
+async def test_a_function_serves_plain_and_async_callers_threads_and_loops(function: Any) -> None:
+    embedder = resolved(function)
+    assert (await embedder.aembed(["a", "bcd"])).tolist() == [[1.0, 1.0], [3.0, 1.0]]
+    assert (await embedder.aembed_query("ab")).tolist() == [2.0, 1.0]
+    # Plain calls while a loop runs, in threads without one, and in two loops of their own.
+    assert embedder.embed(["a", "bcd"]).tolist() == [[1.0, 1.0], [3.0, 1.0]]
+    assert embedder.embed_query("ab").tolist() == [2.0, 1.0]
+    with ThreadPoolExecutor(8) as pool:
+        got = list(pool.map(lambda n: embedder.embed(["x" * n]).tolist(), range(1, 41)))
+        loops = [pool.submit(asyncio.run, embedder.aembed(["abc"])).result() for _ in range(2)]
+    assert got == [[[float(n), 1.0]] for n in range(1, 41)]
+    assert [vectors.tolist() for vectors in loops] == [[[3.0, 1.0]]] * 2
 
 
 def test_plain_calls_of_an_async_function_share_one_loop_which_ends_with_the_embedder() -> None:
@@ -308,22 +284,18 @@ def test_plain_calls_of_an_async_function_share_one_loop_which_ends_with_the_emb
     assert loops.pop().is_closed()
 
 
-async def test_async_callers_await_an_async_function_in_their_own_loop() -> None:
-    async def embed(texts: list[str]) -> list[list[float]]:
+async def test_async_callers_await_async_functions_in_their_own_loop_and_plain_ones_beside_it() -> None:
+    async def awaited(texts: list[str]) -> list[list[float]]:
         assert asyncio.get_running_loop() is caller
         return [[1.0] for _ in texts]
 
-    caller = asyncio.get_running_loop()
-    assert (await resolved(embed).aembed(["a"])).tolist() == [[1.0]]
-
-
-async def test_a_plain_function_does_not_block_the_loop() -> None:
-    def embed(texts: list[str]) -> list[list[float]]:
+    def plain(texts: list[str]) -> list[list[float]]:
         assert threading.current_thread() is not loop_thread
         return [[1.0] for _ in texts]
 
-    loop_thread = threading.current_thread()
-    assert (await resolved(embed).aembed(["a"])).tolist() == [[1.0]]
+    caller, loop_thread = asyncio.get_running_loop(), threading.current_thread()
+    for function in (awaited, plain):
+        assert (await resolved(function).aembed(["a"])).tolist() == [[1.0]]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -368,15 +340,12 @@ def test_names_say_class_and_model_and_never_a_key(key: str) -> None:
         assert resolved(made).name == resolved(name).name == name
 
 
-def test_a_wrapper_that_caches_has_the_name_of_what_it_wraps() -> None:
-    cached = Named(underlying_embeddings=Named(model="m1"))
-    assert resolved(cached, folder=("Named:m1", 3)).embed(["ab"]).tolist() == [[2.0, 1.0, 0.5]]
-
-
-def test_the_folders_own_embedder_opens_it() -> None:
+def test_the_folders_own_embedder_opens_it_and_a_cache_around_it() -> None:
     embedder = resolved(Named(model="m1"), folder=("Named:m1", 3), dims=3)
     assert embedder.embed(["a"]).shape == (1, 3)
     assert resolved(WordLlamaEmbeddings(), folder=(WORDLLAMA, 256)).dims == 256
+    cached = Named(underlying_embeddings=Named(model="m1"))
+    assert resolved(cached, folder=("Named:m1", 3)).embed(["ab"]).tolist() == [[2.0, 1.0, 0.5]]
 
 
 @pytest.mark.parametrize(
@@ -403,14 +372,14 @@ def test_another_embedder_than_the_folders_is_an_error_that_names_both(
 
 
 def test_none_means_no_embedder() -> None:
-    assert resolve_embeddings(None) is None
-    assert resolve_embeddings(None, folder=(WORDLLAMA, 256), dims=5) is None
+    assert resolve_embeddings(None) is resolve_embeddings(None, folder=(WORDLLAMA, 256), dims=5) is None
 
 
-@pytest.mark.parametrize("spec", ["", "gpt", ":", "openai:", ":model", "wordllama:other", "nobody:model"])
-def test_a_string_that_names_no_model_is_an_error(spec: str, key: str) -> None:
-    with pytest.raises(ConfigurationError):
-        resolve_embeddings(spec)
+@pytest.mark.usefixtures("key")
+def test_a_string_that_names_no_model_is_an_error() -> None:
+    for spec in ("", "gpt", ":", "openai:", ":model", "wordllama:other", "nobody:model"):
+        with pytest.raises(ConfigurationError):
+            resolve_embeddings(spec)
 
 
 @pytest.mark.parametrize(("spec", "named"), [(3, "int"), ({"api_key": "sk-1"}, "dict"), (Lengths, "class Lengths")])
@@ -522,27 +491,19 @@ async def test_the_bundled_models_vectors_depend_on_the_text_alone(local: Embedd
     assert np.array_equal(together, await local.aembed(texts))
     assert np.array_equal(together[2], local.embed_query("cat"))
     assert np.array_equal(together[2], await local.aembed_query("cat"))
+    assert np.array_equal(together[2], await asyncio.to_thread(asyncio.run, local.aembed_query("cat")))
+    assert not local.embed([""]).any()
+    assert np.array_equal(local.embed_query("a \ud800 b"), local.embed_query("a ? b"))
 
 
-@pytest.mark.parametrize(
-    ("word", "known"),
-    [("restaurant", True), ("concerts", True), ("angeles", True), ("restaurnat", False), ("xs", False)],
-)
-def test_the_bundled_model_knows_whole_words_their_forms_and_names(local: Embedder, word: str, known: bool) -> None:
-    assert local.has_word(word) is known
-    assert resolved(Lengths()).has_word(word) is None
-
-
-def test_the_bundled_model_tells_the_most_usual_of_some_words(local: Embedder) -> None:
+def test_the_bundled_model_knows_words_their_forms_and_names_and_the_most_usual_of_some(local: Embedder) -> None:
+    words = {"restaurant": True, "concerts": True, "angeles": True, "restaurnat": False, "xs": False}
+    assert {word: local.has_word(word) for word in words} == words
     assert local.usual_word(["securite", "security"]) == "security"
     assert local.usual_word(["chicazo", "chicago"]) == "Chicago"
     assert local.usual_word(["xqz"]) is None
-    assert resolved(Lengths()).usual_word(["security"]) is None
-
-
-def test_texts_without_tokens_and_without_an_encoding_have_vectors(local: Embedder) -> None:
-    assert not local.embed([""]).any()
-    assert np.array_equal(local.embed_query("a \ud800 b"), local.embed_query("a ? b"))
+    other = resolved(Lengths())
+    assert (other.has_word("restaurant"), other.usual_word(["security"])) == (None, None)
 
 
 def test_the_bundled_model_refuses_another_size_at_once() -> None:
@@ -572,11 +533,6 @@ def test_the_weights_are_read_at_the_first_use_and_once_by_eight_threads(monkeyp
         vectors = list(pool.map(first, range(8)))
     assert len(opened) == 1
     assert all(vector == vectors[0] for vector in vectors)
-
-
-def test_one_bundled_model_serves_two_event_loops() -> None:
-    model = WordLlamaEmbeddings()
-    assert asyncio.run(model.aembed_query("dog")) == asyncio.run(model.aembed_query("dog")) == model.embed_query("dog")
 
 
 @pytest.mark.parametrize("lost", ["weights", "tokenizers"])
@@ -711,16 +667,15 @@ async def test_openai_gets_texts_as_texts(service: FakeOpenAI) -> None:
     assert [asked["input"] for asked in service.requests] == [["dog", "é"], ["cat"], ["lion"], ["ox"]]
     assert {asked["model"] for asked in service.requests} == {"text-embedding-3-large"}
     assert not any("dimensions" in asked for asked in service.requests)
+    await asyncio.to_thread(asyncio.run, embedder.aembed(["hen"]))
+    assert len(service.loops) == 1
 
 
-def test_openai_is_told_the_size_in_the_name(service: FakeOpenAI) -> None:
+def test_openai_is_told_the_size_in_the_name_and_never_gets_an_empty_text(service: FakeOpenAI) -> None:
     resolved("auto", folder=("openai:text-embedding-3-small@2", 2)).embed(["dog"])
     assert (service.requests[0]["model"], service.requests[0]["dimensions"]) == ("text-embedding-3-small", 2)
-
-
-def test_openai_never_gets_an_empty_text(service: FakeOpenAI) -> None:
     assert resolved("auto").embed(["", "a"]).shape == (2, 2)
-    assert service.requests[0]["input"] == [" ", "a"]
+    assert service.requests[1]["input"] == [" ", "a"]
 
 
 @pytest.mark.parametrize("letter", ["x", "语", "🙂"])
@@ -748,12 +703,6 @@ def test_openai_gets_no_request_beyond_its_limits(service: FakeOpenAI) -> None:
     assert all(len(asked["input"]) <= 2_048 for asked in service.requests)
     assert all(sum(map(len, asked["input"])) <= 300_000 for asked in service.requests)
     assert len(service.requests) == 5
-
-
-def test_openai_serves_several_event_loops_from_one_of_its_own(service: FakeOpenAI) -> None:
-    embedder = resolved("auto")
-    assert asyncio.run(embedder.aembed(["a"])).tolist() == asyncio.run(embedder.aembed(["b"])).tolist()
-    assert len(service.loops) == 1
 
 
 async def test_a_service_that_loses_a_text_is_an_error(service: FakeOpenAI) -> None:
