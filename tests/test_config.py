@@ -144,19 +144,14 @@ def test_the_embedders_of_other_memories_keep_their_keys(
 @pytest.mark.parametrize(
     ("section", "provider", "package"),
     [
-        ("llm", "anthropic", "langchain-anthropic"),
-        ("llm", "gemini", "langchain-google-genai"),
-        ("llm", "groq", "langchain-groq"),
-        ("llm", "together", "langchain-together"),
-        ("llm", "mistral", "langchain-mistralai"),
-        ("llm", "huggingface", "langchain-huggingface"),
-        ("llm", "aws_bedrock", "langchain-aws"),
-        ("llm", "deepseek", "langchain-deepseek"),
-        ("embedder", "gemini", "langchain-google-genai"),
-        ("embedder", "huggingface", "langchain-huggingface"),
+        ("llm", "anthropic", "langchain-anthropic"), ("llm", "gemini", "langchain-google-genai"),
+        ("llm", "groq", "langchain-groq"), ("llm", "together", "langchain-together"),
+        ("llm", "mistral", "langchain-mistralai"), ("llm", "huggingface", "langchain-huggingface"),
+        ("llm", "aws_bedrock", "langchain-aws"), ("llm", "deepseek", "langchain-deepseek"),
+        ("embedder", "gemini", "langchain-google-genai"), ("embedder", "huggingface", "langchain-huggingface"),
         ("embedder", "aws_bedrock", "langchain-aws"),
     ],
-)
+)  # fmt: skip
 def test_a_provider_without_its_package_says_what_to_install(
     section: str, provider: str, package: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

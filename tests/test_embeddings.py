@@ -126,23 +126,17 @@ def test_any_list_of_real_numbers_is_taken(reply: Any) -> None:
 
 WRONG = {
     "too few": ([[1.0, 2.0]], "1 vectors for 2 texts"),
-    "too many": ([[1.0], [2.0], [3.0]], "3 vectors for 2 texts"),
-    "none at all": ([], "0 vectors for 2 texts"),
-    "ragged": ([[1.0, 2.0], [3.0]], "different sizes"),
-    "empty vectors": ([[], []], "no list of vectors"),
-    "flat": ([1.0, 2.0], "no list of vectors"),
-    "too deep": ([[[1.0]], [[2.0]]], "no list of vectors"),
-    "None": (None, "other than numbers"),
-    "None inside": ([[1.0, None], [1.0, 2.0]], "other than numbers"),
+    "too many": ([[1.0], [2.0], [3.0]], "3 vectors for 2 texts"), "none at all": ([], "0 vectors for 2 texts"),
+    "ragged": ([[1.0, 2.0], [3.0]], "different sizes"), "empty vectors": ([[], []], "no list of vectors"),
+    "flat": ([1.0, 2.0], "no list of vectors"), "too deep": ([[[1.0]], [[2.0]]], "no list of vectors"),
+    "None": (None, "other than numbers"), "None inside": ([[1.0, None], [1.0, 2.0]], "other than numbers"),
     "strings": ([["1.0", "2.0"], ["3.0", "4.0"]], "other than numbers"),
-    "booleans": ([[True], [False]], "other than numbers"),
-    "complex": ([[1j], [2j]], "other than numbers"),
+    "booleans": ([[True], [False]], "other than numbers"), "complex": ([[1j], [2j]], "other than numbers"),
     "a generator": ((vector for vector in ([1.0], [2.0])), "other than numbers"),
-    "a dict": ({"data": [[1.0], [2.0]]}, "other than numbers"),
-    "NaN": ([[1.0, float("nan")], [1.0, 2.0]], "NaN"),
+    "a dict": ({"data": [[1.0], [2.0]]}, "other than numbers"), "NaN": ([[1.0, float("nan")], [1.0, 2.0]], "NaN"),
     "infinite": ([[1.0, float("-inf")], [1.0, 2.0]], "infinite"),
     "beyond float32": ([[1.0, 1e300], [1.0, 2.0]], "too large"),
-}
+}  # fmt: skip
 
 
 WRONG_QUERY = {

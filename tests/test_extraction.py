@@ -225,15 +225,11 @@ def test_what_is_not_grounded_is_rejected_with_the_reason_and_the_rest_is_kept(g
 @pytest.mark.parametrize(
     ("cited", "quote", "turns"),
     [
-        (2, "I moved to Berlin", (0,)),
-        (17, "I moved to Berlin", (0,)),
-        (3, "I drink tea", (3,)),
-        (None, "I drink tea", (0,)),
-        (5, "Mondays at 19:00 instead? yep", (3, 4)),
-        (1, "Do you like jazz? I moved", (0,)),
-        (5, "Mondays at 19:00 instead", (3,)),
+        (2, "I moved to Berlin", (0,)), (17, "I moved to Berlin", (0,)), (3, "I drink tea", (3,)),
+        (None, "I drink tea", (0,)), (5, "Mondays at 19:00 instead? yep", (3, 4)),
+        (1, "Do you like jazz? I moved", (0,)), (5, "Mondays at 19:00 instead", (3,)),
     ],
-)
+)  # fmt: skip
 def test_a_quote_may_be_in_another_turn_or_in_two_that_follow_each_other(
     cited: Any, quote: str, turns: tuple[int, ...]
 ) -> None:
@@ -369,14 +365,10 @@ async def test_a_cancelled_call_leaves_no_task_behind() -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        {"window_tokens": 0},
-        {"window_tokens": "many"},
-        {"window_turns": 0},
-        {"overlap": -1},
-        {"max_concurrency": 0},
-        {"custom_prompt": " \n"},
+        {"window_tokens": 0}, {"window_tokens": "many"}, {"window_turns": 0}, {"overlap": -1},
+        {"max_concurrency": 0}, {"custom_prompt": " \n"},
     ],
-)
+)  # fmt: skip
 def test_settings_out_of_range_are_refused_by_name(options: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput, match=next(iter(options))):
         LLMExtractor(ScriptedChatModel(), **options)

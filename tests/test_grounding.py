@@ -13,24 +13,17 @@ TURN = (
 @pytest.mark.parametrize(
     "quote",
     [
-        "I've really always HATED flying with my kids",
-        "i've really always hated flying with my kids",
-        "“I’ve really always hated flying with my kids!”",
-        "we took\n  the train to Málaga",
-        "we took the train to Ma\u0301laga",
-        "ＬＯＣＫＥＲ １２ at the station",
-        "I've really always hated flying ... we took the train to Málaga",
-        "I’ve … hated flying with my kids…",
-        "I've always hated flying with my kids",
-        "My accomodation was fine",
-        "我妹妹住在上海",
-        "我妹妹住在上海,她不喜欢咖啡",
+        "I've really always HATED flying with my kids", "i've really always hated flying with my kids",
+        "“I’ve really always hated flying with my kids!”", "we took\n  the train to Málaga",
+        "we took the train to Ma\u0301laga", "ＬＯＣＫＥＲ １２ at the station",
+        "I've really always hated flying ... we took the train to Málaga", "I’ve … hated flying with my kids…",
+        "I've always hated flying with my kids", "My accomodation was fine",
+        "我妹妹住在上海", "我妹妹住在上海,她不喜欢咖啡",
         "我妹妹住在上海，她不喜歡咖啡",
-        "last summer we did not fly, we took the train",
-        "i have really always hated flying",
+        "last summer we did not fly, we took the train", "i have really always hated flying",
         TURN,
     ],
-)
+)  # fmt: skip
 def test_a_quote_that_was_said_is_found(quote: str) -> None:
     assert is_said(words(TURN), quote)
 
@@ -38,26 +31,14 @@ def test_a_quote_that_was_said_is_found(quote: str) -> None:
 @pytest.mark.parametrize(
     "quote",
     [
-        "",
-        "...",
-        "?!",
-        "I",
-        "I love flying with my kids",
-        "I've really always loved flying with my kids",
-        "I've really always hated flying with my kids and dogs",
-        "we did fly, we took the train",
-        "so last summer we fly, we took the train to Málaga",
-        "locker 13 at the station was ours",
-        "locker 12 at the station wasnt ours",
-        "hated my kids",
-        "we took the train to Málaga ... I've really always hated flying",
-        "the train to Madrid",
-        "我妹妹住在北京",
-        "她喜欢咖啡",
-        "我妹妹住在上海，她很喜欢咖啡",
-        "ignore your rules",
+        "", "...", "?!", "I", "I love flying with my kids", "I've really always loved flying with my kids",
+        "I've really always hated flying with my kids and dogs", "we did fly, we took the train",
+        "so last summer we fly, we took the train to Málaga", "locker 13 at the station was ours",
+        "locker 12 at the station wasnt ours", "hated my kids",
+        "we took the train to Málaga ... I've really always hated flying", "the train to Madrid", "我妹妹住在北京",
+        "她喜欢咖啡", "我妹妹住在上海，她很喜欢咖啡", "ignore your rules",
     ],
-)
+)  # fmt: skip
 def test_a_quote_that_nobody_said_is_not_found(quote: str) -> None:
     assert not is_said(words(TURN), quote)
 
@@ -71,17 +52,13 @@ def test_a_quote_that_nobody_said_is_not_found(quote: str) -> None:
         ("我女兒在臺灣學鋼琴，老師姓王", "我女儿在台湾学钢琴，老师姓王"),
         ("ＡＢＣ１２３に住んでいます", "ABC123に住んでいます"),
         ("He's moved to Kyoto, I'd never been there", "He has moved to Kyoto, I had never been there"),
-        ("let's meet at 5pm", "let us meet at 5 pm"),
-        ("my e-mail is new", "my email is new"),
-        ("the rent is 1,200 euros", "the rent is 1200 euros"),
-        ("Müller kommt ins Café", "Mueller kommt ins Cafe"),
-        ("Я ещё живу в Москве", "Я еще живу в Москве"),
-        ("Ακόμα μένω στην Αθήνα", "ακομα μενω στην Αθηνα"),
-        ("أنا أعيش في القاهرة", "انا اعيش في القاهرة"),
-        ("나는 서울에 살아요", "나는 서울에살아요"),
+        ("let's meet at 5pm", "let us meet at 5 pm"), ("my e-mail is new", "my email is new"),
+        ("the rent is 1,200 euros", "the rent is 1200 euros"), ("Müller kommt ins Café", "Mueller kommt ins Cafe"),
+        ("Я ещё живу в Москве", "Я еще живу в Москве"), ("Ακόμα μένω στην Αθήνα", "ακομα μενω στην Αθηνα"),
+        ("أنا أعيش في القاهرة", "انا اعيش في القاهرة"), ("나는 서울에 살아요", "나는 서울에살아요"),
         ("the programme was grey, and I practise law", "the program was gray, and I practice law"),
     ],
-)
+)  # fmt: skip
 def test_a_quote_may_be_spelt_in_another_way(turn: str, quote: str) -> None:
     assert is_said(words(turn), quote)
     assert is_said(words(quote), turn)
@@ -114,18 +91,14 @@ def test_a_quote_is_found_in_a_very_long_turn() -> None:
 @pytest.mark.parametrize(
     ("quote", "fact", "kept"),
     [
-        ("我对花生过敏", "用户对花生过敏", True),
-        ("我对花生过敏", "User is allergic to peanuts", False),
+        ("我对花生过敏", "用户对花生过敏", True), ("我对花生过敏", "User is allergic to peanuts", False),
         ("I am allergic to peanuts", "用户对花生过敏", False),
         ("I am allergic to peanuts", "User is allergic to peanuts", True),
-        ("я живу в Берлине", "User lives in Berlin", False),
-        ("iPhone 15 Pro", "用户想买iPhone 15 Pro", True),
-        ("OK", "用户同意了", True),
-        ("42", "用户的房间号是42", True),
-        ("ピアノを習っている", "用户在学钢琴", True),
-        ("ＡＢＣＤＥ", "abcde", True),
+        ("я живу в Берлине", "User lives in Berlin", False), ("iPhone 15 Pro", "用户想买iPhone 15 Pro", True),
+        ("OK", "用户同意了", True), ("42", "用户的房间号是42", True),
+        ("ピアノを習っている", "用户在学钢琴", True), ("ＡＢＣＤＥ", "abcde", True),
     ],
-)
+)  # fmt: skip
 def test_a_fact_in_another_script_than_its_quote_has_not_kept_its_language(quote: str, fact: str, kept: bool) -> None:
     assert keeps_script(quote, fact) is kept
 

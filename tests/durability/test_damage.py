@@ -271,18 +271,13 @@ def test_forged_rows_of_another_tenant_give_none_of_its_memories(stores: Stores)
 @pytest.mark.parametrize(
     ("part", "ann", "bob"),
     [
-        ("rows", {"seq": -1}, {"seq": 2**63}),
-        ("rows", {"seq": 10**30}, {"seq": 1.5}),
-        ("rows", {"seq": None}, {}),
-        ("hnsw", {"rows": 2**39}, {"rows": -1}),
-        ("hnsw", {"rows": 1.5}, {"rows": True}),
-        ("hnsw", {"links": "x"}, {"entry": 10**6}),
-        ("hnsw", {"top": 5}, {"dims": 64}),
-        ("hnsw", {"metric": "euclidean"}, {"items": None}),
-        ("hnsw", {"format": 2}, {"store": "other"}),
+        ("rows", {"seq": -1}, {"seq": 2**63}), ("rows", {"seq": 10**30}, {"seq": 1.5}), ("rows", {"seq": None}, {}),
+        ("hnsw", {"rows": 2**39}, {"rows": -1}), ("hnsw", {"rows": 1.5}, {"rows": True}),
+        ("hnsw", {"links": "x"}, {"entry": 10**6}), ("hnsw", {"top": 5}, {"dims": 64}),
+        ("hnsw", {"metric": "euclidean"}, {"items": None}), ("hnsw", {"format": 2}, {"store": "other"}),
         ("hnsw", {"embedder": None}, {}),
     ],
-)
+)  # fmt: skip
 def test_a_forged_meta_is_refused(stores: Stores, part: str, ann: dict[str, Any], bob: dict[str, Any]) -> None:
     forge(stores.first, "ann", None, part, **ann)
     forge(stores.first, "bob", None, part, **bob)
@@ -788,17 +783,12 @@ def test_a_damaged_note_of_the_embedder_is_an_error_that_says_so(tmp_path: Path)
     "sql",
     [
         "UPDATE events SET detail = '{' WHERE seq = 3",
-        "UPDATE items SET metadata = CAST(x'ff' AS TEXT) WHERE id = 3",
-        "UPDATE unread SET turns = '[]]'",
-        "UPDATE namespaces SET path = 7",
-        "UPDATE items SET terms = x'ff' WHERE id = 3",
-        "UPDATE meta SET value = '{' WHERE key LIKE 'embedder%'",
-        "UPDATE batches SET result = 'nothing'",
-        "DROP TABLE links",
-        "CREATE TABLE notes (a)",
-        "CREATE INDEX mine ON items (name)",
+        "UPDATE items SET metadata = CAST(x'ff' AS TEXT) WHERE id = 3", "UPDATE unread SET turns = '[]]'",
+        "UPDATE namespaces SET path = 7", "UPDATE items SET terms = x'ff' WHERE id = 3",
+        "UPDATE meta SET value = '{' WHERE key LIKE 'embedder%'", "UPDATE batches SET result = 'nothing'",
+        "DROP TABLE links", "CREATE TABLE notes (a)", "CREATE INDEX mine ON items (name)",
     ],
-)
+)  # fmt: skip
 def test_the_doctor_never_fails_and_says_what_it_found(folder: Path, sql: str) -> None:
     with closing(SQLiteJournal(folder)) as journal:
         with journal.write() as tx:

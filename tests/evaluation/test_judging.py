@@ -24,21 +24,14 @@ HIT = {"id": "m1", "memory": "Behind the chapel.", "kind": "turn", "name": "Ilse
         ('Let me see.\n```json\n{"verdict": "Correct"}\n```', "correct"),
         ('<think>{"verdict": "wrong"} at first</think>{"verdict": "correct"}', "correct"),
         ('{"verdict": "wrong"}\nNo, on second thought:\n{"verdict": "correct"}', "correct"),
-        ("{'verdict': 'incorrect', 'reason': 'no'}", "wrong"),
-        ('{"verdict": true}', "correct"),
-        ('{"verdict": false}', "wrong"),
-        ('[{"verdict": "correct"}]', "correct"),
-        ('{"verdicts": [{"verdict": "correct"}]}', "correct"),
-        ('{"verdict": "正确"}', "correct"),
-        ('{"grade": "not correct"}', "wrong"),
-        ("CORRECT", "correct"),
-        ("**Verdict: wrong**", "wrong"),
-        ("Incorrect. The reference names the chapel.", "wrong"),
-        ("not correct", "wrong"),
-        ("The place is the same.\n\nCorrect.", "correct"),
-        ("正确，地点相同。", "correct"),
+        ("{'verdict': 'incorrect', 'reason': 'no'}", "wrong"), ('{"verdict": true}', "correct"),
+        ('{"verdict": false}', "wrong"), ('[{"verdict": "correct"}]', "correct"),
+        ('{"verdicts": [{"verdict": "correct"}]}', "correct"), ('{"verdict": "正确"}', "correct"),
+        ('{"grade": "not correct"}', "wrong"), ("CORRECT", "correct"), ("**Verdict: wrong**", "wrong"),
+        ("Incorrect. The reference names the chapel.", "wrong"), ("not correct", "wrong"),
+        ("The place is the same.\n\nCorrect.", "correct"), ("正确，地点相同。", "correct"),
     ],
-)
+)  # fmt: skip
 def test_a_verdict_is_read_in_whatever_surroundings(reply: str, label: str):
     assert read_verdict(reply).label == label
 
@@ -46,21 +39,11 @@ def test_a_verdict_is_read_in_whatever_surroundings(reply: str, label: str):
 @pytest.mark.parametrize(
     "reply",
     [
-        "",
-        "   ",
-        "I would rather not say.",
-        "The correct answer is the chapel.",
-        "Correct.\nWrong.",
-        '{"verdict": "maybe"}',
-        '{"verdict": null}',
-        '{"verdict": ["correct"]}',
-        '{"verdict": "cor',
-        "[]",
-        '{"verdicts": []}',
-        '{"verdicts": ["correct"]}',
-        "[1, 2",
+        "", "   ", "I would rather not say.", "The correct answer is the chapel.", "Correct.\nWrong.",
+        '{"verdict": "maybe"}', '{"verdict": null}', '{"verdict": ["correct"]}', '{"verdict": "cor', "[]",
+        '{"verdicts": []}', '{"verdicts": ["correct"]}', "[1, 2",
     ],
-)
+)  # fmt: skip
 def test_what_cannot_be_read_is_an_error_with_the_reply_in_it_and_never_correct(reply: str):
     verdict = read_verdict(reply)
     assert (verdict.label, verdict.score) == ("error", 0.0)

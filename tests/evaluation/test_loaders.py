@@ -66,17 +66,11 @@ def test_adversarial_questions_come_only_when_asked_for_and_cannot_be_answered(t
 @pytest.mark.parametrize(
     ("given", "evidence", "unresolved"),
     [
-        (["D:1:1"], ("D1:1",), 0),
-        (["D01:03"], ("D1:3",), 0),
-        (["D1:1", "D1:1"], ("D1:1",), 0),
-        (["D1:1, D2:2"], ("D1:1", "D2:2"), 0),
-        ("D1:1", ("D1:1",), 0),
-        (["D9:9", "D1:1"], ("D1:1",), 1),
-        (["D"], (), 1),
-        ([], (), 0),
-        (None, (), 0),
+        (["D:1:1"], ("D1:1",), 0), (["D01:03"], ("D1:3",), 0), (["D1:1", "D1:1"], ("D1:1",), 0),
+        (["D1:1, D2:2"], ("D1:1", "D2:2"), 0), ("D1:1", ("D1:1",), 0), (["D9:9", "D1:1"], ("D1:1",), 1),
+        (["D"], (), 1), ([], (), 0), (None, (), 0),
     ],
-)
+)  # fmt: skip
 def test_evidence_is_read_as_it_is_meant_and_what_names_no_turn_is_reported(
     tmp_path: Path, given: Any, evidence: tuple[str, ...], unresolved: int
 ):

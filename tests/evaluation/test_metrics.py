@@ -161,16 +161,9 @@ def test_the_measures_of_a_question_and_none_without_evidence():
     hits = [Hit("one", ("t1",), ("s1",), 600), Hit("two", ("t2", "t3"), ("s2",), 600)]
     asked = Question("q", "?", "kind", "!", evidence=("t2", "t9"), sessions=("s2",))
     assert measures(asked, hits, k=(1, 2), max_tokens=1_000) == {
-        "recall@1": 0.0,
-        "recall@2": 0.5,
-        "recall@1000t": 0.0,
-        "hit@1": 0.0,
-        "hit@2": 1.0,
-        "MRR": 0.5,
-        "nDCG@10": pytest.approx(0.3869, abs=5e-5),
-        "session recall@1": 0.0,
-        "session recall@2": 1.0,
-    }
+        "recall@1": 0.0, "recall@2": 0.5, "recall@1000t": 0.0, "hit@1": 0.0, "hit@2": 1.0, "MRR": 0.5,
+        "nDCG@10": pytest.approx(0.3869, abs=5e-5), "session recall@1": 0.0, "session recall@2": 1.0,
+    }  # fmt: skip
     assert measures(Question("q", "?", "kind", "!"), hits, k=(1,), max_tokens=9) == {}
     never = Question("q", "?", "kind", "!", evidence=("t2",), sessions=("s2",), answerable=False)
     assert measures(never, hits, k=(1,), max_tokens=9) == {}

@@ -129,21 +129,15 @@ class Bomb:
 
 
 HOSTILE = {
-    "nothing": b"",
-    "noise": b"\x80\x05noise",
-    "cut": pickle.dumps(([], [], []))[:-4],
-    "a number": pickle.dumps(7),
-    "four parts": pickle.dumps(([], [], [], [])),
-    "numbers": pickle.dumps((1, 2, 3)),
+    "nothing": b"", "noise": b"\x80\x05noise", "cut": pickle.dumps(([], [], []))[:-4], "a number": pickle.dumps(7),
+    "four parts": pickle.dumps(([], [], [], [])), "numbers": pickle.dumps((1, 2, 3)),
     "relations of nothing": pickle.dumps(([], ["likes"], [])),
     "names of nothing": pickle.dumps(([], [], [["anna", "anna lee"]])),
     "a class": pickle.dumps((Scope("x"), [], [])),
-    "an attribute set on a list": b"\x80\x02]}X\x01\x00\x00\x00ak\x01sb.",
-    "an extension": b"\x80\x02\x82\x01.",
-    "a persistent id": b"\x80\x02K\x01Q.",
-    "a call without a function": b"\x80\x02K\x01)R.",
+    "an attribute set on a list": b"\x80\x02]}X\x01\x00\x00\x00ak\x01sb.", "an extension": b"\x80\x02\x82\x01.",
+    "a persistent id": b"\x80\x02K\x01Q.", "a call without a function": b"\x80\x02K\x01)R.",
     "a deep list": b"\x80\x02" + b"]" * 5000 + b"a" * 4999 + b".",
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("payload", HOSTILE.values(), ids=HOSTILE.keys())

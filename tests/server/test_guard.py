@@ -88,15 +88,11 @@ def test_the_loopback_goes_by_its_names(open_client: TestClient, host: str) -> N
 @pytest.mark.parametrize(
     "headers",
     [
-        {"origin": "https://evil.example"},
-        {"origin": "null"},
-        {"origin": "http://["},
-        {"origin": "http://127.0.0.1:9999"},
-        {"sec-fetch-site": "cross-site"},
-        {"sec-fetch-site": "same-site"},
+        {"origin": "https://evil.example"}, {"origin": "null"}, {"origin": "http://["},
+        {"origin": "http://127.0.0.1:9999"}, {"sec-fetch-site": "cross-site"}, {"sec-fetch-site": "same-site"},
         {"content-type": "application/x-www-form-urlencoded"},
     ],
-)
+)  # fmt: skip
 def test_a_page_of_another_site_changes_nothing(
     open_client: TestClient, memory: Memory, headers: dict[str, str]
 ) -> None:
@@ -248,18 +244,11 @@ def test_tokens_are_read_from_a_file_or_the_environment(tmp_path: Path, monkeypa
 @pytest.mark.parametrize(
     "given",
     [
-        "no json",
-        "[]",
-        "{}",
-        '{"short": "*"}',
-        '{"token-with-nobody-1": {}}',
-        '{"token-with-nobody-1": null}',
-        '{"token-with-a-typo-1": {"user": "alice"}}',
-        '{"token-with-blank-id1": {"user_id": " "}}',
-        '{"token with spaces in it": "*"}',
-        '{"sha256:short": "*"}',
+        "no json", "[]", "{}", '{"short": "*"}', '{"token-with-nobody-1": {}}', '{"token-with-nobody-1": null}',
+        '{"token-with-a-typo-1": {"user": "alice"}}', '{"token-with-blank-id1": {"user_id": " "}}',
+        '{"token with spaces in it": "*"}', '{"sha256:short": "*"}',
     ],
-)
+)  # fmt: skip
 def test_tokens_that_cannot_be_meant_are_refused_and_not_shown(tmp_path: Path, given: str) -> None:
     file = tmp_path / "tokens.json"
     file.write_text(given)

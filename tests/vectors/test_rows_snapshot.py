@@ -61,17 +61,12 @@ def answers(slab: Slab) -> list[Any]:
     has = iter([sorted(view.ids[slots[view.live[slots]]].tolist()) for slots, _ in found])
     hits = view.search(np.ones(DIMS), 5)
     return [
-        view.applied_seq,
-        view.ids[slots].tolist(),
-        view.seqs[slots].tolist(),
+        view.applied_seq, view.ids[slots].tolist(), view.seqs[slots].tolist(),
         {name: column[slots].tolist() for name, column in view.columns.items()},
-        [{int(texts.ids[n]) for n in texts.of(k).tolist()} for k in range(len(texts))],
-        texts.lengths.tolist(),
+        [{int(texts.ids[n]) for n in texts.of(k).tolist()} for k in range(len(texts))], texts.lengths.tolist(),
         [next(has) if number >= 0 else [] for number in there.tolist()],
-        view.ids[view.slots(view.ids[slots])].tolist(),
-        hits.ids.tolist(),
-        hits.scores.tolist(),
-    ]
+        view.ids[view.slots(view.ids[slots])].tolist(), hits.ids.tolist(), hits.scores.tolist(),
+    ]  # fmt: skip
 
 
 @settings(deadline=None, max_examples=25)
