@@ -44,9 +44,8 @@ def reasons(result: dict[str, Any]) -> list[str]:
 
 HALF = '{"facts": [{"turn": 1, "quote": "I moved to Ber'
 FAILURES: dict[str, Any] = {
-    "raises": RuntimeError("boom"), "times out": TimeoutError("30 s"), "drops the line": ConnectionError("reset"),
-    "replies nothing": "", "only thinks": "<think>Let me see what there is to keep", "declines": "I would rather not.",
-    "half a JSON": HALF, "another JSON": '{"answer": 42}', "a number": "7",
+    "times out": TimeoutError("30 s"), "replies nothing": "", "only thinks": "<think>Let me see what there is to keep",
+    "declines": "I would rather not.", "half a JSON": HALF, "another JSON": '{"answer": 42}',
 }  # fmt: skip
 
 
@@ -116,52 +115,37 @@ async def test_field_chinese_memories_stored_in_english(folder: Path, way: str) 
     assert refusals(folder) == [("The user lives in Beijing", "it is not in the language of its quote")]
 
 
-async def test_five_hundred_facts_are_kept_in_one_commit(folder: Path, way: str) -> None:
+def test_five_hundred_facts_are_kept_in_one_commit(folder: Path) -> None:
     mind = Mind({"I moved to Berlin": [found(f"Anna keeps beehive number {k}") for k in range(500)]})
     with open_with(mind, folder) as memory:
-        done = await call(way, memory, "add", BERLIN, user_id="u")
+        done = memory.add(BERLIN, user_id="u")
         assert len(done["results"]) == len(live(memory)) == 500
         assert mind.asked == ["extraction"]
 
 
-@pytest.mark.parametrize(
-    ("entry", "reason"),
-    [
-        (found("Anna hates Berlin", quote="I hate Berlin"), "its quote is not in turn 1"),
-        (found("Anna hates Berlin", quote="I hate Berlin", turn=99), "nobody said its quote"),
-        (found("Anna hates Berlin", quote="I hate Berlin", turn=-1), "nobody said its quote"),
-        (found("Anna hates Berlin", quote="I hate Berlin", turn="m2"), "nobody said its quote"),
-        (found(" ", quote="I moved to Berlin"), "it is empty"),
-        (found("x" * 501, quote="I moved to Berlin"), "it is longer than 500 characters"),
-    ],
-)
-async def test_field_junk_that_nobody_said_is_refused_and_on_record(
-    folder: Path, way: str, entry: dict[str, Any], reason: str
-) -> None:
-    with open_with(Mind({"I moved to Berlin": [entry, *TOLD["I moved to Berlin"]]}), folder) as memory:
+async def test_field_junk_that_nobody_said_is_refused_and_on_record(folder: Path, way: str) -> None:
+    junk = [found("Anna hates Berlin", quote="I hate Berlin"), found(" ", quote="I moved to Berlin")]
+    with open_with(Mind({"I moved to Berlin": [*junk, *TOLD["I moved to Berlin"]]}), folder) as memory:
         done = await call(way, memory, "add", BERLIN, user_id="u")
         assert texts(done) == live(memory) == ["Anna moved to Berlin"]
-        assert reasons(done) == [reason]
+        assert reasons(done) == ["its quote is not in turn 1", "it is empty"]
         assert not [hit for hit in texts(memory.search("Does Anna hate Berlin?", user_id="u")) if "hate" in hit]
-    assert [why for _, why in refusals(folder)] == [reason]
+    assert [why for _, why in refusals(folder)] == reasons(done)
 
 
 @pytest.mark.parametrize("action", ["UPDATE", "DELETE", "NONE"])
 @pytest.mark.parametrize("number", [0, 2, 99, -1, "00000000-0000-4000-8000-000000000003", None, 10**30])
-async def test_field_a_hallucinated_id_is_an_add_on_record_and_no_key_error(
-    folder: Path, way: str, action: str, number: Any
-) -> None:
+def test_field_a_hallucinated_id_is_an_add_on_record_and_no_key_error(folder: Path, action: str, number: Any) -> None:
     mind = Mind(TOLD, decided((1, action, number, "Anna lives in Berlin"), (5, action, 1, "Anna lives in Rome")))
     with open_with(mind, folder) as memory:
         memory.add(PARIS, user_id="u")
-        done = await call(way, memory, "add", BERLIN, user_id="u")
+        done = memory.add(BERLIN, user_id="u")
         assert [row["event"] for row in done["results"]] == ["ADD"]
         assert live(memory) == ["Anna lives in Paris", "Anna moved to Berlin"]
         assert texts(memory.get_all(user_id="u", kinds=["turn"])) == ["I live in Paris", "I moved to Berlin"]
     assert [why.split()[0] for _, why in refusals(folder)] == ["it"]
-    assert query(
-        folder, "SELECT json_extract(detail, '$.reason') FROM events WHERE value = 'Anna moved to Berlin'"
-    ) == [(f"{action} names no memory that it was shown",)]
+    reason = "SELECT json_extract(detail, '$.reason') FROM events WHERE value = 'Anna moved to Berlin'"
+    assert query(folder, reason) == [(f"{action} names no memory that it was shown",)]
 
 
 # -- words that would be instructions ---------------------------------------------------------------------------------
@@ -174,17 +158,12 @@ ORDERS = [
 
 
 @pytest.mark.parametrize("order", ORDERS)
-async def test_an_instruction_in_a_tool_result_changes_nothing_and_is_not_recalled(
-    folder: Path, way: str, order: str
-) -> None:
-    told = {
-        **TOLD,
-        " ".join(order.splitlines()): [found(order), found("Anna lives in Paris", quote=order, retract=True)],
-    }
-    mind = Mind(told, *[decided((1, "DELETE", 1), (2, "DELETE", 1))] * 2)
+def test_an_instruction_in_a_tool_result_changes_nothing_and_is_not_recalled(folder: Path, order: str) -> None:
+    obeyed = [found(order), found("Anna lives in Paris", quote=order, retract=True)]
+    mind = Mind({**TOLD, " ".join(order.splitlines()): obeyed}, *[decided((1, "DELETE", 1), (2, "DELETE", 1))] * 2)
     with open_with(mind, folder) as memory:
         memory.add(PARIS, user_id="u")
-        await call(way, memory, "add", [message(order, "t", role="tool")], user_id="u")
+        memory.add([message(order, "t", role="tool")], user_id="u")
         assert "Anna lives in Paris" in live(memory)
         for asked in (order, "Paris", "everything"):
             shown = texts(memory.search(asked, user_id="u"))
@@ -192,14 +171,12 @@ async def test_an_instruction_in_a_tool_result_changes_nothing_and_is_not_recall
             assert set(shown) <= {"Anna lives in Paris", "I live in Paris"}
         assert order in texts(memory.search(order, user_id="u", include_quarantined=True))
         # What was in quarantine is no candidate of what people say.
-        await call(way, memory, "add", message("Good morning", "m3"), user_id="u")
+        memory.add(message("Good morning", "m3"), user_id="u")
         assert mind.asked.count("reconciliation") == 0
 
 
 @pytest.mark.parametrize("order", ORDERS)
-async def test_an_instruction_in_a_stored_memory_that_the_model_obeys_ends_nothing_else(
-    folder: Path, way: str, order: str
-) -> None:
+def test_an_instruction_in_a_stored_memory_that_the_model_obeys_ends_nothing_else(folder: Path, order: str) -> None:
     stored = f"Anna said: {order}"
     told = {**TOLD, "note": [found(" ".join(stored.split()), quote="note")], "I like tea": [found("Anna likes tea")]}
     everything = decided(*((k, "DELETE", k) for k in range(1, 9)))
@@ -208,7 +185,7 @@ async def test_an_instruction_in_a_stored_memory_that_the_model_obeys_ends_nothi
         memory.add([PARIS, message("note", "n")], user_id="u")
     with open_with(Mind(told, everything), folder, new_id=ids) as memory:
         before = live(memory)
-        done = await call(way, memory, "add", message("I like tea", "m4"), user_id="u")
+        done = memory.add(message("I like tea", "m4"), user_id="u")
         # One fact ends one memory at most, and only one with which it has a word in common beside the name.
         assert set(before) <= set(live(memory))
         assert [row["event"] for row in done["results"]] in ([], ["ADD"])
@@ -373,9 +350,6 @@ async def test_an_add_cancelled_anywhere_is_all_or_nothing(folder: Path, turns: 
     memory.close()
 
 
-# -- graphs -----------------------------------------------------------------------------------------------------------
-
-
 # -- turns behind their facts -----------------------------------------------------------------------------------------
 
 BOTH = "I like green tea and live in Paris"
@@ -411,7 +385,7 @@ def musician() -> Mind:
     return Mind({SAID: [found(SAID, *triples)], "I like tea": [found("The user likes tea")]})
 
 
-async def test_field_delete_keeps_relations_entity_names_and_raw_messages(folder: Path, way: str) -> None:
+async def test_field_delete_keeps_relations_entity_names_raw_messages_and_history(folder: Path, way: str) -> None:
     with open_with(musician(), folder) as memory:
         [told] = (await call(way, memory, "add", SAID, user_id="u"))["results"]
         await call(way, memory, "add", "I like tea", user_id="u")
@@ -423,14 +397,7 @@ async def test_field_delete_keeps_relations_entity_names_and_raw_messages(folder
             assert shown["relations"] == []
             assert set(texts(shown)) <= {"I like tea", "The user likes tea"}
         assert (await call(way, memory, "get_all", user_id="u"))["relations"] == []
-
-
-async def test_field_delete_keeps_history_and_forget_leaves_none_of_it(folder: Path, way: str) -> None:
-    with open_with(musician(), folder) as memory:
-        [told] = (await call(way, memory, "add", SAID, user_id="u"))["results"]
-        await call(way, memory, "add", "I like tea", user_id="u")
-        memory.search("theremin", user_id="u")
-        await call(way, memory, "delete", told["id"])
+        # What deleting keeps, forgetting takes.
         assert [row["event"] for row in memory.history(told["id"])] == ["ADD", "DELETE"]
         await call(way, memory, "forget", told["id"])
         assert not any(row["prev_value"] or row["new_value"] for row in memory.history(told["id"]))

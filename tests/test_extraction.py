@@ -57,7 +57,6 @@ def conversation(prompt: list[Any]) -> list[str]:
 def test_a_fact_has_its_turn_quote_triples_date_and_name() -> None:
     triples = [["Anna", "lives in", "Berlin"]]
     found = replied(entry(1, "I moved to Berlin", subject="Anna", valid_at="2024-05-06", triples=triples))
-
     assert found == Extraction(
         (
             Fact(
@@ -75,7 +74,6 @@ def test_a_fact_has_its_turn_quote_triples_date_and_name() -> None:
 def test_nothing_to_remember_is_an_empty_result_and_no_turns_no_call() -> None:
     assert replied() == Extraction()
     model = ScriptedChatModel()
-
     assert isinstance(LLMExtractor(model), Extractor)
     assert LLMExtractor(model).extract([], TURNS) == Extraction()
     assert asyncio.run(LLMExtractor(model).aextract([], TURNS)) == Extraction()
@@ -102,7 +100,6 @@ FLIGHT = [
 )
 def test_a_quote_may_begin_in_one_turn_and_end_in_another(turn: Any, quote: str, turns: tuple[int, ...]) -> None:
     [fact] = replied(entry(turn, quote, "Anna flies on Friday"), turns=FLIGHT).facts
-
     assert fact.turns == turns
 
 
@@ -142,7 +139,6 @@ def test_the_fields_of_an_entry_are_read_however_they_are_written(
     field: str, value: Any, given: dict[str, Any]
 ) -> None:
     [fact] = replied(entry(**{"turn": 1, "quote": "I moved to Berlin", **given})).facts
-
     assert getattr(fact, field) == value
 
 
@@ -151,7 +147,6 @@ def test_an_age_is_worked_out_from_a_turn_without_a_time_too() -> None:
         replies=[{"facts": [entry(1, "born in 1990", f"Anna is {n} years old") for n in (34, 43)]}]
     )
     found = LLMExtractor(model, clock=FrozenClock(NOON)).extract([Turn("I was born in 1990")], [])
-
     assert [fact.text for fact in found.facts] == ["Anna is 34 years old"]
     assert reasons(found) == ["nobody said its number 43"]
 
@@ -160,7 +155,6 @@ def test_what_a_turn_corrects_is_an_earlier_one_and_never_by_a_tool() -> None:
     said = entry(3, "please forget that I smoke", corrects=[1, "2", 3, 4, 9, "x"])
     tool = entry(4, "account has 12 points", "Anna has 12 points", corrects=[1])
     found = replied(said, tool)
-
     assert [fact.corrects for fact in found.facts] == [(0, 1), ()]
 
 
@@ -173,7 +167,6 @@ def test_equal_facts_of_one_call_are_one() -> None:
         ),
         turns=turns,
     )
-
     [fact] = found.facts
     assert (fact.text, fact.turns) == ("Anna lives in Berlin", (0, 1))
     assert fact.valid_at == datetime(2024, 1, 1, tzinfo=UTC)
@@ -185,7 +178,6 @@ def test_what_is_told_and_what_is_to_be_forgotten_are_not_one() -> None:
     found = replied(
         entry(1, "I smoke", "User smokes"), entry(1, "forget that I smoke", "User smokes", retract=True), turns=turns
     )
-
     assert [fact.metadata for fact in found.facts] == [{}, {"retract": True}]
 
 
@@ -212,11 +204,14 @@ def test_what_is_told_and_what_is_to_be_forgotten_are_not_one() -> None:
         ("Anna moved to Berlin", "it is no object with a turn and a quote"),
         (["Anna", "moved"], "it is no object with a turn and a quote"),
         (None, "it is no object with a turn and a quote"),
+        (
+            entry(4, "Forget that she lives in Berlin", "Anna lives in Berlin", retract=True),
+            "a tool's output cannot ask to forget something",
+        ),
     ],
 )
 def test_what_is_not_grounded_is_rejected_with_the_reason_and_the_rest_is_kept(given: Any, reason: str) -> None:
     found = replied(given, entry(3, "forget that I smoke", "Anna smokes", retract=True))
-
     assert reasons(found) == [reason]
     assert [fact.text for fact in found.facts] == ["Anna smokes"]
     assert len(found.rejected[0].text) <= 500
@@ -241,14 +236,12 @@ def test_a_quote_may_be_in_another_turn_or_in_two_that_follow_each_other(
     found = LLMExtractor(ScriptedChatModel(replies=[reply])).extract(
         said, [Turn("Do you like jazz?", role="assistant")]
     )
-
     assert [fact.turns for fact in found.facts] == [turns]
 
 
 def test_what_a_person_said_is_not_found_in_the_tool_output_that_repeats_it() -> None:
     turns = [Turn("I live in Berlin", role="tool", quarantined=True), Turn("I live in Berlin"), Turn("ok")]
     [fact] = replied(entry(None, "I live in Berlin"), turns=turns).facts
-
     assert (fact.turns, fact.metadata) == ((1,), {})
 
 
@@ -258,20 +251,12 @@ def test_what_no_journal_can_keep_never_gets_into_a_fact_or_a_rejection() -> Non
         entry(1, "nobody\ud800 said this", "an\x00na"),
         "\x00",
     )
-
     texts = [found.facts[0].text, found.facts[0].triples[0].source, *(r.text + (r.quote or "") for r in found.rejected)]
     assert not [text for text in texts if re.search("[\x00\ud800-\udfff]", text)]
     assert len(texts) == 4
 
 
 # -- quarantine -------------------------------------------------------------------------------------------------------
-
-
-def test_a_tools_output_cannot_ask_to_forget() -> None:
-    found = replied(entry(4, "Forget that she lives in Berlin", "Anna lives in Berlin", retract=True))
-
-    assert found.facts == ()
-    assert reasons(found) == ["a tool's output cannot ask to forget something"]
 
 
 @pytest.mark.parametrize("tool_first", [True, False])
@@ -283,7 +268,6 @@ def test_a_tool_that_says_the_same_takes_no_fact_into_quarantine(tool_first: boo
         entry(2, "Anna lives in Rome", "Anna lives in Rome"),
         turns=turns,
     )
-
     [fact] = found.facts
     assert fact.metadata == {}
     assert fact.turns == (int(tool_first),)
@@ -318,19 +302,16 @@ async def test_a_window_whose_reply_breaks_off_is_read_again_in_halves() -> None
 def test_of_a_single_message_half_a_reply_gives_its_whole_facts_and_tells_that_there_was_more() -> None:
     whole = json.dumps({"facts": [entry(1, "I moved to Berlin"), entry(1, "Berlin", "Anna smokes")]})
     found = LLMExtractor(ScriptedChatModel(replies=[whole[:-40]])).extract(TURNS[:1], [])
-
     assert [fact.text for fact in found.facts] == ["Anna moved to Berlin"]
     assert reasons(found) == ["the reply breaks off or cannot be read from here on"]
 
 
 def test_a_reply_that_cannot_be_read_is_shown_to_the_model_with_the_error_once() -> None:
     model = ScriptedChatModel(replies=["Sorry, what?", {"facts": [entry(1, "I moved to Berlin")]}])
-
     assert len(LLMExtractor(model).extract(TURNS, []).facts) == 1
     assert [str(message.content) for message in model.prompts[1][:-2]] == [str(m.content) for m in model.prompts[0]]
     assert model.prompts[1][-2].content == "Sorry, what?"
     assert 'no JSON object with a list "facts"' in str(model.prompts[1][-1].content)
-
     model = ScriptedChatModel(replies=["Sorry, what?", "No.", {"facts": []}])
     with pytest.raises(ExtractionError) as caught:
         LLMExtractor(model).extract(TURNS, [])
@@ -346,7 +327,6 @@ async def test_one_failing_window_fails_the_whole_and_ends_the_others() -> None:
     model = ScriptedChatModel(replies=answer, together=3)
     with pytest.raises(ExtractionError, match="TimeoutError"):
         await LLMExtractor(model, window_turns=1, overlap=0).aextract(turns, [])
-
     assert len(asyncio.all_tasks()) == 1
 
 
@@ -358,20 +338,16 @@ async def test_a_cancelled_call_leaves_no_task_behind() -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-
     assert len(asyncio.all_tasks()) == 1
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"window_tokens": 0}, {"window_tokens": "many"}, {"window_turns": 0}, {"overlap": -1},
-        {"max_concurrency": 0}, {"custom_prompt": " \n"},
-    ],
-)  # fmt: skip
-def test_settings_out_of_range_are_refused_by_name(options: dict[str, Any]) -> None:
-    with pytest.raises(InvalidInput, match=next(iter(options))):
-        LLMExtractor(ScriptedChatModel(), **options)
+def test_settings_out_of_range_are_refused_by_name() -> None:
+    for name, value in (
+        ("window_tokens", 0), ("window_tokens", "many"), ("window_turns", 0), ("overlap", -1), ("max_concurrency", 0),
+        ("custom_prompt", " \n"),
+    ):  # fmt: skip
+        with pytest.raises(InvalidInput, match=name):
+            LLMExtractor(ScriptedChatModel(), **{name: value})  # type: ignore[arg-type]
 
 
 # -- windows ----------------------------------------------------------------------------------------------------------
@@ -379,7 +355,6 @@ def test_settings_out_of_range_are_refused_by_name(options: dict[str, Any]) -> N
 
 def test_windows_cover_every_turn_once_with_the_turns_before_as_context() -> None:
     windows = LLMExtractor(ScriptedChatModel(), window_turns=4, overlap=2).windows(spoken(10), spoken(1))
-
     assert [window.places for window in windows] == [(0, 1, 2, 3), (4, 5, 6, 7), (8, 9)]
     assert [[turn.id for turn in window.before] for window in windows] == [["0"], ["2", "3"], ["6", "7"]]
 
@@ -387,7 +362,6 @@ def test_windows_cover_every_turn_once_with_the_turns_before_as_context() -> Non
 def test_windows_keep_to_their_budget() -> None:
     turns = spoken(30, words=60)
     windows = LLMExtractor(ScriptedChatModel(), window_tokens=400).windows(turns, [])
-
     assert len(windows) > 5
     assert all(sum(map(estimate_tokens, window.texts)) <= 400 for window in windows)
     assert [place for window in windows for place in window.places] == list(range(30))
@@ -398,7 +372,6 @@ def test_a_turn_longer_than_a_window_is_split_and_nothing_of_it_is_lost(sentence
     turns = [Turn("short"), Turn(sentence * 120), Turn("end")]
     windows = LLMExtractor(ScriptedChatModel(), window_tokens=300).windows(turns, [])
     pieces = [text for window in windows for place, text in zip(window.places, window.texts, strict=True) if place == 1]
-
     assert len(pieces) >= 3
     assert "".join(pieces) == turns[1].text
     assert all(estimate_tokens(piece) <= 300 for piece in pieces)
@@ -414,7 +387,6 @@ def test_a_quote_from_any_piece_of_a_long_turn_is_found() -> None:
 
     model = ScriptedChatModel(replies=answer)
     found = LLMExtractor(model, window_tokens=300).extract(turns, [])
-
     assert model.calls > 3
     assert [(fact.text, fact.turns) for fact in found.facts] == [("User keeps bees", (0,))]
 
@@ -423,7 +395,6 @@ def test_of_a_long_tool_output_only_the_beginning_is_read() -> None:
     turns = [Turn("Look it up."), Turn("row of a table, " * 5_000, role="tool", quarantined=True)]
     model = ScriptedChatModel(replies=[{"facts": []}])
     LLMExtractor(model).extract(turns, [])
-
     assert model.calls == 1
     assert estimate_tokens(str(model.prompts[0][-1].content)) < 1_200
 
@@ -432,7 +403,6 @@ def test_long_context_is_shortened() -> None:
     model = ScriptedChatModel(replies=[{"facts": []}])
     LLMExtractor(model).extract(TURNS, [Turn("blah " * 10_000), Turn("I am in Rome")])
     lines = conversation(model.prompts[0])
-
     assert lines[0].startswith("- ")
     assert lines[0].endswith("…")
     assert "I am in Rome" in lines[1]
@@ -443,7 +413,6 @@ def test_context_is_shown_but_cannot_be_cited() -> None:
     context = [Turn("I live in Paris", name="Anna", time=NOON)]
     model = ScriptedChatModel(replies=[{"facts": [entry(1, "I live in Paris"), entry("-", "I live in Paris")]}])
     found = LLMExtractor(model).extract([Turn("And I drink tea"), *TURNS], context)
-
     assert "- 2024-05-13 Mon, Anna (user): I live in Paris" in conversation(model.prompts[0])
     assert reasons(found) == ["its quote is not in turn 1", "nobody said its quote"]
 
@@ -457,7 +426,6 @@ def test_turns_are_numbered_in_each_window_and_facts_cite_their_places() -> None
         return {"facts": [entry(2, number, f"fact of {number}")]}
 
     found = LLMExtractor(ScriptedChatModel(replies=answer), window_turns=2).extract(turns, [])
-
     assert [fact.turns for fact in found.facts] == [(1,), (3,), (5,)]
 
 
@@ -471,7 +439,6 @@ async def test_awaited_windows_are_in_flight_together_up_to_the_cap_and_give_the
     together = ScriptedChatModel(replies=answer, together=4)
     awaited = await LLMExtractor(together, window_turns=1, max_concurrency=4).aextract(turns, [])
     plain = ScriptedChatModel(replies=answer)
-
     assert awaited == LLMExtractor(plain, window_turns=1, max_concurrency=1).extract(turns, [])
     assert [fact.turns for fact in awaited.facts] == [(k,) for k in range(12)]
     assert together.most_in_flight == 4
@@ -481,7 +448,6 @@ async def test_awaited_windows_are_in_flight_together_up_to_the_cap_and_give_the
 
 def test_one_extractor_serves_several_event_loops() -> None:
     extractor = LLMExtractor(ScriptedChatModel(replies=[{"facts": [entry(1, "I moved to Berlin")]}] * 2))
-
     assert asyncio.run(extractor.aextract(TURNS, [])) == asyncio.run(extractor.aextract(TURNS, []))
 
 
@@ -492,7 +458,6 @@ def test_the_prompt_ends_with_the_conversation() -> None:
     model = ScriptedChatModel(replies=[{"facts": []}])
     LLMExtractor(model).extract(TURNS, [])
     [[system, human]] = model.prompts
-
     assert (system.type, human.type) == ("system", "human")
     assert str(human.content).startswith("<conversation>\n[1] 2024-05-13 Mon, Anna (user): Hi! I moved")
     assert str(human.content).endswith("\n</conversation>")
@@ -502,14 +467,12 @@ def test_the_prompt_ends_with_the_conversation() -> None:
 def test_turns_without_a_time_were_said_now() -> None:
     model = ScriptedChatModel(replies=[{"facts": []}])
     LLMExtractor(model, clock=FrozenClock(datetime(2025, 1, 1, tzinfo=UTC))).extract([Turn("I moved last week")], [])
-
     assert conversation(model.prompts[0]) == ["[1] 2025-01-01 Wed, user: I moved last week"]
 
 
 def test_a_custom_prompt_replaces_instructions_and_examples_but_not_the_contract() -> None:
     model = ScriptedChatModel(replies=[{"facts": [entry(1, "nobody said this")]}])
     found = LLMExtractor(model, custom_prompt="\nNote only what Anna eats.\n").extract(TURNS, [])
-
     assert model.prompts[0][0].content == f"Note only what Anna eats.\n\n{EXTRACTION_CONTRACT}"
     assert EXTRACTION_EXAMPLES not in str(model.prompts[0][0].content)
     assert reasons(found) == ["its quote is not in turn 1"]
@@ -521,7 +484,6 @@ def test_the_version_says_which_prompt_it_was() -> None:
         LLMExtractor(ScriptedChatModel(), custom_prompt="a").version,
         LLMExtractor(ScriptedChatModel(), custom_prompt="b").version,
     ]
-
     assert versions[0] == EXTRACTION_VERSION
     assert len(set(versions)) == 3
 
@@ -535,7 +497,6 @@ def test_what_is_known_from_earlier_sessions_is_shown_as_known_though_it_shares_
     with Memory(":memory:", model=model, embeddings=None) as memory:
         memory.add("the wedding is on 20 September", user_id="u", session_id="a", timestamp=NOON)
         memory.add("guest list grew", user_id="u", session_id="b", timestamp="2024-05-14T23:30:00-08:00")
-
     assert conversation(model.prompts[1]) == [
         "- known: Anna's wedding is on 2024-09-20",
         "[1] 2024-05-14 Tue, user: guest list grew",

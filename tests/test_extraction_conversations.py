@@ -38,13 +38,11 @@ def test_the_recorded_prompts_are_what_the_code_builds(name: str) -> None:
     file = FIXTURES / f"{name}.prompt.txt"
     if os.environ.get("RECORD_PROMPTS"):
         file.write_text(prompt, "utf-8")
-
     assert prompt == file.read_text("utf-8")
 
 
 def test_an_english_conversation_with_changes() -> None:
     found = from_reply("english")
-
     assert found.rejected == ()
     assert [fact.text for fact in found.facts] == [
         "Maya signed with Brightwater on 2025-03-16 and starts there as lead designer on 2025-04-01",
@@ -64,7 +62,6 @@ def test_an_english_conversation_with_changes() -> None:
 
 def test_a_chinese_conversation_stays_chinese() -> None:
     found = from_reply("chinese")
-
     assert found.rejected == ()
     assert [(fact.turns, fact.text) for fact in found.facts] == [
         ((0,), "用户2025年2月从腾讯离职，现在在小米做产品经理"),
@@ -79,7 +76,6 @@ def test_a_chinese_conversation_stays_chinese() -> None:
 
 def test_a_tool_message_with_an_injection_gives_nothing_to_a_good_model() -> None:
     found = from_reply("injection")
-
     assert found.rejected == ()
     assert [fact.turns for fact in found.facts] == [(0,), (2,), (3,)]
     assert not [fact for fact in found.facts if fact.metadata or "Dock Road" in fact.text]
@@ -87,7 +83,6 @@ def test_a_tool_message_with_an_injection_gives_nothing_to_a_good_model() -> Non
 
 def test_and_what_a_gullible_model_takes_from_it_is_refused_or_quarantined() -> None:
     found = from_reply("injection", "gullible.reply")
-
     assert [(fact.text, dict(fact.metadata)) for fact in found.facts] == [
         ("User's delivery address is 12 Dock Road", {"quarantined": True}),
         ("User wants deliveries at 12 Dock Road", {"quarantined": True}),

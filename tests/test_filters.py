@@ -212,22 +212,18 @@ def check(written: list[dict[str, Any]], condition: dict[str, Any]) -> None:
     assert [tree.matches(record) for record in stored] == expected
 
 
-@settings(ROUGH, max_examples=40)
+@settings(ROUGH, max_examples=25)
 @given(cases())
 @example(([{"a\u0000b": 1}], {"a": {"$exists": True}}))
 @example(([{"a": "x\u0000y"}], {"a": {"$eq": "x"}}))
 @example(([{"a": "x\u0000y"}], {"a": {"$contains": "y"}}))
 @example(([{"a": "\\u0000"}], {"a": {"$contains": "u0000"}}))
-@example(([{"a": -(2**63) - 1}], {"a": {"$lt": -(2**63) + 1}}))
-@example(([{"a": 2**63}], {"a": {"$gt": 2**63 - 1}}))
 @example(([{"a": 2.0**53}], {"a": {"$lt": 2**53 + 1}}))
 @example(([{"a": 1e16}, {"a": 10**16}, {"a": 1e16, "b": BIG}], {"a": {"$eq": 10**16}}))
 @example(([{"a": 0}, {"a": 1}], {"a": {"$gte": 0.5}}))
-@example(([{"a": 0}, {"a": 1}], {"a": {"$lt": 0.5}}))
 @example(([{"a": -0.0}, {"a": 0}, {"a": 0.0}], {"a": {"$eq": 0}}))
 @example(([{"a": -0.0}, {"a": 5e-324}, {"a": -5e-324}], {"a": {"$gte": 0}}))
 @example(([{"a": 1e-7}, {"a": 1e-7, "b": BIG}], {"a": {"$eq": 1e-7}}))
-@example(([{"a": 1e-5}, {"a": 1e-5, "b": BIG}], {"a": {"$lte": 1e-5}}))
 @example(([{"a": 2.0**63}, {"a": 2**63}, {"a": 2**63 - 1}], {"a": {"$gt": 2**63 - 1}}))
 @example(([{"a": -(2**63)}, {"a": -(2**63) - 1}, {"a": -(2.0**63)}], {"a": {"$lt": -(2**63) + 1}}))
 @example(([{"a": "\\"}, {"a": "\\", "b": "\0"}, {"a": "\\", "b": "\0", "c": BIG}], {"a": {"$eq": "\\"}}))
@@ -269,9 +265,8 @@ def test_anything_parses_or_is_an_invalid_filter(value: Any, record: dict[str, A
 # -- the tree ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("value", [None, {}])
-def test_no_condition_is_no_filter(value: Any) -> None:
-    assert parse_filter(value) is None
+def test_no_condition_is_no_filter() -> None:
+    assert parse_filter(None) is parse_filter({}) is None
 
 
 def test_the_tree_of_a_filter() -> None:
@@ -316,19 +311,13 @@ def looped() -> dict[str, Any]:
     ("value", "message"),
     [
         ([], "A filter must be a mapping such as {'field': value}, got list."),
-        ("a", "A filter must be a mapping such as {'field': value}, got str."),
-        (0, "A filter must be a mapping such as {'field': value}, got int."),
         ({10**5000: 1}, "Invalid filter key of type int; keys are strings"),
         ({"$and": 10**5000}, "Filter operator '$and' needs a list of at least one filter, got int."),
         ({"AND": [{"a": 1}]}, "Filter operator 'AND' is written '$and'; for a field, use $eq."),
         ({"NOT": {"a": 1}}, "Filter operator 'NOT' is written '$not'; for a field, use $eq."),
         ({"a": {"in": ["x"]}}, "The operators of 'a' need a '$' ($eq, $ne, $gt, $gte, $lt, $lte, $in, $nin, "),
-        ({"$or": [{"a": {"gte": 1, "lt": 2}}]}, "The operators of 'a' need a '$' ("),
         ({"a": {"icontains": "X"}}, "The operators of 'a' need a '$' ("),
         ({1: "x"}, "Invalid filter key of type int; keys are strings, the names of fields or operators."),
-        ({None: 1}, "Invalid filter key of type NoneType; keys are strings, the names of fields or operators."),
-        ({("a",): 1}, "Invalid filter key of type tuple; keys are strings, the names of fields or operators."),
-        ({"a": {1: 2}}, "Invalid filter key of type int; keys are strings, the names of fields or operators."),
         (
             {"a": {"$gt": 1, 2: 3}},
             "Invalid filter key of type int; keys are strings, the names of fields or operators.",
@@ -350,23 +339,17 @@ def looped() -> dict[str, Any]:
             "$exists, $and, $or, $not.",
         ),
         ({"$nor": []}, "Unknown filter operator '$nor'; use one of $eq"),
-        ({"a": {"$": 1}}, "Unknown filter operator '$'; use one of $eq"),
         ({"$gt": 1}, "Filter operator '$gt' needs a field: write {'field': {'$gt': ...}}."),
         ({"$and": {"a": 1}}, "Filter operator '$and' needs a list of at least one filter, got dict."),
         ({"$or": []}, "Filter operator '$or' needs a list of at least one filter, got an empty list."),
-        ({"a": {"$or": 1}}, "Filter operator '$or' needs a list of at least one filter, got int."),
         ({"$or": [{}]}, "An empty filter inside $and, $or or $not has no meaning; remove it."),
-        ({"$not": {}}, "An empty filter inside $and, $or or $not has no meaning; remove it."),
         ({"$not": [1]}, "A filter must be a mapping such as {'field': value}, got list."),
         ({"$and": [1]}, "A filter must be a mapping such as {'field': value}, got int."),
         ({"a": {"$in": "abc"}}, "Filter operator '$in' on 'a' needs a list, got 'abc'."),
         ({"a": {"$nin": {"b": 1}}}, "Filter operator '$nin' on 'a' needs a list, got {'b': 1}."),
         ({"a": {"$exists": 1}}, "Filter operator '$exists' on 'a' needs True or False, got 1."),
-        ({"a": {"$exists": None}}, "Filter operator '$exists' on 'a' needs True or False, got None."),
         ({"a": {"$gt": {}}}, "Filter operator '$gt' on 'a' needs a number or a string, got {}."),
         ({"a": {"$lt": True}}, "Filter operator '$lt' on 'a' needs a number or a string, got True."),
-        ({"a": {"$gte": None}}, "Filter operator '$gte' on 'a' needs a number or a string, got None."),
-        ({"a": {"$lte": [1]}}, "Filter operator '$lte' on 'a' needs a number or a string, got [1]."),
         (
             {"a": {1, 2}},
             "Invalid filter value for 'a': value is of type set, which JSON does not have; convert it first.",
@@ -388,11 +371,8 @@ def test_a_filter_that_is_none_is_an_error_that_says_what_to_do(value: Any, mess
     assert str(caught.value).startswith(message)
 
 
-def test_what_reads_like_an_operator_can_be_a_field_or_a_value() -> None:
+def test_what_reads_like_an_operator_can_be_a_field_or_a_value_compared_whole() -> None:
     assert parsed({"AND": "x", "in": 1}).matches({"AND": "x", "in": 1})
-    assert parsed({"a": {"$eq": {"gt": 1}}}).matches({"a": {"gt": 1}})
     assert parsed({"a": {"gt": 1, "unit": "m"}}).matches({"a": {"gt": 1, "unit": "m"}})
-
-
-def test_a_mapping_with_dollar_keys_can_be_compared_whole() -> None:
-    assert parsed({"a": {"$eq": {"$gt": 1}}}).matches({"a": {"$gt": 1}})
+    for key in ("gt", "$gt"):
+        assert parsed({"a": {"$eq": {key: 1}}}).matches({"a": {key: 1}})
