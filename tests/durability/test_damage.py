@@ -380,17 +380,6 @@ def test_a_full_disk_costs_the_snapshot_and_nothing_else(
     assert_right(stores)
 
 
-def test_memories_below_the_threshold_are_found_the_same_whatever_lies_in_derived(tmp_path: Path) -> None:
-    with open_memory(tmp_path) as memory:
-        memory.add([{"role": "user", "content": sentence(k)} for k in range(200)], user_id="u0")
-    before = memory_answers(tmp_path, QUERIES, "u0")
-    (tmp_path / "derived").mkdir(exist_ok=True)
-    for suffix in ("data", "json"):
-        name = files._hashed(snapshot_name("memories", ".u.u0."))
-        (tmp_path / "derived" / f"{name}-0000000001.{suffix}").write_bytes(os.urandom(1000))
-    assert memory_answers(tmp_path, QUERIES, "u0") == before
-
-
 def test_an_item_that_went_away_and_came_back_is_found_once(tmp_path: Path) -> None:
     with open_store(tmp_path) as store:
 

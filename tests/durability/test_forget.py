@@ -1,5 +1,7 @@
 import sqlite3
 import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,16 @@ def filled(folder: Path, others: int = 30) -> Any:
     memory = open_memory(folder)
     memory.add([{"role": "user", "content": sentence(k)} for k in range(others)], user_id="u0")
     return memory
+
+
+@contextmanager
+def reading(file: Path, table: str) -> Iterator[None]:
+    """Somebody reads, so the log cannot be emptied."""
+    with closing(sqlite3.connect(file, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute(f"SELECT count(*) FROM {table}").fetchone()
+        yield
+        reader.execute("ROLLBACK")
 
 
 def test_the_scan_finds_a_text_and_its_vector_while_they_are_there(tmp_path: Path) -> None:
@@ -110,7 +122,9 @@ def test_all_memories_of_a_scope_are_forgotten_with_its_name_and_the_others_stay
         for k in range(20):
             ids = {"user_id": f"owner-{CANARY}", "run_id": f"r{k % 3}"}
             memory.add(f"{TEXT} {k}", **ids, batch_id=f"b{k}", metadata={"a": CANARY})
+        key = memory.get_all(user_id=f"owner-{CANARY}", run_id="r1")["results"][0]["id"]
         memory.delete_all(user_id=f"owner-{CANARY}", run_id="r1")
+        assert memory.history(key)[0]["new_value"].startswith(TEXT)
         assert memory.forget(user_id=f"owner-{CANARY}")["count"] == 20
         assert_gone(tmp_path)
         assert memory.get_all(user_id=f"owner-{CANARY}")["results"] == []
@@ -134,16 +148,6 @@ def test_reset_leaves_nothing_and_the_folder_goes_on(tmp_path: Path) -> None:
         assert [hit["memory"] for hit in memory.search("beginning", user_id="u0")["results"]] == ["a new beginning"]
     assert_gone(tmp_path, b"amber", b"birch", b"raven")
     assert_sound(tmp_path)
-
-
-def test_delete_all_keeps_the_history_and_forget_takes_that_too(tmp_path: Path) -> None:
-    with filled(tmp_path) as memory:
-        key = memory.add(TEXT, user_id="u1")["results"][0]["id"]
-        memory.delete_all(user_id="u1")
-        assert memory.history(key)[0]["new_value"] == TEXT
-        memory.forget(user_id="u1")
-        assert_gone(tmp_path)
-    assert_gone(tmp_path)
 
 
 class Quoting(Echo):
@@ -199,14 +203,10 @@ def test_a_reader_that_holds_the_log_is_an_error_that_says_so_and_repeating_fini
     monkeypatch.setattr("langchain_memlayer.journal.sqlite.BUSY_SECONDS", 0.05)
     with filled(tmp_path) as memory:
         key = memory.add(TEXT, user_id="u0")["results"][0]["id"]
-        reader = sqlite3.connect(tmp_path / "journal.sqlite", isolation_level=None)
-        reader.execute("BEGIN")
-        reader.execute("SELECT count(*) FROM items").fetchone()
-        with pytest.raises(JournalError, match="may still be in the files"):
-            memory.forget(key)
-        assert memory.get(key) is None
-        reader.execute("ROLLBACK")
-        reader.close()
+        with reading(tmp_path / "journal.sqlite", "items"):
+            with pytest.raises(JournalError, match="may still be in the files"):
+                memory.forget(key)
+            assert memory.get(key) is None
         memory.forget(key)
         assert_gone(tmp_path)
         with pytest.raises(MemoryNotFound):
@@ -291,12 +291,10 @@ def test_a_thread_whose_log_is_held_says_so_and_can_be_deleted_again(
     monkeypatch.setattr("langchain_memlayer.checkpoint._BUSY_SECONDS", 0.05)
     with checkpointer(tmp_path) as saver:
         put_checkpoint(saver, "gone", CANARY)
-        reader = sqlite3.connect(tmp_path / "checkpoints.sqlite", isolation_level=None)
-        reader.execute("BEGIN")
-        reader.execute("SELECT count(*) FROM checkpoints").fetchone()
-        with pytest.raises(JournalError, match="repeat the call"):
+        with (
+            reading(tmp_path / "checkpoints.sqlite", "checkpoints"),
+            pytest.raises(JournalError, match="repeat the call"),
+        ):
             saver.delete_thread("gone")
-        reader.execute("ROLLBACK")
-        reader.close()
         saver.delete_thread("gone")
         assert containing(tmp_path, CANARY.encode()) == []

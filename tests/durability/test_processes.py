@@ -47,19 +47,19 @@ def _eight(work: object) -> None:
         list(pool.map(work, range(8)))  # type: ignore[arg-type]
 
 
-def test_eight_threads_add_40_memories_each_and_every_one_is_found_by_its_own_text(tmp_path: Path) -> None:
+def test_eight_threads_add_12_memories_each_and_every_one_is_found_by_its_own_text(tmp_path: Path) -> None:
     with open_memory(tmp_path) as memory:
         ids: dict[str, str] = {}
 
         def add(thread: int) -> None:
-            for k in range(40):
+            for k in range(12):
                 added = memory.add(sentence(thread, k), user_id=f"u{thread % 2}")["results"]
                 ids[added[0]["memory"]] = added[0]["id"]
 
         _eight(add)
-        assert len(ids) == 320
+        assert len(ids) == 96
         for thread in range(8):
-            for k in range(40):
+            for k in range(12):
                 text = sentence(thread, k)
                 hit = memory.search(text, user_id=f"u{thread % 2}", limit=1)["results"][0]
                 assert (hit["memory"], hit["id"]) == (text, ids[text])
@@ -70,7 +70,7 @@ def test_eight_threads_write_and_search_one_store(tmp_path: Path) -> None:
     with open_store(tmp_path) as store:
 
         def work(thread: int) -> None:
-            for k in range(25):
+            for k in range(10):
                 store.put(("docs",), f"{thread}-{k}", {"text": sentence(thread, k)})
                 hits = store.search(("docs",), query=sentence(thread, k), limit=1)
                 assert hits[0].value["text"] == sentence(thread, k)
@@ -79,7 +79,7 @@ def test_eight_threads_write_and_search_one_store(tmp_path: Path) -> None:
 
         _eight(work)
         assert items(store) == {
-            (("docs",), f"{thread}-{k}"): sentence(thread, k) for thread in range(8) for k in range(25) if k % 5 != 4
+            (("docs",), f"{thread}-{k}"): sentence(thread, k) for thread in range(8) for k in range(10) if k % 5 != 4
         }
     assert_sound(tmp_path)
 
@@ -126,7 +126,7 @@ def test_an_update_that_loses_against_a_delete_or_a_forget_brings_nothing_back(t
 
 
 def test_many_processes_open_a_new_folder_at_the_same_time(tmp_path: Path) -> None:
-    for number in range(10):
+    for number in range(4):
         folder = tmp_path / str(number)
         gate, out = os.pipe(), os.pipe()
         children = []

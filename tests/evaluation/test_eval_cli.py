@@ -110,21 +110,15 @@ def test_what_cannot_work_is_refused_before_the_run(cli: Run, bees: Path, tmp_pa
     assert "leave out --user" in refused(cli("locomo", bees, "--user", "alice"))
     assert "--facts model needs the --model" in refused(cli("locomo", bees, "--facts", "model"))
     assert "no folder" in refused(cli("locomo", bees, "--report", tmp_path / "no" / "report.md"))
-
-
-def test_a_model_without_its_key_is_one_line(cli: Run, bees: Path):
     assert "OPENAI_API_KEY" in refused(cli("locomo", bees, "--model", "openai:gpt-4o-mini"))
+    for command, *wrong in (("locomo", "--k", "0"), ("longmemeval", "--facts", "observations"), ("squad",)):
+        assert cli(command, bees, *wrong).exit_code == 2
 
 
 def test_a_broken_file_is_one_line_with_the_place(cli: Run, tmp_path: Path):
     path = write(tmp_path, locomo(lambda data: data[0]["qa"][1].pop("question")), "broken.json")
     assert 'broken.json: [0].qa[1] has no "question"' in refused(cli("locomo", path))
     assert 'broken.json: [0] has no "question_id"' in refused(cli("longmemeval", path))
-
-
-@pytest.mark.parametrize("args", [("locomo", "--k", "0"), ("longmemeval", "--facts", "observations"), ("squad",)])
-def test_a_wrong_call_is_a_usage_error(cli: Run, bees: Path, args: tuple[str, ...]):
-    assert cli(args[0], bees, *args[1:]).exit_code == 2
 
 
 def test_scopes_of_ones_own_are_asked_and_plain_systems_stand_beside(cli: Run, tmp_path: Path) -> None:

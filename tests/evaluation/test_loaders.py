@@ -21,7 +21,7 @@ from langchain_memlayer.evaluation import (
 )
 
 
-def test_locomo_gives_turns_with_speakers_sessions_and_times(tmp_path: Path):
+def test_locomo_gives_turns_questions_and_observations_with_what_they_cite(tmp_path: Path):
     data = load_locomo(write(tmp_path, locomo()))
     [conversation] = data.conversations
     assert (data.name, conversation.id, data.unresolved) == ("LoCoMo", "beekeepers", ())
@@ -30,22 +30,13 @@ def test_locomo_gives_turns_with_speakers_sessions_and_times(tmp_path: Path):
     assert first.time == datetime(2024, 3, 3, 9, 5, tzinfo=UTC)
     assert fourth.time == datetime(2024, 4, 12, 12, 30, tzinfo=UTC)
     assert third.text == "Behind the chapel. [shares a photo: a stone chapel]"
-    assert [(session, len(turns)) for session, turns in conversation.by_session()] == [
-        ("session-1", 3),
-        ("session-2", 2),
-    ]
-
-
-def test_locomo_gives_questions_with_category_answer_evidence_and_sessions(tmp_path: Path):
-    called, stung, both = load_locomo(write(tmp_path, locomo())).questions
+    sizes = [(session, len(turns)) for session, turns in conversation.by_session()]
+    assert sizes == [("session-1", 3), ("session-2", 2)]
+    called, stung, both = data.questions
     assert (called.id, called.category, called.answer) == ("beekeepers-q0", "single-hop", "Juno and Bertha")
     assert (called.evidence, called.sessions) == (("D1:1",), ("session-1",))
     assert (stung.category, stung.text) == ("temporal", "When was Tom stung?")
     assert (both.evidence, both.sessions) == (("D1:3", "D2:2"), ("session-1", "session-2"))
-
-
-def test_locomo_gives_observations_with_the_turns_they_cite(tmp_path: Path):
-    [conversation] = load_locomo(write(tmp_path, locomo())).conversations
     assert conversation.observations == (
         Observation("Ilse has two beehives, Juno and Bertha.", ("D1:1",), "Ilse"),
         Observation("Ilse's hives stand behind the chapel.", ("D1:3",), "Ilse"),
@@ -86,33 +77,25 @@ def test_an_answer_that_is_a_number_and_a_byte_order_mark_are_read(tmp_path: Pat
     assert load_locomo(path).questions[0].answer == "2"
 
 
-@pytest.mark.parametrize(
-    ("clock", "hour"), [("12:01 am", 0), ("12:01 pm", 12), ("1:01 PM", 13), ("11:01 am", 11), ("1:01 p.m.", 13)]
-)
-def test_the_hour_of_a_locomo_session(tmp_path: Path, clock: str, hour: int):
-    def change(data: Any) -> None:
-        data[0]["conversation"]["session_1_date_time"] = f"{clock} on 3 march 2024"
+def test_the_hour_of_a_locomo_session(tmp_path: Path):
+    for clock, hour in (("12:01 am", 0), ("12:01 pm", 12), ("1:01 PM", 13), ("11:01 am", 11), ("1:01 p.m.", 13)):
+        change = _set(0, "conversation", "session_1_date_time", value=f"{clock} on 3 march 2024")
+        [conversation] = load_locomo(write(tmp_path, locomo(change))).conversations
+        assert conversation.turns[0].time == datetime(2024, 3, 3, hour, 1, tzinfo=UTC)
 
-    [conversation] = load_locomo(write(tmp_path, locomo(change))).conversations
-    assert conversation.turns[0].time == datetime(2024, 3, 3, hour, 1, tzinfo=UTC)
+
+def _at(data: Any, keys: tuple[Any, ...]) -> Any:
+    for key in keys[:-1]:
+        data = data[key]
+    return data
 
 
 def _set(*keys: Any, value: Any) -> Callable[[Any], None]:
-    def change(data: Any) -> None:
-        for key in keys[:-1]:
-            data = data[key]
-        data[keys[-1]] = value
-
-    return change
+    return lambda data: _at(data, keys).__setitem__(keys[-1], value)
 
 
 def _drop(*keys: Any) -> Callable[[Any], None]:
-    def change(data: Any) -> None:
-        for key in keys[:-1]:
-            data = data[key]
-        del data[keys[-1]]
-
-    return change
+    return lambda data: _at(data, keys).__delitem__(keys[-1])
 
 
 @pytest.mark.parametrize(
@@ -149,21 +132,15 @@ def test_a_broken_locomo_file_is_refused_with_the_place(tmp_path: Path, change: 
     assert place in str(refused.value)
 
 
-@pytest.mark.parametrize(
-    ("text", "why"),
-    [("[{", "is not JSON"), ("{}", "must hold a JSON list"), ("[]", "must hold a JSON list"), ("", "is not JSON")],
-)
-def test_a_file_that_is_no_list_is_refused(tmp_path: Path, text: str, why: str):
+def test_a_file_that_is_no_list_or_not_there_is_refused(tmp_path: Path):
     for load in (load_locomo, load_longmemeval):
-        with pytest.raises(InvalidInput, match=why):
-            load(write(tmp_path, text))
-
-
-def test_a_missing_file_is_refused_with_its_path(tmp_path: Path):
-    with pytest.raises(InvalidInput, match="no-such-file"):
-        load_locomo(tmp_path / "no-such-file.json")
-    with pytest.raises(InvalidInput, match="cannot be read"):
-        load_longmemeval(tmp_path)
+        for text, why in (("[{", "is not JSON"), ("", "is not JSON"), ("{}", "a JSON list"), ("[]", "a JSON list")):
+            with pytest.raises(InvalidInput, match=why):
+                load(write(tmp_path, text))
+        with pytest.raises(InvalidInput, match="no-such-file"):
+            load(tmp_path / "no-such-file.json")
+        with pytest.raises(InvalidInput, match="cannot be read"):
+            load(tmp_path)
 
 
 def test_longmemeval_gives_each_question_its_conversation_oldest_session_first(tmp_path: Path):
@@ -186,9 +163,7 @@ def test_longmemeval_gives_each_question_its_conversation_oldest_session_first(t
 
 
 def test_a_session_that_stands_in_a_haystack_twice_is_told_twice(tmp_path: Path):
-    def change(data: Any) -> None:
-        data[0]["haystack_session_ids"] = ["tea", "tea"]
-
+    change = _set(0, "haystack_session_ids", value=["tea", "tea"])
     question = load_longmemeval(write(tmp_path, longmemeval(change))).conversations[0]
     assert [turn.id for turn in question.turns] == ["tea#2:1", "tea#2:2", "tea:1", "tea:2"]
     assert question.questions[0].sessions == ("tea", "tea#2")

@@ -28,9 +28,6 @@ GOLD = ["a", "b", "c", "d"]
 @pytest.mark.parametrize(("k", "share"), [(0, 0), (1, 0), (2, 1 / 4), (4, 1 / 4), (5, 3 / 4), (99, 3 / 4)])
 def test_recall_at_k_is_the_share_of_gold_that_the_first_k_hits_cover(k: int, share: float):
     assert recall_at(HITS, GOLD, k) == share
-
-
-def test_gold_that_is_named_twice_counts_once():
     assert recall_at([["a", "a"]], ["a", "a", "b"], 1) == 1 / 2
 
 
@@ -91,11 +88,6 @@ def test_the_interval_of_shares_covers_the_true_mean_at_least_as_often_as_it_say
         found = estimate([chance.choice((0, 1 / 3, 1 / 2, 1)) for _ in range(40)])
         covered += found.low <= (1 / 3 + 1 / 2 + 1) / 4 <= found.high
     assert covered >= 0.95 * 400
-
-
-def test_an_interval_narrows_with_more_questions():
-    few, many = estimate([0.0, 1.0] * 5), estimate([0.0, 1.0] * 500)
-    assert few.low < many.low < 0.5 < many.high < few.high
 
 
 def test_questions_about_one_conversation_that_go_together_count_for_fewer():

@@ -75,14 +75,16 @@ def test_a_token_reaches_its_own_ids_only_and_need_not_name_them(bound: Clients,
     assert len(bound(OPS).get("/v1/scopes").json()) == 2
 
 
-@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "localhost.", "", "[::2]:80", "2130706433"])
-def test_a_request_to_a_name_that_is_not_ours_is_refused(open_client: TestClient, host: str) -> None:
-    assert open_client.get("/v1/scopes", headers={"host": host}).status_code == 421
-
-
-@pytest.mark.parametrize("host", ["127.0.0.1:8765", "localhost", "LOCALHOST:1", "[::1]:8765"])
-def test_the_loopback_goes_by_its_names(open_client: TestClient, host: str) -> None:
-    assert open_client.get("/v1/scopes", headers={"host": host}).status_code == 200
+@pytest.mark.parametrize(
+    ("status", "hosts"),
+    [
+        (421, ["evil.example", "127.0.0.1.evil.example", "localhost.", "", "[::2]:80", "2130706433"]),
+        (200, ["127.0.0.1:8765", "localhost", "LOCALHOST:1", "[::1]:8765"]),
+    ],
+)
+def test_only_a_request_to_a_name_of_ours_is_answered(open_client: TestClient, status: int, hosts: list[str]) -> None:
+    for host in hosts:
+        assert open_client.get("/v1/scopes", headers={"host": host}).status_code == status, host
 
 
 @pytest.mark.parametrize(

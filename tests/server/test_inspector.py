@@ -270,16 +270,14 @@ def test_what_is_in_a_memory_is_text_and_nothing_else(where: str) -> None:
             assert where in ("user_id", "name", "session_id") or EVIL in _Elements(shown(client, f"/memory/{key}")).text
 
 
-def test_pages_of_ten_thousand_memories_are_disjoint_and_complete() -> None:
+def test_pages_of_many_memories_are_disjoint_and_complete() -> None:
     with Memory(":memory:", model=None, embeddings=None) as memory:
-        for start in range(0, 10_000, 1_000):
-            entries = [f"Entry {number} of the log." for number in range(start, start + 1_000)]
-            memory.add(entries, user_id="ann", infer=False)
+        memory.add([f"Entry {number} of the log." for number in range(1_500)], user_id="ann", infer=False)
         with serving(memory) as clients:
             client = clients()
-            newest, oldest = shown(client, "/turns", user_id="ann"), shown(client, "/turns", user_id="ann", page=200)
-            assert "Page 1 of 200" in newest
-            assert re.findall(r"Entry (\d+) ", newest) == [str(number) for number in range(9_999, 9_949, -1)]
+            newest, oldest = shown(client, "/turns", user_id="ann"), shown(client, "/turns", user_id="ann", page=30)
+            assert "Page 1 of 30" in newest
+            assert re.findall(r"Entry (\d+) ", newest) == [str(number) for number in range(1_499, 1_449, -1)]
             assert re.findall(r"Entry (\d+) ", oldest) == [str(number) for number in range(49, -1, -1)]
             assert shown(client, "/turns", user_id="ann", page=10**6).count("Entry 0 of the log.") == 1
 
