@@ -1,7 +1,5 @@
 """What `Memory` does when its model, its embedder or the event loop fail it, or somebody means it harm."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """`Memory.of`: a memory whose scope is filled in; and what all surfaces refuse."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from copy import copy
 from typing import Any

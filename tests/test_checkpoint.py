@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import asyncio
 import dataclasses
 import enum
@@ -101,10 +99,10 @@ def test_a_closed_saver_and_a_foreign_file_say_so(tmp_path: Path) -> None:
         checkpointer(tmp_path / "file")
 
 
-@pytest.mark.parametrize("given", ["Order", [1], ["Order"], int, 7], ids=repr)
-def test_allowed_types_that_are_no_classes_are_refused(tmp_path: Path, given: Any) -> None:
-    with pytest.raises(InvalidInput, match="allowed_types"):
-        checkpointer(tmp_path / "store", allowed_types=given)
+def test_allowed_types_that_are_no_classes_are_refused(tmp_path: Path) -> None:
+    for given in ("Order", [1], ["Order"], int, 7):
+        with pytest.raises(InvalidInput, match="allowed_types"):
+            checkpointer(tmp_path / "store", allowed_types=given)  # type: ignore[arg-type]
     assert not (tmp_path / "store").exists()
 
 

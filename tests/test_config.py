@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import copy
 import sqlite3
 import sys
@@ -251,7 +249,9 @@ def test_a_key_comes_from_the_dictionary_or_the_environment_and_is_never_shown(
 )
 def test_the_collection_fills_the_path_and_the_folder_that_is_named_comes_first(more: dict[str, str]) -> None:
     config = store("faiss", path="store/<collection_name>", collection_name="notes", embedding_model_dims="256") | more
+    before = copy.deepcopy(config)
     assert read_config(config).path == ("mine/notes" if more else "store/notes")
+    assert config == before
 
 
 @pytest.mark.parametrize("name", ["mallory/../bob", "../bob", "..", ".", "a\\b", "c:", "/etc", "a\nb"])
@@ -355,18 +355,15 @@ def test_a_store_of_langchain_is_used_as_it_is_with_its_own_embeddings(tmp_path:
     foreign = InMemoryVectorStore(own)
     config = store("langchain", client=foreign) | {"path": str(tmp_path / "m")}
     assert read_config(config).vectorstore is foreign
+    # An embedder that is named comes before the store's own.
+    named = DeterministicEmbeddings(4)
+    other = config | {"embedder": {"provider": "langchain", "config": {"model": named}}}
+    assert read_config(other).embeddings is named
     with Memory.from_config(config) as memory:
         memory.add("I live in Porto.", user_id="ana", infer=False)
         assert [hit["memory"] for hit in memory.search("Porto", user_id="ana")["results"]] == ["I live in Porto."]
     assert [entry["text"] for entry in foreign.store.values()] == ["I live in Porto."]
     assert [len(entry["vector"]) for entry in foreign.store.values()] == [8]
-
-
-def test_an_embedder_that_is_named_comes_before_the_stores_own() -> None:
-    named = DeterministicEmbeddings(4)
-    config = store("langchain", client=InMemoryVectorStore(DeterministicEmbeddings(8)))
-    config |= {"embedder": {"provider": "langchain", "config": {"model": named}}}
-    assert read_config(config).embeddings is named
 
 
 @pytest.mark.parametrize(
@@ -410,13 +407,6 @@ def test_a_mistake_never_shows_a_secret(config: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError) as caught:
         read_config(config)
     assert SECRET not in str(caught.value)
-
-
-def test_a_configuration_stays_as_it_was() -> None:
-    config = store("faiss", path="x/<collection_name>", collection_name="notes", embedding_model_dims="8")
-    before = copy.deepcopy(config)
-    read_config(config)
-    assert config == before
 
 
 # -- how vectors are compared -----------------------------------------------------------------------------------------
@@ -469,6 +459,7 @@ def test_a_large_scope_compares_alike(metric: Any, tmp_path: Path, monkeypatch: 
         memory.add(texts, user_id="ana", infer=False)
         found = memory.search("nothing", user_id="ana", limit=30)["results"]
     assert [hit["memory"] for hit in found] == by_brute_force(metric, texts, "nothing")[:30]
+    assert len({tuple(by_brute_force(each, texts, "nothing")) for each in METRICS}) == 3
 
 
 @pytest.mark.parametrize(
@@ -486,11 +477,6 @@ def test_candidates_are_near_by_the_metric(metric: Any, near: list[str], tmp_pat
         form = Indexed(b"", encode_vectors([np.array(vectors["new"])], metric))
         found = memory._engine.finder.find(Scope("ana"), [Fact("new", (0,), "new")], [form])
     assert sorted(candidate.text for candidate in found) == sorted(near)
-
-
-def test_the_metrics_order_these_texts_differently() -> None:
-    texts = [f"word{n}" for n in range(40)]
-    assert len({tuple(by_brute_force(metric, texts, "nothing")) for metric in METRICS}) == 3
 
 
 def test_a_threshold_cuts_at_one_distance(tmp_path: Path) -> None:
@@ -529,13 +515,10 @@ def test_two_that_open_a_new_folder_with_two_metrics_cannot_both_write(tmp_path:
         assert [hit["memory"] for hit in one.get_all(user_id="ana")["results"]] == ["one"]
 
 
-@pytest.mark.parametrize("metric", ["manhattan", 5, ""])
-def test_what_is_no_metric_is_refused(metric: Any, tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="cosine, inner_product, euclidean"):
-        Memory(tmp_path / "m", model=None, embeddings=Lengths(), metric=metric)
-
-
-def test_a_foreign_store_compares_by_cosine_only(tmp_path: Path) -> None:
+def test_what_is_no_metric_and_another_than_a_foreign_stores_are_refused(tmp_path: Path) -> None:
+    for metric in ("manhattan", 5, ""):
+        with pytest.raises(ConfigurationError, match="cosine, inner_product, euclidean"):
+            Memory(tmp_path / "m", model=None, embeddings=Lengths(), metric=metric)  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match=r"cosine.*euclidean"):
         Memory(tmp_path / "m", model=None, vectorstore=InMemoryVectorStore(Lengths()), metric="euclidean")
 

@@ -1,7 +1,5 @@
 """The block of recalled memories for a prompt, and the budget of what goes into it."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterator
 from typing import Any

@@ -35,11 +35,8 @@ def test_a_question_points_at_turns_that_exist_and_is_not_their_text(question: d
     assert all(bare not in turn["content"].casefold() for turn in TURNS)
 
 
-def test_no_question_is_asked_twice():
+def test_no_question_is_asked_twice_and_turns_are_fresh_every_time():
     assert len({question.text for question in QUESTIONS}) == len(QUESTIONS) == 14
-
-
-def test_load_gives_fresh_turns_every_time():
     turns, _ = demo.load()
     turns[0]["content"] = "something else"
     assert demo.load()[0][0]["content"] == TURNS[0]["content"]

@@ -1,7 +1,5 @@
 """README and the pages of docs/: their code runs and prints what it promises, what they name exists."""
 
-from __future__ import annotations
-
 import ast
 import gc
 import inspect

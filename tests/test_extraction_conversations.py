@@ -1,8 +1,6 @@
 # The replies were written for exactly these prompts. Who changes a prompt runs this file with RECORD_PROMPTS=1, reads
 # what changed, and judges whether the replies are still what a good model would say.
 
-from __future__ import annotations
-
 import json
 import os
 from datetime import UTC, datetime

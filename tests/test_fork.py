@@ -1,7 +1,5 @@
 """Forks: a copy of a scope to try something in, which is merged or dropped."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from multiprocessing import get_context
 from pathlib import Path
@@ -19,7 +17,6 @@ from langchain_memlayer.journal.base import random_id
 from langchain_memlayer.moving import export_store, import_store
 from langchain_memlayer.testing import DeterministicEmbeddings
 
-WAYS = ["plain", "awaited"]
 TOLD = {
     "I live in Paris": [found("Anna lives in Paris", ("Anna", "lives_in", "Paris"))],
     "I play chess": [found("Anna plays chess", ("Anna", "plays", "chess"))],
@@ -81,7 +78,6 @@ def shown(memory: Any, **ids: Any) -> Any:
     ] + [listed["relations"]]
 
 
-@pytest.mark.parametrize("way", WAYS)
 async def test_a_fork_shows_what_its_original_shows_and_asks_nobody_for_it(way: str) -> None:
     mind, embeddings = Mind(TOLD, change("UPDATE", "Paris", "Anna lives in Rome")), Counting()
     with open_with(mind, embeddings=embeddings) as memory:

@@ -1,7 +1,5 @@
 """Whatever is done in a fork: merged, the original shows what it showed; and taken back, what it showed before."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from itertools import count

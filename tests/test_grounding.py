@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import pytest
 
 from langchain_memlayer.facts.grounding import denies, is_said, keeps_script, words
@@ -71,12 +69,9 @@ def test_no_text_is_too_long_for_a_quote(said: str) -> None:
 
 def test_a_quote_with_most_words_misspelt_is_not_found() -> None:
     said = words("It was a completely ordinary afternoon, without weather")
-
     assert is_said(said, "a completely ordinery afternoon without weather")
     assert not is_said(said, "complately ordinery afterneon without")
-
-
-def test_a_whole_turn_of_one_letter_can_be_quoted() -> None:
+    # A whole turn of one letter can be quoted.
     assert is_said(words("B."), "b")
     assert is_said(words("是"), "是")
 
@@ -104,16 +99,13 @@ def test_a_fact_in_another_script_than_its_quote_has_not_kept_its_language(quote
 
 
 @pytest.mark.parametrize(
-    "text",
-    ["She no longer smokes", "hij heeft geen auto", "ohne Zucker", "他不抽烟", "彼は吸わない", "담배를 안 피워요"],
-)
-def test_a_denial_is_known(text: str) -> None:
-    assert denies(text)
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["The note is knotted", "特别喜欢非洲", "住在无锡的别墅", "无论如何他不但喜欢茶", "性别差不多", "未来在區別"],
-)
-def test_what_only_looks_like_a_denial_is_none(text: str) -> None:
-    assert not denies(text)
+    ("denial", "text"),
+    [
+        *((True, text) for text in ("She no longer smokes", "hij heeft geen auto", "ohne Zucker", "他不抽烟",
+                                    "彼は吸わない", "담배를 안 피워요")),
+        *((False, text) for text in ("The note is knotted", "特别喜欢非洲", "住在无锡的别墅", "无论如何他不但喜欢茶",
+                                     "性别差不多", "未来在區別")),
+    ],
+)  # fmt: skip
+def test_a_denial_is_known_and_what_only_looks_like_one(denial: bool, text: str) -> None:
+    assert denies(text) is denial

@@ -1,7 +1,5 @@
 """How the house is built: what imports what."""
 
-from __future__ import annotations
-
 import grimp
 import networkx
 

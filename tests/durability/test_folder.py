@@ -1,7 +1,5 @@
 """What happens to a folder that is open: it is moved, exchanged, tampered with, forked, interrupted and closed."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import signal

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from folders import SEEDED, Echo, assert_sound, containing, files, items, memories, open_memory, open_store, sentence
-from langgraph.store.base import PutOp
+from folders import SEEDED, Echo, assert_sound, containing, files, memories, open_memory, sentence
 from writer import put_checkpoint
 
 from langchain_memlayer import checkpointer
@@ -259,16 +258,6 @@ def test_forgetting_beside_writers_and_readers(tmp_path: Path) -> None:
         assert failures == []
         assert_gone(tmp_path)
     assert_gone(tmp_path)
-    assert_sound(tmp_path)
-
-
-def test_an_item_that_is_deleted_or_overwritten_leaves_the_other_items(tmp_path: Path) -> None:
-    with open_store(tmp_path) as store:
-        store.batch([PutOp(("n",), f"k{k}", {"text": sentence(k)}) for k in range(50)])
-        store.put(("n",), "x", {"text": TEXT})
-        store.put(("n",), "x", {"text": "overwritten"})
-        store.delete(("n",), "x")
-        assert items(store) == {(("n",), f"k{k}"): sentence(k) for k in range(50)}
     assert_sound(tmp_path)
 
 

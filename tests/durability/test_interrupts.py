@@ -3,8 +3,6 @@
 MATRIX multiplies the numbers: `make matrix` runs them in full, in a folder and in PostgreSQL.
 """
 
-from __future__ import annotations
-
 import os
 import random
 import signal

@@ -1,7 +1,5 @@
 """Small data sets of our own, in the shapes of LoCoMo and LongMemEval."""
 
-from __future__ import annotations
-
 import copy
 import json
 from collections.abc import Callable

@@ -69,7 +69,7 @@ def pagerank(graph: Adjacency, seed: str) -> dict[str, float]:
     return weights
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.integers(0, 10_000), st.sampled_from([1e-2, 1e-3]))
 def test_local_push_gives_at_most_one_and_walks_a_bounded_number_of_edges(seed: int, eps: float) -> None:
     graph = grid(400, seed, size=200)

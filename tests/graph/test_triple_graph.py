@@ -229,18 +229,8 @@ def test_graphs_of_other_scopes_leave_when_they_grow_too_many() -> None:
 
 def rows_of(n: int, nodes: int) -> list[tuple[Any, ...]]:
     """`n` triples over `nodes` names, every tenth of them at one of ten hubs."""
-    return [
-        (
-            i,
-            i,
-            f"m{i}",
-            f"n{i * 7919 % nodes}",
-            f"r{i % 20}",
-            f"hub{i % 10}" if i % 10 == 0 else f"n{i * 104729 % nodes}",
-            None,
-        )
-        for i in range(1, n + 1)
-    ]
+    ends = (f"n{i * 104729 % nodes}" if i % 10 else f"hub{i % 10}" for i in range(1, n + 1))
+    return [(i, i, f"m{i}", f"n{i * 7919 % nodes}", f"r{i % 20}", end, None) for i, end in enumerate(ends, 1)]
 
 
 class Counting(dict[str, Any]):

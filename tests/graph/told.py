@@ -1,7 +1,5 @@
 """A journal that is told triples, for the tests of its graphs."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What the server's tests share: a memory with a story, and clients of an application over it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path

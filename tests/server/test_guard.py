@@ -1,7 +1,5 @@
 """Who is let in, and what is refused before anything reads it."""
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import json

@@ -1,7 +1,5 @@
 """The pages of the inspector: what they show, what they change, and that nothing in a memory is more than text."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator

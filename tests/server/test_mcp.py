@@ -1,7 +1,5 @@
 """The tools of MCP, called by the SDK's own client."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager

@@ -1,7 +1,5 @@
 """What the server has of profiles: calls, a tool, and a page on which they are read and set."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The REST calls: what they do, and that their description is true."""
 
-from __future__ import annotations
-
 import inspect
 import json
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Vectors as embedders give them, slabs that hold them, and what numpy says of them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 

@@ -1,8 +1,5 @@
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -135,16 +132,6 @@ def test_nodes_of_more_rows_begin_with_those_of_fewer() -> None:
         of_node = dict(zip(places.tolist(), sums[every].tolist(), strict=True))
         assert [of_node[place] for place in places.tolist()] == sums[every].tolist()
         known = nodes
-
-
-def test_threads_share_one_graph() -> None:
-    topics = Topics(4000, 24, seed=4)
-    view = filled(topics.codes, threshold=topics.codes.size - 1).view
-    queries, _ = topics.queries(200)
-    alone = [view.search(query, 10).ids.tolist() for query in queries]
-    with ThreadPoolExecutor(8) as pool:
-        together = list(pool.map(lambda query: view.search(query, 10).ids.tolist(), queries))
-    assert together == alone
 
 
 # -- filters and deletes by topic --------------------------------------------------------------------------------------

@@ -1,7 +1,3 @@
-from __future__ import annotations
-
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -92,11 +88,14 @@ def test_a_zero_query_scores_every_row(metric: Metric) -> None:
     assert len(kernel.top(vector, codes, 40)[0]) == 40
 
 
-@pytest.mark.parametrize("scale", [1e-40, 1e-30, 1e-20, 1e-3, 1.0, 1e10, 1e19, 1e25, 3e38])
-def test_cosine_does_not_depend_on_the_length_of_the_query(scale: float) -> None:
+def test_cosine_does_not_depend_on_the_length_of_the_query_which_stays_as_it_was() -> None:
     query = np.array([1.0, -1.0, 1.0, 1.0])
-    vector = Kernel(dims=4, metric="cosine").prepare(query * scale)
-    np.testing.assert_allclose(vector, query / 2, rtol=1e-3)
+    for scale in (1e-40, 1e-30, 1e-20, 1e-3, 1.0, 1e10, 1e19, 1e25, 3e38):
+        vector = Kernel(dims=4, metric="cosine").prepare(query * scale)
+        np.testing.assert_allclose(vector, query / 2, rtol=1e-3)
+    given = query.astype(np.float32)
+    Kernel(dims=4, metric="cosine").prepare(given)
+    assert given.tolist() == query.tolist()
 
 
 @pytest.mark.parametrize("metric", ["inner_product", "euclidean"])
@@ -125,12 +124,6 @@ def test_what_is_no_query_vector_is_refused(metric: Metric, query: Any) -> None:
         Kernel(dims=3, metric=metric).prepare(query)
 
 
-def test_the_query_that_was_given_is_left_as_it_was() -> None:
-    query = np.array([3.0, 4.0], np.float32)
-    assert Kernel(dims=2, metric="cosine").prepare(query).tolist() == pytest.approx([0.6, 0.8])
-    assert query.tolist() == [3.0, 4.0]
-
-
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="Linux tells how many pages are resident")
 def test_scans_leave_nothing_behind() -> None:
     kernel = Kernel(dims=8, metric="cosine")
@@ -145,24 +138,3 @@ def test_scans_leave_nothing_behind() -> None:
     before = pages_after(1_000)
     # A scanner takes 100 bytes at least: 300 pages would be missing here.
     assert pages_after(12_000) - before < 100
-
-
-def test_threads_share_one_kernel() -> None:
-    kernel = Kernel(dims=24, metric="euclidean")
-    codes = integers(9, 3000, 24)
-    start = threading.Barrier(8)
-
-    def work(seed: int) -> bool:
-        start.wait()
-        right = True
-        for turn in range(20):
-            query = np.random.default_rng((seed, turn)).integers(-3, 4, 24)
-            scores = exact_scores(codes, query, "euclidean")
-            got = kernel.finish(kernel.every(kernel.prepare(query), codes))
-            best = kernel.finish(kernel.top(kernel.prepare(query), codes, 10)[1])
-            right = right and bool(np.allclose(got, scores, rtol=1e-5))
-            right = right and bool(np.allclose(np.sort(best)[::-1], np.sort(scores)[::-1][:10], rtol=1e-5))
-        return right
-
-    with ThreadPoolExecutor(8) as pool:
-        assert all(pool.map(work, range(8)))

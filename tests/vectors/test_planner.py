@@ -1,4 +1,4 @@
-from __future__ import annotations
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,21 +20,19 @@ def chosen(rows: int, matches: int, *, dims: int = 100, k: int = 10, threshold: 
     ("matches", "way"), [(0, "empty"), (1, "gather"), (200, "gather"), (201, "scan"), (1000, "scan")]
 )
 def test_more_than_a_fifth_is_scanned_with_a_mask_and_less_gathered(matches: int, way: str) -> None:
-    assert exact_way(1000, matches) == way
-    assert chosen(1000, matches) == way
+    assert exact_way(1000, matches) == chosen(1000, matches) == way
 
 
-def test_a_graph_is_used_only_above_the_threshold() -> None:
-    assert chosen(40_000, 40_000) == "scan"
-    assert chosen(40_001, 40_001) == "hnsw"
-
-
-def test_up_to_a_million_elements_are_gathered_though_there_is_a_graph() -> None:
-    assert chosen(100_000, 10_000) == "gather"
-    assert chosen(100_000, 10_001) == "hnsw"
-    assert chosen(100_000, 0) == "empty"
-    # A higher threshold does not raise that limit.
+def test_when_a_graph_is_used() -> None:
+    # Above the threshold only.
+    assert [chosen(40_000, 40_000), chosen(40_001, 40_001)] == ["scan", "hnsw"]
+    # Up to a million elements are gathered though there is a graph; a higher threshold does not raise that limit.
+    assert [chosen(100_000, matches) for matches in (0, 10_000, 10_001)] == ["empty", "gather", "hnsw"]
     assert chosen(1_000_000, 10_001, threshold=40_000_000) == "hnsw"
+    # So many hits that the graph costs more than a scan are scanned.
+    assert [chosen(100_000, 50_000, k=k) for k in (390, 391)] == ["hnsw", "scan"]
+    # Never with the fewest candidates, however small the slab.
+    assert chosen(500, 500, dims=8, threshold=0) == "hnsw"
 
 
 @pytest.mark.parametrize(
@@ -48,19 +46,9 @@ def test_how_many_candidates_a_graph_is_asked_for(rows: int, k: int, breadth: in
     assert candidates(rows, rows * 9 // 10 + 1, 2 * k)[0] == breadth
 
 
-@pytest.mark.parametrize(
-    ("k", "enough"), [(10, 32), (16, 32), (17, 34), (50, 100), (1, 32)]
-)  # fmt: skip
-def test_how_many_survivors_are_enough(k: int, enough: int) -> None:
-    assert candidates(100_000, 50_000, k)[1] == enough
+def test_how_many_survivors_are_enough() -> None:
+    assert [candidates(100_000, 50_000, k)[1] for k in (1, 10, 16, 17, 50)] == [32, 32, 32, 34, 100]
     assert candidates(100_000, 100_000, 200) == (400, 300)
-
-
-def test_so_many_hits_that_the_graph_costs_more_than_a_scan_are_scanned() -> None:
-    assert chosen(100_000, 50_000, k=390) == "hnsw"
-    assert chosen(100_000, 50_000, k=391) == "scan"
-    # Never with the fewest candidates, however small the slab.
-    assert chosen(500, 500, dims=8, threshold=0) == "hnsw"
 
 
 # -- what searches report ----------------------------------------------------------------------------------------------
@@ -96,16 +84,13 @@ def test_a_slab_at_the_threshold_is_scanned(topics: Topics) -> None:
 
 
 def test_a_slab_above_the_threshold_goes_through_its_graph(topics: Topics, graphed: Slab) -> None:
-    plan = graphed.view.search(topics.vectors[0], 10).plan
-    assert plan == Plan("hnsw", scanned=0, candidates=128, survivors=128)
-    assert graphed.view.search(topics.vectors[0], 80).plan == Plan("hnsw", candidates=160, survivors=160)
+    def plan(k: int = 10, mask: Any = None, slab: Slab = graphed) -> Plan:
+        return slab.view.search(topics.vectors[0], k, mask=mask).plan
 
-
-def test_nothing_to_find_is_told_as_empty(topics: Topics, graphed: Slab) -> None:
-    hits = graphed.view.search(topics.vectors[0], 10, mask=np.zeros(ROWS, np.bool_))
-    assert (len(hits), hits.plan) == (0, Plan("empty"))
-    empty = Slab(dims=DIMS)
-    assert empty.view.search(topics.vectors[0], 10).plan == Plan("empty")
+    assert plan() == Plan("hnsw", scanned=0, candidates=128, survivors=128)
+    assert plan(80) == Plan("hnsw", candidates=160, survivors=160)
+    # Nothing to find is told as empty.
+    assert plan(mask=np.zeros(ROWS, np.bool_)) == plan(slab=Slab(dims=DIMS)) == Plan("empty")
 
 
 def test_a_mask_is_applied_to_the_candidates(topics: Topics, graphed: Slab) -> None:
@@ -191,13 +176,10 @@ def test_survivors_are_items_not_vectors(topics: Topics) -> None:
     assert hits.ids.tolist() == np.argsort(-scores)[:10].tolist()
 
 
-@pytest.mark.parametrize("k", [0, -1])
-def test_a_limit_below_one_is_refused(graphed: Slab, k: int) -> None:
-    with pytest.raises(InvalidInput, match="at least 1"):
-        graphed.view.search(np.ones(DIMS), k)
-
-
-def test_a_mask_of_another_view_is_refused(graphed: Slab) -> None:
+def test_a_limit_below_one_and_a_mask_of_another_view_are_refused(graphed: Slab) -> None:
+    for k in (0, -1):
+        with pytest.raises(InvalidInput, match="at least 1"):
+            graphed.view.search(np.ones(DIMS), k)
     with pytest.raises(InvalidInput, match="from this view"):
         graphed.view.search(np.ones(DIMS), 10, mask=np.ones(ROWS - 1, np.bool_))
 

@@ -1,7 +1,5 @@
 """A slab's rows as bytes: what is loaded again answers as the slab did, and forged bytes are refused or harm nobody."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 
