@@ -60,7 +60,7 @@ def memory() -> Iterator[Memory]:
         yield opened
 
 
-@pytest.fixture(params=["invoke", "ainvoke", "stream"])
+@pytest.fixture(params=["invoke", "ainvoke"])
 def turn(request: pytest.FixtureRequest) -> Any:
     async def take(agent: Any, text: str, *, config: Any = None, **call: Any) -> Any:
         call = {"context": ALICE, **call}
@@ -94,6 +94,7 @@ def talk(model: Any, *middleware: Any, texts: Sequence[str], name: str = "1", **
     return state
 
 
+@pytest.mark.parametrize("turn", ["invoke", "ainvoke", "stream"], indirect=True)
 async def test_an_agent_recalls_and_remembers(memory: Memory, turn: Any) -> None:
     model = ScriptedChatModel(replies=["Noted.", "In Paris."])
     agent = agent_of(model, memory.as_middleware(), system_prompt="Be brief.", checkpointer=InMemorySaver())
@@ -107,6 +108,7 @@ async def test_an_agent_recalls_and_remembers(memory: Memory, turn: Any) -> None
     assert len(state["messages"]) == 2
 
 
+@pytest.mark.parametrize("turn", ["invoke", "ainvoke", "stream"], indirect=True)
 async def test_each_model_call_of_a_turn_gets_the_one_recall(memory: Memory, turn: Any) -> None:
     @tool
     def weather(city: str) -> str:

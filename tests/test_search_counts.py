@@ -275,7 +275,7 @@ def test_a_filter_of_a_large_scope_finds_what_passes(
     with opened(tmp_path / "m", embeddings) as memory:
         talk.tell(memory, 2000)
         memory.search("warm", user_id="u")
-        for question, (filters, least) in product(talk.questions(3), FILTERS):
+        for question, (filters, least) in product(talk.questions(2), FILTERS):
             condition = parse_filter(filters)
             with watched(memory) as seen:
                 hits = memory.search(question, user_id="u", limit=LIMIT, filters=filters)["results"]

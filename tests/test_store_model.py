@@ -3,7 +3,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from langgraph.store.base import GetOp, ListNamespacesOp, MatchCondition, PutOp, SearchOp
@@ -138,9 +137,8 @@ def shown(op: Any, result: Any) -> Any:
     return result
 
 
-@pytest.mark.parametrize("swept", [False, True])
-@settings(max_examples=60, deadline=None)
-@given(batches=BATCHES)
+@settings(max_examples=70, deadline=None)
+@given(swept=st.booleans(), batches=BATCHES)
 def test_batches_ttl_filters_and_namespaces_are_as_a_dictionary_says(swept: bool, batches: Any) -> None:
     clock, model = FrozenClock(), Model()
     with MemLayerStore(":memory:", clock=clock) as store:

@@ -143,7 +143,7 @@ changes = st.one_of(
 )
 
 
-@settings(max_examples=12, phases=[Phase.explicit, Phase.generate])
+@settings(max_examples=8, phases=[Phase.explicit, Phase.generate])
 @given(st.lists(changes, min_size=1, max_size=7))
 def test_each_undo_in_turn_gives_everything_that_was_before_and_its_undo_what_came_after(steps: Sequence[Any]) -> None:
     clock, numbers = FrozenClock(), count(1)

@@ -64,7 +64,7 @@ def assert_right(slab: Slab, texts: dict[int, list[str]]) -> None:
 texts = st.lists(st.sampled_from(TERMS), max_size=6)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(st.lists(st.tuples(st.lists(texts, max_size=9), st.integers(0, 3)), min_size=1, max_size=9))
 def test_after_any_writes_the_words_are_those_of_the_live_texts(steps: list[tuple[list[list[str]], int]]) -> None:
     patch = pytest.MonkeyPatch()
