@@ -182,6 +182,7 @@ class Keywords:
         average: Their mean length.
         language: In which it is asked, if the scope speaks it; else English.
         slots: Texts that have some of the terms, in a large scope; all inside in a small one. Ascending.
+        counts: How often each of the terms stands in each of these.
         scores: Their BM25.
     """
 
@@ -194,6 +195,7 @@ class Keywords:
     average: float
     language: str
     slots: NDArray[np.int64]
+    counts: NDArray[np.int64]
     scores: Scores
 
     @property
@@ -211,16 +213,17 @@ class Keywords:
         if np.count_nonzero(allowed) <= WHOLE_SCOPE:
             # So few are looked through: what was found of all may have none of them.
             slots = np.flatnonzero(allowed)
-            scores = self.of(self.words.texts(slots))
+            scores = self.of(self.words.texts(slots))[1]
             slots, scores = slots[scores > 0], scores[scores > 0]
         else:
             able = allowed[self.slots]
             slots, scores = self.slots[able], self.scores[able]
         return slots if len(slots) <= most else slots[np.argpartition(-scores, most)[:most]]
 
-    def of(self, texts: Terms) -> Scores:
-        """The BM25 of any texts of the scope."""
-        return bm25(texts.counts(self.terms), texts.lengths, self.dfs, self.total, self.average, self.weights)
+    def of(self, texts: Terms, counts: NDArray[np.int64] | None = None) -> tuple[NDArray[np.int64], Scores]:
+        """How often any texts of the scope have each of the terms (which may be known), and their BM25."""
+        counts = texts.counts(self.terms) if counts is None else counts
+        return counts, bm25(counts, texts.lengths, self.dfs, self.total, self.average, self.weights)
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,12 +302,12 @@ def keywords(scoped: Scoped, query: Mended) -> Keywords:
     unheard = max(0.0, sum(weights.values()) - float(weighed[dfs > 0].sum()) - query.slips)
     none = Keywords(
         words, terms, weighed, dfs, unheard, scoped.total, scoped.average_length, language,
-        np.empty(0, np.int64), np.empty(0, np.float32),
+        np.empty(0, np.int64), np.empty((len(terms), 0), np.int64), np.empty(0, np.float32),
     )  # fmt: skip
     if scoped.whole:
-        slots = scoped.slots
-        scores = none.of(words.texts(slots)) if 4 * scoped.total < len(scoped.view) else _of_all(none, postings, scoped)
-        return replace(none, slots=slots, scores=scores)
+        known = None if 4 * scoped.total < len(scoped.view) else _counts_inside(postings, scoped)
+        counts, scores = none.of(scoped.all.terms, known)
+        return replace(none, slots=scoped.slots, counts=counts, scores=scores)
     # At most so many terms are counted, and at most so many texts looked at: those of the rarest ones.
     rare = np.sort(np.argsort(dfs, kind="stable")[:_SCORED_TERMS])
     rare = rare[dfs[rare] > 0]
@@ -313,19 +316,17 @@ def keywords(scoped: Scoped, query: Mended) -> Keywords:
         return none
     slots = postings.texts_with(rare[_affordable(dfs[rare])])
     slots = slots[scoped.inside[slots]]
-    return replace(none, slots=slots, scores=none.of(words.texts(slots)))
+    counts, scores = none.of(words.texts(slots))
+    return replace(none, slots=slots, counts=counts, scores=scores)
 
 
-def _of_all(none: Keywords, postings: Postings, scoped: Scoped) -> NDArray[np.float32]:
-    """The BM25 of every text inside, from the postings alone."""
-    lengths = scoped.view.words.lengths
-    counts = np.zeros((len(none.terms), len(lengths)), np.int64)
+def _counts_inside(postings: Postings, scoped: Scoped) -> NDArray[np.int64]:
+    """How often every text inside has each of some terms, from the postings alone."""
+    counts = np.zeros((postings.count, len(scoped.view)), np.int64)
     for index, row in enumerate(counts):
         slots, often = postings.of(index)
         row[slots] = often
-    if not scoped.every:
-        counts, lengths = counts[:, scoped.slots], lengths[scoped.slots]
-    return bm25(counts, lengths, none.dfs, none.total, none.average, none.weights)
+    return counts if scoped.every else counts[:, scoped.slots]
 
 
 def _affordable(dfs: NDArray[np.int64]) -> NDArray[np.intp]:
@@ -430,6 +431,7 @@ class Pools:
         if self._vector is not None and dense is None:
             dense = scoped.view.scores(self._vector, members)
         pool = scoped.all if scoped.whole else _bare_pool(scoped, members)
+        counts, keyword = (words.counts, words.scores) if scoped.whole else words.of(pool.terms)
         return replace(
             pool,
             dense=dense,
@@ -437,10 +439,11 @@ class Pools:
             dense_trust=self._trust,
             dense_skill=self._skill,
             dense_fluency=self._fluency,
-            keyword=words.scores if scoped.whole else words.of(pool.terms),
+            keyword=keyword,
             keyword_spread=Spread(0.0, float(words.scores.max(initial=0.0))),
             keyword_ceiling=words.ceiling,
             keyword_whole=words.whole,
+            counts=counts,
             graph=_weights(scoped.view, members, self._related),
         )
 
@@ -464,6 +467,7 @@ def _bare_pool(scoped: Scoped, members: NDArray[np.int64]) -> Pool:
         keyword_ceiling=0.0,
         keyword_whole=0.0,
         terms=terms,
+        counts=np.empty((0, len(members)), np.int64),
         total=scoped.total,
         counted=None if scoped.whole else scoped.frequencies,
         graph=nothing,

@@ -58,6 +58,15 @@ class Terms:
         """The terms of one text."""
         return self.flat[self.starts[index] : self.starts[index + 1]]
 
+    def among(self, texts: NDArray[np.int64]) -> Terms:
+        """Those of some of the texts."""
+        begins = self.starts[texts]
+        counts = self.starts[texts + 1] - begins
+        starts = np.zeros(len(texts) + 1, np.int64)
+        np.cumsum(counts, out=starts[1:])
+        places = np.arange(starts[-1]) + np.repeat(begins - starts[:-1], counts)
+        return Terms(self.flat[places], self.often[places], starts, self.lengths[texts], self.ids)
+
     def occurrences(self, numbers: NDArray[np.int32]) -> tuple[NDArray[np.intp], NDArray[np.int64], Often]:
         """Where some distinct terms stand: for each pair the index into `numbers`, the text, and how often."""
         table = np.full(len(self.ids), -1, np.int16)
@@ -157,14 +166,9 @@ class Words:
 
     def texts(self, slots: NDArray[np.int64]) -> Terms:
         """The terms of the texts at some slots."""
-        if len(slots) == len(self.lengths) and len(slots) and slots[0] == 0 and slots[-1] == len(slots) - 1:
-            return Terms(self.flat, self.often, self.starts, self.lengths, self.ids)
-        begins = self.starts[slots]
-        counts = self.starts[slots + 1] - begins
-        starts = np.zeros(len(slots) + 1, np.int64)
-        np.cumsum(counts, out=starts[1:])
-        places = np.arange(starts[-1]) + np.repeat(begins - starts[:-1], counts)
-        return Terms(self.flat[places], self.often[places], starts, self.lengths[slots], self.ids)
+        terms = Terms(self.flat, self.often, self.starts, self.lengths, self.ids)
+        every = len(slots) == len(self.lengths) and len(slots) and slots[0] == 0 and slots[-1] == len(slots) - 1
+        return terms if every else terms.among(slots)
 
     def postings(self, numbers: NDArray[np.int32]) -> Postings:
         """Where some distinct terms stand."""

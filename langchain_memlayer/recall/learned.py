@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from langchain_memlayer.recall import signals
 from langchain_memlayer.recall.calibration import is_latin
 from langchain_memlayer.recall.pool import Pool, Query, Scores
-from langchain_memlayer.threads import Once
+from langchain_memlayer.threads import Once, lazy
 
 FILE = Path(__file__).with_name("learned.npz")
 
@@ -31,7 +32,7 @@ FEATURES = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Trees:
     """Regression trees; node `j` of tree `i` is at `[i, j]` of every array, and the root is node 0.
 
@@ -60,17 +61,21 @@ class Trees:
 
     def sums(self, rows: NDArray[np.float32]) -> Scores:
         """What all trees give together for each row of features, shape (rows, features)."""
-        trees, nodes = self.feature.shape
-        first = np.arange(trees) * nodes
-        feature, threshold = self.feature.ravel(), self.threshold.ravel()
-        left = (self.left + first[:, None]).ravel()
-        right = (self.right + first[:, None]).ravel()
+        roots, feature, threshold, below, value = self._nodes
         values, starts = np.ascontiguousarray(rows).ravel(), (np.arange(len(rows)) * rows.shape[1])[:, None]
-        at = np.broadcast_to(first, (len(rows), trees))
+        at = np.broadcast_to(roots, (len(rows), len(roots)))
         for _ in range(self.depth):
-            at = np.where(values[starts + feature[at]] <= threshold[at], left[at], right[at])
-        total: Scores = self.value.ravel()[at].sum(axis=1, dtype=np.float32)
+            at = below.take(2 * at + (values.take(starts + feature.take(at)) <= threshold.take(at)))
+        total: Scores = value.take(at).sum(axis=1, dtype=np.float32)
         return total
+
+    @lazy
+    def _nodes(self) -> tuple[NDArray[Any], ...]:
+        """The nodes of all trees in a row: the roots, and of each node what it looks at, up to where, what is below."""
+        trees, nodes = self.feature.shape
+        roots = np.arange(trees) * nodes
+        below = np.stack((self.right, self.left), axis=-1) + roots[:, None, None]
+        return roots, self.feature.ravel().astype(np.intp), self.threshold.ravel(), below.ravel(), self.value.ravel()
 
 
 _TREES = Once(Trees.load)
@@ -110,7 +115,7 @@ def features(pool: Pool, query: Query, shares: Mapping[str, Scores]) -> tuple[ND
     np.maximum.at(lively, pool.session, base)
     cosine = np.zeros(len(pool), np.float32) if pool.dense is None else np.nan_to_num(pool.dense)
     idf = np.log1p((pool.total - query.frequencies + 0.5) / (query.frequencies + 0.5))
-    matched = idf @ (pool.terms.counts(query.terms) > 0) / max(float(idf.sum()), 1e-9)
+    matched = idf @ (pool.counts > 0) / max(float(idf.sum()), 1e-9)
     speakers = signals.named_speakers(pool, query)
     other = (pool.speaker[best] >= 0) & (pool.speaker[best] != speakers[0]) if len(speakers) == 1 else 0
     lengths = pool.terms.lengths

@@ -11,7 +11,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from langchain_memlayer.index.keywords import term_id, term_of
+from langchain_memlayer.index.keywords import term_ids, term_of
 from langchain_memlayer.index.postings import Terms
 from langchain_memlayer.types import Metric
 
@@ -70,6 +70,7 @@ class Pool:
         keyword_ceiling: The BM25 that a text could attain for this query.
         keyword_whole: The BM25 that one could attain if each of the query's words were said in the scope.
         terms: The keyword terms of each.
+        counts: How often each of the query's terms stands in each, shape (terms, n).
         total: How many memories the scope has.
         counted: In how many memories of the scope some terms stand, where the pool is not all of it; else None.
         graph: From 0 to 1: how near it is to the entities that the query names.
@@ -101,6 +102,7 @@ class Pool:
     keyword_ceiling: float
     keyword_whole: float
     terms: Terms
+    counts: NDArray[np.int64]
     total: int
     counted: Callable[[NDArray[np.int32]], NDArray[np.int64]] | None
     graph: Scores
@@ -188,25 +190,30 @@ def together(terms: Terms, following: tuple[NDArray[np.int64], NDArray[np.int64]
     before, after = before[some], after[some]
     frequencies = np.bincount(terms.flat)
     rare = (frequencies > 1) & (frequencies <= max(2, len(terms) // _RARE))
-    dated = _date_ids()
-    words = {
-        place: {one for one in terms.of(place).tolist() if rare[one] and int(terms.ids[one]) not in dated}
-        for place in {*before.tolist(), *after.tolist()}
-    }
 
-    def shared(first: NDArray[np.int64], second: NDArray[np.int64]) -> float:
-        pairs = [(words[one], words[other]) for one, other in zip(first.tolist(), second.tolist(), strict=True)]
-        return sum(len(one & other) / max(1, min(len(one), len(other))) for one, other in pairs) / len(pairs)
+    def words(texts: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The rare words of some texts, each as a number that is another in each text, and how many each text has."""
+        some = terms.among(texts)
+        kept = np.flatnonzero(rare[some.flat])
+        kept = kept[~np.isin(some.ids[some.flat[kept]], _date_ids())]
+        return some.text[kept] * len(rare) + some.flat[kept], np.bincount(some.text[kept], minlength=len(texts))
 
-    more = shared(before, after) - shared(before, np.roll(after, len(after) // 2))
+    first, many = words(before)
+
+    def shared(texts: NDArray[np.int64]) -> float:
+        second, often = words(texts)
+        both = np.bincount(np.intersect1d(first, second, assume_unique=True) // len(rare), minlength=len(texts))
+        return float(sum((both / np.maximum(1, np.minimum(many, often))).tolist()) / len(texts))
+
+    more = shared(after) - shared(np.roll(after, len(after) // 2))
     return min(1.0, max(0.0, more / _TOGETHER))
 
 
 @cache
-def _date_ids() -> frozenset[int]:
+def _date_ids() -> NDArray[np.uint64]:
     """The terms of the dates that `memory_text` writes before a text."""
     numbers = (f"{number:02}" for number in (*range(1, 32), *range(1970, 2101)))
-    return frozenset(map(term_id, (*map(term_of, map(str.lower, _MONTHS)), *numbers)))
+    return term_ids((*map(term_of, map(str.lower, _MONTHS)), *numbers))
 
 
 _QUESTION_MARKS = "?？؟;⁇⁈︖"

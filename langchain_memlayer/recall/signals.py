@@ -53,7 +53,7 @@ def brevity(pool: Pool) -> float:
 
 def windowed(pool: Pool, query: Query, share: float) -> Scores:
     """BM25 where a turn has its own words and a `share` of those of the turns just before and after."""
-    counts, lengths = pool.terms.counts(query.terms), pool.terms.lengths
+    counts, lengths = pool.counts, pool.terms.lengths
     before, after = pool.following
     wide, long = counts.astype(np.float32), lengths.astype(np.float32)
     wide[:, after] += share * counts[:, before]

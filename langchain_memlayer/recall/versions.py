@@ -86,7 +86,7 @@ def _chain(pool: Pool, query: Query, base: Scores, *, sure: bool) -> NDArray[np.
     top = float(base.max(initial=0.0))
     if top <= 0 or not query.subject.any():
         return np.empty(0, np.int64)
-    there = pool.terms.counts(query.terms)[query.subject] > 0
+    there = pool.counts[query.subject] > 0
     frequencies = query.frequencies[query.subject]
     idf = np.log1p((pool.total - frequencies + 0.5) / (frequencies + 0.5)) * (frequencies > 0)
     share = idf @ there
