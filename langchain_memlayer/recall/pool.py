@@ -186,26 +186,25 @@ def together(terms: Terms, following: tuple[NDArray[np.int64], NDArray[np.int64]
     if len(before) < _FEW:
         return float(len(before) > 0)
     # By where they stand: the numbers of sessions, and so the order of these pairs, are another process's otherwise.
-    some = np.argsort(before)[:: -(-len(before) // _PAIRS)]
-    before, after = before[some], after[some]
+    chosen = np.argsort(before)[:: -(-len(before) // _PAIRS)]
+    before, after = before[chosen], after[chosen]
     frequencies = np.bincount(terms.flat)
     rare = (frequencies > 1) & (frequencies <= max(2, len(terms) // _RARE))
+    some, pairs, wide = terms.among(np.concatenate((before, after))), len(before), len(rare)
+    kept = np.flatnonzero(rare[some.flat])
+    kept = kept[~np.isin(some.ids[some.flat[kept]], _date_ids())]
+    texts, words, sizes = some.text[kept], some.flat[kept], np.bincount(some.text[kept], minlength=2 * pairs)
+    middle = np.searchsorted(texts, pairs)
+    # A word is another number in each pair.
+    first = texts[:middle] * wide + words[:middle]
 
-    def words(texts: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The rare words of some texts, each as a number that is another in each text, and how many each text has."""
-        some = terms.among(texts)
-        kept = np.flatnonzero(rare[some.flat])
-        kept = kept[~np.isin(some.ids[some.flat[kept]], _date_ids())]
-        return some.text[kept] * len(rare) + some.flat[kept], np.bincount(some.text[kept], minlength=len(texts))
+    def shared(shift: int) -> float:
+        second = (texts[middle:] + shift) % pairs * wide + words[middle:]
+        both = np.bincount(np.intersect1d(first, second, assume_unique=True) // wide, minlength=pairs)
+        fewest = np.minimum(sizes[:pairs], np.roll(sizes[pairs:], shift))
+        return float(sum((both / np.maximum(1, fewest)).tolist()) / pairs)
 
-    first, many = words(before)
-
-    def shared(texts: NDArray[np.int64]) -> float:
-        second, often = words(texts)
-        both = np.bincount(np.intersect1d(first, second, assume_unique=True) // len(rare), minlength=len(texts))
-        return float(sum((both / np.maximum(1, np.minimum(many, often))).tolist()) / len(texts))
-
-    more = shared(after) - shared(np.roll(after, len(after) // 2))
+    more = shared(0) - shared(pairs // 2)
     return min(1.0, max(0.0, more / _TOGETHER))
 
 
