@@ -147,6 +147,23 @@ def test_what_changed_in_a_fork_is_carried_over_and_can_be_undone(memory: Memory
     assert doctor.check(memory._journal) == []
 
 
+@pytest.mark.parametrize("ids", [{"user_id": "anna"}, {"agent_id": "cook"}])
+def test_a_merge_is_undone_in_all_scopes_that_it_wrote_to(memory: Memory, ids: dict[str, str]) -> None:
+    for given in ({}, {"user_id": "anna"}, {"user_id": "bob"}):
+        memory.add("I like tea", agent_id="cook", **given)
+    owners = [{"user_id": "anna"}, {"user_id": "bob"}, {"agent_id": "cook"}]
+    before = [shown(memory, **owner) for owner in owners]
+    fork = memory.fork("trial", **ids)
+    for given in ({}, {"agent_id": "cook"}) if "user_id" in ids else ({}, {"user_id": "anna"}, {"user_id": "bob"}):
+        fork.add("I moved to Oslo", **given)
+    for row in fork.get_all(kinds=["fact"])["results"]:
+        fork.update(row["id"], f"{row['memory']} indeed")
+    done = fork.merge()
+    assert [shown(memory, **owner) for owner in owners] != before
+    memory.undo(batch_id=done["batch_id"], **ids)
+    assert [shown(memory, **owner) for owner in owners] == before
+
+
 def test_what_the_model_decides_in_a_fork_is_carried_over(memory: Memory) -> None:
     mind = Mind(
         TOLD, change("UPDATE", "Paris", "Anna lives in Rome"), change("DELETE", "chess"), change("NONE", "Rome")

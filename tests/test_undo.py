@@ -288,6 +288,21 @@ def test_a_text_that_was_still_to_be_read_is_noted_again_when_all_of_a_scope_com
     assert len(memory.unread(user_id="u")) == 1
 
 
+def test_what_ended_of_an_agent_comes_back_for_all_its_users_and_for_one_who_asks_only_the_own(memory: Memory) -> None:
+    for user in ("v", "w"):
+        memory.add("Anna adds tea", user_id=user, agent_id="a")
+    rows = memory.get_all(agent_id="a", kinds=["fact", "turn"])["results"]
+    users = lambda: [row["user_id"] for row in memory.get_all(agent_id="a", kinds=["fact", "turn"])["results"]]  # noqa: E731
+    memory.undo(memory.delete_all(agent_id="a")["event_id"])
+    assert users() == ["v", "v", "w", "w"]
+    event = memory.delete_all(agent_id="a")["event_id"]
+    [first] = [row["user_id"] for row in rows if memory.history(row["id"])[-1]["id"] == event]
+    with pytest.raises(InvalidInput, match="here that could be undone"):
+        memory.of("w" if first == "v" else "v").undo(event)
+    memory.of(first).undo(event)
+    assert users() == [first, first]
+
+
 def test_what_ends_a_fact_or_brings_it_back_goes_through_no_table(memory: Memory) -> None:
     key = fact(memory)
     ran: list[str] = []

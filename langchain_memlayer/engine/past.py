@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from langchain_memlayer.engine.commit import BY_HAND, Committed, Outcome
-from langchain_memlayer.engine.profiles import take_back
+from langchain_memlayer.engine.profiles import FORK, take_back
 from langchain_memlayer.engine.records import result_of, scope_of
 from langchain_memlayer.engine.results import relations_of
 from langchain_memlayer.errors import InvalidInput, shown
@@ -23,6 +23,8 @@ from langchain_memlayer.journal.positions import (
     event_at,
     events_along,
     events_of_batch,
+    owners_of,
+    paths_of_commit,
     put_back,
     triples_of_all,
     unlink,
@@ -89,7 +91,8 @@ def undo(journal: Journal, scope: Scope, *, event: int | None, batch: str | None
 
     Args:
         journal: The truth.
-        scope: Whose the memories must be; for a batch id, exactly whose.
+        scope: Whose the memories must be; for a batch id, exactly whose, but for what a merge did. What came along
+            with an event in memories of others stays.
         event: The event's number.
         batch: The batch id.
         reads: Whether somebody reads turns that are there again.
@@ -98,12 +101,12 @@ def undo(journal: Journal, scope: Scope, *, event: int | None, batch: str | None
         InvalidInput: there is nothing like that, it was undone already, something later has changed the same memory, or
             it was forgotten.
     """
-    paths = {scope.partition} if batch is not None else set()
+    paths = [scope.partition] if batch is not None and scope.user_id is not None else []
     if event is not None:
         with journal.read() as reader:
-            found = event_at(reader, event)
-            paths = {row.path for row in (reader.versions_of(found.key) if found else ())}
-    with journal.write(*paths) as tx:
+            paths = paths_of_commit(reader, event)
+    # What lies in several namespaces may lie anywhere.
+    with journal.write(*(paths if len(paths) == 1 else ())) as tx:
         chosen = _chosen(tx, scope, event, batch)
         own = {one.seq: one.key for one in chosen if one.kind == "profile"}
         chosen = [one for one in chosen if one.seq not in own]
@@ -123,18 +126,17 @@ def undo(journal: Journal, scope: Scope, *, event: int | None, batch: str | None
 def _chosen(tx: Writer, scope: Scope, event: int | None, batch: str | None) -> list[Event]:
     """The events to take back, in order, with those that came along."""
     if batch is not None:
-        found = [one for one in events_of_batch(tx, scope.partition, batch) if one.op in _PRIMARY]
+        found = [one for one in events_of_batch(tx, scope, batch) if one.op in _PRIMARY]
     else:
         found = [one for one in [event_at(tx, event or 0)] if one is not None]
-    owned = []
-    for one in found:
-        owner = next((scope_of(row) for row in tx.versions_of(one.key)), None)
-        if owner is None:
-            raise InvalidInput(_GONE)
-        # A merge of what an agent knows of a user may have set fields of the user's profile.
-        whole = owner == scope or (one.kind == "profile" and scope.ids().items() >= owner.ids().items())
-        if whole if batch is not None else scope.ids().items() <= owner.ids().items():
-            owned.append(one)
+    owners = owners_of(tx, {one.key for one in found})
+    if (batch is None or scope.user_id is not None) and any(one.key not in owners for one in found):
+        raise InvalidInput(_GONE)
+    there = [(one, owners[one.key][1]) for one in found if one.key in owners]
+    owned = [one for one, owner in there if _is_of(one, owner, scope, exactly=batch is not None)]
+    if any(one.actor == FORK for one in owned):
+        # A merge of what an agent knows may have set fields of the profiles of its users.
+        owned = [one for one, _ in there if one in owned or one.kind == "profile"]
     if not owned or owned[0].op not in _PRIMARY:
         what = f"event {event}" if batch is None else f"batch {shown(batch)}"
         raise InvalidInput(
@@ -146,7 +148,19 @@ def _chosen(tx: Writer, scope: Scope, event: int | None, batch: str | None) -> l
     while waiting:
         waiting += (more := [one for one in along.get(waiting.pop().seq, ()) if one.seq not in chosen])
         chosen.update((one.seq, one) for one in more)
-    return [chosen[seq] for seq in sorted(chosen)]
+    within = owners_of(tx, {one.key for one in chosen.values()})
+    mine = {key for key, (_, owner) in within.items() if scope.ids().items() <= owner.ids().items()}
+    named = {one.seq for one in owned}
+    return [chosen[seq] for seq in sorted(chosen) if seq in named or chosen[seq].key in mine]
+
+
+def _is_of(event: Event, owner: Scope, scope: Scope, *, exactly: bool) -> bool:
+    """Whether an event is of a scope; one of a batch exactly, but for what a merge did and for a user's profile."""
+    if exactly and event.kind == "profile":
+        return scope.ids().items() >= owner.ids().items()
+    if exactly and event.actor != FORK:
+        return owner == scope
+    return scope.ids().items() <= owner.ids().items()
 
 
 def _check(events: Sequence[Event], chosen: set[int]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from langchain_memlayer.journal.cache_reader import to_triple
@@ -18,7 +18,7 @@ from langchain_memlayer.journal.reader import (
     to_row,
 )
 from langchain_memlayer.journal.writer import Writer, json_text
-from langchain_memlayer.types import Event, Row, Scope, Triple
+from langchain_memlayer.types import Event, Row, Scope, Triple, prefix_bounds
 
 CURRENT = f"i.id <= ? AND (i.closed IS NULL OR i.closed > ?) AND NOT {ended_by('1 = 1')}"
 """The SQL condition that a version was current at a position, which it takes three times."""
@@ -55,25 +55,40 @@ def event_at(reader: Reader, seq: int) -> Event | None:
     return found[0] if found else None
 
 
-def events_of_batch(reader: Reader, path: str, batch: str) -> list[Event]:
-    """The events of the calls with a batch id in a namespace, in order."""
-    return _events(
-        reader, "e.ns = (SELECT id FROM namespaces WHERE path = ?) AND e.batch = ? AND e.kind <> 'item'", (path, batch)
-    )
+def events_of_batch(reader: Reader, scope: Scope, batch: str) -> list[Event]:
+    """The events of the calls with a batch id in the namespaces where memories of a scope may be, in order."""
+    where = "e.ns IN (SELECT id FROM namespaces WHERE path >= ? AND path < ?) AND e.batch = ? AND e.kind <> 'item'"
+    return _events(reader, where, (*prefix_bounds(scope.search_root), batch))
+
+
+def owners_of(reader: Reader, keys: Collection[str]) -> dict[str, tuple[str, Scope]]:
+    """The namespace and the ids of memories, ended or not, by their ids; of what was forgotten there are none."""
+    sql = f"SELECT i.key, n.path, i.user_id, i.agent_id, i.run_id FROM {ROW_FROM} WHERE i.kind <> 'item' AND i.key IN "
+    rows = reader.among(f"{sql}(...)", sorted(keys))
+    return dict(whole(rows, lambda row: (row[0], (row[1], Scope(*row[2:])))))
 
 
 def events_along(reader: Reader, first: Event) -> dict[int, list[Event]]:
     """What came along with one event and with each after it: the states of the turns of a fact, the facts of a turn.
 
+    What an agent or a run has lies in many namespaces, and ends in one commit.
+
     Returns:
         Events in order, by the position of the one that they came along with.
     """
     along: dict[int, list[Event]] = {}
-    where = "e.ns = (SELECT ns FROM events WHERE seq = ?) AND e.seq > ? AND e.kind <> 'item' AND e.detail LIKE ?"
-    for one in _events(reader, where, (first.seq, first.seq, '%"of":%')):
+    near = f"(e.ns = (SELECT ns FROM events WHERE seq = ?) OR {reader.SAME_COMMIT})"
+    where = f"{near} AND e.seq > ? AND e.kind <> 'item' AND e.detail LIKE ?"
+    for one in _events(reader, where, (*[first.seq] * 3, '%"of":%')):
         if "of" in one.detail:
             along.setdefault(one.detail["of"], []).append(one)
     return along
+
+
+def paths_of_commit(reader: Reader, seq: int) -> list[str]:
+    """The namespaces that the commit of an event has written to, and perhaps others."""
+    sql = "SELECT DISTINCT n.path FROM events e JOIN namespaces n ON n.id = e.ns WHERE "
+    return [path for (path,) in reader.db.execute(sql + reader.SAME_COMMIT, (seq,))]
 
 
 def _events(reader: Reader, where: str, values: Sequence[Any]) -> list[Event]:

@@ -113,6 +113,7 @@ class PostgresReads(BaseReader):
     """What PostgreSQL says otherwise when the journal is read."""
 
     EACH = "jsonb_array_elements_text({}::jsonb) AS one (value)"
+    SAME_COMMIT = "e.xid = (SELECT xid FROM events WHERE seq = ?)"
 
     def last_seq(self) -> int:
         """The position of the last commit."""
