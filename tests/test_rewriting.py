@@ -61,21 +61,17 @@ async def test_no_model_is_asked_unless_told(opened: Any, awaited: bool) -> None
 
 @WAYS
 async def test_a_question_is_rewritten_by_one_call(opened: Any, awaited: bool) -> None:
-    memory, model = opened({"queries": ["What is Maria's dog called?"]})
+    memory, model = opened({"queries": ["What is Maria's dog called?"]}, {"queries": ["x"]})
     found = await ask(memory, "and hers?", awaited=awaited, messages=TALK, rewrite=True, limit=1)
     assert texts(found) == ["Maria's dog is called Rex"]
     assert model.calls == 1
     shown = model.prompts[0][-1].text
     assert "user: I met Maria.\nassistant: Nice, from Porto?" in shown
     assert shown.endswith("Question:\nand hers?")
-
-
-def test_the_model_is_told_the_date_that_the_question_is_seen_from(opened: Any) -> None:
-    memory, model = opened({"queries": ["x"]}, {"queries": ["x"]})
+    # The model is told the date that the question is seen from.
+    assert "Today is Wednesday, 01 January 2025." in shown
     memory.search("last week?", user_id="u", rewrite=True, reference_time="2024-05-13T10:00:00+02:00")
-    memory.search("last week?", user_id="u", rewrite=True)
-    assert "Today is Monday, 13 May 2024." in model.prompts[0][-1].text
-    assert "Today is Wednesday, 01 January 2025." in model.prompts[1][-1].text
+    assert "Today is Monday, 13 May 2024." in model.prompts[1][-1].text
 
 
 def test_a_model_that_takes_no_schema_is_asked_plainly_from_then_on(opened: Any) -> None:
@@ -88,36 +84,32 @@ def test_a_model_that_takes_no_schema_is_asked_plainly_from_then_on(opened: Any)
 
 
 @WAYS
-@pytest.mark.parametrize(
-    "reply",
-    [TimeoutError("too slow"), "", "I cannot help with that.", {"queries": []}, {"queries": ["", "  ", 5, None]},
-     {"queries": "x"}, "{"],
-    ids=str,
-)  # fmt: skip
 async def test_when_the_model_fails_the_question_is_searched_for_as_it_is(
-    opened: Any, reply: Any, awaited: bool, caplog: pytest.LogCaptureFixture
+    opened: Any, awaited: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    memory, model = opened(reply)
+    replies = [TimeoutError("too slow"), "", "I cannot help with that.", {"queries": []},
+               {"queries": ["", "  ", 5, None]}, {"queries": "x"}, "{"]  # fmt: skip
+    memory, model = opened(*replies)
+    usual = await ask(memory, "Who plays chess?", awaited=awaited)
     with caplog.at_level(logging.WARNING):
-        found = await ask(memory, "Who plays chess?", awaited=awaited, messages=TALK, rewrite=True)
-    assert found == await ask(memory, "Who plays chess?", awaited=awaited)
-    assert model.calls == 1
+        for calls in range(1, len(replies) + 1):
+            assert await ask(memory, "Who plays chess?", awaited=awaited, messages=TALK, rewrite=True) == usual
+            assert model.calls == calls
     # The log says that, and nothing of what was said.
     assert not any(word in caplog.text for word in ("chess", "Maria", "slow"))
-    if isinstance(reply, Exception):
-        assert "TimeoutError" in caplog.text
+    assert "TimeoutError" in caplog.text
 
 
-def test_without_a_model_rewriting_is_refused_before_anything_is_done() -> None:
+def test_what_is_no_model_no_conversation_and_no_compressor_is_refused_before_anything_is_done(opened: Any) -> None:
     with open_memory(":memory:") as memory, pytest.raises(ConfigurationError, match="model="):
         memory.search("x", user_id="u", rewrite=True)
-
-
-@pytest.mark.parametrize("messages", [5, [5], [{"role": "user"}]], ids=str)
-def test_a_conversation_that_is_none_is_refused(opened: Any, messages: Any) -> None:
     memory, model = opened()
-    with pytest.raises(InvalidInput):
-        memory.search("x", user_id="u", messages=messages, rewrite=True)
+    for messages in (5, [5], [{"role": "user"}]):
+        with pytest.raises(InvalidInput):
+            memory.search("x", user_id="u", messages=messages, rewrite=True)
+    for rerank in ("cohere", 5, object(), lambda documents: documents):
+        with pytest.raises(InvalidInput, match="rerank"):
+            memory.search("dog", user_id="u", rerank=rerank, rewrite=True)
     assert model.calls == 0
 
 
@@ -131,9 +123,13 @@ def test_only_the_last_turns_are_shown_and_long_ones_shortened() -> None:
     assert len(shown) < 2_000
 
 
-def test_what_the_model_writes_can_be_searched_for(opened: Any) -> None:
-    memory, _ = opened('{"queries": ["chess \\ud800\\u0000", "' + "x" * 5_000 + '"]}')
+def test_what_the_model_writes_can_be_searched_for_three_queries_at_most_and_each_once(opened: Any) -> None:
+    memory, _ = opened(
+        '{"queries": ["chess \\ud800\\u0000", "' + "x" * 5_000 + '"]}',
+        {"queries": ["chess", "chess", "cello", "weather", "Bello", "Rex"]},
+    )
     assert texts(memory.search("what?", user_id="u", rewrite=True, limit=1)) == ["Tom plays chess"]
+    assert set(texts(memory.search("?", user_id="u", rewrite=True, limit=3))) == {SAID[3], SAID[2], SAID[4]}
 
 
 # -- the entities of a question ---------------------------------------------------------------------------------------
@@ -161,38 +157,34 @@ IN_PORTO = {"source": "Maria Silva", "relationship": "lives_in", "destination": 
 
 
 @WAYS
-@pytest.mark.parametrize("name", ["Maria Silva", "maria silva", "my friend Maria Silva", "MARIA SILVA's"])
-async def test_the_entities_that_the_model_names_bring_their_relations(related: Any, name: str, awaited: bool) -> None:
-    memory, model = related({"queries": ["her home"], "entities": [name]}, {"queries": ["her home"]})
-    found = await ask(memory, "and hers?", awaited=awaited, rewrite=True, explain=True)
-    assert found["relations"] == [IN_PORTO]
-    assert "Maria Silva lives in Porto" in texts(found)
-    (home,) = (hit for hit in found["results"] if hit["memory"] == "Maria Silva lives in Porto")
-    assert home["explanation"]["graph"] > 0
-    assert model.calls == 1
+async def test_the_entities_that_the_model_names_bring_their_relations(related: Any, awaited: bool) -> None:
+    names = ["Maria Silva", "maria silva", "my friend Maria Silva", "MARIA SILVA's"]
+    memory, model = related(
+        *({"queries": ["her home"], "entities": [name]} for name in names), {"queries": ["her home"]}
+    )
+    for _ in names:
+        found = await ask(memory, "and hers?", awaited=awaited, rewrite=True, explain=True)
+        assert found["relations"] == [IN_PORTO]
+        (home,) = (hit for hit in found["results"] if hit["memory"] == "Maria Silva lives in Porto")
+        assert home["explanation"]["graph"] > 0
     # It is the name that brought them: the queries have none.
     found = await ask(memory, "and hers?", awaited=awaited, rewrite=True, explain=True)
     assert found["relations"] == []
     assert all(hit["explanation"]["graph"] == 0 for hit in found["results"])
-    assert model.calls == 2
+    assert model.calls == len(names) + 1
 
 
-def test_they_stand_beside_those_that_the_queries_name(related: Any) -> None:
-    memory, _ = related({"queries": ["Tom's home", "her home"], "entities": ["Maria Silva", "Tom"]})
+def test_they_stand_beside_those_that_the_queries_name_and_what_nobody_knows_brings_nothing(related: Any) -> None:
+    none = [None, [], "Maria", {}, 5, ["", "  ", 5, None], ["Marta", "Mar", "x" * 5_000], [["Maria Silva"]]]
+    memory, _ = related(
+        {"queries": ["Tom's home", "her home"], "entities": ["Maria Silva", "Tom"]},
+        *({"queries": ["Who plays chess?"], "entities": entities} for entities in none),
+    )
     relations = memory.search("theirs?", user_id="u", rewrite=True)["relations"]
     assert sorted(relation["source"] for relation in relations) == ["Maria Silva", "Tom"]
-
-
-@pytest.mark.parametrize(
-    "entities",
-    [None, [], "Maria", {}, 5, ["", "  ", 5, None], ["Marta", "Mar", "x" * 5_000], [["Maria Silva"]]],
-    ids=lambda value: str(value)[:40],
-)
-def test_entities_that_nobody_knows_or_that_are_none_bring_nothing(related: Any, entities: Any) -> None:
-    memory, _ = related({"queries": ["Who plays chess?"], "entities": entities})
-    found = memory.search("and who plays that?", user_id="u", rewrite=True, limit=1)
-    assert texts(found) == ["Tom plays chess"]
-    assert found["relations"] == []
+    for _ in none:
+        found = memory.search("and who plays that?", user_id="u", rewrite=True, limit=1)
+        assert (texts(found), found["relations"]) == (["Tom plays chess"], [])
 
 
 # -- taking apart -----------------------------------------------------------------------------------------------------
@@ -209,11 +201,6 @@ async def test_every_part_of_a_question_has_its_answer(opened: Any, awaited: boo
     scores = [hit["score"] for hit in found["results"]]
     assert scores == sorted(scores, reverse=True)
     assert model.calls == 1
-
-
-def test_there_are_three_queries_at_most_and_each_once(opened: Any) -> None:
-    memory, _ = opened({"queries": ["chess", "chess", "cello", "weather", "Bello", "Rex"]})
-    assert set(texts(memory.search("?", user_id="u", rewrite=True, limit=3))) == {SAID[3], SAID[2], SAID[4]}
 
 
 # -- reranking --------------------------------------------------------------------------------------------------------
@@ -252,55 +239,37 @@ async def test_a_compressor_orders_the_best_hits_anew(opened: Any, awaited: bool
     assert model.calls == 0
 
 
-def test_it_is_given_more_than_the_limit_and_the_limit_cuts_after_it(opened: Any) -> None:
+def test_limit_and_budget_are_spent_on_what_the_compressor_put_first(opened: Any) -> None:
     memory, _ = opened()
     compressor = Compressor(change=lambda documents: documents[::-1], seen=[])
     found = memory.search("Maria Tom dog called plays", user_id="u", limit=1, rerank=compressor)
     assert len(compressor.seen[0][1]) == 3
     assert texts(found) == compressor.seen[0][1][:1:-1]
+    compressor = Compressor(change=scored, seen=[])
+    found = memory.search("Maria's dog, Tom's dog", user_id="u", rerank=compressor, max_tokens=7)
+    assert texts(found) == ["Maria plays the cello"]
 
 
-@pytest.mark.parametrize(
-    "change",
-    [lambda d: [], lambda d: d[:1], lambda d: d + d, lambda d: [*d, Document("made up")],
-     lambda d: [*d, Document("made up", metadata={"place": 99})],
-     lambda d: [Document(one.page_content[:3], metadata=one.metadata) for one in d]],
-    ids=["nothing", "one", "twice", "made up", "a place that is none", "shortened"],
-)  # fmt: skip
-def test_only_hits_come_back_each_once_and_whole(opened: Any, change: Any) -> None:
+CHANGES: list[Callable[[list[Document]], Sequence[Document]]] = [
+    lambda d: [], lambda d: d[:1], lambda d: d + d, lambda d: [*d, Document("made up")],
+    lambda d: [*d, Document("made up", metadata={"place": 99})],
+    lambda d: [Document(one.page_content[:3], metadata=one.metadata) for one in d],
+]  # fmt: skip
+
+
+def test_only_hits_come_back_each_once_and_whole_and_what_is_raised(opened: Any) -> None:
     memory, _ = opened()
     usual = memory.search("dog", user_id="u")["results"]
-    found = memory.search("dog", user_id="u", rerank=Compressor(change=change, seen=[]))["results"]
-    assert len({hit["id"] for hit in found}) == len(found)
-    assert all(hit in usual for hit in found)
-
-
-def test_what_a_compressor_raises_reaches_the_caller(opened: Any) -> None:
-    memory, _ = opened()
+    for change in CHANGES:
+        found = memory.search("dog", user_id="u", rerank=Compressor(change=change, seen=[]))["results"]
+        assert len({hit["id"] for hit in found}) == len(found)
+        assert all(hit in usual for hit in found)
 
     def fail(documents: list[Document]) -> list[Document]:
         raise ConnectionError("no route")
 
     with pytest.raises(ConnectionError, match="no route"):
         memory.search("dog", user_id="u", rerank=Compressor(change=fail, seen=[]))
-
-
-@pytest.mark.parametrize(
-    "rerank", ["cohere", 5, object(), lambda documents: documents], ids=["name", "number", "object", "function"]
-)
-def test_what_is_no_compressor_is_refused_before_anything_is_done(opened: Any, rerank: Any) -> None:
-    memory, model = opened()
-    with pytest.raises(InvalidInput, match="rerank"):
-        memory.search("dog", user_id="u", rerank=rerank, rewrite=True)
-    assert model.calls == 0
-
-
-def test_the_budget_is_spent_on_what_the_compressor_put_first(opened: Any) -> None:
-    memory, _ = opened()
-    found = memory.search(
-        "Maria's dog, Tom's dog", user_id="u", rerank=Compressor(change=scored, seen=[]), max_tokens=7
-    )
-    assert texts(found) == ["Maria plays the cello"]
 
 
 # -- traces -----------------------------------------------------------------------------------------------------------
