@@ -112,42 +112,25 @@ def dense(memory: Memory, query: str, k: int = 10) -> Any:
     return memory._indexes.view(".u.alice.").search(vector, k)
 
 
-def test_everything_that_was_added_lies_in_the_store() -> None:
+def test_what_is_added_changed_deleted_forgotten_and_reset_is_so_in_the_store() -> None:
     store = Foreign()
-    with mirrored(store, sentences(30)) as memory:
-        texts = {point.text for point in store.points.values()}
-        assert texts == set(sentences(30))
-        one = next(iter(store.points.values()))
-        assert one.metadata[STORE] == memory._journal.store_id
-        assert one.metadata["user_id"] == "alice"
-        assert abs(float(np.linalg.norm(one.vector)) - 1) < 1e-3
-
-
-def test_an_updated_a_deleted_and_a_forgotten_memory_change_the_store() -> None:
-    store = Foreign()
+    store.points["theirs"] = Point("theirs", np.ones(64, np.float32), "theirs", {"theirs": True})
     with mirrored(store, ["the red apple", "the blue brick", "the green cloud"]) as memory:
+        own = [point for point in store.points.values() if point.id != "theirs"]
+        assert {point.text for point in own} == {"the red apple", "the blue brick", "the green cloud"}
+        assert {(point.metadata[STORE], point.metadata["user_id"]) for point in own} == {
+            (memory._journal.store_id, "alice")
+        }
+        assert all(abs(float(np.linalg.norm(point.vector)) - 1) < 1e-3 for point in own)
         ids = {entry["memory"]: entry["id"] for entry in memory.get_all(**ALICE)["results"]}
         memory.update(ids["the red apple"], "the golden apple")
         memory.delete(ids["the blue brick"])
         memory.forget(ids["the green cloud"])
         memory.flush()
-        assert [point.text for point in store.points.values()] == ["the golden apple"]
-
-
-def test_reset_empties_the_store_too_and_leaves_what_others_keep_there() -> None:
-    store = Foreign()
-    store.points["theirs"] = Point("theirs", np.ones(64, np.float32), "theirs", {"theirs": True})
-    with mirrored(store, sentences(5)) as memory:
+        assert {point.text for point in store.points.values()} == {"theirs", "the golden apple"}
+        # A reset leaves what others keep there.
         memory.reset()
         assert set(store.points) == {"theirs"}
-
-
-def test_below_the_threshold_the_store_is_not_asked() -> None:
-    store = Foreign()
-    with mirrored(store, sentences(20)) as memory:
-        store.searches.clear()
-        assert dense(memory, "apple drum").plan.way == "scan"
-        assert store.searches == []
 
 
 def test_above_the_threshold_its_candidates_are_scored_here() -> None:
@@ -188,11 +171,16 @@ def test_above_the_threshold_the_vectors_stay_in_the_journal_and_the_answers_are
         assert held(memory)
 
 
-def test_the_store_is_asked_for_the_scope_and_the_filters_equalities() -> None:
+def test_the_store_is_asked_above_the_threshold_alone_for_the_scope_and_the_filters_equalities() -> None:
     store = Foreign()
-    with opened(":memory:", store, hnsw_threshold=640) as memory:
-        filled(memory, sentences(300))
+    with opened(":memory:", store, hnsw_threshold=6_400) as memory:
         filled(memory, sentences(50, seed=2), user_id="bob")
+        filled(memory, sentences(20))
+        memory.flush()
+        store.searches.clear()
+        assert dense(memory, "apple drum").plan.way == "scan"
+        assert store.searches == []
+        filled(memory, sentences(280, seed=4))
         memory.flush()
         dense(memory, "apple")
         wanted = {STORE: memory._journal.store_id, "memlayer_scope": ".u.alice."}
@@ -245,24 +233,19 @@ def test_a_store_that_dies_during_searches_is_left_alone_for_a_while() -> None:
         assert dense(memory, texts[0]).plan.candidates > 0
 
 
-def test_what_was_not_delivered_is_delivered_by_the_next_opening(tmp_path: Path) -> None:
-    store = Foreign()
-    store.down = True
-    with opened(tmp_path / "m", store) as memory:
+def test_what_a_store_does_not_have_is_delivered_by_the_next_opening(tmp_path: Path) -> None:
+    down, emptied = Foreign(), Foreign()
+    down.down = True
+    with opened(tmp_path / "m", down) as memory:
         filled(memory, sentences(20))
-    store.down = False
-    with opened(tmp_path / "m", store) as memory:
+    down.down = False
+    with opened(tmp_path / "m", down) as memory:
         memory.flush()
-        assert len(store.points) == 20
-
-
-def test_another_or_emptied_store_is_filled_anew(tmp_path: Path) -> None:
-    with mirrored(Foreign(), sentences(700), path=tmp_path / "m"):
-        pass
-    store = Foreign()
-    with opened(tmp_path / "m", store) as memory:
+        assert len(down.points) == 20
+        filled(memory, sentences(300, seed=2))
+    with opened(tmp_path / "m", emptied) as memory:
         memory.flush()
-        assert len(store.points) == 700
+        assert len(emptied.points) == 320
 
 
 def test_a_forget_while_the_store_is_down_says_so_and_is_done_later(caplog: pytest.LogCaptureFixture) -> None:
@@ -327,7 +310,7 @@ def test_a_store_that_gives_nothing_lowers_no_recall() -> None:
         assert [found(memory, query) for query in queries] == exact(texts, queries)
 
 
-def test_a_collection_for_other_vectors_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+def test_what_cannot_be_a_mirror_is_refused(tmp_path: Path) -> None:
     class Small(Foreign):
         def check(self, dims: int) -> None:
             raise ConfigurationError(f"The collection is for vectors of 8 numbers, not {dims}.")
@@ -336,11 +319,11 @@ def test_a_collection_for_other_vectors_is_refused_before_anything_is_written(tm
         pass
     with pytest.raises(ConfigurationError, match="of 8 numbers, not 64"):
         opened(tmp_path / "m", Small())
-
-
-def test_a_vectorstore_without_embeddings_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="needs embeddings"):
         Memory(":memory:", vectorstore=Foreign(), embeddings=None, model=None)
+    plain = Memory(":memory:", model=None, embeddings=None)
+    with plain, pytest.raises(ConfigurationError, match="vectorstore="):
+        plain.adopt(**ALICE)
 
 
 def test_documents_that_were_there_before_are_invisible_until_adopted() -> None:
@@ -393,28 +376,14 @@ async def test_documents_may_be_given_for_a_store_that_cannot_list_them() -> Non
 def test_documents_without_ids_that_say_the_same_of_two_pages_are_two_memories() -> None:
     given = [LangChainDocument("Yes.", metadata={"page": page}) for page in (1, 2, 1)]
     with Memory(":memory:", model=None, embeddings=None) as memory:
+        for unkept in (LangChainDocument("a lamp", metadata={"n": 2**70}), LangChainDocument("a \ud800 lamp"),
+                       LangChainDocument("a lamp", metadata={"n": "\ud800"})):  # fmt: skip
+            with pytest.raises(InvalidInput, match=r"surrogate|64-bit"):
+                memory.adopt([unkept], **ALICE)
+        assert memory.get_all(**ALICE)["results"] == []
         assert memory.adopt(given, **ALICE) == {"adopted": 2, "known": 1, "skipped": 0}
         assert memory.adopt(given, **ALICE) == {"adopted": 0, "known": 3, "skipped": 0}
         assert {row["metadata"]["page"] for row in memory.get_all(**ALICE)["results"]} == {1, 2}
-
-
-@pytest.mark.parametrize("document", [
-    LangChainDocument("a lamp", metadata={"n": 2**70}), LangChainDocument("a lamp", metadata={"n": "\ud800"}),
-    LangChainDocument("a \ud800 lamp"),
-])  # fmt: skip
-def test_a_document_that_cannot_be_kept_is_told(document: LangChainDocument) -> None:
-    with Memory(":memory:", model=None, embeddings=None) as memory:
-        with pytest.raises(InvalidInput, match=r"surrogate|64-bit"):
-            memory.adopt([document], **ALICE)
-        assert memory.get_all(**ALICE)["results"] == []
-
-
-def test_there_is_nothing_to_adopt_without_a_vectorstore() -> None:
-    with (
-        Memory(":memory:", model=None, embeddings=None) as memory,
-        pytest.raises(ConfigurationError, match="vectorstore="),
-    ):
-        memory.adopt(**ALICE)
 
 
 def test_a_store_of_items_brings_its_vectors_and_takes_them_back() -> None:
