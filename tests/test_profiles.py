@@ -91,7 +91,6 @@ BERLIN, ROME = [change("city", "set", "Berlin")], [change("city", "set", "Rome")
 # -- the step after a commit -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("way", ["plain", "awaited"])
 async def test_a_profile_follows_the_facts_and_each_field_cites_its_own(way: str) -> None:
     mind = Mind(
         TOLD, UPDATED,
@@ -524,7 +523,6 @@ def run_stats(folder: Path) -> Any:
 # -- by hand -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("way", ["plain", "awaited"])
 async def test_what_is_set_by_hand_stays_until_something_newer_is_said(way: str) -> None:
     clock = FrozenClock()
     mind = Mind(
@@ -554,22 +552,18 @@ def test_by_hand_a_field_is_cleared_and_older_facts_do_not_bring_it_back() -> No
         assert city(memory) is None
 
 
-@pytest.mark.parametrize(
-    ("wrong", "match"),
-    [
-        ({"town": "x"}, "no field 'town'; its fields are name, city"),
-        ({"city": "Rome", "level": 9}, "level cannot be set: Input should be less than or equal to 5"),
-        ({"pets": [{"kind": "dog"}]}, "pets cannot be set"), ({"name": "a\ud800"}, "surrogate"),
-        ({}, "takes a mapping"), ("city", "takes a mapping"),
-    ],
-)  # fmt: skip
-def test_by_hand_what_the_schema_does_not_take_is_refused_and_nothing_written(
-    tmp_path: Path, wrong: Any, match: str
-) -> None:
+def test_by_hand_what_the_schema_does_not_take_is_refused_and_nothing_written(tmp_path: Path) -> None:
     with open_memory(tmp_path, profile=Card) as memory:
         memory.update_profile({"city": "Bonn"}, user_id="u")
-        message = refuses(lambda: memory.update_profile(wrong, user_id="u"), tmp_path, InvalidInput)
-        assert match in message
+        for wrong, match in (
+            ({"town": "x"}, "no field 'town'; its fields are name, city"),
+            ({"city": "Rome", "level": 9}, "level cannot be set: Input should be less than or equal to 5"),
+            ({"pets": [{"kind": "dog"}]}, "pets cannot be set"), ({"name": "a\ud800"}, "surrogate"),
+            ({}, "takes a mapping"), ("city", "takes a mapping"),
+        ):  # fmt: skip
+            assert match in refuses(
+                lambda given=wrong: memory.update_profile(given, user_id="u"), tmp_path, InvalidInput
+            )
         with pytest.raises(InvalidInput, match="update_profile"):
             memory.update(memory.profile(user_id="u").id, "x")
 
@@ -661,21 +655,19 @@ def test_what_was_one_value_is_the_first_entry_of_a_list(
         assert memory.profile(user_id="u").value.langs == [one for one in langs if one == "Thai"]
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "no JSON", "[1]", '{"city": 7}', '{"city": {"facts": [1], "at": 2}}',
-        '{"city": {"value": "Rome", "facts": [["a"]], "at": 2}}',
-        '{"languages": {"value": ["a"], "facts": ["b", []], "at": 2}}',
-    ],
-)  # fmt: skip
-def test_a_damaged_profile_is_an_empty_one_and_is_written_anew(tmp_path: Path, text: str) -> None:
+def test_a_damaged_profile_is_an_empty_one_and_is_written_anew(tmp_path: Path) -> None:
     with open_memory(tmp_path, profile=Card) as memory:
-        memory.update_profile({"city": "Rome"}, user_id="u")
-        query(tmp_path, "UPDATE items SET value = ? WHERE kind = 'profile'", text)
-        assert memory.profile(user_id="u").fields == {}
-        assert memory.update_profile({"city": "Bonn"}, user_id="u").value == Card(city="Bonn")
-        assert [row["after"] for row in memory.profile_history(user_id="u")] == ["Bonn"]
+        for number, text in enumerate((
+            "no JSON", "[1]", '{"city": 7}', '{"city": {"facts": [1], "at": 2}}',
+            '{"city": {"value": "Rome", "facts": [["a"]], "at": 2}}',
+            '{"languages": {"value": ["a"], "facts": ["b", []], "at": 2}}',
+        )):  # fmt: skip
+            user = f"u{number}"
+            memory.update_profile({"city": "Rome"}, user_id=user)
+            query(tmp_path, "UPDATE items SET value = ? WHERE kind = 'profile' AND user_id = ?", text, user)
+            assert memory.profile(user_id=user).fields == {}
+            assert memory.update_profile({"city": "Bonn"}, user_id=user).value == Card(city="Bonn")
+            assert [row["after"] for row in memory.profile_history(user_id=user)] == ["Bonn"]
 
 
 @pytest.mark.sqlite
@@ -848,7 +840,6 @@ def test_many_facts_are_shown_a_page_at_a_time_and_committed_at_once() -> None:
 # -- surfaces ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("way", ["plain", "awaited"])
 async def test_agents_are_shown_the_profile_before_the_memories(way: str) -> None:
     mind = Mind(TOLD, changes=[[*BERLIN, change("pets", "append", '{"name": "Tom"}')]])
     with open_with(mind, profile=Card) as memory, open_with(Mind(TOLD)) as other:
@@ -877,9 +868,8 @@ def test_a_profile_that_fails_leaves_the_block_without_it(caplog: pytest.LogCapt
     with open_with(Mind(TOLD, changes=[BERLIN]), profile=Card) as memory:
         told(memory, "I live in Berlin")
         memory.profile = lambda **_: 1 / 0
-        config: Any = {"configurable": {"user_id": "u"}}
         state = {"messages": [{"role": "user", "content": "Berlin?", "id": "m"}]}
-        block = recall_node(memory).invoke(state, config)["memory_context"]
+        block = recall_node(memory).invoke(state, {"configurable": {"user_id": "u"}})["memory_context"]
         assert ("Anna lives in Berlin" in block, "- city" in block) == (True, False)
         assert "ZeroDivisionError" in caplog.text
 
@@ -964,36 +954,30 @@ def test_a_json_schema_is_a_profile_too(tmp_path: Path) -> None:
         assert memory.profile(user_id="u").value is None
 
 
-@pytest.mark.parametrize(
-    ("wrong", "match"),
-    [
-        ({}, "has no fields"),
-        ({"properties": {"a": {"type": "string"}}, "allOf": []}, "'allOf' at its top"),
-        ({"properties": {"a": {"type": "string"}}, "required": ["b"]}, "'required'"),
-        ({"properties": {"a": {"type": "string"}}, "required": [{}]}, "'required'"),
-        ({"properties": {"a\ud800": {"type": "string"}}}, "is no JSON"),
-        ({"properties": {"a": {"type": "number", "default": float("nan")}}}, "is no JSON"),
-        ({"properties": {"copy": {"type": "string"}}}, "'copy', which is no name"),
-        ({"properties": {"_a": {"type": "string"}}}, "'_a', which is no name"),
-        ({"properties": {"a": {"type": "object"}}}, "does not say what field 'a' is"),
-        ({"properties": {"a": {}}}, "does not say what field 'a' is"),
-        ({"properties": {"a": "string"}}, "no object as field 'a'"),
-        ({"properties": {"a": {"type": ["string", "integer"]}}}, "does not say what field 'a' is"),
-        ({"properties": {"a": {"type": "integer", "minimum": 1}}}, "'minimum' in field 'a'"),
-        ({"properties": {"a": {"$ref": "#/x"}}}, "'\\$ref' in field 'a'"),
-        ({"properties": {"a": {"type": "array"}}}, "no object as the items of field 'a'"),
-        (
-            {"properties": {"a": {"type": "array", "items": {"type": "array", "items": {"type": "string"}}}}},
-            "lists, null",
-        ),
-        ({"properties": {"a": {"enum": []}}}, "enum of something else"),
-        ({"properties": {"a": {"enum": [1.5]}}}, "enum of something else"),
-        ({"properties": {"a": {"type": "string", "enum": ["x", 1]}}}, "another type than it says"),
-        ({"properties": {"a": {"type": "integer", "default": "x"}}}, "a default of field 'a' that"),
-        ({"properties": {"a": {"type": "string", "description": 7}}}, "no text as the description of field 'a'"),
-    ],
-)
-def test_a_json_schema_that_says_more_than_a_form_needs_is_refused_with_what_is_allowed(wrong: Any, match: str) -> None:
-    with pytest.raises(ConfigurationError, match=match) as told:
-        Memory(":memory:", model=None, embeddings=None, profile=wrong)
-    assert "a field has a type (string, integer, number, boolean, or array" in str(told.value)
+# Of one field "a" what it is, and else the whole schema.
+BAD_SCHEMAS: list[tuple[Any, dict[str, Any], str]] = [
+    (None, {}, "has no fields"), ({"type": "string"}, {"allOf": []}, "'allOf' at its top"),
+    ({"type": "string"}, {"required": ["b"]}, "'required'"), ({"type": "string"}, {"required": [{}]}, "'required'"),
+    (None, {"properties": {"a\ud800": {"type": "string"}}}, "is no JSON"),
+    ({"type": "number", "default": float("nan")}, {}, "is no JSON"),
+    (None, {"properties": {"copy": {"type": "string"}}}, "'copy', which is no name"),
+    (None, {"properties": {"_a": {"type": "string"}}}, "'_a', which is no name"),
+    ({"type": "object"}, {}, "does not say what field 'a' is"), ({}, {}, "does not say what field 'a' is"),
+    ("string", {}, "no object as field 'a'"),
+    ({"type": ["string", "integer"]}, {}, "does not say what field 'a' is"),
+    ({"type": "integer", "minimum": 1}, {}, "'minimum' in field 'a'"), ({"$ref": "#/x"}, {}, "'\\$ref' in field 'a'"),
+    ({"type": "array"}, {}, "no object as the items of field 'a'"),
+    ({"type": "array", "items": {"type": "array", "items": {"type": "string"}}}, {}, "lists, null"),
+    ({"enum": []}, {}, "enum of something else"), ({"enum": [1.5]}, {}, "enum of something else"),
+    ({"type": "string", "enum": ["x", 1]}, {}, "another type than it says"),
+    ({"type": "integer", "default": "x"}, {}, "a default of field 'a' that"),
+    ({"type": "string", "description": 7}, {}, "no text as the description of field 'a'"),
+]  # fmt: skip
+
+
+def test_a_json_schema_that_says_more_than_a_form_needs_is_refused_with_what_is_allowed() -> None:
+    for field, more, match in BAD_SCHEMAS:
+        wrong = ({} if field is None else {"properties": {"a": field}}) | more
+        with pytest.raises(ConfigurationError, match=match) as told:
+            Memory(":memory:", model=None, embeddings=None, profile=wrong)
+        assert "a field has a type (string, integer, number, boolean, or array" in str(told.value)
