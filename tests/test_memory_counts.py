@@ -332,7 +332,9 @@ def test_get_all_shows_facts_and_what_was_stored_as_given_and_kinds_widen_it(fol
 
 async def test_an_update_by_hand_asks_no_model_and_its_triples_are_found_by_reading(folder: Path, way: str) -> None:
     embeddings = DeterministicEmbeddings()
-    mind = Mind({**TOLD, "Anna lives in Rome": [found("Anna lives in Rome", ("Anna", "lives in", "Rome"))]})
+    mind = Mind(
+        {**TOLD, "Anna lives in Rome": [found("Anna lives in Rome", ("Anna", "lives in", "Rome"), words=["home"])]}
+    )
     with open_with(mind, folder, embeddings=embeddings) as memory:
         [done] = (await call(way, memory, "add", "I live in Paris", user_id="u"))["results"]
         mind.asked.clear()
@@ -351,6 +353,8 @@ async def test_an_update_by_hand_asks_no_model_and_its_triples_are_found_by_read
             {"source": "Anna", "relationship": "lives_in", "destination": "Rome"}
         ]
         assert memory.unread(user_id="u") == []
+        [hit] = memory.search("home", user_id="u", explain=True, kinds=["fact"])["results"]
+        assert hit["explanation"]["keyword"] > 0
 
 
 def test_after_an_update_by_hand_the_new_text_is_found_and_the_old_message_is_not_current(folder: Path) -> None:

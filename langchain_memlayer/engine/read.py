@@ -21,7 +21,7 @@ from langchain_memlayer.engine.index_sync import Indexes
 from langchain_memlayer.engine.keep import CONTEXT_TURNS, Keeper, Kept, note_about, turn_of
 from langchain_memlayer.engine.profiles import Profiles
 from langchain_memlayer.engine.records import batch_scope, to_turn
-from langchain_memlayer.engine.texts import fact_text, found_by, searchable, turn_text
+from langchain_memlayer.engine.texts import fact_text, found_by, searchable, terms_of, turn_text
 from langchain_memlayer.errors import ExtractionError, InvalidInput, JournalError, MemLayerError
 from langchain_memlayer.facts.reconciliation import all_added
 from langchain_memlayer.journal import Journal
@@ -507,7 +507,7 @@ class Engine(Keeper):
         return shares
 
     def _relate(self, note: Unread, key: str) -> Steps[Outcome]:
-        """Find the triples of a text that was written by hand; no fact comes of it."""
+        """Find the triples and further words of a text that was written by hand; no fact comes of it."""
         with self.journal.read() as reader:
             row = reader.memory(key)
         extractor = self.extractor
@@ -517,11 +517,12 @@ class Engine(Keeper):
                 lambda: extractor.extract([turn], []), lambda: extractor.aextract([turn], [])
             )
             triples = dict.fromkeys(triple for fact in extraction.facts for triple in fact.triples)
+            words = tuple(dict.fromkeys(word for fact in extraction.facts for word in fact.words))
         with self.journal.write(note.scope.partition) as tx:
             now = tx.memory(key)
             if tx.strike_unread(note.id) and row is not None and extractor and now is not None and now.text == row.text:
                 fresh = [triple for triple in triples if triple not in tx.triples_of(now.id)]
-                tx.relate(now, fresh)
+                tx.relate(now, fresh, terms_of(now, words) if words else None)
                 return Outcome(added=tuple(fresh))
         return Outcome()
 

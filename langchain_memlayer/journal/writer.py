@@ -266,11 +266,13 @@ class Writer(Reader):
         self._vectors(row.id, vector_bytes)
         self.change_memory(row, "read", read=int(read) or None)
 
-    def relate(self, row: Row, triples: Sequence[Triple]) -> None:
-        """Give a memory version further triples."""
-        if triples:
+    def relate(self, row: Row, triples: Sequence[Triple], terms: bytes | None = None) -> None:
+        """Give a memory version further triples, and other terms that it is found by."""
+        if triples or terms is not None:
             self._relate(row.id, self.namespace(row.path), triples)
             self.change_memory(row, "relate", state=row.state or None)
+        if terms is not None:
+            self.db.execute("UPDATE items SET terms = ? WHERE id = ?", (terms, row.id))
 
     def _vectors(self, item: int, vector_bytes: bytes | None) -> None:
         if vector_bytes:
