@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import functools
 import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import journal_dump
 import postgres_server
@@ -11,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from langchain_memlayer import Memory
+from langchain_memlayer.embedders.own import WordLlamaEmbeddings
 
 # The same examples each time, so that a change is judged by what it changed. `make fuzz` asks for others: `fuzz`.
 settings.register_profile("same", deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
@@ -34,6 +37,20 @@ if postgres_server.WANTED:
 
     sqlite_journal.SQLiteJournal = lambda path, **given: postgres_server.current[-1].open(path, **given)  # type: ignore[assignment,misc]
     postgres_journal._step = lambda name: sqlite_journal._step(name)  # type: ignore[assignment]
+
+
+_read_model, _models = WordLlamaEmbeddings._load, dict[Any, Any]()
+
+
+@functools.wraps(_read_model)
+def _load(model: WordLlamaEmbeddings) -> Any:
+    """The bundled model, which each worker reads once, and not each memory that a test opens."""
+    if model._files not in _models:
+        _models[model._files] = _read_model(model)
+    return _models[model._files]
+
+
+WordLlamaEmbeddings._load = _load  # type: ignore[method-assign]
 
 
 def pytest_configure(config: pytest.Config) -> None:

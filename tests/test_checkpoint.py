@@ -56,6 +56,8 @@ def test_a_graph_runs_in_invoke_and_in_two_event_loops_one_after_the_other(tmp_p
             asyncio.run(built.ainvoke({"seen": ["b"]}, thread("1")))
         assert built.get_state(thread("1")).values["seen"] == ["a", "1", "b", "3", "b", "5"]
         assert len(list(built.get_state_history(thread("1")))) == 9
+        # A caller may use the saver while it lists.
+        assert all(saver.get_tuple(checkpoint.config) for checkpoint in saver.list(thread("1")))
     with checkpointer(tmp_path) as again:
         assert graph(again).get_state(thread("1")).values["seen"][-1] == "5"
 
@@ -69,14 +71,6 @@ def test_many_threads_share_one_saver(tmp_path: Path) -> None:
         for worker in workers:
             worker.join()
         assert [built.get_state(thread(str(n))).values["seen"] for n in range(16)] == [[str(n), "1"] for n in range(16)]
-
-
-def test_a_caller_may_use_the_saver_while_it_lists(tmp_path: Path) -> None:
-    with checkpointer(tmp_path) as saver:
-        graph(saver).invoke({"seen": ["a"]}, thread("1"))
-        found = [saver.get_tuple(checkpoint.config) for checkpoint in saver.list(thread("1"))]
-        assert len(found) == 3
-        assert all(found)
 
 
 async def test_what_waits_for_the_file_leaves_the_loops_own_threads_to_others(tmp_path: Path) -> None:

@@ -117,11 +117,8 @@ def test_what_is_no_date_or_an_ambiguous_one_gives_no_period(text: str) -> None:
     assert periods(text, NOW) == ()
 
 
-def test_a_day_that_no_month_has_leaves_the_month() -> None:
+def test_several_dates_are_all_read_and_a_day_that_no_month_has_leaves_the_month() -> None:
     assert days("30 February 2023") == [("month", "2023-02-01", "2023-03-01")]
-
-
-def test_several_dates_are_all_read() -> None:
     assert days("between 2023-05-08 and 2024年4月1日, or 上周六") == [
         ("day", "2023-05-08", "2023-05-09"), ("day", "2024-04-01", "2024-04-02"), ("day", "2026-11-21", "2026-11-22"),
     ]  # fmt: skip

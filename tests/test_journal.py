@@ -305,16 +305,6 @@ class TestVectors:
             assert query(folder, f"SELECT count(*) FROM {table}") == [(0,)], table
 
 
-@pytest.mark.sqlite
-def test_two_processes_worth_of_journals_share_one_order(folder: Path) -> None:
-    with open_memory(folder) as one, open_memory(folder, new_id=SequentialIds(1000)) as two:
-        for number in range(10):
-            (one, two)[number % 2].add(f"text {number}", user_id="u")
-        assert one._journal.last_seq() == two._journal.last_seq() == 10
-        assert one.get_all(everything=True) == two.get_all(everything=True)
-    assert [row[0] for row in query(folder, "SELECT value FROM items ORDER BY id")] == [f"text {n}" for n in range(10)]
-
-
 class TestPostgresqlUrls:
     URL = "postgresql://me:hunter2@127.0.0.1:1/db"
 
@@ -331,11 +321,11 @@ class TestPostgresqlUrls:
                 Memory(wrong, model=None, embeddings=None)
             assert "hunter2" not in "".join(traceback.format_exception(refused.value))
 
-    def test_memlayer_home_may_be_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_memlayer_home_may_be_one_and_a_checkpointer_in_it_is_langgraphs_own(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setenv("MEMLAYER_HOME", self.URL)
         assert default_folder() == self.URL
-
-    def test_a_checkpointer_in_one_is_langgraphs_own(self) -> None:
         with pytest.raises(InvalidInput, match="PostgresSaver"):
             checkpointer(self.URL)
 

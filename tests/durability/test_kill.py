@@ -11,7 +11,6 @@ import pytest
 from folders import (
     EXACT,
     SEEDED,
-    SNAPSHOT_STEPS,
     Echo,
     assert_sound,
     containing,
@@ -229,21 +228,6 @@ def test_killed_between_keeping_and_reading_no_message_and_no_fact_is_lost_or_do
         assert set(told) <= set(kinds["turn"]) <= {*told, *tried}
         told = kinds["turn"]
     assert_sound(folder)
-
-
-@pytest.mark.parametrize("nth", [1, 2, 3])
-@pytest.mark.parametrize("step", SNAPSHOT_STEPS)
-def test_killed_while_a_snapshot_is_written_the_answers_stay(
-    run: Run, seeded: dict[str, Path], tmp_path: Path, step: str, nth: int
-) -> None:
-    folder = shutil.copytree(seeded["items"], tmp_path / "store")
-    known = _known("items", folder)
-    done = run("grow_items", folder, nth, step=step, nth=nth)
-    assert done["killed"]
-    assert_items(folder, known, done["lines"])
-    assert_sound(folder)
-    assert_item_answers_are_those_of_a_rebuild(folder)
-    assert not list((folder / "derived").glob("*.tmp"))
 
 
 def killed_at_each_statement(run: Run, scenario: str, base: Path, template: Path | None = None) -> Iterator[Any]:

@@ -1,12 +1,8 @@
 import json
 import os
-import subprocess
-import sys
 import threading
 import time
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -18,28 +14,6 @@ from folders import assert_sound, forked, items, memories, open_memory, open_sto
 from langchain_memlayer.errors import MemoryNotFound
 from langchain_memlayer.journal.sqlite import SQLiteJournal
 from langchain_memlayer.threads import Once
-
-
-@pytest.mark.sqlite
-@pytest.mark.slow
-def test_two_processes_add_200_memories_each_and_both_see_all_400(tmp_path: Path) -> None:
-    folder = tmp_path / "store"
-    with ExitStack() as stack:
-        workers = []
-        for name in (1, 2):
-            command = [sys.executable, str(Path(__file__).with_name("adder.py")), str(folder), str(name), "200"]
-            worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-            workers.append(stack.enter_context(worker))
-        for expected in ("ready\n", "added\n"):
-            assert [worker.stdout.readline() for worker in workers if worker.stdout] == [expected] * 2
-            for worker in workers:
-                print(file=worker.stdin, flush=True)
-        seen = [json.loads(worker.stdout.readline()) for worker in workers if worker.stdout]
-    assert seen == [{"stored": 400, "missed": []}] * 2
-    with open_memory(folder) as memory:
-        stored = Counter(text for _, text in memories(memory).values())
-    assert stored == Counter(sentence(name, k) for name in (1, 2) for k in range(200))
-    assert_sound(folder)
 
 
 def _eight(work: object) -> None:

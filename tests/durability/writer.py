@@ -89,18 +89,6 @@ def write_items(folder: Path, seed: int, report: Report) -> None:
             report("done", None)
 
 
-def grow_items(folder: Path, seed: int, report: Report) -> None:
-    """Makes a new graph, and so a new generation of its snapshot, four times."""
-    with open_store(folder) as store:
-        for number in range(4):
-            changes = [[("docs", "n0"), f"g{seed}-{number}-{k}", sentence(seed, number, k)] for k in range(600)]
-            report("try", changes)
-            store.batch([PutOp(n, k, {"text": t}) for n, k, t in changes])
-            report("done", None)
-            store.search(("docs", "n0"), query=sentence(seed, number))
-            store._indexes.wait()
-
-
 def begin(folder: Path, seed: int, report: Report) -> None:
     """Makes the folder and its first memories."""
     with open_memory(folder) as memory:
@@ -140,9 +128,7 @@ def put_checkpoint(saver: Any, thread: str, text: str) -> None:
     saver.put_writes(config, [("text", text)], "task")
 
 
-SCENARIOS = {
-    f.__name__: f for f in (write_memories, converse, write_items, grow_items, begin, forget, reset, delete_thread)
-}
+SCENARIOS = {f.__name__: f for f in (write_memories, converse, write_items, begin, forget, reset, delete_thread)}
 
 
 def _die_at_step(step: str, nth: int) -> None:

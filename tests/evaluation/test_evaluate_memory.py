@@ -137,9 +137,14 @@ def test_each_conversation_has_a_memory_of_its_own_that_is_closed_after_its_last
     data = load_longmemeval(write(tmp_path, longmemeval()))
     opened: list[Memory] = []
     open_at_once: list[int] = []
+    asked: list[Any] = []
 
     class Watched(Memory):
         closed = False
+
+        def search(self, query: str, **rest: Any) -> Any:
+            asked.append(rest["reference_time"])
+            return super().search(query, **rest)
 
         def close(self) -> None:
             super().close()
@@ -152,25 +157,13 @@ def test_each_conversation_has_a_memory_of_its_own_that_is_closed_after_its_last
 
     result = evaluate_memory(factory, data, k=1)
     assert open_at_once == [1, 1]
+    assert asked == [question.time for question in data.questions]
     assert all(one.closed for one in opened)  # type: ignore[attr-defined]
     tea, dog = result.outcomes
     assert tea.measures["recall@1"] == 1.0
     assert tea.measures["session recall@1"] == 1.0
     assert dog.measures == {}
     assert result.turns == 5
-
-
-def test_the_question_is_asked_at_its_time(tmp_path: Path):
-    asked: list[Any] = []
-
-    class Listening(Memory):
-        def search(self, query: str, **rest: Any) -> Any:
-            asked.append(rest["reference_time"])
-            return super().search(query, **rest)
-
-    data = load_longmemeval(write(tmp_path, longmemeval()))
-    evaluate_memory(lambda: Listening(":memory:", model=None, embeddings=None), data)
-    assert asked == [question.time for question in data.questions]
 
 
 # -- answers ----------------------------------------------------------------------------------------------------------

@@ -63,19 +63,16 @@ def test_the_picture_has_every_name_and_relation_and_is_always_the_same() -> Non
 
 
 def test_a_large_graph_is_drawn_by_its_busiest_entities_and_an_empty_one_as_nothing() -> None:
-    graph = graph_of(*[("Hub", "has", f"x{n}") for n in range(700)])
+    graph = graph_of(*[("Hub", "has", f"x{n}") for n in range(120)])
     root = ET.fromstring(graph._repr_svg_())
     texts = [element.text for element in root.iter(f"{SVG}text")]
     assert "Hub" in texts
-    assert "80 of 701 entities" in texts
+    assert "80 of 121 entities" in texts
     assert list(ET.fromstring(MemoryGraph()._repr_svg_()).iter(f"{SVG}circle")) == []
-
-
-def test_long_names_are_cut_in_the_picture_and_told_in_full_beside_it() -> None:
-    name = "x" * 100
-    root = ET.fromstring(graph_of((name, "is", "y"))._repr_svg_())
+    # Long names are cut, and told in full beside it.
+    root = ET.fromstring(graph_of(("x" * 100, "is", "y"))._repr_svg_())
     assert "x" * 31 + "…" in [element.text for element in root.iter(f"{SVG}text")]
-    assert name in [element.text for element in root.iter(f"{SVG}title")]
+    assert "x" * 100 in [element.text for element in root.iter(f"{SVG}title")]
 
 
 @dataclass

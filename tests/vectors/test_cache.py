@@ -59,7 +59,7 @@ def held(cache: SlabCache[Weight]) -> list[str]:
     return list(cache._entries)
 
 
-def test_a_slab_is_loaded_once_and_caught_up_whenever_it_is_asked_for() -> None:
+def test_a_slab_is_loaded_once_caught_up_whenever_it_is_asked_for_and_loaded_anew_when_worn() -> None:
     shelf = Shelf()
     cache = shelf.cache()
     first = cache.get("a")
@@ -67,6 +67,9 @@ def test_a_slab_is_loaded_once_and_caught_up_whenever_it_is_asked_for() -> None:
     assert cache.get("a") is first
     assert cache.get("a") is first
     assert ([name for name, _ in shelf.made], shelf.refreshed) == (["a"], {"a": 2})
+    shelf.worn = {"a"}
+    second = cache.get("a")
+    assert (second is first, first.closed, second.closed, cache.nbytes) == (False, 1, 0, 10)
 
 
 @settings(max_examples=80, deadline=None)
@@ -107,15 +110,6 @@ def test_dropping_and_clearing_close_and_forget() -> None:
     cache.clear()
     assert (len(cache), cache.nbytes, cache.slabs()) == (0, 0, [])
     assert [slab.closed for _, slab in shelf.made] == [1, 1, 1]
-
-
-def test_a_worn_slab_is_loaded_anew_at_once() -> None:
-    shelf = Shelf()
-    cache = shelf.cache()
-    first = cache.get("a")
-    shelf.worn = {"a"}
-    second = cache.get("a")
-    assert (second is first, first.closed, second.closed, cache.nbytes) == (False, 1, 0, 10)
 
 
 def test_a_peek_loads_and_catches_up_nothing_and_keeps_what_it_gives_from_being_evicted() -> None:

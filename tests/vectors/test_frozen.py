@@ -68,7 +68,11 @@ def refused(slab: Slab, payload: bytes, meta: dict[str, Any]) -> None:
 def test_a_loaded_graph_gives_the_same_answers(topics: Topics, metric: Metric) -> None:
     rows = block(topics.codes[:ROWS], seq=0)
     slab = filled(topics.codes[:ROWS], threshold=ROWS * DIMS // 2, metric=metric)
+    assert slab.graph_unsaved
     again = loaded(*dumped(slab), rows, metric=metric)
+    assert not slab.graph_unsaved
+    assert not again.graph_unsaved
+    assert filled(topics.codes[:10], threshold=10**9).dump_graph() is None
     assert again.view.graph is not None
     assert again.view.graph is not slab.view.graph
     for query in topics.queries(50)[0]:
@@ -81,16 +85,6 @@ def test_a_loaded_graph_gives_the_same_answers(topics: Topics, metric: Metric) -
 def test_only_links_and_names_of_rows_are_written(graph: Any) -> None:
     # 64 links of four bytes on the ground, a thirty-second more above; level and checksum.
     assert len(graph[0]) < ROWS * (64 * 4 * 1.1 + 12)
-
-
-def test_what_is_unsaved_is_known(topics: Topics) -> None:
-    slab = filled(topics.codes[:ROWS], threshold=ROWS * DIMS // 2)
-    assert slab.graph_unsaved
-    graph = dumped(slab)
-    assert not slab.graph_unsaved
-    again = loaded(*graph, block(topics.codes[:ROWS], seq=0))
-    assert not again.graph_unsaved
-    assert filled(topics.codes[:10], threshold=10**9).dump_graph() is None
 
 
 def test_a_dumped_graph_is_not_held_when_another_follows(topics: Topics) -> None:
