@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import signal
 from collections.abc import Iterator
@@ -55,6 +56,11 @@ WordLlamaEmbeddings._load = _load  # type: ignore[method-assign]
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "sqlite: about SQLite's own files, so it is not run on PostgreSQL")
+
+
+def pytest_collection_finish() -> None:
+    # What is imported by now stays, so no collection has to look through it.
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

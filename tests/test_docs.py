@@ -39,11 +39,9 @@ def module(monkeypatch: pytest.MonkeyPatch) -> Iterator[types.ModuleType]:
     """Where a page's code runs. What it left open goes at the end of its test, and not in the middle of another."""
     module = types.ModuleType("page")
     monkeypatch.setitem(sys.modules, "page", module)
-    gc.freeze()  # only what the page made is looked through
     yield module
     vars(module).clear()
     gc.collect()
-    gc.unfreeze()
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # other packages' own
