@@ -155,7 +155,7 @@ def test_each_conversation_has_a_memory_of_its_own_that_is_closed_after_its_last
         open_at_once.append(sum(not one.closed for one in opened))  # type: ignore[attr-defined]
         return opened[-1]
 
-    result = evaluate_memory(factory, data, k=1)
+    result = evaluate_memory(factory, data, k=(1, 10))
     assert open_at_once == [1, 1]
     assert asked == [question.time for question in data.questions]
     assert all(one.closed for one in opened)  # type: ignore[attr-defined]
