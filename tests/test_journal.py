@@ -4,6 +4,7 @@ import struct
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from uuid import RFC_4122, UUID
@@ -375,3 +376,23 @@ def test_ids_that_are_made_are_uuids_that_sort_by_when_they_were_made(monkeypatc
     assert len({one[19:] for one in made}) == len(made)
     assert {(one.version, one.variant) for one in map(UUID, made)} == {(7, RFC_4122)}
     assert int(made[0].replace("-", "")[:12], 16) == 1_764_000_000_000
+
+
+@pytest.mark.parametrize("every", [1, 2, 3])
+def test_vectors_are_the_same_whether_rows_lie_side_by_side_or_others_lie_between(folder: Path, every: int) -> None:
+    with closing(SQLiteJournal(folder, durability="fast")) as journal:
+        with journal.write() as tx:
+            for row in range(1, 25):
+                tx.put_item(
+                    f"n{row % 3}.", str(row), "{}", ttl=None, vector_bytes=None if row == 7 else bytes([row, 1])
+                )
+        with journal.read() as reader:
+            rows = np.arange(1, 25, every)
+            out = np.empty(2 * len(rows), np.uint8)
+            assert reader.slab_vectors(rows, np.full(len(rows), 2), out) == [7] * (7 in rows)
+            assert out[::2].tolist() == [row * (row != 7) for row in rows.tolist()]
+            found = reader.vectors_of(rows.tolist())
+            assert [found.get(row) for row in rows.tolist()] == [
+                None if row == 7 else bytes([row, 1]) for row in rows.tolist()
+            ]
+            assert reader.vectors_of([]) == {}

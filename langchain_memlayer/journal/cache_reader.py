@@ -189,7 +189,7 @@ class CacheReader(BaseReader):
 
     def vectors_of(self, ids: Sequence[int]) -> dict[int, bytes]:
         """The vectors in use of some rows, float16 bytes; rows without any are left out."""
-        return dict(self._vectors_in(ids, self._sign()))
+        return dict(self._vectors_in(ids, self._sign())) if ids else {}
 
     def slab_vectors(self, ids: NDArray[np.int64], sizes: NDArray[np.int64], out: NDArray[np.uint8]) -> list[int]:
         """Writes the vectors in use of some rows into `out`, one after another, each row's of a known size in bytes.
@@ -217,9 +217,16 @@ class CacheReader(BaseReader):
         return int(self.db.execute(f"SELECT {IN_USE}").fetchone()[0])
 
     def _vectors_in(self, ids: Sequence[int], sign: int) -> list[tuple[int, bytes]]:
-        """Rows and their vectors, mostly by ascending row."""
-        sql = "SELECT id, data FROM vectors WHERE id IN (...) ORDER BY id"
-        pairs = self.among(sql, ids if sign > 0 else [-item for item in ids])
+        """Rows and their vectors, mostly by ascending row; some that lie between them may be among them."""
+        numbers = ids if sign > 0 else [-item for item in ids]
+        between = min(numbers), max(numbers)
+        if between[1] - between[0] < 2 * len(numbers):
+            # What lies side by side is read in half the time that it takes to look for each.
+            pairs = self.db.execute(
+                "SELECT id, data FROM vectors WHERE id BETWEEN ? AND ? ORDER BY id", between
+            ).fetchall()
+        else:
+            pairs = self.among("SELECT id, data FROM vectors WHERE id IN (...) ORDER BY id", numbers)
         return pairs if sign > 0 else [(-item, data) for item, data in reversed(pairs)]
 
     # -- triples; those of ended memories are not shown -----------------------------------------------------------
