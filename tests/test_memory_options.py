@@ -36,21 +36,16 @@ def test_auto_is_gpt_4o_mini_with_a_key_and_no_model_without(folder: Path, monke
         assert getattr(memory.model, "model_name", None) == "gpt-4.1-nano"
 
 
-@pytest.mark.parametrize(
-    "setting",
-    [
+def test_a_setting_that_cannot_be_used_is_refused_and_makes_no_folder(folder: Path) -> None:
+    for setting in (
         {"model": 5}, {"model": "nothing"}, {"reconcile": "sometimes"}, {"embeddings": 5}, {"metric": "l3"},
         {"hnsw_threshold": -1}, {"durability": "none"}, {"profile": 5}, {"vectorstore": 5}, {"extractor": 5},
-        {"clock": 5}, {"new_id": 5}, {"keep_turns": "no"},
-        {"model": ScriptedChatModel(), "custom_prompt": ["a"]},
-        {"model": ScriptedChatModel(), "custom_update_prompt": 5},
-        {"path": f"postgresql://u@{'h' * 80}/d"},
-    ],
-)  # fmt: skip
-def test_a_setting_that_cannot_be_used_is_refused_and_makes_no_folder(folder: Path, setting: dict[str, Any]) -> None:
-    with pytest.raises((ConfigurationError, InvalidInput)):
-        Memory(**({"path": folder, "model": None, "embeddings": None} | setting))
-    assert not folder.exists()
+        {"clock": 5}, {"new_id": 5}, {"keep_turns": "no"}, {"model": ScriptedChatModel(), "custom_prompt": ["a"]},
+        {"model": ScriptedChatModel(), "custom_update_prompt": 5}, {"path": f"postgresql://u@{'h' * 80}/d"},
+    ):  # fmt: skip
+        with pytest.raises((ConfigurationError, InvalidInput)):
+            Memory(**({"path": folder, "model": None, "embeddings": None} | setting))
+        assert not folder.exists(), setting
 
 
 def test_a_custom_prompt_reaches_the_model_and_is_named_by_why(folder: Path) -> None:
@@ -187,28 +182,25 @@ TEA = {"role": "user", "content": "tea"}
 STATED = {"text": "Anna likes tea", "quote": "tea", "sources": ["1"], "triples": []}
 
 
-@pytest.mark.parametrize(
-    ("call", "given"),
-    [
-        ("search", {"query": "tea", "as_of": LONG}),
-        ("search", {"query": "tea", "kinds": LONG}),
-        ("search", {"query": "tea", "filters": {LONG: {"$in": LONG}}}),
-        ("add", {"messages": [{"role": "user", "content": "tea", "timestamp": LONG}]}),
-        ("add", {"messages": "tea", "metadata": {LONG: object()}}),
-        ("diff", {"since": LONG}),
-        ("undo", {"batch_id": LONG}),
-        ("replay", {"into": LONG}),
-        ("replay", {"into": "bob", "model": LONG}),
-        ("as_middleware", {"search_kwargs": LONG}),
-        ("from_config", {"config_dict": {"llm": {"provider": LONG}}}),
-        ("from_config", {"config_dict": {"llm": {"provider": "openai", "config": {LONG: 1}}}}),
-        ("from_config", {"config_dict": {"profile": LONG}}),
-    ],
-)
-def test_an_error_shows_the_beginning_of_a_long_value(folder: Path, call: str, given: dict[str, Any]) -> None:
-    with open_memory(folder) as memory, pytest.raises(MemLayerError) as told:
-        getattr(memory, call)(**given, **({} if call in ("from_config", "as_middleware") else {"user_id": "u"}))
-    assert len(str(told.value)) < 500
+LONG_ARGUMENTS: list[tuple[str, dict[str, Any]]] = [
+    ("search", {"query": "tea", "as_of": LONG}), ("search", {"query": "tea", "kinds": LONG}),
+    ("search", {"query": "tea", "filters": {LONG: {"$in": LONG}}}),
+    ("add", {"messages": [{"role": "user", "content": "tea", "timestamp": LONG}]}),
+    ("add", {"messages": "tea", "metadata": {LONG: object()}}), ("diff", {"since": LONG}),
+    ("undo", {"batch_id": LONG}), ("replay", {"into": LONG}), ("replay", {"into": "bob", "model": LONG}),
+    ("as_middleware", {"search_kwargs": LONG}), ("from_config", {"config_dict": {"llm": {"provider": LONG}}}),
+    ("from_config", {"config_dict": {"llm": {"provider": "openai", "config": {LONG: 1}}}}),
+    ("from_config", {"config_dict": {"profile": LONG}}),
+]  # fmt: skip
+
+
+def test_an_error_shows_the_beginning_of_a_long_value(folder: Path) -> None:
+    with open_memory(folder) as memory:
+        for call, given in LONG_ARGUMENTS:
+            owner = {} if call in ("from_config", "as_middleware") else {"user_id": "u"}
+            with pytest.raises(MemLayerError) as told:
+                getattr(memory, call)(**given, **owner)
+            assert len(str(told.value)) < 500
 
 
 class NotATime(datetime):
@@ -223,39 +215,39 @@ class Unshowable:
         raise RuntimeError("no words")
 
 
-@pytest.mark.parametrize(
-    ("call", "given"),
-    [
-        *(("add", {"messages": "tea", name: "no"}) for name in ("infer", "background")),
-        *(("search", {"query": "tea", name: []}) for name in ("explain", "include_quarantined", "show_expired")),
-        *(("search", {"query": "tea", name: Unshowable()}) for name in ("limit", "threshold", "as_of", "kinds")),
-        *(("search", {"query": "tea", name: NotATime(2026, 1, 1)}) for name in ("reference_time", "known_at")),
-        ("get_all", {"everything": "no"}), ("diff", {"since": "2020-01-01", "everything": "false"}),
-        ("forget", {"memory_id": "1", "same_words": "no"}), ("fork", {"name": "f", "new": "no"}),
-        ("add_graph_documents", {"documents": None}), ("adopt", {"documents": 3}),
-        ("reconcile", {"messages": "tea", "facts": None}),
-        *(
-            ("reconcile", {"messages": [{**TEA, "id": "1"}], "facts": [{**STATED, name: value}], "by_agent": by_agent})
-            for by_agent in (False, True)
-            for name, value in (
-                ("text", " "), ("text", "a\0"), ("quote", "\ud800"), ("sources", [["1"]]), ("triples", [["a", "b"]]),
-                ("triples", ["abc"]), ("triples", [["a", "b", ""]]), ("valid_at", "soon"), ("valid_until", 3),
-                ("name", 3), ("metadata", [1]), ("metadata", {"a": object()}), ("corrects", 3),
-            )
-        ),
-        *(("reconcile", {"messages": "tea", "facts": [], "rejected": [one]}) for one in (3, {}, {"memory": 3})),
-        ("as_middleware", {"limit": 0}), ("as_middleware", {"tools": "no"}),
-        ("as_middleware", {"search_kwargs": {"threshold": 7}}), ("as_middleware", {"search_kwargs": {"kinds": "all"}}),
-        ("as_retriever", {"k": "4"}), ("as_retriever", {"search_kwargs": [1]}), ("as_retriever", {"expand": -1}),
-        ("replay", {"into": "bob", "extractor": "mine"}),
-    ],
-)  # fmt: skip
-def test_what_an_argument_cannot_be_is_told_where_it_is_given(folder: Path, call: str, given: dict[str, Any]) -> None:
-    unowned = call == "as_middleware" or "everything" in given or "memory_id" in given
+BAD_ARGUMENTS: list[tuple[str, dict[str, Any]]] = [
+    *(("add", {"messages": "tea", name: "no"}) for name in ("infer", "background")),
+    *(("search", {"query": "tea", name: []}) for name in ("explain", "include_quarantined", "show_expired")),
+    *(("search", {"query": "tea", name: Unshowable()}) for name in ("limit", "threshold", "as_of", "kinds")),
+    *(("search", {"query": "tea", name: NotATime(2026, 1, 1)}) for name in ("reference_time", "known_at")),
+    ("get_all", {"everything": "no"}), ("diff", {"since": "2020-01-01", "everything": "false"}),
+    ("forget", {"memory_id": "1", "same_words": "no"}), ("fork", {"name": "f", "new": "no"}),
+    ("add_graph_documents", {"documents": None}), ("adopt", {"documents": 3}),
+    ("reconcile", {"messages": "tea", "facts": None}),
+    *(
+        ("reconcile", {"messages": [{**TEA, "id": "1"}], "facts": [{**STATED, name: value}], "by_agent": by_agent})
+        for by_agent in (False, True)
+        for name, value in (
+            ("text", " "), ("text", "a\0"), ("quote", "\ud800"), ("sources", [["1"]]), ("triples", [["a", "b"]]),
+            ("triples", ["abc"]), ("triples", [["a", "b", ""]]), ("valid_at", "soon"), ("valid_until", 3),
+            ("name", 3), ("metadata", [1]), ("metadata", {"a": object()}), ("corrects", 3),
+        )
+    ),
+    *(("reconcile", {"messages": "tea", "facts": [], "rejected": [one]}) for one in (3, {}, {"memory": 3})),
+    ("as_middleware", {"limit": 0}), ("as_middleware", {"tools": "no"}),
+    ("as_middleware", {"search_kwargs": {"threshold": 7}}), ("as_middleware", {"search_kwargs": {"kinds": "all"}}),
+    ("as_retriever", {"k": "4"}), ("as_retriever", {"search_kwargs": [1]}), ("as_retriever", {"expand": -1}),
+    ("replay", {"into": "bob", "extractor": "mine"}),
+]  # fmt: skip
+
+
+def test_what_an_argument_cannot_be_is_told_where_it_is_given(folder: Path) -> None:
     with open_memory(folder) as memory:
-        with pytest.raises((InvalidInput, ConfigurationError)):
-            getattr(memory, call)(**given, **({} if unowned else {"user_id": "u"}))
-        assert memory.get_all(everything=True, kinds=["fact"])["results"] == []
+        for call, given in BAD_ARGUMENTS:
+            unowned = call == "as_middleware" or "everything" in given or "memory_id" in given
+            with pytest.raises((InvalidInput, ConfigurationError)):
+                getattr(memory, call)(**given, **({} if unowned else {"user_id": "u"}))
+            assert memory.get_all(everything=True, kinds=["fact"])["results"] == [], (call, given.keys())
 
 
 class Tenant(str, Enum):  # noqa: UP042 - one whose text is its name and not its value
