@@ -77,6 +77,9 @@ async def test_a_message_whose_reading_fails_is_kept_found_and_listed(folder: Pa
             1, "ExtractionError (TimeoutError)", False,
         )  # fmt: skip
         assert await call(way, memory, "unread", user_id="other") == []
+        for ask in (memory.read, memory.unread):
+            with pytest.raises(ScopeRequired):
+                ask()
         mind.told = dict(TOLD)
         read = await call(way, memory, "read", user_id="u", retry=True)
         assert (texts(read), read["unread"]) == (["Anna lives in Paris"], [])
@@ -131,13 +134,6 @@ def test_a_folder_lists_the_same_with_and_without_a_model(folder: Path) -> None:
         memory.add(TEA, user_id="u")
     # What was read is in the facts, and what gave none says nothing.
     assert listed(None) == listed(mind.model) == ["As it is", "Anna lives in Paris", "Anna likes tea"]
-
-
-def test_whose_is_to_be_read_has_to_be_said() -> None:
-    with open_with(Mind({})) as memory:
-        for ask in (memory.read, memory.unread):
-            with pytest.raises(ScopeRequired):
-                ask()
 
 
 # -- tried again ------------------------------------------------------------------------------------------------------
@@ -228,16 +224,12 @@ def test_turns_of_a_conversation_that_come_in_time_are_read_in_one_call(folder: 
         assert memory.flush(60)
         assert mind.asked == ["extraction"] * 2
         assert sorted(live(memory)) == ["Anna likes tea", "Anna lives in Paris"]
-
-
-def test_a_conversation_without_a_pause_is_read_all_the_same(folder: Path) -> None:
-    clock = FrozenClock()
-    with open_with(Mind(TOLD), folder, clock=clock) as memory:
+        # A conversation without a pause is read all the same.
         began = clock()
         for k in range(30):
-            memory.add(message(f"sentence {k}", str(k)), user_id="u", background=True, after_seconds=30)
-            [unread] = memory.unread(user_id="u")
-            assert unread["next_at"] <= (began + timedelta(seconds=300)).isoformat()
+            memory.add(message(f"sentence {k}", str(k)), user_id="v", background=True, after_seconds=30)
+            [waiting] = memory.unread(user_id="v")
+            assert waiting["next_at"] <= (began + timedelta(seconds=300)).isoformat()
             clock.advance(seconds=9)
 
 
@@ -343,25 +335,23 @@ def test_reconciling_ends_the_reading_that_found_the_facts_and_no_other(folder: 
 
 
 @pytest.mark.parametrize("keep", [True, False])
-def test_a_message_that_is_told_again_is_read_and_not_another(folder: Path, keep: bool) -> None:
+def test_a_message_that_is_told_again_or_comes_in_between_is_read_and_not_another(folder: Path, keep: bool) -> None:
     mind = Mind(DOWN)
     with open_with(mind, folder, keep_turns=keep) as memory:
         for said in (HOME, TEA):
             fails(memory, said)
-        mind.told = dict(TOLD)
+        mind.told, mind.asked = dict(TOLD), []
         facts = memory.extract([TEA], user_id="u")["facts"]
         assert texts(memory.reconcile([TEA], facts, user_id="u")) == ["Anna likes tea"]
         assert unread(memory) == [["I live in Paris"]]
-
-
-def test_a_message_that_comes_between_extraction_and_reconciliation_is_read(folder: Path) -> None:
-    mind = Mind(TOLD)
-    with open_with(mind, folder) as memory:
-        facts = memory.extract([TEA], user_id="u")["facts"]
-        memory.reconcile([TEA, HOME], facts, user_id="u")
-        assert memory.flush(60)
-        assert (live(memory), unread(memory)) == (["Anna likes tea", "Anna lives in Paris"], [])
-        assert mind.asked == ["extraction"] * 2
+        facts = memory.extract([TEA], user_id="v")["facts"]
+        memory.reconcile([TEA, HOME], facts, user_id="v")
+        assert memory.unread(user_id="v") != []
+        memory.read(user_id="v", retry=True)
+        assert (sorted(live(memory, user_id="v")), memory.unread(user_id="v")) == (
+            ["Anna likes tea", "Anna lives in Paris"], [],
+        )  # fmt: skip
+        assert mind.asked == ["extraction"] * 3
 
 
 # -- what changes while it is read ------------------------------------------------------------------------------------
@@ -439,23 +429,15 @@ def test_a_text_that_was_written_by_hand_is_read_beside_a_conversation_that_wait
 @pytest.mark.parametrize("keep", [True, False])
 def test_the_facts_of_an_edited_message_end_or_are_updated(folder: Path, keep: bool) -> None:
     mind = Mind(TOLD, decided((1, "UPDATE", 1, "Anna lives in Berlin")))
-    both = {**HOME, "content": "I live in Paris"}
     with open_with(mind, folder, keep_turns=keep) as memory:
-        [home] = memory.add(both, user_id="u")["results"]
-        changed = memory.add({**HOME, "content": "I live in Berlin"}, user_id="u")["results"]
-        assert [(done["id"], done["event"]) for done in changed] == [(home["id"], "UPDATE")]
-        assert live(memory) == ["Anna lives in Berlin"]
-        [ended] = memory.add({**HOME, "content": "Never mind"}, user_id="u")["results"]
-        assert (ended["id"], ended["event"]) == (home["id"], "DELETE")
-        assert live(memory) == []
-
-
-def test_an_edited_message_is_found_by_its_new_words_though_its_facts_end(folder: Path) -> None:
-    with open_with(Mind(TOLD), folder) as memory:
-        memory.add(HOME, user_id="u")
-        memory.add({**HOME, "content": "Never mind the blue umbrella"}, user_id="u")
+        [home] = memory.add(HOME, user_id="u")["results"]
+        for content, event, left in (("I live in Berlin", "UPDATE", ["Anna lives in Berlin"]),
+                                     ("Never mind the blue umbrella", "DELETE", [])):  # fmt: skip
+            [done] = memory.add({**HOME, "content": content}, user_id="u")["results"]
+            assert (done["id"], done["event"], live(memory)) == (home["id"], event, left)
+        # It is found by its new words though its facts end.
         hits = memory.search("blue umbrella", user_id="u")["results"]
-    assert [(hit["memory"], hit["ended"]) for hit in hits] == [("Never mind the blue umbrella", False)]
+        assert [(hit["memory"], hit["ended"]) for hit in hits] == [("Never mind the blue umbrella", False)] * keep
 
 
 # -- what was changed is not shown ------------------------------------------------------------------------------------
