@@ -4,7 +4,7 @@ import asyncio
 import inspect
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from blockbuster import BlockBuster, BlockingError, blockbuster_ctx
 from journal_dump import dump, ids, open_memory, texts
 from langchain_core.embeddings import Embeddings
 from langchain_core.messages import AIMessage, HumanMessage
+from memory_kit import call
 
 import langchain_memlayer
 from langchain_memlayer import (
@@ -80,17 +81,14 @@ def test_sync_and_async_give_the_same_journal_and_the_same_answers(tmp_path: Pat
 
 
 async def test_the_errors_are_the_same(memory: Memory) -> None:
-    with pytest.raises(ScopeRequired):
-        await memory.aadd("x")
-    with pytest.raises(ScopeRequired):
-        await memory.asearch("x")
-    with pytest.raises(InvalidInput):
-        await memory.aadd([], user_id="u")
-    with pytest.raises(InvalidInput):
-        await memory.aget_all(everything=True, limit=0)
-    for call in (memory.aupdate("nobody", "x"), memory.adelete("nobody"), memory.aforget("nobody")):
-        with pytest.raises(MemoryNotFound):
-            await call
+    for awaited, kind in (
+        (memory.aadd("x"), ScopeRequired), (memory.asearch("x"), ScopeRequired),
+        (memory.aadd([], user_id="u"), InvalidInput), (memory.aget_all(everything=True, limit=0), InvalidInput),
+        (memory.aupdate("nobody", "x"), MemoryNotFound), (memory.adelete("nobody"), MemoryNotFound),
+        (memory.aforget("nobody"), MemoryNotFound),
+    ):  # fmt: skip
+        with pytest.raises(kind):
+            await awaited
     await memory.aclose()
     with pytest.raises(JournalClosed):
         await memory.aadd("x", user_id="u")
@@ -191,14 +189,12 @@ def blockbuster() -> Iterator[BlockBuster]:
 
 
 @pytest.mark.parametrize("where", ["folder", "memory"])
-@pytest.mark.parametrize("embeddings", [True, False])
+@pytest.mark.parametrize("embeddings", [DeterministicEmbeddings(), None], ids=["vectors", "keywords"])
 async def test_no_async_method_blocks_the_loop(
-    folder: Path, blockbuster: BlockBuster, where: str, embeddings: bool
+    folder: Path, blockbuster: BlockBuster, where: str, embeddings: Any
 ) -> None:
     path = folder if where == "folder" else ":memory:"
-    memory = await asyncio.to_thread(
-        open_memory, path, embeddings=DeterministicEmbeddings() if embeddings else None, hnsw_threshold=1000
-    )
+    memory = await asyncio.to_thread(open_memory, path, embeddings=embeddings, hnsw_threshold=1000)
     async with memory:
         (key,) = ids(await memory.aadd("zebra", user_id="u", batch_id="b"))
         await memory.aadd("zebra", user_id="u", batch_id="b")
@@ -206,11 +202,9 @@ async def test_no_async_method_blocks_the_loop(
         assert ids(await memory.asearch("zebra", user_id="u"))[0] == key
         await memory.asearch("walrus", user_id="u", filters={"role": "user"}, threshold=0.1, kinds=["turn"])
         await memory.aupdate(key, "giraffe", {"n": 1})
-        await memory.aget(key)
         await memory.aget_all(everything=True, filters={"n": 1})
-        await memory.ahistory(key)
-        await memory.adelete(key)
-        await memory.aforget(key)
+        for once in (memory.aget, memory.ahistory, memory.adelete, memory.aforget):
+            await once(key)
         await memory.adelete_all(user_id="u")
         await memory.areset()
         await memory.aadd("again", user_id="u")
@@ -273,51 +267,37 @@ def cost(statements: list[str], call: Callable[[], Any]) -> int:
     return len(statements)
 
 
-async def test_an_async_search_takes_no_more(folder: Path, statements: list[str]) -> None:
+@pytest.mark.sqlite
+async def test_calls_are_few_statements_whatever_the_size(folder: Path, statements: list[str]) -> None:
     async with open_memory(folder) as memory:
-        await memory.aadd([f"text number {n}" for n in range(100)], user_id="u")
+        (first, *_) = ids(await memory.aadd([f"text number {n}" for n in range(300)], user_id="u"))
         await memory.asearch("warm up", user_id="u")
         statements.clear()
         await memory.asearch("text number 7", user_id="u")
         assert len(statements) <= 6
-
-
-@pytest.mark.sqlite
-def test_get_is_one_statement_and_get_all_a_few_whatever_the_size(folder: Path, statements: list[str]) -> None:
-    with open_memory(folder) as memory:
-        (first, *_) = ids(memory.add([f"text {n}" for n in range(300)], user_id="u"))
-        memory.get(first)
         assert cost(statements, lambda: memory.get(first)) == 1
         # A snapshot, what is over, the namespace, pages in order, the rows, the relations.
         assert cost(statements, lambda: memory.get_all(user_id="u")) <= 10
         assert cost(statements, lambda: memory.history(first)) == 2
 
 
-@pytest.mark.parametrize("colour", ["sync", "async"])
-async def test_one_embedding_call_for_each_add_and_each_search(folder: Path, colour: str) -> None:
+async def test_one_embedding_call_for_each_add_and_each_search(folder: Path, way: str) -> None:
     embeddings = DeterministicEmbeddings()
-
-    async def both(name: str, *args: Any, **kwargs: Any) -> Any:
-        if colour == "sync":
-            return await asyncio.to_thread(getattr(memory, name), *args, **kwargs)
-        call: Awaitable[Any] = getattr(memory, f"a{name}")(*args, **kwargs)
-        return await call
-
     with open_memory(folder, embeddings=embeddings) as memory:
-        await both("add", [f"text {n}" for n in range(50)], user_id="u")
+        await call(way, memory, "add", [f"text {n}" for n in range(50)], user_id="u")
         # The first call also carries the sentences that a new embedder is measured with.
         (first,) = embeddings.batches
         assert [text for text in first if "text " in text] == [f"text {n}" for n in range(50)]
-        await both("search", "text 7", user_id="u", filters={"role": "user"})
+        await call(way, memory, "search", "text 7", user_id="u", filters={"role": "user"})
         assert (len(embeddings.batches), embeddings.queries) == (1, ["text 7"])
-        await both("add", ["same", "same", "Same"], user_id="u")
+        await call(way, memory, "add", ["same", "same", "Same"], user_id="u")
         assert embeddings.batches[1:] == [["same", "Same"]]
-        (key,) = ids(await both("add", "x", user_id="u"))
-        await both("update", key, "y")
+        (key,) = ids(await call(way, memory, "add", "x", user_id="u"))
+        await call(way, memory, "update", key, "y")
         assert len(embeddings.batches) == 4
         for name in ("get", "history", "delete"):
-            await both(name, key)
-        await both("get_all", user_id="u")
+            await call(way, memory, name, key)
+        await call(way, memory, "get_all", user_id="u")
         assert (len(embeddings.batches), len(embeddings.queries)) == (4, 1)
 
 

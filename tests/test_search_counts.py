@@ -178,9 +178,9 @@ def test_what_a_search_leaves_behind_goes_with_the_next_write(tmp_path: Path) ->
             gc.enable()
 
 
-def test_a_filter_of_a_small_scope_reads_few_memories_again(tmp_path: Path) -> None:
+def test_a_filter_of_a_small_scope_reads_few_memories_again_and_finds_all_that_passes(tmp_path: Path) -> None:
     talk = Talk()
-    with opened(tmp_path / "m", embeddings=False) as memory:
+    with opened(tmp_path / "m", embeddings=True) as memory:
         talk.tell(memory, 1000)
         memory.search("warm", user_id="u")
         for question in talk.questions(5):
@@ -190,6 +190,11 @@ def test_a_filter_of_a_small_scope_reads_few_memories_again(tmp_path: Path) -> N
             assert {hit["metadata"]["quarter"] for hit in hits} == {"q1"}
             assert sum(seen.reread) <= 16 * LIMIT + LIMIT
             assert seen.pools == [1000]
+        # However far it ranks.
+        memory.add("something quite different", user_id="u", metadata={"rare": "yes"})
+        for filters in ({"rare": "yes"}, {"rare": {"$contains": "e"}}, {"$not": {"rare": {"$exists": False}}}):
+            hits = memory.search(talk.questions(1)[0], user_id="u", filters=filters)["results"]
+            assert [hit["memory"] for hit in hits] == ["something quite different"]
 
 
 def test_the_entities_of_a_query_are_looked_up_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,25 +213,10 @@ def test_the_entities_of_a_query_are_looked_up_once(tmp_path: Path, monkeypatch:
     assert len(calls) == 1
 
 
-@pytest.mark.parametrize("kinds", [None, ["turn"], ["fact"]], ids=str)
-def test_a_page_is_read_by_an_index(tmp_path: Path, kinds: Any) -> None:
-    with opened(tmp_path / "m", embeddings=False) as memory:
-        Talk().tell(memory, 200)
-        with watched(memory) as seen:
-            memory.get_all(user_id="u", limit=10, kinds=kinds)
-        (db, *_) = connections(memory._journal)
-        pages = [statement for statement in seen.statements if "ORDER BY i.created_at" in statement]
-        assert pages
-        for statement in pages:
-            plan = [row[-1] for row in db.execute(f"EXPLAIN QUERY PLAN {statement}").fetchall()]
-            assert len(plan) == 1, plan
-            assert "INDEX memories_" in plan[0]
-
-
-def test_a_page_costs_the_page(tmp_path: Path) -> None:
+def test_a_page_is_read_by_an_index_and_costs_the_page(tmp_path: Path) -> None:
     steps: list[int] = []
     with opened(tmp_path / "m", embeddings=False) as memory:
-        for rows in (300, 3000):
+        for rows in (300, 2000):
             Talk().tell(memory, rows)
             memory.get_all(user_id="u", limit=10)
             steps.append(0)
@@ -235,7 +225,17 @@ def test_a_page_costs_the_page(tmp_path: Path) -> None:
             memory.get_all(user_id="u", limit=10)
             for db in connections(memory._journal):
                 db.set_progress_handler(None, 0)
-    assert steps[1] <= steps[0] + 2
+        assert steps[1] <= steps[0] + 2
+        (db, *_) = connections(memory._journal)
+        for kinds in (None, ["turn"], ["fact"]):
+            with watched(memory) as seen:
+                memory.get_all(user_id="u", limit=10, kinds=kinds)
+            pages = [statement for statement in seen.statements if "ORDER BY i.created_at" in statement]
+            assert pages
+            for statement in pages:
+                plan = [row[-1] for row in db.execute(f"EXPLAIN QUERY PLAN {statement}").fetchall()]
+                assert len(plan) == 1, plan
+                assert "INDEX memories_" in plan[0]
 
 
 # -- larger scopes ----------------------------------------------------------------------------------------------------
@@ -283,16 +283,6 @@ def test_a_filter_of_a_large_scope_finds_what_passes(
             assert all(condition.matches(hit["metadata"]) for hit in hits)
             assert sum(seen.reread) <= 2 * (4 + 8 + 16) * LIMIT
             assert max(seen.pools) < 1200
-
-
-def test_all_that_passes_a_filter_is_found_however_far_it_ranks(tmp_path: Path) -> None:
-    talk = Talk()
-    with opened(tmp_path / "m", embeddings=True) as memory:
-        talk.tell(memory, 1000)
-        memory.add("something quite different", user_id="u", metadata={"rare": "yes"})
-        for filters in ({"rare": "yes"}, {"rare": {"$contains": "e"}}, {"$not": {"rare": {"$exists": False}}}):
-            hits = memory.search(talk.questions(1)[0], user_id="u", filters=filters)["results"]
-            assert [hit["memory"] for hit in hits] == ["something quite different"]
 
 
 METADATA: list[dict[str, Any]] = [
