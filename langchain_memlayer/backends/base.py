@@ -163,7 +163,7 @@ class Patience:
             try:
                 with guarded(self._store):
                     answer.set_result(call())
-            except MemLayerError as error:
+            except BaseException as error:  # noqa: BLE001 - it is raised where the answer is asked for
                 answer.set_exception(error)
 
         thread = threading.Thread(target=run, name="memlayer-ask", daemon=True)

@@ -203,7 +203,7 @@ class Mirror:
                     return
                 except MemLayerError as error:
                     wait = self._pause(error, wait)
-                except Exception as error:  # noqa: BLE001 - the outermost one of a thread
+                except BaseException as error:  # noqa: BLE001 - the outermost one of a thread
                     wait = self._pause(
                         VectorStoreError(
                             f"What was committed could not be brought to the vector store ({self.store.kind}): "

@@ -135,7 +135,7 @@ class Background:
                         failures = 0
                 if notes:
                     continue
-            except Exception as error:  # noqa: BLE001 - the outermost of its thread: whatever it is, flush() tells it
+            except BaseException as error:  # noqa: BLE001 - the outermost of its thread: whatever it is, flush() tells it
                 self._failed(error)
                 failures += 1
                 pause = None if failures == _MOST_FAILURES else min(2.0**failures, _LONGEST_PAUSE)
@@ -160,8 +160,13 @@ class Background:
         except MemLayerError as error:
             # The note itself says when it is tried again.
             self._failed(error)
+        except BaseException as error:
+            if not isinstance(error, Exception):
+                # What only threads of the caller's may be ended by: here it is a failure like others.
+                self._engine.postpone(note, error)
+            raise
 
-    def _failed(self, error: Exception) -> None:
+    def _failed(self, error: BaseException) -> None:
         # Not what it says: a provider's message may quote the conversation.
         _LOGGER.warning("Some turns could not be read (%s); they are kept, and tried again.", type(error).__name__)
         if not isinstance(error, MemLayerError):

@@ -303,7 +303,7 @@ class Keeper:
             attempts = 1 if retry and now.set_aside is not None else now.attempts + 1
             return tx.change_unread(note.id, attempts=attempts, next_at=tx.now + LEASE, set_aside=None, reason=None)
 
-    def postpone(self, note: Unread, error: Exception) -> None:
+    def postpone(self, note: Unread, error: BaseException) -> None:
         """Note that reading failed: it is tried again after a pause, and set aside after the last attempt."""
         with self.journal.write(note.scope.partition) as tx:
             now = tx.unread_note(note.id)
