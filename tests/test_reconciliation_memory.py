@@ -623,25 +623,33 @@ FURTHER = {
 }
 
 
-def test_a_fact_is_found_by_words_that_it_does_not_have(tmp_path: Path) -> None:
-    with open_with(Mind(FURTHER), tmp_path / "store", reconcile="rules", embeddings=None) as memory:
+def first(memory: Memory, query: str) -> list[str]:
+    return texts(memory.search(query, user_id="u", threshold=0.1))[:1]
+
+
+def test_a_fact_is_found_by_words_that_it_does_not_have(folder: Path) -> None:
+    with open_with(Mind(FURTHER), folder, reconcile="rules", embeddings=None) as memory:
         memory.add(list(FURTHER), user_id="u")
+        assert first(memory, "whose Hund?") == first(memory, "dog") == ["Kuno ate Anna's shoe"]
 
-        def first(query: str) -> list[str]:
-            return texts(memory.search(query, user_id="u", threshold=0.1))[:1]
-
-        assert first("whose Hund?") == first("dog") == ["Kuno ate Anna's shoe"]
         [dog] = (row["id"] for row in memory.get_all(user_id="u")["results"] if "shoe" in row["memory"])
         memory.update(dog, metadata={"seen": 1})
         forked = memory.fork("try", user_id="u").search("dog")
-        assert first("dog") == texts(forked)[:1] == ["Kuno ate Anna's shoe"]
-        export_store(tmp_path / "store", tmp_path / "store.jsonl")
+        assert first(memory, "dog") == texts(forked)[:1] == ["Kuno ate Anna's shoe"]
+
         # What was written by hand is found by its own words.
         memory.update(dog, text="Kuno ate Anna's boot")
-        assert first("dog") == []
-    import_store(tmp_path / "store.jsonl", tmp_path / "other")
-    with open_memory(tmp_path / "other", embeddings=None) as memory:
-        assert first("dog") == ["Kuno ate Anna's shoe"]
+        assert first(memory, "dog") == []
+
+
+@pytest.mark.sqlite
+def test_the_words_of_a_fact_move_with_its_store(tmp_path: Path) -> None:
+    with open_with(Mind(FURTHER), tmp_path / "a", reconcile="rules", embeddings=None) as memory:
+        memory.add(list(FURTHER), user_id="u")
+    export_store(tmp_path / "a", tmp_path / "file")
+    import_store(tmp_path / "file", tmp_path / "b")
+    with open_memory(tmp_path / "b", embeddings=None) as memory:
+        assert first(memory, "dog") == ["Kuno ate Anna's shoe"]
 
 
 def test_a_changed_fact_is_found_by_the_words_of_what_changed_it() -> None:
