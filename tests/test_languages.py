@@ -142,9 +142,6 @@ def test_what_is_said_in_other_words_is_found_by_single_characters() -> None:
         assert texts(opened.search("小明的猫叫什么？", user_id="u", limit=1)) == said[1:2]
 
 
-# -- other languages, and several at once ----------------------------------------------------------------------------
-
-
 MIXED: list[dict[str, Any]] = json.loads((FOLDER / "mixed.json").read_text("utf-8"))
 ASKED = [(part["language"], *asked) for part in MIXED for asked in part["asked"]]
 
@@ -166,9 +163,6 @@ def test_an_answer_is_among_the_three_best(several: Memory, language: str, quest
     reference = datetime(2024, 6, 12, tzinfo=UTC)
     found = texts(several.search(question, user_id="u", limit=3, reference_time=reference))
     assert set(answers) & set(found), (language, found)
-
-
-# -- which scripts an embedder knows ----------------------------------------------------------------------------------
 
 
 def knowing(*scripts: str) -> NDArray[np.float64]:

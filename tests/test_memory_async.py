@@ -28,7 +28,6 @@ from langchain_memlayer import (
 )
 from langchain_memlayer.testing import DeterministicEmbeddings, FrozenClock
 
-# -- parity -----------------------------------------------------------------------------------------------------------
 
 Call = Callable[..., Any]
 ID = "00000000-0000-4000-8000-{:012x}".format
@@ -100,9 +99,6 @@ def test_one_memory_serves_several_event_loops_one_after_the_other(memory: Memor
         assert len(asyncio.run(memory.asearch("text", user_id="u"))["results"]) == number + 1
 
 
-# -- many at once -----------------------------------------------------------------------------------------------------
-
-
 class Awaited(Embeddings):
     """Embeddings that can only be awaited, and wait for a company of callers before any of them goes on."""
 
@@ -158,9 +154,6 @@ async def test_equal_texts_and_batches_at_once_are_stored_once(folder: Path) -> 
     assert batch_once["count"] == 1
 
 
-# -- cancellation -----------------------------------------------------------------------------------------------------
-
-
 async def cancelled(task: asyncio.Task[Any]) -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -177,9 +170,6 @@ async def test_an_add_cancelled_while_it_embeds_leaves_nothing_and_can_be_repeat
         assert dump(folder) == before
         assert len(ids(await memory.aadd(["one", "two"], user_id="u", batch_id="b"))) == 2
         assert texts(await memory.aget_all(everything=True)) == ["one", "two"]
-
-
-# -- blocking ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -241,9 +231,6 @@ async def test_an_awaited_embedder_with_bad_vectors_writes_none(folder: Path) ->
             await memory.aadd(["one", "two"], user_id="u")
         assert texts(await memory.aget_all(user_id="u")) == ["one", "two"]
     assert dump(folder)["vectors"] == []
-
-
-# -- how much work a call is ------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -320,9 +307,6 @@ async def test_awaited_adds_that_wait_for_another_process_keep_no_search_waiting
             other.close()
         await asyncio.gather(*waiting)
         assert len(memory.get_all(user_id="u")["results"]) == 61
-
-
-# -- under plain names ------------------------------------------------------------------------------------------------
 
 
 async def test_methods_are_awaited_under_their_plain_names(tmp_path: Path) -> None:

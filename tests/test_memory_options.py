@@ -20,9 +20,6 @@ from langchain_memlayer.types import Extraction, Fact, Triple, Turn
 ANIMALS = ["The zebra is striped", "The walrus is wet", "The giraffe is tall", "The otter is quick"]
 
 
-# -- the model of a memory --------------------------------------------------------------------------------------------
-
-
 def test_auto_is_gpt_4o_mini_with_a_key_and_no_model_without(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Memory(folder, embeddings=None) as memory:
         assert memory.model is None
@@ -98,9 +95,6 @@ def test_what_is_told_again_is_counted_and_dated(folder: Path) -> None:
     [(seen,)] = query(folder, "SELECT last_seen FROM items WHERE kind = 'fact'")
     assert fact["count"] == 2
     assert datetime.fromtimestamp(seen / 1e6, UTC) == datetime(2025, 1, 8, tzinfo=UTC)
-
-
-# -- how much is shown ------------------------------------------------------------------------------------------------
 
 
 async def test_expand_shows_the_turns_around_a_hit_and_of_its_session_only(folder: Path, way: str) -> None:

@@ -229,9 +229,6 @@ def test_runs_are_named_and_tagged() -> None:
     assert runs == [("extraction", ["nostream"])]
 
 
-# -- OpenAI's client --------------------------------------------------------------------------------------------------
-
-
 def openai(answer: Callable[[dict[str, Any]], httpx.Response]) -> ChatOpenAI:
     def handle(request: httpx.Request) -> httpx.Response:
         return answer(json.loads(request.content))

@@ -47,9 +47,6 @@ async def ask(memory: Memory, query: str, *, awaited: bool, **asked: Any) -> dic
     return found
 
 
-# -- rewriting --------------------------------------------------------------------------------------------------------
-
-
 @WAYS
 async def test_no_model_is_asked_unless_told(opened: Any, awaited: bool) -> None:
     memory, model = opened()
@@ -132,9 +129,6 @@ def test_what_the_model_writes_can_be_searched_for_three_queries_at_most_and_eac
     assert set(texts(memory.search("?", user_id="u", rewrite=True, limit=3))) == {SAID[3], SAID[2], SAID[4]}
 
 
-# -- the entities of a question ---------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def related(opened: Any) -> Callable[..., tuple[Memory, ScriptedChatModel]]:
     def open_one(*replies: Any) -> tuple[Memory, ScriptedChatModel]:
@@ -187,9 +181,6 @@ def test_they_stand_beside_those_that_the_queries_name_and_what_nobody_knows_bri
         assert (texts(found), found["relations"]) == (["Tom plays chess"], [])
 
 
-# -- taking apart -----------------------------------------------------------------------------------------------------
-
-
 @WAYS
 async def test_every_part_of_a_question_has_its_answer(opened: Any, awaited: bool) -> None:
     memory, model = opened({"queries": ["What is Maria's dog called?", "Which game does Tom play? chess?"]})
@@ -201,9 +192,6 @@ async def test_every_part_of_a_question_has_its_answer(opened: Any, awaited: boo
     scores = [hit["score"] for hit in found["results"]]
     assert scores == sorted(scores, reverse=True)
     assert model.calls == 1
-
-
-# -- reranking --------------------------------------------------------------------------------------------------------
 
 
 class Compressor(BaseDocumentCompressor):
@@ -270,9 +258,6 @@ def test_only_hits_come_back_each_once_and_whole_and_what_is_raised(opened: Any)
 
     with pytest.raises(ConnectionError, match="no route"):
         memory.search("dog", user_id="u", rerank=Compressor(change=fail, seen=[]))
-
-
-# -- traces -----------------------------------------------------------------------------------------------------------
 
 
 @WAYS

@@ -136,9 +136,6 @@ def small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(scoring_pool, name, value)
 
 
-# -- scopes of which all is scored ------------------------------------------------------------------------------------
-
-
 @EMBEDDINGS
 @pytest.mark.parametrize("rows", [100, 1000])
 def test_a_small_scope_is_scored_once_and_asks_two_statements(tmp_path: Path, embeddings: bool, rows: int) -> None:
@@ -238,9 +235,6 @@ def test_a_page_is_read_by_an_index_and_costs_the_page(tmp_path: Path) -> None:
                 assert "INDEX memories_" in plan[0]
 
 
-# -- larger scopes ----------------------------------------------------------------------------------------------------
-
-
 @EMBEDDINGS
 def test_no_pass_over_a_large_scope(tmp_path: Path, embeddings: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     small_limits(monkeypatch)
@@ -317,9 +311,6 @@ def test_sql_finds_whatever_passes_a_filter(tmp_path: Path) -> None:
             assert kept <= passing, (given, kept - passing)
             if given == {"a": "x"}:
                 assert len(passing) < len(METADATA) / 2
-
-
-# -- the ranking of a larger scope ------------------------------------------------------------------------------------
 
 
 def overlaps(memory: Memory, questions: Sequence[str], monkeypatch: pytest.MonkeyPatch, **asked: Any) -> list[float]:

@@ -75,8 +75,6 @@ def plan_of(store: MemLayerStore, namespace: tuple[str, ...], query: int) -> Any
     return view.search(store._embedder.embed_query(str(query)), 10).plan
 
 
-# -- tenants -----------------------------------------------------------------------------------------------------------
-
 TENANTS, EACH = 100, 50
 ROWS = TENANTS * EACH
 ONE, OTHER, THIRD = (str(ROWS + n) for n in (1, 2, 3))
@@ -175,9 +173,6 @@ def test_slabs_beyond_the_bound_in_bytes_are_dropped_and_come_back(tmp_path: Pat
         small.close()
 
 
-# -- time to live ------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("threshold", [4_000_000, 500])
 @pytest.mark.parametrize("condition", [None, {"kind": "note"}])
 def test_100_expired_rows_never_hide_5_live_ones(threshold: int, condition: dict[str, Any] | None) -> None:
@@ -209,8 +204,6 @@ def test_100_expired_rows_never_hide_5_live_ones(threshold: int, condition: dict
         store.put(("n",), "1", {"text": "1", "kind": "note"}, ttl=None)
         assert store.search(("n",), query="0", limit=1, filter=condition)[0].key == "1"
 
-
-# -- pages -------------------------------------------------------------------------------------------------------------
 
 CONDITIONS: list[dict[str, Any] | None] = [
     None, {"tag": "a"}, {"tag": {"$ne": "a"}}, {"n": {"$gt": 20}}, {"n": {"$lt": 3}}, {"tag": "nobody"},
@@ -265,9 +258,6 @@ def test_pages_are_complete_and_disjoint(data: st.DataObject, seed: int, size: i
             assert updated == sorted(updated, reverse=True)
 
 
-# -- filters, through the store ----------------------------------------------------------------------------------------
-
-
 @pytest.mark.slow
 def test_filters_of_every_width_find_the_best_through_the_store(tmp_path: Path) -> None:
     rows = 12_000
@@ -297,9 +287,6 @@ def test_filters_of_every_width_find_the_best_through_the_store(tmp_path: Path) 
                         for query in range(rows, rows + 4)
                     ]
                     assert np.mean(got) >= 0.98, (name, share)
-
-
-# -- cost --------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -364,18 +351,12 @@ def test_a_filter_that_keeps_much_reads_four_times_the_limit(counted: tuple[MemL
     assert len(statements) == 2, statements
 
 
-# -- the embedder's numbers --------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("scale", [1e-38, 1e-30, 1e-15, 1.0, 1e15, 1e25, 3e38])
 def test_cosine_keeps_the_direction_of_any_vector(scale: float) -> None:
     vector = np.array([[1.0, -1.0, 1.0, 0.0], [0.0, 0.0, 0.0, 0.0]])
     codes = np.frombuffer(encode_vectors(list(vector * scale), "cosine"), "<f2").reshape(2, 4)
     np.testing.assert_allclose(codes[0], np.array([1, -1, 1, 0]) / 3**0.5, atol=1e-3)
     assert not codes[1].any()
-
-
-# -- snapshots, threads, forks -----------------------------------------------------------------------------------------
 
 
 def test_searches_beside_writes_see_whole_answers(crowd: Precomputed, tmp_path: Path) -> None:

@@ -162,9 +162,6 @@ async def test_search_pages_and_filters(memory: Memory, use: Any) -> None:
     assert third["memory"] == "Tea number 3."
 
 
-# -- what a model may get wrong ---------------------------------------------------------------------------------------
-
-
 async def test_field_a_hallucinated_id_is_an_answer_and_no_key_error(memory: Memory, use: Any) -> None:
     memory.add("I like tea.", **ALICE)
     position = memory._journal.last_seq()
@@ -233,9 +230,6 @@ async def test_the_tools_of_two_memories_have_two_names(memory: Memory, use: Any
     assert "search_team_memory" in answer.content
 
 
-# -- whose memories ---------------------------------------------------------------------------------------------------
-
-
 def test_a_tool_of_nobody_says_what_to_pass(memory: Memory) -> None:
     for tool, arguments in zip(memory.as_tools(), ({"content": "x"}, {"query": "x"}), strict=True):
         with pytest.raises(ScopeRequired, match="context="):
@@ -291,9 +285,6 @@ def test_a_step_that_is_tried_again_creates_once(memory: Memory) -> None:
     graph.invoke(None, thread(), context=ALICE)
     rows = memory.get_all(**ALICE, kinds=["fact"])["results"]
     assert sorted((row["memory"], row["count"]) for row in rows) == [("Alice hikes.", 1), ("Alice likes tea.", 1)]
-
-
-# -- what they answer is not remembered -------------------------------------------------------------------------------
 
 
 async def test_field_memories_written_by_its_tool_do_not_come_back_as_turns(memory: Memory, use: Any) -> None:

@@ -216,9 +216,6 @@ def test_a_trace_does_not_change_what_is_stored() -> None:
     assert stored[0] == stored[1]
 
 
-# -- over loopback ----------------------------------------------------------------------------------------------------
-
-
 class Endpoint(ThreadingHTTPServer):
     """A LangSmith endpoint on loopback that keeps the runs it is sent."""
 

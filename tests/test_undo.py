@@ -174,9 +174,6 @@ def test_each_undo_in_turn_gives_everything_that_was_before_and_its_undo_what_ca
         assert memory.get_all(user_id="u", kinds=["turn", "fact"])["results"] == []
 
 
-# -- what an undo says and refuses -------------------------------------------------------------------------------------
-
-
 def fact(memory: Memory, said: str = "Anna adds tea", **given: Any) -> str:
     return str(memory.add(said, **{"user_id": "u", **given})["results"][0]["id"])
 
