@@ -28,7 +28,6 @@ from langchain_memlayer import (
 )
 from langchain_memlayer.testing import DeterministicEmbeddings, FrozenClock
 
-
 Call = Callable[..., Any]
 ID = "00000000-0000-4000-8000-{:012x}".format
 
