@@ -90,24 +90,19 @@ async def test_a_server_that_takes_no_schema_is_asked_for_a_call_before_plain_te
 
 async def test_a_model_that_hangs_is_left_alone_after_the_timeout() -> None:
     for awaited in (False, True):
-        model = ScriptedChatModel(replies=[NONE, NONE], together=2)
-        asked = chat(model, timeout=0.05)
+        asked = chat(ScriptedChatModel(replies=[NONE, NONE], together=2), timeout=0.05)
         with pytest.raises(ExtractionError, match="TimeoutError"):
             await asked.aask(PROMPT, str) if awaited else asked.ask(PROMPT, str)
     with pytest.raises(ConfigurationError, match="timeout"):
         chat(ScriptedChatModel(), timeout=0)
 
 
-async def test_all_calls_of_a_reply_are_read() -> None:
+def test_all_calls_of_a_reply_are_read() -> None:
     calls = [{"name": "extraction", "args": {"facts": [{"fact": name}]}, "id": name} for name in "ab"]
     broken = {"name": "extraction", "args": '{"facts": [{"fact": "c"}', "id": "c", "error": "cut"}
     message = AIMessage("", tool_calls=calls, invalid_tool_calls=[broken])
-    model = ScriptedChatModel(replies=[message], structured=("function_calling",))
-
-    def read(reply: str) -> list[str]:
-        return [entry["fact"] for entry in read_entries(reply, "facts", {"fact"}).entries]
-
-    assert chat(model).ask(PROMPT, read) == ["a", "b", "c"]
+    reply = chat(ScriptedChatModel(replies=[message], structured=("function_calling",))).ask(PROMPT, str)
+    assert [entry["fact"] for entry in read_entries(reply, "facts", {"fact"}).entries] == ["a", "b", "c"]
 
 
 class StatusError(Exception):
@@ -139,20 +134,20 @@ async def test_whatever_a_provider_raises_is_an_extraction_error_from_it(structu
     cause = ProviderError("no more credit")
     for awaited in (False, True):
         asked = chat(ScriptedChatModel(replies=[cause], structured=structured))
-        with pytest.raises(
-            ExtractionError, match=r"ProviderError: no more credit.*nothing|no fact was written"
-        ) as caught:
+        says = r"ProviderError: no more credit.*nothing|no fact was written"
+        with pytest.raises(ExtractionError, match=says) as caught:
             await asked.aask(PROMPT, str) if awaited else asked.ask(PROMPT, str)
-        assert caught.value.__cause__ is cause
-        assert caught.value.reply is None
+        assert (caught.value.__cause__, caught.value.reply) == (cause, None)
 
 
-def test_a_refusal_that_the_text_meets_too_leaves_the_method_as_it_was() -> None:
+def test_a_refusal_that_the_text_meets_too_leaves_the_method_as_it_was_and_an_interrupt_passes() -> None:
     model = ScriptedChatModel(replies=[StatusError("first"), StatusError("second")], structured=("json_schema",))
     asked = chat(model)
     with pytest.raises(ExtractionError, match="second"):
         asked.ask(PROMPT, str)
     assert asked.method == "json_schema"
+    with pytest.raises(KeyboardInterrupt):
+        chat(ScriptedChatModel(replies=[KeyboardInterrupt()])).ask(PROMPT, str)
 
 
 async def test_cancellation_passes_and_leaves_the_model_usable() -> None:
@@ -165,14 +160,6 @@ async def test_cancellation_passes_and_leaves_the_model_usable() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert await asyncio.gather(asked.aask(PROMPT, str), asked.aask(PROMPT, str)) == [json.dumps(NONE)] * 2
-
-
-def test_an_interrupt_passes() -> None:
-    def interrupted(_: Any) -> str:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        chat(ScriptedChatModel(replies=interrupted)).ask(PROMPT, str)
 
 
 REASONED = AIMessage(

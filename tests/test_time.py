@@ -176,6 +176,11 @@ def test_a_change_that_says_since_when_holds_from_then_on(story: Story) -> None:
     assert story.facts(as_of="2024-05-11") == ["Anna lives in Berlin"]
     # On the eleventh nobody had told it yet.
     assert story.facts(as_of="2024-05-11", known_at="2024-05-12") == ["Anna lives in Paris"]
+    story.tell("2024-06-01", "I will move in July", "Anna lives in Oslo", "UPDATE", since="2024-07-01")
+    assert story.facts(as_of="2024-06-02") == ["Anna lives in Berlin"]
+    assert story.facts(as_of="2024-07-01") == ["Anna lives in Oslo"]
+    # Without a time it is the last thing that was told.
+    assert story.facts() == ["Anna lives in Oslo"]
 
 
 def test_what_is_told_later_about_earlier_holds_from_earlier(moves: Story) -> None:
@@ -187,22 +192,22 @@ def test_what_is_told_later_about_earlier_holds_from_earlier(moves: Story) -> No
     assert moves.facts() == ["Anna lives in Oslo"]
 
 
-def test_more_words_about_the_same_have_held_as_long(story: Story) -> None:
+def test_more_words_about_the_same_and_other_metadata_have_held_as_long(story: Story) -> None:
     story.tell("2024-02-01", "I live in Paris", "Anna lives in Paris", since="2020-01-01")
+
+    def now() -> dict[str, Any]:
+        (hit,) = story.memory.search("Anna", user_id="u", kinds=["fact"])["results"]
+        assert hit["valid_at"] == "2020-01-01T00:00:00+00:00"
+        return dict(hit)
+
+    story.memory.update(now()["id"], None, metadata={"checked": True})
+    assert now()["metadata"]["checked"] is True
+    for as_of in ("2020-01-01", "2024-03-01", "2026-01-01"):
+        assert story.facts(as_of=as_of) == ["Anna lives in Paris"]
     story.tell("2024-05-13", "With a cat", "Anna lives in Paris with a cat", "UPDATE")
-    (now,) = story.memory.search("Anna", user_id="u", kinds=["fact"])["results"]
-    assert now["valid_at"] == "2020-01-01T00:00:00+00:00"
+    assert now()["memory"] == "Anna lives in Paris with a cat"
     assert story.facts(as_of="2024-03-01") == ["Anna lives in Paris"]
     assert not any(hit["ended"] for hit in story.memory.search("I live in Paris", user_id="u")["results"])
-
-
-def test_a_fact_of_the_future_does_not_hold_yet(story: Story) -> None:
-    story.tell("2024-02-01", "I live in Paris", "Anna lives in Paris")
-    story.tell("2024-03-01", "I will move in July", "Anna lives in Berlin", "UPDATE", since="2024-07-01")
-    assert story.facts(as_of="2024-03-02") == ["Anna lives in Paris"]
-    assert story.facts(as_of="2024-07-01") == ["Anna lives in Berlin"]
-    # Without a time it is the last thing that was told.
-    assert story.facts() == ["Anna lives in Berlin"]
 
 
 def test_a_deleted_fact_held_until_then(story: Story) -> None:
@@ -230,17 +235,6 @@ def test_what_is_deleted_by_hand_held_until_then_and_what_is_forgotten_never_did
 def test_a_turn_is_said_once_and_for_all(moves: Story) -> None:
     said = moves.memory.search("Anna Paris Berlin Rome home", user_id="u", kinds=["turn"], as_of="2024-06-01")
     assert sorted(texts(said)) == ["I live in Paris", "I moved to Berlin"]
-
-
-def test_metadata_that_change_are_no_change_of_what_holds(story: Story) -> None:
-    story.tell("2024-02-01", "I live in Paris", "Anna lives in Paris", since="2020-01-01")
-    (hit,) = story.memory.search("Anna", user_id="u", kinds=["fact"])["results"]
-    story.clock.advance(days=100)
-    story.memory.update(hit["id"], None, metadata={"checked": True})
-    (now,) = story.memory.search("Anna", user_id="u", kinds=["fact"])["results"]
-    assert (now["valid_at"], now["metadata"]["checked"]) == (hit["valid_at"], True)
-    for as_of in ("2020-01-01", "2024-03-01", "2026-01-01"):
-        assert story.facts(as_of=as_of) == ["Anna lives in Paris"]
 
 
 # -- what was known then ----------------------------------------------------------------------------------------------
