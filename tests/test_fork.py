@@ -147,6 +147,19 @@ def test_what_changed_in_a_fork_is_carried_over_and_can_be_undone(memory: Memory
     assert doctor.check(memory._journal) == []
 
 
+def test_what_was_undone_since_is_no_change_of_the_original(memory: Memory) -> None:
+    fork = memory.fork("trial", user_id="anna")
+    fork.update(fact(fork, "Anna lives in Paris"), "Anna lives in Rome")
+    key = fact(memory, "Anna lives in Paris", user_id="anna")
+    memory.undo(memory.delete_all(user_id="anna")["event_id"])
+    memory.update(key, "Anna lives in Oslo")
+    memory.undo(memory.history(key)[-1]["id"])
+    assert fork.merge()["conflicts"] == []
+    assert sorted(facts(memory, user_id="anna")) == ["Anna lives in Rome", "Anna plays chess"]
+    hits = memory.search("Paris", user_id="anna")["results"]
+    assert not any("Paris" in hit["memory"] for hit in hits if not hit["ended"])
+
+
 @pytest.mark.parametrize("ids", [{"user_id": "anna"}, {"agent_id": "cook"}])
 def test_a_merge_is_undone_in_all_scopes_that_it_wrote_to(memory: Memory, ids: dict[str, str]) -> None:
     for given in ({}, {"user_id": "anna"}, {"user_id": "bob"}):

@@ -11,7 +11,7 @@ lost, and which of the two is right nobody knows here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -34,7 +34,7 @@ from langchain_memlayer.journal.positions import terms_of
 from langchain_memlayer.journal.writer import Writer
 from langchain_memlayer.protocols import NewId
 from langchain_memlayer.result_types import Conflict
-from langchain_memlayer.types import HIDDEN, SPENT, Row, Scope
+from langchain_memlayer.types import HIDDEN, SPENT, Event, Row, Scope
 
 _CHANGES = ("update", "delete", "none", "undo", "restore")
 _KINDS = ("turn", "fact", "profile")
@@ -169,6 +169,21 @@ def _when(versions: Sequence[Row]) -> tuple[int, int]:
     return _KINDS.index(last.kind), last.seq if last.closed is not None else last.place or last.id
 
 
+def _standing(events: Iterable[Event]) -> list[Event]:
+    """Some events of a memory in order, without those that were taken back since and what took them back."""
+    left: list[Event] = []
+    for one in events:
+        if one.op == "restore":
+            undone = left[-1] if left and left[-1].op in _STATES else None
+        else:
+            undone = next((event for event in left if one.op == "undo" and event.seq == one.detail["undoes"]), None)
+        if undone is None:
+            left.append(one)
+        else:
+            left.remove(undone)
+    return left
+
+
 class _Merging:
     """Brings the original of each memory that was added, changed or ended in a fork to what the fork says.
 
@@ -263,8 +278,8 @@ class _Merging:
 
     def _moved(self, key: str, copy: Row, ops: Sequence[str]) -> bool:
         """Whether something of a kind happened to an original since it was copied, that is not of this merge."""
-        events = (one for one in self.tx.history(key) if one.seq > copy.id and one.op in ops)
-        return any(one.batch != self._batch for one in events)
+        events = _standing(one for one in self.tx.history(key) if one.seq > copy.id)
+        return any(one.op in ops and one.batch != self._batch for one in events)
 
     def _note_ended(self, versions: Sequence[Row], key: str) -> None:
         """Note which turns told what ended in the fork; nothing finds it."""
