@@ -33,25 +33,24 @@ OFFLINE = {"embedder": {"provider": "langchain", "config": {"model": Determinist
 CHANGING = re.compile(r"\b(add|update|delete|delete_all|reset|spoken|opened)\(")
 
 CALLS = """
-m.add("I like tea", user_id="bob")["results"][0]["event"] == "ADD"
-m.add("I like tea", user_id="bob")["results"][0]["memory"] == "I like tea"
-"id" in m.add("I like tea", user_id="bob")["results"][0]
+list(m.add("I like tea", user_id="bob")) == ["results", "relations"]
+{**m.add("I like tea", user_id="bob")["results"][0], "id": 0} == {"id": 0, "memory": "I like tea", "event": "ADD"}
 m.add(messages="I like tea", user_id="bob")["results"]
 m.add({"role": "user", "content": "I like tea"}, user_id="bob")["results"]
 len(m.add(CONVERSATION, user_id="bob", infer=False)["results"]) == 3
-m.add(CONVERSATION, user_id="bob", metadata={"category": "movies"})["results"]
 m.add(CONVERSATION, user_id="bob", agent_id="film-bot")["results"]
 m.add(CONVERSATION, user_id="bob", agent_id="film-bot", run_id="session-1")["results"]
 m.add(CONVERSATION, agent_id="film-bot")["results"]
 m.add(CONVERSATION, run_id="session-1")["results"]
 m.add("I like tea", user_id=42)["results"]
 m.add("I like tea", user_id="bob", metadata={"app_id": "x"})["results"]
-m.add("I like tea", user_id="bob", infer=False)["results"][0]["memory"] == "I like tea"
 m.add([{"role": "user", "name": "Ann", "content": "I like tea"}], user_id="bob")["results"]
 m.add("I like tea", user_id="bob", metadata=None)["results"]
-"relations" in m.add("I like tea", user_id="bob")
 m.add("I like tea", user_id="bob", memory_type=None, prompt=None)["results"]
-m.search("hiking", user_id="alice")["results"][0]["memory"] == SAID[0][0]
+list(m.search("hiking", user_id="alice")) == ["results", "relations"]
+like(m.search("hiking", user_id="alice")["results"][0], KEYS, memory=SAID[0][0], user_id="alice")
+like(m.search("hiking", user_id="alice")["results"][0]["metadata"], set(), category="hobby")
+all(0 <= hit["score"] <= 1 for hit in m.search("hiking", user_id="alice")["results"])
 m.search(query="hiking", user_id="alice")["results"]
 m.search("hiking", filters={"user_id": "alice"})["results"][0]["memory"] == SAID[0][0]
 m.search("hiking", filters={"user_id": "alice"}, top_k=1)["results"][0]["memory"] == SAID[0][0]
@@ -64,11 +63,6 @@ m.search("hiking", filters={"user_id": "bob"})["results"] == []
 m.search("hiking", user_id="alice", rerank=True)["results"]
 m.search("hiking", user_id="alice", rerank=False)["results"]
 m.search("hiking", filters={"user_id": "alice"}, explain=True)["results"][0]["explanation"]
-"relations" in m.search("hiking", user_id="alice")
-all(0 <= hit["score"] <= 1 for hit in m.search("hiking", user_id="alice")["results"])
-KEYS <= set(m.search("hiking", user_id="alice")["results"][0])
-m.search("hiking", user_id="alice")["results"][0]["user_id"] == "alice"
-m.search("hiking", user_id="alice")["results"][0]["metadata"]["category"] == "hobby"
 len(m.search("I", user_id="alice", filters={"category": "job"})["results"]) == 1
 len(m.search("I", filters={"user_id": "alice", "category": "job"})["results"]) == 1
 len(m.search("I", filters={"user_id": "alice", "category": {"eq": "job"}})["results"]) == 1
@@ -99,10 +93,9 @@ len(m.get_all(user_id="alice", filters={"category": "health"})["results"]) == 1
 len(m.get_all(filters={"user_id": "alice", "level": {"gte": 3}})["results"]) == 2
 "relations" in m.get_all(user_id="alice")
 KEYS - {"score"} <= set(m.get_all(user_id="alice")["results"][0])
-m.get(key)["memory"] == SAID[0][0]
 m.get(memory_id=key)["id"] == key
+like(m.get(key), KEYS - {"score"}, memory=SAID[0][0])
 m.get("no-such-id") is None
-KEYS - {"score"} <= set(m.get(key))
 m.update(key, "I love climbing.") == {"message": "Memory updated successfully!"}
 m.update(memory_id=key, data="I love climbing.")["message"]
 m.update(memory_id=key, text="I love climbing.")["message"]
@@ -119,14 +112,9 @@ m.delete_all(user_id="alice")["message"] == "Memories deleted successfully!"
 (m.delete_all("alice"), m.get_all(user_id="alice")["results"])[1] == []
 m.delete_all(agent_id="film-bot")["message"]
 m.delete_all(run_id="session-1")["message"]
-m.history(key)[0]["event"] == "ADD"
-m.history(memory_id=key)[0]["new_memory"] == SAID[0][0]
-m.history(key)[0]["old_memory"] is None
-HISTORY <= set(m.history(key)[0])
-(m.update(key, "I climb."), m.history(key)[1])[1]["event"] == "UPDATE"
-(m.update(key, "I climb."), m.history(key)[1])[1]["old_memory"] == SAID[0][0]
-(m.delete(key), m.history(key)[-1])[1]["event"] == "DELETE"
-(m.delete(key), m.history(key)[-1])[1]["is_deleted"] == 1
+like(m.history(memory_id=key)[0], HISTORY, event="ADD", old_memory=None, new_memory=SAID[0][0])
+like((m.update(key, "I climb."), m.history(key)[1])[1], set(), event="UPDATE", old_memory=SAID[0][0])
+like((m.delete(key), m.history(key)[-1])[1], set(), event="DELETE", is_deleted=1)
 m.add("Offer ends soon", user_id="bob", expiration_date="2999-01-01")["results"]
 m.search("hiking", filters={"user_id": "alice"}, show_expired=True)["results"]
 m.search("hiking", filters={"user_id": "alice"}, show_expired=False)["results"]
@@ -174,6 +162,10 @@ def raises(kind: type[Exception], call: Any) -> bool:
     with pytest.raises(kind):
         call()
     return True
+
+
+def like(found: dict[str, Any], names: set[str], **values: Any) -> bool:
+    return names <= set(found) and {name: found[name] for name in values} == values
 
 
 def spoken(memory: Memory) -> None:
