@@ -115,9 +115,7 @@ def test_chinese_recall_keeps_its_floor(memory: Memory, floors: dict[str, float]
     ("signal", "group"),
     [("speaker", "speaker"), ("date", "date"), ("question", "speaker")],
 )
-def test_the_floor_of_a_group_falls_without_its_signal(
-    memory: Memory, floors: dict[str, float], signal: str, group: str
-) -> None:
+def test_a_floor_falls_without_its_signal(memory: Memory, floors: dict[str, float], signal: str, group: str) -> None:
     assert recall(memory, group, weights=replace(Weights(window=0.0), **{signal: 0.0})) < floors[group]
 
 
@@ -202,9 +200,7 @@ GERMAN = ["Kuno ist der Hund von Ava und bleibt bis Juni", "Wie der Plan ist, is
     [(GERMAN, "Wie lange ist der Hund noch da?", GERMAN[0]),
      (["Ava lives in Paris", "The plan is made"], "Donde está la casa de Ava?", "Ava lives in Paris")],
 )  # fmt: skip
-def test_function_words_find_nothing_where_a_scope_speaks_their_language(
-    told: list[str], question: str, first: str
-) -> None:
+def test_function_words_of_a_scopes_own_language_find_nothing(told: list[str], question: str, first: str) -> None:
     with open_memory(":memory:", embeddings=None) as memory:
         memory.add([{"role": "user", "content": text} for text in told], user_id="u")
         assert texts(memory.search(question, user_id="u"))[0] == first

@@ -233,9 +233,7 @@ class TestSeenMessages:
             assert [found["memory"] for page in pages for found in page] == right
 
     @pytest.mark.parametrize("edited", ["m1", "m2"])
-    def test_merged_messages_of_one_call_are_known_when_it_is_repeated_and_part_when_one_is_edited(
-        self, memory: Memory, edited: str
-    ) -> None:
+    def test_merged_messages_of_one_call_part_when_one_is_edited(self, memory: Memory, edited: str) -> None:
         says = {"m1": "yes", "m2": "yes"}
         for events in (["ADD", "NONE"], []):
             told = [{"role": "user", "content": text, "id": message_id} for message_id, text in says.items()]
@@ -278,9 +276,7 @@ class TestBatches:
             assert memory.add(["one", "two"], user_id="u", batch_id="b") == first
         assert dump(folder) == before
 
-    def test_a_batch_of_merged_messages_counts_once_and_without_one_telling_again_is_an_event(
-        self, memory: Memory, folder: Path
-    ) -> None:
+    def test_a_batch_counts_once_and_telling_again_is_an_event(self, memory: Memory, folder: Path) -> None:
         for _ in range(2):
             add(memory, "yes")
         assert query(folder, "SELECT op FROM events ORDER BY seq") == [("add",), ("none",)]
@@ -622,9 +618,7 @@ class TestEmbedder:
          lambda t: [["x"] * 256] * len(t), lambda t: [[]] * len(t), lambda t: "vectors", unreachable],
         ids=["none", "too many", "wrong size", "None", "NaN", "inf", "strings", "empty", "a string", "an error"],
     )  # fmt: skip
-    def test_vectors_that_cannot_be_used_are_owed_and_the_messages_kept(
-        self, folder: Path, answer: Callable[[list[str]], Any]
-    ) -> None:
+    def test_vectors_that_cannot_be_used_are_owed(self, folder: Path, answer: Callable[[list[str]], Any]) -> None:
         embeddings = Faltering(answer)
         with open_memory(folder, embeddings=embeddings) as memory:
             key = add(memory, "one")
@@ -763,7 +757,7 @@ class TestBadInput:
             open_memory(tmp_path / "store")
 
     @pytest.mark.sqlite
-    def test_an_error_at_the_last_moment_leaves_nothing_behind(
+    def test_a_late_error_leaves_nothing_behind(
         self, memory: Memory, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         key = add(memory, "one")

@@ -179,9 +179,7 @@ def blockbuster() -> Iterator[BlockBuster]:
 
 @pytest.mark.parametrize("where", ["folder", "memory"])
 @pytest.mark.parametrize("embeddings", [DeterministicEmbeddings(), None], ids=["vectors", "keywords"])
-async def test_no_async_method_blocks_the_loop(
-    folder: Path, blockbuster: BlockBuster, where: str, embeddings: Any
-) -> None:
+async def test_no_awaited_call_blocks_it(folder: Path, blockbuster: BlockBuster, where: str, embeddings: Any) -> None:
     path = folder if where == "folder" else ":memory:"
     memory = await asyncio.to_thread(open_memory, path, embeddings=embeddings, hnsw_threshold=1000)
     async with memory:

@@ -64,9 +64,7 @@ async def test_of_a_growing_conversation_each_message_is_read_once(folder: Path,
     assert [shown.count("\n- ") for shown in mind.shown] == list(range(6))
 
 
-def test_without_kept_turns_a_message_is_another_one_in_another_scope_or_session_and_without_an_id(
-    folder: Path,
-) -> None:
+def test_without_kept_turns_a_message_is_another_one_in_another_scope_or_session(folder: Path) -> None:
     mind = Mind(TOLD)
     with open_with(mind, folder, keep_turns=False) as memory:
         for other in ({}, {"user_id": "v"}, {"agent_id": "a"}, {"session_id": "s"}):
@@ -207,9 +205,7 @@ def test_what_ended_and_is_told_again_is_current_again(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("turns", "windows"), [(1, 1), (40, 1), (41, 2), (100, 3)])
-async def test_calls_of_an_add_are_one_for_each_window_and_one_for_reconciliation(
-    folder: Path, way: str, turns: int, windows: int
-) -> None:
+async def test_an_add_is_a_call_for_each_window_and_one_more(folder: Path, way: str, turns: int, windows: int) -> None:
     mind = Mind(TOLD, decided((1, "UPDATE", 1, "Anna lives in Berlin")))
     with open_with(mind, folder) as memory:
         await call(way, memory, "add", "I live in Paris", user_id="u")
@@ -241,9 +237,7 @@ async def test_nothing_near_nothing_said_or_nothing_new_is_no_reconciliation(fol
 
 
 @pytest.mark.parametrize("keep", [True, False])
-async def test_an_add_is_one_embedding_batch_and_a_second_only_for_a_rewritten_text(
-    folder: Path, way: str, keep: bool
-) -> None:
+async def test_an_add_is_one_embedding_batch_and_a_second_for_new_words(folder: Path, way: str, keep: bool) -> None:
     embeddings = DeterministicEmbeddings()
     mind = Mind(
         TOLD, decided((1, "UPDATE", 1, "Anna lives in Berlin")), decided((1, "DELETE", 1)),
@@ -404,9 +398,7 @@ class Document:
 
 
 @pytest.mark.parametrize("keep", [True, False])
-async def test_graph_documents_are_facts_that_cite_their_text_and_name_no_prompt(
-    folder: Path, way: str, keep: bool
-) -> None:
+async def test_graph_documents_are_facts_that_cite_their_text(folder: Path, way: str, keep: bool) -> None:
     mind = Mind({})
     with open_with(mind, folder, keep_turns=keep) as memory:
         done = await call(way, memory, "add_graph_documents", [Document("Anna has a flat in Rome.")], user_id="u")

@@ -491,9 +491,7 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("hurried")
-def test_a_store_that_hangs_holds_no_search_up_and_is_asked_again_when_it_is_back(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+def test_a_store_that_hangs_holds_no_search_up_and_is_asked_again_later(caplog: pytest.LogCaptureFixture) -> None:
     store, texts = Hanging(), sentences(500)
     with mirrored(store, texts) as memory:
         mirror = mirror_of(memory)
@@ -526,9 +524,7 @@ def test_a_store_that_hangs_holds_no_opening_up(tmp_path: Path, caplog: pytest.L
         assert len(store.points) == 3
 
 
-def test_closing_waits_for_a_store_that_hangs_once_and_loses_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_closing_waits_once_for_a_store_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store, waits = Hanging(), []
     memory = opened(tmp_path / "m", store)
     mirror = mirror_of(memory)
@@ -585,7 +581,7 @@ class Shared(Foreign):
 
 
 @pytest.mark.parametrize("filters", [True, False])
-def test_two_journals_in_one_collection_answer_as_with_one_each(
+def test_two_journals_in_one_collection_do_not_mix(
     filters: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     store, few, many = Shared(), sentences(110), [f"{text} too" for text in sentences(1_200)]
@@ -611,9 +607,7 @@ def test_two_journals_in_one_collection_answer_as_with_one_each(
         assert len(store.points) == 1_200
 
 
-def test_a_new_journal_over_the_points_of_another_says_where_those_memories_are(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+def test_a_new_journal_over_the_points_of_another_says_where_these_are(caplog: pytest.LogCaptureFixture) -> None:
     store = Shared()
     with opened(":memory:", store) as first:
         filled(first, sentences(3))
@@ -625,9 +619,7 @@ def test_a_new_journal_over_the_points_of_another_says_where_those_memories_are(
     assert "another journal" in caplog.text
 
 
-def test_a_process_that_has_no_store_leaves_deliveries_to_the_searches_of_one_that_has(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_who_has_no_store_leaves_deliveries_to_who_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(proposals, "_UNDELIVERED", 5)
     store = Foreign()
     with opened(tmp_path, store) as memory, opened(tmp_path, None) as without:
@@ -642,9 +634,7 @@ def test_a_process_that_has_no_store_leaves_deliveries_to_the_searches_of_one_th
         assert len(store.points) == 128
 
 
-def test_a_store_that_lost_its_place_is_not_asked_and_moves_nobodys_position(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_store_that_lost_its_place_is_not_asked(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     class Other(Foreign):
         kind = "other"
 

@@ -323,9 +323,7 @@ class Person:
         (lambda runtime: Scope(runtime.context["owner"]), {"context": {"owner": "alice"}}),
     ],
 )  # fmt: skip
-def test_the_scope_comes_from_context_configurable_or_a_function(
-    memory: Memory, scope: Any, call: dict[str, Any]
-) -> None:
+def test_the_scope_comes_from_context_or_a_function(memory: Memory, scope: Any, call: dict[str, Any]) -> None:
     for node in (memory.as_node(scope=scope), recall_node(memory, scope=scope)):
         graph_of(node).invoke(said("I live in Paris.", name="alice"), **call)
     assert facts(memory, user_id="alice") == ["I live in Paris."]
@@ -538,9 +536,7 @@ def test_recall_asks_for_the_last_thing_the_user_said(memory: Memory) -> None:
 
 @pytest.mark.parametrize("awaited", [False, True])
 @pytest.mark.parametrize(("rewrite", "calls"), [(None, 1), (True, 1), (False, 0)])
-async def test_recall_lets_the_model_resolve_what_a_conversation_is_about(
-    rewrite: bool | None, calls: int, awaited: bool
-) -> None:
+async def test_recall_lets_the_model_resolve_a_conversation(rewrite: bool | None, calls: int, awaited: bool) -> None:
     model = scripted([{"queries": ["What is Maria's dog called?"]}] * 2)
     with open_with_facts(model=model) as memory:
         memory.add("Maria's dog is called Rex.", **ALICE)

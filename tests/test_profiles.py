@@ -242,7 +242,7 @@ def test_a_reply_without_measure_costs_no_more_than_a_long_one() -> None:
 
 
 @pytest.mark.parametrize("broken", [TimeoutError("Anna lives in Berlin"), "no idea", ""])
-def test_a_model_that_fails_leaves_the_profile_behind_and_the_next_call_catches_up(
+def test_a_model_that_fails_leaves_the_profile_behind_for_a_while(
     broken: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     mind = Mind(TOLD, decided((1, "ADD")), changes=[broken, [*BERLIN, change("languages", "append", "Greek", 2)]])
@@ -631,9 +631,7 @@ def test_what_fits_another_schema_is_shown_and_the_rest_is_told_and_not_lost(tmp
     ("action", "langs", "nick"),
     [("append", ["Greek", "Thai"], None), ("set", ["Thai"], "Thai"), ("remove", ["Greek"], None)],
 )
-def test_what_was_one_value_is_the_first_entry_of_a_list(
-    tmp_path: Path, action: str, langs: list[str], nick: str | None
-) -> None:
+def test_what_was_one_value_begins_the_list(tmp_path: Path, action: str, langs: list[str], nick: str | None) -> None:
     before = create_model("Before", langs=(str | None, None), nick=(list[int], []))
     after = create_model("After", langs=(list[str], []), nick=(str | None, None))
     said = [change("langs", "set", "Greek"), change("nick", "set", "[1, 2]")]
@@ -745,9 +743,7 @@ def test_of_facts_that_were_read_together_one_is_undone_without_what_the_others_
 
 @pytest.mark.parametrize("whose", [{"user_id": "u", "agent_id": "a"}, {"agent_id": "a"}])
 @pytest.mark.parametrize("end", ["drop", "merge", "forget"])
-def test_a_fork_of_what_an_agent_knows_has_the_users_profile_and_ends_with_it(
-    tmp_path: Path, whose: dict[str, str], end: str
-) -> None:
+def test_a_fork_of_an_agents_has_the_users_profile_and_ends_it(tmp_path: Path, whose: dict[str, str], end: str) -> None:
     with open_with(Mind(TOLD, changes=[BERLIN]), tmp_path, profile=Card) as memory:
         told(memory, "I live in Berlin", agent_id="a")
         fork = memory.fork("try", **whose)

@@ -167,9 +167,7 @@ def size(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
 @pytest.mark.parametrize(
     "scope", [{"user_id": "u"}, {"user_id": "u", "agent_id": "a"}, {"agent_id": "a"}, {"run_id": "r"}], ids=str
 )
-def test_a_tenants_keyword_ranking_is_the_same_with_and_without_foreign_rows(
-    tmp_path: Path, scope: dict[str, Any]
-) -> None:
+def test_a_tenants_keyword_ranking_is_the_same_beside_foreign_rows(tmp_path: Path, scope: dict[str, Any]) -> None:
     mine = [sentence(n) for n in range(60)]
     with open_memory(tmp_path / "alone", embeddings=None) as memory:
         memory.add(mine, **scope)
@@ -189,7 +187,7 @@ def test_a_tenants_keyword_ranking_is_the_same_with_and_without_foreign_rows(
 @pytest.mark.parametrize(("mine", "foreign"), [({"agent_id": "a"}, {"user_id": "v"}),
                                                ({"user_id": "u", "agent_id": "a"}, {"user_id": "u", "agent_id": "b"}),
                                                ({"user_id": "u"}, {"user_id": "v"})], ids=str)  # fmt: skip
-def test_a_long_query_ranks_the_same_whatever_is_frequent_elsewhere(
+def test_what_is_frequent_elsewhere_moves_nothing(
     tmp_path: Path, mine: dict[str, Any], foreign: dict[str, Any]
 ) -> None:
     words = [f"word{n}" for n in range(100)]

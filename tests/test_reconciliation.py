@@ -468,7 +468,7 @@ def one_memory(told: Fact, known: str, action: str, text: str = "") -> Decision:
     ("action", "outcome", "row"),
     [pytest.param(a, b, row, id=f"{why}-{k}") for why, (a, b, rows) in JUDGED.items() for k, row in enumerate(rows)],
 )
-def test_a_decision_about_one_memory_is_followed_as_far_as_the_texts_bear_it_out(
+def test_a_decision_is_followed_as_far_as_the_texts_bear_it_out(
     action: str, outcome: str, row: tuple[str, ...]
 ) -> None:
     told, known, text = (*row, row[0])[:3]
@@ -559,7 +559,7 @@ def test_what_either_of_two_facts_of_one_memory_ends_is_ended(longer: int, ends:
         ("User sees Dr. Lee in Paris", "User cancelled Dr. Lee", "The train to Paris leaves at 9", "Train", True),
     ],
 )
-def test_what_is_said_of_somebody_else_in_the_same_words_holds_on(
+def test_the_same_words_of_somebody_else_hold_on(
     first: str, told: str, other: str, name: str | None, ends: bool
 ) -> None:
     known = [Candidate("m", first, MAY), Candidate("other", other, MAY, name=name)]
@@ -637,9 +637,7 @@ def test_what_was_said_in_the_same_call_can_be_taken_back() -> None:
         ("Anna", "Anna likes tea", ("DELETE",), "DELETE"), ("Anna", "Ben has a dog", ("DELETE",), "REJECTED"),
     ],
 )  # fmt: skip
-def test_what_is_to_be_forgotten_is_never_stored_and_never_what_is_left(
-    told: str, known: str, reply: tuple[str, ...], outcome: str
-) -> None:
+def test_what_is_to_be_forgotten_is_never_stored(told: str, known: str, reply: tuple[str, ...], outcome: str) -> None:
     found = one_memory(forgotten(told), known, *reply)
     assert (found.action, found.text == "Anna eats fish") == (outcome, outcome == "UPDATE")
     assert actions(decided([forgotten("Anna eats meat")])) == ["REJECTED"]

@@ -191,9 +191,7 @@ def test_without_the_model_only_equal_texts_are_one(opened: Any, mode: Any, left
 
 @pytest.mark.parametrize("whole", [True, False])
 @pytest.mark.parametrize("filters", [None, {"town": True}], ids=["all", "filtered"])
-def test_what_has_ended_takes_no_place_of_what_holds(
-    opened: Any, monkeypatch: pytest.MonkeyPatch, whole: bool, filters: Any
-) -> None:
+def test_what_has_ended_takes_no_place(opened: Any, monkeypatch: pytest.MonkeyPatch, whole: bool, filters: Any) -> None:
     if not whole:
         monkeypatch.setattr(scoring_pool, "WHOLE_SCOPE", 20)
         monkeypatch.setattr(scoring_pool, "CANDIDATES", 30)

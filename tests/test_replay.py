@@ -117,9 +117,7 @@ class Several(Told):
         return Extraction(tuple(Fact(f"{part}{self.ending}", (0,), quote=part) for part in parts))
 
 
-def test_facts_of_one_message_are_paired_by_their_words_at_a_cost_that_grows_with_them(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_facts_of_one_message_are_paired_at_a_cost_that_grows_with_them(monkeypatch: pytest.MonkeyPatch) -> None:
     counts = []
     for size in (3, 40, 80):
         parts = [f"Thing {n} of Anna is a{n}" for n in range(size)]

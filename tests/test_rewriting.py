@@ -81,7 +81,7 @@ def test_a_model_that_takes_no_schema_is_asked_plainly_from_then_on(opened: Any)
 
 
 @WAYS
-async def test_when_the_model_fails_the_question_is_searched_for_as_it_is(
+async def test_when_the_model_fails_the_question_stays(
     opened: Any, awaited: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     replies = [TimeoutError("too slow"), "", "I cannot help with that.", {"queries": []},

@@ -261,9 +261,7 @@ FILTERS: list[tuple[dict[str, Any], int]] = [
 
 
 @EMBEDDINGS
-def test_a_filter_of_a_large_scope_finds_what_passes(
-    tmp_path: Path, embeddings: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_filter_of_a_large_scope_finds_all(tmp_path: Path, embeddings: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     small_limits(monkeypatch)
     talk = Talk()
     with opened(tmp_path / "m", embeddings) as memory:
@@ -328,9 +326,7 @@ def overlaps(memory: Memory, questions: Sequence[str], monkeypatch: pytest.Monke
 
 @pytest.mark.slow
 @EMBEDDINGS
-def test_a_large_scope_ranks_nearly_as_if_all_were_scored(
-    tmp_path: Path, embeddings: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_large_scope_ranks_as_a_whole(tmp_path: Path, embeddings: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     talk = Talk()
     with opened(tmp_path / "m", embeddings) as memory:
         talk.tell(memory, 12_000)

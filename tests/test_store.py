@@ -211,9 +211,7 @@ class TestBadInput:
 
 
 class TestBatches:
-    def test_a_failing_commit_leaves_nothing_and_the_store_usable(
-        self, store: MemLayerStore, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_failing_commit_leaves_nothing(self, store: MemLayerStore, monkeypatch: pytest.MonkeyPatch) -> None:
         store.put(NS, "before", {"text": "blue"})
 
         def fail(step: str) -> None:
@@ -357,9 +355,7 @@ class TestFolders:
             assert [item.key for item in one.search(NS, query="blue")] == ["a"]
             assert one.get(NS, "b") is None
 
-    def test_another_embedder_is_refused_by_both_names(
-        self, tmp_path: Path, embeddings: DeterministicEmbeddings
-    ) -> None:
+    def test_another_embedder_is_refused_by_name(self, tmp_path: Path, embeddings: DeterministicEmbeddings) -> None:
         class OtherEmbeddings(DeterministicEmbeddings):
             pass
 

@@ -334,9 +334,7 @@ def test_what_ended_later_had_not_ended_then(moves: Story) -> None:
     ],
     ids=["English", "Chinese", "Japanese", "Korean"],
 )  # fmt: skip
-def test_what_no_longer_holds_comes_last_and_not_beside_what_holds(
-    story: Story, paris: str, berlin: str, said: str, query: str
-) -> None:
+def test_what_no_longer_holds_comes_last(story: Story, paris: str, berlin: str, said: str, query: str) -> None:
     story.tell("2024-02-01", said, paris)
     story.tell("2024-05-13", "New address!", berlin, "UPDATE")
     story.memory.add("The weather is fine.", user_id="u")

@@ -102,9 +102,7 @@ async def test_create_update_delete(memory: Memory, use: Any) -> None:
     assert (found.artifact, "Nothing is remembered" in found.content) == ([], True)
 
 
-async def test_deleting_a_message_ends_what_was_found_in_it_and_keeps_what_others_said_too(
-    memory: Memory, use: Any
-) -> None:
+async def test_deleting_a_message_ends_what_was_found_in_it_alone(memory: Memory, use: Any) -> None:
     manage, search = memory.as_tools(**ALICE)
     for day in ("2024-05-01", "2024-05-02"):
         memory.add("I like tea.", **ALICE, timestamp=day)
