@@ -290,29 +290,6 @@ async def test_async_callers_await_async_functions_in_their_own_loop_and_plain_o
         assert (await resolved(function).aembed(["a"])).tolist() == [[1.0]]
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_an_async_function_works_in_a_forked_child() -> None:
-    program = """
-import os, signal
-from langchain_memlayer.embedders.embedder import WordLlamaEmbeddings, resolve_embeddings
-async def embed(texts):
-    return [[float(len(text))] for text in texts]
-function, local = resolve_embeddings(embed), resolve_embeddings("wordllama")
-assert function.embed(["a"]).tolist() == [[1.0]]
-before = local.embed(["dog", "cat"] * 40)
-child = os.fork()
-signal.alarm(30)
-assert function.embed(["ab"]).tolist() == [[2.0]]
-assert (local.embed(["dog", "cat"] * 40) == before).all()
-if child:
-    assert os.waitpid(child, 0)[1] == 0
-"""
-    # Python 3.12 warns of every fork of a process with threads.
-    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-
-
 # -- names and folders ------------------------------------------------------------------------------------------------
 
 
@@ -546,21 +523,33 @@ def test_an_incomplete_package_says_which_file_is_missing(
         WordLlamaEmbeddings()
 
 
-def test_the_bundled_model_prints_logs_and_writes_nothing(tmp_path: Path) -> None:
+def test_the_bundled_model_prints_logs_and_writes_nothing_and_works_in_a_forked_child(tmp_path: Path) -> None:
     program = """
-import logging, sys
+import logging, os, signal, sys
 from langchain_memlayer.embedders.embedder import resolve_embeddings
 opened = []
 sys.addaudithook(lambda event, args: opened.append(args[0]) if event == "open" and "w" in str(args[1]) else None)
-assert resolve_embeddings("auto").embed(["dog"]).shape == (1, 256)
+local = resolve_embeddings("auto")
+before = local.embed(["dog", "cat"] * 40)
+assert before.shape == (80, 256)
 assert not logging.getLogger().handlers
 assert not [module for module in ("wordllama", "openai", "langchain_openai") if module in sys.modules]
 assert not opened, opened
+async def embed(texts):
+    return [[float(len(text))] for text in texts]
+function = resolve_embeddings(embed)
+assert function.embed(["a"]).tolist() == [[1.0]]
+child = os.fork()
+signal.alarm(30)
+assert function.embed(["ab"]).tolist() == [[2.0]]
+assert (local.embed(["dog", "cat"] * 40) == before).all()
+if child:
+    assert os.waitpid(child, 0)[1] == 0
 """
     environment = {**os.environ, "HOME": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, env=environment, timeout=60, check=False
-    )
+    # Python 3.12 warns of every fork of a process with threads.
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert list(tmp_path.iterdir()) == []
 

@@ -239,12 +239,6 @@ def test_a_snapshot_of_another_course_of_the_journal_is_refused(
     assert len(rebuilt) == 1
 
 
-def test_a_torn_snapshot_falls_back(told: Told) -> None:
-    for path in derived(told).glob("*.data"):
-        path.write_bytes(path.read_bytes()[:-1])
-    assert state(told.reopened().graph(ALICE)) == state(told.rebuilt())
-
-
 def test_what_another_process_forgot_is_not_written_again(told: Told) -> None:
     row = told.tell(("Bob", "has", "quokkazephyr"))
     stale = told.reopened()

@@ -1,5 +1,4 @@
 from collections import Counter
-from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -10,8 +9,6 @@ from langchain_memlayer.index.hnsw import Nodes, checksums, restore
 from langchain_memlayer.index.kernel import kernel_for
 from langchain_memlayer.index.slab import Slab
 from langchain_memlayer.types import Metric
-
-Mask = Callable[[int], NDArray[np.bool_] | None]
 
 
 def recall_at_10(
@@ -123,66 +120,6 @@ def test_nodes_of_more_rows_begin_with_those_of_fewer() -> None:
         of_node = dict(zip(places.tolist(), sums[every].tolist(), strict=True))
         assert [of_node[place] for place in places.tolist()] == sums[every].tolist()
         known = nodes
-
-
-# -- filters and deletes by topic --------------------------------------------------------------------------------------
-
-KEEP = [0.9, 0.5, 0.2, 0.1, 0.05, 0.01, 0.001]
-QUERIES = 60
-
-
-class Matrix:
-    """100,000 rows with their graph, and masks that keep a share of them."""
-
-    def __init__(self, rows: int, dims: int, threshold: int) -> None:
-        self.topics = Topics(rows, dims, seed=8)
-        self.slab = filled(self.topics.codes, threshold=threshold)
-        self.queries, self.query_topics = self.topics.queries(QUERIES)
-        self.rows = rows
-        distance = self.topics.centres @ self.topics.centres.T
-        self.nearest = np.argsort(-distance, axis=1)
-        self.random = np.random.default_rng(9)
-        self.order = self.random.random(rows)
-
-    def mask(self, kind: str, keep: float) -> Mask:
-        """Rows at random, those of the topics nearest to the query's, or those of the farthest."""
-        count = max(10, round(keep * self.rows))
-        fixed = np.zeros(self.rows, np.bool_)
-        fixed[self.random.permutation(self.rows)[:count]] = True
-
-        def of(number: int) -> NDArray[np.bool_]:
-            if kind == "random":
-                return fixed
-            rank = np.empty(len(self.nearest), np.int64)
-            rank[self.nearest[self.query_topics[number]]] = np.arange(len(rank))
-            place = rank[self.topics.topic] + self.order
-            chosen = np.zeros(self.rows, np.bool_)
-            chosen[np.argsort(place if kind == "topical" else -place)[:count]] = True
-            return chosen
-
-        return of
-
-
-@pytest.fixture(scope="module")
-def matrix() -> Matrix:
-    # Gathers are exact: up to 250 matches here, so that nearly every case is left to the graph.
-    return Matrix(100_000, 64, threshold=64_000)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("keep", KEEP)
-@pytest.mark.parametrize("kind", ["random", "topical", "anti-topical"])
-def test_the_filter_matrix_at_100_000_rows(matrix: Matrix, kind: str, keep: float) -> None:
-    view = matrix.slab.view
-    assert view.graph is not None
-    assert view.graph.seen == 100_000
-    recall, ways = recalls(view, matrix.topics.codes, matrix.queries, mask_of=matrix.mask(kind, keep))
-    assert recall.mean() >= 0.98
-    assert (recall < 0.5).sum() == 0
-    if keep >= 0.2 and kind != "anti-topical":
-        assert "hnsw" in ways
-    if keep == 0.001:
-        assert set(ways) == {"gather"}
 
 
 @pytest.mark.slow
