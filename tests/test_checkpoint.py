@@ -1,7 +1,6 @@
 import asyncio
 import dataclasses
 import enum
-import os
 import threading
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
@@ -211,17 +210,6 @@ def test_what_is_deleted_leaves_the_files(erase: str, tmp_path: Path) -> None:
         getattr(saver, erase)(*{"delete_thread": ["1"], "prune": [["1"]], "delete_for_runs": [["r1"]]}[erase])
         assert not any(b"first-secret" in file.read_bytes() for file in tmp_path.iterdir())
         assert len(list(saver.list(thread("1")))) == (0 if erase == "delete_thread" else 1)
-
-
-def test_the_file_is_its_owners_alone(tmp_path: Path) -> None:
-    mask = os.umask(0o022)
-    try:
-        with checkpointer(tmp_path / "store") as saver:
-            graph(saver).invoke({"seen": ["a"]}, thread("1"))
-            found = [tmp_path / "store", *(tmp_path / "store").iterdir()]
-            assert {path.name: path.stat().st_mode & 0o077 for path in found} == {path.name: 0 for path in found}
-    finally:
-        os.umask(mask)
 
 
 def test_a_memory_a_store_and_a_checkpointer_share_the_default_folder(

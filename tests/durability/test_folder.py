@@ -16,7 +16,7 @@ import pytest
 from folders import assert_sound, containing, forked, memories, open_memory, open_store
 from langgraph.store.base import PutOp
 
-from langchain_memlayer import JournalClosed, JournalError, MemLayerStore, NotAStore
+from langchain_memlayer import JournalClosed, JournalError, MemLayerStore, NotAStore, checkpointer
 from langchain_memlayer.index import files
 from langchain_memlayer.journal import sqlite
 from langchain_memlayer.journal.sqlite import SQLiteJournal
@@ -53,12 +53,14 @@ def test_a_path_in_ones_home_is_there_and_no_folder_of_the_name_of_the_sign(
 def test_only_the_owner_can_read_what_is_made(tmp_path: Path) -> None:
     mask = os.umask(0o022)
     try:
-        with open_memory(tmp_path / "a" / "store", hnsw_threshold=640) as memory:
+        store = tmp_path / "a" / "store"
+        with open_memory(store, hnsw_threshold=640) as memory, checkpointer(store):
             memory.add([f"sentence {k}" for k in range(60)], user_id="u")
             memory.search("sentence", user_id="u")
             assert memory._indexes.wait(60)
             made = [tmp_path / "a", *(tmp_path / "a").rglob("*")]
-            assert {path.name for path in made} >= {"journal.sqlite", "journal.sqlite-wal", "derived"}
+            logged = {f"{name}.sqlite{log}" for name in ("journal", "checkpoints") for log in ("", "-wal")}
+            assert {path.name for path in made} >= {"derived", *logged}
             for path in made:
                 assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
     finally:

@@ -182,20 +182,16 @@ def test_a_full_disk_leaves_the_generation_before_and_no_temporary_file(
     assert not list(tmp_path.glob("*.tmp"))
 
 
-def test_what_is_not_ours_is_never_touched(tmp_path: Path) -> None:
+def test_one_name_or_all_are_dropped_and_what_is_not_ours_is_never_touched(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / "0123-1.data").write_text("mine too")
-    files.write(tmp_path, "a", b"payload", META)
-    files.drop_all(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["0123-1.data", "notes.txt"]
-
-
-def test_drop_removes_one_name_only(tmp_path: Path) -> None:
     for name in "ab":
         files.write(tmp_path, name, name.encode(), META)
     files.drop(tmp_path, "a")
     assert not files.exists(tmp_path, "a")
     assert files.read(tmp_path, "b", META)[0] == b"b"
+    files.drop_all(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0123-1.data", "notes.txt"]
 
 
 def test_maintenance_is_for_one_at_a_time_and_ends_with_a_killed_holder(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
 import json
+import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -107,29 +109,21 @@ def test_a_sqlite_store_arrives_whole_and_its_file_stays_as_it_is(tmp_path: Path
         assert contents(store) == expected
 
 
-def test_a_value_that_is_damaged_in_a_sqlite_store_is_refused(tmp_path: Path) -> None:
-    with SqliteStore.from_conn_string(str(tmp_path / "x")) as source:
-        source.setup()
-        fill(source)
-        source.conn.execute("UPDATE store SET value = '{' WHERE key = 'k7'")
-    with pytest.raises(InvalidInput, match="no JSON"):
-        import_langgraph_sqlite(tmp_path / "x", tmp_path / "s", embeddings=None)
-    assert not (tmp_path / "s").exists()
-
-
-@pytest.mark.parametrize("made", ["text", "database", "nothing", "folder"])
-def test_a_file_that_is_no_langgraph_store_is_refused(tmp_path: Path, made: str) -> None:
-    import sqlite3
-
+@pytest.mark.parametrize("made", ["text", "database", "nothing", "folder", "damaged"])
+def test_a_file_that_is_no_langgraph_store_or_a_damaged_one_is_refused(tmp_path: Path, made: str) -> None:
     file = tmp_path / "x"
     if made == "text":
         file.write_text("no database at all, but long enough to be read as one " * 20)
     elif made == "database":
-        with sqlite3.connect(file) as db:
+        with closing(sqlite3.connect(file)) as db:
             db.execute("CREATE TABLE other (x)")
-        db.close()
     elif made == "folder":
         file.mkdir()
-    with pytest.raises(InvalidInput, match="SqliteStore"):
+    elif made == "damaged":
+        with SqliteStore.from_conn_string(str(file)) as source:
+            source.setup()
+            source.put(("users",), "k7", VALUES[0])
+            source.conn.execute("UPDATE store SET value = '{' WHERE key = 'k7'")
+    with pytest.raises(InvalidInput, match="no JSON" if made == "damaged" else "SqliteStore"):
         import_langgraph_sqlite(file, tmp_path / "s", embeddings=None)
     assert not (tmp_path / "s").exists()
