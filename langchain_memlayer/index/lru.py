@@ -30,6 +30,7 @@ class _Entry(Generic[S]):
     lock: threading.Lock = field(default_factory=threading.Lock)
     slab: S | None = None
     torn: bool = False
+    dropped: bool = False
     nbytes: int = 0
 
 
@@ -77,10 +78,12 @@ class SlabCache(Generic[S]):
                 entry.torn = not self._refresh(prefix, slab)
             if slab is None or entry.torn:
                 old, entry.slab = entry.slab, None
-                if old is not None:
+                if old is not None and not entry.dropped:
                     old.close()
                 slab = entry.slab = self._load(prefix)
                 entry.torn = False
+                if entry.dropped:
+                    slab.close()
         self._account(prefix, entry, slab)
         return slab
 
@@ -133,7 +136,9 @@ class SlabCache(Generic[S]):
 
     def _close(self, entries: list[_Entry[S]]) -> None:
         for entry in entries:
-            # Whoever is loading it right now keeps it to himself; it is closed when that is done.
+            # Whoever is loading it right now keeps it to himself; it is closed when that is done. Who begins to later
+            # closes it himself.
             with entry.lock:
+                entry.dropped = True
                 if entry.slab is not None:
                     entry.slab.close()

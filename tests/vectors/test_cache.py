@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from langchain_memlayer.index import lru
 from langchain_memlayer.index.lru import SlabCache
 
 
@@ -198,6 +199,31 @@ def test_a_slab_evicted_while_it_loads_is_given_out_closed_once_and_loaded_anew(
     assert cache.get("slow").closed == 0
     assert first.closed in (0, 1)
     assert cache.nbytes == 10
+
+
+def test_a_slab_that_is_dropped_before_its_load_begins_is_closed() -> None:
+    shelf = Shelf()
+    cache = shelf.cache()
+
+    class Late:
+        """A lock before which somebody else drops the slab."""
+
+        def __init__(self) -> None:
+            self.lock, self.first = threading.Lock(), True
+
+        def __enter__(self) -> None:
+            first, self.first = self.first, False
+            if first:
+                cache.drop("a")
+            self.lock.acquire()
+
+        def __exit__(self, *raised: object) -> None:
+            self.lock.release()
+
+    cache._entries["a"] = lru._Entry(lock=Late())  # type: ignore[arg-type]
+    assert cache.get("a").closed == 1
+    assert (len(shelf.made), cache.slabs(), cache.nbytes) == (1, [], 0)
+    assert cache.get("a").closed == 0
 
 
 def test_many_threads_keep_the_books_right() -> None:
