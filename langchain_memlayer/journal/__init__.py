@@ -42,14 +42,17 @@ def exists(path: str | Path) -> bool:
 
     Raises:
         NotAStore: `path` holds something else.
-        JournalError: the server cannot be reached.
+        JournalError: the server cannot be reached, or the folder not be looked into.
     """
     where = place(path)
     if isinstance(where, str) and is_url(where):
         return bool(_postgres().store_exists(where))
     from langchain_memlayer.journal.schema import journal_path
 
-    return journal_path(Path(where)).exists()
+    try:
+        return journal_path(Path(where)).exists()
+    except OSError as error:
+        raise JournalError(f"Cannot open {where}: {error.strerror or error}. Check the folder.") from error
 
 
 def _postgres() -> ModuleType:

@@ -134,6 +134,11 @@ def test_a_place_where_no_file_can_be_is_one_line(tmp_path: Path, full: Path) ->
         assert answer.exit_code == 2
         assert len(answer.stderr.splitlines()) == 1
         assert str(place) in answer.stderr
+    for command in (["export", str(tmp_path / "2.jsonl")], ["stats"]):
+        # The system cannot even say whether this store is there.
+        answer = CliRunner().invoke(app, ["--path", str(tmp_path / ("x" * 300)), *command])
+        assert (answer.exit_code, len(answer.stderr.splitlines())) == (1, 1)
+        assert "Check the folder" in answer.stderr
 
 
 def test_without_vectors_an_import_makes_them_anew(tmp_path: Path, full: Path) -> None:
