@@ -8,7 +8,7 @@ import re
 import sys
 import unicodedata
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -133,6 +133,9 @@ def read_messages(
             found.skipped.append(_left_out(place, message, "message", "it was declined"))
         elif not declining:
             found.skipped.extend(_left_out(place, message, kind, "only text is remembered") for kind in others)
+            if turn is not None and isinstance(item, Turn):
+                # What no message says of itself.
+                turn = replace(turn, quarantined=turn.quarantined or item.quarantined, valid_until=item.valid_until)
             if turn is not None:
                 found.turns.append(turn)
     return found

@@ -80,6 +80,7 @@ ONE_TURN: list[tuple[Any, Turn]] = [
     ({"role": "user", "content": [{"type": "text", "text": {"value": "a", "annotations": []}}]}, Turn("a")),
     ({"role": "user", "content": [{"text": "a"}, {"type": "text", "text": "b"}]}, Turn("ab")),
     (Turn("hi", "critic", "m1", "Ann", "s", NOON, {"a": 1}), Turn("hi", "critic", "m1", "Ann", "s", NOON, {"a": 1})),
+    (Turn("hi", quarantined=True, valid_until=NOON), Turn("hi", quarantined=True, valid_until=NOON)),
     ({"type": "human", "content": "hi"}, Turn("hi")),
     ({"role": "user", "type": "message", "content": "hi"}, Turn("hi")),
     ({"role": "user", "content": [text_part("a"), IMAGE, "b"]}, Turn("ab")),
