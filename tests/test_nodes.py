@@ -125,13 +125,6 @@ FOUND = {"facts": [{"turn": 1, "quote": "I live in Paris", "fact": "The user liv
                     "valid_at": "", "retract": False, "triples": []}]}  # fmt: skip
 
 
-def test_a_parent_that_appends_messages_does_not_get_them_twice(memory: Memory) -> None:
-    graph = graph_of(memory.as_node(scope=ALICE), state=Plain)
-    state = graph.invoke({"messages": [{"role": "user", "content": "I live in Paris."}]})
-    assert state == {"messages": [{"role": "user", "content": "I live in Paris."}]}
-    assert facts(memory) == ["I live in Paris."]
-
-
 def test_messages_are_read_from_the_key_that_is_named(memory: Memory) -> None:
     class Talk(TypedDict):
         dialogue: Annotated[list[AnyMessage], add_messages]
@@ -154,15 +147,24 @@ def test_messages_are_read_from_the_key_that_is_named(memory: Memory) -> None:
         graph_of(extraction_node(memory, **keyed)).invoke(said("Hello there."))
 
 
-def test_a_pydantic_state_works(memory: Memory) -> None:
+def test_states_of_other_kinds_work(memory: Memory) -> None:
     class Form(BaseModel):
         messages: list[Any] = []
         memory_facts: list[dict[str, Any]] | None = None
         memory_decisions: list[dict[str, Any]] | None = None
 
+    class Bare(TypedDict):
+        messages: list[Any]
+
     nodes = extraction_node(memory, scope=ALICE), reconciliation_node(memory, scope=ALICE)
     graph_of(*nodes, state=Form).invoke({"messages": ["I live in Paris."]})
     assert facts(memory) == ["I live in Paris."]
+    # A parent that appends messages does not get them twice.
+    given = {"messages": [{"role": "user", "content": "I like tea."}]}
+    assert graph_of(memory.as_node(scope=ALICE), state=Plain).invoke(given) == given
+    assert facts(memory) == ["I like tea.", "I live in Paris."]
+    with pytest.raises(InvalidInput, match="extraction_node"):
+        graph_of(nodes[1], state=Bare).invoke({"messages": ["I live in Paris."]})
 
 
 def test_nothing_said_is_nothing_done(memory: Memory) -> None:
@@ -176,11 +178,8 @@ def test_nothing_said_is_nothing_done(memory: Memory) -> None:
 
 def test_without_a_model_the_decisions_are_the_turns() -> None:
     with open_with_facts(extractor=None) as memory:
-        state = chat_graph(memory).invoke(said("I live in Paris."), context=ALICE)
-        assert [(d["event"], d["memory"]) for d in state["memory_decisions"]] == [
-            ("ADD", "I live in Paris."),
-            ("ADD", "Noted."),
-        ]
+        decisions = chat_graph(memory).invoke(said("I live in Paris."), context=ALICE)["memory_decisions"]
+        assert [(one["event"], one["memory"]) for one in decisions] == [("ADD", "I live in Paris."), ("ADD", "Noted.")]
 
 
 def test_a_person_may_change_the_facts_between_the_nodes(memory: Memory) -> None:
@@ -193,24 +192,14 @@ def test_a_person_may_change_the_facts_between_the_nodes(memory: Memory) -> None
     assert (facts(memory), memory.unread(**ALICE)) == (["Alice lives in Rome"], [])
 
 
-def test_reconciliation_without_extraction_says_what_is_missing(memory: Memory) -> None:
-    class Bare(TypedDict):
-        messages: list[Any]
-
-    with pytest.raises(InvalidInput, match="extraction_node"):
-        graph_of(reconciliation_node(memory, scope=ALICE), state=Bare).invoke({"messages": ["I live in Paris."]})
-
-
 def test_refusals_of_extraction_are_recorded_by_reconciliation(tmp_path: Path) -> None:
     lie = {**FOUND["facts"][0], "quote": "I own a castle", "fact": "The user owns a castle"}
     model = scripted([{"facts": [FOUND["facts"][0], lie]}])
     with open_with_facts(tmp_path / "store", extractor=None, model=model) as memory:
         state = chat_graph(memory).invoke(said("I live in Paris."), context=ALICE)
         (refused,) = [d for d in state["memory_decisions"] if d["event"] == "REJECTED"]
-        assert refused["memory"] == "The user owns a castle"
-        assert refused["quote"] == "I own a castle"
-        rejected = query(tmp_path / "store", "SELECT value FROM events WHERE op = 'rejected'")
-        assert rejected == [("The user owns a castle",)]
+        assert (refused["memory"], refused["quote"]) == (lie["fact"], lie["quote"])
+        assert query(tmp_path / "store", "SELECT value FROM events WHERE op = 'rejected'") == [(lie["fact"],)]
         assert facts(memory) == ["The user lives in Paris"]
 
 
@@ -222,11 +211,10 @@ class Crash(Exception):
 
 
 def crashing(times: int) -> Callable[[State], dict[str, Any]]:
-    left = [times]
+    left = iter(range(times))
 
     def crash(state: State) -> dict[str, Any]:
-        left[0] -= 1
-        if left[0] >= 0:
+        if next(left, None) is not None:
             raise Crash
         return {}
 

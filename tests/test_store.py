@@ -334,14 +334,21 @@ def _events(store: MemLayerStore) -> int:
 
 class TestFolders:
     def test_a_reopened_folder_has_everything(self, tmp_path: Path, embeddings: DeterministicEmbeddings) -> None:
+        def everything(store: MemLayerStore) -> list[Any]:
+            return [store.get(NS, "a"), store.get(("other", "b"), "b"), store.search((), query="blue door")]
+
         with open_store(tmp_path / "s", embeddings) as store:
             store.put(NS, "a", {"text": "blue door"})
             store.put(("other", "b"), "b", {"n": 1}, index=False)
-            before = [store.get(NS, "a"), store.get(("other", "b"), "b"), store.search((), query="blue door")]
+            before = everything(store)
         with open_store(tmp_path / "s", embeddings) as store:
-            assert [store.get(NS, "a"), store.get(("other", "b"), "b"), store.search((), query="blue door")] == before
+            assert everything(store) == before
             assert store.list_namespaces() == [NS, ("other", "b")]
         assert embeddings.texts == ["blue door"]
+        # Without its embedder it opens too.
+        with MemLayerStore(tmp_path / "s") as plain:
+            found = plain.search(NS, query="blue")
+            assert [(item.key, item.score) for item in found] == [("a", None)]
 
     def test_two_open_stores_see_each_others_writes(self, tmp_path: Path, embeddings: DeterministicEmbeddings) -> None:
         with open_store(tmp_path / "s", embeddings) as one, open_store(tmp_path / "s", embeddings) as other:
@@ -365,12 +372,6 @@ class TestFolders:
             open_store(tmp_path / "s", OtherEmbeddings(64))
         with open_store(tmp_path / "s", embeddings) as store:
             assert [item.key for item in store.search(NS, query="blue")] == ["a"]
-
-    def test_a_folder_opens_without_its_embedder_too(self, tmp_path: Path, embeddings: DeterministicEmbeddings) -> None:
-        with open_store(tmp_path / "s", embeddings) as store:
-            store.put(NS, "a", {"text": "blue"})
-        with MemLayerStore(tmp_path / "s") as plain:
-            assert [(item.key, item.score) for item in plain.search(NS, query="blue")] == [("a", None)]
 
 
 class TestTTL:
@@ -405,14 +406,20 @@ class TestTTL:
 
     def test_one_sweeper_runs_and_another_after_it_was_stopped(self, where: str | Path) -> None:
         with MemLayerStore(where, durability="fast", ttl={"sweep_interval_minutes": 60}) as store:
+            for minutes in (0, -1, float("nan"), float("inf"), "5"):
+                with pytest.raises(InvalidInput, match="positive"):
+                    store.start_ttl_sweeper(minutes)
             first = store.start_ttl_sweeper()
             assert store.start_ttl_sweeper(1) is first
-            assert store.stop_ttl_sweeper(30)
-            assert store.stop_ttl_sweeper()
-            second = store.start_ttl_sweeper()
-            assert second is not first
-            assert second.is_alive()
-        assert not second.is_alive()
+            # An interval beyond any clock is a long one.
+            for minutes in (1e30, 10**400):
+                assert store.stop_ttl_sweeper(30)
+                assert store.stop_ttl_sweeper()
+                sweeper = store.start_ttl_sweeper(minutes)
+                assert sweeper is not first
+                sweeper.join(0.05)
+                assert sweeper.is_alive()
+        assert not sweeper.is_alive()
 
     def test_a_failing_sweep_is_tried_again(
         self, where: str | Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -434,18 +441,6 @@ class TestTTL:
         assert [record.getMessage() for record in caplog.records] == [
             "The TTL sweep failed and will be tried again: the disk is full"
         ]
-
-    @pytest.mark.parametrize("minutes", [1e30, 10**400])
-    def test_an_interval_beyond_any_clock_is_a_long_one(self, store: MemLayerStore, minutes: float) -> None:
-        sweeper = store.start_ttl_sweeper(minutes)
-        sweeper.join(0.05)
-        assert sweeper.is_alive()
-        assert store.stop_ttl_sweeper(minutes)
-
-    def test_an_interval_that_is_none_is_refused(self, store: MemLayerStore) -> None:
-        for minutes in (0, -1, float("nan"), float("inf"), "5"):
-            with pytest.raises(InvalidInput, match="positive"):
-                store.start_ttl_sweeper(minutes)
 
 
 CALLS: list[Callable[[MemLayerStore], Any]] = [
