@@ -143,9 +143,8 @@ class TestMerging:
             {"messages": {"role": "assistant", "content": "yes"}},
         ]  # fmt: skip
         for other in others:
-            [done] = memory.add(**{"messages": "yes", "user_id": "u", "timestamp": "2025-01-01T23:00:00"} | other)[
-                "results"
-            ]
+            given = {"messages": "yes", "user_id": "u", "timestamp": "2025-01-01T23:00"} | other
+            [done] = memory.add(**given)["results"]
             assert done["event"] == "ADD", other
         assert len(memory.get_all(everything=True)["results"]) == 1 + len(others)
 
@@ -420,10 +419,8 @@ class TestReading:
         for now in spellings:
             right: list[Any] = [now, {"$gte": now}, {"$lte": now}, {"$in": ["x", now]}, {"$not": {"$ne": now}}]
             for condition in (*right, {"$lt": now}, {"$gt": now}, {"$ne": now}, {"$nin": [now]}):
-                found = memory.get_all(user_id="u", filters={"$and": [{field: condition}, {"size": 10**400}]})[
-                    "results"
-                ]
-                assert bool(found) == (condition in right), condition
+                found = memory.get_all(user_id="u", filters={"$and": [{field: condition}, {"size": 10**400}]})
+                assert bool(found["results"]) == (condition in right), condition
         later = datetime(2024, 5, 1, 12, tzinfo=timezone(timedelta(hours=1)))
         assert len(memory.search("done", user_id="u", filters={field: {"$lt": later}})["results"]) == 1
         assert len(memory.get_all(user_id="u", filters={field: {"$contains": "2024-05"}})["results"]) == 1

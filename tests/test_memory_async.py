@@ -128,12 +128,10 @@ class Awaited(Embeddings):
 
 async def test_sixty_adds_wait_for_the_embedder_together_and_all_are_stored(folder: Path) -> None:
     async with open_memory(folder, embeddings=Awaited(60)) as memory:
-        done = await asyncio.wait_for(
-            asyncio.gather(*(memory.aadd(f"text number {n}", user_id=f"u{n % 3}") for n in range(60))), 60
-        )
-        assert sorted(text for result in done for text in texts(result)) == sorted(
-            f"text number {n}" for n in range(60)
-        )
+        adds = (memory.aadd(f"text number {n}", user_id=f"u{n % 3}") for n in range(60))
+        done = await asyncio.wait_for(asyncio.gather(*adds), 60)
+        told = sorted(text for result in done for text in texts(result))
+        assert told == sorted(f"text number {n}" for n in range(60))
         assert len({key for result in done for key in ids(result)}) == 60
         for n in range(0, 60, 7):
             found = await memory.asearch(f"text number {n}", user_id=f"u{n % 3}")
@@ -311,9 +309,7 @@ async def test_methods_are_awaited_under_their_plain_names(tmp_path: Path) -> No
         added = await memory.add("I like green tea.", user_id="alice")
         key = added["results"][0]["id"]
         await memory.update(key, "I like black tea.")
-        assert [hit["memory"] for hit in (await memory.search("tea", user_id="alice"))["results"]] == [
-            "I like black tea."
-        ]
+        assert texts(await memory.search("tea", user_id="alice")) == ["I like black tea."]
         assert len(await memory.history(key)) == 2
         await memory.delete_all(user_id="alice")
         assert await memory.get(key) is None

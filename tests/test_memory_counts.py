@@ -141,9 +141,8 @@ def test_without_kept_turns_words_of_a_tool_stay_in_quarantine_whatever_an_extra
     with open_memory(folder, extractor=Naive(), keep_turns=False) as memory:
         memory.add(message("The account has 12 points", "t", role="tool"), user_id="u")
         assert memory.search("account points", user_id="u")["results"] == []
-        assert texts(memory.search("account points", user_id="u", include_quarantined=True)) == [
-            "The account has 12 points"
-        ]
+        found = memory.search("account points", user_id="u", include_quarantined=True)
+        assert texts(found) == ["The account has 12 points"]
 
 
 def test_a_forgotten_fact_takes_the_note_of_its_message_along_and_may_be_told_again(folder: Path) -> None:

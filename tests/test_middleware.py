@@ -187,11 +187,7 @@ async def test_tools_are_optional(memory: Memory, turn: Any) -> None:
 
 async def test_a_missing_scope_says_what_to_pass(memory: Memory, turn: Any) -> None:
     agent = agent_of(ScriptedChatModel(replies=["x"]), memory.as_middleware())
-    for context, says in (
-        ({"agent_id": "crew"}, "whoever the user is"),
-        ({}, "whoever the user is"),
-        (None, "context="),
-    ):
+    for context, says in (({"agent_id": "crew"}, "whoever the user"), ({}, "whoever the user"), (None, "context=")):
         with pytest.raises(ScopeRequired, match=says):
             await turn(agent, "Hello.", context=context)
     with pytest.raises(ConfigurationError, match=r"memory\.store"):
@@ -389,9 +385,8 @@ def raising(request: Any, handler: Any) -> Any:
 
 
 def judge(request: Any, handler: Any) -> Any:
-    verdict = ScriptedChatModel(replies=["no" if mailing(request.messages) else "yes"]).invoke(
-        request.messages[-1].text
-    )
+    model = ScriptedChatModel(replies=["no" if mailing(request.messages) else "yes"])
+    verdict = model.invoke(request.messages[-1].text)
     return handler(request) if verdict.text == "yes" else AIMessage("This was refused.")
 
 

@@ -118,9 +118,8 @@ def test_what_is_added_changed_deleted_forgotten_and_reset_is_so_in_the_store() 
     with mirrored(store, ["the red apple", "the blue brick", "the green cloud"]) as memory:
         own = [point for point in store.points.values() if point.id != "theirs"]
         assert {point.text for point in own} == {"the red apple", "the blue brick", "the green cloud"}
-        assert {(point.metadata[STORE], point.metadata["user_id"]) for point in own} == {
-            (memory._journal.store_id, "alice")
-        }
+        marks = {(point.metadata[STORE], point.metadata["user_id"]) for point in own}
+        assert marks == {(memory._journal.store_id, "alice")}
         assert all(abs(float(np.linalg.norm(point.vector)) - 1) < 1e-3 for point in own)
         ids = {entry["memory"]: entry["id"] for entry in memory.get_all(**ALICE)["results"]}
         memory.update(ids["the red apple"], "the golden apple")
@@ -141,9 +140,7 @@ def test_above_the_threshold_its_candidates_are_scored_here() -> None:
         assert hits.plan.way == "source"
         assert hits.plan.scanned == 0
         assert mirror_of(memory).proposals.trusted
-        exactly = sorted(
-            (float(p.vector @ np.array(DeterministicEmbeddings(64).vector(query)))) for p in store.points.values()
-        )
+        exactly = sorted(float(point.vector @ embedded(query)) for point in store.points.values())
         assert np.allclose(sorted(hits.scores), exactly[-10:], atol=2e-3)
 
 
@@ -362,10 +359,8 @@ def test_what_is_adopted_is_not_written_into_the_store_that_it_came_from() -> No
 
 
 async def test_documents_may_be_given_for_a_store_that_cannot_list_them() -> None:
-    given = [
-        LangChainDocument("a brass lamp", metadata={"when": date(2024, 5, 1)}),
-        LangChainDocument("a clock", id="c"),
-    ]
+    lamp = LangChainDocument("a brass lamp", metadata={"when": date(2024, 5, 1)})
+    given = [lamp, LangChainDocument("a clock", id="c")]
     with opened(":memory:", Foreign()) as memory:
         assert (await memory.aadopt(given, **ALICE))["adopted"] == 2
         assert memory.search("brass lamp", **ALICE)["results"][0]["metadata"]["when"] == "2024-05-01"

@@ -29,9 +29,8 @@ def chat(model: Any, **options: Any) -> StructuredChat:
 
 
 def profiled(**profile: bool) -> ScriptedChatModel:
-    return ScriptedChatModel(
-        replies=[NONE], structured=("json_schema", "function_calling"), profile={"tool_choice": True, **profile}
-    )
+    own = {"tool_choice": True, **profile}
+    return ScriptedChatModel(replies=[NONE], structured=("json_schema", "function_calling"), profile=own)
 
 
 @pytest.mark.parametrize(

@@ -175,6 +175,5 @@ def test_a_name_with_a_sign_is_mentioned_by_itself_alone(name: str) -> None:
 
 def test_relations_are_shown_once_however_names_and_relations_are_spelled() -> None:
     said = [("Anna", "lives in", "Paris"), ("ANNA", "livesIn", "paris"), ("Anna", "LIVES-IN", "Rome")]
-    assert as_relations(said) == [
-        {"source": "Anna", "relationship": "lives_in", "destination": place} for place in ("Paris", "Rome")
-    ]
+    places = [{"source": "Anna", "relationship": "lives_in", "destination": place} for place in ("Paris", "Rome")]
+    assert as_relations(said) == places

@@ -98,10 +98,8 @@ async def test_as_node_remembers_a_turn(memory: Memory, saver: Any, way: str) ->
     assert [decision["event"] for decision in state["memory_decisions"]] == ["ADD"]
     assert [fact["text"] for fact in state["memory_facts"]] == ["My dog is called Rex."]
     assert len(state["messages"]) == 4
-    assert memory._engine.extractor.calls == [
-        ["I live in Paris.", "Noted."],
-        ["My dog is called Rex.", "Noted."],
-    ]
+    calls = [["I live in Paris.", "Noted."], ["My dog is called Rex.", "Noted."]]
+    assert memory._engine.extractor.calls == calls
 
 
 def test_what_the_nodes_write_is_json_and_shown_by_stream_modes(memory: Memory) -> None:

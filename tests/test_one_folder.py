@@ -68,9 +68,7 @@ def dialogue(user: int) -> Iterator[Session]:
             said = f"Then {other} {rng.choice(DOINGS)} the {rng.choice(THINGS)} at {rng.choice(PLACES)}."
             text = rng.choice(ASKING).format(name=other, place=rng.choice(PLACES)) if turn % 4 == 3 else said
             when = day + timedelta(minutes=turn)
-            messages.append(
-                {"role": "user", "content": text, "id": f"D{session}:{turn}", "name": name, "timestamp": when}
-            )
+            messages.append({"role": "user", "content": text, "id": f"D{session}:{turn}", "name": name, "time": when})
         yield messages, f"session-{session}"
 
 

@@ -103,9 +103,8 @@ async def test_a_profile_follows_the_facts_and_each_field_cites_its_own(way: str
         ],
     )  # fmt: skip
     with open_with(mind, profile=Card) as memory:
-        added = await call(
-            way, memory, "add", ["I live in Berlin", "I speak Greek", "My cat is Tom"], user_id="u", run_id="r"
-        )
+        said = ["I live in Berlin", "I speak Greek", "My cat is Tom"]
+        added = await call(way, memory, "add", said, user_id="u", run_id="r")
         berlin, greek, tom = (row["id"] for row in added["results"])
         profile = await call(way, memory, "profile", user_id="u")
         assert profile.value == Card(city="Berlin", languages=["Greek"], pets=[Pet(name="Tom")])
@@ -234,9 +233,8 @@ def test_a_reply_without_measure_costs_no_more_than_a_long_one() -> None:
         told(memory, "I live in Berlin")
         assert len(memory.profile(user_id="u").value.languages) == 300
         told(memory, "I speak Greek")
-        assert memory.profile(user_id="u").value.model_dump(exclude={"languages"}, exclude_defaults=True) == {
-            "level": 3
-        }
+        value = memory.profile(user_id="u").value
+        assert value.model_dump(exclude={"languages"}, exclude_defaults=True) == {"level": 3}
         told(memory, "I speak Thai")
         assert len(str(model.prompts[-1][-1].content)) < 2_000
 
@@ -555,9 +553,8 @@ def test_by_hand_what_the_schema_does_not_take_is_refused_and_nothing_written(tm
             ({"pets": [{"kind": "dog"}]}, "pets cannot be set"), ({"name": "a\ud800"}, "surrogate"),
             ({}, "takes a mapping"), ("city", "takes a mapping"),
         ):  # fmt: skip
-            assert match in refuses(
-                lambda given=wrong: memory.update_profile(given, user_id="u"), tmp_path, InvalidInput
-            )
+            said = refuses(lambda given=wrong: memory.update_profile(given, user_id="u"), tmp_path, InvalidInput)
+            assert match in said
         with pytest.raises(InvalidInput, match="update_profile"):
             memory.update(memory.profile(user_id="u").id, "x")
 
@@ -842,11 +839,8 @@ async def test_agents_are_shown_the_profile_before_the_memories(way: str) -> Non
         if way == "plain":
             answers = node.invoke(state, config), run.before_agent(state, Runtime()), search.invoke(asked)
         else:
-            answers = (
-                await node.ainvoke(state, config),
-                await run.abefore_agent(state, Runtime()),
-                await search.ainvoke(asked),
-            )
+            answers = await node.ainvoke(state, config), await run.abefore_agent(state, Runtime())
+            answers = *answers, await search.ainvoke(asked)
         for block in (answers[0]["memory_context"], answers[1]["memory_context"], answers[2]):
             lines = block.splitlines()
             at = lines.index("- city: Berlin")

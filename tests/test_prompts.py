@@ -111,10 +111,8 @@ def test_what_each_field_is_stands_in_the_prompt(form: type[Form], prompt: str) 
 
 
 def test_a_version_changes_with_every_word() -> None:
-    assert (
-        version_of("extraction", EXTRACTION_INSTRUCTIONS, EXTRACTION_CONTRACT, EXTRACTION_EXAMPLES)
-        == EXTRACTION_VERSION
-    )
+    parts = EXTRACTION_INSTRUCTIONS, EXTRACTION_CONTRACT, EXTRACTION_EXAMPLES
+    assert version_of("extraction", *parts) == EXTRACTION_VERSION
     assert re.fullmatch(r"extraction-[0-9a-f]{8}", EXTRACTION_VERSION)
     assert version_of("extraction", EXTRACTION_INSTRUCTIONS + " ") != EXTRACTION_VERSION
     assert version_of("a", "b", "c") != version_of("a", "bc")

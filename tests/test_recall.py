@@ -352,9 +352,8 @@ def test_a_search_above_the_hnsw_threshold_finds_own_texts(folder: Path) -> None
         memory._indexes.view(".u.u.")
         assert memory._indexes.wait(60)
         for n in range(0, 300, 30):
-            assert found(memory, f"text number {n} of {n * 7 % 101}", limit=3)[0]["memory"].startswith(
-                f"text number {n} "
-            )
+            [first, *_] = found(memory, f"text number {n} of {n * 7 % 101}", limit=3)
+            assert first["memory"].startswith(f"text number {n} ")
 
 
 def test_a_number_of_any_length_can_be_asked_for() -> None:
@@ -434,9 +433,8 @@ def test_long_turns_take_less_from_their_neighbours_and_sessions() -> None:
 
 
 def test_what_stands_around_a_turn_lifts_it_only_where_turns_speak_of_the_same() -> None:
-    things = [
-        f"{start}{end}" for start in ("lam", "vent", "corb", "dill") for end in ("ona", "ask", "urim", "epto", "ixa")
-    ]
+    starts, ends = ("lam", "vent", "corb", "dill"), ("ona", "ask", "urim", "epto", "ixa")
+    things = [f"{start}{end}" for start in starts for end in ends]
     told = [text for thing in things for text in (f"The {thing} came", f"So where is this {thing} now", "Fine")]
     around = []
     for step in (1, 7):  # as told, and each turn far from those that it belongs to

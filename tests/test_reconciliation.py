@@ -179,16 +179,13 @@ def test_a_reply_becomes_these_decisions(
 
 
 def test_what_the_reply_says_nothing_of_is_recorded_so() -> None:
-    assert [one.reason for one in decided([BERLIN, COFFEE], entry(2, "ADD"))] == [
-        "the reply did not decide about it",
-        "so",
-    ]
+    reasons = [one.reason for one in decided([BERLIN, COFFEE], entry(2, "ADD"))]
+    assert reasons == ["the reply did not decide about it", "so"]
 
 
 async def test_awaited_it_asks_and_decides_the_same() -> None:
-    plain, awaited = (
-        ScriptedChatModel(replies=[{"decisions": [entry(1, "UPDATE", 1, "Anna lives in Berlin")]}]) for _ in "ab"
-    )
+    reply = {"decisions": [TO_BERLIN]}
+    plain, awaited = (ScriptedChatModel(replies=[reply]) for _ in "ab")
     first = LLMReconciler(plain).reconcile([BERLIN, NOT_PARIS], KNOWN)
     assert await LLMReconciler(awaited).areconcile([BERLIN, NOT_PARIS], KNOWN) == first
     assert plain.prompts == awaited.prompts
@@ -325,9 +322,8 @@ def test_thousands_of_odd_entries_are_counted_and_not_all_kept() -> None:
     ("word", "action"), [("remove", "DELETE"), ("Replace", "UPDATE"), ("NOOP", "NONE"), ("create", "ADD")]
 )
 def test_an_action_may_have_another_name(word: str, action: str) -> None:
-    [found] = decided(
-        [NOT_PARIS], entry(1, word, 1, "Anna has left Paris"), known=[Candidate("m", "Anna was not in Paris")]
-    )
+    known = [Candidate("m", "Anna was not in Paris")]
+    [found] = decided([NOT_PARIS], entry(1, word, 1, "Anna has left Paris"), known=known)
     assert found.action == action
 
 

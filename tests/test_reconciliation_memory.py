@@ -120,17 +120,14 @@ def test_a_move_and_its_end_leave_one_live_fact_then_none(opened: Any, folder: P
         ("UPDATE", "Anna lives in Paris", "Anna lives in Berlin"),
         ("DELETE", "Anna lives in Berlin", None),
     ]
-    triples = query(
-        folder, "SELECT t.destination, i.closed IS NULL FROM triples t JOIN items i ON i.id = t.item ORDER BY t.id"
-    )
+    sql = "SELECT t.destination, i.closed IS NULL FROM triples t JOIN items i ON i.id = t.item ORDER BY t.id"
+    triples = query(folder, sql)
     assert triples == [("Paris", 0), ("Berlin", 0)]
 
 
 def test_the_same_told_twice_is_one_memory_and_what_the_model_says_is_the_same_too(opened: Any) -> None:
-    twice, again = (
-        fact("anna  likes TEA", said="I told you: I like tea"),
-        fact("Anna enjoys tea", said="Tea, as always"),
-    )
+    twice = fact("anna  likes TEA", said="I told you: I like tea")
+    again = fact("Anna enjoys tea", said="Tea, as always")
     memory = opened(reply((1, "NONE", 1)), extractor=Told(TEA, twice, again))
     for count, said in enumerate(("I like tea", "I told you: I like tea", "Tea, as always"), 1):
         [done] = memory.add(said, user_id="u", session_id=said)["results"]
@@ -169,9 +166,8 @@ def test_a_request_to_forget_stays_when_it_says_something_else_too(opened: Any) 
 
 def test_forgetting_a_part_leaves_the_rest_and_not_the_triple(opened: Any, folder: Path) -> None:
     forget = fact("Anna eats meat", ("Anna", "eats", "meat"), said="Forget the meat", **{RETRACT: True})
-    both = fact(
-        "Anna eats meat and fish", ("Anna", "eats", "meat"), ("Anna", "eats", "fish"), said="I eat meat and fish"
-    )
+    triples = ("Anna", "eats", "meat"), ("Anna", "eats", "fish")
+    both = fact("Anna eats meat and fish", *triples, said="I eat meat and fish")
     memory = opened(reply((1, "UPDATE", 1, "Anna eats fish")), extractor=Told(both, forget))
     memory.add("I eat meat and fish", user_id="u")
     memory.add("Forget the meat", user_id="u")
@@ -345,9 +341,8 @@ def test_a_fact_with_an_end_holds_until_then_but_not_where_that_hides_it(opened:
 async def test_awaited_it_writes_the_same_journal(tmp_path: Path) -> None:
     dumps = []
     for way in ("plain", "awaited"):
-        model = ScriptedChatModel(
-            replies=[reply((1, "UPDATE", 1, "Anna lives in Berlin"), (9, "ADD")), reply((1, "DELETE", 1))]
-        )
+        first = reply((1, "UPDATE", 1, "Anna lives in Berlin"), (9, "ADD"))
+        model = ScriptedChatModel(replies=[first, reply((1, "DELETE", 1))])
         with open_memory(
             tmp_path / way, model=model, extractor=STORY, clock=FrozenClock(), new_id=SequentialIds()
         ) as memory:
@@ -455,9 +450,8 @@ HOME = "The user's flight home, AB12, is on 17 May at 14:05"
 
 
 def flight(*decisions: Any, **last: Any) -> tuple[Memory, Mind]:
-    mind = Mind(
-        {BACK: [found(HOME, corrects=[1])], LATER: [found("The user's flight home is at 16:40", **last)]}, *decisions
-    )
+    told = {BACK: [found(HOME, corrects=[1])], LATER: [found("The user's flight home is at 16:40", **last)]}
+    mind = Mind(told, *decisions)
     memory = open_with(mind)
     said = [message(OUT, "1"), message(ECHO, "2", "assistant"), message(BACK, "3"), message("Have fun!", "4", "ai")]
     memory.add(said, user_id="u", session_id="s")
@@ -606,10 +600,8 @@ def test_relations_of_all_facts_that_change_a_memory_are_its_own() -> None:
         memory.add("I live in Paris", user_id="u")
         added = memory.add("I live in Berlin with Ben now", user_id="u")["relations"]["added_entities"]
         assert live(memory) == ["Anna lives in Berlin with Ben"]
-        assert [(one["relationship"], one["destination"]) for one in added] == [
-            ("lives_in", "Berlin"),
-            ("lives_with", "Ben"),
-        ]
+        shown = [(one["relationship"], one["destination"]) for one in added]
+        assert shown == [("lives_in", "Berlin"), ("lives_with", "Ben")]
         shown = memory.search("Anna", user_id="u")["relations"]
         assert sorted(one["destination"] for one in shown) == ["Ben", "Berlin"]
 

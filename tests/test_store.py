@@ -49,9 +49,8 @@ def store(where: str | Path, embeddings: DeterministicEmbeddings) -> Iterator[Me
 
 
 def open_store(where: str | Path, embeddings: Embeddings, **settings: Any) -> MemLayerStore:
-    return MemLayerStore(
-        where, index={"dims": 64, "embed": embeddings, "fields": ["text"]}, durability="fast", **settings
-    )
+    index: Any = {"dims": 64, "embed": embeddings, "fields": ["text"]}
+    return MemLayerStore(where, index=index, durability="fast", **settings)
 
 
 def contents(store: BaseStore) -> dict[tuple[Any, ...], Any]:

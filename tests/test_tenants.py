@@ -268,9 +268,8 @@ def test_filters_of_every_width_find_the_best_through_the_store(tmp_path: Path) 
     near = np.argsort(np.argsort(-scores(embeddings, rows)[:rows])) / rows
     with open_store(tmp_path / "store", embeddings, hnsw_threshold=rows * DIMS // 4) as store:
         for part in np.array_split(np.arange(rows), 6):
-            store.batch(
-                [PutOp(("n",), str(n), {"text": str(n), "random": place[n], "topical": near[n]}) for n in part.tolist()]
-            )
+            values = [{"text": str(n), "random": place[n], "topical": near[n]} for n in part.tolist()]
+            store.batch([PutOp(("n",), value["text"], value) for value in values])
         assert plan_of(store, ("n",), rows).way == "hnsw"
         for name, values in (("random", place), ("topical", near)):
             for share in shares:

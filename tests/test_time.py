@@ -301,10 +301,7 @@ def test_relative_dates_are_seen_from_the_reference_time() -> None:
 def test_what_ended_says_when(moves: Story) -> None:
     hits = moves.memory.search("I live in Paris, I moved to Berlin", user_id="u", kinds=["turn"])["results"]
     shown = {hit["memory"]: hit["invalid_at"] for hit in hits if hit["ended"]}
-    assert shown == {
-        "I live in Paris": "2024-05-13T00:00:00+00:00",
-        "I moved to Berlin": "2024-09-01T00:00:00+00:00",
-    }
+    assert shown == {"I live in Paris": "2024-05-13T00:00:00+00:00", "I moved to Berlin": "2024-09-01T00:00:00+00:00"}
     assert "2024-02-01 (held until 2024-05-13) user: I live in Paris" in as_context(hits)
     now = as_context(moves.memory.search("Anna", user_id="u", kinds=["fact"])["results"])
     assert "2024-09-01 Anna lives in Rome" in now
@@ -340,11 +337,7 @@ def test_what_no_longer_holds_comes_last(story: Story, paris: str, berlin: str, 
     story.memory.add("The weather is fine.", user_id="u")
     assert said not in texts(story.memory.search(query, user_id="u"))
     turns = story.memory.search(query, user_id="u", kinds=["turn"])["results"]
-    assert (
-        [(hit["memory"], hit["ended"]) for hit in turns if hit["ended"]]
-        == [(turns[-1]["memory"], True)]
-        == [(said, True)]
-    )
+    assert [hit["memory"] for hit in turns if hit["ended"]] == [turns[-1]["memory"]] == [said]
 
 
 # -- facts and their turns --------------------------------------------------------------------------------------------

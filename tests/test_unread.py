@@ -474,9 +474,8 @@ def test_a_turn_that_a_fact_cites_again_is_shown_again(folder: Path) -> None:
         assert facts["facts"] == []
         again = {"text": "Anna likes tea", "quote": "I like tea", "sources": ["m2"], "triples": []}
         memory.reconcile([TEA], [again], user_id="u")
-        assert "I like tea" in [
-            one["text"] for hit in memory.search("tea", user_id="u")["results"] for one in hit["evidence"]
-        ]
+        hits = memory.search("tea", user_id="u")["results"]
+        assert "I like tea" in [one["text"] for hit in hits for one in hit["evidence"]]
 
 
 # -- forget -----------------------------------------------------------------------------------------------------------

@@ -36,9 +36,8 @@ def test_of_values_that_change_the_one_that_is_asked_for_is_found() -> None:
                 hits = texts(memory.search(question, user_id="u", limit=limit, reference_time=now))
                 right[scope.name[:2]][kind].append(len(set(answers) & set(hits)) / len(set(answers)))
     measured = {language: {kind: fmean(rates) for kind, rates in kinds.items()} for language, kinds in right.items()}
-    assert all(measured[language][kind] >= floor for language in FLOORS for kind, floor in FLOORS[language].items()), (
-        measured
-    )
+    floors = [(language, kind, floor) for language in FLOORS for kind, floor in FLOORS[language].items()]
+    assert all(measured[language][kind] >= floor for language, kind, floor in floors), measured
 
 
 @pytest.mark.parametrize(
