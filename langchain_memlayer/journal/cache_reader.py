@@ -167,13 +167,15 @@ class CacheReader(BaseReader):
             f"SELECT {_HOT[area]}, {_DATA[vectors]} FROM items i LEFT JOIN vectors v ON {VECTORS_OF_ITEM} WHERE "
             f"{KINDS[area]}{'' if ended else ' AND i.closed IS NULL'} AND i.id IN "
         )
-        blocks, vector_bytes = [_block([], area, typed, dims=dims)], []
+        blocks: list[SlabBlock] = []
+        vector_bytes: list[bytes | bytearray | memoryview] = []
         for chunk in chunks(ids):
             rows = self.db.execute(f"{sql}({marks(len(chunk))})", tuple(chunk)).fetchall()
             rows.sort(key=itemgetter(0))
             for block in _readable(rows, area, typed, dims=dims):
                 vector_bytes.append(block.vector_bytes)
                 blocks.append(replace(block, vector_bytes=b""))
+        blocks = blocks or [_block([], area, typed, dims=dims)]
         starts = np.cumsum([0, *(len(block.ids) for block in blocks[:-1])])
         written = np.concatenate([block.ids for block in blocks])
         return SlabBlock(
