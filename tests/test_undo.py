@@ -312,6 +312,20 @@ def test_what_ends_a_fact_or_brings_it_back_goes_through_no_table(memory: Memory
     assert [step for step in steps if step.startswith("SCAN")] == []
 
 
+def test_what_is_forgotten_goes_through_no_table_for_each_memory_or_user(memory: Memory) -> None:
+    for user in ("v", "w", "x"):
+        memory.add("Anna adds tea", user_id=user, agent_id="a")
+    ran: list[str] = []
+    [db, *_] = connections(memory._journal)
+    db.set_trace_callback(ran.append)
+    assert memory.forget(agent_id="a")["count"] == 6
+    db.set_trace_callback(None)
+    assert sum("DISTINCT ns" in sql for sql in ran) == 2
+    changes = [sql for sql in ran if sql.startswith(("UPDATE events", "DELETE FROM items", "DELETE FROM links"))]
+    steps = [row[3] for sql in changes for row in db.execute(f"EXPLAIN QUERY PLAN {sql}")]
+    assert [step for step in steps if step.startswith("SCAN")] == []
+
+
 def test_however_much_came_along_the_events_are_gone_through_once(memory: Memory) -> None:
     memory.add([f"{name} adds tea" for name in ("Anna", "Bob", "Carl", "Dora")], user_id="u")
     event = memory.delete_all(user_id="u")["event_id"]

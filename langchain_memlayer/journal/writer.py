@@ -493,11 +493,13 @@ class Writer(Reader):
         self.set_meta(SCRUB_DUE, "due")
         spaces = {row.path: self.namespace(row.path) for row in rows}
         for key, row in {row.key: row for row in rows}.items():
-            self.db.execute(
-                "UPDATE events SET prev = NULL, value = NULL, sources = NULL, detail = NULL, actor = NULL "
-                "WHERE (key = ? OR seq = ?) AND kind <> 'item'",
-                (key, row.id),
-            )
+            # One at a time: of both together SQLite makes a look through all events.
+            for column, value in (("key", key), ("seq", row.id)):
+                self.db.execute(
+                    "UPDATE events SET prev = NULL, value = NULL, sources = NULL, detail = NULL, actor = NULL "
+                    f"WHERE {column} = ? AND kind <> 'item'",
+                    (value,),
+                )
             self.event(spaces[row.path], key, row.kind, "forget", item=row.id)
         for ns in spaces.values():
             self.db.execute("UPDATE events SET value = NULL, detail = NULL WHERE ns = ? AND op = 'rejected'", (ns,))
@@ -507,9 +509,12 @@ class Writer(Reader):
             self.db.execute("DELETE FROM triples WHERE item = ?", (row.id,))
             self.db.execute("DELETE FROM links WHERE fact = ? OR turn = ?", (row.id, row.id))
             self.db.execute("DELETE FROM items WHERE id = ?", (row.id,))
+        used = {
+            ns for table in ("items", "unread")
+            for (ns,) in self.among(f"SELECT DISTINCT ns FROM {table} WHERE ns IN (...)", list(spaces.values()))
+        }  # fmt: skip
         for path, ns in spaces.items():
-            used = "SELECT 1 FROM items WHERE ns = ? UNION ALL SELECT 1 FROM unread WHERE ns = ? LIMIT 1"
-            if not self.db.execute(used, (ns, ns)).fetchone():
+            if ns not in used:
                 self.db.execute("DELETE FROM namespaces WHERE id = ?", (ns,))
                 self._namespaces.pop(path, None)
         self.event(0, "", "item", "reset")
