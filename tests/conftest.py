@@ -11,6 +11,7 @@ from typing import Any
 import journal_dump
 import postgres_server
 import pytest
+import typer.testing
 from hypothesis import HealthCheck, settings
 
 from langchain_memlayer import Memory
@@ -52,6 +53,10 @@ def _load(model: WordLlamaEmbeddings) -> Any:
 
 
 WordLlamaEmbeddings._load = _load  # type: ignore[method-assign]
+
+
+# The commands are put together once, and not for each call of one.
+typer.testing._get_command = functools.cache(typer.testing._get_command)
 
 
 def pytest_configure(config: pytest.Config) -> None:
