@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, settings
 
 from langchain_memlayer import Memory
 from langchain_memlayer.embedders.own import WordLlamaEmbeddings
+from langchain_memlayer.testing import fakes
 
 # The same examples each time, so that a change is judged by what it changed. `make fuzz` asks for others: `fuzz`.
 settings.register_profile("same", deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
@@ -54,6 +55,9 @@ def _load(model: WordLlamaEmbeddings) -> Any:
 
 WordLlamaEmbeddings._load = _load  # type: ignore[method-assign]
 
+
+# Words have their numbers worked out once.
+fakes._signs = functools.cache(fakes._signs)
 
 # The commands are put together once, and not for each call of one.
 typer.testing._get_command = functools.cache(typer.testing._get_command)
