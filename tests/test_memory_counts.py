@@ -33,9 +33,6 @@ TOLD = {
 }
 
 
-# -- messages that were seen ------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("keep", [True, False])
 async def test_messages_told_again_are_not_extracted_again(folder: Path, way: str, keep: bool) -> None:
     mind = Mind(TOLD)
@@ -200,9 +197,6 @@ def test_what_ended_and_is_told_again_is_current_again(folder: Path) -> None:
         assert source["memory_id"] == turns[2]["id"]
 
 
-# -- model calls ------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(("turns", "windows"), [(1, 1), (40, 1), (41, 2), (100, 3)])
 async def test_an_add_is_a_call_for_each_window_and_one_more(folder: Path, way: str, turns: int, windows: int) -> None:
     mind = Mind(TOLD, decided((1, "UPDATE", 1, "Anna lives in Berlin")))
@@ -230,9 +224,6 @@ async def test_nothing_near_nothing_said_or_nothing_new_is_no_reconciliation(fol
         await call(way, memory, "add", "Exactly this about Anna and tea", user_id="u", infer=False)
         await call(way, memory, "search", "tea", user_id="u")
         assert mind.asked == []
-
-
-# -- embedding batches ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("keep", [True, False])
@@ -273,8 +264,6 @@ def test_seen_messages_and_nothing_to_store_are_no_batch(folder: Path) -> None:
         memory.add([("assistant", "")], user_id="u")
     assert embeddings.batches == []
 
-
-# -- what an add reports ----------------------------------------------------------------------------------------------
 
 PARIS = {"source": "Anna", "relationship": "lives_in", "destination": "Paris"}
 BERLIN = {"source": "Anna", "relationship": "lives_in", "destination": "Berlin"}
@@ -320,9 +309,6 @@ def test_get_all_shows_facts_and_what_was_stored_as_given_and_kinds_widen_it(fol
     }  # fmt: skip
 
 
-# -- update by hand ---------------------------------------------------------------------------------------------------
-
-
 async def test_an_update_by_hand_asks_no_model_and_its_triples_are_found_by_reading(folder: Path, way: str) -> None:
     embeddings = DeterministicEmbeddings()
     mind = Mind(
@@ -365,9 +351,6 @@ def test_after_an_update_by_hand_the_new_text_is_found_and_the_old_message_is_no
         with pytest.raises(ExtractionError):
             memory.read(user_id="u")
         assert live(memory) == ["Anna lives in Rome"]
-
-
-# -- why --------------------------------------------------------------------------------------------------------------
 
 
 def test_why_says_turn_quote_decision_and_prompts(folder: Path) -> None:
@@ -415,9 +398,6 @@ async def test_graph_documents_are_facts_that_cite_their_text(folder: Path, way:
 def test_a_bad_graph_document_among_good_ones_stores_nothing(folder: Path) -> None:
     with open_with(Mind({}), folder) as memory:
         refuses(lambda: memory.add_graph_documents([Document("fine"), {"nodes": 5}], user_id="u"), folder, InvalidInput)
-
-
-# -- what adding asks of the database ---------------------------------------------------------------------------------
 
 
 @pytest.fixture(params=[False, True], ids=["without ids", "with ids"])
@@ -474,9 +454,6 @@ def test_adding_costs_sqlite_as_much_in_a_large_scope_as_in_a_small_one(folder: 
                 db.set_progress_handler(None, 0)
     assert costs[2] <= 1.3 * costs[0]
     assert costs[3] <= 1.3 * costs[1]
-
-
-# -- in a graph -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("keep", [True, False])

@@ -55,8 +55,6 @@ def as_listed(hit: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in hit.items() if key not in ("score", "relevance", "evidence")}
 
 
-# -- scores -----------------------------------------------------------------------------------------------------------
-
 CONVERSATION = [
     HumanMessage("I moved from Hamburg to Berlin in May.", id="1", name="Ann"),
     AIMessage("How do you like Berlin?", id="2"),
@@ -104,9 +102,6 @@ def test_an_own_text_is_found_first_among_others(memory: Memory) -> None:
         assert found(memory, text)[0]["memory"] == text
 
 
-# -- relevance is absolute --------------------------------------------------------------------------------------------
-
-
 def test_nonsense_makes_nothing_relevant(memory: Memory) -> None:
     memory.add(CONVERSATION, user_id="u", session_id="s")
     for nonsense in ("xyzzy plugh", "qqq", "🦉🦉", "量子纠缠", "zzz " * 50):
@@ -133,8 +128,6 @@ def test_relevance_is_the_same_beside_worse_and_better_memories(folder: Path) ->
         assert abs(alone["relevance"] - beside["relevance"]) < 0.25
         assert alone["relevance"] < 0.9
 
-
-# -- tenants ----------------------------------------------------------------------------------------------------------
 
 NOUNS = ["museum", "clock", "river", "garden", "letter", "train", "violin", "harbour", "lamp", "orchard", "castle"]
 VERBS = ["visited", "painted", "lost", "found", "sold", "repaired", "dreamt of"]
@@ -220,9 +213,6 @@ def test_a_search_shows_all_of_its_scope_and_nothing_else(folder: Path, embeddin
             assert all(hit[name] == value for hit in hits for name, value in scope.items())
 
 
-# -- filters and kinds ------------------------------------------------------------------------------------------------
-
-
 def test_filters_apply_before_the_best_are_chosen_and_change_no_score(memory: Memory) -> None:
     memory.add([f"red fox {n}" for n in range(200)], user_id="u", metadata={"wanted": False})
     memory.add([f"a fox of some other colour {n}" for n in range(5)], user_id="u", metadata={"wanted": True})
@@ -232,9 +222,6 @@ def test_filters_apply_before_the_best_are_chosen_and_change_no_score(memory: Me
     for wanted in (False, True):
         kept = [hit for hit in everything if hit["metadata"]["wanted"] is wanted]
         assert found(memory, "red fox", filters={"wanted": wanted}) == kept
-
-
-# -- the journal has the last word ------------------------------------------------------------------------------------
 
 
 @pytest.fixture

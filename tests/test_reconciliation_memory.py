@@ -191,7 +191,7 @@ def test_what_has_ended_takes_no_place(opened: Any, monkeypatch: pytest.MonkeyPa
     if not whole:
         monkeypatch.setattr(scoring_pool, "WHOLE_SCOPE", 20)
         monkeypatch.setattr(scoring_pool, "CANDIDATES", 30)
-    towns = [f"Town{number}" for number in range(40)]
+    towns = [f"Town{number}" for number in range(28)]
     moves = Told(*(fact(f"Anna lives in {town}", said=f"I live in {town}", town=True) for town in towns))
     memory = opened(lambda asked: reply((1, "UPDATE", 1, shown(asked, "facts")[0])), extractor=moves)
     for place, town in enumerate(towns):

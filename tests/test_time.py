@@ -78,9 +78,6 @@ def test_a_question_about_a_month_finds_what_happens_in_it_whenever_it_was_told(
         assert [right in hit["memory"] for hit in hits if hit["explanation"]["date"] > 0] == [True]
 
 
-# -- what became of it between two instants ----------------------------------------------------------------------------
-
-
 def differences(memory: Any, since: str, until: str | None = None, **given: Any) -> tuple[list[Any], ...]:
     """The texts that came, changed and went."""
     found = memory.diff(since, until, **(given or {"user_id": "u"}))
@@ -141,9 +138,6 @@ def test_a_diff_of_no_times_is_refused(story: Story) -> None:
             story.memory.diff(*given, user_id="u")
     with pytest.raises(ScopeRequired):
         story.memory.diff("2024-01-01")
-
-
-# -- what held then ---------------------------------------------------------------------------------------------------
 
 
 def test_of_a_chain_of_changes_the_one_that_held_or_was_known_is_found(moves: Story) -> None:
@@ -237,9 +231,6 @@ def test_a_turn_is_said_once_and_for_all(moves: Story) -> None:
     assert sorted(texts(said)) == ["I live in Paris", "I moved to Berlin"]
 
 
-# -- what was known then ----------------------------------------------------------------------------------------------
-
-
 def test_an_import_is_known_from_when_it_was_made_and_held_from_when_it_was_said(story: Story) -> None:
     story.clock.advance(days=365)
     story.memory.add("I live in Paris", user_id="u", timestamp=day("2020-06-01"))
@@ -256,8 +247,6 @@ async def test_awaited_it_is_the_same(moves: Story) -> None:
         assert found == moves.memory.search("Anna", user_id="u", **times)
         assert texts(found)[0] == "Anna lives in Berlin"
 
-
-# -- what is a time ---------------------------------------------------------------------------------------------------
 
 BERLIN = timezone(timedelta(hours=2))
 
@@ -293,9 +282,6 @@ def test_relative_dates_are_seen_from_the_reference_time() -> None:
                                     ("2024-11-01T03:00:00+09:00", 10), (day("2024-08-01"), 7)):  # fmt: skip
             found = memory.search("Which cakes did we eat last month?", user_id="u", reference_time=reference)
             assert texts(found)[0] == f"We ate {expected} cakes"
-
-
-# -- what no longer holds ---------------------------------------------------------------------------------------------
 
 
 def test_what_ended_says_when(moves: Story) -> None:
@@ -338,9 +324,6 @@ def test_what_no_longer_holds_comes_last(story: Story, paris: str, berlin: str, 
     assert said not in texts(story.memory.search(query, user_id="u"))
     turns = story.memory.search(query, user_id="u", kinds=["turn"])["results"]
     assert [hit["memory"] for hit in turns if hit["ended"]] == [turns[-1]["memory"]] == [said]
-
-
-# -- facts and their turns --------------------------------------------------------------------------------------------
 
 
 def test_a_fact_that_was_corrected_by_hand_is_not_hidden_behind_its_turn(story: Story) -> None:

@@ -11,10 +11,9 @@ from langchain_tests.integration_tests import ToolsIntegrationTests
 from langchain_tests.unit_tests import ToolsUnitTests
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.prebuilt import ToolNode
-from surfaces_kit import ALICE, chat_graph, facts, graph_of, open_with_facts, thread, turns
+from surfaces_kit import ALICE, facts, graph_of, open_with_facts, thread, turns
 
 from langchain_memlayer import ConfigurationError, InvalidInput, JournalClosed, Memory, ScopeRequired
-from langchain_memlayer.agents.nodes import recall_node
 from langchain_memlayer.agents.tools import memory_tools
 from langchain_memlayer.messages import RECALLED_CLOSE, RECALLED_OPEN, to_turns
 from langchain_memlayer.testing import ScriptedChatModel
@@ -293,10 +292,3 @@ async def test_field_memories_written_by_its_tool_do_not_come_back_as_turns(memo
         assert answer.content.startswith(RECALLED_OPEN)
         assert answer.content.count(RECALLED_CLOSE) == 1
     assert to_turns(answers) == []
-
-
-def test_recall_after_a_tool_wrote_finds_it(memory: Memory) -> None:
-    manage, _ = memory.as_tools(**ALICE)
-    manage.invoke({"content": "Alice likes tea."})
-    state = chat_graph(memory, recall_node(memory)).invoke({"messages": ["Which tea?"]}, context=ALICE)
-    assert "Alice likes tea." in state["memory_context"]

@@ -62,9 +62,6 @@ def held(folder: Path) -> Iterator[tuple[Memory, Held]]:
         extractor.go.set()
 
 
-# -- kept first -------------------------------------------------------------------------------------------------------
-
-
 async def test_a_message_whose_reading_fails_is_kept_found_and_listed(folder: Path, way: str) -> None:
     mind = Mind(DOWN)
     with open_with(mind, folder) as memory:
@@ -134,9 +131,6 @@ def test_a_folder_lists_the_same_with_and_without_a_model(folder: Path) -> None:
         memory.add(TEA, user_id="u")
     # What was read is in the facts, and what gave none says nothing.
     assert listed(None) == listed(mind.model) == ["As it is", "Anna lives in Paris", "Anna likes tea"]
-
-
-# -- tried again ------------------------------------------------------------------------------------------------------
 
 
 def test_failures_are_tried_again_with_growing_pauses_and_set_aside_after_five(folder: Path) -> None:
@@ -314,9 +308,6 @@ async def test_field_async_is_threads_around_sync_calls(tmp_path: Path, monkeypa
         assert len(memory.get_all(everything=True, kinds=["turn"], limit=100)["results"]) == 60
 
 
-# -- in two calls -----------------------------------------------------------------------------------------------------
-
-
 def unread(memory: Memory) -> list[list[str]]:
     return [[turn["memory"] for turn in one["turns"]] for one in memory.unread(user_id="u")]
 
@@ -356,9 +347,6 @@ def test_a_message_that_comes_between_extraction_and_reconciliation_is_read(fold
         assert memory.flush(60)
         assert (live(memory), unread(memory)) == (["Anna likes tea", "Anna lives in Paris"], [])
         assert mind.asked == ["extraction"] * 2
-
-
-# -- what changes while it is read ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("how", ["forget the scope", "forget the turn", "delete the turn", "delete all", "reset"])
@@ -444,9 +432,6 @@ def test_the_facts_of_an_edited_message_end_or_are_updated(folder: Path, keep: b
         assert [(hit["memory"], hit["ended"]) for hit in hits] == [("Never mind the blue umbrella", False)] * keep
 
 
-# -- what was changed is not shown ------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("steps", ["update", "update update", "update delete", "told update delete", "told delete"])
 def test_no_turn_behind_any_version_is_shown_as_current(folder: Path, steps: str) -> None:
     mind = Mind(TOLD, decided((1, "UPDATE", 1, "Anna lives in Berlin")))
@@ -476,9 +461,6 @@ def test_a_turn_that_a_fact_cites_again_is_shown_again(folder: Path) -> None:
         memory.reconcile([TEA], [again], user_id="u")
         hits = memory.search("tea", user_id="u")["results"]
         assert "I like tea" in [one["text"] for hit in hits for one in hit["evidence"]]
-
-
-# -- forget -----------------------------------------------------------------------------------------------------------
 
 
 def test_forgetting_a_fact_takes_its_words_out_of_a_message_that_stays_for_another(folder: Path) -> None:
