@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from journal_dump import dump, open_memory, query, texts
 from langchain_core.messages import BaseMessage
-from memory_kit import Mind, decided, found, message, open_with
+from memory_kit import Extracting, Mind, decided, found, message, open_with
 
 from langchain_memlayer import Memory
 from langchain_memlayer.engine import scoring_pool
@@ -28,7 +28,7 @@ from langchain_memlayer.types import RETRACT, Candidate, Decision, Extraction, F
 Reply = dict[str, Any]
 
 
-class Told:
+class Told(Extracting):
     """An extractor that knows what is in each turn."""
 
     def __init__(self, *facts: Fact) -> None:
@@ -36,9 +36,6 @@ class Told:
 
     def extract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
         return Extraction(tuple(fact for turn in turns for fact in self.facts if fact.quote == turn.text))
-
-    async def aextract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
-        return self.extract(turns, context)
 
 
 def fact(text: str, *triples: tuple[str, str, str], said: str | None = None, **metadata: Any) -> Fact:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from journal_dump import open_memory, texts
+from memory_kit import Extracting
 from typer.testing import CliRunner
 
 from langchain_memlayer import ConfigurationError, ExtractionError, InvalidInput, Memory, ScopeRequired
@@ -20,7 +21,7 @@ OLD = {"I live in Paris": "Anna lives in Paris", "I play chess": "Anna plays che
 NEW = {"I live in Paris": "Anna lives in Paris, France", "I play chess": "Anna plays chess", "Hello": "Anna is polite"}
 
 
-class Told:
+class Told(Extracting):
     def __init__(self, facts: Mapping[str, str]) -> None:
         self.facts, self.shown = facts, list[list[str]]()
 
@@ -35,9 +36,6 @@ class Told:
                 if turn.text in self.facts
             )
         )
-
-    async def aextract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
-        return self.extract(turns, context)
 
 
 def opened(**given: Any) -> Memory:
