@@ -129,12 +129,15 @@ def bridge(pool: Pool, query: Query, base: Scores) -> Scores:
     best = best[np.argsort(-base[best], kind="stable")[:BRIDGES]]
     if not len(best) or not len(pool.terms.flat):
         return out
-    telling = np.unique(np.concatenate([pool.terms.of(index) for index in best.tolist()]))
+    further = np.zeros(len(pool.terms.ids), np.bool_)
+    for index in best.tolist():
+        further[pool.terms.of(index)] = True
+    further[query.terms] = False
+    telling = np.flatnonzero(further).astype(np.int32)
     ids = pool.terms.ids[telling]
     by_id = np.argsort(ids)
     # Single characters are shared by texts that have nothing else in common.
     telling = telling[by_id[~is_character(ids[by_id])]]
-    telling = telling[~np.isin(telling, query.terms)]
     if not len(telling):
         return out
     which, texts, _ = pool.terms.occurrences(telling)
