@@ -245,6 +245,14 @@ def test_a_commit_whose_checkpoint_was_lost_is_reported_again_and_not_repeated(m
     assert memory._journal.last_seq() == position
 
 
+@pytest.mark.parametrize("odd", [3, "x", ["x"], [{"by": "another node"}]])
+def test_what_others_wrote_under_its_keys_stops_no_graph(memory: Memory, odd: Any) -> None:
+    state: dict[str, Any] = {"messages": [HumanMessage("I live in Paris.", id="m1")], "memory_declined": odd}
+    state |= extraction_node(memory, scope=ALICE).invoke(state)
+    reconciliation_node(memory, scope=ALICE).invoke({**state, "memory_decisions": odd})
+    assert facts(memory) == ["I live in Paris."]
+
+
 def test_a_retry_of_all_of_it_asks_no_model_again(memory: Memory) -> None:
     graph = chat_graph(memory, checkpointer=InMemorySaver())
     messages = {"messages": [HumanMessage("I live in Paris.", id="m1"), AIMessage("Ah.", id="m2")]}

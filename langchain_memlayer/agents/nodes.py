@@ -6,7 +6,7 @@ not stop the graph: the messages are kept unread, and their facts are found late
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Annotated, Any
 
 from langchain_core.runnables import RunnableLambda
@@ -137,7 +137,9 @@ def reconciliation_node(
     def steps(state: Any) -> Steps:
         target, caller = find_memory(call, memory), find_caller(call, source, state=state)
         said, _ = _heard(state, messages_key, caller)
-        facts, before = _value(state, keys["memory_facts"]), _value(state, keys["memory_decisions"]) or ()
+        facts = _value(state, keys["memory_facts"])
+        # Other nodes may write there too.
+        before = [one for one in _several(state, keys["memory_decisions"]) if isinstance(one, Mapping)]
         if facts is None:
             raise InvalidInput(
                 f"The graph's state has no {keys['memory_facts']!r}: put extraction_node() before "
@@ -145,8 +147,8 @@ def reconciliation_node(
             )
         given = {**_ids(caller), "batch_id": batch_of(said.turns, caller.session_id), "on_error": on_error}
         answer: Any = None if said.turns else {}
-        if said.turns and all(one["event"] != _UNREAD for one in before):
-            rejected = [one for one in before if one["event"] == _REJECTED]
+        if said.turns and all(one.get("event") != _UNREAD for one in before):
+            rejected = [one for one in before if one.get("event") == _REJECTED]
             answer = yield from ask(call, target, "reconcile", said.turns, facts, rejected=rejected, **given)
         unread = [{"event": _UNREAD}] if answer is None else []
         if unread:
@@ -252,6 +254,12 @@ def _value(state: Any, key: str) -> Any:
     return state.get(key) if isinstance(state, Mapping) else getattr(state, key, None)
 
 
+def _several(state: Any, key: str) -> Collection[Any]:
+    """What a state has under a key, where that is a list."""
+    found = _value(state, key)
+    return found if isinstance(found, (list, tuple)) else ()
+
+
 def _messages(state: Any, key: str) -> Any:
     found = _value(state, key)
     if found is None and not (key in state if isinstance(state, Mapping) else hasattr(state, key)):
@@ -263,7 +271,7 @@ def _messages(state: Any, key: str) -> Any:
 
 def _heard(state: Any, key: str, caller: Caller) -> tuple[Conversation, list[str]]:
     """What is to be remembered of a state's messages, and the ids of those that are declined by its key."""
-    messages, declined = _messages(state, key), _value(state, "memory_declined") or ()
+    messages, declined = _messages(state, key), _several(state, "memory_declined")
     said = hear(messages, caller.session_id, without=declined)
     if not _value(state, STATE_KEY):
         return said, []
