@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from journal_dump import dump, open_memory, query, texts
 from langchain_core.messages import BaseMessage
-from memory_kit import Extracting, Mind, decided, found, message, open_with
+from memory_kit import Extracting, Mind, decided, found, live, message, open_with
 
 from langchain_memlayer import Memory
 from langchain_memlayer.engine import scoring_pool
@@ -42,18 +42,9 @@ def fact(text: str, *triples: tuple[str, str, str], said: str | None = None, **m
     return Fact(text, (0,), quote=said or text, triples=tuple(Triple(*t) for t in triples), metadata=metadata)
 
 
-def reply(*entries: tuple[Any, ...]) -> Reply:
-    fields = ("fact", "action", "memory", "text")
-    return {"decisions": [{**dict(zip(fields, entry, strict=False)), "reason": ""} for entry in entries]}
-
-
 def shown(prompt: list[BaseMessage], block: str) -> list[str]:
     inside = str(prompt[-1].content).split(f"<{block}>\n")[1].split(f"\n</{block}>")[0]
     return [json.loads(line)["text"] for line in inside.splitlines()]
-
-
-def live(memory: Memory) -> list[str]:
-    return texts(memory.get_all(user_id="u", kinds=["fact"], limit=1_000))
 
 
 PARIS = fact("Anna lives in Paris", ("Anna", "lives in", "Paris"), said="I live in Paris")
@@ -90,7 +81,7 @@ def model_of(memory: Memory) -> ScriptedChatModel:
 
 @pytest.mark.parametrize("embeddings", [DeterministicEmbeddings(), None], ids=["vectors", "keywords"])
 def test_a_move_and_its_end_leave_one_live_fact_then_none(opened: Any, folder: Path, embeddings: Any) -> None:
-    memory = opened(reply((1, "UPDATE", 1, "Anna lives in Berlin")), reply((1, "DELETE", 1)), embeddings=embeddings)
+    memory = opened(decided((1, "UPDATE", 1, "Anna lives in Berlin")), decided((1, "DELETE", 1)), embeddings=embeddings)
     [first] = memory.add("I live in Paris", user_id="u")["results"]
     assert (first["event"], live(memory), model_of(memory).calls) == ("ADD", ["Anna lives in Paris"], 0)
     moved = memory.add("I moved to Berlin", user_id="u")
@@ -125,7 +116,7 @@ def test_a_move_and_its_end_leave_one_live_fact_then_none(opened: Any, folder: P
 def test_the_same_told_twice_is_one_memory_and_what_the_model_says_is_the_same_too(opened: Any) -> None:
     twice = fact("anna  likes TEA", said="I told you: I like tea")
     again = fact("Anna enjoys tea", said="Tea, as always")
-    memory = opened(reply((1, "NONE", 1)), extractor=Told(TEA, twice, again))
+    memory = opened(decided((1, "NONE", 1)), extractor=Told(TEA, twice, again))
     for count, said in enumerate(("I like tea", "I told you: I like tea", "Tea, as always"), 1):
         [done] = memory.add(said, user_id="u", session_id=said)["results"]
         [found] = memory.get_all(user_id="u", kinds=["fact"])["results"]
@@ -165,7 +156,7 @@ def test_forgetting_a_part_leaves_the_rest_and_not_the_triple(opened: Any, folde
     forget = fact("Anna eats meat", ("Anna", "eats", "meat"), said="Forget the meat", **{RETRACT: True})
     triples = ("Anna", "eats", "meat"), ("Anna", "eats", "fish")
     both = fact("Anna eats meat and fish", *triples, said="I eat meat and fish")
-    memory = opened(reply((1, "UPDATE", 1, "Anna eats fish")), extractor=Told(both, forget))
+    memory = opened(decided((1, "UPDATE", 1, "Anna eats fish")), extractor=Told(both, forget))
     memory.add("I eat meat and fish", user_id="u")
     memory.add("Forget the meat", user_id="u")
     [found] = memory.get_all(user_id="u", kinds=["fact"])["results"]
@@ -190,7 +181,7 @@ def test_what_has_ended_takes_no_place(opened: Any, monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr(scoring_pool, "CANDIDATES", 30)
     towns = [f"Town{number}" for number in range(28)]
     moves = Told(*(fact(f"Anna lives in {town}", said=f"I live in {town}", town=True) for town in towns))
-    memory = opened(lambda asked: reply((1, "UPDATE", 1, shown(asked, "facts")[0])), extractor=moves)
+    memory = opened(lambda asked: decided((1, "UPDATE", 1, shown(asked, "facts")[0])), extractor=moves)
     for place, town in enumerate(towns):
         memory.add(f"I live in {town}", user_id="u", session_id=f"s{place}", metadata={"town": True})
         memory.add(f"Live music in {town}", user_id="u", infer=False, metadata={"town": True})
@@ -201,7 +192,7 @@ def test_what_has_ended_takes_no_place(opened: Any, monkeypatch: pytest.MonkeyPa
 
 
 def test_an_old_conversation_that_is_imported_later_changes_nothing(opened: Any) -> None:
-    memory = opened(reply((1, "UPDATE", 1, "Anna lives in Berlin")), reply((1, "UPDATE", 1, "Anna lives in Rome")),
+    memory = opened(decided((1, "UPDATE", 1, "Anna lives in Berlin")), decided((1, "UPDATE", 1, "Anna lives in Rome")),
                     extractor=Told(PARIS, BERLIN, fact("Anna lives in Rome", said="I live in Rome")))  # fmt: skip
     memory.add("I live in Paris", user_id="u", timestamp=datetime(2019, 1, 1, tzinfo=UTC))
     memory.add("I moved to Berlin", user_id="u", timestamp=datetime(2024, 1, 1, tzinfo=UTC))
@@ -227,10 +218,10 @@ def test_what_an_older_conversation_repeats_in_other_marks_does_not_end(opened: 
 
     def older(prompt: list[BaseMessage]) -> Reply:
         known = shown(prompt, "memories")
-        return reply((1, "UPDATE", known.index("Anna moved to Berlin") + 1, "Anna lives in Paris."))
+        return decided((1, "UPDATE", known.index("Anna moved to Berlin") + 1, "Anna lives in Paris."))
 
     memory = opened(
-        lambda prompt: older(prompt) if "2023" in str(prompt[-1].content) else reply((1, "ADD")),
+        lambda prompt: older(prompt) if "2023" in str(prompt[-1].content) else decided((1, "ADD")),
         extractor=Told(BERLIN, PARIS, old),
     )
     for said, year in (("I moved to Berlin", 2024), ("I live in Paris", 2025), ("Paris is home", 2023)):
@@ -254,7 +245,7 @@ def test_a_contradiction_outside_the_nearest_five_is_found_by_entity_and_relatio
     home = fact("Frau Schmidt hat ihre Wohnung an der Seine", ("Anna Schmidt", "lives in", "Paris"), said="home")
     near = [fact(f"Yesterday our colleague relocated to Berlin, floor {k}", said="crowd") for k in range(30)]
     moved = fact("Yesterday our colleague relocated to Berlin", ("anna schmidt", "LIVES_IN", "Berlin"), said="moved")
-    memory = opened(lambda _: reply(), extractor=Told(home, *near, moved))
+    memory = opened(lambda _: decided(), extractor=Told(home, *near, moved))
     for said in ("home", "crowd", "moved"):
         memory.add(said, user_id="u")
     known = shown(model_of(memory).prompts[-1], "memories")
@@ -265,7 +256,7 @@ def test_a_contradiction_outside_the_nearest_five_is_found_by_entity_and_relatio
 def test_what_relates_the_same_two_is_found_whatever_the_relation(opened: Any) -> None:
     job = fact("Sie ist bei ACME angestellt", ("Anna", "works at", "Acme"), said="job")
     quit_ = fact("Anna quit", ("Anna", "left", "ACME"), said="quit")
-    memory = opened(reply((1, "ADD")), extractor=Told(job, quit_), embeddings=None)
+    memory = opened(decided((1, "ADD")), extractor=Told(job, quit_), embeddings=None)
     memory.add("job", user_id="u")
     memory.add("quit", user_id="u")
     assert shown(model_of(memory).prompts[0], "memories") == [job.text]
@@ -309,7 +300,7 @@ def test_a_reconciler_of_ones_own_is_asked_once_and_only_when_something_is_near(
 def test_many_facts_are_one_call_and_each_has_its_nearest(opened: Any) -> None:
     old = [fact(f"Anna keeps {k} jars of honey{k}", said="old") for k in range(60)]
     new = [fact(f"Anna has no honey{k} left", said="new") for k in range(60)]
-    memory = opened(lambda _: reply(), extractor=Told(*old, *new))
+    memory = opened(lambda _: decided(), extractor=Told(*old, *new))
     memory.add("old", user_id="u")
     memory.add("new", user_id="u")
     [prompt] = model_of(memory).prompts
@@ -338,8 +329,8 @@ def test_a_fact_with_an_end_holds_until_then_but_not_where_that_hides_it(opened:
 async def test_awaited_it_writes_the_same_journal(tmp_path: Path) -> None:
     dumps = []
     for way in ("plain", "awaited"):
-        first = reply((1, "UPDATE", 1, "Anna lives in Berlin"), (9, "ADD"))
-        model = ScriptedChatModel(replies=[first, reply((1, "DELETE", 1))])
+        first = decided((1, "UPDATE", 1, "Anna lives in Berlin"), (9, "ADD"))
+        model = ScriptedChatModel(replies=[first, decided((1, "DELETE", 1))])
         with open_memory(
             tmp_path / way, model=model, extractor=STORY, clock=FrozenClock(), new_id=SequentialIds()
         ) as memory:
@@ -356,11 +347,11 @@ async def test_awaited_it_writes_the_same_journal(tmp_path: Path) -> None:
 
 
 def test_a_fact_that_another_call_told_meanwhile_is_not_doubled(opened: Any) -> None:
-    other = opened(reply((1, "UPDATE", 1, "Anna moved to Berlin")))
+    other = opened(decided((1, "UPDATE", 1, "Anna moved to Berlin")))
 
     def overtaken(_: Any) -> Reply:
         other.add("I moved to Berlin", user_id="u", session_id="other")
-        return reply((1, "UPDATE", 1, "Anna lives in Berlin"))
+        return decided((1, "UPDATE", 1, "Anna lives in Berlin"))
 
     memory = opened(overtaken)
     memory.add("I live in Paris", user_id="u")
@@ -379,7 +370,9 @@ def test_each_lost_race_is_one_more_call_and_two_at_most(opened: Any, races: int
         for k in told:
             other.add(f"sister {k}", user_id="u")
             break
-        return reply((1, "UPDATE", 1 + shown(prompt, "memories").index("Anna lives in Paris"), "Anna lives in Berlin"))
+        return decided(
+            (1, "UPDATE", 1 + shown(prompt, "memories").index("Anna lives in Paris"), "Anna lives in Berlin")
+        )
 
     memory = opened(overtaken)
     memory.add("I live in Paris", user_id="u")
@@ -399,7 +392,7 @@ def test_an_update_of_what_is_gone_at_the_last_moment_is_stored_as_it_was_told(o
             other.add(f"s{call}", user_id="u")
         else:
             other.delete(first["id"])
-        return reply((1, "UPDATE", 1, "Anna lives in Berlin, and before that in Paris"))
+        return decided((1, "UPDATE", 1, "Anna lives in Berlin, and before that in Paris"))
 
     memory = opened(overtaken)
     [first] = memory.add("I live in Paris", user_id="u")["results"]
@@ -416,7 +409,7 @@ def test_two_threads_that_tell_the_same_at_once_do_not_double_it(opened: Any) ->
     def together(_: Any) -> Reply:
         if next(first_calls, None) is not None:
             both.wait()
-        return reply((1, "UPDATE", 1, "Anna lives in Berlin"))
+        return decided((1, "UPDATE", 1, "Anna lives in Berlin"))
 
     memory = opened(together)
     memory.add("I live in Paris", user_id="u")
@@ -429,7 +422,7 @@ def test_two_threads_that_tell_the_same_at_once_do_not_double_it(opened: Any) ->
 def test_eight_threads_with_a_new_fact_each_and_one_that_all_tell(opened: Any) -> None:
     own = [fact(f"Anna has a cousin called Number{k}", said=f"cousin {k}") for k in range(8)]
     same = [Fact(TEA.text, (0,), quote=f"cousin {k}") for k in range(8)]
-    memory = opened(lambda _: reply(*((k, "ADD") for k in range(1, 3))), extractor=Told(*own, *same))
+    memory = opened(lambda _: decided(*((k, "ADD") for k in range(1, 3))), extractor=Told(*own, *same))
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda k: memory.add(f"cousin {k}", user_id="u"), range(8)))
     assert sorted(live(memory)) == sorted([*(known.text for known in own), TEA.text])
