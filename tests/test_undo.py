@@ -315,12 +315,17 @@ def test_what_ends_a_fact_or_brings_it_back_goes_through_no_table(memory: Memory
 def test_what_is_forgotten_goes_through_no_table_for_each_memory_or_user(memory: Memory) -> None:
     for user in ("v", "w", "x"):
         memory.add("Anna adds tea", user_id=user, agent_id="a")
+        memory.fork("trial", user_id=user, agent_id="b")
+    key = fact(memory, user_id="v")
     ran: list[str] = []
     [db, *_] = connections(memory._journal)
     db.set_trace_callback(ran.append)
+    memory.forget(key)
     assert memory.forget(agent_id="a")["count"] == 6
+    # Forks of other agents have no copies.
+    assert [sql for sql in ran if "'fork'" in sql or "profile'" in sql] == []
     db.set_trace_callback(None)
-    assert sum("DISTINCT ns" in sql for sql in ran) == 2
+    assert sum("DISTINCT ns" in sql for sql in ran) == 2 * 2
     changes = [sql for sql in ran if sql.startswith(("UPDATE events", "DELETE FROM items", "DELETE FROM links"))]
     steps = [row[3] for sql in changes for row in db.execute(f"EXPLAIN QUERY PLAN {sql}")]
     assert [step for step in steps if step.startswith("SCAN")] == []

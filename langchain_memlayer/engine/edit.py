@@ -22,7 +22,7 @@ from langchain_memlayer.facts.grounding import words
 from langchain_memlayer.index.keywords import query_terms
 from langchain_memlayer.journal import Journal
 from langchain_memlayer.journal.database import SCRUB_DUE
-from langchain_memlayer.journal.fork_notes import ForkNote, copied, end_fork, forks, profiles_in
+from langchain_memlayer.journal.fork_notes import ForkNote, copied, end_fork, forks, forks_of, profiles_in
 from langchain_memlayer.journal.positions import terms_of
 from langchain_memlayer.journal.reader import Reader
 from langchain_memlayer.journal.writer import Writer
@@ -176,11 +176,13 @@ class Editor:
         with self.journal.write() as tx:
             named: list[Row] = []
             if isinstance(what, Scope):
-                count = sum(self._erase(tx, scope) for scope in (what, *(what.forked(one.token) for one in forks(tx))))
+                scopes = (what, *(what.forked(one.token) for one in forks_of(tx, what)))
+                count = sum(self._erase(tx, scope) for scope in scopes)
                 for fork in forks(tx, what):
                     self._end(tx, fork)
             else:
-                rows = tx.with_relatives([*tx.erasable(what), *copied(tx, {what})])
+                own = tx.erasable(what)
+                rows = tx.with_relatives([*own, *copied(tx, own)])
                 # A call that erased it but could not scrub is repeated like this.
                 if not rows and tx.meta(SCRUB_DUE) is None:
                     raise missing(what)

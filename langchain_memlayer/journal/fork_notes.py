@@ -6,7 +6,7 @@ the ids that it was copied from. Where that is gone, nothing can be written to t
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import quote, unquote
 
@@ -94,9 +94,17 @@ def profiles_in(reader: Reader, fork: ForkNote) -> list[Row]:
     return found
 
 
-def copied(reader: Reader, keys: Collection[str]) -> list[Row]:
+def forks_of(reader: Reader, scope: Scope) -> list[ForkNote]:
+    """The forks that may have copies of what a scope has: those whose ids do not contradict it."""
+    ids = scope.ids()
+    return [one for one in forks(reader) if all(ids.get(name, id_) == id_ for name, id_ in one.scope.ids().items())]
+
+
+def copied(reader: Reader, rows: Sequence[Row]) -> list[Row]:
     """All versions of the copies of some memories, in all forks."""
-    found = [key for fork in forks(reader) for key, origin in copies(reader, fork).items() if origin in keys]
+    keys, owners = {row.key for row in rows}, {Scope(row.user_id, row.agent_id, row.run_id) for row in rows}
+    near = {fork.token: fork for owner in owners for fork in forks_of(reader, owner)}
+    found = [key for fork in near.values() for key, origin in copies(reader, fork).items() if origin in keys]
     sql = f"SELECT {ROW_COLUMNS} FROM {ROW_FROM} WHERE i.kind <> 'item' AND i.key IN (...)"
     return list(whole(reader.among(sql, found), to_row))
 
