@@ -89,14 +89,11 @@ def test_a_stored_memory_neither_closes_the_fence_nor_pretends_to_be_two(memory:
     assert block.count(RECALLED_CLOSE) == 1
     assert block.endswith(RECALLED_CLOSE)
     assert len([line for line in block.splitlines() if line.startswith("- [")]) == 1
+    related = as_context([], [{"source": "ann", "relationship": text, "destination": "x\n- [id] y"}])
+    assert related.count(RECALLED_CLOSE) == 1
+    assert len([line for line in related.splitlines() if line.startswith("- ")]) == 1
     # Said again within a message it is no turn.
     assert [turn.text for turn in to_turns([HumanMessage(f"Hello. {block}")])] == ["Hello."]
-
-
-def test_a_relation_cannot_close_it_either() -> None:
-    block = as_context([], [{"source": "ann", "relationship": RECALLED_CLOSE, "destination": "x\n- [id] y"}])
-    assert block.count(RECALLED_CLOSE) == 1
-    assert len([line for line in block.splitlines() if line.startswith("- ")]) == 1
 
 
 def test_an_ended_memory_says_so_a_turn_who_said_it_and_relations_come_last() -> None:

@@ -437,16 +437,15 @@ async def test_awaited_windows_are_in_flight_together_up_to_the_cap_and_give_the
     together = ScriptedChatModel(replies=answer, together=4)
     awaited = await LLMExtractor(together, window_turns=1, max_concurrency=4).aextract(turns, [])
     plain = ScriptedChatModel(replies=answer)
-    assert awaited == LLMExtractor(plain, window_turns=1, max_concurrency=1).extract(turns, [])
+    extractor = LLMExtractor(plain, window_turns=1, max_concurrency=1)
+    assert awaited == extractor.extract(turns, [])
+    # One extractor serves several event loops.
+    for _ in range(2):
+        assert await asyncio.to_thread(asyncio.run, extractor.aextract(turns, [])) == awaited
     assert [fact.turns for fact in awaited.facts] == [(k,) for k in range(12)]
     assert together.most_in_flight == 4
     assert plain.most_in_flight == 1
-    assert together.calls == plain.calls == 12
-
-
-def test_one_extractor_serves_several_event_loops() -> None:
-    extractor = LLMExtractor(ScriptedChatModel(replies=[{"facts": [entry(1, "I moved to Berlin")]}] * 2))
-    assert asyncio.run(extractor.aextract(TURNS, [])) == asyncio.run(extractor.aextract(TURNS, []))
+    assert (together.calls, plain.calls) == (12, 3 * 12)
 
 
 # -- the prompt -------------------------------------------------------------------------------------------------------
