@@ -23,15 +23,14 @@ HITS = [{"x"}, {"a", "y"}, set(), {"a"}, {"b", "c"}]
 GOLD = ["a", "b", "c", "d"]
 
 
-@pytest.mark.parametrize(("k", "share"), [(0, 0), (1, 0), (2, 1 / 4), (4, 1 / 4), (5, 3 / 4), (99, 3 / 4)])
-def test_recall_at_k_is_the_share_of_gold_that_the_first_k_hits_cover(k: int, share: float):
-    assert recall_at(HITS, GOLD, k) == share
+@pytest.mark.parametrize(
+    ("k", "share", "hit"), [(0, 0, 0), (1, 0, 0), (2, 1 / 4, 1), (4, 1 / 4, 1), (5, 3 / 4, 1), (99, 3 / 4, 1)]
+)
+def test_recall_at_k_is_the_share_of_gold_that_the_first_k_hits_cover_and_a_hit_one_of_it(
+    k: int, share: float, hit: int
+):
+    assert (recall_at(HITS, GOLD, k), hit_at(HITS, GOLD, k)) == (share, hit)
     assert recall_at([["a", "a"]], ["a", "a", "b"], 1) == 1 / 2
-
-
-@pytest.mark.parametrize(("k", "hit"), [(0, 0), (1, 0), (2, 1), (5, 1)])
-def test_hit_at_k_asks_for_one_gold_id(k: int, hit: float):
-    assert hit_at(HITS, GOLD, k) == hit
 
 
 def test_the_reciprocal_rank_is_that_of_the_first_hit():
