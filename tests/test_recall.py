@@ -224,33 +224,22 @@ def test_filters_apply_before_the_best_are_chosen_and_change_no_score(memory: Me
         assert found(memory, "red fox", filters={"wanted": wanted}) == kept
 
 
-@pytest.fixture
-def stale(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> Memory:
-    """A memory whose slabs, once loaded, notice nothing any more."""
+def test_a_stale_index_returns_neither_what_ended_nor_old_versions_nor_what_is_hidden(
+    memory: Memory, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Slabs, once loaded, notice nothing any more.
     monkeypatch.setattr(memory._indexes._cache, "_refresh", lambda key, slab: True)
-    return memory
-
-
-def test_a_stale_index_returns_neither_ended_nor_old_versions(stale: Memory, folder: Path) -> None:
-    keys = ids(stale.add(["red fox", "red wine", "red door", "red lamp"], user_id="u"))
-    assert len(found(stale, "red")) == 4
-    with open_memory(folder, embeddings=stale._indexes.embedder and DeterministicEmbeddings()) as other:
+    keys = ids(memory.add(["red fox", "red wine", "red door", "red lamp", "red hat"], user_id="u"))
+    assert len(found(memory, "red")) == 5
+    with open_memory(folder, embeddings=memory._indexes.embedder and DeterministicEmbeddings()) as other:
         other.delete(keys[0])
         other.update(keys[1], "blue sky")
         other.forget(keys[2])
         other.add("red sky", user_id="u", infer=False)
-    assert len(stale._indexes.view(".u.u.")) == 4
-    assert texts({"results": found(stale, "red")}) == ["red lamp"]
-
-
-def test_a_stale_index_does_not_return_what_was_hidden_in_place(stale: Memory) -> None:
-    keys = ids(stale.add(["red fox", "red wine"], user_id="u"))
-    assert len(found(stale, "red")) == 2
-    with stale._journal.write() as tx:
-        row = tx.memory(keys[0])
-        assert row is not None
-        tx.change_memory(row, "hide", state=HIDDEN)
-    assert ids({"results": found(stale, "red")}) == [keys[1]]
+        with other._journal.write() as tx:
+            tx.change_memory(tx.memory(keys[4]), "hide", state=HIDDEN)
+    assert len(memory._indexes.view(".u.u.")) == 5
+    assert texts({"results": found(memory, "red")}) == ["red lamp"]
 
 
 def test_what_cannot_be_read_takes_nobodys_place_and_is_looked_for_twice_at_most(

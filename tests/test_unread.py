@@ -365,16 +365,6 @@ def test_what_goes_while_it_is_read_gives_no_fact(held: tuple[Memory, Held], how
     assert memory.unread(user_id="u") == []
 
 
-def test_a_message_that_is_edited_while_it_is_read_is_read_as_it_is_now(held: tuple[Memory, Held]) -> None:
-    memory, extractor = held
-    memory.add(message("one", "m"), user_id="u", background=True)
-    assert extractor.reading.wait(60)
-    memory.add(message("two", "m"), user_id="u", background=True)
-    extractor.go.set()
-    assert memory.flush(60)
-    assert live(memory) == ["It is said: two"]
-
-
 @pytest.mark.parametrize("keep", [True, False])
 def test_words_that_a_message_had_before_it_was_read_are_never_read(folder: Path, keep: bool) -> None:
     extractor, mind = Held(), Mind(DOWN)
