@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pytest
 from journal_dump import open_memory
 
 from langchain_memlayer.recall import learned
@@ -27,18 +26,16 @@ def test_in_a_conversation_of_people_who_are_named_the_trees_speak() -> None:
     assert any(hit["learned"] for hit in shares("What is Ann's cat called?"))
 
 
-@pytest.mark.parametrize(
-    ("question", "given"),
-    [
+def test_elsewhere_the_weights_that_people_chose_stand_alone() -> None:
+    given: list[tuple[str, dict[str, Any]]] = [
         ("What is Ann's cat called?", {"names": False}),
         ("What is Ann's cat called?", {"said": [("Ann", text) for _, text in SAID]}),
         ("Ann的猫叫什么名字？", {"said": [*SAID, ("Ben", "猫叫什么名字？")]}),
-    ],
-)
-def test_elsewhere_the_weights_that_people_chose_stand_alone(question: str, given: dict[str, Any]) -> None:
-    found = shares(question, **given)
-    assert found
-    assert not any(hit["learned"] for hit in found)
+    ]
+    for question, changed in given:
+        found = shares(question, **changed)
+        assert found
+        assert not any(hit["learned"] for hit in found)
 
 
 def test_the_trees_of_the_package_are_trees() -> None:

@@ -51,6 +51,8 @@ def test_a_number_that_contradicts_its_quote_is_found(quote: str, fact: str, num
         ("工资涨了百分之十二点五，有3个人", "工资涨了12.5%"), ("J'ai trente-cinq ans et 2 enfants", "Ann a 35 ans"),
         ("저는 서른다섯 살이고 동생이 2명 있어요", "사용자는 35살이고 동생이 2명 있다"),
         ("my rent is 1200 euros", "Ann's rent of 1200 euros went up by 150 euros"),
+        ("three quarters of an hour", "it takes 45 minutes"), ("奖金3万5", "奖金35000"), ("3 years", "36 months"),
+        ("½ cup, or 1/4", "0.5 cup, or 0.25"),
     ],
 )  # fmt: skip
 def test_what_was_said_or_can_be_worked_out_is_no_contradiction(quote: str, fact: str) -> None:
@@ -84,10 +86,8 @@ def test_a_long_list_of_numbers_contradicts_nothing() -> None:
 
 
 def test_a_number_may_stand_elsewhere_in_what_was_said() -> None:
-    assert (
-        unsaid_number("Bus 42 takes Ann 30 minutes", "it takes 30 minutes", ["I take bus 42, it takes 30 minutes"])
-        is None
-    )
+    said = ["I take bus 42, it takes 30 minutes"]
+    assert unsaid_number("Bus 42 takes Ann 30 minutes", "it takes 30 minutes", said) is None
     assert unsaid_number("Bus 42 takes Ann an hour", "it takes 30 minutes", ["I take bus 42"]) is None
     assert unsaid_number("Bus 43 takes Ann an hour", "it takes 30 minutes", ["I take bus 42"]) == "43"
 
@@ -120,14 +120,3 @@ def test_a_fact_with_a_hallucinated_number_is_rejected_and_the_rejection_recorde
 )  # fmt: skip
 def test_a_month_that_was_said_without_a_day_gets_none(quote: str, fact: str) -> None:
     assert as_exact(re.sub(r"2025-03(?!-)", "2025-03-01", fact), quote) == fact
-
-
-@pytest.mark.parametrize(
-    ("quote", "fact"),
-    [
-        ("three quarters of an hour", "it takes 45 minutes"), ("奖金3万5", "奖金35000"), ("3 years", "36 months"),
-        ("½ cup, or 1/4", "0.5 cup, or 0.25"),
-    ],
-)  # fmt: skip
-def test_what_was_said_in_another_unit_or_form_is_no_contradiction(quote: str, fact: str) -> None:
-    assert unsaid_number(fact, quote, [quote]) is None

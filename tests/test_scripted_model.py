@@ -64,10 +64,10 @@ def test_structured_output_that_is_none_is_told_beside_the_raw_reply() -> None:
     assert found["parsing_error"] is not None
 
 
-@pytest.mark.parametrize("method", ["json_schema", "function_calling"])
-def test_what_it_is_not_said_to_support_it_does_not(method: Any) -> None:
-    with pytest.raises(NotImplementedError, match="name it in `structured`"):
-        ScriptedChatModel().with_structured_output(SCHEMA, method=method)
+def test_what_it_is_not_said_to_support_it_does_not() -> None:
+    for method in ("json_schema", "function_calling"):
+        with pytest.raises(NotImplementedError, match="name it in `structured`"):
+            ScriptedChatModel().with_structured_output(SCHEMA, method=method)
 
 
 async def test_calls_wait_for_each_other() -> None:

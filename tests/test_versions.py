@@ -40,21 +40,16 @@ def test_of_values_that_change_the_one_that_is_asked_for_is_found() -> None:
     assert all(measured[language][kind] >= floor for language, kind, floor in floors), measured
 
 
-@pytest.mark.parametrize(
-    ("question", "answer"),
-    [
-        ("Where do I live now?", 2), ("Where did I live before that?", 1), ("What was my first place to live?", 0),
-        ("Where did I live in March?", 1),
-    ],
-)  # fmt: skip
-def test_a_version_is_chosen_by_time_and_not_by_the_order_of_being_told(question: str, answer: int) -> None:
+def test_a_version_is_chosen_by_time_and_not_by_the_order_of_being_told() -> None:
     said = [("I live in Oslo", "2024-01-05"), ("I live in Turin", "2024-03-02"), ("I live in Cork", "2024-06-01")]
+    asked = [("Where do I live now?", 2), ("Where did I live before that?", 1), ("What was my first place to live?", 0),
+             ("Where did I live in March?", 1)]  # fmt: skip
     with open_memory(":memory:", embeddings=None) as memory:
         for text, time in (said[2], said[0], said[1]):
             memory.add([text, "The weather is fine."], user_id="u", timestamp=time)
-        now = said[2][1]
-        hits = texts(memory.search(question, user_id="u", limit=1, reference_time=datetime.fromisoformat(now)))
-    assert hits == [said[answer][0]]
+        now = datetime.fromisoformat(said[2][1])
+        for question, answer in asked:
+            assert texts(memory.search(question, user_id="u", limit=1, reference_time=now)) == [said[answer][0]]
 
 
 def test_what_is_said_of_a_sister_is_no_version_of_ones_own_but_of_hers_if_she_is_asked_about() -> None:
