@@ -388,7 +388,7 @@ def test_another_provider_is_made_by_langchain_and_auto_makes_it_again(monkeypat
 
 
 @pytest.mark.parametrize(
-    ("key", "name"), [(None, WORDLLAMA), ("", WORDLLAMA), ("sk-secret", "openai:text-embedding-3-small")]
+    ("key", "name"), [(None, WORDLLAMA), (" ", WORDLLAMA), ("sk-secret", "openai:text-embedding-3-small")]
 )
 def test_auto_is_openai_with_a_key_and_else_the_bundled_model(
     key: str | None, name: str, monkeypatch: pytest.MonkeyPatch

@@ -21,6 +21,7 @@ ANIMALS = ["The zebra is striped", "The walrus is wet", "The giraffe is tall", "
 
 
 def test_auto_is_gpt_4o_mini_with_a_key_and_no_model_without(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", " ")
     with Memory(folder, embeddings=None) as memory:
         assert memory.model is None
         assert memory.add("I like tea", user_id="u")["results"][0]["memory"] == "I like tea"

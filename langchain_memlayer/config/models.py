@@ -45,7 +45,7 @@ def resolve_model(spec: Any) -> BaseChatModel | None:
     if spec is None:
         return None
     if spec == "auto":
-        return resolve_model(DEFAULT_MODEL) if os.environ.get("OPENAI_API_KEY") else None
+        return resolve_model(DEFAULT_MODEL) if os.environ.get("OPENAI_API_KEY", "").strip() else None
     if isinstance(spec, str):
         provider, colon, model = spec.partition(":")
         if not (provider and colon and model):

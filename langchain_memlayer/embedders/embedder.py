@@ -187,7 +187,9 @@ def resolve_embeddings(spec: Any, *, folder: tuple[str, int] | None = None, dims
 def _automatic(folder: tuple[str, int] | None) -> Embeddings:
     """The folder's own model; without one, the best that is at hand without a question."""
     if folder is None:
-        return OpenAIText(_OPENAI_DEFAULT, None) if os.environ.get("OPENAI_API_KEY") else WordLlamaEmbeddings()
+        return (
+            OpenAIText(_OPENAI_DEFAULT, None) if os.environ.get("OPENAI_API_KEY", "").strip() else WordLlamaEmbeddings()
+        )
     name, dims = folder
     if name.partition(":")[0] not in _PROVIDERS.values():
         raise EmbedderMismatch(

@@ -183,7 +183,7 @@ class OpenAIText(Embeddings):
     """
 
     def __init__(self, model: str, dimensions: int | None) -> None:
-        if not os.environ.get("OPENAI_API_KEY"):
+        if not os.environ.get("OPENAI_API_KEY", "").strip():
             raise ConfigurationError(
                 f"openai:{model} needs the environment variable OPENAI_API_KEY: set it, or pass an `OpenAIEmbeddings` "
                 "that has a key."
