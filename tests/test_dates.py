@@ -111,7 +111,8 @@ def test_a_date_without_a_year_is_that_of_any_year(text: str, near: str, far: st
     "text",
     ["what may happen", "locker 12", "", "13月40日", "2024年13月", "99月", "三四天前", "零天前", "0 weeks ago",
      "20240401", "5/8/23", "每周六", "下周六", "来週の土曜日", "다음 주 토요일", "几月几号", "the fall of man",
-     "三个月", "spring rolls", "marching on", "a rover in Mars orbit", "mai più", "一二月", "二十一月"],
+     "三个月", "spring rolls", "marching on", "a rover in Mars orbit", "mai più", "un paseo de mar", "一二月",
+     "二十一月"],
 )  # fmt: skip
 def test_what_is_no_date_or_an_ambiguous_one_gives_no_period(text: str) -> None:
     assert periods(text, NOW) == ()

@@ -23,6 +23,7 @@ from langchain_memlayer.config.provider import (
     revealed,
     secret,
 )
+from langchain_memlayer.embedders.own import has_openai_key
 from langchain_memlayer.errors import ConfigurationError, MissingDependency, shown
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def resolve_model(spec: Any) -> BaseChatModel | None:
     if spec is None:
         return None
     if spec == "auto":
-        return resolve_model(DEFAULT_MODEL) if os.environ.get("OPENAI_API_KEY", "").strip() else None
+        return resolve_model(DEFAULT_MODEL) if has_openai_key() else None
     if isinstance(spec, str):
         provider, colon, model = spec.partition(":")
         if not (provider and colon and model):

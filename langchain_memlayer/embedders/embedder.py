@@ -7,7 +7,6 @@ are the fingerprint that the folder remembers.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
@@ -20,6 +19,7 @@ from langchain_memlayer.embedders.own import (
     MultilingualEmbeddings,
     OpenAIText,
     WordLlamaEmbeddings,
+    has_openai_key,
     matrix,
 )
 from langchain_memlayer.errors import ConfigurationError, EmbedderMismatch, EmbeddingError, MissingDependency, shown
@@ -187,9 +187,7 @@ def resolve_embeddings(spec: Any, *, folder: tuple[str, int] | None = None, dims
 def _automatic(folder: tuple[str, int] | None) -> Embeddings:
     """The folder's own model; without one, the best that is at hand without a question."""
     if folder is None:
-        return (
-            OpenAIText(_OPENAI_DEFAULT, None) if os.environ.get("OPENAI_API_KEY", "").strip() else WordLlamaEmbeddings()
-        )
+        return OpenAIText(_OPENAI_DEFAULT, None) if has_openai_key() else WordLlamaEmbeddings()
     name, dims = folder
     if name.partition(":")[0] not in _PROVIDERS.values():
         raise EmbedderMismatch(

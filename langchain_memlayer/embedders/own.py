@@ -173,6 +173,11 @@ class MultilingualEmbeddings(Embeddings):
         return vector
 
 
+def has_openai_key() -> bool:
+    """Whether the environment has a key for OpenAI; a blank one is none."""
+    return bool(os.environ.get("OPENAI_API_KEY", "").strip())
+
+
 class OpenAIText(Embeddings):
     """OpenAI's models, with texts sent as text.
 
@@ -183,7 +188,7 @@ class OpenAIText(Embeddings):
     """
 
     def __init__(self, model: str, dimensions: int | None) -> None:
-        if not os.environ.get("OPENAI_API_KEY", "").strip():
+        if not has_openai_key():
             raise ConfigurationError(
                 f"openai:{model} needs the environment variable OPENAI_API_KEY: set it, or pass an `OpenAIEmbeddings` "
                 "that has a key."

@@ -21,7 +21,7 @@ from langchain_memlayer.engine.index_sync import Indexes
 from langchain_memlayer.engine.keep import CONTEXT_TURNS, Keeper, Kept, note_about, turn_of
 from langchain_memlayer.engine.profiles import Profiles
 from langchain_memlayer.engine.records import batch_scope, to_turn
-from langchain_memlayer.engine.texts import fact_text, found_by, searchable, terms_of, turn_text
+from langchain_memlayer.engine.texts import fact_text, found_by, searchable, stored_text, turn_text
 from langchain_memlayer.errors import ExtractionError, InvalidInput, JournalError, MemLayerError
 from langchain_memlayer.facts.reconciliation import all_added
 from langchain_memlayer.journal import Journal
@@ -521,8 +521,11 @@ class Engine(Keeper):
         with self.journal.write(note.scope.partition) as tx:
             now = tx.memory(key)
             if tx.strike_unread(note.id) and row is not None and extractor and now is not None and now.text == row.text:
-                fresh = [triple for triple in triples if triple not in tx.triples_of(now.id)]
-                tx.relate(now, fresh, terms_of(now, words) if words else None)
+                known = tx.triples_of(now.id)
+                fresh = [triple for triple in triples if triple not in known]
+                text = stored_text(now.text, kind=now.kind, name=now.name, time=now.time)
+                terms = found_by(Indexed(b"", None), text, words).terms
+                tx.relate(now, fresh, terms or None)
                 return Outcome(added=tuple(fresh))
         return Outcome()
 

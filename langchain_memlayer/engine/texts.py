@@ -13,7 +13,7 @@ from langchain_memlayer.errors import EmbeddingError, MemLayerError
 from langchain_memlayer.index.keywords import packed, tokenize
 from langchain_memlayer.recall import PROBES, knowledge_of, memory_text, trust_in
 from langchain_memlayer.steps import Steps, request
-from langchain_memlayer.types import Fact, Kind, Row, Turn, from_micros
+from langchain_memlayer.types import Fact, Kind, Turn, from_micros
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -33,16 +33,7 @@ def fact_text(fact: Fact, turns: Sequence[Turn], text: str | None = None) -> str
 
 def found_by(form: Indexed, text: str, words: Sequence[str]) -> Indexed:
     """The searchable form of a fact's text with further words that it is found by; they move no vector."""
-    return replace(form, terms=_terms(text, words)) if words else form
-
-
-def terms_of(row: Row, words: Sequence[str]) -> bytes:
-    """The keyword terms of a memory with further words that it is found by."""
-    return _terms(stored_text(row.text, kind=row.kind, name=row.name, time=row.time), words)
-
-
-def _terms(text: str, words: Sequence[str]) -> bytes:
-    return packed(tokenize(" \n ".join((text, *words))))
+    return replace(form, terms=packed(tokenize(" \n ".join((text, *words))))) if words else form
 
 
 def stored_text(text: str, *, kind: Kind, name: str | None, time: int | None) -> str:

@@ -121,9 +121,8 @@ class FoundFact(Form):
         "", description='the last day of what is void afterwards (an offer, a pass); "" for trips and stays.'
     )
     words: Texts = Field(
-        (),
-        description="up to 4 more to ask with, in each language spoken: what a name is (dog, drug), other words.",
-    )  # fmt: skip
+        (), description="up to 4 more to ask with, in each language spoken: what a name is (dog, drug), other words."
+    )
     corrects: Numbers = Field((), description="numbers of the turns that it says were wrong.")
     retract: Truth = Field(False, description="true only if the user asks to forget something; the fact says what.")
     triples: Triples = Field(

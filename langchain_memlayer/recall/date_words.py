@@ -88,7 +88,7 @@ OF_YEAR = (
 BARE_MONTH = (
     re.compile(
         r"\b(?:(?:[Ii]n|[Dd]uring|[Ss]ince|[Uu]ntil|[Bb]y|[Ll]ast|[Tt]his|[Oo]f)\s+(?![Mm]ars\b)|"
-        rf"(?:[Ii]m|[Aa]b|[Bb]is|[Ss]eit|[Ee][nm]|[Dd][ei])\s+)(?P<name>(?i:{MONTH}))\b(?!\.?\s+\d)"
+        rf"(?:[Ii]m|[Aa]b|[Bb]is|[Ss]eit|[Ee][nm]|[Dd][ei])\s+(?![Mm]ar\b))(?P<name>(?i:{MONTH}))\b(?!\.?\s+\d)"
     ),
     re.compile(
         rf"(?<![\d年년个個ヶか一二三四五六七八九十])(?P<month>1[0-2]|[1-9]|十[一二]?|[一二三四五六七八九])\s*[月월]{NO_DAY}"

@@ -1,7 +1,8 @@
 """Dates in questions: which days a text speaks of, and how well a memory's time agrees.
 
 Understood are full dates, months, years and times relative to a reference, in English, Chinese, Japanese and Korean:
-"8 May 2023", "May 8th", "2023-05-08", "last weekend", "three weeks ago", 2024年04月01日, 上周六, 先月, 지난주.
+"8 May 2023", "May 8th", "2023-05-08", "last weekend", "three weeks ago", 2024年04月01日, 上周六, 先月, 지난주. In five
+more languages of Europe full dates and months are: "am 8. Mai", "en mayo de 2023".
 """
 
 from __future__ import annotations

@@ -181,7 +181,9 @@ def date(pool: Pool, query: Query) -> Scores:
     wanted = periods(query.text, query.reference)
     if not wanted:
         return np.zeros(len(pool), np.float32)
-    return np.maximum(agreement(pool.time, wanted), agreement(pool.since, wanted))
+    fit, known = agreement(pool.time, wanted), np.flatnonzero(pool.since >= 0)
+    fit[known] = np.maximum(fit[known], agreement(pool.since[known], wanted))
+    return fit
 
 
 def fact(pool: Pool) -> Scores:
