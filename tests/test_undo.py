@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 from journal_dump import connections, open_memory, texts
 from memory_kit import Extracting
@@ -79,7 +79,7 @@ def seen(memory: Memory) -> list[str]:
     lists = [memory.get_all(user_id="u", limit=500, **more) for more in ({}, {"kinds": ["turn", "fact"]})]
     graph = memory.graph(user_id="u")
     whys = [memory.why(row["id"])["sources"] for row in lists[1]["results"]]
-    unread = [[turn["id"] for turn in call["turns"]] for call in memory.unread(user_id="u")]
+    unread = sorted([turn["id"] for turn in call["turns"]] for call in memory.unread(user_id="u"))
     parts = [*searches, *lists, list(graph.nodes(data=True)), graph.triples(), whys, unread]
     return [json.dumps(part, default=str) for part in parts]
 
@@ -144,6 +144,29 @@ changes = st.one_of(
 
 
 @settings(max_examples=8, phases=[Phase.explicit, Phase.generate])
+@example([lambda m, n: told(m, n, "Anna ends chess", "Anna tells chess"), lambda m, n: deleted(m, n, 3)])
+@example(
+    [
+        lambda m, n: told(m, n, "Bob repeats Rome", "Bob tells chess"),
+        lambda m, n: edited(m, n, 3, data="Bob tells tea"),
+        lambda m, n: deleted(m, n, 3),
+    ]
+)
+@example(
+    [
+        lambda m, n: told(m, n, "Anna tells chess"),
+        lambda m, n: edited(m, n, 1, metadata={"level": n}),
+        lambda m, n: edited(m, n, 1, data="Bob tells Rome"),
+    ]
+)
+@example([lambda m, n: told(m, n, "Bob adds tea"), lambda m, n: edited(m, n, 0, data="Bob ends Rome"), emptied])
+@example(
+    [
+        lambda m, n: told(m, n, "Anna tells Rome"),
+        lambda m, n: edited(m, n, 0, data="Anna adds tea"),
+        lambda m, n: deleted(m, n, 0),
+    ]
+)
 @given(st.lists(changes, min_size=1, max_size=7))
 def test_each_undo_in_turn_gives_everything_that_was_before_and_its_undo_what_came_after(steps: Sequence[Any]) -> None:
     clock, numbers = FrozenClock(), count(1)
@@ -176,6 +199,16 @@ def test_each_undo_in_turn_gives_everything_that_was_before_and_its_undo_what_ca
 
 def fact(memory: Memory, said: str = "Anna adds tea", **given: Any) -> str:
     return str(memory.add(said, **{"user_id": "u", **given})["results"][0]["id"])
+
+
+def test_a_request_that_ended_nothing_is_shown_again_when_its_call_is_undone(memory: Memory) -> None:
+    kept = memory.add("Bob repeats chess", user_id="u", infer=False)["results"][0]["id"]
+    memory.update(kept, "Bob forgets Rome")
+    before = texts(memory.search("Bob", user_id="u"))
+    memory.add("Bob forgets Rome", user_id="u", batch_id="b")
+    assert (before, texts(memory.search("Bob", user_id="u"))) == (["Bob forgets Rome"], [])
+    memory.undo(batch_id="b", user_id="u")
+    assert texts(memory.search("Bob", user_id="u")) == before
 
 
 def test_an_undo_says_what_became_of_each_memory_and_stays_in_the_history(memory: Memory) -> None:

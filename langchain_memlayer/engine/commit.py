@@ -502,7 +502,9 @@ class Commit:
         """Hide the turns that asked to forget something, since they say it too; not those that a live fact cites."""
         for turn in self.tx.uncited([row.id for row in turns]):
             if turn.state == VISIBLE:
-                self._along(turn, "hide", of=self._request, state=HIDDEN)
+                # Where it ended nothing, it goes along with its being told.
+                told = (one.seq for one in reversed(self.tx.history(turn.key)) if one.op in ("add", "update", "none"))
+                self._along(turn, "hide", of=self._request or next(told, 0), state=HIDDEN)
 
 
 def closing(row: Row) -> dict[str, Any]:

@@ -111,6 +111,7 @@ class Editor:
             tx.unlist_unread([row.id])
             tx.note_unread(scope_of(row), [now.id], detail={"edited": [now.id]}, attempts=0, next_at=tx.now)
         else:
+            tx.strike_written(row.key)
             tx.note_unread(scope_of(row), [], detail={"triples_of": row.key}, attempts=0, next_at=tx.now)
 
     def delete(self, what: str | Scope) -> tuple[int, int]:
@@ -140,6 +141,9 @@ class Editor:
                 row = _existing(tx, what)
                 # A message takes along what was found in it alone; else what it said would still be recalled.
                 rows = [row, *(tx.facts_of([row.id]) if row.kind == "turn" else ())]
+                tx.unlist_unread([row.id] if row.kind == "turn" else [])
+                for fact in (one for one in rows if one.kind == "fact"):
+                    tx.strike_written(fact.key)
             first = 0
             for row in rows:
                 commit, along = _by_hand(tx, row, self.journal.new_id), {"of": first} if first else None

@@ -11,11 +11,12 @@ lost, and which of the two is right nobody knows here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from langchain_memlayer.engine.commit import BY_HAND, Commit, Committed, Indexed, Outcome
+from langchain_memlayer.engine.past import ALONG, standing
 from langchain_memlayer.engine.profiles import FORK, carry, key_of, recited
 from langchain_memlayer.engine.records import scope_of
 from langchain_memlayer.errors import InvalidInput, shown
@@ -34,12 +35,11 @@ from langchain_memlayer.journal.positions import terms_of
 from langchain_memlayer.journal.writer import Writer
 from langchain_memlayer.protocols import NewId
 from langchain_memlayer.result_types import Conflict
-from langchain_memlayer.types import HIDDEN, SPENT, Event, Row, Scope
+from langchain_memlayer.types import HIDDEN, SPENT, Row, Scope
 
 _CHANGES = ("update", "delete", "none", "undo", "restore")
 _KINDS = ("turn", "fact", "profile")
 """In the order in which they are made: a fact that was told again cites turns that are younger than it."""
-_STATES = ("hide", "spent", "show", "restore")
 
 
 def forked(journal: Journal, scope: Scope, name: str, *, new: bool) -> ForkNote:
@@ -169,21 +169,6 @@ def _when(versions: Sequence[Row]) -> tuple[int, int]:
     return _KINDS.index(last.kind), last.seq if last.closed is not None else last.place or last.id
 
 
-def _standing(events: Iterable[Event]) -> list[Event]:
-    """Some events of a memory in order, without those that were taken back since and what took them back."""
-    left: list[Event] = []
-    for one in events:
-        if one.op == "restore":
-            undone = left[-1] if left and left[-1].op in _STATES else None
-        else:
-            undone = next((event for event in left if one.op == "undo" and event.seq == one.detail["undoes"]), None)
-        if undone is None:
-            left.append(one)
-        else:
-            left.remove(undone)
-    return left
-
-
 class _Merging:
     """Brings the original of each memory that was added, changed or ended in a fork to what the fork says.
 
@@ -278,7 +263,7 @@ class _Merging:
 
     def _moved(self, key: str, copy: Row, ops: Sequence[str]) -> bool:
         """Whether something of a kind happened to an original since it was copied, that is not of this merge."""
-        events = _standing(one for one in self.tx.history(key) if one.seq > copy.id)
+        events = standing(self.tx, (one for one in self.tx.history(key) if one.seq > copy.id))
         return any(one.op in ops and one.batch != self._batch for one in events)
 
     def _note_ended(self, versions: Sequence[Row], key: str) -> None:
@@ -394,8 +379,8 @@ class _Merging:
         if live.read and not original.read:
             self.tx.read_turn(original, None, read=True)
             self.tx.unlist_unread([original.id])
-        here = any(one.op in _STATES for one in self.tx.history(live.key))
-        there = self._moved(key, self._versions[live.key][0], _STATES)
+        here = any(one.op in ALONG for one in self.tx.history(live.key))
+        there = self._moved(key, self._versions[live.key][0], ALONG)
         if here and not there and original.state != live.state:
             commit = self._commit(live)
             op = {HIDDEN: "hide", SPENT: "spent"}.get(live.state, "show")

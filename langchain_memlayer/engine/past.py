@@ -8,7 +8,7 @@ along what came with it (`of`): the turns of a fact that were hidden with it, th
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -29,6 +29,7 @@ from langchain_memlayer.journal.positions import (
     triples_of_all,
     unlink,
 )
+from langchain_memlayer.journal.reader import Reader
 from langchain_memlayer.journal.writer import Writer
 from langchain_memlayer.result_types import DiffResult
 from langchain_memlayer.types import HIDDEN, SPENT, Event, Row, Scope, Triple, from_micros
@@ -81,7 +82,7 @@ def _shown(rows: Sequence[Row], kinds: Collection[str]) -> list[Row]:
 
 _PRIMARY = ("add", "update", "delete", "none", "undo")
 """The events that can be undone by themselves; others come along with one of them."""
-_ALONG = ("hide", "spent", "show", "restore")
+ALONG = ("hide", "spent", "show", "restore")
 _PHYSICAL = ("forget", "redact", "reset")
 _GONE = "What was forgotten is gone from every file: forget() and reset() cannot be undone."
 
@@ -184,6 +185,24 @@ def _check(events: Sequence[Event], chosen: set[int]) -> None:
             )
 
 
+def standing(reader: Reader, events: Iterable[Event]) -> list[Event]:
+    """Some events of a memory in order, without those that were taken back since and what took them back."""
+    left: list[Event] = []
+    for one in events:
+        undone = None
+        if one.op == "undo":
+            undone = next((event for event in left if event.seq == one.detail["undoes"]), None)
+        elif one.op == "restore" and (undoing := event_at(reader, one.detail.get("of", 0))) is not None:
+            undone = next((event for event in left if event.detail.get("of") == undoing.detail["undoes"]), None)
+        elif one.op == "restore" and left and left[-1].op in ALONG:
+            undone = left[-1]
+        if undone is None:
+            left.append(one)
+        else:
+            left.remove(undone)
+    return left
+
+
 class _Undoing:
     """Takes back events inside one transaction.
 
@@ -253,8 +272,8 @@ class _Undoing:
     def _may_go_back(self, event: Event, turn: Row, was: Mapping[int, Mapping[str, Any]]) -> bool:
         """Whether nothing later says what the state of a turn is."""
         later = any(
-            one.seq > event.seq and one.op in _ALONG and one.seq not in self.chosen
-            for one in self.tx.history(event.key)
+            one.seq > event.seq and one.op in ALONG and one.seq not in self.chosen
+            for one in standing(self.tx, self.tx.history(event.key))
         )
         recalled = was[turn.id].get("state") not in (HIDDEN, SPENT)
         ended = bool(self.tx.uncited([turn.id]) or self.tx.telling_ended([turn.id]))
@@ -291,21 +310,25 @@ class _Undoing:
         now = {key: tx.memory(key) for key in self._before}
         gone = [row for row in self._closed if row.kind == "turn" and now[row.key] is None]
         for turn in gone:
-            self._refuse_orphans(turn)
+            # What took it away before took along what was found in it alone.
+            if turn.key not in self._again or tx.facts_of([turn.id]):
+                self._refuse_orphans(turn)
         for turn in self._closed:
             again = now[turn.key]
             if turn.kind == "turn" and again is not None and not again.read:
                 tx.relist_unread(turn.id, again.id)
         tx.unlist_unread([row.id for row in self._closed if row.kind == "turn"])
+        for key in (key for key, row in now.items() if row is None):
+            tx.strike_written(key)
         waiting = tx.unread()
         noted = {note.detail["triples_of"]: note.id for note in waiting if "triples_of" in note.detail}
         for row in (row for row in now.values() if row is not None and row.kind == "fact"):
-            made = event_at(tx, row.id)
+            made = _worded(tx, row)
             by_hand = made is not None and (made.op, made.actor) == ("update", BY_HAND)
             if not by_hand and row.key in noted:
                 # Its triples are known: nobody wrote this text.
                 tx.strike_unread(noted[row.key])
-            elif made and by_hand and reads and made.prev != made.value and row.key in self._again - noted.keys():
+            elif by_hand and reads and row.key in self._again - noted.keys():
                 tx.note_unread(scope_of(row), [], detail={"triples_of": row.key}, attempts=0, next_at=tx.now)
         listed = {row for note in waiting for row in note.turns}
         for row in (row for row in now.values() if row is not None):
@@ -315,7 +338,9 @@ class _Undoing:
                     if turn.closed is None and turn.state in (HIDDEN, SPENT):
                         tx.change_memory(turn, "restore", actor=BY_HAND, state=None, invalid_at=None)
             elif reads and not row.read and not row.given and row.id not in listed:
-                tx.note_unread(scope_of(row), [row.id], detail={}, attempts=0, next_at=tx.now)
+                made = _worded(tx, row)
+                edited = {"edited": [row.id]} if made is not None and made.op == "update" else {}
+                tx.note_unread(scope_of(row), [row.id], detail=edited, attempts=0, next_at=tx.now)
         return self._outcome(now)
 
     def _outcome(self, now: Mapping[str, Row | None]) -> Outcome:
@@ -326,6 +351,14 @@ class _Undoing:
             added=tuple(_without(became, was)),
             removed=tuple(_without(was, became)),
         )
+
+
+def _worded(reader: Reader, row: Row) -> Event | None:
+    """What gave a memory the words of a version of it."""
+    made = event_at(reader, row.id)
+    while made is not None and made.op == "update" and made.prev == made.value and made.gone is not None:
+        made = event_at(reader, made.gone)
+    return made
 
 
 def _done(key: str, before: Row | None, after: Row | None) -> Committed:

@@ -252,6 +252,12 @@ class Writer(Reader):
             else:
                 self.strike_unread(note.id)
 
+    def strike_written(self, key: str) -> None:
+        """Strike out the notes that the words of a fact were written by hand."""
+        for note in self.unread(about=[key]):
+            if note.detail.get("triples_of") == key:
+                self.strike_unread(note.id)
+
     def relist_unread(self, old: int, new: int) -> None:
         """Let notes of one version of a turn be of another."""
         for note in self.unread(about=[old]):
