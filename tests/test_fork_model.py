@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from itertools import count
 from typing import Any
 
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
-from test_undo import changes, opened
+from test_undo import changes, deleted, edited, opened, told
 
 from langchain_memlayer.doctor import check
 from langchain_memlayer.testing import FrozenClock
@@ -37,9 +37,35 @@ def seen(memory: Any) -> dict[str, list[str]]:
     }
 
 
+def says(*said: str, **given: Any) -> Any:
+    return lambda memory, number: told(memory, number, *said, **given)
+
+
+def sets(place: int, **changed: Any) -> Any:
+    return lambda memory, number: edited(memory, number, place, **changed)
+
+
+def ends(place: int) -> Any:
+    return lambda memory, number: deleted(memory, number, place)
+
+
+LATER = "2030-01-01"
 steps = st.lists(changes, max_size=5)
 
 
+@example(
+    [says("Anna repeats chess", "Anna repeats Rome"), says("Anna repeats chess", "Bob forgets tea")],
+    [sets(0, data="Anna repeats tea")],
+)
+@example([says("Anna adds Rome")], [ends(7), sets(2, expiration_date=LATER)])
+@example([says("Bob repeats Rome")], [says("Bob tells chess", "Bob tells Rome")])
+@example(
+    [says("Anna ends chess", "Anna adds chess", "Bob tells tea")],
+    [says("Anna repeats chess", "Anna adds tea"), sets(1, expiration_date=LATER)],
+)
+@example([says("Anna adds Rome", session_id="s")], [says("Anna ends Rome", session_id="s")])
+@example([says("Anna adds tea", session_id="s"), says("Bob forgets tea"), sets(3, data="Bob tells tea")],
+         [says("Bob repeats chess"), sets(2, data="Bob adds Rome")])  # fmt: skip
 @settings(max_examples=20, phases=[Phase.explicit, Phase.generate])
 @given(steps, steps.filter(bool))
 def test_a_merge_gives_what_the_fork_showed_and_its_undo_what_was_before(

@@ -201,7 +201,7 @@ class Budget:
 
 
 def behind(reader: Reader, rows: Sequence[Row], query: SearchQuery) -> dict[int, list[tuple[Row, str | None]]]:
-    """The turns that facts come from, with the words that support them, by the facts' row ids.
+    """The turns that facts come from, as they were said, with the words that support them, by the facts' row ids.
 
     A turn that is never recalled shows the words that support the fact and no others; one that was deleted, or has
     expired, shows none: the fact has others.
@@ -209,9 +209,9 @@ def behind(reader: Reader, rows: Sequence[Row], query: SearchQuery) -> dict[int,
     quotes = reader.quotes_of_all([row.id for row in rows if row.kind == "fact"])
     turns = reader.memories_by_row(list({turn for _, turn, _ in quotes}))
     sources: dict[int, list[tuple[Row, str | None]]] = {}
-    for fact, turn, quote in quotes:
-        row = turns.get(turn)
-        if row is None or (row.state == QUARANTINED and not query.include_quarantined):
+    said = [(turns[turn], fact, quote) for fact, turn, quote in quotes if turn in turns]
+    for row, fact, quote in sorted(said, key=lambda one: one[0].place or one[0].id):
+        if row.state == QUARANTINED and not query.include_quarantined:
             continue
         if row.state != HIDDEN and not counts(row, query):
             continue

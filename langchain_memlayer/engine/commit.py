@@ -412,14 +412,16 @@ class Commit:
         triples: Sequence[Triple] = (),
         quotes: Sequence[tuple[int, str | None]] = (),
         detail: Mapping[str, Any] | None = None,
-        by_hand: bool = False,
+        kept: bool | None = None,
     ) -> None:
-        """Close one version and open the next under the same id."""
+        """Close one version and open the next under the same id, which the old one's turns support, too, if `kept`.
+
+        That is found out where it is not said: a text that says all that the old one said is supported by them still.
+        """
         self.removed += self.tx.triples_of(old.id)
         new = replace(new, updated_at=max(self.tx.now, old.updated_at + 1))
-        # A text that says all that the old one said is still supported by the old one's turns. What was written by hand
-        # says more than they do: where they stood for it, search would show them in its place.
-        kept = new.text == old.text or (not by_hand and says_all(new.text, old.text))
+        if kept is None:
+            kept = new.text == old.text or says_all(new.text, old.text)
         links = dict(self.tx.quotes_of(old.id)) if kept else {}
         self.tx.close_memory(old, invalid_at=at)
         self.cause = item = self.tx.add_memory(

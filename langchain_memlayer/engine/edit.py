@@ -95,7 +95,8 @@ class Editor:
             kept = tuple(triple for triple in triples if _named(triple, changed.text)) if rewritten else triples
             if not rewritten:  # with the further words that a fact is found by
                 form = replace(form, terms=terms_of(tx, [row.id]).get(row.id, form.terms))
-            commit.replace(row, changed, form, at=max(tx.now, row.created_at), triples=kept, by_hand=True)
+            # What was written by hand says more than what was said: search would show that in its place.
+            commit.replace(row, changed, form, at=max(tx.now, row.created_at), triples=kept, kept=not rewritten)
             if rewritten and self.reads and not row.given:
                 self._note(tx, row)
             elif not rewritten:

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from langchain_memlayer.engine.commit import BY_HAND, Commit, Committed, Indexed, Outcome
+from langchain_memlayer.engine.commit import Commit, Committed, Indexed, Outcome
 from langchain_memlayer.engine.past import ALONG, standing
 from langchain_memlayer.engine.profiles import FORK, carry, key_of, recited
 from langchain_memlayer.engine.records import scope_of
@@ -204,9 +204,11 @@ class _Merging:
                 self._add(live)
             else:
                 self._note_ended(versions, self.new_id())
-        for versions in kept:
-            if versions[0].kind == "turn" and versions[0].key in self._origins and versions[-1].closed is None:
-                self._carry_state(versions[-1])
+        turns = [some[-1] for some in self._versions.values() if some[-1].kind == "turn" and some[-1].closed is None]
+        originals = self.tx.live_by_key([self._origins[live.key] for live in turns if live.key in self._origins])
+        for live in turns:
+            if (original := originals.get(self._origins.get(live.key, ""))) is not None:
+                self._carry_state(live, original)
         for note in self.tx.unread(self.fork.ids):
             self._carry_note(note.id)
         profiles: dict[str, list[Row]] = {}
@@ -242,7 +244,7 @@ class _Merging:
             elif original.kind == "turn":
                 commit.end(original, at=versions[-1].invalid_at or self.tx.now)
             else:
-                self._note_ended(versions[1:], key)
+                self._note_ended(versions, key, original)
                 commit.end_fact(original, self._left_behind(versions), at=versions[-1].invalid_at or self.tx.now)
             return
         again = live.count - (first.count if original is None else original.count)
@@ -266,9 +268,11 @@ class _Merging:
         events = standing(self.tx, (one for one in self.tx.history(key) if one.seq > copy.id))
         return any(one.op in ops and one.batch != self._batch for one in events)
 
-    def _note_ended(self, versions: Sequence[Row], key: str) -> None:
-        """Note which turns told what ended in the fork; nothing finds it."""
-        for row in versions:
+    def _note_ended(self, versions: Sequence[Row], key: str, original: Row | None = None) -> None:
+        """Note which turns told what ended in the fork; nothing finds it. What the original says is noted there."""
+        # A version that was told again in the fork has turns there that the original's has not.
+        ended = versions if original is None or versions[0].count > original.count else versions[1:]
+        for row in ended:
             if row.kind == "fact" and (quotes := self._quotes(row)):
                 self.tx.add_seen(self._own(row, key), quotes=quotes, actor=FORK, batch=self._batch)
 
@@ -294,7 +298,7 @@ class _Merging:
             if row.kind != "turn":
                 self._tell_again(commit, row, twin, row.count)
             return twin.key
-        self._keys[row.key] = key = commit.new_id()
+        self._keys[row.key] = self._origins[row.key] = key = commit.new_id()
         self._note_ended(self._versions[row.key][:-1], key)
         triples, quotes = self.tx.triples_of(row.id), self._quotes(row)
         commit.cause = self._rows[row.id] = self.tx.add_memory(
@@ -337,13 +341,13 @@ class _Merging:
             valid_at=original.valid_at if live.valid_at == versions[0].valid_at else live.valid_at,
             state=original.state if live.kind == "turn" else live.state, turns=(),
         )  # fmt: skip
-        self._note_ended(versions[1:-1], original.key)
+        self._note_ended(versions[:-1], original.key, original)
         terms, vector_bytes = terms_of(self.tx, [live.id]).get(live.id, b""), self.tx.vectors_of([live.id]).get(live.id)
-        last = next(one for one in reversed(self.tx.history(live.key)) if one.item == live.id and one.op != "relink")
-        triples, ended = self.tx.triples_of(live.id), versions[0].invalid_at
+        triples, quotes, ended = self.tx.triples_of(live.id), self._quotes(live), versions[0].invalid_at
         commit.replace(
             original, new, Indexed(terms, vector_bytes), at=self.tx.now if ended is None else ended,
-            triples=triples, quotes=self._quotes(live), by_hand=last.actor == BY_HAND, detail={"fork": self.fork.name},
+            triples=triples, quotes=quotes, kept={*original.turns} <= {turn for turn, _ in quotes},
+            detail={"fork": self.fork.name},
         )  # fmt: skip
         if live.kind == "turn":
             self.tx.unlist_unread([original.id])
@@ -370,18 +374,15 @@ class _Merging:
         self.tx.relate(original, more)
         self._commit(row).added += more
 
-    def _carry_state(self, live: Row) -> None:
+    def _carry_state(self, live: Row, original: Row) -> None:
         """Let the original of a turn be read, hidden or shown as the fork's is, where only that says so."""
-        key = self._origins[live.key]
-        original = self.tx.memory(key)
-        if original is None:
-            return
         if live.read and not original.read:
             self.tx.read_turn(original, None, read=True)
             self.tx.unlist_unread([original.id])
-        here = any(one.op in ALONG for one in self.tx.history(live.key))
-        there = self._moved(key, self._versions[live.key][0], ALONG)
-        if here and not there and original.state != live.state:
+        if (original.state, original.invalid_at) == (live.state, live.invalid_at):
+            return
+        ops = ALONG if original.state != live.state else (*ALONG, *_CHANGES)
+        if not self._moved(original.key, self._versions[live.key][0], ops):
             commit = self._commit(live)
             op = {HIDDEN: "hide", SPENT: "spent"}.get(live.state, "show")
             self.tx.change_memory(

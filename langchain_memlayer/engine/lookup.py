@@ -147,9 +147,9 @@ class Lookup:
                 versions = [version for version in reader.versions_of(row.key) if version.id <= row.id]
                 cited = (dict(reader.quotes_of(version.id)) for version in reversed(versions))
                 quotes = next(filter(None, cited), {})
-            turns = reader.memories_by_row(list(quotes))
+            turns = sorted(reader.memories_by_row(list(quotes)).values(), key=lambda turn: turn.place or turn.id)
             events = reader.history(row.key)
-        return reasons(row, [(turns[turn], quote) for turn, quote in quotes.items() if turn in turns], events)
+        return reasons(row, [(turn, quotes[turn.id]) for turn in turns], events)
 
 
 def _listed(
