@@ -290,7 +290,9 @@ def check_version(db: sqlite3.Connection, where: str) -> int:
     try:
         return _version(db, where)
     finally:
-        db.execute("ROLLBACK")
+        # An error of the disk has ended it, and is what is told.
+        if db.in_transaction:
+            db.execute("ROLLBACK")
 
 
 def _version(db: sqlite3.Connection, where: str) -> int:

@@ -29,7 +29,7 @@ _FORK_SECONDS = 5.0
 _HINTS = {
     "SQLITE_READONLY": "it is read-only; make the folder writable",
     "SQLITE_FULL": "the disk is full; nothing of this call was stored; make room and repeat it",
-    "SQLITE_IOERR": "the disk failed; nothing of this call was stored",
+    "SQLITE_IOERR": "the disk failed or is full; nothing of this call was stored; see to the disk and repeat it",
     "SQLITE_BUSY": f"another process held its lock for over {BUSY_SECONDS:.0f} s; repeat the call",
     "SQLITE_CANTOPEN": "the file cannot be opened; check the folder and its permissions",
     "SQLITE_CORRUPT": "the file is damaged; run `memlayer doctor` or restore a backup",

@@ -575,6 +575,19 @@ def test_a_file_that_may_not_grow_is_a_clear_error_and_nothing_of_the_call_is_st
     assert_sound(folder)
 
 
+@pytest.mark.parametrize("size", [0, 8192, 40_000])
+def test_a_new_folder_for_which_there_is_no_room_says_so_and_is_one_afterwards(tmp_path: Path, size: int) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        with pytest.raises(JournalError, match="the disk failed or is full"):
+            open_memory(tmp_path / "new")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with open_memory(tmp_path / "new") as memory:
+        memory.add("there is room now", user_id="u0")
+
+
 @contextmanager
 def as_somebody_who_may_not_write(folder: Path) -> Iterator[None]:
     """Root may write whatever the mode says, so a test that is run by root looks at the folder as nobody."""
