@@ -365,6 +365,18 @@ def test_what_goes_while_it_is_read_gives_no_fact(held: tuple[Memory, Held], how
     assert memory.unread(user_id="u") == []
 
 
+def test_a_message_whose_metadata_are_changed_while_it_is_read_gives_its_facts(held: tuple[Memory, Held]) -> None:
+    memory, extractor = held
+    [turn] = memory.add("my PIN is 4711", user_id="u", background=True)["results"]
+    assert extractor.reading.wait(60)
+    memory.update(turn["id"], metadata={"level": 1})
+    extractor.go.set()
+    assert memory.flush(60)
+    [fact] = memory.get_all(user_id="u", kinds=["fact"])["results"]
+    assert (fact["sources"], fact["metadata"]["level"]) == ([turn["id"]], 1)
+    assert memory.unread(user_id="u") == []
+
+
 @pytest.mark.parametrize("keep", [True, False])
 def test_words_that_a_message_had_before_it_was_read_are_never_read(folder: Path, keep: bool) -> None:
     extractor, mind = Held(), Mind(DOWN)

@@ -402,7 +402,8 @@ class Engine(Keeper):
             known = None if batch is None else self._reported(tx, scope, prepared.turns, batch)
             if known is not None:
                 return known.outcome
-            if note is not None and tx.unread_note(note.id) is None:
+            noted = None if note is None else tx.unread_note(note.id)
+            if note is not None and noted is None:
                 # Another process has read it meanwhile, or it was forgotten.
                 return Outcome()
             if prepared.facts and since is not None and tx.facts_changed(scope.partition, since):
@@ -416,9 +417,9 @@ class Engine(Keeper):
             batches = _batches_of(tx, prepared, together) if len(together) > 1 else [named] * len(prepared.turns)
             rows, done, stale = self._rows(commit, prepared, forms, batches)
             shares = self._apply(commit, prepared, decisions, forms, rows, batches)
-            if note is not None:
-                commit.end_unsaid(note.detail.get("edited", ()))
-                tx.strike_unread(note.id)
+            if noted is not None:
+                commit.end_unsaid(noted.detail.get("edited", ()))
+                tx.strike_unread(noted.id)
                 if stale:
                     # Their words were changed while they were read.
                     tx.note_unread(scope, stale, detail={"edited": stale}, attempts=0, next_at=tx.now)
@@ -447,10 +448,14 @@ class Engine(Keeper):
         for place, (turn, stored) in enumerate(self._placed(prepared)):
             row = None if stored is None else now.get(stored.id)
             if stored is not None:
-                if row is not None and (row.closed not in (None, row.id) or row.text != stored.text):
+                if row is not None and row.closed not in (None, row.id):
+                    # A later version whose metadata were changed says what was read.
+                    later = tx.memory(row.key)
+                    row = later if later is not None and later.text == stored.text else None
+                if row is not None and row.text != stored.text:
                     stale += [row.id] if row.closed is None else []
                     row = None
-                elif row is not None and prepared.note is not None and row.id in prepared.note.turns:
+                elif row is not None and prepared.note is not None and stored.id in prepared.note.turns:
                     vector_bytes = forms[turn_text(turn)].vector_bytes if row.id in prepared.owed else None
                     tx.read_turn(row, vector_bytes, read=row.read or looked)
             elif self._stores(prepared, None):
