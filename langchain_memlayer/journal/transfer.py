@@ -239,7 +239,7 @@ _SHAPES: Mapping[str, tuple[type, type | None]] = {
 _KINDS = ("item", "fact", "turn", "profile")
 _FLAGS: Mapping[str, range] = {
     "state": range(4),
-    "asks": range(2),
+    "asks": range(3),
     "given": range(2),
     "read": range(2),
     "count": range(1, _INT64),

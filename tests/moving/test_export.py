@@ -24,7 +24,7 @@ def full(tmp_path: Path) -> Path:
     folder = tmp_path / "full"
     with open_memory(folder) as memory:
         one = memory.add("I live in Rome.", user_id="u", metadata={"n": 2**70, "x": [1.5, None]}, batch_id="b")
-        memory.add("I like tea.", user_id="u")
+        memory.add(["I like tea.", "Shall I?", "I like tea as much as anybody here. Do you?"], user_id="u")
         memory.add("I own a boat.", agent_id="a")
         memory.update(one["results"][0]["id"], "I live in Paris.")
         memory.store.put(("a", "b"), "k", {"t": "é", "big": 2**80}, ttl=5)
