@@ -339,6 +339,17 @@ def test_a_message_that_is_told_again_is_read_and_not_another(folder: Path, keep
         assert unread(memory) == [["I live in Paris"]]
 
 
+@pytest.mark.parametrize("keep", [True, False])
+def test_what_is_told_again_in_the_same_words_cites_the_message_that_tells_it_now(folder: Path, keep: bool) -> None:
+    with open_with(Mind(TOLD), folder, keep_turns=keep) as memory:
+        for number, event in (("m2", "ADD"), ("m7", "NONE"), (None, "NONE")):
+            said = [message(TEA["content"], number)]
+            [fact] = memory.extract(said, user_id="u")["facts"]
+            assert number is None or fact["sources"] == [number]
+            [done] = memory.reconcile(said, [fact], user_id="u")["results"]
+            assert (done["event"], unread(memory)) == (event, [])
+
+
 def test_a_message_that_comes_between_extraction_and_reconciliation_is_read(folder: Path) -> None:
     mind = Mind(TOLD)
     with open_with(mind, folder) as memory:

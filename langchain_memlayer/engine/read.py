@@ -201,8 +201,14 @@ class Engine(Keeper):
         prepared = None if kept.note is None else self.noted(kept.note)
         if prepared is None or prepared.note is None:
             return Prepared(scope, ())
+        # What was told before in the same words is cited by the message that tells it now.
+        ids = {row.id: turn.id for turn, row in zip(kept.turns, kept.rows, strict=True) if row is not None}
+        turns = [
+            turn if row is None else replace(turn, id=ids.get(row.id, turn.id))
+            for turn, row in zip(prepared.turns, prepared.rows, strict=True)
+        ]
         with _Postponing(self, prepared.note):
-            return (yield from self._extracted(prepared))
+            return (yield from self._extracted(replace(prepared, turns=tuple(turns))))
 
     def stated(self, kept: Kept, facts: Sequence[Fact], rejected: Sequence[Rejection]) -> Prepared:
         """Kept turns and the facts that somebody else found in them, with the note of those that these cite.

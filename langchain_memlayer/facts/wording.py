@@ -21,14 +21,17 @@ _ENDING = r"""
     \b(?: no \s longer | any \s? more | stop(?:s|ped|ping)? | quit(?:s|ting)? | g(?:ave|iv(?:en?|es|ing)) \s up
         | cease[sd]? | ended | cancel\w* | forget | used \s to | broke \s up
         | nicht \s mehr | aufgehört | gekündigt | arrêt(?:e|é|er) | ya \s no | dej[óé] \s de | já \s não
-        | deixou \s de | больше \s не | перестал\w* | бросил\w* )\b
+        | deixou \s de | больше \s не | перестал\w* | бросил\w* | більше \s не | niet \s (?:meer|langer)
+        | inte \s längre | ikke \s l(?:æ|e)ng(?:e|r)re? | już \s nie | không \s còn
+        | tidak \s lagi | כבר \s לא | لم \s [يتأن]عد\w* )\b
     | キャンセル | 취소 | \b(?: storniert | abgesagt | annul(?:é|ée|er) | cancelad[oa] | отмен\w* )\b
-    | 不再 | 已经不 | 停止 | 取消 | 放弃 | 戒掉 | 退出 | 注销 | 忘记 | 忘掉 | やめ | 辞め | 더 \s? 이상 | 더는 | 그만
+    | 不再 | 已[经經]不 | 停止 | 取消 | 放[弃棄] | 戒掉 | 退出 | 注[销銷] | 忘[记記] | 忘掉
+    | やめ | 辞め | なくなっ | 더 \s? 이상 | 더는 | 그만
 """
 _ENDING_AROUND = r"""
     \b(?: kein\w* \s .{1,30} \b mehr | n(?:e\s|['’]) .{1,30} \b plus | não \s .{1,30} \b mais
         | non \s .{1,30} \b più )\b
-    | [不没戒] [^，。]{1,10} 了 | もう .{1,20} な[いくか]
+    | [不没戒] [^，。]{1,10} 了 | もう .{1,20} (?: な[いくか] | ません )
 """
 ENDS = re.compile(f"{_ENDING}|{_ENDING_AROUND}", re.VERBOSE | re.IGNORECASE)
 _REASON = re.compile(
