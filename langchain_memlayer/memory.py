@@ -588,9 +588,9 @@ class Memory(Closing):
     ) -> dict[str, int]:
         """Take in the documents of the vector store that no memory wrote: until then they are invisible here.
 
-        Each becomes a memory of kind `turn` with its metadata, in the journal alone: nothing is written to the vector
-        store, where the document stays as it is and other chains find it once. What was adopted before is left out, so
-        that an interrupted call can be repeated.
+        Each becomes a memory of kind `turn` and role "document" with its metadata, in the journal alone: nothing is
+        written to the vector store, where the document stays as it is and other chains find it once. What was adopted
+        before is left out, so that an interrupted call can be repeated.
 
         Args:
             documents: LangChain `Document` objects, for a store that cannot list its own; None lists them.

@@ -332,7 +332,7 @@ def test_documents_that_were_there_before_are_invisible_until_adopted() -> None:
         assert memory.adopt(**ALICE) == {"adopted": 2, "known": 0, "skipped": 1}
         hits = memory.search("lighthouse keeper", **ALICE)["results"]
         assert hits[0]["memory"] == "the lighthouse keeper"
-        assert hits[0]["metadata"]["page"] == 0
+        assert (hits[0]["metadata"]["page"], hits[0]["role"]) == (0, "document")  # no user said it
         assert memory.adopt(**ALICE) == {"adopted": 0, "known": 2, "skipped": 1}
 
 

@@ -175,10 +175,11 @@ def resolve_embeddings(spec: Any, *, folder: tuple[str, int] | None = None, dims
         size, origin = own, "it always gives"
     if folder is not None:
         if _name(source) != folder[0] or size not in (None, folder[1]):
+            numbers = "" if size is None else f" ({size} numbers)"
             raise EmbedderMismatch(
-                f"The folder's vectors were made with {folder[0]} ({folder[1]} numbers), not with {_name(source)} "
-                f"({size or 'as yet unknown'} numbers). Open it with that embedder or with 'auto', or give it this "
-                "one: `memlayer reembed`, or `langchain_memlayer.moving.reembed_store`."
+                f"The folder's vectors were made with {folder[0]} ({folder[1]} numbers), not with {_name(source)}"
+                f"{numbers}. Open it with that embedder or with 'auto', or give it this one: `memlayer reembed`, or "
+                "`langchain_memlayer.moving.reembed_store`."
             )
         size, origin = folder[1], "the folder's vectors have"
     return Embedder(source, dims=size, origin=origin, automatic=automatic)

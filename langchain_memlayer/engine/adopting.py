@@ -57,7 +57,8 @@ def _given(document: Any) -> Document:
 
 def _turn(document: Document) -> Turn:
     metadata = orjson.loads(_json(document.metadata))
-    return Turn(checked_text(document.text, "documents"), id=f"{ADOPTED}{document.id}", metadata=metadata)
+    text = checked_text(document.text, "documents")
+    return Turn(text, role="document", id=f"{ADOPTED}{document.id}", metadata=metadata)
 
 
 def _json(metadata: Mapping[str, Any]) -> bytes:

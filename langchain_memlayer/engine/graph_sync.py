@@ -171,7 +171,7 @@ class Graphs:
                 seq = reader.marked(meta)
             graph = TripleGraph.load(payload)
         except SnapshotError as reason:
-            _LOGGER.info("No snapshot of a graph is loaded: %s", reason)
+            _LOGGER.debug("No snapshot of a graph is loaded: %s", reason)
             return None
         graph.applied_seq = seq
         return graph

@@ -226,7 +226,7 @@ class Indexes:
             slab = self._slab(key)
             block, words = self._thawed(key, payload, meta, slab)
         except SnapshotError as reason:
-            _LOGGER.info("No snapshot of rows is loaded: %s", reason)
+            _LOGGER.debug("No snapshot of rows is loaded: %s", reason)
             return None
         slab.apply(block, words=words, upkeep=False)
         slab.note_saved(len(block.ids))
@@ -266,7 +266,7 @@ class Indexes:
             try:
                 slab.load_graph(*files.read(self._derived, snapshot_name(self.area, key), self._origin()))
             except SnapshotError as reason:
-                _LOGGER.info("No graph is loaded for a slab of %d vectors: %s", vectors, reason)
+                _LOGGER.debug("No graph is loaded for a slab of %d vectors: %s", vectors, reason)
         slab.keep_up()
         return slab
 

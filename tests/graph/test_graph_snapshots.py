@@ -222,7 +222,7 @@ def test_a_snapshot_of_another_store_is_refused(told: Told, tmp_path: Path, capl
     other.graph()
     for path in derived(other).glob("*-*"):
         (derived(told) / path.name).write_bytes(path.read_bytes())
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.DEBUG):
         assert state(told.reopened().graph(ALICE)) == state(told.rebuilt())
     assert "made from something else (store)" in caplog.text
     assert "Eve" not in caplog.text
