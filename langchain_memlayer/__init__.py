@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from langchain_memlayer.agents.context import as_context
     from langchain_memlayer.agents.middleware import MemoryMiddleware
-    from langchain_memlayer.agents.nodes import extraction_node, recall_node, reconciliation_node
+    from langchain_memlayer.agents.nodes import MemoryState, extraction_node, recall_node, reconciliation_node
     from langchain_memlayer.agents.retriever import MemoryRetriever
     from langchain_memlayer.async_memory import AsyncMemory
     from langchain_memlayer.checkpoint import checkpointer
@@ -57,7 +57,7 @@ _HOMES = {
     for home, names in {
         "agents.context": "as_context",
         "agents.middleware": "MemoryMiddleware",
-        "agents.nodes": "extraction_node recall_node reconciliation_node",
+        "agents.nodes": "MemoryState extraction_node recall_node reconciliation_node",
         "agents.retriever": "MemoryRetriever",
         "async_memory": "AsyncMemory",
         "checkpoint": "checkpointer",
@@ -101,6 +101,7 @@ __all__ = [
     "MemoryMiddleware",
     "MemoryNotFound",
     "MemoryRetriever",
+    "MemoryState",
     "MissingDependency",
     "NotAStore",
     "Profile",

@@ -16,8 +16,8 @@ NAMES = [
     "AsyncMemory", "Candidate", "ConfigurationError", "Decision", "EmbedderMismatch", "EmbeddingError", "Extraction",
     "ExtractionError", "Extractor", "Fact", "InvalidFilter", "InvalidInput", "JournalClosed", "JournalError",
     "LLMExtractor", "LLMReconciler", "MemLayerError", "MemLayerStore", "Memory", "MemoryConfig", "MemoryMiddleware",
-    "MemoryNotFound", "MemoryRetriever", "MissingDependency", "NotAStore", "Profile", "Reconciler", "Rejection",
-    "RuleReconciler", "SchemaTooNew", "Scope", "ScopeRequired", "Triple", "Turn", "VectorStoreError",
+    "MemoryNotFound", "MemoryRetriever", "MemoryState", "MissingDependency", "NotAStore", "Profile", "Reconciler",
+    "Rejection", "RuleReconciler", "SchemaTooNew", "Scope", "ScopeRequired", "Triple", "Turn", "VectorStoreError",
     "WordLlamaEmbeddings", "__version__", "as_context", "checkpointer", "extraction_node", "recall_node",
     "reconciliation_node",
 ]  # fmt: skip
