@@ -265,14 +265,16 @@ def _checked_key(key: Any) -> str:
 
 
 def _checked_value(field: str, value: Any) -> Any:
+    if isinstance(value, (list, tuple)) and any(isinstance(item, (float, date)) for item in value):
+        return [_checked_scalar(field, item) for item in value]
+    return _checked_scalar(field, value)
+
+
+def _checked_scalar(field: str, value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         # No JSON, so nothing stored equals it, but a bound that numbers can be compared with.
         return float(value)
-    if isinstance(value, date):
-        return _instant(value)
-    if isinstance(value, (list, tuple)) and any(isinstance(item, date) for item in value):
-        return [_instant(item) if isinstance(item, date) else _json(field, item) for item in value]
-    return _json(field, value)
+    return _instant(value) if isinstance(value, date) else _json(field, value)
 
 
 def _json(field: str, value: Any) -> Any:
@@ -346,14 +348,19 @@ def _iso(text: str) -> str:
 
 
 def _comparable(stored: Any, value: Any) -> tuple[Any, Any]:
-    """Both as instants when one of them is a time and the other is, or says, one; else times as their texts."""
+    """Both as instants when one of them is a time and the other is, or says, one; else times as texts or numbers."""
     if not isinstance(stored, datetime) and not isinstance(value, datetime):
         return stored, value
     try:
         # A number is a time beside a memory's own times only: in metadata it may be anything.
         return stored if _is_number(stored) else _instant(stored), _instant(value)
     except (TypeError, ValueError, OverflowError, OSError):
-        return [one.isoformat() if isinstance(one, datetime) else one for one in (stored, value)]  # type: ignore[return-value]
+        beyond = _is_number(stored) or _is_number(value)
+        known = [
+            one if not isinstance(one, datetime) else one.timestamp() if beyond else one.isoformat()
+            for one in (stored, value)
+        ]
+        return known[0], known[1]
 
 
 def _same(stored: Any, value: Any) -> bool:

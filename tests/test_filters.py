@@ -42,6 +42,7 @@ MATRIX: list[tuple[dict[str, Any], bool]] = [
     # bounds that no JSON value can be
     ({"one": {"$lt": math.inf, "$gt": -math.inf}}, True), ({"one": {"$gte": math.inf}}, False),
     ({"one": {"$gt": math.nan}}, False), ({"one": math.nan}, False), ({"one": {"$ne": math.nan}}, True),
+    ({"one": {"$in": [math.inf, 1]}}, True), ({"one": {"$nin": [math.nan, 1]}}, False),
     ({"word": {"$lte": "banana"}}, True), ({"odd": {"$gt": "100%_*?[\"\\'"}}, True), ({"true": {"$gt": 0}}, False),
     ({"missing": {"$gte": ""}}, False),
     # sets
@@ -352,7 +353,7 @@ def looped() -> dict[str, Any]:
             {"a": {1, 2}},
             "Invalid filter value for 'a': value is of type set, which JSON does not have; convert it first.",
         ),
-        ({"a": [math.nan]}, "Invalid filter value for 'a': value[0] is nan, which JSON does not have"),
+        ({"a": [[math.nan]]}, "Invalid filter value for 'a': value[0][0] is nan, which JSON does not have"),
         ({"a": {"$in": [b"x"]}}, "Invalid filter value for 'a': value[0] is of type bytes"),
         ({"a": {"$eq": {1: 2}}}, "Invalid filter value for 'a': value has the key 1; JSON keys are strings."),
         ({"a": "\udc00"}, "Invalid filter value for 'a': value holds a lone surrogate"),

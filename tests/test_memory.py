@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import os
 import sqlite3
 import tempfile
@@ -436,6 +437,7 @@ class TestReading:
         for filters, expected in [
             ({"place": {"city": "Rome"}}, ["one"]), ({"session_id": "s1"}, ["one"]), ({"role": "assistant"}, ["two"]),
             ({"kind": "turn"}, ["two", "one"]), ({"created_at": {"$lt": "2021"}}, ["two"]),
+            ({"created_at": {"$gt": -math.inf, "$lt": math.inf}}, ["two", "one"]),
         ]:  # fmt: skip
             assert texts(memory.get_all(everything=True, filters=filters)) == expected
             assert set(texts(memory.search("one two", user_id="u", filters=filters))) == set(expected)
