@@ -11,7 +11,7 @@ from journal_dump import open_memory, texts
 from memory_kit import Mind, call, decided, found, open_with
 from typer.testing import CliRunner
 
-from langchain_memlayer import InvalidInput, Memory, MemoryNotFound, ScopeRequired, doctor
+from langchain_memlayer import ExtractionError, InvalidInput, Memory, MemoryNotFound, ScopeRequired, doctor
 from langchain_memlayer.cli import app
 from langchain_memlayer.journal.base import random_id
 from langchain_memlayer.moving import export_store, import_store
@@ -221,6 +221,20 @@ def test_where_both_sides_changed_a_memory_the_original_stands_and_nothing_is_lo
         [told] = done["conflicts"]
         assert {**conflict, "id": original, "added": told["added"]} == told
         assert (None if told["added"] is None else memory.get(told["added"])["memory"]) == conflict["fork"]
+
+
+def test_what_is_still_to_be_read_of_the_original_stays_so_when_the_fork_changed_its_metadata() -> None:
+    mind = Mind({**TOLD, "I like tea": RuntimeError("down")})
+    with open_with(mind) as memory:
+        with pytest.raises(ExtractionError):
+            memory.add("I like tea", user_id="anna")
+        fork = memory.fork("test", user_id="anna")
+        [turn] = fork.get_all()["results"]
+        fork.update(turn["id"], metadata={"level": 1})
+        fork.merge()
+        [original] = memory.get_all(user_id="anna")["results"]
+        assert original["metadata"]["level"] == 1
+        assert [[one["id"] for one in note["turns"]] for note in memory.unread(user_id="anna")] == [[original["id"]]]
 
 
 def test_a_fork_that_is_merged_or_dropped_takes_nothing_more(memory: Memory) -> None:

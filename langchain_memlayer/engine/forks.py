@@ -336,10 +336,12 @@ class _Merging:
         return self._rows[turn]
 
     def _replace(self, commit: Commit, versions: Sequence[Row], live: Row, original: Row) -> None:
+        same = live.text == original.text
         new = replace(
             self._own(live, original.key), place=original.place, created_at=original.created_at,
             valid_at=original.valid_at if live.valid_at == versions[0].valid_at else live.valid_at,
             state=original.state if live.kind == "turn" else live.state, turns=(),
+            read=live.read or (same and original.read),
         )  # fmt: skip
         self._note_ended(versions[:-1], original.key, original)
         terms, vector_bytes = terms_of(self.tx, [live.id]).get(live.id, b""), self.tx.vectors_of([live.id]).get(live.id)
@@ -350,7 +352,10 @@ class _Merging:
             detail={"fork": self.fork.name},
         )  # fmt: skip
         if live.kind == "turn":
-            self.tx.unlist_unread([original.id])
+            if same and not live.read:
+                self.tx.relist_unread(original.id, commit.cause)
+            else:
+                self.tx.unlist_unread([original.id])
             self._rows[live.id] = commit.cause
         commit.added += triples
         commit.done.append(Committed(original.key, "UPDATE", live.text, original.text))
