@@ -763,6 +763,7 @@ class Memory(Closing):
 
         Raises:
             ConfigurationError: `rewrite` without a model.
+            EmbeddingError: the embedder failed.
         """
         checked_flags(
             explain=explain, include_quarantined=include_quarantined, rewrite=rewrite, show_expired=show_expired

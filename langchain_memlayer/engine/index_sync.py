@@ -497,7 +497,7 @@ def _numbers(values: Sequence[Any], kind: type[np.generic], missing: int = 0) ->
 # -- vectors: the form that the journal has them in, which embedder wrote them, and how they are compared --------------
 
 
-def encode_vectors(vectors: Sequence[NDArray[Any]], metric: Metric) -> bytes:
+def encode_vectors(vectors: NDArray[Any] | Sequence[NDArray[Any]], metric: Metric) -> bytes:
     """The journal's form of the vectors of one item: float16 bytes, of unit length for cosine.
 
     Raises:

@@ -15,6 +15,7 @@ from langchain_memlayer.engine.graph_sync import Graphs
 from langchain_memlayer.engine.index_sync import Indexes
 from langchain_memlayer.engine.records import OWN_FIELDS, record_of
 from langchain_memlayer.engine.scoring_pool import Keywords, Pools, Scoped, keywords, mended
+from langchain_memlayer.engine.texts import embedded
 from langchain_memlayer.filters import And, Comparison, Filter
 from langchain_memlayer.index.keywords import query_characters, query_terms, term_id, term_ids, tokenize
 from langchain_memlayer.index.view import Hints
@@ -35,7 +36,7 @@ from langchain_memlayer.recall import (
 )
 from langchain_memlayer.recall import rank as ranked
 from langchain_memlayer.result_types import Relation
-from langchain_memlayer.steps import Request, Steps
+from langchain_memlayer.steps import Steps
 from langchain_memlayer.types import HIDDEN, QUARANTINED, SPENT, Row, Scope
 
 if TYPE_CHECKING:
@@ -222,7 +223,7 @@ class Searcher:
     def _vector(self, text: str, known: dict[str, NDArray[np.float32]]) -> Steps[NDArray[np.float32] | None]:
         embedder = self.indexes.embedder
         if embedder is not None and text not in known:
-            known[text] = yield Request(lambda: embedder.embed_query(text), lambda: embedder.aembed_query(text))
+            known[text] = yield from embedded(lambda: embedder.embed_query(text), lambda: embedder.aembed_query(text))
         return known.get(text)
 
     def _hits(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from langchain_memlayer.engine.commit import Indexed
 from langchain_memlayer.engine.index_sync import Indexes, encode_vectors
@@ -47,6 +49,24 @@ def unembedded(texts: Sequence[str]) -> dict[str, Indexed]:
     return {text: Indexed(packed(tokenize(text)), None) for text in texts}
 
 
+def embedded(
+    call: Callable[[], NDArray[np.float32]], acall: Callable[[], Awaitable[NDArray[np.float32]]]
+) -> Steps[NDArray[np.float32]]:
+    """What the embedder gives, anybody's code.
+
+    Raises:
+        EmbeddingError: it failed.
+    """
+    try:
+        return (yield from request(call, acall))
+    except MemLayerError:
+        raise
+    except Exception as error:
+        raise EmbeddingError(
+            f"The embedder failed ({type(error).__name__}); repeat the call when it answers."
+        ) from error
+
+
 def searchable(indexes: Indexes, texts: Sequence[str]) -> Steps[dict[str, Indexed]]:
     """The searchable forms of texts by text, with one embedding call for those that are distinct.
 
@@ -59,14 +79,7 @@ def searchable(indexes: Indexes, texts: Sequence[str]) -> Steps[dict[str, Indexe
         return unembedded(distinct)
     # A new embedder shows once, beside the first texts, which scripts it knows.
     inputs = [*distinct, *(PROBES if indexes.unmeasured else ())]
-    try:
-        vectors: Any = yield from request(lambda: embedder.embed(inputs), lambda: embedder.aembed(inputs))
-    except MemLayerError:
-        raise
-    except Exception as error:  # an embedder is anybody's code
-        raise EmbeddingError(
-            f"The embedder failed ({type(error).__name__}); repeat the call when it answers."
-        ) from error
+    vectors = yield from embedded(lambda: embedder.embed(inputs), lambda: embedder.aembed(inputs))
     if len(inputs) > len(distinct):
         indexes.measured = knowledge_of(vectors[len(distinct) :], indexes.metric)
         if embedder.automatic and trust_in(" ".join(distinct), indexes.measured) < _TRUSTED:
