@@ -33,7 +33,6 @@ from langchain_memlayer.errors import (
 from langchain_memlayer.facts.reconciliation import RuleReconciler
 from langchain_memlayer.journal import open_journal, postgres_sql
 from langchain_memlayer.journal import postgres as postgres_journal
-from langchain_memlayer.journal.base import random_id, utc_now
 from langchain_memlayer.journal.postgres import PostgresJournal
 from langchain_memlayer.testing import DeterministicEmbeddings, FrozenClock, SequentialIds
 from langchain_memlayer.types import Extraction, Fact, Turn, encode_namespace
@@ -86,7 +85,7 @@ def children(*works: Callable[[], Any]) -> list[Any]:
 
 
 def assert_sound(url: str) -> None:
-    journal = open_journal(url, clock=utc_now, new_id=random_id)
+    journal = open_journal(url)
     assert doctor.check(journal) == []
     journal.close()
 
@@ -413,7 +412,7 @@ def test_a_lock_that_another_holds_too_long_is_said(url: str, monkeypatch: pytes
 
 
 def test_after_close_it_says_so(url: str) -> None:
-    journal = PostgresJournal(url, clock=utc_now, new_id=random_id)
+    journal = PostgresJournal(url)
     journal.close()
     journal.close()
     for call in (journal.last_seq, lambda: journal.meta("x"), journal.scrub, journal.write().__enter__):

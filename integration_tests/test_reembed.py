@@ -17,7 +17,6 @@ from langchain_memlayer import EmbedderMismatch, Memory, doctor
 from langchain_memlayer.engine.index_sync import recorded_embedder
 from langchain_memlayer.journal import open_journal
 from langchain_memlayer.journal import postgres as postgres_journal
-from langchain_memlayer.journal.base import random_id, utc_now
 from langchain_memlayer.moving import reembed_store, reembedding
 from langchain_memlayer.recall import PROBES
 from langchain_memlayer.testing import DeterministicEmbeddings
@@ -80,7 +79,7 @@ def answers(path: str | Path, embeddings: DeterministicEmbeddings) -> list[Any]:
 
 
 def problems(url: str) -> list[str]:
-    journal = open_journal(url, clock=utc_now, new_id=random_id)
+    journal = open_journal(url)
     found = [problem.rule for problem in doctor.check(journal)]
     journal.close()
     return found
@@ -147,7 +146,7 @@ def test_a_run_that_is_killed_at_any_commit_is_gone_on_with(url: str, tmp_path: 
 
 
 def has_changed(url: str) -> bool:
-    journal = open_journal(url, clock=utc_now, new_id=random_id)
+    journal = open_journal(url)
     recorded = recorded_embedder(journal, "memories")
     journal.close()
     return recorded == ("Other", 96)

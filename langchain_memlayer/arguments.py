@@ -23,6 +23,11 @@ KEEP = "keep"
 """The expiration date of an update that leaves it as it is."""
 
 
+def is_auto(given: Any) -> bool:
+    """Whether a model or an embedder is left to us; a given one may compare with a text in any way."""
+    return isinstance(given, str) and given == "auto"
+
+
 def checked_memory_id(memory_id: Any) -> str:
     """The id; `InvalidInput` when it cannot be one."""
     if not isinstance(memory_id, str) or not memory_id:

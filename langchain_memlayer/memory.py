@@ -28,6 +28,7 @@ from langchain_memlayer.arguments import (
     checked_threshold,
     checked_time,
     checked_unused,
+    is_auto,
 )
 from langchain_memlayer.backends.base import open_vectorstore
 from langchain_memlayer.bound_memory import Access, Bound, Fork
@@ -201,12 +202,12 @@ class Memory(Closing):
         # What was opened is closed with the memory, the last first; here when there will be none.
         with ExitStack() as opened:
             if config is not None:
-                read = read_config(config, model=_is_auto(model))
+                read = read_config(config, model=is_auto(model))
                 opened.push(read.resources)
                 self._reranker = read.reranker
                 path = read.path if path is None else path
-                model = read.model if _is_auto(model) else model
-                embeddings = read.embeddings if _is_auto(embeddings) else embeddings
+                model = read.model if is_auto(model) else model
+                embeddings = read.embeddings if is_auto(embeddings) else embeddings
                 vectorstore = read.vectorstore if vectorstore is None else vectorstore
                 custom_prompt, metric = custom_prompt or read.prompt, metric or read.metric
                 custom_instructions = custom_instructions or read.instructions
@@ -219,7 +220,7 @@ class Memory(Closing):
             # What cannot be used is told before a folder is made for it.
             checked_flags(keep_turns=keep_turns)
             check_settings(hnsw_threshold=hnsw_threshold, metric=metric, clock=clock, new_id=new_id)
-            if not _is_auto(embeddings):
+            if not is_auto(embeddings):
                 resolve_embeddings(embeddings)
             foreign = None
             if vectorstore is not None:
@@ -1301,10 +1302,6 @@ class Memory(Closing):
                 self._store = MemLayerStore.of(self)
                 self._opened.callback(self._store.close)
             return self._store
-
-
-def _is_auto(given: Any) -> bool:
-    return isinstance(given, str) and given == "auto"
 
 
 def _usable(extractor: Extractor | None) -> Extractor | None:

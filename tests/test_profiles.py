@@ -37,7 +37,6 @@ from langchain_memlayer import ConfigurationError, InvalidInput, Memory, MemoryC
 from langchain_memlayer.cli import app
 from langchain_memlayer.doctor import check
 from langchain_memlayer.journal import open_journal
-from langchain_memlayer.journal.base import random_id, utc_now
 from langchain_memlayer.moving import export_store, import_store
 from langchain_memlayer.testing import DeterministicEmbeddings, FrozenClock, ScriptedChatModel
 
@@ -508,7 +507,7 @@ def test_a_profile_is_deleted_brought_back_and_forgotten_by_its_id(tmp_path: Pat
 
 
 def run_stats(folder: Path) -> Any:
-    with closing(open_journal(folder, clock=utc_now, new_id=random_id)) as journal, journal.read() as reader:
+    with closing(open_journal(folder)) as journal, journal.read() as reader:
         return reader.counts()
 
 

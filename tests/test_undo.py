@@ -20,7 +20,7 @@ from langchain_memlayer import InvalidInput, Memory, ScopeRequired
 from langchain_memlayer.doctor import check
 from langchain_memlayer.facts.reconciliation import RuleReconciler
 from langchain_memlayer.journal import open_journal
-from langchain_memlayer.journal.base import random_id, utc_now
+from langchain_memlayer.journal.base import random_id
 from langchain_memlayer.testing import FrozenClock
 from langchain_memlayer.types import RETRACT, Candidate, Decision, Extraction, Fact, Triple, Turn
 
@@ -192,7 +192,7 @@ def test_each_undo_in_turn_gives_everything_that_was_before_and_its_undo_what_ca
         final = seen(memory)
         with opened(Path(name) / "s", clock=clock) as anew:
             assert seen(anew) == final
-        with closing(open_journal(Path(name) / "s", clock=utc_now, new_id=random_id)) as journal:
+        with closing(open_journal(Path(name) / "s")) as journal:
             assert check(journal) == []
         assert memory.get_all(user_id="u", kinds=["turn", "fact"])["results"] == []
 

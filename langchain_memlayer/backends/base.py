@@ -17,6 +17,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
+from langchain_memlayer.arguments import is_auto
 from langchain_memlayer.errors import ConfigurationError, MemLayerError, VectorStoreError, shown
 
 Scalar = str | int | float | bool
@@ -400,7 +401,7 @@ def open_vectorstore(store: Any, embeddings: Any) -> tuple[ForeignStore, Any]:
         return store, embeddings
     adapter = adapt(store)
     own = getattr(store, "embeddings", None)
-    return adapter, own if isinstance(embeddings, str) and embeddings == "auto" and own is not None else embeddings
+    return adapter, own if is_auto(embeddings) and own is not None else embeddings
 
 
 class DeferredStore:

@@ -85,9 +85,8 @@ class Settings:
     def journal(self) -> Journal:
         """The journal of a store that exists."""
         from langchain_memlayer.journal import open_journal
-        from langchain_memlayer.journal.base import random_id, utc_now
 
-        return open_journal(self.existing(), clock=utc_now, new_id=random_id)
+        return open_journal(self.existing())
 
 
 def json_object(text: str) -> Any:

@@ -14,6 +14,7 @@ import numpy as np
 from langchain_core.embeddings import Embeddings
 from numpy.typing import NDArray
 
+from langchain_memlayer.arguments import is_auto
 from langchain_memlayer.embedders.own import (
     FunctionEmbeddings,
     MultilingualEmbeddings,
@@ -162,7 +163,7 @@ def resolve_embeddings(spec: Any, *, folder: tuple[str, int] | None = None, dims
     """
     if spec is None:
         return None
-    automatic = isinstance(spec, str) and spec == "auto"
+    automatic = is_auto(spec)
     source = _automatic(folder) if automatic else _explicit(spec)
     own = source.dims if isinstance(source, (MultilingualEmbeddings, WordLlamaEmbeddings)) else None
     if own is not None and dims not in (None, own):

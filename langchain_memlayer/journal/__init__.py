@@ -30,6 +30,7 @@ from langchain_memlayer.errors import (
     shown,
 )
 from langchain_memlayer.journal.base import Journal as Journal
+from langchain_memlayer.journal.base import random_id, utc_now
 from langchain_memlayer.journal.database import IMPORT_NOTE
 
 if TYPE_CHECKING:
@@ -76,8 +77,8 @@ def open_journal(
     path: str | Path,
     *,
     durability: Durability = "full",
-    clock: Clock,
-    new_id: NewId,
+    clock: Clock = utc_now,
+    new_id: NewId = random_id,
     importing: bool = False,
 ) -> Journal:
     """The journal of a folder, of `":memory:"`, or of a PostgreSQL database by its connection string.

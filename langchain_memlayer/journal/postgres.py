@@ -16,7 +16,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg_pool import ConnectionPool
 
 from langchain_memlayer.errors import ConfigurationError, InvalidInput, JournalError, MemLayerError, shown
-from langchain_memlayer.journal.base import Journal
+from langchain_memlayer.journal.base import Journal, random_id, utc_now
 from langchain_memlayer.journal.database import SCRUB_DUE
 from langchain_memlayer.journal.postgres_sql import (
     PostgresReader,
@@ -62,7 +62,9 @@ class PostgresJournal(Journal):
         JournalError: the server cannot be reached, or refuses.
     """
 
-    def __init__(self, url: str, *, durability: Durability = "full", clock: Clock, new_id: NewId) -> None:
+    def __init__(
+        self, url: str, *, durability: Durability = "full", clock: Clock = utc_now, new_id: NewId = random_id
+    ) -> None:
         super().__init__(durability=durability, clock=clock, new_id=new_id)
         # Derived files need a folder; here they are made anew when the store opens.
         self.folder = None

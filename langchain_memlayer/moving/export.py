@@ -18,13 +18,13 @@ from typing import Any, BinaryIO
 
 import orjson
 
+from langchain_memlayer.arguments import is_auto
 from langchain_memlayer.embedders.embedder import Embedder, resolve_embeddings
 from langchain_memlayer.engine.index_sync import encode_vectors
 from langchain_memlayer.engine.texts import stored_text
 from langchain_memlayer.errors import InvalidInput, JournalError, NotAStore
 from langchain_memlayer.index.keywords import well_formed
 from langchain_memlayer.journal import Journal, exists, open_journal, transfer
-from langchain_memlayer.journal.base import random_id, utc_now
 from langchain_memlayer.journal.database import IMPORT_NOTE
 from langchain_memlayer.journal.reader import Reader
 from langchain_memlayer.journal.transfer import ITEMS, SECTIONS, Section, Values, wrong_owner, wrong_values
@@ -62,7 +62,7 @@ def export_store(
     """
     if not exists(path):
         raise NotAStore("There is no store to export: give the folder of one, or its connection string.")
-    with closing(open_journal(path, clock=utc_now, new_id=random_id)) as journal:
+    with closing(open_journal(path)) as journal:
         if not isinstance(file, (str, Path)):
             return _write(journal, file, vectors, progress)
         try:
@@ -154,7 +154,7 @@ def import_store(file: str | Path, path: str | Path, *, embeddings: Any = "auto"
     for number, _ in enumerate(lines.rows(), 1):
         progress("check", number, 0)
     embedder = _embedder(lines, embeddings)
-    with closing(open_journal(path, clock=utc_now, new_id=random_id, importing=True)) as journal:
+    with closing(open_journal(path, importing=True)) as journal:
         done = _begin(journal, lines)
         given = islice(lines.rows(), done, None)
         while rows := list(islice(given, _ROWS)):
@@ -177,8 +177,7 @@ def _embedder(lines: _Lines, embeddings: Any) -> Embedder | None:
         return None
     first = next(iter(records.values()))
     recorded = (first["name"], first["dims"])
-    automatic = isinstance(embeddings, str) and embeddings == "auto"
-    embedder = resolve_embeddings(embeddings, folder=recorded if automatic else None)
+    embedder = resolve_embeddings(embeddings, folder=recorded if is_auto(embeddings) else None)
     if embedder is None:
         raise InvalidInput("The file has no vectors: pass embeddings, or export the store with them.")
     probed = embedder.embed(PROBES)

@@ -15,7 +15,6 @@ from langchain_memlayer.engine.index_sync import Indexes, chosen_metric, recorde
 from langchain_memlayer.engine.texts import searchable, stored_text
 from langchain_memlayer.errors import InvalidInput, shown
 from langchain_memlayer.journal import Journal, open_journal
-from langchain_memlayer.journal.base import random_id, utc_now
 from langchain_memlayer.journal.writer import Writer
 from langchain_memlayer.json_values import plain
 from langchain_memlayer.messages import checked_text, content_hash
@@ -90,7 +89,7 @@ def import_mem0(
     given = [source] if isinstance(source, (str, Path)) else list(source)
     memories, skipped = _read(mem0_files.find([Path(one) for one in given]))
     counts = {"imported": 0, "known": 0, "skipped": skipped}
-    with closing(open_journal(path, clock=utc_now, new_id=random_id)) as journal:
+    with closing(open_journal(path)) as journal:
         embedder = resolve_embeddings(embeddings, folder=recorded_embedder(journal, "memories"))
         metric = chosen_metric(journal, "memories", None)
         # Nothing is searched here, so how large a scope may grow without a graph does not matter.

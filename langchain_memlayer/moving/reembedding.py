@@ -19,6 +19,7 @@ from typing import Any
 
 import orjson
 
+from langchain_memlayer.arguments import is_auto
 from langchain_memlayer.backends.mirror import State
 from langchain_memlayer.embedders.embedder import Embedder, resolve_embeddings
 from langchain_memlayer.engine.index_sync import encode_vectors
@@ -26,7 +27,6 @@ from langchain_memlayer.engine.texts import stored_text
 from langchain_memlayer.errors import ConfigurationError, InvalidInput, JournalError, NotAStore
 from langchain_memlayer.index import files
 from langchain_memlayer.journal import Journal, exists, open_journal, staging
-from langchain_memlayer.journal.base import random_id, utc_now
 from langchain_memlayer.journal.cache_reader import KINDS
 from langchain_memlayer.journal.database import STAGING_NOTE, Area, embedder_key, outbox_key
 from langchain_memlayer.journal.reader import Reader
@@ -78,13 +78,12 @@ def reembed_store(
         EmbeddingError: what the embedder gave cannot be used; what it raises itself passes unchanged.
         JournalError: the store cannot be written, or another run is at work.
     """
-    unnamed = isinstance(embeddings, str) and embeddings == "auto"
-    embedder = None if unnamed else resolve_embeddings(embeddings)
+    embedder = None if is_auto(embeddings) else resolve_embeddings(embeddings)
     if embedder is None:
         raise ConfigurationError("Name the embedder that makes the vectors from now on, such as 'wordllama'.")
     if not exists(path):
         raise NotAStore("There is no store: give the folder of one, or its connection string.")
-    with closing(open_journal(path, clock=utc_now, new_id=random_id)) as journal:
+    with closing(open_journal(path)) as journal:
         return _Run(journal, embedder, fields, progress).run()
 
 
