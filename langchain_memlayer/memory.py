@@ -941,9 +941,9 @@ class Memory(Closing):
         since: datetime | str,
         until: datetime | str | None = None,
         *,
-        user_id: str | None = None,
-        agent_id: str | None = None,
-        run_id: str | None = None,
+        user_id: Id = None,
+        agent_id: Id = None,
+        run_id: Id = None,
         kinds: Sequence[Kind] | None = None,
         everything: bool = False,
     ) -> DiffResult:
@@ -955,9 +955,6 @@ class Memory(Closing):
         Args:
             since: The earlier instant, as in `known_at`.
             until: The later one; None for now.
-            user_id: Whose memory.
-            agent_id: Which agent's.
-            run_id: Which run's.
             kinds: As in `get_all`.
             everything: Without any id, those of all.
 
@@ -1005,9 +1002,6 @@ class Memory(Closing):
             batch_id: In its place, a `batch_id` of `add`, with exactly the ids of that call. The batch id stays used:
                 the same call made again adds nothing. Of calls that were read together (`after_seconds`), each has
                 the facts of its own messages.
-            user_id: Whose memory.
-            agent_id: Which agent's.
-            run_id: Which run's.
 
         Returns:
             Like `add`, what became of each memory.
@@ -1049,9 +1043,6 @@ class Memory(Closing):
 
         Args:
             into: The user id of the new memories, of whom there are none yet.
-            user_id: Whose messages.
-            agent_id: Which agent's.
-            run_id: Which run's.
             extractor: What reads them, such as an `LLMExtractor` with another prompt; by default this memory's own.
             model: Another chat model, which reconciles and, without an extractor, extracts.
             progress: Called after each page with how many messages were read, and how many there are.
@@ -1096,9 +1087,6 @@ class Memory(Closing):
 
         Args:
             name: What it is called among the forks of these ids.
-            user_id: Whose memories.
-            agent_id: Which agent's.
-            run_id: Which run's.
             new: Whether to make it if there is none.
 
         Returns:
