@@ -8,12 +8,12 @@ Whatever fails on the way, the turns stay as they were kept, and the note says w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import astuple, dataclass, replace
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from langchain_memlayer.engine.candidates import Finder
 from langchain_memlayer.engine.commit import Change, Commit, Committed, Indexed, Outcome
@@ -134,7 +134,7 @@ class Engine(Keeper):
             note = reader.unread_note(number)
         if note is None:
             return Outcome()
-        with _Postponing(self, note):
+        with self._postponing(note):
             prepared = self.noted(number)
             if prepared is None or prepared.note is None:
                 return Outcome()
@@ -207,7 +207,7 @@ class Engine(Keeper):
             turn if row is None else replace(turn, id=ids.get(row.id, turn.id))
             for turn, row in zip(prepared.turns, prepared.rows, strict=True)
         ]
-        with _Postponing(self, prepared.note):
+        with self._postponing(prepared.note):
             return (yield from self._extracted(replace(prepared, turns=tuple(turns))))
 
     def stated(self, kept: Kept, facts: Sequence[Fact], rejected: Sequence[Rejection]) -> Prepared:
@@ -238,10 +238,23 @@ class Engine(Keeper):
         known = self._replayed(prepared.scope, prepared.turns, batch)
         if known is not None:
             return known.outcome
-        if prepared.note is None:
+        with nullcontext() if prepared.note is None else self._postponing(prepared.note):
             return (yield from self._decided(prepared, batch=batch))
-        with _Postponing(self, prepared.note):
-            return (yield from self._decided(prepared, batch=batch))
+
+    @contextmanager
+    def _postponing(self, note: Unread) -> Iterator[None]:
+        """Note that a reading failed, and when it is tried again; what is not ours is an `ExtractionError`."""
+        try:
+            yield
+        except Exception as error:
+            with suppress(JournalError):
+                self.postpone(note, error)
+            if isinstance(error, MemLayerError):
+                raise
+            raise ExtractionError(
+                f"Reading failed ({type(error).__name__}). The messages are kept; they are read later, or when they "
+                "are added again."
+            ) from error
 
     def now(self) -> int:
         """The present time, microseconds since 1970 UTC."""
@@ -541,28 +554,6 @@ class Engine(Keeper):
         return Outcome()
 
 
-class _Postponing:
-    """Notes that a reading failed, and when it is tried again; what is not ours is an `ExtractionError`."""
-
-    def __init__(self, keeper: Keeper, note: Unread) -> None:
-        self._keeper = keeper
-        self._note = note
-
-    def __enter__(self) -> None:
-        return
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if not isinstance(error, Exception):
-            return
-        with suppress(JournalError):
-            self._keeper.postpone(self._note, error)
-        if not isinstance(error, MemLayerError):
-            raise ExtractionError(
-                f"Reading failed ({type(error).__name__}). The messages are kept; they are read later, or when they "
-                "are added again."
-            ) from error
-
-
 def _batches_of(tx: Writer, prepared: Prepared, together: Sequence[str]) -> list[str | None]:
     """Which of several calls told each turn last."""
     histories = [[] if row is None else tx.history(row.key) for row in prepared.rows]
@@ -573,14 +564,14 @@ def _batches_of(tx: Writer, prepared: Prepared, together: Sequence[str]) -> list
 
 def _checked(extraction: Extraction, turns: int) -> Extraction:
     """What an extractor found, without what no turn supports that it was given, or what cannot be kept."""
-    flaws = [_flaw(fact, turns) for fact in extraction.facts]
-    refused = (
-        Rejection(mended_text(fact.text), flaw, None if fact.quote is None else mended_text(fact.quote))
-        for fact, flaw in zip(extraction.facts, flaws, strict=True)
-        if flaw is not None
-    )
-    kept = tuple(fact for fact, flaw in zip(extraction.facts, flaws, strict=True) if flaw is None)
-    return Extraction(kept, (*extraction.rejected, *refused)) if any(flaws) else extraction
+    kept, rejected = [], [*extraction.rejected]
+    for fact in extraction.facts:
+        if (flaw := _flaw(fact, turns)) is None:
+            kept.append(fact)
+        else:
+            quote = None if fact.quote is None else mended_text(fact.quote)
+            rejected.append(Rejection(mended_text(fact.text), flaw, quote))
+    return Extraction(tuple(kept), tuple(rejected))
 
 
 def _flaw(fact: Fact, turns: int) -> str | None:

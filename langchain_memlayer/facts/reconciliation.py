@@ -388,9 +388,10 @@ def _checked(position: int, forms: Mapping[int, FoundDecision], question: Questi
     targets = [shown[number] for number in dict.fromkeys((*form.memory, *form.also)) if number in shown]
     if not targets:
         return _added(position, fact, f"{form.action} names no memory that it was shown")
-    if form.action == "NONE" and not (is_retraction(fact) and terms(fact.text) <= terms(targets[0].text)):
-        repeated = _about("NONE", position, targets[:1], reason=reason)
-        return _added(position, fact, None) if is_retraction(fact) else repeated
+    if form.action == "NONE" and not is_retraction(fact):
+        return _about("NONE", position, targets[:1], reason=reason)
+    if form.action == "NONE" and not terms(fact.text) <= terms(targets[0].text):
+        return _added(position, fact, None)
     if _is_older(fact, targets[0]):
         return _older(position, fact, targets[0], form)
     targets = _spoken_of(fact, targets, question)
