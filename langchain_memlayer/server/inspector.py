@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from itertools import groupby
 from math import ceil
@@ -13,7 +12,6 @@ from urllib.parse import parse_qs, quote, urlencode
 from uuid import uuid4
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from starlette.datastructures import QueryParams
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
@@ -92,10 +90,7 @@ def page(request: Request, template: str, here: str, *, status: int = 200, **val
         status: The HTTP status.
         **values: What it shows.
     """
-    named = request.query_params.get("lang")
-    language = languages.chosen(
-        named or request.cookies.get("memlayer_language"), request.headers.get("accept-language", "")
-    )
+    language = _language(request)
     scope: Mapping[str, str] = values.pop("scope", {})
 
     def in_language(code: str) -> str:
@@ -115,7 +110,7 @@ def page(request: Request, template: str, here: str, *, status: int = 200, **val
         done=_DONE.get(request.query_params.get("done", "")), **values,
     )  # fmt: skip
     answer = HTMLResponse(shown, status)
-    if named == language:
+    if request.query_params.get("lang") == language:
         answer.set_cookie("memlayer_language", language, max_age=31_536_000, httponly=True, samesite="strict")
     return answer
 
@@ -138,6 +133,11 @@ def error_page(request: Request, status: int, detail: str) -> Response:
     return page(request, "error.html", "", status=status, detail=detail)
 
 
+def _language(request: Request) -> str:
+    named = request.query_params.get("lang") or request.cookies.get("memlayer_language")
+    return languages.chosen(named, request.headers.get("accept-language", ""))
+
+
 def _has_profiles(request: Request) -> bool:
     return request.app.state.memory.profile_schema is not None
 
@@ -155,10 +155,9 @@ def _grant(request: Request) -> Grant:
     return grant
 
 
-def _ids(request: Request, given: QueryParams | Mapping[str, str] | None = None) -> dict[str, str]:
+def _ids(request: Request) -> dict[str, str]:
     """The ids of a page's scope; `HTTPException` when it names nobody."""
-    asked = request.query_params if given is None else given
-    named = {name: value for name in _NAMES if (value := asked.get(name, "").strip())}
+    named = {name: value for name in _NAMES if (value := request.query_params.get(name, "").strip())}
     ids = _grant(request).within(Scope(**named))
     if not ids:
         raise HTTPException(400, "Say whose memories: a user, an agent or a run.")
@@ -199,19 +198,6 @@ async def _scopes(request: Request) -> Response:
     return page(request, "scopes.html", "scopes", rows=shown, number=number, more=len(rows) > _PER_PAGE)
 
 
-@dataclass(frozen=True, slots=True)
-class _Page:
-    """Where in a list a page is; the first one has what is newest."""
-
-    number: int
-    total: int
-    at: Callable[[int], str]
-
-    @property
-    def last(self) -> int:
-        return max(1, ceil(self.total / _PER_PAGE))
-
-
 async def _sizes(request: Request, ids: Mapping[str, str]) -> tuple[int, int, str]:
     """How many facts and turns a scope has, and when the first of them began."""
     facts, turns, first, offset = 0, 0, "", 0
@@ -231,9 +217,9 @@ def _timeline(here: str, kind: Kind) -> Callable[[Request], Any]:
         ids, memory = _ids(request), request.app.state.memory
         facts, turns, _ = await _sizes(request, ids)
         total = facts if kind == "fact" else turns
-        place = _Page(0, total, lambda number: _path(request.url.path, ids, page=number))
-        place = _Page(min(max(1, _number(request, "page", 1)), place.last), total, place.at)
-        end = total - (place.number - 1) * _PER_PAGE
+        last = max(1, ceil(total / _PER_PAGE))
+        number = min(max(1, _number(request, "page", 1)), last)
+        end = total - (number - 1) * _PER_PAGE
         rows: list[Any] = []
         if end > 0:
             first = max(0, end - _PER_PAGE)
@@ -245,8 +231,10 @@ def _timeline(here: str, kind: Kind) -> Callable[[Request], Any]:
             row["before"] = [one for one in reversed(events) if one["event"] == "UPDATE"]
             row["expired"] = _is_past(row["invalid_at"])
         days = [(day, list(some)) for day, some in groupby(rows, key=lambda row: (row["created_at"] or "")[:10])]
-        forget_all = _path("/forget", ids)
-        return page(request, "facts.html", here, scope=ids, page=place, days=days, forget_all=forget_all)
+        return page(
+            request, "facts.html", here, scope=ids, days=days, total=total, number=number, last=last,
+            page_at=lambda number: _path(request.url.path, ids, page=number), forget_all=_path("/forget", ids),
+        )  # fmt: skip
 
     return shown
 
@@ -340,10 +328,9 @@ async def _memory(request: Request) -> Response:
         reasons = await memory.awhy(key)
         why = {**reasons, "sources": [_quoted(turn) for turn in reasons["sources"]] if found["kind"] == "fact" else []}
     shown = None if found is None else {**found, "expired": _is_past(found["invalid_at"])}
-    ids = {} if found is None else {name: value for name in _NAMES if (value := found.get(name))}
     return page(
-        request, "memory.html", "", scope=ids, memory=shown, why=why, history=history, details=_details(found),
-        undo=lambda event: f"{_of('/memory', key)}/undo?event={event}",
+        request, "memory.html", "", scope=_scope_of(found or {}), memory=shown, why=why, history=history,
+        details=_details(found), undo=lambda event: f"{_of('/memory', key)}/undo?event={event}",
     )  # fmt: skip
 
 
@@ -368,8 +355,10 @@ _QUESTIONS: Final = {
 
 async def _change(request: Request) -> Response:
     """The question before a memory is changed, and the change."""
-    memory, key, what = _grant(request).of(request.app.state.memory), *_named(request)
-    back = _of("/memory", key)
+    memory, key = _grant(request).of(request.app.state.memory), request.path_params["memory_id"]
+    what, back = request.path_params["what"], _of("/memory", key)
+    if what not in _QUESTIONS:
+        raise HTTPException(404, "There is no such page.")
     if request.method == "POST":
         given = await _form(request)
         if what == "edit":
@@ -397,14 +386,6 @@ async def _change(request: Request) -> Response:
     )  # fmt: skip
 
 
-def _named(request: Request) -> tuple[str, str]:
-    """The memory and the change that a path names."""
-    what = request.path_params["what"]
-    if what not in _QUESTIONS:
-        raise HTTPException(404, "There is no such page.")
-    return request.path_params["memory_id"], what
-
-
 def _scope_of(found: Mapping[str, Any]) -> dict[str, str]:
     return {name: value for name in _NAMES if (value := found.get(name))}
 
@@ -413,12 +394,8 @@ def _question(
     request: Request, title: str, consequence: str, button: str, *values: object, back: str, scope: Mapping[str, str],
     edits: str | None = None, danger: bool = True, same_words: bool = False, clears: bool = False,
 ) -> Response:  # fmt: skip
-    language = languages.chosen(
-        request.query_params.get("lang") or request.cookies.get("memlayer_language"),
-        request.headers.get("accept-language", ""),
-    )
     shown = (f"{value:,}" if isinstance(value, int) else value for value in values)
-    told = languages.translate(consequence, language, *shown)
+    told = languages.translate(consequence, _language(request), *shown)
     action = request.url.path + (f"?{request.url.query}" if request.url.query else "")
     return page(
         request, "question.html", "", scope=scope, title=title, consequence=told, button=button, back=back,
