@@ -230,6 +230,31 @@ def test_an_undo_says_what_became_of_each_memory_and_stays_in_the_history(memory
     assert not {"was", "of"} & set().union(*memory.why(fact(memory, "Bob adds tea"))["decisions"])
 
 
+@pytest.mark.parametrize("how", ["event", "batch"])
+def test_what_told_only_what_is_taken_back_is_not_shown_as_current(memory: Memory, how: str) -> None:
+    def half(said: str, batch: str) -> str:
+        found = memory.extract(said, user_id="u")["facts"]
+        return str(memory.reconcile(said, found, user_id="u", batch_id=batch)["results"][0]["id"])
+
+    def undo(key: str, batch: str) -> None:
+        memory.undo(memory.history(key)[-1]["id"]) if how == "event" else memory.undo(batch_id=batch, user_id="u")
+
+    key, seen_before = half("Anna adds tea", "b1"), seen(memory)
+    told = {"b2": ("Anna tells chess", "Anna likes chess"), "b3": ("Bob adds Rome", "Bob likes Rome")}
+    for batch, (said, fact) in told.items():
+        new = half(said, batch)
+        shown = texts(memory.search("chess Rome", user_id="u"))
+        undo(new, batch)
+        assert shown[0] == fact
+        assert not {said, fact} & {*texts(memory.search("chess Rome", user_id="u"))}
+        memory.undo(memory.history(new)[-1]["id"])
+        assert texts(memory.search("chess Rome", user_id="u")) == shown
+        memory.undo(memory.history(new)[-1]["id"])
+    assert texts(memory.search("chess Rome tea", user_id="u")) == ["Anna likes tea"]
+    assert (memory.get(key) or {})["memory"] == "Anna likes tea"
+    assert json.loads(seen_before[0])["results"] == json.loads(seen(memory)[0])["results"]
+
+
 def test_what_was_known_in_between_stays_known(memory: Memory) -> None:
     clock: Any = memory._journal.clock
 

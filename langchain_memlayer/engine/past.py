@@ -32,7 +32,7 @@ from langchain_memlayer.journal.positions import (
 from langchain_memlayer.journal.reader import Reader
 from langchain_memlayer.journal.writer import Writer
 from langchain_memlayer.result_types import DiffResult
-from langchain_memlayer.types import HIDDEN, SPENT, Event, Row, Scope, Triple, from_micros
+from langchain_memlayer.types import HIDDEN, SPENT, VISIBLE, Event, Row, Scope, Triple, from_micros
 
 
 def difference(journal: Journal, scope: Scope, since: int, until: int, kinds: Collection[str]) -> DiffResult:
@@ -213,6 +213,8 @@ class _Undoing:
     def __init__(self, tx: Writer, events: Sequence[Event]) -> None:
         self.tx = tx
         self.chosen = {one.seq for one in events}
+        self._keys = {one.key for one in events}
+        self._untold: list[tuple[int, Row]] = []
         self._along: dict[int, list[Event]] = {}
         for one in events:
             if "of" in one.detail:
@@ -266,6 +268,7 @@ class _Undoing:
         if primary:
             self._before.setdefault(event.key, before)
             self._closed += closed
+            self._untold += [(seq, before)] if event.kind == "fact" and before is not None else []
             self._again |= {event.key} if event.op == "undo" or before is None else set()
         return seq
 
@@ -304,6 +307,13 @@ class _Undoing:
                 "whole batch; or delete() the message with it."
             )
 
+    def _hide_tellers(self, seq: int, before: Row, now: Row | None) -> None:
+        """Hide the turns that a fact cites no longer; those that are taken back, too, are as they were."""
+        told = [turn for turn in before.turns if now is None or turn not in now.turns]
+        for turn in self.tx.memories_by_row(told).values():
+            if turn.closed is None and turn.state == VISIBLE and turn.key not in self._keys:
+                self.tx.change_memory(turn, "hide", actor=BY_HAND, detail={"of": seq}, state=HIDDEN)
+
     def settle(self, *, reads: bool) -> Outcome:
         """Put in order what belongs to the rows that went and came; returns what was done."""
         tx = self.tx
@@ -318,6 +328,8 @@ class _Undoing:
             if turn.kind == "turn" and again is not None and not again.read:
                 tx.relist_unread(turn.id, again.id)
         tx.unlist_unread([row.id for row in self._closed if row.kind == "turn"])
+        for seq, fact in self._untold:
+            self._hide_tellers(seq, fact, now[fact.key])
         for key in (key for key, row in now.items() if row is None):
             tx.strike_written(key)
         waiting = tx.unread()
