@@ -247,21 +247,19 @@ class _Merging:
                 self._note_ended(versions, key, original)
                 commit.end_fact(original, self._left_behind(versions), at=versions[-1].invalid_at or self.tx.now)
             return
-        again = live.count - (first.count if original is None else original.count)
-        if len(versions) == 1 and (moved or again <= 0):
-            # Nothing but what comes along with others, or a repetition of what was told otherwise since.
-            told = again > 0 and (original is None or original.hash != live.hash)
-            if told:
+        changed, again = len(versions) > 1, live.count - (first.count if original is None else original.count)
+        if moved and (changed or again > 0):
+            # Of what was only told again the metadata are the copy's: they say nothing.
+            known = original and (original.hash, original.metadata if changed else live.metadata)
+            if known != (live.hash, live.metadata):
                 self._conflict(key, original, live, self._add(replace(live, message_id=None)))
-            elif original is not None and not moved:
+        elif original is not None and not moved:
+            if changed:
+                self._replace(commit, versions, live, original)
+            elif again > 0:
+                self._tell_again(commit, live, original, again)
+            else:
                 self._relate(live, original)
-        elif moved:
-            if original is None or (original.hash, original.metadata) != (live.hash, live.metadata):
-                self._conflict(key, original, live, self._add(replace(live, message_id=None)))
-        elif original is not None and len(versions) > 1:
-            self._replace(commit, versions, live, original)
-        elif original is not None:
-            self._tell_again(commit, live, original, again)
 
     def _moved(self, key: str, copy: Row, ops: Sequence[str]) -> bool:
         """Whether something of a kind happened to an original since it was copied, that is not of this merge."""
