@@ -233,7 +233,7 @@ class Memory(Closing):
                 self._journal,
                 area="memories",
                 embedder=resolve_embeddings(embeddings, folder=recorded_embedder(self._journal, "memories")),
-                metric=chosen_metric(self._journal, "memories", metric),
+                metric=chosen_metric(self._journal, metric),
                 hnsw_threshold=hnsw_threshold,
             )
             opened.callback(self._indexes.close)

@@ -538,13 +538,13 @@ def check_settings(*, hnsw_threshold: Any, metric: Any = None, **functions: Any)
             raise ConfigurationError(f"{name} must be a function, got {shown(function)}.")
 
 
-def chosen_metric(journal: Journal, area: Area, metric: Metric | None) -> Metric:
-    """How the vectors of an area are compared: as is asked for, else as those that are there, else by cosine.
+def chosen_metric(journal: Journal, metric: Metric | None) -> Metric:
+    """How the vectors of memories are compared: as is asked for, else as those that are there, else by cosine.
 
     Raises:
         ConfigurationError: those that are there were written for another one.
     """
-    text = journal.meta(embedder_key(area))
+    text = journal.meta(embedder_key("memories"))
     recorded: Metric | None = None if text is None else metric_in(text)
     if metric is not None and recorded not in (None, metric):
         raise ConfigurationError(

@@ -512,7 +512,7 @@ def _barren(
 
 
 def _places(members: NDArray[np.int64], slots: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Where each position stands in the ascending `members`, and whether it does."""
+    """Where each slot stands in the ascending `members`, and whether it does."""
     if not len(members):
         return np.zeros(len(slots), np.int64), np.zeros(len(slots), np.bool_)
     places = np.minimum(np.searchsorted(members, slots), len(members) - 1)

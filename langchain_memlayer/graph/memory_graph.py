@@ -136,14 +136,11 @@ class MemoryGraph(networkx.MultiDiGraph):  # type: ignore[misc]  # networkx has 
         total = self.number_of_nodes()
         busiest = sorted(self.nodes, key=self.degree, reverse=True)[:_MOST_DRAWN]
         shown = self.subgraph(busiest)
-        lines = {(str(u), str(v)): [] for u, v in shown.edges()}  # type: dict[tuple[str, str], list[str]]
+        lines: dict[tuple[str, str], list[str]] = {}
         for u, v, key, data in shown.edges(keys=True, data=True):
-            lines[str(u), str(v)].append(str(data.get("relation", key)))
-        return export.draw(
-            self.places(busiest),
-            lines,
-            caption=f"{len(busiest)} of {total} entities" if total > len(busiest) else "",
-        )
+            lines.setdefault((str(u), str(v)), []).append(str(data.get("relation", key)))
+        caption = f"{len(busiest)} of {total} entities" if total > len(busiest) else ""
+        return export.draw(self.places(busiest), lines, caption=caption)
 
 
 class TripleGraph:
@@ -205,7 +202,9 @@ class TripleGraph:
         """
         weights: dict[int, float] = {}
         with self._lock:
-            flow = {key: weight / max(1, self._degree(key)) for key, weight in self._ranked(entities)}
+            walk = local_push(self._neighbours, self._degree, self._known(entities), eps=EPS)
+            nearest = sorted(walk.items(), key=lambda pair: (-pair[1], pair[0]))
+            flow = {key: weight / max(1, self._degree(key)) for key, weight in nearest}
             for _, row in self._edges_around(flow):
                 ends = map(self._leader, (row.source_key, row.destination_key))
                 weights[row.item] = max(weights.get(row.item, 0.0), sum(flow.get(end, 0.0) for end in ends))
@@ -260,7 +259,7 @@ class TripleGraph:
     def triples(self) -> list[Edge]:
         """All triples, in the journal's order."""
         with self._lock:
-            return sorted(self._edge(row) for row in self._each())
+            return sorted(map(self._edge, chain.from_iterable(map(_rows_of, self._after.values()))))
 
     def copy(self, *, without: Collection[int] = ()) -> MemoryGraph:
         """A graph of its own with everything that is in this one, but for the triples of some memories (as rows)."""
@@ -474,10 +473,6 @@ class TripleGraph:
         keys = (read_name(name).key for name in entities)
         return list(dict.fromkeys(self._leader(key) for key in keys if key in self._nodes))
 
-    def _ranked(self, entities: Iterable[str]) -> list[tuple[str, float]]:
-        weights = local_push(self._neighbours, self._degree, self._known(entities), eps=EPS)
-        return sorted(weights.items(), key=lambda pair: (-pair[1], pair[0]))
-
     def _neighbours(self, leader: str) -> Iterator[str]:
         """The entities next to one, those that came last first: once for each of its names and each of theirs."""
         groups = self._groups
@@ -500,9 +495,6 @@ class TripleGraph:
     def _edges_around(self, leaders: Iterable[str]) -> Iterator[tuple[str, StoredTriple]]:
         """The triples of some entities with whose they are, those of late neighbours first; `MOST_EDGES` altogether."""
         return islice(chain.from_iterable(map(self._edges_of, leaders)), MOST_EDGES)
-
-    def _each(self) -> Iterator[StoredTriple]:
-        return chain.from_iterable(map(_rows_of, self._after.values()))
 
     def _edge(self, row: StoredTriple) -> Edge:
         """A triple as it is shown."""

@@ -190,18 +190,18 @@ class Reader(ItemReader):
     def scopes(self, scope: Scope, *, most: int, offset: int) -> list[tuple[Any, ...]]:
         """Whose memories there are, by their ids: the ids, live facts, live turns, first begun, last written."""
         where, owners = _of_items(scope)
-        names = ("user_id", "agent_id", "run_id")
+        names = ("i.user_id", "i.agent_id", "i.run_id")
         counts = ", ".join(f"sum(CASE WHEN i.kind = '{kind}' THEN 1 ELSE 0 END)" for kind in ("fact", "turn"))
         # What is no time is beyond all numbers.
         times = (
             f"coalesce({most}(CASE WHEN i.{name} < {HIGHEST} THEN i.{name} END), 0)"
             for most, name in (("min", "created_at"), ("max", "updated_at"))
         )
+        order = ", ".join(f"coalesce({name}, '')" for name in names)
         rows = self.db.execute(
-            f"SELECT {', '.join(f'i.{name}' for name in names)}, {counts}, {', '.join(times)} "
-            f"FROM items i WHERE i.closed IS NULL AND i.kind <> 'item' AND i.kind <> 'profile'{where} "
-            f"GROUP BY i.user_id, i.agent_id, i.run_id "
-            f"ORDER BY {', '.join(f'coalesce(i.{name}, {chr(39) * 2})' for name in names)} LIMIT ? OFFSET ?",
+            f"SELECT {', '.join((*names, counts, *times))} FROM items i WHERE i.closed IS NULL AND "
+            f"i.kind <> 'item' AND i.kind <> 'profile'{where} GROUP BY {', '.join(names)} "
+            f"ORDER BY {order} LIMIT ? OFFSET ?",
             (*owners, most, offset),
         )
         return rows.fetchall()
@@ -353,7 +353,8 @@ class Reader(ItemReader):
         """
         if about is not None and not about:
             return []
-        where, values = ["1 = 1"], []  # type: list[str], list[Any]
+        where: list[str] = ["1 = 1"]
+        values: list[Any] = []
         for name, value in (scope.ids() if scope is not None else {}).items():
             where.append(f"u.{name} = ?")
             values.append(value)

@@ -91,7 +91,7 @@ def import_mem0(
     counts = {"imported": 0, "known": 0, "skipped": skipped}
     with closing(open_journal(path)) as journal:
         embedder = resolve_embeddings(embeddings, folder=recorded_embedder(journal, "memories"))
-        metric = chosen_metric(journal, "memories", None)
+        metric = chosen_metric(journal, None)
         # Nothing is searched here, so how large a scope may grow without a graph does not matter.
         indexes = Indexes(journal, area="memories", embedder=embedder, metric=metric, hnsw_threshold=0)
         for start in range(0, len(memories), _AT_ONCE):
@@ -125,7 +125,7 @@ def _read(files: mem0_files.Files) -> tuple[list[_Memory], int]:
 def _memory(key: str, payload: Payload, changes: Iterable[Change]) -> _Memory | None:
     where = f"mem0's memory {key}"
     text = payload.get("data")
-    scope = Scope(**{name: _owner(payload[name]) for name in IDS if payload.get(name) not in (None, "")})
+    scope = Scope(**{name: payload[name] for name in IDS if payload.get(name) not in (None, "")})
     if not isinstance(text, str) or not text.strip() or not scope:
         return None
     created, updated = _time(payload.get("created_at"), where), _time(payload.get("updated_at"), where)
@@ -140,11 +140,6 @@ def _memory(key: str, payload: Payload, changes: Iterable[Change]) -> _Memory | 
         metadata=plain({k: v for k, v in payload.items() if k not in _FIELDS}, where),
         versions=_versions(checked_text(text, where), created, updated, changes, where),
     )
-
-
-def _owner(value: Any) -> Any:
-    # mem0 takes numbers for ids too.
-    return str(value) if isinstance(value, int) else value
 
 
 def _versions(

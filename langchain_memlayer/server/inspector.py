@@ -103,7 +103,10 @@ def page(request: Request, template: str, here: str, *, status: int = 200, **val
         t=lambda text, *given: languages.translate(text, language, *given),
         language=language, status=status, languages=languages.LANGUAGES,
         in_language=in_language, here=here, names=_NAMES,
-        tabs=[(_path(path, scope), name) for path, name in _TABS if name != "Profile" or _has_profiles(request)],
+        tabs=[
+            (_path(path, scope), name) for path, name in _TABS
+            if name != "Profile" or request.app.state.memory.profile_schema is not None
+        ],
         scope=scope, whose=Scope(**scope).original.ids(), is_fork=Scope(**scope).fork is not None,
         signed_in=session_of(request.headers) is not None,
         runs=request.app.state.runs is not None and not _grant(request).scope,
@@ -138,16 +141,12 @@ def _language(request: Request) -> str:
     return languages.chosen(named, request.headers.get("accept-language", ""))
 
 
-def _has_profiles(request: Request) -> bool:
-    return request.app.state.memory.profile_schema is not None
-
-
 def _path(path: str, ids: Mapping[str, Any], **more: Any) -> str:
     return f"{path}?{urlencode({**ids, **more})}"
 
 
-def _of(path: str, memory_id: str) -> str:
-    return f"{path}/{quote(memory_id, safe='')}"
+def _memory_path(memory_id: str) -> str:
+    return f"/memory/{quote(memory_id, safe='')}"
 
 
 def _grant(request: Request) -> Grant:
@@ -330,7 +329,7 @@ async def _memory(request: Request) -> Response:
     shown = None if found is None else {**found, "expired": _is_past(found["invalid_at"])}
     return page(
         request, "memory.html", "", scope=_scope_of(found or {}), memory=shown, why=why, history=history,
-        details=_details(found), undo=lambda event: f"{_of('/memory', key)}/undo?event={event}",
+        details=_details(found), undo=lambda event: f"{_memory_path(key)}/undo?event={event}",
     )  # fmt: skip
 
 
@@ -356,7 +355,7 @@ _QUESTIONS: Final = {
 async def _change(request: Request) -> Response:
     """The question before a memory is changed, and the change."""
     memory, key = _grant(request).of(request.app.state.memory), request.path_params["memory_id"]
-    what, back = request.path_params["what"], _of("/memory", key)
+    what, back = request.path_params["what"], _memory_path(key)
     if what not in _QUESTIONS:
         raise HTTPException(404, "There is no such page.")
     if request.method == "POST":
