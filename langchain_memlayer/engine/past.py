@@ -32,7 +32,7 @@ from langchain_memlayer.journal.positions import (
 from langchain_memlayer.journal.reader import Reader
 from langchain_memlayer.journal.writer import Writer
 from langchain_memlayer.result_types import DiffResult
-from langchain_memlayer.types import HIDDEN, SPENT, VISIBLE, Event, Row, Scope, Triple, from_micros
+from langchain_memlayer.types import HIDDEN, SPENT, VISIBLE, Event, Row, Scope, Triple, Unread, from_micros
 
 
 def difference(journal: Journal, scope: Scope, since: int, until: int, kinds: Collection[str]) -> DiffResult:
@@ -318,42 +318,53 @@ class _Undoing:
         """Put in order what belongs to the rows that went and came; returns what was done."""
         tx = self.tx
         now = {key: tx.memory(key) for key in self._before}
-        gone = [row for row in self._closed if row.kind == "turn" and now[row.key] is None]
-        for turn in gone:
-            # What took it away before took along what was found in it alone.
-            if turn.key not in self._again or tx.facts_of([turn.id]):
-                self._refuse_orphans(turn)
-        for turn in self._closed:
-            again = now[turn.key]
-            if turn.kind == "turn" and again is not None and not again.read:
-                tx.relist_unread(turn.id, again.id)
-        tx.unlist_unread([row.id for row in self._closed if row.kind == "turn"])
+        closed = [row for row in self._closed if row.kind == "turn"]
+        for turn in closed:
+            self._settle_closed(turn, now[turn.key])
+        tx.unlist_unread([turn.id for turn in closed])
         for seq, fact in self._untold:
             self._hide_tellers(seq, fact, now[fact.key])
         for key in (key for key, row in now.items() if row is None):
             tx.strike_written(key)
+        facts, turns = ([row for row in now.values() if row and row.kind == kind] for kind in ("fact", "turn"))
         waiting = tx.unread()
-        noted = {note.detail["triples_of"]: note.id for note in waiting if "triples_of" in note.detail}
-        for row in (row for row in now.values() if row is not None and row.kind == "fact"):
-            made = _worded(tx, row)
-            by_hand = made is not None and (made.op, made.actor) == ("update", BY_HAND)
-            if not by_hand and row.key in noted:
-                # Its triples are known: nobody wrote this text.
-                tx.strike_unread(noted[row.key])
-            elif by_hand and reads and row.key in self._again - noted.keys():
-                tx.note_unread(scope_of(row), [], detail={"triples_of": row.key}, attempts=0, next_at=tx.now)
+        self._settle_words(facts, waiting, reads=reads)
+        for fact in facts:
+            self._show_tellers(fact)
         listed = {row for note in waiting for row in note.turns}
-        for row in (row for row in now.values() if row is not None):
-            if row.kind == "fact":
-                ended = tx.telling_ended(row.turns)
-                for turn in tx.memories_by_row([turn for turn in row.turns if turn not in ended]).values():
-                    if turn.closed is None and turn.state in (HIDDEN, SPENT):
-                        tx.change_memory(turn, "restore", actor=BY_HAND, state=None, invalid_at=None)
-            elif reads and not row.read and not row.given and row.id not in listed:
-                made = _worded(tx, row)
-                edited = {"edited": [row.id]} if made is not None and made.op == "update" else {}
-                tx.note_unread(scope_of(row), [row.id], detail=edited, attempts=0, next_at=tx.now)
+        for turn in turns:
+            if reads and not turn.read and not turn.given and turn.id not in listed:
+                made = _worded(tx, turn)
+                edited = {"edited": [turn.id]} if made is not None and made.op == "update" else {}
+                tx.note_unread(scope_of(turn), [turn.id], detail=edited, attempts=0, next_at=tx.now)
         return self._outcome(now)
+
+    def _settle_closed(self, turn: Row, now: Row | None) -> None:
+        """Let what is still to be read of a version that went be read of the one that is there now, if there is one."""
+        # What took it away before took along what was found in it alone.
+        if now is None and (turn.key not in self._again or self.tx.facts_of([turn.id])):
+            self._refuse_orphans(turn)
+        if now is not None and not now.read:
+            self.tx.relist_unread(turn.id, now.id)
+
+    def _settle_words(self, facts: Sequence[Row], waiting: Sequence[Unread], *, reads: bool) -> None:
+        """Note whose triples are still to be found: those of facts whose words were written by hand, and no others."""
+        noted = {note.detail["triples_of"]: note.id for note in waiting if "triples_of" in note.detail}
+        for fact in facts:
+            made = _worded(self.tx, fact)
+            by_hand = made is not None and (made.op, made.actor) == ("update", BY_HAND)
+            if not by_hand and fact.key in noted:
+                self.tx.strike_unread(noted[fact.key])
+            elif by_hand and reads and fact.key in self._again - noted.keys():
+                detail = {"triples_of": fact.key}
+                self.tx.note_unread(scope_of(fact), [], detail=detail, attempts=0, next_at=self.tx.now)
+
+    def _show_tellers(self, fact: Row) -> None:
+        """Let turns be recalled again that a fact cites, but for those that told what has ended."""
+        ended = self.tx.telling_ended(fact.turns)
+        for turn in self.tx.memories_by_row([turn for turn in fact.turns if turn not in ended]).values():
+            if turn.closed is None and turn.state in (HIDDEN, SPENT):
+                self.tx.change_memory(turn, "restore", actor=BY_HAND, state=None, invalid_at=None)
 
     def _outcome(self, now: Mapping[str, Row | None]) -> Outcome:
         was = triples_of_all(self.tx, [row for row in self._before.values() if row is not None])
