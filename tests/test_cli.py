@@ -67,6 +67,9 @@ def test_what_was_added_is_found_with_its_score_and_id(cli: Run):
     assert 0 < float(score) <= 1
     assert 0 < float(relevance) <= 1
     assert about.split(" · ")[1:] == ["user", "turn", key]
+    explained = cli("search", "Berlin", "--user", "alice", "--explain").stdout
+    assert "keyword +" in explained
+    assert "0.000" not in explained.splitlines()[3]  # what says nothing is left out
 
 
 def test_json_output_is_what_memory_returns(cli: Run, folder: Path):

@@ -132,8 +132,9 @@ def hits(out: Console, results: Sequence[Result]) -> None:
     rows = table(("", True), ("score", True), ("relevance", True), ("memory", False))
     for number, hit in enumerate(results, 1):
         shown = _memory(hit)
-        if shares := hit.get("explanation"):
-            shown.append("\n" + " ".join(f"{name} {share:+.3f}" for name, share in shares.items()), style="dim")
+        shares = sorted(hit.get("explanation", {}).items(), key=lambda share: -abs(share[1]))
+        if spoken := [f"{name} {share:+.3f}" for name, share in shares if abs(share) >= 0.0005]:
+            shown.append("\n" + " ".join(spoken), style="dim")
         rows.add_row(str(number), f"{hit['score']:.3f}", f"{hit['relevance']:.3f}", shown)
     out.print(rows)
 
