@@ -425,6 +425,10 @@ class Memory(Closing):
         except MemLayerError:
             self._background.resume()
             raise
+        except GeneratorExit:
+            # The call was cancelled: nobody else looks when the note that it has taken is due.
+            self._background.wake()
+            raise
 
     def unread(self, *, user_id: Id = None, agent_id: Id = None, run_id: Id = None) -> list[UnreadCall]:
         """The messages of a scope that could not be read yet, or are being read, oldest first.

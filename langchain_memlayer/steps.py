@@ -6,9 +6,10 @@ What lies between two requests never waits for the network, so the same generato
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Generator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any, ParamSpec, TypeAlias
@@ -72,11 +73,17 @@ def run(steps: Steps[T]) -> T:
 async def arun(steps: Steps[T]) -> T:
     """Drive a step to its end: requests are awaited in this event loop, the rest runs in a thread."""
     answer, error = None, None
-    while not isinstance(step := await in_thread(_advance, steps, answer, error), _Done):
-        try:
-            answer, error = await step.acall(), None
-        except Exception as failure:  # noqa: BLE001 - the step decides what it means, and may raise it again
-            error = failure
+    try:
+        while not isinstance(step := await in_thread(_advance, steps, answer, error), _Done):
+            try:
+                answer, error = await step.acall(), None
+            except Exception as failure:  # noqa: BLE001 - the step decides what it means, and may raise it again
+                error = failure
+    except asyncio.CancelledError:
+        # Now, and not when its frame is let go; where a thread is still at it, it cannot be.
+        with suppress(ValueError):
+            steps.close()
+        raise
     value: T = step.value
     return value
 

@@ -148,6 +148,31 @@ async def test_what_was_said_is_remembered_though_the_model_failed(memory: Memor
     assert turns(memory) == ["I like tea.", "I live in Paris.", "Oh."]
 
 
+@pytest.mark.parametrize("times", [1, 2])
+async def test_what_was_said_is_remembered_though_the_call_was_cancelled(memory: Memory, times: int) -> None:
+    asked = asyncio.Event()
+
+    class Waiting(ScriptedChatModel):
+        async def _agenerate(self, *args: Any, **kwargs: Any) -> Any:
+            if not asked.is_set():
+                asked.set()
+                await asyncio.Event().wait()
+            return await super()._agenerate(*args, **kwargs)
+
+    agent = agent_of(Waiting(replies=["Oh."]), memory.as_middleware(), checkpointer=InMemorySaver())
+    task = asyncio.create_task(agent.ainvoke(said("I live in Paris."), thread(), context=ALICE))
+    await asyncio.wait_for(asked.wait(), 30)
+    for _ in range(times):
+        task.cancel()
+        await asyncio.sleep(0)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await agent.ainvoke(said("I like tea."), thread(), context=ALICE)
+    assert await asyncio.to_thread(memory.flush, 30)
+    assert facts(memory) == ["I like tea.", "I live in Paris."]
+    assert turns(memory) == ["I like tea.", "I live in Paris.", "Oh."]
+
+
 async def test_it_only_recalls_when_told_so_and_rewrites_the_query(turn: Any) -> None:
     inner = ScriptedChatModel(replies=[{"queries": ["What is Maria's dog called?"]}])
     with open_with_facts(model=inner) as memory:

@@ -308,6 +308,35 @@ async def test_field_async_is_threads_around_sync_calls(tmp_path: Path, monkeypa
         assert len(memory.get_all(everything=True, kinds=["turn"], limit=100)["results"]) == 60
 
 
+async def test_what_a_cancelled_call_left_is_waited_for_by_the_thread(tmp_path: Path) -> None:
+    asked = asyncio.Event()
+
+    class Waiting(Extracting):
+        async def aextract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
+            asked.set()
+            await asyncio.Event().wait()
+            return Extraction(())
+
+        def extract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
+            return Extraction((Fact("Anna likes tea", (0,), quote=turns[0].text),))
+
+    clock = FrozenClock()
+    async with open_memory(tmp_path / "m", extractor=Waiting(), clock=clock) as memory:
+        task = asyncio.create_task(memory.aadd(TEA, user_id="u"))
+        await asyncio.wait_for(asked.wait(), 30)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await asyncio.to_thread(settle, memory)
+        assert unread(memory) == [["I like tea"]]
+        # It is left alone for as long as somebody else may be reading it.
+        assert (memory._background._thread is not None, live(memory)) == (True, [])
+        clock.advance(minutes=6)
+        memory._background.wake()
+        assert await asyncio.to_thread(memory.flush, 30)
+        assert live(memory) == ["Anna likes tea"]
+
+
 def unread(memory: Memory) -> list[list[str]]:
     return [[turn["memory"] for turn in one["turns"]] for one in memory.unread(user_id="u")]
 

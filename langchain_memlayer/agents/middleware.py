@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Annotated, Any, NotRequired, TypedDict, cast
 
 from langchain_core.messages import AIMessage, BaseMessage, SystemMessage
@@ -39,6 +41,7 @@ from langchain_memlayer.arguments import checked_count, checked_flags, checked_s
 from langchain_memlayer.errors import MissingDependency
 from langchain_memlayer.protocols import MemoryLike
 from langchain_memlayer.steps import Steps, arun, run
+from langchain_memlayer.threads import in_thread
 from langchain_memlayer.types import Scope
 
 try:
@@ -108,10 +111,8 @@ class MemoryMiddleware(AgentMiddleware[Any, Any]):
         options = checked_options(self.name, {} if search_kwargs is None else search_kwargs)
         self._search = {**options, "limit": checked_count(limit, "limit", 1)}
         self._remember = remember
-        self._beside = {
-            "background": background,
-            "after_seconds": checked_seconds(after_seconds, "after_seconds"),
-        }
+        self._background = background
+        self._after_seconds = checked_seconds(after_seconds, "after_seconds")
         self._on_error = checked_on_error(on_error)
         self._context, self._course = (f"{key}_{self._label}".rstrip("_") for key in ("memory_context", "memory_turn"))
         self.state_schema = _state_schema(self._context, self._course)
@@ -153,6 +154,11 @@ class MemoryMiddleware(AgentMiddleware[Any, Any]):
         with listening() as heard:
             try:
                 response = await handler(self._injected(request))
+            except asyncio.CancelledError:
+                # Who is cancelled has no time, and may be cancelled again: a thread comes to its end all the same.
+                with suppress(Exception):
+                    await in_thread(run, self._keep(request, heard.messages, background=True))
+                raise
             except Exception:
                 await arun(self._keep(request, heard.messages))
                 raise
@@ -190,13 +196,15 @@ class MemoryMiddleware(AgentMiddleware[Any, Any]):
             update[self._course] = begun(messages, state.get(self._course) or {}, off=off)
         return update
 
-    def _keep(self, request: ModelRequest[Any], given: Sequence[BaseMessage] | None) -> Steps[None]:
+    def _keep(
+        self, request: ModelRequest[Any], given: Sequence[BaseMessage] | None, *, background: bool = False
+    ) -> Steps[None]:
         """Remember at once what a model was given that then failed: nobody else will know that it was not refused."""
         course = self._course_of(request.state)
         if course is None or given is None:
             return
         kept = given_of(request.messages, course, given, answered=False)
-        yield from self._add(request.state, request.runtime, list(kept.values()))
+        yield from self._add(request.state, request.runtime, list(kept.values()), background=background)
 
     def _remembering(self, state: Any, runtime: Runtime[Any]) -> Steps[dict[str, Any] | None]:
         course = self._course_of(state)
@@ -206,14 +214,23 @@ class MemoryMiddleware(AgentMiddleware[Any, Any]):
         yield from self._add(state, runtime, messages, refused)
         return {self._course: {"refused": refused}}
 
-    def _add(self, state: Any, runtime: Any, messages: Sequence[Any], refused: Sequence[str] = ()) -> Steps[None]:
+    def _add(
+        self,
+        state: Any,
+        runtime: Any,
+        messages: Sequence[Any],
+        refused: Sequence[str] = (),
+        *,
+        background: bool = False,
+    ) -> Steps[None]:
         memory, caller = self._called(state, runtime)
         said = hear(messages, caller.session_id, without=refused)
         given: dict[str, Any] = {
             **caller.scope.ids(),
             "session_id": caller.session_id,
             "batch_id": batch_of(said.turns, caller.session_id),
-            **self._beside,
+            "background": background or self._background,
+            "after_seconds": self._after_seconds,
         }
         if said.turns:
             yield from ask(self.name, memory, "add", said.turns, on_error=self._on_error, **given)
