@@ -191,8 +191,9 @@ def test_every_signal_has_a_row():
         for text in ("Runa keeps the lighthouse.", "The cat is with Aksel."):
             memory.add({"role": "user", "name": text[:4], "content": text}, user_id="ann", session_id="1")
         [hit, *_] = memory.search("Who has the cat?", user_id="ann", explain=True)["results"]
-    told = {name for row in table(DOCS / "why-first.md", "| signal | speaks for") for name in names(row[0])}
-    assert told - {"learned"} == hit["explanation"].keys() - {"learned"}  # the trees speak of conversations only
+    for page, head in (("why-first.md", "| signal | speaks for"), ("zh/howto.md", "| 信号 |")):
+        told = {name for row in table(DOCS / page, head) for name in names(row[0])}
+        assert told - {"learned"} == hit["explanation"].keys() - {"learned"}  # the trees speak of conversations only
 
 
 def test_every_error_has_a_row_that_says_what_to_do():
