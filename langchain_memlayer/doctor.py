@@ -43,7 +43,7 @@ _RULES: tuple[tuple[str, str, str], ...] = (
         "last write",
         "rows whose last write is no event",
         "SELECT i.id FROM items i LEFT JOIN events e ON e.seq = i.seq AND e.ns = i.ns AND e.key = i.key "
-        "WHERE e.seq IS NULL OR i.closed > i.seq",
+        "WHERE e.seq IS NULL OR i.closed > i.seq OR i.closed < i.id",
     ),
     (
         "text",
@@ -75,9 +75,9 @@ _RULES: tuple[tuple[str, str, str], ...] = (
     ),
     (
         "link",
-        "links that do not lead from a fact to a turn",
-        "SELECT fact FROM links WHERE fact NOT IN (SELECT id FROM items WHERE kind = 'fact') "
-        "OR turn NOT IN (SELECT id FROM items WHERE kind = 'turn')",
+        "links that do not lead from a fact to a turn of the same owner",
+        "SELECT l.fact FROM links l LEFT JOIN items f ON f.id = l.fact AND f.kind = 'fact' "
+        "LEFT JOIN items t ON t.id = l.turn AND t.kind = 'turn' AND t.ns = f.ns WHERE f.id IS NULL OR t.id IS NULL",
     ),
     (
         "triple",
@@ -177,7 +177,8 @@ def _rules(reader: Reader) -> Iterator[Problem]:
             yield Problem(rule, f"There are {wrong}: {_listed(rows)}. Restore a backup.")
     for rule, wrong, find in (
         ("cited turns", "live facts that name other turns than their links do", _unlike_links),
-        ("batch", "batches that report what was never committed", _uncommitted),
+        ("batch", "batches that report what was never committed, or is another's", _uncommitted),
+        ("unread turns", "notes of what is unread with turns of somebody else", _unread_of_others),
     ):
         rows = list(islice(find(reader), _SHOWN + 1))
         if rows:
@@ -198,9 +199,15 @@ def _uncommitted(reader: Reader) -> Iterator[int]:
     """The positions of batches that report memories of which there is no event."""
     last = reader.db.execute("SELECT max(seq) FROM events").fetchone()[0] or 0
     known = {key for (key,) in reader.db.execute("SELECT DISTINCT key FROM events")}
-    for seq, result in reader.db.execute("SELECT seq, result FROM batches"):
-        if seq > last or _told(orjson.loads(result)) - known:
+    for seq, result, scope, batch in reader.db.execute("SELECT seq, result, scope, batch FROM batches"):
+        if seq > last or _told(orjson.loads(result)) - known or reader.batch(scope, batch) is None:
             yield seq
+
+
+def _unread_of_others(reader: Reader) -> Iterator[int]:
+    for note in reader.unread():
+        if reader.memories_by_row(note.turns).keys() != reader.turns_of_notes([note]).keys():
+            yield note.id
 
 
 def _told(report: Any) -> set[str]:
@@ -227,9 +234,13 @@ def _vectors(reader: Reader) -> Iterator[Problem]:
 
 def _keywords(reader: Reader) -> Iterator[Problem]:
     rows = reader.db.execute("SELECT id, terms FROM items WHERE kind <> 'item'")
-    wrong = list(islice((row for row, terms in rows if not well_formed(bytes(terms or b""))), _SHOWN + 1))
+    wrong = list(islice((row for row, terms in rows if not _are_terms(terms)), _SHOWN + 1))
     if wrong:
         yield Problem("keywords", f"There are terms that are none: {_listed(wrong)}. Restore a backup.")
+
+
+def _are_terms(stored: Any) -> bool:
+    return stored is None or (isinstance(stored, bytes) and well_formed(stored))
 
 
 def _outboxes(reader: Reader) -> Iterator[Problem]:

@@ -113,7 +113,7 @@ class Lookup:
         """The notes of what is unread, oldest first; with `among`, those that have one of these numbers."""
         with self._journal.read() as reader:
             notes = [note for note in reader.unread(scope) if among is None or note.id in among]
-            rows = reader.memories_by_row([row for note in notes for row in note.turns])
+            rows = reader.turns_of_notes(notes)
         return [unread(note, rows) for note in notes]
 
     def history(self, key: str) -> list[HistoryRow]:

@@ -81,6 +81,10 @@ class VectorRow:
     dims: int
 
 
+TRIPLES = "triples t JOIN items i ON i.id = t.item AND i.ns = t.ns"
+"""Triples with their memories; one that is damaged is of nobody else's."""
+
+
 def to_triple(row: Sequence[Any]) -> Triple:
     """The triple in a row of its number and its names; TypeError when one of these is no text."""
     if not type(row[-3]) is type(row[-2]) is type(row[-1]) is str:
@@ -291,7 +295,7 @@ class CacheReader(BaseReader):
     def triples_of(self, item: int) -> tuple[Triple, ...]:
         """The triples of one memory version."""
         rows = self.db.execute(
-            "SELECT id, source, relation, destination FROM triples WHERE item = ? ORDER BY id", (item,)
+            f"SELECT t.id, t.source, t.relation, t.destination FROM {TRIPLES} WHERE t.item = ? ORDER BY t.id", (item,)
         )
         return tuple(whole(rows, to_triple))
 

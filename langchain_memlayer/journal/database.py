@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol, TypeVar
 import orjson
 
 from langchain_memlayer.errors import SnapshotError
-from langchain_memlayer.types import prefix_bounds
+from langchain_memlayer.types import Scope, prefix_bounds
 
 
 class Cursor(Protocol):
@@ -244,7 +244,17 @@ class BaseReader:
     def batch(self, scope: str, batch: str) -> dict[str, Any] | None:
         """What the commit of this batch id reported, or None when there was none."""
         sql = "SELECT seq, result FROM batches WHERE scope = ? AND batch = ?"
-        return next(whole(self.db.execute(sql, (scope, batch)), lambda row: to_report(row[1])), None)
+        return next(whole(self.db.execute(sql, (scope, batch)), lambda row: self._own_report(scope, row[1])), None)
+
+    def _own_report(self, scope: str, text: Any) -> dict[str, Any]:
+        """What a batch reported, unless it is of somebody else's memories."""
+        report = to_report(text)
+        told = [done[0] for done in (*report["turns"], *report["facts"])]
+        path = Scope(**orjson.loads(scope)).partition
+        sql = "SELECT n.path FROM items i JOIN namespaces n ON n.id = i.ns WHERE i.kind <> 'item' AND i.key IN (...)"
+        if any(owner != path for (owner,) in self.among(sql, told)):
+            raise ValueError("a report of others")
+        return report
 
     def namespace_id(self, path: str) -> int | None:
         """The number of an encoded namespace."""

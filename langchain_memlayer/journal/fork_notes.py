@@ -12,9 +12,18 @@ from urllib.parse import quote, unquote
 
 import orjson
 
-from langchain_memlayer.journal.cache_reader import to_triple
+from langchain_memlayer.journal.cache_reader import TRIPLES, to_triple
 from langchain_memlayer.journal.database import whole
-from langchain_memlayer.journal.reader import EVENT_COLUMNS, ROW_COLUMNS, ROW_FROM, Reader, of_scope, to_event, to_row
+from langchain_memlayer.journal.reader import (
+    EVENT_COLUMNS,
+    LINKS,
+    ROW_COLUMNS,
+    ROW_FROM,
+    Reader,
+    of_scope,
+    to_event,
+    to_row,
+)
 from langchain_memlayer.journal.writer import Writer, fork_path
 from langchain_memlayer.json_values import dumps
 from langchain_memlayer.types import FORK, MEMORY_ROOT, Row, Scope, Triple, decode_namespace, prefix_bounds
@@ -89,7 +98,9 @@ def profiles_in(reader: Reader, fork: ForkNote) -> list[Row]:
     found: list[Row] = []
     for name in ("user_id", "agent_id", "run_id"):
         begin = Scope(**{name: f"{FORK}{fork.token}/"}).partition.removesuffix(".")
-        sql = f"SELECT {ROW_COLUMNS} FROM {ROW_FROM} WHERE n.path >= ? AND n.path < ? AND i.kind = 'profile'"
+        # That it is no item is said because the index is of memories alone.
+        where = "n.path >= ? AND n.path < ? AND i.kind = 'profile' AND i.kind <> 'item'"
+        sql = f"SELECT {ROW_COLUMNS} FROM {ROW_FROM} WHERE {where}"
         found += whole(reader.db.execute(sql, (begin, f"{begin}\U0010ffff")), to_row)
     return found
 
@@ -111,17 +122,14 @@ def copied(reader: Reader, rows: Sequence[Row]) -> list[Row]:
 
 def ended_citing(reader: Reader, turns: Sequence[int]) -> list[int]:
     """The ended versions of facts that cite some turns."""
-    sql = (
-        "SELECT DISTINCT l.fact FROM links l JOIN items f ON f.id = l.fact WHERE f.closed IS NOT NULL AND f.kind = "
-        "'fact' AND l.turn IN (...)"
-    )
+    sql = f"SELECT DISTINCT l.fact FROM {LINKS} WHERE f.closed IS NOT NULL AND f.kind = 'fact' AND l.turn IN (...)"
     return sorted({fact for (fact,) in reader.among(sql, turns)})
 
 
 def triples_by_row(reader: Reader, rows: Sequence[int]) -> dict[int, list[Triple]]:
     """The triples of some versions, by row."""
     told: dict[int, list[Triple]] = {}
-    sql = "SELECT item, source, relation, destination FROM triples WHERE item IN (...) ORDER BY id"
+    sql = f"SELECT t.item, t.source, t.relation, t.destination FROM {TRIPLES} WHERE t.item IN (...) ORDER BY t.id"
     for row, triple in whole(reader.among(sql, rows), lambda row: (row[0], to_triple(row))):
         told.setdefault(row, []).append(triple)
     return told

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from langchain_memlayer.journal.cache_reader import to_triple
+from langchain_memlayer.journal.cache_reader import TRIPLES, to_triple
 from langchain_memlayer.journal.database import whole
 from langchain_memlayer.journal.reader import (
     EVENT_COLUMNS,
@@ -27,15 +27,18 @@ CURRENT = f"i.id <= ? AND (i.closed IS NULL OR i.closed > ?) AND NOT {ended_by('
 def changed(reader: Reader, scope: Scope, since: int, until: int) -> tuple[list[Row], list[Row]]:
     """The versions that were current at one position and not at a later one, and the other way round, in order."""
     owned, ids = of_scope(scope)
+    spaces, bounds = "", tuple[str, ...]()
+    if scope.user_id is not None:
+        spaces, bounds = "e.ns = (SELECT id FROM namespaces WHERE path = ?) AND ", (scope.partition,)
     touched = (
-        "SELECT e.key FROM events e WHERE e.seq > ? AND e.seq <= ? AND e.kind <> 'item' AND e.op IN ('add', 'update', "
-        "'delete', 'undo')"
+        f"SELECT e.key FROM events e WHERE {spaces}e.seq > ? AND e.seq <= ? AND e.kind <> 'item' AND e.op IN ('add', "
+        "'update', 'delete', 'undo')"
     )
     found = (
         reader.db.execute(
             f"SELECT {ROW_COLUMNS} FROM {ROW_FROM} WHERE {owned} AND i.kind <> 'item' AND i.key IN ({touched}) AND "
             f"{CURRENT} ORDER BY i.id",
-            (*ids, since, until, *[at] * 3),
+            (*ids, *bounds, since, until, *[at] * 3),
         )
         for at in (since, until)
     )
@@ -45,7 +48,7 @@ def changed(reader: Reader, scope: Scope, since: int, until: int) -> tuple[list[
 
 def triples_of_all(reader: Reader, rows: Sequence[Row]) -> list[Triple]:
     """The triples of some versions, each once."""
-    sql = "SELECT id, source, relation, destination FROM triples WHERE item IN (...) ORDER BY id"
+    sql = f"SELECT t.id, t.source, t.relation, t.destination FROM {TRIPLES} WHERE t.item IN (...) ORDER BY t.id"
     return list(dict.fromkeys(whole(reader.among(sql, [row.id for row in rows]), to_triple)))
 
 
@@ -135,4 +138,4 @@ def unlink(tx: Writer, fact: int, turns: Sequence[int]) -> None:
 def terms_of(reader: Reader, ids: Sequence[int]) -> dict[int, bytes]:
     """The keyword terms of some versions, as they are kept."""
     rows = reader.among("SELECT id, terms FROM items WHERE id IN (...)", ids)
-    return {item: bytes(terms or b"") for item, terms in rows}
+    return {item: bytes(terms) for item, terms in rows if isinstance(terms, bytes)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 import orjson
@@ -43,12 +44,17 @@ EVENT_COLUMNS = (
     "e.batch, e.detail, e.item, e.gone"
 )
 ROW_FROM = "items i JOIN namespaces n ON n.id = i.ns"
-_TEXTS = range(10, 17)
-"""Which of these are ids, names and a role."""
+LINKS = "links l JOIN items f ON f.id = l.fact JOIN items t ON t.id = l.turn AND t.ns = f.ns"
+"""Facts `f` with the turns `t` that they cite; a damaged link leads to nobody else's."""
+_KINDS = ("fact", "turn", "profile")
+_TEXTS = itemgetter(3, 5, 28, *range(10, 17), 18)
+"""What of `ROW_COLUMNS` is text: the id, the words, the last event, the ids of the scope, names, a role, a digest."""
+_NUMBERS = itemgetter(1, 6, 7, 8, 17, *range(21, 25), 26, 27, 29, 31)
+_TEXT_OR_NONE, _NUMBER_OR_NONE = {str, type(None)}, {int, type(None)}
 
 _UNREAD = (
     "u.id, u.user_id, u.agent_id, u.run_id, u.turns, u.detail, u.attempts, u.next_at, u.reason, u.set_aside, "
-    "u.recorded_at"
+    "u.recorded_at, (SELECT n.path FROM namespaces n WHERE n.id = u.ns)"
 )
 
 _EXACTLY = "n.path = ? AND i.user_id IS ? AND i.agent_id IS ? AND i.run_id IS ?"
@@ -117,17 +123,20 @@ def to_row(r: Sequence[Any]) -> Row:
     Raises:
         ValueError: it is damaged; or TypeError.
     """
-    if not (isinstance(r[3], str) and isinstance(r[5], str) and isinstance(r[6], int) and isinstance(r[7], int)):
-        raise TypeError("a text or a time of another type")
+    texts = _TEXTS(r)
+    if not ({*map(type, texts)} <= _TEXT_OR_NONE and {*map(type, _NUMBERS(r))} <= _NUMBER_OR_NONE):
+        raise TypeError("a text or a number of another type")
+    if r[4] not in _KINDS or None in (r[1], r[3], r[5], r[6], r[7]) or not {"", " "}.isdisjoint(r[10:13]):
+        raise TypeError("another kind, an id that is none, or what is missing")
+    if "\x00" in "".join(filter(None, texts)):
+        raise ValueError("a NUL, which no text has")
     metadata = loads(r[9]) if r[9] else {}
-    numbers = all(r[k] is None or isinstance(r[k], int) for k in (17, 21, 22, 27, 29, 31))
-    if not (isinstance(metadata, dict) and numbers and all(r[k] is None or isinstance(r[k], str) for k in _TEXTS)):
-        raise TypeError("metadata, a name or a number of another type")
+    sources, turns = (tuple(orjson.loads(one)) if one else () for one in r[19:21])
+    if not (isinstance(metadata, dict) and {*map(type, sources)} <= {str} and {*map(type, turns)} <= {int}):
+        raise TypeError("metadata or sources of another type")
     fields: list[Any] = [
-        *r[:9], metadata, *r[10:19],
-        tuple(orjson.loads(r[19])) if r[19] else (), tuple(orjson.loads(r[20])) if r[20] else (),
-        r[21], r[22], r[23] or 0, r[24] or 0, bool(r[25]), r[26] or 1, r[27], r[28] or "add", r[29], bool(r[30]),
-        r[31],
+        *r[:9], metadata, *r[10:19], sources, turns, *r[21:23],
+        r[23] or 0, r[24] or 0, bool(r[25]), r[26] or 1, r[27], r[28] or "add", r[29], bool(r[30]), r[31],
     ]  # fmt: skip
     return Row(*fields)
 
@@ -137,9 +146,11 @@ def _to_any_row(r: Sequence[Any]) -> Row:
     try:
         return to_row(r)
     except DAMAGED:
-        key, *ids = (one if isinstance(one, str) else None for one in (r[3], *r[10:13]))
+        given = (one if isinstance(one, str) and "\x00" not in one else None for one in (r[3], *r[10:13]))
+        key, *ids = (one if one and one.strip() else None for one in given)
+        kind: Kind = r[4] if r[4] in _KINDS else "turn"
         return Row(
-            id=r[0], seq=0, path=r[2], key=key or "", kind=r[4], text="", created_at=0, updated_at=0, user_id=ids[0],
+            id=r[0], seq=0, path=r[2], key=key or "", kind=kind, text="", created_at=0, updated_at=0, user_id=ids[0],
             agent_id=ids[1], run_id=ids[2],
         )  # fmt: skip
 
@@ -167,7 +178,11 @@ def _to_unread(r: Sequence[Any]) -> Unread:
     numbers = all(isinstance(one, int) and one < HIGHEST for one in (*turns, r[6], r[7], r[10]))
     if not (numbers and isinstance(detail, dict) and all(isinstance(t["text"], str) for t in detail.get("turns", ()))):
         raise TypeError("details, turns or a number of another type")
-    return Unread(r[0], Scope(*r[1:4]), tuple(turns), detail, *r[6:])
+    scope = Scope(*r[1:4])
+    if scope.partition != r[11]:
+        # What is found in it would be told to somebody else.
+        raise ValueError("ids of another namespace")
+    return Unread(r[0], scope, tuple(turns), detail, *r[6:11])
 
 
 class Reader(ItemReader):
@@ -309,7 +324,8 @@ class Reader(ItemReader):
             page = [] if created == -HIGHEST else self.db.execute(beside, (*values, created, spot, size)).fetchall()
             if len(page) < size:
                 page += self.db.execute(behind, (*values, created, size - len(page))).fetchall()
-            yield from ((one[:2], one[2]) for one in page)
+            # What is no number comes last, and is told when the row is read.
+            yield from ((one[:2] if {*map(type, one)} == {int} else (HIGHEST, HIGHEST), one[2]) for one in page)
             if len(page) < size:
                 return
             (created, spot), size = page[-1][:2], min(4 * size, LONGEST_PAGE)
@@ -381,6 +397,12 @@ class Reader(ItemReader):
         rows = self.db.execute(f"SELECT {_UNREAD} FROM unread u WHERE u.id = ?", (note,)).fetchall()
         return next(whole(rows, _to_unread), None)
 
+    def turns_of_notes(self, notes: Sequence[Unread]) -> dict[int, Row]:
+        """The turns of notes, by row; none of somebody else, which a damaged note may have."""
+        rows = self.memories_by_row([row for note in notes for row in note.turns])
+        own = ((rows[turn], note) for note in notes for turn in note.turns if turn in rows)
+        return {row.id: row for row, note in own if Scope(row.user_id, row.agent_id, row.run_id) == note.scope}
+
     def next_unread(self, after: int, *, owed: bool) -> int | None:
         """When, behind a time, the first of these calls is to be tried that were not set aside; None when none is."""
         which, values = (" AND detail = ?", (dumps(OWED),)) if owed else ("", ())
@@ -441,29 +463,31 @@ class Reader(ItemReader):
 
     def quotes_of(self, fact: int) -> list[tuple[int, str | None]]:
         """The turns that a fact cites, each with the words that support it."""
-        rows = self.db.execute("SELECT turn, quote FROM links WHERE fact = ? ORDER BY turn", (fact,))
+        rows = self.db.execute(f"SELECT l.turn, l.quote FROM {LINKS} WHERE l.fact = ? ORDER BY l.turn", (fact,))
         return [_to_quote(row) for row in rows]
 
     def quotes_of_all(self, facts: Sequence[int]) -> list[tuple[int, int, str | None]]:
         """The turns that facts cite, each with the words that support it: (fact, turn, quote)."""
-        rows = self.among("SELECT fact, turn, quote FROM links WHERE fact IN (...) ORDER BY fact, turn", facts)
+        rows = self.among(
+            f"SELECT l.fact, l.turn, l.quote FROM {LINKS} WHERE l.fact IN (...) ORDER BY l.fact, l.turn", facts
+        )
         return [_to_quote(row) for row in rows]
 
     def turns_with_facts(self, turns: Sequence[int]) -> list[int]:
         """Those of some turns that a fact cites or cited."""
-        return [row[0] for row in self.among("SELECT DISTINCT turn FROM links WHERE turn IN (...)", turns)]
+        return [row[0] for row in self.among(f"SELECT DISTINCT l.turn FROM {LINKS} WHERE l.turn IN (...)", turns)]
 
     def keys_told_by(self, turns: Sequence[int]) -> dict[int, set[str]]:
         """The ids of the facts of which some version cites a turn, by turn."""
         keys: dict[int, set[str]] = {}
-        sql = "SELECT l.turn, f.key FROM links l JOIN items f ON f.id = l.fact WHERE l.turn IN (...)"
+        sql = f"SELECT l.turn, f.key FROM {LINKS} WHERE l.turn IN (...)"
         for turn, key in self.among(sql, turns):
             keys.setdefault(turn, set()).add(key)
         return keys
 
     def quotes_from(self, turn: int) -> list[tuple[int, str | None]]:
         """The facts that cite a turn, each with the words that support it."""
-        rows = self.db.execute("SELECT fact, quote FROM links WHERE turn = ? ORDER BY fact", (turn,))
+        rows = self.db.execute(f"SELECT l.fact, l.quote FROM {LINKS} WHERE l.turn = ? ORDER BY l.fact", (turn,))
         return [_to_quote(row) for row in rows]
 
     def facts_changed(self, path: str, since: int) -> bool:
@@ -512,10 +536,10 @@ class Reader(ItemReader):
     def equal_memories(self, scope: Scope, kind: Kind, digests: Collection[str]) -> dict[str, list[Row]]:
         """The live memories of a kind and of exactly a scope whose texts have digests, by digest."""
         by_hash: dict[str, list[Row]] = {digest: [] for digest in digests}
-        # The kind is no parameter: SQLite would plan anew for each value, since partial indexes depend on it.
-        where = f"{_EXACTLY} AND i.kind = '{kind}' AND i.closed IS NULL"
-        for row in self._matching("i.hash", by_hash, where, _exact(scope)):
-            by_hash[row.hash or ""].append(row)
+        # The kind is no condition: SQLite would go through all of that kind.
+        for row in self._matching("i.hash", by_hash, f"{_EXACTLY} AND i.closed IS NULL", _exact(scope)):
+            if row.kind == kind:
+                by_hash[row.hash or ""].append(row)
         return by_hash
 
     def session_tail(self, scope: Scope, session: str | None, *, before: int, most: int) -> list[Row]:
@@ -567,9 +591,7 @@ class Reader(ItemReader):
     def turns_behind(self, key: str) -> list[Row]:
         """The live turns behind any version of a fact, but for those that its live version cites."""
         # That it is no item is said because the index of ids is of memories alone.
-        cited = (
-            "i.id IN (SELECT l.turn FROM links l JOIN items f ON f.id = l.fact WHERE f.key = ? AND f.kind <> 'item'{})"
-        )
+        cited = f"i.id IN (SELECT l.turn FROM {LINKS} WHERE f.key = ? AND f.kind <> 'item'{{}})"
         return self._memories(
             f"{cited.format('')} AND NOT {cited.format(' AND f.closed IS NULL')} AND i.closed IS NULL", (key, key)
         )
@@ -577,7 +599,7 @@ class Reader(ItemReader):
     def telling_ended(self, turns: Sequence[int]) -> set[int]:
         """Those of some turns that told something that has ended: no live version of the fact cites them."""
         rows = self.among(
-            "SELECT l.turn FROM links l JOIN items f ON f.id = l.fact WHERE f.closed IS NOT NULL AND NOT EXISTS "
+            f"SELECT l.turn FROM {LINKS} WHERE f.closed IS NOT NULL AND NOT EXISTS "
             "(SELECT 1 FROM links m JOIN items g ON g.id = m.fact WHERE m.turn = l.turn AND g.key = f.key AND g.closed "
             "IS NULL) AND l.turn IN (...)",
             turns,
@@ -590,8 +612,8 @@ class Reader(ItemReader):
             return []
         these = marks(len(turns))
         return self._memories(
-            f"i.kind = 'fact' AND i.closed IS NULL AND i.id IN (SELECT fact FROM links WHERE turn IN ({these})) AND "
-            f"NOT EXISTS (SELECT 1 FROM links l JOIN items t ON t.id = l.turn WHERE l.fact = i.id AND "
+            f"i.kind = 'fact' AND i.closed IS NULL AND i.id IN (SELECT l.fact FROM {LINKS} WHERE l.turn IN "
+            f"({these})) AND NOT EXISTS (SELECT 1 FROM {LINKS} WHERE l.fact = i.id AND "
             # What was only noted was closed as it was made.
             f"l.turn NOT IN ({these}) AND (t.closed IS NULL OR t.closed = t.id))",
             (*turns, *turns),
@@ -622,7 +644,9 @@ class Reader(ItemReader):
 
     def _sole_relatives(self, row: Row, keys: set[str]) -> list[Row]:
         mine, other = ("fact", "turn") if row.kind == "fact" else ("turn", "fact")
-        linked = self._memories(f"i.id IN (SELECT {other} FROM links WHERE {mine} = ?)", (row.id,), read=_to_any_row)
+        linked = self._memories(
+            f"i.id IN (SELECT {other} FROM links WHERE {mine} = ?) AND n.path = ?", (row.id, row.path), read=_to_any_row
+        )
         sole: list[Row] = []
         for relative in linked:
             where = f"i.id IN (SELECT {mine} FROM links WHERE {other} = ?)"

@@ -317,8 +317,8 @@ def unsound(reader: Reader) -> Iterator[tuple[str, str, str]]:
                 if wrong is None and section.name == "namespace":
                     paths[values["id"]] = values["path"]
                     wrong = None if values["path"].endswith(".") else "'path' is no namespace"
-                elif wrong is None and section is ITEMS:
-                    wrong = wrong_owner(values, paths.get(values["ns"]))
+                elif wrong is None and (section is ITEMS or section.name == "unread"):
+                    wrong = wrong_owner({"kind": "turn", **values}, paths.get(values["ns"]))
             if wrong is not None:
                 yield section.table, ", ".join(map(str, key)), wrong
 

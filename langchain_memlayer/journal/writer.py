@@ -238,7 +238,12 @@ class Writer(Reader):
         """Strike out all notes of a scope; absent ids mean any."""
         ids = scope.ids()
         where = " AND ".join(f"{name} = ?" for name in ids) or "1 = 1"
-        self.db.execute(f"DELETE FROM unread WHERE {where}", tuple(ids.values()))
+        values = [*ids.values()]
+        if ids.keys() == {"user_id"}:
+            # Those too whose ids are damaged.
+            where = f"{where} OR ns = (SELECT id FROM namespaces WHERE path = ?)"
+            values.append(scope.partition)
+        self.db.execute(f"DELETE FROM unread WHERE {where}", tuple(values))
 
     def unlist_unread(self, turns: Sequence[int]) -> None:
         """Take turns off every note; a note of nothing else goes."""
@@ -516,8 +521,12 @@ class Writer(Reader):
             self.db.execute("DELETE FROM links WHERE fact = ? OR turn = ?", (row.id, row.id))
             self.db.execute("DELETE FROM items WHERE id = ?", (row.id,))
         used = {
-            ns for table in ("items", "unread")
-            for (ns,) in self.among(f"SELECT DISTINCT ns FROM {table} WHERE ns IN (...)", list(spaces.values()))
+            ns for table, memories in (("items", " AND i.kind <> 'item'"), ("unread", ""))
+            for (ns,) in self.among(
+                f"SELECT n.id FROM namespaces n WHERE EXISTS (SELECT 1 FROM {table} i WHERE i.ns = n.id{memories}) "
+                "AND n.id IN (...)",
+                list(spaces.values()),
+            )
         }  # fmt: skip
         for path, ns in spaces.items():
             if ns not in used:

@@ -345,7 +345,7 @@ class _Known:
     def __init__(self) -> None:
         self._paths: dict[int, str] = {}
         self._events: set[int] = set()
-        self._items: dict[int, str] = {}
+        self._items: dict[int, tuple[str, int]] = {}
         self._live: set[tuple[int, str]] = set()
 
     def wrong(self, section: Section, values: Values) -> str | None:
@@ -359,10 +359,14 @@ class _Known:
             case "item":
                 return self._wrong_item(values)
             case "link":
-                ends = self._items.get(values["fact"]), self._items.get(values["turn"])
-                return None if ends == ("fact", "turn") else "it does not lead from a fact to a turn"
+                (fact, of), (turn, by) = (self._items.get(values[end], ("", 0)) for end in ("fact", "turn"))
+                right = (fact, turn, of) == ("fact", "turn", by)
+                return None if right else "it does not lead from a fact to a turn of the same owner"
             case "triple":
-                return None if values["item"] in self._items else "its memory is not there"
+                _, owner = self._items.get(values["item"], ("", None))
+                return None if owner == values["ns"] else "its memory is not there, or another's"
+            case "unread":
+                return wrong_owner({"kind": "turn", **values}, self._paths.get(values["ns"]))
         return None
 
     def _wrong_item(self, values: Values) -> str | None:
@@ -373,7 +377,7 @@ class _Known:
             if live in self._live:
                 return "there are two current rows of its key"
             self._live.add(live)
-        self._items[values["id"]] = values["kind"]
+        self._items[values["id"]] = values["kind"], values["ns"]
         return wrong_owner(values, self._paths.get(values["ns"]))
 
 

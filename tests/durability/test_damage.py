@@ -32,7 +32,9 @@ from folders import (
     store_scores,
 )
 from hostile import UNSOUND
+from journal_dump import texts
 from langgraph.store.base import PutOp
+from memory_kit import Mind, found, open_with
 
 from langchain_memlayer import Memory, checkpointer, doctor
 from langchain_memlayer.engine.index_sync import snapshot_name
@@ -693,7 +695,7 @@ def told(folder: Path, name: str) -> tuple[str, str]:
         return fact["id"], memory.get_all(user_id=name, kinds=["turn"])["results"][0]["id"]
 
 
-DAMAGES = ("{", "[1]", '"s"', "{}", 1.5, b"\xff")
+DAMAGES = ("{", "[1]", '"s"', "{}", 1.5, b"\xff", "", "\x00", '[{"a":1}]', 2**62)
 
 
 @pytest.mark.parametrize(
@@ -701,6 +703,7 @@ DAMAGES = ("{", "[1]", '"s"', "{}", 1.5, b"\xff")
     [
         *(f"events.{name}" for name in ("detail", "sources", "recorded_at")),
         *(f"items.{name}" for name in ("metadata", "sources", "turns", "session_id", "role", "created_at", "place")),
+        *(f"items.{name}" for name in ("kind", "agent_id", "run_id", "asks", "seq", "terms")),
         "batches.result",
         "links.quote",
     ],
@@ -717,7 +720,8 @@ def test_what_is_damaged_of_one_hides_nothing_of_another_and_is_forgotten_with_t
         alter(folder, f"UPDATE {table} SET {column} = ? WHERE {where}", value)
         with Memory(folder, model=None, embeddings=None, durability="fast") as memory:
             memory.history(ids[0])
-            memory.get_all(user_id="ann")
+            memory.get_all(user_id="ann", kinds=["fact", "turn"])
+            memory.fork("g", user_id="ann").drop()
             assert memory.add("ann likes zebras", user_id="ann", batch_id="b", session_id="s")["results"]
             assert [row["event"] for row in memory.history(bob[0])] == ["ADD", "UPDATE"]
             memory.why(bob[0])
@@ -726,7 +730,45 @@ def test_what_is_damaged_of_one_hides_nothing_of_another_and_is_forgotten_with_t
         assert containing(folder, b"zebras") == []
 
 
-@pytest.mark.parametrize("column", ["value", "created_at", "updated_at", "ttl"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "links SET turn = (SELECT min(turn) FROM links) WHERE fact = (SELECT max(fact) FROM links)",
+        "links SET fact = (SELECT max(fact) FROM links) WHERE fact = (SELECT min(fact) FROM links)",
+        "triples SET item = (SELECT max(item) FROM triples)",
+        "unread SET user_id = 'bob'",
+        "unread SET turns = (SELECT '[' || min(id) || ']' FROM items WHERE user_id = 'ann')",
+        """batches SET result = (SELECT result FROM batches WHERE scope LIKE '%ann%')""",
+    ],
+)
+def test_what_leads_to_anothers_memories_is_told_and_shows_none_of_them(tmp_path: Path, damage: str) -> None:
+    mind = Mind({f"{name} likes {what}": [found(f"{name} likes {what}", (name, "likes", what))]
+                 for name, what in (("ann", "zebras"), ("bob", "tea"))} | {"more": TimeoutError("slow")})  # fmt: skip
+    with open_with(mind, tmp_path) as memory:
+        for name, what in (("ann", "zebras"), ("bob", "tea")):
+            memory.add(f"{name} likes {what}", user_id=name, batch_id="b", session_id="s")
+            with pytest.raises(ExtractionError):
+                memory.add("more", user_id=name, session_id="s")
+    alter(tmp_path, f"UPDATE {damage}")
+    with Memory(tmp_path, model=None, embeddings=None) as memory:
+        assert doctor.check(memory._journal)
+        of_bob = memory.of(user_id="bob")
+        (fact,) = of_bob.get_all()["results"][:1]
+        shown = [
+            of_bob.search("What does bob like?", expand=2), of_bob.get_all(), of_bob.why(fact["id"]), of_bob.unread(),
+            of_bob.diff("2000-01-01"), of_bob.add("bob likes tea", batch_id="b", session_id="s"),
+            of_bob.fork("f").get_all(kinds=["fact", "turn"]),
+        ]  # fmt: skip
+        assert "zebras" not in str(shown)
+        of_bob.forget()
+        assert texts(memory.get_all(user_id="ann", kinds=["fact"])) == ["ann likes zebras"]
+    with open_with(mind, tmp_path) as memory:
+        mind.told["more"] = [found("more of ann")]
+        memory.read(user_id="ann", retry=True)
+        assert memory.get_all(user_id="bob", kinds=["fact", "turn"])["results"] == []
+
+
+@pytest.mark.parametrize("column", ["value", "created_at", "updated_at", "ttl", "seq"])
 def test_a_damaged_item_hides_no_other_and_can_be_put_again(tmp_path: Path, column: str) -> None:
     with open_store(tmp_path) as store:
         store.batch([PutOp(("n",), key, {"n": 1}, ttl=10) for key in "ab"])
@@ -737,7 +779,7 @@ def test_a_damaged_item_hides_no_other_and_can_be_put_again(tmp_path: Path, colu
         assert sorted((item.key, item.value["n"]) for item in store.search(("n",))) == [("a", 2), ("b", 1)]
 
 
-@pytest.mark.parametrize("column", ["turns", "detail", "next_at", "attempts", "recorded_at"])
+@pytest.mark.parametrize("column", ["turns", "detail", "next_at", "attempts", "recorded_at", "user_id"])
 def test_a_damaged_note_of_what_is_unread_hides_no_other_and_is_forgotten(tmp_path: Path, column: str) -> None:
     with Memory(tmp_path / "0", extractor=Down(), embeddings=None, keep_turns=False, durability="fast") as memory:
         for name in ("ann", "bob"):
