@@ -383,7 +383,7 @@ def test_what_is_forgotten_goes_through_no_table_for_each_memory_or_user(memory:
     # Forks of other agents have no copies.
     assert [sql for sql in ran if "'fork'" in sql or "profile'" in sql] == []
     db.set_trace_callback(None)
-    assert sum("DISTINCT ns" in sql for sql in ran) == 2 * 2
+    assert sum("SELECT n.id FROM namespaces n WHERE EXISTS" in sql for sql in ran) == 2 * 2
     changes = [sql for sql in ran if sql.startswith(("UPDATE events", "DELETE FROM items", "DELETE FROM links"))]
     steps = [row[3] for sql in changes for row in db.execute(f"EXPLAIN QUERY PLAN {sql}")]
     assert [step for step in steps if step.startswith("SCAN")] == []
@@ -459,3 +459,32 @@ def test_of_calls_that_were_read_together_each_reports_and_undoes_its_own(keep: 
         assert [text for text in whole if text not in left] == [*(["Bob adds tea"] if keep else []), "Bob likes tea"]
         memory.undo(batch_id="b1", user_id="u")
         assert all("Anna" not in text for text in texts(memory.get_all(user_id="u", kinds=["fact", "turn"])))
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda memory: memory.diff("2000-01-01", user_id="u"),
+        lambda memory: memory.search("tea", user_id="u", as_of="2100-01-01"),
+        lambda memory: memory.search("tea", user_id="u", known_at="2100-01-01"),
+        lambda memory: memory.fork("trial", user_id="u").drop(),
+        lambda memory: memory.forget(user_id="u"),
+    ],
+    ids=["diff", "as_of", "known_at", "fork", "forget"],
+)
+def test_what_is_about_one_user_goes_through_the_rows_of_no_other(memory: Memory, ask: Callable[[Memory], Any]) -> None:
+    ran: list[str] = []
+    [db, *_] = connections(memory._journal)
+    db.set_trace_callback(ran.append)
+    ask(memory)
+    db.set_trace_callback(None)
+    asked = [sql for sql in ran if sql.startswith(("SELECT", "WITH", "UPDATE", "DELETE")) and " items " in sql]
+    steps = [row[3] for sql in asked for row in db.execute(f"EXPLAIN QUERY PLAN {sql}")]
+    through = (
+        "SCAN i",
+        "SCAN e",
+        "SEARCH i USING INTEGER PRIMARY KEY (rowid",
+        "SEARCH e USING INTEGER PRIMARY KEY (rowid",
+    )
+    assert [step for step in steps if step.startswith(through) and "(rowid=?)" not in step] == []
+    assert any("INDEX memories_by_hash (ns=?)" in step for step in steps)

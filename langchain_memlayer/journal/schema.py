@@ -95,6 +95,7 @@ CREATE INDEX items_recent ON items (ns, updated_at, seq) WHERE closed IS NULL AN
 CREATE INDEX items_latest ON items (updated_at, seq) WHERE closed IS NULL AND kind = 'item';
 CREATE INDEX items_expiring ON items (expires_at) WHERE expires_at IS NOT NULL;
 CREATE INDEX memories_by_id ON items (key) WHERE kind <> 'item';
+CREATE INDEX memories_by_hash ON items (ns, hash) WHERE kind <> 'item';
 CREATE INDEX memories_listed ON items (ns, kind, created_at, coalesce(place, id))
     WHERE closed IS NULL AND kind <> 'item';
 CREATE INDEX memories_unsaid ON items (ns, created_at, coalesce(place, id))
@@ -105,7 +106,6 @@ CREATE INDEX memories_of_run ON items (run_id, created_at, coalesce(place, id))
     WHERE closed IS NULL AND run_id IS NOT NULL;
 CREATE INDEX memories_ending ON items (invalid_at)
     WHERE closed IS NULL AND kind <> 'item' AND invalid_at IS NOT NULL AND coalesce(state, 0) <> 3;
-CREATE INDEX memories_by_hash ON items (ns, hash) WHERE hash IS NOT NULL;
 CREATE INDEX memories_by_message ON items (ns, message_id) WHERE message_id IS NOT NULL AND kind = 'turn';
 CREATE INDEX memories_merged ON items (ns, session_id) WHERE count > 1 AND kind = 'turn';
 CREATE INDEX turns_in_session ON items (ns, session_id, place) WHERE closed IS NULL AND kind = 'turn';
