@@ -98,7 +98,7 @@ def settings(reader: Reader) -> dict[str, Any]:
             "embedders": {area: orjson.loads(text) for area, text in embedders.items()},
         }
     except DAMAGED as error:
-        raise _damaged("A setting", type(error).__name__) from error
+        raise damaged_row("A setting", type(error).__name__) from error
 
 
 def write_settings(tx: Writer, settings: Mapping[str, Any]) -> None:
@@ -117,7 +117,8 @@ def rows(reader: Reader, section: Section) -> Iterator[Values]:
     if section is _BATCHES:
         # Few and small. Texts sort differently in each database, so they are sorted here.
         batches = reader.db.execute("SELECT seq, scope, batch, result FROM batches").fetchall()
-        yield from (_sound_row(section, row, {}) for row in sorted(batches, key=lambda row: tuple(row[:3])))
+        sound = [_sound_row(section, row, {}) for row in batches]
+        yield from sorted(sound, key=lambda values: [values[name] for name in section.key])
         return
     for page in _pages(reader, section):
         beside = _beside(reader, page) if section is ITEMS else {}
@@ -130,16 +131,17 @@ def _sound_row(section: Section, row: Sequence[Any], beside: Values) -> Values:
         values = plain_row(section, row)
         wrong = wrong_values(section, values)
     except DAMAGED as error:
-        raise _damaged(f"Row {row[0]} of {section.table}", type(error).__name__) from error
+        raise damaged_row(f"Row {row[0]} of {section.table}", type(error).__name__) from error
     packed = all(isinstance(part, (bytes, memoryview)) for part in beside.values())
     if not wrong and not (packed and well_formed(bytes(beside.get("terms", b"")))):
         wrong = "terms or vectors are none"
     if wrong:
-        raise _damaged(f"Row {row[0]} of {section.table}", wrong)
+        raise damaged_row(f"Row {row[0]} of {section.table}", wrong)
     return values | {name: bytes(part) for name, part in beside.items()}
 
 
-def _damaged(what: str, wrong: str) -> JournalError:
+def damaged_row(what: str, wrong: str) -> JournalError:
+    """The error for what nothing can be exported with."""
     return JournalError(
         f"{what} is damaged ({wrong}), and no file with it could be imported: `memlayer doctor` names all such. "
         "Restore a backup, or forget() whose memory it is."

@@ -105,8 +105,11 @@ def _write(journal: Journal, out: BinaryIO, vectors: bool, progress: Progress) -
 
 def _lines(reader: Reader, vectors: bool) -> Iterator[bytes]:
     yield _line(HEADER, {"version": VERSION, "vectors": vectors, **transfer.settings(reader)})
+    known = _Known()
     for name, section in transfer.SECTIONS.items():
         for values in transfer.rows(reader, section):
+            if wrong := known.wrong(section, values):
+                raise transfer.damaged_row(f"Row {values[section.key[0]]} of {section.table}", wrong)
             if not vectors and values.pop("vectors", None) is not None:
                 values["indexed"] = True
             yield _line(name, values)

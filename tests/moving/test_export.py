@@ -175,8 +175,9 @@ def test_a_store_with_damaged_rows_is_told_and_written_to_no_file(tmp_path: Path
     for damage in (
         *(f"items SET {column} = {value}" for column in ("metadata", "created_at", "terms") for value in DAMAGE),
         *(f"events SET {column} = {value}" for column in ("detail", "recorded_at") for value in DAMAGE),
-        "items SET role = x'ff'",
+        *(f"items SET {change}" for change in ("role = x'ff'", "user_id = 'v'", "ns = 9", "seq = 999")),
         "batches SET result = '{'",
+        "batches SET seq = 'x'",
         "vectors SET data = 'abc'",
         "meta SET value = '{'",
     ):
