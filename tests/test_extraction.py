@@ -136,8 +136,10 @@ READ: list[tuple[str, Any, list[dict[str, Any]]]] = [
 def test_the_fields_of_an_entry_are_read_however_they_are_written(
     field: str, value: Any, given: dict[str, Any]
 ) -> None:
-    [fact] = replied(entry(**{"turn": 1, "quote": "I moved to Berlin", **given})).facts
-    assert getattr(fact, field) == value
+    written = entry(**{"turn": 1, "quote": "I moved to Berlin", **given})
+    for one in (written, {name.title(): part for name, part in written.items()}):
+        [fact] = replied(one).facts
+        assert getattr(fact, field) == value
 
 
 def test_an_age_is_worked_out_from_a_turn_without_a_time_too() -> None:

@@ -174,8 +174,18 @@ CUT = {"name": "extraction", "args": '{"facts": [{"tu', "id": "1", "error": "cut
         (REASONED, json.dumps(NONE)),
         (AIMessage("", invalid_tool_calls=[CUT]), '{"facts": [{"tu'),
         (AIMessage("", additional_kwargs={"refusal": "I cannot help with that."}), "I cannot help with that."),
+        (AIMessage("", additional_kwargs={"function_call": {"name": "extraction", "arguments": "{}"}}), "{}"),
+        (AIMessage('{"facts": []}', response_metadata={"stop_reason": "refusal"}), ""),
+        (AIMessage('{"facts": [', response_metadata={"finish_reason": "SAFETY"}), ""),
     ],
-    ids=["reasoning is no part of it", "arguments that are no JSON", "a refusal in words"],
+    ids=[
+        "reasoning is no part of it",
+        "arguments that are no JSON",
+        "a refusal in words",
+        "a call of the old kind",
+        "refused with an empty list",
+        "taken away",
+    ],
 )
 def test_what_the_reply_of_a_message_is(message: AIMessage, reply: str) -> None:
     structured: Any = ("function_calling",) if message.invalid_tool_calls else ()

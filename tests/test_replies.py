@@ -59,6 +59,7 @@ def read(reply: str) -> Reading:
         json.dumps({"facts": json.dumps({"facts": [ONE, TWO]})}),
         json.dumps(BOTH),
         json.dumps({"Facts": [ONE, TWO]}),
+        f"The first:\n```json\n{json.dumps({'facts': [ONE]})}\n```\nThe second:\n{json.dumps({'facts': [TWO]})}",
         json.dumps({"result": {"facts": [ONE, TWO]}}),
         json.dumps({"title": "extraction", "type": "object", "properties": {"facts": [ONE, TWO]}}),
         json.dumps({"name": "facts", "parameters": {"facts": [ONE, TWO]}}),
@@ -156,7 +157,8 @@ def test_an_empty_list_is_no_error(reply: str) -> None:
     [
         "", " \n", "I am sorry, I cannot help with that.", f"<think>maybe {BOTH}</think>\n",
         "I am sorry, I cannot help with that. (details: [])",
-        '{"error": "upstream returned no choices", "choices": []}', BOTH[: BOTH.index('"triples"') + 20], "{}",
+        '{"error": "upstream returned no choices", "choices": []}', '{"error": {"message": "busy"}, "facts": []}',
+        BOTH[: BOTH.index('"triples"') + 20], "{}",
         "null", "[1, 2, 3]", '{"memories": "none"}', '{"facts": "none"}', '{"facts": [{"turn": 1, "quote": "I li',
         '{"facts": [', '{"facts": {"quote": "tea", "fact": "Anna lik', '{"quote": "tea", "fact": "Anna lik',
         "[" * 100_000, '{"a' * 50_000, "{" * 50_000 + '"', "[[{'" * 30_000,

@@ -127,8 +127,9 @@ def test_what_cannot_be_meant_is_told(memory: Memory) -> None:
         memory.as_retriever(**ALICE, filters={"$bad": 1}).invoke("x")
     with pytest.raises(ScopeRequired, match="user_id"):
         memory.as_retriever()
-    with pytest.raises(TypeError, match="limit"):
-        MemoryRetriever(memory=memory, **ALICE, search_kwargs={"limit": 1}).invoke("x")
+    for given in ("limit", "fliter"):
+        with pytest.raises(InvalidInput, match=given):
+            MemoryRetriever(memory=memory, **ALICE, search_kwargs={given: 1}).invoke("x")
     for k in (0, -1, 2.5, "three"):
         with pytest.raises((InvalidInput, ValueError)):
             memory.as_retriever(**ALICE, k=k).invoke("x")

@@ -118,7 +118,8 @@ class MemoryRetriever(BaseRetriever):
             return []
         # Not a union: what is also among the further arguments must not be lost in silence.
         arguments = dict(
-            **self.search_kwargs,
+            # They may come from a run's configuration, which goes around `as_retriever`.
+            **checked_options("MemoryRetriever", self.search_kwargs),
             **Scope(self.user_id, self.agent_id, self.run_id).ids(),
             limit=wanted if self.fetch_k is None else max(wanted, self.fetch_k),
         )

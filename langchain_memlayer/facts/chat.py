@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -31,6 +32,9 @@ T = TypeVar("T")
 # What providers answer when they do not know a schema, or a forced call.
 _REFUSALS = frozenset({400, 404, 422, 501})
 _SHOWN = 300
+_STOPS = ("finish_reason", "stop_reason", "done_reason")
+_TAKEN = frozenset({"content_filter", "safety", "refusal", "prohibited_content", "blocklist", "spii", "recitation"})
+_EMPTY = re.compile(r'[\s\w`{}\[\]":]*')
 _SHOWN_AGAIN = 4_000
 
 
@@ -265,4 +269,11 @@ def _text_of(output: Any) -> str:
         return arguments[0]
     if arguments:
         return json.dumps(arguments if len(arguments) > 1 else arguments[0], ensure_ascii=False)
-    return str(message.text) or str(message.additional_kwargs.get("refusal") or "")
+    more = message.additional_kwargs
+    old = more.get("function_call")
+    text = str(message.text) or str(old.get("arguments") or "" if isinstance(old, Mapping) else "")
+    stopped = {str(message.response_metadata.get(name)).casefold() for name in _STOPS}
+    # A list that is empty since the provider took it away says nothing of the conversation.
+    if stopped & _TAKEN and _EMPTY.fullmatch(text):
+        return ""
+    return text or str(more.get("refusal") or "")

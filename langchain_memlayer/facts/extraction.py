@@ -309,7 +309,7 @@ def _checked(entry: Any, window: Window, said: Sequence[Sequence[str]], now: dat
     """One entry as a fact, or why it is none."""
     if not isinstance(entry, Mapping):
         return Rejection(_shown(entry), "it is no object with a turn and a quote")
-    form = FoundFact.model_validate({str(name): value for name, value in entry.items()})
+    form = FoundFact.model_validate(entry)
     quote, refused = _unlabelled(form.quote, window), form.quote[:QUOTE_CHARS] or None
     if (reason := _fault(form.fact, quote)) is not None:
         return Rejection(form.fact[:FACT_CHARS] or _shown(entry), reason, refused)

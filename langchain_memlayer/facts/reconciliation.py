@@ -357,9 +357,7 @@ def _short(text: str) -> str:
 
 
 def _form(entry: Any) -> FoundDecision | None:
-    if not isinstance(entry, Mapping):
-        return None
-    return FoundDecision.model_validate({str(name): value for name, value in entry.items()})
+    return FoundDecision.model_validate(entry) if isinstance(entry, Mapping) else None
 
 
 def _fact_of(form: FoundDecision | None, undecided: Sequence[int], forms: Mapping[int, Any]) -> tuple[int | None, str]:

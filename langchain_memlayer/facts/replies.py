@@ -37,6 +37,9 @@ _WIDE_COLON = re.compile(rf"(?<=[{_QUOTED}])\s*：")
 _MARKUP = re.compile(r"<[^<>]{0,99}>|\[/?TOOL_CALLS?\]|\b\w+\.\w+:\d+|```\w{0,20}")
 _LIST_ENDS = re.compile(r"\}\s*\]")
 _MOST_DIGITS: Final = 300
+# What tells an entry of a list from the others; and what stands beside a list that is empty because of it.
+_ABOUT: Final = frozenset({"quote", "fact", "field"})
+_FAILED: Final = frozenset({"error", "refusal"})
 
 
 def _integer(digits: str) -> int | str:
@@ -125,8 +128,11 @@ def _chosen(text: str, key: str, marks: frozenset[str]) -> Reading | None:
         if _is_entry(value, marks):
             alone += entries
         elif entries:
-            # Calls follow each other; what comes after some words is said in place of what came before them.
-            kept = [*(() if re.search(r"\w", _MARKUP.sub(" ", text[end:start])) else kept), *entries]
+            # Calls follow each other; after some words, a list that is not about other things stands in place of those
+            # before it.
+            before, now = _told(kept), _told(entries)
+            apart = re.search(r"\w", _MARKUP.sub(" ", text[end:start]))
+            kept = [*(() if apart and (before & now or not now) else kept), *entries]
             end = stop
         else:
             empty = Reading(())
@@ -139,6 +145,12 @@ def _chosen(text: str, key: str, marks: frozenset[str]) -> Reading | None:
     return Reading(tuple(alone), _unread(text, key)) if alone else empty
 
 
+def _told(entries: Collection[Any]) -> set[str]:
+    """What some entries are about."""
+    maps = [one for one in entries if isinstance(one, Mapping)]
+    return {str(part) for one in maps for name, part in one.items() if str(name).strip().casefold() in _ABOUT}
+
+
 def _unread(text: str, key: str) -> str | None:
     """The beginning of a list that only single entries could be read from."""
     at = text.find(key)
@@ -148,7 +160,8 @@ def _unread(text: str, key: str) -> str | None:
 def _is_entry(value: Any, marks: frozenset[str]) -> bool:
     """Whether a value is one entry, by a member that holds no further entries."""
     return isinstance(value, Mapping) and any(
-        name in marks and not any(isinstance(one, Mapping) for one in (part if isinstance(part, list) else [part]))
+        str(name).strip().casefold() in marks
+        and not any(isinstance(one, Mapping) for one in (part if isinstance(part, list) else [part]))
         for name, part in value.items()
     )
 
@@ -164,6 +177,8 @@ def _entries(value: Any, key: str, marks: frozenset[str], depth: int = 0) -> lis
     if isinstance(value, Mapping):
         named = [inner for name, inner in value.items() if isinstance(name, str) and name.casefold() == key.casefold()]
         if named:
+            if not named[0] and any(value.get(name) for name in _FAILED):
+                return None
             return _listed(named[0], key, marks, depth + 1)
         # The call as text, the schema's own shape, or one more object around it.
         value = [part for part in value.values() if isinstance(part, (Mapping, list, str))]

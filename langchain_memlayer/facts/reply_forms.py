@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 from langchain_memlayer.facts.replies import storable
 from langchain_memlayer.json_values import dumps
@@ -105,6 +105,13 @@ class Form(BaseModel):
     """The form of one entry. Any object can be read: what is missing or of another kind is left blank."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, entry: Any) -> Any:
+        """The entry with its fields named as they are here, in whatever case the model writes them."""
+        named = entry.items() if isinstance(entry, Mapping) else ()
+        return {str(name).strip().casefold(): value for name, value in named} or entry
 
 
 class FoundFact(Form):
