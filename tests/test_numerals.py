@@ -52,7 +52,7 @@ def test_a_number_that_contradicts_its_quote_is_found(quote: str, fact: str, num
         ("저는 서른다섯 살이고 동생이 2명 있어요", "사용자는 35살이고 동생이 2명 있다"),
         ("my rent is 1200 euros", "Ann's rent of 1200 euros went up by 150 euros"),
         ("three quarters of an hour", "it takes 45 minutes"), ("奖金3万5", "奖金35000"), ("3 years", "36 months"),
-        ("½ cup, or 1/4", "0.5 cup, or 0.25"),
+        ("½ cup, or 1/4", "0.5 cup, or 0.25"), ("1½ cups", "1.5 cups"),
     ],
 )  # fmt: skip
 def test_what_was_said_or_can_be_worked_out_is_no_contradiction(quote: str, fact: str) -> None:

@@ -321,6 +321,11 @@ def test_a_fact_with_an_end_holds_until_then_but_not_where_that_hides_it(opened:
     held = [texts(memory.search("Anna in Rome", user_id="u", kinds=["fact"], as_of=moment)) for moment in as_of]
     assert [away.text in found for found in held] == [False, True, False]
     assert {over.text, odd.text} <= set(live(memory))
+    # What told it is not shown as current either.
+    turns = memory.search("Anna in Rome? It ran out. Odd", user_id="u", kinds=["turn"])["results"]
+    shown = {hit["memory"]: (hit["ended"], hit["invalid_at"]) for hit in turns}
+    assert shown.pop("I am in Rome") == (True, "2024-05-21T00:00:00+00:00")
+    assert set(shown.values()) == {(False, None)}
 
 
 # -- replies that cannot be followed ----------------------------------------------------------------------------------

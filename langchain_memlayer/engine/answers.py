@@ -17,7 +17,7 @@ from langchain_memlayer.result_types import Hit, SearchResult
 from langchain_memlayer.steps import Request, Steps, request
 from langchain_memlayer.threads import lazy
 from langchain_memlayer.tracing import traced
-from langchain_memlayer.types import HIDDEN, QUARANTINED, Row, Turn
+from langchain_memlayer.types import HIDDEN, QUARANTINED, SPENT, VISIBLE, Row, Turn
 
 if TYPE_CHECKING:
     from langchain_core.documents import BaseDocumentCompressor
@@ -98,13 +98,18 @@ class Answers:
         shown: list[Hit] = []
         with self._journal.read() as reader:
             sources = behind(reader, [hit.row for hit in hits], query)
+            told = [hit.row.id for hit in hits if hit.row.kind == "turn" and hit.row.read and not query.past]
+            until = reader.told_until(told, query.now)
             for hit in hits:
                 own = {
                     "score": hit.score,
                     "relevance": hit.relevance,
                     "evidence": [evidence(turn, quote) for turn, quote in sources.get(hit.row.id, ())],
                 }
-                one = cast("Hit", {**result_of(hit.row), **own})
+                row = hit.row
+                if row.id in until and row.state == VISIBLE:
+                    row = replace(row, state=SPENT, invalid_at=until[row.id])
+                one = cast("Hit", {**result_of(row), **own})
                 if shape.explain:
                     one["explanation"] = dict(hit.shares)
                 if shape.expand:

@@ -18,6 +18,7 @@ from langchain_memlayer.facts.grounding import words
 _DIGITS: Final = re.compile(r"\d+(?:[.,]\d+)*")
 _MULTIPLIED: Final = re.compile(r"(?<!\d)(\d++(?:[.,]\d++)*+)\s?(k\b|[千万萬亿億])(?:(?<!k)(\d)(?![\d.,]))?")
 _FRACTION: Final = re.compile(r"(?<![\d/])(\d{1,3})[/\u2044](\d{1,3})(?![\d/])")
+_AND_A_PART: Final = re.compile("(?<=\\d)(?=[\u00bc-\u00be\u2150-\u215e])")  # 1½
 _HAN: Final = re.compile("([零〇一二两兩三四五六七八九十百千万萬亿億廿]+)(?:[点點]([零〇一二三四五六七八九]+))?")
 _LONGEST_HAN: Final = 40
 """Longer runs are no numeral, but laughter (六六六…) or noise."""
@@ -211,7 +212,7 @@ def _han(text: str) -> int:
 
 
 def _plain(text: str) -> str:
-    return unicodedata.normalize("NFKC", text).casefold()
+    return unicodedata.normalize("NFKC", _AND_A_PART.sub(" ", text)).casefold()
 
 
 def _significant(value: float) -> str:

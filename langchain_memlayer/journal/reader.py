@@ -606,6 +606,11 @@ class Reader(ItemReader):
         )
         return {turn for (turn,) in rows}
 
+    def told_until(self, turns: Sequence[int], now: int) -> dict[int, int]:
+        """When what some turns told expired (microseconds since 1970 UTC), for those of which something has by now."""
+        over = f"SELECT l.turn, f.invalid_at FROM {LINKS} WHERE f.closed IS NULL AND f.invalid_at <= ?"
+        return dict(self.among(f"{over} AND l.turn IN (...)", turns, before=(now,)))
+
     def facts_of(self, turns: Sequence[int]) -> list[Row]:
         """The live facts that cite some of these turns and no others, but for such as were deleted themselves."""
         if not turns:
