@@ -345,11 +345,14 @@ def _details(found: Mapping[str, Any] | None) -> list[tuple[str, str]]:
 
 
 _QUESTIONS: Final = {
-    "edit": ("Edit", "", "Save"),
-    "delete": ("Delete this memory?", "It ends; its history stays.", "Delete"),
-    "forget": ("Forget this memory?", "Its text leaves every file, its history too. There is no way back.", "Forget"),
-    "undo": ("Take this back?", "What was before is there again. This can be taken back, too.", "Take back"),
-}
+    "edit": ("Edit", "", "Save", "changed"),
+    "delete": ("Delete this memory?", "It ends; its history stays.", "Delete", "deleted"),
+    "forget": (
+        "Forget this memory?", "Its text leaves every file, its history too. There is no way back.", "Forget",
+        "forgotten",
+    ),
+    "undo": ("Take this back?", "What was before is there again. This can be taken back, too.", "Take back", "undone"),
+}  # fmt: skip
 
 
 async def _change(request: Request) -> Response:
@@ -358,30 +361,26 @@ async def _change(request: Request) -> Response:
     what, back = request.path_params["what"], _memory_path(key)
     if what not in _QUESTIONS:
         raise HTTPException(404, "There is no such page.")
+    title, consequence, button, done = _QUESTIONS[what]
     if request.method == "POST":
         given = await _form(request)
         if what == "edit":
             # Browsers send line ends as the internet has them.
             await memory.aupdate(key, given.get("text", "").replace("\r\n", "\n"))
-            return RedirectResponse(f"{back}?done=changed", 303)
-        if what == "delete":
+        elif what == "delete":
             await memory.adelete(key)
-            return RedirectResponse(f"{back}?done=deleted", 303)
-        if what == "undo":
+        elif what == "undo":
             history = await memory.ahistory(key)
             await memory.aundo(request.query_params.get("event") or (history[-1]["id"] if history else None))
-            return RedirectResponse(f"{back}?done=undone", 303)
-        await memory.aforget(key, same_words="same_words" in given)
-        return RedirectResponse(f"{back}?done=forgotten", 303)
+        else:
+            await memory.aforget(key, same_words="same_words" in given)
+        return RedirectResponse(f"{back}?done={done}", 303)
     found = await memory.aget(key)
-    if what == "undo":
-        found = found or {"memory": "", **dict.fromkeys(_NAMES)}  # type: ignore[assignment]
-    if found is None:
+    if found is None and what != "undo":
         raise HTTPException(404, "There is no memory with this id here.")
-    title, consequence, button = _QUESTIONS[what]
     return _question(
-        request, title, consequence, button, back=back, edits=found["memory"] if what == "edit" else None,
-        danger=what == "forget", same_words=what == "forget", scope=_scope_of(found),
+        request, title, consequence, button, back=back, edits=found["memory"] if found and what == "edit" else None,
+        danger=what == "forget", same_words=what == "forget", scope=_scope_of(found or {}),
     )  # fmt: skip
 
 
