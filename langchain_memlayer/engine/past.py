@@ -127,32 +127,38 @@ def undo(journal: Journal, scope: Scope, *, event: int | None, batch: str | None
 def _chosen(tx: Writer, scope: Scope, event: int | None, batch: str | None) -> list[Event]:
     """The events to take back, in order, with those that came along."""
     if batch is not None:
-        found = [one for one in events_of_batch(tx, scope, batch) if one.op in _PRIMARY]
+        events = [one for one in events_of_batch(tx, scope, batch) if one.op in _PRIMARY]
     else:
-        found = [one for one in [event_at(tx, event or 0)] if one is not None]
-    owners = owners_of(tx, {one.key for one in found})
-    if (batch is None or scope.user_id is not None) and any(one.key not in owners for one in found):
+        events = [one for one in [event_at(tx, event or 0)] if one is not None]
+    owners = owners_of(tx, {one.key for one in events})
+    if (batch is None or scope.user_id is not None) and any(one.key not in owners for one in events):
         raise InvalidInput(_GONE)
-    there = [(one, owners[one.key][1]) for one in found if one.key in owners]
-    owned = [one for one, owner in there if _is_of(one, owner, scope, exactly=batch is not None)]
+    events = [one for one in events if one.key in owners]
+    owned = [one for one in events if _is_of(one, owners[one.key][1], scope, exactly=batch is not None)]
     if any(one.actor == FORK for one in owned):
         # A merge of what an agent knows may have set fields of the profiles of its users.
-        owned = [one for one, _ in there if one in owned or one.kind == "profile"]
+        named = {one.seq for one in owned}
+        owned = [one for one in events if one.seq in named or one.kind == "profile"]
     if not owned or owned[0].op not in _PRIMARY:
         what = f"event {event}" if batch is None else f"batch {shown(batch)}"
         raise InvalidInput(
             f"There is no {what} here that could be undone: give a batch_id of these ids, or the number of an ADD, "
             "UPDATE, DELETE or UNDO in a memory's history()."
         )
-    chosen, waiting = {one.seq: one for one in owned}, list(owned)
-    along = events_along(tx, owned[0])
+    return _with_companions(tx, owned, scope)
+
+
+def _with_companions(tx: Writer, events: Sequence[Event], scope: Scope) -> list[Event]:
+    """Some events, and what came along with them in memories of a scope, in order."""
+    along, chosen, waiting = events_along(tx, events[0]), {one.seq: one for one in events}, list(events)
     while waiting:
-        waiting += (more := [one for one in along.get(waiting.pop().seq, ()) if one.seq not in chosen])
-        chosen.update((one.seq, one) for one in more)
-    within = owners_of(tx, {one.key for one in chosen.values()})
-    mine = {key for key, (_, owner) in within.items() if scope.ids().items() <= owner.ids().items()}
-    named = {one.seq for one in owned}
-    return [chosen[seq] for seq in sorted(chosen) if seq in named or chosen[seq].key in mine]
+        more = [one for one in along.get(waiting.pop().seq, ()) if one.seq not in chosen]
+        chosen |= {one.seq: one for one in more}
+        waiting += more
+    owners = owners_of(tx, {one.key for one in chosen.values()})
+    mine = {key for key, (_, owner) in owners.items() if scope.ids().items() <= owner.ids().items()}
+    given = {one.seq for one in events}
+    return [chosen[seq] for seq in sorted(chosen) if seq in given or chosen[seq].key in mine]
 
 
 def _is_of(event: Event, owner: Scope, scope: Scope, *, exactly: bool) -> bool:
