@@ -14,10 +14,10 @@ from langgraph.checkpoint.memory import InMemorySaver
 from memory_kit import Extracting, Mind, call, decided, found, live, message, open_with
 from surfaces_kit import chat_graph, said, thread
 
-from langchain_memlayer import ExtractionError, InvalidInput
+from langchain_memlayer import ExtractionError, InvalidInput, Memory
 from langchain_memlayer.doctor import check
 from langchain_memlayer.testing import DeterministicEmbeddings
-from langchain_memlayer.types import Extraction, Fact, Turn
+from langchain_memlayer.types import Extraction, Fact, Triple, Turn
 
 LIKES = "Green tea is the favourite drink"
 WHEN = datetime(2025, 1, 1, tzinfo=UTC)
@@ -454,6 +454,35 @@ def test_adding_costs_sqlite_as_much_in_a_large_scope_as_in_a_small_one(folder: 
                 db.set_progress_handler(None, 0)
     assert costs[2] <= 1.3 * costs[0]
     assert costs[3] <= 1.3 * costs[1]
+
+
+@pytest.mark.sqlite
+def test_changing_one_memory_costs_as_much_in_a_large_scope_and_forgetting_all_as_much_for_each() -> None:
+    class Echo:
+        def extract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
+            triples = [(Triple("User", "saw", turn.text),) for turn in turns]
+            return Extraction(tuple(Fact(turn.text, (k,), turn.text, triples[k]) for k, turn in enumerate(turns)))
+
+    def costs(memory: Memory, user: str, size: int) -> list[float]:
+        memory.add([f"heron {k}" for k in range(size)], user_id=user)
+        one = memory.get_all(user_id=user, limit=1)["results"][0]["id"]
+        ticks: list[None] = []
+        spent = []
+        for db in connections(memory._journal):
+            db.set_progress_handler(lambda: ticks.append(None), 10)
+        for count, step in (
+            (1, lambda: memory.update(one, "a stork")), (1, lambda: memory.delete(one)),
+            (size, lambda: memory.diff("2020-01-01", user_id=user)),
+            (size, lambda: memory.fork("trial", user_id=user).merge()), (size, lambda: memory.forget(user_id=user)),
+        ):  # fmt: skip
+            ticks.clear()
+            step()
+            spent.append(len(ticks) / count)
+        return spent
+
+    with open_memory(":memory:", embeddings=None, extractor=Echo(), reconcile="off") as memory:
+        few, many = costs(memory, "few", 40), costs(memory, "many", 640)
+    assert all(later <= 1.5 * earlier for earlier, later in zip(few, many, strict=True)), (few, many)
 
 
 @pytest.mark.parametrize("keep", [True, False])

@@ -81,8 +81,9 @@ class VectorRow:
     dims: int
 
 
-TRIPLES = "triples t JOIN items i ON i.id = t.item AND i.ns = t.ns"
-"""Triples with their memories; one that is damaged is of nobody else's."""
+TRIPLES = "triples t JOIN items i ON i.id = t.item AND +i.ns = +t.ns"
+"""Triples with their memories; one that is damaged is of nobody else's. By its index SQLite would go through all of a
+namespace: a sign keeps it from that."""
 
 
 def to_triple(row: Sequence[Any]) -> Triple:

@@ -649,11 +649,10 @@ class Reader(ItemReader):
 
     def _sole_relatives(self, row: Row, keys: set[str]) -> list[Row]:
         mine, other = ("fact", "turn") if row.kind == "fact" else ("turn", "fact")
-        linked = self._memories(
-            f"i.id IN (SELECT {other} FROM links WHERE {mine} = ?) AND n.path = ?", (row.id, row.path), read=_to_any_row
-        )
+        linked = self._memories(f"i.id IN (SELECT {other} FROM links WHERE {mine} = ?)", (row.id,), read=_to_any_row)
         sole: list[Row] = []
-        for relative in linked:
+        # No condition of the statement: for that SQLite would go through all of the namespace.
+        for relative in (one for one in linked if one.path == row.path):
             where = f"i.id IN (SELECT {mine} FROM links WHERE {other} = ?)"
             beside = self._memories(where, (relative.id,), read=_to_any_row)
             if all(b.key in keys for b in beside):
