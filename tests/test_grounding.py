@@ -55,6 +55,7 @@ def test_a_quote_that_nobody_said_is_not_found(quote: str) -> None:
         ("Я ещё живу в Москве", "Я еще живу в Москве"), ("Ακόμα μένω στην Αθήνα", "ακομα μενω στην Αθηνα"),
         ("أنا أعيش في القاهرة", "انا اعيش في القاهرة"), ("나는 서울에 살아요", "나는 서울에살아요"),
         ("the programme was grey, and I practise law", "the program was gray, and I practice law"),
+        ("أعيـــش في القاهرة", "أعيش في القاهره"), ("من در تهران زندگي مي كنم", "من در تهران زندگی می کنم"),
     ],
 )  # fmt: skip
 def test_a_quote_may_be_spelt_in_another_way(turn: str, quote: str) -> None:
@@ -92,6 +93,8 @@ def test_a_quote_is_found_in_a_very_long_turn() -> None:
         ("я живу в Берлине", "User lives in Berlin", False), ("iPhone 15 Pro", "用户想买iPhone 15 Pro", True),
         ("OK", "用户同意了", True), ("42", "用户的房间号是42", True),
         ("ピアノを習っている", "用户在学钢琴", True), ("ＡＢＣＤＥ", "abcde", True),
+        ("来週のtuesdayにmeetingがある", "来週の火曜日に会議がある", True), ("أعمل في Google backend", "يعمل في جوجل", True),
+        ("I work at Google 哈", "用户在谷歌工作", False),
     ],
 )  # fmt: skip
 def test_a_fact_in_another_script_than_its_quote_has_not_kept_its_language(quote: str, fact: str, kept: bool) -> None:

@@ -17,7 +17,7 @@ _UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 )
 _WORD = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+")
-_SILENT = re.compile("['\u2018\u2019\u02bc\u00ad\u200b-\u200f\u2060\ufeff]")
+_SILENT = re.compile("['\u0640\u2018\u2019\u02bc\u00ad\u200b-\u200f\u2060\ufeff]")
 _LEFT_OUT = re.compile(r"\.{3,}|\u2026+")
 _DENIALS = frozenset(
     """
@@ -56,6 +56,8 @@ _SHORTEST_ALIKE = 5
 _SHORTEST_SPELT = 4
 # Scripts in which an accent is often left out ("ещё", "еще"); in others it makes another letter.
 _ACCENTED = ("LATIN", "GREEK", "CYRILLIC", "ARABIC")
+# Letters that Arabic and Persian keyboards have two of, and the two spellings of an ending.
+_ARABIC = "\u064a\u06cc\u0649\u06cc\u0643\u06a9\u0629\u0647"
 _LETTERS = {"CJK": "han", "HIRAGANA": "han", "KATAKANA": "han", "BOPOMOFO": "han"}
 
 
@@ -144,6 +146,7 @@ def _plainly(word: str) -> str:
 def _simplified() -> dict[int, str]:
     lines = files(__package__).joinpath("han.txt").read_text("utf-8").splitlines()[1:]
     pairs = "".join(lines)
+    pairs += _ARABIC
     return {ord(char): simple for char, simple in zip(pairs[::2], pairs[1::2], strict=True)}
 
 
@@ -180,24 +183,27 @@ def _alike(one: str, other: str) -> bool:
 
 def in_other_script(text: str, other: str) -> bool:
     """Whether two texts are mostly written in different scripts, so that they can hardly share a word."""
-    scripts = {_main_script(unicodedata.normalize("NFKC", one)) for one in (text, other)}
+    scripts = {_main_script(_scripts(unicodedata.normalize("NFKC", one))) for one in (text, other)}
     return len(scripts) == 2 and None not in scripts
 
 
 def keeps_script(quote: str, fact: str) -> bool:
     """Whether a fact has a letter of the script that its quote is mostly written in; true when that cannot be told."""
-    script = _main_script(unicodedata.normalize("NFKC", quote))
-    return script is None or any(_script(char) == script for char in unicodedata.normalize("NFKC", fact))
+    counts = _scripts(unicodedata.normalize("NFKC", quote))
+    script = _main_script(counts)
+    # English words are set into sentences of other languages, and those have fewer letters.
+    fitting = set(counts) if script == "LATIN" else {script}
+    return script is None or any(_script(char) in fitting for char in unicodedata.normalize("NFKC", fact))
 
 
-def _main_script(text: str) -> str | None:
+def _scripts(text: str) -> Counter[str]:
+    """How many letters a text has of each script; none of one of which it has a short word only."""
     counts = Counter(_script(char) for char in text if char.isalpha())
-    if not counts:
-        return None
-    script, count = counts.most_common(1)[0]
-    # One short foreign word says nothing of the language around it.
-    enough = 2 if script == "han" else 4
-    return script if count >= enough and count > 0.6 * counts.total() else None
+    return Counter({script: count for script, count in counts.items() if count >= (2 if script == "han" else 4)})
+
+
+def _main_script(counts: Counter[str]) -> str | None:
+    return next((script for script, count in counts.items() if count > 0.6 * counts.total()), None)
 
 
 @lru_cache(maxsize=4096)
