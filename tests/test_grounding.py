@@ -93,7 +93,8 @@ def test_a_quote_is_found_in_a_very_long_turn() -> None:
         ("я живу в Берлине", "User lives in Berlin", False), ("iPhone 15 Pro", "用户想买iPhone 15 Pro", True),
         ("OK", "用户同意了", True), ("42", "用户的房间号是42", True),
         ("ピアノを習っている", "用户在学钢琴", True), ("ＡＢＣＤＥ", "abcde", True),
-        ("来週のtuesdayにmeetingがある", "来週の火曜日に会議がある", True), ("أعمل في Google backend", "يعمل في جوجل", True),
+        ("来週のtuesdayにmeetingがある", "来週の火曜日に会議がある", True),
+        ("أعمل في Google backend", "يعمل في جوجل", True),
         ("I work at Google 哈", "用户在谷歌工作", False),
     ],
 )  # fmt: skip
