@@ -127,6 +127,10 @@ def emptied(memory: Memory, number: int) -> Undo | None:
     return None if event is None else lambda: memory.undo(event, user_id="u")
 
 
+def in_session(said: str) -> Callable[[Memory, int], Undo]:
+    return lambda memory, number: told(memory, number, said, session_id="s", timestamp="2024-05-01T10:00:00Z")
+
+
 sentences = st.tuples(
     st.sampled_from(["Anna", "Bob"]), st.sampled_from([*VERBS, "sees"]), st.sampled_from(["tea", "chess", "Rome"])
 ).map(" ".join)
@@ -134,7 +138,7 @@ places = st.integers(0, 9)
 changes = st.one_of(
     st.builds(lambda said: lambda m, n: told(m, n, *said), st.lists(sentences, min_size=1, max_size=3)),
     st.builds(lambda said: lambda m, n: told(m, n, said, infer=False), sentences),
-    st.builds(lambda said: lambda m, n: told(m, n, said, session_id="s", timestamp="2024-05-01T10:00:00Z"), sentences),
+    st.builds(in_session, sentences),
     st.builds(lambda at, text: lambda m, n: edited(m, n, at, data=text), places, sentences),
     st.builds(lambda at: lambda m, n: edited(m, n, at, metadata={"level": n}), places),
     st.builds(lambda at: lambda m, n: edited(m, n, at, expiration_date="2030-01-01"), places),
@@ -145,6 +149,14 @@ changes = st.one_of(
 
 @settings(max_examples=8, phases=[Phase.explicit, Phase.generate])
 @example([lambda m, n: told(m, n, "Anna ends chess", "Anna tells chess"), lambda m, n: deleted(m, n, 3)])
+@example([in_session("Bob ends tea"), in_session("Anna sees Rome"), lambda m, n: deleted(m, n, 4)])
+@example(
+    [
+        in_session("Anna ends tea"),
+        lambda m, n: told(m, n, "Bob tells chess", infer=False),
+        lambda m, n: told(m, n, "Bob tells chess"),
+    ]
+)
 @example(
     [
         lambda m, n: told(m, n, "Bob repeats Rome", "Bob tells chess"),

@@ -254,6 +254,8 @@ class _Undoing:
         for row, old in sorted(was.items(), key=lambda one: rows[one[0]] not in closed):
             if "turns" in old:
                 old["turns"] = self._cite(rows[row], old["turns"], event)
+            if rows[row].given and event.op == "none" and self._read_since(event):
+                old["read"] = False
             put_back(tx, row, seq, {**old, "closed": seq} if rows[row] in closed else old)
         after = tx.memory(event.key)
         noted: dict[str, Any] = {
@@ -287,6 +289,11 @@ class _Undoing:
         recalled = was[turn.id].get("state") not in (HIDDEN, SPENT)
         ended = bool(self.tx.uncited([turn.id]) or self.tx.telling_ended([turn.id]))
         return turn.closed is None and not later and (recalled or ended)
+
+    def _read_since(self, event: Event) -> bool:
+        """Whether a turn that was to be kept only was read because an event told it again."""
+        read = [one for one in self.tx.history(event.key) if one.op == "read"]
+        return bool(read) and read[0].seq > event.seq
 
     def _cite(self, fact: Row, turns: Sequence[int], event: Event) -> list[int]:
         """Let a fact cite the turns that it cited, whatever was edited since; gives their rows."""

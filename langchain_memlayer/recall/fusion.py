@@ -104,11 +104,11 @@ class Scored:
         """What a score's part of the sum is multiplied by: the best memory of the pool scores what it is relevant.
 
         So a good hit has a high score and a poor one a low one, whichever of them may be hits. What neither words nor
-        meaning speak for, but the graph or a date does, scores what they add.
+        meaning speak for, but the graph or a date does, scores what they add. Of the best that are alike the most
+        relevant counts, wherever in the pool it is.
         """
-        best = int(self.total.argmax()) if len(self.total) else -1
-        high = self.total[best] if best >= 0 else 0
-        return np.float32((self.relevance[best] or min(high, 1)) / high if high > 0 else 0)
+        high = self.total.max(initial=0)
+        return np.float32((self.relevance[self.total == high].max() or min(high, 1)) / high if high > 0 else 0)
 
 
 @dataclass(frozen=True, slots=True)
