@@ -533,6 +533,23 @@ def test_what_the_user_told_beside_what_ended_holds_though_no_fact_says_it(forgo
         assert (shown.get(answer, True), shown.get(sister, True)) == (over, False)
 
 
+@pytest.mark.parametrize("how", ["told", "deleted", "undone"])
+def test_what_the_assistant_only_repeats_ends_with_it(how: str) -> None:
+    guide = "Paris has forty bridges, three opera houses and a garden of medlar trees behind the town hall."
+    told = {"I live in Paris": [found("Anna lives in Paris")], "I live in Rome": [found("Anna lives in Rome")]}
+    for reply, over in (("Got it, Paris! How can I help?", True), (guide, False), ("Nice to meet you", False)):
+        with open_with(Mind(told, decided((1, "UPDATE", 1, "Anna lives in Rome")))) as memory:
+            said = [message("I live in Paris", "1"), message(reply, "2", "ai")]
+            [home] = memory.add(said, user_id="u", session_id="s")["results"]
+            if how == "told":
+                memory.add([message("I live in Rome", "3")], user_id="u", session_id="s")
+            elif how == "deleted":
+                memory.delete(home["id"])
+            else:
+                memory.undo(memory.history(home["id"])[-1]["id"])
+            assert ended(memory, f"{reply} live", kinds=["turn"]).get(reply, True) is over
+
+
 BOTH = "I live in Paris with my sister Noor"
 SISTER = "Noor is Anna's sister"
 

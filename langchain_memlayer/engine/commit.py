@@ -36,6 +36,8 @@ _NAMED = re.compile(r"(?<=[\w,] )(?!I\b)[A-ZÀ-Þ]\w+|\w*\d\w*")
 """Names (not at the beginning of a sentence, where a capital says nothing) and numbers."""
 _AROUND = 8
 """How far from a turn (in turns) others may repeat what it says."""
+_MOST_BESIDE = 3
+"""How many telling words of its own an echo has."""
 BY_HAND = "user"
 """Who changed a memory by `update`; what a message says now, and what was found, is changed by others."""
 
@@ -468,7 +470,9 @@ class Commit:
             around = self.tx.turns_around(self.scope, turn, _AROUND, quarantined=False, until=None, lasting=None)
             around = [row for row in around if row.read and (end is None or (row.place or 0) < end)]
             known = f"{fact.text} {turn.text}"
-            again = [row for row in around if repeats(row.text, fact.text) and not _is_of_others(row.text, known)]
+            reply = next((row for row in around if (row.place or 0) > turn.place), None)
+            again = [row for row in around if repeats(row.text, fact.text) or (row is reply and echoes(row, fact))]
+            again = [row for row in again if not _is_of_others(row.text, known)]
             near |= {row.id for row in again}
             for said in (turn, *again):
                 after = next((row for row in around if (row.place or 0) > (said.place or 0)), None)
@@ -539,6 +543,12 @@ def _until(fact: Fact, turn: Row | None, now: int) -> int | None:
         said = None
     limits = [said, turn.invalid_at if turn is not None and turn.state != SPENT else None]
     return min((limit for limit in limits if limit is not None), default=None)
+
+
+def echoes(reply: Row, fact: Row) -> bool:
+    """Whether an assistant's reply says little but a part of a fact ("Got it, Paris!")."""
+    telling, said = set(query_terms(fact.text)).difference(query_terms(fact.name or "")), set(query_terms(reply.text))
+    return reply.role == "assistant" and not telling.isdisjoint(said) and len(said - telling) <= _MOST_BESIDE
 
 
 def _answers(row: Row, turn: Row, known: str) -> bool:

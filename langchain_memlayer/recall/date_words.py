@@ -125,6 +125,7 @@ NAMED = (
         ),
         0,
     ),
+    (re.compile(r"\b(?:the )?day after tomorrow\b|(?<![大先])[后後]天|明後日|あさって|모레", re.IGNORECASE), 2),
     (re.compile(r"\btomorrow\b|明[天日]|내일", re.IGNORECASE), 1),
 )
 CJK_WEEK = r"(?:[个個]?(?:周|週|星期|礼拜|禮拜))"
