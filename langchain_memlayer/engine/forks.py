@@ -29,7 +29,6 @@ from langchain_memlayer.journal.fork_notes import (
     forks,
     note_fork,
     profiles_in,
-    triples_by_row,
 )
 from langchain_memlayer.journal.positions import terms_of
 from langchain_memlayer.journal.writer import Writer
@@ -91,7 +90,7 @@ class _Copies:
         """Copy some, with their words, vectors and triples."""
         ids = [row.id for row in page]
         terms, vectors = terms_of(self.tx, ids), self.tx.vectors_of(ids)
-        triples = triples_by_row(self.tx, ids)
+        triples = self.tx.triples_by_row(ids)
         began = {row.id: self._began(row) for row in page if row.event == "update"}
         for row in page:
             owner = _owner(scope_of(row).forked(self.fork.token))
@@ -298,15 +297,18 @@ class _Merging:
             return twin.key
         self._keys[row.key] = self._origins[row.key] = key = commit.new_id()
         self._note_ended(self._versions[row.key][:-1], key)
-        triples, quotes = self.tx.triples_of(row.id), self._quotes(row)
+        triples, quotes, form = self.tx.triples_of(row.id), self._quotes(row), self._form(row)
         commit.cause = self._rows[row.id] = self.tx.add_memory(
-            replace(self._own(row, key), event="add"), terms=terms_of(self.tx, [row.id]).get(row.id, b""),
-            vector_bytes=self.tx.vectors_of([row.id]).get(row.id), triples=triples, quotes=quotes, actor=FORK,
-            batch=commit.batch, detail={"fork": self.fork.name},
+            replace(self._own(row, key), event="add"), terms=form.terms, vector_bytes=form.vector_bytes,
+            triples=triples, quotes=quotes, actor=FORK, batch=commit.batch, detail={"fork": self.fork.name},
         )  # fmt: skip
         commit.done.append(Committed(key, "ADD", row.text))
         commit.added += triples
         return key
+
+    def _form(self, row: Row) -> Indexed:
+        """The words and the vector of a version in the fork."""
+        return Indexed(terms_of(self.tx, [row.id]).get(row.id, b""), self.tx.vectors_of([row.id]).get(row.id))
 
     def _twin(self, commit: Commit, row: Row) -> Row | None:
         """What says the same in the original: the same message, or the same fact."""
@@ -342,10 +344,9 @@ class _Merging:
             read=live.read or (same and original.read),
         )  # fmt: skip
         self._note_ended(versions[:-1], original.key, original)
-        terms, vector_bytes = terms_of(self.tx, [live.id]).get(live.id, b""), self.tx.vectors_of([live.id]).get(live.id)
         triples, quotes, ended = self.tx.triples_of(live.id), self._quotes(live), versions[0].invalid_at
         commit.replace(
-            original, new, Indexed(terms, vector_bytes), at=self.tx.now if ended is None else ended,
+            original, new, self._form(live), at=self.tx.now if ended is None else ended,
             triples=triples, quotes=quotes, kept={*original.turns} <= {turn for turn, _ in quotes},
             detail={"fork": self.fork.name},
         )  # fmt: skip

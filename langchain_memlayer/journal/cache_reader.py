@@ -295,10 +295,15 @@ class CacheReader(BaseReader):
 
     def triples_of(self, item: int) -> tuple[Triple, ...]:
         """The triples of one memory version."""
-        rows = self.db.execute(
-            f"SELECT t.id, t.source, t.relation, t.destination FROM {TRIPLES} WHERE t.item = ? ORDER BY t.id", (item,)
-        )
-        return tuple(whole(rows, to_triple))
+        return tuple(self.triples_by_row([item]).get(item, ()))
+
+    def triples_by_row(self, items: Sequence[int]) -> dict[int, list[Triple]]:
+        """The triples of some memory versions, by row."""
+        triples: dict[int, list[Triple]] = {}
+        sql = f"SELECT t.item, t.source, t.relation, t.destination FROM {TRIPLES} WHERE t.item IN (...) ORDER BY t.id"
+        for item, triple in whole(self.among(sql, items), lambda row: (row[0], to_triple(row))):
+            triples.setdefault(item, []).append(triple)
+        return triples
 
     # -- the outbox: the journal's own events, read from the position up to which a store was brought -------------
 

@@ -12,7 +12,6 @@ from urllib.parse import quote, unquote
 
 import orjson
 
-from langchain_memlayer.journal.cache_reader import TRIPLES, to_triple
 from langchain_memlayer.journal.database import whole
 from langchain_memlayer.journal.reader import (
     EVENT_COLUMNS,
@@ -26,7 +25,7 @@ from langchain_memlayer.journal.reader import (
 )
 from langchain_memlayer.journal.writer import Writer, fork_path
 from langchain_memlayer.json_values import dumps
-from langchain_memlayer.types import FORK, MEMORY_ROOT, Row, Scope, Triple, decode_namespace, prefix_bounds
+from langchain_memlayer.types import FORK, MEMORY_ROOT, Row, Scope, decode_namespace, prefix_bounds
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +123,3 @@ def ended_citing(reader: Reader, turns: Sequence[int]) -> list[int]:
     """The ended versions of facts that cite some turns."""
     sql = f"SELECT DISTINCT l.fact FROM {LINKS} WHERE f.closed IS NOT NULL AND f.kind = 'fact' AND l.turn IN (...)"
     return sorted({fact for (fact,) in reader.among(sql, turns)})
-
-
-def triples_by_row(reader: Reader, rows: Sequence[int]) -> dict[int, list[Triple]]:
-    """The triples of some versions, by row."""
-    told: dict[int, list[Triple]] = {}
-    sql = f"SELECT t.item, t.source, t.relation, t.destination FROM {TRIPLES} WHERE t.item IN (...) ORDER BY t.id"
-    for row, triple in whole(reader.among(sql, rows), lambda row: (row[0], to_triple(row))):
-        told.setdefault(row, []).append(triple)
-    return told

@@ -463,8 +463,7 @@ class Reader(ItemReader):
 
     def quotes_of(self, fact: int) -> list[tuple[int, str | None]]:
         """The turns that a fact cites, each with the words that support it."""
-        rows = self.db.execute(f"SELECT l.turn, l.quote FROM {LINKS} WHERE l.fact = ? ORDER BY l.turn", (fact,))
-        return [_to_quote(row) for row in rows]
+        return [(turn, quote) for _, turn, quote in self.quotes_of_all([fact])]
 
     def quotes_of_all(self, facts: Sequence[int]) -> list[tuple[int, int, str | None]]:
         """The turns that facts cite, each with the words that support it: (fact, turn, quote)."""
