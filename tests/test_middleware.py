@@ -173,6 +173,22 @@ async def test_what_was_said_is_remembered_though_the_call_was_cancelled(memory:
     assert turns(memory) == ["I like tea.", "I live in Paris.", "Oh."]
 
 
+def test_what_was_said_is_remembered_though_nobody_read_the_stream_to_its_end(memory: Memory) -> None:
+    model = ScriptedChatModel(replies=lambda _: "Oh, that is nice to hear.")
+    refusing = PIIMiddleware("email", strategy="block")
+    agent = agent_of(model, memory.as_middleware(), refusing, checkpointer=InMemorySaver())
+    for text in ("I live in Paris.", "I am ann@example.com."):
+        stream = agent.stream(said(text), thread(), context=ALICE, stream_mode="messages")
+        with contextlib.suppress(PIIDetectionError):
+            next(stream)
+        stream.close()
+    for text in ("I like tea.", "I like rain."):
+        agent.invoke(said(text), thread(), context=ALICE)
+        assert memory.flush(30)
+    assert turns(memory) == ["I like rain.", "I like tea.", "I live in Paris.", "Oh, that is nice to hear."]
+    assert facts(memory) == ["I like rain.", "I like tea.", "I live in Paris."]
+
+
 async def test_it_only_recalls_when_told_so_and_rewrites_the_query(turn: Any) -> None:
     inner = ScriptedChatModel(replies=[{"queries": ["What is Maria's dog called?"]}])
     with open_with_facts(model=inner) as memory:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Annotated, Any, NotRequired, TypedDict, cast
+from typing import Annotated, Any, Final, NotRequired, TypedDict, cast
 
 from langchain_core.messages import AIMessage, BaseMessage, SystemMessage
 from langchain_core.tools import BaseTool
@@ -52,6 +53,7 @@ except ModuleNotFoundError as error:
         "The middleware needs the package langchain, which has create_agent: pip install langchain"
     ) from error
 
+_MOST_ASKED: Final = 256
 _Response = ModelResponse[Any] | AIMessage | ExtendedModelResponse[Any]
 
 
@@ -114,6 +116,9 @@ class MemoryMiddleware(AgentMiddleware[Any, Any]):
         self._background = background
         self._after_seconds = checked_seconds(after_seconds, "after_seconds")
         self._on_error = checked_on_error(on_error)
+        # What the model was given in turns that have not ended, by session and message. A stream that nobody reads on
+        # ends no node by an error, and what the node writes then is lost.
+        self._asked: OrderedDict[tuple[str | None, str], dict[str, Any]] = OrderedDict()
         self._context, self._course = (f"{key}_{self._label}".rstrip("_") for key in ("memory_context", "memory_turn"))
         self.state_schema = _state_schema(self._context, self._course)
         self.tools: Sequence[BaseTool] = (
@@ -192,9 +197,18 @@ class MemoryMiddleware(AgentMiddleware[Any, Any]):
             )
         update: dict[str, Any] = {self._context: block}
         if self._remember:
-            off = bool(state.get(STATE_KEY))
-            update[self._course] = begun(messages, state.get(self._course) or {}, off=off)
+            last = self._course_of(state) or {}
+            course = update[self._course] = begun(messages, last, off=bool(state.get(STATE_KEY)))
+            left = self._taken(last, caller)
+            if left and not course["said"].keys() & last["said"].keys():
+                yield from self._add(state, runtime, left, background=True)
         return update
+
+    def _taken(self, course: Course, caller: Caller) -> list[dict[str, Any]]:
+        """What the model was given in a turn, which is forgotten here; what of it stands in the course is left out."""
+        keys = [(caller.session_id, key) for key in course.get("said", ())]
+        taken = {key: self._asked.pop((session, key), None) for session, key in keys}
+        return [one for key, one in taken.items() if one is not None and key not in course.get("given", {})]
 
     def _keep(
         self, request: ModelRequest[Any], given: Sequence[BaseMessage] | None, *, background: bool = False
@@ -211,6 +225,7 @@ class MemoryMiddleware(AgentMiddleware[Any, Any]):
         if course is None:
             return None
         messages, refused = remembered(state.get("messages", []), course)
+        self._taken(course, self._called(state, runtime)[1])
         yield from self._add(state, runtime, messages, refused)
         return {self._course: {"refused": refused}}
 
@@ -261,7 +276,12 @@ class MemoryMiddleware(AgentMiddleware[Any, Any]):
             given = request.messages
         if given is None:
             return response
-        new = with_answers(course, given_of(request.messages, course, given, answered=answered), response.result)
+        kept = given_of(request.messages, course, given, answered=answered)
+        session = self._called(request.state, request.runtime)[1].session_id
+        self._asked.update({(session, key): one for key, one in kept.items()})
+        while len(self._asked) > _MOST_ASKED:
+            self._asked.popitem(last=False)
+        new = with_answers(course, kept, response.result)
         return ExtendedModelResponse(model_response=response, command=Command(update={self._course: new}))
 
     def _injected(self, request: ModelRequest[Any]) -> ModelRequest[Any]:
