@@ -45,6 +45,7 @@ _TEXT_PARTS = frozenset({"text", "input_text", "output_text"})
 _INNER_PARTS = frozenset({
     "tool_use", "tool_call", "tool_call_chunk", "invalid_tool_call", "function_call", "server_tool_use",
     "server_tool_call", "server_tool_call_chunk", "server_tool_result", "reasoning", "thinking", "redacted_thinking",
+    "cachePoint", "cache_point", "toolUse", "reasoningContent",
 })  # fmt: skip
 _TIMES = ("timestamp", "created_at", "time")
 _LONGEST_ROLE = 20
@@ -374,7 +375,8 @@ def _text_of(content: Any, where: str, *, may_be_none: bool) -> tuple[str, list[
         text = part
         if isinstance(part, Mapping):
             if not _is_text(part):
-                others.append(str(part.get("type")))
+                # Bedrock's parts have no type, but one member named for what they are.
+                others.append(str(part.get("type") or next(iter(part), "nothing")))
                 continue
             said = _part_text(part)
             text = "" if said is None else said

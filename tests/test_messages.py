@@ -287,7 +287,8 @@ def test_what_is_no_text_is_reported_with_its_place() -> None:
     said = [HumanMessage([text_part("my cat"), IMAGE], id="m1"), HumanMessage([pdf], id="m2"), "hi"]
     assert left_out(said) == [(0, "m1", "image_url"), (1, "m2", "file")]
     thinking = AIMessage([{"type": "thinking", "thinking": "hm"}, text_part("a")])
-    assert left_out([thinking, AIMessage("", tool_calls=[CALL])]) == []
+    bedrock = HumanMessage([{"text": "a"}, {"image": {"format": "png"}}, {"cachePoint": {"type": "default"}}], id="b")
+    assert left_out([thinking, AIMessage("", tool_calls=[CALL]), bedrock]) == [(2, "b", "image")]
     odd = ["hi", ChatMessage("hi", role=""), Thing()]
     assert left_out(odd, mend=True) == [(1, None, "message"), (2, None, "message")]
     assert left_out([], mend=True) == left_out([HumanMessage("")], mend=True) == []
