@@ -399,6 +399,11 @@ class Row:
     read: bool = False
     offset: int | None = None
 
+    @property
+    def scope(self) -> Scope:
+        """Who it belongs to."""
+        return Scope(self.user_id, self.agent_id, self.run_id)
+
     def expired(self, now: int) -> bool:
         """Whether a live version has ceased to count by a time, microseconds since 1970 UTC."""
         return self.invalid_at is not None and self.invalid_at <= now and self.state != SPENT

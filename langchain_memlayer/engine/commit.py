@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from langchain_memlayer.engine.records import scope_ids, scope_of
+from langchain_memlayer.engine.records import scope_ids
 from langchain_memlayer.facts.grounding import repeats, says_all
 from langchain_memlayer.index.keywords import query_terms
 from langchain_memlayer.journal.writer import Writer, keys_of
@@ -274,7 +274,7 @@ class Commit:
 
     def _own(self, key: str) -> Row | None:
         row = self.tx.memory(key)
-        own = row is not None and row.kind == "fact" and scope_ids(scope_of(row)) == scope_ids(self.scope)
+        own = row is not None and row.kind == "fact" and scope_ids(row.scope) == scope_ids(self.scope)
         return row if own else None
 
     def _obstacle(self, change: Change, target: Row | None, turns: Sequence[Row]) -> str | None:
@@ -287,7 +287,7 @@ class Commit:
         if target is None:
             return "the memory is gone" if decision.memory_id or decision.earlier else "it names no memory"
         # Decisions may come from outside, through the state of a graph.
-        if scope_ids(scope_of(target)) != scope_ids(self.scope):
+        if scope_ids(target.scope) != scope_ids(self.scope):
             return "the memory to change belongs to another scope"
         if target.kind != "fact":
             return "only a fact can be changed by what is said"

@@ -14,7 +14,7 @@ from langchain_memlayer.engine.forks import batch_of, merged, no_fork
 from langchain_memlayer.engine.index_sync import Indexes
 from langchain_memlayer.engine.keep import PAUSE, turn_of
 from langchain_memlayer.engine.profiles import redact
-from langchain_memlayer.engine.records import batch_scope, missing, scope_of
+from langchain_memlayer.engine.records import batch_scope, missing
 from langchain_memlayer.engine.results import added
 from langchain_memlayer.engine.texts import searchable, stored_text, unembedded
 from langchain_memlayer.errors import EmbeddingError, InvalidInput
@@ -110,10 +110,10 @@ class Editor:
             return
         if row.kind == "turn":
             tx.unlist_unread([row.id])
-            tx.note_unread(scope_of(row), [now.id], detail={"edited": [now.id]}, attempts=0, next_at=tx.now)
+            tx.note_unread(row.scope, [now.id], detail={"edited": [now.id]}, attempts=0, next_at=tx.now)
         else:
             tx.strike_written(row.key)
-            tx.note_unread(scope_of(row), [], detail={"triples_of": row.key}, attempts=0, next_at=tx.now)
+            tx.note_unread(row.scope, [], detail={"triples_of": row.key}, attempts=0, next_at=tx.now)
 
     def delete(self, what: str | Scope) -> tuple[int, int]:
         """End one memory by its id (with a turn, the facts that cite no other that is left), or a scope's.
@@ -196,7 +196,7 @@ class Editor:
                     rows = tx.with_relatives([*rows, *others])
                 self._redact(tx, _redacted(tx, rows), forms)
                 named = _of_the_same_words(tx, rows)
-                tx.erase_batches([batch_scope(scope_of(row)) for row in rows], {row.key for row in rows})
+                tx.erase_batches([batch_scope(row.scope) for row in rows], {row.key for row in rows})
                 self._erase_rows(tx, rows)
                 count = _count(rows)
         self._scrub()
@@ -205,7 +205,7 @@ class Editor:
 
     def _erase(self, tx: Writer, scope: Scope) -> int:
         rows = tx.erasable(scope)
-        tx.erase_batches(list({batch_scope(scope), *(batch_scope(scope_of(row)) for row in rows)}))
+        tx.erase_batches(list({batch_scope(scope), *(batch_scope(row.scope) for row in rows)}))
         tx.strike_unread_of(scope)
         rows = tx.with_relatives(rows)
         self._erase_rows(tx, rows)
@@ -258,7 +258,7 @@ class Editor:
             form = forms.get(_form(row, text)) or unembedded([_form(row, text)])[_form(row, text)]
             tx.redact(row, text, content_hash(text), terms=form.terms if text else b"", vector_bytes=form.vector_bytes)
             if text and row.closed is None and form.vector_bytes is None and self.indexes.embedder is not None:
-                tx.note_unread(scope_of(row), [row.id], detail=OWED, attempts=1, next_at=tx.now + PAUSE)
+                tx.note_unread(row.scope, [row.id], detail=OWED, attempts=1, next_at=tx.now + PAUSE)
 
     def reset(self) -> None:
         """Empty the whole folder, physically."""
@@ -288,7 +288,7 @@ def _count(rows: Sequence[Row]) -> int:
 
 
 def _by_hand(tx: Writer, row: Row, new_id: NewId) -> Commit:
-    return Commit(tx, scope_of(row), actor=BY_HAND, batch=None, new_id=new_id)
+    return Commit(tx, row.scope, actor=BY_HAND, batch=None, new_id=new_id)
 
 
 def _named(triple: Triple, text: str) -> bool:
@@ -346,7 +346,7 @@ def _of_the_same_words(reader: Reader, rows: Sequence[Row]) -> list[Row]:
             terms = query_terms(text)
             if not terms:
                 continue
-            for other in reader.having_all(scope_of(row), terms):
+            for other in reader.having_all(row.scope, terms):
                 if other.key not in keys and set(terms) <= set(query_terms(other.text)):
                     found[other.key] = other
     return list(found.values())[:MOST_NAMED]

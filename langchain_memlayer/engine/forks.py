@@ -18,7 +18,6 @@ from typing import Any
 from langchain_memlayer.engine.commit import Commit, Committed, Indexed, Outcome
 from langchain_memlayer.engine.past import ALONG, standing
 from langchain_memlayer.engine.profiles import FORK, carry, key_of, recited
-from langchain_memlayer.engine.records import scope_of
 from langchain_memlayer.errors import InvalidInput, shown
 from langchain_memlayer.journal import Journal
 from langchain_memlayer.journal.database import chunks
@@ -93,7 +92,7 @@ class _Copies:
         triples = self.tx.triples_by_row(ids)
         began = {row.id: self._began(row) for row in page if row.event == "update"}
         for row in page:
-            owner = _owner(scope_of(row).forked(self.fork.token))
+            owner = _owner(row.scope.forked(self.fork.token))
             key = self.keys.setdefault(row.key, self.new_id())
             if row.kind == "profile":
                 key, row = key_of(owner["path"]), recited(row, self.keys)
@@ -224,7 +223,7 @@ class _Merging:
         return first.key not in self._origins or len(versions) > 1 or first.seq != first.id
 
     def _commit(self, row: Row) -> Commit:
-        owner = scope_of(row).original
+        owner = row.scope.original
         if owner not in self.commits:
             self.commits[owner] = Commit(self.tx, owner, actor=FORK, batch=self._batch, new_id=self.new_id)
         return self.commits[owner]
@@ -284,7 +283,7 @@ class _Merging:
 
     def _own(self, row: Row, key: str) -> Row:
         sources = tuple(self._keys.get(one, one) for one in row.sources)
-        return replace(row, **_owner(scope_of(row).original), key=key, place=None, sources=sources)
+        return replace(row, **_owner(row.scope.original), key=key, place=None, sources=sources)
 
     def _add(self, row: Row) -> str:
         """Add a memory of the fork to the original, where it is not there already; returns its id."""

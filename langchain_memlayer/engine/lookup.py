@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Any
 
 from langchain_memlayer.arguments import checked_kinds
-from langchain_memlayer.engine.records import missing, record_of, result_of, scope_of
+from langchain_memlayer.engine.records import missing, record_of, result_of
 from langchain_memlayer.engine.results import fork_info, history_row, reasons, scope_size, unread
 from langchain_memlayer.filters import Filter, parse_filter
 from langchain_memlayer.graph.names import as_relations
@@ -73,7 +73,7 @@ class Lookup:
         """Whose a memory is, ended or not; None when there was never one."""
         with self._journal.read() as reader:
             versions = reader.versions_of(key)
-        return scope_of(versions[0]) if versions else None
+        return versions[0].scope if versions else None
 
     def page(self, selection: Selection, *, limit: int, offset: int) -> ListResult:
         """A part of a list, oldest first, with the first relations of its scope."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from langchain_memlayer.engine.commit import BY_HAND, Committed, Outcome, echoes
 from langchain_memlayer.engine.profiles import FORK, take_back
-from langchain_memlayer.engine.records import result_of, scope_of
+from langchain_memlayer.engine.records import result_of
 from langchain_memlayer.engine.results import relations_of
 from langchain_memlayer.errors import InvalidInput, shown
 from langchain_memlayer.journal import Journal
@@ -327,7 +327,7 @@ class _Undoing:
         for turn in tx.memories_by_row(told).values():
             if turn.closed is not None or turn.state != VISIBLE or turn.key in self._keys:
                 continue
-            near = [] if turn.place is None else tx.turns_around(scope_of(turn), turn, 1, **around)
+            near = [] if turn.place is None else tx.turns_around(turn.scope, turn, 1, **around)
             replies = [row.id for row in near if (row.place or 0) > (turn.place or 0) and echoes(row, before)]
             for row in (turn, *tx.uncited(replies)):
                 if row.state == VISIBLE and row.key not in self._keys:
@@ -355,7 +355,7 @@ class _Undoing:
             if reads and not turn.read and not turn.given and turn.id not in listed:
                 made = _worded(tx, turn)
                 edited = {"edited": [turn.id]} if made is not None and made.op == "update" else {}
-                tx.note_unread(scope_of(turn), [turn.id], detail=edited, attempts=0, next_at=tx.now)
+                tx.note_unread(turn.scope, [turn.id], detail=edited, attempts=0, next_at=tx.now)
         return self._outcome(now)
 
     def _settle_closed(self, turn: Row, now: Row | None) -> None:
@@ -376,7 +376,7 @@ class _Undoing:
                 self.tx.strike_unread(noted[fact.key])
             elif by_hand and reads and fact.key in self._again - noted.keys():
                 detail = {"triples_of": fact.key}
-                self.tx.note_unread(scope_of(fact), [], detail=detail, attempts=0, next_at=self.tx.now)
+                self.tx.note_unread(fact.scope, [], detail=detail, attempts=0, next_at=self.tx.now)
 
     def _show_tellers(self, fact: Row) -> None:
         """Let turns be recalled again that a fact cites, but for those that told what has ended."""

@@ -117,7 +117,7 @@ class Profiles:
                 live = reader.live_by_key(cited(cells)).values()
                 rows = [row for row in live if not row.expired(now)]
             behind = not past and self._asks(cells, self._changes(reader, owner))
-        cells = _standing(cells, {row.key for row in rows if scope.ids().items() <= _ids(row).items()})
+        cells = _standing(cells, {row.key for row in rows if scope.ids().items() <= row.scope.ids().items()})
         return self._profile(key, cells, behind=behind)
 
     def _profile(self, key: str, cells: Cells, *, behind: bool) -> Profile:
@@ -155,7 +155,9 @@ class Profiles:
             rows = {row.id: cells_of(row) for row in reader.versions_of(key)}
             if scope != owner:
                 versions = {one: reader.versions_of(one)[:1] for cells in rows.values() for one in cited(cells)}
-                mine = {one for one, some in versions.items() if some and scope.ids().items() <= _ids(some[0]).items()}
+                mine = {
+                    one for one, some in versions.items() if some and scope.ids().items() <= some[0].scope.ids().items()
+                }
                 rows = {row: _standing(cells, mine) for row, cells in rows.items()}
         changes: list[ProfileChange] = []
         for event in events:
@@ -280,10 +282,6 @@ class Profiles:
 # -- what every process does, whether it has a schema or not ----------------------------------------------------------
 
 
-def _ids(row: Row) -> dict[str, str]:
-    return Scope(row.user_id, row.agent_id, row.run_id).ids()
-
-
 def _flat(facts: Iterable[Any]) -> list[str]:
     return list(dict.fromkeys(one for some in facts for one in ([some] if isinstance(some, str) else some)))
 
@@ -354,7 +352,7 @@ def carry(
     events = tx.history(last.key)
     was, since = (cells_of(copy), copy.id) if events[0].actor == FORK else ({}, 0)
     by_hand = {name for event in events if event.actor == BY_HAND for name in _named(event, {})}
-    owner = Scope(**_ids(last)).original
+    owner = Scope(**last.scope.ids()).original
     key = key_of(owner.partition)
     rows, row = {one.id: one for one in tx.versions_of(key)}, tx.memory(key)
     old = cells_of(row)
@@ -398,7 +396,7 @@ def redact(tx: Writer, rows: Sequence[Row]) -> None:
         touched = len(left) < len(facts) or any(said <= some for some in secret)
         return left if has_words or not touched else None
 
-    owners = {row.path: Scope(**_ids(row)) for row in rows if row.kind == "fact"}
+    owners = {row.path: Scope(**row.scope.ids()) for row in rows if row.kind == "fact"}
     # A fork that was made when the fact had ended has no copy of it, but may have its words.
     copies = (one.forked(fork.token).partition for fork in forks(tx) for one in owners.values() if one.fork is None)
     for path in dict.fromkeys((*owners, *copies)):
@@ -454,7 +452,7 @@ def take_back(tx: Writer, path: str, facts: Mapping[str, int], own: Collection[i
         raise InvalidInput("This event of a profile was undone already, or changed nothing.")
     if not undoes:
         return []
-    owner = next(Scope(one.user_id, one.agent_id, one.run_id) for one in rows.values())
+    owner = next(one.scope for one in rows.values())
     _write(tx, owner, row, cells, at=tx.now, actor=BY_HAND, by=by, undoes=undoes)
     return [Committed(key, "UPDATE", dumps(values_of(cells)), dumps(values_of(cells_of(row))))]
 

@@ -20,7 +20,7 @@ from langchain_memlayer.engine.commit import Change, Commit, Committed, Indexed,
 from langchain_memlayer.engine.index_sync import Indexes
 from langchain_memlayer.engine.keep import CONTEXT_TURNS, Keeper, Kept, note_about, turn_of
 from langchain_memlayer.engine.profiles import Profiles
-from langchain_memlayer.engine.records import batch_scope, scope_of, to_turn
+from langchain_memlayer.engine.records import batch_scope, to_turn
 from langchain_memlayer.engine.texts import fact_text, found_by, searchable, stored_text, turn_text
 from langchain_memlayer.errors import ExtractionError, InvalidInput, JournalError, MemLayerError
 from langchain_memlayer.facts.reconciliation import all_added
@@ -304,7 +304,7 @@ class Engine(Keeper):
             said = note.detail.get("before", ())
             by_row = reader.memories_by_row([one for one in said if isinstance(one, int)])
             rows = [by_row[one] for one in said if isinstance(one, int) and one in by_row]
-            rows = [row for row in rows if scope_of(row) == note.scope]
+            rows = [row for row in rows if row.scope == note.scope]
             last = max((row for row in prepared.rows if row is not None), key=lambda row: row.place or 0, default=None)
             if not said and last is not None:
                 most = CONTEXT_TURNS + len(prepared.rows)
@@ -322,7 +322,7 @@ class Engine(Keeper):
         pages: dict[tuple[str, Scope, str | None, int], list[int]] = {}
         sizes: dict[tuple[str, Scope, str | None], int] = {}
         for row in rows:
-            owner = row.path, Scope(row.user_id, row.agent_id, row.run_id), row.session_id
+            owner = row.path, row.scope, row.session_id
             size = sizes[owner] = sizes.get(owner, 0) + 1
             pages.setdefault((*owner, (size - 1) // PAGE_TURNS), []).append(row.id)
         if pages:

@@ -89,11 +89,6 @@ def batch_scope(scope: Scope) -> str:
     return orjson.dumps(scope.ids()).decode()
 
 
-def scope_of(row: Row) -> Scope:
-    """Who a memory belongs to."""
-    return Scope(row.user_id, row.agent_id, row.run_id)
-
-
 def to_turn(row: Row) -> Turn:
     """A stored turn as the extractor sees it."""
     time = None if row.time is None else from_micros(row.time)

@@ -15,7 +15,6 @@ from itertools import groupby, islice
 from langchain_memlayer.engine.commit import fact_hash
 from langchain_memlayer.engine.keep import LEASE
 from langchain_memlayer.engine.read import PAGE_TURNS, Engine, ReadProgress
-from langchain_memlayer.engine.records import scope_of
 from langchain_memlayer.errors import InvalidInput, shown
 from langchain_memlayer.facts.grounding import words
 from langchain_memlayer.journal.positions import terms_of
@@ -90,7 +89,7 @@ def _pages(turns: Sequence[Row]) -> Iterator[list[Row]]:
 
 def _copied(engine: Engine, page: Sequence[Row], into: str) -> tuple[int | None, list[int]]:
     """Copy turns of one session; gives the note of those that are to be read, and the rows of all."""
-    owner = replace(scope_of(page[0]), user_id=into)
+    owner = replace(page[0].scope, user_id=into)
     with engine.journal.write(owner.partition) as tx:
         ids = [row.id for row in page]
         terms, vectors = terms_of(tx, ids), tx.vectors_of(ids)

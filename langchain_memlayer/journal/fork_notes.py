@@ -112,7 +112,7 @@ def forks_of(reader: Reader, scope: Scope) -> list[ForkNote]:
 
 def copied(reader: Reader, rows: Sequence[Row]) -> list[Row]:
     """All versions of the copies of some memories, in all forks."""
-    keys, owners = {row.key for row in rows}, {Scope(row.user_id, row.agent_id, row.run_id) for row in rows}
+    keys, owners = {row.key for row in rows}, {row.scope for row in rows}
     near = {fork.token: fork for owner in owners for fork in forks_of(reader, owner)}
     found = [key for fork in near.values() for key, origin in copies(reader, fork).items() if origin in keys]
     sql = f"SELECT {ROW_COLUMNS} FROM {ROW_FROM} WHERE i.kind <> 'item' AND i.key IN (...)"

@@ -401,7 +401,7 @@ class Reader(ItemReader):
         """The turns of notes, by row; none of somebody else, which a damaged note may have."""
         rows = self.memories_by_row([row for note in notes for row in note.turns])
         own = ((rows[turn], note) for note in notes for turn in note.turns if turn in rows)
-        return {row.id: row for row, note in own if Scope(row.user_id, row.agent_id, row.run_id) == note.scope}
+        return {row.id: row for row, note in own if row.scope == note.scope}
 
     def next_unread(self, after: int, *, owed: bool) -> int | None:
         """When, behind a time, the first of these calls is to be tried that were not set aside; None when none is."""
