@@ -533,7 +533,7 @@ def test_what_the_user_told_beside_what_ended_holds_though_no_fact_says_it(forgo
         assert (shown.get(answer, True), shown.get(sister, True)) == (over, False)
 
 
-@pytest.mark.parametrize("how", ["told", "deleted", "undone"])
+@pytest.mark.parametrize("how", ["told", "deleted", "undone", "edited"])
 def test_what_the_assistant_only_repeats_ends_with_it(how: str) -> None:
     guide = "Paris has forty bridges, three opera houses and a garden of medlar trees behind the town hall."
     told = {"I live in Paris": [found("Anna lives in Paris")], "I live in Rome": [found("Anna lives in Rome")]}
@@ -543,6 +543,8 @@ def test_what_the_assistant_only_repeats_ends_with_it(how: str) -> None:
             [home] = memory.add(said, user_id="u", session_id="s")["results"]
             if how == "told":
                 memory.add([message("I live in Rome", "3")], user_id="u", session_id="s")
+            elif how == "edited":
+                memory.add([message("I live in Rome", "1")], user_id="u", session_id="s")
             elif how == "deleted":
                 memory.delete(home["id"])
             else:

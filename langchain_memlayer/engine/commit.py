@@ -478,6 +478,11 @@ class Commit:
                 after = next((row for row in around if (row.place or 0) > (said.place or 0)), None)
                 if said.role == "assistant" and after and after.role == "user" and _answers(after, said, known):
                     near.add(after.id)
+        for turn in (row for row in self._said if row.id in fact.turns):
+            # A message that told the fact and says something else now: what was replied before answered its old words.
+            beside = self.tx.turns_around(self.scope, turn, 1, quarantined=False, until=None, lasting=None)
+            replies = [row for row in beside if (row.place or 0) > (turn.place or 0) and row.id < turn.id and row.read]
+            near |= {row.id for row in replies if echoes(row, fact)}
         for turn in (*behind, *self.tx.uncited(sorted(near.difference(row.id for row in behind)))):
             if turn.id not in but and (turn.state == VISIBLE or (turn.state, state) == (SPENT, HIDDEN)):
                 self._mark(turn, state, at=at)
