@@ -446,9 +446,11 @@ class Reader(ItemReader):
             where = f"{where} AND NOT {ended_by('1 = 1' if as_of is None else 'e.invalid_at <= ?')}"
             values += [position] if as_of is None else [as_of, position]
         return self.db.execute(
+            # By the events that made them rows are read in the order in which they lie.
             "WITH found AS (SELECT i.id AS id, i.state AS state, row_number() OVER (PARTITION BY i.ns, i.key ORDER BY "
-            "i.id DESC) AS place FROM namespaces n JOIN items i ON i.ns = n.id WHERE n.path >= ? AND n.path < ? AND "
-            f"i.kind <> 'item' AND i.id <= ? AND {where}), held AS (SELECT id, state FROM found WHERE place = 1) "
+            "i.id DESC) AS place FROM namespaces n JOIN events o ON o.ns = n.id JOIN items i ON i.id = o.seq AND "
+            f"i.ns = n.id WHERE n.path >= ? AND n.path < ? AND i.kind <> 'item' AND i.id <= ? AND {where}), held AS "
+            "(SELECT id, state FROM found WHERE place = 1) "
             f"SELECT id, coalesce(state, 0) = {SPENT} AND NOT EXISTS (SELECT 1 FROM links l JOIN held f ON f.id = "
             "l.fact JOIN items i ON i.id = f.id WHERE l.turn = held.id AND i.closed IS NOT NULL) FROM held",
             (*prefix_bounds(prefix), position, *values),
