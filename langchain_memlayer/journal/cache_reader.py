@@ -177,7 +177,7 @@ class CacheReader(BaseReader):
         for chunk in chunks(ids):
             rows = self.db.execute(f"{sql}({marks(len(chunk))})", tuple(chunk)).fetchall()
             rows.sort(key=itemgetter(0))
-            for block in _readable(rows, area, typed, dims=dims):
+            for block in _readable(rows, area, typed, dims=dims, form=bytes if vectors else int):
                 vector_bytes.append(block.vector_bytes)
                 blocks.append(replace(block, vector_bytes=b""))
         blocks = blocks or [_block([], area, typed, dims=dims)]
@@ -364,21 +364,26 @@ class CacheReader(BaseReader):
         return [] if text is None else list(orjson.loads(text))
 
 
-def _readable(rows: list[tuple[Any, ...]], area: Area, typed: Typed, *, dims: int) -> list[SlabBlock]:
+def _readable(
+    rows: list[tuple[Any, ...]], area: Area, typed: Typed, *, dims: int, form: type[bytes | int]
+) -> list[SlabBlock]:
     """The block of some rows; where some are damaged, one of each other row."""
     try:
-        return [_block(rows, area, typed, dims=dims)]
+        return [_block(rows, area, typed, dims=dims, form=form)]
     except DAMAGED:
-        return list(whole(rows, lambda row: _block([row], area, typed, dims=dims)))
+        return list(whole(rows, lambda row: _block([row], area, typed, dims=dims, form=form)))
 
 
-def _block(rows: list[tuple[Any, ...]], area: Area, typed: Typed, *, dims: int) -> SlabBlock:
+def _block(
+    rows: list[tuple[Any, ...]], area: Area, typed: Typed, *, dims: int, form: type[bytes | int] = bytes
+) -> SlabBlock:
+    """The block of rows that end with vectors, or (where `form` is a number) with how many bytes these have."""
     columns = list(zip(*rows, strict=True)) if rows else [()] * (len(HOT_NAMES[area]) + 3)
     # Without an embedder the vectors of an earlier one are left where they are.
     stored: Sequence[bytes | int | None] = columns[-1] if dims else (None,) * len(rows)
     sizes = np.array([len(d) if isinstance(d, bytes) else d or 0 for d in stored], np.int64)
-    if dims and (sizes % (2 * dims)).any():
-        raise ValueError(f"vectors of another size than {dims}")
+    if dims and ((sizes % (2 * dims)).any() or not {*map(type, stored)} <= {form, type(None)}):
+        raise ValueError(f"vectors of another form or size than {dims}")
     hot, words = typed(dict(zip(HOT_NAMES[area], columns[2:], strict=False)))
     return SlabBlock(
         seq=0,

@@ -645,7 +645,9 @@ def test_a_damaged_memory_is_told_and_hides_no_other(
             memory.add(f"zebra number {k}", user_id="u", session_id="s")
     for k, column in enumerate(columns):
         alter(tmp_path, f"UPDATE items SET {column} = ? WHERE value = ?", value, f"zebra number {k}")
+    # Of the last but one, and of the first: a number is no size.
     alter(tmp_path, "UPDATE vectors SET data = x'0000' WHERE id = ?", len(columns) + 1)
+    alter(tmp_path, "UPDATE vectors SET data = 4611686018427387904 WHERE id = 1")
     last = f"zebra number {len(columns) + 1}"
     with open_memory(tmp_path) as memory:
         for found in (memory.search(last, user_id="u", expand=2), memory.get_all(user_id="u")):
