@@ -534,6 +534,30 @@ async def test_a_declined_message_is_not_remembered_now_or_later(memory: Memory,
     assert facts(memory) == ["I hike.", "I like tea."]
 
 
+@pytest.mark.parametrize("off", [False, True])
+@pytest.mark.parametrize("way", ["failed", "left", "interrupted"])
+def test_a_turn_that_never_ended_is_remembered_unless_it_was_declined(memory: Memory, way: str, off: bool) -> None:
+    call = AIMessage("", tool_calls=[{"name": "look", "args": {"place": "attic"}, "id": "1"}])
+    replies = {"failed": ValueError("down"), "left": "Oh, that is nice.", "interrupted": call}
+    model = ScriptedChatModel(replies=[replies[way], "Yes.", "No."], structured=("function_calling",))
+    cutting = SummarizationMiddleware(
+        model=ScriptedChatModel(replies=lambda _: "A talk."), trigger=("messages", 3), keep=("messages", 1)
+    )
+    asking = HumanInTheLoopMiddleware(interrupt_on={"look": True})
+    agent = agent_of(model, cutting, memory.as_middleware(), asking, tools=[look], checkpointer=InMemorySaver())
+    with contextlib.suppress(ValueError):
+        given = {**said("My pin is 1234."), "memory_off": off}
+        stream = agent.stream(given, thread(), context=ALICE, stream_mode="messages")
+        for _ in stream:
+            if way == "left":
+                break
+        stream.close()
+    for text in ("I hike.", "I like tea."):
+        agent.invoke(said(text), thread(), context=ALICE)
+        assert memory.flush(30)
+    assert facts(memory) == ["I hike.", "I like tea.", *([] if off else ["My pin is 1234."])]
+
+
 # -- a memory that fails ----------------------------------------------------------------------------------------------
 
 

@@ -74,7 +74,7 @@ def begun(messages: Sequence[BaseMessage], before: Course, *, off: bool) -> Cour
     # A turn that is tried again begins with the same message.
     said = {key: words for key, words in said.items() if key not in last} or said
     if last and not last.keys() & said.keys():
-        refused |= last.keys() - before.get("given", {}).keys()
+        refused |= last.keys() - (set() if before.get("off") else before.get("given", {}).keys())
         started = False
         for message in messages:
             started = started or message.id in last

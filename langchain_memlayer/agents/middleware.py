@@ -199,23 +199,24 @@ class MemoryMiddleware(AgentMiddleware[Any, Any]):
         if self._remember:
             last = self._course_of(state) or {}
             course = update[self._course] = begun(messages, last, off=bool(state.get(STATE_KEY)))
-            left = self._taken(last, caller)
+            left = self._left(last, caller)
             if left and not course["said"].keys() & last["said"].keys():
                 yield from self._add(state, runtime, left, background=True)
         return update
 
-    def _taken(self, course: Course, caller: Caller) -> list[dict[str, Any]]:
-        """What the model was given in a turn, which is forgotten here; what of it stands in the course is left out."""
+    def _left(self, course: Course, caller: Caller) -> list[dict[str, Any]]:
+        """What the model was given in a turn that has not ended, unless it was declined; it is forgotten here."""
         keys = [(caller.session_id, key) for key in course.get("said", ())]
         taken = {key: self._asked.pop((session, key), None) for session, key in keys}
-        return [one for key, one in taken.items() if one is not None and key not in course.get("given", {})]
+        left = {**{key: one for key, one in taken.items() if one is not None}, **course.get("given", {})}
+        return [] if course.get("off") else list(left.values())
 
     def _keep(
         self, request: ModelRequest[Any], given: Sequence[BaseMessage] | None, *, background: bool = False
     ) -> Steps[None]:
         """Remember at once what a model was given that then failed: nobody else will know that it was not refused."""
         course = self._course_of(request.state)
-        if course is None or given is None:
+        if course is None or given is None or course.get("off"):
             return
         kept = given_of(request.messages, course, given, answered=False)
         yield from self._add(request.state, request.runtime, list(kept.values()), background=background)
@@ -225,7 +226,7 @@ class MemoryMiddleware(AgentMiddleware[Any, Any]):
         if course is None:
             return None
         messages, refused = remembered(state.get("messages", []), course)
-        self._taken(course, self._called(state, runtime)[1])
+        self._left(course, self._called(state, runtime)[1])
         yield from self._add(state, runtime, messages, refused)
         return {self._course: {"refused": refused}}
 
