@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from langchain_memlayer.errors import SnapshotError
+from langchain_memlayer.errors import JournalError, SnapshotError
 from langchain_memlayer.graph.names import as_relations, relation_name
 from langchain_memlayer.index import files
 from langchain_memlayer.journal import Journal
@@ -192,6 +192,9 @@ class Graphs:
                 if since is not None:
                     meta = {**self._origin(), "seq": seq, "mark": mark}
                     files.write(self._derived, _snapshot_name(key), graph.dump(), meta)
+        except JournalError as error:
+            # Closed meanwhile by another thread, for example.
+            _LOGGER.debug("No snapshot is written: %s", error)
         except OSError as error:
             # Derived files are a convenience: without one the graph is built anew when the store opens.
             _LOGGER.warning("A graph's snapshot could not be written (%s); make room on the disk.", error.strerror)

@@ -300,6 +300,9 @@ class Indexes:
                 if dumped is not None:
                     meta = {**dumped[1], **self._origin(), "seq": slab.applied_seq}
                     files.write(self._derived, snapshot_name(self.area, key), dumped[0], meta)
+        except JournalError as error:
+            # Closed meanwhile by another thread, for example.
+            _LOGGER.debug("No snapshot is written: %s", error)
         except OSError as error:
             # Derived files are a convenience: without one all is read from the journal when the store opens.
             _LOGGER.warning("A snapshot could not be written (%s); make room on the disk.", error.strerror)
