@@ -8,6 +8,7 @@ import resource
 import shutil
 import sqlite3
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -380,6 +381,26 @@ def test_a_full_disk_costs_the_snapshot_and_nothing_else(
         assert derived(stores.first) == []
     assert_found(stores, found)
     assert_right(stores)
+
+
+def test_a_store_that_is_closed_while_a_snapshot_is_made_of_it_ends_without_one(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree(stores.first / "derived")
+    raised: list[Any] = []
+    monkeypatch.setattr(threading, "excepthook", raised.append)
+    held = files.maintenance
+    with open_store(stores.first) as store, suppress(JournalError):
+
+        @contextmanager
+        def closed(*args: Any, **kwargs: Any) -> Iterator[bool]:
+            store._journal.close()
+            with held(*args, **kwargs) as had:
+                yield had
+
+        monkeypatch.setattr(files, "maintenance", closed)
+        settle(store, "ann")
+    assert (raised, derived(stores.first)) == ([], [])
 
 
 def test_an_item_that_went_away_and_came_back_is_found_once(tmp_path: Path) -> None:
