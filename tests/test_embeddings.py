@@ -465,16 +465,6 @@ async def test_the_bundled_models_vectors_depend_on_the_text_alone(local: Embedd
     assert np.array_equal(local.embed_query("a \ud800 b"), local.embed_query("a ? b"))
 
 
-def test_the_bundled_model_knows_words_their_forms_and_names_and_the_most_usual_of_some(local: Embedder) -> None:
-    words = {"restaurant": True, "concerts": True, "angeles": True, "restaurnat": False, "xs": False}
-    assert {word: local.has_word(word) for word in words} == words
-    assert local.usual_word(["securite", "security"]) == "security"
-    assert local.usual_word(["chicazo", "chicago"]) == "Chicago"
-    assert local.usual_word(["xqz"]) is None
-    other = resolved(Lengths())
-    assert (other.has_word("restaurant"), other.usual_word(["security"])) == (None, None)
-
-
 def test_the_bundled_model_refuses_another_size_at_once() -> None:
     assert resolved("auto", dims=256).dims == 256
     with pytest.raises(ConfigurationError, match=r"256 numbers, but index\['dims'\] is 384"):

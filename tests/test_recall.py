@@ -338,14 +338,19 @@ def test_a_number_of_any_length_can_be_asked_for() -> None:
     assert identifiers("where is " + "7" * 5_000) == ["7" * 5_000]
 
 
-def test_misspelled_words_find_what_they_mean_in_their_own_scope_only() -> None:
+def test_misspelled_words_find_what_they_mean_in_their_own_scope_only_and_words_only_themselves() -> None:
     with open_memory(":memory:", embeddings=None) as memory:
         memory.add("The restaurant opens at noon", user_id="ann", infer=False)
         memory.add(["The restaurand burnt down", "A piano fell"], user_id="bob", infer=False)
         nothing = memory.search("Whose pjano?", user_id="ann")["results"]
         known = memory.search("Which restaurant?", user_id="ann")["results"]
         again = memory.search("Which restaurnat?", user_id="ann")["results"]
-    assert nothing == []
+        memory.add("Der Hund ist in der Schule", user_id="udo", infer=False)
+        words = {"ann": "Which soon?", "bob": "Who has a plane?", "udo": "Wo ist der Hand?"}
+        others = [memory.search(query, user_id=user)["results"] for user, query in words.items()]
+        german = memory.search("Wo ist die Schlue?", user_id="udo")["results"]
+    assert (nothing, others) == ([], [[], [], []])
+    assert [hit["memory"] for hit in german] == ["Der Hund ist in der Schule"]
     assert [hit["memory"] for hit in again] == ["The restaurant opens at noon"]
     assert again[0]["relevance"] == known[0]["relevance"]
 

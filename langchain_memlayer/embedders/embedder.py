@@ -7,7 +7,7 @@ are the fingerprint that the folder remembers.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -113,17 +113,6 @@ class Embedder:
         """Like `embed_query`; the model is awaited."""
         vector: NDArray[np.float32] = self._checked([await self.source.aembed_query(text[:_LONGEST])], 1)[0]
         return vector
-
-    def has_word(self, word: str) -> bool | None:
-        """Whether a word in lower case is one that the model has a vector for; None where it cannot tell.
-
-        Only wordllama can: of the pieces of another word it makes a vector that may mean nothing.
-        """
-        return self.source.has_word(word) if isinstance(self.source, WordLlamaEmbeddings) else None
-
-    def usual_word(self, words: Iterable[str]) -> str | None:
-        """The most usual of some words that the model has a vector for; None where none is, or it cannot tell."""
-        return self.source.usual(words) if isinstance(self.source, WordLlamaEmbeddings) else None
 
     def _none(self) -> NDArray[np.float32]:
         return np.empty((0, self._dims or 0), np.float32)

@@ -7,7 +7,7 @@ import functools
 import importlib.util
 import inspect
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,8 +28,6 @@ _PIECE_BYTES: Final = 8_000
 _REQUEST_BYTES: Final = 300_000
 _REQUEST_TEXTS: Final = 2_048
 
-_SHORTEST_WORD: Final = 3
-_ENDINGS: Final = ("s", "es", "d", "ed", "ing", "er", "ly")
 
 _INSTALL_MULTILINGUAL: Final = 'install it with `pip install "langchain-memlayer[multilingual]"`'
 
@@ -81,27 +79,6 @@ class WordLlamaEmbeddings(Embeddings):
         tokenizer = Tokenizer.from_file(str(vocabulary))
         tokenizer.no_truncation()
         return table, tokenizer
-
-    def has_word(self, word: str) -> bool:
-        """Whether a word, a name or what is inflected of one is one token, and not put together from pieces."""
-        return self.usual([word]) is not None
-
-    def usual(self, words: Iterable[str]) -> str | None:
-        """The most usual of some words that are one token, or inflected of one; names are written with a capital.
-
-        Args:
-            words: In lower case.
-        """
-        _, tokenizer = self._loaded()
-        found: list[tuple[bool, int, str]] = []
-        for word in words:
-            bare = [word.removesuffix(ending) for ending in _ENDINGS if word.endswith(ending)]
-            bases = [base for base in (word, *bare, *(f"{base}e" for base in bare)) if len(base) > _SHORTEST_WORD]
-            for base, named in ((base, named) for base in bases for named in (False, True)):
-                token = tokenizer.token_to_id(f"\u2581{base.capitalize() if named else base}")
-                if token is not None:
-                    found.append((base != word, token, word.capitalize() if named else word))
-        return min(found)[2] if found else None
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """The vectors of texts, 256 numbers each."""

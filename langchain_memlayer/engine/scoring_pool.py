@@ -24,7 +24,7 @@ from langchain_memlayer.index.keywords import (
     term_of,
     words_of,
 )
-from langchain_memlayer.index.spelling import Slips, edits, hidden_slips_of, slips_of, written_words
+from langchain_memlayer.index.spelling import Slips, hidden_slips_of, slips_of, word_list, written_words
 from langchain_memlayer.recall import (
     Pool,
     Spread,
@@ -74,9 +74,6 @@ REACH = 32
 
 MOST_MENDED = 3
 """How many words of a query are looked for under other spellings at most."""
-
-_TELLING = 6
-"""How long a word must be for a usual one that is a slip away to be meant by it, though no text has that either."""
 
 _SCORED_TERMS = 64
 
@@ -232,7 +229,7 @@ class Mended:
 
     Attributes:
         text: The query with what they may mean at its end. They stay, since one may be a word that nobody has said.
-        meaning: What is to be embedded: without them where the embedder is sure not to know them.
+        meaning: What is to be embedded: without them.
         slips: How many were found.
     """
 
@@ -242,30 +239,25 @@ class Mended:
 
 
 def mended(scoped: Scoped, text: str) -> Mended:
-    """A query with the most frequent word a slip away from each that no text of the scope has.
+    """A query with the most frequent word a slip away from each that no text of the scope has and no list of words.
 
-    Where the scope has none, it is one that the embedder knows.
+    Where the scope has none, it is the most used one of the list.
     """
     words = written_words(text)
     ids = term_ids(map(term_of, words))
     # Where all of the slab is inside, its words are those of the scope, and nothing has to be counted.
     known = scoped.view.words.numbers(ids) >= 0 if scoped.every else _frequencies(scoped, ids) > 0
-    embedder = scoped.indexes.embedder
+    unheard = [word for word, there in zip(words, known.tolist(), strict=True) if not there]
+    if not unheard:
+        return Mended(text, text, 0)
+    listed = word_list(language_of(words_of(text)))
     meant, rest = [], text
-    for word in [word for word, there in zip(words, known.tolist(), strict=True) if not there][:MOST_MENDED]:
-        embedded = None if embedder is None else embedder.has_word(word)
-        if embedded:
-            continue
-        found = _told(scoped, slips_of(word))
-        if not found and embedder is not None and len(word) >= _TELLING:
-            found = embedder.usual_word(edits(word, len(word)))
-        # So many are worth their two milliseconds only where the embedder does not know the word either.
-        if not found and (embedder is None or embedded is False):
-            found = _told(scoped, hidden_slips_of(word))
+    for word in [word for word in unheard if not listed.has(word)][:MOST_MENDED]:
+        # What a slip in an ending hides is looked for last: it takes two milliseconds.
+        found = _told(scoped, slips_of(word)) or listed.usual_slip_of(word) or _told(scoped, hidden_slips_of(word))
         if found:
             meant.append(found)
-            if embedded is False:
-                rest = re.sub(rf"\b{word}\b", "", rest, flags=re.IGNORECASE)
+            rest = re.sub(rf"\b{word}\b", "", rest, flags=re.IGNORECASE)
     return Mended(" ".join((text, *meant)), " ".join((rest, *meant)), len(meant))
 
 
