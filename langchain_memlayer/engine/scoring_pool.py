@@ -239,9 +239,10 @@ class Mended:
 
 
 def mended(scoped: Scoped, text: str) -> Mended:
-    """A query with the most frequent word a slip away from each that no text of the scope has and no list of words.
+    """A query with the word that each one which no text of the scope has, and no list of words, was meant to be.
 
-    Where the scope has none, it is the most used one of the list.
+    That is the word of the list, a slip away, that most texts of the scope have, else the most used one; where there is
+    none, it may be a name: what most texts have.
     """
     words = written_words(text)
     ids = term_ids(map(term_of, words))
@@ -253,8 +254,11 @@ def mended(scoped: Scoped, text: str) -> Mended:
     listed = word_list(language_of(words_of(text)))
     meant, rest = [], text
     for word in [word for word in unheard if not listed.has(word)][:MOST_MENDED]:
+        near = listed.around(word)
+        said = _frequencies(scoped, term_ids(map(term_of, near)))
+        found = near[said.argmax()] if said.any() else _told(scoped, slips_of(word)) or next(iter(near), None)
         # What a slip in an ending hides is looked for last: it takes two milliseconds.
-        found = _told(scoped, slips_of(word)) or listed.usual_slip_of(word) or _told(scoped, hidden_slips_of(word))
+        found = found or _told(scoped, hidden_slips_of(word))
         if found:
             meant.append(found)
             rest = re.sub(rf"\b{word}\b", "", rest, flags=re.IGNORECASE)

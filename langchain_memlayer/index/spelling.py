@@ -109,11 +109,11 @@ class WordList:
         """Whether it is a word."""
         return bool(self.uses_of([word])[0])
 
-    def usual_slip_of(self, word: str) -> str | None:
-        """The most used word around one; None where there is none."""
-        around = edits(word, len(word))
-        uses = self.uses_of(around)
-        return around[int(uses.argmax())] if uses.any() else None
+    def around(self, word: str) -> list[str]:
+        """The words one slip away from another, the most used first."""
+        near = list(dict.fromkeys(edits(word, len(word))))
+        uses = self.uses_of(near)
+        return [near[at] for at in np.argsort(-uses, kind="stable")[: np.count_nonzero(uses)].tolist()]
 
 
 @lru_cache(maxsize=2)
