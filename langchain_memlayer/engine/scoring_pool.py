@@ -24,7 +24,7 @@ from langchain_memlayer.index.keywords import (
     term_of,
     words_of,
 )
-from langchain_memlayer.index.spelling import Slips, hidden_slips_of, slips_of, word_list, written_words
+from langchain_memlayer.index.spelling import Slips, WordList, hidden_slips_of, slips_of, word_list, written_words
 from langchain_memlayer.recall import (
     Pool,
     Spread,
@@ -251,18 +251,26 @@ def mended(scoped: Scoped, text: str) -> Mended:
     unheard = [word for word, there in zip(words, known.tolist(), strict=True) if not there]
     if not unheard:
         return Mended(text, text, 0)
-    listed = word_list(language_of(words_of(text)))
+    language = language_of(words_of(text))
+    listed = word_list(language)
     meant, rest = [], text
-    for word in [word for word in unheard if not listed.has(word)][:MOST_MENDED]:
-        near = listed.around(word)
-        said = _frequencies(scoped, term_ids(map(term_of, near)))
-        found = near[said.argmax()] if said.any() else _told(scoped, slips_of(word)) or next(iter(near), None)
-        # What a slip in an ending hides is looked for last: it takes two milliseconds.
-        found = found or _told(scoped, hidden_slips_of(word))
+    # In other languages words have many forms, which are mostly a slip apart.
+    for word in [word for word in unheard if language != "en" or not listed.has(word)][:MOST_MENDED]:
+        is_word = listed.has(word)
+        found = _told(scoped, slips_of(word)) if is_word else _intended(scoped, listed, word)
         if found:
             meant.append(found)
-            rest = re.sub(rf"\b{word}\b", "", rest, flags=re.IGNORECASE)
+            rest = rest if is_word else re.sub(rf"\b{word}\b", "", rest, flags=re.IGNORECASE)
     return Mended(" ".join((text, *meant)), " ".join((rest, *meant)), len(meant))
+
+
+def _intended(scoped: Scoped, listed: WordList, word: str) -> str | None:
+    """What a mistyped word was meant to be."""
+    near = listed.around(word)
+    said = _frequencies(scoped, term_ids(map(term_of, near)))
+    found = near[said.argmax()] if said.any() else _told(scoped, slips_of(word)) or next(iter(near), None)
+    # What a slip in an ending hides is looked for last: it takes two milliseconds.
+    return found or _told(scoped, hidden_slips_of(word))
 
 
 def _told(scoped: Scoped, slips: Slips) -> str | None:

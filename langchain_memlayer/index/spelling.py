@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from string import ascii_lowercase
 
 import numpy as np
@@ -116,7 +116,7 @@ class WordList:
         return [near[at] for at in np.argsort(-uses, kind="stable")[: np.count_nonzero(uses)].tolist()]
 
 
-@lru_cache(maxsize=2)
+@cache
 def word_list(language: str) -> WordList:
     """The words of a language that `language_of` names, in .3 to .6 s at the first time."""
     from spellchecker import SpellChecker
