@@ -6,7 +6,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from langgraph.checkpoint.sqlite import SqliteSaver
 
 from langchain_memlayer.errors import InvalidInput, JournalClosed, JournalError, NotAStore, shown
 from langchain_memlayer.journal import default_folder, is_url, place
-from langchain_memlayer.journal.schema import journal_path
+from langchain_memlayer.journal.schema import identity, journal_path
 from langchain_memlayer.steps import awaited
 from langchain_memlayer.threads import Closing, in_thread
 from langchain_memlayer.types import Durability
@@ -102,6 +102,7 @@ class MemLayerSaver(Closing, SqliteSaver):
         self._held = threading.local()
         self._abandoned: tuple[sqlite3.Connection, ...] = ()
         self._pid = os.getpid()
+        self._own: tuple[Any, Any] = None, None
         with self._errors():
             super().__init__(self._connect(), serde=JsonPlusSerializer(allowed_msgpack_modules=classes))
             self._prepare()
@@ -114,8 +115,10 @@ class MemLayerSaver(Closing, SqliteSaver):
             journal_path(self._folder)
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             target = self._folder / CHECKPOINT_FILE
-            # SQLite gives its log the mode of the file.
-            os.close(os.open(target, os.O_RDWR | os.O_CREAT, 0o600))
+            # SQLite gives its log the mode of the file. One that is there is not touched: who closes it a second time
+            # ends the locks that the process has on it.
+            with suppress(FileExistsError):
+                os.close(os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
         return sqlite3.connect(target, timeout=_BUSY_SECONDS, check_same_thread=False)
 
     def _prepare(self) -> None:
@@ -124,6 +127,7 @@ class MemLayerSaver(Closing, SqliteSaver):
             self.conn.execute("PRAGMA secure_delete = ON")
             self.setup()
             self.conn.execute(_DELETED)
+            self._own = self._files()
         except sqlite3.DatabaseError:
             self.conn.close()
             raise
@@ -144,10 +148,30 @@ class MemLayerSaver(Closing, SqliteSaver):
         except OSError as error:
             raise JournalError(f"Cannot open {where}: {error.strerror or error}. Check the folder.") from error
 
+    def _files(self) -> tuple[Any, Any]:
+        """What the checkpoints' file and its log are now."""
+        file = "" if self._folder is None else str(self._folder / CHECKPOINT_FILE)
+        return identity(file), identity(f"{file}-wal")
+
+    def _check_file(self) -> None:
+        """Refuse a file that is another one than when it was opened: what is written now would be lost."""
+        file, log = self._files()
+        if self._folder is None or (file, log) == self._own:
+            return
+        if file is not None and file != self._own[0] and log == self._own[1]:
+            # The log of the file that is gone, which SQLite would apply to the one in its place.
+            for end in ("-wal", "-shm"):
+                Path(self._folder, f"{CHECKPOINT_FILE}{end}").unlink(missing_ok=True)
+        raise JournalError(
+            f"The checkpoints in {self._folder} were deleted or replaced while they were open; nothing of this call "
+            "was stored. Close the checkpointer and open it again."
+        )
+
     def _check(self) -> None:
         if self._closed.is_set():
             raise JournalClosed("The checkpointer is closed; open it again with `checkpointer(path)`.")
         if self._pid == os.getpid():
+            self._check_file()
             return
         if self._folder is None:
             raise JournalError(
@@ -170,6 +194,7 @@ class MemLayerSaver(Closing, SqliteSaver):
             self._check()
             with self.lock, closing(self.conn.cursor()) as cursor, self.conn:
                 yield cursor
+                self._check_file()
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Cursor]:
@@ -254,10 +279,13 @@ class MemLayerSaver(Closing, SqliteSaver):
         self._delete_threads([thread_id])
 
     def delete_for_runs(self, run_ids: Sequence[str]) -> None:
-        """Delete the checkpoints that some runs made, and their writes, physically."""
+        """Delete the checkpoints that some runs made, and their writes, physically; what follows them is dropped."""
         with self._erasing() as cursor:
             for run_id in run_ids:
                 of_run = "FROM checkpoints WHERE json_extract(CAST(metadata AS TEXT), '$.run_id') = ?"
+                # What such a run saves late is dropped.
+                noted = f"INSERT OR IGNORE INTO deleted SELECT thread_id, 0, checkpoint_id {of_run}"
+                cursor.execute(noted, (str(run_id),))
                 self._delete(cursor, of_run, str(run_id))
 
     def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:

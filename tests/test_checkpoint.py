@@ -1,6 +1,8 @@
 import asyncio
 import dataclasses
 import enum
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +19,16 @@ from langgraph.types import Command, interrupt
 from pydantic import BaseModel
 from typing_extensions import TypedDict
 
-from langchain_memlayer import InvalidInput, JournalClosed, MemLayerStore, Memory, NotAStore, checkpointer
+from langchain_memlayer import (
+    InvalidInput,
+    JournalClosed,
+    JournalError,
+    MemLayerStore,
+    Memory,
+    NotAStore,
+    checkpointer,
+)
+from langchain_memlayer.checkpoint import CHECKPOINT_FILE
 
 
 class State(TypedDict):
@@ -184,6 +195,53 @@ def test_a_run_that_goes_on_does_not_bring_its_deleted_thread_back(delete: str, 
         graph(saver).invoke({"seen": ["anew"]}, thread("1"))
         graph(saver).invoke({"seen": ["again"]}, thread("1"))
         assert graph(saver).get_state(thread("1")).values["seen"] == ["anew", "1", "again", "3"]
+
+
+def test_what_a_deleted_run_saves_late_is_dropped(tmp_path: Path) -> None:
+    with checkpointer(tmp_path) as saver:
+        place: Any = {"configurable": {"thread_id": "1", "checkpoint_ns": ""}}
+        of_run: Any = {"source": "loop", "step": 0, "parents": {}, "run_id": "r"}
+        first = saver.put(place, empty_checkpoint(), of_run, {})
+        saver.delete_for_runs(["r"])
+        late = saver.put(first, empty_checkpoint(), of_run, {})
+        saver.put_writes(late, [("seen", "secret")], "task")
+        assert list(saver.list(None)) == []
+        with saver.cursor() as cursor:
+            assert cursor.execute("SELECT count(*) FROM writes").fetchone() == (0,)
+        assert graph(saver).invoke({"seen": ["anew"]}, thread("1"))["seen"] == ["anew", "1"]
+
+
+def test_a_second_saver_leaves_the_first_its_locks_on_the_file(tmp_path: Path) -> None:
+    with checkpointer(tmp_path) as first, checkpointer(tmp_path):
+        graph(first).invoke({"seen": ["a"]}, thread("1"))
+        # The last process that closes the file takes its log along: this one is not the last.
+        look = "import sqlite3, sys; db = sqlite3.connect(sys.argv[1]); db.execute('SELECT 1 FROM writes'); db.close()"
+        subprocess.run([sys.executable, "-c", look, tmp_path / CHECKPOINT_FILE], check=True)
+        graph(first).invoke({"seen": ["b"]}, thread("1"))
+    with checkpointer(tmp_path) as again:
+        assert graph(again).get_state(thread("1")).values["seen"] == ["a", "1", "b", "3"]
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_file_that_was_exchanged_under_the_saver_is_noticed_and_the_new_one_stays_whole(
+    replaced: bool, tmp_path: Path
+) -> None:
+    with checkpointer(tmp_path / "backup") as saver:
+        graph(saver).invoke({"seen": ["kept"]}, thread("1"))
+    saver = checkpointer(tmp_path / "store")
+    graph(saver).invoke({"seen": ["gone"]}, thread("2"))
+    file = tmp_path / "store" / CHECKPOINT_FILE
+    if replaced:
+        (tmp_path / "backup" / CHECKPOINT_FILE).replace(file)
+    else:
+        file.unlink()
+    for _ in range(2):
+        with pytest.raises(JournalError, match="deleted or replaced while they were open"):
+            graph(saver).invoke({"seen": ["lost"]}, thread("2"))
+    if replaced:
+        with checkpointer(tmp_path / "store") as again:
+            assert graph(again).get_state(thread("1")).values["seen"] == ["kept", "1"]
+    saver.close()
 
 
 def test_a_copy_of_a_thread_goes_on_by_itself_even_where_one_was_deleted(tmp_path: Path) -> None:

@@ -17,7 +17,15 @@ from langchain_memlayer.index import files
 from langchain_memlayer.journal.base import Journal, random_id, utc_now
 from langchain_memlayer.journal.database import SCRUB_DUE
 from langchain_memlayer.journal.reader import Reader
-from langchain_memlayer.journal.schema import DERIVED, check_version, create, journal_path, refuse_torn, strangers
+from langchain_memlayer.journal.schema import (
+    DERIVED,
+    check_version,
+    create,
+    identity,
+    journal_path,
+    refuse_torn,
+    strangers,
+)
 from langchain_memlayer.journal.writer import Writer
 from langchain_memlayer.protocols import Clock, NewId
 from langchain_memlayer.types import Durability, to_micros
@@ -110,7 +118,7 @@ class SQLiteJournal(Journal):
             db = sqlite3.connect(
                 self._file, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=256
             )
-            self._identity = _identity(self._file)
+            self._identity = identity(self._file)
             return self._prepared(db)
 
     def _prepared(self, db: sqlite3.Connection) -> sqlite3.Connection:
@@ -125,7 +133,7 @@ class SQLiteJournal(Journal):
                 check_version(db, self.where)
                 _use_wal(db)
                 db.execute("PRAGMA journal_size_limit = 67108864")
-                self._log = self._log or _identity(f"{self._file}-wal")
+                self._log = self._log or identity(f"{self._file}-wal")
             undo.pop_all()
         return db
 
@@ -144,11 +152,11 @@ class SQLiteJournal(Journal):
             )
 
     def _exchanged(self) -> bool:
-        return self.folder is not None and _identity(self._file) != self._identity
+        return self.folder is not None and identity(self._file) != self._identity
 
     def _drop_log(self) -> None:
         """Take the log of the file that is gone away from the one in its place, which SQLite would apply it to."""
-        if self._log is not None and _identity(f"{self._file}-wal") == self._log and Path(self._file).exists():
+        if self._log is not None and identity(f"{self._file}-wal") == self._log and Path(self._file).exists():
             for end in ("-wal", "-shm"):
                 Path(f"{self._file}{end}").unlink(missing_ok=True)
 
@@ -156,7 +164,7 @@ class SQLiteJournal(Journal):
         """The same of its write-ahead log, which stays as long as anybody has the journal open."""
         if self.folder is None:
             return
-        found = _identity(f"{self._file}-wal")
+        found = identity(f"{self._file}-wal")
         self._log = self._log or found
         if found is None or found != self._log:
             raise JournalError(
@@ -384,14 +392,6 @@ class SQLiteJournal(Journal):
     def size(self) -> int:
         """The bytes of all files in the folder."""
         return 0 if self.folder is None else sum(f.stat().st_size for f in self.folder.rglob("*") if f.is_file())
-
-
-def _identity(path: str) -> tuple[int, int] | None:
-    try:
-        found = os.stat(path)  # noqa: PTH116 - asked twice for each commit, and a Path takes ten times as long
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
 
 
 def _make_folder(folder: Path) -> None:
