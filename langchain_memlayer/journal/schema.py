@@ -190,8 +190,12 @@ def refuse_torn(file: Path) -> None:
     """Refuse a journal so short that SQLite would take it for a new one and begin anew.
 
     Raises:
-        NotAStore: it was cut off, or is missing beside its log. Only an empty file that is alone was never written.
+        NotAStore: it is a link, was cut off, or is missing beside its log. Only an empty file that is alone was never
+            written.
     """
+    if file.is_symlink():
+        # SQLite keeps its log where the link leads to.
+        raise NotAStore(f"{file} is a link; give the folder in which the file is that it leads to.")
     log = Path(f"{file}-wal")
     logged = _size(log) > 0
     written = logged or any((file.parent / DERIVED).glob("*.json"))

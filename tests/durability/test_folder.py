@@ -16,9 +16,10 @@ import pytest
 from folders import assert_sound, containing, forked, memories, open_memory, open_store
 from langgraph.store.base import PutOp
 
-from langchain_memlayer import JournalClosed, JournalError, MemLayerStore, NotAStore, checkpointer
+from langchain_memlayer import JournalClosed, JournalError, MemLayerStore, Memory, NotAStore, checkpointer
 from langchain_memlayer.index import files
 from langchain_memlayer.journal import sqlite
+from langchain_memlayer.journal.schema import JOURNAL_FILE
 from langchain_memlayer.journal.sqlite import SQLiteJournal
 
 pytestmark = pytest.mark.sqlite
@@ -111,6 +112,20 @@ def test_a_log_without_its_journal_is_refused_and_left_alone(tmp_path: Path) -> 
     with pytest.raises(NotAStore, match="write-ahead log"):
         open_memory(tmp_path / "torn")
     assert (tmp_path / "torn" / "journal.sqlite-wal").read_bytes() == log
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_journal_that_is_a_link_is_refused_and_nothing_is_made_where_it_leads(tmp_path: Path, there: bool) -> None:
+    target = tmp_path / "elsewhere" / JOURNAL_FILE
+    target.parent.mkdir()
+    if there:
+        with Memory(target.parent, model=None, embeddings=None) as memory:
+            memory.add("kept", user_id="u")
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / JOURNAL_FILE).symlink_to(target)
+    with pytest.raises(NotAStore, match="is a link; give the folder"):
+        Memory(tmp_path / "store", model=None, embeddings=None)
+    assert [path.name for path in target.parent.iterdir()] == ([JOURNAL_FILE] if there else [])
 
 
 def test_what_somebody_planted_in_the_journal_is_refused_or_told(tmp_path: Path) -> None:
