@@ -75,6 +75,9 @@ REACH = 32
 MOST_MENDED = 3
 """How many words of a query are looked for under other spellings at most."""
 
+_TELLING = 6
+"""How long a word of another language must be for an English one a slip away to be the same ("restaurante")."""
+
 _SCORED_TERMS = 64
 
 
@@ -239,10 +242,11 @@ class Mended:
 
 
 def mended(scoped: Scoped, text: str) -> Mended:
-    """A query with the word that each one which no text of the scope has, and no list of words, was meant to be.
+    """A query with the word that each one which no text of the scope has was meant to be.
 
-    That is the word of the list, a slip away, that most texts of the scope have, else the most used one; where there is
-    none, it may be a name: what most texts have.
+    An English one is looked for where no list of words has it, and is the word of the list, a slip away, that most
+    texts of the scope have, else what most texts have (names are in no list), else the most used one. Which words there
+    are in other languages nobody says here: those are looked for anyway.
     """
     words = written_words(text)
     ids = term_ids(map(term_of, words))
@@ -251,26 +255,33 @@ def mended(scoped: Scoped, text: str) -> Mended:
     unheard = [word for word, there in zip(words, known.tolist(), strict=True) if not there]
     if not unheard:
         return Mended(text, text, 0)
-    language = language_of(words_of(text))
-    listed = word_list(language)
+    listed = word_list()
+    if language_of(words_of(text)) != "en":
+        related = [found for word in unheard[:MOST_MENDED] if (found := _related(scoped, listed, word))]
+        with_them = " ".join((text, *related))
+        return Mended(with_them, with_them, len(related))
     meant, rest = [], text
-    # In other languages words have many forms, which are mostly a slip apart.
-    for word in [word for word in unheard if language != "en" or not listed.has(word)][:MOST_MENDED]:
-        is_word = listed.has(word)
-        found = _told(scoped, slips_of(word)) if is_word else _intended(scoped, listed, word)
-        if found:
+    for word in [word for word in unheard if not listed.has(word)][:MOST_MENDED]:
+        if found := _intended(scoped, listed, word):
             meant.append(found)
-            rest = rest if is_word else re.sub(rf"\b{word}\b", "", rest, flags=re.IGNORECASE)
+            rest = re.sub(rf"\b{word}\b", "", rest, flags=re.IGNORECASE)
     return Mended(" ".join((text, *meant)), " ".join((rest, *meant)), len(meant))
 
 
 def _intended(scoped: Scoped, listed: WordList, word: str) -> str | None:
-    """What a mistyped word was meant to be."""
+    """What a mistyped English word was meant to be."""
     near = listed.around(word)
     said = _frequencies(scoped, term_ids(map(term_of, near)))
     found = near[said.argmax()] if said.any() else _told(scoped, slips_of(word)) or next(iter(near), None)
     # What a slip in an ending hides is looked for last: it takes two milliseconds.
     return found or _told(scoped, hidden_slips_of(word))
+
+
+def _related(scoped: Scoped, listed: WordList, word: str) -> str | None:
+    """Another form of a word that is not English, mostly a slip apart, which is said; or the English word that is."""
+    if (found := _told(scoped, slips_of(word))) or len(word) < _TELLING or listed.has(word):
+        return found
+    return next(iter(listed.around(word)), None)
 
 
 def _told(scoped: Scoped, slips: Slips) -> str | None:

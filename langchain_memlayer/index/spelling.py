@@ -117,11 +117,11 @@ class WordList:
 
 
 @cache
-def word_list(language: str) -> WordList:
-    """The words of a language that `language_of` names, in .3 to .6 s at the first time."""
+def word_list() -> WordList:
+    """The English words; the first time takes .3 s."""
     from spellchecker import SpellChecker
 
-    uses = SpellChecker(language=language).word_frequency.dictionary
+    uses = SpellChecker(language="en").word_frequency.dictionary
     # Ids take a tenth of the memory.
     ids = plain_ids([*uses])
     order = np.argsort(ids)
