@@ -5,6 +5,7 @@ import subprocess
 import sys
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from langchain_memlayer.index.keywords import (
     tokenize,
     well_formed,
 )
-from langchain_memlayer.index.spelling import Slips, hidden_slips_of, slips_of, word_list, written_words
+from langchain_memlayer.index.spelling import Slips, hidden_slips_of, slips_of, word_list, words_around, written_words
 
 ZWNJ, SOFT_HYPHEN, WORD_JOINER = "\u200c", "\u00ad", "\u2060"
 
@@ -274,10 +275,17 @@ def test_a_word_a_slip_away_has_the_term_it_was_found_by(word: str) -> None:
 
 
 def test_a_list_of_words_knows_its_own_and_those_around_another() -> None:
-    english = word_list()
     known = {"furniture": True, "concerts": True, "furntiure": False, "schule": False, "xqzkv": False}
-    assert {word: english.has(word) for word in known} == known
-    assert [english.around(word)[:1] for word in ("furntiure", "outdor", "xqzkv")] == [["furniture"], ["outdoor"], []]
+    assert {word: word in word_list() for word in known} == known
+    assert [words_around(word)[:1] for word in ("furntiure", "outdor", "xqzkv")] == [["furniture"], ["outdoor"], []]
+
+
+def test_without_the_list_no_word_is_known(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr("pkgutil.get_data", lambda *_: Path("/nowhere").read_bytes())
+    word_list.cache_clear()
+    assert (word_list(), words_around("furntiure")) == ({}, [])
+    assert "pyspellchecker" in caplog.text
+    word_list.cache_clear()
 
 
 def test_only_words_of_letters_alone_are_taken_for_misspelled() -> None:

@@ -24,7 +24,7 @@ from langchain_memlayer.index.keywords import (
     term_of,
     words_of,
 )
-from langchain_memlayer.index.spelling import Slips, WordList, hidden_slips_of, slips_of, word_list, written_words
+from langchain_memlayer.index.spelling import Slips, hidden_slips_of, slips_of, word_list, words_around, written_words
 from langchain_memlayer.recall import (
     Pool,
     Spread,
@@ -255,33 +255,32 @@ def mended(scoped: Scoped, text: str) -> Mended:
     unheard = [word for word, there in zip(words, known.tolist(), strict=True) if not there]
     if not unheard:
         return Mended(text, text, 0)
-    listed = word_list()
     if language_of(words_of(text)) != "en":
-        related = [found for word in unheard[:MOST_MENDED] if (found := _related(scoped, listed, word))]
+        related = [found for word in unheard[:MOST_MENDED] if (found := _related(scoped, word))]
         with_them = " ".join((text, *related))
         return Mended(with_them, with_them, len(related))
     meant, rest = [], text
-    for word in [word for word in unheard if not listed.has(word)][:MOST_MENDED]:
-        if found := _intended(scoped, listed, word):
+    for word in [word for word in unheard if word not in word_list()][:MOST_MENDED]:
+        if found := _intended(scoped, word):
             meant.append(found)
             rest = re.sub(rf"\b{word}\b", "", rest, flags=re.IGNORECASE)
     return Mended(" ".join((text, *meant)), " ".join((rest, *meant)), len(meant))
 
 
-def _intended(scoped: Scoped, listed: WordList, word: str) -> str | None:
+def _intended(scoped: Scoped, word: str) -> str | None:
     """What a mistyped English word was meant to be."""
-    near = listed.around(word)
+    near = words_around(word)
     said = _frequencies(scoped, term_ids(map(term_of, near)))
     found = near[said.argmax()] if said.any() else _told(scoped, slips_of(word)) or next(iter(near), None)
     # What a slip in an ending hides is looked for last: it takes two milliseconds.
     return found or _told(scoped, hidden_slips_of(word))
 
 
-def _related(scoped: Scoped, listed: WordList, word: str) -> str | None:
+def _related(scoped: Scoped, word: str) -> str | None:
     """Another form of a word that is not English, mostly a slip apart, which is said; or the English word that is."""
-    if (found := _told(scoped, slips_of(word))) or len(word) < _TELLING or listed.has(word):
+    if (found := _told(scoped, slips_of(word))) or len(word) < _TELLING or word in word_list():
         return found
-    return next(iter(listed.around(word)), None)
+    return next(iter(words_around(word)), None)
 
 
 def _told(scoped: Scoped, slips: Slips) -> str | None:

@@ -8,17 +8,23 @@ often they are used, says the list of their language that comes with pyspellchec
 
 from __future__ import annotations
 
+import gzip
+import logging
+import pkgutil
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from string import ascii_lowercase
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from langchain_memlayer.index.function_words import ENGLISH
 from langchain_memlayer.index.keywords import plain_ids, stem
+
+_LOGGER = logging.getLogger(__name__)
 
 _SHORTEST, _LONGEST = 4, 20
 _STEM, _ENDING = 5, 6
@@ -87,45 +93,27 @@ def hidden_slips_of(word: str) -> Slips:
     return Slips([*found], [*found.values()], plain_ids([*found]))
 
 
-@dataclass(frozen=True, slots=True)
-class WordList:
-    """The words of a language.
-
-    Attributes:
-        ids: Their ids, ascending.
-        uses: How often each was found in a large collection of texts.
-    """
-
-    ids: NDArray[np.uint64]
-    uses: NDArray[np.int64]
-
-    def uses_of(self, words: Sequence[str]) -> NDArray[np.int64]:
-        """How often some words in lower case are used; 0 for what is no word."""
-        ids = plain_ids(words)
-        places = np.minimum(np.searchsorted(self.ids, ids), len(self.ids) - 1)
-        return np.where(self.ids[places] == ids, self.uses[places], 0)
-
-    def has(self, word: str) -> bool:
-        """Whether it is a word."""
-        return bool(self.uses_of([word])[0])
-
-    def around(self, word: str) -> list[str]:
-        """The words one slip away from another, the most used first."""
-        near = list(dict.fromkeys(edits(word, len(word))))
-        uses = self.uses_of(near)
-        return [near[at] for at in np.argsort(-uses, kind="stable")[: np.count_nonzero(uses)].tolist()]
-
-
 @cache
-def word_list() -> WordList:
-    """The English words; the first time takes .3 s."""
-    from spellchecker import SpellChecker
+def word_list() -> Mapping[str, int]:
+    """The English words, in lower case, and how often each was found in a large collection of texts.
 
-    uses = SpellChecker(language="en").word_frequency.dictionary
-    # Ids take a tenth of the memory.
-    ids = plain_ids([*uses])
-    order = np.argsort(ids)
-    return WordList(ids[order], np.fromiter(uses.values(), np.int64, len(uses))[order])
+    Only the package's file is used: the package would take .3 s to read it, a sixth of which is needed. Without the
+    file no word is known, and each that no text has is taken for a slip.
+    """
+    try:
+        packed = pkgutil.get_data("spellchecker", "resources/en.json.gz")
+    except OSError as error:
+        _LOGGER.warning("The list of words cannot be read (%s): install pyspellchecker again.", type(error).__name__)
+        return {}
+    words: dict[str, int] = orjson.loads(gzip.decompress(packed or b""))
+    return words
+
+
+def words_around(word: str) -> list[str]:
+    """The English words one slip away from another, the most used first."""
+    uses = word_list()
+    near = dict.fromkeys(one for one in edits(word, len(word)) if one in uses)
+    return sorted(near, key=lambda one: -uses[one])
 
 
 def edits(part: str, length: int) -> list[str]:
