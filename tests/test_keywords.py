@@ -25,7 +25,7 @@ from langchain_memlayer.index.keywords import (
     tokenize,
     well_formed,
 )
-from langchain_memlayer.index.spelling import Slips, hidden_slips_of, slips_of, word_list, words_around, written_words
+from langchain_memlayer.index.spelling import Slips, slips_of, word_list, words_around, written_words
 
 ZWNJ, SOFT_HYPHEN, WORD_JOINER = "\u200c", "\u00ad", "\u2060"
 
@@ -253,13 +253,13 @@ def test_no_score_passes_the_ceiling(texts: list[str]) -> None:
 @pytest.mark.parametrize(
     ("wrong", "right"),
     [
-        ("restaurnat", "restaur"), ("hapened", "happened"), ("gardden", "garden"), ("pjano", "piano"),
-        ("paintign", "paint"), ("adoptoin", "adopt"), ("considrring", "consid"), ("decgmals", "decimals"),
+        ("restaurnat", "restaurant"), ("hapened", "happened"), ("gardden", "garden"), ("pjano", "piano"),
+        ("paintign", "painting"), ("adoptoin", "adoption"), ("considrring", "considering"), ("decgmals", "decimals"),
         ("previvous", "previous"), ("nueric", "numeric"),
     ],
 )  # fmt: skip
 def test_a_swapped_missing_superfluous_or_wrong_letter_is_a_slip(wrong: str, right: str) -> None:
-    assert right in {_only(slips, tokenize(right)[0]) for slips in (slips_of(wrong), hidden_slips_of(wrong))}
+    assert right in words_around(wrong)
 
 
 def _only(slips: Slips, term: str) -> str | None:

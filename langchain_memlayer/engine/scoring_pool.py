@@ -24,7 +24,7 @@ from langchain_memlayer.index.keywords import (
     term_of,
     words_of,
 )
-from langchain_memlayer.index.spelling import Slips, hidden_slips_of, slips_of, word_list, words_around, written_words
+from langchain_memlayer.index.spelling import Slips, slips_of, word_list, words_around, written_words
 from langchain_memlayer.recall import (
     Pool,
     Spread,
@@ -271,9 +271,7 @@ def _intended(scoped: Scoped, word: str) -> str | None:
     """What a mistyped English word was meant to be."""
     near = words_around(word)
     said = _frequencies(scoped, term_ids(map(term_of, near)))
-    found = near[said.argmax()] if said.any() else _told(scoped, slips_of(word)) or next(iter(near), None)
-    # What a slip in an ending hides is looked for last: it takes two milliseconds.
-    return found or _told(scoped, hidden_slips_of(word))
+    return near[said.argmax()] if said.any() else _told(scoped, slips_of(word)) or next(iter(near), None)
 
 
 def _related(scoped: Scoped, word: str) -> str | None:

@@ -1,9 +1,8 @@
 """Words of a query that no text has, and the words one slip of the fingers away from them.
 
 What is kept of a text's terms is their ids, so a dictionary of a scope's words could only be made by reading all its
-texts. Instead the terms around the query's own are written down, and looked up as any other: some 50 for each letter,
-and where none of these is there, all that the words around it may be kept as. Which words there are at all, and how
-often they are used, says the list of their language that comes with pyspellchecker.
+texts. Instead the terms around the query's own are written down, and looked up as any other: some 50 for each letter.
+Which English words there are at all, and how often they are used, says the list that comes with pyspellchecker.
 """
 
 from __future__ import annotations
@@ -27,7 +26,6 @@ from langchain_memlayer.index.keywords import plain_ids, stem
 _LOGGER = logging.getLogger(__name__)
 
 _SHORTEST, _LONGEST = 4, 20
-_STEM, _ENDING = 5, 6
 # A word of letters alone that is no part of an address, a path or a code.
 _WORD = re.compile(rf"(?<![\w@./'#-])[A-Za-z]{{{_SHORTEST},{_LONGEST}}}(?![\w@/]|[-.]\w)")
 
@@ -73,24 +71,6 @@ def slips_of(word: str) -> Slips:
     kept = next((k for k, (one, other) in enumerate(zip(word, term, strict=False)) if one != other), len(term))
     ending, terms = word[kept:] if len(term) == kept else "", edits(term, len(word))
     return Slips(terms, [one + ending for one in terms], plain_ids(terms))
-
-
-def hidden_slips_of(word: str) -> Slips:
-    """All words around one, as whatever part of them may be kept, and the word without its last letters.
-
-    A slip in the ending hides from the stemmer that it is one.
-
-    Args:
-        word: In lower case, ASCII letters alone.
-    """
-    found: dict[str, str] = {}
-    for one in edits(word, len(word)):
-        for size in range(max(_SHORTEST, len(one) - _ENDING), len(one) + 1):
-            if one[:size] != word[:size]:
-                found.setdefault(one[:size], one)
-    for size in range(max(_STEM, len(word) - _ENDING), len(word)):
-        found.setdefault(word[:size], word[:size])
-    return Slips([*found], [*found.values()], plain_ids([*found]))
 
 
 @cache
