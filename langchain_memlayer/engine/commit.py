@@ -10,6 +10,7 @@ from typing import Any
 from langchain_memlayer.engine.records import scope_ids
 from langchain_memlayer.facts.grounding import repeats, says_all
 from langchain_memlayer.index.keywords import query_terms
+from langchain_memlayer.journal.reader import Reader
 from langchain_memlayer.journal.writer import Writer, keys_of
 from langchain_memlayer.messages import content_hash
 from langchain_memlayer.protocols import NewId
@@ -471,7 +472,7 @@ class Commit:
             around = [row for row in around if row.read and (end is None or (row.place or 0) < end)]
             known = f"{fact.text} {turn.text}"
             reply = next((row for row in around if (row.place or 0) > turn.place), None)
-            again = [row for row in around if repeats(row.text, fact.text) or (row is reply and echoes(row, fact))]
+            again = [row for row in around if repeats(row.text, fact.text) or (row is reply and _echoes(row, fact))]
             again = [row for row in again if not _is_of_others(row.text, known)]
             near |= {row.id for row in again}
             for said in (turn, *again):
@@ -480,9 +481,7 @@ class Commit:
                     near.add(after.id)
         for turn in (row for row in self._said if row.id in fact.turns):
             # A message that told the fact and says something else now: what was replied before answered its old words.
-            beside = self.tx.turns_around(self.scope, turn, 1, quarantined=False, until=None, lasting=None)
-            replies = [row for row in beside if (row.place or 0) > (turn.place or 0) and row.id < turn.id and row.read]
-            near |= {row.id for row in replies if echoes(row, fact)}
+            near |= {row.id for row in replies(self.tx, turn, fact) if row.id < turn.id and row.read}
         for turn in (*behind, *self.tx.uncited(sorted(near.difference(row.id for row in behind)))):
             if turn.id not in but and (turn.state == VISIBLE or (turn.state, state) == (SPENT, HIDDEN)):
                 self._mark(turn, state, at=at)
@@ -550,7 +549,13 @@ def _until(fact: Fact, turn: Row | None, now: int) -> int | None:
     return min((limit for limit in limits if limit is not None), default=None)
 
 
-def echoes(reply: Row, fact: Row) -> bool:
+def replies(reader: Reader, turn: Row, fact: Row) -> list[Row]:
+    """The assistant's reply right behind a turn, if it says little but a part of a fact that the turn told."""
+    beside = reader.turns_around(turn.scope, turn, 1, quarantined=False, until=None, lasting=None)
+    return [row for row in beside if (row.place or 0) > (turn.place or 0) and _echoes(row, fact)]
+
+
+def _echoes(reply: Row, fact: Row) -> bool:
     """Whether an assistant's reply says little but a part of a fact ("Got it, Paris!")."""
     telling, said = set(query_terms(fact.text)).difference(query_terms(fact.name or "")), set(query_terms(reply.text))
     return reply.role == "assistant" and not telling.isdisjoint(said) and len(said - telling) <= _MOST_BESIDE

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from langchain_memlayer.engine.commit import BY_HAND, Committed, Outcome, echoes
+from langchain_memlayer.engine.commit import BY_HAND, Committed, Outcome, replies
 from langchain_memlayer.engine.profiles import FORK, take_back
 from langchain_memlayer.engine.records import result_of
 from langchain_memlayer.engine.results import relations_of
@@ -323,13 +323,10 @@ class _Undoing:
     def _hide_tellers(self, seq: int, before: Row, now: Row | None) -> None:
         """Hide the turns that a fact cites no longer, with their echoes; what is taken back, too, is as it was."""
         tx, told = self.tx, [turn for turn in before.turns if now is None or turn not in now.turns]
-        around: dict[str, Any] = {"quarantined": False, "until": None, "lasting": None}
         for turn in tx.memories_by_row(told).values():
             if turn.closed is not None or turn.state != VISIBLE or turn.key in self._keys:
                 continue
-            near = [] if turn.place is None else tx.turns_around(turn.scope, turn, 1, **around)
-            replies = [row.id for row in near if (row.place or 0) > (turn.place or 0) and echoes(row, before)]
-            for row in (turn, *tx.uncited(replies)):
+            for row in (turn, *tx.uncited([row.id for row in replies(tx, turn, before)])):
                 if row.state == VISIBLE and row.key not in self._keys:
                     tx.change_memory(row, "hide", actor=BY_HAND, detail={"of": seq}, state=HIDDEN)
 
