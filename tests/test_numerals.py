@@ -16,7 +16,8 @@ from langchain_memlayer.testing import ScriptedChatModel
         ("my rent is 1,200 euros", "Ann's rent is 1,300 euros", "1,300"),
         ("I ran 5.5 km", "Ann ran 55.25 km", "55.25"), ("我有两只猫", "用户有15只猫", "15"),
         ("我有3只猫", "用户有5只猫", "5"), ("my locker is number 412", "Ann's locker is number 421", "421"),
-        ("I paid 80 on Monday", "Ann paid 95 on 2024-05-13", "95"),
+        ("I paid 80 on Monday", "Ann paid 95 on 2024-05-13", "95"), ("家賃は8万円です", "家賃は9万円", "9"),
+        ("Le loyer est de 2 500 euros", "Ann paie 3 500 euros", "3500"),
     ],
 )  # fmt: skip
 def test_a_number_that_contradicts_its_quote_is_found(quote: str, fact: str, number: str) -> None:
@@ -52,6 +53,18 @@ def test_a_number_that_contradicts_its_quote_is_found(quote: str, fact: str, num
         ("저는 서른다섯 살이고 동생이 2명 있어요", "사용자는 35살이고 동생이 2명 있다"),
         ("my rent is 1200 euros", "Ann's rent of 1200 euros went up by 150 euros"),
         ("three quarters of an hour", "it takes 45 minutes"), ("奖金3万5", "奖金35000"), ("3 years", "36 months"),
+        ("Je gagne deux mille cinq cents euros et j'ai 2 chats", "Elle gagne 2 500 €"),
+        ("le prix est 1\u202f299 €", "1299 €"),
+        ("J'habite ici depuis deux ans et demi", "depuis 2,5 ans"),
+        ("Vivo aquí desde hace dos años y medio", "2,5 años"),
+        ("my PIN is oh four two one", "Ann's PIN is 0421"), ("it is five five five, one two three four", "555-1234"),
+        ("我一米八三", "用户身高183cm"), ("尾号幺二三", "车牌尾号123"), ("打了八折", "便宜了20%"),
+        ("我体重一百二十斤", "60公斤"),
+        ("两周后我去北京", "14天后去北京"), ("我每天走一个半小时", "每天走90分钟"),
+        ("the way is 1h30", "it takes 90 minutes"),
+        ("a third of my income", "33% of her income"), ("I have two boys and a girl", "Ann has 3 children"),
+        ("The warranty lasts 24 months", "It lasts 2 years"), ("I'll be 40 in June", "Ann is 39"),
+        ("Le train part à huit heures moins le quart", "Le train part à 7h45"), ("two and a half hours", "150 minutes"),
         ("½ cup, or 1/4", "0.5 cup, or 0.25"), ("1½ cups", "1.5 cups"),
     ],
 )  # fmt: skip

@@ -10,7 +10,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
-from itertools import permutations
+from itertools import permutations, product
 from typing import Final
 
 from langchain_memlayer.facts.grounding import words
@@ -19,21 +19,42 @@ _DIGITS: Final = re.compile(r"\d+(?:[.,]\d+)*")
 _MULTIPLIED: Final = re.compile(r"(?<!\d)(\d++(?:[.,]\d++)*+)\s?(k\b|[千万萬亿億])(?:(?<!k)(\d)(?![\d.,]))?")
 _FRACTION: Final = re.compile(r"(?<![\d/])(\d{1,3})[/\u2044](\d{1,3})(?![\d/])")
 _AND_A_PART: Final = re.compile("(?<=\\d)(?=[\u00bc-\u00be\u2150-\u215e])")  # 1½
-_HAN: Final = re.compile("([零〇一二两兩三四五六七八九十百千万萬亿億廿]+)(?:[点點]([零〇一二三四五六七八九]+))?")
+# Thousands may be apart: 2 500, 2'500.
+_APART: Final = re.compile(r"(?<![\d.,])\d{1,3}(?:[ '\u2019]\d{3})+(?!\d)")
+_HAN: Final = re.compile(
+    "(?<![\\d千万萬亿億])([零〇一二两兩三四五六七八九十百千万萬亿億廿]+)(?:[点點]([零〇一二三四五六七八九]+))?"
+)
 _LONGEST_HAN: Final = 40
 """Longer runs are no numeral, but laughter (六六六…) or noise."""
 _LONGEST_WORDS: Final = 20_000
 _HAN_DIGITS: Final = {
-    char: value for value, chars in enumerate(("零〇", "一", "二两兩", *"三四五六七八九")) for char in chars
+    char: value for value, chars in enumerate(("零〇", "一幺", "二两兩", *"三四五六七八九")) for char in chars
 }
+_UNIT_BEGINS: Final = re.compile(r"(?<=\d)(?=[^\W\d_])|(?<=[^\W\d_])(?=\d)")
+_HAN_READ: Final = {ord(char): str(value) for char, value in _HAN_DIGITS.items()}
+_OH: Final = re.compile(r"\boh?\b")
 _HAN_UNITS: Final = {"十": 10, "百": 100, "千": 1000, "万": 10**4, "萬": 10**4, "亿": 10**8, "億": 10**8}
-_LOOSELY: Final = {
-    "dozen": (12,), "dutzend": (12,), "douzaine": (12,), "docena": (12,), "half": (0.5, 30), "quarter": (0.25, 15),
-    "couple": (2,), "pair": (2,), "both": (2,), "twice": (2,), "double": (2,), "fortnight": (14,), "week": (7,),
-    "weeks": (7,), "半": (0.5, 30), "quarters": (0.25, 15), "year": (12,), "years": (12,), "jahr": (12,),
-    "jahre": (12,), "jahren": (12,), "年": (12,), "hour": (60,), "hours": (60,), "stunde": (60,), "stunden": (60,),
-}  # fmt: skip
-"""What else may stand for a number."""
+
+
+def _valued(*rows: tuple[tuple[float, ...], str]) -> dict[str, tuple[float, ...]]:
+    return {word: values for values, said in rows for word in said.split()}
+
+
+# What else may stand for a number.
+_LOOSELY: Final = _valued(
+    ((12,), "dozen dutzend douzaine docena dozzina dúzia"), ((2,), "couple pair both twice double paar par"),
+    ((0.5, 30), "half halb halbe halben demi demie medio media mezzo mezza meio meia 半"), ((14,), "fortnight"),
+    ((0.25, 15), "quarter quarters viertel quart quarts cuarto cuartos quarto"), ((5,), "mitte"), ((10,), "折"),
+    ((33,), "third thirds drittel tiers tercio"), ((1.5,), "anderthalb eineinhalb полтора"),
+)  # fmt: skip
+# What a number may be of: how many smaller ones it has, or larger ones it is a part of.
+_UNITS: Final = _valued(
+    ((12,), "year years jahr jahre jahren an ans année années año años anno anni ano anos 年"),
+    ((12, 30), "month months monat monate monaten mois mes meses mese mesi mês 月"), ((0.5,), "斤"),
+    ((7, 4), "week weeks woche wochen semaine semaines semana semanas settimana settimane 周 週 期"),
+    ((7, 24), "day days tag tage tagen jour jours día días giorni dias 天"),
+    ((60,), "h hour hours stunde stunden heure heures hora horas ora ore 时 時"),
+)  # fmt: skip
 # Words that tell a language: "once" is 11 in Spanish only.
 _LANGUAGES: Final = {
     "en": "the a is are and of to in my i user has have for at with was",
@@ -66,12 +87,14 @@ _DAY: Final = re.compile(r"\d{4}-\d\d(?:-\d\d)?")
 _YEAR: Final = re.compile(r"(?<!\d)(?:1[6-9]|20|21)\d\d(?!\d)")
 _DATES_AND_TIMES: Final = re.compile(
     r"\d{4}[-/.]\d{1,2}(?:[-/.]\d{1,2})?|\d{1,2}[/.]\d{1,2}[/.]\d{2,4}|\d{1,2}:\d\d(?::\d\d)?"
-    r"|(?<!\d)\d++(?=st\b|nd\b|rd\b|th\b|\s*(?:[ap]\.?m\b|o'clock|uhr\b|h\b|[点點时時]))",
+    r"|(?<!\d)\d{1,2}h\d\d|(?<!\d)\d++(?=st\b|nd\b|rd\b|th\b|\s*(?:[ap]\.?m\b|o'clock|uhr\b|h\b|[点點时時]))",
     re.IGNORECASE,
 )
 # What is told by a year more or less ("turning 40 next year"), a year of two digits, and what is about a number.
 _BY_ONE: Final = re.compile(
     r"\b(?:next|last|this) (?:year|birthday|month|week|summer|spring|winter|autumn|fall)|\bturn(?:s|ed|ing)?\b|"
+    r"(?:\bwill|['\u2019]ll) be\b|\b(?:and|but|plus) (?:an?|one)\b|\b(?:an?|one) \w+ (?:older|younger|more|less)\b|"
+    r"\bund eine?\w?\b|\bet une?\b|\by una?\b|\be u[nm]\w?\b|"
     r"\b(?:almost|nearly|soon|nächste\w*|letzte\w*|bald|fast|prochaine?|dernière?|presque|bientôt|próxim[oa]|"
     r"pasad[oa]|casi|quase|pross?im[oa]|scors[oa])\b|明年|去年|来年|來年|快要?|就要|内年|내년|작년|곧"
 )
@@ -90,7 +113,7 @@ def numbers(text: str, *, dated: bool = False) -> set[float]:
         text: The text.
         dated: Whether those count that may be parts of dates and times: in a text with a date, all up to 31 may.
     """
-    text = _plain(text)
+    text = _together(_plain(text))
     digits = _DIGITS.findall(text) if dated else _undated(text)
     return {*map(_value, digits), *_in_words(text, _spoken(text), parts=False)}
 
@@ -110,8 +133,8 @@ def unsaid_number(fact: str, quote: str, said: Sequence[str], year: int | None =
     """A number of a fact that contradicts its quote, as the fact writes it; None when there is none.
 
     It stands in the place of a number of the quote that the fact does not have. It is in digits, is no date, time of
-    day or decade ("30s"), and neither in what was said (in digits or words: "two", 两) nor a sum, difference or product
-    of two numbers of the quote.
+    day or decade ("30s"), and neither in what was said (in digits or words: "two", 两) nor worked out
+    of numbers of the quote: a sum, a difference, a product, a half, minutes of hours.
 
     Args:
         fact: The statement.
@@ -119,25 +142,29 @@ def unsaid_number(fact: str, quote: str, said: Sequence[str], year: int | None =
         said: The texts in which the number may stand too, such as the cited turns.
         year: When the quote was said: an age is worked out from a year of birth, before or after the birthday.
     """
-    fact, quote = _plain(fact), _plain(quote)
+    fact, quote = _together(_plain(fact)), _plain(quote)
     quoted = [*map(_value, _DIGITS.findall(quote)), *_in_words(quote, _spoken(quote))]
     # Any language's word for a number of the quote will do.
     stated = {_significant(value) for value in (*map(_value, _DIGITS.findall(fact)), *_in_words(fact, _LANGUAGES))}
     if len(quoted) > _MOST_NUMBERS or all(_significant(value) in stated for value in quoted):
         return None
-    loose = [value for word in words(quote) for value in _LOOSELY.get(word, ())]
+    named = words(_UNIT_BEGINS.sub(" ", quote))
+    loose, units = ([value for word in named for value in of.get(word, ())] for of in (_LOOSELY, _UNITS))
     years = [] if year is None else [year, year - 1]
     quoted += [1900 + int(one or other) for one, other in _SHORT_YEAR.findall(quote)]
-    known = {*map(_significant, loose), *_worked_out([*quoted, *loose])}
+    known = {*map(_significant, [*loose, *units]), *_worked_out([*quoted, *loose], set(units))}
     known |= {_significant(one - value) for one in years for value in (*quoted, *loose)}
     if _BY_ONE.search(quote):
         known |= {_significant(value + step) for value in quoted for step in (-1, 1)}
     for text in (quote, *map(_plain, said)):
         known |= {_significant(value) for value in (*map(_value, _DIGITS.findall(text)), *_in_words(text, _LANGUAGES))}
-    run = re.sub(r"\D", "", quote)
+    runs = [re.sub(r"\D", "", quote.translate(_HAN_READ))]
+    runs += ["".join(_worded(_OH.sub("zero", quote), name)) for name in _LANGUAGES]
     for number in _undated(_ABOUT.sub(" ", fact)):
         digits = re.sub(r"\D", "", number)
-        if _significant(_value(number)) not in known and not (len(digits) >= _FEWEST_DIGITS and digits in run):
+        if _significant(_value(number)) not in known and not (
+            len(digits) >= _FEWEST_DIGITS and any(digits in run for run in runs)
+        ):
             return number
     return None
 
@@ -151,10 +178,15 @@ def _undated(text: str) -> Iterator[str]:
             yield match
 
 
-def _worked_out(values: Sequence[float]) -> Iterator[str]:
+def _worked_out(values: Sequence[float], units: Iterable[float]) -> Iterator[str]:
+    # "Two and a half hours" are twice 60 minutes, and 30 more.
+    parts = [value * unit for value in (1, *values) for unit in units]
+    found = [*parts, *(part + value for part in parts for value in values)]
     for a, b in permutations(values, 2):
-        for value in (a + b, a - b, a * b):
-            yield _significant(value)
+        found += (a + b, a - b, a * b)
+    # The half of it, or a quarter, but not all that dividing may give.
+    found += [a / b for a, b in (*permutations(values, 2), *product(values, units)) if b and a * 4 % b == 0]
+    yield from map(_significant, found)
 
 
 def _spoken(text: str) -> list[str]:
@@ -213,6 +245,10 @@ def _han(text: str) -> int:
 
 def _plain(text: str) -> str:
     return unicodedata.normalize("NFKC", _AND_A_PART.sub(" ", text)).casefold()
+
+
+def _together(text: str) -> str:
+    return _APART.sub(lambda match: re.sub(r"\D", "", match[0]), text)
 
 
 def _significant(value: float) -> str:
