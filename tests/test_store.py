@@ -210,6 +210,16 @@ class TestBadInput:
 
 
 class TestBatches:
+    def test_what_was_written_last_comes_first_whatever_the_clock_says(self, where: str | Path) -> None:
+        clock = FrozenClock()
+        with MemLayerStore(where, durability="fast", clock=clock) as store:
+            store.put(NS, "a", {"n": 1})
+            store.put(NS, "a", {"n": 2})
+            store.put(("docs", "b"), "b", {"n": 3})
+            clock.advance(minutes=-5)
+            store.put(NS, "c", {"n": 4})
+            assert [item.key for item in store.search(("docs",))] == ["c", "b", "a"]
+
     def test_a_failing_commit_leaves_nothing(self, store: MemLayerStore, monkeypatch: pytest.MonkeyPatch) -> None:
         store.put(NS, "before", {"text": "blue"})
 

@@ -59,23 +59,23 @@ class ItemReader(CacheReader):
             pages = [self._recent(f"i.ns IN ({below})", (low, high), now, unindexed=unindexed, order="+")]
         else:
             pages = [self._recent("1 = 1", (), now, unindexed=unindexed)]
-        yield from heapq.merge(*pages, key=lambda row: (-row[6], -row[1]))
+        yield from heapq.merge(*pages, key=lambda row: -row[1])
 
     def _recent(
         self, where: str, values: Sequence[Any], now: int, *, unindexed: bool, order: str = ""
     ) -> Iterator[ItemRow]:
         without = f"AND NOT EXISTS (SELECT 1 FROM vectors v WHERE {VECTORS_OF_ITEM})" if unindexed else ""
         sql = (
-            f"SELECT {_ITEM} FROM items i WHERE {where} AND {_LIVE_ITEM} AND (i.updated_at, i.seq) < (?, ?) {without} "
-            f"ORDER BY {order}i.updated_at DESC, i.seq DESC LIMIT ?"
+            f"SELECT {_ITEM} FROM items i WHERE {where} AND {_LIVE_ITEM} AND i.seq < ? {without} "
+            f"ORDER BY {order}i.seq DESC LIMIT ?"
         )
-        updated, seq, size = HIGHEST, HIGHEST, PAGE
+        seq, size = HIGHEST, PAGE
         while True:
-            page = self.db.execute(sql, (*values, now, updated, seq, size)).fetchall()
+            page = self.db.execute(sql, (*values, now, seq, size)).fetchall()
             yield from _items(page)
             if len(page) < size:
                 return
-            updated, seq, size = page[-1][6], page[-1][1], min(4 * size, LONGEST_PAGE)
+            seq, size = page[-1][1], min(4 * size, LONGEST_PAGE)
 
     def expiries(self, ids: Sequence[int], now: int) -> dict[int, int]:
         """Until when those of some items live that still do."""

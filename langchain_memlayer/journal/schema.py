@@ -92,8 +92,8 @@ CREATE TABLE items (
     terms BLOB
 );
 CREATE UNIQUE INDEX items_live ON items (ns, key) WHERE closed IS NULL;
-CREATE INDEX items_recent ON items (ns, updated_at, seq) WHERE closed IS NULL AND kind = 'item';
-CREATE INDEX items_latest ON items (updated_at, seq) WHERE closed IS NULL AND kind = 'item';
+CREATE INDEX items_recent ON items (ns, seq) WHERE closed IS NULL AND kind = 'item';
+CREATE INDEX items_latest ON items (seq) WHERE closed IS NULL AND kind = 'item';
 CREATE INDEX items_expiring ON items (expires_at) WHERE expires_at IS NOT NULL;
 CREATE INDEX memories_by_id ON items (key) WHERE kind <> 'item';
 CREATE INDEX memories_by_hash ON items (ns, hash) WHERE kind <> 'item';
