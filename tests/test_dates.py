@@ -20,7 +20,7 @@ def days(text: str) -> list[tuple[str, str, str]]:
 
 PERIODS: dict[tuple[str, str, str], list[str]] = {
     # (grain, start, end) of what is said on Tuesday, 24 November 2026
-    ("year", "2023-01-01", "2024-01-01"): ["in 2023", "2023年冬至", "三年以前"],
+    ("year", "2023-01-01", "2024-01-01"): ["in 2023", "2023年冬至", "三年以前", "大前年"],
     ("span", "2023-05-01", "2023-05-11"): ["in early May 2023"],
     ("month", "2023-05-01", "2023-06-01"): ["in May 2023", "in maggio 2023"],
     ("day", "2023-05-08", "2023-05-09"): ["What happened on 8 May 2023?", "May 8th, 2023", "2023-05-08"],
@@ -40,7 +40,7 @@ PERIODS: dict[tuple[str, str, str], list[str]] = {
     ("year", "2025-01-01", "2026-01-01"): ["去年"],
     ("day", "2025-03-12", "2025-03-13"): ["am 12. März 2025"],
     ("month", "2025-04-01", "2026-01-01"): ["十几个月前"],
-    ("month", "2025-05-01", "2025-06-01"): ["May last year", "去年5月"],
+    ("month", "2025-05-01", "2025-06-01"): ["May last year", "last year in May", "去年5月", "去年的五月"],
     ("month", "2025-06-01", "2025-09-01"): ["去年夏天", "去年の夏", "작년 여름"],
     ("day", "2025-08-03", "2025-08-04"): ["le 3 août 2025"],
     ("span", "2025-10-21", "2025-10-31"): ["at the end of October 2025"],
@@ -50,6 +50,10 @@ PERIODS: dict[tuple[str, str, str], list[str]] = {
     ("month", "2026-04-01", "2026-07-01"): ["half a year ago", "半年前"],
     ("month", "2026-07-01", "2026-10-01"): ["a few months ago"],
     ("span", "2026-08-26", "2026-11-05"): ["几十天前"],
+    ("year", "2025-11-24", "2026-11-25"): ["over the past year", "过去一年"],
+    ("month", "2026-08-23", "2026-11-25"): ["in the last three months", "近三个月", "過去3ヶ月", "최근 3개월"],
+    ("span", "2026-11-10", "2026-11-25"): ["the past two weeks", "最近两周"],
+    ("day", "2026-11-03", "2026-11-04"): ["twenty-one days ago", "twenty one days ago"],
     ("month", "2026-09-01", "2026-10-01"): [
         "the month before last", "两个月前", "上上个月", "2ヶ月前", "先々月", "두 달 전",
     ],
@@ -58,7 +62,7 @@ PERIODS: dict[tuple[str, str, str], list[str]] = {
     ("span", "2026-10-26", "2026-11-04"): ["二十多天前"],
     ("day", "2026-10-30", "2026-10-31"): ["二十五天前"],
     ("day", "2026-11-26", "2026-11-27"): ["what is on the day after tomorrow?", "后天有什么安排", "明後日", "모레"],
-    ("span", "2026-10-31", "2026-11-07"): ["three weeks ago", "三週間前"],
+    ("span", "2026-10-31", "2026-11-07"): ["three weeks ago", "three weeks ago today", "三週間前"],
     ("span", "2026-11-05", "2026-11-14"): ["十几天前说了什么"],
     ("span", "2026-11-07", "2026-11-14"): ["a couple of weeks ago"],
     ("span", "2026-11-09", "2026-11-16"): ["the week before last", "上上周", "先々週", "지지난주"],
@@ -113,7 +117,7 @@ def test_a_date_without_a_year_is_that_of_any_year(text: str, near: str, far: st
     ["what may happen", "locker 12", "", "13月40日", "2024年13月", "99月", "三四天前", "零天前", "0 weeks ago",
      "20240401", "5/8/23", "每周六", "下周六", "来週の土曜日", "다음 주 토요일", "几月几号", "the fall of man",
      "三个月", "spring rolls", "marching on", "a rover in Mars orbit", "mai più", "un paseo de mar", "一二月",
-     "二十一月"],
+     "二十一月", "一月一次", "3 years and 2 months ago", "for the last time", "最近三次"],
 )  # fmt: skip
 def test_what_is_no_date_or_an_ambiguous_one_gives_no_period(text: str) -> None:
     assert periods(text, NOW) == ()

@@ -29,6 +29,10 @@ NUMBERS = {
     )
     for word in words.split()
 }  # fmt: skip
+TEENS = "thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split()  # noqa: SIM905 - a row of words
+TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()  # noqa: SIM905 - a row of words
+NUMBERS |= {word: number for number, word in enumerate(TEENS, 13)}
+NUMBERS |= {word: 10 * number for number, word in enumerate(TENS, 2)}
 SOME = "几幾数數多"
 VAGUE = ("a few", "few", "several", "some", "几", "幾", "数", "數", "몇")
 KOREAN_DAYS = {"하루": 1, "이틀": 2, "사흘": 3, "나흘": 4, "닷새": 5, "열흘": 10, "보름": 15}
@@ -39,6 +43,7 @@ CJK_DAYS = {
     **dict(zip("월화수목금토일", range(7), strict=True)),
 }
 UNIT_DAYS = {"day": 1, "week": 7, "天": 1, "日": 1, "周": 7, "週": 7, "星期": 7, "礼拜": 7, "禮拜": 7, "일": 1, "주": 7}
+MONTH_UNITS = ("month", "月", "개월", "달")
 SEASONS = {
     name: month
     for month, names in ((3, "spring 春 봄"), (6, "summer 夏 여름"), (9, "autumn fall 秋 가을"), (12, "winter 冬 겨울"))
@@ -46,13 +51,17 @@ SEASONS = {
 }
 YEARS_BACK = {
     name: years
-    for years, names in ((0, "今年 올해"), (1, "去年 昨年 작년"), (2, "前年 一昨年 おととし 재작년"))
+    for years, names in (
+        (0, "今年 올해"), (1, "去年 昨年 작년"), (2, "前年 一昨年 おととし 재작년"), (3, "大前年 一昨々年 さきおととし"),
+    )
     for name in names.split()
-}
+}  # fmt: skip
 PARTS = {"early": 1, "beginning of": 1, "mid": 11, "middle of": 11, "late": 21, "end of": 21}
 
 MONTH = "|".join(sorted(MONTHS, key=len, reverse=True))
-NUMBER = "|".join(sorted((word for word in (*NUMBERS, *VAGUE) if word.isascii()), key=len, reverse=True))
+NUMBER = rf"(?:{'|'.join(TENS)})[- ](?:one|two|three|four|five|six|seven|eight|nine)|" + "|".join(
+    sorted((word for word in (*NUMBERS, *VAGUE) if word.isascii()), key=len, reverse=True)
+)
 CJK_NUMBER = r"\d{1,3}|[一二两兩三四五六七八九十]{1,3}|[几幾数數]"
 KOREAN_NUMBER = "|".join(
     sorted((word for word in (*NUMBERS, *VAGUE) if "가" <= word[0] <= "힣"), key=len, reverse=True)
@@ -62,7 +71,7 @@ YEAR = r"(?P<year>(?:19|20)\d\d)"
 CJK_YEAR = r"(?P<year>(?:19|20)\d\d|[一二][九〇零][〇零一二三四五六七八九]{2})\s*[年년]"
 CJK_MONTH = r"(?P<month>[01]?\d|[一二三四五六七八九十]{1,2})\s*[月월]"
 CJK_DAY = r"(?P<day>[0-3]?\d|[一二三四五六七八九十]{1,3})\s*[日号號일]"
-BACK = rf"(?P<back>{'|'.join(sorted(YEARS_BACK, key=len, reverse=True))})(?:の|\s)*"
+BACK = rf"(?P<back>{'|'.join(sorted(YEARS_BACK, key=len, reverse=True))})(?:的|の|\s)*"
 NO_DAY = r"(?!\s*(?:[0-3]?\d|[一二三四五六七八九十]{1,3})\s*[日号號일])"
 CJK_SEASON = r"(?P<season>春(?![节節分联聯运運])|夏(?![至令])|秋(?!分)|冬(?![至奥奧])|봄|여름|가을|겨울)"
 NEW_YEAR = re.compile(rf"(?<!\d){CJK_YEAR}(?:的|の|\s)*(?:春[节節]|农历新年|農曆新年|旧正月|설날)")
@@ -92,6 +101,7 @@ BARE_MONTH = (
     ),
     re.compile(
         rf"(?<![\d年년个個ヶか一二三四五六七八九十])(?P<month>1[0-2]|[1-9]|十[一二]?|[一二三四五六七八九])\s*[月월]{NO_DAY}"
+        r"(?!\s*[一二两三几幾数\d]+\s*[次回遍])"
     ),
 )
 BARE_YEAR = (re.compile(rf"\b(?:in|during|of|since|from|year|summer|winter|spring|autumn|fall)\s+{YEAR}\b", re.IGNORECASE),
@@ -101,9 +111,25 @@ SEASON = (
     re.compile(rf"(?<!\d){CJK_YEAR}(?:の|\s)*{CJK_SEASON}"),
 )
 
+# "Two months ago" is another time after "3 years and".
+WHOLE = r"(?<!\byear and )(?<!\byears and )(?<!\bmonths and )(?<!\bmonth and )(?<!\bhundred and )(?<!\bhundred )"
+CJK_UNIT = r"(?:天|日間?|周|週間?|星期|礼拜|禮拜|月|年間?)"
+# Up to today: "in the last two weeks", 最近三天.
+LATELY = (
+    re.compile(
+        rf"\b(?:(?:in|over|during|within|for) (?:the |my )?(?:last|past)|the past)\s+(?:(?P<n>\d{{1,3}}|{NUMBER})\s+)?"
+        r"(?P<unit>day|week(?!end)|month|year)s?\b(?!\s+of\b)",
+        re.IGNORECASE,
+    ),
+    re.compile(
+        rf"(?:最近|过去|過去|(?<![附最])近|ここ)(?:的|这|這|の)?(?P<n>{CJK_NUMBER})\s*[个個ヶヵケかカ]?\s*(?P<unit>{CJK_UNIT})(?![前一-九])"
+    ),
+    re.compile(rf"(?:최근|지난)\s*(?P<n>\d{{1,3}}|{KOREAN_NUMBER})\s*(?P<unit>일|주|개월|달|년)(?!\s*전)"),
+)
 AGO = (
     re.compile(
-        rf"\b(?P<n>\d{{1,3}}|{NUMBER})(?:\s+of)?\s+(?P<unit>day|week(?!end)|month|year)s?\s+(?:ago|earlier|back)\b",
+        rf"{WHOLE}\b(?P<n>\d{{1,3}}|{NUMBER})(?:\s+of)?\s+(?P<unit>day|week(?!end)|month|year)s?\s+"
+        r"(?:ago|earlier|back)\b(?:\s+(?:today|yesterday|tomorrow)\b)?",
         re.IGNORECASE,
     ),
     re.compile(
@@ -157,12 +183,14 @@ MONTHS_BACK = (
 MONTH_BACK = (
     re.compile(rf"{BACK}{CJK_MONTH}(?:\s*{CJK_DAY})?"),
     re.compile(rf"\b(?P<name>{MONTH})\s+(?:of\s+)?(?P<back>last|this)\s+year\b", re.IGNORECASE),
+    re.compile(rf"\b(?P<back>last|this)\s+year,?\s+in\s+(?P<name>{MONTH})\b(?!\.?\s+\d)", re.IGNORECASE),
 )
 SEASON_BACK = (
     re.compile(rf"{BACK}{CJK_SEASON}"),
     re.compile(r"\b(?P<back>last)\s+(?P<season>spring|summer|autumn|fall|winter)\b", re.IGNORECASE),
 )
 LAST_YEARS = (
+    (re.compile(r"大前年|一昨々年|さきおととし"), 3),
     (re.compile(r"\byear before last\b|一昨年|前年|おととし|재작년", re.IGNORECASE), 2),
     (re.compile(r"\b(?:last|previous|past) year\b|去年|昨年|작년|지난\s*해", re.IGNORECASE), 1),
     (re.compile(r"\bthis year\b|今年|올해", re.IGNORECASE), 0),

@@ -174,6 +174,8 @@ def _of_relative_year(text: str, today: datetime) -> Iterator[Reading]:
 
 def _relative(text: str, today: datetime) -> Iterator[Reading]:
     monday = today - timedelta(days=today.weekday())
+    for match in _matches(words.LATELY, text):
+        yield match, _lately(match, today)
     for match in words.HALF_YEAR.finditer(text):
         yield match, _months_ago(today, 6, 1)
     for match in words.FEW_DAYS.finditer(text):
@@ -231,9 +233,17 @@ def _ago(match: re.Match[str], today: datetime) -> Period | None:
         slack = 0 if days == 1 else 3
         length = days * (most - least) + 1 + 2 * slack
         return _span("day" if length == 1 else "span", today - timedelta(days=days * most + slack), length)
-    if unit in ("month", "月", "개월", "달"):
+    if unit in words.MONTH_UNITS:
         return _months_ago(today, (least + most) // 2, (most - least) // 2)
     return _year(today.year - (least + most) // 2)
+
+
+def _lately(match: re.Match[str], today: datetime) -> Period | None:
+    unit = match["unit"].casefold().rstrip("間")
+    grain: Grain = "year" if unit in ("year", "年", "년") else "month" if unit in words.MONTH_UNITS else "span"
+    days = {"year": 365, "month": 31}.get(grain) or words.UNIT_DAYS[unit]
+    _, most = _between(match["n"] or "one", by_days=days == 1)
+    return _span(grain, today - timedelta(days=days * most), days * most + 1) if most else None
 
 
 def _between(text: str, *, by_days: bool) -> tuple[int, int]:
@@ -263,6 +273,8 @@ def _number(text: str) -> int:
     known = words.NUMBERS.get(text.casefold())
     if known is not None:
         return known
+    if (parts := re.split("[- ]", text.casefold()))[0] in words.TENS:
+        return sum(words.NUMBERS[part] for part in parts)
     tens, ten, ones = text.partition("十")
     if ten and len(tens) <= 1 and len(ones) <= 1:
         return 10 * words.DIGITS.get(tens or "一", 0) + words.DIGITS.get(ones or "〇", 0)
