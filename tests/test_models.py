@@ -177,6 +177,7 @@ CUT = {"name": "extraction", "args": '{"facts": [{"tu', "id": "1", "error": "cut
         (AIMessage("", additional_kwargs={"function_call": {"name": "extraction", "arguments": "{}"}}), "{}"),
         (AIMessage('{"facts": []}', response_metadata={"stop_reason": "refusal"}), ""),
         (AIMessage('{"facts": [', response_metadata={"finish_reason": "SAFETY"}), ""),
+        (AIMessage('{"facts": []}', response_metadata={"stopReason": "guardrail_intervened"}), ""),
     ],
     ids=[
         "reasoning is no part of it",
@@ -185,6 +186,7 @@ CUT = {"name": "extraction", "args": '{"facts": [{"tu', "id": "1", "error": "cut
         "a call of the old kind",
         "refused with an empty list",
         "taken away",
+        "taken away by a guardrail",
     ],
 )
 def test_what_the_reply_of_a_message_is(message: AIMessage, reply: str) -> None:

@@ -56,6 +56,7 @@ def read(reply: str) -> Reading:
         json.dumps({"facts": {"1": ONE, "2": TWO}}),
         json.dumps({"facts": [[ONE, TWO]]}),
         json.dumps({"fact": [ONE, TWO]}),
+        f'{{"facts": [{json.dumps(ONE)}], "facts": [{json.dumps(TWO)}], "facts": []}}',
         json.dumps({"facts": json.dumps({"facts": [ONE, TWO]})}),
         json.dumps(BOTH),
         json.dumps({"Facts": [ONE, TWO]}),
@@ -156,6 +157,7 @@ def test_an_empty_list_is_no_error(reply: str) -> None:
     "reply",
     [
         "", " \n", "I am sorry, I cannot help with that.", f"<think>maybe {BOTH}</think>\n",
+        '<think>At first sight {"facts": []}, but there is',
         "I am sorry, I cannot help with that. (details: [])",
         '{"error": "upstream returned no choices", "choices": []}', '{"error": {"message": "busy"}, "facts": []}',
         BOTH[: BOTH.index('"triples"') + 20], "{}",

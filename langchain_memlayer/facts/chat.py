@@ -32,8 +32,11 @@ T = TypeVar("T")
 # What providers answer when they do not know a schema, or a forced call.
 _REFUSALS = frozenset({400, 404, 422, 501})
 _SHOWN = 300
-_STOPS = ("finish_reason", "stop_reason", "done_reason")
-_TAKEN = frozenset({"content_filter", "safety", "refusal", "prohibited_content", "blocklist", "spii", "recitation"})
+_STOPS = ("finish_reason", "stop_reason", "stopReason", "done_reason")
+_TAKEN = frozenset({
+    "content_filter", "content_filtered", "guardrail_intervened", "sensitive", "safety", "refusal",
+    "prohibited_content", "blocklist", "spii", "recitation", "error_toxic",
+})  # fmt: skip
 _EMPTY = re.compile(r'[\s\w`{}\[\]":]*')
 _SHOWN_AGAIN = 4_000
 

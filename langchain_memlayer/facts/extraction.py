@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from langchain_memlayer.errors import InvalidInput, shown
+from langchain_memlayer.errors import ExtractionError, InvalidInput, shown
 from langchain_memlayer.facts.chat import Method, StructuredChat
 from langchain_memlayer.facts.grounding import is_said, keeps_script, words
 from langchain_memlayer.facts.numerals import as_exact, unsaid_number
@@ -231,6 +231,12 @@ class LLMExtractor:
             ExtractionError: nothing in the reply can be read.
         """
         reading = read_entries(reply, "facts", _MARKS)
+        if reading.entries and all(isinstance(entry, str) for entry in reading.entries):
+            raise ExtractionError(
+                "The chat model's reply lists sentences in place of objects with a turn and a quote, so no fact was "
+                "written. The error's `reply` has it; try again, or use a model that follows instructions.",
+                reply=reply,
+            )
         said = [words(turn.text) for turn in window.turns]
         checked = [_checked(entry, window, said, now) for entry in reading.entries]
         rejected = [one for one in checked if isinstance(one, Rejection)]

@@ -27,6 +27,7 @@ _LONGEST_PIECE: Final = 4_000
 _LONGEST_REPAIRED: Final = 100_000
 _SHOWN: Final = 200
 
+_THOUGHT_BEGINS = re.compile(r"<(?:think|thinking|thought|thoughts|reasoning)\s*>", re.IGNORECASE)
 _THOUGHT_ENDS = re.compile(r"</(?:think|thinking|thought|thoughts|reasoning)\s*>", re.IGNORECASE)
 _FENCE = re.compile(r"^```\w{0,20}\s|```$")
 _QUOTED = "\"'“”‘’「」`"
@@ -47,7 +48,16 @@ def _integer(digits: str) -> int | str:
     return int(digits) if len(digits) <= _MOST_DIGITS else digits
 
 
-_STRICT = json.JSONDecoder(strict=False, parse_int=_integer)
+def _object(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; lists that have one name in it are one list."""
+    made: dict[str, Any] = {}
+    for name, value in members:
+        before = made.get(name)
+        made[name] = [*before, *value] if isinstance(before, list) and isinstance(value, list) else value
+    return made
+
+
+_STRICT = json.JSONDecoder(strict=False, parse_int=_integer, object_pairs_hook=_object)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +152,8 @@ def _chosen(text: str, key: str, marks: frozenset[str]) -> Reading | None:
     repaired = _repaired(text, key, marks)
     if repaired is not None and len(repaired.entries) >= len(alone):
         return repaired
-    return Reading(tuple(alone), _unread(text, key)) if alone else empty
+    # A list that is empty in thoughts that break off may have become another.
+    return Reading(tuple(alone), _unread(text, key)) if alone else None if _THOUGHT_BEGINS.search(text) else empty
 
 
 def _told(entries: Collection[Any]) -> set[str]:
