@@ -56,7 +56,7 @@ def from_micros(micros: int) -> datetime:
 
 def encode_namespace(labels: Sequence[str]) -> str:
     """The journal's form of a namespace: every label followed by a dot, so that a prefix matches whole segments."""
-    return "".join(f"{label}." for label in labels)
+    return ".".join((*labels, ""))
 
 
 def decode_namespace(path: str) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _PIECE_BYTES: Final = 8_000
 _REQUEST_BYTES: Final = 300_000
 _REQUEST_TEXTS: Final = 2_048
-
+_LARGEST: Final = np.finfo(np.float32).max
 
 _INSTALL_MULTILINGUAL: Final = 'install it with `pip install "langchain-memlayer[multilingual]"`'
 
@@ -272,11 +272,10 @@ def matrix(vectors: Any, count: int, name: str) -> NDArray[np.float32]:
         raise EmbeddingError(f"{name} gave something other than numbers ({raw.dtype}); {advice}.")
     if raw.ndim != 2 or not raw.shape[1]:
         raise EmbeddingError(f"{name} gave no list of vectors (shape {raw.shape} for {count} texts); {advice}.")
-    with np.errstate(over="ignore"):
-        block = raw.astype(np.float32, order="C")
-    if not np.isfinite(block).all():
+    # NaN is not less than anything.
+    if not np.abs(raw).max() <= _LARGEST:
         raise EmbeddingError(f"{name} gave NaN, infinite or too large numbers; {advice}.")
-    return block
+    return raw.astype(np.float32, order="C")
 
 
 def _encodable(text: str) -> str:

@@ -168,7 +168,8 @@ class Kernel:
     def _filled(
         self, distances: NDArray[np.float32], rows: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        if rows.min(initial=0) < 0:
+        # The worst lies on top of a heap, and a place that was not filled is worse than any row.
+        if rows[0] < 0:
             real = rows >= 0
             distances, rows = distances[real], rows[real]
         return rows, self.raw(distances)

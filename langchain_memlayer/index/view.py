@@ -125,6 +125,9 @@ class Plan:
     fell_back: bool = False
 
 
+_UNTRIED = Plan("empty")
+
+
 @dataclass(frozen=True, slots=True)
 class Hits:
     """The answer to a search, best first; equal scores are ordered by row id.
@@ -308,7 +311,7 @@ class View:
         k: int,
         *,
         mask: NDArray[np.bool_] | None = None,
-        plan: Plan | None = None,
+        plan: Plan = _UNTRIED,
     ) -> Hits:
         """The `k` nearest by looking at all of them; `vector` as the kernel prepared it, `plan` what was tried."""
         return self._exactly(vector, k, *self._keep(mask), plan)
@@ -363,10 +366,9 @@ class View:
         k: int,
         keep: NDArray[np.bool_] | None,
         matches: int,
-        tried: Plan | None = None,
+        tried: Plan = _UNTRIED,
     ) -> Hits:
         kernel, codes = self._kernel(), self.codes
-        tried = tried or Plan("empty")
         way = exact_way(len(codes), matches)
         if isinstance(codes, Stored):
             rows = None if keep is None else np.flatnonzero(keep)
@@ -450,7 +452,7 @@ class View:
             want = min(want, matches)
             scored = scan(want) if want else (np.empty(0, np.int64), np.empty(0, np.float32))
             items = self._items(scored)
-            if want == matches or (len(items[1]) > k and items[1][k - 1] > scored[1].min()):
+            if want == matches or (len(items[1]) > k and items[1][k - 1] > items[1][-1]):
                 return scored, items
             want *= 4
 

@@ -110,7 +110,7 @@ def _items(rows: Iterable[Any]) -> Iterator[ItemRow]:
 
 def _to_item(row: Sequence[Any]) -> ItemRow:
     number, seq, path, key, value, created, updated, ttl = row
-    times = {type(seq), type(created), type(updated)} == {int} and (ttl is None or isinstance(ttl, (int, float)))
+    times = type(seq) is type(created) is type(updated) is int and (ttl is None or isinstance(ttl, (int, float)))
     if not (isinstance(key, str) and times):
         raise TypeError("a key or a time of another type")
     return number, seq, path, key, loads(value), created, updated, ttl

@@ -85,7 +85,7 @@ class SQLiteJournal(Journal):
         self._synchronous = "FULL" if durability == "full" else "NORMAL"
         self._identity: tuple[int, int] | None = None
         self._start()
-        with self._errors(), self._opening(), ExitStack() as undo:
+        with self._inside(), self._opening(), ExitStack() as undo:
             undo.callback(self._disconnect)
             if self.folder is not None:
                 file = journal_path(self.folder)
@@ -242,12 +242,22 @@ class SQLiteJournal(Journal):
     # -- errors ---------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def _errors(self) -> Iterator[None]:
-        """Turn SQLite's errors into ours; what else a block raises is its own."""
+    def _inside(self) -> Iterator[None]:
+        """While a thread is in SQLite, whose errors become ours; what else a block raises is its own.
+
+        Who is inside already passes by the door of forks: they wait for it.
+        """
+        depth = getattr(_FORKS.own, "depth", 0)
+        if not depth:
+            with _FORKS.door:
+                pass
         try:
+            _FORKS.own.depth = depth + 1
             yield
         except sqlite3.Error as error:
             raise self._explain(error) from error
+        finally:
+            _FORKS.own.depth = depth
 
     @contextmanager
     def _opening(self) -> Iterator[None]:
@@ -278,7 +288,7 @@ class SQLiteJournal(Journal):
     def read(self, *, snapshot: bool = False) -> Iterator[Reader]:
         """A reader; with `snapshot` all its reads see one state of the journal."""
         self._check()
-        with _FORKS.inside(), self._errors():
+        with self._inside():
             if self.folder is None:
                 with self._write_lock:
                     self._check()
@@ -328,7 +338,7 @@ class SQLiteJournal(Journal):
         SQLite has one writer at a time, whatever namespaces (`paths`) it is about.
         """
         self._check()
-        with _FORKS.inside(), self._errors(), self._write_lock:
+        with self._inside(), self._write_lock:
             self._check()
             db = self._writing()
             # Every way out leads through the end of this, also that of an interrupt right behind BEGIN.
@@ -359,7 +369,7 @@ class SQLiteJournal(Journal):
             JournalError: the disk is full, or somebody else did not let go of the derived files or of the log.
         """
         self._check()
-        with _FORKS.inside(), self._write_lock:
+        with self._inside(), self._write_lock:
             self._check()
             try:
                 self._check_file()
@@ -438,25 +448,12 @@ class _Forks:
         self.journals: weakref.WeakSet[SQLiteJournal] = weakref.WeakSet()
         self.abandoned: list[Any] = []
         self.door = threading.RLock()
-        self._own = threading.local()
-
-    @contextmanager
-    def inside(self) -> Iterator[None]:
-        """While a thread is in SQLite. Who is inside already passes by: the fork waits for it."""
-        depth = getattr(self._own, "depth", 0)
-        if not depth:
-            with self.door:
-                pass
-        try:
-            self._own.depth = depth + 1
-            yield
-        finally:
-            self._own.depth = depth
+        self.own = threading.local()
 
     def before(self) -> None:
         """Stand at the door until the fork is over, when nobody is inside."""
         held: list[Any] = []
-        self._own.held = held
+        self.own.held = held
         until = time.monotonic() + _FORK_SECONDS
         if self.door.acquire(timeout=_FORK_SECONDS):
             held.append(self.door)
@@ -465,7 +462,7 @@ class _Forks:
 
     def after(self) -> None:
         """Let go of what this thread took, and of nothing else."""
-        held, self._own.held = getattr(self._own, "held", []), []
+        held, self.own.held = getattr(self.own, "held", []), []
         while held:
             held.pop().release()
 
