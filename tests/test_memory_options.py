@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from journal_dump import open_memory, query, texts
 from memory_kit import Extracting, Mind, call, found, open_with
 
-from langchain_memlayer import ConfigurationError, InvalidInput, MemLayerError, Memory
+from langchain_memlayer import ConfigurationError, ExtractionError, InvalidInput, MemLayerError, Memory
 from langchain_memlayer.testing import FrozenClock, ScriptedChatModel
 from langchain_memlayer.types import Extraction, Fact, Triple, Turn
 
@@ -71,18 +71,29 @@ def test_what_an_extractor_found_nowhere_or_in_no_words_is_refused_and_the_rest_
 
 
 async def test_an_extractor_of_ones_own_is_asked_in_place_of_the_model(folder: Path, way: str) -> None:
-    class Recorded(Extracting):
+    class Recorded:
         version = "recorded-7"
 
         def extract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
             return Extraction(tuple(Fact(f"Noted: {turn.text}", (k,), quote=turn.text) for k, turn in enumerate(turns)))
 
-    model = ScriptedChatModel()
-    with open_memory(folder, model=model, extractor=Recorded()) as memory:
+    model, extractor = ScriptedChatModel(), cast("Any", Recorded())  # it has no awaited twin
+    with open_memory(folder, model=model, extractor=extractor) as memory:
         [done] = (await call(way, memory, "add", "I like tea", user_id="u"))["results"]
         assert done["memory"] == "Noted: I like tea"
         assert memory.why(done["id"])["decisions"][0]["prompt"] == "recorded-7"
     assert model.calls == 0
+
+
+async def test_an_extractor_that_gives_something_else_is_told_what_is_wanted(folder: Path, way: str) -> None:
+    class Listing:
+        def extract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Any:
+            return [Fact("Anna likes tea", (0,))]
+
+    with open_memory(folder, extractor=cast("Any", Listing())) as memory:
+        with pytest.raises(ExtractionError, match="Listing gave a list in place of an Extraction"):
+            await call(way, memory, "add", "I like tea", user_id="u")
+        assert len(memory.unread(user_id="u")) == 1
 
 
 def test_what_is_told_again_is_counted_and_dated(folder: Path) -> None:

@@ -29,7 +29,7 @@ from langchain_memlayer.journal.reader import Reader
 from langchain_memlayer.journal.writer import Writer
 from langchain_memlayer.messages import checked_text, mended_text
 from langchain_memlayer.protocols import Extractor, Reconciler
-from langchain_memlayer.steps import Steps, request
+from langchain_memlayer.steps import Steps, awaited, request
 from langchain_memlayer.tracing import span, traced
 from langchain_memlayer.types import RETRACT, Decision, Extraction, Fact, Rejection, Row, Scope, Turn, Unread, to_micros
 
@@ -288,12 +288,11 @@ class Engine(Keeper):
         turns, context = prepared.turns, self._context(prepared, note)
         extraction = yield from traced(
             "extraction",
-            request(lambda: extractor.extract(turns, context), lambda: extractor.aextract(turns, context)),
+            _found_by(extractor, turns, context),
             scope=prepared.scope,
             inputs=lambda: {"turns": turns},
             outputs=lambda extraction: {"facts": extraction.facts, "rejected": extraction.rejected},
         )
-        extraction = _checked(extraction, len(turns))
         # In order of time, since each may change the ones before it.
         facts = sorted(extraction.facts, key=lambda fact: fact.turns[:1])
         return replace(prepared, facts=tuple(facts), rejected=extraction.rejected)
@@ -538,9 +537,7 @@ class Engine(Keeper):
         extractor = self.extractor
         if row is not None and extractor is not None:
             turn = replace(to_turn(row), text=row.text)
-            extraction = yield from request(
-                lambda: extractor.extract([turn], []), lambda: extractor.aextract([turn], [])
-            )
+            extraction = yield from _found_by(extractor, [turn], [])
             triples = dict.fromkeys(triple for fact in extraction.facts for triple in fact.triples)
             words = tuple(dict.fromkeys(word for fact in extraction.facts for word in fact.words))
         with self.journal.write(note.scope.partition) as tx:
@@ -561,6 +558,18 @@ def _batches_of(tx: Writer, prepared: Prepared, together: Sequence[str]) -> list
     found = [next((one.batch for one in reversed(events) if one.batch in together), None) for events in histories]
     words = prepared.note.detail.get("turns", ()) if prepared.note is not None else ()
     return [*found[: len(found) - len(words)], *(plain.get("batch") for plain in words)]
+
+
+def _found_by(extractor: Extractor, turns: Sequence[Turn], context: Sequence[Turn]) -> Steps[Extraction]:
+    """What an extractor finds; one that has no awaited twin is called in a thread."""
+    twin = getattr(extractor, "aextract", None) or awaited(extractor.extract)
+    found = yield from request(lambda: extractor.extract(turns, context), lambda: twin(turns, context))
+    if not isinstance(found, Extraction):
+        raise ExtractionError(
+            f"{type(extractor).__name__} gave a {type(found).__name__} in place of an Extraction. The messages are "
+            "kept; they are read when it gives one."
+        )
+    return _checked(found, len(turns))
 
 
 def _checked(extraction: Extraction, turns: int) -> Extraction:
