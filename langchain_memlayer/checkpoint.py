@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import threading
@@ -17,6 +18,7 @@ from langgraph.checkpoint.base import (
     Checkpoint,
     CheckpointMetadata,
     CheckpointTuple,
+    get_checkpoint_metadata,
 )
 from langgraph.checkpoint.base.id import uuid6
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
@@ -239,6 +241,9 @@ class MemLayerSaver(Closing, SqliteSaver):
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
         """Save a checkpoint; one of a run that began before its thread was deleted is dropped."""
+        # A NaN is no JSON: SQLite could look into no checkpoint's metadata any more.
+        text = json.dumps(get_checkpoint_metadata(config, metadata))
+        metadata = json.loads(text, parse_constant=lambda name: None)
         parents = [config["configurable"].get("checkpoint_id"), *metadata.get("parents", {}).values()]
         before = [parent for parent in parents if parent] or [checkpoint["id"]]
         with self._writing() as cursor:

@@ -255,6 +255,17 @@ def test_a_copy_of_a_thread_goes_on_by_itself_even_where_one_was_deleted(tmp_pat
         assert graph(saver).get_state(thread("1")).values["seen"] == ["a", "1"]
 
 
+def test_a_number_that_json_does_not_have_spoils_no_look_at_other_threads(tmp_path: Path) -> None:
+    with checkpointer(tmp_path) as saver:
+        built = graph(saver)
+        built.invoke({"seen": ["a"]}, {**thread("odd"), "metadata": {"score": float("nan"), "run_id": "r"}})
+        built.invoke({"seen": ["b"]}, thread("plain"))
+        found = [one.metadata.get("score", "none") for one in saver.list(None, filter={"source": "loop", "step": 1})]
+        assert found == ["none", None]
+        saver.delete_for_runs(["r"])
+        assert {one.config["configurable"]["thread_id"] for one in saver.list(None)} == {"plain"}
+
+
 @pytest.mark.parametrize("erase", ["delete_thread", "prune", "delete_for_runs"])
 def test_what_is_deleted_leaves_the_files(erase: str, tmp_path: Path) -> None:
     with checkpointer(tmp_path) as saver:
