@@ -25,7 +25,7 @@ from langchain_memlayer.index.keywords import (
     tokenize,
     well_formed,
 )
-from langchain_memlayer.index.spelling import Slips, slips_of, word_list, words_around, written_words
+from langchain_memlayer.index.spelling import Slips, english, slips_of, word_list, words_around, written_words
 
 ZWNJ, SOFT_HYPHEN, WORD_JOINER = "\u200c", "\u00ad", "\u2060"
 
@@ -275,15 +275,17 @@ def test_a_word_a_slip_away_has_the_term_it_was_found_by(word: str) -> None:
 
 
 def test_a_list_of_words_knows_its_own_and_those_around_another() -> None:
-    known = {"furniture": True, "concerts": True, "furntiure": False, "schule": False, "xqzkv": False}
-    assert {word: word in word_list() for word in known} == known
+    words = ["furniture", "xqzkv", "a", "concerts", "furntiure", "zyzzyva" * 3, "schule", "zulu"]
+    assert list(english(words)) == ["furniture", "a", "concerts", "zulu"]
+    assert english(["the"])["the"] > english(["furniture"])["furniture"] > 50
+    assert sum(part.nbytes for part in word_list()) < 5_000_000, "as a dictionary they take 20 MB"
     assert [words_around(word)[:1] for word in ("furntiure", "outdor", "xqzkv")] == [["furniture"], ["outdoor"], []]
 
 
 def test_without_the_list_no_word_is_known(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr("pkgutil.get_data", lambda *_: Path("/nowhere").read_bytes())
     word_list.cache_clear()
-    assert (word_list(), words_around("furntiure")) == ({}, [])
+    assert (english(["furniture"]), words_around("furntiure")) == ({}, [])
     assert "pyspellchecker" in caplog.text
     word_list.cache_clear()
 

@@ -24,7 +24,7 @@ from langchain_memlayer.index.keywords import (
     term_of,
     words_of,
 )
-from langchain_memlayer.index.spelling import Slips, slips_of, word_list, words_around, written_words
+from langchain_memlayer.index.spelling import Slips, english, slips_of, words_around, written_words
 from langchain_memlayer.recall import (
     Pool,
     Spread,
@@ -260,7 +260,8 @@ def mended(scoped: Scoped, text: str) -> Mended:
         with_them = " ".join((text, *related))
         return Mended(with_them, with_them, len(related))
     meant, rest = [], text
-    for word in [word for word in unheard if word not in word_list()][:MOST_MENDED]:
+    listed = english(unheard)
+    for word in [word for word in unheard if word not in listed][:MOST_MENDED]:
         if found := _intended(scoped, word):
             meant.append(found)
             rest = re.sub(rf"\b{word}\b", "", rest, flags=re.IGNORECASE)
@@ -276,7 +277,7 @@ def _intended(scoped: Scoped, word: str) -> str | None:
 
 def _related(scoped: Scoped, word: str) -> str | None:
     """Another form of a word that is not English, mostly a slip apart, which is said; or the English word that is."""
-    if (found := _told(scoped, slips_of(word))) or len(word) < _TELLING or word in word_list():
+    if (found := _told(scoped, slips_of(word))) or len(word) < _TELLING or english([word]):
         return found
     return next(iter(words_around(word)), None)
 
