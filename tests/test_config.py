@@ -148,6 +148,7 @@ def test_the_embedders_of_other_memories_keep_their_keys(
         ("llm", "mistral", "langchain-mistralai"), ("llm", "huggingface", "langchain-huggingface"),
         ("llm", "aws_bedrock", "langchain-aws"), ("llm", "deepseek", "langchain-deepseek"),
         ("embedder", "gemini", "langchain-google-genai"), ("embedder", "huggingface", "langchain-huggingface"),
+        ("embedder", "fastembed", "fastembed"),
         ("embedder", "aws_bedrock", "langchain-aws"),
     ],
 )  # fmt: skip

@@ -202,6 +202,7 @@ def _huggingface_embedder(config: dict[str, Any]) -> Any:
 
 
 def _fastembed_embedder(config: dict[str, Any]) -> Any:
+    imported("fastembed", "fastembed")
     community = imported("langchain_community.embeddings", "langchain-memlayer[community]")
     return community.FastEmbedEmbeddings(model_name=required(config, "model", "embedder.config of fastembed"))
 

@@ -53,7 +53,8 @@ def section(
     provider = found.get("provider")
     if not isinstance(provider, str) or provider not in providers:
         raise ConfigurationError(
-            f"{name}.provider must be one of {', '.join(sorted(providers))}; got {shown(provider)}."
+            f"{name}.provider must be one of {', '.join(sorted(providers))}; got {shown(provider)}. 'langchain' takes "
+            "an object of any class that LangChain has for it."
         )
     settings = found.get("config") or {}
     dictionary(settings, f"{name}.config")
