@@ -264,7 +264,11 @@ def _read_or_mended(message: Mapping[str, Any], where: str, call: _Call) -> _Rea
 def _fields(item: Any, where: str) -> Mapping[str, Any]:
     """Any form of message as the dict form."""
     if isinstance(item, Mapping):
-        return item
+        # As LangChain writes messages down, by `dumpd` and by `messages_to_dict`.
+        path, inner = item.get("id"), item.get("kwargs", item.get("data"))
+        if "content" in item or not isinstance(inner, Mapping):
+            return item
+        return {"role": path[-1] if isinstance(path, list) and path else item.get("type"), **inner}
     if isinstance(item, str):
         return {"role": "user", "content": item}
     if isinstance(item, Turn):
@@ -461,9 +465,10 @@ def _left_out(place: int, message: Mapping[str, Any], part: str, reason: str) ->
 def _mended(message: Mapping[str, Any]) -> dict[str, Any]:
     """A message without what reading it would refuse, as far as the rest still says what was said."""
     kept = dict(message)
-    content = message.get("content")
-    parts = content if isinstance(content, (list, tuple)) else [content]
-    kept["content"] = [part for part in map(_mended_part, parts) if part is not None]
+    if "content" in message:
+        content = message["content"]
+        parts = content if isinstance(content, (list, tuple)) else [content]
+        kept["content"] = [part for part in map(_mended_part, parts) if part is not None]
     for key in ("role", "type", "id", "name", "session_id"):
         if isinstance(value := kept.get(key), str):
             kept[key] = mended_text(value).strip() or None

@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from langchain_core.load import dumpd
 from langchain_core.messages import (
     AIMessage,
     AIMessageChunk,
@@ -28,6 +29,8 @@ from langchain_core.messages import (
     SystemMessageChunk,
     ToolMessage,
     ToolMessageChunk,
+    message_to_dict,
+    messages_to_dict,
 )
 from langchain_core.prompt_values import ChatPromptValue
 
@@ -109,6 +112,10 @@ ONE_TURN: list[tuple[Any, Turn]] = [
     (HumanMessage(content="hi", id="m1").model_dump(), Turn("hi", id="m1")),
     (AIMessageChunk(content="hi").model_dump(), Turn("hi", role="assistant")),
     (ChatMessage(content="x", role="critic").model_dump(), Turn("x", role="critic")),
+    (dumpd(HumanMessage(content="hi", id="m1", name="Ann")), Turn("hi", id="m1", name="Ann")),
+    (dumpd(AIMessage(content="hi")), Turn("hi", role="assistant")),
+    (messages_to_dict([AIMessage(content="hi", id="m1")]), Turn("hi", role="assistant", id="m1")),
+    (message_to_dict(ChatMessage(content="x", role="critic")), Turn("x", role="critic")),
 ]  # fmt: skip
 
 
@@ -289,8 +296,8 @@ def test_what_is_no_text_is_reported_with_its_place() -> None:
     thinking = AIMessage([{"type": "thinking", "thinking": "hm"}, text_part("a")])
     bedrock = HumanMessage([{"text": "a"}, {"image": {"format": "png"}}, {"cachePoint": {"type": "default"}}], id="b")
     assert left_out([thinking, AIMessage("", tool_calls=[CALL]), bedrock]) == [(2, "b", "image")]
-    odd = ["hi", ChatMessage("hi", role=""), Thing()]
-    assert left_out(odd, mend=True) == [(1, None, "message"), (2, None, "message")]
+    odd = ["hi", ChatMessage("hi", role=""), Thing(), {"role": "user", "text": "hi"}]
+    assert left_out(odd, mend=True) == [(place, None, "message") for place in (1, 2, 3)]
     assert left_out([], mend=True) == left_out([HumanMessage("")], mend=True) == []
 
 

@@ -558,6 +558,20 @@ def test_a_turn_that_never_ended_is_remembered_unless_it_was_declined(memory: Me
     assert facts(memory) == ["I hike.", "I like tea.", *([] if off else ["My pin is 1234."])]
 
 
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_in_a_thread_of_several_people_each_is_remembered_for_what_they_said(memory: Memory, interrupted: bool) -> None:
+    call = AIMessage("", tool_calls=[{"name": "look", "args": {"place": "attic"}, "id": "1"}])
+    replies = [call if interrupted else "Oh.", "Yes.", "No."]
+    model = ScriptedChatModel(replies=replies, structured=("function_calling",))
+    asking = HumanInTheLoopMiddleware(interrupt_on={"look": True})
+    agent = agent_of(model, memory.as_middleware(), asking, tools=[look], checkpointer=InMemorySaver())
+    for user, text in (("alice", "I live in Oslo."), ("bob", "I like tea."), ("alice", "I have a dog.")):
+        agent.invoke(said(text), thread(), context={"user_id": user})
+    assert memory.flush(30)
+    assert facts(memory) == ["I have a dog.", "I live in Oslo."]
+    assert turns(memory, user_id="bob") == ["I like tea.", "Yes."]
+
+
 # -- a memory that fails ----------------------------------------------------------------------------------------------
 
 

@@ -25,7 +25,7 @@ Course = dict[str, Any]
 """`said`: the words of what the user said in this turn, by message; `given`: what of it the model was given, as
 messages; `answers`: the words of the model's own answers; `refused`: ids of messages, of earlier turns too, that are
 never remembered; `last`: the message that the turn
-began with; `off`: the user declined this turn."""
+began with; `off`: the user declined this turn; `owner`: the ids of whose memories it is remembered among."""
 
 _WORD: Final = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|\w+")
 _MOST_WORDS: Final = 2_000
@@ -61,7 +61,7 @@ def listening() -> Iterator[_Listener]:
         _LISTENER.reset(token)
 
 
-def begun(messages: Sequence[BaseMessage], before: Course, *, off: bool) -> Course:
+def begun(messages: Sequence[BaseMessage], before: Course, owner: Mapping[str, str], *, off: bool) -> Course:
     """The course of a turn that begins; `before` is that of the last one, which may never have come to its end."""
     refused = set(before.get("refused", ()))
     last = before.get("said", {})
@@ -80,9 +80,16 @@ def begun(messages: Sequence[BaseMessage], before: Course, *, off: bool) -> Cour
             started = started or message.id in last
             if started and message.type != "human" and message.id is not None:
                 refused.add(message.id)
-    there = {message.id for message in messages}
+    there = {message.id for message in messages if message.id is not None}
+    if before.get("owner", owner) != owner:
+        # Several people may share a thread: what was said before is somebody else's, who has it.
+        refused |= there - said.keys()
     last_id = messages[-1].id if messages else None
-    return {"said": said, "given": {}, "answers": {}, "refused": sorted(refused & there), "last": last_id, "off": off}
+    refused_here = sorted(refused & there)
+    return {
+        "said": said, "given": {}, "answers": {}, "refused": refused_here, "last": last_id, "off": off,
+        "owner": dict(owner),
+    }  # fmt: skip
 
 
 def given_of(

@@ -198,10 +198,11 @@ class MemoryMiddleware(AgentMiddleware[Any, Any]):
         update: dict[str, Any] = {self._context: block}
         if self._remember:
             last = self._course_of(state) or {}
-            course = update[self._course] = begun(messages, last, off=bool(state.get(STATE_KEY)))
+            ids = caller.scope.ids()
+            course = update[self._course] = begun(messages, last, ids, off=bool(state.get(STATE_KEY)))
             left = self._left(last, caller)
             if left and not course["said"].keys() & last["said"].keys():
-                yield from self._add(state, runtime, left, background=True)
+                yield from self._add(state, runtime, left, background=True, owner=last.get("owner"))
         return update
 
     def _left(self, course: Course, caller: Caller) -> list[dict[str, Any]]:
@@ -226,9 +227,10 @@ class MemoryMiddleware(AgentMiddleware[Any, Any]):
         if course is None:
             return None
         messages, refused = remembered(state.get("messages", []), course)
-        self._left(course, self._called(state, runtime)[1])
+        caller = self._called(state, runtime)[1]
+        self._left(course, caller)
         yield from self._add(state, runtime, messages, refused)
-        return {self._course: {"refused": refused}}
+        return {self._course: {"refused": refused, "owner": caller.scope.ids()}}
 
     def _add(
         self,
@@ -238,11 +240,12 @@ class MemoryMiddleware(AgentMiddleware[Any, Any]):
         refused: Sequence[str] = (),
         *,
         background: bool = False,
+        owner: Mapping[str, str] | None = None,
     ) -> Steps[None]:
         memory, caller = self._called(state, runtime)
         said = hear(messages, caller.session_id, without=refused)
         given: dict[str, Any] = {
-            **caller.scope.ids(),
+            **(owner or caller.scope.ids()),
             "session_id": caller.session_id,
             "batch_id": batch_of(said.turns, caller.session_id),
             "background": background or self._background,
