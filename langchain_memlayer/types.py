@@ -339,9 +339,11 @@ VISIBLE, QUARANTINED, HIDDEN, SPENT = 0, 1, 2, 3
 deleted); recalled below others (all facts that it told have ended)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Row:
     """One version of one memory, as the journal keeps it. Times are microseconds since 1970 UTC.
+
+    Nobody changes one: frozen, it would take five times as long to make, and a page has a hundred.
 
     Attributes:
         id: The row; another version of the same memory, whose id is `key`, is another row.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta, timezone
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -67,7 +68,9 @@ def result_of(row: Row) -> MemoryResult:
     }
 
 
+@lru_cache(maxsize=256)
 def _iso(micros: int | None) -> str | None:
+    # Mostly those of one memory are one time, and so are those of one list.
     return None if micros is None else from_micros(micros).isoformat()
 
 
