@@ -78,8 +78,6 @@ class Bound:
             return self._checked(value, awaited=name not in _BY_ID)
         if "user_id" in names:
             return wraps(value)(lambda *args, **given: value(*args, **self._with(given)))
-        if "scope" in names:
-            return wraps(value)(lambda **given: value(**self._within(given)))
         return value
 
     def _with(self, given: dict[str, Any]) -> dict[str, Any]:
@@ -89,12 +87,6 @@ class Bound:
             if named.get(name, value) != value:
                 raise InvalidInput(f"{name} is given here, and another one to of(); ask the memory itself for others.")
         return {**given, **named, **self._scope.ids()}
-
-    def _within(self, given: dict[str, Any]) -> dict[str, Any]:
-        """Arguments of a surface with this scope among them."""
-        if given.get("scope") is not None:
-            raise InvalidInput("scope= is given here, and ids to of(); ask the memory itself for those of others.")
-        return {**given, "scope": self._scope}
 
     def _checked(self, method: Callable[..., Any], *, awaited: bool) -> Callable[..., Any]:
         """A method about one memory, for those of this scope only."""

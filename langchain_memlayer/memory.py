@@ -1147,6 +1147,9 @@ class Memory(Closing):
     def as_node(
         self,
         *,
+        user_id: Id = None,
+        agent_id: Id = None,
+        run_id: Id = None,
         scope: ScopeSource | None = None,
         messages_key: str = "messages",
         name: str = "",
@@ -1155,7 +1158,7 @@ class Memory(Closing):
         """Extraction, reconciliation and commit as one compiled graph, to be a node of any `StateGraph`.
 
         Args:
-            scope: A function is given no more of the state than its messages.
+            scope: In place of ids; a function is given no more of the state than its messages.
             messages_key: The key of the state that has the messages.
             name: Tells two memories in one graph apart: it ends the keys that are written.
 
@@ -1168,6 +1171,7 @@ class Memory(Closing):
         """
         from langchain_memlayer.agents.nodes import memory_graph
 
+        scope = _bound("as_node()", Scope(user_id, agent_id, run_id), scope)
         return memory_graph(self, scope=scope, messages_key=messages_key, name=name, on_error=on_error)
 
     def as_tools(
@@ -1191,14 +1195,15 @@ class Memory(Closing):
         """
         from langchain_memlayer.agents.tools import memory_tools
 
-        bound = Scope(user_id, agent_id, run_id)
-        if bound and scope is not None:
-            raise InvalidInput("as_tools() takes either ids or scope=, not both.")
-        return memory_tools(self, scope=bound or scope, instructions=instructions, name=name, on_error=on_error)
+        scope = _bound("as_tools()", Scope(user_id, agent_id, run_id), scope)
+        return memory_tools(self, scope=scope, instructions=instructions, name=name, on_error=on_error)
 
     def as_middleware(
         self,
         *,
+        user_id: Id = None,
+        agent_id: Id = None,
+        run_id: Id = None,
         scope: ScopeSource | None = None,
         name: str | None = None,
         limit: int = 10,
@@ -1212,6 +1217,7 @@ class Memory(Closing):
         """Memory for `langchain.agents.create_agent`: it recalls before a turn and remembers after it.
 
         Args:
+            scope: In place of ids.
             name: Tells the memories of one agent apart; by itself a team's is, whose `scope` names no user.
             limit: How many memories are recalled at most.
             search_kwargs: Further arguments of `search`.
@@ -1229,7 +1235,7 @@ class Memory(Closing):
 
         return MemoryMiddleware(
             self,
-            scope=scope,
+            scope=_bound("as_middleware()", Scope(user_id, agent_id, run_id), scope),
             name=name,
             limit=limit,
             search_kwargs=search_kwargs,
@@ -1294,6 +1300,13 @@ class Memory(Closing):
                 self._store = MemLayerStore.of(self)
                 self._opened.callback(self._store.close)
             return self._store
+
+
+def _bound(call: str, ids: Scope, scope: ScopeSource | None) -> ScopeSource | None:
+    """Whose memories a surface is for, by either of the ways to say it; None when each run says it."""
+    if ids and scope is not None:
+        raise InvalidInput(f"{call} takes either ids or scope=, not both.")
+    return ids or scope
 
 
 def _usable(extractor: Extractor | None) -> Extractor | None:

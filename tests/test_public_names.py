@@ -72,9 +72,10 @@ MEMORY = {
 }
 SURFACES = {
     "checkpointer": "*, allowed_types=<tuple>",
-    "as_middleware": "*, scope=None, name=None, limit=10, search_kwargs=None, remember=True, background=False, "
-    "after_seconds=0.0, tools=False, on_error='log'",
-    "as_node": "*, scope=None, messages_key='messages', name='', on_error='log'",
+    "as_middleware": "*, user_id=None, agent_id=None, run_id=None, scope=None, name=None, limit=10, "
+    "search_kwargs=None, remember=True, background=False, after_seconds=0.0, tools=False, on_error='log'",
+    "as_node": "*, user_id=None, agent_id=None, run_id=None, scope=None, messages_key='messages', name='', "
+    "on_error='log'",
     "as_retriever": "*, user_id=None, agent_id=None, run_id=None, k=4, search_type='similarity', search_kwargs=None, "
     "on_error='log', **options",
     "as_tools": "*, user_id=None, agent_id=None, run_id=None, scope=None, instructions=None, name='', on_error='log'",
