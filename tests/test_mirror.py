@@ -127,6 +127,15 @@ def test_what_is_added_changed_deleted_forgotten_and_reset_is_so_in_the_store() 
         memory.forget(ids["the green cloud"])
         memory.flush()
         assert {point.text for point in store.points.values()} == {"theirs", "the golden apple"}
+        # What was undone is what it was before: an earlier version is the one that goes.
+        memory.undo(memory.history(ids["the red apple"])[-1]["id"])
+        memory.flush()
+        assert {point.text for point in store.points.values()} == {"theirs", "the red apple"}
+        memory.forget(ids["the red apple"])
+        memory.flush()
+        assert set(store.points) == {"theirs"}
+        filled(memory, ["the last apple"])
+        memory.flush()
         # A reset leaves what others keep there.
         memory.reset()
         assert set(store.points) == {"theirs"}
@@ -252,6 +261,17 @@ def test_a_forget_while_the_store_is_down_says_so_and_is_done_later(caplog: pyte
         with caplog.at_level(logging.WARNING):
             memory.forget(**ALICE)
         assert "still lies in the vector store" in caplog.text
+        store.down = False
+        memory.flush()
+        assert store.points == {}
+
+
+def test_what_was_forgotten_while_the_store_was_down_goes_though_the_journal_was_emptied_since() -> None:
+    store = Foreign()
+    with mirrored(store, ["a secret", "a word"]) as memory:
+        store.down = True
+        memory.forget(memory.get_all(**ALICE)["results"][0]["id"])
+        memory.reset()
         store.down = False
         memory.flush()
         assert store.points == {}

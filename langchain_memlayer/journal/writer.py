@@ -503,7 +503,8 @@ class Writer(Reader):
         """
         self.set_meta(SCRUB_DUE, "due")
         spaces = {row.path: self.namespace(row.path) for row in rows}
-        for key, row in {row.key: row for row in rows}.items():
+        # Of a memory's versions the live one, which an undo may have made an earlier one: others hear of its end by it.
+        for key, row in {row.key: row for row in sorted(rows, key=lambda row: row.closed is None)}.items():
             # One at a time: of both together SQLite makes a look through all events.
             for column, value in (("key", key), ("seq", row.id)):
                 self.db.execute(
@@ -615,6 +616,6 @@ class Writer(Reader):
         """Remember which rows a foreign vector store has to be told of: the events that say so go."""
         for area in KINDS:
             if self.meta(outbox_key(area)) is not None:
-                rows = self.db.execute(f"SELECT i.id FROM items i WHERE {KINDS[area]}").fetchall()
-                gone = sorted({*self.purges(area), *(row[0] for row in rows)})
+                # Those too that were erased before, of which it may not know yet.
+                gone = sorted({*self.purges(area), *(self.later(area, 0, most=1 << 62) or ())})
                 self.set_meta(purge_key(area), orjson.dumps(gone).decode())
