@@ -30,11 +30,12 @@ UNSOUND: list[tuple[str, str, Any]] = [
 
 
 def repeated(size: int) -> dict[str, str]:
-    """Ten kinds of text of about `size` characters each."""
+    """Kinds of text of about `size` characters each."""
     return {
         "blanks": "<" + " " * size, "brackets": "<" * size, "articles": "the " * (size // 4) + "cat",
         "comments": '{"facts":["' + '" /*' * (size // 4), "braces": "[{" * (size // 2), "digits": "1" * size,
         "numbers": "twenty one hundred " * (size // 19), "quotes": "\\\"'" * (size // 3),
         "marks": "e\u0301\u0301\u0301" * (size // 4), "chinese": "两百二十一年前的春节，" * (size // 11),
-        "dots": "a.b-c_d/" * (size // 8), "dates": "last week of May 2024-01-01 at 10:00 " * (size // 37),
+        "halves": "half an hour " * (size // 13), "dots": "a.b-c_d/" * (size // 8),
+        "dates": "last week of May 2024-01-01 at 10:00 " * (size // 37),
     }  # fmt: skip

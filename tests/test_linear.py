@@ -40,6 +40,7 @@ READERS: dict[str, Callable[[str], Any]] = {
     "facts of a fact": lambda text: grounding.says_all(text, f"{text} x"),
     "script": lambda text: grounding.keeps_script(text, text),
     "numbers": lambda text: numerals.unsaid_number(text, text[1:], [text[1:]]),
+    "numbers of a quote": lambda text: numerals.unsaid_number("999999 hours", f"2 hours, {text}", [text]),
     "reply": lambda text: replies.read_entries(text, "facts", {"fact"}),
     "open reply": lambda text: replies.read_entries('{"facts":[{"fact":"' + text, "facts", {"fact"}),
     "thoughts": lambda text: replies.without_thoughts("<think>" * (len(text) // 7) + text),

@@ -148,25 +148,31 @@ def unsaid_number(fact: str, quote: str, said: Sequence[str], year: int | None =
     stated = {_significant(value) for value in (*map(_value, _DIGITS.findall(fact)), *_in_words(fact, _LANGUAGES))}
     if len(quoted) > _MOST_NUMBERS or all(_significant(value) in stated for value in quoted):
         return None
-    named = words(_UNIT_BEGINS.sub(" ", quote))
-    loose, units = ([value for word in named for value in of.get(word, ())] for of in (_LOOSELY, _UNITS))
+    named = set(words(_UNIT_BEGINS.sub(" ", quote)))
+    loose, units = ({value for word in named for value in of.get(word, ())} for of in (_LOOSELY, _UNITS))
     years = [] if year is None else [year, year - 1]
     quoted += [1900 + int(one or other) for one, other in _SHORT_YEAR.findall(quote)]
-    known = {*map(_significant, [*loose, *units]), *_worked_out([*quoted, *loose], set(units))}
+    known = {*map(_significant, [*loose, *units]), *_worked_out([*quoted, *loose], units)}
     known |= {_significant(one - value) for one in years for value in (*quoted, *loose)}
     if _BY_ONE.search(quote):
         known |= {_significant(value + step) for value in quoted for step in (-1, 1)}
     for text in (quote, *map(_plain, said)):
         known |= {_significant(value) for value in (*map(_value, _DIGITS.findall(text)), *_in_words(text, _LANGUAGES))}
-    runs = [re.sub(r"\D", "", quote.translate(_HAN_READ))]
-    runs += ["".join(_worded(_OH.sub("zero", quote), name)) for name in _LANGUAGES]
-    for number in _undated(_ABOUT.sub(" ", fact)):
-        digits = re.sub(r"\D", "", number)
-        if _significant(_value(number)) not in known and not (
-            len(digits) >= _FEWEST_DIGITS and any(digits in run for run in runs)
-        ):
-            return number
-    return None
+    unknown = [n for n in _undated(_ABOUT.sub(" ", fact)) if _significant(_value(n)) not in known]
+    runs = list(_runs(quote)) if unknown else []
+    return next((number for number in unknown if not _is_dictated(number, runs)), None)
+
+
+def _runs(quote: str) -> Iterator[str]:
+    """The digits of a text one after the other, as they are written and as they are said."""
+    yield re.sub(r"\D", "", quote.translate(_HAN_READ))
+    if len(quote) <= _LONGEST_WORDS:
+        yield from ("".join(_worded(_OH.sub("zero", quote), name)) for name in _LANGUAGES)
+
+
+def _is_dictated(number: str, runs: Sequence[str]) -> bool:
+    digits = re.sub(r"\D", "", number)
+    return len(digits) >= _FEWEST_DIGITS and any(digits in run for run in runs)
 
 
 def _undated(text: str) -> Iterator[str]:
