@@ -448,7 +448,7 @@ def encoded(columns: Mapping[str, NDArray[Any]], codes: Codes) -> tuple[dict[str
     places = np.full(used[-1] + 2 if len(used) else 1, -1, np.int32)
     places[used] = np.arange(len(used))
     return (
-        {**columns, **{name: places[columns[name]] for name in coded}},
+        {**columns, **{name: places.take(columns[name]) for name in coded}},
         [codes.names[code] for code in used.tolist()],
     )
 
@@ -466,7 +466,7 @@ def decoded(columns: Mapping[str, NDArray[Any]], names: object, codes: Codes) ->
     for name in coded:
         if columns[name].min(initial=-1) < -1 or columns[name].max(initial=-1) >= len(names):
             raise SnapshotError("The rows' snapshot has names that are nobody's; it is rebuilt.")
-    return {**columns, **{name: here[columns[name]] for name in coded}}
+    return {**columns, **{name: here.take(columns[name]) for name in coded}}
 
 
 def item_columns(raw: Mapping[str, Sequence[Any]]) -> dict[str, NDArray[Any]]:

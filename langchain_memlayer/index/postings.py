@@ -71,7 +71,8 @@ class Terms:
         """Where some distinct terms stand: for each pair the index into `numbers`, the text, and how often."""
         table = np.full(len(self.ids), -1, np.int16)
         table[numbers] = np.arange(len(numbers))
-        indexes = table[self.flat]
+        # By numbers of 32 bits, `take` needs a quarter of the time that brackets do.
+        indexes = table.take(self.flat)
         places = np.flatnonzero(indexes >= 0)
         return indexes[places].astype(np.intp), self.text[places], self.often[places]
 
@@ -220,7 +221,7 @@ class Postings:
 
         Of terms that very many have it is told from 8,192 of these, to a hundredth or so.
         """
-        newest = self.which if inside is None else self.which[inside[self.texts]]
+        newest = self.which if inside is None else self.which[inside.take(self.texts)]
         counts = np.bincount(newest, minlength=self.count)
         for segment, begins, ends in self.spans:
             if inside is None:
@@ -230,7 +231,7 @@ class Postings:
                 part = segment.slots[begin:end]
                 if len(part) > len(_LOOKED_AT):
                     part = part[(_LOOKED_AT * len(part)).astype(np.intp)]
-                counts[index] += np.count_nonzero(inside[part]) * (end - begin) // max(len(part), 1)
+                counts[index] += np.count_nonzero(inside.take(part)) * (end - begin) // max(len(part), 1)
         return counts
 
 
