@@ -49,7 +49,7 @@ class Spread:
         if self.flat:
             return np.asarray(~np.isnan(values) & (values != 0), np.float32)
         width = self.high - self.low
-        scaled: Scores = np.clip(np.nan_to_num((values - self.low) / width), 0.0, 1.0).astype(np.float32)
+        scaled: Scores = np.minimum(np.fmax((values - self.low) / width, 0.0), 1.0).astype(np.float32)
         return scaled
 
 
