@@ -352,8 +352,9 @@ def test_a_denial_is_no_addition_and_an_addition_keeps_the_turn_of_what_was_told
 
 
 def test_turns_do_not_crowd_out_their_facts_at_small_limits(story: Story) -> None:
+    walls = "The walls of Anna's {}, in the old house by the sea, have been blue for as long as anybody knows"
     for room in ("kitchen", "attic", "cellar", "garden house"):
-        story.tell("2024-02-01", f"The {room} paint is blue", f"The {room} of Anna has had blue paint on its walls")
+        story.tell("2024-02-01", f"The {room} paint is blue", walls.format(room))
     asked: dict[str, Any] = {"query": "Which paint does the kitchen have?", "user_id": "u", "explain": True}
     # Its turn has more of the question's words in fewer of its own.
     turn = story.memory.search(**asked, kinds=["turn"])["results"][0]
@@ -361,7 +362,7 @@ def test_turns_do_not_crowd_out_their_facts_at_small_limits(story: Story) -> Non
     for limit in (1, 2, 3):
         found = story.memory.search(**asked, limit=limit)["results"]
         assert [hit["kind"] for hit in found] == ["fact"] * limit
-        assert found[0]["memory"] == "The kitchen of Anna has had blue paint on its walls"
+        assert found[0]["memory"] == walls.format("kitchen")
         assert found[0]["explanation"]["stand_in"] > 0
         assert found[0]["score"] == turn["score"]
 

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from langchain_memlayer.recall import signals
-from langchain_memlayer.recall.learned import learned
+from langchain_memlayer.recall.learned import is_told_by_names, learned
 from langchain_memlayer.recall.pool import Pool, Query, Scores, Spread
 from langchain_memlayer.recall.versions import version
 from langchain_memlayer.threads import lazy
@@ -47,6 +47,7 @@ class Weights:
         exact: For memories with the identifiers and quoted names of the query.
         version: For the version of a value that the query asks for.
         fact: For facts, which say in fewer words what their turns say.
+        fact_named: The same where several people who are named speak in sessions: what they say is told in full.
         question: Taken from turns that only ask.
         barren: Taken from turns that were read and say nothing.
         ended: Taken from memories that no longer hold.
@@ -66,12 +67,13 @@ class Weights:
     window: float = 0.5
     exact: float = 1.5
     version: float = 1.0
-    fact: float = 0.05
+    fact: float = 0.15
+    fact_named: float = 0.05
     question: float = 0.1
     barren: float = 1.0
     ended: float = 2.0
     learned: float = 1.0
-    stand_in: float = 0.2
+    stand_in: float = 0.3
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,7 +225,7 @@ def scored(pool: Pool, query: Query, weights: Weights) -> Scored:
         "date": np.float32(weights.date) * signals.date(pool, query),
         "exact": np.float32(weights.exact) * signals.exact(pool, query),
         "version": np.float32(weights.version) * version(pool, query, base),
-        "fact": np.float32(weights.fact) * signals.fact(pool),
+        "fact": np.float32(weights.fact_named if is_told_by_names(pool) else weights.fact) * signals.fact(pool),
         "question": -np.float32(weights.question) * signals.question(pool),
         "barren": -np.float32(weights.barren) * signals.barren(pool),
         "ended": -np.float32(weights.ended) * signals.ended(pool),
