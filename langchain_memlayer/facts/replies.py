@@ -53,7 +53,10 @@ def _object(members: list[tuple[str, Any]]) -> dict[str, Any]:
     made: dict[str, Any] = {}
     for name, value in members:
         before = made.get(name)
-        made[name] = [*before, *value] if isinstance(before, list) and isinstance(value, list) else value
+        if isinstance(before, list) and isinstance(value, list):
+            before.extend(value)
+        else:
+            made[name] = value
     return made
 
 
