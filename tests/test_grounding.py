@@ -54,6 +54,8 @@ def test_a_quote_that_nobody_said_is_not_found(quote: str) -> None:
         ("the rent is 1,200 euros", "the rent is 1200 euros"), ("Müller kommt ins Café", "Mueller kommt ins Cafe"),
         ("Я ещё живу в Москве", "Я еще живу в Москве"), ("Ακόμα μένω στην Αθήνα", "ακομα μενω στην Αθηνα"),
         ("أنا أعيش في القاهرة", "انا اعيش في القاهرة"), ("나는 서울에 살아요", "나는 서울에살아요"),
+        ("C'est mon œuvre, ma sœur", "C'est mon oeuvre, ma soeur"), ("Mieszkam w Łodzi", "Mieszkam w Lodzi"),
+        ("IŞIK benim kızım", "ışık benim kızım"),
         ("the programme was grey, and I practise law", "the program was gray, and I practice law"),
         ("أعيـــش في القاهرة", "أعيش في القاهره"), ("من در تهران زندگي مي كنم", "من در تهران زندگی می کنم"),
     ],
@@ -66,6 +68,10 @@ def test_a_quote_may_be_spelt_in_another_way(turn: str, quote: str) -> None:
 @pytest.mark.parametrize("said", ["a " * 50_000, "ab cd " * 20_000, "不 " * 50_000, "a" * 100_000, "don't " * 20_000])
 def test_no_text_is_too_long_for_a_quote(said: str) -> None:
     assert not is_said(words(said), f"{'x ' * 60}{said[:9]}")
+
+
+def test_laughter_in_korean_is_no_part_of_a_word() -> None:
+    assert is_said(words("저는 커피를 좋아해요ㅋㅋㅋ"), "저는 커피를 좋아해요")
 
 
 def test_a_quote_with_most_words_misspelt_is_not_found() -> None:

@@ -42,7 +42,7 @@ READERS: dict[str, Callable[[str], Any]] = {
     "numbers": lambda text: numerals.unsaid_number(text, text[1:], [text[1:]]),
     "numbers of a quote": lambda text: numerals.unsaid_number("999999 hours", f"2 hours, {text}", [text]),
     "reply": lambda text: replies.read_entries(text, "facts", {"fact"}),
-    "reply of one name": lambda text: replies.read_entries("{" + '"facts":[0],' * (len(text) // 12) + '"facts":[]}', "facts", ()),
+    "one name": lambda text: replies.read_entries('{' + '"a":[0],' * (len(text) // 8) + '"a":[0]}', "a", ()),
     "open reply": lambda text: replies.read_entries('{"facts":[{"fact":"' + text, "facts", {"fact"}),
     "thoughts": lambda text: replies.without_thoughts("<think>" * (len(text) // 7) + text),
     "prompt": lambda text: (prompts.shortened(text, 1000), prompts.fitting(text, 1000)),

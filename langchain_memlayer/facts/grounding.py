@@ -16,7 +16,9 @@ from langchain_memlayer.index.keywords import query_terms
 _UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 )
-_WORD = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+")
+# So do single letters in Korean: laughter (ㅋㅋ), which hangs on words.
+_SINGLE = f"\u1100-\u11ff{_UNSPACED}"
+_WORD = re.compile(rf"[{_SINGLE}]|[^\W_{_SINGLE}]+")
 _SILENT = re.compile("['\u0640\u2018\u2019\u02bc\u00ad\u200b-\u200f\u2060\ufeff]")
 _LEFT_OUT = re.compile(r"\.{3,}|\u2026+")
 _DENIALS = frozenset(
@@ -56,6 +58,8 @@ _SHORTEST_ALIKE = 5
 _SHORTEST_SPELT = 4
 # Scripts in which an accent is often left out ("ещё", "еще"); in others it makes another letter.
 _ACCENTED = ("LATIN", "GREEK", "CYRILLIC", "ARABIC")
+# Latin letters that are no others with an accent, and are often typed as others.
+_LIGATURES = {"œ": "oe", "æ": "ae", "ł": "l", "ø": "o", "đ": "d", "ı": "i"}
 # Letters that Arabic and Persian keyboards have two of, and the two spellings of an ending.
 _ARABIC = "\u064a\u06cc\u0649\u06cc\u0643\u06a9\u0629\u0647"
 _LETTERS = {"CJK": "han", "HIRAGANA": "han", "KATAKANA": "han", "BOPOMOFO": "han"}
@@ -147,7 +151,7 @@ def _simplified() -> dict[int, str]:
     lines = files(__package__).joinpath("han.txt").read_text("utf-8").splitlines()[1:]
     pairs = "".join(lines)
     pairs += _ARABIC
-    return {ord(char): simple for char, simple in zip(pairs[::2], pairs[1::2], strict=True)}
+    return str.maketrans(_LIGATURES | dict(zip(pairs[::2], pairs[1::2], strict=True)))
 
 
 def _is_nearly_said(said: Sequence[str], part: Sequence[str]) -> bool:
