@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -405,6 +406,11 @@ class Row:
     def scope(self) -> Scope:
         """Who it belongs to."""
         return Scope(self.user_id, self.agent_id, self.run_id)
+
+    @property
+    def until(self) -> float:
+        """The position that ended it, endless while it is current: an undo lets an earlier version be the last."""
+        return math.inf if self.closed is None else self.closed
 
     def expired(self, now: int) -> bool:
         """Whether a live version has ceased to count by a time, microseconds since 1970 UTC."""

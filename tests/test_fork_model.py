@@ -2,13 +2,15 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import count
 from typing import Any
 
 from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
-from test_undo import changes, deleted, edited, opened, told
+from test_undo import changes, deleted, edited, latest, opened, places, told
 
+from langchain_memlayer import InvalidInput
 from langchain_memlayer.doctor import check
 from langchain_memlayer.testing import FrozenClock
 
@@ -49,8 +51,19 @@ def ends(place: int) -> Any:
     return lambda memory, number: deleted(memory, number, place)
 
 
+def undoes(place: int) -> Any:
+    """Takes back the last thing that happened to a memory, where that can be."""
+
+    def step(memory: Any, number: int) -> None:
+        rows = memory.get_all(user_id="u", limit=500, kinds=["turn", "fact"])["results"]
+        with suppress(InvalidInput):
+            _ = rows and latest(memory, rows[place % len(rows)]["id"])()
+
+    return step
+
+
 LATER = "2030-01-01"
-steps = st.lists(changes, max_size=5)
+steps = st.lists(st.one_of(changes, st.builds(undoes, places)), max_size=5)
 
 
 @example(
@@ -66,6 +79,10 @@ steps = st.lists(changes, max_size=5)
 @example([says("Anna adds Rome", session_id="s")], [says("Anna ends Rome", session_id="s")])
 @example([says("Anna adds tea", session_id="s"), says("Bob forgets tea"), sets(3, data="Bob tells tea")],
          [says("Bob repeats chess"), sets(2, data="Bob adds Rome")])  # fmt: skip
+@example(
+    [says("Bob tells tea")],
+    [sets(0, data="Anna likes Rome"), undoes(0), says("Bob sees Rome"), sets(2, data="chess"), undoes(2)],
+)
 @settings(max_examples=20, phases=[Phase.explicit, Phase.generate])
 @given(steps, steps.filter(bool))
 def test_a_merge_gives_what_the_fork_showed_and_its_undo_what_was_before(

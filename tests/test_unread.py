@@ -531,6 +531,9 @@ def test_forget_names_who_else_holds_the_words_and_takes_them_along_when_asked(f
         [first] = memory.add("My PIN is 4711", user_id="u")["results"]
         memory.add("Remember: my PIN is 4711", user_id="u", session_id="later")
         memory.add("My PIN is 4711", user_id="other", infer=False)
+        # What was undone is not what it says.
+        memory.update(first["id"], "Bob plays chess")
+        memory.undo(memory.history(first["id"])[-1]["id"])
         also = memory.forget(first["id"])["also"]
         assert {(one["kind"], one["memory"]) for one in also} == {
             ("turn", "Remember: my PIN is 4711"), ("fact", "Anna asked to remember the PIN 4711"),

@@ -340,7 +340,7 @@ def _of_the_same_words(reader: Reader, rows: Sequence[Row]) -> list[Row]:
     """The live memories of the same scope that have all telling words of what is forgotten, or of its quotes."""
     keys = {row.key for row in rows}
     found: dict[str, Row] = {}
-    for row in {row.key: row for row in rows}.values():
+    for row in {row.key: row for row in sorted(rows, key=lambda row: row.until)}.values():
         said = [row.text, *(quote for _, quote in reader.quotes_of(row.id) if quote)] if row.kind == "fact" else []
         for text in said or [row.text]:
             terms = query_terms(text)

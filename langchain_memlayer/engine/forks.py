@@ -167,6 +167,11 @@ def _when(versions: Sequence[Row]) -> tuple[int, int]:
     return _KINDS.index(last.kind), last.seq if last.closed is not None else last.place or last.id
 
 
+def _standing(versions: list[Row]) -> list[Row]:
+    """A memory's versions up to its last one: those that were made after it were undone."""
+    return versions[: versions.index(max(versions, key=lambda row: row.until)) + 1]
+
+
 class _Merging:
     """Brings the original of each memory that was added, changed or ended in a fork to what the fork says.
 
@@ -187,6 +192,7 @@ class _Merging:
         for row in sorted(tx.memories_of(fork.ids, ended=True), key=lambda row: row.id):
             if row.kind == "turn" or (row.kind == "fact" and row.event != "seen"):
                 self._versions.setdefault(row.key, []).append(row)
+        self._versions = {key: _standing(versions) for key, versions in self._versions.items()}
         self._rows: dict[int, int] = {}
         self._keys = dict(self._origins)
 
@@ -213,7 +219,7 @@ class _Merging:
         for row in sorted(profiles_in(self.tx, self.fork), key=lambda row: row.id):
             profiles.setdefault(row.key, []).append(row)
         for versions in profiles.values():
-            done, conflicts = carry(self.tx, versions, self._keys, self._batch)
+            done, conflicts = carry(self.tx, _standing(versions), self._keys, self._batch)
             self.profiles += done
             self.conflicts += conflicts
 
@@ -316,7 +322,7 @@ class _Merging:
                 return None
             message = row.session_id, row.message_id
             found = self.tx.turns_of_messages(commit.scope, [message])[message]
-            return found[-1] if found else None
+            return max(found, key=lambda row: row.until, default=None)
         return next(iter(self.tx.equal_memories(commit.scope, row.kind, [row.hash or ""])[row.hash or ""]), None)
 
     def _quotes(self, row: Row) -> list[tuple[int, str | None]]:

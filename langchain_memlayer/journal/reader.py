@@ -507,8 +507,8 @@ class Reader(ItemReader):
         return self.memories_passing(scope, None, ended=ended)
 
     def versions_of(self, key: str) -> list[Row]:
-        """All versions of a memory, the first one first."""
-        return self._memories("i.key = ?", (key,), tail=_OLDEST)
+        """All versions of a memory in the order in which they ended, the live one last."""
+        return sorted(self._memories("i.key = ?", (key,), tail=_OLDEST), key=lambda row: row.until)
 
     def turns_of_messages(
         self, scope: Scope, messages: Collection[tuple[str | None, str]]

@@ -503,8 +503,8 @@ class Writer(Reader):
         """
         self.set_meta(SCRUB_DUE, "due")
         spaces = {row.path: self.namespace(row.path) for row in rows}
-        # Of a memory's versions the live one, which an undo may have made an earlier one: others hear of its end by it.
-        for key, row in {row.key: row for row in sorted(rows, key=lambda row: row.closed is None)}.items():
+        # Others hear of the end of a memory by its last version.
+        for key, row in {row.key: row for row in sorted(rows, key=lambda row: row.until)}.items():
             # One at a time: of both together SQLite makes a look through all events.
             for column, value in (("key", key), ("seq", row.id)):
                 self.db.execute(
