@@ -116,9 +116,13 @@ READ: list[tuple[str, Any, list[dict[str, Any]]]] = [
     ("name", None, [{"subject": role} for role in ("", "user", "User", "用户", "assistant", None, "x" * 101)]),
     ("name", "3", [{"subject": 3}]),
     ("valid_at", datetime(2024, 5, 6, tzinfo=UTC),
-     [{"valid_at": given} for given in ("2024-05-06", "2024-05-06T10:00:00+02:00", "2024/5/6")]),
+     [{"valid_at": given} for given in
+      ("2024-05-06", "2024-05-06T10:00:00+02:00", "2024/5/6", "2024.05.06", "2024年5月6日")]),
+    ("valid_until", datetime(2024, 6, 1, tzinfo=UTC),
+     [{"valid_until": given} for given in ("2024-05-00", "2024-05-XX")]),
     ("valid_at", datetime(2024, 5, 1, tzinfo=UTC), [{"valid_at": "2024-05"}]),
-    ("valid_at", datetime(2024, 1, 1, tzinfo=UTC), [{"valid_at": "2024"}, {"valid_at": 2024}]),
+    ("valid_at", datetime(2024, 1, 1, tzinfo=UTC),
+     [{"valid_at": "2024"}, {"valid_at": 2024}, {"valid_at": "2024-XX-XX"}]),
     ("valid_at", None, [{"valid_at": given} for given in
                         ("2024-02-30", "2024-13", "0000-01-01", "last week", "20240506", "", None, True, [])]),
     ("triples", (Triple("Anna", "lives in", "Berlin"), Triple("Anna", "left", "Paris")), [{"triples": TRIPLES}]),

@@ -61,7 +61,10 @@ _STOPS: Final = " .!。！…"
 _SENTENCE_ENDS: Final = ("\n", ". ", "! ", "? ", "。", "！", "？")
 _NUMBER = re.compile(r"\[\d+\]\s*")
 _LABEL = re.compile(r"(?:[\d-]{10}\s\w{3},\s*)?([^:：]{1,210})[:：]\s*")
-_DATE = re.compile(r"(\d{4})(?:[-/](\d{1,2})(?:[-/](\d{1,2}))?)?(?![\d-])")
+# What is not known of a date is "XX" or "00".
+_DATE = re.compile(
+    r"(\d{4})(?:[-/.\u2010\u2011年](\d{1,2})(?:[-/.\u2010\u2011月](\d{1,2}))?)?(?:-[xX?]{1,2})*(?![\d\u2010-\u2014-])"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -418,7 +421,8 @@ def _date(given: str, *, last: bool = False) -> datetime | None:
     match = _DATE.match(given)
     if match is None:
         return None
-    month, day = (int(part) if part else None for part in match.groups()[1:])
+    month = int(match[2] or 0) or None
+    day = month and (int(match[3] or 0) or None)
     try:
         begin = datetime(int(match[1]), month or 1, day or 1, tzinfo=UTC)
         if not last:
