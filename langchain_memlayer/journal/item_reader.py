@@ -6,6 +6,8 @@ import heapq
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import orjson
+
 from langchain_memlayer.journal.cache_reader import CacheReader
 from langchain_memlayer.journal.database import VECTORS_OF_ITEM, whole
 from langchain_memlayer.json_values import loads
@@ -20,10 +22,8 @@ _MERGED = 32
 ItemRow = tuple[Any, ...]
 """An item: id, seq, path, key, value, created_at, updated_at, ttl."""
 
-_ITEM = (
-    "i.id, i.seq, (SELECT n.path FROM namespaces n WHERE n.id = i.ns), i.key, i.value, i.created_at, i.updated_at, "
-    "i.ttl"
-)
+_ITEM = "i.id, i.seq, n.path, i.key, i.value, i.created_at, i.updated_at, i.ttl"
+_FROM = "items i JOIN namespaces n ON n.id = i.ns"
 _LIVE_ITEM = "i.closed IS NULL AND i.kind = 'item' AND (i.expires_at IS NULL OR i.expires_at > ?)"
 
 
@@ -32,17 +32,16 @@ class ItemReader(CacheReader):
 
     def items_by_key(self, pairs: Iterable[tuple[str, str]], now: int) -> dict[tuple[str, str], ItemRow]:
         """Live items by (encoded namespace, key)."""
-        sql = (
-            f"SELECT {_ITEM} FROM items i WHERE i.ns = (SELECT id FROM namespaces WHERE path = ?) AND i.key = ? AND "
-            f"{_LIVE_ITEM}"
-        )
+        sql = f"SELECT {_ITEM} FROM {_FROM} WHERE n.path = ? AND i.key = ? AND {_LIVE_ITEM}"
         rows = ((pair, self.db.execute(sql, (*pair, now)).fetchone()) for pair in pairs)
         return {pair: item for pair, row in rows if row is not None for item in _items([row])}
 
     def items_by_id(self, ids: Sequence[int], now: int) -> dict[int, ItemRow]:
         """Live items by row id."""
-        rows = self.among(f"SELECT {_ITEM} FROM items i WHERE i.id IN (...) AND {_LIVE_ITEM}", ids, after=(now,))
-        return {row[0]: row for row in _items(rows)}
+        # A list in JSON is read as it is, where SQLite sorts values of its own into a table first.
+        source = f"{self.EACH.format('?')} CROSS JOIN {_FROM} WHERE i.id = CAST(one.value AS BIGINT)"
+        rows = self.db.execute(f"SELECT {_ITEM} FROM {source} AND {_LIVE_ITEM}", (orjson.dumps(ids).decode(), now))
+        return {row[0]: row for row in _items(rows.fetchall())}
 
     def items_below(self, prefix: str, now: int, *, unindexed: bool = False) -> Iterator[ItemRow]:
         """Live items below a namespace (or only those without vectors), last written first.
@@ -66,7 +65,7 @@ class ItemReader(CacheReader):
     ) -> Iterator[ItemRow]:
         without = f"AND NOT EXISTS (SELECT 1 FROM vectors v WHERE {VECTORS_OF_ITEM})" if unindexed else ""
         sql = (
-            f"SELECT {_ITEM} FROM items i WHERE {where} AND {_LIVE_ITEM} AND i.seq < ? {without} "
+            f"SELECT {_ITEM} FROM {_FROM} WHERE {where} AND {_LIVE_ITEM} AND i.seq < ? {without} "
             f"ORDER BY {order}i.seq DESC LIMIT ?"
         )
         seq, size = HIGHEST, PAGE
