@@ -302,6 +302,11 @@ class Memory(Closing):
         return Internals(self._engine.extractor, self._indexes, self._lookup)
 
     @property
+    def clock(self) -> Clock:
+        """The present time, as it was given."""
+        return self._journal.clock
+
+    @property
     def embedder(self) -> str | None:
         """The name of what makes vectors, or None."""
         embedder = self._indexes.embedder

@@ -61,6 +61,10 @@ class MemoryLike(Protocol):
         """The name of what makes vectors, or None."""
 
     @property
+    def clock(self) -> Clock:
+        """The present time."""
+
+    @property
     def profile_schema(self) -> Any:
         """What is to be known of each user, a pydantic model, or None."""
 

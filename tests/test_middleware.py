@@ -51,7 +51,7 @@ from langchain_memlayer import (
 )
 from langchain_memlayer.agents.middleware import MemoryMiddleware
 from langchain_memlayer.messages import RECALLED_OPEN
-from langchain_memlayer.testing import DeterministicEmbeddings, ScriptedChatModel
+from langchain_memlayer.testing import DeterministicEmbeddings, FrozenClock, ScriptedChatModel
 
 
 @pytest.fixture
@@ -489,6 +489,21 @@ def test_a_person_who_rejects_a_call_said_so_to_the_agent_alone(memory: Memory) 
     rejected = Command(resume={"decisions": [{"type": "reject", "message": "Keep out of there."}]})
     agent.invoke(rejected, thread(), context=ALICE)
     assert turns(memory) == ["I lost my red scarf.", "Then not."]
+
+
+def test_what_waits_for_a_person_was_said_when_its_turn_began() -> None:
+    call = AIMessage("", tool_calls=[{"name": "look", "args": {"place": "attic"}, "id": "1"}])
+    model = ScriptedChatModel(replies=[call, "It is there."], structured=("function_calling",))
+    clock = FrozenClock()
+    with Memory(":memory:", model=None, embeddings=None, clock=clock) as memory:
+        chain = [HumanInTheLoopMiddleware(interrupt_on={"look": True}), memory.as_middleware()]
+        agent = agent_of(model, *chain, tools=[look], checkpointer=InMemorySaver())
+        agent.invoke(said("My exam is tomorrow."), thread(), context=ALICE)
+        clock.advance(days=2)
+        agent.invoke(Command(resume={"decisions": [{"type": "approve"}]}), thread(), context=ALICE)
+        rows = memory.get_all(**ALICE, kinds=["turn"])["results"]
+    days = {row["memory"]: row["created_at"][:10] for row in rows}
+    assert (days["My exam is tomorrow."], days["It is there."]) == ("2025-01-01", "2025-01-03")
 
 
 def test_a_model_that_was_asked_in_vain_leaves_what_was_said(memory: Memory) -> None:

@@ -11,6 +11,8 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
+from datetime import datetime
 from typing import Any, Final
 
 from langchain_core.callbacks import BaseCallbackHandler
@@ -24,8 +26,8 @@ from langchain_memlayer.types import Turn
 Course = dict[str, Any]
 """`said`: the words of what the user said in this turn, by message; `given`: what of it the model was given, as
 messages; `answers`: the words of the model's own answers; `refused`: ids of messages, of earlier turns too, that are
-never remembered; `last`: the message that the turn
-began with; `off`: the user declined this turn; `owner`: the ids of whose memories it is remembered among."""
+never remembered; `last`: the message that the turn began with; `off`: the user declined this turn; `owner`: the ids of
+whose memories it is remembered among; `began`: when it began."""
 
 _WORD: Final = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|\w+")
 _MOST_WORDS: Final = 2_000
@@ -61,7 +63,9 @@ def listening() -> Iterator[_Listener]:
         _LISTENER.reset(token)
 
 
-def begun(messages: Sequence[BaseMessage], before: Course, owner: Mapping[str, str], *, off: bool) -> Course:
+def begun(
+    messages: Sequence[BaseMessage], before: Course, owner: Mapping[str, str], began: datetime, *, off: bool
+) -> Course:
     """The course of a turn that begins; `before` is that of the last one, which may never have come to its end."""
     refused = set(before.get("refused", ()))
     last = before.get("said", {})
@@ -88,7 +92,7 @@ def begun(messages: Sequence[BaseMessage], before: Course, owner: Mapping[str, s
     refused_here = sorted(refused & there)
     return {
         "said": said, "given": {}, "answers": {}, "refused": refused_here, "last": last_id, "off": off,
-        "owner": dict(owner),
+        "owner": dict(owner), "began": began.isoformat(),
     }  # fmt: skip
 
 
@@ -129,6 +133,12 @@ def with_answers(course: Course, given: Mapping[str, Any], answers: Sequence[Bas
         "given": {**course.get("given", {}), **given},
         "answers": {**course.get("answers", {}), **own},
     }
+
+
+def timed(turns: Sequence[Turn], course: Course) -> list[Turn]:
+    """What the user said in a turn at the time when that began: it may have waited for a person for days."""
+    said, began = course.get("said", ()), datetime.fromisoformat(course.get("began") or "1970-01-01")
+    return [replace(one, time=began) if one.id in said and one.time is None else one for one in turns]
 
 
 def made_by_model(message: BaseMessage) -> bool:

@@ -22,6 +22,7 @@ from langchain_memlayer.agents.course import (
     listening,
     made_by_model,
     remembered,
+    timed,
     with_answers,
 )
 from langchain_memlayer.agents.scope import Caller, ScopeSource, checked_source, find_caller, find_memory
@@ -198,8 +199,8 @@ class MemoryMiddleware(AgentMiddleware[Any, Any]):
         update: dict[str, Any] = {self._context: block}
         if self._remember:
             last = self._course_of(state) or {}
-            ids = caller.scope.ids()
-            course = update[self._course] = begun(messages, last, ids, off=bool(state.get(STATE_KEY)))
+            ids, off = caller.scope.ids(), bool(state.get(STATE_KEY))
+            course = update[self._course] = begun(messages, last, ids, memory.clock(), off=off)
             left = self._left(last, caller)
             if left and not course["said"].keys() & last["said"].keys():
                 yield from self._add(state, runtime, left, background=True, owner=last.get("owner"))
@@ -252,7 +253,8 @@ class MemoryMiddleware(AgentMiddleware[Any, Any]):
             "after_seconds": self._after_seconds,
         }
         if said.turns:
-            yield from ask(self.name, memory, "add", said.turns, on_error=self._on_error, **given)
+            turns = timed(said.turns, self._course_of(state) or {})
+            yield from ask(self.name, memory, "add", turns, on_error=self._on_error, **given)
 
     def _called(self, state: Any, runtime: Any) -> tuple[MemoryLike, Caller]:
         memory = find_memory(self.name, self._memory, runtime=runtime)
