@@ -62,7 +62,9 @@ PERIODS: dict[tuple[str, str, str], list[str]] = {
     ("span", "2026-10-26", "2026-11-04"): ["二十多天前"],
     ("day", "2026-10-30", "2026-10-31"): ["二十五天前"],
     ("day", "2026-11-26", "2026-11-27"): ["what is on the day after tomorrow?", "后天有什么安排", "明後日", "모레"],
-    ("span", "2026-10-31", "2026-11-07"): ["three weeks ago", "three weeks ago today", "三週間前"],
+    ("span", "2026-10-31", "2026-11-07"): [
+        "three weeks ago", "three weeks ago today", "my friend June 3 weeks ago", "三週間前",
+    ],
     ("span", "2026-11-05", "2026-11-14"): ["十几天前说了什么"],
     ("span", "2026-11-07", "2026-11-14"): ["a couple of weeks ago"],
     ("span", "2026-11-09", "2026-11-16"): ["the week before last", "上上周", "先々週", "지지난주"],
@@ -117,10 +119,18 @@ def test_a_date_without_a_year_is_that_of_any_year(text: str, near: str, far: st
     ["what may happen", "locker 12", "", "13月40日", "2024年13月", "99月", "三四天前", "零天前", "0 weeks ago",
      "20240401", "5/8/23", "每周六", "下周六", "来週の土曜日", "다음 주 토요일", "几月几号", "the fall of man",
      "三个月", "spring rolls", "marching on", "a rover in Mars orbit", "mai più", "un paseo de mar", "一二月",
-     "二十一月", "一月一次", "3 years and 2 months ago", "for the last time", "最近三次"],
+     "二十一月", "一月一次", "3 years and 2 months ago", "for the last time", "最近三次",
+     "This may be odd", "on this march", "may 5 people join us?", "I can march 3 miles", "14 may be enough",
+     "call Jan 3 times", "in June's car", "the last year of school", "三年零两个月前", "一百零一天前", "上上上周",
+     "삼십 일 전", "십이 년 전", "열두 달 전"],
 )  # fmt: skip
 def test_what_is_no_date_or_an_ambiguous_one_gives_no_period(text: str) -> None:
     assert periods(text, NOW) == ()
+
+
+def test_a_month_in_small_letters_is_one_where_a_word_says_when() -> None:
+    for text in ("on may 5 we met", "may 5, a party", "who came may 5th?", "the last Friday of may 2023"):
+        assert [period.start > 0 or period.month == 5 for period in periods(text, NOW)] == [True]
 
 
 def test_several_dates_are_all_read_and_a_day_that_no_month_has_leaves_the_month() -> None:

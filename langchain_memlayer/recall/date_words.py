@@ -76,13 +76,21 @@ NO_DAY = r"(?!\s*(?:[0-3]?\d|[一二三四五六七八九十]{1,3})\s*[日号號
 CJK_SEASON = r"(?P<season>春(?![节節分联聯运運])|夏(?![至令])|秋(?!分)|冬(?![至奥奧])|봄|여름|가을|겨울)"
 NEW_YEAR = re.compile(rf"(?<!\d){CJK_YEAR}(?:的|の|\s)*(?:春[节節]|农历新年|農曆新年|旧正月|설날)")
 
+# "May" and "march" are verbs too: before a word they are months where a word says when.
+WHEN = "|".join(rf"(?<=\b{word} )" for word in "on of the since from to before after until by and".split())  # noqa: SIM905 - a row of words
+COUNTED = r"(?!\s+(?:times|seconds?|minutes?|hours?|days?|weeks?|months?|years?)\b)"
 FULL = (
     re.compile(rf"(?<!\d){YEAR}[-/.](?P<month>[01]?\d)[-/.](?P<day>[0-3]?\d)(?!\d)"),
     re.compile(rf"(?<!\d){CJK_YEAR}\s*{CJK_MONTH}\s*{CJK_DAY}"),
     re.compile(
-        rf"\b{ORDINAL}\.?(?:\s+(?:of|de))?\s+(?P<name>{MONTH})\b\.?(?:,?\s+(?:del?\s+)?{YEAR}\b)?", re.IGNORECASE
+        rf"\b(?:{WHEN}|(?!(?-i:\d{{1,2}} (?:may|march) [a-z]))){ORDINAL}\.?(?:\s+(?:of|de))?\s+(?P<name>{MONTH})\b\.?(?:,?\s+(?:del?\s+)?{YEAR}\b)?",
+        re.IGNORECASE,
     ),
-    re.compile(rf"\b(?P<name>{MONTH})\.?\s+(?:the\s+)?{ORDINAL}\b(?!\d)(?:,?\s+{YEAR}\b)?", re.IGNORECASE),
+    re.compile(
+        rf"\b(?:{WHEN}|(?!(?-i:(?:may|march) \d{{1,2}} [a-z])))(?P<name>{MONTH})\.?\s+(?:the\s+)?{ORDINAL}\b(?!\d){COUNTED}"
+        rf"(?:,?\s+{YEAR}\b)?",
+        re.IGNORECASE,
+    ),
     re.compile(rf"(?<![\d年년]){CJK_MONTH}\s*{CJK_DAY}"),
 )
 PART = re.compile(
@@ -96,8 +104,9 @@ OF_YEAR = (
 # "may" is a verb too, so a bare month needs its capital or a preposition.
 BARE_MONTH = (
     re.compile(
-        r"\b(?:(?:[Ii]n|[Dd]uring|[Ss]ince|[Uu]ntil|[Bb]y|[Ll]ast|[Tt]his|[Oo]f)\s+(?![Mm]ars\b)|"
-        rf"(?:[Ii]m|[Aa]b|[Bb]is|[Ss]eit|[Ee][nm]|[Dd][ei])\s+(?![Mm]ar\b))(?P<name>(?i:{MONTH}))\b(?!\.?\s+\d)"
+        r"\b(?:(?:[Ii]n|[Dd]uring|[Ss]ince|[Uu]ntil|[Bb]y|[Oo]f)\s+(?![Mm]ars\b)|"
+        r"(?:[Ll]ast|[Tt]his)\s+(?![Mm]ars\b|may\b|march\b)|"
+        rf"(?:[Ii]m|[Aa]b|[Bb]is|[Ss]eit|[Ee][nm]|[Dd][ei])\s+(?![Mm]ar\b))(?P<name>(?i:{MONTH}))\b(?!\.?\s+\d|['\u2019]s\b)"
     ),
     re.compile(
         rf"(?<![\d年년个個ヶか一二三四五六七八九十])(?P<month>1[0-2]|[1-9]|十[一二]?|[一二三四五六七八九])\s*[月월]{NO_DAY}"
@@ -133,9 +142,9 @@ AGO = (
         re.IGNORECASE,
     ),
     re.compile(
-        rf"(?P<n>[几幾数數]十|[二三四五六七八九]?十[{SOME}]|{CJK_NUMBER})\s*[个個ヶヵケかカ]?\s*(?P<unit>天|日|周|週間?|星期|礼拜|禮拜|月|年)(?:之?前|以前)"
+        rf"(?<![零百千年一二两兩三四五六七八九十\d])(?P<n>[几幾数數]十|[二三四五六七八九]?十[{SOME}]|{CJK_NUMBER})\s*[个個ヶヵケかカ]?\s*(?P<unit>天|日|周|週間?|星期|礼拜|禮拜|月|年)(?:之?前|以前)"
     ),
-    re.compile(rf"(?P<n>\d{{1,3}}|{KOREAN_NUMBER})\s*(?P<unit>일|주|개월|달|년)(?:일|간)?\s*전"),
+    re.compile(rf"(?P<n>\d{{1,3}}|(?<![가-힣])(?:{KOREAN_NUMBER}))\s*(?P<unit>일|주|개월|달|년)(?:일|간)?\s*전"),
 )
 KOREAN_AGO = re.compile(rf"(?P<n>{'|'.join(KOREAN_DAYS)})\s*전")
 HALF_YEAR = re.compile(r"\bhalf a year ago\b|半年(?:之?前|以前)|반\s*년\s*전", re.IGNORECASE)
@@ -154,30 +163,31 @@ NAMED = (
     (re.compile(r"\b(?:the )?day after tomorrow\b|(?<![大先])[后後]天|明後日|あさって|모레", re.IGNORECASE), 2),
     (re.compile(r"\btomorrow\b|明[天日]|내일", re.IGNORECASE), 1),
 )
+NOT_OF = r"(?!\s+of\b)"
 CJK_WEEK = r"(?:[个個]?(?:周|週|星期|礼拜|禮拜))"
 WEEK_DAY = r"(?![一二三四五六日天末])"
 WEEKS = (
-    (re.compile(rf"\b(?:the )?weekend before last\b|上上{CJK_WEEK}末|先々週末|先々週の週末|지지난\s*주말", re.IGNORECASE), -2, (5, 7)),
-    (re.compile(rf"\b(?:the )?week before last\b|上上{CJK_WEEK}{WEEK_DAY}|先々週(?!末)|지지난\s*주(?!말)", re.IGNORECASE), -2, (0, 7)),
-    (re.compile(rf"\b(?:last|past) weekend\b|上{CJK_WEEK}末|先週末|先週の週末|(?:지난|저번)\s*주말", re.IGNORECASE), -1, (5, 7)),
+    (re.compile(rf"\b(?:the )?weekend before last\b|(?<!上)上上{CJK_WEEK}末|先々週末|先々週の週末|지지난\s*주말", re.IGNORECASE), -2, (5, 7)),
+    (re.compile(rf"\b(?:the )?week before last\b|(?<!上)上上{CJK_WEEK}{WEEK_DAY}|先々週(?!末)|지지난\s*주(?!말)", re.IGNORECASE), -2, (0, 7)),
+    (re.compile(rf"\b(?:last|past) weekend\b{NOT_OF}|(?<!上)上{CJK_WEEK}末|先週末|先週の週末|(?:지난|저번)\s*주말", re.IGNORECASE), -1, (5, 7)),
     (re.compile(r"\bthis weekend\b|这[个個]?周末|這[個]?週末|本周末|今週末|이번\s*주말", re.IGNORECASE), 0, (5, 7)),
-    (re.compile(rf"\b(?:last|previous|past) week\b|上{CJK_WEEK}{WEEK_DAY}|先週(?!末)|(?:지난|저번)\s*주(?!말)", re.IGNORECASE), -1, (0, 7)),
+    (re.compile(rf"\b(?:last|previous|past) week\b{NOT_OF}|(?<!上)上{CJK_WEEK}{WEEK_DAY}|先週(?!末)|(?:지난|저번)\s*주(?!말)", re.IGNORECASE), -1, (0, 7)),
     (re.compile(rf"\bthis week\b|[这這本]{CJK_WEEK}{WEEK_DAY}|今週(?!末)|이번\s*주(?!말)", re.IGNORECASE), 0, (0, 7)),
 )  # fmt: skip
 WEEKDAY = re.compile(
-    rf"\b(?P<which>last|this past|past|this|on)\s+(?P<name>{'|'.join(WEEKDAYS)})\b(?!\s+before last)|"
+    rf"\b(?P<which>last|this past|past|this|on)\s+(?P<name>{'|'.join(WEEKDAYS)})\b(?!\s+before last){NOT_OF}|"
     rf"\b(?P<earlier>{'|'.join(WEEKDAYS)})\s+before last\b",
     re.IGNORECASE,
 )
 CJK_WEEKDAY = (
-    re.compile(rf"(?P<which>上上|上|这|這|本){CJK_WEEK}(?P<name>[一二三四五六日天])"),
+    re.compile(rf"(?<!上)(?P<which>上上|上|这|這|本){CJK_WEEK}(?P<name>[一二三四五六日天])"),
     re.compile(r"(?P<which>先々週|先週|今週)(?:の|\s)*(?P<name>[月火水木金土日])曜"),
     re.compile(r"(?P<which>지지난|지난|저번|이번)\s*주\s*(?P<name>[월화수목금토일])요일"),
 )
 WEEKS_BACK = {"上上": -2, "先々週": -2, "지지난": -2, "上": -1, "先週": -1, "지난": -1, "저번": -1}
 MONTHS_BACK = (
     (re.compile(r"\bmonth before last\b|上上[个個]?月|先々月|지지난\s*달", re.IGNORECASE), 2),
-    (re.compile(r"\b(?:last|previous|past) month\b|上[个個]?月|先月|(?:지난|저번)\s*달", re.IGNORECASE), 1),
+    (re.compile(rf"\b(?:last|previous|past) month\b{NOT_OF}|上[个個]?月|先月|(?:지난|저번)\s*달", re.IGNORECASE), 1),
     (re.compile(r"\bthis month\b|[这這本][个個]?月|今月|이번\s*달", re.IGNORECASE), 0),
 )
 MONTH_BACK = (
@@ -192,7 +202,7 @@ SEASON_BACK = (
 LAST_YEARS = (
     (re.compile(r"大前年|一昨々年|さきおととし"), 3),
     (re.compile(r"\byear before last\b|一昨年|前年|おととし|재작년", re.IGNORECASE), 2),
-    (re.compile(r"\b(?:last|previous|past) year\b|去年|昨年|작년|지난\s*해", re.IGNORECASE), 1),
+    (re.compile(rf"\b(?:last|previous|past) year\b{NOT_OF}|去年|昨年|작년|지난\s*해", re.IGNORECASE), 1),
     (re.compile(r"\bthis year\b|今年|올해", re.IGNORECASE), 0),
 )
 BEFORE = re.compile(
