@@ -254,6 +254,25 @@ def test_what_a_store_does_not_have_is_delivered_by_the_next_opening(tmp_path: P
         assert len(emptied.points) == 320
 
 
+def test_a_store_that_was_emptied_is_filled_anew_and_not_judged_by_what_it_lacked(tmp_path: Path) -> None:
+    class Waiting(Foreign):
+        frees = threading.Event()
+
+        def present(self, ids: Sequence[str]) -> set[str] | None:
+            self.frees.wait()
+            return super().present(ids)
+
+    texts, emptied = sentences(300), Waiting()
+    with mirrored(Foreign(), texts, tmp_path / "m") as memory:
+        wanted = [found(memory, text) for text in texts[:5]]
+    with opened(tmp_path / "m", emptied) as memory:
+        assert [found(memory, text) for text in texts[:5]] == wanted
+        emptied.frees.set()
+        memory.flush()
+        assert len(emptied.points) == 300
+        assert mirror_of(memory).proposals.trusted
+
+
 def test_a_forget_while_the_store_is_down_says_so_and_is_done_later(caplog: pytest.LogCaptureFixture) -> None:
     store = Foreign()
     with mirrored(store, ["a secret"]) as memory:

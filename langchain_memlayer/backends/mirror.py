@@ -83,7 +83,9 @@ class Mirror:
         self._area: Area = area
         self._key = outbox_key(area)
         self._points = Points(journal, area)
-        self.proposals = Proposals(journal, store, area, position=self._position, behind=self.wake)
+        self.proposals = Proposals(
+            journal, store, area, position=self._position, behind=self.wake, verified=lambda: self._verified
+        )
         self._checked = 0
         self._start()
         with journal.write(self._key) as tx:

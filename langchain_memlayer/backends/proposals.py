@@ -49,6 +49,7 @@ class Proposals:
     Args:
         position: Gives the journal position up to which the store was brought; None when another has its place.
         behind: Called when the store could not be asked because it was not brought enough.
+        verified: Whether the store was found to have what it was brought: one that was emptied is filled, not judged.
 
     Attributes:
         trusted: False when audits found that the store's candidates miss too much, or when another has its place.
@@ -62,6 +63,7 @@ class Proposals:
         *,
         position: Callable[[], int | None],
         behind: Callable[[], None],
+        verified: Callable[[], bool],
     ) -> None:
         self.trusted = True
         self._journal = journal
@@ -70,6 +72,7 @@ class Proposals:
         self._area: Area = area
         self._position = position
         self._behind = behind
+        self._verified, self._sure = verified, False
         self._recalls: deque[float] = deque(maxlen=_JUDGED)
         self._searches = 0
         self._crowded = 0
@@ -89,6 +92,7 @@ class Proposals:
         """Candidates of the store, or None when it cannot answer now, or was not brought enough yet."""
         if time.monotonic() < self._asleep_until:
             return None
+        self._sure = self._verified()
         position = self._position()
         if position is None:
             self.displaced()
@@ -153,6 +157,8 @@ class Proposals:
 
     def audited(self, recall: float) -> None:
         """Take note of a comparison; a store that keeps missing too much is not asked any more."""
+        if not self._sure:
+            return
         self._recalls.append(recall)
         mean = sum(self._recalls) / len(self._recalls)
         if self.trusted and len(self._recalls) >= _FIRST_AUDITS and mean < _GOOD:
