@@ -14,9 +14,10 @@ from weakref import ref
 
 import pytest
 from journal_dump import connections, ids, open_memory
+from langgraph.store.base import PutOp
 from memory_kit import Extracting
 
-from langchain_memlayer import Memory
+from langchain_memlayer import MemLayerStore, Memory
 from langchain_memlayer.engine import scoring_pool
 from langchain_memlayer.filters import parse_filter
 from langchain_memlayer.index.postings import Words
@@ -159,6 +160,27 @@ def test_a_small_scope_is_scored_once_and_asks_two_statements(tmp_path: Path, em
             memory.search("Something else", user_id="u", limit=LIMIT)
         assert seen.worded == [rows + 1]
         assert any("triples" in statement for statement in seen.statements)
+
+
+@pytest.mark.parametrize("rows", [100, 1000])
+def test_a_search_of_a_store_asks_two_statements_and_reads_its_hits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    index: Any = {"dims": 64, "embed": DeterministicEmbeddings(64)}
+    with MemLayerStore(tmp_path / "s", index=index) as store:
+        store.batch([PutOp(("notes", "u"), str(row), {"text": f"note {row}"}) for row in range(rows)])
+        store.search(("notes", "u"), query="note", limit=LIMIT)
+        statements: list[str] = []
+        reread: list[int] = []
+        by_id = Reader.items_by_id
+        monkeypatch.setattr(
+            Reader, "items_by_id", lambda self, ids, now: (reread.append(len(ids)), by_id(self, ids, now))[1]
+        )
+        for db in connections(store._journal):
+            db.set_trace_callback(statements.append)
+        assert len(store.search(("notes", "u"), query="note 7", limit=LIMIT)) == LIMIT
+    # The last commit's position, and the hits.
+    assert (len(statements), reread) == (2, [LIMIT])
 
 
 def test_what_a_search_leaves_behind_goes_with_the_next_write(tmp_path: Path) -> None:
