@@ -16,7 +16,7 @@ from langchain_memlayer.testing import ScriptedChatModel
         ("my rent is 1,200 euros", "Ann's rent is 1,300 euros", "1,300"),
         ("I ran 5.5 km", "Ann ran 55.25 km", "55.25"), ("我有两只猫", "用户有15只猫", "15"),
         ("我有3只猫", "用户有5只猫", "5"), ("my locker is number 412", "Ann's locker is number 421", "421"),
-        ("I paid 80 on Monday", "Ann paid 95 on 2024-05-13", "95"), ("家賃は8万円です", "家賃は9万円", "9"),
+        ("I paid 80 on Monday", "Ann paid 95 on 2024-05-13", "95"), ("家賃は8万円です", "家賃は9万円", "90000"),
         ("Le loyer est de 2 500 euros", "Ann paie 3 500 euros", "3500"),
     ],
 )  # fmt: skip
@@ -84,6 +84,10 @@ def test_what_was_said_or_can_be_worked_out_is_no_contradiction(quote: str, fact
 def test_the_numbers_of_a_text_are_those_in_digits_and_in_words_of_its_language(text: str, values: set[float]) -> None:
     assert numbers(text) >= values
     assert values or not numbers(text)
+
+
+def test_thousands_are_one_number_however_they_are_written() -> None:
+    assert numbers("User earns 75k, or 2.5万, and 2 500 more") == {75_000, 25_000, 2500}
 
 
 @pytest.mark.parametrize("noise", ["六" * 5000, "9" * 5000, "六" * 41, "6." * 500 + "6"])

@@ -217,10 +217,7 @@ def _in_words(text: str, languages: Iterable[str], *, parts: bool = True) -> lis
     if len(text) <= _LONGEST_WORDS:
         # "one" is a pronoun more often than a number.
         found += [value for name in languages for part in _worded(text, name) if (value := _value(part)) != 1]
-    for match in _MULTIPLIED.finditer(text):
-        unit = _HAN_UNITS.get(match[2], 1000)
-        # 3万5 is 35,000: a last digit is of the next lower unit.
-        found.append(_value(match[1]) * unit + int(match[3] or 0) * unit // 10)
+    found += map(_multiplied, _MULTIPLIED.finditer(text))
     found += [int(above) / int(below) for above, below in _FRACTION.findall(text) if int(below)]
     for match in _HAN.finditer(text):
         if len(match[0]) <= _LONGEST_HAN:
@@ -253,8 +250,16 @@ def _plain(text: str) -> str:
     return unicodedata.normalize("NFKC", _AND_A_PART.sub(" ", text)).casefold()
 
 
+def _multiplied(match: re.Match[str]) -> float:
+    unit = _HAN_UNITS.get(match[2], 1000)
+    # 3万5 is 35,000: a last digit is of the next lower unit.
+    return _value(match[1]) * unit + int(match[3] or 0) * unit // 10
+
+
 def _together(text: str) -> str:
-    return _APART.sub(lambda match: re.sub(r"\D", "", match[0]), text)
+    """A text with each number as one: 2 500 and 2.5k are 2500."""
+    text = _APART.sub(lambda match: re.sub(r"\D", "", match[0]), text)
+    return _MULTIPLIED.sub(lambda match: f" {_multiplied(match):.0f} ", text)
 
 
 def _significant(value: float) -> str:
