@@ -259,7 +259,7 @@ async def test_calls_are_few_statements_whatever_the_size(folder: Path, statemen
         assert len(statements) <= 6
         assert cost(statements, lambda: memory.get(first)) == 1
         # A snapshot, what is over, the namespace, pages in order, the rows, the relations.
-        assert cost(statements, lambda: memory.get_all(user_id="u")) <= 10
+        assert cost(statements, lambda: memory.get_all(user_id="u")) <= 6
         assert cost(statements, lambda: memory.history(first)) == 2
 
 

@@ -319,7 +319,8 @@ class Reader(ItemReader):
         )
         # In two steps: of a pair with an expression in it SQLite seeks the first part only.
         beside, behind = sql.format(f"i.created_at = ? AND {_SPOT} > ?"), sql.format("i.created_at > ?")
-        (created, spot), size = after, PAGE
+        # They are numbers alone, and mostly a hundred memories are asked for.
+        (created, spot), size = after, 2 * PAGE
         while True:
             page = [] if created == -HIGHEST else self.db.execute(beside, (*values, created, spot, size)).fetchall()
             if len(page) < size:
