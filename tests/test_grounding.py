@@ -112,9 +112,13 @@ def test_a_fact_in_another_script_than_its_quote_has_not_kept_its_language(quote
     ("denial", "text"),
     [
         *((True, text) for text in ("She no longer smokes", "hij heeft geen auto", "ohne Zucker", "他不抽烟",
-                                    "彼は吸わない", "담배를 안 피워요")),
+                                    "彼は吸わない", "담배를 안 피워요", "朝食を食べずに出かける", "elle ne fume plus",
+                                    "il n'a aucun chat", "isst weder Fleisch noch Fisch", "O usuário não mora no Rio",
+                                    "नमक बिना", "يعيش بدون سيارة", "唔食肉")),
         *((False, text) for text in ("The note is knotted", "特别喜欢非洲", "住在无锡的别墅", "无论如何他不但喜欢茶",
-                                     "性别差不多", "未来在區別")),
+                                     "性别差不多", "未来在區別", "买了戒指给未婚妻", "喜欢无人机，在南非",
+                                     "O usuário mora no Rio", "a plus de trois enfants", "flat no. 12", "少ない時間で",
+                                     "연못 옆에", "it is not only tea", "I can't wait to go")),
     ],
 )  # fmt: skip
 def test_a_denial_is_known_and_what_only_looks_like_one(denial: bool, text: str) -> None:

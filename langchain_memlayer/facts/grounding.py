@@ -26,15 +26,28 @@ _DENIALS = frozenset(
     not no never none cannot cant dont didnt doesnt isnt arent wasnt werent wont wouldnt couldnt shouldnt hasnt havent
     without stopped quit nor neither nobody nothing ohne sans sin sem senza zonder без
     niet geen nooit inte ikke keiner keinem ні δεν όχι לא אין لا ليس ليست لم لن değil yok không chẳng chưa tidak bukan
-    不 没 沒 无 無 未 别 別 非 戒 nicht kein keine keinen nie pas jamais plus no nunca jamás não nem non mai не нет
+    不 没 沒 无 無 未 别 別 非 戒 勿 唔 冇 nicht nichts kein keine keinen nie niemals niemand niemanden weder nirgends
+    pas jamais aucun aucune rien no nunca jamás tampoco ningún ninguna ninguno não nem nenhum nenhuma ninguém
+    non mai nessun nessuna nessuno niente не нет нельзя никогда никто ничего aint بدون غير
     """.split()  # noqa: SIM905 - a table of words reads better than their list
 )
-_DENYING = re.compile(r"ない|なく|ません|なかっ|않|(?<!\w)안\s|못|없|아니|नहीं|ไม่")
-# Words with such a character that deny nothing.
-_AFFIRMING = re.compile(
-    "[特区性级个分告离]别|[别別](?:人|墅|名)|非(?:常|洲)|无(?:论|锡|线|数)|未来|未來|無(?:論|線|數)|差不多|了不起|对不起|對不起|"
-    "不(?:错|錯|仅|僅|但|过|過|断|斷|久|同|止|管|得不|如|论|論)|[特區性個分]別"
+_DENYING = re.compile(
+    r"\bn(?:e\s|['\u2019])\w+(?:\s\w+)?\splus\b|\bni \w+ ni\b"
+    r"|ない|なく|(?<!は)なし|ずに|ません|なかっ|않|(?<!\w)안\s|못|없|아니|नहीं|बिना|ไม่"
 )
+# Words that have such a part and deny nothing.
+_AFFIRMING = re.compile(
+    r"\b(?:not only|nicht nur|pas seulement|no s[oó]lo|não só|non solo|не только|no doubt|without (?:a )?doubt|"
+    r"can(?:not|['\u2019]?t) wait|stopped by|no\.? ?\d+)\b|"
+    "[特区性级个分告离识鉴區個識]别|[特區性個分識]別|[别別](?:人|墅|名|克)|南?非(?:常|洲|营利|政府|遗)|南非|戒指|未婚[妻夫]|"
+    "[无無](?:论|論|锡|线|線|数|數|人|印)|未[来來]|差不多|了不起|[对對]不起|[没沒]事|[没沒]完[没沒]了|"
+    "不(?:错|錯|仅|僅|但|过|過|断|斷|久|同|止|管|得不|如|论|論|只|列|二|丹|[锈鏽])|"
+    "(?:少|すく|危|あぶ|つまら|もったい|切|きた)な[いく]|ま[も間]?もなく|間もなく|なくし[たて]|亡くな|"
+    "연못|잘못|못(?=[을이] ?박)|아니메",
+    re.IGNORECASE,
+)
+# Words that only Portuguese has, in which "no" is "in the".
+_PORTUGUESE = frozenset("um uma em ao é são não usuário usuária você".split())  # noqa: SIM905 - a row of words
 # What "don't", "I'm" and "let's" stand for, by what `words` makes of them; "he's" may be "he is" or "he has".
 _SHORT = {
     **{f"{verb}nt": (verb, "not") for verb in "do does did is are was were would could should have has had".split()},  # noqa: SIM905
@@ -104,7 +117,9 @@ def repeats(text: str, fact: str) -> bool:
 def denies(text: str) -> bool:
     """Whether a text has a word that denies or ends something."""
     text = _AFFIRMING.sub(" ", text)
-    return not _DENIALS.isdisjoint(words(text)) or _DENYING.search(text) is not None
+    said = set(words(text))
+    denials = _DENIALS - {"no"} if said & _PORTUGUESE else _DENIALS
+    return not denials.isdisjoint(said) or _DENYING.search(text) is not None
 
 
 def _follow(said: Sequence[str], parts: Sequence[Sequence[str]], *, nearly: bool = False) -> bool:
