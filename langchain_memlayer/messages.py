@@ -369,6 +369,9 @@ def _text_of(content: Any, where: str, *, may_be_none: bool) -> tuple[str, list[
         return content, []
     if content is None and may_be_none:
         return "", []
+    if isinstance(content, Mapping) and "type" in content:
+        # mem0's users give a single part so, an image say.
+        content = [content]
     if not isinstance(content, (list, tuple)):
         raise InvalidInput(
             f"{where} is of type {type(content).__name__}; pass a string or a list of parts "

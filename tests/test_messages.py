@@ -293,6 +293,7 @@ def test_what_is_no_text_is_reported_with_its_place() -> None:
     pdf = {"type": "file", "base64": "JVBERi0="}
     said = [HumanMessage([text_part("my cat"), IMAGE], id="m1"), HumanMessage([pdf], id="m2"), "hi"]
     assert left_out(said) == [(0, "m1", "image_url"), (1, "m2", "file")]
+    assert left_out({"role": "user", "content": IMAGE}) == [(0, None, "image_url")]
     thinking = AIMessage([{"type": "thinking", "thinking": "hm"}, text_part("a")])
     bedrock = HumanMessage([{"text": "a"}, {"image": {"format": "png"}}, {"cachePoint": {"type": "default"}}], id="b")
     assert left_out([thinking, AIMessage("", tool_calls=[CALL]), bedrock]) == [(2, "b", "image")]
