@@ -128,6 +128,8 @@ def test_a_fact_with_a_hallucinated_number_is_rejected_and_the_rejection_recorde
         ("her birthday is in March", "Ana's birthday is in 2025-03"),
         ("im März ziehen wir um", "Nutzer zieht 2025-03 um"), ("三月搬家", "用户2025-03搬家"),
         ("3月に引っ越す", "ユーザーは2025-03に引っ越す"),
+        ("3월에 이사해요", "사용자는 2025-03에 이사"), ("em março eu mudo", "Usuário muda em 2025-03"),
+        ("переезжаю в марте", "Пользователь переезжает 2025-03"), ("3월 1일에 이사해요", "사용자는 2025-03-01에 이사"),
         ("from the first of March", "User works there from 2025-03-01"),
         ("at the beginning of March", "User moves on 2025-03-01"), ("on March 1", "User moves on 2025-03-01"),
         ("3月1号搬家", "用户2025-03-01搬家"), ("三月一日搬家", "用户2025-03-01搬家"),

@@ -75,11 +75,14 @@ _MONTHS: Final = re.compile(
 _ONLY_MONTH: Final = re.compile(
     r"\b(?:january|february|march|april|may|june|july|august|september|october|november|december|januar|februar|märz|"
     r"mai|juni|juli|oktober|dezember|janvier|février|mars|avril|juin|juillet|août|septembre|octobre|novembre|décembre|"
-    r"enero|febrero|marzo|abril|mayo|junio|julio|agosto|septiembre|octubre|noviembre|diciembre)\b|月(?!\s*[初底末])",
+    r"enero|febrero|marzo|abril|mayo|junio|julio|agosto|septiembre|octubre|noviembre|diciembre|janeiro|fevereiro|março|"
+    r"maio|junho|julho|setembro|outubro|novembro|dezembro|gennaio|febbraio|aprile|maggio|giugno|luglio|settembre|"
+    r"ottobre|novembre|dicembre)\b|\b(?:январ|феврал|март|апрел|ма[йея]\b|июн|июл|август|сентябр|октябр|ноябр|декабр)|"
+    r"[月월](?!\s*[初底末초말])",
     re.IGNORECASE,
 )
 _SAID_DAY: Final = re.compile(
-    r"(?<!\d)(?:[12]?\d|3[01])(?![\d年月])|today|yesterday|tomorrow|tonight|first|begin|start|early|erste|anfang|premier|début|primero|inicio|principio|[日号號初]",
+    r"(?<!\d)(?:[12]?\d|3[01])(?![\d年月년월])|today|yesterday|tomorrow|tonight|first|begin|start|early|erste|anfang|premier|début|primero|inicio|principio|primeiro|início|começo|primo|inizio|перв|начал|[日号號初]|\d일|초",
     re.IGNORECASE,
 )
 _FIRST_DAY: Final = re.compile(r"(?<!\d)(\d{4}-\d\d)-01(?!\d)")
