@@ -69,6 +69,19 @@ def moves(story: Story) -> Story:
     return story
 
 
+def test_a_question_about_what_is_to_come_finds_what_happens_then(story: Story) -> None:
+    for day, what in (("02-16", "dentist"), ("02-22", "vet"), ("03-11", "notary")):
+        story.tell("2024-02-14", f"the {what} is on", f"Anna has to see the {what}", since=f"2024-{day}")
+    for query, right in (("Whom will Anna see on Friday?", "dentist"), ("Whom does Anna see next week?", "vet"),
+                         ("Anna 下个月有什么安排？", "notary")):  # fmt: skip
+        hits = story.memory.search(
+            query, user_id="u", kinds=["fact"], explain=True, reference_time="2024-02-14T12:00:00"
+        )["results"]  # fmt: skip
+        best = max(hits, key=lambda hit: hit["explanation"]["date"])
+        assert best["explanation"]["date"] > 0
+        assert right in best["memory"]
+
+
 def test_a_question_about_a_month_finds_what_happens_in_it_whenever_it_was_told(story: Story) -> None:
     story.tell("2024-02-01", "the concert is on", "Anna's choir sings in a concert", since="2024-06-21")
     story.tell("2024-02-01", "the trip is on", "Anna's choir goes on a trip", since="2024-09-03")

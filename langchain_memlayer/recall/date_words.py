@@ -167,28 +167,41 @@ NOT_OF = r"(?!\s+of\b)"
 CJK_WEEK = r"(?:[个個]?(?:周|週|星期|礼拜|禮拜))"
 WEEK_DAY = r"(?![一二三四五六日天末])"
 WEEKS = (
+    # In English that may be this one.
+    (re.compile(rf"\bnext weekend\b{NOT_OF}|(?<!下)下{CJK_WEEK}末|来週末|来週の週末|다음\s*주말", re.IGNORECASE), 0, (5, 14)),
+    (re.compile(rf"\b(?:next|coming) week\b{NOT_OF}|(?<!下)下{CJK_WEEK}{WEEK_DAY}|(?<!再)来週(?!末)|다음\s*주(?!말)", re.IGNORECASE), 1, (0, 7)),
     (re.compile(rf"\b(?:the )?weekend before last\b|(?<!上)上上{CJK_WEEK}末|先々週末|先々週の週末|지지난\s*주말", re.IGNORECASE), -2, (5, 7)),
     (re.compile(rf"\b(?:the )?week before last\b|(?<!上)上上{CJK_WEEK}{WEEK_DAY}|先々週(?!末)|지지난\s*주(?!말)", re.IGNORECASE), -2, (0, 7)),
     (re.compile(rf"\b(?:last|past) weekend\b{NOT_OF}|(?<!上)上{CJK_WEEK}末|先週末|先週の週末|(?:지난|저번)\s*주말", re.IGNORECASE), -1, (5, 7)),
-    (re.compile(r"\bthis weekend\b|这[个個]?周末|這[個]?週末|本周末|今週末|이번\s*주말", re.IGNORECASE), 0, (5, 7)),
+    (re.compile(r"\b(?:this|coming) weekend\b|这[个個]?周末|這[個]?週末|本周末|今週末|이번\s*주말", re.IGNORECASE), 0, (5, 7)),
     (re.compile(rf"\b(?:last|previous|past) week\b{NOT_OF}|(?<!上)上{CJK_WEEK}{WEEK_DAY}|先週(?!末)|(?:지난|저번)\s*주(?!말)", re.IGNORECASE), -1, (0, 7)),
     (re.compile(rf"\bthis week\b|[这這本]{CJK_WEEK}{WEEK_DAY}|今週(?!末)|이번\s*주(?!말)", re.IGNORECASE), 0, (0, 7)),
 )  # fmt: skip
 WEEKDAY = re.compile(
-    rf"\b(?P<which>last|this past|past|this|on)\s+(?P<name>{'|'.join(WEEKDAYS)})\b(?!\s+before last){NOT_OF}|"
+    rf"\b(?P<which>last|this past|past|next|this coming|coming|upcoming|this|on|for|by)\s+(?P<name>{'|'.join(WEEKDAYS)})\b(?!\s+before last){NOT_OF}|"
     rf"\b(?P<earlier>{'|'.join(WEEKDAYS)})\s+before last\b",
     re.IGNORECASE,
 )
 CJK_WEEKDAY = (
-    re.compile(rf"(?<!上)(?P<which>上上|上|这|這|本){CJK_WEEK}(?P<name>[一二三四五六日天])"),
-    re.compile(r"(?P<which>先々週|先週|今週)(?:の|\s)*(?P<name>[月火水木金土日])曜"),
-    re.compile(r"(?P<which>지지난|지난|저번|이번)\s*주\s*(?P<name>[월화수목금토일])요일"),
+    re.compile(rf"(?<![上下])(?P<which>上上|上|下下|下|这|這|本){CJK_WEEK}(?P<name>[一二三四五六日天])"),
+    re.compile(r"(?P<which>先々週|先週|今週|再来週|来週)(?:の|\s)*(?P<name>[月火水木金土日])曜"),
+    re.compile(r"(?P<which>지지난|지난|저번|이번|다음)\s*주\s*(?P<name>[월화수목금토일])요일"),
 )
-WEEKS_BACK = {"上上": -2, "先々週": -2, "지지난": -2, "上": -1, "先週": -1, "지난": -1, "저번": -1}
+WEEKS_AWAY = {
+    "上上": -2, "先々週": -2, "지지난": -2, "上": -1, "先週": -1, "지난": -1, "저번": -1,
+    "下": 1, "来週": 1, "다음": 1, "下下": 2, "再来週": 2,
+}  # fmt: skip
+# Of two days of a name that is asked about which is still to come.
+AHEAD = re.compile(
+    r"\b(?:will|won['\u2019]t|shall|should|going to|coming|upcoming|plan(?:s|ned|ning)?|book|do (?:i|we) have|am i|are we)\b|"
+    r"['\u2019]ll\b",
+    re.IGNORECASE,
+)
 MONTHS_BACK = (
     (re.compile(r"\bmonth before last\b|上上[个個]?月|先々月|지지난\s*달", re.IGNORECASE), 2),
     (re.compile(rf"\b(?:last|previous|past) month\b{NOT_OF}|上[个個]?月|先月|(?:지난|저번)\s*달", re.IGNORECASE), 1),
     (re.compile(r"\bthis month\b|[这這本][个個]?月|今月|이번\s*달", re.IGNORECASE), 0),
+    (re.compile(rf"\b(?:next|coming) month\b{NOT_OF}|(?<!下)下[个個]?月|来月|다음\s*달", re.IGNORECASE), -1),
 )
 MONTH_BACK = (
     re.compile(rf"{BACK}{CJK_MONTH}(?:\s*{CJK_DAY})?"),
@@ -204,6 +217,7 @@ LAST_YEARS = (
     (re.compile(r"\byear before last\b|一昨年|前年|おととし|재작년", re.IGNORECASE), 2),
     (re.compile(rf"\b(?:last|previous|past) year\b{NOT_OF}|去年|昨年|작년|지난\s*해", re.IGNORECASE), 1),
     (re.compile(r"\bthis year\b|今年|올해", re.IGNORECASE), 0),
+    (re.compile(rf"\b(?:next|coming) year\b{NOT_OF}|明年|来年|來年|내년", re.IGNORECASE), -1),
 )
 BEFORE = re.compile(
     r"\b(?:before (?:that|this|the|it|i moved|i changed)|previous(?:ly)?|formerly|used to|the last one|prior to)\b|"

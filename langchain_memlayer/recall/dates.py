@@ -1,7 +1,7 @@
 """Dates in questions: which days a text speaks of, and how well a memory's time agrees.
 
 Understood are full dates, months, years and times relative to a reference, in English, Chinese, Japanese and Korean:
-"8 May 2023", "May 8th", "2023-05-08", "last weekend", "three weeks ago", 2024年04月01日, 上周六, 先月, 지난주. In five
+"8 May 2023", "May 8th", "2023-05-08", "next Friday", "three weeks ago", 2024年04月01日, 上周六, 来月. In five
 more languages of Europe full dates and months are: "am 8. Mai", "en mayo de 2023".
 """
 
@@ -83,24 +83,25 @@ def _periods(text: str, today: datetime, offset: timedelta) -> tuple[tuple[Perio
     return tuple(dict.fromkeys(found)), rest.replace("\x00", " ")
 
 
-def agreement(times: NDArray[np.int64], wanted: tuple[Period, ...]) -> NDArray[np.float32]:
-    """How well each time agrees with the best fitting period, from 0 to 1; what happened is told some days later.
+def agreement(times: NDArray[np.int64], wanted: tuple[Period, ...], *, told: bool = True) -> NDArray[np.float32]:
+    """How well each time agrees with the best fitting period, from 0 to 1.
 
-    A day: 1 from the day before to a week after, .5 within a month. A month: 1 inside, .5 in the first half of the
-    next. A year: .3.
+    A day: 1 from the day before to a day after, .5 within a week; of what is told, which is mostly some days later, to
+    a week after, and within a month. A month: 1 inside, .5 in the first half of the next. A year: .3.
 
     Args:
         times: Microseconds since 1970 UTC; negative where unknown.
         wanted: What `periods` found.
+        told: Whether it is then that something was told; else it happens then, or begins.
     """
     best = np.zeros(len(times), np.float32)
     for period in wanted:
-        np.maximum(best, _agrees(times, period), out=best)
+        np.maximum(best, _agrees(times, period, told=told), out=best)
     best[times < 0] = 0
     return best
 
 
-def _agrees(times: NDArray[np.int64], period: Period) -> NDArray[np.float32]:
+def _agrees(times: NDArray[np.int64], period: Period, *, told: bool) -> NDArray[np.float32]:
     out = np.zeros(len(times), np.float32)
     if period.month is not None:
         stamps = times.astype("datetime64[us]")
@@ -123,8 +124,9 @@ def _agrees(times: NDArray[np.int64], period: Period) -> NDArray[np.float32]:
         out[(times >= period.end) & (times < period.end + 15 * _DAY)] = 0.5
         out[(times >= period.start) & (times < period.end)] = 1
         return out
-    out[(times >= period.start - 3 * _DAY) & (times < period.end + 31 * _DAY)] = 0.5
-    out[(times >= period.start - _DAY) & (times < period.end + 7 * _DAY)] = 1
+    half, whole = (31, 7) if told else (7, 1)
+    out[(times >= period.start - 3 * _DAY) & (times < period.end + half * _DAY)] = 0.5
+    out[(times >= period.start - _DAY) & (times < period.end + whole * _DAY)] = 1
     return out
 
 
@@ -191,13 +193,13 @@ def _relative(text: str, today: datetime) -> Iterator[Reading]:
         for match in pattern.finditer(text):
             yield match, _span("day", today + timedelta(days=days), 1)
     for match in _matches(words.CJK_WEEKDAY, text):
-        days = 7 * words.WEEKS_BACK.get(match["which"], 0) + words.CJK_DAYS[match["name"]]
+        days = 7 * words.WEEKS_AWAY.get(match["which"], 0) + words.CJK_DAYS[match["name"]]
         yield match, _span("day", monday + timedelta(days=days), 1)
     for pattern, weeks, (first, last) in words.WEEKS:
         for match in pattern.finditer(text):
             yield match, _span("span", monday + timedelta(days=7 * weeks + first), last - first)
     for match in words.WEEKDAY.finditer(text):
-        yield match, _weekday(match, today)
+        yield match, _weekday(match, today, ahead=words.AHEAD.search(text) is not None)
     for pattern, months in words.MONTHS_BACK:
         for match in pattern.finditer(text):
             yield match, _months_ago(today, months, 0)
@@ -211,16 +213,21 @@ def _matches(patterns: Sequence[re.Pattern[str]], text: str) -> Iterator[re.Matc
         yield from pattern.finditer(text)
 
 
-def _weekday(match: re.Match[str], today: datetime) -> Period:
-    back = (today.weekday() - words.WEEKDAYS.index((match["name"] or match["earlier"]).casefold())) % 7
+def _weekday(match: re.Match[str], today: datetime, *, ahead: bool) -> Period:
+    """The day of a name that is meant; `ahead` says whether a text speaks of what is to come."""
+    day, which = words.WEEKDAYS.index((match["name"] or match["earlier"]).casefold()), (match["which"] or "").casefold()
+    back = (today.weekday() - day) % 7
     if match["earlier"]:
-        back = (back or 7) + 7
-    elif match["which"].casefold() == "this":
+        return _span("day", today - timedelta(days=(back or 7) + 7), 1)
+    if which == "next":
+        # The coming one, or that of next week.
+        return _span("span", today + timedelta(days=-back % 7), 8)
+    if which in ("this coming", "coming", "upcoming", "for", "by") or (which == "on" and ahead):
+        return _span("day", today + timedelta(days=-back % 7), 1)
+    if which == "this":
         # That of this week, which may be still to come.
-        back = today.weekday() - words.WEEKDAYS.index(match["name"].casefold())
-    elif match["which"].casefold() != "on":
-        back = back or 7
-    return _span("day", today - timedelta(days=back), 1)
+        return _span("day", today + timedelta(days=day - today.weekday()), 1)
+    return _span("day", today - timedelta(days=back if which == "on" else back or 7), 1)
 
 
 def _ago(match: re.Match[str], today: datetime) -> Period | None:

@@ -182,7 +182,7 @@ def date(pool: Pool, query: Query) -> Scores:
     if not wanted:
         return np.zeros(len(pool), np.float32)
     fit, known = agreement(pool.time, wanted), np.flatnonzero(pool.since >= 0)
-    fit[known] = np.maximum(fit[known], agreement(pool.since[known], wanted))
+    fit[known] = np.maximum(fit[known], agreement(pool.since[known], wanted, told=False))
     return fit
 
 
