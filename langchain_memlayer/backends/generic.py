@@ -40,6 +40,7 @@ _PROBE: Final = str(uuid.uuid5(uuid.NAMESPACE_OID, "memlayer.probe"))
 _NEAREST: Final = 4
 _FIRST_FETCH: Final = 64
 _KNOWN: Final = {"DuckDB", "LanceDB", "SKLearnVectorStore", "SurrealDBStore"}
+_OWN: Final = (ITEM, STORE, SCOPE, "memlayer_id", "memlayer_kind", "user_id", "agent_id", "run_id")
 _WITHOUT_IDS: Final = "gives documents ids of its own, so that they can neither be replaced nor removed"
 
 
@@ -48,7 +49,7 @@ class GenericAdapter(Adapter):
 
     Its filters and scores are not used, since every store has others. Where it has an `add_embeddings` of one of the
     usual shapes it is given our vectors; otherwise it embeds the texts itself. The journal hides what it
-    cannot remove.
+    cannot remove. It is given our own fields alone, and all of them: many take the first document's for all.
     """
 
     def __init__(self, store: Any) -> None:
@@ -85,9 +86,7 @@ class GenericAdapter(Adapter):
     def _tried(self, dims: int) -> str:
         """What the store was found to lack when it was written to."""
         vector = np.full(dims, dims**-0.5, np.float32)
-        # Some stores learn from the first document which fields there are.
-        names = (STORE, SCOPE, "memlayer_id", "memlayer_kind", "user_id", "agent_id", "run_id")
-        point = Point(_PROBE, vector, "A probe of memlayer's.", {ITEM: -1, **dict.fromkeys(names, "")})
+        point = Point(_PROBE, vector, "A probe of memlayer's.", {ITEM: -1})
         try:
             given = self._put([point])
         except NotImplementedError as error:
@@ -163,7 +162,7 @@ class GenericAdapter(Adapter):
         """The ids that the store says it gave them, or None."""
         ids = [point.id for point in batch]
         texts = [point.text for point in batch]
-        metadatas = [fields(point) for point in batch]
+        metadatas = [self._fields(point) for point in batch]
         vectors = [unit(point.vector) for point in batch]
         if self._columns:
             return self._store.add_embeddings(texts=texts, embeddings=vectors, metadatas=metadatas, ids=ids)
@@ -177,6 +176,12 @@ class GenericAdapter(Adapter):
             for point, metadata in zip(batch, metadatas, strict=True)
         ]
         return self._store.add_documents(documents, ids=ids)
+
+    def _fields(self, point: Point) -> dict[str, Scalar]:
+        return {POINT: point.id, **{name: point.metadata.get(name, "") for name in _OWN}}
+
+    def _sayable(self, where: dict[str, Scalar]) -> dict[str, Scalar]:
+        return {name: value for name, value in where.items() if name in _OWN}
 
     def _remove(self, batch: list[str]) -> None:
         there = self.present(batch)
@@ -248,6 +253,12 @@ class VikingDBAdapter(GenericAdapter):
     def _write(self, batch: list[Point]) -> None:
         # The server replaces those with the same ids.
         self._add(batch)
+
+    def _fields(self, point: Point) -> dict[str, Scalar]:
+        return fields(point)
+
+    def _sayable(self, where: dict[str, Scalar]) -> dict[str, Scalar]:
+        return where
 
     def _nearest(self, vector: list[float], k: int, where: Mapping[str, Scalar]) -> Iterable[Mapping[str, Any] | None]:
         conditions = [

@@ -290,10 +290,11 @@ class Mirror:
         # More points are noted before they are there, fewer when the others are gone: none is ever lost sight of.
         self._points.remember(rows, touched, max)
         with guarded(self.store):
-            if gone:
-                self.store.delete(gone)
+            # In this order: some stores are made by the first point, and nothing can be removed before.
             if points:
                 self.store.upsert(points)
+            if gone:
+                self.store.delete(gone)
         self._points.remember(rows, touched, lambda now, noted: now)
 
     def _purge(self) -> None:

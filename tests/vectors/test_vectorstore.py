@@ -222,11 +222,29 @@ def test_a_store_that_takes_vectors_is_given_them() -> None:
     foreign = adapt(store)
     foreign.upsert([point(1, 5, 0, 0), point(2, 0, 2, 0), point(1, 0, 0, 4)])
     assert store.vectors == {point_id(1): [0, 0, 1], point_id(2): [0, 1, 0]}
-    assert store.kept[point_id(1)].metadata == {ITEM: 1, STORE: OURS, POINT: point_id(1)}
+    kept = store.kept[point_id(1)].metadata
+    assert {name: value for name, value in kept.items() if value} == {ITEM: 1, STORE: OURS, POINT: point_id(1)}
     pairs = Pairs()
     adapt(pairs).upsert([point(1, 5, 0, 0, text="t")])
     assert pairs.pairs == [("t", [1, 0, 0])]
     assert list(pairs.kept) == [point_id(1)]
+
+
+def test_a_store_that_takes_the_fields_of_its_first_document_for_all_is_given_the_same_of_each() -> None:
+    class Columns(ByVector):
+        def add_embeddings(self, texts: Any, embeddings: Any, metadatas: Any = None, ids: Any = None) -> list[str]:
+            known = [one.metadata for one in self.kept.values()]
+            forms = {tuple((name, type(value)) for name, value in one.items()) for one in [*known, *metadatas]}
+            if len(forms) > 1:
+                raise TypeError("fields of another type")
+            return super().add_embeddings(texts, embeddings, metadatas, ids)
+
+    store = Columns()
+    foreign = adapt(store)
+    foreign.upsert([point(1, 1, 0, 0, user_id="a", level=1)])
+    foreign.upsert([point(2, 0.9, 0.1, 0, user_id="b", agent_id="x", level="high"), point(3, 0, 1, 0)])
+    assert foreign.search(QUERY, 9, {STORE: OURS, "level": 1}, None) == [1, 2, 3]
+    assert foreign.search(QUERY, 9, {STORE: OURS, "user_id": "b"}, None) == [-1, 2, -1]
 
 
 def test_a_store_that_takes_texts_only_is_given_those_and_asked_by_words() -> None:
@@ -247,20 +265,20 @@ def test_a_store_that_takes_texts_only_is_given_those_and_asked_by_words() -> No
 def test_what_a_store_gives_and_we_did_not_write_counts_and_is_nobodys() -> None:
     store = ByVector()
     foreign = adapt(store)
-    foreign.upsert([point(1, 1, 0, 0), point(2, 1, 0.1, 0, store="store-2"), point(3, 0, 1, 0, kind="turn")])
+    foreign.upsert([point(1, 1, 0, 0), point(2, 1, 0.1, 0, store="store-2"), point(3, 0, 1, 0, memlayer_kind="turn")])
     store.add_embeddings(["theirs"], [[1.0, 0.01, 0.0]], [{}], ["own"])
     assert foreign.search(QUERY, 9, {STORE: OURS}, None) == [1, -1, -1, 3]
-    assert foreign.search(QUERY, 9, {STORE: OURS, "kind": "turn"}, None) == [-1, -1, -1, 3]
+    assert foreign.search(QUERY, 9, {STORE: OURS, "memlayer_kind": "turn"}, None) == [-1, -1, -1, 3]
 
 
 def test_values_that_a_store_made_strings_are_understood() -> None:
     store = ByVector()
     foreign = adapt(store)
-    foreign.upsert([point(17, 1, 0, 0, flag=True, number=3)])
+    foreign.upsert([point(17, 1, 0, 0, user_id="7")])
     found = store.kept[point_id(17)]
     found.metadata = {name: str(value) for name, value in found.metadata.items()}
-    assert foreign.search(QUERY, 1, {STORE: OURS, "flag": True, "number": 3}, None) == [17]
-    assert foreign.search(QUERY, 1, {STORE: OURS, "flag": False}, None) == [-1]
+    assert foreign.search(QUERY, 1, {STORE: OURS, ITEM: 17, "user_id": "7"}, None) == [17]
+    assert foreign.search(QUERY, 1, {STORE: OURS, ITEM: 18}, None) == [-1]
 
 
 def test_only_what_is_there_is_removed_and_empty_calls_are_not_made() -> None:
