@@ -335,6 +335,12 @@ def test_ids_of_context_and_configurable_belong_together(memory: Memory) -> None
         node.invoke(*call, context={"user_id": "bob"})
 
 
+def test_a_scope_that_the_state_of_a_subgraph_does_not_have_says_what_to_do(memory: Memory) -> None:
+    graph = graph_of(memory.as_node(scope=lambda state: {"user_id": state["user_id"]}))
+    with pytest.raises(ScopeRequired, match=r"KeyError: 'user_id'.*`runtime` or `config`"):
+        graph.invoke(said("I like tea."))
+
+
 def test_a_run_that_names_no_user_is_refused_unless_the_surface_is_told_so(memory: Memory) -> None:
     told = graph_of(recall_node(memory, scope=lambda runtime: runtime.context))
     for context in ({"agent_id": "helper"}, {"run_id": "r"}):

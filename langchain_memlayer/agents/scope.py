@@ -69,7 +69,7 @@ def find_caller(call: str, source: ScopeSource | None, *, state: Any = None, run
     configurable = config.get("configurable") or {}
     context = getattr(runtime, "context", None)
     if source is not None:
-        scope = _scope(source, state, runtime, config)
+        scope = _scope(call, source, state, runtime, config)
         if not scope:
             raise ScopeRequired(f"The scope= of {call} gave no id: let it name user_id, agent_id or run_id.")
     else:
@@ -104,10 +104,17 @@ def _runtime() -> Runtime[Any] | None:
     return get_runtime() if var_child_runnable_config.get() else None
 
 
-def _scope(source: ScopeSource, state: Any, runtime: Any, config: RunnableConfig) -> Scope:
+def _scope(call: str, source: ScopeSource, state: Any, runtime: Any, config: RunnableConfig) -> Scope:
     if callable(source):
         given = {"state": state, "runtime": runtime, "config": config}
-        source = source(**{name: given[name] for name in inspect.signature(source).parameters})
+        try:
+            source = source(**{name: given[name] for name in inspect.signature(source).parameters})
+        except (KeyError, AttributeError, TypeError) as error:
+            raise ScopeRequired(
+                f"The scope= of {call} found no id in this run ({type(error).__name__}: {error}). Of a state, "
+                "as_node() gives it the messages only: take the ids from `runtime` or `config`, or use "
+                "extraction_node() and reconciliation_node(), which give it all."
+            ) from error
     return source if isinstance(source, Scope) else _scope_of(source)
 
 
