@@ -57,11 +57,13 @@ PERIODS: dict[tuple[str, str, str], list[str]] = {
     ("month", "2026-09-01", "2026-10-01"): [
         "the month before last", "两个月前", "上上个月", "2ヶ月前", "先々月", "두 달 전",
     ],
-    ("month", "2026-10-01", "2026-11-01"): ["上个月", "先月", "지난달"],
+    ("month", "2026-10-01", "2026-11-01"): ["上个月", "先月", "지난달", "letzten Monat", "il mese scorso"],
     ("span", "2026-10-24", "2026-11-14"): ["several weeks ago"],
     ("span", "2026-10-26", "2026-11-04"): ["二十多天前"],
     ("day", "2026-10-30", "2026-10-31"): ["二十五天前"],
-    ("day", "2026-11-26", "2026-11-27"): ["what is on the day after tomorrow?", "后天有什么安排", "明後日", "모레"],
+    ("day", "2026-11-26", "2026-11-27"): [
+        "what is on the day after tomorrow?", "后天有什么安排", "明後日", "모레", "übermorgen", "pasado mañana",
+    ],
     ("span", "2026-10-31", "2026-11-07"): [
         "three weeks ago", "three weeks ago today", "my friend June 3 weeks ago", "三週間前",
     ],
@@ -73,7 +75,9 @@ PERIODS: dict[tuple[str, str, str], list[str]] = {
     ("span", "2026-11-14", "2026-11-16"): ["the weekend before last", "two weekends ago"],
     ("span", "2026-11-14", "2026-11-21"): ["일주일 전"],
     ("day", "2026-11-15", "2026-11-16"): ["上上周日"],
-    ("span", "2026-11-16", "2026-11-23"): ["지난주"],
+    ("span", "2026-11-16", "2026-11-23"): [
+        "지난주", "letzte Woche", "la semana pasada", "la semaine dernière", "semana passada",
+    ],
     ("day", "2026-11-17", "2026-11-18"): ["last Tuesday"],
     ("day", "2026-11-18", "2026-11-19"): ["上礼拜三"],
     ("span", "2026-11-19", "2026-11-23"): ["前几天"],
@@ -81,13 +85,17 @@ PERIODS: dict[tuple[str, str, str], list[str]] = {
     ("day", "2026-11-21", "2026-11-22"): [
         "上周六做了什么", "大前天", "先週の土曜日", "三日前", "사흘 전", "3일 전", "지난주 토요일",
     ],
-    ("span", "2026-11-21", "2026-11-23"): ["last weekend", "上周末", "先週末", "저번 주말"],
+    ("span", "2026-11-21", "2026-11-23"): [
+        "last weekend", "上周末", "先週末", "저번 주말", "letztes Wochenende", "lo scorso weekend",
+        "le week-end dernier",
+    ],
     ("day", "2026-11-22", "2026-11-23"): [
         "the day before yesterday", "this past Sunday", "前天", "上个星期天", "おととい", "그저께",
     ],
     ("day", "2026-11-23", "2026-11-24"): [
         "yesterday", "this Monday", "last night", "昨晚吃了什么", "这周一", "今週の月曜", "昨日", "어제",
         "이번 주 월요일",
+        "gestern", "hier soir", "¿Qué hice ayer?", "ieri", "ontem",
     ],
     ("day", "2026-11-24", "2026-11-25"): ["on Tuesday", "今朝"],
     ("day", "2026-11-27", "2026-11-28"): [
@@ -95,12 +103,16 @@ PERIODS: dict[tuple[str, str, str], list[str]] = {
         "this coming Friday",
     ],
     ("span", "2026-11-27", "2026-12-05"): ["Am I free next Friday?"],
-    ("span", "2026-11-28", "2026-12-07"): ["next weekend", "下周末去哪儿", "来週末", "다음 주말"],
+    ("span", "2026-11-28", "2026-12-07"): [
+        "next weekend", "下周末去哪儿", "来週末", "다음 주말", "kommendes Wochenende",
+    ],
     ("span", "2026-11-30", "2026-12-07"): ["What do I have next week?", "下周有什么安排", "来週", "다음 주"],
     ("day", "2026-12-05", "2026-12-06"): ["下周六", "来週の土曜日", "다음 주 토요일"],
     ("day", "2026-12-12", "2026-12-13"): ["下下周六", "再来週の土曜日"],
-    ("month", "2026-12-01", "2027-01-01"): ["next month", "下个月", "来月", "다음 달"],
-    ("year", "2027-01-01", "2028-01-01"): ["the coming year", "明年", "来年", "내년"],
+    ("month", "2026-12-01", "2027-01-01"): [
+        "next month", "下个月", "来月", "다음 달", "nächsten Monat", "le mois prochain", "el mes que viene",
+    ],
+    ("year", "2027-01-01", "2028-01-01"): ["the coming year", "明年", "来年", "내년", "nächstes Jahr", "ano que vem"],
 }  # fmt: skip
 
 
@@ -131,7 +143,8 @@ def test_a_date_without_a_year_is_that_of_any_year(text: str, near: str, far: st
      "三个月", "spring rolls", "marching on", "a rover in Mars orbit", "mai più", "un paseo de mar", "一二月",
      "二十一月", "一月一次", "3 years and 2 months ago", "for the last time", "最近三次",
      "This may be odd", "on this march", "may 5 people join us?", "I can march 3 miles", "14 may be enough",
-     "call Jan 3 times", "in June's car", "the last year of school", "三年零两个月前", "一百零一天前", "上上上周",
+     "call Jan 3 times", "in June's car", "the last year of school", "der letzte Monat vor der Prüfung", "am Morgen",
+     "por la mañana", "hier ist es", "三年零两个月前", "一百零一天前", "上上上周",
      "the next week of my diet", "삼십 일 전", "십이 년 전", "열두 달 전"],
 )  # fmt: skip
 def test_what_is_no_date_or_an_ambiguous_one_gives_no_period(text: str) -> None:

@@ -152,21 +152,76 @@ WEEKENDS_AGO = re.compile(rf"\b(?P<n>\d{{1,2}}|{NUMBER})(?:\s+of)?\s+weekends\s+
 FEW_DAYS = re.compile(r"前(?:几|幾)天|先日|며칠\s*전|\bthe other day\b", re.IGNORECASE)
 NAMED = (
     (re.compile(r"大前天|一昨々日|さきおととい|그끄저께"), -3),
-    (re.compile(r"\b(?:the )?day before yesterday\b|前天|一昨日|おととい|그저께|그제", re.IGNORECASE), -2),
-    (re.compile(r"\b(?:yesterday|last night)\b|昨[天日晚夜晩夕]|きのう|어제|어젯밤", re.IGNORECASE), -1),
     (
         re.compile(
-            r"\b(?:today|tonight|this (?:morning|afternoon|evening))\b|今[天日晚早晩朝夜]|きょう|오늘", re.IGNORECASE
+            r"\b(?:the )?day before yesterday\b|前天|一昨日|おととい|그저께|그제|"
+            r"\b(?:vorgestern|avant-hier|anteayer|antier|l'altro ieri|anteontem)\b",
+            re.IGNORECASE,
+        ),
+        -2,
+    ),
+    (
+        re.compile(
+            r"\b(?:yesterday|last night)\b|昨[天日晚夜晩夕]|きのう|어제|어젯밤|"
+            # "Hier" alone is German, too.
+            r"\b(?:gestern|ayer|anoche|ieri|ontem|hier (?:soir|matin))\b",
+            re.IGNORECASE,
+        ),
+        -1,
+    ),
+    (
+        re.compile(
+            r"\b(?:today|tonight|this (?:morning|afternoon|evening))\b|今[天日晚早晩朝夜]|きょう|오늘|"
+            r"\b(?:heute|aujourd['\u2019]hui|hoy|oggi|hoje)\b",
+            re.IGNORECASE,
         ),
         0,
     ),
-    (re.compile(r"\b(?:the )?day after tomorrow\b|(?<![大先])[后後]天|明後日|あさって|모레", re.IGNORECASE), 2),
-    (re.compile(r"\btomorrow\b|明[天日]|내일", re.IGNORECASE), 1),
+    (
+        re.compile(
+            r"\b(?:the )?day after tomorrow\b|(?<![大先])[后後]天|明後日|あさって|모레|"
+            r"\b(?:übermorgen|apr[èe]s-demain|pasado ma[ñn]ana|dopodomani|depois de amanh[ãa])\b",
+            re.IGNORECASE,
+        ),
+        2,
+    ),
+    (
+        re.compile(
+            r"\btomorrow\b|明[天日]|내일|\b(?:demain|domani|amanh[ãa])\b|(?<!la )(?<!pasado )\bma[ñn]ana\b",
+            re.IGNORECASE,
+        ),
+        1,
+    ),
+    # With a capital it is the morning.
+    (re.compile(r"\bmorgen\b"), 1),
 )
 NOT_OF = r"(?!\s+of\b)"
 CJK_WEEK = r"(?:[个個]?(?:周|週|星期|礼拜|禮拜))"
 WEEK_DAY = r"(?![一二三四五六日天末])"
+# Last, this and next week, month and year in German, French, Spanish, Italian and Portuguese.
+EUROPEAN = {
+    -1: r"(?:letzte|vorige|vergangene)[nrsm]? {de}|{fr} derni[èe]re?|{es} pasad[oa]|{it} scors[oa]|scors[oa] {it}|{pt} passad[oa]",
+    0: r"diese[nrsm]? {de}|cet?(?:te)? {fr}|est[ae] {es}|quest['\u2019oa] ?{it}|(?:n?este|n?esta) {pt}",
+    1: r"(?:nächste|kommende)[nrsm]? {de}|{fr} prochaine?|pr[óo]xim[oa] {es}|{es} que viene|{it} prossim[oa]|prossim[oa] {it}|"
+       r"pr[óo]xim[oa] {pt}|{pt} que vem",
+}  # fmt: skip
+
+
+def _european(away: int, de: str, fr: str, es: str, it: str, pt: str) -> re.Pattern[str]:
+    said = EUROPEAN[away].format(de=de, fr=fr, es=es, it=it, pt=pt)
+    return re.compile(rf"\b(?:{said})\b(?!\s+(?:vor|de[slr]?|du|di|d[ao])\b)", re.IGNORECASE)
+
+
+_WEEK = ("woche", "semaine", "semana", "settimana", "semana")
+_WEEKEND = ("wochenende", "week-?end", "fin de semana", "(?:weekend|fine settimana)", "fim de semana")
+_MONTH = ("monat", "mois", "mes", "mese", "m[êe]s")
+_YEAR = ("jahr", "ann[ée]e", "a[ñn]o", "anno", "ano")
+
 WEEKS = (
+    (_european(-1, *_WEEKEND), -1, (5, 7)),
+    (_european(0, *_WEEKEND), 0, (5, 7)),
+    (_european(1, *_WEEKEND), 0, (5, 14)),
+    *((_european(away, *_WEEK), away, (0, 7)) for away in EUROPEAN),
     # In English that may be this one.
     (re.compile(rf"\bnext weekend\b{NOT_OF}|(?<!下)下{CJK_WEEK}末|来週末|来週の週末|다음\s*주말", re.IGNORECASE), 0, (5, 14)),
     (re.compile(rf"\b(?:next|coming) week\b{NOT_OF}|(?<!下)下{CJK_WEEK}{WEEK_DAY}|(?<!再)来週(?!末)|다음\s*주(?!말)", re.IGNORECASE), 1, (0, 7)),
@@ -198,6 +253,7 @@ AHEAD = re.compile(
     re.IGNORECASE,
 )
 MONTHS_BACK = (
+    *((_european(away, *_MONTH), -away) for away in EUROPEAN),
     (re.compile(r"\bmonth before last\b|上上[个個]?月|先々月|지지난\s*달", re.IGNORECASE), 2),
     (re.compile(rf"\b(?:last|previous|past) month\b{NOT_OF}|上[个個]?月|先月|(?:지난|저번)\s*달", re.IGNORECASE), 1),
     (re.compile(r"\bthis month\b|[这這本][个個]?月|今月|이번\s*달", re.IGNORECASE), 0),
@@ -213,6 +269,7 @@ SEASON_BACK = (
     re.compile(r"\b(?P<back>last)\s+(?P<season>spring|summer|autumn|fall|winter)\b", re.IGNORECASE),
 )
 LAST_YEARS = (
+    *((_european(away, *_YEAR), -away) for away in EUROPEAN),
     (re.compile(r"大前年|一昨々年|さきおととし"), 3),
     (re.compile(r"\byear before last\b|一昨年|前年|おととし|재작년", re.IGNORECASE), 2),
     (re.compile(rf"\b(?:last|previous|past) year\b{NOT_OF}|去年|昨年|작년|지난\s*해", re.IGNORECASE), 1),

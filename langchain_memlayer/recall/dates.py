@@ -2,7 +2,8 @@
 
 Understood are full dates, months, years and times relative to a reference, in English, Chinese, Japanese and Korean:
 "8 May 2023", "May 8th", "2023-05-08", "next Friday", "three weeks ago", 2024年04月01日, 上周六, 来月. In five
-more languages of Europe full dates and months are: "am 8. Mai", "en mayo de 2023".
+more languages of Europe full dates, months, and what is beside today are: "am 8. Mai", "en mayo de 2023", "gestern",
+"la semana pasada".
 """
 
 from __future__ import annotations
