@@ -76,18 +76,20 @@ NO_DAY = r"(?!\s*(?:[0-3]?\d|[一二三四五六七八九十]{1,3})\s*[日号號
 CJK_SEASON = r"(?P<season>春(?![节節分联聯运運])|夏(?![至令])|秋(?!分)|冬(?![至奥奧])|봄|여름|가을|겨울)"
 NEW_YEAR = re.compile(rf"(?<!\d){CJK_YEAR}(?:的|の|\s)*(?:春[节節]|农历新年|農曆新年|旧正月|설날)")
 
-# "May" and "march" are verbs too: before a word they are months where a word says when.
-WHEN = "|".join(rf"(?<=\b{word} )" for word in "on of the since from to before after until by and".split())  # noqa: SIM905 - a row of words
+# "May" and "march" are verbs too: in small letters and before a word they are months where a word says when.
+VERBS = frozenset({"may", "march"})
+SURE = re.compile(r"\d(?:st|nd|rd|th)\b|\d{4}", re.IGNORECASE)
+WHEN = re.compile(r"\b(?:on|of|the|since|from|to|before|after|until|by|and)\s$", re.IGNORECASE)
 COUNTED = r"(?!\s+(?:times|seconds?|minutes?|hours?|days?|weeks?|months?|years?)\b)"
 FULL = (
     re.compile(rf"(?<!\d){YEAR}[-/.](?P<month>[01]?\d)[-/.](?P<day>[0-3]?\d)(?!\d)"),
     re.compile(rf"(?<!\d){CJK_YEAR}\s*{CJK_MONTH}\s*{CJK_DAY}"),
     re.compile(
-        rf"\b(?:{WHEN}|(?!(?-i:\d{{1,2}} (?:may|march) [a-z]))){ORDINAL}\.?(?:\s+(?:of|de))?\s+(?P<name>{MONTH})\b\.?(?:,?\s+(?:del?\s+)?{YEAR}\b)?",
+        rf"\b{ORDINAL}\.?(?:\s+(?:of|de))?\s+(?P<name>{MONTH})\b\.?(?:,?\s+(?:del?\s+)?{YEAR}\b)?",
         re.IGNORECASE,
     ),
     re.compile(
-        rf"\b(?:{WHEN}|(?!(?-i:(?:may|march) \d{{1,2}} [a-z])))(?P<name>{MONTH})\.?\s+(?:the\s+)?{ORDINAL}\b(?!\d){COUNTED}"
+        rf"\b(?P<name>{MONTH})\.?\s+(?:the\s+)?{ORDINAL}\b(?!\d){COUNTED}"
         rf"(?:,?\s+{YEAR}\b)?",
         re.IGNORECASE,
     ),
@@ -137,7 +139,7 @@ LATELY = (
 )
 AGO = (
     re.compile(
-        rf"{WHOLE}\b(?P<n>\d{{1,3}}|{NUMBER})(?:\s+of)?\s+(?P<unit>day|week(?!end)|month|year)s?\s+"
+        rf"\b{WHOLE}(?P<n>\d{{1,3}}|{NUMBER})(?:\s+of)?\s+(?P<unit>day|week(?!end)|month|year)s?\s+"
         r"(?:ago|earlier|back)\b(?:\s+(?:today|yesterday|tomorrow)\b)?",
         re.IGNORECASE,
     ),

@@ -141,7 +141,8 @@ def _read(text: str, today: datetime) -> Iterator[tuple[tuple[int, int], Period]
 
 def _absolute(text: str) -> Iterator[Reading]:
     for match in _matches(words.FULL, text):
-        yield match, _day(match["year"] if "year" in match.re.groupindex else None, _month_of(match), match["day"])
+        if not _is_verb(match):
+            yield match, _day(match["year"] if "year" in match.re.groupindex else None, _month_of(match), match["day"])
     for match in words.PART.finditer(text):
         yield match, _part(match)
     for match in _matches(words.SEASON, text):
@@ -272,6 +273,16 @@ def _months_ago(today: datetime, months: int, slack: int) -> Period:
     start, end = index - slack, index + slack + 1
     first, last = datetime(start // 12, start % 12 + 1, 1, tzinfo=UTC), datetime(end // 12, end % 12 + 1, 1, tzinfo=UTC)
     return Period("month", _micros(first), _micros(last))
+
+
+def _is_verb(match: re.Match[str]) -> bool:
+    """Whether the month of a day is rather a verb: "may 5 people come"."""
+    if match.groupdict().get("name") not in words.VERBS or words.SURE.search(match[0]):
+        return False
+    text, end = match.string, match.end()
+    return text[end : end + 2].strip().islower() and not words.WHEN.search(
+        text, max(0, match.start() - 8), match.start()
+    )
 
 
 def _number(text: str) -> int:
