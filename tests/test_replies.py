@@ -40,6 +40,7 @@ def read(reply: str) -> Reading:
         f"Here is the JSON you asked for:\n\n{BOTH}",
         f"<think>The user likes tea {{not coffee}}, so {json.dumps({'facts': [ONE]})} ...</think>\n{BOTH}",
         f"so I should list both facts.\n</think>\n\n{BOTH}",
+        f'◁think▷Perhaps {{"facts": [{json.dumps(ONE)}]}}, no ◁/think▷{BOTH}',
         f"<thinking>[1, 2]</thinking>{BOTH}<|im_end|>",
         f'First draft: {{"facts": [{json.dumps(ONE)}]}}\nBetter:\n{BOTH}',
         f'{BOTH}\n\n<conversation>\n[1] user: hi\n</conversation>\n{{"facts": []}}',
