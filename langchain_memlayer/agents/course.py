@@ -135,10 +135,13 @@ def with_answers(course: Course, given: Mapping[str, Any], answers: Sequence[Bas
     }
 
 
-def timed(turns: Sequence[Turn], course: Course) -> list[Turn]:
-    """What the user said in a turn at the time when that began: it may have waited for a person for days."""
-    said, began = course.get("said", ()), datetime.fromisoformat(course.get("began") or "1970-01-01")
-    return [replace(one, time=began) if one.id in said and one.time is None else one for one in turns]
+def timed(turns: Sequence[Turn], course: Course, now: datetime) -> list[Turn]:
+    """Turns with the time when what the user said on another day was said: a turn may wait for a person."""
+    said, began = course.get("said", ()), course.get("began")
+    # A time that is told is found by its words, too: usual turns are told as all messages without one.
+    if began is None or (then := datetime.fromisoformat(began)).date() == now.date():
+        return list(turns)
+    return [replace(one, time=then) if one.id in said and one.time is None else one for one in turns]
 
 
 def made_by_model(message: BaseMessage) -> bool:

@@ -253,7 +253,7 @@ class MemoryMiddleware(AgentMiddleware[Any, Any]):
             "after_seconds": self._after_seconds,
         }
         if said.turns:
-            turns = timed(said.turns, self._course_of(state) or {})
+            turns = timed(said.turns, self._course_of(state) or {}, memory.clock())
             yield from ask(self.name, memory, "add", turns, on_error=self._on_error, **given)
 
     def _called(self, state: Any, runtime: Any) -> tuple[MemoryLike, Caller]:
