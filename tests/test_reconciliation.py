@@ -401,10 +401,12 @@ JUDGED: dict[str, tuple[str, str, list[tuple[str, ...]]]] = {
         ("Anna因为胃疼不再吃铁剂", "Anna takes iron, 铁剂"),
         ("Anna nimmt kein Eisen mehr wegen Übelkeit", "Anna takes iron, Eisen"),
     ]),
-    "another number, another day and a denial repeat nothing": ("NONE", "ADD", [
+    "another number, name or day and a denial repeat nothing": ("NONE", "ADD", [
         ("Anna's locker is number 13", "Anna's locker is number 12"),
         ("Anna's locker is number 120", "Anna's locker is number 12"),
         ("Anna has thirteen cats", "Anna has 12 cats"),
+        ("Anna lives in Berlin", "Anna lives in Paris"), ("Anna mag Hunde", "Anna mag Katzen"),
+        ("Анна живёт в Москве", "Анна живёт в Берлине"),
         ("Anna is not allergic to shellfish", "Anna is allergic to shellfish"),
         ("Anna no longer eats fish", "Anna eats fish"),
         ("安娜不吃鱼", "安娜吃鱼"),
@@ -426,6 +428,8 @@ JUDGED: dict[str, tuple[str, str, list[tuple[str, ...]]]] = {
         ("Anna has twelve cats", "Anna has 12 cats"),
         ("Anna lives in flat 3, 18 Elm Street", "Anna lives in flat 3, 18 Elm Street since 2025-03-20"),
         ("安娜有十二只猫", "安娜有12只猫"),
+        ("Anna lives in NYC", "Anna lives in New York City"), ("Anna lives in Lisbon", "Anna lives in Lisboa"),
+        ("Anna works at Google", "Anna works at Google LLC"), ("Анна любит чай", "Анна обожает чай"),
         ("Anna enjoys tea once a week", "Anna likes tea once a week"),
         ("Anna moved on 2025-02-01", "Anna moved"),
         ("Anna does not like fish", "Anna doesn't like fish at all"),

@@ -14,6 +14,8 @@ from langchain_memlayer.types import RETRACT, Fact
 
 _GROUNDED: Final = 0.6
 _NEW_WORDS: Final = 2
+_ALIKE: Final = 60
+_MOST_NAMES: Final = 12
 _NEW_CHARS: Final = 4
 # What ends something without putting anything in its place. In a language that is missing here a DELETE becomes an
 # UPDATE to the fact's own words, which loses nothing.
@@ -54,6 +56,8 @@ _STILL = re.compile(
     r"всё ещё|по-прежнему)\b|仍|依然|依旧|还是|还在|まだ|いまだ|여전히|아직",
     re.IGNORECASE,
 )
+# A word within a sentence, which is a name when it has a capital.
+_NAME = re.compile(r"(?<=\w )[^\W\d_a-z][\w'\u2019-]+")
 # What is said of more people than it names.
 _SEVERAL = re.compile(
     r"\b(?:famil\w*|together|both|we|everyone|with|mit|zusammen|avec|ensemble|con|juntos|com|insieme|вместе)\b"
@@ -77,14 +81,29 @@ def telling(text: str) -> frozenset[str]:
 
 
 def differs(text: str, memory: str | None) -> bool:
-    """Whether a text has a number that a memory lacks, another day, or a denial where it has none."""
+    """Whether a text has a number that a memory lacks, another name or day, or a denial where it has none."""
     if memory is None:
         return False
-    if numbers(text) - numbers(memory, dated=True) or denies(text) != denies(memory):
+    if _renames(text, memory) or numbers(text) - numbers(memory, dated=True) or denies(text) != denies(memory):
         return True
     mine, others = days(text), days(memory)
     # What "still" holds on another day is no other fact.
     return bool(mine and others) and mine.isdisjoint(others) and not _STILL.search(text)
+
+
+def _renames(text: str, memory: str) -> bool:
+    """Whether two texts are the same but for a name of each, which is no spelling or short form of the other's."""
+    names = [{name.casefold() for name in _NAME.findall(one) if name[0].isupper()} for one in (text, memory)]
+    mine, others = names[0] - names[1], names[1] - names[0]
+    if not mine or not others or len(mine | others) > _MOST_NAMES:
+        return False
+    named = set(words(" ".join(names[0] | names[1])))
+    if set(words(text)) - named != set(words(memory)) - named:
+        return False
+    from rapidfuzz.fuzz import ratio
+
+    short = "".join(name[0] for name in sorted(others, key=memory.casefold().find))
+    return short not in mine and all(ratio(one, other) < _ALIKE for one in mine for other in others)
 
 
 def are_logged(text: str, memory: str) -> bool:
