@@ -83,6 +83,10 @@ steps = st.lists(st.one_of(changes, st.builds(undoes, places)), max_size=5)
     [says("Bob tells tea")],
     [sets(0, data="Anna likes Rome"), undoes(0), says("Bob sees Rome"), sets(2, data="chess"), undoes(2)],
 )
+@example(
+    [says("Anna tells tea"), says("Anna tells chess")],
+    [says("Anna tells tea"), says("Anna adds chess", "Anna tells tea")],
+)
 @settings(max_examples=20, phases=[Phase.explicit, Phase.generate])
 @given(steps, steps.filter(bool))
 def test_a_merge_gives_what_the_fork_showed_and_its_undo_what_was_before(

@@ -161,12 +161,6 @@ def merged(tx: Writer, scope: Scope, name: str, new_id: NewId) -> tuple[ForkNote
     return fork, outcome, merging.conflicts
 
 
-def _when(versions: Sequence[Row]) -> tuple[int, int]:
-    """Where a memory's last version stands among others: turns before the facts that cite them."""
-    last = versions[-1]
-    return _KINDS.index(last.kind), last.seq if last.closed is not None else last.place or last.id
-
-
 def _standing(versions: list[Row]) -> list[Row]:
     """A memory's versions up to its last one: those that were made after it were undone."""
     return versions[: versions.index(max(versions, key=lambda row: row.until)) + 1]
@@ -199,7 +193,7 @@ class _Merging:
     def run(self) -> None:
         """Carry all over in order, then whether turns are recalled, and what is still to be read."""
         kept = [versions for versions in self._versions.values() if self._changed(versions)]
-        kept.sort(key=_when)
+        kept.sort(key=self._when)
         for versions in kept:
             live = versions[-1] if versions[-1].closed is None else None
             if versions[0].key in self._origins:
@@ -222,6 +216,15 @@ class _Merging:
             done, conflicts = carry(self.tx, _standing(versions), self._keys, self._batch)
             self.profiles += done
             self.conflicts += conflicts
+
+    def _when(self, versions: Sequence[Row]) -> tuple[int, bool, int]:
+        """Where a memory stands among others: turns before the facts that cite them, what changed before what is new.
+
+        What is new may say what another said until it changed.
+        """
+        last = versions[-1]
+        at = last.seq if last.closed is not None else last.place or last.id
+        return _KINDS.index(last.kind), last.key not in self._origins, at
 
     def _changed(self, versions: Sequence[Row]) -> bool:
         """Whether anything happened to a memory of the fork that is no untouched copy."""
