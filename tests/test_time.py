@@ -69,6 +69,16 @@ def moves(story: Story) -> Story:
     return story
 
 
+def test_what_happens_at_a_time_counts_more_than_what_was_told_then(story: Story) -> None:
+    story.tell("2024-04-10", "I signed up again", "Anna takes the test in Lyon anew", since="2024-07-05")
+    story.tell("2024-05-20", "the letter came", "Anna took the test in Rome", since="2024-04-12")
+    shares = {
+        hit["memory"]: hit["explanation"]["date"]
+        for hit in story.memory.search("Anna's test in April", user_id="u", kinds=["fact"], explain=True)["results"]
+    }
+    assert shares["Anna took the test in Rome"] > shares["Anna takes the test in Lyon anew"] > 0
+
+
 def test_a_question_about_what_is_to_come_finds_what_happens_then(story: Story) -> None:
     for day, what in (("02-16", "dentist"), ("02-22", "vet"), ("03-11", "notary")):
         story.tell("2024-02-14", f"the {what} is on", f"Anna has to see the {what}", since=f"2024-{day}")

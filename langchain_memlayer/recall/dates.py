@@ -87,8 +87,8 @@ def _periods(text: str, today: datetime, offset: timedelta) -> tuple[tuple[Perio
 def agreement(times: NDArray[np.int64], wanted: tuple[Period, ...], *, told: bool = True) -> NDArray[np.float32]:
     """How well each time agrees with the best fitting period, from 0 to 1.
 
-    A day: 1 from the day before to a day after, .5 within a week; of what is told, which is mostly some days later, to
-    a week after, and within a month. A month: 1 inside, .5 in the first half of the next. A year: .3.
+    A day: 1 from the day before to a day after, .5 within a week. A month: 1 inside. A year: .3. What is told is told
+    some days later: 1 to a week after a day, and .5 within a month, or in the first half of the next one.
 
     Args:
         times: Microseconds since 1970 UTC; negative where unknown.
@@ -104,6 +104,7 @@ def agreement(times: NDArray[np.int64], wanted: tuple[Period, ...], *, told: boo
 
 def _agrees(times: NDArray[np.int64], period: Period, *, told: bool) -> NDArray[np.float32]:
     out = np.zeros(len(times), np.float32)
+    whole, half, days_into = (7, 31, 15) if told else (1, 7, 0)
     if period.month is not None:
         stamps = times.astype("datetime64[us]")
         months = stamps.astype("datetime64[M]").astype(np.int64) % 12 + 1
@@ -111,21 +112,20 @@ def _agrees(times: NDArray[np.int64], period: Period, *, told: bool) -> NDArray[
             np.int64
         ) + 1
         if period.day is None:
-            out[(months == period.month % 12 + 1) & (days <= 15)] = 0.5
+            out[(months == period.month % 12 + 1) & (days <= days_into)] = 0.5
             out[months == period.month] = 1
             return out
         offset = (months - period.month) * 31 + days - period.day
-        out[(offset >= -3) & (offset <= 31)] = 0.5
-        out[(offset >= -1) & (offset <= 7)] = 1
+        out[(offset >= -3) & (offset <= half)] = 0.5
+        out[(offset >= -1) & (offset <= whole)] = 1
         return out
     if period.grain == "year":
         out[(times >= period.start) & (times < period.end)] = 0.3
         return out
     if period.grain == "month":
-        out[(times >= period.end) & (times < period.end + 15 * _DAY)] = 0.5
+        out[(times >= period.end) & (times < period.end + days_into * _DAY)] = 0.5
         out[(times >= period.start) & (times < period.end)] = 1
         return out
-    half, whole = (31, 7) if told else (7, 1)
     out[(times >= period.start - 3 * _DAY) & (times < period.end + half * _DAY)] = 0.5
     out[(times >= period.start - _DAY) & (times < period.end + whole * _DAY)] = 1
     return out

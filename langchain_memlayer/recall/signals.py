@@ -21,6 +21,8 @@ SAYING = 0.3
 """The share of what a query's words could attain that makes the best text a good answer by its words."""
 SAYING_TOGETHER = 0.2
 """The same where turns belong together, and one leaves to its neighbours what the question has to say."""
+HAPPENS = 1.5
+"""What happens at a time counts against what was said then."""
 
 
 def relevance(pool: Pool) -> Scores:
@@ -177,12 +179,13 @@ def speaker(pool: Pool, query: Query) -> Scores:
 
 
 def date(pool: Pool, query: Query) -> Scores:
-    """How well a memory's time, or that of what it says, agrees with the time that the query speaks of."""
+    """How well the time of what a memory says agrees with that of the query; where it has none, when it was said."""
     wanted = periods(query.text, query.reference)
     if not wanted:
         return np.zeros(len(pool), np.float32)
     fit, known = agreement(pool.time, wanted), np.flatnonzero(pool.since >= 0)
-    fit[known] = np.maximum(fit[known], agreement(pool.since[known], wanted, told=False))
+    # What was said then is meant less often than what happened.
+    fit[known] = np.maximum(fit[known] / 2, HAPPENS * agreement(pool.since[known], wanted, told=False))
     return fit
 
 
