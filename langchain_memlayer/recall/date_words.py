@@ -254,7 +254,7 @@ AHEAD = re.compile(
     r"['\u2019]ll\b",
     re.IGNORECASE,
 )
-MONTHS_BACK = (
+NAMED_MONTHS = (
     *((_european(away, *_MONTH), -away) for away in EUROPEAN),
     (re.compile(r"\bmonth before last\b|上上[个個]?月|先々月|지지난\s*달", re.IGNORECASE), 2),
     (re.compile(rf"\b(?:last|previous|past) month\b{NOT_OF}|上[个個]?月|先月|(?:지난|저번)\s*달", re.IGNORECASE), 1),
@@ -270,7 +270,7 @@ SEASON_BACK = (
     re.compile(rf"{BACK}{CJK_SEASON}"),
     re.compile(r"\b(?P<back>last)\s+(?P<season>spring|summer|autumn|fall|winter)\b", re.IGNORECASE),
 )
-LAST_YEARS = (
+NAMED_YEARS = (
     *((_european(away, *_YEAR), -away) for away in EUROPEAN),
     (re.compile(r"大前年|一昨々年|さきおととし"), 3),
     (re.compile(r"\byear before last\b|一昨年|前年|おととし|재작년", re.IGNORECASE), 2),

@@ -202,10 +202,10 @@ def _relative(text: str, today: datetime) -> Iterator[Reading]:
             yield match, _span("span", monday + timedelta(days=7 * weeks + first), last - first)
     for match in words.WEEKDAY.finditer(text):
         yield match, _weekday(match, today, ahead=words.AHEAD.search(text) is not None)
-    for pattern, months in words.MONTHS_BACK:
+    for pattern, months in words.NAMED_MONTHS:
         for match in pattern.finditer(text):
             yield match, _months_ago(today, months, 0)
-    for pattern, years in words.LAST_YEARS:
+    for pattern, years in words.NAMED_YEARS:
         for match in pattern.finditer(text):
             yield match, _year(today.year - years)
 

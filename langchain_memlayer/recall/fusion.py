@@ -212,6 +212,7 @@ def scored(pool: Pool, query: Query, weights: Weights) -> Scored:
     dense, keyword = base_shares(pool, weights, query)
     base = dense + keyword
     near = weights.neighbour_alone if pool.is_turn.all() else weights.neighbour
+    named = is_told_by_names(pool)
     short, by_words = signals.brevity(pool), sqrt(max(0.0, 1 - of_meaning(pool, weights)))
     shares = {
         "dense": dense,
@@ -225,13 +226,13 @@ def scored(pool: Pool, query: Query, weights: Weights) -> Scored:
         "date": np.float32(weights.date) * signals.date(pool, query),
         "exact": np.float32(weights.exact) * signals.exact(pool, query),
         "version": np.float32(weights.version) * version(pool, query, base),
-        "fact": np.float32(weights.fact_named if is_told_by_names(pool) else weights.fact) * signals.fact(pool),
+        "fact": np.float32(weights.fact_named if named else weights.fact) * signals.fact(pool),
         "question": -np.float32(weights.question) * signals.question(pool),
         "barren": -np.float32(weights.barren) * signals.barren(pool),
         "ended": -np.float32(weights.ended) * signals.ended(pool),
     }
     if weights.learned:
-        shares["learned"] = np.float32(weights.learned) * learned(pool, query, shares)
+        shares["learned"] = np.float32(weights.learned) * learned(pool, query, shares, named=named)
     # What surely says nothing is not lifted by what stands around it, or by what repeats it.
     if (idle := pool.barren >= 1).any():
         shares |= {name: np.where(idle, np.float32(0), shares[name]) for name in ("neighbour", "session", "bridge")}

@@ -81,10 +81,17 @@ class Trees:
 _TREES = Once(Trees.load)
 
 
-def learned(pool: Pool, query: Query, shares: Mapping[str, Scores]) -> Scores:
-    """What the trees add to the sum of the shares for the best memories of a conversation; 0 for all others."""
+def learned(pool: Pool, query: Query, shares: Mapping[str, Scores], *, named: bool) -> Scores:
+    """What the trees add to the sum of the shares for the best memories of a conversation; 0 for all others.
+
+    Args:
+        pool: The memories.
+        query: What is asked.
+        shares: What each other signal adds.
+        named: Whether the pool `is_told_by_names`; else they say nothing.
+    """
     out = np.zeros(len(pool), np.float32)
-    if is_told_by_names(pool) and is_latin(query.text):
+    if named and is_latin(query.text):
         best, rows = features(pool, query, shares)
         out[best] = _TREES().sums(rows)
     return out
