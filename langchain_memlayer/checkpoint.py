@@ -8,8 +8,9 @@ import sqlite3
 import threading
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
+from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from langchain_core.runnables import RunnableConfig
 from langgraph._internal import _serde
@@ -23,6 +24,7 @@ from langgraph.checkpoint.base import (
 from langgraph.checkpoint.base.id import uuid6
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.checkpoint.sqlite import SqliteSaver
+from pydantic import BaseModel
 
 from langchain_memlayer.errors import InvalidInput, JournalClosed, JournalError, NotAStore, shown
 from langchain_memlayer.journal import default_folder, is_url, place
@@ -37,6 +39,28 @@ _BUSY_SECONDS = 30.0
 # A graph tells its checkpointer which classes its schemas declare (`with_allowlist`) when LangGraph is told to be
 # strict. A saver that allows every class, LangGraph's default, is not changed by what it is told.
 _serde.STRICT_MSGPACK_ENABLED = True  # type: ignore[attr-defined]
+_collect = _serde._collect_from_type
+
+
+def _collect_all(typ: Any, allowlist: set[tuple[str, ...]], seen: set[Any], seen_ids: set[int]) -> None:
+    """What a schema declares: LangGraph passes over abstract and own generics, named tuples, aliases and subclasses."""
+    known = len(seen) + len(seen_ids)
+    _collect(typ, allowlist, seen, seen_ids)
+    if known == len(seen) + len(seen_ids):
+        return
+    parts = [get_origin(typ), *get_args(typ), getattr(typ, "__value__", None)]
+    if isinstance(typ, type):
+        name = typ.__module__, typ.__name__
+        if issubclass(typ, tuple) and hasattr(typ, "_fields"):
+            allowlist.add(name)
+            parts += _serde._safe_get_type_hints(typ).values()
+        if name in allowlist and typ is not BaseModel:
+            parts += typ.__subclasses__()
+    for part in parts:
+        _collect_all(type(part) if isinstance(part, Enum) else part, allowlist, seen, seen_ids)
+
+
+_serde._collect_from_type = _collect_all
 
 # What was deleted up to which checkpoint, and the checkpoints of runs that went on all the same; ids sort by time.
 _DELETED = """CREATE TABLE IF NOT EXISTS deleted (
@@ -61,9 +85,9 @@ def checkpointer(
             means the folder that a `Memory` without a path has.
         durability: `full` lets a saved checkpoint survive power loss; `fast` only a killed process.
         allowed_types: Further classes of your own that a graph's state holds. Messages, documents, dates and the like
-            are always allowed, and so are the classes that the graph's own schemas declare. An object of any other
-            class comes back as its plain data, because a checkpoint file that may name any class may also name one
-            that runs code.
+            are always allowed, and so are the classes that the graph's own schemas declare, with their subclasses. An
+            object of any other class (what a `@task` returns, an agent's `response_format`) comes back as its plain
+            data, because a checkpoint file that may name any class may also name one that runs code.
 
     Returns:
         The checkpointer; close it, or use it as a context manager (`with` or `async with`).
@@ -329,11 +353,17 @@ class MemLayerSaver(Closing, SqliteSaver):
     def _delete_threads(self, thread_ids: Sequence[str]) -> None:
         with self._erasing() as cursor:
             for thread in map(str, thread_ids):
-                last = cursor.execute("SELECT max(checkpoint_id) FROM checkpoints WHERE thread_id = ?", (thread,))
-                up_to = max(str(uuid6()), last.fetchone()[0] or "")
-                for table in ("checkpoints", "writes", "deleted"):
+                now = str(uuid6())
+                cursor.execute("DELETE FROM deleted WHERE thread_id = ?", (thread,))
+                cursor.execute("INSERT INTO deleted VALUES (?, 1, ?)", (thread, now))
+                # What a clock wrote that was fast: a run that begins now has ids before these.
+                cursor.execute(
+                    "INSERT OR IGNORE INTO deleted SELECT thread_id, 0, checkpoint_id FROM checkpoints "
+                    "WHERE thread_id = ? AND checkpoint_id > ?",
+                    (thread, now),
+                )
+                for table in ("checkpoints", "writes"):
                     cursor.execute(f"DELETE FROM {table} WHERE thread_id = ?", (thread,))
-                cursor.execute("INSERT INTO deleted VALUES (?, 1, ?)", (thread, up_to))
 
     @staticmethod
     def _delete(cursor: sqlite3.Cursor, chosen: str, value: str) -> None:

@@ -4,11 +4,11 @@ import enum
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from operator import add
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
 import pytest
 from langgraph.checkpoint.base import empty_checkpoint
@@ -17,7 +17,7 @@ from langgraph.func import entrypoint
 from langgraph.graph import START, StateGraph
 from langgraph.types import Command, interrupt
 from pydantic import BaseModel
-from typing_extensions import TypedDict
+from typing_extensions import TypeAliasType, TypedDict
 
 from langchain_memlayer import (
     InvalidInput,
@@ -110,6 +110,9 @@ def test_allowed_types_that_are_no_classes_are_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "store").exists()
 
 
+T = TypeVar("T")
+
+
 class Colour(enum.Enum):
     RED = "red"
 
@@ -133,15 +136,57 @@ class Undeclared:
         self.made.append(self.name)
 
 
+class Express(Order):
+    hours: int
+
+
+class Stop(NamedTuple):
+    address: Address
+
+
+@dataclasses.dataclass
+class Box(Generic[T]):
+    content: T
+
+
+class Size(enum.Enum):
+    SMALL = 1
+
+
+@dataclasses.dataclass
+class Note:
+    text: str
+
+
+class Tag(BaseModel):
+    name: str
+
+
+class Label(BaseModel):
+    text: str
+
+
+Labels = TypeAliasType("Labels", list[Label])
+
+
 class Typed(TypedDict, total=False):
     orders: list[Order]
     address: Address | None
     colour: Colour
+    stop: Stop
+    box: Box[Note]
+    size: Literal[Size.SMALL]
+    tags: Mapping[str, Sequence[Tag]]
+    labels: Labels
     anything: Any
 
 
 def test_what_the_graphs_schema_declares_comes_back_as_itself_and_nothing_else_does(tmp_path: Path) -> None:
-    written = {"orders": [Order(price=3)], "address": Address("Oslo"), "colour": Colour.RED}
+    written = {
+        "orders": [Order(price=3), Express(price=9, hours=2)], "address": Address("Oslo"), "colour": Colour.RED,
+        "stop": Stop(Address("Bergen")), "box": Box(Note("fragile")), "size": Size.SMALL,
+        "tags": {"a": [Tag(name="b")]}, "labels": [Label(text="c")],
+    }  # fmt: skip
 
     def fill(state: Typed) -> dict[str, Any]:
         return {**written, "anything": Undeclared("x")}
@@ -195,6 +240,20 @@ def test_a_run_that_goes_on_does_not_bring_its_deleted_thread_back(delete: str, 
         graph(saver).invoke({"seen": ["anew"]}, thread("1"))
         graph(saver).invoke({"seen": ["again"]}, thread("1"))
         assert graph(saver).get_state(thread("1")).values["seen"] == ["anew", "1", "again", "3"]
+
+
+def test_a_thread_that_a_fast_clock_wrote_begins_anew_when_it_was_deleted(tmp_path: Path) -> None:
+    with checkpointer(tmp_path) as saver:
+        graph(saver).invoke({"seen": ["x"]}, thread("1"))
+        newest = saver.get_tuple(thread("1"))
+        assert newest is not None
+        ahead: Any = {**newest.checkpoint, "id": f"f{newest.checkpoint['id'][1:]}"}
+        place = saver.put(newest.config, ahead, newest.metadata, {})
+        saver.delete_thread("1")
+        saver.put(place, {**empty_checkpoint(), "id": f"f{ahead['id'][1:-1]}e"}, newest.metadata, {})
+        assert list(saver.list(thread("1"))) == []
+        graph(saver).invoke({"seen": ["anew"]}, thread("1"))
+        assert graph(saver).get_state(thread("1")).values["seen"] == ["anew", "1"]
 
 
 def test_what_a_deleted_run_saves_late_is_dropped(tmp_path: Path) -> None:
