@@ -250,6 +250,14 @@ class Graph:
             distances, nodes = distances[real], nodes[real]
         return self.nodes.spread(nodes, self._kernel.raw(distances))
 
+    def lies_in(self, codes: NDArray[np.float16]) -> bool:
+        """Whether it keeps no vectors but those of the slab."""
+        return self.nodes.members is not None or self._codes.ctypes.data == codes.ctypes.data
+
+    def over(self, codes: NDArray[np.float16]) -> Graph:
+        """The same graph over the same vectors, which lie elsewhere now: where they were is free when this one is."""
+        return Graph(self._kernel, load_faiss().clone_index(self._index), codes[: self.seen], self.nodes)
+
     def grown(self, codes: NDArray[np.float16], *, stop: Callable[[], bool]) -> Graph | None:
         """A graph over `codes`, of which this one holds the first; or None when `stop` said so in between."""
         faiss = load_faiss()

@@ -28,7 +28,7 @@ _SMALLEST_DELTA = 512
 _GROWN = 1.1
 _MANY = 10_000
 
-_Job = Literal["build", "grow"]
+_Job = Literal["build", "grow", "move"]
 
 
 class Slab:
@@ -202,7 +202,9 @@ class Slab:
         view, vectors = self._view, len(self._view.codes)
         if view.graph is not None:
             beside = vectors - view.graph.seen + len(view.graph.nodes.rest)
-            return "grow" if beside >= max(_SMALLEST_DELTA, view.graph.seen // 50) else None
+            if beside >= max(_SMALLEST_DELTA, view.graph.seen // 50):
+                return "grow"
+            return None if isinstance(view.codes, Stored) or view.graph.lies_in(view.codes) else "move"
         lacks_graph = view.held and (self._source is None or not self._source.trusted)
         return "build" if lacks_graph and (vectors - view.dead_vectors) * self._dims > self._threshold else None
 
@@ -246,12 +248,16 @@ class Slab:
         def stop() -> bool:
             return self._closed or self._graph is not view.graph
 
-        if job == "grow" and view.graph is not None:
+        if view.graph is None:
+            graph = hnsw.build(self._kernel, view.codes, stop=stop)
+        elif job == "grow":
             graph = view.graph.grown(view.codes, stop=stop)
         else:
-            graph = hnsw.build(self._kernel, view.codes, stop=stop)
+            graph = view.graph.over(view.codes)
         with self._lock:
             if not stop():
+                if job == "move" and graph is not None and not self.graph_unsaved:
+                    self._saved = ref(graph)
                 self._graph = graph
                 self._publish()
 

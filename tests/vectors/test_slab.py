@@ -1,9 +1,11 @@
+import gc
 import multiprocessing
 import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
+from weakref import ref
 
 import numpy as np
 import pytest
@@ -291,6 +293,24 @@ def test_while_a_graph_is_built_writes_go_on_and_answers_are_exact(monkeypatch: 
     assert view.graph.seen == 3000
     live = np.arange(3000) >= 100
     recall, ways = recalls(view, topics.codes, topics.queries(50)[0], live=live)
+    assert recall.mean() == 1.0
+    assert "hnsw" in ways
+
+
+def test_a_graph_lets_go_of_vectors_that_moved_when_others_followed() -> None:
+    topics = Topics(2010, 16)
+    slab = filled(topics.codes[:2000], threshold=20_000)
+    slab.dump_graph()
+    # The memory that they lie in, of which a view has a part.
+    before = ref(np.asarray(slab.view.codes).base)
+    slab.apply(block(topics.codes[2000:], seq=1, ids=np.arange(2000, 2010)))
+    assert slab.wait(60)
+    gc.collect()
+    assert before() is None
+    assert not slab.graph_unsaved
+    assert slab.view.graph is not None
+    assert slab.view.graph.seen == 2000
+    recall, ways = recalls(slab.view, topics.codes, topics.queries(50)[0])
     assert recall.mean() == 1.0
     assert "hnsw" in ways
 
