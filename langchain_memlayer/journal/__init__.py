@@ -135,10 +135,10 @@ def place(path: str | Path) -> Path | str:
 
     Raises:
         ConfigurationError: a connection string in which a password may have been cut in two.
-        InvalidInput: it is neither text nor a path.
+        InvalidInput: it is neither text nor a path, or holds a NUL.
         NotAStore: something else with a user or a scheme in it.
     """
-    if not isinstance(path, (str, os.PathLike)) or not str(path).strip():
+    if not isinstance(path, (str, os.PathLike)) or not str(path).strip() or "\x00" in str(path):
         raise InvalidInput(f"path must be a folder's path or ':memory:', got {shown(path)}.")
     text = str(path).strip()
     if isinstance(path, str) and is_url(text):

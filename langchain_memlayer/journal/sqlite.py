@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from langchain_memlayer.errors import InvalidInput, JournalClosed, JournalError, NotAStore, shown
+from langchain_memlayer.errors import JournalClosed, JournalError, NotAStore
 from langchain_memlayer.index import files
 from langchain_memlayer.journal.base import Journal, random_id, utc_now
 from langchain_memlayer.journal.database import SCRUB_DUE
@@ -78,8 +78,6 @@ class SQLiteJournal(Journal):
         self, path: str | Path, *, durability: Durability = "full", clock: Clock = utc_now, new_id: NewId = random_id
     ) -> None:
         super().__init__(durability=durability, clock=clock, new_id=new_id)
-        if not isinstance(path, (str, Path)) or not str(path) or "\x00" in str(path):
-            raise InvalidInput(f"path must be a folder's path or ':memory:', got {shown(path)}.")
         self.folder = None if str(path) == ":memory:" else Path(path).absolute()
         self.where = ":memory:" if self.folder is None else str(self.folder)
         self._synchronous = "FULL" if durability == "full" else "NORMAL"

@@ -39,7 +39,7 @@ from memory_kit import Mind, found, open_with
 
 from langchain_memlayer import Memory, checkpointer, doctor
 from langchain_memlayer.engine.index_sync import snapshot_name
-from langchain_memlayer.errors import ExtractionError, JournalError, MemLayerError, NotAStore
+from langchain_memlayer.errors import ExtractionError, InvalidInput, JournalError, MemLayerError, NotAStore
 from langchain_memlayer.index import files
 from langchain_memlayer.index.slab import Slab
 from langchain_memlayer.journal.schema import JOURNAL_FILE
@@ -521,12 +521,14 @@ def test_a_folder_with_other_files_is_refused_and_left_alone(tmp_path: Path, ope
 
 
 @pytest.mark.parametrize("opener", [*OPENERS, checkpointer])
-def test_a_path_that_is_a_file_or_below_one_is_refused(tmp_path: Path, opener: Callable[[Path], Any]) -> None:
+def test_a_path_that_is_a_file_or_below_one_or_none_is_refused(tmp_path: Path, opener: Callable[[Path], Any]) -> None:
     (tmp_path / "file").write_text("text")
     with pytest.raises(NotAStore, match="is a file"):
         opener(tmp_path / "file")
     with pytest.raises(JournalError, match="Check the folder"):
         opener(tmp_path / "file" / "below")
+    with pytest.raises(InvalidInput, match="a folder's path"):
+        opener(tmp_path / "a\x00b")
     assert contents(tmp_path) == {"file": b"text"}
 
 
