@@ -264,6 +264,16 @@ def test_an_import_is_known_from_when_it_was_made_and_held_from_when_it_was_said
     assert texts(story.memory.search("Paris", user_id="u", known_at=story.clock())) == ["I live in Paris"]
 
 
+def test_what_was_recorded_after_a_clock_was_put_back_is_known_now_too(story: Story) -> None:
+    story.memory.add("I live in Paris", user_id="u")
+    story.clock.advance(days=-30)
+    story.memory.add("I live in Berlin", user_id="u")
+    story.clock.advance(days=60)
+    known = story.memory.search("Berlin", user_id="u", known_at=story.clock())
+    assert sorted(texts(known)) == ["I live in Berlin", "I live in Paris"]
+    assert len(story.memory.diff("2023-01-01", user_id="u", kinds=["turn"])["added"]) == 2
+
+
 async def test_awaited_it_is_the_same(moves: Story) -> None:
     for times in ({"as_of": "2024-06-01"}, {"known_at": day("2024-06-01")}):
         found = await moves.memory.asearch("Anna", user_id="u", **times)

@@ -179,11 +179,13 @@ class PostgresReads(BaseReader):
 
     def position_at(self, prefix: str, known_at: int) -> int:
         """The last event below a namespace that was recorded by a time."""
-        # Only within a namespace do positions follow the times.
+        # Only within a namespace do positions follow the times, unless a clock was put back.
         row = self.db.execute(
-            "SELECT max(e.seq) FROM namespaces n CROSS JOIN LATERAL (SELECT seq FROM events WHERE ns = n.id AND "
-            "recorded_at <= ? ORDER BY recorded_at DESC, seq DESC LIMIT 1) AS e WHERE n.path >= ? AND n.path < ?",
-            (known_at, *prefix_bounds(prefix)),
+            "SELECT max(CASE WHEN EXISTS (SELECT 1 FROM events WHERE ns = n.id AND recorded_at > ?) THEN e.seq ELSE "
+            "(SELECT max(seq) FROM events WHERE ns = n.id) END) FROM namespaces n CROSS JOIN LATERAL (SELECT seq FROM "
+            "events WHERE ns = n.id AND recorded_at <= ? ORDER BY recorded_at DESC, seq DESC LIMIT 1) AS e "
+            "WHERE n.path >= ? AND n.path < ?",
+            (known_at, known_at, *prefix_bounds(prefix)),
         ).fetchone()
         return int(row[0] or 0)
 

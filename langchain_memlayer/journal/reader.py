@@ -459,10 +459,14 @@ class Reader(ItemReader):
 
     def position_at(self, prefix: str, known_at: int) -> int:
         """The last event, below a namespace or of all, that was recorded by a time."""
+        # Where nothing was recorded later it is the last one of all: a clock that was put back wrote those at the end.
         row = self.db.execute(
-            "SELECT seq FROM events WHERE recorded_at <= ? ORDER BY recorded_at DESC, seq DESC LIMIT 1", (known_at,)
+            "SELECT coalesce((SELECT max(seq) FROM events WHERE NOT EXISTS (SELECT 1 FROM events WHERE "
+            "recorded_at > ?)), (SELECT seq FROM events WHERE recorded_at <= ? ORDER BY recorded_at DESC, seq DESC "
+            "LIMIT 1), 0)",
+            (known_at, known_at),
         ).fetchone()
-        return 0 if row is None else int(row[0])
+        return int(row[0])
 
     def quotes_of(self, fact: int) -> list[tuple[int, str | None]]:
         """The turns that a fact cites, each with the words that support it."""
