@@ -28,7 +28,7 @@ from pydantic import BaseModel
 
 from langchain_memlayer.errors import InvalidInput, JournalClosed, JournalError, NotAStore, shown
 from langchain_memlayer.journal import default_folder, is_url, place
-from langchain_memlayer.journal.schema import identity, journal_path
+from langchain_memlayer.journal.schema import identity, journal_path, refuse_planted, refuse_torn
 from langchain_memlayer.steps import awaited
 from langchain_memlayer.threads import Closing, in_thread
 from langchain_memlayer.types import Durability
@@ -141,6 +141,7 @@ class MemLayerSaver(Closing, SqliteSaver):
             journal_path(self._folder)
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             target = self._folder / CHECKPOINT_FILE
+            refuse_torn(target)
             # SQLite gives its log the mode of the file. One that is there is not touched: who closes it a second time
             # ends the locks that the process has on it.
             with suppress(FileExistsError):
@@ -151,10 +152,11 @@ class MemLayerSaver(Closing, SqliteSaver):
         try:
             self.conn.execute(f"PRAGMA synchronous = {self._synchronous}")
             self.conn.execute("PRAGMA secure_delete = ON")
+            refuse_planted(self.conn, str(self._folder and self._folder / CHECKPOINT_FILE))
             self.setup()
             self.conn.execute(_DELETED)
             self._own = self._files()
-        except sqlite3.DatabaseError:
+        except (sqlite3.DatabaseError, JournalError):
             self.conn.close()
             raise
 

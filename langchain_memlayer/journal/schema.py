@@ -187,7 +187,7 @@ def journal_path(folder: Path) -> Path:
 
 
 def refuse_torn(file: Path) -> None:
-    """Refuse a journal so short that SQLite would take it for a new one and begin anew.
+    """Refuse a file of a folder's so short that SQLite would take it for a new one and begin anew.
 
     Raises:
         NotAStore: it is a link, was cut off, or is missing beside its log. Only an empty file that is alone was never
@@ -198,16 +198,16 @@ def refuse_torn(file: Path) -> None:
         raise NotAStore(f"{file} is a link; give the folder in which the file is that it leads to.")
     log = Path(f"{file}-wal")
     logged = _size(log) > 0
-    written = logged or any((file.parent / DERIVED).glob("*.json"))
+    written = logged or (file.name == JOURNAL_FILE and any((file.parent / DERIVED).glob("*.json")))
     # Last: who makes the store right now writes this file before the others.
     size = _size(file)
     if size < 0 and logged:
         raise NotAStore(
-            f"{file.parent} has a write-ahead log with what was committed, but no {JOURNAL_FILE} that it belongs "
+            f"{file.parent} has a write-ahead log with what was committed, but no {file.name} that it belongs "
             "to. Put that back beside it, or restore both from a backup."
         )
     if 0 < size < _SMALLEST_FILE or (size == 0 and written):
-        raise NotAStore(f"{file.parent} has a journal that was cut off to {size} bytes. Restore it from a backup.")
+        raise NotAStore(f"{file} was cut off to {size} bytes. Restore it from a backup.")
 
 
 def identity(path: str) -> tuple[int, int] | None:

@@ -9,14 +9,17 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from folders import assert_sound, containing, forked, memories, open_memory, open_store
 from langgraph.store.base import PutOp
 
-from langchain_memlayer import JournalClosed, JournalError, MemLayerStore, Memory, NotAStore, checkpointer
+from langchain_memlayer import JournalClosed, JournalError, MemLayerStore, NotAStore, checkpointer
+from langchain_memlayer.checkpoint import CHECKPOINT_FILE
 from langchain_memlayer.index import files
 from langchain_memlayer.journal import sqlite
 from langchain_memlayer.journal.schema import JOURNAL_FILE
@@ -103,29 +106,47 @@ def test_a_log_that_was_deleted_under_the_store_is_noticed(tmp_path: Path) -> No
             tx.set_meta("two", "2")
 
 
-def test_a_log_without_its_journal_is_refused_and_left_alone(tmp_path: Path) -> None:
-    with open_memory(tmp_path / "store") as memory:
-        memory.add("one", user_id="u")
+FILES = [(JOURNAL_FILE, open_memory), (CHECKPOINT_FILE, checkpointer)]
+
+
+@pytest.mark.parametrize(("file", "opener"), FILES)
+def test_a_log_without_its_file_is_refused_and_left_alone(
+    file: str, opener: Callable[[Path], Any], tmp_path: Path
+) -> None:
+    with opener(tmp_path / "store"):
         shutil.copytree(tmp_path / "store", tmp_path / "torn")
-    (tmp_path / "torn" / "journal.sqlite").unlink()
-    log = (tmp_path / "torn" / "journal.sqlite-wal").read_bytes()
+    (tmp_path / "torn" / file).unlink()
+    log = (tmp_path / "torn" / f"{file}-wal").read_bytes()
     with pytest.raises(NotAStore, match="write-ahead log"):
-        open_memory(tmp_path / "torn")
-    assert (tmp_path / "torn" / "journal.sqlite-wal").read_bytes() == log
+        opener(tmp_path / "torn")
+    assert (tmp_path / "torn" / f"{file}-wal").read_bytes() == log
 
 
 @pytest.mark.parametrize("there", [True, False])
-def test_a_journal_that_is_a_link_is_refused_and_nothing_is_made_where_it_leads(tmp_path: Path, there: bool) -> None:
-    target = tmp_path / "elsewhere" / JOURNAL_FILE
+@pytest.mark.parametrize(("file", "opener"), FILES)
+def test_a_file_that_is_a_link_is_refused_and_nothing_is_made_where_it_leads(
+    file: str, opener: Callable[[Path], Any], there: bool, tmp_path: Path
+) -> None:
+    target = tmp_path / "elsewhere" / file
     target.parent.mkdir()
     if there:
-        with Memory(target.parent, model=None, embeddings=None) as memory:
-            memory.add("kept", user_id="u")
+        opener(target.parent).close()
     (tmp_path / "store").mkdir()
-    (tmp_path / "store" / JOURNAL_FILE).symlink_to(target)
+    (tmp_path / "store" / file).symlink_to(target)
     with pytest.raises(NotAStore, match="is a link; give the folder"):
-        Memory(tmp_path / "store", model=None, embeddings=None)
-    assert [path.name for path in target.parent.iterdir()] == ([JOURNAL_FILE] if there else [])
+        opener(tmp_path / "store")
+    assert [path.name for path in target.parent.iterdir()] == ([file] if there else [])
+
+
+@pytest.mark.parametrize(
+    "planted", ["VIEW planted AS SELECT 1", "TRIGGER planted AFTER INSERT ON writes BEGIN SELECT 1; END"]
+)
+def test_what_somebody_planted_in_the_checkpoints_is_refused(planted: str, tmp_path: Path) -> None:
+    checkpointer(tmp_path).close()
+    with closing(sqlite3.connect(tmp_path / CHECKPOINT_FILE)) as db:
+        db.execute(f"CREATE {planted}")
+    with pytest.raises(JournalError, match="planted"):
+        checkpointer(tmp_path)
 
 
 def test_what_somebody_planted_in_the_journal_is_refused_or_told(tmp_path: Path) -> None:
