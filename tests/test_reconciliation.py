@@ -507,6 +507,47 @@ def test_the_text_of_an_update_says_what_all_facts_say_that_are_of_its_memory() 
     assert (actions(invented), invented[0].text) == (["UPDATE", "ADD", "ADD"], "Anna moved to Berlin")
 
 
+def test_what_only_a_text_said_that_was_not_taken_is_added() -> None:
+    facts = [BERLIN, fact("Anna's shop in Berlin is called Needle and Thread")]
+    reply = [entry(1, "UPDATE", 1, "Anna moved to Berlin, where her shop Needle and Thread has 4711 customers")]
+    found = decided(facts, *reply, entry(2, "NONE", 1))
+    assert [(d.action, d.text) for d in found] == [("UPDATE", BERLIN.text), ("ADD", None)]
+
+
+@pytest.mark.parametrize(
+    ("told", "also", "text"),
+    [
+        (
+            "用户回台南快两个月，接下了妈妈的裁缝店", "用户接下的裁缝店改名叫「针线日常」",
+            "用户2025-09回台南，接下了妈妈的裁缝店，改名叫「针线日常」",
+        ),
+        (
+            "User runs mother's shop in Tainan for two months", "User's shop in Tainan is called Needle",
+            "User runs mother's shop Needle in Tainan since 2025-09",
+        ),
+    ],
+)  # fmt: skip
+def test_for_how_long_something_holds_may_be_told_as_the_day_when_it_began(told: str, also: str, text: str) -> None:
+    day = datetime(2025, 9, 1, tzinfo=UTC)
+    known = [Candidate("m", "User will run mother's shop in Tainan 用户回台南接妈妈的裁缝店", MAY)]
+    reply = entry(1, "UPDATE", 1, text), entry(2, "NONE", 1)
+    found = decided([fact(told, valid_at=day), fact(also)], *reply, known=known)
+    assert {(d.action, d.text) for d in found} == {("NONE", None), ("UPDATE", text)}
+    dated = fact(f"{told} (2025-09)", valid_at=day)
+    assert decided([dated], entry(1, "UPDATE", 1, text), known=known)[0].text == dated.text
+
+
+def test_particles_and_endings_of_japanese_make_no_other_fact() -> None:
+    new = "ユーザーの母の還暦祝いは父、母、兄、叔母の和子さんの7人で、義姉は来れない"
+    known = [Candidate("m", "ユーザーの母の還暦祝いは6人で", MAY)]
+    for told, action in (("ユーザーの母の還暦祝いは7人のまま", "NONE"), ("ユーザーの母の還暦祝いは8人のまま", "ADD")):
+        facts = [fact("ユーザーの母の還暦祝いに義姉は来れない、叔母の和子さんが来る、7人"), fact(told)]
+        found = {
+            one.fact: one.action for one in decided(facts, entry(1, "UPDATE", 1, new), entry(2, "NONE", 1), known=known)
+        }
+        assert found[1] == action
+
+
 def test_a_memory_is_changed_by_the_fact_that_dates_its_new_text() -> None:
     day = datetime(2024, 5, 10, tzinfo=UTC)
     facts = [fact("Anna has a flat in Berlin"), fact("Anna moved to Berlin on 2024-05-10", valid_at=day)]

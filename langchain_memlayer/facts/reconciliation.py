@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, Final
 from langchain_memlayer.errors import InvalidInput
 from langchain_memlayer.facts.chat import Method, StructuredChat
 from langchain_memlayer.facts.grounding import denies, in_other_script, words
-from langchain_memlayer.facts.numerals import days
 from langchain_memlayer.facts.prompts import (
     RECONCILIATION_CONTRACT,
     RECONCILIATION_EXAMPLES,
@@ -40,11 +39,13 @@ from langchain_memlayer.facts.wording import (
     are_several,
     beyond,
     differs,
+    gives_day,
     has_in_common,
     is_grounded,
     is_name,
     is_retraction,
     only_ends,
+    says,
     telling,
     terms,
 )
@@ -66,6 +67,7 @@ _MARKS: Final = frozenset({"fact", "action"})
 _SHOWN_TOKENS: Final = 500
 _UNRELATED: Final = 3
 _SAME_TIME: Final = timedelta(days=1)
+_OWN_WORDS: Final = "the fact's own words: those of the reply say what nobody said"
 _SAME_TALK: Final = 20
 """Turns that are that near are read together, so the extractor has compared what they say."""
 
@@ -461,7 +463,7 @@ def _updated(
         if not terms(text) < terms(memory.text) or terms(fact.text) <= terms(text):
             return _refused(position, "the text of UPDATE is not the rest of the memory")
     elif not is_grounded(text, fact, of_it, [target.text for target in targets]):
-        text, reason = fact.text, "the fact's own words: those of the reply say what nobody said"
+        text, reason = fact.text, _OWN_WORDS
     if content_hash(text) == content_hash(memory.text):
         return _about("NONE", position, [memory], reason="the text of UPDATE is the memory's")
     return _about("UPDATE", position, targets, text, reason)
@@ -522,19 +524,21 @@ def _claimed(decisions: Sequence[Decision], question: Question) -> list[Decision
 
 def _repeated(decisions: Sequence[Decision], question: Question) -> list[Decision]:
     """The decisions; what repeats nothing, since it shares no word, has another number or denies it, is added."""
-    says = {known.fact if known.id is None else known.id: known.text for known in question.known}
-    new: dict[str | int, str] = {}
-    for decision in decisions:
-        if decision.action == "UPDATE":
-            new[_target(decision)] = decision.text or ""
-            says[_target(decision)] = f"{says.get(_target(decision))}\n{decision.text}"
+    before = {known.fact if known.id is None else known.id: known.text for known in question.known}
+    updates = {_target(decision): decision for decision in decisions if decision.action == "UPDATE"}
 
     def repeats(decision: Decision) -> bool:
         fact, target = question.facts[decision.fact or 0], _target(decision)
-        # The model had it in view when it wrote a new text that says it too, whatever else that denies.
-        if not denies(fact.text) and terms(fact.text) <= terms(new.get(target, "")):
-            return True
-        known = says.get(target) or fact.text
+        known, update = before.get(target), updates.get(target)
+        if update is not None:
+            # The model had it in view when it wrote a new text that says it too, whatever else that denies.
+            if not denies(fact.text) and says(update.text or "", fact.text):
+                return True
+            # What only the text said that was not taken would be lost.
+            if update.reason == _OWN_WORDS:
+                return False
+            known = f"{known}\n{update.text}"
+        known = known or fact.text
         # In another language the same is said in other words.
         alike = has_in_common(fact, known) or in_other_script(fact.text, known)
         return alike and not differs(fact.text, known)
@@ -560,8 +564,7 @@ def _with_it(decision: Decision, update: Decision) -> Decision:
 
 def _part_in(fact: Fact, text: str, before: str) -> tuple[bool, bool]:
     """Whether a fact gives a text its day, and whether it gives it anything that it did not say before."""
-    dated = fact.valid_at is not None and any(f"{fact.valid_at:%Y-%m-%d}".startswith(day) for day in days(text))
-    return dated, not (terms(text) - terms(before)).isdisjoint(terms(fact.text))
+    return gives_day(fact, text), not (terms(text) - terms(before)).isdisjoint(terms(fact.text))
 
 
 def _target(decision: Decision) -> str | int:

@@ -17,6 +17,8 @@ _NEW_WORDS: Final = 2
 _ALIKE: Final = 60
 _MOST_NAMES: Final = 12
 _NEW_CHARS: Final = 4
+_HIRAGANA: Final = re.compile("[\u3041-\u3096]")
+_ENDINGS: Final = 2
 # What ends something without putting anything in its place. In a language that is missing here a DELETE becomes an
 # UPDATE to the fact's own words, which loses nothing.
 _ENDING = r"""
@@ -176,9 +178,21 @@ def is_grounded(text: str, fact: Fact, others: Sequence[Fact], memories: Sequenc
     if numbers(text) - {number for source in sources for number in numbers(source, dated=True)}:
         return False
     changed = numbers(fact.text) - numbers(memories[0], dated=True)
-    if changed and changed.isdisjoint(numbers(text, dated=True)):
+    # "For two months" is rightly told as the day when it began.
+    if changed and changed.isdisjoint(numbers(text, dated=True)) and (days(fact.text) or not gives_day(fact, text)):
         return False
     return not denies(text) or any(map(denies, sources))
+
+
+def gives_day(fact: Fact, text: str) -> bool:
+    """Whether a text names the day, or the month, from which a fact holds."""
+    return fact.valid_at is not None and any(f"{fact.valid_at:%Y-%m-%d}".startswith(day) for day in days(text))
+
+
+def says(text: str, told: str) -> bool:
+    """Whether a text has all telling words of what was told, but for particles and endings of Japanese."""
+    missing = terms(told) - terms(text)
+    return not missing or (len(missing) <= _ENDINGS and all(_HIRAGANA.fullmatch(term) for term in missing))
 
 
 def terms(text: str) -> set[str]:
