@@ -265,8 +265,10 @@ def test_read_catches_up_with_a_step_that_nobody_took_and_with_what_was_changed_
         [row] = memory.get_all(user_id="u", kinds=["fact"])["results"]
         for place in ("Berlin", "Rome"):
             if place == "Rome":
+                memory.update(row["id"], "Anna lives in Berlin, in a flat")
+                assert city(memory) == "Berlin"
                 memory.update(row["id"], "Anna lives in Rome")
-            assert memory.profile(user_id="u").behind
+            assert (city(memory), memory.profile(user_id="u").behind) == (None, True)
             memory.read(user_id="u")
             assert (city(memory), memory.profile(user_id="u").behind) == (place, False)
         before = len(mind.asked)

@@ -569,6 +569,17 @@ def test_of_two_new_texts_of_one_memory_the_one_that_says_both_stays(texts: tupl
     assert found[0].text == "Anna lives in Berlin Mitte"
 
 
+def test_what_is_known_and_told_again_after_another_text_of_it_holds() -> None:
+    last = fact("Anna lives in Paris", said_at=MAY + timedelta(hours=1))
+    other, again = decided([BERLIN, last], entry(1, "UPDATE", 1, BERLIN.text))
+    assert (other.action, other.until, again.action) == ("ADD", last.said_at, "NONE")
+
+
+def test_what_is_told_again_before_it_changes_is_over_with_it() -> None:
+    found = decided([fact("Anna lives in Paris"), BERLIN], entry(1, "UPDATE", 1, BERLIN.text))
+    assert actions(found) == ["NONE", "UPDATE"]
+
+
 # -- several memories -------------------------------------------------------------------------------------------------
 
 

@@ -533,7 +533,7 @@ def test_what_the_user_told_beside_what_ended_holds_though_no_fact_says_it(forgo
         assert (shown.get(answer, True), shown.get(sister, True)) == (over, False)
 
 
-@pytest.mark.parametrize("how", ["told", "deleted", "undone", "edited"])
+@pytest.mark.parametrize("how", ["told", "deleted", "undone", "edited", "deleted with its message", "forgotten"])
 def test_what_the_assistant_only_repeats_ends_with_it(how: str) -> None:
     guide = "Paris has forty bridges, three opera houses and a garden of medlar trees behind the town hall."
     told = {"I live in Paris": [found("Anna lives in Paris")], "I live in Rome": [found("Anna lives in Rome")]}
@@ -541,15 +541,44 @@ def test_what_the_assistant_only_repeats_ends_with_it(how: str) -> None:
         with open_with(Mind(told, decided((1, "UPDATE", 1, "Anna lives in Rome")))) as memory:
             said = [message("I live in Paris", "1"), message(reply, "2", "ai")]
             [home] = memory.add(said, user_id="u", session_id="s")["results"]
+            there = memory.why(home["id"])["sources"][0]["memory_id"]
             if how == "told":
                 memory.add([message("I live in Rome", "3")], user_id="u", session_id="s")
             elif how == "edited":
                 memory.add([message("I live in Rome", "1")], user_id="u", session_id="s")
-            elif how == "deleted":
-                memory.delete(home["id"])
+            elif how == "forgotten":
+                also = memory.forget(home["id"])["also"]
+                assert [one["memory"] for one in also] == [reply] * over
+            elif how.startswith("deleted"):
+                memory.delete(home["id"] if how == "deleted" else there)
             else:
                 memory.undo(memory.history(home["id"])[-1]["id"])
             assert ended(memory, f"{reply} live", kinds=["turn"]).get(reply, True) is over
+            listed = {row["memory"]: row["ended"] for row in memory.get_all(user_id="u", kinds=["turn"])["results"]}
+            assert (listed[reply], listed.get("I live in Paris", True)) == (over, True)
+
+
+def test_a_reply_that_repeats_all_of_a_message_ends_with_any_of_it() -> None:
+    said, reply = "I live in Paris, am a carpenter and play the cello", "Noted with pleasure: Paris, carpenter, cello!"
+    told = {said: [found("Anna lives in Paris"), found("Anna is a carpenter"), found("Anna plays the cello")]}
+    with open_with(Mind(told)) as memory:
+        conversation = [message(said, "1"), message(reply, "2", "assistant")]
+        memory.delete(memory.add(conversation, user_id="u", session_id="s")["results"][0]["id"])
+        assert reply not in ended(memory, "Paris", kinds=["turn"])
+
+
+def test_what_an_older_message_says_when_it_is_edited_is_found_and_ends_what_was_told_after_it() -> None:
+    told = {f"I live in {home}": [found(f"Anna lives in {home}")] for home in ("Paris", "Rome", "Oslo")}
+    moves = [decided((1, "UPDATE", 1, f"Anna lives in {home}")) for home in ("Rome", "Oslo")]
+    with open_with(Mind(told, *moves)) as memory:
+        memory.add([message("I live in Paris", "1")], user_id="u", session_id="s")
+        later = [message("I live in Rome", "2"), message("Got it, Rome!", "3", "assistant")]
+        memory.add(later, user_id="u", session_id="s")
+        memory.add([message("I live in Oslo", "1")], user_id="u", session_id="s")
+        shown = ended(memory, "Anna lives in Oslo Rome")
+        assert (shown["Anna lives in Oslo"], shown.get("Got it, Rome!", True)) == (False, True)
+        [row] = memory.get_all(user_id="u", kinds=["fact"])["results"]
+        assert (row["memory"], row["invalid_at"]) == ("Anna lives in Oslo", None)
 
 
 BOTH = "I live in Paris with my sister Noor"

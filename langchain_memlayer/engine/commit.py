@@ -117,6 +117,7 @@ class Commit:
         rejected: What was refused.
         added: The triples that came with them.
         removed: The triples that ended.
+        settled: The turns that went along with what ended.
         cause: The event of the last memory that was added, changed or ended.
     """
 
@@ -133,6 +134,7 @@ class Commit:
         self.rejected: list[Rejection] = []
         self.added: list[Triple] = []
         self.removed: list[Triple] = []
+        self.settled: list[Row] = []
         self._became: dict[int, str] = {}
         self._retracts = False
         self.cause = self._request = 0
@@ -185,8 +187,10 @@ class Commit:
         changed = replace(
             old, text=turn.text, hash=content_hash(turn.text), asks=asking(turn.text), read=False,
             metadata={**old.metadata, **turn.metadata},
-            state=VISIBLE if old.state in (HIDDEN, SPENT) else old.state,
         )  # fmt: skip
+        if old.state in (HIDDEN, SPENT):
+            # Until when its old words held says nothing of the new ones.
+            changed = replace(changed, state=VISIBLE, invalid_at=_last_moment(turn))
         self.actor = "message"
         self.replace(old, changed, indexed, at=at)
         self._equal.clear()
@@ -211,7 +215,7 @@ class Commit:
             metadata=turn.metadata, session_id=turn.session_id, role=turn.role, name=turn.name, message_id=turn.id,
             time=None if turn.time is None else at, offset=None if offset is None else round(offset.total_seconds()),
             hash=digest, sources=(turn.id or key,), last_seen=at,
-            invalid_at=None if turn.valid_until is None else to_micros(turn.valid_until), **self.ids, **own,
+            invalid_at=_last_moment(turn), **self.ids, **own,
         )  # fmt: skip
 
     def _twins(self, digest: str) -> list[Row]:
@@ -246,6 +250,7 @@ class Commit:
             target = self._add(change, turns)
             others = [] if obstacle is not None else others
             if decision.until is not None and target.count == 1:
+                self._said = ()  # its words are not what ended it
                 self.end_fact(target, SPENT, at=to_micros(decision.until), detail=self._detail(change))
         elif decision.action == "NONE":
             target = self._reinforce(target, change, turns)
@@ -469,10 +474,13 @@ class Commit:
             if turn.session_id is None or turn.place is None:
                 continue
             around = self.tx.turns_around(self.scope, turn, _AROUND, quarantined=False, until=None, lasting=None)
-            around = [row for row in around if row.read and (end is None or (row.place or 0) < end)]
+            # What ended it may be an earlier message that says something else now.
+            last = None if end is None or end < turn.place else end
+            around = [row for row in around if row.read and (last is None or (row.place or 0) < last)]
             known = f"{fact.text} {turn.text}"
             reply = next((row for row in around if (row.place or 0) > turn.place), None)
-            again = [row for row in around if repeats(row.text, fact.text) or (row is reply and _echoes(row, fact))]
+            echo = reply if reply is not None and _echoes(reply, turn, fact) else None
+            again = [row for row in around if row is echo or repeats(row.text, fact.text)]
             again = [row for row in again if not _is_of_others(row.text, known)]
             near |= {row.id for row in again}
             for said in (turn, *again):
@@ -483,8 +491,10 @@ class Commit:
             # A message that told the fact and says something else now: what was replied before answered its old words.
             near |= {row.id for row in replies(self.tx, turn, fact) if row.id < turn.id and row.read}
         for turn in (*behind, *self.tx.uncited(sorted(near.difference(row.id for row in behind)))):
-            if turn.id not in but and (turn.state == VISIBLE or (turn.state, state) == (SPENT, HIDDEN)):
+            shown = turn.closed is None and (turn.state == VISIBLE or (turn.state, state) == (SPENT, HIDDEN))
+            if shown and turn.id not in but:
                 self._mark(turn, state, at=at)
+                self.settled.append(turn)
 
     def correct(self, turns: Sequence[Row]) -> None:
         """Let turns that were said to be wrong be recalled below others, but for those that a live fact cites."""
@@ -532,6 +542,10 @@ def _merges(row: Row, turn: Turn, at: int) -> bool:
     )
 
 
+def _last_moment(turn: Turn) -> int | None:
+    return None if turn.valid_until is None else to_micros(turn.valid_until)
+
+
 def _began(fact: Fact, turns: Sequence[Row], now: int) -> int:
     if fact.valid_at is not None:
         return to_micros(fact.valid_at)
@@ -552,13 +566,14 @@ def _until(fact: Fact, turn: Row | None, now: int) -> int | None:
 def replies(reader: Reader, turn: Row, fact: Row) -> list[Row]:
     """The assistant's reply right behind a turn, if it says little but a part of a fact that the turn told."""
     beside = reader.turns_around(turn.scope, turn, 1, quarantined=False, until=None, lasting=None)
-    return [row for row in beside if (row.place or 0) > (turn.place or 0) and _echoes(row, fact)]
+    return [row for row in beside if (row.place or 0) > (turn.place or 0) and _echoes(row, turn, fact)]
 
 
-def _echoes(reply: Row, fact: Row) -> bool:
-    """Whether an assistant's reply says little but a part of a fact ("Got it, Paris!")."""
+def _echoes(reply: Row, turn: Row, fact: Row) -> bool:
+    """Whether an assistant's reply to a turn says little but a part of a fact that it told ("Got it, Paris!")."""
     telling, said = set(query_terms(fact.text)).difference(query_terms(fact.name or "")), set(query_terms(reply.text))
-    return reply.role == "assistant" and not telling.isdisjoint(said) and len(said - telling) <= _MOST_BESIDE
+    beside = said - telling - set(query_terms(turn.text))
+    return reply.role == "assistant" and not telling.isdisjoint(said) and len(beside) <= _MOST_BESIDE
 
 
 def _answers(row: Row, turn: Row, known: str) -> bool:

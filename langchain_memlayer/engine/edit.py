@@ -191,17 +191,30 @@ class Editor:
                 # A call that erased it but could not scrub is repeated like this.
                 if not rows and tx.meta(SCRUB_DUE) is None:
                     raise missing(what)
+                echoes = self._settled(tx, rows)
                 if also:
                     others = (row for row in _of_the_same_words(tx, rows) if row.kind != "profile")
-                    rows = tx.with_relatives([*rows, *others])
+                    rows = tx.with_relatives([*rows, *others, *echoes])
                 self._redact(tx, _redacted(tx, rows), forms)
-                named = _of_the_same_words(tx, rows)
+                gone = {row.key for row in rows}
+                named = [*_of_the_same_words(tx, rows), *(row for row in echoes if row.key not in gone)]
                 tx.erase_batches([batch_scope(row.scope) for row in rows], {row.key for row in rows})
                 self._erase_rows(tx, rows)
                 count = _count(rows)
         self._scrub()
-        held: list[HeldBy] = [{"id": row.key, "memory": row.text, "kind": row.kind} for row in named]
-        return {"message": "Memories forgotten.", "count": count, "also": held}
+        held: dict[str, HeldBy] = {row.key: {"id": row.key, "memory": row.text, "kind": row.kind} for row in named}
+        return {"message": "Memories forgotten.", "count": count, "also": list(held.values())}
+
+    def _settled(self, tx: Writer, rows: Sequence[Row]) -> list[Row]:
+        """End the facts among some rows; gives what repeats them and is no longer shown for that, as after `delete`."""
+        stays = [turn.id for turn, _ in _redacted(tx, rows)]
+        found: list[Row] = []
+        for fact in (row for row in rows if row.kind == "fact" and row.closed is None):
+            commit = _by_hand(tx, fact, self.journal.new_id)
+            commit.end_fact(fact, HIDDEN, at=tx.now, but=stays)
+            found += commit.settled
+        gone = {row.id for row in rows}
+        return [row for row in found if row.id not in gone]
 
     def _erase(self, tx: Writer, scope: Scope) -> int:
         rows = tx.erasable(scope)

@@ -254,12 +254,14 @@ class _Merging:
                 self._note_ended(versions, key, original)
                 commit.end_fact(original, self._left_behind(versions), at=versions[-1].invalid_at or self.tx.now)
             return
-        changed, again = len(versions) > 1, live.count - (first.count if original is None else original.count)
+        changed, again = len(versions) > 1, live.count - (first if original is None or moved else original).count
         if moved and (changed or again > 0):
             # Of what was only told again the metadata are the copy's: they say nothing.
             known = original and (original.hash, original.metadata if changed else live.metadata)
             if known != (live.hash, live.metadata):
                 self._conflict(key, original, live, self._add(replace(live, message_id=None)))
+            elif original is not None and live.kind == "fact":
+                self._tell_again(commit, live, original, again)
         elif original is not None and not moved:
             if changed:
                 self._replace(commit, versions, live, original)

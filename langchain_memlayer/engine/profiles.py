@@ -23,7 +23,7 @@ from uuid import NAMESPACE_OID, uuid5
 
 from langchain_memlayer.engine.commit import BY_HAND, Committed, closing
 from langchain_memlayer.errors import ConfigurationError, ExtractionError, InvalidInput, shown
-from langchain_memlayer.facts.grounding import words
+from langchain_memlayer.facts.grounding import says_all, words
 from langchain_memlayer.facts.profile import (
     Cell,
     Cells,
@@ -116,8 +116,14 @@ class Profiles:
                 cells = cells_of(reader.memory(key))
                 live = reader.live_by_key(cited(cells)).values()
                 rows = [row for row in live if not row.expired(now)]
-            behind = not past and self._asks(cells, self._changes(reader, owner))
-        cells = _standing(cells, {row.key for row in rows if scope.ids().items() <= row.scope.ids().items()})
+            changes = [] if past else self._changes(reader, owner)
+            behind = self.updater is not None and self._asks(cells, changes)
+        # What a fact says no longer does not count, though the profile has not taken in yet what it says instead.
+        holding = {row.key for row in rows if scope.ids().items() <= row.scope.ids().items()}
+        news = {one.id: one.after for one in changes if one.before and not says_all(one.after or "", one.before)}
+        cells = kept(cells, lambda value, facts: [
+            one for one in facts if one in holding and says_all(news.get(one) or as_text(value), as_text(value))
+        ] or None)  # fmt: skip
         return self._profile(key, cells, behind=behind)
 
     def _profile(self, key: str, cells: Cells, *, behind: bool) -> Profile:
@@ -250,8 +256,6 @@ class Profiles:
 
     def _changes(self, reader: Reader, owner: Scope) -> list[FactChange]:
         """What became of the user's facts since the last step, in order; the newest, where they are very many."""
-        if self.updater is None:
-            return []
         since = last_of(reader, key_of(owner.partition), (STEP, FORK))
         events: dict[str, list[Event]] = {}
         for event in facts_since(reader, owner.partition, since, most=_EVENTS):

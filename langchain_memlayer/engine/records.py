@@ -11,7 +11,7 @@ import orjson
 from langchain_memlayer.errors import MemoryNotFound, shown
 from langchain_memlayer.json_values import plain
 from langchain_memlayer.result_types import MemoryResult
-from langchain_memlayer.types import QUARANTINED, SPENT, Row, Scope, Turn, from_micros
+from langchain_memlayer.types import HIDDEN, QUARANTINED, SPENT, Row, Scope, Turn, from_micros
 
 OWN_FIELDS = frozenset(
     ("id", "kind", "memory", "user_id", "agent_id", "run_id", "session_id", "role", "name", "created_at", "updated_at")
@@ -61,7 +61,7 @@ def result_of(row: Row) -> MemoryResult:
         "count": row.count,
         "valid_at": _iso(row.valid_at),
         "invalid_at": _iso(row.invalid_at),
-        "ended": row.closed is not None or row.state == SPENT,
+        "ended": row.closed is not None or row.state in (HIDDEN, SPENT),
         "quarantined": row.state == QUARANTINED,
         "created_at": _iso(row.created_at),
         "updated_at": _iso(row.updated_at),

@@ -225,6 +225,11 @@ class LLMReconciler:
         for position, fact in enumerate(question.facts):
             if position not in decided:
                 decided[position] = _added(position, fact, "the reply did not decide about it")
+        for position, again in question.decided.items():
+            for k in range(position) if again.action == "NONE" else ():
+                if decided[k].action in ("UPDATE", "DELETE") and _target(decided[k]) == _target(again):
+                    fact, reason = question.facts[k], "the memory was told again after it"
+                    decided[k] = replace(_added(k, fact, reason), until=question.facts[position].said_at)
         decisions = _claimed([decided[k] for k in range(len(question.facts))], question)
         return [*_repeated(decisions, question), *_bounded(strays)]
 
@@ -510,6 +515,7 @@ def _claimed(decisions: Sequence[Decision], question: Question) -> list[Decision
             taken |= {*others}
         else:
             kept[k] = _instead(decision, question, "another fact changes the same memory")
+    late: list[int] = []
     for target, k in list(holders.items()):
         with_it = [i for i, other in enumerate(kept) if other.action == "NONE" and _target(other) == target]
         before = next((known.text for known in question.known if target in (known.id, known.fact)), "")
@@ -518,7 +524,11 @@ def _claimed(decisions: Sequence[Decision], question: Question) -> list[Decision
         if best != k:
             kept[best], kept[k] = replace(kept[k], fact=best), replace(kept[best], fact=k)
             holders[target] = best
-    late = [i for i, one in enumerate(kept) if one.action == "NONE" and holders.get(_target(one), -1) > i]
+        for i in (k, *with_it):
+            said = question.facts[i].text
+            # What was told again before it changed is over with it.
+            if i < best and (_says_all(text, said) or not _says_all(before, said)):
+                late.append(i)
     return [*(one for i, one in enumerate(kept) if i not in late), *(kept[i] for i in late)]
 
 

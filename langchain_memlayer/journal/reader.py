@@ -595,12 +595,10 @@ class Reader(ItemReader):
         return self._memories_among(f"i.id IN (...) AND i.closed IS NULL AND {_UNCITED}", turns)
 
     def turns_behind(self, key: str) -> list[Row]:
-        """The live turns behind any version of a fact, but for those that its live version cites."""
+        """The turns behind any version of a fact, but for those that its live version cites."""
         # That it is no item is said because the index of ids is of memories alone.
         cited = f"i.id IN (SELECT l.turn FROM {LINKS} WHERE f.key = ? AND f.kind <> 'item'{{}})"
-        return self._memories(
-            f"{cited.format('')} AND NOT {cited.format(' AND f.closed IS NULL')} AND i.closed IS NULL", (key, key)
-        )
+        return self._memories(f"{cited.format('')} AND NOT {cited.format(' AND f.closed IS NULL')}", (key, key))
 
     def telling_ended(self, turns: Sequence[int]) -> set[int]:
         """Those of some turns that told something that has ended: no live version of the fact cites them."""
