@@ -275,7 +275,7 @@ class _Lines:
                 elif kind == END:
                     self._check_end(values, number, hashed.hexdigest())
                     ended = True
-                elif kind not in SECTIONS or order.index(kind) < at:
+                elif kind not in order or order.index(kind) < at:
                     raise self._wrong(number, f"a row of the type {kind!r} cannot stand here")
                 else:
                     section = SECTIONS[kind]

@@ -81,6 +81,7 @@ def test_a_damaged_file_is_refused_with_its_line_and_nothing_is_made(tmp_path: P
         ([*whole[:3], b"{\n", *whole[4:]], "line 4: it is not JSON"),
         ([whole[0], whole[2], whole[1], *whole[3:]], "line 3: the rows are not in order"),
         ([one.replace(b"boat", b"goat") for one in whole], "not those that were exported"),
+        ([*whole[:3], b'{"type": ["item"]}\n', *whole[3:]], "line 4: a row of the type"),
         ([b"{}\n"], "no export"),
     ):
         file.write_bytes(b"".join(damaged))
