@@ -195,9 +195,12 @@ class MemLayerSaver(Closing, SqliteSaver):
             "was stored. Close the checkpointer and open it again."
         )
 
-    def _check(self) -> None:
+    def _check_open(self) -> None:
         if self._closed.is_set():
             raise JournalClosed("The checkpointer is closed; open it again with `checkpointer(path)`.")
+
+    def _check(self) -> None:
+        self._check_open()
         if self._pid == os.getpid():
             self._check_file()
             return
@@ -220,9 +223,12 @@ class MemLayerSaver(Closing, SqliteSaver):
             return
         with self._errors():
             self._check()
-            with self.lock, closing(self.conn.cursor()) as cursor, self.conn:
-                yield cursor
-                self._check_file()
+            with self.lock:
+                # It may have been closed while this waited.
+                self._check_open()
+                with closing(self.conn.cursor()) as cursor, self.conn:
+                    yield cursor
+                    self._check_file()
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Cursor]:

@@ -103,6 +103,29 @@ def test_a_closed_saver_and_a_foreign_file_say_so(tmp_path: Path) -> None:
         checkpointer(tmp_path / "file")
 
 
+def test_a_reader_that_waits_while_the_saver_is_closed_is_told_so(tmp_path: Path) -> None:
+    saver, asked = checkpointer(tmp_path), threading.Event()
+
+    class Lock:
+        held = threading.RLock()
+
+        def __enter__(self) -> None:
+            asked.set()
+            self.held.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            self.held.release()
+
+    saver.lock = Lock()  # type: ignore[assignment]
+    with ThreadPoolExecutor(1) as pool:
+        with Lock.held:
+            waits = pool.submit(saver.get_tuple, thread("1"))
+            assert asked.wait(10)
+            saver.close()
+        with pytest.raises(JournalClosed):
+            waits.result()
+
+
 def test_allowed_types_that_are_no_classes_are_refused(tmp_path: Path) -> None:
     for given in ("Order", [1], ["Order"], int, 7):
         with pytest.raises(InvalidInput, match="allowed_types"):
