@@ -15,6 +15,11 @@ from langchain_memlayer.types import IDS, Scope
 
 _JOINS: Final = {"AND": "$and", "OR": "$or", "NOT": "$not"}
 _DEEPEST: Final = 32
+_OPERATORS: Final = frozenset((
+    *OPERATORS, "icontains", "regex", "like", "ilike", "match", "text", "startswith", "endswith", "not_in", "not_eq",
+    "neq", "not_contains", "any", "all", "between", "range", "values", "is_null",
+))  # fmt: skip
+"""What stands in a mapping that is no value: our operators, and those of others."""
 
 
 def scope_and_filter(filters: Any, scope: Scope) -> tuple[Scope, Any]:
@@ -73,6 +78,8 @@ def _conditions(filters: Mapping[Any, Any], depth: int) -> dict[Any, Any]:
                     f"A filter has {shown(key)} and another word for it: write their conditions under one of them."
                 )
             read[name] = _joined(key, value, depth)
+        elif str(key).upper() in _JOINS and isinstance(value, (list, tuple, Mapping)):
+            raise InvalidFilter(f"Filter operator {shown(key)} is written '{str(key).upper()}'; for a field, use $eq.")
         elif key == "actor_id":
             # Who spoke, as mem0 calls it; metadata may have that name too.
             spoke = [{"$or": [{"name": _condition(key, value)}, {key: _condition(key, value)}]}]
@@ -99,7 +106,12 @@ def _condition(field: Any, value: Any) -> Any:
         )
     if isinstance(value, (list, tuple)):
         return {"$or": [{"$eq": list(value)}, {"$in": list(value)}]}
-    if isinstance(value, Mapping) and value and set(value) <= {*OPERATORS, "icontains"}:
+    if isinstance(value, Mapping) and not _OPERATORS.isdisjoint(value):
+        if unknown := [key for key in value if key not in (*OPERATORS, "icontains")]:
+            raise InvalidFilter(
+                f"Unknown filter operator {shown(unknown[0])} of {shown(field)}; use one of {', '.join(OPERATORS)}. A "
+                "whole value is compared by {'$eq': ...}."
+            )
         if "icontains" in value:
             raise InvalidFilter(
                 f"There is no icontains; write {{{shown(field)}: {{'$contains': ...}}}}, which heeds the case."

@@ -49,6 +49,8 @@ def test_the_ids_of_a_filter_are_the_scope_and_no_condition() -> None:
         ({"tag": "*"}, InvalidFilter, "exists"), ({"tag": {"icontains": "R"}}, InvalidFilter, "contains"),
         ({"AND": []}, InvalidFilter, "at least one"), ({"OR": {"n": 1}}, InvalidFilter, "list"),
         ({"AND": [{"n": 1}], "$and": [{"n": 2}]}, InvalidFilter, "another word"),
+        ({"tag": {"like": "r"}}, InvalidFilter, "'like'.*contains"), ({"n": {"gte": 1, "x": 2}}, InvalidFilter, "'x'"),
+        ({"NOT": {"tag": {"not_in": ["red"]}}}, InvalidFilter, "nin"), ({"or": [{"n": 1}]}, InvalidFilter, "'OR'"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_meant_says_what_to_write(filters: Any, error: type[Exception], said: str) -> None:
