@@ -18,6 +18,9 @@ from langchain_memlayer.testing import ScriptedChatModel
         ("我有3只猫", "用户有5只猫", "5"), ("my locker is number 412", "Ann's locker is number 421", "421"),
         ("I paid 80 on Monday", "Ann paid 95 on 2024-05-13", "95"), ("家賃は8万円です", "家賃は9万円", "90000"),
         ("Le loyer est de 2 500 euros", "Ann paie 3 500 euros", "3500"),
+        ("the book is of 1948", "The book appeared in 1984", "1984"),
+        ("我2012年搬到罗马", "用户2021年搬到罗马", "2021"),
+        ("I was born in 1990 and moved in 2003", "Ann moved to Rome on 2013-05-01", "2013"),
     ],
 )  # fmt: skip
 def test_a_number_that_contradicts_its_quote_is_found(quote: str, fact: str, number: str) -> None:
@@ -65,6 +68,11 @@ def test_a_number_that_contradicts_its_quote_is_found(quote: str, fact: str, num
         ("a third of my income", "33% of her income"), ("I have two boys and a girl", "Ann has 3 children"),
         ("The warranty lasts 24 months", "It lasts 2 years"), ("I'll be 40 in June", "Ann is 39"),
         ("Le train part à huit heures moins le quart", "Le train part à 7h45"), ("two and a half hours", "150 minutes"),
+        ("born in 1990, in Rome from 12 on", "Ann lives in Rome since 2002"),
+        ("in 1999, and last year", "on 2023-05-01"),
+        ("from 1999 to 2003", "until 2003"), ("the year after 2010", "in 2011"),
+        ("since the winter of 2009/10", "in 2010"),
+        ("aged 20 in 1980", "born in 1960"), ("built in 1948, sold for 1984 marks", "It was sold for 1984 marks"),
         ("½ cup, or 1/4", "0.5 cup, or 0.25"), ("1½ cups", "1.5 cups"),
     ],
 )  # fmt: skip

@@ -105,6 +105,7 @@ _SHORT_YEAR: Final = re.compile(r"(?<![\w'\u2019])['\u2019](\d\d)(?!\d)|(?<!\d)(
 _ABOUT: Final = re.compile(r"(?<!\d)\d++(?:s\b|\s?(?:多|代|几|幾|余|餘))")
 _LAST_DAY: Final = 31
 _FEWEST_DIGITS: Final = 3
+_YEARS_NEAR: Final = 2
 _MOST_NUMBERS: Final = 60
 """Of more numbers nearly every other is a sum or a product of two."""
 
@@ -162,6 +163,12 @@ def unsaid_number(fact: str, quote: str, said: Sequence[str], year: int | None =
     for text in (quote, *map(_plain, said)):
         known |= {_significant(value) for value in (*map(_value, _DIGITS.findall(text)), *_in_words(text, _LANGUAGES))}
     unknown = [n for n in _undated(_ABOUT.sub(" ", fact)) if _significant(_value(n)) not in known]
+    told, named_years = ({*map(int, _YEAR.findall(text))} for text in (_ABOUT.sub(" ", fact), quote))
+    if not named_years <= told:
+        # A year in the place of another; one that is near is told as "the year after", or of what is to come.
+        near = {*named_years, year or 0}
+        far = (one for one in told if all(abs(one - other) > _YEARS_NEAR for other in near))
+        unknown += sorted(str(one) for one in far if _significant(one) not in known)
     runs = list(_runs(quote)) if unknown else []
     return next((number for number in unknown if not _is_dictated(number, runs)), None)
 
