@@ -11,7 +11,7 @@ import orjson
 from langchain_memlayer.journal.cache_reader import CacheReader
 from langchain_memlayer.journal.database import VECTORS_OF_ITEM, whole
 from langchain_memlayer.json_values import loads
-from langchain_memlayer.types import prefix_bounds
+from langchain_memlayer.types import LAST_TIME, prefix_bounds
 
 HIGHEST = (1 << 63) - 1
 PAGE, LONGEST_PAGE = 64, 4096
@@ -109,7 +109,8 @@ def _items(rows: Iterable[Any]) -> Iterator[ItemRow]:
 
 def _to_item(row: Sequence[Any]) -> ItemRow:
     number, seq, path, key, value, created, updated, ttl = row
-    times = type(seq) is type(created) is type(updated) is int and (ttl is None or isinstance(ttl, (int, float)))
-    if not (isinstance(key, str) and times):
-        raise TypeError("a key or a time of another type")
-    return number, seq, path, key, loads(value), created, updated, ttl
+    times = type(seq) is type(created) is type(updated) is int and (ttl is None or 0 < ttl <= LAST_TIME)
+    content = loads(value)
+    if not (isinstance(key, str) and times and isinstance(content, dict)):
+        raise TypeError("a key, a time or a value of another type")
+    return number, seq, path, key, content, created, updated, ttl

@@ -236,7 +236,7 @@ _TIMES = frozenset(
 )
 _SHAPES: Mapping[str, tuple[type, type | None]] = {
     "metadata": (dict, None), "detail": (dict, None), "sources": (list, str), "turns": (list, int),
-    "fields": (list, str), "result": (dict, None),
+    "fields": (list, str), "result": (dict, None), "value": (dict, None),
 }  # fmt: skip
 _KINDS = ("item", "fact", "turn", "profile")
 _FLAGS: Mapping[str, range] = {
@@ -270,6 +270,8 @@ def _wrong_value(name: str, kind: Type, value: Any) -> str | None:
         return f"{name!r} has a NUL character"
     if name in _TIMES and not FIRST_TIME <= value <= LAST_TIME:
         return f"{name!r} is no time of the calendar"
+    if name == "ttl" and not 0 < value <= LAST_TIME:
+        return "'ttl' is no time to live"
     if name in _FLAGS and value not in _FLAGS[name]:
         return f"{name!r} is out of its range"
     if name == "kind" and value not in _KINDS:

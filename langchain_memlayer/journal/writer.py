@@ -332,11 +332,12 @@ class Writer(Reader):
             return
         item, created, updated, old_expires = old
         updated = updated if isinstance(updated, int) and updated < LAST_TIME else 0
-        if not isinstance(created, int) or (old_expires is not None and old_expires <= self.now):
+        if not isinstance(created, int) or (isinstance(old_expires, int) and old_expires <= self.now):
             created = self.now
         seq = self.event(ns, key, "item", "put", item=item)
         self.db.execute(
-            "UPDATE items SET value=?, created_at=?, updated_at=?, seq=?, ttl=?, expires_at=?, fields=? WHERE id=?",
+            "UPDATE items SET kind='item', value=?, created_at=?, updated_at=?, seq=?, ttl=?, expires_at=?, fields=? "
+            "WHERE id=?",
             (value, created, max(self.now, updated + 1), seq, ttl, expires, json_text(fields), item),
         )
         self._drop_vectors(item)
