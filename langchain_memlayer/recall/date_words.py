@@ -1,6 +1,6 @@
 """How times are said in English, Chinese, Japanese and Korean: patterns, and what their words stand for.
 
-Of German, French, Spanish, Italian and Portuguese the months are known, with days and years.
+Of German, French, Spanish, Italian, Portuguese and Russian the months are known, with days and years.
 """
 
 from __future__ import annotations
@@ -10,12 +10,15 @@ import re
 MONTHS = {
     name: number
     for number, names in enumerate(
-        ("january jan januar janvier enero gennaio janeiro", "february feb februar février febrero febbraio fevereiro",
-         "march mar märz mars marzo março", "april apr avril abril aprile", "may mai mayo maggio maio",
-         "june jun juni juin junio giugno junho", "july jul juli juillet julio luglio julho",
-         "august aug août agosto", "september sept sep septembre septiembre settembre setembro",
-         "october oct oktober octobre octubre ottobre outubro", "november nov novembre noviembre novembro",
-         "december dec dezember décembre diciembre dicembre dezembro"), 1,
+        ("january jan januar janvier enero gennaio janeiro январь января январе",
+         "february feb februar février febrero febbraio fevereiro февраль февраля феврале",
+         "march mar märz mars marzo março март марта марте", "april apr avril abril aprile апрель апреля апреле",
+         "may mai mayo maggio maio май мая мае", "june jun juni juin junio giugno junho июнь июня июне",
+         "july jul juli juillet julio luglio julho июль июля июле", "august aug août agosto август августа августе",
+         "september sept sep septembre septiembre settembre setembro сентябрь сентября сентябре",
+         "october oct oktober octobre octubre ottobre outubro октябрь октября октябре",
+         "november nov novembre noviembre novembro ноябрь ноября ноябре",
+         "december dec dezember décembre diciembre dicembre dezembro декабрь декабря декабре"), 1,
     )
     for name in names.split()
 }  # fmt: skip
@@ -83,6 +86,7 @@ WHEN = re.compile(r"\b(?:on|of|the|since|from|to|before|after|until|by|and)\s$",
 COUNTED = r"(?!\s+(?:times|seconds?|minutes?|hours?|days?|weeks?|months?|years?)\b)"
 FULL = (
     re.compile(rf"(?<!\d){YEAR}[-/.](?P<month>[01]?\d)[-/.](?P<day>[0-3]?\d)(?!\d)"),
+    re.compile(rf"(?<![\d.])(?P<day>[0-3]?\d)\.\s?(?P<month>[01]?\d)\.\s?{YEAR}(?!\.?\d)"),
     re.compile(rf"(?<!\d){CJK_YEAR}\s*{CJK_MONTH}\s*{CJK_DAY}"),
     re.compile(
         rf"\b{ORDINAL}\.?(?:\s+(?:of|de))?\s+(?P<name>{MONTH})\b\.?(?:,?\s+(?:del?\s+)?{YEAR}\b)?",
@@ -108,12 +112,16 @@ BARE_MONTH = (
     re.compile(
         r"\b(?:(?:[Ii]n|[Dd]uring|[Ss]ince|[Uu]ntil|[Bb]y|[Oo]f)\s+(?![Mm]ars\b)|"
         r"(?:[Ll]ast|[Tt]his)\s+(?![Mm]ars\b|may\b|march\b)|"
-        rf"(?:[Ii]m|[Aa]b|[Bb]is|[Ss]eit|[Ee][nm]|[Dd][ei])\s+(?![Mm]ar\b))(?P<name>(?i:{MONTH}))\b(?!\.?\s+\d|['\u2019]s\b)"
+        r"(?:[Ii]m|[Aa]b|[Bb]is|[Ss]eit|[Ee][nm]|[Dd][ei]|[Dd]epuis|[Dd]esde|[Hh]asta|[Aa]té|[Dd]a|[Вв]|[Сс]|[Дд]о)\s+"
+        rf"(?![Mm]ar\b))(?P<name>(?i:{MONTH}))\b(?!\.?\s+\d|['\u2019]s\b)"
     ),
     re.compile(
         rf"(?<![\d年년个個ヶか一二三四五六七八九十])(?P<month>1[0-2]|[1-9]|十[一二]?|[一二三四五六七八九])\s*[月월]{NO_DAY}"
         r"(?!\s*[一二两三几幾数\d]+\s*[次回遍])"
     ),
+)
+DECADE = re.compile(
+    r"\bthe\s+['\u2019]?(?P<year>(?:19|20)?\d0)['\u2019]?s\b|(?<!\d)(?P<cjk>(?:19|20)?\d0|[二三四五六七八九]十)\s*年代"
 )
 BARE_YEAR = (re.compile(rf"\b(?:in|during|of|since|from|year|summer|winter|spring|autumn|fall)\s+{YEAR}\b", re.IGNORECASE),
               re.compile(rf"(?<!\d){CJK_YEAR}(?!\s*\d)"))  # fmt: skip
@@ -157,7 +165,7 @@ NAMED = (
     (
         re.compile(
             r"\b(?:the )?day before yesterday\b|前天|一昨日|おととい|그저께|그제|"
-            r"\b(?:vorgestern|avant-hier|anteayer|antier|l'altro ieri|anteontem)\b",
+            r"\b(?:позавчера|vorgestern|avant-hier|anteayer|antier|l'altro ieri|anteontem)\b",
             re.IGNORECASE,
         ),
         -2,
@@ -166,7 +174,7 @@ NAMED = (
         re.compile(
             r"\b(?:yesterday|last night)\b|昨[天日晚夜晩夕]|きのう|어제|어젯밤|"
             # "Hier" alone is German, too.
-            r"\b(?:gestern|ayer|anoche|ieri|ontem|hier (?:soir|matin))\b",
+            r"\b(?:вчера|gestern|ayer|anoche|ieri|ontem|hier (?:soir|matin))\b",
             re.IGNORECASE,
         ),
         -1,
@@ -174,7 +182,7 @@ NAMED = (
     (
         re.compile(
             r"\b(?:today|tonight|this (?:morning|afternoon|evening))\b|今[天日晚早晩朝夜]|きょう|오늘|"
-            r"\b(?:heute|aujourd['\u2019]hui|hoy|oggi|hoje)\b",
+            r"\b(?:сегодня|heute|aujourd['\u2019]hui|hoy|oggi|hoje)\b",
             re.IGNORECASE,
         ),
         0,
@@ -182,14 +190,14 @@ NAMED = (
     (
         re.compile(
             r"\b(?:the )?day after tomorrow\b|(?<![大先])[后後]天|明後日|あさって|모레|"
-            r"\b(?:übermorgen|apr[èe]s-demain|pasado ma[ñn]ana|dopodomani|depois de amanh[ãa])\b",
+            r"\b(?:послезавтра|übermorgen|apr[èe]s-demain|pasado ma[ñn]ana|dopodomani|depois de amanh[ãa])\b",
             re.IGNORECASE,
         ),
         2,
     ),
     (
         re.compile(
-            r"\btomorrow\b|明[天日]|내일|\b(?:demain|domani|amanh[ãa])\b|(?<!la )(?<!pasado )\bma[ñn]ana\b",
+            r"\btomorrow\b|明[天日]|내일|\b(?:завтра|demain|domani|amanh[ãa])\b|(?<!la )(?<!pasado )\bma[ñn]ana\b",
             re.IGNORECASE,
         ),
         1,
@@ -200,24 +208,24 @@ NAMED = (
 NOT_OF = r"(?!\s+of\b)"
 CJK_WEEK = r"(?:[个個]?(?:周|週|星期|礼拜|禮拜))"
 WEEK_DAY = r"(?![一二三四五六日天末])"
-# Last, this and next week, month and year in German, French, Spanish, Italian and Portuguese.
+# Last, this and next week, month and year in German, French, Spanish, Italian, Portuguese and Russian.
 EUROPEAN = {
-    -1: r"(?:letzte|vorige|vergangene)[nrsm]? {de}|{fr} derni[èe]re?|{es} pasad[oa]|{it} scors[oa]|scors[oa] {it}|{pt} passad[oa]",
-    0: r"diese[nrsm]? {de}|cet?(?:te)? {fr}|est[ae] {es}|quest['\u2019oa] ?{it}|(?:n?este|n?esta) {pt}",
-    1: r"(?:nächste|kommende)[nrsm]? {de}|{fr} prochaine?|pr[óo]xim[oa] {es}|{es} que viene|{it} prossim[oa]|prossim[oa] {it}|"
+    -1: r"прошл\w{{2,3}} {ru}|(?:letzte|vorige|vergangene)[nrsm]? {de}|{fr} derni[èe]re?|{es} pasad[oa]|{it} scors[oa]|scors[oa] {it}|{pt} passad[oa]",
+    0: r"эт(?:от|ой|ом|и|их|у) {ru}|diese[nrsm]? {de}|cet?(?:te)? {fr}|est[ae] {es}|quest['\u2019oa] ?{it}|(?:n?este|n?esta) {pt}",
+    1: r"(?:следующ|будущ)\w{{2,3}} {ru}|(?:nächste|kommende)[nrsm]? {de}|{fr} prochaine?|pr[óo]xim[oa] {es}|{es} que viene|{it} prossim[oa]|prossim[oa] {it}|"
        r"pr[óo]xim[oa] {pt}|{pt} que vem",
 }  # fmt: skip
 
 
-def _european(away: int, de: str, fr: str, es: str, it: str, pt: str) -> re.Pattern[str]:
-    said = EUROPEAN[away].format(de=de, fr=fr, es=es, it=it, pt=pt)
+def _european(away: int, de: str, fr: str, es: str, it: str, pt: str, ru: str) -> re.Pattern[str]:
+    said = EUROPEAN[away].format(de=de, fr=fr, es=es, it=it, pt=pt, ru=ru)
     return re.compile(rf"\b(?:{said})\b(?!\s+(?:vor|de[slr]?|du|di|d[ao])\b)", re.IGNORECASE)
 
 
-_WEEK = ("woche", "semaine", "semana", "settimana", "semana")
-_WEEKEND = ("wochenende", "week-?end", "fin de semana", "(?:weekend|fine settimana)", "fim de semana")
-_MONTH = ("monat", "mois", "mes", "mese", "m[êe]s")
-_YEAR = ("jahr", "ann[ée]e", "a[ñn]o", "anno", "ano")
+_WEEK = ("woche", "semaine", "semana", "settimana", "semana", "недел[юеия]")
+_WEEKEND = ("wochenende", "week-?end", "fin de semana", "(?:weekend|fine settimana)", "fim de semana", "выходны[ехм]")
+_MONTH = ("monat", "mois", "mes", "mese", "m[êe]s", "месяц[ае]?")
+_YEAR = ("jahr", "ann[ée]e", "a[ñn]o", "anno", "ano", "год[ау]?")
 
 WEEKS = (
     (_european(-1, *_WEEKEND), -1, (5, 7)),

@@ -1,7 +1,7 @@
 """Dates in questions: which days a text speaks of, and how well a memory's time agrees.
 
 Understood are full dates, months, years and times relative to a reference, in English, Chinese, Japanese and Korean:
-"8 May 2023", "May 8th", "2023-05-08", "next Friday", "three weeks ago", 2024年04月01日, 上周六, 来月. In five
+"8 May 2023", "May 8th", "2023-05-08", "next Friday", "three weeks ago", 2024年04月01日, 上周六, 来月. In six
 more languages of Europe full dates, months, and what is beside today are: "am 8. Mai", "en mayo de 2023", "gestern",
 "la semana pasada".
 """
@@ -155,6 +155,8 @@ def _absolute(text: str) -> Iterator[Reading]:
     for match in _matches(words.BARE_MONTH, text):
         month = _month_of(match)
         yield match, Period("month", month=month) if 1 <= month <= 12 else None
+    for match in words.DECADE.finditer(text):
+        yield match, _decade(_number(match["year"] or match["cjk"]))
     for match in _matches(words.BARE_YEAR, text):
         yield match, _year(_number(match["year"]))
 
@@ -321,6 +323,12 @@ def _part(match: re.Match[str]) -> Period:
 
 def _lunar_new_year(year: int) -> Period:
     return _span("span", datetime(year, 1, 21, tzinfo=UTC), 32)
+
+
+def _decade(year: int) -> Period:
+    if year < 100:
+        year += 2000 if year < 30 else 1900
+    return Period("year", _micros(datetime(year, 1, 1, tzinfo=UTC)), _micros(datetime(year + 10, 1, 1, tzinfo=UTC)))
 
 
 def _season(year: int, name: str) -> Period | None:
