@@ -42,6 +42,13 @@ def read(reply: str) -> Reading:
         f"so I should list both facts.\n</think>\n\n{BOTH}",
         f'◁think▷Perhaps {{"facts": [{json.dumps(ONE)}]}}, no ◁/think▷{BOTH}',
         f"<thinking>[1, 2]</thinking>{BOTH}<|im_end|>",
+        *(
+            f'{begin}{{"facts": [{json.dumps({**ONE, "quote": "tea"})}]}}{end}{BOTH}'
+            for begin, end in (
+                ("<seed:think>", "</seed:think>"), ("<antThinking>", "</antThinking>"), ("[THINK]", "[/THINK]"),
+                ("<|START_THINKING|>", "<|END_THINKING|>"), ("<reflection>", "</reflection>"),
+            )
+        ),
         f'First draft: {{"facts": [{json.dumps(ONE)}]}}\nBetter:\n{BOTH}',
         f'{BOTH}\n\n<conversation>\n[1] user: hi\n</conversation>\n{{"facts": []}}',
         json.dumps([ONE, TWO]),

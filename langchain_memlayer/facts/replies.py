@@ -27,8 +27,9 @@ _LONGEST_PIECE: Final = 4_000
 _LONGEST_REPAIRED: Final = 100_000
 _SHOWN: Final = 200
 
-_THOUGHT_BEGINS = re.compile(r"[<◁](?:think|thinking|thought|thoughts|reasoning)\s*[>▷]", re.IGNORECASE)
-_THOUGHT_ENDS = re.compile(r"[<◁]/(?:think|thinking|thought|thoughts|reasoning)\s*[>▷]", re.IGNORECASE)
+_THOUGHTS = r"(?:\w{1,20}:)?(?:ant)?(?:think|thinking|thoughts?|reasoning|reflection|scratchpad)\s*"
+_THOUGHT_BEGINS = re.compile(rf"[<◁]{_THOUGHTS}[>▷]|\[THINK\]|<\|START_THINKING\|>", re.IGNORECASE)
+_THOUGHT_ENDS = re.compile(rf"[<◁]/{_THOUGHTS}[>▷]|\[/THINK\]|<\|END_THINKING\|>", re.IGNORECASE)
 _FENCE = re.compile(r"^```\w{0,20}\s|```$")
 _QUOTED = "\"'“”‘’「」`"
 _OPENS = re.compile(r"[{\[]")
