@@ -330,6 +330,8 @@ _WRONG_PLACES = [
     "postgres:user:secret@host/db", "user:secret@host/db", "jdbc:postgresql://user:secret@host/db",
     *(f"postgresql://user:{cut}secret@127.0.0.1:1/db" for cut in ("1/", "1@", "1?", "1?a=", "a/")),
     "postgresql://user:1@h/secret@127.0.0.1:1/db", "postgresql://127.0.0.1:1/host=h password=secret",
+    "postgresql:///user:secret@host/db", "postgresql//user:secret@host/db", "//user:secret@host/db",
+    "jdbc:postgresql:db?password=secret", "user=me;password=secret;host=h", "Server=h;Password=secret",
 ]  # fmt: skip
 
 
@@ -349,6 +351,7 @@ def test_a_string_that_is_no_place_makes_no_folder_and_shows_no_password(
 @pytest.mark.parametrize(
     "place",
     [
+        "keepalives=1 password=secret user=me host=127.0.0.1 port=1",
         " postgresql://me:secret@127.0.0.1:1/db ", "host=127.0.0.1 port=1 user=me password=secret dbname=db",
         "postgres://me:se%2Fcr%40et@127.0.0.1:1,127.0.0.1:2/db", "postgresql://me:secret@[::1]:1/db?connect_timeout=2",
     ],

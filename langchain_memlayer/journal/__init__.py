@@ -115,13 +115,16 @@ def open_journal(
 # A mistyped connection string must become neither a folder of that name nor part of a message: it may hold a password.
 
 _SCHEMES = ("postgresql://", "postgres://")
+# libpq's form begins with one of these, or has a password behind something else; it has no semicolons between them.
 _PARAMETER = re.compile(
-    r"(host|hostaddr|port|dbname|user|password|passfile|service|options|application_name|connect_timeout|ssl\w+"
-    r"|target_session_attrs)\s*=", re.IGNORECASE,
+    r"(?!.*;\s*\w+\s*=)((host|hostaddr|port|dbname|user|password|passfile|service|options|application_name"
+    r"|connect_timeout|ssl\w+|target_session_attrs)\s*=|\w+\s*=.*\spassword\s*=)", re.IGNORECASE | re.DOTALL,
 )  # fmt: skip
-# Another scheme, the right one with a slash too few, or a user with a password: no folder is called like that. One
-# letter before the colon is a drive.
-_NO_FOLDER = re.compile(r"[A-Za-z][A-Za-z0-9+.:-]+:/|postgres(ql)?:|[^/\\]+:[^/\\]+@|.*://", re.IGNORECASE | re.DOTALL)
+# Another scheme, the right one with a slash too few, a user with a password, or a password: no folder is called like
+# that. One letter before the colon is a drive.
+_NO_FOLDER = re.compile(
+    r"\A[A-Za-z][A-Za-z0-9+.:-]+:/|\Apostgres(ql)?:|[^/\\]:[^/\\:@]+@|://|(pass(word|wd)?|pwd)\s*=", re.IGNORECASE
+)
 _PORT = re.compile(r"(\[[^\]]*\]|[^:\[\]]*)(:\d*)?")
 
 
@@ -145,7 +148,7 @@ def place(path: str | Path) -> Path | str:
         if text.startswith(_SCHEMES):
             _check_url(text)
         return text
-    if _NO_FOLDER.match(text):
+    if _NO_FOLDER.search(text):
         raise NotAStore(
             "A store is a folder or a PostgreSQL database, and this path is neither (it is not shown, since it may "
             "hold a password): give a folder's path, or postgresql://user:password@host:port/database."
@@ -179,7 +182,7 @@ def _check_url(url: str) -> None:
     path = rest.partition("?")[0]
     if (
         authority.count("@") > 1
-        or "@" in (path if "@" in authority else authority and rest)
+        or "@" in (path if "@" in authority or not authority else rest)
         or re.search(r"=|:/|%3d|%3a", path, re.IGNORECASE)
         or not all(_PORT.fullmatch(host) for host in authority.rpartition("@")[2].split(","))
     ):
