@@ -3,6 +3,7 @@ import json
 import os
 import pty
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Callable
@@ -612,6 +613,7 @@ def test_the_graph_is_shown_or_written_to_a_file(cli: Run, tmp_path: Path):
     for name, beginning in (("g.svg", "<svg"), ("g.graphml", "<?xml")):
         assert "2 relations" in cli("graph", "--user", "alice", str(tmp_path / name)).stdout
         assert (tmp_path / name).read_text().startswith(beginning)
+        assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o600
     assert cli("graph", "--user", "alice", str(tmp_path / "g.png")).exit_code == 2
     for name in ("g.svg", "g.graphml"):
         done = cli("graph", "--user", "alice", str(tmp_path / "nowhere" / name))

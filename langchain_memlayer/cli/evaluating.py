@@ -10,6 +10,7 @@ import typer
 
 from langchain_memlayer.cli import show
 from langchain_memlayer.errors import ConfigurationError, InvalidInput
+from langchain_memlayer.index.files import private_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -118,7 +119,8 @@ def _evaluate(
         _memories(settings, facts, model), dataset if limit is None else dataset.sampled(limit), model=model, **given
     )
     if report is not None:
-        report.write_text(result.to_markdown(), encoding="utf-8")
+        with private_file(report) as out:
+            out.write(result.to_markdown().encode())
     show.result(settings.json, result.to_dict() if settings.json else result, lambda out: _print(out, result, report))
 
 

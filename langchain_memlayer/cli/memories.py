@@ -26,6 +26,7 @@ from langchain_memlayer.cli.settings import (
     said,
 )
 from langchain_memlayer.errors import InvalidInput
+from langchain_memlayer.index.files import private_file
 from langchain_memlayer.progress import bars
 
 _ANYWHERE = "The options of `memlayer` itself (--path, --user, --model, --json, ...) may stand here too."
@@ -192,7 +193,9 @@ def graph(
         return
     try:
         if file.suffix == ".svg":
-            file.write_text(relations._repr_svg_(), encoding="utf-8")
+            picture = relations._repr_svg_().encode()
+            with private_file(file) as out:
+                out.write(picture)
         else:
             relations.to_graphml(file)
     except OSError as error:

@@ -27,6 +27,7 @@ from langchain_memlayer.graph.names import (
     speaks_of_self,
 )
 from langchain_memlayer.graph.ranking import k_hop, local_push
+from langchain_memlayer.index.files import private_file
 from langchain_memlayer.index.keywords import query_terms, tokenize
 from langchain_memlayer.types import Triple, from_micros
 
@@ -113,7 +114,7 @@ class MemoryGraph(networkx.MultiDiGraph):  # type: ignore[misc]  # networkx has 
         ]
 
     def to_graphml(self, path: str | Path) -> None:
-        """Write it as a GraphML file, for Gephi, yEd, Cytoscape and others.
+        """Write it as a GraphML file that only its owner can read, for Gephi, yEd, Cytoscape and others.
 
         Raises:
             OSError: `path` cannot be written.
@@ -123,7 +124,8 @@ class MemoryGraph(networkx.MultiDiGraph):  # type: ignore[misc]  # networkx has 
             clean.add_node(export.xml_text(node), **export.xml_attributes(data))
         for u, v, key, data in self.edges(keys=True, data=True):
             clean.add_edge(export.xml_text(u), export.xml_text(v), export.xml_text(key), **export.xml_attributes(data))
-        networkx.write_graphml_xml(clean, str(path))
+        with private_file(Path(path)) as out:
+            networkx.write_graphml_xml(clean, out)
 
     def places(self, nodes: Collection[Any]) -> dict[str, tuple[float, float]]:
         """Where to draw some of its nodes, the same each time: related ones near each other, from -1 to 1 both ways."""

@@ -18,11 +18,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
@@ -184,6 +185,25 @@ def _write_synced(path: Path, content: bytes, step: str) -> None:
         _step(f"{step}-written")
         os.fsync(file.fileno())
     _step(f"{step}-synced")
+
+
+@contextmanager
+def private_file(target: Path) -> Iterator[BinaryIO]:
+    """A new file that only the owner can read, and that takes the place of `target` when the body ended without error.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    # A name that nobody can have planted.
+    number, name = tempfile.mkstemp(prefix=f".{target.name[:99]}.", dir=target.parent)
+    try:
+        with os.fdopen(number, "wb") as out:
+            yield out
+            out.flush()
+            os.fsync(out.fileno())
+        Path(name).replace(target)
+    finally:
+        Path(name).unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from hashlib import blake2b
@@ -23,6 +21,7 @@ from langchain_memlayer.embedders.embedder import Embedder, resolve_embeddings
 from langchain_memlayer.engine.index_sync import encode_vectors
 from langchain_memlayer.engine.texts import stored_text
 from langchain_memlayer.errors import InvalidInput, JournalError, NotAStore
+from langchain_memlayer.index.files import private_file
 from langchain_memlayer.index.keywords import well_formed
 from langchain_memlayer.journal import Journal, exists, open_journal, transfer
 from langchain_memlayer.journal.database import IMPORT_NOTE
@@ -76,18 +75,8 @@ def export_store(
 def _write_file(journal: Journal, target: Path, vectors: bool, progress: Progress) -> int:
     if target.exists() and not target.is_file():
         raise InvalidInput(f"{target} is no file but a folder or a device; give the path of a file.")
-    # A name that nobody can have planted; only the owner can read it.
-    number, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    unfinished = Path(name)
-    try:
-        with os.fdopen(number, "wb") as out:
-            total = _write(journal, out, vectors, progress)
-            out.flush()
-            os.fsync(out.fileno())
-        unfinished.replace(target)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    return total
+    with private_file(target) as out:
+        return _write(journal, out, vectors, progress)
 
 
 def _write(journal: Journal, out: BinaryIO, vectors: bool, progress: Progress) -> int:

@@ -75,6 +75,7 @@ def test_the_report_is_written_where_it_is_asked_for(cli: Run, bees: Path, tmp_p
     assert result.exit_code == 0, result.output
     assert str(path) in result.stdout.replace("\n", "")
     assert path.read_text(encoding="utf-8").startswith("# Memory evaluated on LoCoMo\n\n## Evidence recall\n")
+    assert path.stat().st_mode & 0o077 == 0
 
 
 def test_a_model_answers_and_judges(cli: Run, bees: Path, model: ScriptedChatModel):
