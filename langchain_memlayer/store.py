@@ -301,11 +301,12 @@ def _execute(batch: Batch, indexes: Indexes, texts: Vectors = _NONE, queries: Ve
         texts: The vectors of `plan.texts`; none when nothing is embedded.
         queries: The vectors of `plan.queries`; a query without one is not ranked.
     """
-    vector_bytes = _encoded(batch, indexes, texts)
     now = to_micros(indexes.journal.clock())
+    searches = [op for op in batch.ops if isinstance(op, SearchOp)]
+    ranked = [op for op in searches if op.query in queries]
+    prefixes = {encode_namespace(op.namespace_prefix) for op in ranked}
     # One operation that asks once for its rows sees one state anyway.
-    several = len(batch.ops) > 1 or any(isinstance(op, SearchOp) and op.query not in queries for op in batch.ops)
-    prefixes = _ranked_prefixes(batch, queries)
+    several = len(batch.ops) > 1 or len(ranked) < len(searches)
     views: dict[str, Any] = {}
     for attempt in range(_RETRIES):
         if attempt:
@@ -316,7 +317,7 @@ def _execute(batch: Batch, indexes: Indexes, texts: Vectors = _NONE, queries: Ve
             if not attempt:
                 views = {prefix: indexes.current(prefix, last) for prefix in prefixes}
             # None where a view is to be caught up first. Or somebody wrote between: it has what the snapshot has not.
-            later = any(view is None or (several and view.applied_seq != last) for view in views.values())
+            later = None in views.values() or (several and any(view.applied_seq != last for view in views.values()))
             if later and attempt < _RETRIES - 1:
                 continue
             reads = _Reads(reader, views, now, expiring=indexes.expiring)
@@ -324,16 +325,8 @@ def _execute(batch: Batch, indexes: Indexes, texts: Vectors = _NONE, queries: Ve
         if not reads.stale:
             break
     if batch.puts or reads.touched:
-        _write(batch, indexes, vector_bytes, reads.touched)
+        _write(batch, indexes, _encoded(batch, indexes, texts), reads.touched)
     return results
-
-
-def _ranked_prefixes(batch: Batch, queries: Vectors) -> set[str]:
-    return {
-        encode_namespace(op.namespace_prefix)
-        for op in batch.ops
-        if isinstance(op, SearchOp) and op.query and op.query in queries
-    }
 
 
 def _encoded(batch: Batch, indexes: Indexes, vectors: Vectors) -> dict[tuple[str, str], bytes | None]:
@@ -431,10 +424,9 @@ class _Reads:
             page = scored[offset:]
         if op.refresh_ttl:
             self.touched.update((row[0], row[2]) for row, _ in page if row[7] is not None)
-        labels = {path: decode_namespace(path) for path in {row[2] for row, _ in page}}
         return [
             SearchItem(
-                labels[path], key, value, (first := from_micros(created)),
+                decode_namespace(path), key, value, (first := from_micros(created)),
                 first if updated == created else from_micros(updated), score,
             )
             for (_, _, path, key, value, created, updated, _), score in page

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from urllib.parse import quote, unquote
 from uuid import UUID
@@ -60,6 +61,7 @@ def encode_namespace(labels: Sequence[str]) -> str:
     return ".".join((*labels, ""))
 
 
+@lru_cache(maxsize=1024)
 def decode_namespace(path: str) -> tuple[str, ...]:
     """The labels of an encoded namespace."""
     return tuple(path[:-1].split(".")) if path else ()

@@ -272,8 +272,8 @@ def matrix(vectors: Any, count: int, name: str) -> NDArray[np.float32]:
         raise EmbeddingError(f"{name} gave something other than numbers ({raw.dtype}); {advice}.")
     if raw.ndim != 2 or not raw.shape[1]:
         raise EmbeddingError(f"{name} gave no list of vectors (shape {raw.shape} for {count} texts); {advice}.")
-    # NaN is not less than anything.
-    if not np.abs(raw).max() <= _LARGEST:
+    # NaN is not less than anything. Of numbers that are not large the squares tell it too, and sooner.
+    if not np.vdot(raw, raw) <= _LARGEST and not np.abs(raw).max() <= _LARGEST:
         raise EmbeddingError(f"{name} gave NaN, infinite or too large numbers; {advice}.")
     return raw.astype(np.float32, order="C")
 

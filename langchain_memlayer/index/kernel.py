@@ -21,6 +21,7 @@ CODE = np.dtype("<f2")
 
 _GATHER_CHUNK = 4096
 _TINY, _HUGE = 1e-30, 1e32
+_LEAST, _MOST = np.array(-1, np.float32), np.array(1, np.float32)
 
 
 def load_faiss() -> Any:
@@ -57,10 +58,9 @@ class Kernel:
     def prepare(self, query: ArrayLike) -> NDArray[np.float32]:
         """The query as the scanners need it: contiguous float32, normalised for cosine; a zero query stays zero."""
         try:
-            with np.errstate(over="ignore"):
-                vector = np.ascontiguousarray(query, dtype=np.float32)
-                square = float(np.vdot(vector, vector))
-        except (TypeError, ValueError, OverflowError) as problem:
+            vector = np.ascontiguousarray(query, dtype=np.float32)
+            square = float(np.vdot(vector, vector))
+        except (TypeError, ValueError, OverflowError, RuntimeWarning) as problem:
             raise InvalidInput(f"The query vector is no list of numbers ({problem}): check the embedder.") from problem
         if vector.shape != (self.dims,):
             raise InvalidInput(
@@ -89,7 +89,7 @@ class Kernel:
     def finish(self, raw: NDArray[np.float32]) -> NDArray[np.float32]:
         """The scores that callers see: cosine within [-1, 1], the inner product, or the negated distance."""
         if self.metric == "cosine":
-            return np.minimum(np.maximum(raw, np.float32(-1)), np.float32(1))
+            return np.minimum(np.maximum(raw, _LEAST), _MOST)
         if self.metric == "euclidean":
             return -np.sqrt(np.maximum(-raw, np.float32(0)))
         return raw

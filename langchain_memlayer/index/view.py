@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -106,8 +106,7 @@ class Stored:
         return near, raw
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """What a search did.
 
     Attributes:
@@ -128,7 +127,7 @@ class Plan:
 _UNTRIED = Plan("empty")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Hits:
     """The answer to a search, best first; equal scores are ordered by row id.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from typing import Any
 
 import orjson
@@ -38,9 +39,7 @@ class ItemReader(CacheReader):
 
     def items_by_id(self, ids: Sequence[int], now: int) -> dict[int, ItemRow]:
         """Live items by row id."""
-        # A list in JSON is read as it is, where SQLite sorts values of its own into a table first.
-        source = f"{self.EACH.format('?')} CROSS JOIN {_FROM} WHERE i.id = CAST(one.value AS BIGINT)"
-        rows = self.db.execute(f"SELECT {_ITEM} FROM {source} AND {_LIVE_ITEM}", (orjson.dumps(ids).decode(), now))
+        rows = self.db.execute(_by_id(self.EACH), (orjson.dumps(ids).decode(), now))
         return {row[0]: row for row in _items(rows.fetchall())}
 
     def items_below(self, prefix: str, now: int, *, unindexed: bool = False) -> Iterator[ItemRow]:
@@ -101,6 +100,14 @@ class ItemReader(CacheReader):
             (low, high, now),
         )
         return [row[0] for row in rows]
+
+
+@cache
+def _by_id(each: str) -> str:
+    """The statement that reads live items by row id."""
+    # A list in JSON is read as it is, where SQLite sorts values of its own into a table first.
+    source = f"{each.format('?')} CROSS JOIN {_FROM} WHERE i.id = CAST(one.value AS BIGINT)"
+    return f"SELECT {_ITEM} FROM {source} AND {_LIVE_ITEM}"
 
 
 def _items(rows: Iterable[Any]) -> Iterator[ItemRow]:
