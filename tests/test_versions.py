@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
-from datetime import datetime
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from random import Random
 from statistics import fmean
 
 import pytest
 from changing_values import changing_values
 from journal_dump import open_memory, texts
+from memory_kit import Extracting
 
 from langchain_memlayer import Memory
 from langchain_memlayer.recall import identifiers
 from langchain_memlayer.testing import DeterministicEmbeddings
+from langchain_memlayer.types import Extraction, Fact, Turn
 
 FLOORS = {
     "en": {"now": 0.75, "before": 0.9, "first": 0.8, "as of": 0.8, "count": 0.9},
@@ -50,6 +52,36 @@ def test_a_version_is_chosen_by_time_and_not_by_the_order_of_being_told() -> Non
         now = datetime.fromisoformat(said[2][1])
         for question, answer in asked:
             assert texts(memory.search(question, user_id="u", limit=1, reference_time=now)) == [said[answer][0]]
+
+
+def test_a_version_held_from_when_it_began_whenever_it_was_told() -> None:
+    said = {
+        "Ann pays 950 of rent": "2024-06-01",
+        "Ann pays 800 of rent": "2024-01-05",
+        "Ann pays 900 of rent": "2024-03-02",
+    }
+
+    class Rent(Extracting):
+        def extract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
+            [turn] = turns
+            return Extraction([Fact(turn.text, (0,), valid_at=datetime.fromisoformat(said[turn.text]).astimezone(UTC))])
+
+    with open_memory(":memory:", embeddings=None, extractor=Rent(), reconcile="off", keep_turns=False) as memory:
+        for day, text in enumerate(said, 1):
+            memory.add(text, user_id="u", timestamp=f"2024-07-{day:02}")
+        asked = ("What was the rent in April 2024?", "What was the rent in February 2024?")
+        assert [texts(memory.search(one, user_id="u", limit=1)) for one in asked] == [
+            ["Ann pays 900 of rent"], ["Ann pays 800 of rent"],
+        ]  # fmt: skip
+
+
+def test_what_was_told_at_one_time_are_no_versions() -> None:
+    told = [{"role": "user", "content": text} for text in ("The pill is for dad's blood.", "I take no pill myself.")]
+    with open_memory(":memory:", embeddings=None) as memory:
+        memory.add(told, user_id="u", session_id="s", timestamp="2024-01-13")
+        memory.add("He had 148 of blood on the 20th.", user_id="u", session_id="t", timestamp="2024-02-10")
+        hits = memory.search("What was the pill on 20 January 2024?", user_id="u", explain=True)["results"]
+    assert all("version" not in hit["explanation"] or not hit["explanation"]["version"] for hit in hits)
 
 
 def test_what_is_said_of_a_sister_is_no_version_of_ones_own_but_of_hers_if_she_is_asked_about() -> None:

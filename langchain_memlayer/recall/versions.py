@@ -62,7 +62,8 @@ def version(pool: Pool, query: Query, base: Scores) -> Scores:
     if asked is None and (len(wanted) != 1 or not words.HELD.search(query.text)):
         return out
     chain = _chain(pool, query, base, sure=asked is not None)
-    if len(chain) < 2:
+    # A fact and the turn that it comes from are one version.
+    if len({frozenset(pool.sources(one)) or one for one in chain.tolist()}) < 2:
         return out
     if asked == "all":
         out[chain] = 1
@@ -70,8 +71,12 @@ def version(pool: Pool, query: Query, base: Scores) -> Scores:
     last = len(chain) - 1
     place = {"now": last, "before": last - 1, "first": 0}.get(asked or "")
     if place is None:
-        place = int(np.searchsorted(pool.time[chain], _end(wanted[0], query), side="left")) - 1
-        if place < 0:
+        # What held then began before, whenever it was told.
+        began = np.where(pool.since[chain] >= 0, pool.since[chain], pool.time[chain])
+        chain = chain[np.argsort(began, kind="stable")]
+        place = int(np.count_nonzero(began < _end(wanted[0], query))) - 1
+        # What was told at one time was not one after the other.
+        if place < 0 or began.min() == began.max():
             return out
     fall = _FALL_BEFORE if asked == "before" else _FALL
     out[chain] = fall ** np.abs(np.arange(len(chain)) - place)
