@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from langchain_memlayer import AsyncMemory, Memory, MemoryConfig
+from langchain_memlayer import AsyncMemory, Memory, MemoryConfig, as_context
 from langchain_memlayer.errors import MemLayerError
 from langchain_memlayer.testing import DeterministicEmbeddings, FrozenClock
 
@@ -212,6 +212,10 @@ def test_a_memory_that_has_expired_is_not_recalled(tmp_path: Path) -> None:
         clock.advance(days=1)
         assert found() == ["The door is green"]
         assert len(found(show_expired=True)) == 2
+        assert "(held until 2025-01-02) " in as_context(
+            memory.search("door", user_id="u", show_expired=True)["results"]
+        )
+        assert memory.get(key)["ended"]
         assert [row["memory"] for row in memory.get_all(user_id="u")["results"]] == ["The door is green"]
         assert len(memory.get_all(user_id="u", show_expired=True)["results"]) == 2
         for never in (None, "9999-12-31", datetime.max):

@@ -109,12 +109,12 @@ class Answers:
                 row = hit.row
                 if row.id in until and row.state == VISIBLE:
                     row = replace(row, state=SPENT, invalid_at=until[row.id])
-                one = cast("Hit", {**result_of(row), **own})
+                one = cast("Hit", {**result_of(row, query.now), **own})
                 if shape.explain:
                     one["explanation"] = dict(hit.shares)
                 if shape.expand:
                     near = around(reader, hit.row, shape.expand, query)
-                    one["around"] = [result_of(row) for row in near if budget.takes(row)]
+                    one["around"] = [result_of(row, query.now) for row in near if budget.takes(row)]
                 shown.append(one)
         return shown
 

@@ -67,7 +67,7 @@ class Lookup:
         """A live memory, or None."""
         with self._journal.read() as reader:
             row = reader.memory(key)
-        return None if row is None else result_of(row)
+        return None if row is None else result_of(row, self._now())
 
     def owner(self, key: str) -> Scope | None:
         """Whose a memory is, ended or not; None when there was never one."""
@@ -80,24 +80,29 @@ class Lookup:
         # No list is longer than what a machine can count.
         offset, end, most = (min(number, sys.maxsize) for number in (offset, offset + limit, limit))
         with self._journal.read(snapshot=True) as reader:
-            now = self._now(selection)
+            now = self._now()
             rows = _listed(reader, selection, now, slice(offset, end))
-            triples = reader.first_triples(selection.scope, most=most, at=now) if selection.scope else []
-        return {"results": [result_of(row) for row in rows], "relations": as_relations(row[3:6] for row in triples)}
+            lasting = None if selection.show_expired else now
+            triples = reader.first_triples(selection.scope, most=most, at=lasting) if selection.scope else []
+        return {
+            "results": [result_of(row, now) for row in rows],
+            "relations": as_relations(row[3:6] for row in triples),
+        }
 
     def pages(self, selection: Selection) -> Iterator[list[MemoryResult]]:
         """A whole list in pages: each begins behind the last row of the one before, whatever ended since."""
         after: tuple[int, int] | None = None
         while True:
             with self._journal.read(snapshot=True) as reader:
-                rows = _listed(reader, selection, self._now(selection), slice(0, PAGE), after)
+                now = self._now()
+                rows = _listed(reader, selection, now, slice(0, PAGE), after)
             if not rows:
                 return
-            yield [result_of(row) for row in rows]
+            yield [result_of(row, now) for row in rows]
             after = rows[-1].created_at, rows[-1].place or rows[-1].id
 
-    def _now(self, selection: Selection) -> int | None:
-        return None if selection.show_expired else to_micros(self._journal.clock())
+    def _now(self) -> int:
+        return to_micros(self._journal.clock())
 
     def scopes(self, scope: Scope, *, limit: int, offset: int) -> list[ScopeSize]:
         """Whose memories there are, and how many."""
@@ -153,14 +158,14 @@ class Lookup:
 
 
 def _listed(
-    reader: Reader, selection: Selection, now: int | None, part: slice, after: tuple[int, int] | None = None
+    reader: Reader, selection: Selection, now: int, part: slice, after: tuple[int, int] | None = None
 ) -> list[Row]:
-    """A part of a list, without what has expired by `now`, if it is given.
+    """A part of a list, without what has expired by `now`, unless that is to be shown.
 
     With `after`, the part of those behind the row that began then and has that place (or number).
     """
-    condition = selection.filter
-    order = reader.oldest_first(selection.scope, kinds=selection.kinds, lasting=now, after=after)
+    condition, lasting = selection.filter, None if selection.show_expired else now
+    order = reader.oldest_first(selection.scope, kinds=selection.kinds, lasting=lasting, after=after)
     if condition is None:
         return reader.memories_in_order(list(islice(order, part.start, part.stop)))
     chunks = iter(lambda: list(islice(order, PAGE)), [])

@@ -41,8 +41,8 @@ def record_of(row: Row) -> dict[str, Any]:
     }
 
 
-def result_of(row: Row) -> MemoryResult:
-    """A memory as `get` and `get_all` show it."""
+def result_of(row: Row, now: int = 0) -> MemoryResult:
+    """A memory as `get` and `get_all` show it; what has expired by `now` has ended."""
     return {
         "id": row.key,
         "memory": row.text,
@@ -61,7 +61,7 @@ def result_of(row: Row) -> MemoryResult:
         "count": row.count,
         "valid_at": _iso(row.valid_at),
         "invalid_at": _iso(row.invalid_at),
-        "ended": row.closed is not None or row.state in (HIDDEN, SPENT),
+        "ended": row.closed is not None or row.state in (HIDDEN, SPENT) or row.expired(now),
         "quarantined": row.state == QUARANTINED,
         "created_at": _iso(row.created_at),
         "updated_at": _iso(row.updated_at),
