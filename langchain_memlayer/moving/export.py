@@ -240,6 +240,8 @@ class _Lines:
     """
 
     def __init__(self, file: Path) -> None:
+        if not file.is_file():
+            raise InvalidInput(f"{file} is no file; give that of an export.")
         self._file, self._known = file, _Known()
         self.header: Values = {}
         self.total = 0

@@ -68,7 +68,7 @@ def find(given: Sequence[Path]) -> Files:
             raise InvalidInput(f"{path} does not exist. Give the folder of mem0's vector store, and its {_HISTORY}.")
     every = sorted({f for p in given for f in (p.rglob("*") if p.is_dir() else (p,)) if f.is_file()})
     indexes = [f for f in every if f.suffix == ".faiss"]
-    docstores = [next(filter(Path.exists, (f.with_suffix(".json"), f.with_suffix(".pkl"))), None) for f in indexes]
+    docstores = [next(filter(Path.is_file, (f.with_suffix(".json"), f.with_suffix(".pkl"))), None) for f in indexes]
     files = Files(
         tuple(f for f in docstores if f is not None),
         tuple(f for f in every if f.name == _QDRANT),

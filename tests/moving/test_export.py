@@ -88,6 +88,9 @@ def test_a_damaged_file_is_refused_with_its_line_and_nothing_is_made(tmp_path: P
         with pytest.raises(InvalidInput, match=said):
             import_store(file, tmp_path / "copy")
         assert not (tmp_path / "copy").exists()
+    for none in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(InvalidInput, match="is no file"):
+            import_store(none, tmp_path / "copy")
 
 
 def signed(rows: list[dict[str, Any]]) -> bytes:

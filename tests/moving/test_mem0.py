@@ -283,7 +283,9 @@ def test_a_history_of_something_else_and_a_folder_without_memories_are_refused(t
     (source / "history.db").write_text("no database, but long enough to be read as one " * 20)
     with pytest.raises(InvalidInput, match="mem0's history"):
         import_mem0(source, tmp_path / "s", embeddings=EMBEDDINGS)
-    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "mem0.json").mkdir(parents=True)
+    (tmp_path / "empty" / "mem0.faiss").write_bytes(b"x")
+    os.mkfifo(tmp_path / "empty" / "mem0.pkl")
     with pytest.raises(InvalidInput, match="no mem0 vector store"):
         import_mem0(tmp_path / "empty", tmp_path / "s", embeddings=EMBEDDINGS)
     with pytest.raises(InvalidInput, match="does not exist"):
