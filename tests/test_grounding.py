@@ -58,6 +58,7 @@ def test_a_quote_that_nobody_said_is_not_found(quote: str) -> None:
         ("IŞIK benim kızım", "ışık benim kızım"),
         ("the programme was grey, and I practise law", "the program was gray, and I practice law"),
         ("أعيـــش في القاهرة", "أعيش في القاهره"), ("من در تهران زندگي مي كنم", "من در تهران زندگی می کنم"),
+        ("الإيجار ٣٠٠٠ ريال", "الإيجار 3000 ريال"), ("i got the offer form stripe", "i got the offer from stripe"),
     ],
 )  # fmt: skip
 def test_a_quote_may_be_spelt_in_another_way(turn: str, quote: str) -> None:
@@ -70,8 +71,10 @@ def test_no_text_is_too_long_for_a_quote(said: str) -> None:
     assert not is_said(words(said), f"{'x ' * 60}{said[:9]}")
 
 
-def test_laughter_in_korean_is_no_part_of_a_word() -> None:
+def test_laughter_and_endings_in_korean_may_be_left_out() -> None:
     assert is_said(words("저는 커피를 좋아해요ㅋㅋㅋ"), "저는 커피를 좋아해요")
+    assert is_said(words("월세는 80만원이에요"), "월세는 80만원")
+    assert not is_said(words("월세는 80만원이에요"), "월세는 8")
 
 
 def test_a_quote_with_most_words_misspelt_is_not_found() -> None:

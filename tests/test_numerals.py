@@ -21,6 +21,7 @@ from langchain_memlayer.testing import ScriptedChatModel
         ("the book is of 1948", "The book appeared in 1984", "1984"),
         ("我2012年搬到罗马", "用户2021年搬到罗马", "2021"),
         ("I was born in 1990 and moved in 2003", "Ann moved to Rome on 2013-05-01", "2013"),
+        ("I take 50 mg a day", "Ann takes 500 mg a day", "500"), ("他欠我300块", "他欠用户3000块", "3000"),
     ],
 )  # fmt: skip
 def test_a_number_that_contradicts_its_quote_is_found(quote: str, fact: str, number: str) -> None:
@@ -73,7 +74,11 @@ def test_a_number_that_contradicts_its_quote_is_found(quote: str, fact: str, num
         ("from 1999 to 2003", "until 2003"), ("the year after 2010", "in 2011"),
         ("since the winter of 2009/10", "in 2010"),
         ("aged 20 in 1980", "born in 1960"), ("built in 1948, sold for 1984 marks", "It was sold for 1984 marks"),
-        ("½ cup, or 1/4", "0.5 cup, or 0.25"), ("1½ cups", "1.5 cups"),
+        ("½ cup, or 1/4", "0.5 cup, or 0.25"), ("1½ cups", "1.5 cups"), ("三分之一", "1/3"),
+        ("they doubled my dose of 50", "Ann takes 100 mg"), ("they halved my 50 mg dose", "Ann takes 25 mg"),
+        ("a 10% raise on 80k", "Ann earns 88,000"), ("20% off the 150 euro jacket", "a jacket for 120 euros"),
+        ("我九零年生的", "用户34岁"), ("월세 80만원", "월세는 800,000원"), ("연봉이 5천만원", "연봉은 50,000,000원"),
+        ("плачу 45 тысяч", "платит 45 000"), ("身高一米八", "身高180厘米"), ("we split 90 three ways", "Ann paid 30"),
     ],
 )  # fmt: skip
 def test_what_was_said_or_can_be_worked_out_is_no_contradiction(quote: str, fact: str) -> None:
@@ -85,7 +90,7 @@ def test_what_was_said_or_can_be_worked_out_is_no_contradiction(quote: str, fact
     [
         ("User paid one hundred and fifty euros for the 2 of them", {150, 2}),
         ("the rent is 18k, once a month", {18_000}), ("用户付了三百五十块，12只猫", {350, 12}),
-        ("用户付了1.2万", {12_000}), ("百分之十二点五", {12.5}),
+        ("用户付了1.2万", {12_000}), ("百分之十二点五", {12.5}), ("User has a two-bedroom flat", {2}),
         ("Anna moved on 2024-05-13 at 19:00, on May 3", set()), ("she is one of us, the rent is due", set()),
     ],
 )  # fmt: skip
@@ -96,6 +101,7 @@ def test_the_numbers_of_a_text_are_those_in_digits_and_in_words_of_its_language(
 
 def test_thousands_are_one_number_however_they_are_written() -> None:
     assert numbers("User earns 75k, or 2.5万, and 2 500 more") == {75_000, 25_000, 2500}
+    assert numbers("涨了百分之二十") == numbers("涨了20%")
 
 
 @pytest.mark.parametrize("noise", ["六" * 5000, "9" * 5000, "六" * 41, "6." * 500 + "6"])
@@ -115,6 +121,7 @@ def test_a_number_may_stand_elsewhere_in_what_was_said() -> None:
     assert unsaid_number("Bus 42 takes Ann 30 minutes", "it takes 30 minutes", said) is None
     assert unsaid_number("Bus 42 takes Ann an hour", "it takes 30 minutes", ["I take bus 42"]) is None
     assert unsaid_number("Bus 43 takes Ann an hour", "it takes 30 minutes", ["I take bus 42"]) == "43"
+    assert unsaid_number("Ann's dog is 5", "he is 2 years older", ["My cat is 3, and he is 2 years older"]) is None
 
 
 def test_a_fact_with_a_hallucinated_number_is_rejected_and_the_rejection_recorded() -> None:

@@ -452,6 +452,8 @@ JUDGED: dict[str, tuple[str, str, list[tuple[str, ...]]]] = {
         ("Anna's locker is number 13", "Anna's locker is number 12", "Anna's locker is number 12"),
         ("Anna's gym locker is number 13", "Anna's locker is number 12", "Anna's gym locker is number 12"),
         ("Anna eats fish", "Anna eats meat", "Anna does not eat fish"),
+        ("Anna eats fish", "Anna eats meat", "Anna no longer eats fish"),
+        ("Anna meets Ben on 2025-11-20", "Anna meets Ben on 2025-11-13", "Anna meets Ben on 2025-11-21"),
     ]),
     "an update that changes nothing is none": ("UPDATE", "NONE", [
         ("Anna is in Paris", "Anna lives in Paris", "anna lives in Paris"),
@@ -535,6 +537,27 @@ def test_for_how_long_something_holds_may_be_told_as_the_day_when_it_began(told:
     assert {(d.action, d.text) for d in found} == {("NONE", None), ("UPDATE", text)}
     dated = fact(f"{told} (2025-09)", valid_at=day)
     assert decided([dated], entry(1, "UPDATE", 1, text), known=known)[0].text == dated.text
+
+
+@pytest.mark.parametrize(
+    ("told", "known", "text"),
+    [
+        ("Anna's rent goes up by £150", "Anna pays £1,200 rent", "Anna pays £1,350 rent"),
+        ("Anna got a 10% raise", "Anna earns £80,000 a year", "Anna earns £88,000 a year"),
+        ("Anna halved the dose of iron", "Anna takes 50 mg of iron", "Anna takes 25 mg of iron"),
+        ("Anna's flat has two bedrooms", "Anna lives in a flat", "Anna lives in a two-bedroom flat"),
+        ("Anna's stand-up is an hour later", "Anna has a stand-up at 9:00", "Anna has a stand-up at 10:00"),
+        ("用户的房租涨了五百", "用户的房租6000元", "用户的房租6500元"),
+        ("用户一米八三", "用户身高180厘米", "用户身高183厘米"),
+        ("小张不来了", "来吃饭的有小王、小张、小李，一共三人", "来吃饭的有小王、小李，一共两人"),
+        ("用户把Docker换成了Podman", "用户用Docker部署", "用户用Podman部署，不用Docker了"),
+        ("Anna moved to Bath", "Anna lives in Leeds with Ben", "Anna lives in Bath with Ben, no longer in Leeds"),
+        ("Anna is vegetarian since January", "Anna is vegetarian", "Anna is vegetarian since 2025-01"),
+    ],
+)  # fmt: skip
+def test_a_new_text_may_tell_what_its_sources_come_to(told: str, known: str, text: str) -> None:
+    january = datetime(2025, 1, 1, tzinfo=UTC) if "January" in told else None
+    assert one_memory(fact(told, valid_at=january), known, "UPDATE", text).text == text
 
 
 def test_particles_and_endings_of_japanese_make_no_other_fact() -> None:

@@ -75,6 +75,8 @@ _ACCENTED = ("LATIN", "GREEK", "CYRILLIC", "ARABIC")
 _LIGATURES = {"œ": "oe", "æ": "ae", "ł": "l", "ø": "o", "đ": "d", "ı": "i"}
 # Letters that Arabic and Persian keyboards have two of, and the two spellings of an ending.
 _ARABIC = "\u064a\u06cc\u0649\u06cc\u0643\u06a9\u0629\u0647"
+# The digits of Arabic, Persian, Hindi and Thai.
+_ZEROS = (0x660, 0x6F0, 0x966, 0xE50)
 _LETTERS = {"CJK": "han", "HIRAGANA": "han", "KATAKANA": "han", "BOPOMOFO": "han"}
 
 
@@ -126,9 +128,10 @@ def _follow(said: Sequence[str], parts: Sequence[Sequence[str]], *, nearly: bool
     """Whether the parts are said one after the other."""
     text, start = f" {' '.join(said)} ", 0
     for part in parts:
-        at = text.find(f" {' '.join(part)} ", start)
-        if at >= 0:
-            start = at + sum(map(len, part)) + len(part)
+        # Of a Korean word its particle or ending may be left out.
+        at = re.compile(rf" {re.escape(' '.join(part))}(?=[ \uac00-\ud7a3])").search(text, start)
+        if at is not None:
+            start = at.end()
         elif not (nearly and (_is_joined(text[start:].split(), part) or _is_nearly_said(text[start:].split(), part))):
             return False
     return True
@@ -165,7 +168,7 @@ def _plainly(word: str) -> str:
 def _simplified() -> dict[int, str]:
     lines = files(__package__).joinpath("han.txt").read_text("utf-8").splitlines()[1:]
     pairs = "".join(lines)
-    pairs += _ARABIC
+    pairs += _ARABIC + "".join(f"{chr(zero + digit)}{digit}" for zero in _ZEROS for digit in range(10))
     return str.maketrans(_LIGATURES | dict(zip(pairs[::2], pairs[1::2], strict=True)))
 
 
@@ -195,6 +198,9 @@ def _is_nearly_said(said: Sequence[str], part: Sequence[str]) -> bool:
 def _alike(one: str, other: str) -> bool:
     from rapidfuzz.fuzz import ratio
 
+    # "Form" for "from", "teh" for "the".
+    if len(one) > 2 and sorted(one) == sorted(other) and one.isalpha() and _DENIALS.isdisjoint((one, other)):
+        return True
     if min(len(one), len(other)) < _SHORTEST_ALIKE or abs(len(one) - len(other)) > 1:
         return False
     return not any(char.isdigit() for char in one + other) and ratio(one, other) > _ALIKE

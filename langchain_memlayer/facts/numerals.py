@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import permutations, product
 from typing import Final
@@ -16,7 +16,9 @@ from typing import Final
 from langchain_memlayer.facts.grounding import words
 
 _DIGITS: Final = re.compile(r"\d+(?:[.,]\d+)*")
-_MULTIPLIED: Final = re.compile(r"(?<!\d)(\d++(?:[.,]\d++)*+)\s?(k\b|[千万萬亿億])(?:(?<!k)(\d)(?![\d.,]))?")
+_MULTIPLIED: Final = re.compile(
+    r"(?<!\d)(\d++(?:[.,]\d++)*+)\s?(k\b|тыс\w*|천만|[千万萬亿億천만억])(?:(?<=[千万萬亿億])(\d)(?![\d.,]))?"
+)
 _FRACTION: Final = re.compile(r"(?<![\d/])(\d{1,3})[/\u2044](\d{1,3})(?![\d/])")
 _AND_A_PART: Final = re.compile("(?<=\\d)(?=[\u00bc-\u00be\u2150-\u215e])")  # 1½
 # Thousands may be apart: 2 500, 2'500.
@@ -24,6 +26,8 @@ _APART: Final = re.compile(r"(?<![\d.,])\d{1,3}(?:[ '\u2019]\d{3})+(?!\d)")
 _HAN: Final = re.compile(
     "(?<![\\d千万萬亿億])([零〇一二两兩三四五六七八九十百千万萬亿億廿]+)(?:[点點]([零〇一二三四五六七八九]+))?"
 )
+_PARTS: Final = re.compile("([二两三四五六七八九十百千]{1,4})分之([一二两三四五六七八九十百千]{1,4})")
+_METRES: Final = re.compile(r"(?<![\d.])([\d一二两])米([\d一二三四五六七八九]{1,2})(?![\d十百])")
 _LONGEST_HAN: Final = 40
 """Longer runs are no numeral, but laughter (六六六…) or noise."""
 _LONGEST_WORDS: Final = 20_000
@@ -33,7 +37,8 @@ _HAN_DIGITS: Final = {
 _UNIT_BEGINS: Final = re.compile(r"(?<=\d)(?=[^\W\d_])|(?<=[^\W\d_])(?=\d)")
 _HAN_READ: Final = {ord(char): str(value) for char, value in _HAN_DIGITS.items()}
 _OH: Final = re.compile(r"\boh?\b")
-_HAN_UNITS: Final = {"十": 10, "百": 100, "千": 1000, "万": 10**4, "萬": 10**4, "亿": 10**8, "億": 10**8}
+_HAN_UNITS: Final = {"十": 10, "百": 100, "千": 1000, "万": 10**4, "萬": 10**4, "亿": 10**8, "億": 10**8,
+                      "만": 10**4, "천만": 10**7, "억": 10**8}  # fmt: skip
 
 
 def _valued(*rows: tuple[tuple[float, ...], str]) -> dict[str, tuple[float, ...]]:
@@ -42,7 +47,8 @@ def _valued(*rows: tuple[tuple[float, ...], str]) -> dict[str, tuple[float, ...]
 
 # What else may stand for a number.
 _LOOSELY: Final = _valued(
-    ((12,), "dozen dutzend douzaine docena dozzina dúzia"), ((2,), "couple pair both twice double paar par"),
+    ((12,), "dozen dutzend douzaine docena dozzina dúzia"), ((3,), "triple tripled"),
+    ((2,), "couple pair both twice double doubled halved paar par verdoppelt halbiert 倍 翻"),
     ((0.5, 30), "half halb halbe halben demi demie medio media mezzo mezza meio meia 半"), ((14,), "fortnight"),
     ((0.25, 15), "quarter quarters viertel quart quarts cuarto cuartos quarto"), ((5,), "mitte"), ((10,), "折"),
     ((33,), "third thirds drittel tiers tercio"), ((1.5,), "anderthalb eineinhalb полтора"),
@@ -50,7 +56,7 @@ _LOOSELY: Final = _valued(
 # What a number may be of: how many smaller ones it has, or larger ones it is a part of.
 _UNITS: Final = _valued(
     ((12,), "year years jahr jahre jahren an ans année années año años anno anni ano anos 年"),
-    ((12, 30), "month months monat monate monaten mois mes meses mese mesi mês 月"), ((0.5,), "斤"),
+    ((12, 30), "month months monat monate monaten mois mes meses mese mesi mês 月"), ((0.5,), "斤 重"),
     ((7, 4), "week weeks woche wochen semaine semaines semana semanas settimana settimane 周 週 期"),
     ((7, 24), "day days tag tage tagen jour jours día días giorni dias 天"),
     ((60,), "h hour hours stunde stunden heure heures hora horas ora ore 时 時"),
@@ -86,7 +92,7 @@ _SAID_DAY: Final = re.compile(
     re.IGNORECASE,
 )
 _FIRST_DAY: Final = re.compile(r"(?<!\d)(\d{4}-\d\d)-01(?!\d)")
-_DAY: Final = re.compile(r"\d{4}-\d\d(?:-\d\d)?")
+DAY: Final = re.compile(r"\d{4}-\d\d(?:-\d\d)?")
 _YEAR: Final = re.compile(r"(?<!\d)(?:1[6-9]|20|21)\d\d(?!\d)")
 _DATES_AND_TIMES: Final = re.compile(
     r"\d{4}[-/.]\d{1,2}(?:[-/.]\d{1,2})?|\d{1,2}[/.]\d{1,2}[/.]\d{2,4}|\d{1,2}:\d\d(?::\d\d)?"
@@ -102,6 +108,12 @@ _BY_ONE: Final = re.compile(
     r"pasad[oa]|casi|quase|pross?im[oa]|scors[oa])\b|明年|去年|来年|來年|快要?|就要|内年|내년|작년|곧"
 )
 _SHORT_YEAR: Final = re.compile(r"(?<![\w'\u2019])['\u2019](\d\d)(?!\d)|(?<!\d)(\d\d)年")
+_HYPHEN: Final = re.compile(r"(?<=[^\W\d_])-(?=[^\W\d_])")
+# What is told in tens: 八折, 三割, 三成.
+_BY_TENS: Final = re.compile("[折割成]")
+_FEW_NUMBERS: Final = 6
+"""Of that many the sums with those of other turns are counted, too."""
+_PERCENT: Final = re.compile("%|percent|prozent|百分")
 _ABOUT: Final = re.compile(r"(?<!\d)\d++(?:s\b|\s?(?:多|代|几|幾|余|餘))")
 _LAST_DAY: Final = 31
 _FEWEST_DIGITS: Final = 3
@@ -119,12 +131,12 @@ def numbers(text: str, *, dated: bool = False) -> set[float]:
     """
     text = _together(_plain(text))
     digits = _DIGITS.findall(text) if dated else _undated(text)
-    return {*map(_value, digits), *_in_words(text, _spoken(text), parts=False)}
+    return {*map(_exact, (*map(_value, digits), *_in_words(text, _spoken(text), parts=False)))}
 
 
 def days(text: str) -> set[str]:
     """The days and months that a text names as YYYY-MM-DD or YYYY-MM."""
-    return set(_DAY.findall(text))
+    return set(DAY.findall(text))
 
 
 def as_exact(fact: str, quote: str) -> str:
@@ -147,30 +159,49 @@ def unsaid_number(fact: str, quote: str, said: Sequence[str], year: int | None =
         year: When the quote was said: an age is worked out from a year of birth, before or after the birthday.
     """
     fact, quote = _together(_plain(fact)), _plain(quote)
-    quoted = [*map(_value, _DIGITS.findall(quote)), *_in_words(quote, _spoken(quote))]
+    quoted = _stated(quote, _spoken(quote))
     # Any language's word for a number of the quote will do.
-    stated = {_significant(value) for value in (*map(_value, _DIGITS.findall(fact)), *_in_words(fact, _LANGUAGES))}
-    if len(quoted) > _MOST_NUMBERS or all(_significant(value) in stated for value in quoted):
+    stated = {*map(_exact, _stated(fact, _LANGUAGES))}
+    tens = _BY_TENS.search(quote) is not None
+    if len(quoted) > _MOST_NUMBERS or all(is_among(value, stated, tens=tens) for value in quoted):
         return None
-    named = set(words(_UNIT_BEGINS.sub(" ", quote)))
-    loose, units = ({value for word in named for value in of.get(word, ())} for of in (_LOOSELY, _UNITS))
-    years = [] if year is None else [year, year - 1]
-    quoted += [1900 + int(one or other) for one, other in _SHORT_YEAR.findall(quote)]
-    known = {*map(_significant, [*loose, *units]), *_worked_out([*quoted, *loose], units)}
-    known |= {_significant(one - value) for one in years for value in (*quoted, *loose)}
-    if _BY_ONE.search(quote):
-        known |= {_significant(value + step) for value in quoted for step in (-1, 1)}
-    for text in (quote, *map(_plain, said)):
-        known |= {_significant(value) for value in (*map(_value, _DIGITS.findall(text)), *_in_words(text, _LANGUAGES))}
-    unknown = [n for n in _undated(_ABOUT.sub(" ", fact)) if _significant(_value(n)) not in known]
+    known = worked_out(quote, year)
+    heard = {_exact(value) for text in (quote, *map(_plain, said)) for value in _stated(text, _LANGUAGES)}
+    known |= heard
+    if len(heard) <= _FEW_NUMBERS:
+        known |= {_exact(one + value) for one in quoted for value in (*heard, *(-value for value in heard))}
+    unknown = [n for n in _undated(_ABOUT.sub(" ", fact)) if not is_among(_value(n), known, tens=tens)]
     told, named_years = ({*map(int, _YEAR.findall(text))} for text in (_ABOUT.sub(" ", fact), quote))
     if not named_years <= told:
         # A year in the place of another; one that is near is told as "the year after", or of what is to come.
         near = {*named_years, year or 0}
         far = (one for one in told if all(abs(one - other) > _YEARS_NEAR for other in near))
-        unknown += sorted(str(one) for one in far if _significant(one) not in known)
+        unknown += sorted(str(one) for one in far if not is_among(one, known))
     runs = list(_runs(quote)) if unknown else []
     return next((number for number in unknown if not _is_dictated(number, runs)), None)
+
+
+def worked_out(quote: str, year: int | None = None) -> set[float]:
+    """What can be worked out of the numbers of a text: sums, products, parts, ages in a year; nothing of too many."""
+    quote = _plain(quote)
+    quoted = _stated(quote, _spoken(quote) or _LANGUAGES)
+    if len(quoted) > _MOST_NUMBERS:
+        return set()
+    named = set(words(_UNIT_BEGINS.sub(" ", quote)))
+    loose, units = ({value for word in named for value in of.get(word, ())} for of in (_LOOSELY, _UNITS))
+    years = [] if year is None else [year, year - 1]
+    quoted += [1900 + int(one or other) for one, other in _SHORT_YEAR.findall(quote.translate(_HAN_READ))]
+    known = [*loose, *units, *_combined([*quoted, *loose], units)]
+    known += [one - value for one in years for value in (*quoted, *loose)]
+    if _BY_ONE.search(quote):
+        known += [value + step for value in quoted for step in (-1, 1)]
+    if _PERCENT.search(quote):
+        known += [a + sign * a * b / 100 for a, b in permutations(quoted, 2) for sign in (-1, 1)]
+    return {*map(_exact, known)}
+
+
+def _stated(text: str, languages: Iterable[str]) -> list[float]:
+    return [*map(_value, _DIGITS.findall(text)), *_in_words(text, languages)]
 
 
 def _runs(quote: str) -> Iterator[str]:
@@ -194,7 +225,7 @@ def _undated(text: str) -> Iterator[str]:
             yield match
 
 
-def _worked_out(values: Sequence[float], units: Iterable[float]) -> Iterator[str]:
+def _combined(values: Sequence[float], units: Iterable[float]) -> list[float]:
     # "Two and a half hours" are twice 60 minutes, and 30 more.
     parts = [value * unit for value in (1, *values) for unit in units]
     found = [*parts, *(part + value for part in parts for value in values)]
@@ -202,7 +233,7 @@ def _worked_out(values: Sequence[float], units: Iterable[float]) -> Iterator[str
         found += (a + b, a - b, a * b)
     # The half of it, or a quarter, but not all that dividing may give.
     found += [a / b for a, b in (*permutations(values, 2), *product(values, units)) if b and a * 4 % b == 0]
-    yield from map(_significant, found)
+    return found
 
 
 def _spoken(text: str) -> list[str]:
@@ -218,7 +249,9 @@ def _worded(text: str, language: str) -> tuple[str, ...]:
     """The numbers in digits that a text has more of when its words for numbers are read."""
     from text_to_num import alpha2digit
 
-    return tuple(_DIGITS.findall(alpha2digit(_DIGITS.sub("#", text), language, threshold=0.0)))
+    # "A two-bedroom flat" has two, too.
+    apart = _HYPHEN.sub(" ", _DIGITS.sub("#", text))
+    return tuple(_DIGITS.findall(alpha2digit(apart, language, threshold=0.0)))
 
 
 def _in_words(text: str, languages: Iterable[str], *, parts: bool = True) -> list[float]:
@@ -257,7 +290,9 @@ def _han(text: str) -> int:
 
 
 def _plain(text: str) -> str:
-    return unicodedata.normalize("NFKC", _AND_A_PART.sub(" ", text)).casefold()
+    text = unicodedata.normalize("NFKC", _AND_A_PART.sub(" ", text)).casefold().replace("百分之", "%")
+    text = _METRES.sub(lambda match: f"{match[1]}.{match[2]}米".translate(_HAN_READ), text)
+    return _PARTS.sub(lambda match: f"{_han(match[2])}/{_han(match[1])}", text)
 
 
 def _multiplied(match: re.Match[str]) -> float:
@@ -272,9 +307,14 @@ def _together(text: str) -> str:
     return _MULTIPLIED.sub(lambda match: f" {_multiplied(match):.0f} ", text)
 
 
-def _significant(value: float) -> str:
-    """The digits of a number between its first and its last that is not 0: "5k" and 5,000 have the same."""
-    return f"{abs(value):.6f}".replace(".", "").strip("0")
+def _exact(value: float) -> float:
+    return round(abs(value), 6)
+
+
+def is_among(value: float, known: Collection[float], *, tens: bool = False) -> bool:
+    """Whether a number is known, in whatever unit: 5k are 5,000 and 1.8 m 180 cm; ten times a dose is another one."""
+    scaled = (_exact(value * 10.0**power) for power in range(-8, 9) if tens or abs(power) != 1)
+    return not value or any(one and one in known for one in scaled)
 
 
 def _value(number: str) -> float:

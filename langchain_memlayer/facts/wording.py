@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 from typing import Final
 
 from langchain_memlayer.facts.grounding import denies, words
-from langchain_memlayer.facts.numerals import days, numbers
+from langchain_memlayer.facts.numerals import DAY, days, is_among, numbers, worked_out
 from langchain_memlayer.index.keywords import query_terms
 from langchain_memlayer.types import RETRACT, Fact
 
@@ -172,16 +172,36 @@ def is_grounded(text: str, fact: Fact, others: Sequence[Fact], memories: Sequenc
     """Whether a text says what its facts and the memories do: most of its words, all its numbers, its denials."""
     sources = [part or "" for one in (fact, *others) for part in (one.text, one.quote)]
     sources += memories
-    said = terms(text)
+    undated = DAY.sub(" ", text)
+    said = terms(undated)
     if len(said & terms(" ".join(sources))) < _GROUNDED * len(said):
         return False
-    if numbers(text) - {number for source in sources for number in numbers(source, dated=True)}:
-        return False
     changed = numbers(fact.text) - numbers(memories[0], dated=True)
-    # "For two months" is rightly told as the day when it began.
-    if changed and changed.isdisjoint(numbers(text, dated=True)) and (days(fact.text) or not gives_day(fact, text)):
+    literal = {number for source in sources for number in numbers(source, dated=True)}
+    known = literal | worked_out(DAY.sub(" ", "\n".join(sources)))
+    if not changed:
+        # Who counts a list anew names no number.
+        known |= {value + step for value in numbers(memories[0]) for step in (-2, -1, 1, 2)}
+    if not all(is_among(value, known) for value in numbers(text)):
         return False
-    return not denies(text) or any(map(denies, sources))
+    told = numbers(undated, dated=True)
+    # "For two months" is rightly told as the day when it began, and "150 more" as what that makes.
+    if changed and changed.isdisjoint(told) and told <= literal and (days(fact.text) or not gives_day(fact, text)):
+        return False
+    # A day that nobody told is not the one that the fact tells.
+    mine, invented = days(fact.text) - days(memories[0]), days(text) - days(" ".join(sources))
+    if mine and invented and not gives_day(fact, text) and not _meet(mine, days(text)):
+        return False
+    if not denies(text) or any(map(denies, sources)):
+        return True
+    # What was replaced may be told, too: "lives in Bath, no longer in Leeds".
+    new, old = terms(fact.text) - terms(memories[0]), terms(memories[0]) - terms(fact.text)
+    return bool(ENDS.search(text) and said & new and said & old)
+
+
+def _meet(some: Collection[str], others: Collection[str]) -> bool:
+    """Whether two sets of days and months have one in common, which one may tell by its month only."""
+    return any(one.startswith(other) or other.startswith(one) for one in some for other in others)
 
 
 def gives_day(fact: Fact, text: str) -> bool:
