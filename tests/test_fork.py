@@ -223,16 +223,26 @@ def test_where_both_sides_changed_a_memory_the_original_stands_and_nothing_is_lo
         assert (None if told["added"] is None else memory.get(told["added"])["memory"]) == conflict["fork"]
 
 
-def test_what_both_sides_were_told_ends_with_what_either_was_told_in() -> None:
-    moves = [decided((1, "UPDATE", 1, "Anna lives in Rome"))] * 2
-    with open_with(Mind(TOLD, *moves)) as memory:
+@pytest.mark.parametrize("city", ["Paris", "Rome"])
+def test_what_both_sides_were_told_ends_with_what_either_was_told_in(city: str) -> None:
+    with open_with(Mind(TOLD, *[decided((1, "UPDATE", 1, "Anna lives in Rome"))] * 2)) as memory:
         memory.add("I live in Paris", user_id="anna", session_id="s")
         fork = memory.fork("trial", user_id="anna")
-        for side in (fork, memory.of(user_id="anna")):
-            side.add("I moved to Rome", session_id=f"{side}")
-        fork.merge()
-        memory.delete(fact(memory, "Anna lives in Rome", user_id="anna"))
-        assert memory.search("Rome", user_id="anna")["results"] == []
+        for session, side in (("t", fork), ("m", memory.of(user_id="anna"))):
+            side.add("I live in Paris" if city == "Paris" else "I moved to Rome", session_id=session)
+        assert fork.merge()["conflicts"] == []
+        memory.delete(fact(memory, f"Anna lives in {city}", user_id="anna"))
+        assert memory.search(city, user_id="anna")["results"] == []
+
+
+def test_what_a_fork_was_told_again_and_the_original_has_changed_is_a_conflict() -> None:
+    with open_with(Mind(TOLD, decided((1, "UPDATE", 1, "Anna lives in Rome")))) as memory:
+        memory.add("I live in Paris", user_id="anna", session_id="s")
+        fork = memory.fork("trial", user_id="anna")
+        fork.add("I live in Paris", session_id="t")
+        memory.add("I moved to Rome", user_id="anna", session_id="s")
+        [conflict] = fork.merge()["conflicts"]
+        assert (conflict["memory"], conflict["fork"]) == ("Anna lives in Rome", "Anna lives in Paris")
 
 
 def test_what_is_still_to_be_read_of_the_original_stays_so_when_the_fork_changed_its_metadata() -> None:

@@ -101,6 +101,20 @@ def test_a_question_about_a_month_finds_what_happens_in_it_whenever_it_was_told(
         assert [right in hit["memory"] for hit in hits if hit["explanation"]["date"] > 0] == [True]
 
 
+@pytest.mark.parametrize(
+    ("query", "right"),
+    [("What did I do last weekend?", "canoe"), ("昨天我做了什么", "dentist"),
+     ("Was habe ich gestern gemacht?", "dentist"),
+     ("What is planned for the day after tomorrow?", "Oslo"), ("¿Qué hice ayer?", "dentist")],
+)  # fmt: skip
+def test_a_question_that_says_nothing_but_a_time_is_answered_by_what_happens_then(
+    story: Story, query: str, right: str
+) -> None:
+    for when, what in (("12", "saw the dentist"), ("09", "bought a canoe"), ("15", "flies to Oslo")):
+        story.tell("2024-05-01", what, f"Anna {what}", since=f"2024-06-{when}")
+    assert right in story.facts(query, reference_time="2024-06-13T12:00:00")[0]
+
+
 def differences(memory: Any, since: str, until: str | None = None, **given: Any) -> tuple[list[Any], ...]:
     """The texts that came, changed and went."""
     found = memory.diff(since, until, **(given or {"user_id": "u"}))

@@ -254,7 +254,8 @@ class _Merging:
                 self._note_ended(versions, key, original)
                 commit.end_fact(original, self._left_behind(versions), at=versions[-1].invalid_at or self.tx.now)
             return
-        changed, again = len(versions) > 1, live.count - (first if original is None or moved else original).count
+        changed = len(versions) > 1
+        again = sum(one.op == "none" for one in standing(self.tx, self.tx.history(live.key)))
         if moved and (changed or again > 0):
             # Of what was only told again the metadata are the copy's: they say nothing.
             known = original and (original.hash, original.metadata if changed else live.metadata)

@@ -256,6 +256,14 @@ WEEKS_AWAY = {
     "上上": -2, "先々週": -2, "지지난": -2, "上": -1, "先週": -1, "지난": -1, "저번": -1,
     "下": 1, "来週": 1, "다음": 1, "下下": 2, "再来週": 2,
 }  # fmt: skip
+# What asks for anything that was done or is to come.
+_DOES = (
+    "happen happened happens happening going go went new plan plans planned gemacht mache machen passiert los vor pläne "
+    "geplant fait fais faire passé passe prévu hice hago hacer pasó pasa planes fiz faço fazer aconteceu planos fatto "
+    "faccio fare successo piani делал делала делаю буду было будет произошло планы что я мы у меня 做 干 何 去 発生 予定 "
+    "뭐 뭘 했어 했지 했나 에 할 qué questc jai"
+)
+DOES = frozenset(_DOES.split())
 # Of two days of a name that is asked about which is still to come.
 AHEAD = re.compile(
     r"\b(?:will|won['\u2019]t|shall|should|going to|coming|upcoming|plan(?:s|ned|ning)?|book|do (?:i|we) have|am i|are we)\b|"

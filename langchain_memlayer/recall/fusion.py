@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from langchain_memlayer.recall import signals
 from langchain_memlayer.recall.learned import is_told_by_names, learned
 from langchain_memlayer.recall.pool import Pool, Query, Scores, Spread
-from langchain_memlayer.recall.versions import version
+from langchain_memlayer.recall.versions import says_only_when, version
 from langchain_memlayer.threads import lazy
 
 
@@ -43,6 +43,7 @@ class Weights:
         graph: For memories near the entities that the query names.
         speaker: For memories by or about the one speaker that the query names.
         date: For memories of the time that the query names.
+        date_alone: The same where the query says nothing else.
         window: What a neighbour's words count beside a turn's own, where several people speak in sessions.
         exact: For memories with the identifiers and quoted names of the query.
         version: For the version of a value that the query asks for.
@@ -64,6 +65,7 @@ class Weights:
     graph: float = 0.15
     speaker: float = 0.15
     date: float = 0.2
+    date_alone: float = 2.0
     window: float = 0.5
     exact: float = 1.5
     version: float = 1.0
@@ -223,7 +225,8 @@ def scored(pool: Pool, query: Query, weights: Weights) -> Scored:
         "bridge": _bridged(pool, base, np.float32(weights.bridge * by_words) * signals.bridge(pool, query, base)),
         "graph": np.float32(weights.graph) * pool.graph,
         "speaker": np.float32(weights.speaker) * signals.speaker(pool, query),
-        "date": np.float32(weights.date) * signals.date(pool, query),
+        "date": np.float32(weights.date_alone if says_only_when(query.text, query.reference) else weights.date)
+        * signals.date(pool, query),
         "exact": np.float32(weights.exact) * signals.exact(pool, query),
         "version": np.float32(weights.version) * version(pool, query, base),
         "fact": np.float32(weights.fact_named if named else weights.fact) * signals.fact(pool),

@@ -10,13 +10,14 @@ from __future__ import annotations
 import re
 import unicodedata
 from datetime import datetime
-from functools import cache
+from functools import cache, lru_cache
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from langchain_memlayer.index.keywords import query_terms, term_ids
+from langchain_memlayer.index.function_words import function_words, language_of
+from langchain_memlayer.index.keywords import query_terms, term_ids, words_of
 from langchain_memlayer.recall import date_words as words
 from langchain_memlayer.recall.dates import Period, periods, without_periods
 from langchain_memlayer.recall.pool import Pool, Query, Scores
@@ -46,6 +47,13 @@ def subject_of(text: str, reference: datetime) -> str:
     for pattern in (words.HOW_OFTEN, words.FIRST, words.BEFORE, words.NOW, words.CHANGE):
         text = pattern.sub(" ", text)
     return _PARTICLE.sub(" ", text)
+
+
+@lru_cache(maxsize=256)
+def says_only_when(text: str, reference: datetime) -> bool:
+    """Whether a question says nothing but a time: "What did I do last weekend?", 昨天我做了什么."""
+    said = words_of(subject_of(text, reference))
+    return not {*said} - function_words(language_of(said)) - words.DOES
 
 
 def wanted_version(text: str) -> Asked | None:
