@@ -86,7 +86,7 @@ PERIODS: dict[tuple[str, str, str], list[str]] = {
     ("span", "2026-11-16", "2026-11-23"): [
         "지난주", "letzte Woche", "la semana pasada", "la semaine dernière", "semana passada", "на прошлой неделе",
     ],
-    ("day", "2026-11-17", "2026-11-18"): ["last Tuesday"],
+    ("day", "2026-11-17", "2026-11-18"): ["last Tuesday", "letzten Dienstag", "mardi dernier"],
     ("day", "2026-11-18", "2026-11-19"): ["上礼拜三"],
     ("span", "2026-11-19", "2026-11-23"): ["前几天"],
     ("span", "2026-11-19", "2026-11-24"): ["a few days ago", "几天前", "数日前"],
@@ -108,9 +108,11 @@ PERIODS: dict[tuple[str, str, str], list[str]] = {
     ("day", "2026-11-24", "2026-11-25"): ["on Tuesday", "今朝"],
     ("day", "2026-11-27", "2026-11-28"): [
         "What are my plans for this Friday?", "What is on for Friday?", "Who is coming on Friday?",
-        "this coming Friday",
+        "this coming Friday", "Was muss ich bis Freitag tun?", "hasta el viernes", "до пятницы",
     ],
-    ("span", "2026-11-27", "2026-12-05"): ["Am I free next Friday?"],
+    ("span", "2026-11-27", "2026-12-05"): [
+        "Am I free next Friday?", "nächsten Freitag", "vendredi prochain", "venerdì prossimo", "el viernes que viene",
+    ],
     ("span", "2026-11-28", "2026-12-07"): [
         "next weekend", "下周末去哪儿", "来週末", "다음 주말", "kommendes Wochenende",
     ],

@@ -247,6 +247,25 @@ WEEKDAY = re.compile(
     rf"\b(?P<earlier>{'|'.join(WEEKDAYS)})\s+before last\b",
     re.IGNORECASE,
 )
+_LAST, _NEXT = r"dernier|pasado|scors[oa]|passad[oa]", r"prochain|que viene|prossim[oa]|que vem"
+EUROPEAN_DAYS = {
+    name: day
+    for day, names in enumerate(
+        ("montag lundi lunes lunedì segunda-feira понедельник понедельника", "dienstag mardi martes martedì terça-feira вторник вторника",
+         "mittwoch mercredi miércoles mercoledì quarta-feira среду среды", "donnerstag jeudi jueves giovedì quinta-feira четверг четверга",
+         "freitag vendredi viernes venerdì sexta-feira пятницу пятницы", "samstag sonnabend samedi sábado sabato субботу субботы",
+         "sonntag dimanche domingo domenica воскресенье воскресенья"),
+    )
+    for name in names.split()
+}  # fmt: skip
+EUROPEAN_WEEKDAY = (
+    re.compile(
+        rf"\b(?:(?P<last>letzte[nrsm]?|vorige[nrsm]?|прошл\w{{2,3}})|(?P<next>nächste[nrsm]?|kommende[nrsm]?|próxim[oa]|"
+        rf"следующ\w{{2,3}})|(?P<by>bis|hasta el|para el|entro|até|до))\s+(?P<name>{'|'.join(EUROPEAN_DAYS)})\b",
+        re.IGNORECASE,
+    ),
+    re.compile(rf"\b(?P<name>{'|'.join(EUROPEAN_DAYS)})\s+(?:(?P<last>{_LAST})|(?P<next>{_NEXT}))\b", re.IGNORECASE),
+)
 CJK_WEEKDAY = (
     re.compile(rf"(?<![上下])(?P<which>上上|上|下下|下|这|這|本){CJK_WEEK}(?P<name>[一二三四五六日天])"),
     re.compile(r"(?P<which>先々週|先週|今週|再来週|来週)(?:の|\s)*(?P<name>[月火水木金土日])曜"),

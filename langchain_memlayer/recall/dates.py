@@ -203,7 +203,12 @@ def _relative(text: str, today: datetime) -> Iterator[Reading]:
         for match in pattern.finditer(text):
             yield match, _span("span", monday + timedelta(days=7 * weeks + first), last - first)
     for match in words.WEEKDAY.finditer(text):
-        yield match, _weekday(match, today, ahead=words.AHEAD.search(text) is not None)
+        day = words.WEEKDAYS.index((match["name"] or match["earlier"]).casefold())
+        which = "" if match["earlier"] else match["which"].casefold()
+        yield match, _weekday(day, which, today, ahead=words.AHEAD.search(text) is not None)
+    for match in _matches(words.EUROPEAN_WEEKDAY, text):
+        which = next(name for name, said in match.groupdict().items() if said and name != "name")
+        yield match, _weekday(words.EUROPEAN_DAYS[match["name"].casefold()], which, today, ahead=False)
     for pattern, months in words.NAMED_MONTHS:
         for match in pattern.finditer(text):
             yield match, _months_ago(today, months, 0)
@@ -217,11 +222,10 @@ def _matches(patterns: Sequence[re.Pattern[str]], text: str) -> Iterator[re.Matc
         yield from pattern.finditer(text)
 
 
-def _weekday(match: re.Match[str], today: datetime, *, ahead: bool) -> Period:
-    """The day of a name that is meant; `ahead` says whether a text speaks of what is to come."""
-    day, which = words.WEEKDAYS.index((match["name"] or match["earlier"]).casefold()), (match["which"] or "").casefold()
+def _weekday(day: int, which: str, today: datetime, *, ahead: bool) -> Period:
+    """The day of a name that is meant, "" before last; `ahead` says whether a text speaks of what is to come."""
     back = (today.weekday() - day) % 7
-    if match["earlier"]:
+    if not which:
         return _span("day", today - timedelta(days=(back or 7) + 7), 1)
     if which == "next":
         # The coming one, or that of next week.
