@@ -74,6 +74,8 @@ PERIODS: dict[tuple[str, str, str], list[str]] = {
     ],
     ("span", "2026-10-31", "2026-11-07"): [
         "three weeks ago", "three weeks ago today", "my friend June 3 weeks ago", "三週間前",
+        "vor drei Wochen", "il y a 3 semaines", "hace tres semanas", "tre settimane fa", "três semanas atrás",
+        "три недели назад",
     ],
     ("span", "2026-11-05", "2026-11-14"): ["十几天前说了什么"],
     ("span", "2026-11-07", "2026-11-14"): ["a couple of weeks ago"],

@@ -156,6 +156,31 @@ AGO = (
     ),
     re.compile(rf"(?P<n>\d{{1,3}}|(?<![가-힣])(?:{KOREAN_NUMBER}))\s*(?P<unit>일|주|개월|달|년)(?:일|간)?\s*전"),
 )
+EUROPEAN_NUMBERS = {
+    word: number
+    for number, names in enumerate(
+        ("ein eine einem einer un une una uno um uma один одну", "zwei deux dos due dois duas два две", "drei trois tres tre três три",
+         "vier quatre cuatro quattro quatro четыре", "fünf cinq cinco cinque пять", "sechs six seis sei шесть",
+         "sieben sept siete sette sete семь", "acht huit ocho otto oito восемь", "neun neuf nueve nove девять",
+         "zehn dix diez dieci dez десять"), 1,
+    )
+    for word in names.split()
+}  # fmt: skip
+EUROPEAN_UNITS = {
+    name: unit
+    for unit, names in (
+        ("day", "tag tagen jour jours día dia días dias giorno giorni день дня дней"),
+        ("week", "woche wochen semaine semaines semana semanas settimana settimane неделю недели недель"),
+        ("month", "monat monaten mois mes meses mese mesi mês месяц месяца месяцев"),
+        ("year", "jahr jahren an ans año años ano anos anno anni год года лет"),
+    )
+    for name in names.split()
+}
+_AGO = rf"(?P<n>\d{{1,3}}|{'|'.join(EUROPEAN_NUMBERS)})\s+(?P<unit>{'|'.join(EUROPEAN_UNITS)})"
+EUROPEAN_AGO = (
+    re.compile(rf"\b(?:vor|il y a|hace|há|faz)\s+{_AGO}\b", re.IGNORECASE),
+    re.compile(rf"\b{_AGO}\s+(?:fa|atrás|назад)\b", re.IGNORECASE),
+)
 KOREAN_AGO = re.compile(rf"(?P<n>{'|'.join(KOREAN_DAYS)})\s*전")
 HALF_YEAR = re.compile(r"\bhalf a year ago\b|半年(?:之?前|以前)|반\s*년\s*전", re.IGNORECASE)
 WEEKENDS_AGO = re.compile(rf"\b(?P<n>\d{{1,2}}|{NUMBER})(?:\s+of)?\s+weekends\s+ago\b", re.IGNORECASE)

@@ -192,7 +192,10 @@ def _relative(text: str, today: datetime) -> Iterator[Reading]:
         count = 3 if match["n"].casefold() in words.VAGUE else _number(match["n"])
         yield match, _span("span", monday + timedelta(days=5 - 7 * count), 2)
     for match in _matches(words.AGO, text):
-        yield match, _ago(match, today)
+        yield match, _ago(match["n"], match["unit"].casefold().replace("間", ""), today)
+    for match in _matches(words.EUROPEAN_AGO, text):
+        said = str(words.EUROPEAN_NUMBERS.get(match["n"].casefold(), match["n"]))
+        yield match, _ago(said, words.EUROPEAN_UNITS[match["unit"].casefold()], today)
     for pattern, days in words.NAMED:
         for match in pattern.finditer(text):
             yield match, _span("day", today + timedelta(days=days), 1)
@@ -238,10 +241,9 @@ def _weekday(day: int, which: str, today: datetime, *, ahead: bool) -> Period:
     return _span("day", today - timedelta(days=back if which == "on" else back or 7), 1)
 
 
-def _ago(match: re.Match[str], today: datetime) -> Period | None:
-    unit = match["unit"].casefold().replace("間", "")
+def _ago(count: str, unit: str, today: datetime) -> Period | None:
     days = words.UNIT_DAYS.get(unit)
-    least, most = _between(match["n"], by_days=days == 1)
+    least, most = _between(count, by_days=days == 1)
     if not least:
         return None
     if days is not None:
