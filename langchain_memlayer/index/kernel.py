@@ -71,7 +71,7 @@ class Kernel:
             vector = self._tamed(vector)
             square = float(np.dot(vector, vector))
         if self.metric == "cosine" and square > 0.0:
-            vector = vector / np.float32(square**0.5)
+            vector = vector / square**0.5
         return vector
 
     def _tamed(self, vector: NDArray[np.float32]) -> NDArray[np.float32]:
