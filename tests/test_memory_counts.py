@@ -457,11 +457,17 @@ def test_adding_costs_sqlite_as_much_in_a_large_scope_as_in_a_small_one(folder: 
 
 
 @pytest.mark.sqlite
-def test_changing_one_memory_costs_as_much_in_a_large_scope_and_forgetting_all_as_much_for_each() -> None:
+def test_changing_one_memory_or_looking_back_costs_as_much_in_a_large_scope_and_forgetting_all_as_much_for_each() -> (
+    None
+):
     class Echo:
         def extract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
             triples = [(Triple("User", "saw", turn.text),) for turn in turns]
             return Extraction(tuple(Fact(turn.text, (k,), turn.text, triples[k]) for k, turn in enumerate(turns)))
+
+    def known_then(memory: Memory) -> None:
+        with memory._journal.read() as reader:
+            reader.position_at("", 1)
 
     def costs(memory: Memory, user: str, size: int) -> list[float]:
         memory.add([f"heron {k}" for k in range(size)], user_id=user)
@@ -471,6 +477,7 @@ def test_changing_one_memory_costs_as_much_in_a_large_scope_and_forgetting_all_a
         for db in connections(memory._journal):
             db.set_progress_handler(lambda: ticks.append(None), 10)
         for count, step in (
+            (1, lambda: known_then(memory)),
             (1, lambda: memory.update(one, "a stork")), (1, lambda: memory.delete(one)),
             (size, lambda: memory.diff("2020-01-01", user_id=user)),
             (size, lambda: memory.fork("trial", user_id=user).merge()), (size, lambda: memory.forget(user_id=user)),

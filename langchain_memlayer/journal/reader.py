@@ -461,12 +461,11 @@ class Reader(ItemReader):
         """The last event, below a namespace or of all, that was recorded by a time."""
         # Where nothing was recorded later it is the last one of all: a clock that was put back wrote those at the end.
         row = self.db.execute(
-            "SELECT coalesce((SELECT max(seq) FROM events WHERE NOT EXISTS (SELECT 1 FROM events WHERE "
-            "recorded_at > ?)), (SELECT seq FROM events WHERE recorded_at <= ? ORDER BY recorded_at DESC, seq DESC "
-            "LIMIT 1), 0)",
+            "SELECT CASE WHEN EXISTS (SELECT 1 FROM events WHERE recorded_at > ?) THEN (SELECT seq FROM events WHERE "
+            "recorded_at <= ? ORDER BY recorded_at DESC, seq DESC LIMIT 1) ELSE (SELECT max(seq) FROM events) END",
             (known_at, known_at),
         ).fetchone()
-        return int(row[0])
+        return int(row[0] or 0)
 
     def quotes_of(self, fact: int) -> list[tuple[int, str | None]]:
         """The turns that a fact cites, each with the words that support it."""
