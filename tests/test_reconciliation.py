@@ -127,6 +127,17 @@ DECIDED: dict[str, tuple[list[Fact], list[Any], list[Candidate], list[tuple[Any,
         [entry(1, "DELETE", 2, also=[1]), entry(2, "UPDATE", 1, "Anna has a better hotel in Rome")], [HOTEL, TRIP],
         [("DELETE", 0, "id-trip", None, ("id-hotel",)), ("ADD", 1)],
     ),
+    "what takes back one memory word for word deletes no other": (
+        [fact("Anna cancelled the gym membership")], [entry(1, "DELETE", 1)],
+        [Candidate("a", "Anna has a library membership", MAY), Candidate("b", "Anna has a gym membership", MAY)],
+        [("ADD", 0)],
+    ),
+    "what is said of somebody else is no repetition": (
+        [fact("小丽对花生过敏", name="小丽"), fact("小雨爱画画", name="小雨")],
+        [entry(1, "NONE", 1), entry(2, "NONE", 2)],
+        [Candidate("a", "小雅对花生过敏", name="小雅"), Candidate("b", "用户的女儿爱画画", name="用户的女儿")],
+        [("ADD", 0), ("NONE", 1, "b")],
+    ),
     "of all memories what the fact speaks about is ended": (
         [NOT_PARIS], [entry(1, "DELETE", 1, also=list(range(2, 23)))], BOATS, [("DELETE", 0, "id-paris")],
     ),
@@ -365,6 +376,7 @@ JUDGED: dict[str, tuple[str, str, list[tuple[str, ...]]]] = {
         ("Anna stopped playing tennis", "Anna plays tennis on Mondays"),
         ("Anna gave up chess", "Anna plays chess"),
         ("Anna cancelled her gym membership", "Anna has a gym membership"),
+        ("Anna called off the dinner on 2025-05-01", "Anna has a dinner on 2025-05-01"),
         ("Anna wohnt nicht mehr in Paris", "Anna wohnt in Paris"),
         ("Anna n'habite plus à Paris", "Anna habite à Paris"),
         ("Anna ne fume plus", "Anna fume"),
@@ -418,6 +430,10 @@ JUDGED: dict[str, tuple[str, str, list[tuple[str, ...]]]] = {
         ("Anna pays 900 euros of rent", "Anna pays rent"),
         ("Anna was at the gym on 2025-05-01", "Anna goes to the gym since 2025-01-01 for 50 euros"),
         ("Anna still pays 60 euros for the gym", "Anna goes to the gym since 2025-01-01 for 50 euros"),
+        ("Anna meets Ben at 8 pm", "Anna meets Ben at 7 pm"), ("用户的生日是8月3日", "用户的生日是8月13日"),
+        ("用户住在上海", "用户住在北京"), ("用户的猫叫年糕", "用户的猫叫汤圆"),
+        ("用户在字节跳动工作", "用户在美团工作"),
+        ("ユーザーは京都に住んでいる", "ユーザーは大阪に住んでいる"), ("사용자는 서울에 산다", "사용자는 부산에 산다"),
     ]),
     "what shares no word is no repetition": ("NONE", "ADD", [
         ("Anna moved to Berlin", "Anna lives in Paris"),
@@ -436,6 +452,9 @@ JUDGED: dict[str, tuple[str, str, list[tuple[str, ...]]]] = {
         ("Anna still goes to the gym on 2025-05-01", "Anna goes to the gym since 2025-01-01 for 50 euros"),
         ("安娜2025-05-01还在去健身房", "安娜2025-01-01开始去健身房"),
         ("安娜住在柏林", "Anna lives in Berlin"),
+        ("用户在谷歌上班", "用户在谷歌工作"), ("用户爱好跑步", "用户喜欢跑步"),
+        ("ユーザーは現在東京に住んでいる", "ユーザーは今東京に住んでいる"),
+        ("사용자는 서울에 거주한다", "사용자는 서울에 산다"),
     ]),
     "a log is kept as a series": ("UPDATE", "ADD", [
         ("Anna weighed 82.4 kg on 2025-05-01", "Anna weighed 83.1 kg on 2025-04-01"),
@@ -457,6 +476,10 @@ JUDGED: dict[str, tuple[str, str, list[tuple[str, ...]]]] = {
     ]),
     "an update that changes nothing is none": ("UPDATE", "NONE", [
         ("Anna is in Paris", "Anna lives in Paris", "anna lives in Paris"),
+    ]),
+    "an update that only leaves out something and says nothing of the fact is none": ("UPDATE", "ADD", [
+        ("Anna moved to Bath", "Anna lives in Leeds with Ben", "Anna lives with Ben"),
+        ("Anna's cat is called Mia", "Anna has a cat", "Anna has a cat"),
     ]),
     "a memory too long to be written anew is left alone": ("UPDATE", "ADD", [
         ("Anna moved to Berlin", "Anna " * 101, "Anna lives in Berlin"),
@@ -517,6 +540,43 @@ def test_what_only_a_text_said_that_was_not_taken_is_added() -> None:
 
 
 @pytest.mark.parametrize(
+    ("told", "also", "text", "action"),
+    [
+        ("Anna's shop is called Needle", "Anna's shop is in Mill Lane", "Anna opens the shop Needle", "ADD"),
+        ("Anna's shop is called Needle", "Anna's shop opens on 2024-06-01", "Anna opens the shop Needle", "ADD"),
+        ("用户的店叫针线", "用户的店在永康街12号", "用户的店叫针线", "ADD"),
+        ("用户的店叫针线", "用户的新店在永康街", "用户在永康街的店叫针线", "NONE"),
+        ("ユーザーの店はつむぎ", "ユーザーの店は京都にある", "ユーザーの店はつむぎ", "ADD"),
+        ("ユーザーの店はつむぎ", "ユーザーの店の名前はつむぎ", "ユーザーの店はつむぎ", "NONE"),
+        ("사용자의 가게는 실이다", "사용자의 가게는 부산에 있다", "사용자의 가게는 실이다", "ADD"),
+    ],
+)  # fmt: skip
+def test_what_a_new_text_leaves_out_of_another_fact_is_added(told: str, also: str, text: str, action: str) -> None:
+    known = [Candidate("m", "Anna opens a shop 用户要开店 ユーザーは店を開く 사용자는 가게를 연다", MAY)]
+    found = decided([fact(told), fact(also)], entry(1, "UPDATE", 1, text), entry(2, "NONE", 1), known=known)
+    assert {one.fact: (one.action, one.text) for one in found} == {0: ("UPDATE", text), 1: (action, None)}
+
+
+@pytest.mark.parametrize(
+    ("said", "known", "text"),
+    [
+        (["dentist is on 2024-05-27", "dentist is on 2024-06-03"], "on 2024-05-20 at 9:00", "on 2024-06-03 at 9:00"),
+        (
+            ["dentist charges 130 euros", "dentist charges 135 euros"],
+            "charges 120 euros",
+            "charges 120, soon 135 euros",
+        ),
+    ],
+)
+def test_of_what_changed_twice_the_first_is_history(said: list[str], known: str, text: str) -> None:
+    facts = [fact(f"Anna's {one}") for one in said]
+    reply = entry(1, "UPDATE", 1, f"Anna's dentist {text}"), entry(2, "NONE", 1)
+    found = {one.fact: one for one in decided(facts, *reply, known=[Candidate("m", f"Anna's dentist {known}", MAY)])}
+    assert (found[0].action, found[0].until) == ("ADD", MAY)
+    assert (found[1].action, found[1].text) == ("UPDATE", f"Anna's dentist {text}")
+
+
+@pytest.mark.parametrize(
     ("told", "also", "text"),
     [
         (
@@ -552,6 +612,8 @@ def test_for_how_long_something_holds_may_be_told_as_the_day_when_it_began(told:
         ("小张不来了", "来吃饭的有小王、小张、小李，一共三人", "来吃饭的有小王、小李，一共两人"),
         ("用户把Docker换成了Podman", "用户用Docker部署", "用户用Podman部署，不用Docker了"),
         ("Anna moved to Bath", "Anna lives in Leeds with Ben", "Anna lives in Bath with Ben, no longer in Leeds"),
+        ("Anna's party is a week later", "Anna's party is on 2025-11-08", "Anna's party is on 2025-11-15"),
+        ("用户的聚会推迟一周", "用户的聚会在2025-11-08", "用户的聚会在2025-11-15"),
         ("Anna is vegetarian since January", "Anna is vegetarian", "Anna is vegetarian since 2025-01"),
     ],
 )  # fmt: skip

@@ -43,7 +43,9 @@ from langchain_memlayer.facts.wording import (
     has_in_common,
     is_grounded,
     is_name,
+    is_replaced,
     is_retraction,
+    is_untold,
     only_ends,
     says,
     telling,
@@ -408,7 +410,8 @@ def _checked(position: int, forms: Mapping[int, FoundDecision], question: Questi
         # A text says what all facts do that the reply has of this memory.
         of_it = [k for k, other in forms.items() if other.memory == form.memory and other.action in ("UPDATE", "NONE")]
         return _updated(position, fact, targets, form.text, reason, [question.facts[k] for k in of_it])
-    return _deleted(position, fact, targets, reason)
+    claimed = {number for other in forms.values() for number in (*other.memory, *other.also)}
+    return _deleted(position, fact, targets, reason, [known.text for n, known in shown.items() if n not in claimed])
 
 
 def _older(position: int, fact: Fact, memory: Known, form: FoundDecision) -> Decision:
@@ -451,7 +454,19 @@ def _says_of_another(fact: Fact, first: Known, other: Known) -> bool:
     if other.name is None or other.name == first.name or are_several(fact.text):
         return False
     who, said = terms(beyond(fact, other.name)), terms(beyond(fact, first.text)) - terms(first.name or "")
-    return bool(who and said) and who.isdisjoint(terms(f"{fact.text} {first.text}")) and said <= terms(other.text)
+    missing = who - terms(f"{fact.text} {first.text}")
+    # Of 小雅 and 小丽 a character is the same.
+    named = who - missing and not any("\u3400" <= term <= "\u9fff" for term in missing)
+    return bool(who and said) and not named and said <= terms(other.text)
+
+
+def _is_of_another(fact: Fact, memory: Known) -> bool:
+    """Whether a memory says what a fact does of somebody of another name."""
+    mine, other = fact.name or "", memory.name or ""
+    # "User's daughter" may have a name elsewhere.
+    proper = all(telling(name) == set(query_terms(name)) for name in (mine, other))
+    same = not proper or mine in other or other in mine
+    return not same and _says_of_another(fact, Known(fact.text, name=mine), memory)
 
 
 def _updated(
@@ -469,16 +484,23 @@ def _updated(
             return _refused(position, "the text of UPDATE is not the rest of the memory")
     elif not is_grounded(text, fact, of_it, [target.text for target in targets]):
         text, reason = fact.text, _OWN_WORDS
+    elif terms(text) <= terms(memory.text) and is_untold(fact.text, memory.text, dated=False):
+        return _added(position, fact, "the text of UPDATE does not say it")
     if content_hash(text) == content_hash(memory.text):
         return _about("NONE", position, [memory], reason="the text of UPDATE is the memory's")
     return _about("UPDATE", position, targets, text, reason)
 
 
-def _deleted(position: int, fact: Fact, targets: Sequence[Known], reason: str | None) -> Decision:
+def _deleted(
+    position: int, fact: Fact, targets: Sequence[Known], reason: str | None, unclaimed: Sequence[str]
+) -> Decision:
     if is_retraction(fact):
         return _about("DELETE", position, targets, reason=reason)
+    said = terms(beyond(fact, fact.text))
     if not has_in_common(fact, targets[0].text):
         return _added(position, fact, "it has nothing in common with the memory to delete")
+    if not said <= terms(targets[0].text) and any(said <= terms(text) for text in unclaimed):
+        return _added(position, fact, "it takes back another memory")
     if not only_ends(fact, [target.text for target in targets]):
         reason = "it says more than that the memory ended"
         return _about("UPDATE", position, targets, fact.text, reason)
@@ -524,6 +546,9 @@ def _claimed(decisions: Sequence[Decision], question: Question) -> list[Decision
         if best != k:
             kept[best], kept[k] = replace(kept[k], fact=best), replace(kept[best], fact=k)
             holders[target] = best
+            if k < best and is_replaced(question.facts[k].text, text):
+                added = _added(k, question.facts[k], "another fact of the same memory came after it")
+                kept[k] = replace(added, until=question.facts[best].said_at)
         for i in (k, *with_it):
             said = question.facts[i].text
             # What was told again before it changed is over with it.
@@ -534,12 +559,13 @@ def _claimed(decisions: Sequence[Decision], question: Question) -> list[Decision
 
 def _repeated(decisions: Sequence[Decision], question: Question) -> list[Decision]:
     """The decisions; what repeats nothing, since it shares no word, has another number or denies it, is added."""
-    before = {known.fact if known.id is None else known.id: known.text for known in question.known}
+    before = {known.fact if known.id is None else known.id: known for known in question.known}
     updates = {_target(decision): decision for decision in decisions if decision.action == "UPDATE"}
 
     def repeats(decision: Decision) -> bool:
         fact, target = question.facts[decision.fact or 0], _target(decision)
-        known, update = before.get(target), updates.get(target)
+        one, update = before.get(target), updates.get(target)
+        known = one.text if one else fact.text
         if update is not None:
             # The model had it in view when it wrote a new text that says it too, whatever else that denies.
             if not denies(fact.text) and says(update.text or "", fact.text):
@@ -548,10 +574,12 @@ def _repeated(decisions: Sequence[Decision], question: Question) -> list[Decisio
             if update.reason == _OWN_WORDS:
                 return False
             known = f"{known}\n{update.text}"
-        known = known or fact.text
+            if is_untold(fact.text, known):
+                return False
         # In another language the same is said in other words.
         alike = has_in_common(fact, known) or in_other_script(fact.text, known)
-        return alike and not differs(fact.text, known)
+        other = one is not None and _is_of_another(fact, one)
+        return alike and not other and not differs(fact.text, known)
 
     return [
         decision

@@ -23,7 +23,7 @@ _ENDINGS: Final = 2
 # UPDATE to the fact's own words, which loses nothing.
 _ENDING = r"""
     \b(?: no \s longer | any \s? more | stop(?:s|ped|ping)? | quit(?:s|ting)? | g(?:ave|iv(?:en?|es|ing)) \s up
-        | cease[sd]? | ended | cancel\w* | forget | used \s to | broke \s up
+        | cease[sd]? | ended | cancel\w* | called \s off | forget | used \s to | broke \s up
         | nicht \s mehr | aufgehört | gekündigt | arrêt(?:e|é|er) | ya \s no | dej[óé] \s de | já \s não
         | deixou \s de | больше \s не | перестал\w* | бросил\w* | більше \s не | niet \s (?:meer|langer)
         | inte \s längre | ikke \s l(?:æ|e)ng(?:e|r)re? | już \s nie | không \s còn
@@ -60,6 +60,15 @@ _STILL = re.compile(
 )
 # A word within a sentence, which is a name when it has a capital.
 _NAME = re.compile(r"(?<=\w )[^\W\d_a-z][\w'\u2019-]+")
+# What is before a name in Chinese, Japanese and Korean, the name, and how the text goes on.
+_UNCASED: Final = "[\u4e00-\u9fff]{2,20}?|[\u30a1-\u30fa\u30fc]{2,20}?"
+_PLACES: Final = (
+    ("(?:[在叫是到去于於姓]|喜[欢歡])", _UNCASED, ".*"),
+    ("[はがをにでの]", _UNCASED, "(?:(?!は)[\u3041-\u3096].*)?"),
+    (r"\s", "[\uac00-\ud7a3]{2,20}?", r"(?:에서?|를|을|로|가|이)\s.*"),
+)
+_REPLACED: Final = [re.compile(rf"(.*?{a})({name})({b})\n\1({name})\3") for a, name, b in _PLACES]
+_PLACED: Final = [re.compile(rf"{a}({name})(?={b}$)") for a, name, b in _PLACES]
 # What is said of more people than it names.
 _SEVERAL = re.compile(
     r"\b(?:famil\w*|together|both|we|everyone|with|mit|zusammen|avec|ensemble|con|juntos|com|insieme|вместе)\b"
@@ -89,12 +98,16 @@ def differs(text: str, memory: str | None) -> bool:
     if _renames(text, memory) or numbers(text) - numbers(memory, dated=True) or denies(text) != denies(memory):
         return True
     mine, others = days(text), days(memory)
-    # What "still" holds on another day is no other fact.
-    return bool(mine and others) and mine.isdisjoint(others) and not _STILL.search(text)
+    # What "still" holds on another day is no other fact. Where all else is the same, a time is another one, too.
+    same = text != memory and re.sub(r"\d", "", text) == re.sub(r"\d", "", memory)
+    return (same or bool(mine and others and mine.isdisjoint(others))) and not _STILL.search(text)
 
 
 def _renames(text: str, memory: str) -> bool:
     """Whether two texts are the same but for a name of each, which is no spelling or short form of the other's."""
+    both = f"{text.rstrip('.。')}\n{memory.rstrip('.。')}"
+    if any((one := form.fullmatch(both)) and set(one[2]).isdisjoint(one[4]) for form in _REPLACED):
+        return True
     names = [{name.casefold() for name in _NAME.findall(one) if name[0].isupper()} for one in (text, memory)]
     mine, others = names[0] - names[1], names[1] - names[0]
     if not mine or not others or len(mine | others) > _MOST_NAMES:
@@ -106,6 +119,26 @@ def _renames(text: str, memory: str) -> bool:
 
     short = "".join(name[0] for name in sorted(others, key=memory.casefold().find))
     return short not in mine and all(ratio(one, other) < _ALIKE for one in mine for other in others)
+
+
+def is_untold(told: str, text: str, *, dated: bool = True) -> bool:
+    """Whether a text lacks a name, or all days, of what was told."""
+    from rapidfuzz.fuzz import ratio
+
+    said = words(text)
+    named = [part for name in _NAME.findall(told) if name[0].isupper() for part in words(name)]
+    if any(part not in text.casefold() and all(ratio(part, one) < _ALIKE for one in said) for part in named):
+        return True
+    if any(set(match[1]).isdisjoint(text) for form in _PLACED for match in form.finditer(told.rstrip(".。"))):
+        return True
+    return dated and bool(days(told)) and not _meet(days(told), days(text))
+
+
+def is_replaced(told: str, text: str) -> bool:
+    """Whether a text says half of what was told, with other numbers, names or days."""
+    mine = terms(told)
+    half = 2 * len(mine & terms(text)) >= len(mine) and denies(told) == denies(text)
+    return half and differs(told, text) and differs(text, told)
 
 
 def are_logged(text: str, memory: str) -> bool:
@@ -128,7 +161,7 @@ def only_ends(fact: Fact, memories: Sequence[str]) -> bool:
         return False
     new = terms(ENDS.sub(" ", beyond(fact, fact.text))) - known
     chars = sum(len(term) == 1 and not term.isascii() for term in new)
-    return chars < _NEW_CHARS and len(new) - chars < _NEW_WORDS and not days(fact.text)
+    return chars < _NEW_CHARS and len(new) - chars < _NEW_WORDS and days(fact.text) <= days(" ".join(memories))
 
 
 def has_in_common(fact: Fact, memory: str) -> bool:
@@ -185,12 +218,15 @@ def is_grounded(text: str, fact: Fact, others: Sequence[Fact], memories: Sequenc
     if not all(is_among(value, known) for value in numbers(text)):
         return False
     told = numbers(undated, dated=True)
-    # "For two months" is rightly told as the day when it began, and "150 more" as what that makes.
-    if changed and changed.isdisjoint(told) and told <= literal and (days(fact.text) or not gives_day(fact, text)):
+    # "For two months" is rightly told as the day when it began, "150 more" or "a week later" as what that makes.
+    mine, invented = days(fact.text) - days(memories[0]), days(text) - days(" ".join(sources))
+    dated = gives_day(fact, text)
+    carried = not changed.isdisjoint(told) or told - literal or (not days(fact.text) and (dated or invented))
+    # Another fact may tell of a later change.
+    if changed and not carried and not any(is_replaced(fact.text, one.text) for one in others):
         return False
     # A day that nobody told is not the one that the fact tells.
-    mine, invented = days(fact.text) - days(memories[0]), days(text) - days(" ".join(sources))
-    if mine and invented and not gives_day(fact, text) and not _meet(mine, days(text)):
+    if mine and invented and not dated and not _meet(mine, days(text)):
         return False
     if not denies(text) or any(map(denies, sources)):
         return True
