@@ -676,6 +676,12 @@ def test_what_another_language_says_of_it_is_ended_too_unless_it_is_a_lot() -> N
         assert (found.action, found.memory_id, found.also) == ("UPDATE", "plan", ended)
 
 
+def test_a_new_text_that_another_memory_says_does_not_say_the_fact() -> None:
+    known = [Candidate("home", "Anna lives in Paris", MAY), Candidate("flat", "Anna lives in Rome in winter", MAY)]
+    [found] = decided([fact("Anna lives in Oslo")], entry(1, "UPDATE", 1, "Anna lives in Rome", also=[2]), known=known)
+    assert found.action == "ADD"
+
+
 @pytest.mark.parametrize("longer", [0, 1])
 @pytest.mark.parametrize("ends", [0, 1])
 def test_what_either_of_two_facts_of_one_memory_ends_is_ended(longer: int, ends: int) -> None:

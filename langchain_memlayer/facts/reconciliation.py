@@ -484,7 +484,7 @@ def _updated(
             return _refused(position, "the text of UPDATE is not the rest of the memory")
     elif not is_grounded(text, fact, of_it, [target.text for target in targets]):
         text, reason = fact.text, _OWN_WORDS
-    elif terms(text) <= terms(memory.text) and is_untold(fact.text, memory.text, dated=False):
+    elif any(terms(text) <= terms(one.text) and is_untold(fact.text, one.text, dated=False) for one in targets):
         return _added(position, fact, "the text of UPDATE does not say it")
     if content_hash(text) == content_hash(memory.text):
         return _about("NONE", position, [memory], reason="the text of UPDATE is the memory's")
