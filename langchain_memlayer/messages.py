@@ -30,6 +30,8 @@ LONGEST_TEXT = 1_000_000
 
 _TOO_LONG = f"it has more than {LONGEST_TEXT:,} characters"
 _RECALLED = re.compile(rf"{RECALLED_OPEN}(?![\w-]).*?(?:{RECALLED_CLOSE}|\Z)", re.DOTALL | re.IGNORECASE)
+# What models that think write before their answer, where nobody takes it out; in parts of their own it is none.
+_THOUGHTS = re.compile(r"\s*+<(think|thinking|thought)>.*?(?:</\1>\s*|\Z)", re.DOTALL | re.IGNORECASE)
 _NO_TEXT = re.compile("[\ud800-\udfff\x00]")
 
 _ROLES = {
@@ -360,6 +362,8 @@ def _said(message: Mapping[str, Any], role: str, where: str, blank: bool) -> tup
     if not text.strip() and not (others or blank or role in _MAY_BE_EMPTY):
         raise InvalidInput(f"{where} is blank; leave out messages that say nothing.")
     text = without_recalled(checked_text(text, where))
+    if role == "assistant" and (thoughts := _THOUGHTS.match(text)) is not None:
+        text = text[thoughts.end() :]
     return text if text.strip() else "", [kind for kind in others if kind not in _INNER_PARTS]
 
 

@@ -99,6 +99,8 @@ ONE_TURN: list[tuple[Any, Turn]] = [
     (AIMessage(content="hi"), Turn("hi", role="assistant")),
     (AIMessage(content="wait", tool_calls=[CALL]), Turn("wait", role="assistant")),
     (AIMessage(content=[{"type": "thinking", "thinking": "hm"}, text_part("hi")]), Turn("hi", role="assistant")),
+    (AIMessage(content="<think>Does she\nlike tea?</think>\n\nhi <think>"), Turn("hi <think>", role="assistant")),
+    (HumanMessage(content="<think>hm</think>hi"), Turn("<think>hm</think>hi")),
     (HumanMessage(content=[text_part("a"), IMAGE, "b"]), Turn("ab")),
     (ToolMessage(content="x", tool_call_id="c1", name="f"), Turn("x", role="tool", name="f", quarantined=True)),
     (FunctionMessage(content="x", name="f"), Turn("x", role="tool", name="f", quarantined=True)),
