@@ -77,6 +77,7 @@ def test_a_number_that_contradicts_its_quote_is_found(quote: str, fact: str, num
         ("½ cup, or 1/4", "0.5 cup, or 0.25"), ("1½ cups", "1.5 cups"), ("三分之一", "1/3"),
         ("they doubled my dose of 50", "Ann takes 100 mg"), ("they halved my 50 mg dose", "Ann takes 25 mg"),
         ("a 10% raise on 80k", "Ann earns 88,000"), ("20% off the 150 euro jacket", "a jacket for 120 euros"),
+        ("一万五六", "15000到16000元"), ("一打啤酒", "12瓶啤酒"), ("1,5 Std", "90 Minuten"),
         ("我九零年生的", "用户34岁"), ("월세 80만원", "월세는 800,000원"), ("연봉이 5천만원", "연봉은 50,000,000원"),
         ("плачу 45 тысяч", "платит 45 000"), ("身高一米八", "身高180厘米"), ("we split 90 three ways", "Ann paid 30"),
     ],

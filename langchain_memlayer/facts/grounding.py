@@ -154,7 +154,7 @@ def _spelt(said: Sequence[str]) -> list[str]:
 
 @lru_cache(maxsize=4096)
 def _plainly(word: str) -> str:
-    word = word.translate(_simplified())
+    word = word.translate(simplified())
     if unicodedata.name(word[0], "").startswith(_ACCENTED):
         word = "".join(char for char in unicodedata.normalize("NFD", word) if not unicodedata.combining(char))
     if len(word) < _SHORTEST_SPELT or not word.isascii():
@@ -165,7 +165,8 @@ def _plainly(word: str) -> str:
 
 
 @lru_cache(maxsize=1)
-def _simplified() -> dict[int, str]:
+def simplified() -> dict[int, str]:
+    """Traditional characters with their simplified ones, and what else is written in two ways, for `str.translate`."""
     lines = files(__package__).joinpath("han.txt").read_text("utf-8").splitlines()[1:]
     pairs = "".join(lines)
     pairs += _ARABIC + "".join(f"{chr(zero + digit)}{digit}" for zero in _ZEROS for digit in range(10))

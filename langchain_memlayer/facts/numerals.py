@@ -47,7 +47,7 @@ def _valued(*rows: tuple[tuple[float, ...], str]) -> dict[str, tuple[float, ...]
 
 # What else may stand for a number.
 _LOOSELY: Final = _valued(
-    ((12,), "dozen dutzend douzaine docena dozzina dúzia"), ((3,), "triple tripled"),
+    ((12,), "dozen dutzend douzaine docena dozzina dúzia 打"), ((3,), "triple tripled"),
     ((2,), "couple pair both twice double doubled halved paar par verdoppelt halbiert 倍 翻"),
     ((0.5, 30), "half halb halbe halben demi demie medio media mezzo mezza meio meia 半"), ((14,), "fortnight"),
     ((0.25, 15), "quarter quarters viertel quart quarts cuarto cuartos quarto"), ((5,), "mitte"), ((10,), "折"),
@@ -59,7 +59,7 @@ _UNITS: Final = _valued(
     ((12, 30), "month months monat monate monaten mois mes meses mese mesi mês 月"), ((0.5,), "斤 重"),
     ((7, 4), "week weeks woche wochen semaine semaines semana semanas settimana settimane 周 週 期"),
     ((7, 24), "day days tag tage tagen jour jours día días giorni dias 天"),
-    ((60,), "h hour hours stunde stunden heure heures hora horas ora ore 时 時"),
+    ((60,), "h hour hours std stunde stunden heure heures hora horas ora ore 时 時"),
 )  # fmt: skip
 # Words that tell a language: "once" is 11 in Spanish only.
 _LANGUAGES: Final = {
@@ -265,7 +265,8 @@ def _in_words(text: str, languages: Iterable[str], *, parts: bool = True) -> lis
     for match in _HAN.finditer(text):
         if len(match[0]) <= _LONGEST_HAN:
             found.append(_han(match[1]) + (float(f"0.{_han(match[2])}") if match[2] else 0))
-            found += [_HAN_DIGITS.get(char, 0) for char in match[0] if parts]
+            # 一万五六 are 15,000 to 16,000.
+            found += [*(_HAN_DIGITS.get(char, 0) for char in match[0]), _han(match[1][:-1] or "零")] if parts else []
     return [value for value in found if value]
 
 

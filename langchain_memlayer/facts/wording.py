@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from functools import lru_cache
 from typing import Final
 
-from langchain_memlayer.facts.grounding import denies, words
+from langchain_memlayer.facts.grounding import denies, simplified, words
 from langchain_memlayer.facts.numerals import DAY, days, is_among, numbers, worked_out
 from langchain_memlayer.index.keywords import query_terms
 from langchain_memlayer.types import RETRACT, Fact
@@ -252,5 +252,5 @@ def says(text: str, told: str) -> bool:
 
 
 def terms(text: str) -> set[str]:
-    """The telling words of a text: stems, and single characters where a script has no spaces."""
-    return set(query_terms(" ".join(words(text))))
+    """The telling words of a text: stems, and single characters where a script has no spaces, simplified."""
+    return set(query_terms(" ".join(words(text)).translate(simplified())))
