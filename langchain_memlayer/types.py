@@ -34,6 +34,7 @@ Durability = Literal["full", "fast"]
 """`full`: an acknowledged write survives power loss. `fast`: it survives a killed process only."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 
 
 def to_micros(moment: datetime) -> int:
@@ -51,9 +52,9 @@ FIRST_TIME, LAST_TIME = to_micros(datetime.min), to_micros(datetime.max)
 def from_micros(micros: int) -> datetime:
     """The aware UTC time of `micros` (microseconds since 1970 UTC); the nearest one of the calendar."""
     try:
-        return _EPOCH + timedelta(microseconds=micros)
+        return _EPOCH + micros * _MICROSECOND
     except OverflowError:
-        return _EPOCH + timedelta(microseconds=min(max(micros, FIRST_TIME), LAST_TIME))
+        return _EPOCH + min(max(micros, FIRST_TIME), LAST_TIME) * _MICROSECOND
 
 
 def encode_namespace(labels: Sequence[str]) -> str:
