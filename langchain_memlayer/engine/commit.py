@@ -471,7 +471,7 @@ class Commit:
         end = None if self._retracts or not self._said else self._said[0].place
         near: set[int] = set()
         for turn in (*behind, *(self._said if self._retracts else ())):
-            if turn.session_id is None or turn.place is None:
+            if turn.session_id is None or turn.place is None or not turn.text:
                 continue
             around = self.tx.turns_around(self.scope, turn, _AROUND, quarantined=False, until=None, lasting=None)
             # What ended it may be an earlier message that says something else now.
