@@ -70,6 +70,8 @@ _DELETED = """CREATE TABLE IF NOT EXISTS deleted (
 _LATE = "SELECT 1 FROM deleted WHERE thread_id = ? AND (checkpoint_id = ? OR (up_to AND checkpoint_id >= ?)) LIMIT 1"
 _FOLLOWING = """SELECT checkpoint_id FROM checkpoints WHERE thread_id = ? AND (parent_checkpoint_id = ?
     OR EXISTS (SELECT 1 FROM json_each(CAST(metadata AS TEXT), '$.parents') WHERE value = ?))"""
+_OF_DELTAS = """SELECT 1 FROM checkpoints WHERE thread_id = ?
+    AND json_type(CAST(metadata AS TEXT), '$.counters_since_delta_snapshot') IS NOT NULL LIMIT 1"""
 _OLD = """FROM checkpoints WHERE thread_id = ? AND checkpoint_id <> (
     SELECT max(last.checkpoint_id) FROM checkpoints last
     WHERE last.thread_id = checkpoints.thread_id AND last.checkpoint_ns = checkpoints.checkpoint_ns)"""
@@ -318,30 +320,37 @@ class MemLayerSaver(Closing, SqliteSaver):
     def delete_for_runs(self, run_ids: Sequence[str]) -> None:
         """Delete the checkpoints that some runs made, and their writes, physically; what follows them is dropped."""
         with self._erasing() as cursor:
-            for run_id in run_ids:
+            for run_id in _several(run_ids):
                 of_run = "FROM checkpoints WHERE json_extract(CAST(metadata AS TEXT), '$.run_id') = ?"
                 # What such a run saves late is dropped.
                 noted = f"INSERT OR IGNORE INTO deleted SELECT thread_id, 0, checkpoint_id {of_run}"
-                cursor.execute(noted, (str(run_id),))
-                self._delete(cursor, of_run, str(run_id))
+                cursor.execute(noted, (run_id,))
+                self._delete(cursor, of_run, run_id)
 
     def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """Delete checkpoints of threads physically.
 
         Args:
             thread_ids: The threads.
-            strategy: `keep_latest` keeps the last checkpoint of each namespace; `delete` keeps none. A graph with
-                LangGraph's `DeltaChannel` needs those before it: do not prune its threads.
+            strategy: `keep_latest` keeps the last checkpoint of each namespace; `delete` keeps none.
 
         Raises:
-            InvalidInput: `strategy` is none of these.
+            InvalidInput: `strategy` is none of these, or the last checkpoint alone is not what a thread holds, because
+                its graph has a `DeltaChannel`; nothing is deleted.
         """
         if strategy == "delete":
             self._delete_threads(thread_ids)
         elif strategy == "keep_latest":
             with self._erasing() as cursor:
-                for thread_id in thread_ids:
-                    self._delete(cursor, _OLD, str(thread_id))
+                threads = _several(thread_ids)
+                for thread in threads:
+                    if cursor.execute(_OF_DELTAS, (thread,)).fetchone():
+                        raise InvalidInput(
+                            f"Thread {shown(thread)} has a DeltaChannel, whose value is put together from older "
+                            "checkpoints: leave it, or prune it with strategy='delete'."
+                        )
+                for thread in threads:
+                    self._delete(cursor, _OLD, thread)
         else:
             raise InvalidInput(f"strategy must be 'keep_latest' or 'delete', got {shown(strategy)}.")
 
@@ -360,7 +369,7 @@ class MemLayerSaver(Closing, SqliteSaver):
 
     def _delete_threads(self, thread_ids: Sequence[str]) -> None:
         with self._erasing() as cursor:
-            for thread in map(str, thread_ids):
+            for thread in _several(thread_ids):
                 now = str(uuid6())
                 cursor.execute("DELETE FROM deleted WHERE thread_id = ?", (thread,))
                 cursor.execute("INSERT INTO deleted VALUES (?, 1, ?)", (thread, now))
@@ -414,6 +423,13 @@ class MemLayerSaver(Closing, SqliteSaver):
         found = await in_thread(lambda: tuple(self.list(config, filter=filter, before=before, limit=limit)))
         for checkpoint in found:
             yield checkpoint
+
+
+def _several(ids: Iterable[str]) -> list[str]:
+    # A text would pass for the ids that its characters are.
+    if isinstance(ids, str):
+        raise InvalidInput(f"Ids must be a list, such as [{shown(ids)}], got {shown(ids)}.")
+    return [str(one) for one in ids]
 
 
 def _classes(given: Any) -> tuple[type, ...]:

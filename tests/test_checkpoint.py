@@ -6,11 +6,13 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from operator import add
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
 import pytest
+from langgraph.channels import DeltaChannel
 from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.checkpoint.conformance import checkpointer_test, validate
 from langgraph.func import entrypoint
@@ -346,6 +348,30 @@ def test_a_number_that_json_does_not_have_spoils_no_look_at_other_threads(tmp_pa
         assert found == ["none", None]
         saver.delete_for_runs(["r"])
         assert {one.config["configurable"]["thread_id"] for one in saver.list(None)} == {"plain"}
+
+
+def test_what_would_lose_more_than_was_meant_is_refused(tmp_path: Path) -> None:
+    def joined(seen: list[str] | None, writes: list[list[str]]) -> list[str]:
+        return [*(seen or []), *chain.from_iterable(writes)]
+
+    class Delta(TypedDict):
+        seen: Annotated[list[str], DeltaChannel(joined)]
+
+    built = StateGraph(Delta).add_node("step", lambda _: {"seen": ["step"]}).add_edge(START, "step")
+    with checkpointer(tmp_path) as saver:
+        graph(saver).invoke({"seen": ["a"]}, thread("1"))
+        for _ in range(2):
+            built.compile(checkpointer=saver).invoke({"seen": ["a"]}, thread("2"))
+        before = list(saver.list(None))
+        with pytest.raises(InvalidInput, match="DeltaChannel"):
+            saver.prune(["1", "2"])
+        for call in (saver.prune, saver.delete_for_runs):
+            with pytest.raises(InvalidInput, match="must be a list"):
+                call("1")
+        assert list(saver.list(None)) == before
+        assert built.compile(checkpointer=saver).get_state(thread("2")).values["seen"] == ["a", "step"] * 2
+        saver.prune(["2"], strategy="delete")
+        assert list(saver.list(thread("2"))) == []
 
 
 @pytest.mark.parametrize("erase", ["delete_thread", "prune", "delete_for_runs"])
