@@ -216,6 +216,8 @@ def scored(pool: Pool, query: Query, weights: Weights) -> Scored:
     near = weights.neighbour_alone if pool.is_turn.all() else weights.neighbour
     named = is_told_by_names(pool)
     short, by_words = signals.brevity(pool), sqrt(max(0.0, 1 - of_meaning(pool, weights)))
+    date = signals.date(pool, query)
+    alone = date.any() and says_only_when(query.text, query.reference)
     shares = {
         "dense": dense,
         "keyword": keyword,
@@ -225,8 +227,7 @@ def scored(pool: Pool, query: Query, weights: Weights) -> Scored:
         "bridge": _bridged(pool, base, np.float32(weights.bridge * by_words) * signals.bridge(pool, query, base)),
         "graph": np.float32(weights.graph) * pool.graph,
         "speaker": np.float32(weights.speaker) * signals.speaker(pool, query),
-        "date": np.float32(weights.date_alone if says_only_when(query.text, query.reference) else weights.date)
-        * signals.date(pool, query),
+        "date": np.float32(weights.date_alone if alone else weights.date) * date,
         "exact": np.float32(weights.exact) * signals.exact(pool, query),
         "version": np.float32(weights.version) * version(pool, query, base),
         "fact": np.float32(weights.fact_named if named else weights.fact) * signals.fact(pool),

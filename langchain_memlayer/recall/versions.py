@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from datetime import datetime
-from functools import cache, lru_cache
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -49,7 +49,6 @@ def subject_of(text: str, reference: datetime) -> str:
     return _PARTICLE.sub(" ", text)
 
 
-@lru_cache(maxsize=256)
 def says_only_when(text: str, reference: datetime) -> bool:
     """Whether a question says nothing but a time: "What did I do last weekend?", 昨天我做了什么."""
     said = words_of(subject_of(text, reference))
