@@ -182,7 +182,7 @@ def unsaid_number(fact: str, quote: str, said: Sequence[str], year: int | None =
 
 
 def worked_out(quote: str, year: int | None = None) -> set[float]:
-    """What can be worked out of the numbers of a text: sums, products, parts, ages in a year; nothing of too many."""
+    """The numbers of a text, and their sums, products, parts, ages in a year; nothing of too many."""
     quote = _plain(quote)
     quoted = _stated(quote, _spoken(quote) or _LANGUAGES)
     if len(quoted) > _MOST_NUMBERS:
@@ -191,7 +191,7 @@ def worked_out(quote: str, year: int | None = None) -> set[float]:
     loose, units = ({value for word in named for value in of.get(word, ())} for of in (_LOOSELY, _UNITS))
     years = [] if year is None else [year, year - 1]
     quoted += [1900 + int(one or other) for one, other in _SHORT_YEAR.findall(quote.translate(_HAN_READ))]
-    known = [*loose, *units, *_combined([*quoted, *loose], units)]
+    known = [*quoted, *loose, *units, *_combined([*quoted, *loose], units)]
     known += [one - value for one in years for value in (*quoted, *loose)]
     if _BY_ONE.search(quote):
         known += [value + step for value in quoted for step in (-1, 1)]
@@ -291,7 +291,9 @@ def _han(text: str) -> int:
 
 
 def _plain(text: str) -> str:
-    text = unicodedata.normalize("NFKC", _AND_A_PART.sub(" ", text)).casefold().replace("百分之", "%")
+    # A wide comma parts two numbers, but those in wide digits.
+    text = re.sub("(?<=[0-9])，", ", ", _AND_A_PART.sub(" ", text))
+    text = unicodedata.normalize("NFKC", text).casefold().replace("百分之", "%")
     text = _METRES.sub(lambda match: f"{match[1]}.{match[2]}米".translate(_HAN_READ), text)
     return _PARTS.sub(lambda match: f"{_han(match[2])}/{_han(match[1])}", text)
 

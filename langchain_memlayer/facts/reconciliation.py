@@ -68,6 +68,8 @@ MOST_EARLIER: Final = 20
 _MARKS: Final = frozenset({"fact", "action"})
 _SHOWN_TOKENS: Final = 500
 _UNRELATED: Final = 3
+_TOLD: Final = 0.4
+_TOLD_BY: Final = "another fact's new text says it"
 _SAME_TIME: Final = timedelta(days=1)
 _OWN_WORDS: Final = "the fact's own words: those of the reply say what nobody said"
 _SAME_TALK: Final = 20
@@ -543,12 +545,15 @@ def _claimed(decisions: Sequence[Decision], question: Question) -> list[Decision
         before = next((known.text for known in question.known if target in (known.id, known.fact)), "")
         text = kept[k].text or ""
         best = max((k, *with_it), key=lambda i: _part_in(question.facts[i], text, before))
-        if best != k:
+        if best != k and kept[k].reason != _OWN_WORDS:
             kept[best], kept[k] = replace(kept[k], fact=best), replace(kept[best], fact=k)
             holders[target] = best
-            if k < best and is_replaced(question.facts[k].text, text):
-                added = _added(k, question.facts[k], "another fact of the same memory came after it")
+            fact = question.facts[k]
+            if k < best and is_replaced(fact.text, text):
+                added = _added(k, fact, "another fact of the same memory came after it")
                 kept[k] = replace(added, until=question.facts[best].said_at)
+            elif has_in_common(fact, text) and not is_untold(fact.text, f"{text}\n{before}"):
+                kept[k] = _with_it(kept[k], kept[best])
         for i in (k, *with_it):
             said = question.facts[i].text
             # What was told again before it changed is over with it.
@@ -564,6 +569,8 @@ def _repeated(decisions: Sequence[Decision], question: Question) -> list[Decisio
 
     def repeats(decision: Decision) -> bool:
         fact, target = question.facts[decision.fact or 0], _target(decision)
+        if decision.reason == _TOLD_BY:
+            return True
         one, update = before.get(target), updates.get(target)
         known = one.text if one else fact.text
         if update is not None:
@@ -574,7 +581,10 @@ def _repeated(decisions: Sequence[Decision], question: Question) -> list[Decisio
             if update.reason == _OWN_WORDS:
                 return False
             known = f"{known}\n{update.text}"
-            if is_untold(fact.text, known):
+            mine = terms(beyond(fact, fact.text))
+            little = len(mine & terms(known)) < _TOLD * len(mine) and not in_other_script(fact.text, known)
+            name = terms(fact.name or "") & terms(fact.text)
+            if little or (name and name.isdisjoint(terms(known))) or is_untold(fact.text, known):
                 return False
         # In another language the same is said in other words.
         alike = has_in_common(fact, known) or in_other_script(fact.text, known)
@@ -597,7 +607,7 @@ def _says_all(text: str | None, other: str | None) -> bool:
 def _with_it(decision: Decision, update: Decision) -> Decision:
     """The decision that a fact is told by another one's new text."""
     repeated = replace(update, action="NONE", fact=decision.fact, text=None, also=(), earlier=update.earlier[:1])
-    return replace(repeated, reason="another fact's new text says it")
+    return replace(repeated, reason=_TOLD_BY)
 
 
 def _part_in(fact: Fact, text: str, before: str) -> tuple[bool, bool]:

@@ -92,7 +92,7 @@ def telling(text: str) -> frozenset[str]:
 
 
 def differs(text: str, memory: str | None) -> bool:
-    """Whether a text has a number that a memory lacks, another name or day, or a denial where it has none."""
+    """Whether a text has a number that a memory lacks, another name or day, a denial where it has none, or more."""
     if memory is None:
         return False
     if _renames(text, memory) or numbers(text) - numbers(memory, dated=True) or denies(text) != denies(memory):
@@ -100,7 +100,16 @@ def differs(text: str, memory: str | None) -> bool:
     mine, others = days(text), days(memory)
     # What "still" holds on another day is no other fact. Where all else is the same, a time is another one, too.
     same = text != memory and re.sub(r"\d", "", text) == re.sub(r"\d", "", memory)
-    return (same or bool(mine and others and mine.isdisjoint(others))) and not _STILL.search(text)
+    # What says all of the memory and more is new.
+    new = terms(ENDS.sub(" ", DAY.sub(" ", text))) - terms(memory)
+    more = terms(memory) <= terms(text) and not _is_little(new)
+    return (same or more or bool(mine and others and mine.isdisjoint(others))) and not _STILL.search(text)
+
+
+def _is_little(new: Collection[str]) -> bool:
+    """Whether telling words make hardly a statement."""
+    chars = sum(len(term) == 1 and not term.isascii() for term in new)
+    return chars < _NEW_CHARS and len(new) - chars < _NEW_WORDS
 
 
 def _renames(text: str, memory: str) -> bool:
@@ -160,8 +169,7 @@ def only_ends(fact: Fact, memories: Sequence[str]) -> bool:
     if any((new := terms(triple.destination)) and not new & known for triple in fact.triples):
         return False
     new = terms(ENDS.sub(" ", beyond(fact, fact.text))) - known
-    chars = sum(len(term) == 1 and not term.isascii() for term in new)
-    return chars < _NEW_CHARS and len(new) - chars < _NEW_WORDS and days(fact.text) <= days(" ".join(memories))
+    return _is_little(new) and days(fact.text) <= days(" ".join(memories))
 
 
 def has_in_common(fact: Fact, memory: str) -> bool:
