@@ -301,6 +301,18 @@ def _execute(batch: Batch, indexes: Indexes, texts: Vectors = _NONE, queries: Ve
         texts: The vectors of `plan.texts`; none when nothing is embedded.
         queries: The vectors of `plan.queries`; a query without one is not ranked.
     """
+    results: list[Result] = [None] * len(batch.ops)
+    touched: Mapping[int, str] = {}
+    # Puts to different keys alone read nothing.
+    if len(batch.puts) < len(batch.ops):
+        results, touched = _read(batch, indexes, queries)
+    if batch.puts or touched:
+        _write(batch, indexes, _encoded(batch, indexes, texts), touched)
+    return results
+
+
+def _read(batch: Batch, indexes: Indexes, queries: Vectors) -> tuple[list[Result], Mapping[int, str]]:
+    """What the operations of a batch return, and the rows whose time to live begins anew."""
     now = to_micros(indexes.journal.clock())
     searches = [op for op in batch.ops if isinstance(op, SearchOp)]
     ranked = [op for op in searches if op.query in queries]
@@ -318,9 +330,7 @@ def _execute(batch: Batch, indexes: Indexes, texts: Vectors = _NONE, queries: Ve
             results = [reads.result(op, batch.filters.get(number), queries) for number, op in enumerate(batch.ops)]
         if not reads.stale:
             break
-    if batch.puts or reads.touched:
-        _write(batch, indexes, _encoded(batch, indexes, texts), reads.touched)
-    return results
+    return results, reads.touched
 
 
 def _encoded(batch: Batch, indexes: Indexes, vectors: Vectors) -> dict[tuple[str, str], bytes | None]:

@@ -220,7 +220,7 @@ class Graph:
         self._codes = codes
         storage = _storage(kernel)
         storage.codes = faiss.MaybeOwnedVectorUInt8.create_view(
-            faiss.swig_ptr(codes.view(np.uint8).reshape(-1)), codes.nbytes, faiss.MaybeOwnedVectorUInt8().owner
+            faiss.swig_ptr(codes.view(np.uint8)), codes.nbytes, faiss.MaybeOwnedVectorUInt8().owner
         )
         storage.ntotal = len(codes)
         _attach(index, storage)

@@ -131,7 +131,7 @@ class Kernel:
             result = self._faiss.RangeSearchResult(1)
             partial = self._faiss.RangeSearchPartialResult(result)
             scanner = self._scanner(query, None)
-            ptr = self._ptr(codes.view(np.uint8).reshape(-1))
+            ptr = self._ptr(codes.view(np.uint8))
             scanner.scan_codes_range(len(codes), ptr, None, float(self._worst), partial.new_result(0))
             partial.finalize()
             count = int(self._faiss.rev_swig_ptr(result.lims, 2)[1])
@@ -163,7 +163,7 @@ class Kernel:
     ) -> None:
         if len(codes):
             ptr = self._ptr
-            scanner.scan_codes(len(codes), ptr(codes.view(np.uint8).reshape(-1)), None, ptr(distances), ptr(rows), k)
+            scanner.scan_codes(len(codes), ptr(codes.view(np.uint8)), None, ptr(distances), ptr(rows), k)
 
     def _filled(
         self, distances: NDArray[np.float32], rows: NDArray[np.int64]
