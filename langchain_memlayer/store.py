@@ -319,14 +319,20 @@ def _read(batch: Batch, indexes: Indexes, queries: Vectors) -> tuple[list[Result
     prefixes = {encode_namespace(op.namespace_prefix) for op in ranked}
     # One operation that asks once for its rows sees one state anyway.
     several = len(batch.ops) > 1 or len(ranked) < len(searches)
+    views: dict[str, Any] = {}
     for attempt in range(_RETRIES):
-        # Before the journal is read: one call never holds two of its connections.
-        views = {prefix: indexes.view(prefix) if attempt else indexes.current(prefix) for prefix in prefixes}
-        if None in views.values():
-            continue
-        exact = attempt < _RETRIES - 1 and (several or not attempt)
+        if attempt:
+            # Before the journal is read: one call never holds two of its connections.
+            views = {prefix: indexes.view(prefix) for prefix in prefixes}
         with indexes.journal.read(snapshot=several) as reader:
-            reads = _Reads(reader, views, now, expiring=indexes.expiring, exact=exact)
+            last = reader.last_seq() if prefixes and (several or not attempt) else 0
+            if not attempt:
+                views = {prefix: indexes.current(prefix, last) for prefix in prefixes}
+            # None where a view is to be caught up first. Or somebody wrote between: it has what the snapshot has not.
+            later = None in views.values() or (several and any(view.applied_seq != last for view in views.values()))
+            if later and attempt < _RETRIES - 1:
+                continue
+            reads = _Reads(reader, views, now, expiring=indexes.expiring)
             results = [reads.result(op, batch.filters.get(number), queries) for number, op in enumerate(batch.ops)]
         if not reads.stale:
             break
@@ -367,19 +373,17 @@ class _Reads:
         views: The vectors below the prefixes that are searched by a query.
         now: The time.
         expiring: Whether any item has a time to live.
-        exact: Whether the views have to be complete.
 
     Attributes:
         touched: The rows of items whose time to live begins anew, with their encoded namespaces.
-        stale: Whether a view had what is not, or no longer, in that state, or lacks some of it and must not.
+        stale: Whether a view had what is not, or no longer, in that state.
     """
 
-    def __init__(self, reader: Reader, views: Mapping[str, Any], now: int, *, expiring: bool, exact: bool) -> None:
+    def __init__(self, reader: Reader, views: Mapping[str, Any], now: int, *, expiring: bool) -> None:
         self._reader = reader
         self._views = views
         self._now = now
         self._expiring = expiring
-        self._exact = exact
         self.touched: dict[int, str] = {}
         self.stale = False
 
@@ -474,15 +478,13 @@ class _Reads:
     def _hydrated(self, prefix: str, hits: Any) -> list[tuple[ItemRow, float]]:
         """The items of hits as they are in this state; whatever a cache says, they are below the prefix."""
         ids = hits.ids.tolist()
-        at = self._views[prefix].applied_seq if self._exact else None
-        rows = self._reader.items_by_id(ids, self._now, at) if ids else {}
+        rows = self._reader.items_by_id(ids, self._now)
         found = []
         for item, seq, score in zip(ids, hits.seqs.tolist(), hits.scores.tolist(), strict=True):
             row = rows.get(item)
             if row is not None and row[1] == seq and row[2].startswith(prefix):
                 found.append((row, score))
-        missed = len(found) < len(ids) or (at is not None and not ids and self._reader.last_seq() != at)
-        self.stale = self.stale or missed
+        self.stale = self.stale or len(found) < len(ids)
         return found
 
 

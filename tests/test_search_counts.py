@@ -163,7 +163,7 @@ def test_a_small_scope_is_scored_once_and_asks_two_statements(tmp_path: Path, em
 
 
 @pytest.mark.parametrize("rows", [100, 1000])
-def test_a_search_of_a_store_asks_one_statement_which_reads_its_hits(
+def test_a_search_of_a_store_asks_two_statements_and_reads_its_hits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int
 ) -> None:
     index: Any = {"dims": 64, "embed": DeterministicEmbeddings(64)}
@@ -174,12 +174,13 @@ def test_a_search_of_a_store_asks_one_statement_which_reads_its_hits(
         reread: list[int] = []
         by_id = Reader.items_by_id
         monkeypatch.setattr(
-            Reader, "items_by_id", lambda self, ids, now, at: (reread.append(len(ids)), by_id(self, ids, now, at))[1]
+            Reader, "items_by_id", lambda self, ids, now: (reread.append(len(ids)), by_id(self, ids, now))[1]
         )
         for db in connections(store._journal):
             db.set_trace_callback(statements.append)
         assert len(store.search(("notes", "u"), query="note 7", limit=LIMIT)) == LIMIT
-    assert (len(statements), reread) == (1, [LIMIT])
+    # The last commit's position, and the hits.
+    assert (len(statements), reread) == (2, [LIMIT])
 
 
 def test_what_a_search_leaves_behind_goes_with_the_next_write(tmp_path: Path) -> None:

@@ -156,21 +156,18 @@ class Indexes:
             # Locks and threads of the parent are of no use in a child of a fork.
             self._start()
         key = f"{prefix}\x00" if ended else prefix
-        commits = self.journal.commits
         slab = self._cache.get(key)
         if slab.view.kernel is None and self.dims:
             self._cache.drop(key)
             slab = self._cache.get(key)
-        slab.commits = commits
         return slab.view
 
-    def current(self, prefix: str) -> View | None:
-        """What `view` gave, where this process committed nothing since, though others may have; None for none."""
+    def current(self, prefix: str, seq: int) -> View | None:
+        """What `view` gives, where it is complete up to a position already; None where it has to be asked."""
         slab = self._cache.peek(prefix) if self._pid == os.getpid() else None
-        if slab is None or slab.commits != self.journal.commits:
-            return None
-        view = slab.view
-        return None if view.kernel is None or view.source is not None else view
+        view = None if slab is None else slab.view
+        known = view is not None and view.applied_seq == seq and view.kernel is not None and view.source is None
+        return view if known else None
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until no graph is being built; False when that took longer than `timeout` seconds."""

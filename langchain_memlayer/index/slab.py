@@ -48,9 +48,6 @@ class Slab:
         save: Called with the slab, in the worker's thread or by `close`, when a snapshot of what it has now pays.
         source: What answers in place of a graph; one is built only when it is not trusted any more.
         read: Reads vectors from the journal, so that they are not held here; blocks come without them then.
-
-    Attributes:
-        commits: How often the process had committed when it was last caught up.
     """
 
     def __init__(
@@ -72,7 +69,6 @@ class Slab:
         self._lock = threading.RLock()
         self._worker: threading.Thread | None = None
         self._closed = False
-        self.commits = -1
         self._applied_seq = -1
         self._read = read
         self._rows = Rows(

@@ -44,7 +44,6 @@ class Journal(ABC):
         folder: The folder that it and its derived files are in, or None.
         where: What messages call it; never with a password.
         store_id: What tells this store from any other.
-        commits: How often this process committed something.
         after_commit: Called, in the writer's thread, when something was committed.
     """
 
@@ -57,7 +56,6 @@ class Journal(ABC):
             raise InvalidInput(f"durability must be 'full' or 'fast', got {shown(durability)}.")
         self.clock = clock
         self.new_id = new_id
-        self.commits = 0
         self.after_commit: list[Callable[[], None]] = []
         self._pid = os.getpid()
         self._reopening: dict[int, threading.Lock] = {}
@@ -124,7 +122,6 @@ class Journal(ABC):
                     self._pid = pid
 
     def _committed(self) -> None:
-        self.commits += 1
         for told in self.after_commit:
             told()
 

@@ -187,9 +187,6 @@ class BaseReader:
     EACH = "json_each({}) AS one"
     """The SQL that makes rows `one`, each with a `value`, of a list in JSON."""
 
-    LAST = "(SELECT max(seq) FROM events)"
-    """The SQL of the position of the last commit, as a number."""
-
     SAME_COMMIT = "e.recorded_at = (SELECT recorded_at FROM events WHERE seq = ?)"
     """The condition that holds for all events of the commit that an event is of, and perhaps for others."""
 

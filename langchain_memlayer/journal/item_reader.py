@@ -37,9 +37,9 @@ class ItemReader(CacheReader):
         rows = ((pair, self.db.execute(sql, (*pair, now)).fetchone()) for pair in pairs)
         return {pair: item for pair, row in rows if row is not None for item in _items([row])}
 
-    def items_by_id(self, ids: Sequence[int], now: int, at: int | None = None) -> dict[int, ItemRow]:
-        """Live items by row id; none where the last commit is at another position than `at`, if that is given."""
-        rows = self.db.execute(_by_id(self.EACH, self.LAST), (orjson.dumps(ids).decode(), now, at))
+    def items_by_id(self, ids: Sequence[int], now: int) -> dict[int, ItemRow]:
+        """Live items by row id."""
+        rows = self.db.execute(_by_id(self.EACH), (orjson.dumps(ids).decode(), now))
         return {row[0]: row for row in _items(rows.fetchall())}
 
     def items_below(self, prefix: str, now: int, *, unindexed: bool = False) -> Iterator[ItemRow]:
@@ -103,11 +103,11 @@ class ItemReader(CacheReader):
 
 
 @cache
-def _by_id(each: str, last: str) -> str:
+def _by_id(each: str) -> str:
     """The statement that reads live items by row id."""
     # A list in JSON is read as it is, where SQLite sorts values of its own into a table first.
     source = f"{each.format('?')} CROSS JOIN {_FROM} WHERE i.id = CAST(one.value AS BIGINT)"
-    return f"SELECT {_ITEM} FROM {source} AND {_LIVE_ITEM} AND coalesce(CAST(? AS BIGINT), {last}) = {last}"
+    return f"SELECT {_ITEM} FROM {source} AND {_LIVE_ITEM}"
 
 
 def _items(rows: Iterable[Any]) -> Iterator[ItemRow]:

@@ -113,10 +113,6 @@ class PostgresReads(BaseReader):
     """What PostgreSQL says otherwise when the journal is read."""
 
     EACH = "jsonb_array_elements_text({}::jsonb) AS one (value)"
-    LAST = (
-        "(SELECT CAST(pg_snapshot_xmax(s)::text AS BIGINT) - (SELECT count(*) FROM pg_snapshot_xip(s)) "
-        "FROM pg_current_snapshot() AS s)"
-    )
     SAME_COMMIT = "e.xid = (SELECT xid FROM events WHERE seq = ?)"
 
     def last_seq(self) -> int:
