@@ -567,6 +567,14 @@ def test_a_reply_that_repeats_all_of_a_message_ends_with_any_of_it() -> None:
         assert reply not in ended(memory, "Paris", kinds=["turn"])
 
 
+def test_the_reply_to_what_was_said_a_second_time_ends_with_it() -> None:
+    with open_with(Mind({"I live in Paris": [found("Anna lives in Paris")]})) as memory:
+        said = [message("I live in Paris", "1"), message("I like tea", "2"), message("I live in Paris", "3")]
+        reply = message("Got it, Paris!", "4", "assistant")
+        memory.delete(memory.add([*said, reply], user_id="u", session_id="s")["results"][0]["id"])
+        assert list(ended(memory, "Paris tea", kinds=["turn"])) == ["I like tea"]
+
+
 def test_what_an_older_message_says_when_it_is_edited_is_found_and_ends_what_was_told_after_it() -> None:
     told = {f"I live in {home}": [found(f"Anna lives in {home}")] for home in ("Paris", "Rome", "Oslo")}
     moves = [decided((1, "UPDATE", 1, f"Anna lives in {home}")) for home in ("Rome", "Oslo")]

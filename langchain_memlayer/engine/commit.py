@@ -478,9 +478,10 @@ class Commit:
             last = None if end is None or end < turn.place else end
             around = [row for row in around if row.read and (last is None or (row.place or 0) < last)]
             known = f"{fact.text} {turn.text}"
-            reply = next((row for row in around if (row.place or 0) > turn.place), None)
-            echo = reply if reply is not None and _echoes(reply, turn, fact) else None
-            again = [row for row in around if row is echo or repeats(row.text, fact.text)]
+            later = [row for row in around if (row.place or 0) > turn.place]
+            # What was said more than once is one turn, and had a reply each time.
+            echoes = {row.id for row in (later if turn.count > 1 else later[:1]) if _echoes(row, turn, fact)}
+            again = [row for row in around if row.id in echoes or repeats(row.text, fact.text)]
             again = [row for row in again if not _is_of_others(row.text, known)]
             near |= {row.id for row in again}
             for said in (turn, *again):
