@@ -48,6 +48,7 @@ from langchain_memlayer.facts.wording import (
     is_untold,
     only_ends,
     says,
+    says_little,
     telling,
     terms,
 )
@@ -68,7 +69,6 @@ MOST_EARLIER: Final = 20
 _MARKS: Final = frozenset({"fact", "action"})
 _SHOWN_TOKENS: Final = 500
 _UNRELATED: Final = 3
-_TOLD: Final = 0.4
 _TOLD_BY: Final = "another fact's new text says it"
 _SAME_TIME: Final = timedelta(days=1)
 _OWN_WORDS: Final = "the fact's own words: those of the reply say what nobody said"
@@ -456,19 +456,7 @@ def _says_of_another(fact: Fact, first: Known, other: Known) -> bool:
     if other.name is None or other.name == first.name or are_several(fact.text):
         return False
     who, said = terms(beyond(fact, other.name)), terms(beyond(fact, first.text)) - terms(first.name or "")
-    missing = who - terms(f"{fact.text} {first.text}")
-    # Of 小雅 and 小丽 a character is the same.
-    named = who - missing and not any("\u3400" <= term <= "\u9fff" for term in missing)
-    return bool(who and said) and not named and said <= terms(other.text)
-
-
-def _is_of_another(fact: Fact, memory: Known) -> bool:
-    """Whether a memory says what a fact does of somebody of another name."""
-    mine, other = fact.name or "", memory.name or ""
-    # "User's daughter" may have a name elsewhere.
-    proper = all(telling(name) == set(query_terms(name)) for name in (mine, other))
-    same = not proper or mine in other or other in mine
-    return not same and _says_of_another(fact, Known(fact.text, name=mine), memory)
+    return bool(who and said) and who.isdisjoint(terms(f"{fact.text} {first.text}")) and said <= terms(other.text)
 
 
 def _updated(
@@ -581,15 +569,15 @@ def _repeated(decisions: Sequence[Decision], question: Question) -> list[Decisio
             if update.reason == _OWN_WORDS:
                 return False
             known = f"{known}\n{update.text}"
-            mine = terms(beyond(fact, fact.text))
-            little = len(mine & terms(known)) < _TOLD * len(mine) and not in_other_script(fact.text, known)
-            name = terms(fact.name or "") & terms(fact.text)
-            if little or (name and name.isdisjoint(terms(known))) or is_untold(fact.text, known):
+            if says_little(known, fact) or is_untold(fact.text, known):
                 return False
         # In another language the same is said in other words.
         alike = has_in_common(fact, known) or in_other_script(fact.text, known)
-        other = one is not None and _is_of_another(fact, one)
-        return alike and not other and not differs(fact.text, known)
+        # Of 小雅 is said the same as of 小丽; "User's daughter" may have a name.
+        mine, other = fact.name or "", (one and one.name) or ""
+        proper = mine and other and telling(f"{mine} {other}") == {*query_terms(f"{mine} {other}")}
+        same = mine not in known and fact.text.replace(mine, "") == known.replace(other, "")
+        return alike and not (proper and same) and not differs(fact.text, known)
 
     return [
         decision

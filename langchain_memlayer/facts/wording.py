@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from functools import lru_cache
 from typing import Final
 
-from langchain_memlayer.facts.grounding import denies, simplified, words
+from langchain_memlayer.facts.grounding import denies, in_other_script, simplified, words
 from langchain_memlayer.facts.numerals import DAY, days, is_among, numbers, worked_out
 from langchain_memlayer.index.keywords import query_terms
 from langchain_memlayer.types import RETRACT, Fact
@@ -15,6 +15,7 @@ from langchain_memlayer.types import RETRACT, Fact
 _GROUNDED: Final = 0.6
 _NEW_WORDS: Final = 2
 _ALIKE: Final = 60
+_TOLD: Final = 0.4
 _MOST_NAMES: Final = 12
 _NEW_CHARS: Final = 4
 _HIRAGANA: Final = re.compile("[\u3041-\u3096]")
@@ -257,6 +258,14 @@ def says(text: str, told: str) -> bool:
     """Whether a text has all telling words of what was told, but for particles and endings of Japanese."""
     missing = terms(told) - terms(text)
     return not missing or (len(missing) <= _ENDINGS and all(_HIRAGANA.fullmatch(term) for term in missing))
+
+
+def says_little(text: str, fact: Fact) -> bool:
+    """Whether a text has few of a fact's telling words, or not the name that it begins with."""
+    mine, said = terms(beyond(fact, fact.text)), terms(text)
+    name = terms(fact.name or "") & terms(fact.text)
+    few = len(mine & said) < _TOLD * len(mine) and not in_other_script(fact.text, text)
+    return few or (bool(name) and name.isdisjoint(said))
 
 
 def terms(text: str) -> set[str]:
