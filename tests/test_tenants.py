@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import gc
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +17,7 @@ from langchain_core.embeddings import Embeddings
 from langgraph.store.base import PutOp, SearchItem
 from numpy.typing import NDArray
 
+from langchain_memlayer import Memory
 from langchain_memlayer.engine.index_sync import Indexes, encode_vectors
 from langchain_memlayer.filters import parse_filter
 from langchain_memlayer.journal.reader import Reader
@@ -171,6 +174,21 @@ def test_slabs_beyond_the_bound_in_bytes_are_dropped_and_come_back(tmp_path: Pat
             if not turn:
                 store.batch([PutOp(("tenants", f"t{n}"), "new", {"text": str(n)}) for n in range(20)])
         small.close()
+
+
+def test_a_scope_that_nobody_wrote_to_weighs_what_it_takes() -> None:
+    with Memory(":memory:", model=None, embeddings=None) as memory:
+        cache = memory.internals.indexes._cache
+        for number in range(200):
+            if number == 100:
+                gc.collect()
+                tracemalloc.start()
+                weighed = cache.nbytes
+            memory.search("tea", user_id=f"nobody {number}")
+        gc.collect()
+        taken = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+        assert taken <= cache.nbytes - weighed
 
 
 @pytest.mark.parametrize("threshold", [4_000_000, 500])

@@ -176,7 +176,7 @@ class TripleGraph:
     @property
     def nbytes(self) -> int:
         """About how many bytes it takes."""
-        return self._size * EDGE_BYTES
+        return (self._size + 1) * EDGE_BYTES
 
     def close(self) -> None:
         """Nothing to let go of: caches close what they drop."""

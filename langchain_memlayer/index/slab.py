@@ -109,7 +109,7 @@ class Slab:
             links = 0 if graph is None else graph.nbytes
             columns = sum(map(_weight, view.columns.values())) + self._rows.words.nbytes
             # Besides: id, seq, live mask and the index from ids to slots.
-            self._weighed = *state, len(view) * 33 + columns + owners + view.codes.nbytes + links + 4096
+            self._weighed = *state, len(view) * 33 + columns + owners + view.codes.nbytes + links + 16_384
         return self._weighed[2]
 
     def ahead(self, vectors: int) -> NDArray[np.uint8]:
