@@ -177,6 +177,8 @@ EUROPEAN_UNITS = {
     for name in names.split()
 }
 _AGO = rf"(?P<n>\d{{1,3}}|{'|'.join(EUROPEAN_NUMBERS)})\s+(?P<unit>{'|'.join(EUROPEAN_UNITS)})"
+# Most questions have none of these words, which are looked for in no time.
+AGO_SAID = re.compile(r"vor |il y a |hace |há |faz | fa\b| atrás| назад", re.IGNORECASE)
 EUROPEAN_AGO = (
     re.compile(rf"\b(?:vor|il y a|hace|há|faz)\s+{_AGO}\b", re.IGNORECASE),
     re.compile(rf"\b{_AGO}\s+(?:fa|atrás|назад)\b", re.IGNORECASE),

@@ -193,7 +193,7 @@ def _relative(text: str, today: datetime) -> Iterator[Reading]:
         yield match, _span("span", monday + timedelta(days=5 - 7 * count), 2)
     for match in _matches(words.AGO, text):
         yield match, _ago(match["n"], match["unit"].casefold().replace("間", ""), today)
-    for match in _matches(words.EUROPEAN_AGO, text):
+    for match in _matches(words.EUROPEAN_AGO, text) if words.AGO_SAID.search(text) else ():
         said = str(words.EUROPEAN_NUMBERS.get(match["n"].casefold(), match["n"]))
         yield match, _ago(said, words.EUROPEAN_UNITS[match["unit"].casefold()], today)
     for pattern, days in words.NAMED:
