@@ -39,7 +39,7 @@ _BUSY_SECONDS = 30.0
 # A graph tells its checkpointer which classes its schemas declare (`with_allowlist`) when LangGraph is told to be
 # strict. A saver that allows every class, LangGraph's default, is not changed by what it is told.
 _serde.STRICT_MSGPACK_ENABLED = True  # type: ignore[attr-defined]
-_collect = _serde._collect_from_type
+_collect: Any = getattr(_serde, "_collect_from_type", None)
 
 
 def _collect_all(typ: Any, allowlist: set[tuple[str, ...]], seen: set[Any], seen_ids: set[int]) -> None:
@@ -60,7 +60,9 @@ def _collect_all(typ: Any, allowlist: set[tuple[str, ...]], seen: set[Any], seen
         _collect_all(type(part) if isinstance(part, Enum) else part, allowlist, seen, seen_ids)
 
 
-_serde._collect_from_type = _collect_all
+# A later LangGraph may do it another way: then only what that finds is known.
+if _collect is not None:
+    _serde._collect_from_type = _collect_all
 
 # What was deleted up to which checkpoint, and the checkpoints of runs that went on all the same; ids sort by time.
 _DELETED = """CREATE TABLE IF NOT EXISTS deleted (
