@@ -85,13 +85,24 @@ async def test_an_extractor_of_ones_own_is_asked_in_place_of_the_model(folder: P
     assert model.calls == 0
 
 
-async def test_an_extractor_that_gives_something_else_is_told_what_is_wanted(folder: Path, way: str) -> None:
-    class Listing:
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ([Fact("Anna likes tea", (0,))], "a list in place of an Extraction"),
+        (Extraction(cast("Any", ("Anna likes tea",))), "what is no Fact"),
+        (Extraction((Fact("Anna likes tea", (0,), triples=cast("Any", (("Anna", "likes", "tea"),))),)), "are Triples"),
+        (Extraction((Fact("Anna likes tea", (0,), valid_at=cast("Any", "2025-01-01")),)), "times datetimes"),
+    ],
+)
+async def test_an_extractor_that_gives_something_else_is_told_what_is_wanted(
+    folder: Path, way: str, given: Any, wanted: str
+) -> None:
+    class Own:
         def extract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Any:
-            return [Fact("Anna likes tea", (0,))]
+            return given
 
-    with open_memory(folder, extractor=cast("Any", Listing())) as memory:
-        with pytest.raises(ExtractionError, match="Listing gave a list in place of an Extraction"):
+    with open_memory(folder, extractor=cast("Any", Own())) as memory:
+        with pytest.raises(ExtractionError, match=f"Own gave .*{wanted}"):
             await call(way, memory, "add", "I like tea", user_id="u")
         assert len(memory.unread(user_id="u")) == 1
 

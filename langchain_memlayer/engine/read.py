@@ -31,7 +31,19 @@ from langchain_memlayer.messages import checked_text, mended_text
 from langchain_memlayer.protocols import Extractor, Reconciler
 from langchain_memlayer.steps import Steps, awaited, request
 from langchain_memlayer.tracing import span, traced
-from langchain_memlayer.types import RETRACT, Decision, Extraction, Fact, Rejection, Row, Scope, Turn, Unread, to_micros
+from langchain_memlayer.types import (
+    RETRACT,
+    Decision,
+    Extraction,
+    Fact,
+    Rejection,
+    Row,
+    Scope,
+    Triple,
+    Turn,
+    Unread,
+    to_micros,
+)
 
 if TYPE_CHECKING:
     from langsmith.run_trees import RunTree
@@ -569,7 +581,19 @@ def _found_by(extractor: Extractor, turns: Sequence[Turn], context: Sequence[Tur
             f"{type(extractor).__name__} gave a {type(found).__name__} in place of an Extraction. The messages are "
             "kept; they are read when it gives one."
         )
+    if not all(map(_is_fact, found.facts)):
+        raise ExtractionError(
+            f"{type(extractor).__name__} gave what is no Fact: its text is a string, its triples are Triples, its "
+            "times datetimes. The messages are kept; they are read when it gives such."
+        )
     return _checked(found, len(turns))
+
+
+def _is_fact(given: object) -> bool:
+    if not isinstance(given, Fact) or not isinstance(given.text, str):
+        return False
+    times = all(isinstance(time, datetime | None) for time in (given.valid_at, given.valid_until))
+    return times and all(isinstance(triple, Triple) for triple in given.triples)
 
 
 def _checked(extraction: Extraction, turns: int) -> Extraction:
