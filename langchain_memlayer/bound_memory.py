@@ -82,11 +82,12 @@ class Bound:
 
     def _with(self, given: dict[str, Any]) -> dict[str, Any]:
         """Arguments with these ids among them."""
-        named = Scope(**{name: given.get(name) for name in IDS}).ids()
-        for name, value in self._scope.ids().items():
-            if named.get(name, value) != value:
+        named = Scope(**{name: given.get(name) for name in IDS})
+        own = self._scope.beside(named).ids()
+        for name, value in own.items():
+            if named.ids().get(name, value) != value:
                 raise InvalidInput(f"{name} is given here, and another one to of(); ask the memory itself for others.")
-        return {**given, **named, **self._scope.ids()}
+        return {**given, **named.ids(), **own}
 
     def _checked(self, method: Callable[..., Any], *, awaited: bool) -> Callable[..., Any]:
         """A method about one memory, for those of this scope only."""

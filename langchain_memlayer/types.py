@@ -138,6 +138,10 @@ class Scope:
         """The same ids in a fork."""
         return Scope(**{name: f"{FORK}{token}/{value}" for name, value in self.ids().items()})
 
+    def beside(self, others: Scope) -> Scope:
+        """The same ids in the fork that others lie in: what is one's own is one's own there, too."""
+        return self if self.fork is not None or others.fork is None else self.forked(others.fork)
+
     @property
     def fork(self) -> str | None:
         """The token of the fork that it lies in, or None."""

@@ -45,11 +45,10 @@ class Grant:
         Raises:
             HTTPException: 403, the call names others.
         """
-        named, own, copied = given.ids(), self.scope.ids(), given.original.ids()
-        # A fork of what one may reach is within reach.
-        if any(value not in (named.get(name, value), copied.get(name)) for name, value in own.items()):
+        named, own = given.ids(), self.scope.beside(given).ids()
+        if any(named.get(name, value) != value for name, value in own.items()):
             raise HTTPException(403, "This token is bound to other ids; leave them out, or use a token of theirs.")
-        return {**(own if given.fork is None else {}), **named}
+        return {**own, **named}
 
     def of(self, memory: Memory) -> Memory:
         """The memory as this caller sees it: what is somebody else's is not there."""

@@ -73,6 +73,26 @@ def test_a_token_reaches_its_own_ids_only_and_need_not_name_them(bound: Clients,
     assert len(bound(OPS).get("/v1/scopes").json()) == 2
 
 
+def test_a_token_works_in_the_forks_of_its_own_and_is_as_narrow_there() -> None:
+    tutor = "token-of-a-tutor-0003"
+    grants = {**TOKENS, tutor: {"user_id": "alice", "agent_id": "tutor"}}
+    with Memory(":memory:", model=None, embeddings=None) as memory, serving(memory, tokens=grants) as clients:
+        memory.add("The key is under the mat.", user_id="alice", agent_id="tutor")
+        memory.add("The safe is behind the stove.", user_id="alice", agent_id="cook")
+        memory.add("The dog bites.", user_id="bob")
+        alice, narrow = clients(ALICE), clients(tutor)
+        trial = alice.post("/v1/forks", json={"name": "trial"}).json()["ids"]
+        assert alice.post("/v1/memories", json={"messages": "The key was lost.", **trial}).status_code == 200
+        assert len(alice.get("/v1/memories", params=trial).json()["results"]) == 3
+        assert len(alice.get("/v1/memories").json()["results"]) == 2
+        for client in (alice, narrow):
+            theirs = memory.fork("his", user_id="bob").ids
+            assert client.post("/v1/search", json={"query": "dog", **theirs}).status_code == 403
+        shown = [row["memory"] for row in narrow.get("/v1/memories", params=trial).json()["results"]]
+        assert shown == ["The key is under the mat."]
+        assert "stove" not in narrow.get("/facts", params=trial).text + narrow.get("/turns", params=trial).text
+
+
 @pytest.mark.parametrize(
     ("status", "hosts"),
     [
