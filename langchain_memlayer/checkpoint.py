@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from enum import Enum
+from itertools import islice
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -19,15 +21,19 @@ from langgraph.checkpoint.base import (
     Checkpoint,
     CheckpointMetadata,
     CheckpointTuple,
+    DeltaChannelHistory,
+    get_checkpoint_id,
     get_checkpoint_metadata,
 )
 from langgraph.checkpoint.base.id import uuid6
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.checkpoint.sqlite import SqliteSaver
+from langgraph.checkpoint.sqlite.utils import search_where
 from pydantic import BaseModel
 
 from langchain_memlayer.errors import InvalidInput, JournalClosed, JournalError, NotAStore, shown
 from langchain_memlayer.journal import default_folder, is_url, place
+from langchain_memlayer.journal.database import DAMAGED
 from langchain_memlayer.journal.schema import identity, journal_path, refuse_planted, refuse_torn
 from langchain_memlayer.steps import awaited
 from langchain_memlayer.threads import Closing, in_thread
@@ -35,6 +41,7 @@ from langchain_memlayer.types import Durability
 
 CHECKPOINT_FILE = "checkpoints.sqlite"
 _BUSY_SECONDS = 30.0
+_LOGGER = logging.getLogger(__name__)
 
 # A graph tells its checkpointer which classes its schemas declare (`with_allowlist`) when LangGraph is told to be
 # strict. A saver that allows every class, LangGraph's default, is not changed by what it is told.
@@ -64,16 +71,24 @@ def _collect_all(typ: Any, allowlist: set[tuple[str, ...]], seen: set[Any], seen
 if _collect is not None:
     _serde._collect_from_type = _collect_all
 
+_KEY = "thread_id, checkpoint_ns, checkpoint_id"
+_NAMES, _NEWEST = f"SELECT {_KEY} FROM checkpoints", "ORDER BY checkpoint_id DESC"
+
 # What was deleted up to which checkpoint, and the checkpoints of runs that went on all the same; ids sort by time.
 _DELETED = """CREATE TABLE IF NOT EXISTS deleted (
     thread_id TEXT NOT NULL, up_to INTEGER NOT NULL, checkpoint_id TEXT NOT NULL,
     PRIMARY KEY (thread_id, up_to, checkpoint_id)
 ) WITHOUT ROWID"""
 _LATE = "SELECT 1 FROM deleted WHERE thread_id = ? AND (checkpoint_id = ? OR (up_to AND checkpoint_id >= ?)) LIMIT 1"
-_FOLLOWING = """SELECT checkpoint_id FROM checkpoints WHERE thread_id = ? AND (parent_checkpoint_id = ?
-    OR EXISTS (SELECT 1 FROM json_each(CAST(metadata AS TEXT), '$.parents') WHERE value = ?))"""
-_OF_DELTAS = """SELECT 1 FROM checkpoints WHERE thread_id = ?
-    AND json_type(CAST(metadata AS TEXT), '$.counters_since_delta_snapshot') IS NOT NULL LIMIT 1"""
+# Damaged metadata of one checkpoint fail no look at others.
+_TEXT = "CAST(metadata AS TEXT)"
+_METADATA = f"CASE WHEN json_valid({_TEXT}) THEN {_TEXT} END"
+_FOLLOWING = f"""SELECT checkpoint_id FROM checkpoints WHERE thread_id = ? AND (parent_checkpoint_id = ?
+    OR EXISTS (SELECT 1 FROM json_each({_METADATA}, '$.parents') WHERE value = ?))"""
+_DELTA = f"json_type({_METADATA}, '$.counters_since_delta_snapshot') IS NOT NULL"
+_OF_DELTAS = f"SELECT 1 FROM checkpoints WHERE thread_id = ? AND {_DELTA} LIMIT 1"
+_BUILT_ON = f"""SELECT thread_id FROM checkpoints later WHERE {_DELTA} AND EXISTS (SELECT 1 FROM deleted
+    WHERE thread_id = later.thread_id AND up_to = 0 AND checkpoint_id = later.parent_checkpoint_id) LIMIT 1"""
 _OLD = """FROM checkpoints WHERE thread_id = ? AND checkpoint_id <> (
     SELECT max(last.checkpoint_id) FROM checkpoints last
     WHERE last.thread_id = checkpoints.thread_id AND last.checkpoint_ns = checkpoints.checkpoint_ns)"""
@@ -235,15 +250,21 @@ class MemLayerSaver(Closing, SqliteSaver):
                     self._check_file()
 
     @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Cursor]:
-        """A cursor beside which nobody else writes; SqliteSaver's own methods use it when called inside."""
+    def _holding(self) -> Iterator[sqlite3.Cursor]:
+        """A cursor that SqliteSaver's own methods use when called inside."""
         with self.cursor() as cursor:
-            cursor.execute("BEGIN IMMEDIATE")
             self._held.cursor = cursor
             try:
                 yield cursor
             finally:
                 self._held.cursor = None
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Cursor]:
+        """The same, beside which nobody else writes."""
+        with self._holding() as cursor:
+            cursor.execute("BEGIN IMMEDIATE")
+            yield cursor
 
     def close(self) -> None:
         """Close the file; further use raises `JournalClosed`. Closing twice is fine."""
@@ -262,12 +283,55 @@ class MemLayerSaver(Closing, SqliteSaver):
         before: RunnableConfig | None = None,
         limit: int | None = None,
     ) -> Iterator[CheckpointTuple]:
-        """Checkpoints, newest first.
+        """Checkpoints, newest first; one that is damaged is told of and left out, so that it hides no other.
 
-        They are read before the first one is given out: SqliteSaver holds its lock while it is iterated, and a caller
-        that uses the saver inside the loop would wait for itself.
+        They are read before the first one is given out: a caller that uses the saver inside the loop would wait for
+        its lock.
         """
-        yield from tuple(super().list(config, filter=filter, before=before, limit=limit))
+
+        def readable(rows: Iterable[Sequence[str]]) -> Iterator[CheckpointTuple]:
+            for row in rows:
+                try:
+                    found = self.get_tuple(_config(row))
+                except JournalError as error:
+                    _LOGGER.warning("%s It was left out.", error)
+                else:
+                    yield from [found] if found else []
+
+        where, values = search_where(config, filter, before)
+        with self._holding(), closing(self.conn.cursor()) as cursor:
+            rows = cursor.execute(f"{_NAMES} {where.replace(_TEXT, _METADATA)} {_NEWEST}", values)
+            found = tuple(islice(readable(rows), limit))
+        yield from found
+
+    @contextmanager
+    def _read(self, config: RunnableConfig) -> Iterator[None]:
+        """Reads a checkpoint, of which LangGraph does not say that it is damaged."""
+        thread, one = config["configurable"]["thread_id"], get_checkpoint_id(config)
+        try:
+            yield
+        except (*DAMAGED, AttributeError, NotImplementedError) as error:
+            named = f"Checkpoint {shown(one)} of thread" if one else "The last checkpoint of thread"
+            raise JournalError(
+                f"{named} {shown(thread)} is damaged ({type(error).__name__}); restore a backup, or go on before "
+                "it in a copy of the thread (`copy_thread`)."
+            ) from error
+
+    def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """A checkpoint, by default the last one of its thread; `JournalError` when it is damaged."""
+        with self._read(config):
+            found = super().get_tuple(config)
+            one = found and get_checkpoint_id(found.config)
+            if found and not (isinstance(found.metadata, dict) and found.checkpoint["id"] == one):
+                raise ValueError("no checkpoint of this id")
+            return found
+
+    def get_delta_channel_history(
+        self, *, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        """What a `DeltaChannel` is put together from; `JournalError` when part of it is damaged."""
+        with self._read(config):
+            return super().get_delta_channel_history(config=config, channels=channels)
 
     def put(
         self,
@@ -320,14 +384,21 @@ class MemLayerSaver(Closing, SqliteSaver):
         self._delete_threads([thread_id])
 
     def delete_for_runs(self, run_ids: Sequence[str]) -> None:
-        """Delete the checkpoints that some runs made, and their writes, physically; what follows them is dropped."""
+        """Delete the checkpoints that some runs made, and their writes, physically; what they save late is dropped.
+
+        Raises:
+            InvalidInput: a later checkpoint has a `DeltaChannel`, whose value is put together from them; nothing is
+                deleted.
+        """
         with self._erasing() as cursor:
             for run_id in _several(run_ids):
-                of_run = "FROM checkpoints WHERE json_extract(CAST(metadata AS TEXT), '$.run_id') = ?"
+                of_run = f"FROM checkpoints WHERE json_extract({_METADATA}, '$.run_id') = ?"
                 # What such a run saves late is dropped.
                 noted = f"INSERT OR IGNORE INTO deleted SELECT thread_id, 0, checkpoint_id {of_run}"
                 cursor.execute(noted, (run_id,))
                 self._delete(cursor, of_run, run_id)
+            if built := cursor.execute(_BUILT_ON).fetchone():
+                raise _needed(built[0])
 
     def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """Delete checkpoints of threads physically.
@@ -346,20 +417,22 @@ class MemLayerSaver(Closing, SqliteSaver):
             with self._erasing() as cursor:
                 threads = _several(thread_ids)
                 for thread in threads:
+                    # Of the last one alone nothing could be read if it is damaged.
+                    self.get_tuple({"configurable": {"thread_id": thread}})
                     if cursor.execute(_OF_DELTAS, (thread,)).fetchone():
-                        raise InvalidInput(
-                            f"Thread {shown(thread)} has a DeltaChannel, whose value is put together from older "
-                            "checkpoints: leave it, or prune it with strategy='delete'."
-                        )
+                        raise _needed(thread)
                 for thread in threads:
                     self._delete(cursor, _OLD, thread)
         else:
             raise InvalidInput(f"strategy must be 'keep_latest' or 'delete', got {shown(strategy)}.")
 
     def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
-        """Copy all checkpoints and writes of a thread to another one, which gets what it has not."""
+        """Copy all checkpoints and writes of a thread to another one, which gets what it has not.
+
+        What is damaged at its end is left out, so that the copy can be gone on with.
+        """
         source, target = str(source_thread_id), str(target_thread_id)
-        with self.cursor() as cursor:
+        with self._writing() as cursor:
             cursor.execute("DELETE FROM deleted WHERE thread_id = ?", (target,))
             for table in ("checkpoints", "writes"):
                 names = [row[1] for row in cursor.execute(f"PRAGMA table_info({table})")][1:]
@@ -368,6 +441,14 @@ class MemLayerSaver(Closing, SqliteSaver):
                     f"SELECT ?, {', '.join(names)} FROM {table} WHERE thread_id = ?",
                     (target, source),
                 )
+            whole = set()
+            for names in cursor.execute(f"{_NAMES} WHERE thread_id = ? {_NEWEST}", (target,)).fetchall():
+                if names[1] not in whole:
+                    try:
+                        self.get_tuple(_config(names))
+                        whole.add(names[1])
+                    except JournalError:
+                        self._delete(cursor, f"FROM checkpoints WHERE ({_KEY}) = (?, ?, ?)", *names)
 
     def _delete_threads(self, thread_ids: Sequence[str]) -> None:
         with self._erasing() as cursor:
@@ -385,11 +466,10 @@ class MemLayerSaver(Closing, SqliteSaver):
                     cursor.execute(f"DELETE FROM {table} WHERE thread_id = ?", (thread,))
 
     @staticmethod
-    def _delete(cursor: sqlite3.Cursor, chosen: str, value: str) -> None:
+    def _delete(cursor: sqlite3.Cursor, chosen: str, *values: str) -> None:
         """Delete the checkpoints that a `FROM ... WHERE` chooses, and their writes."""
-        of = "thread_id, checkpoint_ns, checkpoint_id"
-        cursor.execute(f"DELETE FROM writes WHERE ({of}) IN (SELECT {of} {chosen})", (value,))
-        cursor.execute(f"DELETE {chosen}", (value,))
+        cursor.execute(f"DELETE FROM writes WHERE ({_KEY}) IN (SELECT {_KEY} {chosen})", values)
+        cursor.execute(f"DELETE {chosen}", values)
 
     @contextmanager
     def _erasing(self) -> Iterator[sqlite3.Cursor]:
@@ -425,6 +505,17 @@ class MemLayerSaver(Closing, SqliteSaver):
         found = await in_thread(lambda: tuple(self.list(config, filter=filter, before=before, limit=limit)))
         for checkpoint in found:
             yield checkpoint
+
+
+def _config(names: Iterable[str]) -> RunnableConfig:
+    return {"configurable": dict(zip(_KEY.split(", "), names, strict=True))}
+
+
+def _needed(thread: str) -> InvalidInput:
+    return InvalidInput(
+        f"Thread {shown(thread)} has a DeltaChannel, whose value is put together from older checkpoints: leave them or "
+        "delete all of it (`delete_thread`)."
+    )
 
 
 def _several(ids: Iterable[str]) -> list[str]:

@@ -350,6 +350,48 @@ def test_a_number_that_json_does_not_have_spoils_no_look_at_other_threads(tmp_pa
         assert {one.config["configurable"]["thread_id"] for one in saver.list(None)} == {"plain"}
 
 
+@pytest.mark.parametrize(
+    ("damage", "place"),
+    [
+        ("checkpoints SET checkpoint = substr(checkpoint, 1, 99)", "last"),
+        ("checkpoints SET checkpoint = X'80'", "last"),
+        ("checkpoints SET type = 'pickle'", "middle"),
+        ("checkpoints SET metadata = CAST('{' AS BLOB)", "middle"),
+        ("checkpoints SET metadata = CAST('[]' AS BLOB)", "last"),
+        ("writes SET value = X'C1', type = 'msgpack'", "middle"),
+    ],
+)
+def test_a_damaged_checkpoint_is_told_and_hides_no_other(
+    damage: str, place: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with checkpointer(tmp_path) as saver:
+        built = graph(saver)
+        for run, name in (("r", "1"), ("s", "1"), ("t", "2")):
+            built.invoke({"seen": [run]}, {**thread(name), "metadata": {"run_id": run}})
+        before = [one.config["configurable"]["checkpoint_id"] for one in saver.list(thread("1"))]
+        harmed = before.pop(0 if place == "last" else 2)
+        with saver.cursor() as cursor:
+            cursor.execute(f"UPDATE {damage} WHERE checkpoint_id = ?", (harmed,))
+        with pytest.raises(JournalError, match=f"'{harmed}' of thread '1' is damaged"):
+            built.get_state({"configurable": {**thread("1")["configurable"], "checkpoint_id": harmed}})
+        history = list(built.get_state_history(thread("1")))
+        assert [one.config["configurable"]["checkpoint_id"] for one in history] == before
+        assert harmed in caplog.text
+        assert len(list(saver.list(None, filter={"source": "input"}))) in (2, 3)
+        if place == "last":
+            for call in (built.get_state, lambda config: built.invoke({"seen": ["x"]}, config)):
+                with pytest.raises(JournalError, match="The last checkpoint of thread '1' is damaged"):
+                    call(thread("1"))
+            with pytest.raises(JournalError, match="damaged"):
+                saver.prune(["1"])
+        saver.copy_thread("1", "3")
+        # The checkpoint before has what was written after it.
+        assert built.get_state(thread("3")).values["seen"] == ["r", "1", "s", "3"]
+        assert built.invoke(None, thread("3"))["seen"] == ["r", "1", "s", "3"]
+        saver.delete_for_runs(["r"])
+        assert built.get_state(thread("2")).values["seen"] == ["t", "1"]
+
+
 def test_what_would_lose_more_than_was_meant_is_refused(tmp_path: Path) -> None:
     def joined(seen: list[str] | None, writes: list[list[str]]) -> list[str]:
         return [*(seen or []), *chain.from_iterable(writes)]
@@ -360,16 +402,20 @@ def test_what_would_lose_more_than_was_meant_is_refused(tmp_path: Path) -> None:
     built = StateGraph(Delta).add_node("step", lambda _: {"seen": ["step"]}).add_edge(START, "step")
     with checkpointer(tmp_path) as saver:
         graph(saver).invoke({"seen": ["a"]}, thread("1"))
-        for _ in range(2):
-            built.compile(checkpointer=saver).invoke({"seen": ["a"]}, thread("2"))
+        for run in ("first", "last"):
+            config = {**thread("2"), "metadata": {"run_id": run}}
+            built.compile(checkpointer=saver).invoke({"seen": ["a"]}, config)
         before = list(saver.list(None))
-        with pytest.raises(InvalidInput, match="DeltaChannel"):
-            saver.prune(["1", "2"])
+        for refused in (lambda: saver.prune(["1", "2"]), lambda: saver.delete_for_runs(["first"])):
+            with pytest.raises(InvalidInput, match="DeltaChannel"):
+                refused()
         for call in (saver.prune, saver.delete_for_runs):
             with pytest.raises(InvalidInput, match="must be a list"):
                 call("1")
         assert list(saver.list(None)) == before
         assert built.compile(checkpointer=saver).get_state(thread("2")).values["seen"] == ["a", "step"] * 2
+        saver.delete_for_runs(["last"])
+        assert built.compile(checkpointer=saver).get_state(thread("2")).values["seen"] == ["a", "step"]
         saver.prune(["2"], strategy="delete")
         assert list(saver.list(thread("2"))) == []
 
