@@ -606,6 +606,15 @@ def test_an_odd_message_stops_neither_its_own_turn_nor_later_ones(memory: Memory
     assert "I live in Oslo." in facts(memory)
 
 
+@pytest.mark.parametrize(
+    "part", [{"type": "input_text", "text": "I have a cat."}, {"text": "I have a cat."}, {"content": "I have a cat."}]
+)
+def test_what_is_said_in_parts_of_a_providers_own_is_remembered(memory: Memory, part: dict[str, str]) -> None:
+    agent = agent_of(ScriptedChatModel(replies=["Noted."]), memory.as_middleware())
+    agent.invoke({"messages": [HumanMessage([part])]}, context=ALICE)
+    assert facts(memory) == ["I have a cat."]
+
+
 @pytest.mark.parametrize("awaited", [False, True])
 async def test_a_memory_that_fails_is_logged_without_texts_and_the_answer_goes_out(
     memory: Memory, awaited: bool, caplog: pytest.LogCaptureFixture

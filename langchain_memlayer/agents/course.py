@@ -73,7 +73,7 @@ def begun(
     for message in reversed(messages):
         if message.type != "human" or message.id is None:
             break
-        said[message.id] = _words(message.text)
+        said[message.id] = _words(_heard(message))
         off = off or message.additional_kwargs.get(DECLINED[0]) == DECLINED[1]
     # A turn that is tried again begins with the same message.
     said = {key: words for key, words in said.items() if key not in last} or said
@@ -196,10 +196,10 @@ def _as_said(message: BaseMessage, given: Mapping[str, Any] | None) -> Any:
     """What the user said, in the form that it has at the end; None when no model was given it, or it was replaced."""
     if given is None:
         return None
-    words = _words(message.text)
-    if words == given["state"]:
+    text = _heard(message)
+    if _words(text) == given["state"]:
         return _plain(given)
-    return message if _mostly(message.text, given["state"]) else None
+    return message if _mostly(text, given["state"]) else None
 
 
 def _message(turn: Turn, text: str) -> dict[str, Any]:
@@ -210,6 +210,11 @@ def _message(turn: Turn, text: str) -> dict[str, Any]:
 
 def _plain(given: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in given.items() if key != "state"}
+
+
+def _heard(message: BaseMessage) -> str:
+    """What is heard of a message: LangChain's own `text` leaves out the parts that it does not know."""
+    return "".join(turn.text for turn in hear([message], None, without=None).turns)
 
 
 def _words(text: str) -> list[int]:
