@@ -112,7 +112,7 @@ def test_what_the_nodes_write_is_json_and_shown_by_stream_modes(memory: Memory) 
         assert json.loads(json.dumps(state[key])) == state[key]
     assert state["memory_decisions"][0]["memory"] == "I live in Paris."
     _, updates, _ = graph.stream(said("I live in Rome."), context=ALICE, stream_mode="updates")
-    assert set(updates["node1"]) == {"memory_facts", "memory_decisions", "memory_declined"}
+    assert set(updates["node1"]) == {"memory_facts", "memory_decisions", "memory_declined", "memory_owners"}
 
 
 def scripted(replies: Any) -> ScriptedChatModel:
@@ -248,6 +248,7 @@ def test_a_commit_whose_checkpoint_was_lost_is_reported_again_and_not_repeated(m
 @pytest.mark.parametrize("odd", [3, "x", ["x"], [{"by": "another node"}]])
 def test_what_others_wrote_under_its_keys_stops_no_graph(memory: Memory, odd: Any) -> None:
     state: dict[str, Any] = {"messages": [HumanMessage("I live in Paris.", id="m1")], "memory_declined": odd}
+    state["memory_owners"] = {"": odd} if odd == 3 else odd
     state |= extraction_node(memory, scope=ALICE).invoke(state)
     reconciliation_node(memory, scope=ALICE).invoke({**state, "memory_decisions": odd})
     assert facts(memory) == ["I live in Paris."]
@@ -383,6 +384,38 @@ def test_what_a_person_declines_is_not_remembered_now_or_later(memory: Memory, o
         graph.invoke(message, thread(), context=ALICE)
     assert facts(memory) == ["I hike.", "I like tea."]
     assert turns(memory) == ["I hike.", "I like tea.", "You: I hike.", "You: I like tea."]
+
+
+def test_a_message_without_an_id_is_declined_later_too(memory: Memory) -> None:
+    class Chat(MemoryState, total=False):
+        messages: Annotated[list[Any], operator.add]
+
+    graph = graph_of(memory.as_node(scope=ALICE), state=Chat, checkpointer=InMemorySaver())
+    for text, off in (("My pin is 1234.", True), ("I hike.", False)):
+        graph.invoke({"messages": [{"role": "user", "content": text}], "memory_off": off}, thread())
+    assert turns(memory) == ["I hike."]
+
+
+@pytest.mark.parametrize("answered", [True, False], ids=["after the answer", "before it"])
+@pytest.mark.parametrize("apart", [True, False])
+def test_in_a_thread_of_several_people_a_node_remembers_for_each_what_they_said(
+    memory: Memory, apart: bool, answered: bool
+) -> None:
+    def answer(state: State) -> dict[str, Any]:
+        return {"messages": [AIMessage(f"You: {state['messages'][-1].text}")]}
+
+    mine = (extraction_node(memory), reconciliation_node(memory)) if apart else (memory.as_node(),)
+    team = memory.as_node(scope={"agent_id": "crew"}, name="team")
+    nodes = (answer, team, *mine) if answered else (team, *mine, answer)
+    graph = graph_of(*nodes, checkpointer=InMemorySaver())
+    said_by = {"alice": ["I live in Oslo."], "bob": ["I like tea."]}
+    for user, texts in (*said_by.items(), ("alice", ["I have a dog."])):
+        graph.invoke(said(texts[0]), thread(), context={"user_id": user})
+    said_by["alice"] += ["I have a dog."]
+    for user, texts in said_by.items():
+        answers = [f"You: {text}" for text in texts] if answered else []
+        assert turns(memory, user_id=user) == sorted(texts + answers)
+    assert facts(memory, agent_id="crew") == ["I have a dog.", "I like tea.", "I live in Oslo."]
 
 
 def test_what_is_no_text_is_reported(memory: Memory) -> None:

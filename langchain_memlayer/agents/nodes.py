@@ -47,6 +47,14 @@ def _union(old: list[str], new: list[str]) -> list[str]:
     return [*old, *(one for one in new if one not in old)]
 
 
+def _joined(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    return {**old, **new}
+
+
+_Declined = Annotated[list[str], _union]
+_Owners = Annotated[dict[str, dict[str, Any]], _joined]
+
+
 class MemoryState(TypedDict, total=False):
     """The keys that the nodes write; inherit it in a graph's state. Of parallel branches the last one stands.
 
@@ -61,7 +69,9 @@ class MemoryState(TypedDict, total=False):
         memories: What recall found, as `Memory.search` gives it.
         memory_context: The same as a block of text for a system message, "" when there is nothing.
         memory_off: Declines that what is being said is remembered, now or later.
-        memory_declined: Ids of the messages that were declined so.
+        memory_declined: Ids of the messages that were declined so, or were said by somebody else.
+        memory_owners: Of each node's name, whose memories the last run was about (`ids`), and how far it came (`last`):
+            several people may share a thread.
     """
 
     memory_facts: Annotated[list[dict[str, Any]], _latest]
@@ -69,7 +79,8 @@ class MemoryState(TypedDict, total=False):
     memories: Annotated[list[dict[str, Any]], _latest]
     memory_context: Annotated[str, _latest]
     memory_off: Annotated[bool, _latest]
-    memory_declined: Annotated[list[str], _union]
+    memory_declined: _Declined
+    memory_owners: _Owners
 
 
 def extraction_node(
@@ -101,7 +112,7 @@ def extraction_node(
 
     def steps(state: Any) -> Steps:
         target, caller = find_memory(call, memory), find_caller(call, source, state=state)
-        said, declined = _heard(state, messages_key, caller)
+        said, declined, last = _heard(state, messages_key, caller, name)
         answer: Any = {"facts": [], "rejected": []}
         if said.turns:
             answer = yield from ask(call, target, "extract", said.turns, on_error=on_error, **_ids(caller))
@@ -109,7 +120,8 @@ def extraction_node(
         if answer is not None:
             facts, decisions = answer["facts"], [{"event": _REJECTED, **one} for one in answer["rejected"]]
         written = {keys["memory_facts"]: facts, keys["memory_decisions"]: decisions}
-        return written | ({"memory_declined": declined} if declined else {})
+        owners = {} if last is None else {"memory_owners": {name: {"ids": caller.scope.ids(), "last": last}}}
+        return written | owners | ({"memory_declined": declined} if declined else {})
 
     return _node("extraction", steps)
 
@@ -136,7 +148,7 @@ def reconciliation_node(
 
     def steps(state: Any) -> Steps:
         target, caller = find_memory(call, memory), find_caller(call, source, state=state)
-        said, _ = _heard(state, messages_key, caller)
+        said = _heard(state, messages_key, caller, name)[0]
         facts = _value(state, keys["memory_facts"])
         # Other nodes may write there too.
         before = [one for one in _several(state, keys["memory_decisions"]) if isinstance(one, Mapping)]
@@ -220,8 +232,9 @@ def memory_graph(
     `extraction_node`; the `state` that a function as `scope` is given has the messages only.
     """
     facts, decisions = (_keys(name)[key] for key in ("memory_facts", "memory_decisions"))
-    declining = {STATE_KEY: bool, "memory_declined": Annotated[list[str], _union]}
-    written = {facts: list[dict[str, Any]], decisions: list[dict[str, Any]], "memory_declined": list[str]}
+    hearing = {"memory_declined": _Declined, "memory_owners": _Owners}
+    declining = {STATE_KEY: bool, **hearing}
+    written = {facts: list[dict[str, Any]], decisions: list[dict[str, Any]], **hearing}
     given: Any = TypedDict("MemoryInput", {messages_key: Any, **declining}, total=False)  # type: ignore[misc]
     state: Any = TypedDict("MemoryWork", {messages_key: Any, **written, **declining}, total=False)  # type: ignore[misc]
     output: Any = TypedDict("MemoryOutput", written, total=False)  # type: ignore[misc]
@@ -269,20 +282,27 @@ def _messages(state: Any, key: str) -> Any:
     return [] if found is None else found
 
 
-def _heard(state: Any, key: str, caller: Caller) -> tuple[Conversation, list[str]]:
-    """What is to be remembered of a state's messages, and the ids of those that are declined by its key."""
+def _heard(state: Any, key: str, caller: Caller, name: str) -> tuple[Conversation, list[str], str | None]:
+    """What is to be remembered of a state's messages, the ids of those that are not, and of the last one of all."""
     messages, declined = _messages(state, key), _several(state, "memory_declined")
     said = hear(messages, caller.session_id, without=declined)
-    if not _value(state, STATE_KEY):
-        return said, []
-    # What was said last, and what was answered; before it the answer of an earlier turn ends.
-    place = len(said.turns)
-    while place and said.turns[place - 1].role != "user":
-        place -= 1
-    while place and said.turns[place - 1].role == "user":
-        place -= 1
-    ids = [turn.id for turn in said.turns[place:] if turn.id is not None]
-    return Conversation(said.turns[:place], said.skipped), ids
+    turns, ids = said.turns, [turn.id for turn in said.turns]
+    owners = _value(state, "memory_owners")
+    owner = owners.get(name) if isinstance(owners, Mapping) else None
+    first, place = 0, len(turns)
+    if isinstance(owner, Mapping) and owner.get("last", "") in ids and owner.get("ids") != caller.scope.ids():
+        # Somebody else's turn ends with what was answered.
+        first = ids.index(owner["last"]) + 1
+        while first < len(turns) and turns[first].role != "user":
+            first += 1
+    if _value(state, STATE_KEY):
+        # What was said last, and what was answered; before it the answer of an earlier turn ends.
+        while place and turns[place - 1].role != "user":
+            place -= 1
+        while place and turns[place - 1].role == "user":
+            place -= 1
+    left_out = [one for one in (*ids[:first], *ids[place:]) if one is not None]
+    return Conversation(turns[first:place], said.skipped), left_out, ids[-1] if ids else None
 
 
 def _decisions(answer: Mapping[str, Any], said: Conversation) -> list[dict[str, Any]]:

@@ -160,7 +160,8 @@ def hear(messages: Any, session_id: str | None, *, without: Collection[str] | No
         earlier[key] += 1
         if turn.id is None and turn.session_id is not None:
             turn = replace(turn, id=digest(turn.session_id, *map(str, key), str(earlier[key])))
-        turns.append(turn)
+        if turn.id not in (without or ()):
+            turns.append(turn)
     return Conversation(turns, heard.skipped)
 
 
