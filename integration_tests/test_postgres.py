@@ -46,9 +46,6 @@ class Echo:
     def extract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
         return Extraction(tuple(Fact(turn.text, (n,), quote=turn.text) for n, turn in enumerate(turns)))
 
-    async def aextract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
-        return self.extract(turns, context)
-
 
 def opened(url: str, **settings: Any) -> Memory:
     return Memory(url, **{"model": None, "embeddings": DeterministicEmbeddings(DIMS), **settings})

@@ -286,6 +286,9 @@ class Memory(Closing):
         """
         return cls(config=config_dict, **settings)
 
+    def __repr__(self) -> str:
+        return f"Memory({self._journal.where!r})"
+
     @property
     def path(self) -> Path | None:
         """The store's folder; None when it is in memory or in a database."""

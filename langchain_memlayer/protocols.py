@@ -17,7 +17,10 @@ NewId = Callable[[], str]
 
 @runtime_checkable
 class Extractor(Protocol):
-    """Finds facts in turns; `Memory(extractor=...)` accepts any object with these two methods."""
+    """Finds facts in turns; `Memory(extractor=...)` accepts any object with this method.
+
+    Awaited calls take its `aextract` where it has one, else `extract` in a thread.
+    """
 
     def extract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
         """The facts in `turns`; `context` helps to understand them and is not extracted again.
@@ -25,10 +28,6 @@ class Extractor(Protocol):
         The context is what is known from earlier sessions and near to the turns, as turns of the role `memory`, then
         the turns before these.
         """
-        ...
-
-    async def aextract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
-        """Like `extract`."""
         ...
 
 

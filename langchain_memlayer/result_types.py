@@ -38,7 +38,7 @@ class Evidence(TypedDict):
 
 
 class MemoryResult(TypedDict):
-    """A memory as `get` and `get_all` show it; `text` and `memory` are the same, times are ISO 8601."""
+    """A memory as `get` and `get_all` show it; `text`, `memory` and `metadata["data"]` are the same, times ISO 8601."""
 
     id: str
     memory: str

@@ -13,7 +13,7 @@ import pytest
 from journal_dump import open_memory, query, texts
 from memory_kit import Extracting, Mind, call, found, open_with
 
-from langchain_memlayer import ConfigurationError, ExtractionError, InvalidInput, MemLayerError, Memory
+from langchain_memlayer import ConfigurationError, ExtractionError, Extractor, InvalidInput, MemLayerError, Memory
 from langchain_memlayer.testing import FrozenClock, ScriptedChatModel
 from langchain_memlayer.types import Extraction, Fact, Triple, Turn
 
@@ -77,7 +77,8 @@ async def test_an_extractor_of_ones_own_is_asked_in_place_of_the_model(folder: P
         def extract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
             return Extraction(tuple(Fact(f"Noted: {turn.text}", (k,), quote=turn.text) for k, turn in enumerate(turns)))
 
-    model, extractor = ScriptedChatModel(), cast("Any", Recorded())  # it has no awaited twin
+    model, extractor = ScriptedChatModel(), Recorded()
+    assert isinstance(extractor, Extractor)  # so that a type checker takes it
     with open_memory(folder, model=model, extractor=extractor) as memory:
         [done] = (await call(way, memory, "add", "I like tea", user_id="u"))["results"]
         assert done["memory"] == "Noted: I like tea"

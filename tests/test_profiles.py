@@ -613,6 +613,8 @@ def test_what_fits_another_schema_is_shown_and_the_rest_is_told_and_not_lost(tmp
         assert {one["field"]: one["value"] for one in profile.problems} == {
             "level": 3, "languages": ["Thai"], "name": "Anna", "city": None
         }  # fmt: skip
+        of_nobody = memory.profile(user_id="somebody new").problems
+        assert of_nobody == [{"field": "city", "value": None, "reason": "Field required"}]
         profile = memory.update_profile({"city": "Rome", "level": "high"}, user_id="u")
         assert profile.value == Later(city="Rome", level="high")
         assert {one["field"] for one in profile.problems} == {"languages", "name"}

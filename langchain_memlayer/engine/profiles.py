@@ -130,9 +130,7 @@ class Profiles:
         values = values_of(cells)
         value, wrong = (None, {}) if self.schema is None else self.schema.read(values)
         problems: list[ProfileProblem] = [
-            {"field": name, "value": values.get(name or ""), "reason": reason}
-            for name, reason in wrong.items()
-            if values
+            {"field": name, "value": values.get(name or ""), "reason": reason} for name, reason in wrong.items()
         ]
         order = {name: place for place, name in enumerate(self.schema.names if self.schema else sorted(values))}
         shown = sorted(values.keys() - wrong.keys(), key=lambda name: order[name])

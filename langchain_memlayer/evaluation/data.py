@@ -126,10 +126,6 @@ class ObservedFacts:
         places = {turn.id: place for place, turn in enumerate(turns)}
         return Extraction(tuple(self._facts(places)))
 
-    async def aextract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
-        """Like `extract`."""
-        return self.extract(turns, context)
-
     def _facts(self, places: Mapping[str | None, int]) -> Iterator[Fact]:
         for observation in self._observations:
             cited = tuple(sorted(places[turn] for turn in observation.turns if turn in places))

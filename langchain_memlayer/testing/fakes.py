@@ -90,7 +90,7 @@ def _signs(word: str, dims: int) -> NDArray[Any]:
 
 
 class FrozenClock:
-    """A clock that moves only when told to. Calling it gives the time (aware UTC).
+    """A clock that moves only when told to, for `Memory(clock=...)`. Calling it gives the time (aware UTC).
 
     Args:
         start: The first time it gives; must be aware.
@@ -122,7 +122,7 @@ class FrozenClock:
 
 
 class SequentialIds:
-    """Ids that look like random UUIDs and sort in the order they were made. Calling it gives the next one.
+    """Ids in the order they were made, which look like random UUIDs, for `Memory(new_id=...)`. Calling it gives one.
 
     Args:
         start: The number of the first id.

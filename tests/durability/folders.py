@@ -41,9 +41,6 @@ class Echo:
     def extract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
         return Extraction(tuple(Fact(f"said {turn.text}", (k,), quote=turn.text) for k, turn in enumerate(turns)))
 
-    async def aextract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
-        return self.extract(turns, context)
-
 
 def open_memory(folder: Path, **settings: Any) -> Memory:
     return Memory(
