@@ -14,7 +14,7 @@ import pytest
 from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 from journal_dump import connections, open_memory, texts
-from memory_kit import Extracting
+from memory_kit import Extracting, message
 
 from langchain_memlayer import InvalidInput, Memory, ScopeRequired
 from langchain_memlayer.doctor import check
@@ -265,6 +265,31 @@ def test_what_told_only_what_is_taken_back_is_not_shown_as_current(memory: Memor
     assert texts(memory.search("chess Rome tea", user_id="u")) == ["Anna likes tea"]
     assert (memory.get(key) or {})["memory"] == "Anna likes tea"
     assert json.loads(seen_before[0])["results"] == json.loads(seen(memory)[0])["results"]
+
+
+@pytest.mark.parametrize("ending", ["delete", "update"])
+def test_a_message_is_not_shown_as_current_while_something_else_that_it_told_has_ended(
+    memory: Memory, ending: str
+) -> None:
+    said = "Anna likes tea, Bob likes chess"
+    found = [
+        {"text": text, "quote": text, "sources": ["m"], "triples": [], "metadata": {"verb": "adds"}}
+        for text in said.split(", ")
+    ]
+    keys = [done["id"] for done in memory.reconcile(message(said, "m"), found, user_id="u")["results"]]
+    end = {"delete": memory.delete, "update": lambda key: memory.update(key, "It rains")}[ending]
+    for key in keys:
+        end(key)
+
+    def current() -> list[str]:
+        hits = memory.search("Anna tea, Bob chess", user_id="u", kinds=["turn"])["results"]
+        return [hit["memory"] for hit in hits if not hit["ended"]]
+
+    undone = [latest(memory, key) for key in keys]
+    undone[0]()
+    assert current() == []
+    undone[1]()
+    assert current() == [said]
 
 
 def test_what_was_known_in_between_stays_known(memory: Memory) -> None:

@@ -281,14 +281,15 @@ class _Undoing:
         return seq
 
     def _may_go_back(self, event: Event, turn: Row, was: Mapping[int, Mapping[str, Any]]) -> bool:
-        """Whether nothing later says what the state of a turn is."""
+        """Whether nothing later says what the state of a turn is, and nothing else that it told has ended."""
         later = any(
             one.seq > event.seq and one.op in ALONG and one.seq not in self.chosen
             for one in standing(self.tx, self.tx.history(event.key))
         )
         recalled = was[turn.id].get("state") not in (HIDDEN, SPENT)
-        ended = bool(self.tx.uncited([turn.id]) or self.tx.telling_ended([turn.id]))
-        return turn.closed is None and not later and (recalled or ended)
+        ended = bool(self.tx.telling_ended([turn.id]))
+        fits = not ended if recalled else ended or bool(self.tx.uncited([turn.id]))
+        return turn.closed is None and not later and fits
 
     def _read_since(self, event: Event) -> bool:
         """Whether a turn that was to be kept only was read because an event told it again."""
