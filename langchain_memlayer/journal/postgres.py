@@ -94,8 +94,6 @@ class PostgresJournal(Journal):
             make_conninfo(**self._address.settings),
             kwargs={"autocommit": True},
             configure=adapt,
-            # One that the server closed, as when it was restarted, is replaced before anybody uses it.
-            check=ConnectionPool.check_connection,
             min_size=1,
             max_size=self._address.pool_size,
             timeout=CONNECT_SECONDS,
@@ -117,7 +115,7 @@ class PostgresJournal(Journal):
 
     @contextmanager
     def _session(self) -> Iterator[Session]:
-        session = Session(self._pool.getconn(), self._schema)
+        session = Session(self._connection(), self._schema)
         try:
             yield session
         finally:
@@ -127,6 +125,23 @@ class PostgresJournal(Journal):
                     session.undo()
             finally:
                 self._pool.putconn(session.raw)
+
+    def _connection(self) -> psycopg.Connection[Any]:
+        """One that works: those that the server closed, as when it was restarted, are replaced.
+
+        Of several such the pool's own check would wait longer for each.
+        """
+        until = time.monotonic() + CONNECT_SECONDS
+        while True:
+            connection = self._pool.getconn(until - time.monotonic())
+            try:
+                self._pool.check_connection(connection)
+            except BaseException as error:
+                self._pool.putconn(connection)
+                if not isinstance(error, psycopg.Error):
+                    raise
+            else:
+                return connection
 
     @contextmanager
     def read(self, *, snapshot: bool = False) -> Iterator[PostgresReader]:
