@@ -77,14 +77,8 @@ class MemoryMiddleware(AgentMiddleware[Any, Any]):
             None means the run's `context` and `configurable` together, which have to name a user.
         name: Tells the memories of one agent apart, a user's and a team's: it is part of the middleware's name, its
             state's keys, its tools and its block. None means "agent" or "run" when `scope` names no user, else "".
-        limit: How many memories are recalled at most.
-        search_kwargs: Further arguments of `Memory.search`.
-        remember: Whether turns are remembered; False only recalls.
-        background: Find the facts of a turn beside the agent, which answers without waiting.
-        after_seconds: With `background`, how long to wait for more of the conversation: one reading then serves all
-            turns until it pauses.
-        tools: Whether the agent gets `manage_memory` and `search_memory` too.
         on_error: "raise" lets a failing memory stop the agent, for tests.
+        **further: Those of `Memory.as_middleware`.
 
     Raises:
         InvalidInput: `search_kwargs` has what `search` does not take, or a limit of its own, or `after_seconds`

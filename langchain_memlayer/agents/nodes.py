@@ -6,6 +6,7 @@ not stop the graph: the messages are kept unread, and their facts are found late
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Collection, Mapping
 from typing import Annotated, Any
 
@@ -47,12 +48,8 @@ def _union(old: list[str], new: list[str]) -> list[str]:
     return [*old, *(one for one in new if one not in old)]
 
 
-def _joined(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    return {**old, **new}
-
-
 _Declined = Annotated[list[str], _union]
-_Owners = Annotated[dict[str, dict[str, Any]], _joined]
+_Owners = Annotated[dict[str, dict[str, Any]], operator.or_]
 
 
 class MemoryState(TypedDict, total=False):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Final, Literal
 
 from langchain_core.tools import BaseTool, StructuredTool, ToolException
@@ -116,7 +116,8 @@ class _Tools:
             given = {**caller.scope.ids(), "limit": limit + offset, "filters": filter}
             answer = yield from self._ask(memory, "search", checked_text(query, "query"), **given)
             results = list(answer["results"])[offset:]
-            profile = {} if offset else (yield from self._profile(memory, given))
+            filled = profile_fields(f"The tools of {self._noun}", memory, given, on_error=self._on_error)
+            profile = {} if offset else (yield from filled)
             block = as_context(results, query=query, ids=True, profile=profile)
             return block or fenced("Nothing is remembered about this."), results
 
@@ -134,9 +135,6 @@ class _Tools:
         if answer is None:
             raise ToolException("The memory cannot be reached now; go on without it, and do not try again this turn.")
         return answer
-
-    def _profile(self, memory: MemoryLike, given: Mapping[str, Any]) -> Steps[Mapping[str, Any]]:
-        return profile_fields(f"The tools of {self._noun}", memory, given, on_error=self._on_error)
 
     def _create(self, memory: MemoryLike, caller: Caller, text: str) -> Steps[str]:
         """A statement as a fact, reconciled with what is known.

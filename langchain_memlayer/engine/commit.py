@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import astuple, dataclass, field, replace
 from typing import Any
 
 from langchain_memlayer.engine.records import scope_ids
@@ -73,24 +73,22 @@ class Outcome:
 
     def plain(self) -> dict[str, Any]:
         """Itself as JSON values."""
-        return {
-            "turns": [[done.id, done.event, done.text, done.previous] for done in self.turns],
-            "facts": [[done.id, done.event, done.text, done.previous] for done in self.facts],
-            "rejected": [[refusal.text, refusal.reason, refusal.quote] for refusal in self.rejected],
-            "added": [[t.source, t.relation, t.destination] for t in self.added],
-            "removed": [[t.source, t.relation, t.destination] for t in self.removed],
-        }
+        return {name: [astuple(one) for one in getattr(self, name)] for name in _KINDS}
 
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> Outcome:
         """The outcome that was made `plain`."""
-        return cls(
-            turns=tuple(Committed(*done) for done in plain["turns"]),
-            facts=tuple(Committed(*done) for done in plain["facts"]),
-            rejected=tuple(Rejection(*refusal) for refusal in plain["rejected"]),
-            added=tuple(Triple(*triple) for triple in plain["added"]),
-            removed=tuple(Triple(*triple) for triple in plain["removed"]),
-        )
+        return cls(**{name: tuple(kind(*one) for one in plain[name]) for name, kind in _KINDS.items()})
+
+    @classmethod
+    def together(cls, outcomes: Sequence[Outcome]) -> Outcome:
+        """What several calls did."""
+        return cls(**{name: tuple(one for some in outcomes for one in getattr(some, name)) for name in _KINDS})
+
+
+_KINDS: Mapping[str, Callable[..., Any]] = {
+    "turns": Committed, "facts": Committed, "rejected": Rejection, "added": Triple, "removed": Triple,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

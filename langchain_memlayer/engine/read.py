@@ -199,7 +199,7 @@ class Engine(Keeper):
             if progress is not None:
                 progress(place, len(notes))
         yield from self._profiled(scope)
-        return Readings(_together(done), tuple(failed))
+        return Readings(Outcome.together(done), tuple(failed))
 
     def extract(self, turns: Sequence[Turn], scope: Scope) -> Steps[Prepared]:
         """Keep turns, and find the facts of those that were not read before.
@@ -460,7 +460,7 @@ class Engine(Keeper):
             for earlier in together:
                 reported = tx.batch(batch_scope(scope), earlier)
                 if reported is not None:
-                    own = _together(shares.get(earlier, ())) if len(together) > 1 else outcome
+                    own = Outcome.together(shares.get(earlier, ())) if len(together) > 1 else outcome
                     turns = {"turns": reported["turns"], "note": None}
                     tx.record_batch(batch_scope(scope), earlier, {**own.plain(), **turns})
         return outcome
@@ -628,8 +628,3 @@ def _flaw(fact: Fact, turns: int) -> str | None:
 
 def _rewrites(decision: Decision) -> bool:
     return decision.action == "UPDATE" and bool(decision.text)
-
-
-def _together(outcomes: Sequence[Outcome]) -> Outcome:
-    names = ("turns", "facts", "rejected", "added", "removed")
-    return Outcome(*(tuple(one for outcome in outcomes for one in getattr(outcome, name)) for name in names))

@@ -157,7 +157,7 @@ class LLMExtractor:
         self._window_turns = window_turns
         self._overlap = overlap
         self._max_concurrency = max_concurrency
-        self._clock = clock or _utc_now
+        self._clock = clock or partial(datetime.now, UTC)
         self._chat = StructuredChat(model, EXTRACTION_SCHEMA, run_name="extraction", method=method, timeout=timeout)
 
     @stepped
@@ -293,10 +293,6 @@ def merged(parts: Sequence[Extraction]) -> Extraction:
 
 def _is_quarantined(fact: Fact) -> bool:
     return bool(fact.metadata.get(QUARANTINE))
-
-
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
 
 
 def _split(text: str, tokens: int) -> Iterator[str]:

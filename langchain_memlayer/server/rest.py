@@ -46,6 +46,7 @@ from langchain_memlayer.result_types import (
     ListResult,
     MemoryResult,
     MergeResult,
+    Profile,
     ProfileChange,
     ProfileResult,
     ReadResult,
@@ -140,9 +141,13 @@ class Operation:
         if self.run is not None:
             return await self.run(call)
         method = getattr(call.memory, f"a{self.name}")
-        if "{memory_id}" in self.path:
-            return await method(call.id, **call.body.model_dump(exclude_unset=True))
-        return await method(**call.arguments())
+        if "{memory_id}" not in self.path:
+            answer = await method(**call.arguments())
+            return answer.plain() if isinstance(answer, Profile) else answer
+        answer = await method(call.id, **call.body.model_dump(exclude_unset=True))
+        if not answer:
+            raise HTTPException(404, "There is no memory with this id here; search and list return the ids.")
+        return answer
 
 
 async def _health(call: Call) -> dict[str, str]:
@@ -177,30 +182,8 @@ async def _drop_fork(call: Call) -> Done:
     return await (await call.memory.afork(**call.arguments(), new=False)).adrop()
 
 
-async def _get(call: Call) -> MemoryResult:
-    found = await call.memory.aget(call.id)
-    if found is None:
-        raise HTTPException(404, "There is no memory with this id here; search and list return the ids.")
-    return found
-
-
-async def _history(call: Call) -> list[HistoryRow]:
-    rows = await call.memory.ahistory(call.id)
-    if not rows:
-        raise HTTPException(404, "There was never a memory with this id here; search and list return the ids.")
-    return rows
-
-
 async def _forget_all(call: Call) -> ForgetResult:
     return await call.memory.aforget(**call.arguments())
-
-
-async def _profile(call: Call) -> ProfileResult:
-    return (await call.memory.aprofile(**call.arguments())).plain()
-
-
-async def _update_profile(call: Call) -> ProfileResult:
-    return (await call.memory.aupdate_profile(**call.arguments())).plain()
 
 
 async def _read(call: Call) -> Any:
@@ -265,25 +248,23 @@ OPERATIONS: Final = (
         "POST", "/v1/forks/merge", "Carry over what changed in it.",
         bodies.Fork, MergeResult, "merge_fork", _merge_fork,
     ),
-    Operation("GET", "/v1/memories/{memory_id}", "One memory.", bodies.Nothing, MemoryResult, "get", _get),
+    Operation("GET", "/v1/memories/{memory_id}", "One memory.", bodies.Nothing, MemoryResult, "get"),
     Operation("PATCH", "/v1/memories/{memory_id}", "Change a memory.", bodies.Update, Done, "update"),
     Operation("DELETE", "/v1/memories/{memory_id}", "End a memory; its history stays.", bodies.Nothing, Done, "delete"),
     Operation(
         "POST", "/v1/memories/{memory_id}/forget", "Remove it from every file.", bodies.Forget, ForgetResult, "forget"
     ),
     Operation(
-        "GET", "/v1/memories/{memory_id}/history", "What happened to it.",
-        bodies.Nothing, list[HistoryRow], "history", _history,
+        "GET", "/v1/memories/{memory_id}/history", "What happened to it.", bodies.Nothing, list[HistoryRow], "history"
     ),
     Operation("GET", "/v1/memories/{memory_id}/why", "Where it comes from.", bodies.Nothing, WhyResult, "why"),
     Operation(
         "POST", "/v1/forget", "Remove a scope from every file.",
         bodies.Ids, ForgetResult, "forget_all", _forget_all,
     ),
-    Operation("GET", "/v1/profile", "What is known of a user.", bodies.Profile, ProfileResult, "profile", _profile),
+    Operation("GET", "/v1/profile", "What is known of a user.", bodies.Profile, ProfileResult, "profile"),
     Operation(
-        "PATCH", "/v1/profile", "Set fields of it by hand.",
-        bodies.UpdateProfile, ProfileResult, "update_profile", _update_profile,
+        "PATCH", "/v1/profile", "Set fields of it by hand.", bodies.UpdateProfile, ProfileResult, "update_profile"
     ),
     Operation(
         "GET", "/v1/profile/history", "Each change of its fields.", bodies.Ids, list[ProfileChange], "profile_history"
