@@ -22,6 +22,7 @@ from langchain_memlayer.testing import ScriptedChatModel
         ("我2012年搬到罗马", "用户2021年搬到罗马", "2021"),
         ("I was born in 1990 and moved in 2003", "Ann moved to Rome on 2013-05-01", "2013"),
         ("I take 50 mg a day", "Ann takes 500 mg a day", "500"), ("他欠我300块", "他欠用户3000块", "3000"),
+        ("I paid 50 euros", "Ann paid 100 euros", "100"), ("我月薪1w", "用户月薪2万元", "20000"),
     ],
 )  # fmt: skip
 def test_a_number_that_contradicts_its_quote_is_found(quote: str, fact: str, number: str) -> None:
@@ -46,7 +47,8 @@ def test_a_number_that_contradicts_its_quote_is_found(quote: str, fact: str, num
         ("born in '85", "Ann is 38 years old"), ("我是85年的", "用户39岁"),
         ("I was born in 1990", "Ann is in her 30s"), ("我1990年出生", "用户30多岁"),
         ("I turn 40 next year", "Ann is 39 years old"), ("明年我四十岁", "用户39岁"),
-        ("2 dogs and 14 hens", "Ann has 16 animals"),
+        ("2 dogs and 14 hens", "Ann has 16 animals"), ("5 km each way", "Ann rides 10 km a day"),
+        ("骑车往返,单程5公里", "用户每天骑10公里"), ("一刻钟", "用户走15分钟"),
         ("Ich habe drei Hunde und 20 Hennen", "Anna hat 3 Hunde und 20 Hennen"),
         ("mam cztery psy i 20 kur", "Ania ma 4 psy i 20 kur"), ("I have cats", "Ann has 17 cats"),
         ("half of it", "50% of it"), ("I paid one hundred and fifty dollars for 2", "Ann paid 150 dollars for two"),
@@ -123,6 +125,7 @@ def test_a_number_may_stand_elsewhere_in_what_was_said() -> None:
     assert unsaid_number("Bus 42 takes Ann an hour", "it takes 30 minutes", ["I take bus 42"]) is None
     assert unsaid_number("Bus 43 takes Ann an hour", "it takes 30 minutes", ["I take bus 42"]) == "43"
     assert unsaid_number("Ann's dog is 5", "he is 2 years older", ["My cat is 3, and he is 2 years older"]) is None
+    assert unsaid_number("Ann did 10 push-ups", "another 5 today", ["I did 5 yesterday", "another 5 today"]) is None
 
 
 def test_a_fact_with_a_hallucinated_number_is_rejected_and_the_rejection_recorded() -> None:

@@ -48,9 +48,9 @@ def _valued(*rows: tuple[tuple[float, ...], str]) -> dict[str, tuple[float, ...]
 # What else may stand for a number.
 _LOOSELY: Final = _valued(
     ((12,), "dozen dutzend douzaine docena dozzina dúzia 打"), ((3,), "triple tripled"),
-    ((2,), "couple pair both twice double doubled halved paar par verdoppelt halbiert 倍 翻"),
+    ((2,), "couple pair both each round twice double doubled halved paar par je hin verdoppelt halbiert cada 倍 翻 返"),
     ((0.5, 30), "half halb halbe halben demi demie medio media mezzo mezza meio meia 半"), ((14,), "fortnight"),
-    ((0.25, 15), "quarter quarters viertel quart quarts cuarto cuartos quarto"), ((5,), "mitte"), ((10,), "折"),
+    ((0.25, 15), "quarter quarters viertel quart quarts cuarto cuartos quarto 刻"), ((5,), "mitte"), ((10,), "折"),
     ((33,), "third thirds drittel tiers tercio"), ((1.5,), "anderthalb eineinhalb полтора"),
 )  # fmt: skip
 # What a number may be of: how many smaller ones it has, or larger ones it is a part of.
@@ -166,10 +166,13 @@ def unsaid_number(fact: str, quote: str, said: Sequence[str], year: int | None =
     if len(quoted) > _MOST_NUMBERS or all(is_among(value, stated, tens=tens) for value in quoted):
         return None
     known = worked_out(quote, year)
-    heard = {_exact(value) for text in (quote, *map(_plain, said)) for value in _stated(text, _LANGUAGES)}
+    around = [_exact(value) for text in map(_plain, said) for value in _stated(text, _LANGUAGES)]
+    heard = {*around, *map(_exact, _stated(quote, _LANGUAGES))}
     known |= heard
     if len(heard) <= _FEW_NUMBERS:
-        known |= {_exact(one + value) for one in quoted for value in (*heard, *(-value for value in heard))}
+        # Twice a number is another one, unless it was said twice.
+        sums = ((one, value) for one in quoted for value in heard if one != value or around.count(value) > 1)
+        known |= {_exact(one + sign * value) for one, value in sums for sign in (1, -1)}
     unknown = [n for n in _undated(_ABOUT.sub(" ", fact)) if not is_among(_value(n), known, tens=tens)]
     told, named_years = ({*map(int, _YEAR.findall(text))} for text in (_ABOUT.sub(" ", fact), quote))
     if not named_years <= told:
