@@ -544,6 +544,25 @@ def test_two_processes_share_a_folder_and_an_interrupted_one_exits_with_130(fold
     assert gone.stderr.startswith("memlayer: There is no memory with the id 'nothing'")
 
 
+def test_json_is_utf_8_in_any_terminal_and_a_place_that_takes_nothing_is_told_in_one_line(folder: Path):
+    with Memory(folder, model=None, embeddings=None) as memory:
+        memory.add("我喜欢茶。", user_id="alice")
+
+    def listed(out: Any, *args: str, first: str = "pass") -> "subprocess.CompletedProcess[bytes]":
+        code = f"import sys; {first}; from langchain_memlayer.cli import app; app()"
+        memlayer = [sys.executable, "-c", code, "--path", str(folder), "list", "--user", "alice", *args]
+        env = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+        return subprocess.run(memlayer, stdout=out, stderr=subprocess.PIPE, check=False, env=env)
+
+    assert json.loads(listed(subprocess.PIPE, "--json").stdout)["results"][0]["memory"] == "我喜欢茶。"
+    assert listed(None, first="sys.stdout = None").returncode == 0
+    with Path("/dev/full").open("wb") as nowhere:
+        for form in ((), ("--json",)):
+            full = listed(nowhere, *form)
+            assert (full.returncode, full.stderr.splitlines()[0][:21]) == (1, b"memlayer: [Errno 28] ")
+            assert b"Traceback" not in full.stderr
+
+
 def test_a_terminal_is_asked_before_a_memory_is_forgotten_for_good(folder: Path):
     with Memory(folder, model=None, embeddings=None) as memory:
         key = memory.add("I like tea.", user_id="alice")["results"][0]["id"]

@@ -9,6 +9,7 @@ show.py           how results look
 
 from __future__ import annotations
 
+import errno
 import sys
 from dataclasses import replace
 from itertools import islice
@@ -57,6 +58,11 @@ class _Group(TyperGroup):
             hint = " On the command line: --user, --agent or --run." if isinstance(error, ScopeRequired) else ""
             usage = isinstance(error, (InvalidInput, ConfigurationError, ScopeRequired))
             _stop(error, str(error) + hint, _USAGE if usage else _FAILED)
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                # Nobody reads on, which Typer takes as the end.
+                raise
+            _stop(error, str(error), _FAILED)
         except KeyboardInterrupt as error:
             _stop(error, "Interrupted; what had been stored stays.", _INTERRUPTED)
 

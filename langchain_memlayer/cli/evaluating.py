@@ -149,4 +149,4 @@ def _print(out: Any, result: EvaluationResult, report: Path | None) -> None:
     elif out.is_terminal:
         out.print(Markdown(result.to_markdown()))
     else:
-        typer.echo(result.to_markdown(), nl=False)
+        typer.echo(result.to_markdown().encode(), nl=False)

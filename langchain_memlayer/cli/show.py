@@ -38,10 +38,10 @@ def result(as_json: bool, value: Any, pretty: Callable[[Console], None]) -> None
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on stdout."""
+    """One JSON document on stdout, in UTF-8 whatever the terminal has."""
     import orjson
 
-    typer.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())
+    typer.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2))
 
 
 def console(*, stderr: bool = False, quiet: bool = False) -> Console:
@@ -52,7 +52,7 @@ def console(*, stderr: bool = False, quiet: bool = False) -> Console:
     if isinstance(stream, io.TextIOWrapper):
         # A terminal of another encoding shows question marks rather than nothing.
         stream.reconfigure(errors="replace")
-    width = None if stream.isatty() or "COLUMNS" in os.environ else PIPE_WIDTH
+    width = None if stream is None or stream.isatty() or "COLUMNS" in os.environ else PIPE_WIDTH
     return Console(stderr=stderr, width=width, quiet=quiet, highlight=False, markup=False, emoji=False)
 
 
