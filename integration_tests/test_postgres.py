@@ -412,6 +412,17 @@ def test_a_lock_that_another_holds_too_long_is_said(url: str, monkeypatch: pytes
         assert len(two.search(())) == 2
 
 
+def test_a_user_who_only_reads_by_default_writes_nothing(url: str) -> None:
+    with opened(url) as memory:
+        memory.add("known", user_id="u")
+    with opened(f"{url}%20-cdefault_transaction_read_only%3Don") as memory:
+        assert stored(memory, user_id="u") == ["known"]
+        for call in (lambda: memory.add("more", user_id="u"), lambda: memory.forget(user_id="u")):
+            with pytest.raises(JournalError, match="read-only"):
+                call()
+        assert stored(memory, user_id="u") == ["known"]
+
+
 def test_after_close_it_says_so(url: str) -> None:
     journal = PostgresJournal(url)
     journal.close()
@@ -455,6 +466,23 @@ def test_a_transaction_that_still_sees_what_was_forgotten_is_waited_for(
         memory.forget(user_id="u")
         assert memory._journal.meta("scrub") is None
     assert_sound(server.url)
+
+
+def test_who_does_not_own_the_tables_is_told_that_what_was_forgotten_is_still_in_their_files(server: Server) -> None:
+    with opened(server.url) as memory, psycopg.connect(server.url, autocommit=True) as db:
+        memory.add("a secret", user_id="u")
+        schema = memory._journal._schema
+        db.execute("CREATE ROLE guest LOGIN")
+        db.execute(f'GRANT USAGE ON SCHEMA "{schema}" TO guest')
+        db.execute(f'GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA "{schema}" TO guest')
+        db.execute(f'GRANT USAGE ON ALL SEQUENCES IN SCHEMA "{schema}" TO guest')
+        with opened(f"{server.url}&user=guest") as guest:
+            with pytest.raises(JournalError, match="only the user who owns them"):
+                guest.forget(user_id="u")
+            assert stored(guest) == []
+        assert memory._journal.meta("scrub") is not None
+        memory.forget(user_id="u")
+        assert memory._journal.meta("scrub") is None
 
 
 def test_a_dump_restored_into_another_server_goes_on(url: str) -> None:

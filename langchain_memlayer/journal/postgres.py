@@ -183,7 +183,7 @@ class PostgresJournal(Journal):
             locks += [f"pg_advisory_xact_lock({key})" for key in sorted({self.lock(path) for path in paths})]
         return "; ".join(
             [
-                "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
+                "BEGIN ISOLATION LEVEL READ COMMITTED",
                 *(f"SET LOCAL {setting}" for setting in settings),
                 *(f"SELECT {lock}" for lock in locks),
             ]
@@ -219,6 +219,9 @@ class PostgresJournal(Journal):
         """
         self._check()
         with self._errors(), self._session() as session:
+            # Of a table of somebody else there is no more than a warning.
+            passed_over: list[Any] = []
+            session.raw.add_notice_handler(passed_over.append)
             try:
                 session.execute(f"SET lock_timeout = '{LOCK_SECONDS}s'")
                 try:
@@ -229,9 +232,13 @@ class PostgresJournal(Journal):
                     # After an interrupt there is nothing left to be reset.
                     with suppress(psycopg.Error):
                         session.execute("RESET lock_timeout")
+                if passed_over:
+                    raise self._unscrubbed("tables", "only the user who owns them can rewrite them")
                 session.execute("DELETE FROM meta WHERE key = ?", (SCRUB_DUE,))
             except psycopg.OperationalError as error:
                 raise self._unscrubbed("tables", type(error).__name__) from error
+            finally:
+                session.raw.remove_notice_handler(passed_over.append)
 
     def _wait_for_older(self, session: Session) -> None:
         """Wait until no transaction of the database sees what was there before now."""
