@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import accumulate, islice
+from itertools import accumulate, chain, islice
 from typing import Any
 
 import orjson
@@ -171,17 +171,14 @@ def rebuild(journal: Journal) -> None:
 
 
 def _rules(reader: Reader) -> Iterator[Problem]:
-    for rule, wrong, sql in _RULES:
-        rows = [row[0] for row in islice(reader.db.execute(sql), _SHOWN + 1)]
-        if rows:
-            yield Problem(rule, f"There are {wrong}: {_listed(rows)}. Restore a backup.")
-    for rule, wrong, find in (
-        ("cited turns", "live facts that name other turns than their links do", _unlike_links),
-        ("batch", "batches that report what was never committed, or is another's", _uncommitted),
-        ("unread turns", "notes of what is unread with turns of somebody else", _unread_of_others),
-    ):
-        rows = list(islice(find(reader), _SHOWN + 1))
-        if rows:
+    selected = ((rule, wrong, (row for (row,) in reader.db.execute(sql))) for rule, wrong, sql in _RULES)
+    found = (
+        ("cited turns", "live facts that name other turns than their links do", _unlike_links(reader)),
+        ("batch", "batches that report what was never committed, or is another's", _uncommitted(reader)),
+        ("unread turns", "notes of what is unread with turns of somebody else", _unread_of_others(reader)),
+    )
+    for rule, wrong, every in chain(selected, found):
+        if rows := list(islice(every, _SHOWN + 1)):
             yield Problem(rule, f"There are {wrong}: {_listed(rows)}. Restore a backup.")
 
 

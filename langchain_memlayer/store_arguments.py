@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -19,9 +18,11 @@ from langgraph.store.base import (
     validate_op_namespace,
 )
 
+from langchain_memlayer.arguments import checked_count
 from langchain_memlayer.errors import ConfigurationError, InvalidInput, shown, written
 from langchain_memlayer.filters import Filter, parse_filter
 from langchain_memlayer.json_values import dumps, plain
+from langchain_memlayer.messages import checked_text
 from langchain_memlayer.types import Metric, encode_namespace
 
 Fields = tuple[str, ...]
@@ -48,7 +49,6 @@ _METRICS: dict[str, Metric] = {
     "l2": "euclidean",
 }
 _LONGEST_TTL = 1e12
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(slots=True)
@@ -113,7 +113,7 @@ class Batch:
             elif isinstance(op, ListNamespacesOp):
                 _check_page(op)
                 if op.max_depth is not None:
-                    _check_count("max_depth", op.max_depth, 1)
+                    checked_count(op.max_depth, "max_depth", 1)
             else:
                 checked_key(op.key)
         batch.queries = list(queries)
@@ -193,9 +193,7 @@ def checked_key(key: Any) -> str:
     Raises:
         InvalidInput: it cannot be stored.
     """
-    text = key if isinstance(key, str) else written(key, "The key")
-    _check_text("The key", text)
-    return text
+    return checked_text(key if isinstance(key, str) else written(key, "The key"), "The key")
 
 
 def _check_namespaces(op: Op) -> None:
@@ -217,7 +215,7 @@ def _check_namespaces(op: Op) -> None:
     validate_op_namespace(op)
     for namespace in namespaces:
         for label in namespace:
-            _check_text("A namespace label", label)
+            checked_text(label, "A namespace label")
 
 
 def _checked_put(op: PutOp, fields: Fields | None) -> Put:
@@ -255,18 +253,6 @@ def texts_at(value: Any, fields: Sequence[str]) -> list[str]:
     return [text for path in fields for text in get_text_at_path(value, path) if text]
 
 
-def _check_text(what: str, text: str) -> None:
-    if _SURROGATE.search(text):
-        raise InvalidInput(f"{what} holds a lone surrogate, which is no text; encode it first.")
-    if "\x00" in text:
-        raise InvalidInput(f"{what} has a NUL character, which no database keeps; remove it.")
-
-
 def _check_page(op: SearchOp | ListNamespacesOp) -> None:
-    _check_count("limit", op.limit, 1)
-    _check_count("offset", op.offset, 0)
-
-
-def _check_count(name: str, number: Any, least: int) -> None:
-    if not isinstance(number, int) or isinstance(number, bool) or number < least:
-        raise InvalidInput(f"{name} must be an integer of at least {least}, got {shown(number)}.")
+    checked_count(op.limit, "limit", 1)
+    checked_count(op.offset, "offset", 0)

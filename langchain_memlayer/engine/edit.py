@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from langchain_memlayer.engine.commit import BY_HAND, Commit, Indexed, fact_hash
-from langchain_memlayer.engine.forks import batch_of, merged, no_fork
+from langchain_memlayer.engine.forks import batch_of, fork_of, merged
 from langchain_memlayer.engine.index_sync import Indexes
 from langchain_memlayer.engine.keep import PAUSE, turn_of
 from langchain_memlayer.engine.profiles import redact
@@ -253,10 +253,7 @@ class Editor:
             InvalidInput: there is no such fork.
         """
         with self.journal.write() as tx:
-            fork = next(iter(forks(tx, scope, name)), None)
-            if fork is None:
-                raise no_fork(name)
-            count = self._end(tx, fork)
+            count = self._end(tx, fork_of(tx, scope, name))
         self._scrub()
         return count
 

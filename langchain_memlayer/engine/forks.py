@@ -30,6 +30,7 @@ from langchain_memlayer.journal.fork_notes import (
     profiles_in,
 )
 from langchain_memlayer.journal.positions import terms_of
+from langchain_memlayer.journal.reader import Reader
 from langchain_memlayer.journal.writer import Writer
 from langchain_memlayer.protocols import NewId
 from langchain_memlayer.result_types import Conflict
@@ -47,11 +48,8 @@ def forked(journal: Journal, scope: Scope, name: str, *, new: bool) -> ForkNote:
         InvalidInput: there is none, and none is to be made.
     """
     with journal.read() as reader:
-        existing = forks(reader, scope, name)
-    if existing:
-        return existing[0]
-    if not new:
-        raise no_fork(name)
+        if not new or forks(reader, scope, name):
+            return fork_of(reader, scope, name)
     with journal.write(*([scope.partition] if scope.user_id is not None else [])) as tx:
         if existing := forks(tx, scope, name):
             return existing[0]
@@ -128,9 +126,15 @@ def _ordered(row: Row, cited: Mapping[int, Any]) -> list[int]:
     return [*(turn for turn in row.turns if turn in cited), *(turn for turn in cited if turn not in row.turns)]
 
 
-def no_fork(name: str) -> InvalidInput:
-    """The error for a fork that there is not, or not any more."""
-    return InvalidInput(f"There is no fork {shown(name)} of these ids; forks() lists those there are.")
+def fork_of(reader: Reader, scope: Scope, name: str) -> ForkNote:
+    """The fork of exactly a scope with a name.
+
+    Raises:
+        InvalidInput: there is none, or not any more.
+    """
+    for fork in forks(reader, scope, name):
+        return fork
+    raise InvalidInput(f"There is no fork {shown(name)} of these ids; forks() lists those there are.")
 
 
 # -- merging -----------------------------------------------------------------------------------------------------------
@@ -147,18 +151,11 @@ def merged(tx: Writer, scope: Scope, name: str, new_id: NewId) -> tuple[ForkNote
     Raises:
         InvalidInput: there is no such fork.
     """
-    fork = next(iter(forks(tx, scope, name)), None)
-    if fork is None:
-        raise no_fork(name)
+    fork = fork_of(tx, scope, name)
     merging = _Merging(tx, fork, new_id)
     merging.run()
-    commits = merging.commits.values()
-    outcome = Outcome(
-        facts=(*(done for one in commits for done in one.done), *merging.profiles),
-        added=tuple(triple for one in commits for triple in one.added),
-        removed=tuple(triple for one in commits for triple in one.removed),
-    )
-    return fork, outcome, merging.conflicts
+    done = [commit.outcome() for commit in merging.commits.values()]
+    return fork, Outcome.together([*done, Outcome(facts=tuple(merging.profiles))]), merging.conflicts
 
 
 def _standing(versions: list[Row]) -> list[Row]:
