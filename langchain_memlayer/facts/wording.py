@@ -20,6 +20,7 @@ _MOST_NAMES: Final = 12
 _NEW_CHARS: Final = 4
 _HIRAGANA: Final = re.compile("[\u3041-\u3096]")
 _ENDINGS: Final = 2
+_AFTER_VERB: Final = 2
 # What ends something without putting anything in its place. In a language that is missing here a DELETE becomes an
 # UPDATE to the fact's own words, which loses nothing.
 _ENDING = r"""
@@ -96,7 +97,12 @@ def differs(text: str, memory: str | None) -> bool:
     """Whether a text has a number that a memory lacks, another name or day, a denial where it has none, or more."""
     if memory is None:
         return False
-    if _renames(text, memory) or numbers(text) - numbers(memory, dated=True) or denies(text) != denies(memory):
+    if (
+        _renames(text, memory)
+        or _swaps(text, memory)
+        or numbers(text) - numbers(memory, dated=True)
+        or denies(text) != denies(memory)
+    ):
         return True
     mine, others = days(text), days(memory)
     # What "still" holds on another day is no other fact. Where all else is the same, a time is another one, too.
@@ -129,6 +135,20 @@ def _renames(text: str, memory: str) -> bool:
 
     short = "".join(name[0] for name in sorted(others, key=memory.casefold().find))
     return short not in mine and all(ratio(one, other) < _ALIKE for one in mine for other in others)
+
+
+def _swaps(text: str, memory: str) -> bool:
+    """Whether two texts are the same but for a word of each after the verb: what is liked, drunk, or when."""
+    from rapidfuzz.fuzz import ratio
+
+    mine, others = words(text), words(memory)
+    apart = [(k, *pair) for k, pair in enumerate(zip(mine, others, strict=False)) if pair[0] != pair[1]]
+    if len(mine) != len(others) or len(apart) != 1:
+        return False
+    place, one, other = apart[0]
+    # In scripts without capitals a verb may end the sentence; what has digits is a number.
+    known = all(word.isalpha() and word.upper() != word and telling(word) for word in (one, other))
+    return known and place >= _AFTER_VERB and ratio(one, other) < _ALIKE
 
 
 def is_untold(told: str, text: str, *, dated: bool = True) -> bool:
