@@ -32,7 +32,7 @@ PERIODS: dict[tuple[str, str, str], list[str]] = {
     ("month", "2023-06-01", "2023-09-01"): ["in the summer of 2023"],
     ("month", "2023-09-01", "2023-12-01"): ["2023年秋天"],
     ("year", "2024-01-01", "2025-01-01"): ["the year before last", "2024 年", "前年", "一昨年", "재작년"],
-    ("span", "2024-01-21", "2024-02-22"): ["2024年春节我去了哪里"],
+    ("span", "2024-01-21", "2024-02-22"): ["2024年春节我去了哪里", "前年春节", "재작년 설날"],
     ("month", "2024-03-01", "2024-04-01"): ["em março de 2024"],
     ("day", "2024-04-01", "2024-04-02"): [
         "2024年04月01日去了哪里", "2024년 4월 1일", "二〇二四年四月一日", "２０２４年４月１日",
@@ -78,6 +78,7 @@ PERIODS: dict[tuple[str, str, str], list[str]] = {
         "три недели назад",
     ],
     ("span", "2026-11-05", "2026-11-14"): ["十几天前说了什么"],
+    ("span", "2026-11-06", "2026-11-13"): ["半个月前", "보름 전", "a fortnight ago"],
     ("span", "2026-11-07", "2026-11-14"): ["a couple of weeks ago"],
     ("span", "2026-11-09", "2026-11-16"): ["the week before last", "上上周", "先々週", "지지난주"],
     ("day", "2026-11-13", "2026-11-14"): ["先々週の金曜日"],
@@ -109,6 +110,7 @@ PERIODS: dict[tuple[str, str, str], list[str]] = {
     ],
     ("day", "2026-11-24", "2026-11-25"): ["on Tuesday", "今朝"],
     ("day", "2026-11-27", "2026-11-28"): [
+        "大后天有什么安排", "しあさって", "글피",
         "What are my plans for this Friday?", "What is on for Friday?", "Who is coming on Friday?",
         "this coming Friday", "Was muss ich bis Freitag tun?", "hasta el viernes", "до пятницы",
     ],
@@ -158,7 +160,8 @@ def test_a_date_without_a_year_is_that_of_any_year(text: str, near: str, far: st
      "二十一月", "一月一次", "3 years and 2 months ago", "for the last time", "最近三次",
      "This may be odd", "on this march", "may 5 people join us?", "I can march 3 miles", "14 may be enough",
      "call Jan 3 times", "in June's car", "the last year of school", "der letzte Monat vor der Prüfung", "am Morgen",
-     "por la mañana", "hier ist es", "三年零两个月前", "一百零一天前", "上上上周",
+     "por la mañana", "hier ist es", "三年零两个月前", "一百零一天前",
+     "农历八月十五日", "阴历七月", "闰六月", "음력 8월", "一个半月前", "上上上周",
      "the next week of my diet", "삼십 일 전", "십이 년 전", "열두 달 전"],
 )  # fmt: skip
 def test_what_is_no_date_or_an_ambiguous_one_gives_no_period(text: str) -> None:

@@ -38,7 +38,7 @@ NUMBERS |= {word: number for number, word in enumerate(TEENS, 13)}
 NUMBERS |= {word: 10 * number for number, word in enumerate(TENS, 2)}
 SOME = "几幾数數多"
 VAGUE = ("a few", "few", "several", "some", "几", "幾", "数", "數", "몇")
-KOREAN_DAYS = {"하루": 1, "이틀": 2, "사흘": 3, "나흘": 4, "닷새": 5, "열흘": 10, "보름": 15}
+KOREAN_DAYS = {"하루": 1, "이틀": 2, "사흘": 3, "나흘": 4, "닷새": 5, "열흘": 10}
 DIGITS = {**{digit: number for number, digit in enumerate("〇一二三四五六七八九")}, "零": 0}
 CJK_DAYS = {
     **dict(zip("一二三四五六日天", (0, 1, 2, 3, 4, 5, 6, 6), strict=True)),
@@ -75,9 +75,13 @@ CJK_YEAR = r"(?P<year>(?:19|20)\d\d|[一二][九〇零][〇零一二三四五六
 CJK_MONTH = r"(?P<month>[01]?\d|[一二三四五六七八九十]{1,2})\s*[月월]"
 CJK_DAY = r"(?P<day>[0-3]?\d|[一二三四五六七八九十]{1,3})\s*[日号號일]"
 BACK = rf"(?P<back>{'|'.join(sorted(YEARS_BACK, key=len, reverse=True))})(?:的|の|\s)*"
+# The months of the moon's calendar begin up to seven weeks later.
+SOLAR = r"(?<!农历|農曆|阴历|陰曆|旧暦|음력)(?<!음력\s)"
 NO_DAY = r"(?!\s*(?:[0-3]?\d|[一二三四五六七八九十]{1,3})\s*[日号號일])"
 CJK_SEASON = r"(?P<season>春(?![节節分联聯运運])|夏(?![至令])|秋(?!分)|冬(?![至奥奧])|봄|여름|가을|겨울)"
-NEW_YEAR = re.compile(rf"(?<!\d){CJK_YEAR}(?:的|の|\s)*(?:春[节節]|农历新年|農曆新年|旧正月|설날)")
+_NEW_YEAR = "(?:春[节節]|农历新年|農曆新年|旧正月|설날)"
+NEW_YEAR = re.compile(rf"(?<!\d){CJK_YEAR}(?:的|の|\s)*{_NEW_YEAR}")
+NEW_YEAR_BACK = re.compile(rf"{BACK}{_NEW_YEAR}")
 
 # "May" and "march" are verbs too: in small letters and before a word they are months where a word says when.
 VERBS = frozenset({"may", "march"})
@@ -97,7 +101,7 @@ FULL = (
         rf"(?:,?\s+{YEAR}\b)?",
         re.IGNORECASE,
     ),
-    re.compile(rf"(?<![\d年년]){CJK_MONTH}\s*{CJK_DAY}"),
+    re.compile(rf"(?<![\d年년]){SOLAR}{CJK_MONTH}\s*{CJK_DAY}"),
 )
 PART = re.compile(
     rf"\b(?P<part>{'|'.join(PARTS)})[\s-]+(?P<name>{MONTH})\b\.?(?:,?\s+(?:of\s+)?{YEAR}\b)?", re.IGNORECASE
@@ -116,7 +120,7 @@ BARE_MONTH = (
         rf"(?![Mm]ar\b))(?P<name>(?i:{MONTH}))\b(?!\.?\s+\d|['\u2019]s\b)"
     ),
     re.compile(
-        rf"(?<![\d年년个個ヶか一二三四五六七八九十])(?P<month>1[0-2]|[1-9]|十[一二]?|[一二三四五六七八九])\s*[月월]{NO_DAY}"
+        rf"(?<![\d年년个個ヶか一二三四五六七八九十闰閏]){SOLAR}(?P<month>1[0-2]|[1-9]|十[一二]?|[一二三四五六七八九])\s*[月월]{NO_DAY}"
         r"(?!\s*[一二两三几幾数\d]+\s*[次回遍])"
     ),
 )
@@ -184,11 +188,13 @@ EUROPEAN_AGO = (
     re.compile(rf"\b{_AGO}\s+(?:fa|atrás|назад)\b", re.IGNORECASE),
 )
 KOREAN_AGO = re.compile(rf"(?P<n>{'|'.join(KOREAN_DAYS)})\s*전")
+HALF_MONTH = re.compile(r"半[个個]月(?:之?前|以前)|보름\s*전|\b(?:a fortnight|half a month) ago\b", re.IGNORECASE)
 HALF_YEAR = re.compile(r"\bhalf a year ago\b|半年(?:之?前|以前)|반\s*년\s*전", re.IGNORECASE)
 WEEKENDS_AGO = re.compile(rf"\b(?P<n>\d{{1,2}}|{NUMBER})(?:\s+of)?\s+weekends\s+ago\b", re.IGNORECASE)
 FEW_DAYS = re.compile(r"前(?:几|幾)天|先日|며칠\s*전|\bthe other day\b", re.IGNORECASE)
 NAMED = (
     (re.compile(r"大前天|一昨々日|さきおととい|그끄저께"), -3),
+    (re.compile("大[后後]天|しあさって|글피"), 3),
     (
         re.compile(
             r"\b(?:the )?day before yesterday\b|前天|一昨日|おととい|그저께|그제|"

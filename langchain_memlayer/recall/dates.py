@@ -169,6 +169,8 @@ def _of_relative_year(text: str, today: datetime) -> Iterator[Reading]:
             yield match, _day(str(year), _month_of(match), match["day"])
         else:
             yield match, _month(year, _month_of(match))
+    for match in words.NEW_YEAR_BACK.finditer(text):
+        yield match, _lunar_new_year(today.year - _years_back(match["back"]))
     for match in _matches(words.SEASON_BACK, text):
         if match["back"].casefold() != "last":
             yield match, _season(today.year - _years_back(match["back"]), match["season"])
@@ -182,6 +184,8 @@ def _relative(text: str, today: datetime) -> Iterator[Reading]:
     monday = today - timedelta(days=today.weekday())
     for match in _matches(words.LATELY, text):
         yield match, _lately(match, today)
+    for match in words.HALF_MONTH.finditer(text):
+        yield match, _span("span", today - timedelta(days=18), 7)
     for match in words.HALF_YEAR.finditer(text):
         yield match, _months_ago(today, 6, 1)
     for match in words.FEW_DAYS.finditer(text):
