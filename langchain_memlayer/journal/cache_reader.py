@@ -199,7 +199,7 @@ class CacheReader(BaseReader):
 
     def vectors_of(self, ids: Sequence[int]) -> dict[int, bytes]:
         """The vectors in use of some rows, float16 bytes; rows without any are left out."""
-        return dict(self._vectors_in(ids, self._sign())) if ids else {}
+        return dict(self._vectors_in(ids, self.sign())) if ids else {}
 
     def slab_vectors(self, ids: NDArray[np.int64], sizes: NDArray[np.int64], out: NDArray[np.uint8]) -> list[int]:
         """Writes the vectors in use of some rows into `out`, one after another, each row's of a known size in bytes.
@@ -207,7 +207,7 @@ class CacheReader(BaseReader):
         Returns:
             The rows that have others, which stand there as zeros.
         """
-        sign, end, others = self._sign(), 0, []
+        sign, end, others = self.sign(), 0, []
         for rows, wanted in zip(chunks(ids.tolist()), chunks(sizes.tolist()), strict=True):
             numbers, pieces = zip(*self._vectors_in(rows, sign) or [(0, b"")], strict=True)
             if list(numbers) != rows:
@@ -223,7 +223,8 @@ class CacheReader(BaseReader):
             out[begin:end] = np.frombuffer(b"".join(pieces), np.uint8)
         return others
 
-    def _sign(self) -> int:
+    def sign(self) -> int:
+        """The sign of the row ids of the vectors in use."""
         return int(self.db.execute(f"SELECT {IN_USE}").fetchone()[0])
 
     def _vectors_in(self, ids: Sequence[int], sign: int) -> list[tuple[int, bytes]]:
@@ -312,10 +313,12 @@ class CacheReader(BaseReader):
 
     def outgoing(self, area: Area, since: int, *, most: int) -> tuple[int, list[int]]:
         """The next events after a position, `most` of them: the position after them, and the rows they are about."""
-        rows = self.db.execute(
-            "SELECT seq, item, gone, kind FROM events WHERE seq > ? ORDER BY seq LIMIT ?", (since, most)
-        ).fetchall()
+        rows = self._behind(since, most)
         return (rows[-1][0] if rows else since), about(rows, area)
+
+    def _behind(self, since: int, most: int) -> list[tuple[Any, ...]]:
+        sql = "SELECT seq, item, gone, kind FROM events WHERE seq > ? ORDER BY seq LIMIT ?"
+        return self.db.execute(sql, (since, most)).fetchall()
 
     def undelivered(self, since: int) -> int:
         """How many events there are after a position."""
@@ -323,9 +326,7 @@ class CacheReader(BaseReader):
 
     def later(self, area: Area, since: int, *, most: int) -> list[int] | None:
         """The rows that all events after a position are about, or None when there are more than `most` events."""
-        rows = self.db.execute(
-            "SELECT seq, item, gone, kind FROM events WHERE seq > ? ORDER BY seq LIMIT ?", (since, most + 1)
-        ).fetchall()
+        rows = self._behind(since, most + 1)
         return about(rows, area) if len(rows) <= most else None
 
     def vector_rows(self, area: Area, ids: Sequence[int]) -> list[VectorRow]:

@@ -95,8 +95,7 @@ class ItemReader(CacheReader):
         low, high = prefix_bounds(prefix)
         rows = self.db.execute(
             "SELECT n.path FROM namespaces n WHERE n.path >= ? AND n.path < ? AND EXISTS (SELECT 1 FROM items i WHERE "
-            "i.ns = n.id AND i.closed IS NULL AND i.kind = 'item' AND (i.expires_at IS NULL OR i.expires_at > ?)) "
-            "ORDER BY n.path",
+            f"i.ns = n.id AND {_LIVE_ITEM}) ORDER BY n.path",
             (low, high, now),
         )
         return [row[0] for row in rows]

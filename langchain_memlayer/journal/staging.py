@@ -11,12 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from langchain_memlayer.journal.cache_reader import KINDS
-from langchain_memlayer.journal.database import IN_USE, VECTORS_OF_ITEM, VECTORS_SIGN
+from langchain_memlayer.journal.database import VECTORS_OF_ITEM, VECTORS_SIGN
+from langchain_memlayer.journal.item_reader import HIGHEST
 from langchain_memlayer.journal.reader import Reader
 from langchain_memlayer.journal.writer import Writer
 from langchain_memlayer.types import Kind
-
-_HIGHEST = (1 << 63) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +59,10 @@ def unstaged(reader: Reader, *, most: int, below: int | None = None) -> list[Uns
     """
     rows = reader.db.execute(
         "SELECT v.id, i.id, i.seq, n.path, i.key, i.kind, i.value, i.name, i.time, i.fields, v.data FROM vectors v "
-        f"JOIN items i ON i.id = abs(v.id) JOIN namespaces n ON n.id = i.ns WHERE v.id < ? AND "
-        f"{_side(sign(reader))} AND NOT EXISTS (SELECT 1 FROM vectors s WHERE s.id = -v.id) ORDER BY v.id DESC LIMIT ?",
-        (_HIGHEST if below is None else below, most),
+        "JOIN items i ON i.id = abs(v.id) JOIN namespaces n ON n.id = i.ns WHERE v.id < ? AND "
+        f"{_side(reader.sign())} AND NOT EXISTS (SELECT 1 FROM vectors s WHERE s.id = -v.id) "
+        "ORDER BY v.id DESC LIMIT ?",
+        (HIGHEST if below is None else below, most),
     ).fetchall()
     return [Unstaged(*row) for row in rows]
 
@@ -71,7 +71,7 @@ def count(reader: Reader) -> tuple[int, int]:
     """How many rows have staged vectors, and how many have vectors in use. In a snapshot."""
     staged, used = (
         int(reader.db.execute(f"SELECT count(*) FROM vectors v WHERE {_side(side)}").fetchone()[0])
-        for side in (-sign(reader), sign(reader))
+        for side in (-reader.sign(), reader.sign())
     )
     return staged, used
 
@@ -95,20 +95,15 @@ def stage(tx: Writer, rows: Sequence[tuple[Unstaged, bytes]]) -> None:
 
 def switch(tx: Writer) -> None:
     """Let the staged vectors be those in use; everything that was loaded from the others is loaded anew."""
-    tx.set_meta(VECTORS_SIGN, str(-sign(tx)))
+    tx.set_meta(VECTORS_SIGN, str(-tx.sign()))
     tx.event(0, "", "item", "reset")
 
 
 def discard(tx: Writer, *, most: int) -> int:
     """Remove some of the vectors that are not in use; returns how many."""
     return tx.db.execute(
-        f"DELETE FROM vectors WHERE id IN (SELECT v.id FROM vectors v WHERE {_side(-sign(tx))} LIMIT ?)", (most,)
+        f"DELETE FROM vectors WHERE id IN (SELECT v.id FROM vectors v WHERE {_side(-tx.sign())} LIMIT ?)", (most,)
     ).rowcount
-
-
-def sign(reader: Reader) -> int:
-    """The sign of the row ids of the vectors in use."""
-    return int(reader.db.execute(f"SELECT {IN_USE}").fetchone()[0])
 
 
 def _side(which: int) -> str:
