@@ -335,13 +335,14 @@ def test_a_hostile_store_leaks_nothing_returns_nothing_dead_and_is_found_out(cap
         assert "it is not asked any more" in caplog.text
 
 
-def test_a_store_that_gives_nothing_lowers_no_recall() -> None:
-    class Empty(Foreign):
+@pytest.mark.parametrize("answer", [[], [10**30], [None], ["x"], 7])
+def test_a_store_that_gives_nothing_of_ours_lowers_no_recall(answer: Any) -> None:
+    class Useless(Foreign):
         def search(self, *args: Any) -> list[int] | None:
-            return []
+            return answer  # type: ignore[no-any-return]
 
     texts = sentences(600)
-    with mirrored(Empty(), texts) as memory:
+    with mirrored(Useless(), texts) as memory:
         queries = sentences(10, seed=4)
         assert [found(memory, query) for query in queries] == exact(texts, queries)
 

@@ -259,7 +259,9 @@ def rows(given: Iterable[Mapping[str, Any] | None], where: Mapping[str, Scalar])
 def _row(metadata: Mapping[str, Any], wanted: Mapping[str, Scalar]) -> int:
     try:
         row = int(metadata[ITEM])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return -1
+    if not 0 < row < _INT64:
         return -1
     pairs = ((metadata.get(name), value) for name, value in wanted.items())
     # Some stores keep every value as a string.

@@ -268,13 +268,16 @@ class Mirror:
     def _tell_of_others(self, row: VectorRow) -> None:
         """Say so when the first points of this journal come to those of another: its memories may be expected here."""
         vector = next(self._points.of(row)).vector
-        own: dict[str, Scalar] = {STORE: self._journal.store_id}
+
+        def newest(where: dict[str, Scalar]) -> int:
+            return int(max(self.store.search(vector, _SAMPLE, where, None) or (), default=-1))
+
         try:
-            anyones = self._patience.ask(lambda: self.store.search(vector, _SAMPLE, {}, None))
-            ours = self._patience.ask(lambda: self.store.search(vector, _SAMPLE, own, None))
+            anyones = self._patience.ask(lambda: newest({}))
+            ours = self._patience.ask(lambda: newest({STORE: self._journal.store_id}))
         except VectorStoreError:
             return
-        if max(anyones or (), default=-1) >= 0 > max(ours or (), default=-1):
+        if anyones >= 0 > ours:
             _LOGGER.warning(
                 "The vector store (%s) has points of another journal. Several may share it, and each finds its own "
                 "memories only; if you expected those that are there, open the folder in which they were written.",

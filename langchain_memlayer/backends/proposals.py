@@ -111,8 +111,13 @@ class Proposals:
         where.update((name, value) for name, value in hints.where.items() if is_flat(value))
         if leaf:
             where[SCOPE] = prefix
+
+        def answer() -> NDArray[np.int64] | None:
+            ids = self._store.search(vector, k, where, hints.text)
+            return None if ids is None else np.array(ids, np.int64).reshape(-1)
+
         try:
-            ids = self._patience.ask(lambda: self._store.search(vector, k, where, hints.text))
+            ids = self._patience.ask(answer)
         except VectorStoreError as error:
             # A store that hangs must not make every search wait for it.
             self._sleep = min(2 * self._sleep, _LONGEST_WAIT)
@@ -123,11 +128,11 @@ class Proposals:
         if ids is None:
             return None
         self._notice_crowd(ids, k)
-        return Proposal(np.array(ids, np.int64), np.array(later, np.int64))
+        return Proposal(ids, np.array(later, np.int64))
 
-    def _notice_crowd(self, ids: list[int], k: int) -> None:
+    def _notice_crowd(self, ids: NDArray[np.int64], k: int) -> None:
         """Say once that a store which does not filter answers with what others keep there."""
-        if len(ids) < k or ids.count(-1) <= _CROWD * k:
+        if len(ids) < k or np.count_nonzero(ids == -1) <= _CROWD * k:
             return
         self._crowded += 1
         if self._crowded == _JUDGED:
