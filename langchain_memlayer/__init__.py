@@ -123,16 +123,17 @@ __all__ = [
     "reconciliation_node",
 ]
 
-if not TYPE_CHECKING and find_spec("langchain") is None:
-    # `import *`, `help` and `inspect` get every name that is listed.
-    __all__.remove("MemoryMiddleware")
+# A type checker would take it that there is any name.
+if not TYPE_CHECKING:
+    if find_spec("langchain") is None:
+        # `import *`, `help` and `inspect` get every name that is listed.
+        __all__.remove("MemoryMiddleware")
 
-
-def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{home}"), name)
+    def __getattr__(name: str) -> Any:
+        home = _HOMES.get(name)
+        if home is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(f"{__name__}.{home}"), name)
 
 
 def __dir__() -> list[str]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 import inspect
 import subprocess
 import sys
@@ -139,6 +140,12 @@ def test_every_public_name_can_be_had_and_no_other() -> None:
         assert getattr(testing, name) is not None
     with pytest.raises(AttributeError, match="Nothing"):
         _ = langchain_memlayer.Nothing
+
+
+@pytest.mark.parametrize("home", [langchain_memlayer, testing], ids=lambda home: home.__name__)
+def test_a_type_checker_is_not_told_that_there_is_any_name(home: Any) -> None:
+    at_the_top = ast.parse(inspect.getsource(home)).body
+    assert "__getattr__" not in {getattr(one, "name", None) for one in at_the_top}
 
 
 def test_the_methods_of_memory_and_their_parameters() -> None:

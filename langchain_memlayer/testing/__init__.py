@@ -8,6 +8,7 @@ The fakes need no test runner; `StoreConformance` needs pytest. It and `Scripted
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from langchain_memlayer.testing.fakes import DeterministicEmbeddings, FrozenClock, SequentialIds
@@ -19,13 +20,11 @@ if TYPE_CHECKING:
 __all__ = ["DeterministicEmbeddings", "FrozenClock", "ScriptedChatModel", "SequentialIds", "StoreConformance"]
 
 
-def __getattr__(name: str) -> Any:
-    if name == "StoreConformance":
-        from langchain_memlayer.testing.conformance import StoreConformance
+# A type checker would take it that there is any name.
+if not TYPE_CHECKING:
 
-        return StoreConformance
-    if name == "ScriptedChatModel":
-        from langchain_memlayer.testing.models import ScriptedChatModel
-
-        return ScriptedChatModel
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> Any:
+        home = {"StoreConformance": "conformance", "ScriptedChatModel": "models"}.get(name)
+        if home is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(f"{__name__}.{home}"), name)
