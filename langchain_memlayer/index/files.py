@@ -21,6 +21,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from errno import EEXIST
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -31,6 +32,7 @@ from langchain_memlayer.errors import SnapshotError
 
 FORMAT = 1
 _LOCK_NAME = "maintenance.lock"
+_OF_STORES = "journal.sqlite", "checkpoints.sqlite", _LOCK_NAME
 _OURS = re.compile(r"([0-9a-f]{32})-([0-9]{10,})\.(data|json)(\.tmp)?")
 
 
@@ -192,8 +194,10 @@ def private_file(target: Path) -> Iterator[BinaryIO]:
     """A new file that only the owner can read, and that takes the place of `target` when the body ended without error.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: it cannot be written, or would take the place of a store.
     """
+    if target.name.startswith(_OF_STORES):
+        raise FileExistsError(EEXIST, "its name is that of a store's own file", str(target))
     # A name that nobody can have planted.
     number, name = tempfile.mkstemp(prefix=f".{target.name[:99]}.", dir=target.parent)
     try:

@@ -133,11 +133,13 @@ def test_an_export_is_its_owners_and_is_written_through_nothing_that_was_planted
 
 
 def test_a_place_where_no_file_can_be_is_one_line(tmp_path: Path, full: Path) -> None:
-    for place in (tmp_path / "missing" / "1.jsonl", tmp_path, Path(os.devnull)):
+    logged = full / "journal.sqlite-wal"
+    for place in (tmp_path / "missing" / "1.jsonl", tmp_path, Path(os.devnull), full / "journal.sqlite", logged):
         answer = CliRunner().invoke(app, ["--path", str(full), "export", str(place)])
         assert answer.exit_code == 2
         assert len(answer.stderr.splitlines()) == 1
         assert str(place) in answer.stderr
+    assert export_store(full, tmp_path / "1.jsonl") > 0
     for command in (["export", str(tmp_path / "2.jsonl")], ["stats"]):
         # The system cannot even say whether this store is there.
         answer = CliRunner().invoke(app, ["--path", str(tmp_path / ("x" * 300)), *command])
