@@ -797,7 +797,7 @@ class Memory(Closing):
             known_at=checked_moment(known_at, "known_at"),
             include_quarantined=include_quarantined,
             show_expired=show_expired,
-            now=to_micros(self._journal.clock()),
+            now=self._journal.now(),
         )
         shape = Shape(
             explain=explain,
@@ -983,7 +983,7 @@ class Memory(Closing):
         if not everything:
             scope.required("diff() (or everything=True)")
         began, ended = checked_moment(since, "since"), checked_moment(until, "until")
-        ended = to_micros(self._journal.clock()) if ended is None else ended
+        ended = self._journal.now() if ended is None else ended
         if began is None or began > ended:
             raise InvalidInput("diff() needs since=, a time before until= (by default the present).")
         changes = difference(self._journal, scope, began, ended, checked_kinds(kinds))

@@ -49,7 +49,7 @@ from langchain_memlayer.store_arguments import (
     checked_key,
 )
 from langchain_memlayer.threads import Closing, in_thread
-from langchain_memlayer.types import Durability, decode_namespace, encode_namespace, from_micros, to_micros
+from langchain_memlayer.types import Durability, decode_namespace, encode_namespace, from_micros
 
 if TYPE_CHECKING:
     from langchain_core.vectorstores import VectorStore
@@ -211,7 +211,7 @@ class MemLayerStore(Closing, BaseStore):
     def sweep_ttl(self) -> int:
         """Delete expired items; returns how many there were."""
         with self._journal.read() as reader:
-            paths = reader.expired(to_micros(self._journal.clock()))
+            paths = reader.expired(self._journal.now())
         if not paths:
             return 0
         with self._journal.write(*paths) as tx:
@@ -313,7 +313,7 @@ def _execute(batch: Batch, indexes: Indexes, texts: Vectors = _NONE, queries: Ve
 
 def _read(batch: Batch, indexes: Indexes, queries: Vectors) -> tuple[list[Result], Mapping[int, str]]:
     """What the operations of a batch return, and the rows whose time to live begins anew."""
-    now = to_micros(indexes.journal.clock())
+    now = indexes.journal.now()
     searches = [op for op in batch.ops if isinstance(op, SearchOp)]
     ranked = [op for op in searches if op.query in queries]
     prefixes = {encode_namespace(op.namespace_prefix) for op in ranked}

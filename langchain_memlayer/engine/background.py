@@ -105,7 +105,7 @@ class Background:
         """The notes to read now, else the seconds until the next is due, else neither."""
         with self._changed:
             hurried = set(self._hurried)
-        now, owed = self._engine.now(), not self._engine.reads
+        now, owed = self._engine.journal.now(), not self._engine.reads
         # Not all that wait: each that fails, or is told, would cost as much as there are.
         notes = self._notes(due=None if hurried else now)
         due = [note for note in notes if note.next_at <= now or (note.id in hurried and _is_idle(note))]

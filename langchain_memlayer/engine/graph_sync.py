@@ -15,7 +15,7 @@ from langchain_memlayer.index import files
 from langchain_memlayer.journal import Journal
 from langchain_memlayer.journal.schema import DERIVED
 from langchain_memlayer.result_types import Relation
-from langchain_memlayer.types import Scope, to_micros
+from langchain_memlayer.types import Scope
 
 if TYPE_CHECKING:
     from langchain_memlayer.graph.memory_graph import Edge, MemoryGraph, TripleGraph
@@ -82,7 +82,7 @@ class Graphs:
         """
         graph = self.graph(scope)
         with self.journal.read() as reader:
-            expired = reader.expired_memories(scope, to_micros(self.journal.clock()))
+            expired = reader.expired_memories(scope, self.journal.now())
         return graph.copy(without=expired)
 
     def relations(

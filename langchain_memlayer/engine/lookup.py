@@ -25,7 +25,7 @@ from langchain_memlayer.result_types import (
     UnreadCall,
     WhyResult,
 )
-from langchain_memlayer.types import Row, Scope, to_micros
+from langchain_memlayer.types import Row, Scope
 
 PAGE = 500
 
@@ -67,7 +67,7 @@ class Lookup:
         """A live memory, or None."""
         with self._journal.read() as reader:
             row = reader.memory(key)
-        return None if row is None else result_of(row, self._now())
+        return None if row is None else result_of(row, self._journal.now())
 
     def owner(self, key: str) -> Scope | None:
         """Whose a memory is, ended or not; None when there was never one."""
@@ -80,7 +80,7 @@ class Lookup:
         # No list is longer than what a machine can count.
         offset, end, most = (min(number, sys.maxsize) for number in (offset, offset + limit, limit))
         with self._journal.read(snapshot=True) as reader:
-            now = self._now()
+            now = self._journal.now()
             rows = _listed(reader, selection, now, slice(offset, end))
             lasting = None if selection.show_expired else now
             triples = reader.first_triples(selection.scope, most=most, at=lasting) if selection.scope else []
@@ -94,15 +94,12 @@ class Lookup:
         after: tuple[int, int] | None = None
         while True:
             with self._journal.read(snapshot=True) as reader:
-                now = self._now()
+                now = self._journal.now()
                 rows = _listed(reader, selection, now, slice(0, PAGE), after)
             if not rows:
                 return
             yield [result_of(row, now) for row in rows]
             after = rows[-1].created_at, rows[-1].place or rows[-1].id
-
-    def _now(self) -> int:
-        return to_micros(self._journal.clock())
 
     def scopes(self, scope: Scope, *, limit: int, offset: int) -> list[ScopeSize]:
         """Whose memories there are, and how many."""

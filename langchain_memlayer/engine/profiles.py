@@ -47,7 +47,7 @@ from langchain_memlayer.messages import content_hash
 from langchain_memlayer.result_types import Conflict, Profile, ProfileChange, ProfileProblem
 from langchain_memlayer.steps import Steps
 from langchain_memlayer.tracing import traced
-from langchain_memlayer.types import QUARANTINED, Event, Row, Scope, from_micros, to_micros
+from langchain_memlayer.types import QUARANTINED, Event, Row, Scope, from_micros
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ class Profiles:
         owner = owner_of(scope)
         with self.journal.read(snapshot=True) as reader:
             past = as_of is not None or known_at is not None
-            key, now = key_of(owner.partition), to_micros(self.journal.clock())
+            key, now = key_of(owner.partition), self.journal.now()
             if past:
                 held = {row for row, _ in reader.versions_at(owner.partition, as_of=as_of, known_at=known_at)}
                 versions = [row for row in reader.versions_of(key) if row.id in held]
@@ -258,7 +258,7 @@ class Profiles:
         events: dict[str, list[Event]] = {}
         for event in facts_since(reader, owner.partition, since, most=_EVENTS):
             events.setdefault(event.key, []).append(event)
-        live, now = reader.live_by_key(events), to_micros(self.journal.clock())
+        live, now = reader.live_by_key(events), self.journal.now()
         changes: list[tuple[int, FactChange]] = []
         for key, some in events.items():
             row, before, last = live.get(key), some[0].prev, some[-1]

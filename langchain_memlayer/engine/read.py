@@ -42,7 +42,6 @@ from langchain_memlayer.types import (
     Triple,
     Turn,
     Unread,
-    to_micros,
 )
 
 if TYPE_CHECKING:
@@ -176,7 +175,7 @@ class Engine(Keeper):
         """
         self._note_what_no_model_saw(scope)
         with self.journal.read() as reader:
-            now = self.now()
+            now = self.journal.now()
             notes = [
                 note for note in reader.unread(scope)
                 if retry or (note.set_aside is None and (note.next_at <= now or not note.attempts))
@@ -267,10 +266,6 @@ class Engine(Keeper):
                 f"Reading failed ({type(error).__name__}). The messages are kept; they are read later, or when they "
                 "are added again."
             ) from error
-
-    def now(self) -> int:
-        """The present time, microseconds since 1970 UTC."""
-        return to_micros(self.journal.clock())
 
     # -- what is read ---------------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from langchain_memlayer.journal.database import SCRUB_DUE, STORE_ID
 from langchain_memlayer.journal.reader import Reader
 from langchain_memlayer.journal.writer import Writer
 from langchain_memlayer.protocols import Clock, NewId
-from langchain_memlayer.types import Durability
+from langchain_memlayer.types import Durability, to_micros
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -60,6 +60,10 @@ class Journal(ABC):
         self._pid = os.getpid()
         self._reopening: dict[int, threading.Lock] = {}
         self._closed = False
+
+    def now(self) -> int:
+        """The present time, microseconds since 1970 UTC."""
+        return to_micros(self.clock())
 
     @abstractmethod
     def read(self, *, snapshot: bool = False) -> AbstractContextManager[Reader]:

@@ -30,7 +30,7 @@ from langchain_memlayer.journal.postgres_sql import (
 )
 from langchain_memlayer.journal.schema import TABLES
 from langchain_memlayer.protocols import Clock, NewId
-from langchain_memlayer.types import Durability, to_micros
+from langchain_memlayer.types import Durability
 
 LOCK_SECONDS = 30
 HANGING_SECONDS = 120
@@ -83,7 +83,7 @@ class PostgresJournal(Journal):
         with psycopg.connect(**self._address.settings, autocommit=True) as db:
             check_server(db, self.where)
             self._schema = schema_of(db)
-            create(db, self._schema, where=self.where, new_id=self.new_id, created_at=to_micros(self.clock()))
+            create(db, self._schema, where=self.where, new_id=self.new_id, created_at=self.now())
             ((mode,),) = db.execute("SHOW synchronous_commit").fetchall()
             if mode == "off" and not self._commit_mode:
                 self._commit_mode = "on"
@@ -163,7 +163,7 @@ class PostgresJournal(Journal):
         self._check()
         with self._errors(), self._session() as session:
             session.begin(self._beginning(paths))
-            writer = PostgresWriter(session, now=to_micros(self.clock()))
+            writer = PostgresWriter(session, now=self.now())
             yield writer
             writer.settle()
             _step("before-commit")

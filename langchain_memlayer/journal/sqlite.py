@@ -345,7 +345,7 @@ class SQLiteJournal(Journal):
                     db.execute("ROLLBACK")
                 self._check_file()
                 db.execute("BEGIN IMMEDIATE")
-                writer = Writer(db, now=to_micros(self.clock()))
+                writer = Writer(db, now=self.now())
                 yield writer
                 writer.settle()
                 _step("before-commit")
