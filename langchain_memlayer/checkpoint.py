@@ -35,6 +35,7 @@ from langchain_memlayer.errors import InvalidInput, JournalClosed, JournalError,
 from langchain_memlayer.journal import default_folder, is_url, place
 from langchain_memlayer.journal.database import DAMAGED
 from langchain_memlayer.journal.schema import identity, journal_path, refuse_planted, refuse_torn
+from langchain_memlayer.journal.sqlite import empty_log
 from langchain_memlayer.steps import awaited
 from langchain_memlayer.threads import Closing, in_thread
 from langchain_memlayer.types import Durability
@@ -476,8 +477,8 @@ class MemLayerSaver(Closing, SqliteSaver):
         """A cursor; what is deleted with it leaves the write-ahead log too."""
         with self._writing() as cursor:
             yield cursor
-        with self.cursor(transaction=False) as cursor:
-            if cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+        with self.cursor(transaction=False):
+            if not empty_log(self.conn, _BUSY_SECONDS):
                 raise JournalError(
                     f"What was deleted is gone, but its bytes may still be in the write-ahead log of {self._folder}, "
                     "which another process reads; repeat the call."

@@ -218,8 +218,9 @@ class Editor:
 
     def _erase(self, tx: Writer, scope: Scope) -> int:
         rows = tx.erasable(scope)
-        tx.erase_batches(list({batch_scope(scope), *(batch_scope(row.scope) for row in rows)}))
-        tx.strike_unread_of(scope)
+        batches = tx.erase_batches(list({batch_scope(scope), *(batch_scope(row.scope) for row in rows)}))
+        if tx.strike_unread_of(scope) + batches:
+            tx.set_meta(SCRUB_DUE, "due")
         rows = tx.with_relatives(rows)
         self._erase_rows(tx, rows)
         return _count(rows)
@@ -261,6 +262,7 @@ class Editor:
         count = self._erase(tx, fork.ids)
         self._erase_rows(tx, profiles_in(tx, fork))
         end_fork(tx, fork)
+        tx.set_meta(SCRUB_DUE, "due")
         return count
 
     def _redact(self, tx: Writer, turns: Sequence[tuple[Row, str]], forms: Mapping[str, Indexed]) -> None:

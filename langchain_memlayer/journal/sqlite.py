@@ -33,6 +33,7 @@ from langchain_memlayer.types import Durability, to_micros
 BUSY_SECONDS = 30.0
 _WAL_ATTEMPTS = 100
 _FORK_SECONDS = 5.0
+_POLL_SECONDS = 0.02
 
 _HINTS = {
     "SQLITE_READONLY": "it is read-only; make the folder writable",
@@ -386,7 +387,7 @@ class SQLiteJournal(Journal):
             # An idle reader keeps no lock, but its page cache and statements may; others are opened when needed.
             self._close_idle()
             db.execute("VACUUM")
-            if db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+            if not empty_log(db, BUSY_SECONDS):
                 raise TimeoutError("the write-ahead log is in use")
         db.execute("DELETE FROM meta WHERE key = ?", (SCRUB_DUE,))
 
@@ -400,6 +401,19 @@ class SQLiteJournal(Journal):
     def size(self) -> int:
         """The bytes of all files in the folder."""
         return 0 if self.folder is None else sum(f.stat().st_size for f in self.folder.rglob("*") if f.is_file())
+
+
+def empty_log(db: sqlite3.Connection, seconds: float) -> bool:
+    """Whether the write-ahead log could be emptied in some seconds.
+
+    SQLite waits for readers and writers by itself, but not for a writer that is bringing the log into the file.
+    """
+    until = time.monotonic() + seconds
+    while db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+        if time.monotonic() > until:
+            return False
+        time.sleep(_POLL_SECONDS)
+    return True
 
 
 def _make_folder(folder: Path) -> None:

@@ -234,8 +234,8 @@ class Writer(Reader):
         """Strike out such a note, when its turns were read; False when it is gone already."""
         return self.db.execute("DELETE FROM unread WHERE id = ?", (note,)).rowcount == 1
 
-    def strike_unread_of(self, scope: Scope) -> None:
-        """Strike out all notes of a scope; absent ids mean any."""
+    def strike_unread_of(self, scope: Scope) -> int:
+        """Strike out all notes of a scope, and count them; absent ids mean any."""
         ids = scope.ids()
         where = " AND ".join(f"{name} = ?" for name in ids) or "1 = 1"
         values = [*ids.values()]
@@ -243,7 +243,7 @@ class Writer(Reader):
             # Those too whose ids are damaged.
             where = f"{where} OR ns = (SELECT id FROM namespaces WHERE path = ?)"
             values.append(scope.partition)
-        self.db.execute(f"DELETE FROM unread WHERE {where}", tuple(values))
+        return int(self.db.execute(f"DELETE FROM unread WHERE {where}", tuple(values)).rowcount)
 
     def unlist_unread(self, turns: Sequence[int]) -> None:
         """Take turns off every note; a note of nothing else goes."""
@@ -589,8 +589,12 @@ class Writer(Reader):
                 detail = {}
             self.db.execute("UPDATE events SET detail = ? WHERE seq = ?", (json_text(detail), seq))
 
-    def erase_batches(self, scopes: Sequence[str], keys: Collection[str] | None = None) -> None:
-        """Forget the batch ids of scopes: all, or those that reported some memories; of others what was refused."""
+    def erase_batches(self, scopes: Sequence[str], keys: Collection[str] | None = None) -> int:
+        """Forget the batch ids of scopes: all, or those that reported some memories; of others what was refused.
+
+        Returns:
+            How many there were.
+        """
         found = self.db.execute(
             f"SELECT seq, scope, batch, result FROM batches WHERE scope IN ({marks(len(scopes))})", tuple(scopes)
         ).fetchall()
@@ -602,6 +606,7 @@ class Writer(Reader):
                 self.db.execute("DELETE FROM batches WHERE scope = ? AND batch = ?", (scope, batch))
             elif result["rejected"]:
                 self.record_batch(scope, batch, {**result, "rejected": []})
+        return len(found)
 
     def erase_all(self) -> None:
         """Empty the journal: every row and every text, keeping only the position and the store's settings."""

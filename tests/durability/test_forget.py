@@ -1,6 +1,8 @@
 import sqlite3
+import subprocess
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,9 +12,10 @@ from folders import SEEDED, Echo, assert_sound, containing, files, memories, ope
 from writer import put_checkpoint
 
 from langchain_memlayer import checkpointer
-from langchain_memlayer.errors import JournalError, MemoryNotFound
+from langchain_memlayer.doctor import check
+from langchain_memlayer.errors import ExtractionError, JournalError, MemoryNotFound
 from langchain_memlayer.index.keywords import term_ids, tokenize
-from langchain_memlayer.types import Extraction, Fact, Triple
+from langchain_memlayer.types import Extraction, Fact, Triple, Turn
 
 CANARY = "quokkazephyr7719"
 TEXT = f"my secret word is {CANARY} and nobody else knows it"
@@ -211,6 +214,49 @@ def test_a_reader_that_holds_the_log_is_an_error_that_says_so_and_repeating_fini
         with pytest.raises(MemoryNotFound):
             memory.forget("never-there")
     assert_sound(tmp_path)
+
+
+@pytest.mark.sqlite
+@pytest.mark.parametrize("file", ["journal.sqlite", "checkpoints.sqlite"])
+def test_a_writer_that_brings_the_log_into_the_file_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
+    # The lock that SQLite has meanwhile.
+    hold = (
+        "import fcntl, sys; log = open(sys.argv[1], 'r+b'); fcntl.lockf(log, fcntl.LOCK_EX, 1, 121); print(); input()"
+    )
+    with filled(tmp_path) as memory, checkpointer(tmp_path) as saver:
+        put_checkpoint(saver, "gone", CANARY)
+        key = memory.add(TEXT, user_id="u0")["results"][0]["id"]
+        command = [sys.executable, "-c", hold, f"{tmp_path / file}-shm"]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+            assert other.stdout is not None
+            other.stdout.readline()
+            monkeypatch.setattr("time.sleep", lambda seconds: other.poll() is None and other.communicate(b"\n"))
+            memory.forget(key)
+            saver.delete_thread("gone")
+            assert other.poll() == 0
+        assert_gone(tmp_path)
+
+
+def test_words_that_were_not_read_yet_are_noted_as_not_gone_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Down:
+        def extract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
+            raise ConnectionError
+
+    monkeypatch.setattr("langchain_memlayer.journal.sqlite.BUSY_SECONDS", 0.05)
+    with open_memory(tmp_path, extractor=Down(), keep_turns=False) as memory:
+        with pytest.raises(ExtractionError):
+            memory.add(TEXT, user_id="u0")
+        with reading(tmp_path / "journal.sqlite", "items"), pytest.raises(JournalError, match="repeat the call"):
+            memory.forget(user_id="u0")
+        assert memory.unread(user_id="u0") == []
+        assert [one.rule for one in check(memory._journal)] == ["forget"]
+    with open_memory(tmp_path) as memory:
+        assert check(memory._journal) == []
+        assert_gone(tmp_path)
 
 
 def test_a_full_disk_while_forgetting_is_finished_by_the_next_opening(tmp_path: Path) -> None:
