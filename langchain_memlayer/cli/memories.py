@@ -247,9 +247,11 @@ def ingest(
 ) -> None:
     """Remember the messages of a file, session by session.
 
-    The file has objects with `role` and `content`, and, if known, `id`, `name`, `timestamp` and `session_id`: one in
-    each line, or in one JSON array. Messages that were seen before change nothing, so an interrupted run is simply
-    repeated. A model that was not named with --model is not asked before you have said so.
+    The file has objects with `role` and `content`, and, if known, `id`, `name`,
+    `timestamp` and `session_id`: one in each line, or in one JSON array.
+    Messages that were seen before change nothing, so an interrupted run is
+    simply repeated. A model that was not named with --model is not asked before
+    you have said so.
     """
     from langchain_memlayer.cli import ingesting
 
