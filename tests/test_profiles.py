@@ -327,6 +327,18 @@ def test_a_profile_is_no_hit_in_no_list_and_in_no_count(tmp_path: Path) -> None:
 # -- ends, forgetting, undo -------------------------------------------------------------------------------------------
 
 
+def test_a_field_does_not_come_back_with_what_its_fact_said_before_it_changed_and_ended() -> None:
+    with open_with(Mind(TOLD, changes=[BERLIN, ROME]), profile=Card) as memory:
+        [berlin] = told(memory, "I live in Berlin")
+        memory.update(berlin["id"], "Anna lives in Rome")
+        memory.delete(berlin["id"])
+        memory.read(user_id="u")
+        memory.undo(memory.history(berlin["id"])[-1]["id"])
+        assert (city(memory), memory.profile(user_id="u").behind) == (None, True)
+        memory.read(user_id="u")
+        assert city(memory) == "Rome"
+
+
 def test_a_field_goes_with_its_fact_and_comes_back_with_it() -> None:
     changes = [[change("city", "set", "Berlin"), change("languages", "append", "Greek", 2)], []]
     mind = Mind(TOLD, changes=changes)

@@ -255,6 +255,7 @@ class Profiles:
     def _changes(self, reader: Reader, owner: Scope) -> list[FactChange]:
         """What became of the user's facts since the last step, in order; the newest, where they are very many."""
         since = last_of(reader, key_of(owner.partition), (STEP, FORK))
+        said = cited(cells_of(reader.memory(key_of(owner.partition))))
         events: dict[str, list[Event]] = {}
         for event in facts_since(reader, owner.partition, since, most=_EVENTS):
             events.setdefault(event.key, []).append(event)
@@ -262,8 +263,9 @@ class Profiles:
         changes: list[tuple[int, FactChange]] = []
         for key, some in events.items():
             row, before, last = live.get(key), some[0].prev, some[-1]
-            # An undo has put back what the profile said.
-            known = all(event.op == "undo" for event in some) or (row is not None and row.text == before)
+            # An undo has put back what the profile said, if it had said anything.
+            undone = all(event.op == "undo" for event in some) and (row is None or key in said)
+            known = undone or (row is not None and row.text == before)
             if known or (row is None and before is None):
                 continue
             if row is None:
@@ -442,7 +444,8 @@ def take_back(tx: Writer, path: str, facts: Mapping[str, int], own: Collection[i
             if alone:
                 raise InvalidInput(f"Event {later[-1]} has changed {name} of this profile since; undo that one first.")
             continue
-        before = cells_of(rows.get((first.item if first.op == "delete" else first.gone) or 0)).get(name)
+        version = (first.item if first.op == "delete" else first.gone) or 0
+        before = _still_said(tx, version, name, cells_of(rows.get(version)).get(name), facts)
         by[name] = sorted({one for event in mine for one in event.detail.get("by", {}).get(name, ())})
         if not any(event.seq in own for event in mine):
             # What the same step took from facts that stay, stays.
@@ -457,6 +460,15 @@ def take_back(tx: Writer, path: str, facts: Mapping[str, int], own: Collection[i
     owner = next(one.scope for one in rows.values())
     _write(tx, owner, row, cells, at=tx.now, actor=BY_HAND, by=by, undoes=undoes)
     return [Committed(key, "UPDATE", dumps(values_of(cells)), dumps(values_of(cells_of(row))))]
+
+
+def _still_said(tx: Writer, version: int, name: str, cell: Cell | None, facts: Collection[str]) -> Cell | None:
+    """A field as a version had it, without what facts say otherwise that were changed before they ended."""
+    newer = {key: live.text for key, live in tx.live_by_key(facts).items() if live.id > version}
+    said = kept({} if cell is None else {name: cell}, lambda value, told: [
+        one for one in told if says_all(newer.get(one) or as_text(value), as_text(value))
+    ] or None)  # fmt: skip
+    return said.get(name)
 
 
 def _beside(before: Cell | None, now: Cell | None, facts: Collection[str]) -> Cell | None:
