@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from langchain_memlayer.recall import date_words as words
+from langchain_memlayer.types import to_micros
 
 Grain = Literal["day", "span", "month", "year"]
 
@@ -279,12 +280,9 @@ def _between(text: str, *, by_days: bool) -> tuple[int, int]:
     return _number(text), _number(text)
 
 
-def _months_ago(today: datetime, months: int, slack: int) -> Period:
+def _months_ago(today: datetime, months: int, slack: int) -> Period | None:
     """The month so many before this one, with `slack` months on both sides."""
-    index = today.year * 12 + today.month - 1 - months
-    start, end = index - slack, index + slack + 1
-    first, last = datetime(start // 12, start % 12 + 1, 1, tzinfo=UTC), datetime(end // 12, end % 12 + 1, 1, tzinfo=UTC)
-    return Period("month", _micros(first), _micros(last))
+    return _months(12 * today.year + today.month - 1 - months - slack, 2 * slack + 1)
 
 
 def _is_verb(match: re.Match[str]) -> bool:
@@ -335,24 +333,18 @@ def _lunar_new_year(year: int) -> Period:
     return _span("span", datetime(year, 1, 21, tzinfo=UTC), 32)
 
 
-def _decade(year: int) -> Period:
+def _decade(year: int) -> Period | None:
     if year < 100:
         year += 2000 if year < 30 else 1900
-    return Period("year", _micros(datetime(year, 1, 1, tzinfo=UTC)), _micros(datetime(year + 10, 1, 1, tzinfo=UTC)))
+    return _months(12 * year, 120, "year")
 
 
 def _season(year: int, name: str) -> Period | None:
-    month = words.SEASONS[name.casefold()]
-    first, last = _month(year, month), _month(year + (month == 12), (month + 2) % 12)
-    return None if first is None or last is None else Period("month", first.start, last.end)
-
-
-def _micros(moment: datetime) -> int:
-    return int((moment - datetime(1970, 1, 1, tzinfo=UTC)) / timedelta(microseconds=1))
+    return _months(12 * year + words.SEASONS[name.casefold()] - 1, 3)
 
 
 def _span(grain: Grain, start: datetime, days: int) -> Period:
-    return Period(grain, _micros(start), _micros(start + timedelta(days=days)))
+    return Period(grain, to_micros(start), to_micros(start + timedelta(days=days)))
 
 
 def _day(year: str | None, month: int, day: str) -> Period | None:
@@ -368,13 +360,16 @@ def _day(year: str | None, month: int, day: str) -> Period | None:
 
 
 def _month(year: int, month: int) -> Period | None:
-    if not (1 <= month <= 12 and 1 <= year <= 9998):
-        return None
-    after = datetime(year + month // 12, month % 12 + 1, 1, tzinfo=UTC)
-    return Period("month", _micros(datetime(year, month, 1, tzinfo=UTC)), _micros(after))
+    return _months(12 * year + month - 1) if 1 <= month <= 12 else None
 
 
 def _year(year: int) -> Period | None:
-    if not 1 <= year <= 9998:
+    return _months(12 * year, 12, "year")
+
+
+def _months(first: int, count: int = 1, grain: Grain = "month") -> Period | None:
+    """So many months from one on, which is counted from January of the year 0; None outside of the calendar."""
+    if not 12 <= first < 12 * datetime.max.year:
         return None
-    return Period("year", _micros(datetime(year, 1, 1, tzinfo=UTC)), _micros(datetime(year + 1, 1, 1, tzinfo=UTC)))
+    start, end = (datetime(month // 12, month % 12 + 1, 1, tzinfo=UTC) for month in (first, first + count))
+    return Period(grain, to_micros(start), to_micros(end))
