@@ -106,6 +106,14 @@ async def test_no_texts_make_no_call() -> None:
     assert resolved(source, dims=3).embed([]).shape == (0, 3)
 
 
+async def test_thousands_of_texts_are_not_embedded_at_once() -> None:
+    source = Lengths()
+    texts = ["a" * (number % 7) for number in range(4_001)]
+    for vectors in (resolved(source).embed(texts), await resolved(source).aembed(texts)):
+        assert vectors[:, 0].tolist() == [float(len(text)) for text in texts]
+    assert [len(given) for _, given in source.calls] == [2_000, 2_000, 1] * 2
+
+
 def test_the_result_does_not_alias_the_models_own_buffer() -> None:
     buffer = np.ones((1, 4), np.float32)
     vectors = resolved(Reply(buffer)).embed(["a"])

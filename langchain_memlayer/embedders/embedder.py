@@ -7,7 +7,7 @@ are the fingerprint that the folder remembers.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -47,6 +47,7 @@ _OPENAI_DEFAULT: Final = "text-embedding-3-small"
 
 
 _LONGEST = 32_000
+_AT_ONCE = 2_000
 
 
 class Embedder:
@@ -84,21 +85,23 @@ class Embedder:
         return self._dims
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """The vectors of texts, of shape (number of texts, dims). No texts: no call.
+        """The vectors of texts, of shape (number of texts, dims). No texts: no call; one for 2,000.
 
         Of a text beyond 32,000 characters the beginning is embedded, as hosted models take no more.
 
         Raises:
             EmbeddingError: what the model returned cannot be used. What the model itself raises passes unchanged.
         """
-        return self._checked(self.source.embed_documents(_cut(texts)), len(texts)) if texts else self._none()
+        blocks = [self._checked(self.source.embed_documents(some), len(some)) for some in _parts(texts)]
+        return np.concatenate(blocks) if blocks else self._none()
 
     async def aembed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Like `embed`; the model is awaited."""
-        if not texts:
-            return self._none()
-        vectors = await self.source.aembed_documents(_cut(texts))
-        return await asyncio.to_thread(self._checked, vectors, len(texts))
+        blocks = [
+            await asyncio.to_thread(self._checked, await self.source.aembed_documents(some), len(some))
+            for some in _parts(texts)
+        ]
+        return np.concatenate(blocks) if blocks else self._none()
 
     def embed_query(self, text: str) -> NDArray[np.float32]:
         """The vector of a query, of shape (dims,).
@@ -131,8 +134,10 @@ class Embedder:
         return block
 
 
-def _cut(texts: Sequence[str]) -> list[str]:
-    return [text[:_LONGEST] for text in texts]
+def _parts(texts: Sequence[str]) -> Iterator[list[str]]:
+    """What is embedded of texts, as many at once as the numbers of Python that they become do not fill the memory."""
+    for start in range(0, len(texts), _AT_ONCE):
+        yield [text[:_LONGEST] for text in texts[start : start + _AT_ONCE]]
 
 
 def resolve_embeddings(spec: Any, *, folder: tuple[str, int] | None = None, dims: int | None = None) -> Embedder | None:
