@@ -20,6 +20,7 @@ import orjson
 
 from langchain_memlayer.errors import InvalidInput, shown
 from langchain_memlayer.evaluation.data import Conversation, Dataset, Observation, Question
+from langchain_memlayer.recall.date_words import MONTHS
 from langchain_memlayer.types import Turn
 
 LOCOMO_CATEGORIES: Final = {1: "multi-hop", 2: "temporal", 3: "open-domain", 4: "single-hop", 5: "adversarial"}
@@ -28,10 +29,6 @@ _SESSION = re.compile(r"session_(\d+)")
 _TURN_ID = re.compile(r"D:?(\d+):(\d+)")
 _LOCOMO_TIME = re.compile(r"(\d{1,2}):(\d{2})\s*([ap])\.?m\.?\s+on\s+(\d{1,2})\s+([a-z]+),?\s+(\d{4})", re.IGNORECASE)
 _LONGMEMEVAL_TIME = re.compile(r"(\d{4})/(\d{1,2})/(\d{1,2})(?:\D+(\d{1,2}):(\d{2}))?")
-_MONTHS = (
-    "january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november",
-    "december",
-)  # fmt: skip
 _NEVER_SAID = "The conversation does not say this."
 
 
@@ -241,10 +238,10 @@ def _locomo_text(entry: _Place) -> str:
 
 def _locomo_time(place: _Place) -> datetime:
     found = _LOCOMO_TIME.fullmatch(place.text())
-    if found is None or found[5].lower() not in _MONTHS:
+    if found is None or found[5].lower() not in MONTHS:
         place.wrong('a time such as "1:56 pm on 8 May, 2023"')
     hour, minute, half, day, month, year = found.groups()
-    return _times(year, _MONTHS.index(month.lower()) + 1, day, int(hour) % 12 + 12 * (half in "pP"), minute, place)
+    return _times(year, MONTHS[month.lower()], day, int(hour) % 12 + 12 * (half in "pP"), minute, place)
 
 
 def _locomo_question(entry: _Place, conversation: str, known: dict[str, str | None], unresolved: list[str]) -> Question:
