@@ -119,6 +119,20 @@ async def in_thread(call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) 
     return await asyncio.get_running_loop().run_in_executor(_THREADS[pid], partial(context.run, call, *args, **kwargs))
 
 
+def beside(call: Callable[[], T], *, name: str) -> Future[T]:
+    """The result of a call in a thread of its own, which keeps no process from ending, for those who may give it up."""
+    result: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            result.set_result(call())
+        except BaseException as error:  # noqa: BLE001 - it is raised where the result is asked for
+            result.set_exception(error)
+
+    threading.Thread(target=contextvars.copy_context().run, args=(run,), name=name, daemon=True).start()
+    return result
+
+
 class PrivateLoop:
     """An event loop in a thread of its own, on which async functions run for plain code and for short-lived loops.
 

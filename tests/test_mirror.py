@@ -540,7 +540,7 @@ def test_a_store_that_hangs_holds_no_search_up_and_is_asked_again_later(caplog: 
         assert store.asked == before + 1  # more would be more threads that wait
         assert "does not answer within 0.05 seconds" in caplog.text
         store.frees.set()
-        mirror.proposals._patience._given_up.join()
+        mirror.proposals._patience._given_up.result()
         memory.flush()
         assert dense(memory, texts[0]).plan.candidates > 0
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from langchain_memlayer.arguments import is_auto
 from langchain_memlayer.errors import ConfigurationError, MemLayerError, VectorStoreError, shown
+from langchain_memlayer.threads import beside
 
 Scalar = str | int | float | bool
 _T = TypeVar("_T")
@@ -148,7 +149,7 @@ class Patience:
 
     def __init__(self, store: ForeignStore) -> None:
         self._store = store
-        self._given_up: threading.Thread | None = None
+        self._given_up: Future[Any] | None = None
 
     def ask(self, call: Callable[[], _T]) -> _T:
         """What a call gives.
@@ -156,23 +157,18 @@ class Patience:
         Raises:
             VectorStoreError: the store failed, or did not answer in time.
         """
-        if self._given_up is not None and self._given_up.is_alive():
+        if self._given_up is not None and not self._given_up.done():
             raise self._late()
-        answer: Future[_T] = Future()
 
-        def run() -> None:
-            try:
-                with guarded(self._store):
-                    answer.set_result(call())
-            except BaseException as error:  # noqa: BLE001 - it is raised where the answer is asked for
-                answer.set_exception(error)
+        def guarded_call() -> _T:
+            with guarded(self._store):
+                return call()
 
-        thread = threading.Thread(target=run, name="memlayer-ask", daemon=True)
-        thread.start()
+        answer = beside(guarded_call, name="memlayer-ask")
         try:
             return answer.result(PATIENCE_SECONDS)
         except TimeoutError as error:
-            self._given_up = thread
+            self._given_up = answer
             raise self._late() from error
 
     def _late(self) -> VectorStoreError:

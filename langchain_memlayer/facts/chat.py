@@ -7,15 +7,13 @@ import inspect
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
 from contextlib import contextmanager
-from contextvars import copy_context
 from functools import partial
-from threading import Thread
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from langchain_memlayer.errors import ConfigurationError, ExtractionError, shown
 from langchain_memlayer.steps import Steps, awaited, request, stepped
+from langchain_memlayer.threads import beside
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -160,8 +158,11 @@ class StructuredChat:
         raise AssertionError("the last method answers or raises")
 
     def _reply(self, model: Runnable[Any, Any], messages: list[BaseMessage]) -> str:
+        call = partial(model.invoke, messages, self._config)
         with _failures():
-            return _text_of(_within(self._timeout, partial(model.invoke, messages, self._config)))
+            # A model that hangs is left alone.
+            wait = self._timeout is not None
+            return _text_of(beside(call, name="memlayer-model").result(self._timeout) if wait else call())
 
     async def _areply(self, model: Runnable[Any, Any], messages: list[BaseMessage]) -> str:
         with _failures():
@@ -208,23 +209,6 @@ def _ways(
                     f"{', '.join(METHODS)}, or None."
                 ) from error
     raise AssertionError("text is the last method")
-
-
-def _within(timeout: float | None, call: Callable[[], T]) -> T:
-    """The result of a call, which is left alone when it takes longer than `timeout` seconds."""
-    if timeout is None:
-        return call()
-    result: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            result.set_result(call())
-        except BaseException as error:  # noqa: BLE001 - it is raised where the result is asked for
-            result.set_exception(error)
-
-    # A daemon: a model that hangs must not keep the process from ending.
-    Thread(target=copy_context().run, args=(run,), name="memlayer-model", daemon=True).start()
-    return result.result(timeout)
 
 
 @contextmanager
