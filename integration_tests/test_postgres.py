@@ -412,6 +412,22 @@ def test_a_lock_that_another_holds_too_long_is_said(url: str, monkeypatch: pytes
         assert len(two.search(())) == 2
 
 
+@pytest.mark.parametrize(
+    "planted",
+    [
+        "TRIGGER planted BEFORE UPDATE ON {}.items FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+        "RULE planted AS ON DELETE TO {}.links DO ALSO NOTIFY gone",
+        "VIEW {}.planted AS SELECT 1",
+    ],
+)
+def test_the_doctor_sees_what_somebody_planted(url: str, planted: str) -> None:
+    with opened(url) as memory, psycopg.connect(url, autocommit=True) as db:
+        assert doctor.check(memory._journal) == []
+        db.execute(f"CREATE {planted.format(memory._journal._schema)}")
+        [problem] = doctor.check(memory._journal)
+        assert "not ours" in problem.message
+
+
 def test_a_user_who_only_reads_by_default_writes_nothing(url: str) -> None:
     with opened(url) as memory:
         memory.add("known", user_id="u")

@@ -254,14 +254,18 @@ class PostgresJournal(Journal):
             time.sleep(_POLL_SECONDS)
 
     def check(self) -> str:
-        """`ok`, or which index cannot be used."""
+        """`ok`, or which index cannot be used, or what is carried out at each write that is not ours."""
         with self.read() as reader:
             rows = reader.db.execute(
-                "SELECT c.relname FROM pg_index x JOIN pg_class c ON c.oid = x.indexrelid JOIN pg_namespace n ON "
-                "n.oid = c.relnamespace WHERE n.nspname = ? AND NOT (x.indisvalid AND x.indisready)",
-                (self._schema,),
+                "SELECT 'the index ' || c.relname || ' is not valid' FROM pg_index x JOIN pg_class c ON "
+                "c.oid = x.indexrelid JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = ? AND "
+                "NOT (x.indisvalid AND x.indisready) UNION ALL "
+                "SELECT 'it has what is not ours: ' || p.name FROM (SELECT tgname AS name, tgrelid AS of FROM "
+                "pg_trigger WHERE NOT tgisinternal UNION ALL SELECT rulename, ev_class FROM pg_rewrite) p JOIN "
+                "pg_class c ON c.oid = p.of JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = ?",
+                (self._schema, self._schema),
             ).fetchall()
-        return "ok" if not rows else f"the index {rows[0][0]} is not valid"
+        return rows[0][0] if rows else "ok"
 
     def size(self) -> int:
         """The bytes of the tables and their indexes."""

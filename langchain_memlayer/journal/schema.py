@@ -190,12 +190,15 @@ def refuse_torn(file: Path) -> None:
     """Refuse a file of a folder's so short that SQLite would take it for a new one and begin anew.
 
     Raises:
-        NotAStore: it is a link, was cut off, or is missing beside its log. Only an empty file that is alone was never
-            written.
+        NotAStore: it is a link, has a pipe beside it, was cut off, or is missing beside its log. Only an empty file
+            that is alone was never written.
     """
     if file.is_symlink():
         # SQLite keeps its log where the link leads to.
         raise NotAStore(f"{file} is a link; give the folder in which the file is that it leads to.")
+    if (old := Path(f"{file}-journal")).is_fifo():
+        # SQLite would wait until somebody writes into it.
+        raise NotAStore(f"{old} is a pipe; remove it, or restore the folder from a backup.")
     log = Path(f"{file}-wal")
     logged = _size(log) > 0
     written = logged or (file.name == JOURNAL_FILE and any((file.parent / DERIVED).glob("*.json")))

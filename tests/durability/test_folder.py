@@ -138,6 +138,14 @@ def test_a_file_that_is_a_link_is_refused_and_nothing_is_made_where_it_leads(
     assert [path.name for path in target.parent.iterdir()] == ([file] if there else [])
 
 
+@pytest.mark.parametrize(("file", "opener"), FILES)
+def test_a_pipe_beside_a_file_is_not_waited_for(file: str, opener: Callable[[Path], Any], tmp_path: Path) -> None:
+    opener(tmp_path).close()
+    os.mkfifo(tmp_path / f"{file}-journal")
+    with pytest.raises(NotAStore, match="is a pipe"):
+        opener(tmp_path)
+
+
 @pytest.mark.parametrize(
     "planted", ["VIEW planted AS SELECT 1", "TRIGGER planted AFTER INSERT ON writes BEGIN SELECT 1; END"]
 )
