@@ -38,7 +38,11 @@ class Evidence(TypedDict):
 
 
 class MemoryResult(TypedDict):
-    """A memory as `get` and `get_all` show it; `text`, `memory` and `metadata["data"]` are the same, times ISO 8601."""
+    """A memory as `get` and `get_all` show it; `text`, `memory` and `metadata["data"]` are the same, times ISO 8601.
+
+    Attributes:
+        time: When it was first said, in the speaker's zone where that is known; the other times are in UTC.
+    """
 
     id: str
     memory: str
@@ -55,6 +59,7 @@ class MemoryResult(TypedDict):
     name: str | None
     hash: str | None
     count: int
+    time: str | None
     valid_at: str | None
     invalid_at: str | None
     ended: bool

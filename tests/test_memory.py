@@ -314,7 +314,8 @@ class TestShapes:
         | {"user_id", "agent_id", "run_id", "created_at", "updated_at"}
     )
     MORE = frozenset(
-        {"session_id", "role", "name", "hash", "count", "valid_at", "invalid_at", "ended", "quarantined", "evidence"}
+        {"session_id", "role", "name", "hash", "count", "time", "valid_at", "invalid_at", "ended"}
+        | {"quarantined", "evidence"}
     )
 
     def test_add_update_and_deletes(self, memory: Memory) -> None:

@@ -28,9 +28,10 @@ class Story(Extracting):
         self.told: dict[str, Fact] = {}
         self.replies: list[dict[str, Any]] = []
         self.clock = FrozenClock(day("2024-01-01"))
+        self.model = ScriptedChatModel(replies=lambda prompt: self.replies.pop(0))
         self.memory = open_memory(
             ":memory:",
-            model=ScriptedChatModel(replies=lambda prompt: self.replies.pop(0)),
+            model=self.model,
             extractor=self,
             clock=self.clock,
         )
@@ -438,6 +439,19 @@ def test_a_fact_shows_the_turns_that_it_comes_from(story: Story) -> None:
         "name": "Anna", "session_id": "s", "time": "2024-02-01T00:00:00+00:00",
     }]  # fmt: skip
     assert turn["evidence"] == []
+
+
+def test_the_day_is_that_of_who_spoke_for_the_model_and_for_the_agent(story: Story) -> None:
+    evening = datetime(2024, 2, 1, 20, tzinfo=timezone(timedelta(hours=-8)))  # the next day in UTC
+    story.replies = [{"decisions": [{"fact": 1, "action": "ADD", "memory": 0, "text": "", "reason": ""}]}]
+    for text, fact in {"I live in Paris": "Anna lives in Paris", "I have a boat": "Anna has a boat in Paris"}.items():
+        story.told[text] = Fact(fact, (0,), quote=text)
+        story.memory.add(text, user_id="u", timestamp=evening)
+    assert '"date": "2024-02-01", "text": "Anna lives in Paris"' in story.model.prompts[-1][-1].text
+    hits = story.memory.search("Where does Anna live?", user_id="u", kinds=["fact"])["results"]
+    assert [hit["time"] for hit in hits] == ["2024-02-01T20:00:00-08:00"] * 2
+    assert hits[0]["evidence"][0]["time"] == "2024-02-01T20:00:00-08:00"
+    assert "- 2024-02-01 Anna lives in Paris" in as_context(hits)
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,7 @@ def _age(hit: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _line(hit: Mapping[str, Any], ids: bool) -> str:
-    date = (hit.get("valid_at") or hit.get("created_at") or "")[:10]
+    date = (hit.get("valid_at") or hit.get("time") or hit.get("created_at") or "")[:10]
     said = f"{hit.get('name') or hit.get('role') or 'user'}: " if hit.get("kind") == "turn" else ""
     parts = f"[{hit['id']}]" if ids else "", date, _ended(hit), _inside(said + hit["memory"])
     return " ".join(("-", *filter(None, parts)))

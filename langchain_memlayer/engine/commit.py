@@ -326,6 +326,7 @@ class Commit:
             updated_at=at, metadata={**(first.metadata if first else {}), **metadata},
             session_id=first.session_id if first else None,
             name=fact.name or (names.pop() if len(names) == 1 else None), time=first.time if first else None,
+            offset=first.offset if first else None,
             hash=fact_hash(text), sources=tuple(dict.fromkeys(s for turn in turns for s in turn.sources)),
             valid_at=None if fact.valid_at is None else to_micros(fact.valid_at), last_seen=at,
             invalid_at=_until(fact, first, self.tx.now), state=QUARANTINED if quarantined else VISIBLE, **self.ids,

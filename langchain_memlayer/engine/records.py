@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta, timezone
+from datetime import datetime, timedelta, timezone
 from functools import lru_cache
 from typing import Any
 
@@ -59,6 +59,7 @@ def result_of(row: Row, now: int = 0) -> MemoryResult:
         "name": row.name,
         "hash": row.hash,
         "count": row.count,
+        "time": _iso(row.time, row.offset),
         "valid_at": _iso(row.valid_at),
         "invalid_at": _iso(row.invalid_at),
         "ended": row.closed is not None or row.state in (HIDDEN, SPENT) or row.expired(now),
@@ -69,9 +70,9 @@ def result_of(row: Row, now: int = 0) -> MemoryResult:
 
 
 @lru_cache(maxsize=256)
-def _iso(micros: int | None) -> str | None:
+def _iso(micros: int | None, offset: int | None = 0) -> str | None:
     # Mostly those of one memory are one time, and so are those of one list.
-    return None if micros is None else from_micros(micros).isoformat()
+    return None if micros is None else spoken(micros, offset).isoformat()
 
 
 def missing(key: str) -> MemoryNotFound:
@@ -92,14 +93,16 @@ def batch_scope(scope: Scope) -> str:
     return orjson.dumps(scope.ids()).decode()
 
 
+def spoken(micros: int, offset: int | None) -> datetime:
+    """A moment in the zone of who tells of it, whose day is meant."""
+    return from_micros(micros).astimezone(timezone(timedelta(seconds=offset))) if offset else from_micros(micros)
+
+
 def to_turn(row: Row) -> Turn:
     """A stored turn as the extractor sees it."""
-    time = None if row.time is None else from_micros(row.time)
-    if time is not None and row.offset is not None:
-        time = time.astimezone(timezone(timedelta(seconds=row.offset)))
     return Turn(
         text=row.text, role=row.role or "user", id=row.message_id, name=row.name, session_id=row.session_id,
-        time=time, metadata=row.metadata,
+        time=None if row.time is None else spoken(row.time, row.offset), metadata=row.metadata,
         quarantined=row.state == QUARANTINED,
         valid_until=None if row.invalid_at is None or row.state == SPENT else from_micros(row.invalid_at),
     )  # fmt: skip
