@@ -243,6 +243,7 @@ def test_a_wrong_call_is_a_usage_error_that_changes_nothing(cli: Run):
     added(cli, "Berlin.")
     for call in (
         "delete", "delete some-id --all --user a", "forget --all", "add x --user a --metadata [1]",
+        "export --user a", "serve --agent a", "stats --run a",
         "add x --user a --metadata {", "add x --user", "ingest no-such-file.json --user a", "nonsense",
     ):  # fmt: skip
         result = cli(*call.split())

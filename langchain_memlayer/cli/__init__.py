@@ -24,6 +24,7 @@ from langchain_memlayer.cli.settings import Settings
 from langchain_memlayer.errors import ConfigurationError, InvalidInput, MemLayerError, ScopeRequired
 
 _USAGE, _FAILED, _INTERRUPTED = 2, 1, 130
+_OF_ALL = "stats", "doctor", "export", "import", "reembed", "serve"
 _OPTIONS_ANYWHERE = "The options of `memlayer` itself (--path, --user, --json, ...) may stand behind the command too."
 
 
@@ -134,6 +135,8 @@ def common(
         model=None if model == "none" else model,
         profile=profile,
     )
+    if ctx.obj.scope and ctx.invoked_subcommand in _OF_ALL:
+        raise InvalidInput(f"{ctx.invoked_subcommand} is about the whole store: leave out --user, --agent and --run.")
     if fork is not None:
         with ctx.obj.listed() as memory:
             ctx.obj = replace(ctx.obj, scope=memory.fork(fork, **ctx.obj.scope, new=False).ids)
