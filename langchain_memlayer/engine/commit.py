@@ -479,7 +479,7 @@ class Commit:
             known = f"{fact.text} {turn.text}"
             later = [row for row in around if (row.place or 0) > turn.place]
             # What was said more than once is one turn, and had a reply each time.
-            echoes = {row.id for row in (later if turn.count > 1 else later[:1]) if _echoes(row, turn, fact)}
+            echoes = {row.id for row in (later if turn.count > 1 else later[:1]) if is_echo(row, turn, fact)}
             again = [row for row in around if row.id in echoes or repeats(row.text, fact.text)]
             again = [row for row in again if not _is_of_others(row.text, known)]
             near |= {row.id for row in again}
@@ -566,10 +566,10 @@ def _until(fact: Fact, turn: Row | None, now: int) -> int | None:
 def replies(reader: Reader, turn: Row, fact: Row) -> list[Row]:
     """The assistant's reply right behind a turn, if it says little but a part of a fact that the turn told."""
     beside = reader.turns_around(turn.scope, turn, 1, quarantined=False, until=None, lasting=None)
-    return [row for row in beside if (row.place or 0) > (turn.place or 0) and _echoes(row, turn, fact)]
+    return [row for row in beside if (row.place or 0) > (turn.place or 0) and is_echo(row, turn, fact)]
 
 
-def _echoes(reply: Row, turn: Row, fact: Row) -> bool:
+def is_echo(reply: Row, turn: Row, fact: Row) -> bool:
     """Whether an assistant's reply to a turn says little but a part of a fact that it told ("Got it, Paris!")."""
     telling, said = set(query_terms(fact.text)).difference(query_terms(fact.name or "")), set(query_terms(reply.text))
     beside = said - telling - set(query_terms(turn.text))

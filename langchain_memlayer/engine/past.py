@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from langchain_memlayer.engine.commit import BY_HAND, Committed, Outcome, replies
+from langchain_memlayer.engine.commit import BY_HAND, Committed, Outcome, is_echo, replies
 from langchain_memlayer.engine.profiles import FORK, take_back
 from langchain_memlayer.engine.records import result_of
 from langchain_memlayer.engine.results import relations_of
@@ -197,9 +197,9 @@ def standing(reader: Reader, events: Iterable[Event]) -> list[Event]:
     for one in events:
         undone = None
         if one.op == "undo":
-            undone = next((event for event in left if event.seq == one.detail["undoes"]), None)
-        elif one.op == "restore" and (undoing := event_at(reader, one.detail.get("of", 0))) is not None:
-            undone = next((event for event in left if event.detail.get("of") == undoing.detail["undoes"]), None)
+            undone = next((event for event in left if event.seq == one.detail.get("undoes")), None)
+        elif one.op == "restore" and (undoes := _undoes(reader, one)) is not None:
+            undone = next((event for event in left if event.detail.get("of") == undoes), None)
         elif one.op == "restore" and left and left[-1].op in ALONG:
             undone = left[-1]
         if undone is None:
@@ -207,6 +207,12 @@ def standing(reader: Reader, events: Iterable[Event]) -> list[Event]:
         else:
             left.remove(undone)
     return left
+
+
+def _undoes(reader: Reader, event: Event) -> int | None:
+    """What the undo that an event came along with took back; None for one that came alone, or was forgotten."""
+    undoing = event_at(reader, event.detail.get("of", 0))
+    return None if undoing is None else undoing.detail.get("undoes")
 
 
 class _Undoing:
@@ -287,9 +293,21 @@ class _Undoing:
             for one in standing(self.tx, self.tx.history(event.key))
         )
         recalled = was[turn.id].get("state") not in (HIDDEN, SPENT)
-        ended = bool(self.tx.telling_ended([turn.id]))
+        ended = bool(self.tx.telling_ended([turn.id])) or (recalled and self._repeats_ended(event, turn))
         fits = not ended if recalled else ended or bool(self.tx.uncited([turn.id]))
         return turn.closed is None and not later and fits
+
+    def _repeats_ended(self, event: Event, reply: Row) -> bool:
+        """Whether a reply to a message that told a fact repeats what else was told in it and has ended."""
+        cause = event_at(self.tx, event.detail.get("of", 0))
+        fact = None if cause is None or reply.role != "assistant" else self.tx.memory(cause.key)
+        turns = set() if fact is None else self.tx.telling_ended(fact.turns)
+        for turn in self.tx.memories_by_row(sorted(turns)).values():
+            told = self.tx.memories_by_row([fact for fact, _ in self.tx.quotes_from(turn.id)]).values()
+            held = {one.key for one in told if one.closed is None}
+            if any(one.key not in held and is_echo(reply, turn, one) for one in told):
+                return True
+        return False
 
     def _read_since(self, event: Event) -> bool:
         """Whether a turn that was to be kept only was read because an event told it again."""
