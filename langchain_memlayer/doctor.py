@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate, chain, islice
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -266,11 +267,18 @@ def _snapshots(journal: Journal, prefixes: set[str]) -> Iterator[Problem]:
     for area in KINDS:
         keys = sorted({*prefixes, *(f"{prefix}\x00" for prefix in prefixes)})
         for name in (snapshot_name(area, key, part=part) for key in keys for part in PARTS):
-            try:
-                if files.exists(folder, name):
-                    files.read(folder, name, {"store": journal.store_id})
-            except SnapshotError as error:
-                yield Problem("snapshot", f"{error} It will be made anew by itself, or by a rebuild.", True)
+            # Asked twice: meanwhile another process may have put a new one in its place, or dropped it.
+            if _unreadable(folder, name, journal) and (said := _unreadable(folder, name, journal)):
+                yield Problem("snapshot", f"{said} It will be made anew by itself, or by a rebuild.", True)
+
+
+def _unreadable(folder: Path, name: str, journal: Journal) -> str:
+    try:
+        if files.exists(folder, name):
+            files.read(folder, name, {"store": journal.store_id})
+    except SnapshotError as error:
+        return str(error)
+    return ""
 
 
 def _listed(rows: Sequence[object]) -> str:

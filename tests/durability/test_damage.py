@@ -892,6 +892,19 @@ def test_the_doctor_sees_each_broken_rule(folder: Path, rule: str) -> None:
         assert rule in {problem.rule for problem in doctor.check(journal)}
 
 
+def test_a_snapshot_that_another_process_drops_meanwhile_is_not_damaged(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dropped(folder: Path, name: str, expect: Any) -> Any:
+        doctor.files.drop(folder, name)
+        return read(folder, name, expect)
+
+    read = doctor.files.read
+    monkeypatch.setattr(doctor.files, "read", dropped)
+    with closing(SQLiteJournal(stores.first)) as journal:
+        assert doctor.check(journal) == []
+
+
 def test_the_doctor_sees_a_damaged_snapshot_and_the_rebuild_drops_it(stores: Stores) -> None:
     derived(stores.first)[0].write_bytes(b"torn")
     with closing(SQLiteJournal(stores.first)) as journal:
