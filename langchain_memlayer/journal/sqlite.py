@@ -7,10 +7,10 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from langchain_memlayer.errors import JournalClosed, JournalError, NotAStore
 from langchain_memlayer.index import files
@@ -29,6 +29,8 @@ from langchain_memlayer.journal.schema import (
 from langchain_memlayer.journal.writer import Writer
 from langchain_memlayer.protocols import Clock, NewId
 from langchain_memlayer.types import Durability, to_micros
+
+_T = TypeVar("_T")
 
 BUSY_SECONDS = 30.0
 _WAL_ATTEMPTS = 100
@@ -82,9 +84,10 @@ class SQLiteJournal(Journal):
         self.folder = None if str(path) == ":memory:" else Path(path).absolute()
         self.where = ":memory:" if self.folder is None else str(self.folder)
         self._synchronous = "FULL" if durability == "full" else "NORMAL"
+        self._file = ""
         self._identity: tuple[int, int] | None = None
         self._start()
-        with self._inside(), self._opening(), ExitStack() as undo:
+        with self._inside(self._opening()), ExitStack() as undo:
             undo.callback(self._disconnect)
             if self.folder is not None:
                 file = journal_path(self.folder)
@@ -143,15 +146,12 @@ class SQLiteJournal(Journal):
 
     def _check_file(self) -> None:
         """Refuse a journal whose file is another one than when it was opened: what is written now would be lost."""
-        if self._exchanged():
+        if identity(self._file) != self._identity:
             self._drop_log()
             raise JournalError(
                 f"The journal of {self.where} was deleted or replaced while it was open; nothing of this call was "
                 "stored. Close the store and open it again."
             )
-
-    def _exchanged(self) -> bool:
-        return self.folder is not None and identity(self._file) != self._identity
 
     def _drop_log(self) -> None:
         """Take the log of the file that is gone away from the one in its place, which SQLite would apply it to."""
@@ -194,7 +194,7 @@ class SQLiteJournal(Journal):
                     writer.close()
             finally:
                 self._write_lock.release()
-        if self._identity is not None and self._exchanged():
+        if identity(self._file) != self._identity:
             self._drop_log()
 
     def hold(self, until: float) -> list[Any]:
@@ -241,10 +241,13 @@ class SQLiteJournal(Journal):
     # -- errors ---------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def _inside(self) -> Iterator[None]:
+    def _inside(self, steps: Iterable[_T]) -> Iterator[_T]:
         """While a thread is in SQLite, whose errors become ours; what else a block raises is its own.
 
         Who is inside already passes by the door of forks: they wait for it.
+
+        Args:
+            steps: Gives what the block gets, and goes on when that has ended; one context takes half as long as two.
         """
         depth = getattr(_FORKS.own, "depth", 0)
         if not depth:
@@ -252,13 +255,12 @@ class SQLiteJournal(Journal):
                 pass
         try:
             _FORKS.own.depth = depth + 1
-            yield
+            yield from steps
         except sqlite3.Error as error:
             raise self._explain(error) from error
         finally:
             _FORKS.own.depth = depth
 
-    @contextmanager
     def _opening(self) -> Iterator[None]:
         try:
             yield
@@ -283,31 +285,32 @@ class SQLiteJournal(Journal):
 
     # -- transactions ---------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def read(self, *, snapshot: bool = False) -> Iterator[Reader]:
+    def read(self, *, snapshot: bool = False) -> AbstractContextManager[Reader]:
         """A reader; with `snapshot` all its reads see one state of the journal."""
+        return self._inside(self._read(snapshot))
+
+    def _read(self, snapshot: bool) -> Iterator[Reader]:
         self._check()
-        with self._inside():
-            if self.folder is None:
-                with self._write_lock:
+        if self.folder is None:
+            with self._write_lock:
+                self._check()
+                yield Reader(self._writing())
+            return
+        while True:
+            reading = self._free()
+            with reading.lock:
+                # It may have been closed between.
+                if (db := reading.db) is None:
                     self._check()
-                    yield Reader(self._writing())
+                    continue
+                try:
+                    self._check_file()
+                    if snapshot:
+                        db.execute("BEGIN")
+                    yield Reader(db)
+                finally:
+                    self._leave(reading)
                 return
-            while True:
-                reading = self._free()
-                with reading.lock:
-                    # It may have been closed between.
-                    if (db := reading.db) is None:
-                        self._check()
-                        continue
-                    try:
-                        self._check_file()
-                        if snapshot:
-                            db.execute("BEGIN")
-                        yield Reader(db)
-                    finally:
-                        self._leave(reading)
-                    return
 
     def _free(self) -> _Reading:
         try:
@@ -330,14 +333,16 @@ class SQLiteJournal(Journal):
                 reading.db.execute("ROLLBACK")
             self._idle.append(reading)
 
-    @contextmanager
-    def write(self, *paths: str) -> Iterator[Writer]:
+    def write(self, *paths: str) -> AbstractContextManager[Writer]:
         """A writer whose changes are committed together when the block ends well, and undone otherwise.
 
         SQLite has one writer at a time, whatever namespaces (`paths`) it is about.
         """
+        return self._inside(self._write())
+
+    def _write(self) -> Iterator[Writer]:
         self._check()
-        with self._inside(), self._write_lock:
+        with self._write_lock:
             self._check()
             db = self._writing()
             # Every way out leads through the end of this, also that of an interrupt right behind BEGIN.
@@ -368,7 +373,7 @@ class SQLiteJournal(Journal):
             JournalError: the disk is full, or somebody else did not let go of the derived files or of the log.
         """
         self._check()
-        with self._inside(), self._write_lock:
+        with self._inside((None,)), self._write_lock:
             self._check()
             try:
                 self._check_file()
