@@ -13,11 +13,12 @@ import numpy as np
 import orjson
 
 from integration_tests.benchmarks.timing import Timed, timed
-from integration_tests.benchmarks.vectors import DIMS, Data, Precomputed
+from integration_tests.benchmarks.vectors import DIMS, TENANTS, Data, Precomputed
 from langchain_memlayer import MemLayerStore, Memory
 from langchain_memlayer.index import view
 
 BATCH = 1000
+_USERS = [f"u{tenant}" for tenant in range(TENANTS)]
 
 
 class Skipped(Exception):
@@ -90,7 +91,7 @@ class Peer:
 
 def user(row: int) -> str:
     """The name of a row's tenant."""
-    return f"u{Data.tenant(row)}"
+    return _USERS[Data.tenant(row)]
 
 
 class MemLayer(Peer):
