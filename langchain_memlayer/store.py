@@ -66,6 +66,9 @@ Vectors = Mapping[str, NDArray[Any]]
 
 _NONE: Vectors = {}
 
+Scored = list[tuple[ItemRow, float | None]]
+"""Items with their scores, None where nothing ranks them."""
+
 
 class MemLayerStore(Closing, BaseStore):
     """A LangGraph store that keeps everything in one folder and finds it by meaning.
@@ -192,9 +195,8 @@ class MemLayerStore(Closing, BaseStore):
         embedder = self._embedder
         if embedder is None:
             return _execute(batch, self._indexes)
-        texts = batch.texts
-        vectors = dict(zip(texts, embedder.embed(texts), strict=True)) if texts else {}
-        queries = {query: embedder.embed_query(query) for query in batch.queries}
+        vectors = dict(zip(batch.texts, embedder.embed(batch.texts), strict=True)) if batch.texts else {}
+        queries = {query: embedder.embed_query(query) for query in dict.fromkeys(batch.queries.values())}
         return _execute(batch, self._indexes, vectors, queries)
 
     async def abatch(self, ops: Iterable[Op]) -> list[Result]:
@@ -203,9 +205,8 @@ class MemLayerStore(Closing, BaseStore):
         embedder = self._embedder
         if embedder is None:
             return await in_thread(_execute, batch, self._indexes)
-        texts = batch.texts
-        vectors = dict(zip(texts, await embedder.aembed(texts), strict=True)) if texts else {}
-        queries = {query: await embedder.aembed_query(query) for query in batch.queries}
+        vectors = dict(zip(batch.texts, await embedder.aembed(batch.texts), strict=True)) if batch.texts else {}
+        queries = {query: await embedder.aembed_query(query) for query in dict.fromkeys(batch.queries.values())}
         return await in_thread(_execute, batch, self._indexes, vectors, queries)
 
     def sweep_ttl(self) -> int:
@@ -314,11 +315,9 @@ def _execute(batch: Batch, indexes: Indexes, texts: Vectors = _NONE, queries: Ve
 def _read(batch: Batch, indexes: Indexes, queries: Vectors) -> tuple[list[Result], Mapping[int, str]]:
     """What the operations of a batch return, and the rows whose time to live begins anew."""
     now = indexes.journal.now()
-    searches = [op for op in batch.ops if isinstance(op, SearchOp)]
-    ranked = [op for op in searches if op.query in queries]
-    prefixes = {encode_namespace(op.namespace_prefix) for op in ranked}
+    prefixes = {batch.paths[number] for number in batch.queries}
     # One operation that asks once for its rows sees one state anyway.
-    several = len(batch.ops) > 1 or len(ranked) < len(searches)
+    several = len(batch.ops) > 1 or len(batch.filters) > len(batch.queries)
     views: dict[str, Any] = {}
     for attempt in range(_RETRIES):
         if attempt:
@@ -333,7 +332,7 @@ def _read(batch: Batch, indexes: Indexes, queries: Vectors) -> tuple[list[Result
             if later and attempt < _RETRIES - 1:
                 continue
             reads = _Reads(reader, views, now, expiring=indexes.expiring)
-            results = [reads.result(op, batch.filters.get(number), queries) for number, op in enumerate(batch.ops)]
+            results = [reads.result(number, op, batch, queries) for number, op in enumerate(batch.ops)]
         if not reads.stale:
             break
     return results, reads.touched
@@ -387,18 +386,19 @@ class _Reads:
         self.touched: dict[int, str] = {}
         self.stale = False
 
-    def result(self, op: Op, condition: Filter | None, queries: Vectors) -> Result:
+    def result(self, number: int, op: Op, batch: Batch, queries: Vectors) -> Result:
         """What an operation returns; None for a put."""
-        if isinstance(op, GetOp):
-            return self._get(op)
         if isinstance(op, SearchOp):
-            return self._search(op, condition, queries.get(op.query) if op.query else None)
+            query = queries[batch.queries[number]] if number in batch.queries else None
+            return self._search(op, batch.paths[number], batch.filters[number], query)
+        if isinstance(op, GetOp):
+            return self._get(op, batch.paths[number])
         if isinstance(op, ListNamespacesOp):
             return self._list(op)
         return None
 
-    def _get(self, op: GetOp) -> Item | None:
-        pair = encode_namespace(op.namespace), checked_key(op.key)
+    def _get(self, op: GetOp, path: str) -> Item | None:
+        pair = path, checked_key(op.key)
         row = self._reader.items_by_key([pair], self._now).get(pair)
         if row is None:
             return None
@@ -418,37 +418,34 @@ class _Reads:
         distinct = sorted({labels[: op.max_depth] for labels in kept})
         return distinct[op.offset : op.offset + op.limit]
 
-    def _search(self, op: SearchOp, condition: Filter | None, query: NDArray[Any] | None) -> list[SearchItem]:
-        prefix = encode_namespace(op.namespace_prefix)
+    def _search(
+        self, op: SearchOp, prefix: str, condition: Filter | None, query: NDArray[Any] | None
+    ) -> list[SearchItem]:
         # No store has more items than that, and nothing counts further.
         offset = min(op.offset, sys.maxsize)
         need = min(op.offset + op.limit, sys.maxsize)
-        page: list[tuple[ItemRow, float | None]]
         if query is None:
-            page = [(row, None) for row in islice(self._listed(prefix, condition), offset, need)]
+            page: Scored = [(row, None) for row in islice(self._listed(prefix, condition), offset, need)]
         else:
-            scored: list[tuple[ItemRow, float | None]] = list(self._rank(prefix, query, need, condition))
-            if len(scored) < need:
+            page = self._rank(prefix, query, need, condition)
+            if len(page) < need:
                 rest = self._listed(prefix, condition, unindexed=True)
-                scored += [(row, None) for row in islice(rest, need - len(scored))]
-            page = scored[offset:]
-        if op.refresh_ttl:
-            self.touched.update((row[0], row[2]) for row, _ in page if row[7] is not None)
-        return [
-            SearchItem(
-                decode_namespace(path), key, value, (first := from_micros(created)),
-                first if updated == created else from_micros(updated), score,
-            )
-            for (_, _, path, key, value, created, updated, _), score in page
-        ]  # fmt: skip
+                page += [(row, None) for row in islice(rest, need - len(page))]
+            page = page[offset:]
+        items = []
+        for (number, _, path, key, value, created, updated, ttl), score in page:
+            if ttl is not None and op.refresh_ttl:
+                self.touched[number] = path
+            first = from_micros(created)
+            last = first if updated == created else from_micros(updated)
+            items.append(SearchItem(decode_namespace(path), key, value, first, last, score))
+        return items
 
     def _listed(self, prefix: str, condition: Filter | None, *, unindexed: bool = False) -> Iterator[ItemRow]:
         rows = self._reader.items_below(prefix, self._now, unindexed=unindexed)
         return rows if condition is None else (row for row in rows if condition.matches(row[4]))
 
-    def _rank(
-        self, prefix: str, query: NDArray[Any], need: int, condition: Filter | None
-    ) -> list[tuple[ItemRow, float]]:
+    def _rank(self, prefix: str, query: NDArray[Any], need: int, condition: Filter | None) -> Scored:
         """The best `need` items by their vectors, each re-read."""
         view = self._views[prefix]
         alive = self._alive(view) if self._expiring else None
@@ -475,11 +472,11 @@ class _Reads:
         alive: NDArray[np.bool_] = (expires == 0) | (expires > self._now)
         return alive
 
-    def _hydrated(self, prefix: str, hits: Any) -> list[tuple[ItemRow, float]]:
+    def _hydrated(self, prefix: str, hits: Any) -> Scored:
         """The items of hits as they are in this state; whatever a cache says, they are below the prefix."""
         ids = hits.ids.tolist()
         rows = self._reader.items_by_id(ids, self._now)
-        found = []
+        found: Scored = []
         for item, seq, score in zip(ids, hits.seqs.tolist(), hits.scores.tolist(), strict=True):
             row = rows.get(item)
             if row is not None and row[1] == seq and row[2].startswith(prefix):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal
 
 from langgraph.store.base import (
     GetOp,
     IndexConfig,
     ListNamespacesOp,
+    MatchCondition,
     Op,
     PutOp,
     SearchOp,
@@ -79,14 +81,18 @@ class Batch:
     Attributes:
         ops: The operations, in order.
         puts: What to write, by encoded namespace and key: of several puts to one key the last, in the order of these.
-        filters: The filters of searches, by their position in `ops`.
-        queries: What searches want embedded, each text once.
+        texts: What the puts want embedded, each text once.
+        paths: The encoded namespaces of gets and searches, by their position in `ops`.
+        filters: The filters of searches, likewise.
+        queries: What searches want embedded, likewise.
     """
 
     ops: list[Op]
     puts: dict[tuple[str, str], Put] = field(default_factory=dict)
+    texts: list[str] = field(default_factory=list)
+    paths: dict[int, str] = field(default_factory=dict)
     filters: dict[int, Filter | None] = field(default_factory=dict)
-    queries: list[str] = field(default_factory=list)
+    queries: dict[int, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, ops: Iterable[Op], fields: Fields | None) -> Batch:
@@ -96,33 +102,34 @@ class Batch:
             ValueError: an operation cannot be run.
         """
         batch = cls(list(ops))
-        queries: dict[str, None] = {}
         for number, op in enumerate(batch.ops):
-            _check_namespaces(op)
             if isinstance(op, PutOp):
                 put = _checked_put(op, fields)
                 batch.puts.pop((put.path, put.key), None)
                 batch.puts[put.path, put.key] = put
             elif isinstance(op, SearchOp):
+                batch.paths[number] = checked_path(op.namespace_prefix)
                 _check_page(op)
                 batch.filters[number] = parse_filter(op.filter)
                 if op.query is not None and not isinstance(op.query, str):
                     raise InvalidInput(f"query must be a string or None, got {type(op.query).__name__}.")
                 if op.query and fields is not None:
-                    queries[op.query] = None
+                    batch.queries[number] = op.query
             elif isinstance(op, ListNamespacesOp):
+                _check_conditions(op.match_conditions or ())
                 _check_page(op)
                 if op.max_depth is not None:
                     checked_count(op.max_depth, "max_depth", 1)
-            else:
+            elif isinstance(op, GetOp):
+                batch.paths[number] = checked_path(op.namespace)
                 checked_key(op.key)
-        batch.queries = list(queries)
+            else:
+                raise InvalidInput(
+                    f"Unknown operation {type(op).__name__}; use GetOp, PutOp, SearchOp or ListNamespacesOp."
+                )
+        if batch.puts:
+            batch.texts = list(dict.fromkeys(text for put in batch.puts.values() for text in put.texts))
         return batch
-
-    @property
-    def texts(self) -> list[str]:
-        """What the puts want embedded, each text once."""
-        return list(dict.fromkeys(text for put in self.puts.values() for text in put.texts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,32 +203,43 @@ def checked_key(key: Any) -> str:
     return checked_text(key if isinstance(key, str) else written(key, "The key"), "The key")
 
 
-def _check_namespaces(op: Op) -> None:
-    if isinstance(op, (GetOp, PutOp)):
-        namespaces = [op.namespace]
-    elif isinstance(op, SearchOp):
-        namespaces = [op.namespace_prefix]
-    elif isinstance(op, ListNamespacesOp):
-        namespaces = [condition.path for condition in op.match_conditions or ()]
-        kinds = {condition.match_type for condition in op.match_conditions or ()}
-        if not kinds <= {"prefix", "suffix"}:
-            raise InvalidInput(f"A match condition is of type 'prefix' or 'suffix', got {sorted(map(str, kinds))}.")
-    else:
-        raise InvalidInput(f"Unknown operation {type(op).__name__}; use GetOp, PutOp, SearchOp or ListNamespacesOp.")
-    for namespace in namespaces:
-        # A string would pass for a sequence of one-letter labels.
-        if not isinstance(namespace, (tuple, list)):
-            raise InvalidInput(f"A namespace must be a tuple of labels such as ('users', '1'), got {shown(namespace)}.")
-    validate_op_namespace(op)
-    for namespace in namespaces:
-        for label in namespace:
-            checked_text(label, "A namespace label")
+def checked_path(namespace: Any) -> str:
+    """The journal's form of a namespace.
+
+    Raises:
+        ValueError: it is none, or cannot be stored.
+    """
+    # A string would pass for a sequence of one-letter labels.
+    if not isinstance(namespace, (tuple, list)):
+        raise InvalidInput(f"A namespace must be a tuple of labels such as ('users', '1'), got {shown(namespace)}.")
+    labels = tuple(namespace)
+    try:
+        return _path(labels)
+    except TypeError:
+        # A label without a hash is no text; this says so.
+        return _path.__wrapped__(labels)
+
+
+@lru_cache(maxsize=1024)
+def _path(labels: tuple[str, ...]) -> str:
+    validate_op_namespace(SearchOp(labels))
+    for label in labels:
+        checked_text(label, "A namespace label")
+    return encode_namespace(labels)
+
+
+def _check_conditions(conditions: Sequence[MatchCondition]) -> None:
+    kinds = {condition.match_type for condition in conditions}
+    if not kinds <= {"prefix", "suffix"}:
+        raise InvalidInput(f"A match condition is of type 'prefix' or 'suffix', got {sorted(map(str, kinds))}.")
+    for condition in conditions:
+        checked_path(condition.path)
 
 
 def _checked_put(op: PutOp, fields: Fields | None) -> Put:
-    if not op.namespace:
+    put = Put(checked_path(op.namespace), checked_key(op.key))
+    if not put.path:
         raise InvalidInput("A put needs a namespace of at least one label.")
-    put = Put(encode_namespace(op.namespace), checked_key(op.key))
     if op.value is None:
         return put
     if not isinstance(op.value, Mapping):

@@ -119,6 +119,7 @@ BAD_OPS: dict[str, Any] = {
     "value has a surrogate as key": PutOp(NS, "k", {"\ud800": 1}),
     "key holds a surrogate": PutOp(NS, "\ud800", {"a": 1}), "key holds a NUL": PutOp(NS, "a\x00", {"a": 1}),
     "label holds a surrogate": PutOp(("\ud800",), "k", {"a": 1}),
+    "label is a list": GetOp((["docs"],), "k"),
     "namespace is a string": PutOp("docs", "k", {"a": 1}), "namespace is none": PutOp(None, "k", {"a": 1}),
     "delete without namespace": PutOp((), "k", None), "ttl is zero": PutOp(NS, "k", {"a": 1}, ttl=0),
     "ttl is negative": PutOp(NS, "k", {"a": 1}, ttl=-1), "ttl is nan": PutOp(NS, "k", {"a": 1}, ttl=float("nan")),

@@ -21,6 +21,7 @@ CODE = np.dtype("<f2")
 
 _GATHER_CHUNK = 4096
 _TINY, _HUGE = 1e-30, 1e32
+_ROUNDING = 1e-6
 _LEAST, _MOST = np.array(-1, np.float32), np.array(1, np.float32)
 
 
@@ -70,7 +71,8 @@ class Kernel:
         if not _TINY < square < _HUGE:
             vector = self._tamed(vector)
             square = float(np.dot(vector, vector))
-        if self.metric == "cosine" and square > 0.0:
+        # Most embedders give unit vectors; dividing one changes nothing but rounding.
+        if self.metric == "cosine" and square > 0.0 and abs(square - 1.0) > _ROUNDING:
             vector = vector / square**0.5
         return vector
 
@@ -107,7 +109,7 @@ class Kernel:
         if keep is not None:
             bits = np.packbits(keep, bitorder="little")
             selector = self._faiss.IDSelectorBitmap(len(keep), self._ptr(bits))
-        scanner = self._scanner(query, selector)
+        scanner = self._scanner("plain" if selector is None else "selecting", query, selector)
         self._scan(scanner, codes, distances, rows, k)
         return self._filled(distances, rows)
 
@@ -116,7 +118,7 @@ class Kernel:
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Like `top` for the given rows, copied together in chunks; what it takes does not grow with `codes`."""
         distances, found = self._heap(k)
-        scanner = self._scanner(query, None)
+        scanner = self._scanner("gathering", query)
         for number, start in enumerate(range(0, len(rows), _GATHER_CHUNK)):
             # FAISS labels a row (list << 32 | offset): the chunk's number as list tells the chunks apart in one heap.
             scanner.set_list(number, 0.0)
@@ -130,7 +132,7 @@ class Kernel:
         if len(codes):
             result = self._faiss.RangeSearchResult(1)
             partial = self._faiss.RangeSearchPartialResult(result)
-            scanner = self._scanner(query, None)
+            scanner = self._scanner("plain", query)
             ptr = self._ptr(codes.view(np.uint8))
             scanner.scan_codes_range(len(codes), ptr, None, float(self._worst), partial.new_result(0))
             partial.finalize()
@@ -140,16 +142,16 @@ class Kernel:
                 out[rows] = self._faiss.rev_swig_ptr(result.distances, count)
         return self.raw(out)
 
-    def _scanner(self, query: NDArray[np.float32], selector: Any) -> Any:
-        # FAISS makes one with a test of the selector in its loop, or without; which selector that is may change.
-        name = "plain" if selector is None else "selecting"
+    def _scanner(self, name: str, query: NDArray[np.float32], selector: Any = None) -> Any:
         scanner = getattr(self._scanners, name, None)
         if scanner is None:
+            # FAISS makes one with a test of the selector in its loop, or without; which selector that is may change.
             scanner = self._quantizer.select_InvertedListScanner(self.faiss_metric, None, True, selector, False)
+            scanner.set_list(0, 0.0)
             setattr(self._scanners, name, scanner)
-        scanner.sel = selector
+        elif selector is not None:
+            scanner.sel = selector
         scanner.set_query(self._ptr(query))
-        scanner.set_list(0, 0.0)
         return scanner
 
     def _heap(self, k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
