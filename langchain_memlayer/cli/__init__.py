@@ -10,6 +10,7 @@ show.py           how results look
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from dataclasses import replace
 from itertools import islice
@@ -63,6 +64,7 @@ class _Group(TyperGroup):
             if error.errno == errno.EPIPE:
                 # Nobody reads on, which Typer takes as the end.
                 raise
+            _give_up_stdout()
             _stop(error, str(error), _FAILED)
         except KeyboardInterrupt as error:
             _stop(error, "Interrupted; what had been stored stays.", _INTERRUPTED)
@@ -72,6 +74,14 @@ def _expected_errors() -> tuple[type[Exception], ...]:
     """The package's errors, and those of the provider's client, which only one that was loaded can have raised."""
     openai = sys.modules.get("openai")
     return (MemLayerError,) if openai is None else (MemLayerError, openai.OpenAIError)
+
+
+def _give_up_stdout() -> None:
+    """Let go of what stdout did not take: Python tries once more when it ends, and ends with a code of its own."""
+    try:
+        typer.echo(nl=False)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _stop(error: BaseException, message: str, code: int) -> NoReturn:

@@ -51,9 +51,13 @@ def exists(path: str | Path) -> bool:
     from langchain_memlayer.journal.schema import journal_path
 
     try:
-        return journal_path(Path(where)).exists()
+        # `exists` says False of what the system refuses to tell, from Python 3.14 on.
+        journal_path(Path(where)).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
     except OSError as error:
         raise JournalError(f"Cannot open {where}: {error.strerror or error}. Check the folder.") from error
+    return True
 
 
 def _postgres() -> ModuleType:
