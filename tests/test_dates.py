@@ -1,12 +1,15 @@
+import re
+import unicodedata
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from langchain_memlayer.recall import wanted_version
-from langchain_memlayer.recall.dates import agreement, periods
+from langchain_memlayer.recall import date_words, wanted_version
+from langchain_memlayer.recall.dates import agreement, periods, speaks_of_time
 
 NOW = datetime(2026, 11, 24, 15, tzinfo=UTC)
 
@@ -224,6 +227,24 @@ def test_a_question_about_the_present_is_known(text: str) -> None:
 def test_no_text_and_no_reference_makes_it_fail(text: str, reference: datetime) -> None:
     for period in periods(text, reference):
         assert period.month is not None or period.start < period.end
+
+
+def _patterns(value: Any) -> list[re.Pattern[str]]:
+    nested = value if isinstance(value, tuple) else [value] if isinstance(value, re.Pattern) else []
+    return [pattern for one in nested for pattern in ([one] if isinstance(one, re.Pattern) else _patterns(one))]
+
+
+SAID = [(name, one) for name, value in vars(date_words).items() for one in _patterns(value)]
+# What is looked for beside a time, or in a question of which version holds.
+BESIDE = {"SURE", "WHEN", "AHEAD", "AGO_SAID", "FIGURE", "BEFORE", "FIRST", "HOW_OFTEN", "CHANGE", "HELD", "NOW", "OWN"}
+
+
+@pytest.mark.parametrize("pattern", [one for name, one in SAID if name not in BESIDE], ids=lambda one: one.pattern[:40])
+@settings(max_examples=20)
+@given(data=st.data())
+def test_whatever_names_a_time_is_told_by_a_figure_or_a_word(pattern: re.Pattern[str], data: st.DataObject) -> None:
+    found = pattern.search(unicodedata.normalize("NFKC", data.draw(st.from_regex(pattern))))
+    assert found is None or speaks_of_time(found[0])
 
 
 def test_agreement_falls_with_the_distance() -> None:

@@ -244,7 +244,7 @@ WEEK_DAY = r"(?![一二三四五六日天末])"
 # Last, this and next week, month and year in German, French, Spanish, Italian, Portuguese and Russian.
 EUROPEAN = {
     -1: r"прошл\w{{2,3}} {ru}|(?:letzte|vorige|vergangene)[nrsm]? {de}|{fr} derni[èe]re?|{es} pasad[oa]|{it} scors[oa]|scors[oa] {it}|{pt} passad[oa]",
-    0: r"эт(?:от|ой|ом|и|их|у) {ru}|diese[nrsm]? {de}|cet?(?:te)? {fr}|est[ae] {es}|quest['\u2019oa] ?{it}|(?:n?este|n?esta) {pt}",
+    0: r"эт(?:от|ой|ом|и|их|у) {ru}|diese[nrsm]? {de}|cet?(?:te)? {fr}|est[ae] {es}|quest(?:['\u2019] ?|[oa] ){it}|(?:n?este|n?esta) {pt}",
     1: r"(?:следующ|будущ)\w{{2,3}} {ru}|(?:nächste|kommende)[nrsm]? {de}|{fr} prochaine?|pr[óo]xim[oa] {es}|{es} que viene|{it} prossim[oa]|prossim[oa] {it}|"
        r"pr[óo]xim[oa] {pt}|{pt} que vem",
 }  # fmt: skip
@@ -346,6 +346,16 @@ NAMED_YEARS = (
     (re.compile(r"\bthis year\b|今年|올해", re.IGNORECASE), 0),
     (re.compile(rf"\b(?:next|coming) year\b{NOT_OF}|明年|来年|來年|내년", re.IGNORECASE), -1),
 )
+# Every pattern above takes a figure, or a letter of the three languages that are written without ours, or one of these.
+FIGURE = re.compile("[\\d\u1100-\U0010ffff]")
+_SIGNS = (
+    "ago earlier back last past this next coming upcoming previous yesterday today tonight tomorrow other vor y hace há faz "
+    "fa atrás назад vorgestern gestern heute morgen übermorgen woche wochenende monat jahr hier aujourd demain week end "
+    "weekend semaine mois année annee anteayer antier ayer anoche hoy mañana manana semana mes año ano ieri oggi domani "
+    "dopodomani settimana mese anno anteontem ontem hoje amanhã amanha mês позавчера вчера сегодня завтра послезавтра неделю "
+    "неделе недели неделя выходные выходных выходным месяц месяца месяце год года году"
+)
+SIGNS = frozenset((*MONTHS, *WEEKDAYS, *(name.rpartition("-")[2] for name in EUROPEAN_DAYS), *_SIGNS.split()))
 BEFORE = re.compile(
     r"\b(?:before (?:that|this|the|it|i moved|i changed)|previous(?:ly)?|formerly|used to|the last one|prior to)\b|"
     r"(?:这|這|那|此)之?前|以前的?|之前的?|上一[个個任家位部辆輛]|原来的?|原來的?|前一[个個]|前の|以前の|この前|その前|이전|예전|그\s*전",

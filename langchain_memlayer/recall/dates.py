@@ -25,6 +25,7 @@ from langchain_memlayer.types import to_micros
 Grain = Literal["day", "span", "month", "year"]
 
 _DAY = 86_400_000_000
+_WORD = re.compile(r"\w+")
 # Seen from outside of these years, "a thousand years ago" would lie outside of the calendar.
 _EARLIEST, _LATEST = 1000, 9000
 
@@ -85,6 +86,11 @@ def _periods(text: str, today: datetime, offset: timedelta) -> tuple[tuple[Perio
     return tuple(dict.fromkeys(found)), rest.replace("\x00", " ")
 
 
+def speaks_of_time(text: str) -> bool:
+    """Whether a text (NFKC) may speak of a time; most do not, which their words tell sooner than eighty patterns."""
+    return words.FIGURE.search(text) is not None or not words.SIGNS.isdisjoint(_WORD.findall(text.casefold()))
+
+
 def agreement(times: NDArray[np.int64], wanted: tuple[Period, ...], *, told: bool = True) -> NDArray[np.float32]:
     """How well each time agrees with the best fitting period, from 0 to 1.
 
@@ -133,6 +139,8 @@ def _agrees(times: NDArray[np.int64], period: Period, *, told: bool) -> NDArray[
 
 
 def _read(text: str, today: datetime) -> Iterator[tuple[tuple[int, int], Period]]:
+    if not speaks_of_time(text):
+        return
     relative = _relative(text, today) if _EARLIEST < today.year < _LATEST else ()
     # What is exact goes first: of texts within each other the first one counts.
     for match, period in (*_of_relative_year(text, today), *_absolute(text), *relative):
