@@ -1,14 +1,15 @@
 """Which memories answer a query: pure functions over arrays, without a journal or an index.
 
-pool.py         what is known of the memories that are scored
-signals.py      what each signal gives each of them
-identifiers.py  what a query names exactly
-versions.py     which version of a value it asks for
-dates.py        the time that a question speaks of
-date_words.py   how times are said in four languages
-calibration.py  which scripts an embedder knows
-learned.py      trees over the signals, for conversations
-fusion.py       signals -> score, relevance, order
+pool.py           what is known of the memories that are scored
+signals.py        what each signal gives each of them
+identifiers.py    what a query names exactly
+versions.py       which version of a value it asks for
+dates.py          the time that a question speaks of
+date_words.py     by which words it is told to speak of one, or of a version
+date_reading.py   where it speaks of which; date_patterns.py how times are said
+calibration.py    which scripts an embedder knows
+learned.py        trees over the signals, for conversations
+fusion.py         signals -> score, relevance, order
 """
 
 from langchain_memlayer.recall.calibration import PROBES, closeness, fluency_in, knowledge_of, skill_in, trust_in

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from langchain_memlayer.index.function_words import function_words, language_of
 from langchain_memlayer.index.keywords import query_terms, term_ids, words_of
 from langchain_memlayer.recall import date_words as words
-from langchain_memlayer.recall.dates import Period, periods, without_periods
+from langchain_memlayer.recall.date_words import Period
+from langchain_memlayer.recall.dates import periods, without_periods
 from langchain_memlayer.recall.pool import Pool, Query, Scores
 
 Asked = Literal["now", "before", "first", "all", "then"]
