@@ -558,12 +558,17 @@ def test_what_the_assistant_only_repeats_ends_with_it(how: str) -> None:
             assert (listed[reply], listed.get("I live in Paris", True)) == (over, True)
 
 
-def test_a_reply_that_repeats_all_of_a_message_ends_with_any_of_it() -> None:
+@pytest.mark.parametrize("how", ["deleted", "edited"])
+def test_a_reply_that_repeats_all_of_a_message_ends_with_any_of_it(how: str) -> None:
     said, reply = "I live in Paris, am a carpenter and play the cello", "Noted with pleasure: Paris, carpenter, cello!"
     told = {said: [found("Anna lives in Paris"), found("Anna is a carpenter"), found("Anna plays the cello")]}
     with open_with(Mind(told)) as memory:
         conversation = [message(said, "1"), message(reply, "2", "assistant")]
-        memory.delete(memory.add(conversation, user_id="u", session_id="s")["results"][0]["id"])
+        fact = memory.add(conversation, user_id="u", session_id="s")["results"][0]["id"]
+        if how == "deleted":
+            memory.delete(fact)
+        else:
+            memory.add(message("Never mind", "1"), user_id="u", session_id="s")
         assert reply not in ended(memory, "Paris", kinds=["turn"])
 
 

@@ -470,6 +470,7 @@ class Commit:
         end = None if self._retracts or not self._said else self._said[0].place
         near: set[int] = set()
         for turn in (*behind, *(self._said if self._retracts else ())):
+            turn = self._once(turn) if turn.id in but else turn
             if turn.session_id is None or turn.place is None or not turn.text:
                 continue
             around = self.tx.turns_around(self.scope, turn, _AROUND, quarantined=False, until=None, lasting=None)
@@ -487,14 +488,18 @@ class Commit:
                 after = next((row for row in around if (row.place or 0) > (said.place or 0)), None)
                 if said.role == "assistant" and after and after.role == "user" and _answers(after, said, known):
                     near.add(after.id)
-        for turn in (row for row in self._said if row.id in fact.turns):
+        for turn in (row for row in self._said if row.id in {*fact.turns, *but}):
             # A message that told the fact and says something else now: what was replied before answered its old words.
-            near |= {row.id for row in replies(self.tx, turn, fact) if row.id < turn.id and row.read}
+            near |= {row.id for row in replies(self.tx, self._once(turn), fact) if row.id < turn.id and row.read}
         for turn in (*behind, *self.tx.uncited(sorted(near.difference(row.id for row in behind)))):
             shown = turn.closed is None and (turn.state == VISIBLE or (turn.state, state) == (SPENT, HIDDEN))
             if shown and turn.id not in but:
                 self._mark(turn, state, at=at)
                 self.settled.append(turn)
+
+    def _once(self, turn: Row) -> Row:
+        """A turn with the words of all its versions: what was replied to one answered those."""
+        return replace(turn, text=" ".join(row.text for row in self.tx.versions_of(turn.key)))
 
     def correct(self, turns: Sequence[Row]) -> None:
         """Let turns that were said to be wrong be recalled below others, but for those that a live fact cites."""
