@@ -558,6 +558,23 @@ def test_what_the_assistant_only_repeats_ends_with_it(how: str) -> None:
             assert (listed[reply], listed.get("I live in Paris", True)) == (over, True)
 
 
+def test_what_is_forgotten_of_an_edited_message_brings_back_none_of_its_old_words() -> None:
+    old, new = "I live in Paris and play the cello", "I live in Rome. Nice here"
+    told = {
+        old: [
+            found("Anna lives in Paris", quote="I live in Paris"),
+            found("Anna plays the cello", quote="play the cello"),
+        ],
+        new: [found("Anna lives in Rome", quote="I live in Rome")],
+    }
+    with open_with(Mind(told, decided((1, "UPDATE", 1, "Anna lives in Rome")))) as memory:
+        for text in (old, new):
+            memory.add([message(text, "1")], user_id="u", session_id="s")
+        [home] = memory.get_all(user_id="u", kinds=["fact"])["results"]
+        memory.forget(home["id"])
+        assert list(ended(memory, "Paris Rome cello nice", kinds=["turn", "fact"])) == ["Nice here"]
+
+
 @pytest.mark.parametrize("how", ["deleted", "edited"])
 def test_a_reply_that_repeats_all_of_a_message_ends_with_any_of_it(how: str) -> None:
     said, reply = "I live in Paris, am a carpenter and play the cello", "Noted with pleasure: Paris, carpenter, cello!"

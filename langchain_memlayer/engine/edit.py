@@ -323,12 +323,18 @@ def _redacted(reader: Reader, rows: Sequence[Row]) -> list[tuple[Row, str]]:
                 cuts.setdefault(cited, []).append(quote)
     left: list[tuple[Row, str]] = []
     for turn in reader.memories_by_row(list(cuts)).values():
-        for version in reader.versions_of(turn.key):
+        versions = reader.versions_of(turn.key)
+        for version in versions:
             text = version.text
             for quote in cuts[turn.id]:
                 cut = _without(text, quote)
+                if _is_of_another(quote, version, versions):
+                    continue
                 # Words that are not found as they were quoted: only those that other facts cite are sure to be others.
-                text = " ".join(_quoted(reader, version, gone)) if cut is None else cut
+                if cut is None:
+                    others = _quoted(reader, version, gone)
+                    cut = " ".join(one for one in others if not _is_of_another(one, version, versions))
+                text = cut
             left.append((version, text))
     return left
 
@@ -346,6 +352,11 @@ def _without(text: str, quote: str) -> str | None:
 
 def _quoted(reader: Reader, turn: Row, gone: set[int]) -> list[str]:
     return list(dict.fromkeys(quote for fact, quote in reader.quotes_from(turn.id) if quote and fact not in gone))
+
+
+def _is_of_another(quote: str, version: Row, versions: Sequence[Row]) -> bool:
+    """Whether a quote is of what a turn said before or after an edit, and not of this version."""
+    return _without(version.text, quote) is None and any(_without(one.text, quote) is not None for one in versions)
 
 
 def _of_the_same_words(reader: Reader, rows: Sequence[Row]) -> list[Row]:
