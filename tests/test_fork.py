@@ -304,6 +304,18 @@ def test_forget_leaves_no_byte_in_forks_either(tmp_path: Path, what: str) -> Non
         assert file.is_dir() or gone not in file.read_bytes(), file
 
 
+def test_a_message_that_goes_with_its_fact_goes_in_forks_too_in_which_it_says_something_else(memory: Memory) -> None:
+    fork = memory.fork("trial", user_id="anna")
+    said = next(row for row in fork.get_all(kinds=["turn"])["results"] if "Paris" in row["memory"])
+    fork.update(said["id"], "I moved to Rome")
+    memory.flush()
+    memory.forget(fact(memory, "Anna lives in Paris", user_id="anna"))
+    assert facts(fork) == ["Anna plays chess"]
+    assert fork.merge()["results"] == []
+    assert facts(memory, user_id="anna") == ["Anna plays chess"]
+    assert doctor.check(memory._journal) == []
+
+
 def _write_until_merged(folder: str, number: int, acknowledged: Any) -> None:
     with open_memory(folder, new_id=random_id) as memory:
         fork = memory.fork("trial", user_id="anna")

@@ -347,6 +347,26 @@ def test_what_something_later_builds_on_is_not_undone_alone(memory: Memory) -> N
         memory.undo(batch_id="b", user_id="u")
 
 
+@pytest.mark.parametrize("changed", ["text", "metadata"])
+def test_a_fact_comes_back_with_its_message_as_it_is_now_unless_that_says_something_else(
+    memory: Memory, changed: str
+) -> None:
+    told(memory, 1, "Bob adds tea")
+    [turn, fact] = (row["id"] for row in memory.get_all(user_id="u", kinds=["turn", "fact"])["results"])
+    told(memory, 2, "Bob tells chess")
+    back = latest(memory, fact)
+    memory.update(turn, "Anna adds chess" if changed == "text" else None, metadata={"level": 1})
+    memory.flush()
+    if changed == "text":
+        with pytest.raises(InvalidInput, match="message that this comes from was changed"):
+            back()
+    else:
+        back()
+        assert texts(memory.get_all(user_id="u", kinds=["fact"])) == ["Bob likes tea"]
+        assert [source["quote"] for source in memory.why(fact)["sources"]] == ["Bob adds tea"]
+    assert check(memory._journal) == []
+
+
 def test_a_message_is_not_taken_from_what_was_found_in_it(memory: Memory) -> None:
     key = fact(memory)
     [turn] = memory.why(key)["sources"]

@@ -186,7 +186,7 @@ class Editor:
                 for fork in forks(tx, what):
                     self._end(tx, fork)
             else:
-                own = tx.erasable(what)
+                own = tx.with_relatives(tx.erasable(what))
                 rows = tx.with_relatives([*own, *copied(tx, own)])
                 # A call that erased it but could not scrub is repeated like this.
                 if not rows and tx.meta(SCRUB_DUE) is None:

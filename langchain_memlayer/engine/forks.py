@@ -336,11 +336,9 @@ class _Merging:
         """The original's row of a turn of the fork; one that nobody finds any more is added as such."""
         if turn not in self._rows:
             row = self.tx.memories_by_row([turn])[turn]
-            if key := self._origins.get(row.key):
-                now = self.tx.memory(key)
-                self._rows[turn] = now.id if now is not None else self.tx.versions_of(key)[-1].id
-            else:
-                self._rows[turn] = self.tx.add_seen(self._own(row, self.new_id()), actor=FORK)
+            key = self._origins.get(row.key, "")
+            now = self.tx.memory(key) or next(reversed(self.tx.versions_of(key)), None)
+            self._rows[turn] = now.id if now else self.tx.add_seen(self._own(row, self.new_id()), actor=FORK)
         return self._rows[turn]
 
     def _replace(self, commit: Commit, versions: Sequence[Row], live: Row, original: Row) -> None:

@@ -260,6 +260,8 @@ class _Undoing:
         for row, old in sorted(was.items(), key=lambda one: rows[one[0]] not in closed):
             if "turns" in old:
                 old["turns"] = self._cite(rows[row], old["turns"], event)
+            elif rows[row].kind == "fact" and rows[row] not in closed and (cited := self._cited(rows[row])):
+                old["turns"] = cited
             if rows[row].given and event.op == "none" and self._read_since(event):
                 old["read"] = False
             put_back(tx, row, seq, {**old, "closed": seq} if rows[row] in closed else old)
@@ -328,6 +330,19 @@ class _Undoing:
                 event = event_at(tx, event.detail["undoes"]) or event
             tx.link(fact.id, [(row, event.detail.get("quote")) for row in fresh])
         return [*sorted(kept, key=fact.turns.index), *fresh]
+
+    def _cited(self, fact: Row) -> list[int]:
+        """The turns that a version that comes back cites, as they are now; none where they are what they were."""
+        was, linked = self.tx.memories_by_row(fact.turns), [turn for turn, _ in self.tx.quotes_of(fact.id)]
+        now = {row.key: row for row in self.tx.memories_by_row(linked).values()}
+        for turn in was.values():
+            if now.get(turn.key, turn).text != turn.text:
+                raise InvalidInput(
+                    f"Event {fact.closed} cannot be undone alone: the message that this comes from was changed since; "
+                    "undo that first."
+                )
+        turns = [now.get(was[turn].key, was[turn]).id for turn in fact.turns if turn in was]
+        return [] if turns == list(fact.turns) else turns
 
     def _refuse_orphans(self, turn: Row, *, since: int = 0) -> None:
         """Refuse to take a version of a turn from facts that were found in it."""
