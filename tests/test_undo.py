@@ -293,6 +293,16 @@ def test_a_message_is_not_shown_as_current_while_something_else_that_it_told_has
     assert said in current()
 
 
+def test_an_edited_message_is_not_shown_as_current_when_what_it_says_now_is_taken_back(memory: Memory) -> None:
+    memory.add(message("Anna adds tea", "m"), user_id="u", session_id="s")
+    memory.add(message("Anna tells chess", "m"), user_id="u", session_id="s")
+    [row] = memory.get_all(user_id="u", kinds=["fact"])["results"]
+    for facts, turns in ((["Anna likes tea"], []), (["Anna likes chess"], ["Anna tells chess"])):
+        memory.undo(memory.history(row["id"])[-1]["id"])
+        assert texts(memory.get_all(user_id="u", kinds=["fact"])) == facts
+        assert texts(memory.search("Anna tells chess", user_id="u", kinds=["turn"])) == turns
+
+
 def test_what_was_known_in_between_stays_known(memory: Memory) -> None:
     clock: Any = memory._journal.clock
 

@@ -17,6 +17,7 @@ from langchain_memlayer.engine.profiles import FORK, take_back
 from langchain_memlayer.engine.records import result_of
 from langchain_memlayer.engine.results import relations_of
 from langchain_memlayer.errors import InvalidInput, shown
+from langchain_memlayer.facts.grounding import is_said, words
 from langchain_memlayer.journal import Journal
 from langchain_memlayer.journal.positions import (
     changed,
@@ -356,8 +357,10 @@ class _Undoing:
 
     def _hide_tellers(self, seq: int, before: Row, now: Row | None) -> None:
         """Hide the turns that a fact cites no longer, with their echoes; what is taken back, too, is as it was."""
-        tx, told = self.tx, [turn for turn in before.turns if now is None or turn not in now.turns]
-        for turn in tx.memories_by_row(told).values():
+        tx = self.tx
+        for turn in tx.memories_by_row(before.turns).values():
+            if now is not None and self._tells(turn, now):
+                continue
             if turn.closed is not None or turn.state != VISIBLE or turn.key in self._keys:
                 continue
             for row in (turn, *tx.uncited([row.id for row in replies(tx, turn, before)])):
@@ -409,11 +412,16 @@ class _Undoing:
                 detail = {"triples_of": fact.key}
                 self.tx.note_unread(fact.scope, [], detail=detail, attempts=0, next_at=self.tx.now)
 
+    def _tells(self, turn: Row, fact: Row) -> bool:
+        """Whether a fact cites a turn, in words that it has: it may have been edited since, and say what was undone."""
+        quote = dict(self.tx.quotes_of(fact.id)).get(turn.id)
+        return turn.id in fact.turns and (not quote or is_said(words(turn.text), quote))
+
     def _show_tellers(self, fact: Row) -> None:
         """Let turns be recalled again that a fact cites, but for those that told what has ended."""
         ended = self.tx.telling_ended(fact.turns)
         for turn in self.tx.memories_by_row([turn for turn in fact.turns if turn not in ended]).values():
-            if turn.closed is None and turn.state in (HIDDEN, SPENT):
+            if turn.closed is None and turn.state in (HIDDEN, SPENT) and self._tells(turn, fact):
                 self.tx.change_memory(turn, "restore", actor=BY_HAND, state=None, invalid_at=None)
 
     def _outcome(self, now: Mapping[str, Row | None]) -> Outcome:
