@@ -508,9 +508,9 @@ def encode_vectors(vectors: NDArray[Any] | Sequence[NDArray[Any]], metric: Metri
     """
     block = np.asarray(vectors, np.float32)
     if metric == "cosine":
-        # By the largest number first: float32 cannot hold the squares of very large or small ones.
-        block = block / np.maximum(np.abs(block).max(axis=1, keepdims=True), np.finfo(np.float32).tiny)
-        block = block / np.maximum(np.linalg.norm(block, axis=1, keepdims=True), 1e-12)
+        # float32 cannot hold the squares of very large or small numbers.
+        squares = np.einsum("ij,ij->i", block, block, dtype=np.float64)[:, None]
+        block = block / np.maximum(np.sqrt(squares), 1e-100)
     elif np.abs(block).max(initial=0.0) > 65504:
         raise EmbeddingError("A vector has numbers beyond 65504, which float16 cannot hold; scale them, or use cosine.")
     return block.astype("<f2").tobytes()
