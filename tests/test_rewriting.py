@@ -66,9 +66,9 @@ async def test_a_question_is_rewritten_by_one_call(opened: Any, awaited: bool) -
     assert "user: I met Maria.\nassistant: Nice, from Porto?" in shown
     assert shown.endswith("Question:\nand hers?")
     # The model is told the date that the question is seen from.
-    assert "Today is Wednesday, 01 January 2025." in shown
+    assert "Today is 2025-01-01 Wed." in shown
     memory.search("last week?", user_id="u", rewrite=True, reference_time="2024-05-13T10:00:00+02:00")
-    assert "Today is Monday, 13 May 2024." in model.prompts[1][-1].text
+    assert "Today is 2024-05-13 Mon." in model.prompts[1][-1].text
 
 
 def test_a_model_that_takes_no_schema_is_asked_plainly_from_then_on(opened: Any) -> None:

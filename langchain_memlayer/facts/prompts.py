@@ -130,7 +130,12 @@ def _line(mark: str, turn: Turn, text: str, now: datetime) -> str:
     said = "\n    ".join(_TAG.sub("‹", text).splitlines())
     if turn.role == KNOWN:
         return f"{mark} known: {said}"
-    return f"{mark} {when:%Y-%m-%d} {_WEEKDAYS[when.weekday()]}, {speaker(turn)}: {said}"
+    return f"{mark} {day(when)}, {speaker(turn)}: {said}"
+
+
+def day(moment: datetime) -> str:
+    """A day as the prompts have it, the same under any locale: `2024-05-13 Mon`."""
+    return f"{moment:%Y-%m-%d} {_WEEKDAYS[moment.weekday()]}"
 
 
 def speaker(turn: Turn) -> str:

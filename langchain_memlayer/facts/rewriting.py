@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from langchain_memlayer.errors import ExtractionError
 from langchain_memlayer.facts.chat import StructuredChat
-from langchain_memlayer.facts.prompts import REWRITING_INSTRUCTIONS, REWRITING_SCHEMA, shortened
+from langchain_memlayer.facts.prompts import REWRITING_INSTRUCTIONS, REWRITING_SCHEMA, day, shortened
 from langchain_memlayer.facts.replies import read_entries
 from langchain_memlayer.facts.reply_forms import MOST_QUERIES, NAME_CHARS, QUERY_CHARS, FoundQueries
 from langchain_memlayer.steps import Steps, awaited, stepped
@@ -68,7 +68,7 @@ def _build(query: str, turns: Sequence[Turn], now: datetime) -> list[BaseMessage
     shown = "\n".join(said) or "(none)"
     return [
         SystemMessage(REWRITING_INSTRUCTIONS),
-        HumanMessage(f"Today is {now:%A, %d %B %Y}.\n\nConversation:\n{shown}\n\nQuestion:\n{query}"),
+        HumanMessage(f"Today is {day(now)}.\n\nConversation:\n{shown}\n\nQuestion:\n{query}"),
     ]
 
 
