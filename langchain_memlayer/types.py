@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from urllib.parse import quote, unquote
@@ -49,10 +49,11 @@ FIRST_TIME, LAST_TIME = to_micros(datetime.min), to_micros(datetime.max)
 """The ends of the calendar: no time in the journal lies beyond them."""
 
 
-def from_micros(micros: int) -> datetime:
-    """The aware UTC time of `micros` (microseconds since 1970 UTC); the nearest one of the calendar."""
+def from_micros(micros: int, offset: int | None = None) -> datetime:
+    """The aware time of `micros` (since 1970 UTC), in the zone `offset` seconds from UTC; the nearest there is."""
     try:
-        return _EPOCH + micros * _MICROSECOND
+        moment = _EPOCH + micros * _MICROSECOND
+        return moment.astimezone(timezone(timedelta(seconds=offset))) if offset else moment
     except OverflowError:
         return _EPOCH + min(max(micros, FIRST_TIME), LAST_TIME) * _MICROSECOND
 

@@ -112,10 +112,11 @@ async def test_a_profile_follows_the_facts_and_each_field_cites_its_own(way: str
         }  # fmt: skip
         assert profile.fields["city"]["value"] == "Berlin"
         assert not profile.behind
-        await call(way, memory, "add", "I moved to Rome", user_id="u", run_id="r")
+        when = "2025-03-01T20:00-08:00"  # the next day in UTC
+        await call(way, memory, "add", "I moved to Rome", user_id="u", run_id="r", timestamp=when)
         assert city(memory) == "Rome"
         assert mind.asked == ["extraction", "profile", "extraction", "reconciliation", "profile"]
-        assert '"was": "Anna lives in Berlin", "text": "Anna lives in Rome"' in mind.shown[-1]
+        assert '"date": "2025-03-01", "was": "Anna lives in Berlin", "text": "Anna lives in Rome"' in mind.shown[-1]
         assert '"value": "Berlin"' in mind.shown[-1]
         rows = await call(way, memory, "profile_history", user_id="u")
         cities = [(row["before"], row["after"], row["facts"]) for row in rows if row["field"] == "city"]

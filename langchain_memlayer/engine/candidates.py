@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from langchain_memlayer.engine.commit import Indexed
 from langchain_memlayer.engine.graph_sync import Graphs
 from langchain_memlayer.engine.index_sync import Indexes
-from langchain_memlayer.engine.records import scope_ids, spoken
+from langchain_memlayer.engine.records import scope_ids
 from langchain_memlayer.index.keywords import query_terms, term_ids
 from langchain_memlayer.journal import Journal
 from langchain_memlayer.recall import closeness
@@ -166,4 +166,4 @@ def _is_of(row: Row, scope: Scope) -> bool:
 def _candidate(row: Row) -> Candidate:
     seen = row.last_seen if row.last_seen is not None else row.created_at
     valid = None if row.valid_at is None else from_micros(row.valid_at)
-    return Candidate(row.key, row.text, spoken(seen, row.offset), valid, row.name)
+    return Candidate(row.key, row.text, from_micros(seen, row.offset), valid, row.name)

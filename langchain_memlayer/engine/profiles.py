@@ -274,7 +274,7 @@ class Profiles:
             elif row.state != QUARANTINED and not row.expired(now):
                 told_at = row.last_seen or row.created_at
                 began = row.created_at if row.valid_at is None else row.valid_at
-                changes.append((last.seq, FactChange(key, before, row.text, told_at, began)))
+                changes.append((last.seq, FactChange(key, before, row.text, told_at, began, row.offset)))
         return [change for _, change in sorted(changes, key=lambda one: one[0])][-PAGE * PAGES :]
 
     def _asks(self, cells: Cells, changes: Sequence[FactChange]) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
 from functools import lru_cache
 from typing import Any
 
@@ -72,7 +71,7 @@ def result_of(row: Row, now: int = 0) -> MemoryResult:
 @lru_cache(maxsize=256)
 def _iso(micros: int | None, offset: int | None = 0) -> str | None:
     # Mostly those of one memory are one time, and so are those of one list.
-    return None if micros is None else spoken(micros, offset).isoformat()
+    return None if micros is None else from_micros(micros, offset).isoformat()
 
 
 def missing(key: str) -> MemoryNotFound:
@@ -93,16 +92,11 @@ def batch_scope(scope: Scope) -> str:
     return orjson.dumps(scope.ids()).decode()
 
 
-def spoken(micros: int, offset: int | None) -> datetime:
-    """A moment in the zone of who tells of it, whose day is meant."""
-    return from_micros(micros).astimezone(timezone(timedelta(seconds=offset))) if offset else from_micros(micros)
-
-
 def to_turn(row: Row) -> Turn:
     """A stored turn as the extractor sees it."""
     return Turn(
         text=row.text, role=row.role or "user", id=row.message_id, name=row.name, session_id=row.session_id,
-        time=None if row.time is None else spoken(row.time, row.offset), metadata=row.metadata,
+        time=None if row.time is None else from_micros(row.time, row.offset), metadata=row.metadata,
         quarantined=row.state == QUARANTINED,
         valid_until=None if row.invalid_at is None or row.state == SPENT else from_micros(row.invalid_at),
     )  # fmt: skip

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from langchain_memlayer.engine.commit import Committed, Outcome
-from langchain_memlayer.engine.records import spoken
 from langchain_memlayer.graph.names import as_relations
 from langchain_memlayer.journal.fork_notes import ForkNote
 from langchain_memlayer.result_types import (
@@ -114,7 +113,7 @@ def evidence(turn: Row, quote: str | None) -> Evidence:
         "role": turn.role,
         "name": turn.name,
         "session_id": turn.session_id,
-        "time": None if turn.time is None else spoken(turn.time, turn.offset).isoformat(),
+        "time": None if turn.time is None else from_micros(turn.time, turn.offset).isoformat(),
     }
 
 

@@ -61,6 +61,7 @@ class FactChange:
         after: What it says; None for one that ended.
         told_at: When it was last told.
         began: When it began to hold.
+        offset: How far the zone that it was told in is from UTC, in seconds.
     """
 
     id: str
@@ -68,6 +69,7 @@ class FactChange:
     after: str | None
     told_at: int
     began: int
+    offset: int | None = None
 
 
 def is_cell(value: Any) -> bool:
@@ -340,7 +342,7 @@ class ProfileUpdater:
             if change.after is None:
                 facts.append({"fact": number, "ended": was})
                 continue
-            date, text = f"{from_micros(change.told_at):%Y-%m-%d}", shortened(change.after, _FACT_TOKENS)
+            date, text = f"{from_micros(change.told_at, change.offset):%Y-%m-%d}", shortened(change.after, _FACT_TOKENS)
             facts.append({"fact": number, "date": date, **({} if was is None else {"was": was}), "text": text})
         shown = show_records("fields", self._schema.shown(cells)), show_records("facts", facts)
         return [SystemMessage(PROFILE_INSTRUCTIONS), HumanMessage("\n".join(shown))]
