@@ -38,7 +38,7 @@ postgres: setup
 	MEMLAYER_TEST_POSTGRES=1 $(BIN)/pytest -n 2 -m "not slow" $(addprefix tests/, test_journal.py test_memory.py \
 	  test_memory_async.py test_unread.py test_reconciliation_memory.py test_store.py \
 	  test_store_conformance.py test_nodes.py test_tools.py test_middleware.py durability/test_processes.py \
-	  test_profiles.py test_fork.py moving/test_reembed.py graph/test_triple_graph.py)
+	  test_profiles.py test_fork.py test_undo.py moving/test_reembed.py graph/test_triple_graph.py)
 
 lint: setup
 	$(BIN)/ruff check .

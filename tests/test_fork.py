@@ -310,10 +310,18 @@ def test_a_message_that_goes_with_its_fact_goes_in_forks_too_in_which_it_says_so
     fork.update(said["id"], "I moved to Rome")
     memory.flush()
     memory.forget(fact(memory, "Anna lives in Paris", user_id="anna"))
-    assert facts(fork) == ["Anna plays chess"]
+    assert texts(fork.get_all(kinds=["turn", "fact"])) == ["I play chess", "Anna plays chess"]
     assert fork.merge()["results"] == []
     assert facts(memory, user_id="anna") == ["Anna plays chess"]
     assert doctor.check(memory._journal) == []
+
+
+def test_what_goes_for_its_words_goes_in_forks_too(memory: Memory) -> None:
+    memory.add("I like tea", user_id="anna", session_id="a", infer=False)
+    fork = memory.fork("trial", user_id="anna")
+    [later] = memory.add("I like tea", user_id="anna", session_id="b", infer=False)["results"]
+    assert memory.forget(later["id"], same_words=True)["also"] == []
+    assert "I like tea" not in texts(fork.get_all(kinds=["turn"]))
 
 
 def _write_until_merged(folder: str, number: int, acknowledged: Any) -> None:

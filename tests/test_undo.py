@@ -377,6 +377,16 @@ def test_a_fact_comes_back_with_its_message_as_it_is_now_unless_that_says_someth
     assert check(memory._journal) == []
 
 
+def test_what_was_told_anew_since_it_ended_is_there_twice_when_that_is_undone(memory: Memory) -> None:
+    told(memory, 1, "Anna adds tea")
+    event = memory.delete_all(user_id="u")["event_id"]
+    memory.clock.advance(days=2)  # type: ignore[attr-defined]
+    told(memory, 2, "Anna adds tea")
+    memory.undo(event)
+    assert texts(memory.get_all(user_id="u", kinds=["fact"])) == ["Anna likes tea"] * 2
+    assert check(memory._journal) == []
+
+
 def test_a_message_is_not_taken_from_what_was_found_in_it(memory: Memory) -> None:
     key = fact(memory)
     [turn] = memory.why(key)["sources"]
@@ -423,6 +433,7 @@ def test_what_ended_of_an_agent_comes_back_for_all_its_users_and_for_one_who_ask
     assert users() == [first, first]
 
 
+@pytest.mark.sqlite
 def test_what_ends_a_fact_or_brings_it_back_goes_through_no_table(memory: Memory) -> None:
     key = fact(memory)
     ran: list[str] = []
@@ -438,6 +449,7 @@ def test_what_ends_a_fact_or_brings_it_back_goes_through_no_table(memory: Memory
     assert [step for step in steps if step.startswith("SCAN")] == []
 
 
+@pytest.mark.sqlite
 def test_what_is_forgotten_goes_through_no_table_for_each_memory_or_user(memory: Memory) -> None:
     for user in ("v", "w", "x"):
         memory.add("Anna adds tea", user_id=user, agent_id="a")
@@ -457,6 +469,7 @@ def test_what_is_forgotten_goes_through_no_table_for_each_memory_or_user(memory:
     assert [step for step in steps if step.startswith("SCAN")] == []
 
 
+@pytest.mark.sqlite
 def test_however_much_came_along_the_events_are_gone_through_once(memory: Memory) -> None:
     memory.add([f"{name} adds tea" for name in ("Anna", "Bob", "Carl", "Dora")], user_id="u")
     event = memory.delete_all(user_id="u")["event_id"]
@@ -543,6 +556,7 @@ def test_of_calls_that_were_read_together_each_reports_and_undoes_its_own(keep: 
         assert all("Anna" not in text for text in texts(memory.get_all(user_id="u", kinds=["fact", "turn"])))
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize(
     "ask",
     [

@@ -186,15 +186,14 @@ class Editor:
                 for fork in forks(tx, what):
                     self._end(tx, fork)
             else:
-                own = tx.with_relatives(tx.erasable(what))
-                rows = tx.with_relatives([*own, *copied(tx, own)])
+                rows = _with_copies(tx, tx.erasable(what))
                 # A call that erased it but could not scrub is repeated like this.
                 if not rows and tx.meta(SCRUB_DUE) is None:
                     raise missing(what)
                 echoes = self._settled(tx, rows)
                 if also:
                     others = (row for row in _of_the_same_words(tx, rows) if row.kind != "profile")
-                    rows = tx.with_relatives([*rows, *others, *echoes])
+                    rows = _with_copies(tx, [*rows, *others, *echoes])
                 self._redact(tx, _redacted(tx, rows), forms)
                 gone = {row.key for row in rows}
                 named = [*_of_the_same_words(tx, rows), *(row for row in echoes if row.key not in gone)]
@@ -285,6 +284,12 @@ class Editor:
         self.journal.scrub()
         if self.indexes.mirror is not None:
             self.indexes.mirror.bring_soon()
+
+
+def _with_copies(reader: Reader, rows: Sequence[Row]) -> list[Row]:
+    """Some memories with what goes when they are forgotten, in forks too."""
+    rows = reader.with_relatives(rows)
+    return reader.with_relatives([*rows, *copied(reader, rows)])
 
 
 def _existing(reader: Reader, key: str) -> Row:

@@ -259,9 +259,6 @@ CREATE INDEX events_by_transaction ON events (xid);
 CREATE INDEX events_by_namespace ON events (ns, xid);
 CREATE INDEX events_by_time ON events (ns, recorded_at, seq);
 CREATE INDEX items_by_namespace ON items (ns, id);
--- The backstop of the locks: the same fact is never added twice to one scope.
-CREATE UNIQUE INDEX facts_once ON items (ns, hash, coalesce(user_id, ''), coalesce(agent_id, ''), coalesce(run_id, ''))
-    WHERE closed IS NULL AND kind = 'fact' AND last_event = 'add';
 -- float16 vectors do not shrink: what does not fit into a row is stored as it is.
 ALTER TABLE vectors ALTER COLUMN data SET STORAGE EXTERNAL;
 """
