@@ -405,7 +405,7 @@ def test_in_a_thread_of_several_people_a_node_remembers_for_each_what_they_said(
         return {"messages": [AIMessage(f"You: {state['messages'][-1].text}")]}
 
     mine = (extraction_node(memory), reconciliation_node(memory)) if apart else (memory.as_node(),)
-    team = memory.as_node(scope={"agent_id": "crew"}, name="team")
+    team = memory.as_node(scope={"agent_id": "crew"})
     nodes = (answer, team, *mine) if answered else (team, *mine, answer)
     graph = graph_of(*nodes, checkpointer=InMemorySaver())
     said_by = {"alice": ["I live in Oslo."], "bob": ["I like tea."]}

@@ -67,7 +67,7 @@ class MemoryState(TypedDict, total=False):
         memory_context: The same as a block of text for a system message, "" when there is nothing.
         memory_off: Declines that what is being said is remembered, now or later.
         memory_declined: Ids of the messages that were declined so, or were said by somebody else.
-        memory_owners: Of each node's name, whose memories the last run was about (`ids`), and how far it came (`last`):
+        memory_owners: Of each node's name, which user the last run was about (`user_id`), and how far it came (`last`):
             several people may share a thread.
     """
 
@@ -117,7 +117,8 @@ def extraction_node(
         if answer is not None:
             facts, decisions = answer["facts"], [{"event": _REJECTED, **one} for one in answer["rejected"]]
         written = {keys["memory_facts"]: facts, keys["memory_decisions"]: decisions}
-        owners = {} if last is None else {"memory_owners": {name: {"ids": caller.scope.ids(), "last": last}}}
+        user = caller.scope.user_id
+        owners = {} if None in (user, last) else {"memory_owners": {name: {"user_id": user, "last": last}}}
         return written | owners | ({"memory_declined": declined} if declined else {})
 
     return _node("extraction", steps)
@@ -287,7 +288,8 @@ def _heard(state: Any, key: str, caller: Caller, name: str) -> tuple[Conversatio
     owners = _value(state, "memory_owners")
     owner = owners.get(name) if isinstance(owners, Mapping) else None
     first, place = 0, len(turns)
-    if isinstance(owner, Mapping) and owner.get("last", "") in ids and owner.get("ids") != caller.scope.ids():
+    owner = owner if isinstance(owner, Mapping) else {}
+    if owner.get("last", "") in ids and caller.scope.user_id not in (None, owner.get("user_id")):
         # Somebody else's turn ends with what was answered.
         first = ids.index(owner["last"]) + 1
         while first < len(turns) and turns[first].role != "user":
