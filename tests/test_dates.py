@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from langchain_memlayer.recall import date_patterns, wanted_version
@@ -217,6 +217,7 @@ def test_a_question_about_the_present_is_known(text: str) -> None:
     assert (wanted_version(text) == "now") is (text in PRESENT)
 
 
+@example("前年春节", datetime(2, 1, 1, tzinfo=UTC))
 @given(
     st.text(
         st.sampled_from(

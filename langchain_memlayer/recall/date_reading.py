@@ -214,8 +214,8 @@ def _part(match: re.Match[str]) -> Period:
     return _span("span", datetime(int(match["year"]), month, first, tzinfo=UTC), 10)
 
 
-def _lunar_new_year(year: int) -> Period:
-    return _span("span", datetime(year, 1, 21, tzinfo=UTC), 32)
+def _lunar_new_year(year: int) -> Period | None:
+    return _span("span", datetime(year, 1, 21, tzinfo=UTC), 32) if year > 0 else None
 
 
 def _decade(year: int) -> Period | None:
