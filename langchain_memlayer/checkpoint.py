@@ -31,6 +31,7 @@ from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.checkpoint.sqlite.utils import search_where
 from pydantic import BaseModel
 
+from langchain_memlayer.arguments import checked_count
 from langchain_memlayer.errors import InvalidInput, JournalClosed, JournalError, NotAStore, shown
 from langchain_memlayer.journal import default_folder, is_url, place
 from langchain_memlayer.journal.database import DAMAGED
@@ -299,10 +300,11 @@ class MemLayerSaver(Closing, SqliteSaver):
                 else:
                     yield from [found] if found else []
 
+        most = None if limit is None else checked_count(limit, "limit", 0)
         where, values = search_where(config, filter, before)
         with self._holding(), closing(self.conn.cursor()) as cursor:
             rows = cursor.execute(f"{_NAMES} {where.replace(_TEXT, _METADATA)} {_NEWEST}", values)
-            found = tuple(islice(readable(rows), limit))
+            found = tuple(islice(readable(rows), most))
         yield from found
 
     @contextmanager

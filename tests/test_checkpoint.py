@@ -392,6 +392,15 @@ def test_a_damaged_checkpoint_is_told_and_hides_no_other(
         assert built.get_state(thread("2")).values["seen"] == ["t", "1"]
 
 
+@pytest.mark.parametrize("limit", [-1, 1.5, "1"])
+def test_a_limit_that_counts_nothing_is_refused_by_its_name(limit: Any, tmp_path: Path) -> None:
+    with checkpointer(tmp_path) as saver:
+        graph(saver).invoke({"seen": ["a"]}, thread("1"))
+        assert len(list(saver.list(None, limit=10**30))) == len(list(saver.list(None)))
+        with pytest.raises(InvalidInput, match="limit must be an integer of at least 0"):
+            list(saver.list(None, limit=limit))
+
+
 def test_what_would_lose_more_than_was_meant_is_refused(tmp_path: Path) -> None:
     def joined(seen: list[str] | None, writes: list[list[str]]) -> list[str]:
         return [*(seen or []), *chain.from_iterable(writes)]
