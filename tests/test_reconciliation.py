@@ -449,6 +449,7 @@ JUDGED: dict[str, tuple[str, str, list[tuple[str, ...]]]] = {
         ("Anna lives in NYC", "Anna lives in New York City"), ("Anna lives in Lisbon", "Anna lives in Lisboa"),
         ("Anna works at Google", "Anna works at Google LLC"), ("Анна любит чай", "Анна обожает чай"),
         ("Anna enjoys tea once a week", "Anna likes tea once a week"),
+        ("Anna works in sales", "Anna works at sales"), ("Anna likes a tea", "Anna likes the tea"),
         ("Anna likes organising", "Anna likes organizing"),
         ("Anna moved on 2025-02-01", "Anna moved"),
         ("Anna does not like fish", "Anna doesn't like fish at all"),

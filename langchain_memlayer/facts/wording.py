@@ -147,8 +147,11 @@ def _swaps(text: str, memory: str) -> bool:
         return False
     place, one, other = apart[0]
     # In scripts without capitals a verb may end the sentence; what has digits is a number.
-    known = all(word.isalpha() and word.upper() != word and telling(word) for word in (one, other))
-    return known and place >= _AFTER_VERB and ratio(one, other) < _ALIKE
+    known = all(word.isalpha() and word.upper() != word for word in (one, other))
+    # Of "in" and "at" neither tells anything, though each would alone.
+    told, before = telling(text), telling(memory)
+    swapped = not (told <= before or before <= told)
+    return known and swapped and place >= _AFTER_VERB and ratio(one, other) < _ALIKE
 
 
 def is_untold(told: str, text: str, *, dated: bool = True) -> bool:
