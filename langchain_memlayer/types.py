@@ -54,7 +54,7 @@ def from_micros(micros: int, offset: int | None = None) -> datetime:
     try:
         moment = _EPOCH + micros * _MICROSECOND
         return moment.astimezone(timezone(timedelta(seconds=offset))) if offset else moment
-    except OverflowError:
+    except (OverflowError, ValueError):
         return _EPOCH + min(max(micros, FIRST_TIME), LAST_TIME) * _MICROSECOND
 
 

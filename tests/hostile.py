@@ -14,6 +14,7 @@ UNSOUND: list[tuple[str, str, Any]] = [
     ("created_at", 253402300800000000, 253402300800000000),
     ("updated_at", -(10**18), -(10**18)),
     ("time", 10**18, 10**18),
+    ("utc_offset", 90_000, 90_000),
     ("last_seen", "yesterday", "yesterday"),
     ("valid_at", 1.5, 1.5),
     ("user_id", "v", "v"),

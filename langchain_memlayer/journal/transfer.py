@@ -240,6 +240,7 @@ _SHAPES: Mapping[str, tuple[type, type | None]] = {
 }  # fmt: skip
 _KINDS = ("item", "fact", "turn", "profile")
 _FLAGS: Mapping[str, range] = {
+    "utc_offset": range(-86_399, 86_400),
     "state": range(4),
     "asks": range(3),
     "given": range(2),

@@ -656,12 +656,13 @@ def test_the_doctor_names_the_row_that_reading_cannot_trust(folder: Path, column
         assert any(f": {row}." in problem.message for problem in found), doctor.check(journal)
 
 
-@pytest.mark.parametrize("value", ["{", "[[1]]", 1.5, 10**18, b"\xff"], ids=repr)
+@pytest.mark.parametrize("value", ["{", "[[1]]", 1.5, 90_000, 10**18, b"\xff"], ids=repr)
 def test_a_damaged_memory_is_told_and_hides_no_other(
     tmp_path: Path, value: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     columns = (
         "turns", "sources", "metadata", "time", "state", "asks", "invalid_at", "valid_at", "terms", "read", "last_seen",
+        "utc_offset",
     )  # fmt: skip
     with open_memory(tmp_path) as memory:
         for k in range(len(columns) + 2):
