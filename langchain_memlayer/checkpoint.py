@@ -433,6 +433,9 @@ class MemLayerSaver(Closing, SqliteSaver):
         """Copy all checkpoints and writes of a thread to another one, which gets what it has not.
 
         What is damaged at its end is left out, so that the copy can be gone on with.
+
+        Raises:
+            JournalError: Nothing of it can be read, as with another key; nothing is copied.
         """
         source, target = str(source_thread_id), str(target_thread_id)
         with self._writing() as cursor:
@@ -444,14 +447,18 @@ class MemLayerSaver(Closing, SqliteSaver):
                     f"SELECT ?, {', '.join(names)} FROM {table} WHERE thread_id = ?",
                     (target, source),
                 )
-            whole = set()
+            whole: set[str] = set()
+            damaged: dict[str, JournalError] = {}
             for names in cursor.execute(f"{_NAMES} WHERE thread_id = ? {_NEWEST}", (target,)).fetchall():
                 if names[1] not in whole:
                     try:
-                        self.get_tuple(_config(names))
+                        self.get_tuple(_config((source, *names[1:])))
                         whole.add(names[1])
-                    except JournalError:
+                    except JournalError as error:
+                        damaged[names[1]] = error
                         self._delete(cursor, f"FROM checkpoints WHERE ({_KEY}) = (?, ?, ?)", *names)
+            if lost := damaged.keys() - whole:
+                raise damaged[min(lost)]
 
     def _delete_threads(self, thread_ids: Sequence[str]) -> None:
         with self._erasing() as cursor:

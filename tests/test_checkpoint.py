@@ -390,6 +390,11 @@ def test_a_damaged_checkpoint_is_told_and_hides_no_other(
         assert built.invoke(None, thread("3"))["seen"] == ["r", "1", "s", "3"]
         saver.delete_for_runs(["r"])
         assert built.get_state(thread("2")).values["seen"] == ["t", "1"]
+        with saver.cursor() as cursor:
+            cursor.execute("UPDATE checkpoints SET checkpoint = X'C1'")
+        with pytest.raises(JournalError, match="of thread '1' is damaged"):
+            saver.copy_thread("1", "4")
+        assert list(saver.list(thread("4"))) == []
 
 
 @pytest.mark.parametrize("limit", [-1, 1.5, "1"])
