@@ -322,7 +322,7 @@ def test_keys_alone_suffice_and_so_do_pages_without_scripts(browser: Any, memory
             page.get_by_role("link", name="Forget").focus()
             page.keyboard.press("Enter")
             page.get_by_text("Forget this memory?").wait_for()
-            page.wait_for_function("document.activeElement.textContent === 'Cancel'")
+            page.locator(":focus", has_text="Cancel").wait_for()
             page.keyboard.press("Enter")
             page.get_by_text("Forget this memory?").wait_for(state="detached")
         with Visit(browser, address, 1280, java_script_enabled=False) as visit:

@@ -257,7 +257,7 @@ def _row(metadata: Mapping[str, Any], wanted: Mapping[str, Scalar]) -> int:
         row = int(metadata[ITEM])
     except (KeyError, TypeError, ValueError, OverflowError):
         return -1
-    if not 0 < row < _INT64:
+    if not 0 <= row < _INT64:
         return -1
     pairs = ((metadata.get(name), value) for name, value in wanted.items())
     # Some stores keep every value as a string.
