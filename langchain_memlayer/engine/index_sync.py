@@ -430,13 +430,14 @@ class Codes:
         return self._codes.get(name, -2)
 
     def encode(self, names: Sequence[str | None]) -> NDArray[np.int32]:
-        """The codes of names, new ones made."""
+        """The codes of names, new ones made; TypeError when one is no text."""
         codes = self._codes
         with self._lock:
             for name in set(names).difference(codes):
-                if name is not None:
-                    self.names.append(name)
-                    codes[name] = len(self.names) - 1
+                if not isinstance(name, str):
+                    raise TypeError("a name of another type")
+                self.names.append(name)
+                codes[name] = len(self.names) - 1
         return np.array([codes[name] for name in names], np.int32)
 
 

@@ -400,9 +400,10 @@ def redact(tx: Writer, rows: Sequence[Row]) -> None:
         touched = len(left) < len(facts) or any(said <= some for some in secret)
         return left if has_words or not touched else None
 
-    owners = {row.path: Scope(**row.scope.ids()) for row in rows if row.kind == "fact"}
+    owners = {row.path: row.scope for row in rows if row.kind == "fact"}
     # A fork that was made when the fact had ended has no copy of it, but may have its words.
-    copies = (one.forked(fork.token).partition for fork in forks(tx) for one in owners.values() if one.fork is None)
+    known = [one for one in owners.values() if one and one.fork is None]
+    copies = (one.forked(fork.token).partition for fork in forks(tx) for one in known)
     for path in dict.fromkeys((*owners, *copies)):
         key = key_of(path)
         for version in () if key in gone else tx.versions_of(key):

@@ -95,8 +95,10 @@ def to_triple(row: Sequence[Any]) -> Triple:
 
 
 def _shown_triple(row: tuple[Any, ...]) -> tuple[Any, ...]:
-    """A row of `_TRIPLE`, without a key that is no text, which is made anew; TypeError when a name is none."""
+    """A row of `_TRIPLE`, without a key that is no text, which is made anew; TypeError when more is damaged."""
     to_triple(row[3:6])
+    if type(row[2]) is not str or type(row[6]) not in (int, type(None)):
+        raise TypeError("an id or a time of another type")
     if type(row[7]) is type(row[8]) is str:
         return row
     return (*row[:7], *(key if type(key) is str else None for key in row[7:]))

@@ -636,6 +636,9 @@ class Reader(ItemReader):
     def erasable(self, what: str | Scope) -> list[Row]:
         """All versions of a memory, or of a scope's, those too that are damaged; of these only whose they are."""
         where, values = ("i.key = ?", (what,)) if isinstance(what, str) else of_scope(what)
+        if isinstance(what, Scope) and what.ids().keys() == {"user_id"}:
+            # Those too whose ids are damaged.
+            where, values = "n.path = ?", (what.partition,)
         return self._memories(where, values, tail=_OLDEST, read=_to_any_row)
 
     def with_relatives(self, rows: Sequence[Row]) -> list[Row]:

@@ -662,7 +662,7 @@ def test_a_damaged_memory_is_told_and_hides_no_other(
 ) -> None:
     columns = (
         "turns", "sources", "metadata", "time", "state", "asks", "invalid_at", "valid_at", "terms", "read", "last_seen",
-        "utc_offset",
+        "utc_offset", "name",
     )  # fmt: skip
     with open_memory(tmp_path) as memory:
         for k in range(len(columns) + 2):
@@ -686,6 +686,7 @@ def test_a_damaged_memory_is_told_and_hides_no_other(
         *(f"triples SET {name} = x'ff00'" for name in ("source", "relation", "destination", "source_key")),
         "items SET key = x'ff00'",
         "items SET updated_at = 'noon'",
+        "items SET valid_at = 'noon'",
     ],
 )
 def test_a_damaged_name_or_id_hides_no_other_and_can_be_forgotten(
@@ -729,7 +730,7 @@ DAMAGES = ("{", "[1]", '"s"', "{}", 1.5, b"\xff", "", "\x00", '[{"a":1}]', 2**62
     [
         *(f"events.{name}" for name in ("detail", "sources", "recorded_at")),
         *(f"items.{name}" for name in ("metadata", "sources", "turns", "session_id", "role", "created_at", "place")),
-        *(f"items.{name}" for name in ("kind", "agent_id", "run_id", "asks", "seq", "terms")),
+        *(f"items.{name}" for name in ("kind", "user_id", "agent_id", "run_id", "name", "asks", "seq", "terms")),
         "batches.result",
         "links.quote",
     ],
