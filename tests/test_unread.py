@@ -158,6 +158,16 @@ def test_failures_are_tried_again_with_growing_pauses_and_set_aside_after_five(f
         assert texts(memory.read(user_id="u", retry=True)) == ["Anna lives in Paris"]
 
 
+def test_a_message_may_be_told_again_and_again_while_the_model_is_down(folder: Path) -> None:
+    mind = Mind(DOWN)
+    with open_with(mind, folder) as memory:
+        for _ in range(40):
+            fails(memory, HOME)
+        assert [(note["attempts"], note["set_aside"]) for note in memory.unread(user_id="u")] == [(40, True)]
+        mind.told = dict(TOLD)
+        assert texts(memory.add([HOME], user_id="u")) == ["Anna lives in Paris"]
+
+
 def test_a_refused_message_is_not_asked_about_again_with_every_later_one(folder: Path) -> None:
     mind = Mind({**TOLD, "I live in Paris": TimeoutError("refused")})
     with open_with(mind, folder) as memory:

@@ -313,7 +313,7 @@ class Keeper:
             reason = type(error).__name__ + ("" if cause is None else f" ({type(cause).__name__})")
             tx.change_unread(
                 note.id,
-                next_at=tx.now + PAUSE * 4 ** (max(now.attempts, 1) - 1),
+                next_at=tx.now + PAUSE * 4 ** (min(max(now.attempts, 1), MOST_ATTEMPTS) - 1),
                 reason=reason,
                 set_aside=tx.now if now.attempts >= MOST_ATTEMPTS else None,
             )
