@@ -7,6 +7,7 @@ import logging
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from enum import Enum
@@ -36,7 +37,7 @@ from langchain_memlayer.errors import InvalidInput, JournalClosed, JournalError,
 from langchain_memlayer.journal import default_folder, is_url, place
 from langchain_memlayer.journal.database import DAMAGED
 from langchain_memlayer.journal.schema import identity, journal_path, refuse_planted, refuse_torn
-from langchain_memlayer.journal.sqlite import empty_log
+from langchain_memlayer.journal.sqlite import FORKS, empty_log
 from langchain_memlayer.steps import awaited
 from langchain_memlayer.threads import Closing, in_thread
 from langchain_memlayer.types import Durability
@@ -127,6 +128,32 @@ def checkpointer(
     return MemLayerSaver(path, durability=durability, allowed_types=allowed_types)
 
 
+class _Opened:
+    """The connection, shared by the copies that LangGraph makes of a saver (`with_allowlist`)."""
+
+    def __init__(self) -> None:
+        self.conn: sqlite3.Connection | None = None
+        self.files: tuple[Any, Any] = None, None
+        self.pid = os.getpid()
+        # Whoever holds that of a parent is not here.
+        self.locks: dict[int, threading.Lock] = {}
+        self.closed = False
+        self.abandoned: tuple[Any, ...] = ()
+
+    @property
+    def lock(self) -> threading.Lock:
+        return self.locks.setdefault(os.getpid(), threading.Lock())
+
+    def hold(self, until: float) -> list[threading.Lock]:
+        """Wait until nobody is in SQLite, and close what is open, as a journal does; see there."""
+        if not (lock := self.lock).acquire(timeout=max(0.0, until - time.monotonic())):
+            return []
+        if self.conn is not None and self.pid == os.getpid() and self.files[0] is not None:
+            self.conn.close()
+            self.conn = None
+        return [lock]
+
+
 class MemLayerSaver(Closing, SqliteSaver):
     """What `checkpointer` returns: LangGraph's `SqliteSaver` with async methods that are bound to no event loop."""
 
@@ -144,17 +171,33 @@ class MemLayerSaver(Closing, SqliteSaver):
         classes = _classes(allowed_types)
         self._folder = None if str(where) == ":memory:" else Path(where).absolute()
         self._synchronous = "FULL" if durability == "full" else "NORMAL"
-        # LangGraph copies a saver (`with_allowlist`); copies share the connection, so they share its end too.
-        self._closed = threading.Event()
         self._held = threading.local()
-        self._abandoned: tuple[sqlite3.Connection, ...] = ()
-        self._pid = os.getpid()
-        self._own: tuple[Any, Any] = None, None
+        self._opened = _Opened()
         with self._errors():
             super().__init__(self._connect(), serde=JsonPlusSerializer(allowed_msgpack_modules=classes))
             self._prepare()
+        with FORKS.door:
+            FORKS.files.add(self._opened)
 
     # -- the file -------------------------------------------------------------------------------------------------
+
+    @property
+    def conn(self) -> sqlite3.Connection:
+        """The connection, where it is open."""
+        return self._opened.conn  # type: ignore[return-value]
+
+    @conn.setter
+    def conn(self, conn: sqlite3.Connection) -> None:
+        self._opened.conn = conn
+
+    @property
+    def lock(self) -> threading.Lock:
+        """Who has it uses the connection."""
+        return self._opened.lock
+
+    @lock.setter
+    def lock(self, lock: threading.Lock) -> None:
+        self._opened.locks[os.getpid()] = lock
 
     def _connect(self) -> sqlite3.Connection:
         target: str | Path = ":memory:"
@@ -176,9 +219,10 @@ class MemLayerSaver(Closing, SqliteSaver):
             refuse_planted(self.conn, str(self._folder and self._folder / CHECKPOINT_FILE))
             self.setup()
             self.conn.execute(_DELETED)
-            self._own = self._files()
+            self._opened.files = self._files()
         except (sqlite3.DatabaseError, JournalError):
             self.conn.close()
+            self._opened.conn = None
             raise
 
     @contextmanager
@@ -204,10 +248,10 @@ class MemLayerSaver(Closing, SqliteSaver):
 
     def _check_file(self) -> None:
         """Refuse a file that is another one than when it was opened: what is written now would be lost."""
-        file, log = self._files()
-        if self._folder is None or (file, log) == self._own:
+        (file, log), was = self._files(), self._opened.files
+        if self._folder is None or (file, log) == was or (file == was[0] and self._opened.conn is None):
             return
-        if file is not None and file != self._own[0] and log == self._own[1]:
+        if file is not None and file != was[0] and log == was[1]:
             # The log of the file that is gone, which SQLite would apply to the one in its place.
             for end in ("-wal", "-shm"):
                 Path(self._folder, f"{CHECKPOINT_FILE}{end}").unlink(missing_ok=True)
@@ -216,24 +260,22 @@ class MemLayerSaver(Closing, SqliteSaver):
             "was stored. Close the checkpointer and open it again."
         )
 
-    def _check_open(self) -> None:
-        if self._closed.is_set():
-            raise JournalClosed("The checkpointer is closed; open it again with `checkpointer(path)`.")
-
     def _check(self) -> None:
-        self._check_open()
-        if self._pid == os.getpid():
-            self._check_file()
-            return
-        if self._folder is None:
-            raise JournalError(
-                "Checkpoints in memory belong to the process that made them; use a folder to share them."
-            )
-        # A connection must not be used, not even closed, by a child of the process that opened it.
-        self._abandoned += (self.conn,)
-        self.conn, self.lock, self.is_setup = self._connect(), threading.Lock(), False
-        self._prepare()
-        self._pid = os.getpid()
+        opened = self._opened
+        if opened.closed:
+            raise JournalClosed("The checkpointer is closed; open it again with `checkpointer(path)`.")
+        if opened.pid != os.getpid():
+            if self._folder is None:
+                raise JournalError(
+                    "Checkpoints in memory belong to the process that made them; use a folder to share them."
+                )
+            # What a fork could not close is the parent's: here it must not be used, not even closed.
+            opened.abandoned += (opened.conn,)
+            opened.conn, opened.pid = None, os.getpid()
+        self._check_file()
+        if opened.conn is None:
+            opened.conn, self.is_setup = self._connect(), False
+            self._prepare()
 
     @contextmanager
     def cursor(self, transaction: bool = True) -> Iterator[sqlite3.Cursor]:
@@ -242,14 +284,11 @@ class MemLayerSaver(Closing, SqliteSaver):
         if held is not None:
             yield held
             return
-        with self._errors():
+        with self._errors(), self.lock:
             self._check()
-            with self.lock:
-                # It may have been closed while this waited.
-                self._check_open()
-                with closing(self.conn.cursor()) as cursor, self.conn:
-                    yield cursor
-                    self._check_file()
+            with closing(self.conn.cursor()) as cursor, self.conn:
+                yield cursor
+                self._check_file()
 
     @contextmanager
     def _holding(self) -> Iterator[sqlite3.Cursor]:
@@ -270,10 +309,11 @@ class MemLayerSaver(Closing, SqliteSaver):
 
     def close(self) -> None:
         """Close the file; further use raises `JournalClosed`. Closing twice is fine."""
-        with self.lock:
-            if not self._closed.is_set() and self._pid == os.getpid():
-                self.conn.close()
-            self._closed.set()
+        opened = self._opened
+        with opened.lock:
+            if opened.conn is not None and opened.pid == os.getpid():
+                opened.conn.close()
+            opened.closed = True
 
     # -- the contract ---------------------------------------------------------------------------------------------
 

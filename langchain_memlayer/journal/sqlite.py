@@ -98,8 +98,8 @@ class SQLiteJournal(Journal):
             create(self._writing(), where=self.where, new_id=new_id, created_at=to_micros(clock()))
             self._opened()
             undo.pop_all()
-        with _FORKS.door:
-            _FORKS.journals.add(self)
+        with FORKS.door:
+            FORKS.files.add(self)
 
     def _start(self) -> None:
         self._write_lock = threading.RLock()
@@ -175,7 +175,7 @@ class SQLiteJournal(Journal):
         if self.folder is None:
             raise JournalError("A store in memory belongs to the process that made it; open a folder to share it.")
         # What a fork could not close is the parent's: here it must not be used, not even closed.
-        _FORKS.abandoned += [self._writer, *(reading.db for reading in self._readings)]
+        FORKS.abandoned += [self._writer, *(reading.db for reading in self._readings)]
         self._start()
 
     def _disconnect(self) -> None:
@@ -249,17 +249,17 @@ class SQLiteJournal(Journal):
         Args:
             steps: Gives what the block gets, and goes on when that has ended; one context takes half as long as two.
         """
-        depth = getattr(_FORKS.own, "depth", 0)
+        depth = getattr(FORKS.own, "depth", 0)
         if not depth:
-            with _FORKS.door:
+            with FORKS.door:
                 pass
         try:
-            _FORKS.own.depth = depth + 1
+            FORKS.own.depth = depth + 1
             yield from steps
         except sqlite3.Error as error:
             raise self._explain(error) from error
         finally:
-            _FORKS.own.depth = depth
+            FORKS.own.depth = depth
 
     def _opening(self) -> Iterator[None]:
         try:
@@ -454,7 +454,7 @@ def _step(name: str) -> None:
 
 
 class _Forks:
-    """What a fork has to wait for, and close, in all journals of the process.
+    """What a fork has to wait for, and close, in all journals and files of checkpoints of the process.
 
     A child inherits SQLite's notes about who in its process holds which lock, and its mutexes as they are in that
     moment; with them it would wait for nobody, or believe in locks that it does not hold. So a fork lets nobody begin,
@@ -462,7 +462,7 @@ class _Forks:
     """
 
     def __init__(self) -> None:
-        self.journals: weakref.WeakSet[SQLiteJournal] = weakref.WeakSet()
+        self.files: weakref.WeakSet[Any] = weakref.WeakSet()
         self.abandoned: list[Any] = []
         self.door = threading.RLock()
         self.own = threading.local()
@@ -474,8 +474,8 @@ class _Forks:
         until = time.monotonic() + _FORK_SECONDS
         if self.door.acquire(timeout=_FORK_SECONDS):
             held.append(self.door)
-            for journal in tuple(self.journals):
-                held += journal.hold(until)
+            for file in tuple(self.files):
+                held += file.hold(until)
 
     def after(self) -> None:
         """Let go of what this thread took, and of nothing else."""
@@ -489,7 +489,7 @@ class _Forks:
         self.door = threading.RLock()
 
 
-_FORKS = _Forks()
+FORKS = _Forks()
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_FORKS.before, after_in_parent=_FORKS.after, after_in_child=_FORKS.in_child)
+    os.register_at_fork(before=FORKS.before, after_in_parent=FORKS.after, after_in_child=FORKS.in_child)

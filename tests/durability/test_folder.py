@@ -10,12 +10,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from folders import assert_sound, containing, forked, memories, open_memory, open_store
+from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.store.base import PutOp
 
 from langchain_memlayer import JournalClosed, JournalError, MemLayerStore, NotAStore, checkpointer
@@ -307,6 +309,35 @@ def test_two_threads_that_fork_at_once_leave_no_lock_behind(tmp_path: Path, monk
         store.put(("n",), "after", {"text": "after"})
         store.close()
         assert_sound(tmp_path / str(number))
+
+
+def test_forks_from_a_process_with_a_thread_that_saves_checkpoints(tmp_path: Path) -> None:
+    def save(saver: Any, thread: str) -> None:
+        config = {"configurable": {"thread_id": thread, "checkpoint_ns": ""}}
+        saver.put(config, empty_checkpoint(), {"source": "loop", "step": 0, "parents": {}}, {})
+
+    with checkpointer(tmp_path) as saver, ThreadPoolExecutor(1) as pool:
+        copy, stop = saver.with_allowlist([("a", "b")]), threading.Event()
+
+        def work() -> int:
+            saved = 0
+            while not stop.is_set() or not saved:
+                save(copy, "parent")
+                saved += 1
+            return saved
+
+        working, codes = pool.submit(work), []
+        for number in range(10):
+
+            def child(number: int = number) -> bool:
+                save((saver, copy)[number % 2], "child")
+                return saver.get_tuple({"configurable": {"thread_id": "child"}}) is not None
+
+            codes.append(os.waitpid(forked(child), 0)[1])
+        stop.set()
+        assert codes == [0] * len(codes)
+        for thread, count in (("parent", working.result(60)), ("child", len(codes))):
+            assert len(list(saver.list({"configurable": {"thread_id": thread}}))) == count
 
 
 def test_a_child_of_a_fork_keeps_its_log_when_its_parent_closes(tmp_path: Path) -> None:
