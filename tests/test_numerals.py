@@ -93,7 +93,10 @@ def test_what_was_said_or_can_be_worked_out_is_no_contradiction(quote: str, fact
     [
         ("User paid one hundred and fifty euros for the 2 of them", {150, 2}),
         ("the rent is 18k, once a month", {18_000}), ("用户付了三百五十块，12只猫", {350, 12}),
-        ("用户付了1.2万", {12_000}), ("百分之十二点五", {12.5}), ("User has a two-bedroom flat", {2}),
+        ("用户付了1.2万", {12_000}), ("②6万2千円のほう", {2, 62_000}), ("3万2百元", {30_200}),
+        ("1亿2千万", {120_000_000}),
+        ("12만 5천 원", {120_000, 5000}), ("3천만원", {30_000_000}), ("3万5", {35_000}), ("2½ 3千克", {2, 0.5, 3000}),
+        ("百分之十二点五", {12.5}), ("User has a two-bedroom flat", {2}),
         ("Anna moved on 2024-05-13 at 19:00, on May 3", set()), ("she is one of us, the rent is due", set()),
     ],
 )  # fmt: skip

@@ -17,10 +17,14 @@ from langchain_memlayer.facts.grounding import words
 
 _DIGITS: Final = re.compile(r"\d+(?:[.,]\d+)*")
 _MULTIPLIED: Final = re.compile(
-    r"(?<!\d)(\d++(?:[.,]\d++)*+)\s?(k\b|тыс\w*|천만|[千万萬亿億천만억])(?:(?<=[千万萬亿億])(\d)(?![\d.,]))?"
+    r"(?<!\d)(\d++(?:[.,]\d++)*+)\s?(?:k\b|тыс\w*|"
+    r"([十百千万萬亿億십백천만억](?:\d*[十百千万萬亿億십백천만억])*+(?:(?<=[百千万萬亿億])\d(?![\d.,]))?))"
 )
+_NUMBER_OR_UNIT: Final = re.compile(r"\d+(?:[.,]\d+)*|.")
 _FRACTION: Final = re.compile(r"(?<![\d/])(\d{1,3})[/\u2044](\d{1,3})(?![\d/])")
-_AND_A_PART: Final = re.compile("(?<=\\d)(?=[\u00bc-\u00be\u2150-\u215e])")  # 1½
+_AND_A_PART: Final = re.compile(
+    "(?<=\\d)(?=[\u00bc-\u00be\u2150-\u215e])|(?<=[\u2460-\u24ff\u2776-\u2793])(?=\\d)"
+)  # 1½, ②6
 # Thousands may be apart: 2 500, 2'500.
 _APART: Final = re.compile(r"(?<![\d.,])\d{1,3}(?:[ '\u2019]\d{3})+(?!\d)")
 _HAN: Final = re.compile(
@@ -38,7 +42,7 @@ _UNIT_BEGINS: Final = re.compile(r"(?<=\d)(?=[^\W\d_])|(?<=[^\W\d_])(?=\d)")
 _HAN_READ: Final = {ord(char): str(value) for char, value in _HAN_DIGITS.items()}
 _OH: Final = re.compile(r"\boh?\b")
 _HAN_UNITS: Final = {"十": 10, "百": 100, "千": 1000, "万": 10**4, "萬": 10**4, "亿": 10**8, "億": 10**8,
-                      "만": 10**4, "천만": 10**7, "억": 10**8}  # fmt: skip
+                      "십": 10, "백": 100, "천": 1000, "만": 10**4, "억": 10**8}  # fmt: skip
 
 
 def _valued(*rows: tuple[tuple[float, ...], str]) -> dict[str, tuple[float, ...]]:
@@ -273,17 +277,19 @@ def _in_words(text: str, languages: Iterable[str], *, parts: bool = True) -> lis
     return [value for value in found if value]
 
 
-def _han(text: str) -> int:
-    """The value of a Chinese numeral; that of its digits in a row when it has no unit (二〇二四)."""
-    total = section = digit = 0
+def _han(text: str) -> float:
+    """The value of a Chinese numeral (also 6万2千); that of its digits in a row when it has no unit (二〇二四)."""
+    total: float = 0
+    section: float = 0
+    digit: float = 0
     unit = 0
     if not any(char in _HAN_UNITS for char in text):
         return int("".join(str(_HAN_DIGITS.get(char, 2)) for char in text))
-    for char in text:
+    for char in _NUMBER_OR_UNIT.findall(text):
         if char == "廿":
             section, digit, unit = section + 20, 0, 10
-        elif char in _HAN_DIGITS:
-            digit = _HAN_DIGITS[char]
+        elif char not in _HAN_UNITS:
+            digit = _HAN_DIGITS[char] if char in _HAN_DIGITS else _value(char)
             unit = unit if digit else 0
         elif (unit := _HAN_UNITS[char]) < 10**4:
             section, digit = section + (digit or 1) * unit, 0
@@ -302,9 +308,7 @@ def _plain(text: str) -> str:
 
 
 def _multiplied(match: re.Match[str]) -> float:
-    unit = _HAN_UNITS.get(match[2], 1000)
-    # 3万5 is 35,000: a last digit is of the next lower unit.
-    return _value(match[1]) * unit + int(match[3] or 0) * unit // 10
+    return _han(match[1] + match[2]) if match[2] else _value(match[1]) * 1000
 
 
 def _together(text: str) -> str:
