@@ -1,6 +1,7 @@
 """Forks: a copy of a scope to try something in, which is merged or dropped."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from multiprocessing import get_context
 from pathlib import Path
 from time import sleep
@@ -8,14 +9,14 @@ from typing import Any
 
 import pytest
 from journal_dump import open_memory, texts
-from memory_kit import Mind, call, decided, found, open_with
+from memory_kit import Mind, call, decided, found, message, open_with
 from typer.testing import CliRunner
 
 from langchain_memlayer import ExtractionError, InvalidInput, Memory, MemoryNotFound, ScopeRequired, doctor
 from langchain_memlayer.cli import app
 from langchain_memlayer.journal.base import random_id
 from langchain_memlayer.moving import export_store, import_store
-from langchain_memlayer.testing import DeterministicEmbeddings
+from langchain_memlayer.testing import DeterministicEmbeddings, FrozenClock
 
 TOLD = {
     "I live in Paris": [found("Anna lives in Paris", ("Anna", "lives_in", "Paris"))],
@@ -257,6 +258,53 @@ def test_what_is_still_to_be_read_of_the_original_stays_so_when_the_fork_changed
         [original] = memory.get_all(user_id="anna")["results"]
         assert original["metadata"]["level"] == 1
         assert [[one["id"] for one in note["turns"]] for note in memory.unread(user_id="anna")] == [[original["id"]]]
+
+
+def test_what_a_fork_has_read_of_the_original_is_read_there() -> None:
+    mind = Mind({**TOLD, "I like tea": RuntimeError("down")})
+    with open_with(mind) as memory:
+        with pytest.raises(ExtractionError):
+            memory.add("I like tea", user_id="anna")
+        fork = memory.fork("test", user_id="anna")
+        mind.told = dict(TOLD)
+        assert texts(fork.read()) == texts(fork.merge()) == ["Anna likes tea"]
+        assert memory.unread(user_id="anna") == memory.read(user_id="anna")["results"] == []
+
+
+def test_an_edit_in_a_fork_that_is_still_to_be_read_is_read_of_the_original(memory: Memory) -> None:
+    fork = memory.fork("test", user_id="anna")
+    fork.update(fact_or_turn(fork, "I live in Paris", kinds=["turn"]), "I moved to Rome")
+    fork.merge()
+    memory.read(user_id="anna")
+    # What only the old words told has ended.
+    assert facts(memory, user_id="anna") == ["Anna plays chess", "Anna lives in Rome"]
+
+
+def test_what_was_set_aside_in_a_fork_is_so_in_the_original() -> None:
+    mind, clock = Mind({"I like tea": RuntimeError("down")}), FrozenClock()
+    with open_with(mind, clock=clock) as memory:
+        fork = memory.fork("test", user_id="anna")
+        with pytest.raises(ExtractionError):
+            fork.add("I like tea")
+        while not fork.unread()[0]["set_aside"]:
+            clock.advance(days=1)
+            with suppress(ExtractionError):
+                fork.read()
+        names = ("attempts", "reason", "set_aside")
+        told = [[note[name] for name in names] for note in fork.unread()]
+        fork.merge()
+        assert [[note[name] for name in names] for note in memory.unread(user_id="anna")] == told
+
+
+def test_what_both_sides_were_told_in_one_message_is_there_once(memory: Memory) -> None:
+    fork = memory.fork("trial", user_id="anna")
+    for side in (fork, memory.of(user_id="anna")):
+        side.add([message("I like tea", "m9")], session_id="t")
+    assert [row["event"] for row in fork.merge()["results"]] == ["NONE"]
+    said = memory.get_all(user_id="anna", kinds=["turn", "fact"])["results"]
+    assert sorted(text for text in texts({"results": said}) if "tea" in text) == ["Anna likes tea", "I like tea"]
+    [source] = memory.why(fact(memory, "Anna likes tea", user_id="anna"))["sources"]
+    assert memory.get(source["memory_id"])["memory"] == "I like tea"
 
 
 def test_a_fork_that_is_merged_or_dropped_takes_nothing_more(memory: Memory) -> None:

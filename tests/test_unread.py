@@ -415,6 +415,29 @@ def test_what_goes_while_it_is_read_gives_no_fact(held: tuple[Memory, Held], how
     assert memory.unread(user_id="u") == []
 
 
+def test_what_is_forgotten_of_a_message_while_it_is_read_anew_does_not_come_back(folder: Path) -> None:
+    class Sentences(Extracting):
+        meanwhile: Any = None
+
+        def extract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
+            said = [(k, quote) for k, turn in enumerate(turns) for quote in turn.text.split(". ")]
+            if self.meanwhile is not None:
+                self.meanwhile()
+            return Extraction(tuple(Fact(f"It is said: {quote}", (k,), quote=quote) for k, quote in said))
+
+    extractor = Sentences()
+    with open_memory(folder, extractor=extractor, reconcile="off") as memory:
+        secret, _ = memory.add("my PIN is 4711. I like tea", user_id="u")["results"]
+        [turn] = memory.get_all(user_id="u", kinds=["turn"])["results"]
+        memory.update(turn["id"], "my PIN is 4711. I like tea. I like cake")
+        extractor.meanwhile = lambda: memory.forget(secret["id"])
+        memory.read(user_id="u")
+        assert unread(memory) == [["I like tea. I like cake"]]
+        extractor.meanwhile = None
+        memory.read(user_id="u")
+        assert live(memory) == ["It is said: I like tea", "It is said: I like cake"]
+
+
 def test_a_message_whose_metadata_are_changed_while_it_is_read_gives_its_facts(held: tuple[Memory, Held]) -> None:
     memory, extractor = held
     [turn] = memory.add("my PIN is 4711", user_id="u", background=True)["results"]
