@@ -84,6 +84,25 @@ async def test_a_message_whose_reading_fails_is_kept_found_and_listed(folder: Pa
         assert await call(way, memory, "unread", user_id="u") == []
 
 
+def test_what_fails_is_told_and_after_three_in_a_row_no_model_is_asked(folder: Path) -> None:
+    said = [HOME, TEA, *(message(f"Berlin {n}", f"b{n}") for n in range(5))]
+    mind = Mind({one["content"]: TimeoutError("slow") for one in said})
+    with open_with(mind, folder) as memory:
+        for one in said:
+            fails(memory, one)
+        mind.told["I like tea"] = TOLD["I like tea"]
+        mind.asked.clear()
+        read = memory.read(user_id="u", retry=True)
+        assert texts(read) == ["Anna likes tea"]
+        left = [turn["memory"] for note in read["unread"] for turn in note["turns"]]
+        assert left == [one["content"] for one in said if one is not TEA]
+        assert mind.asked.count("extraction") == 1 + 1 + 3
+        mind.asked.clear()
+        with pytest.raises(ExtractionError):
+            memory.read(user_id="u", retry=True)
+        assert mind.asked.count("extraction") == 3
+
+
 def test_an_embedder_that_fails_loses_neither_message_nor_fact(folder: Path) -> None:
     embeddings = Faltering(unreachable)
     with open_with(Mind(TOLD), folder, embeddings=embeddings) as memory:
@@ -538,21 +557,38 @@ def test_a_turn_that_a_fact_cites_again_is_shown_again(folder: Path) -> None:
         assert "I like tea" in [one["text"] for hit in hits for one in hit["evidence"]]
 
 
-def test_forgetting_a_fact_takes_its_words_out_of_a_message_that_stays_for_another(folder: Path) -> None:
+@pytest.mark.parametrize("down", [False, True])
+def test_forgetting_a_fact_takes_its_words_out_of_a_message_that_stays_for_another(folder: Path, down: bool) -> None:
     said = message("My safe code is xylophone. I like tea.", "m1")
     mind = Mind({said["content"]: [
         found("The safe code is xylophone", quote="My safe code is xylophone"),
         found("Anna likes tea", quote="I like tea"),
     ]})  # fmt: skip
-    with open_with(mind, folder) as memory:
+    embeddings, clock = Faltering(unreachable), FrozenClock()
+    with open_with(mind, folder, embeddings=embeddings, clock=clock) as memory:
         code, tea = memory.add(said, user_id="u")["results"]
+        embeddings.broken = down
         done = memory.forget(code["id"])
+        without = "SELECT count(*) FROM items WHERE closed IS NULL AND id NOT IN (SELECT id FROM vectors)"
+        assert query(folder, without) == [(int(down),)]
+        embeddings.broken = False
+        clock.advance(minutes=2)
+        memory.read(user_id="u")
+        assert query(folder, without) == [(0,)]
         assert (done["count"], done["also"]) == (1, [])
         assert texts(memory.get_all(user_id="u", kinds=["turn"])) == ["I like tea."]
         assert memory.why(tea["id"])["sources"][0]["quote"] == "I like tea"
         assert texts(memory.search("tea", user_id="u"))[0] == "Anna likes tea"
         assert "xylophone" not in str(memory.search("safe code", user_id="u"))
     assert not [file for file in folder.rglob("*") if file.is_file() and b"xylophone" in file.read_bytes()]
+
+
+def test_a_message_of_which_nothing_is_left_goes_though_another_fact_cites_it(folder: Path) -> None:
+    mind = Mind({"Tea, please": [found("Anna likes tea"), found("Anna is polite")]})
+    with open_with(mind, folder, reconcile="off") as memory:
+        tea, _ = memory.add("Tea, please", user_id="u")["results"]
+        memory.forget(tea["id"])
+        assert texts(memory.get_all(user_id="u", kinds=["turn", "fact"])) == ["Anna is polite"]
 
 
 def test_forget_names_who_else_holds_the_words_and_takes_them_along_when_asked(folder: Path) -> None:
