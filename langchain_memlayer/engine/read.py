@@ -141,17 +141,13 @@ class Engine(Keeper):
         Raises:
             MemLayerError: it failed; the note says when it is tried again.
         """
-        with self.journal.read() as reader:
-            note = reader.unread_note(number)
+        note = self._unread(number)
         if note is None:
             return Outcome()
         with self._postponing(note):
-            prepared = self.noted(number)
-            if prepared is None or prepared.note is None:
-                return Outcome()
-            if about := prepared.note.detail.get("triples_of"):
-                return (yield from self._relate(prepared.note, about))
-            prepared = yield from self._extracted(prepared)
+            if about := note.detail.get("triples_of"):
+                return (yield from self._relate(note, about))
+            prepared = yield from self._extracted(self._noted(note))
             return (yield from self._decided(prepared, batch=None))
 
     def read_beside(self, note: Unread, above: RunTree | None) -> Steps[Outcome]:
@@ -209,16 +205,17 @@ class Engine(Keeper):
         if not self.reads:
             return Prepared(scope, ())
         kept = yield from self.keep(turns, scope)
-        prepared = None if kept.note is None else self.noted(kept.note)
-        if prepared is None or prepared.note is None:
+        note = None if kept.note is None else self._unread(kept.note)
+        if note is None:
             return Prepared(scope, ())
+        prepared = self._noted(note)
         # What was told before in the same words is cited by the message that tells it now.
         ids = {row.id: turn.id for turn, row in zip(kept.turns, kept.rows, strict=True) if row is not None}
         turns = [
             turn if row is None else replace(turn, id=ids.get(row.id, turn.id))
             for turn, row in zip(prepared.turns, prepared.rows, strict=True)
         ]
-        with self._postponing(prepared.note):
+        with self._postponing(note):
             return (yield from self._extracted(replace(prepared, turns=tuple(turns))))
 
     def stated(self, kept: Kept, facts: Sequence[Fact], rejected: Sequence[Rejection]) -> Prepared:
@@ -269,12 +266,13 @@ class Engine(Keeper):
 
     # -- what is read ---------------------------------------------------------------------------------------------
 
-    def noted(self, number: int) -> Prepared | None:
-        """The turns of a note that are still there, not yet read; None when the note is gone."""
+    def _unread(self, number: int) -> Unread | None:
         with self.journal.read() as reader:
-            note = reader.unread_note(number)
-            if note is None:
-                return None
+            return reader.unread_note(number)
+
+    def _noted(self, note: Unread) -> Prepared:
+        """The turns of a note that are still there, not yet read."""
+        with self.journal.read() as reader:
             words = [turn_of(plain) for plain in note.detail.get("turns", ())]
             by_row = reader.turns_of_notes([note])
             rows = [by_row[turn] for turn in note.turns if turn in by_row and by_row[turn].closed is None]
