@@ -7,6 +7,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from langchain_memlayer.graph.memory_graph import TripleGraph
 from langchain_memlayer.index.keywords import packed
 from langchain_memlayer.moving import export_store, import_store
 from langchain_memlayer.testing import DeterministicEmbeddings, FrozenClock, ScriptedChatModel, SequentialIds
-from langchain_memlayer.types import RETRACT, Candidate, Decision, Extraction, Fact, Triple, Turn
+from langchain_memlayer.types import QUARANTINE, RETRACT, Candidate, Decision, Extraction, Fact, Triple, Turn
 
 Reply = dict[str, Any]
 
@@ -136,6 +137,62 @@ def test_forget_that_i_ends_the_memory_and_is_not_stored(opened: Any) -> None:
     assert (done["event"], live(memory), model_of(memory).calls) == ("DELETE", [], 0)
     # What was asked, in vain or not, says it too.
     assert memory.search("tea", user_id="u")["results"] == []
+
+
+def test_what_one_call_tells_may_be_taken_back_in_it(folder: Path) -> None:
+    gone = found("Anna lives in Paris", retract=True)
+    mind = Mind({"I live in Paris": [found("Anna lives in Paris")], "Forget Paris": [gone]})
+    with open_with(mind, folder) as memory:
+        done = memory.add([message("I live in Paris", "m1"), message("Forget Paris", "m2")], user_id="u")["results"]
+        assert [(row["id"], row["event"]) for row in done] == [(done[0]["id"], "ADD"), (done[0]["id"], "DELETE")]
+        assert (live(memory), memory.search("Paris", user_id="u")["results"]) == ([], [])
+
+
+@pytest.mark.parametrize(("action", "text"), [("UPDATE", "Anna moved to Berlin"), ("NONE", "Anna lives in Paris")])
+def test_what_one_call_tells_may_change_what_it_told_before(
+    opened: Any, monkeypatch: pytest.MonkeyPatch, action: Any, text: str
+) -> None:
+    memory = opened(reconcile="rules", extractor=Told(PARIS, replace(BERLIN, quote=PARIS.quote)))
+    said = [Decision("ADD", 0), Decision(action, 1, text=text, earlier=(0,))]
+    monkeypatch.setattr(RuleReconciler, "reconcile", lambda *given: said)
+    [first, *_] = memory.add("I live in Paris", user_id="u")["results"]
+    assert (live(memory), memory.get(first["id"])["count"]) == ([text], 2)
+
+
+@pytest.mark.parametrize("action", ["ADD", "NONE", "MERGE"])
+def test_what_is_to_be_forgotten_is_never_stored_whatever_a_reconciler_says(
+    opened: Any, monkeypatch: pytest.MonkeyPatch, action: Any
+) -> None:
+    forget = fact("Anna likes tea", said="Forget that I like tea", **{RETRACT: True})
+    memory = opened(reconcile="rules", extractor=Told(TEA, PARIS, forget))
+    [paris] = memory.add("I live in Paris", user_id="u")["results"]
+    said = [Decision(action, 0, memory_id=paris["id"])]
+    monkeypatch.setattr(RuleReconciler, "reconcile", lambda *given: said)
+    done = memory.add("Forget that I like tea", user_id="u")
+    assert [refusal["reason"] for refusal in done["rejected"]] == ["there is nothing to forget"]
+    assert live(memory) == ["Anna lives in Paris"]
+
+
+@pytest.mark.parametrize(
+    ("action", "given", "reason"),
+    [
+        ("MERGE", {}, "no such action"),
+        ("UPDATE", {QUARANTINE: True}, "tool output"),
+        ("DELETE", {QUARANTINE: True}, "tool output"),
+    ],
+)
+def test_a_decision_that_may_not_be_carried_out_adds_the_fact(
+    opened: Any, monkeypatch: pytest.MonkeyPatch, action: Any, given: dict[str, Any], reason: str
+) -> None:
+    memory = opened(
+        reconcile="rules", extractor=Told(PARIS, fact("Anna lives in Rome", said="I live in Rome", **given))
+    )
+    [paris] = memory.add("I live in Paris", user_id="u")["results"]
+    said = [Decision(action, 0, memory_id=paris["id"], text="Anna lives in Rome")]
+    monkeypatch.setattr(RuleReconciler, "reconcile", lambda *given: said)
+    [done] = memory.add("I live in Rome", user_id="u")["results"]
+    assert (done["event"], memory.get(paris["id"])["memory"]) == ("ADD", "Anna lives in Paris")
+    assert reason in memory.why(done["id"])["decisions"][0]["instead"]
 
 
 def test_a_request_to_forget_stays_when_it_says_something_else_too(opened: Any) -> None:
