@@ -1,6 +1,6 @@
 import pytest
 
-from langchain_memlayer.facts.grounding import denies, is_said, keeps_script, words
+from langchain_memlayer.facts.grounding import denies, fact_hash, is_said, keeps_script, says_all, words
 
 TURN = (
     "Well, I’ve really always HATED flying with my kids — so last summer we didn't fly, we took the train to Málaga; "
@@ -126,3 +126,27 @@ def test_a_fact_in_another_script_than_its_quote_has_not_kept_its_language(quote
 )  # fmt: skip
 def test_a_denial_is_known_and_what_only_looks_like_one(denial: bool, text: str) -> None:
     assert denies(text) is denial
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("User likes tea", "user  likes tea!", True), ("User reads “Dune”", 'User reads "Dune"', True),
+        ("User likes Ann’s tea", "User likes Ann's tea;", True), ("用户有2只猫", "用戶有２隻貓。", True),
+        ("उपयोगकर्ता को चाय पसंद है", "उपयोगकर्ता को चाय पसंद है।", True), ("¡Le gusta el té!", "Le gusta el té", True),
+        ("User knows C++", "User knows C#", False), ("User likes tea", "User likes tea?", False),
+        ("The locker is 3.5", "The locker is 35", False),
+    ],
+)  # fmt: skip
+def test_a_fact_is_the_same_however_it_is_written(one: str, other: str, same: bool) -> None:
+    assert (fact_hash(one) == fact_hash(other)) is same
+
+
+def test_a_text_that_denies_what_another_says_does_not_say_it() -> None:
+    assert says_all("अन्ना अब भी पेरिस में रहती है", "अन्ना पेरिस में रहती है")
+    assert not says_all("अन्ना अब पेरिस में नहीं रहती है", "अन्ना पेरिस में रहती है")
+
+
+@pytest.mark.parametrize(("text", "parts"), [("मेरी उम्र पैंतीस", ["मेरी", "उम्र", "पैंतीस"]), ("مُحَمَّد", ["محمد"])])
+def test_the_vowels_of_a_word_are_no_spaces(text: str, parts: list[str]) -> None:
+    assert words(text) == parts

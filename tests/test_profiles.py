@@ -83,6 +83,7 @@ def told(memory: Memory, *said: str, **given: Any) -> list[dict[str, Any]]:
     return list(memory.add(list(said), **{"user_id": "u", **given})["results"])
 
 
+ADDED = decided((1, "ADD", 0))
 UPDATED = decided((1, "UPDATE", 1, "Anna lives in Rome"))
 BERLIN, ROME = [change("city", "set", "Berlin")], [change("city", "set", "Rome")]
 
@@ -819,7 +820,7 @@ async def test_plain_and_awaited_the_journal_is_the_same(tmp_path: Path) -> None
     dumps = []
     for way in ("plain", "awaited"):
         changes: Any = [TimeoutError("down"), [*BERLIN, change("languages", "append", "Greek", 2)], ROME]
-        with open_with(Mind(TOLD, UPDATED, changes=changes), tmp_path / way, profile=Card) as memory:
+        with open_with(Mind(TOLD, ADDED, UPDATED, changes=changes), tmp_path / way, profile=Card) as memory:
             for said in ("I live in Berlin", "I speak Greek", "I moved to Rome"):
                 await call(way, memory, "add", said, user_id="u")
             await call(way, memory, "update_profile", {"level": 2}, user_id="u")

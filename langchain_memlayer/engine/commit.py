@@ -8,7 +8,7 @@ from dataclasses import astuple, dataclass, field, replace
 from typing import Any
 
 from langchain_memlayer.engine.records import scope_ids
-from langchain_memlayer.facts.grounding import repeats, says_all
+from langchain_memlayer.facts.grounding import fact_hash, repeats, says_all
 from langchain_memlayer.index.keywords import query_terms
 from langchain_memlayer.journal.reader import Reader
 from langchain_memlayer.journal.writer import Writer, keys_of
@@ -100,11 +100,6 @@ class Change:
     indexed: Indexed
     rewritten: Indexed
     detail: Mapping[str, Any] = field(default_factory=dict)
-
-
-def fact_hash(text: str) -> str:
-    """The digest of a fact: one that differs only in case, whitespace or the mark at its end is the same."""
-    return content_hash(text.rstrip(" \t\n.!。！…"))
 
 
 class Commit:

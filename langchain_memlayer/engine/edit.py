@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from langchain_memlayer.engine.commit import BY_HAND, Commit, Indexed, fact_hash
+from langchain_memlayer.engine.commit import BY_HAND, Commit, Indexed
 from langchain_memlayer.engine.forks import batch_of, fork_of, merged
 from langchain_memlayer.engine.index_sync import Indexes
 from langchain_memlayer.engine.keep import PAUSE, turn_of
@@ -18,7 +18,7 @@ from langchain_memlayer.engine.records import batch_scope, missing
 from langchain_memlayer.engine.results import added
 from langchain_memlayer.engine.texts import searchable, stored_text, unembedded
 from langchain_memlayer.errors import EmbeddingError, InvalidInput
-from langchain_memlayer.facts.grounding import words
+from langchain_memlayer.facts.grounding import fact_hash, words
 from langchain_memlayer.index.keywords import query_terms
 from langchain_memlayer.journal import Journal
 from langchain_memlayer.journal.database import SCRUB_DUE

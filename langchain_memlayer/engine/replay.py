@@ -12,11 +12,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby, islice
 
-from langchain_memlayer.engine.commit import fact_hash
 from langchain_memlayer.engine.keep import LEASE
 from langchain_memlayer.engine.read import PAGE_TURNS, Engine, ReadProgress
 from langchain_memlayer.errors import InvalidInput, shown
-from langchain_memlayer.facts.grounding import words
+from langchain_memlayer.facts.grounding import fact_hash, words
 from langchain_memlayer.journal.positions import terms_of
 from langchain_memlayer.protocols import Extractor, Reconciler
 from langchain_memlayer.result_types import ReplayResult

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from langchain_memlayer.errors import ExtractionError, InvalidInput, shown
 from langchain_memlayer.facts.chat import Method, StructuredChat
-from langchain_memlayer.facts.grounding import is_said, keeps_script, words
+from langchain_memlayer.facts.grounding import fact_hash, is_said, keeps_script, words
 from langchain_memlayer.facts.numerals import as_exact, unsaid_number
 from langchain_memlayer.facts.prompts import (
     EXTRACTION_CONTRACT,
@@ -35,7 +35,7 @@ from langchain_memlayer.facts.prompts import (
 )
 from langchain_memlayer.facts.replies import read_entries, storable
 from langchain_memlayer.facts.reply_forms import FACT_CHARS, MOST_WORDS, NAME_CHARS, QUOTE_CHARS, WORD_CHARS, FoundFact
-from langchain_memlayer.messages import content_hash
+from langchain_memlayer.graph.names import SPEAKERS
 from langchain_memlayer.protocols import Clock
 from langchain_memlayer.steps import Steps, awaited, request, stepped
 from langchain_memlayer.types import QUARANTINE, RETRACT, Extraction, Fact, Rejection, Triple, Turn
@@ -49,15 +49,13 @@ WINDOW_TURNS: Final = 40
 OVERLAP: Final = 4
 
 _MARKS: Final = frozenset(FoundFact.model_fields)
-_NOBODY: Final = frozenset(
+_NOBODY: Final = frozenset(SPEAKERS).union(
     """
-    user assistant human ai i me 用户 用戶 助手 ユーザー 사용자 nutzer benutzer utilisateur l'utilisateur l’utilisateur
-    usuario usuária usuário utente l'utente пользователь gebruiker użytkownik
+    assistant human ai i me 助手 l'utilisateur l’utilisateur l'utilisatrice l’utilisatrice l'utente
     """.split()  # noqa: SIM905 - a table of words reads better than their list
 )
 _ARTICLES: Final = frozenset({"the", "der", "el", "la", "le", "il", "o", "a", "de"})
 _CUT: Final = "the reply breaks off or cannot be read from here on"
-_STOPS: Final = " .!。！…"
 _SENTENCE_ENDS: Final = ("\n", ". ", "! ", "? ", "。", "！", "？")
 _NUMBER = re.compile(r"\[\d+\]\s*")
 _LABEL = re.compile(r"(?:[\d-]{10}\s\w{3},\s*)?([^:：]{1,210})[:：]\s*")
@@ -267,12 +265,12 @@ def _whole(windows: Sequence[Window], parts: Sequence[Extraction]) -> tuple[list
 def merged(parts: Sequence[Extraction]) -> Extraction:
     """The extractions of several windows as one, in the order of turns.
 
-    Equal facts, which differ in case, whitespace or full stops only, become one that cites the turns of all. What comes
-    from tool output never joins one that a person stated, or it would take it into quarantine; it is left out.
+    Equal facts (`fact_hash`) become one that cites the turns of all. What comes from tool output never joins one that a
+    person stated, or it would take it into quarantine; it is left out.
     """
     facts: dict[tuple[str, bool], Fact] = {}
     for fact in (fact for part in parts for fact in part.facts):
-        key = (content_hash(fact.text.rstrip(_STOPS)), RETRACT in fact.metadata)
+        key = (fact_hash(fact.text), RETRACT in fact.metadata)
         known = facts.get(key)
         if known is None or (_is_quarantined(known) and not _is_quarantined(fact)):
             facts[key] = fact

@@ -10,7 +10,9 @@ from functools import lru_cache
 from importlib.resources import files
 from itertools import accumulate
 
-from langchain_memlayer.index.keywords import query_terms
+from langchain_memlayer.index.function_words import language_of
+from langchain_memlayer.index.keywords import query_terms, words_of
+from langchain_memlayer.messages import content_hash
 
 # Scripts without spaces give one word for each character.
 _UNSPACED = (
@@ -18,8 +20,11 @@ _UNSPACED = (
 )
 # So do single letters in Korean: laughter (ㅋㅋ), which hangs on words.
 _SINGLE = f"\u1100-\u11ff{_UNSPACED}"
-_WORD = re.compile(rf"[{_SINGLE}]|[^\W_{_SINGLE}]+")
-_SILENT = re.compile("['\u0640\u2018\u2019\u02bc\u00ad\u200b-\u200f\u2060\ufeff]")
+# The vowels of Indian scripts are marks, and no letters.
+_WORD = re.compile(rf"[{_SINGLE}]|(?:[^\W_{_SINGLE}]|[\u0900-\u0963\u0971-\u0dff])+")
+# So are those of Arabic and Hebrew, which are mostly left out.
+_SILENT = re.compile("['\u0640\u2018\u2019\u02bc\u00ad\u200b-\u200f\u2060\ufeff\u0591-\u05bd\u064b-\u0652]")
+_AROUND = " \t\n.!,;:¡…。、،؛۔।"
 _LEFT_OUT = re.compile(r"\.{3,}|\u2026+")
 _DENIALS = frozenset(
     """
@@ -85,6 +90,16 @@ def words(text: str) -> list[str]:
     return _WORD.findall(_SILENT.sub("", unicodedata.normalize("NFKC", text).casefold()))
 
 
+def fact_hash(text: str) -> str:
+    """The digest of a fact: one that is written otherwise, or has other quotes or marks at its ends, is the same."""
+    return content_hash(text.translate(simplified()).replace('"', "").strip(_AROUND))
+
+
+def telling_terms(text: str) -> list[str]:
+    """The distinct terms of a text, without the function words of its language unless nothing else is left."""
+    return query_terms(text, language_of(words_of(text)))
+
+
 def is_said(said: Sequence[str], quote: str) -> bool:
     """Whether a quote is in a text.
 
@@ -107,12 +122,13 @@ def is_said(said: Sequence[str], quote: str) -> bool:
 def says_all(text: str, other: str) -> bool:
     """Whether a text has all words of another, and no denial of its own ("no longer", 不再)."""
     mine, others = set(words(text)), set(words(other))
-    return others <= mine and _DENIALS.isdisjoint(mine - others)
+    denial = denies(text) and not denies(other)
+    return others <= mine and not denial and _DENIALS.isdisjoint(mine - others)
 
 
 def repeats(text: str, fact: str) -> bool:
     """Whether a text has half of the telling words of a fact, and two at least, or no other ("120", "in Rome")."""
-    telling, said = set(query_terms(fact)), set(query_terms(text))
+    telling, said = set(telling_terms(fact)), set(telling_terms(text))
     return len(telling & said) >= max(2, len(telling) / 2) or (bool(said) and said <= telling)
 
 
@@ -168,7 +184,8 @@ def _plainly(word: str) -> str:
 def simplified() -> dict[int, str]:
     """Traditional characters with their simplified ones, and what else is written in two ways, for `str.translate`."""
     lines = files(__package__).joinpath("han.txt").read_text("utf-8").splitlines()[1:]
-    pairs = "".join(lines)
+    pairs = "".join(lines) + "".join(f"{chr(code + 0xFEE0)}{chr(code)}" for code in range(0x21, 0x7F))
+    pairs += "".join(f'{mark}"' for mark in "“”„«»「」『』") + "‘'’'ʼ'"
     pairs += _ARABIC + "".join(f"{chr(zero + digit)}{digit}" for zero in _ZEROS for digit in range(10))
     return str.maketrans(_LIGATURES | dict(zip(pairs[::2], pairs[1::2], strict=True)))
 

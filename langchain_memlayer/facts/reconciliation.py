@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from langchain_memlayer.errors import InvalidInput
 from langchain_memlayer.facts.chat import Method, StructuredChat
-from langchain_memlayer.facts.grounding import denies, in_other_script, words
+from langchain_memlayer.facts.grounding import denies, fact_hash, in_other_script, telling_terms, words
 from langchain_memlayer.facts.prompts import (
     RECONCILIATION_CONTRACT,
     RECONCILIATION_EXAMPLES,
@@ -52,8 +52,6 @@ from langchain_memlayer.facts.wording import (
     telling,
     terms,
 )
-from langchain_memlayer.index.keywords import query_terms
-from langchain_memlayer.messages import content_hash
 from langchain_memlayer.steps import Steps, awaited, stepped
 from langchain_memlayer.types import QUARANTINE, Action, Candidate, Decision, Fact
 
@@ -241,7 +239,7 @@ class LLMReconciler:
 class RuleReconciler:
     """Decides without a model: a fact whose text equals a memory's says it again, any other is new.
 
-    Equal means equal but for case and whitespace, never similar. A retraction ends what it equals.
+    Equal means equal but for how it is written (`fact_hash`), never similar. A retraction ends what it equals.
     """
 
     def reconcile(self, facts: Sequence[Fact], candidates: Sequence[Candidate]) -> list[Decision]:
@@ -265,7 +263,7 @@ def all_added(facts: Sequence[Fact]) -> list[Decision]:
 def ask(facts: Sequence[Fact], candidates: Sequence[Candidate]) -> Question:
     """What needs no model is decided here: tool output, texts that equal what is known, and what nothing is near to."""
     memories = [Known(m.text, m.id, None, m.last_seen, m.valid_at, m.name) for m in candidates]
-    equal = {content_hash(memory.text): memory for memory in reversed(memories)}
+    equal = {fact_hash(memory.text): memory for memory in reversed(memories)}
     own = [Known(fact.text, None, k, fact.said_at, fact.valid_at, fact.name) for k, fact in enumerate(facts)]
     decided: dict[int, Decision] = {}
     shown: dict[int, Known] = {}
@@ -275,7 +273,7 @@ def ask(facts: Sequence[Fact], candidates: Sequence[Candidate]) -> Question:
             continue
         fresh = [i for i in range(k) if i not in decided or decided[i].action == "ADD"]
         near = {i: shared for i in fresh if (shared := _nearness(fact, facts[i]))}
-        if (twin := equal.get(content_hash(fact.text))) is not None:
+        if (twin := equal.get(fact_hash(fact.text))) is not None:
             decided[k] = _ended_or_told(k, fact, twin)
         elif ended := [i for i in near if _takes_back(fact, facts[i])]:
             reason = "it says that what was told before has ended"
@@ -288,7 +286,7 @@ def ask(facts: Sequence[Fact], candidates: Sequence[Candidate]) -> Question:
             if not candidates and shown.keys().isdisjoint(near):
                 decided[k] = _added(k, fact, None)
         if not is_retraction(fact):
-            equal.setdefault(content_hash(fact.text), own[k])
+            equal.setdefault(fact_hash(fact.text), own[k])
     known = (*memories, *shown.values())
     return Question(tuple(facts), known, decided, tuple(k for k in range(len(facts)) if k not in decided))
 
@@ -431,15 +429,15 @@ def _spoken_of(fact: Fact, targets: Sequence[Known], question: Question) -> list
     if not is_retraction(fact):
         others = [other for other in others if not _says_of_another(fact, first, other)]
         # What most of the memories say tells none of them, such as the name of whom they are about.
-        usual = Counter(term for known in question.known for term in set(query_terms(known.text)))
+        usual = Counter(term for known in question.known for term in set(telling_terms(known.text)))
         few = {term for term, count in usual.items() if count < max(5, len(question.known) * 0.75)}
-        said = few.intersection(query_terms(f"{beyond(fact, fact.text)} {beyond(fact, first.text)}"))
+        said = few.intersection(telling_terms(f"{beyond(fact, fact.text)} {beyond(fact, first.text)}"))
         # What is said in another language shares no word; of much of it a model that ends everything is more likely.
         foreign = [other for other in others if in_other_script(fact.text, other.text)]
         spoken = [
             other
             for other in others
-            if (other in foreign and len(foreign) <= _UNRELATED) or not said.isdisjoint(query_terms(other.text))
+            if (other in foreign and len(foreign) <= _UNRELATED) or not said.isdisjoint(telling_terms(other.text))
         ]
         return [first, *spoken][:MOST_ENDED]
     if fact.name is None and words(beyond(fact, fact.text)) and is_name(fact):
@@ -476,7 +474,7 @@ def _updated(
         text, reason = fact.text, _OWN_WORDS
     elif any(terms(text) <= terms(one.text) and is_untold(fact.text, one.text, dated=False) for one in targets):
         return _added(position, fact, "the text of UPDATE does not say it")
-    if content_hash(text) == content_hash(memory.text):
+    if fact_hash(text) == fact_hash(memory.text):
         return _about("NONE", position, [memory], reason="the text of UPDATE is the memory's")
     return _about("UPDATE", position, targets, text, reason)
 
@@ -572,10 +570,13 @@ def _repeated(decisions: Sequence[Decision], question: Question) -> list[Decisio
             if says_little(known, fact) or is_untold(fact.text, known):
                 return False
         # In another language the same is said in other words.
-        alike = has_in_common(fact, known) or in_other_script(fact.text, known)
+        foreign = in_other_script(fact.text, known)
+        if update is None and not foreign and is_untold(fact.text, known, dated=False):
+            return False
+        alike = foreign or has_in_common(fact, known)
         # Of 小雅 is said the same as of 小丽; "User's daughter" may have a name.
         mine, other = fact.name or "", (one and one.name) or ""
-        proper = mine and other and telling(f"{mine} {other}") == {*query_terms(f"{mine} {other}")}
+        proper = mine and other and telling(f"{mine} {other}") == {*telling_terms(f"{mine} {other}")}
         same = mine not in known and fact.text.replace(mine, "") == known.replace(other, "")
         return alike and not (proper and same) and not differs(fact.text, known)
 

@@ -7,9 +7,9 @@ from collections.abc import Collection, Sequence
 from functools import lru_cache
 from typing import Final
 
-from langchain_memlayer.facts.grounding import denies, in_other_script, simplified, words
+from langchain_memlayer.facts.grounding import denies, in_other_script, simplified, telling_terms, words
 from langchain_memlayer.facts.numerals import DAY, days, is_among, numbers, worked_out
-from langchain_memlayer.index.keywords import query_terms
+from langchain_memlayer.graph.names import SPEAKERS
 from langchain_memlayer.types import RETRACT, Fact
 
 _GROUNDED: Final = 0.6
@@ -66,7 +66,7 @@ _NAME = re.compile(r"(?<=\w )[^\W\d_a-z][\w'\u2019-]+")
 _UNCASED: Final = "[\u4e00-\u9fff]{2,20}?|[\u30a1-\u30fa\u30fc]{2,20}?"
 _PLACES: Final = (
     ("(?:[在叫是到去于於姓]|喜[欢歡])", _UNCASED, ".*"),
-    ("[はがをにでの]", _UNCASED, "(?:(?!は)[\u3041-\u3096].*)?"),
+    ("[はがをにでのら]", _UNCASED, "(?:(?!は)[\u3041-\u3096].*)?"),
     (r"\s", "[\uac00-\ud7a3]{2,20}?", r"(?:에서?|를|을|로|가|이)\s.*"),
 )
 _REPLACED: Final = [re.compile(rf"(.*?{a})({name})({b})\n\1({name})\3") for a, name, b in _PLACES]
@@ -79,7 +79,12 @@ _SEVERAL = re.compile(
 )
 # Of "User's" and "Anna's" no "s" is left, which any two of them would share.
 _OWNS = r"(?:['’]s\b)?"
-_SPEAKER = rf"\buser\b{_OWNS}|用户|用戶|ユーザー|사용자"
+_OWNER: Final = re.compile(r"\w+['’]s\b")
+# With the endings that other languages give the word for who speaks.
+_SPEAKER = rf"\buser\b{_OWNS}|" + "|".join(
+    rf"\b{word.removesuffix('ь')}\w{{0,2}}\b" if word.upper() != word else rf"{word}(?:[은는의가를]|에게)?"
+    for word in SPEAKERS[1:]
+)
 
 
 def is_retraction(fact: Fact) -> bool:
@@ -90,7 +95,7 @@ def is_retraction(fact: Fact) -> bool:
 @lru_cache(maxsize=4096)
 def telling(text: str) -> frozenset[str]:
     """The telling words of a text, without those for its speaker."""
-    return frozenset(query_terms(re.sub(_SPEAKER, " ", text, flags=re.IGNORECASE)))
+    return frozenset(telling_terms(re.sub(_SPEAKER, " ", text, flags=re.IGNORECASE)))
 
 
 def differs(text: str, memory: str | None) -> bool:
@@ -146,12 +151,15 @@ def _swaps(text: str, memory: str) -> bool:
     if len(mine) != len(others) or len(apart) != 1:
         return False
     place, one, other = apart[0]
-    # In scripts without capitals a verb may end the sentence; what has digits is a number.
-    known = all(word.isalpha() and word.upper() != word for word in (one, other))
-    # Of "in" and "at" neither tells anything, though each would alone.
+    # Without capitals the verb ends the sentence, if words are parted at all; "User's sister" is no verb.
+    if one.upper() == one or other.upper() == other:
+        placed = len(mine) == len(text.split()) and 0 < place < len(mine) - 1
+    else:
+        placed = place >= _AFTER_VERB - bool(_OWNER.match(text))
+    # Of "in" and "at" neither tells anything, though each would alone; what has digits is a number.
     told, before = telling(text), telling(memory)
-    swapped = not (told <= before or before <= told)
-    return known and swapped and place >= _AFTER_VERB and ratio(one, other) < _ALIKE
+    swapped = not (told <= before or before <= told or re.search(r"\d", one + other))
+    return placed and swapped and ratio(one, other) < _ALIKE
 
 
 def is_untold(told: str, text: str, *, dated: bool = True) -> bool:
@@ -159,10 +167,14 @@ def is_untold(told: str, text: str, *, dated: bool = True) -> bool:
     from rapidfuzz.fuzz import ratio
 
     said = words(text)
-    named = [part for name in _NAME.findall(told) if name[0].isupper() for part in words(name)]
-    if any(part not in text.casefold() and all(ratio(part, one) < _ALIKE for one in said) for part in named):
+    named = [part for name in _NAME.findall(told) if name[0].isupper() for part in words(name) if part not in SPEAKERS]
+    # "NYC" is New York City.
+    known = f"{text.casefold()} {''.join(word[0] for word in said)}"
+    if any(part not in known and all(ratio(part, one) < _ALIKE for one in said) for part in named):
         return True
-    if any(set(match[1]).isdisjoint(text) for form in _PLACED for match in form.finditer(told.rstrip(".。"))):
+    placed = (set(match[1]) for form in _PLACED for match in form.finditer(told.rstrip(".。")))
+    # Half the characters of one that is written by its sound are in any other.
+    if any(2 * len(name & set(text)) < len(name) + (max(name) < "\u3100") for name in placed):
         return True
     return dated and bool(days(told)) and not _meet(days(told), days(text))
 
@@ -227,7 +239,7 @@ def beyond(fact: Fact, said: str) -> str:
 
 def _shares_words(mine: str, other: str) -> bool:
     """Whether one telling word is common; without spaces, two characters in a row, or half of all characters."""
-    if not set(query_terms(mine)).isdisjoint(query_terms(other)):
+    if not set(telling_terms(mine)).isdisjoint(telling_terms(other)):
         return True
     single = terms(mine)
     return bool(single) and 2 * len(single & terms(other)) >= len(single)
@@ -239,21 +251,22 @@ def is_grounded(text: str, fact: Fact, others: Sequence[Fact], memories: Sequenc
     sources += memories
     undated = DAY.sub(" ", text)
     said = terms(undated)
-    if len(said & terms(" ".join(sources))) < _GROUNDED * len(said):
+    told = "\n".join(sources)
+    if len(said & terms(told)) < _GROUNDED * len(said) or is_untold(text, told, dated=False):
         return False
     changed = numbers(fact.text) - numbers(memories[0], dated=True)
     literal = {number for source in sources for number in numbers(source, dated=True)}
-    known = literal | worked_out(DAY.sub(" ", "\n".join(sources)))
+    known = literal | worked_out(DAY.sub(" ", told))
     if not changed:
         # Who counts a list anew names no number.
         known |= {value + step for value in numbers(memories[0]) for step in (-2, -1, 1, 2)}
     if not all(is_among(value, known) for value in numbers(text)):
         return False
-    told = numbers(undated, dated=True)
+    counted = numbers(undated, dated=True)
     # "For two months" is rightly told as the day when it began, "150 more" or "a week later" as what that makes.
-    mine, invented = days(fact.text) - days(memories[0]), days(text) - days(" ".join(sources))
+    mine, invented = days(fact.text) - days(memories[0]), days(text) - days(told)
     dated = gives_day(fact, text)
-    carried = not changed.isdisjoint(told) or told - literal or (not days(fact.text) and (dated or invented))
+    carried = not changed.isdisjoint(counted) or counted - literal or (not days(fact.text) and (dated or invented))
     # Another fact may tell of a later change.
     if changed and not carried and not any(is_replaced(fact.text, one.text) for one in others):
         return False
@@ -293,4 +306,4 @@ def says_little(text: str, fact: Fact) -> bool:
 
 def terms(text: str) -> set[str]:
     """The telling words of a text: stems, and single characters where a script has no spaces, simplified."""
-    return set(query_terms(" ".join(words(text)).translate(simplified())))
+    return set(telling_terms(" ".join(words(text)).translate(simplified())))

@@ -67,7 +67,12 @@ _ALIASES = frozenset(
 _QUOTES = "\"'()[]{}<>“”„«»‹›「」『』《》¿¡*_-–—:;,.!? "
 
 _SELF = frozenset(("i", "me", "my", "mine", "myself"))
-SPEAKERS = ("user", "用户", "用戶")
+SPEAKERS = tuple(
+    """
+    user 用户 用戶 ユーザー 사용자 nutzer benutzer utilisateur utilisatrice usuario usuaria usuário usuária utente
+    пользователь користувач gebruiker użytkownik kullanıcı المستخدم उपयोगकर्ता
+    """.split()  # noqa: SIM905 - a table of words
+)
 """The keys under which extraction keeps a speaker who has no name."""
 
 _SILENT = str.maketrans(
