@@ -37,7 +37,7 @@ from langchain_memlayer.errors import InvalidInput, JournalClosed, JournalError,
 from langchain_memlayer.journal import default_folder, is_url, place
 from langchain_memlayer.journal.database import DAMAGED
 from langchain_memlayer.journal.schema import identity, journal_path, refuse_planted, refuse_torn
-from langchain_memlayer.journal.sqlite import FORKS, empty_log
+from langchain_memlayer.journal.sqlite import FORKS, empty_log, taken
 from langchain_memlayer.steps import awaited
 from langchain_memlayer.threads import Closing, in_thread
 from langchain_memlayer.types import Durability
@@ -136,22 +136,22 @@ class _Opened:
         self.files: tuple[Any, Any] = None, None
         self.pid = os.getpid()
         # Whoever holds that of a parent is not here.
-        self.locks: dict[int, threading.Lock] = {}
-        self.closed = False
+        self.locks: dict[int, Any] = {}
+        self.ready = self.used = self.closed = False
         self.abandoned: tuple[Any, ...] = ()
 
     @property
-    def lock(self) -> threading.Lock:
-        return self.locks.setdefault(os.getpid(), threading.Lock())
+    def lock(self) -> Any:
+        return self.locks.setdefault(os.getpid(), threading.RLock())
 
-    def hold(self, until: float) -> list[threading.Lock]:
+    def hold(self, until: float, held: list[Any]) -> None:
         """Wait until nobody is in SQLite, and close what is open, as a journal does; see there."""
-        if not (lock := self.lock).acquire(timeout=max(0.0, until - time.monotonic())):
-            return []
-        if self.conn is not None and self.pid == os.getpid() and self.files[0] is not None:
+        if not taken(self.lock, held, max(0.0, until - time.monotonic())):
+            return
+        # A thread that forks while it reads or writes itself keeps that.
+        if self.conn is not None and self.ready and self.files[0] and self.pid == os.getpid() and not self.used:
+            self.ready = False
             self.conn.close()
-            self.conn = None
-        return [lock]
 
 
 class MemLayerSaver(Closing, SqliteSaver):
@@ -191,13 +191,14 @@ class MemLayerSaver(Closing, SqliteSaver):
         self._opened.conn = conn
 
     @property
-    def lock(self) -> threading.Lock:
+    def lock(self) -> Any:
         """Who has it uses the connection."""
         return self._opened.lock
 
     @lock.setter
-    def lock(self, lock: threading.Lock) -> None:
-        self._opened.locks[os.getpid()] = lock
+    def lock(self, lock: Any) -> None:
+        # That of SqliteSaver may be released by anybody.
+        pass
 
     def _connect(self) -> sqlite3.Connection:
         target: str | Path = ":memory:"
@@ -220,9 +221,9 @@ class MemLayerSaver(Closing, SqliteSaver):
             self.setup()
             self.conn.execute(_DELETED)
             self._opened.files = self._files()
+            self._opened.ready = True
         except (sqlite3.DatabaseError, JournalError):
             self.conn.close()
-            self._opened.conn = None
             raise
 
     @contextmanager
@@ -249,7 +250,7 @@ class MemLayerSaver(Closing, SqliteSaver):
     def _check_file(self) -> None:
         """Refuse a file that is another one than when it was opened: what is written now would be lost."""
         (file, log), was = self._files(), self._opened.files
-        if self._folder is None or (file, log) == was or (file == was[0] and self._opened.conn is None):
+        if self._folder is None or (file, log) == was or (file == was[0] and not self._opened.ready):
             return
         if file is not None and file != was[0] and log == was[1]:
             # The log of the file that is gone, which SQLite would apply to the one in its place.
@@ -271,9 +272,9 @@ class MemLayerSaver(Closing, SqliteSaver):
                 )
             # What a fork could not close is the parent's: here it must not be used, not even closed.
             opened.abandoned += (opened.conn,)
-            opened.conn, opened.pid = None, os.getpid()
+            opened.ready, opened.pid = False, os.getpid()
         self._check_file()
-        if opened.conn is None:
+        if not opened.ready:
             opened.conn, self.is_setup = self._connect(), False
             self._prepare()
 
@@ -286,9 +287,13 @@ class MemLayerSaver(Closing, SqliteSaver):
             return
         with self._errors(), self.lock:
             self._check()
-            with closing(self.conn.cursor()) as cursor, self.conn:
-                yield cursor
-                self._check_file()
+            self._opened.used = True
+            try:
+                with closing(self.conn.cursor()) as cursor, self.conn:
+                    yield cursor
+                    self._check_file()
+            finally:
+                self._opened.used = False
 
     @contextmanager
     def _holding(self) -> Iterator[sqlite3.Cursor]:

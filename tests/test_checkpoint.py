@@ -1,6 +1,7 @@
 import asyncio
 import dataclasses
 import enum
+import os
 import subprocess
 import sys
 import threading
@@ -118,7 +119,7 @@ def test_a_reader_that_waits_while_the_saver_is_closed_is_told_so(tmp_path: Path
         def __exit__(self, *_: object) -> None:
             self.held.release()
 
-    saver.lock = Lock()  # type: ignore[assignment]
+    saver._opened.locks[os.getpid()] = Lock()
     with ThreadPoolExecutor(1) as pool:
         with Lock.held:
             waits = pool.submit(saver.get_tuple, thread("1"))

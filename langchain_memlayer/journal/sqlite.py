@@ -117,6 +117,9 @@ class SQLiteJournal(Journal):
         with self._connecting:
             if self._identity is not None:
                 self._check_file()
+            if self._writer is None and not self._readings:
+                # The last one that was closed has taken its log with it.
+                self._log = None
             db = sqlite3.connect(
                 self._file, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=256
             )
@@ -197,39 +200,29 @@ class SQLiteJournal(Journal):
         if identity(self._file) != self._identity:
             self._drop_log()
 
-    def hold(self, until: float) -> list[Any]:
+    def hold(self, until: float, held: list[Any]) -> None:
         """Wait until nobody is in SQLite, and close what is open: no connection may cross a fork.
 
         Args:
             until: The moment of `time.monotonic` to give up at.
-
-        Returns:
-            The locks that keep it so, to be released by this thread.
+            held: Gets the locks that keep it so, to be released by this thread.
         """
-        while True:
-            held: list[Any] = []
-            for lock in (self._write_lock, self._connecting, *(reading.lock for reading in tuple(self._readings))):
-                if not lock.acquire(blocking=False):
-                    break
-                held.append(lock)
-            else:
-                break
+        before = len(held)
+        while not all(
+            taken(lock, held, 0.0)
+            for lock in (self._write_lock, self._connecting, *(reading.lock for reading in tuple(self._readings)))
+        ):
             # Nothing is kept while waiting: whoever is inside may need it.
-            for lock in held:
-                lock.release()
+            _release(held, before)
             if time.monotonic() > until:
-                return []
+                return
             time.sleep(0.001)
         if self.folder is not None:
             self._close_idle()
             # A thread that forks within its own transaction keeps that.
             if self._writer is not None and not self._writer.in_transaction:
-                self._writer.close()
-                self._writer = None
-            if self._writer is None:
-                # The last one that is closed takes the log with it, and the next one that is opened makes another.
-                self._log = None
-        return held
+                writer, self._writer = self._writer, None
+                writer.close()
 
     def _close_idle(self) -> None:
         with suppress(IndexError):
@@ -453,6 +446,24 @@ def _step(name: str) -> None:
     """Called at each step of a commit; tests replace it to stop the process there."""
 
 
+def taken(lock: Any, held: list[Any], seconds: float) -> bool:
+    """Whether a lock could be had in some seconds; it is noted before, since an interrupt may come right behind."""
+    held.append(lock)
+    if not lock.acquire(timeout=seconds):
+        held.pop()
+        return False
+    return True
+
+
+def _release(held: list[Any], most: int = 0) -> None:
+    """Let go of what was noted last, until `most` are left."""
+    while len(held) > most:
+        # An interrupt came before it was taken, or after it was released.
+        with suppress(RuntimeError):
+            held[-1].release()
+        held.pop()
+
+
 class _Forks:
     """What a fork has to wait for, and close, in all journals and files of checkpoints of the process.
 
@@ -469,19 +480,15 @@ class _Forks:
 
     def before(self) -> None:
         """Stand at the door until the fork is over, when nobody is inside."""
-        held: list[Any] = []
-        self.own.held = held
+        held = self.own.held = []
         until = time.monotonic() + _FORK_SECONDS
-        if self.door.acquire(timeout=_FORK_SECONDS):
-            held.append(self.door)
+        if taken(self.door, held, _FORK_SECONDS):
             for file in tuple(self.files):
-                held += file.hold(until)
+                file.hold(until, held)
 
     def after(self) -> None:
         """Let go of what this thread took, and of nothing else."""
-        held, self.own.held = getattr(self.own, "held", []), []
-        while held:
-            held.pop().release()
+        _release(getattr(self.own, "held", []))
 
     def in_child(self) -> None:
         """The other threads are gone, and whoever of them stood at the door with them."""

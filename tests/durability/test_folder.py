@@ -340,6 +340,29 @@ def test_forks_from_a_process_with_a_thread_that_saves_checkpoints(tmp_path: Pat
             assert len(list(saver.list({"configurable": {"thread_id": thread}}))) == count
 
 
+def test_a_connection_that_was_interrupted_while_it_was_opened_leaves_a_store_that_is_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared = SQLiteJournal._prepared
+
+    def interrupted(self: SQLiteJournal, db: sqlite3.Connection) -> sqlite3.Connection:
+        prepared(self, db).close()
+        # They take the numbers that the log and its index had.
+        for name in (".one", ".two"):
+            (tmp_path / name).touch()
+        raise KeyboardInterrupt
+
+    with open_store(tmp_path) as store:
+        # A fork closes the connections, and the first one that is opened then makes the log anew.
+        assert os.waitpid(forked(lambda: True), 0)[1] == 0
+        monkeypatch.setattr(SQLiteJournal, "_prepared", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            store.put(("n",), "k", {"text": "one"})
+        monkeypatch.undo()
+        store.put(("n",), "k", {"text": "two"})
+    assert_sound(tmp_path)
+
+
 def test_a_child_of_a_fork_keeps_its_log_when_its_parent_closes(tmp_path: Path) -> None:
     memory = open_memory(tmp_path)
     memory.add("from the parent", user_id="u")
