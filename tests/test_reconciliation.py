@@ -651,6 +651,11 @@ def test_for_how_long_something_holds_may_be_told_as_the_day_when_it_began(told:
         ("Anna's party is a week later", "Anna's party is on 2025-11-08", "Anna's party is on 2025-11-15"),
         ("用户的聚会推迟一周", "用户的聚会在2025-11-08", "用户的聚会在2025-11-15"),
         ("Anna is vegetarian since January", "Anna is vegetarian", "Anna is vegetarian since 2025-01"),
+        ("2026年1月起换 Dr. Osei 带用户", "用户的导师叫 Mark", "2026年1月起用户的导师换成 Dr. Osei，在那之前是 Mark"),
+        (
+            "ユーザーは②の三味線を5万8千円で買った", "ユーザーは②6万2千円の三味線を選んだ",
+            "ユーザーは②の三味線を6万2千円から値切って5万8千円で買った",
+        ),
     ],
 )  # fmt: skip
 def test_a_new_text_may_tell_what_its_sources_come_to(told: str, known: str, text: str) -> None:

@@ -162,15 +162,20 @@ def _swaps(text: str, memory: str) -> bool:
     return placed and swapped and ratio(one, other) < _ALIKE
 
 
-def is_untold(told: str, text: str, *, dated: bool = True) -> bool:
-    """Whether a text lacks a name, or all days, of what was told."""
+def is_unnamed(told: str, text: str) -> bool:
+    """Whether a text lacks a name with a capital of what was told."""
     from rapidfuzz.fuzz import ratio
 
     said = words(text)
     named = [part for name in _NAME.findall(told) if name[0].isupper() for part in words(name) if part not in SPEAKERS]
     # "NYC" is New York City.
     known = f"{text.casefold()} {''.join(word[0] for word in said)}"
-    if any(part not in known and all(ratio(part, one) < _ALIKE for one in said) for part in named):
+    return any(part not in known and all(ratio(part, one) < _ALIKE for one in said) for part in named)
+
+
+def is_untold(told: str, text: str, *, dated: bool = True) -> bool:
+    """Whether a text lacks a name, or all days, of what was told."""
+    if is_unnamed(told, text):
         return True
     placed = (set(match[1]) for form in _PLACED for match in form.finditer(told.rstrip(".。")))
     # Half the characters of one that is written by its sound are in any other.
@@ -252,7 +257,7 @@ def is_grounded(text: str, fact: Fact, others: Sequence[Fact], memories: Sequenc
     undated = DAY.sub(" ", text)
     said = terms(undated)
     told = "\n".join(sources)
-    if len(said & terms(told)) < _GROUNDED * len(said) or is_untold(text, told, dated=False):
+    if len(said & terms(told)) < _GROUNDED * len(said) or is_unnamed(text, told):
         return False
     changed = numbers(fact.text) - numbers(memories[0], dated=True)
     literal = {number for source in sources for number in numbers(source, dated=True)}
