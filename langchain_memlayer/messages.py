@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 from langchain_memlayer.errors import InvalidInput, shown, written
 from langchain_memlayer.json_values import plain
-from langchain_memlayer.types import FIRST_TIME, LAST_TIME, Turn, from_micros, to_micros
+from langchain_memlayer.types import FIRST_TIME, LAST_TIME, MOST_NAME_BYTES, Turn, from_micros, to_micros
 
 if TYPE_CHECKING:
     from langchain_core.messages import BaseMessage
@@ -459,7 +459,10 @@ def _micros(value: Any) -> int:
 def _message_id(value: Any, where: str) -> str | None:
     # Exports number their messages; LangChain turns such ids into strings as well.
     numbered = isinstance(value, int) and not isinstance(value, bool)
-    return checked_label(written(value, where) if numbered else value, where)
+    given = checked_label(written(value, where) if numbered else value, where)
+    if given is not None and len(given.encode()) > MOST_NAME_BYTES:
+        raise InvalidInput(f"{where} has more than {MOST_NAME_BYTES:,} bytes; shorten it, or give a hash of it.")
+    return given
 
 
 # -- what is in an agent's state already ------------------------------------------------------------------------------
@@ -482,6 +485,8 @@ def _mended(message: Mapping[str, Any]) -> dict[str, Any]:
     for key, kinds in (("name", str), ("session_id", str), ("id", (str, int))):
         if not isinstance(kept.get(key), kinds):
             kept[key] = None
+    if not _is_readable(_message_id, kept["id"]):
+        kept["id"] = None
     for fields in (kept, *(kept[key] for key in _mended_groups(kept))):
         for key in _TIMES:
             if not _is_readable(_moment, fields.get(key)):

@@ -48,6 +48,9 @@ def to_micros(moment: datetime) -> int:
 FIRST_TIME, LAST_TIME = to_micros(datetime.min), to_micros(datetime.max)
 """The ends of the calendar: no time in the journal lies beyond them."""
 
+MOST_NAME_BYTES = 2_000
+"""How long ids are at most, those of one memory together: PostgreSQL finds them by an index, which keeps no more."""
+
 
 def from_micros(micros: int, offset: int | None = None) -> datetime:
     """The aware time of `micros` (since 1970 UTC), in the zone `offset` seconds from UTC; the nearest there is."""

@@ -427,6 +427,7 @@ BAD: list[tuple[Any, str]] = [
     ({"role": "user", "content": "hi", "id": ""}, r"messages\['id'\] must be a non-empty string"),
     ({"role": "user", "content": "hi", "id": True}, r"messages\['id'\] must be a non-empty string"),
     ({"role": "user", "content": "hi", "id": 1.5}, r"messages\['id'\] must be a non-empty string"),
+    ({"role": "user", "content": "hi", "id": "i" * 2_001}, r"messages\['id'\] has more than 2,000 bytes"),
     ({"role": "user", "content": "hi", "name": 5}, r"messages\['name'\] must be a non-empty string"),
     ({"role": "user", "content": "hi", "name": "A\x00"}, r"messages\['name'\] holds a NUL"),
     ({"role": "user", "content": "hi", "session_id": ""}, r"messages\['session_id'\] must be a non-empty string"),

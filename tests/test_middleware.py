@@ -593,7 +593,7 @@ def test_in_a_thread_of_several_people_each_is_remembered_for_what_they_said(mem
 ODD = [
     HumanMessage("a\x00b"), HumanMessage("lone \ud83d"), HumanMessage("hi", id="", name=""),
     HumanMessage("hi", additional_kwargs={"timestamp": "10:32 AM"}), ChatMessage("hi", role=""),
-    HumanMessage([{"type": "hologram", "data": "x"}, {"type": "text", "text": 5}]),
+    HumanMessage([{"type": "hologram", "data": "x"}, {"type": "text", "text": 5}]), HumanMessage("hi", id="漢" * 800),
 ]  # fmt: skip
 
 

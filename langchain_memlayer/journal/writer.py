@@ -26,7 +26,7 @@ from langchain_memlayer.journal.database import (
 from langchain_memlayer.journal.reader import Reader
 from langchain_memlayer.journal.schema import TABLES
 from langchain_memlayer.json_values import dumps
-from langchain_memlayer.types import LAST_TIME, MEMORY_ROOT, Kind, Row, Scope, Triple, fork_of
+from langchain_memlayer.types import LAST_TIME, MEMORY_ROOT, MOST_NAME_BYTES, Kind, Row, Scope, Triple, fork_of
 
 _EVENT = (
     "INSERT INTO events (seq, recorded_at, ns, key, kind, op, item, gone, prev, value, actor, sources, valid_at, "
@@ -42,9 +42,6 @@ _VECTORS = f"INSERT INTO vectors VALUES (? * {IN_USE}, ?) ON CONFLICT (id) DO UP
 _TRIPLE = (
     "INSERT INTO triples (item, ns, source, relation, destination, source_key, destination_key) VALUES (?,?,?,?,?,?,?)"
 )
-
-MOST_NAME_BYTES = 2_000
-"""How long ids may be, as UTF-8, those that one index has together."""
 
 
 def json_text(value: Any) -> str | None:
