@@ -524,11 +524,22 @@ def recorded_embedder(journal: Journal, area: Area) -> tuple[str, int] | None:
         return None
     try:
         record = orjson.loads(text)
-        return str(record["name"]), int(record["dims"])
+        if not is_embedder(record):
+            raise TypeError("no record of an embedder")
+        return record["name"], record["dims"]
     except DAMAGED as error:
         raise JournalError(
             f"The store's note of what embedded its {area} is damaged ({type(error).__name__}): restore a backup."
         ) from error
+
+
+def is_embedder(record: Any) -> bool:
+    """Whether this is what `Indexes.record_embedder` notes, or an export of it."""
+    if not isinstance(record, dict) or not isinstance(record.get("name"), str) or type(record.get("dims")) is not int:
+        return False
+    knows = record.get("knows") or {}
+    measured = isinstance(knows, dict) and {*map(type, knows.values())} <= {int, float}
+    return record["dims"] > 0 and measured and record.get("metric", "cosine") in METRICS
 
 
 def check_settings(*, hnsw_threshold: Any, metric: Any = None, **functions: Any) -> None:

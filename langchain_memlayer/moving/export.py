@@ -18,7 +18,7 @@ import orjson
 
 from langchain_memlayer.arguments import is_auto
 from langchain_memlayer.embedders.embedder import Embedder, resolve_embeddings
-from langchain_memlayer.engine.index_sync import encode_vectors
+from langchain_memlayer.engine.index_sync import encode_vectors, is_embedder
 from langchain_memlayer.engine.texts import stored_text
 from langchain_memlayer.errors import InvalidInput, JournalError, NotAStore
 from langchain_memlayer.index.files import private_file
@@ -301,7 +301,7 @@ class _Lines:
             )
         embedders = values.get("embedders")
         good = version == VERSION and isinstance(values.get("vectors"), bool) and type(values.get("created_at")) is int
-        if not good or not isinstance(embedders, dict) or not all(map(_is_embedder, embedders.values())):
+        if not good or not isinstance(embedders, dict) or not all(map(is_embedder, embedders.values())):
             raise self._wrong(1, "it is no header")
         self.header = self.header or values
 
@@ -373,7 +373,3 @@ class _Known:
             self._live.add(live)
         self._items[values["id"]] = values["kind"], values["ns"]
         return wrong_owner(values, self._paths.get(values["ns"]))
-
-
-def _is_embedder(record: Any) -> bool:
-    return isinstance(record, dict) and isinstance(record.get("name"), str) and type(record.get("dims")) is int

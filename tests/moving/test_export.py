@@ -82,6 +82,8 @@ def test_a_damaged_file_is_refused_with_its_line_and_nothing_is_made(tmp_path: P
         ([whole[0], whole[2], whole[1], *whole[3:]], "line 3: the rows are not in order"),
         ([one.replace(b"boat", b"goat") for one in whole], "not those that were exported"),
         ([*whole[:3], b'{"type": ["item"]}\n', *whole[3:]], "line 4: a row of the type"),
+        ([whole[0].replace(b'"dims":', b'"dims":-'), *whole[1:]], "line 1: it is no header"),
+        ([whole[0].replace(b'"knows":', b'"knows":[0],"then":'), *whole[1:]], "line 1: it is no header"),
         ([b"{}\n"], "no export"),
     ):
         file.write_bytes(b"".join(damaged))
