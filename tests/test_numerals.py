@@ -23,6 +23,7 @@ from langchain_memlayer.testing import ScriptedChatModel
         ("I was born in 1990 and moved in 2003", "Ann moved to Rome on 2013-05-01", "2013"),
         ("I take 50 mg a day", "Ann takes 500 mg a day", "500"), ("他欠我300块", "他欠用户3000块", "3000"),
         ("I paid 50 euros", "Ann paid 100 euros", "100"), ("我月薪1w", "用户月薪2万元", "20000"),
+        ("苹果三块八一斤", "苹果8.3元一斤", "8.3"),
     ],
 )  # fmt: skip
 def test_a_number_that_contradicts_its_quote_is_found(quote: str, fact: str, number: str) -> None:
@@ -82,6 +83,10 @@ def test_a_number_that_contradicts_its_quote_is_found(quote: str, fact: str, num
         ("一万五六", "15000到16000元"), ("一打啤酒", "12瓶啤酒"), ("1,5 Std", "90 Minuten"),
         ("我九零年生的", "用户34岁"), ("월세 80만원", "월세는 800,000원"), ("연봉이 5천만원", "연봉은 50,000,000원"),
         ("плачу 45 тысяч", "платит 45 000"), ("身高一米八", "身高180厘米"), ("we split 90 three ways", "Ann paid 30"),
+        ("苹果三块八一斤", "苹果每斤3.8元"), ("停车两毛", "停车0.2元"), ("重六斤八两", "重6.8斤"),
+        ("年终奖3w5", "年终奖35000元"),
+        ("转账壹万贰仟叁佰元", "转账12300元"), ("五号楼三单元十二零一", "5号楼3单元1201"), ("儿子三岁半", "儿子42个月"),
+        ("等了一个钟头", "等了60分钟"),
     ],
 )  # fmt: skip
 def test_what_was_said_or_can_be_worked_out_is_no_contradiction(quote: str, fact: str) -> None:
@@ -93,7 +98,8 @@ def test_what_was_said_or_can_be_worked_out_is_no_contradiction(quote: str, fact
     [
         ("User paid one hundred and fifty euros for the 2 of them", {150, 2}),
         ("the rent is 18k, once a month", {18_000}), ("用户付了三百五十块，12只猫", {350, 12}),
-        ("用户付了1.2万", {12_000}), ("②6万2千円のほう", {2, 62_000}), ("3万2百元", {30_200}),
+        ("用户付了1.2万", {12_000}), ("②6万2千円のほう", {2, 62_000}), ("3万2百元", {30_200}), ("3块5个人分", {3, 5}),
+        ("每斤二十五块八毛", {25.8}), ("大陆的陆先生付了3W", {30_000}), ("贰拾万", {200_000}),
         ("1亿2千万", {120_000_000}),
         ("12만 5천 원", {120_000, 5000}), ("3천만원", {30_000_000}), ("3万5", {35_000}), ("2½ 3千克", {2, 0.5, 3000}),
         ("百分之十二点五", {12.5}), ("User has a two-bedroom flat", {2}),

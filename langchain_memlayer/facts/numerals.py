@@ -31,7 +31,18 @@ _HAN: Final = re.compile(
     "(?<![\\d千万萬亿億])([零〇一二两兩三四五六七八九十百千万萬亿億廿]+)(?:[点點]([零〇一二三四五六七八九]+))?"
 )
 _PARTS: Final = re.compile("([二两三四五六七八九十百千]{1,4})分之([一二两三四五六七八九十百千]{1,4})")
-_METRES: Final = re.compile(r"(?<![\d.])([\d一二两])米([\d一二三四五六七八九]{1,2})(?![\d十百])")
+# What goes on in the next lower unit: 一米八三, 三块五, 一斤二两.
+_UNIT_AND_PART: Final = re.compile(
+    r"(?<![\d.])(\d++|[一二两兩三四五六七八九十百]++)(?:(米)([\d一二三四五六七八九]{1,2})|([块塊元斤尺])([1-9一二三四五六七八九])[毛角两兩寸]?)"
+    r"(?![\d十百千万萬个個只条條人天次斤块塊元包盒瓶])"
+)
+# As cheques write them, and as people type thousands; watts are written in other languages.
+_FORMAL: Final = re.compile("[零壹贰貳叁參肆伍陆陸柒捌玖拾佰仟万萬亿億]{2,}")
+_INFORMAL: Final = dict(zip(map(ord, "壹贰貳叁參肆伍陆陸柒捌玖拾佰仟"), "一二二三三四五六六七八九十百千", strict=True))
+_TYPED: Final = re.compile(r"(?<=\d)([wk])(?=\d?(?![\da-z]))")
+_THOUSANDS: Final = {"w": "万", "k": "千"}
+_HAS_HAN: Final = re.compile("[\u4e00-\u9fff]")
+_TENS: Final = re.compile("[一二三四五六七八九]?十[一二三四五六七八九]?")
 _LONGEST_HAN: Final = 40
 """Longer runs are no numeral, but laughter (六六六…) or noise."""
 _LONGEST_WORDS: Final = 20_000
@@ -59,11 +70,11 @@ _LOOSELY: Final = _valued(
 )  # fmt: skip
 # What a number may be of: how many smaller ones it has, or larger ones it is a part of.
 _UNITS: Final = _valued(
-    ((12,), "year years jahr jahre jahren an ans année années año años anno anni ano anos 年"),
+    ((12,), "year years jahr jahre jahren an ans année années año años anno anni ano anos 年 岁 歲"),
     ((12, 30), "month months monat monate monaten mois mes meses mese mesi mês 月"), ((0.5,), "斤 重"),
     ((7, 4), "week weeks woche wochen semaine semaines semana semanas settimana settimane 周 週 期"),
-    ((7, 24), "day days tag tage tagen jour jours día días giorni dias 天"),
-    ((60,), "h hour hours std stunde stunden heure heures hora horas ora ore 时 時"),
+    ((0.1,), "毛 角"), ((7, 24), "day days tag tage tagen jour jours día días giorni dias 天"),
+    ((60,), "h hour hours std stunde stunden heure heures hora horas ora ore 时 時 钟 鐘"),
 )  # fmt: skip
 # Words that tell a language: "once" is 11 in Spanish only.
 _LANGUAGES: Final = {
@@ -133,7 +144,7 @@ def numbers(text: str, *, dated: bool = False) -> set[float]:
         text: The text.
         dated: Whether those count that may be parts of dates and times: in a text with a date, all up to 31 may.
     """
-    text = _together(_plain(text))
+    text = _plain(text)
     digits = _DIGITS.findall(text) if dated else _undated(text)
     return {*map(_exact, (*map(_value, digits), *_in_words(text, _spoken(text), parts=False)))}
 
@@ -162,7 +173,7 @@ def unsaid_number(fact: str, quote: str, said: Sequence[str], year: int | None =
         said: The texts in which the number may stand too, such as the cited turns.
         year: When the quote was said: an age is worked out from a year of birth, before or after the birthday.
     """
-    fact, quote = _together(_plain(fact)), _plain(quote)
+    fact, quote = _plain(fact), _plain(quote)
     quoted = _stated(quote, _spoken(quote))
     # Any language's word for a number of the quote will do.
     stated = {*map(_exact, _stated(fact, _LANGUAGES))}
@@ -213,7 +224,9 @@ def _stated(text: str, languages: Iterable[str]) -> list[float]:
 
 def _runs(quote: str) -> Iterator[str]:
     """The digits of a text one after the other, as they are written and as they are said."""
-    yield re.sub(r"\D", "", quote.translate(_HAN_READ))
+    # The room 十二零一 is 1201.
+    for text in (quote, _TENS.sub(lambda match: f"{_han(match[0]):.0f}", quote)):
+        yield re.sub(r"\D", "", text.translate(_HAN_READ))
     if len(quote) <= _LONGEST_WORDS:
         yield from ("".join(_worded(_OH.sub("zero", quote), name)) for name in _LANGUAGES)
 
@@ -303,8 +316,16 @@ def _plain(text: str) -> str:
     # A wide comma parts two numbers, but those in wide digits.
     text = re.sub("(?<=[0-9])，", ", ", _AND_A_PART.sub(" ", text))
     text = unicodedata.normalize("NFKC", text).casefold().replace("百分之", "%")
-    text = _METRES.sub(lambda match: f"{match[1]}.{match[2]}米".translate(_HAN_READ), text)
-    return _PARTS.sub(lambda match: f"{_han(match[2])}/{_han(match[1])}", text)
+    if _HAS_HAN.search(text):
+        text = _TYPED.sub(lambda match: _THOUSANDS[match[1]], text)
+    text = _FORMAL.sub(lambda match: match[0].translate(_INFORMAL), text)
+    text = _UNIT_AND_PART.sub(_in_one_unit, text)
+    return _together(_PARTS.sub(lambda match: f"{_han(match[2])}/{_han(match[1])}", text))
+
+
+def _in_one_unit(match: re.Match[str]) -> str:
+    whole = match[1] if match[1].isdecimal() else f"{_han(match[1]):.0f}"
+    return f"{whole}.{(match[3] or match[5]).translate(_HAN_READ)}{match[2] or match[4]}"
 
 
 def _multiplied(match: re.Match[str]) -> float:

@@ -35,13 +35,17 @@ UNIT_DAYS = {"day": 1, "week": 7, "天": 1, "日": 1, "周": 7, "週": 7, "星�
 MONTH_UNITS = ("month", "月", "개월", "달")
 SEASONS = {
     name: month
-    for month, names in ((3, "spring 春 봄"), (6, "summer 夏 여름"), (9, "autumn fall 秋 가을"), (12, "winter 冬 겨울"))
+    for month, names in (
+        (3, "spring 春 봄"), (6, "summer 夏 여름"), (9, "autumn fall 秋 가을"), (12, "winter 冬 겨울"), (4, "二季度"),
+        (1, "初 年初 寒假 上半年 一季度"), (7, "暑假 下半年 三季度"), (10, "底 末 年底 年末 四季度"),
+    )
     for name in names.split()
-}
+}  # fmt: skip
+HALVES = ("上半年", "下半年")
 YEARS_BACK = {
     name: years
     for years, names in (
-        (0, "今年 올해"), (1, "去年 昨年 작년"), (2, "前年 一昨年 おととし 재작년"), (3, "大前年 一昨々年 さきおととし"),
+        (-2, "后年 後年 再来年"), (-1, "明年 来年 來年 내년"), (0, "今年 올해"), (1, "去年 昨年 작년"), (2, "前年 一昨年 おととし 재작년"), (3, "大前年 一昨々年 さきおととし"),
     )
     for name in names.split()
 }  # fmt: skip
@@ -57,17 +61,30 @@ KOREAN_NUMBER = "|".join(
 )
 ORDINAL = r"(?P<day>[0-3]?\d)(?:st|nd|rd|th)?"
 YEAR = r"(?P<year>(?:19|20)\d\d)"
-CJK_YEAR = r"(?P<year>(?:19|20)\d\d|[一二][九〇零][〇零一二三四五六七八九]{2})\s*[年년]"
+CJK_YEAR = r"(?P<year>(?:19|20)\d\d|[一二][九〇零][〇零一二三四五六七八九]{2}|\d\d(?=年\d{1,2}月))\s*[年년]"
 CJK_MONTH = r"(?P<month>[01]?\d|[一二三四五六七八九十]{1,2})\s*[月월]"
 CJK_DAY = r"(?P<day>[0-3]?\d|[一二三四五六七八九十]{1,3})\s*[日号號일]"
 BACK = rf"(?P<back>{'|'.join(sorted(YEARS_BACK, key=len, reverse=True))})(?:的|の|\s)*"
 # The months of the moon's calendar begin up to seven weeks later.
 SOLAR = r"(?<!农历|農曆|阴历|陰曆|旧暦|음력)(?<!음력\s)"
 NO_DAY = r"(?!\s*(?:[0-3]?\d|[一二三四五六七八九十]{1,3})\s*[日号號일])"
-CJK_SEASON = r"(?P<season>春(?![节節分联聯运運])|夏(?![至令])|秋(?!分)|冬(?![至奥奧])|봄|여름|가을|겨울)"
-_NEW_YEAR = "(?:春[节節]|农历新年|農曆新年|旧正月|설날)"
-NEW_YEAR = re.compile(rf"(?<!\d){CJK_YEAR}(?:的|の|\s)*{_NEW_YEAR}")
-NEW_YEAR_BACK = re.compile(rf"{BACK}{_NEW_YEAR}")
+CJK_SEASON = r"(?P<season>春(?![节節分联聯运運])|夏(?![至令])|秋(?!分)|冬(?![至奥奧])|봄|여름|가을|겨울|[寒暑]假|[上下]半年|[一二三四]季度|年?初(?![一二三中春夏秋冬])|年?[底末])"
+# Of what the moon tells the days that it can be on: the second new moon after the winter solstice is New Year's.
+FEASTS = {
+    name: when
+    for when, names in (
+        ((1, 1, 1), "元旦"), ((1, 21, 32), "春节 春節 农历新年 農曆新年 过年 過年 旧正月 설날"), ((2, 4, 32), "元宵 正月十五"),
+        ((2, 14, 1), "情人节 情人節"), ((5, 1, 5), "五一"), ((5, 28, 30), "端午"), ((9, 7, 32), "中秋 추석"),
+        ((10, 1, 7), "国庆 國慶"), ((11, 11, 1), "双十一 雙十一 双11 雙11"), ((12, 25, 1), "圣诞 聖誕"),
+    )
+    for name in names.split()
+}  # fmt: skip
+_FEAST = f"(?P<feast>{'|'.join(FEASTS)})(?![路广廣])"
+FEAST = (
+    re.compile(rf"(?<!\d){CJK_YEAR}(?:的|の|\s)*{_FEAST}"),
+    re.compile(f"{BACK}{_FEAST}"),
+    re.compile(rf"(?<![\d一二三四五六七八九十]){_FEAST}"),
+)
 
 # "May" and "march" are verbs too: in small letters and before a word they are months where a word says when.
 VERBS = frozenset({"may", "march"})
@@ -177,7 +194,7 @@ KOREAN_AGO = re.compile(rf"(?P<n>{'|'.join(KOREAN_DAYS)})\s*전")
 HALF_MONTH = re.compile(r"半[个個]月(?:之?前|以前)|보름\s*전|\b(?:a fortnight|half a month) ago\b", re.IGNORECASE)
 HALF_YEAR = re.compile(r"\bhalf a year ago\b|半年(?:之?前|以前)|반\s*년\s*전", re.IGNORECASE)
 WEEKENDS_AGO = re.compile(rf"\b(?P<n>\d{{1,2}}|{NUMBER})(?:\s+of)?\s+weekends\s+ago\b", re.IGNORECASE)
-FEW_DAYS = re.compile(r"前(?:几|幾)天|先日|며칠\s*전|\bthe other day\b", re.IGNORECASE)
+FEW_DAYS = re.compile(r"前[几幾两兩]天|先日|며칠\s*전|\bthe other day\b", re.IGNORECASE)
 NAMED = (
     (re.compile(r"大前天|一昨々日|さきおととい|그끄저께"), -3),
     (re.compile("大[后後]天|しあさって|글피"), 3),
@@ -191,7 +208,7 @@ NAMED = (
     ),
     (
         re.compile(
-            r"\b(?:yesterday|last night)\b|昨[天日晚夜晩夕]|きのう|어제|어젯밤|"
+            r"\b(?:yesterday|last night)\b|昨[天日晚夜晩夕儿兒]|[琴尋寻]日|きのう|어제|어젯밤|"
             # "Hier" alone is German, too.
             r"\b(?:вчера|gestern|ayer|anoche|ieri|ontem|hier (?:soir|matin))\b",
             re.IGNORECASE,
@@ -200,7 +217,7 @@ NAMED = (
     ),
     (
         re.compile(
-            r"\b(?:today|tonight|this (?:morning|afternoon|evening))\b|今[天日晚早晩朝夜]|きょう|오늘|"
+            r"\b(?:today|tonight|this (?:morning|afternoon|evening))\b|今[天日晚早晩朝夜儿兒]|きょう|오늘|"
             r"\b(?:сегодня|heute|aujourd['\u2019]hui|hoy|oggi|hoje)\b",
             re.IGNORECASE,
         ),
@@ -216,7 +233,7 @@ NAMED = (
     ),
     (
         re.compile(
-            r"\btomorrow\b|明[天日]|내일|\b(?:завтра|demain|domani|amanh[ãa])\b|(?<!la )(?<!pasado )\bma[ñn]ana\b",
+            r"\btomorrow\b|明[天日早晚儿兒]|聽日(?![語本文])|내일|\b(?:завтра|demain|domani|amanh[ãa])\b|(?<!la )(?<!pasado )\bma[ñn]ana\b",
             re.IGNORECASE,
         ),
         1,
@@ -259,6 +276,7 @@ WEEKS = (
     (re.compile(rf"\b(?:last|past) weekend\b{NOT_OF}|(?<!上)上{CJK_WEEK}末|先週末|先週の週末|(?:지난|저번)\s*주말", re.IGNORECASE), -1, (5, 7)),
     (re.compile(r"\b(?:this|coming) weekend\b|这[个個]?周末|這[個]?週末|本周末|今週末|이번\s*주말", re.IGNORECASE), 0, (5, 7)),
     (re.compile(rf"\b(?:last|previous|past) week\b{NOT_OF}|(?<!上)上{CJK_WEEK}{WEEK_DAY}|先週(?!末)|(?:지난|저번)\s*주(?!말)", re.IGNORECASE), -1, (0, 7)),
+    (re.compile(rf"(?<!下)下下{CJK_WEEK}{WEEK_DAY}|再来週(?!末)"), 2, (0, 7)),
     (re.compile(rf"\bthis week\b|[这這本]{CJK_WEEK}{WEEK_DAY}|今週(?!末)|이번\s*주(?!말)", re.IGNORECASE), 0, (0, 7)),
 )  # fmt: skip
 WEEKDAY = re.compile(
@@ -277,6 +295,11 @@ EUROPEAN_WEEKDAY = (
 )
 CJK_WEEKDAY = (
     re.compile(rf"(?<![上下])(?P<which>上上|上|下下|下|这|這|本){CJK_WEEK}(?P<name>[一二三四五六日天])"),
+    # Without a word before it, it is that of this week; 三周一次 has none.
+    re.compile(
+        r"(?<![上下每逢隔前后後个個几幾数數两兩半整多\d一二三四五六七八九十这這本日号號(])(?P<which>)(?:周|週|星期|礼拜|禮拜)"
+        r"(?P<name>[一二三四五六日天])(?![次遍回百千])"
+    ),
     re.compile(r"(?P<which>先々週|先週|今週|再来週|来週)(?:の|\s)*(?P<name>[月火水木金土日])曜"),
     re.compile(r"(?P<which>지지난|지난|저번|이번|다음)\s*주\s*(?P<name>[월화수목금토일])요일"),
 )
@@ -292,10 +315,16 @@ AHEAD = re.compile(
 )
 NAMED_MONTHS = (
     *((_european(away, *_MONTH), -away) for away in EUROPEAN),
-    (re.compile(r"\bmonth before last\b|上上[个個]?月|先々月|지지난\s*달", re.IGNORECASE), 2),
-    (re.compile(rf"\b(?:last|previous|past) month\b{NOT_OF}|上[个個]?月|先月|(?:지난|저번)\s*달", re.IGNORECASE), 1),
-    (re.compile(r"\bthis month\b|[这這本][个個]?月|今月|이번\s*달", re.IGNORECASE), 0),
-    (re.compile(rf"\b(?:next|coming) month\b{NOT_OF}|(?<!下)下[个個]?月|来月|다음\s*달", re.IGNORECASE), -1),
+    *(
+        (re.compile(rf"(?:{said})(?:[的の\s]*{CJK_DAY})?", re.IGNORECASE), back)
+        for back, said in (
+            (2, r"\bmonth before last\b|上上[个個]?月|先々月|지지난\s*달"),
+            (1, rf"\b(?:last|previous|past) month\b{NOT_OF}|上[个個]?月|先月|(?:지난|저번)\s*달"),
+            (0, r"\bthis month\b|[这這本][个個]?月|今月|이번\s*달|(?<![个個上下\d一二三四五六七八九十])月[初底末]"),
+            (-1, rf"\b(?:next|coming) month\b{NOT_OF}|(?<!下)下[个個]?月|来月|다음\s*달"),
+            (-2, r"(?<!下)下下[个個]?月|再来月"),
+        )
+    ),
 )
 MONTH_BACK = (
     re.compile(rf"{BACK}{CJK_MONTH}(?:\s*{CJK_DAY})?"),
@@ -308,6 +337,7 @@ SEASON_BACK = (
 )
 NAMED_YEARS = (
     *((_european(away, *_YEAR), -away) for away in EUROPEAN),
+    (re.compile(r"(?<![今以之先])[后後]年|再来年"), -2),
     (re.compile(r"大前年|一昨々年|さきおととし"), 3),
     (re.compile(r"\byear before last\b|一昨年|前年|おととし|재작년", re.IGNORECASE), 2),
     (re.compile(rf"\b(?:last|previous|past) year\b{NOT_OF}|去年|昨年|작년|지난\s*해", re.IGNORECASE), 1),

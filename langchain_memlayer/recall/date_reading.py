@@ -28,16 +28,13 @@ def read(text: str, today: datetime) -> Iterator[tuple[tuple[int, int], Period]]
 def _absolute(text: str) -> Iterator[Reading]:
     for match in _matches(patterns.FULL, text):
         if not _is_verb(match):
-            yield match, _day(match["year"] if "year" in match.re.groupindex else None, _month_of(match), match["day"])
+            yield match, _day(_year_of(match), _month_of(match), match["day"])
     for match in patterns.PART.finditer(text):
         yield match, _part(match)
     for match in _matches(patterns.SEASON, text):
         yield match, _season(_number(match["year"]), match["season"])
-    for match in patterns.NEW_YEAR.finditer(text):
-        # The second new moon after the winter solstice.
-        yield match, _lunar_new_year(_number(match["year"]))
     for match in _matches(patterns.OF_YEAR, text):
-        yield match, _month(_number(match["year"]), _month_of(match))
+        yield match, _month(_year_of(match) or 0, _month_of(match))
     for match in _matches(patterns.BARE_MONTH, text):
         month = _month_of(match)
         yield match, Period("month", month=month) if 1 <= month <= 12 else None
@@ -48,15 +45,16 @@ def _absolute(text: str) -> Iterator[Reading]:
 
 
 def _of_relative_year(text: str, today: datetime) -> Iterator[Reading]:
-    """Months, days and seasons of last year, this year, or the year before last."""
+    """Months, days, feasts and seasons of last year, this year, or the year before last."""
     for match in _matches(patterns.MONTH_BACK, text):
         year = today.year - _years_back(match["back"])
         if match.groupdict().get("day"):
-            yield match, _day(str(year), _month_of(match), match["day"])
+            yield match, _day(year, _month_of(match), match["day"])
         else:
             yield match, _month(year, _month_of(match))
-    for match in patterns.NEW_YEAR_BACK.finditer(text):
-        yield match, _lunar_new_year(today.year - _years_back(match["back"]))
+    for match in _matches(patterns.FEAST, text):
+        back = match.groupdict().get("back")
+        yield match, _feast(today.year - _years_back(back) if back else _year_of(match), match["feast"])
     for match in _matches(patterns.SEASON_BACK, text):
         if match["back"].casefold() != "last":
             yield match, _season(today.year - _years_back(match["back"]), match["season"])
@@ -104,7 +102,9 @@ def _relative(text: str, today: datetime) -> Iterator[Reading]:
         yield match, _weekday(EUROPEAN_DAYS[match["name"].casefold()], which, today, ahead=False)
     for pattern, months in patterns.NAMED_MONTHS:
         for match in pattern.finditer(text):
-            yield match, _months_ago(today, months, 0)
+            year, month = divmod(12 * today.year + today.month - 1 - months, 12)
+            date = match.groupdict().get("day")
+            yield match, _day(year, month + 1, date) if date else _month(year, month + 1)
     for pattern, years in patterns.NAMED_YEARS:
         for match in pattern.finditer(text):
             yield match, _year(today.year - years)
@@ -214,32 +214,43 @@ def _part(match: re.Match[str]) -> Period:
     return _span("span", datetime(int(match["year"]), month, first, tzinfo=UTC), 10)
 
 
-def _lunar_new_year(year: int) -> Period | None:
-    return _span("span", datetime(year, 1, 21, tzinfo=UTC), 32) if year > 0 else None
+def _year_of(match: re.Match[str]) -> int | None:
+    """The year that a match names, of which two digits may be written."""
+    year = _number(match.groupdict().get("year") or "")
+    return _four_digits(year) if year else None
+
+
+def _four_digits(year: int) -> int:
+    return year + (2000 if year < 30 else 1900) if year < 100 else year
+
+
+def _feast(year: int | None, name: str) -> Period | None:
+    month, day, days = patterns.FEASTS[name]
+    if year is None:
+        return Period("day", month=month, day=day) if days < 30 else None
+    return _span("span", datetime(year, month, day, tzinfo=UTC), days) if year > 0 else None
 
 
 def _decade(year: int) -> Period | None:
-    if year < 100:
-        year += 2000 if year < 30 else 1900
-    return _months(12 * year, 120, "year")
+    return _months(12 * _four_digits(year), 120, "year")
 
 
 def _season(year: int, name: str) -> Period | None:
-    return _months(12 * year + patterns.SEASONS[name.casefold()] - 1, 3)
+    return _months(12 * year + patterns.SEASONS[name.casefold()] - 1, 6 if name in patterns.HALVES else 3)
 
 
 def _span(grain: Grain, start: datetime, days: int) -> Period:
     return Period(grain, to_micros(start), to_micros(start + timedelta(days=days)))
 
 
-def _day(year: str | None, month: int, day: str) -> Period | None:
+def _day(year: int | None, month: int, day: str) -> Period | None:
     number = _number(day)
     if not (1 <= month <= 12 and 1 <= number <= 31):
         return None
     if year is None:
         return Period("day", month=month, day=number)
     try:
-        return _span("day", datetime(_number(year), month, number, tzinfo=UTC), 1)
+        return _span("day", datetime(year, month, number, tzinfo=UTC), 1)
     except ValueError:  # 30 February
         return None
 
