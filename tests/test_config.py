@@ -122,6 +122,9 @@ def test_the_models_of_other_memories_keep_their_keys(
     [
         ("openai", {"api_key": SECRET, "openai_base_url": "http://h/v1", "embedding_dims": "8"}, "OpenAIEmbeddings",
          {"openai_api_base": "http://h/v1", "dimensions": 8}),
+        ("openai", {"api_key": SECRET, "base_url": "https://dashscope.aliyuncs.com/compatible-mode/v1"},
+         "OpenAIEmbeddings", {"chunk_size": 10, "model_kwargs": {"encoding_format": "float"}}),
+        ("openai", {"api_key": SECRET}, "OpenAIEmbeddings", {"chunk_size": 1000, "model_kwargs": {}}),
         ("azure_openai", {"model": "m", "azure_kwargs": AZURE}, "AzureOpenAIEmbeddings", {"deployment": "d"}),
         ("lmstudio", {"model": "m"}, "OpenAIEmbeddings", {"openai_api_base": "http://localhost:1234/v1"}),
         ("ollama", {}, "OpenAIEmbeddings", {"model": "nomic-embed-text"}),

@@ -111,6 +111,10 @@ SERVICES: Final = {
 }
 
 
+_FEWER_TEXTS: Final = {"aliyuncs.com": 10, "siliconflow.cn": 32, "bigmodel.cn": 64}
+"""How many texts of one request these hosts embed; more are refused."""
+
+
 def _connection(config: dict[str, Any], provider: str, where: str) -> dict[str, Any]:
     """Key and address, taken out of `config` or the environment."""
     from pydantic import SecretStr
@@ -142,10 +146,11 @@ def _embedder(config: dict[str, Any], *, provider: str) -> Any:
     connection = _connection(config, provider, where)
     model = config.pop("model", None) or SERVICES[provider].embedder or required(config, "model", where)
     # Others than OpenAI take plain texts and give plain numbers: no token ids (which need a download), no base64.
-    plain: dict[str, Any] = {} if provider == "openai" else {"model_kwargs": {"encoding_format": "float"}}
-    return OpenAIEmbeddings(
-        model=model, check_embedding_ctx_length=False, **connection, **plain, **_sized(config), **proxied(config)
-    )
+    host = urlsplit(connection["base_url"] or "").hostname or "openai.com"
+    plain: dict[str, Any] = {} if host.endswith("openai.com") else {"model_kwargs": {"encoding_format": "float"}}
+    most = next((number for name, number in _FEWER_TEXTS.items() if host.endswith(name)), 1000)
+    own = {**connection, **plain, **_sized(config), **proxied(config)}
+    return OpenAIEmbeddings(model=model, check_embedding_ctx_length=False, chunk_size=most, **own)
 
 
 def _azure_model(config: dict[str, Any]) -> Any:
