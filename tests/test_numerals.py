@@ -100,10 +100,12 @@ def test_what_was_said_or_can_be_worked_out_is_no_contradiction(quote: str, fact
         ("the rent is 18k, once a month", {18_000}), ("用户付了三百五十块，12只猫", {350, 12}),
         ("用户付了1.2万", {12_000}), ("②6万2千円のほう", {2, 62_000}), ("3万2百元", {30_200}), ("3块5个人分", {3, 5}),
         ("每斤二十五块八毛", {25.8}), ("大陆的陆先生付了3W", {30_000}), ("贰拾万", {200_000}),
+        ("两点二十出发，血糖七点八", {7.8}),
         ("1亿2千万", {120_000_000}),
         ("12만 5천 원", {120_000, 5000}), ("3천만원", {30_000_000}), ("3万5", {35_000}), ("2½ 3千克", {2, 0.5, 3000}),
         ("百分之十二点五", {12.5}), ("User has a two-bedroom flat", {2}),
         ("Anna moved on 2024-05-13 at 19:00, on May 3", set()), ("she is one of us, the rent is due", set()),
+        ("下午三点半开会，九点零五散", set()),
     ],
 )  # fmt: skip
 def test_the_numbers_of_a_text_are_those_in_digits_and_in_words_of_its_language(text: str, values: set[float]) -> None:

@@ -390,7 +390,8 @@ JUDGED: dict[str, tuple[str, str, list[tuple[str, ...]]]] = {
         ("用户不再住在柏林", "用户住在柏林"),
         ("用户已经不养狗", "用户养了一只狗"),
         ("用户不去健身房了", "用户每周去健身房"),
-        ("用户取消了会员", "用户是会员"),
+        ("用户取消了会员", "用户是会员"), ("用户退订了会员", "用户订了会员"), ("用户停药了", "用户在吃药"),
+        ("用戶唔食牛肉喇", "用戶食牛肉"),
         ("アンナはタバコをやめた", "アンナはタバコを吸う"),
     ]),
     "a delete needs something in common": ("DELETE", "ADD", [
@@ -641,6 +642,8 @@ def test_for_how_long_something_holds_may_be_told_as_the_day_when_it_began(told:
         ("Anna halved the dose of iron", "Anna takes 50 mg of iron", "Anna takes 25 mg of iron"),
         ("Anna's flat has two bedrooms", "Anna lives in a flat", "Anna lives in a two-bedroom flat"),
         ("Anna's stand-up is an hour later", "Anna has a stand-up at 9:00", "Anna has a stand-up at 10:00"),
+        ("用户的牙医改到下午三点", "用户2026-12-02看牙医", "用户2026-12-02 15:00看牙医"),
+        ("用户的牙医改到九点五十", "用户2026-12-02看牙医", "用户2026-12-02 9:50看牙医"),
         ("用户的房租涨了五百", "用户的房租6000元", "用户的房租6500元"),
         ("用户一米八三", "用户身高180厘米", "用户身高183厘米"),
         ("小张不来了", "来吃饭的有小王、小张、小李，一共三人", "来吃饭的有小王、小李，一共两人"),

@@ -42,6 +42,12 @@ _INFORMAL: Final = dict(zip(map(ord, "壹贰貳叁參肆伍陆陸柒捌玖拾佰
 _TYPED: Final = re.compile(r"(?<=\d)([wk])(?=\d?(?![\da-z]))")
 _THOUSANDS: Final = {"w": "万", "k": "千"}
 _HAS_HAN: Final = re.compile("[\u4e00-\u9fff]")
+# Times of day, of which 七点八 is none: 三点, 三点半, 三点一刻, 九点五十, 九点零五.
+_CLOCK: Final = re.compile(
+    "(?<![零〇百千万萬分之一二两兩三四五六七八九十])([一二两兩三四五六七八九十]{1,3})[点點]"
+    "(?:(半|[一三]刻|[零〇][一二三四五六七八九]|[一二三四五]?十[一二三四五六七八九]?)分?|(?![零〇一二三四五六七八九\\d]))"
+)
+_MINUTES: Final = {"半": 30, "一刻": 15, "三刻": 45}
 _TENS: Final = re.compile("[一二三四五六七八九]?十[一二三四五六七八九]?")
 _LONGEST_HAN: Final = 40
 """Longer runs are no numeral, but laughter (六六六…) or noise."""
@@ -318,9 +324,15 @@ def _plain(text: str) -> str:
     text = unicodedata.normalize("NFKC", text).casefold().replace("百分之", "%")
     if _HAS_HAN.search(text):
         text = _TYPED.sub(lambda match: _THOUSANDS[match[1]], text)
+    text = _CLOCK.sub(_as_time, text)
     text = _FORMAL.sub(lambda match: match[0].translate(_INFORMAL), text)
     text = _UNIT_AND_PART.sub(_in_one_unit, text)
     return _together(_PARTS.sub(lambda match: f"{_han(match[2])}/{_han(match[1])}", text))
+
+
+def _as_time(match: re.Match[str]) -> str:
+    minutes = _MINUTES.get(match[2] or "") or _han(match[2] or "零")
+    return f"{_han(match[1]):.0f}:{minutes:02.0f}"
 
 
 def _in_one_unit(match: re.Match[str]) -> str:

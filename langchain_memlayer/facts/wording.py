@@ -31,13 +31,14 @@ _ENDING = r"""
         | inte \s längre | ikke \s l(?:æ|e)ng(?:e|r)re? | już \s nie | không \s còn
         | tidak \s lagi | כבר \s לא | لم \s [يتأن]عد\w* )\b
     | キャンセル | 취소 | \b(?: storniert | abgesagt | annul(?:é|ée|er) | cancelad[oa] | отмен\w* )\b
-    | 不再 | 已[经經]不 | 停止 | 取消 | 放[弃棄] | 戒掉 | 退出 | 注[销銷] | 忘[记記] | 忘掉
+    | [不唔冇]再 | 已[经經]不 | 停(?:[止用了]|(?=[药藥课課])) | 取消 | 放[弃棄]
+    | 戒掉 | 退(?:[出订訂了]|(?=[租课課群货貨会會])) | 注[销銷] | 忘[记記] | 忘掉
     | やめ | 辞め | なくなっ | 더 \s? 이상 | 더는 | 그만
 """
 _ENDING_AROUND = r"""
     \b(?: kein\w* \s .{1,30} \b mehr | n(?:e\s|['’]) .{1,30} \b plus | não \s .{1,30} \b mais
         | non \s .{1,30} \b più )\b
-    | [不没戒] [^，。]{1,10} 了 | もう .{1,20} (?: な[いくか] | ません )
+    | [不没沒唔冇戒] [^，。]{1,10} [了喇啦] | 戒咗 | もう .{1,20} (?: な[いくか] | ません )
 """
 ENDS = re.compile(f"{_ENDING}|{_ENDING_AROUND}", re.VERBOSE | re.IGNORECASE)
 _REASON = re.compile(
