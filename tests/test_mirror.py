@@ -254,6 +254,23 @@ def test_what_a_store_does_not_have_is_delivered_by_the_next_opening(tmp_path: P
         assert len(emptied.points) == 320
 
 
+@pytest.mark.parametrize(
+    "damaged", ["", "{", "[1]", '{"position":3}', '{"kind":7}', '{"kind":"testing","position":"x"}']
+)
+def test_by_a_damaged_note_of_what_it_was_brought_a_store_is_brought_everything(tmp_path: Path, damaged: str) -> None:
+    texts, store = sentences(20), Foreign()
+    with mirrored(store, texts, tmp_path) as memory, memory._journal.write() as tx:
+        for key in ("outbox:memories", "purge:memories"):
+            tx.set_meta(key, damaged)
+    store.points.clear()
+    with opened(tmp_path, store) as memory:
+        assert memory.flush()
+        assert len(store.points) == 20
+        memory.reset()
+        memory.flush()
+        assert store.points == {}
+
+
 def test_a_store_that_was_emptied_is_filled_anew_and_not_judged_by_what_it_lacked(tmp_path: Path) -> None:
     class Waiting(Foreign):
         frees = threading.Event()

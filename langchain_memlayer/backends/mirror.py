@@ -30,10 +30,10 @@ from langchain_memlayer.backends.base import (
 )
 from langchain_memlayer.backends.generic import GenericAdapter
 from langchain_memlayer.backends.proposals import Proposals
-from langchain_memlayer.errors import JournalClosed, MemLayerError, VectorStoreError
+from langchain_memlayer.errors import JournalClosed, JournalError, MemLayerError, VectorStoreError
 from langchain_memlayer.journal import Journal
 from langchain_memlayer.journal.cache_reader import VectorRow
-from langchain_memlayer.journal.database import Area, embedder_key, outbox_key, points_key, purge_key
+from langchain_memlayer.journal.database import DAMAGED, Area, embedder_key, outbox_key, points_key, purge_key
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -60,8 +60,13 @@ class State:
 
     @classmethod
     def of(cls, text: str) -> State:
-        """Read the setting."""
-        return cls(**orjson.loads(text))
+        """Read the setting; by a damaged one, or none, the store is another one, which is brought everything."""
+        try:
+            state = cls(**orjson.loads(text))
+        except DAMAGED:
+            return cls("")
+        sound = [type(part) for part in (state.kind, state.position, state.probed)] == [str, int, bool]
+        return state if sound and state.position >= 0 else cls("")
 
     def __str__(self) -> str:
         return orjson.dumps(asdict(self)).decode()
@@ -349,7 +354,10 @@ class Points:
     def __init__(self, journal: Journal, area: Area) -> None:
         self._journal = journal
         self._area: Area = area
-        self._ids = uuid.UUID(journal.store_id)
+        try:
+            self._ids = uuid.UUID(journal.store_id)
+        except ValueError as error:
+            raise JournalError(f"The id of the store in {journal.where} is damaged: restore a backup.") from error
 
     def dims(self) -> int:
         """The size of the vectors; 0 while there are none."""

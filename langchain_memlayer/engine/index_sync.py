@@ -147,7 +147,7 @@ class Indexes:
         """How well this embedder knows each script that was measured."""
         if self.measured is None:
             text = self.journal.meta(embedder_key(self.area))
-            self.measured = (orjson.loads(text)["knows"] if text else None) or {}
+            self.measured = (orjson.loads(text).get("knows") if text else None) or {}
         return self.measured
 
     def view(self, prefix: str, *, ended: bool = False) -> View:
@@ -533,13 +533,16 @@ def recorded_embedder(journal: Journal, area: Area) -> tuple[str, int] | None:
         ) from error
 
 
+_SIZES = range(1, 1 << 20)
+
+
 def is_embedder(record: Any) -> bool:
     """Whether this is what `Indexes.record_embedder` notes, or an export of it."""
     if not isinstance(record, dict) or not isinstance(record.get("name"), str) or type(record.get("dims")) is not int:
         return False
     knows = record.get("knows") or {}
     measured = isinstance(knows, dict) and {*map(type, knows.values())} <= {int, float}
-    return record["dims"] > 0 and measured and record.get("metric", "cosine") in METRICS
+    return record["dims"] in _SIZES and measured and record.get("metric", "cosine") in METRICS
 
 
 def check_settings(*, hnsw_threshold: Any, metric: Any = None, **functions: Any) -> None:

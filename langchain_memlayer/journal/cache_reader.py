@@ -367,7 +367,14 @@ class CacheReader(BaseReader):
     def purges(self, area: Area) -> list[int]:
         """The rows of which an emptied journal still has to tell the foreign store that they are gone."""
         text = self.meta(purge_key(area))
-        return [] if text is None else list(orjson.loads(text))
+        return [] if text is None else next(whole([(purge_key(area), text)], _row_numbers), [])
+
+
+def _row_numbers(setting: tuple[str, str]) -> list[int]:
+    rows = orjson.loads(setting[1])
+    if type(rows) is not list or not {*map(type, rows)} <= {int}:
+        raise TypeError("no list of rows")
+    return rows
 
 
 def _readable(

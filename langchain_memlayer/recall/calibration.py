@@ -164,7 +164,7 @@ def _mixed(text: str, known: Mapping[str, float], low: float, high: float) -> fl
     total = sum(counts.values()) + others
     if not total:
         return of_script.get("latin", 1.0)
-    least = min(of_script.values())
+    least = min(of_script.values(), default=0.0)
     return (sum(of_script.get(script, least) * count for script, count in counts.items()) + least * others) / total
 
 

@@ -841,7 +841,15 @@ def test_a_damaged_note_of_the_embedder_is_an_error_that_says_so(tmp_path: Path)
         memory.add("zebras", user_id="u")
     with closing(SQLiteJournal(tmp_path)) as journal:
         record = json.loads(journal.meta("embedder:memories") or "")
-    others = ({"dims": 0}, {"dims": "9"}, {"knows": {"latin": "x"}}, {"knows": [1]}, {"metric": "far"}, {"metric": [1]})
+    others = (
+        {"dims": 0},
+        {"dims": 2**62},
+        {"dims": "9"},
+        {"knows": {"latin": "x"}},
+        {"knows": [1]},
+        {"metric": "far"},
+        {"metric": [1]},
+    )
     for value in ("{", "[]", "{}", "1", b"\xff", *(json.dumps({**record, **other}) for other in others)):
         alter(tmp_path, "UPDATE meta SET value = ? WHERE key LIKE 'embedder%'", value)
         with pytest.raises(JournalError, match="restore a backup"):
