@@ -165,6 +165,7 @@ REASONED = AIMessage(
     [{"type": "reasoning", "reasoning": "hm {facts}"}, {"type": "text", "text": json.dumps(NONE)}],
     additional_kwargs={"reasoning_content": "long thoughts"},
 )
+CLOSED = {"name": "extraction", "args": {"facts": [{"fact": "Ann m"}]}, "id": "1"}
 CUT = {"name": "extraction", "args": '{"facts": [{"tu', "id": "1", "error": "cut"}
 
 
@@ -178,6 +179,14 @@ CUT = {"name": "extraction", "args": '{"facts": [{"tu', "id": "1", "error": "cut
         (AIMessage('{"facts": []}', response_metadata={"stop_reason": "refusal"}), ""),
         (AIMessage('{"facts": [', response_metadata={"finish_reason": "SAFETY"}), ""),
         (AIMessage('{"facts": []}', response_metadata={"stopReason": "guardrail_intervened"}), ""),
+        (
+            AIMessage("", tool_calls=[{**CLOSED, "args": NONE}], response_metadata={"finish_reason": "content_filter"}),
+            "",
+        ),
+        (
+            AIMessage("", tool_calls=[CLOSED], response_metadata={"finish_reason": "length"}),
+            '{"facts": [{"fact": "Ann m',
+        ),
     ],
     ids=[
         "reasoning is no part of it",
@@ -187,10 +196,12 @@ CUT = {"name": "extraction", "args": '{"facts": [{"tu', "id": "1", "error": "cut
         "refused with an empty list",
         "taken away",
         "taken away by a guardrail",
+        "taken away from a call",
+        "a call that was cut off, which LangChain closes when it was streamed",
     ],
 )
 def test_what_the_reply_of_a_message_is(message: AIMessage, reply: str) -> None:
-    structured: Any = ("function_calling",) if message.invalid_tool_calls else ()
+    structured: Any = ("function_calling",) if message.invalid_tool_calls or message.tool_calls else ()
     assert chat(ScriptedChatModel(replies=[message], structured=structured)).ask(PROMPT, str) == reply
 
 

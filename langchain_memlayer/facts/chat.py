@@ -35,6 +35,7 @@ _TAKEN = frozenset({
     "content_filter", "content_filtered", "guardrail_intervened", "sensitive", "safety", "refusal",
     "prohibited_content", "blocklist", "spii", "recitation", "error_toxic",
 })  # fmt: skip
+_CUT_OFF = frozenset({"length", "max_tokens", "model_length"})
 _EMPTY = re.compile(r'[\s\w`{}\[\]":]*')
 _SHOWN_AGAIN = 4_000
 
@@ -252,14 +253,17 @@ def _text_of(output: Any) -> str:
     calls = [*(getattr(message, "tool_calls", None) or ()), *(getattr(message, "invalid_tool_calls", None) or ())]
     # Some models make a call of nothing and say it in words.
     arguments = [call["args"] for call in calls if call["args"] or not message.text]
-    if len(arguments) == 1 and isinstance(arguments[0], str):
-        return arguments[0]
-    if arguments:
-        return json.dumps(arguments if len(arguments) > 1 else arguments[0], ensure_ascii=False)
+    stopped = {str(message.response_metadata.get(name)).casefold() for name in _STOPS}
     more = message.additional_kwargs
     old = more.get("function_call")
-    text = str(message.text) or str(old.get("arguments") or "" if isinstance(old, Mapping) else "")
-    stopped = {str(message.response_metadata.get(name)).casefold() for name in _STOPS}
+    if len(arguments) == 1 and isinstance(arguments[0], str):
+        text = arguments[0]
+    elif arguments:
+        text = json.dumps(arguments if len(arguments) > 1 else arguments[0], ensure_ascii=False)
+        # Those of a stream LangChain has closed, too.
+        text = text.rstrip('}] "') if stopped & _CUT_OFF else text
+    else:
+        text = str(message.text) or str(old.get("arguments") or "" if isinstance(old, Mapping) else "")
     # A list that is empty since the provider took it away says nothing of the conversation.
     if stopped & _TAKEN and _EMPTY.fullmatch(text):
         return ""

@@ -37,7 +37,7 @@ _ENTRY = re.compile(rf"\{{\s{{0,99}}[{_QUOTED}]?(\w{{1,40}})[{_QUOTED}]?\s{{0,9}
 _WIDE_COLON = re.compile(rf"(?<=[{_QUOTED}])\s*：")
 # What stands between the calls of a reply: tags, and the names of functions.
 _MARKUP = re.compile(r"<[^<>]{0,99}>|\[/?TOOL_CALLS?\]|\b\w+\.\w+:\d+|```\w{0,20}")
-_LIST_ENDS = re.compile(r"\}\s*\]")
+_LIST_ENDS = re.compile(r"\}[\s,]*\]")
 _MOST_DIGITS: Final = 300
 # What tells an entry of a list from the others; and what stands beside a list that is empty because of it.
 _ABOUT: Final = frozenset({"quote", "fact", "field"})
@@ -267,6 +267,9 @@ def _repaired(text: str, key: str, marks: frozenset[str]) -> Reading | None:
             found.append(entry)
         else:
             lost = lost or text[begin : begin + _SHOWN]
+    # What breaks off between two entries is not closed.
+    if found and lost is None and key in text and not _LIST_ENDS.search(text, begins[-1]):
+        lost = text[begins[-1] : begins[-1] + _SHOWN]
     return Reading(tuple(found), lost) if found else None
 
 
