@@ -27,6 +27,9 @@ from langchain_memlayer.journal.writer import Writer, fork_path
 from langchain_memlayer.json_values import dumps
 from langchain_memlayer.types import FORK, MEMORY_ROOT, Row, Scope, decode_namespace, prefix_bounds
 
+NOTES = f"{MEMORY_ROOT}f."
+"""The encoded namespace above those that note forks."""
+
 
 @dataclass(frozen=True, slots=True)
 class ForkNote:
@@ -52,18 +55,26 @@ def forks(reader: Reader, scope: Scope | None = None, name: str | None = None) -
         name: Only that of this name.
     """
     rows = reader.db.execute(
-        "SELECT path FROM namespaces WHERE path >= ? AND path < ? ORDER BY id", prefix_bounds(f"{MEMORY_ROOT}f.")
+        "SELECT id, path FROM namespaces WHERE path >= ? AND path < ? ORDER BY id", prefix_bounds(NOTES)
     )
-    found = [_fork(path) for (path,) in rows]
+    found = list(whole(rows, lambda row: to_fork(row[1])))
     ids = {} if scope is None else scope.ids()
     if name is not None:
         return [fork for fork in found if fork.name == name and fork.scope.ids() == ids]
     return [fork for fork in found if ids.items() <= fork.scope.ids().items()]
 
 
-def _fork(path: str) -> ForkNote:
+def to_fork(path: str) -> ForkNote:
+    """The fork that an encoded namespace notes.
+
+    Raises:
+        ValueError: it is damaged; or TypeError.
+    """
     _, _, token, name, made, ids = (unquote(label) for label in decode_namespace(path))
-    return ForkNote(token, name, Scope(**orjson.loads(ids)), int(made))
+    fork = ForkNote(token, name, Scope(**orjson.loads(ids)).required("a fork"), int(made))
+    if fork.ids.fork != token:
+        raise ValueError("no token")
+    return fork
 
 
 def note_fork(tx: Writer, name: str, scope: Scope, token: str) -> ForkNote:

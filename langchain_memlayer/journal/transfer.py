@@ -17,6 +17,7 @@ from langchain_memlayer.errors import JournalError, MemLayerError
 from langchain_memlayer.index.keywords import well_formed
 from langchain_memlayer.journal.cache_reader import KINDS
 from langchain_memlayer.journal.database import CREATED_AT, DAMAGED, VECTORS_OF_ITEM, embedder_key
+from langchain_memlayer.journal.fork_notes import NOTES, to_fork
 from langchain_memlayer.journal.reader import Reader
 from langchain_memlayer.journal.schema import columns
 from langchain_memlayer.journal.writer import Writer, keys_of
@@ -275,6 +276,8 @@ def _wrong_value(name: str, kind: Type, value: Any) -> str | None:
         return "'ttl' is no time to live"
     if name in _FLAGS and value not in _FLAGS[name]:
         return f"{name!r} is out of its range"
+    if name == "path" and not _is_path(value):
+        return "'path' is no namespace"
     if name == "kind" and value not in _KINDS:
         return "'kind' is none of item, fact, turn and profile"
     if kind == "json" and name in _SHAPES:
@@ -287,6 +290,14 @@ def _wrong_value(name: str, kind: Type, value: Any) -> str | None:
         ):
             return f"{name!r} has another form"
     return None
+
+
+def _is_path(path: str) -> bool:
+    """Whether it is an encoded namespace, and one that notes a fork says which."""
+    try:
+        return path.endswith(".") and (not path.startswith(NOTES) or bool(to_fork(path)))
+    except DAMAGED:
+        return False
 
 
 def _is_report(value: Any) -> bool:
@@ -321,7 +332,6 @@ def unsound(reader: Reader) -> Iterator[tuple[str, str, str]]:
                 wrong = wrong or wrong_values(section, values)
                 if wrong is None and section.name == "namespace":
                     paths[values["id"]] = values["path"]
-                    wrong = None if values["path"].endswith(".") else "'path' is no namespace"
                 elif wrong is None and (section is ITEMS or section.name == "unread"):
                     wrong = wrong_owner({"kind": "turn", **values}, paths.get(values["ns"]))
             if wrong is not None:

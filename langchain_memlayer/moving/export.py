@@ -347,7 +347,6 @@ class _Known:
         match section.name:
             case "namespace":
                 self._paths[values["id"]] = values["path"]
-                return None if values["path"].endswith(".") else "'path' is no namespace"
             case "event":
                 self._events.add(values["seq"])
             case "item":

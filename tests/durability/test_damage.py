@@ -44,6 +44,7 @@ from langchain_memlayer.index import files
 from langchain_memlayer.index.slab import Slab
 from langchain_memlayer.journal.schema import JOURNAL_FILE
 from langchain_memlayer.journal.sqlite import SQLiteJournal
+from langchain_memlayer.moving import export_store
 from langchain_memlayer.testing import ScriptedChatModel
 from langchain_memlayer.types import Extraction, SlabBlock, Turn
 
@@ -834,6 +835,25 @@ def test_a_damaged_note_of_what_is_unread_hides_no_other_and_is_forgotten(tmp_pa
             memory.forget(user_id="ann")
             memory.forget(user_id="bob")
         assert containing(folder, b"zebras") == []
+
+
+@pytest.mark.parametrize(
+    "path", [".f.x.", ".f..n.1.%7B%7D.", ".f.%00.n.1.%7B%22user_id%22%3A%22a%22%7D.", ".f.t.n.one.[]."]
+)
+def test_a_damaged_note_of_a_fork_is_told_and_keeps_nobody_from_forking_and_forgetting(
+    tmp_path: Path, path: str
+) -> None:
+    (bob, _), _ = told(tmp_path, "bob"), told(tmp_path, "ann")
+    alter(tmp_path, "UPDATE namespaces SET path = ? WHERE path LIKE '.f.%ann%'", path)
+    with Memory(tmp_path, model=None, embeddings=None) as memory:
+        assert [problem.rule for problem in doctor.check(memory._journal)] == ["row"]
+        assert [fork["name"] for fork in memory.forks()] == ["f"]
+        memory.fork("g", user_id="ann").merge()
+        memory.forget(bob)
+        memory.forget(user_id="ann")
+        assert memory.get_all(user_id="ann")["results"] == []
+    with pytest.raises(JournalError, match="namespaces is damaged"):
+        export_store(tmp_path, tmp_path.parent / "export")
 
 
 def test_a_damaged_note_of_the_embedder_is_an_error_that_says_so(tmp_path: Path) -> None:
