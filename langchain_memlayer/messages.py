@@ -55,7 +55,7 @@ _MILLISECONDS_ABOVE = 10**11
 _ACCEPTED = 'a string, a dict {"role": ..., "content": ...}, a pair (role, text), a Turn or a LangChain message'
 
 DECLINED = ("memory", "off")
-"""The entry of a message's `additional_kwargs` by which a person declines that it is remembered."""
+"""The entry of a message's `additional_kwargs`, or of its dict, by which a person declines that it is remembered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,7 +346,7 @@ def _marks(message: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _has_mark(message: Mapping[str, Any]) -> bool:
     key, value = DECLINED
-    return bool(_marks(message).get(key) == value)
+    return value in (_marks(message).get(key), message.get(key))
 
 
 def _is_notification(message: Mapping[str, Any]) -> bool:

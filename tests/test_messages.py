@@ -313,7 +313,7 @@ def test_a_declined_message_and_its_answer_are_left_out() -> None:
     assert [turn.text for turn in to_turns([*said, {"role": "user", "content": "x", "id": "m9"}], without={"m9"})] == [
         "one", "a", "three",
     ]  # fmt: skip
-    assert to_turns({"role": "user", "content": "x", **off}) == []
+    assert to_turns([{"role": "user", "content": "x", **own} for own in (off, {"memory": "off"})]) == []
 
 
 ODD: list[tuple[Any, list[Turn]]] = [
