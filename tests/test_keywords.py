@@ -79,7 +79,7 @@ ZWNJ, SOFT_HYPHEN, WORD_JOINER = "\u200c", "\u00ad", "\u2060"
         ("食べる", "食 食べ べる"),
         ("コーヒー", "コー ーヒ ヒー"),
         ("ｺｰﾋｰ", "コー ーヒ ヒー"),
-        ("日本・東京", "日 本 日本 東 京 東京"),
+        ("日本・東京", "日 本 日本 东 京 东京"),
         ("한국어 배워", "한국 국어 배워"),
         ("밥", "밥"),
     ],
@@ -102,7 +102,7 @@ def test_words_of_other_scripts_are_letters_and_marks() -> None:
 
 def test_spellings_of_one_word_are_one_term() -> None:
     for one, other in (("ПРИВЕТ", "привет"), ("ΟΔΟΣ", "οδος"), ("مرحـــبا", "مرحبا"), (f"می{ZWNJ}خواهم", "میخواهم"),
-                       ("が", "か\u3099")):  # fmt: skip
+                       ("が", "か\u3099"), ("臺灣的頭髮", "台湾的头发")):  # fmt: skip
         assert tokenize(one) == tokenize(other)
 
 

@@ -7,11 +7,10 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
-from importlib.resources import files
 from itertools import accumulate
 
 from langchain_memlayer.index.function_words import language_of
-from langchain_memlayer.index.keywords import query_terms, words_of
+from langchain_memlayer.index.keywords import query_terms, simplified_han, words_of
 from langchain_memlayer.messages import content_hash
 
 # Scripts without spaces give one word for each character.
@@ -184,11 +183,10 @@ def _plainly(word: str) -> str:
 @lru_cache(maxsize=1)
 def simplified() -> dict[int, str]:
     """Traditional characters with their simplified ones, and what else is written in two ways, for `str.translate`."""
-    lines = files(__package__).joinpath("han.txt").read_text("utf-8").splitlines()[1:]
-    pairs = "".join(lines) + "".join(f"{chr(code + 0xFEE0)}{chr(code)}" for code in range(0x21, 0x7F))
+    pairs = "".join(f"{chr(code + 0xFEE0)}{chr(code)}" for code in range(0x21, 0x7F))
     pairs += "".join(f'{mark}"' for mark in "“”„«»「」『』") + "‘'’'ʼ'"
     pairs += _ARABIC + "".join(f"{chr(zero + digit)}{digit}" for zero in _ZEROS for digit in range(10))
-    return str.maketrans(_LIGATURES | dict(zip(pairs[::2], pairs[1::2], strict=True)))
+    return simplified_han() | str.maketrans(_LIGATURES | dict(zip(pairs[::2], pairs[1::2], strict=True)))
 
 
 def _is_nearly_said(said: Sequence[str], part: Sequence[str]) -> bool:

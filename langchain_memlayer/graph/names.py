@@ -19,6 +19,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
+from langchain_memlayer.index.keywords import simplified_han
 from langchain_memlayer.result_types import Relation
 
 MOST_NAMESAKES = 200
@@ -133,10 +134,11 @@ class Name:
 def read_name(spelling: str) -> Name:
     """What a spelling names.
 
-    Case, width, punctuation and a final "'s" do not count; nor do an article, "my", whose friend or relative it is
-    ("her brother Aario"), and a title before two or more words. "Her brother" alone stays: "my brother" is another.
+    Case, width, traditional characters, punctuation and a final "'s" do not count; nor do an article, "my", whose
+    friend or relative it is ("her brother Aario"), and a title before two or more words. "Her brother" alone stays:
+    "my brother" is another.
     """
-    plain = _plain(spelling).strip()
+    plain = _simplified(spelling).strip()
     words = _folded(_without_lead(plain.casefold().lstrip(_QUOTES)))
     if not words:
         text = " ".join(plain.casefold().split())
@@ -253,7 +255,7 @@ def mentions(text: str, known: Callable[[str], bool]) -> list[str]:
         text: Any text, such as a query.
         known: Whether a key is known.
     """
-    words = _folded(_plain(text).casefold())
+    words = _folded(_simplified(text).casefold())
     found: list[tuple[int, int, int, str]] = []
     for start, first in enumerate(words):
         if _UNSPACED.search(first):
@@ -297,6 +299,10 @@ def _cut(word: str, at: int) -> bool:
 def _plain(text: str) -> str:
     plain = unicodedata.normalize("NFKC", text).translate(_SILENT)
     return _SIGNED.sub(lambda found: found[0].translate(_SIGNS), plain)
+
+
+def _simplified(text: str) -> str:
+    return _plain(text) if text.isascii() else _plain(text).translate(simplified_han())
 
 
 def _without_lead(text: str) -> str:

@@ -1,7 +1,7 @@
 """Keywords: what is indexed of a text, what is asked of a query, and BM25 with statistics that the caller gives.
 
 ```
-text  ── NFKC, casefold ──> words ──> terms: stems, bigrams and characters, identifiers ──> ids with counts, stored
+text  ── NFKC, casefold, simplified Han ──> words ──> terms: stems, bigrams and characters, identifiers ──> ids, stored
 query ── the same ────────> stop words out ──> ids ──> postings (`postings.py`) ──> BM25
 ```
 A term means the same to every journal and every release: what is stored of it is its id alone.
@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache, lru_cache
 from hashlib import blake2b
+from importlib.resources import files
 from itertools import chain, pairwise
 from typing import Any
 
@@ -43,7 +44,7 @@ _FUNCTION = frozenset(
     "的了着过吗呢吧啊呀嘛我你您他她它们咱这那哪谁什么怎样为几多少个是在有和与跟及就都也还又很把被给对从到于之而且或但因所以如果会能可要想请问里时候"
 )
 # As words of two they say when and how many; one of them is in every other text.
-_COUNTING = frozenset("年月日号號天周週时時点點分秒〇零一二三四五六七八九十百千万萬两兩半第次上下前后後今明昨")
+_COUNTING = frozenset("年月日号天周时点分秒〇零一二三四五六七八九十百千万两半第次上下前后今明昨")
 
 _SILENT = str.maketrans(
     dict.fromkeys("\u00ad\u0307\u0640\u200c\u200d\u2060\ufeff", "")  # soft hyphen, dot of İ, tatweel, joiners
@@ -96,11 +97,11 @@ _CLASSES = _Classes()
 def tokenize(text: str) -> list[str]:
     """The terms of a text, in order and with repetitions.
 
-    Words are folded to NFKC and lower case; English ones become Porter stems (Porter 1980, "An algorithm for suffix
-    stripping"), and stop words are kept, so that a query of nothing else finds its text. Identifiers, numbers with
-    points and hyphenated words give their parts and then the whole ("ERR_42": `err`, `42`, `err42`), so a text with
-    the whole ranks above those that share parts. Scripts without spaces, and Hangul, give overlapping bigrams; of Han
-    there are the characters too, many of which are words.
+    Words are folded to NFKC, lower case and simplified characters; English ones become Porter stems (Porter 1980, "An
+    algorithm for suffix stripping"), and stop words are kept, so that a query of nothing else finds its text.
+    Identifiers, numbers with points and hyphenated words give their parts and then the whole ("ERR_42": `err`, `42`,
+    `err42`), so a text with the whole ranks above those that share parts. Scripts without spaces, and Hangul, give
+    overlapping bigrams; of Han there are the characters too, many of which are words.
 
     Args:
         text: Any text; what is neither letter nor digit only separates.
@@ -279,8 +280,20 @@ def _normal(text: str) -> str:
     else:
         # Folding can leave what composes (and removing a joiner can), so the normal form is taken again.
         folded = unicodedata.normalize("NFKC", text).casefold()
-        text = unicodedata.normalize("NFKC", folded.translate(_SILENT))
+        text = unicodedata.normalize("NFKC", folded.translate(_alike()))
     return _CLITIC.sub("", text) if "'" in text else text
+
+
+@lru_cache(maxsize=1)
+def _alike() -> dict[int, Any]:
+    return {**_SILENT, **simplified_han()}
+
+
+@lru_cache(maxsize=1)
+def simplified_han() -> dict[int, str]:
+    """Traditional characters with their simplified ones, for `str.translate`."""
+    pairs = "".join(files(__package__).joinpath("han.txt").read_text("utf-8").splitlines()[1:])
+    return str.maketrans(dict(zip(pairs[::2], pairs[1::2], strict=True)))
 
 
 @lru_cache(maxsize=1 << 15)
