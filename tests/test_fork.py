@@ -275,7 +275,9 @@ def test_an_edit_in_a_fork_that_is_still_to_be_read_is_read_of_the_original(memo
     fork = memory.fork("test", user_id="anna")
     fork.update(fact_or_turn(fork, "I live in Paris", kinds=["turn"]), "I moved to Rome")
     fork.merge()
+    # It may be read beside by now.
     memory.read(user_id="anna")
+    assert memory.flush(30)
     # What only the old words told has ended.
     assert facts(memory, user_id="anna") == ["Anna plays chess", "Anna lives in Rome"]
 

@@ -590,19 +590,20 @@ def test_what_the_user_told_beside_what_ended_holds_though_no_fact_says_it(forgo
         assert (shown.get(answer, True), shown.get(sister, True)) == (over, False)
 
 
+@pytest.mark.parametrize("session", ["s", None])
 @pytest.mark.parametrize("how", ["told", "deleted", "undone", "edited", "deleted with its message", "forgotten"])
-def test_what_the_assistant_only_repeats_ends_with_it(how: str) -> None:
+def test_what_the_assistant_only_repeats_ends_with_it(how: str, session: str | None) -> None:
     guide = "Paris has forty bridges, three opera houses and a garden of medlar trees behind the town hall."
     told = {"I live in Paris": [found("Anna lives in Paris")], "I live in Rome": [found("Anna lives in Rome")]}
     for reply, over in (("Got it, Paris! How can I help?", True), (guide, False), ("Nice to meet you", False)):
         with open_with(Mind(told, decided((1, "UPDATE", 1, "Anna lives in Rome")))) as memory:
             said = [message("I live in Paris", "1"), message(reply, "2", "ai")]
-            [home] = memory.add(said, user_id="u", session_id="s")["results"]
+            [home] = memory.add(said, user_id="u", session_id=session)["results"]
             there = memory.why(home["id"])["sources"][0]["memory_id"]
             if how == "told":
-                memory.add([message("I live in Rome", "3")], user_id="u", session_id="s")
+                memory.add([message("I live in Rome", "3")], user_id="u", session_id=session)
             elif how == "edited":
-                memory.add([message("I live in Rome", "1")], user_id="u", session_id="s")
+                memory.add([message("I live in Rome", "1")], user_id="u", session_id=session)
             elif how == "forgotten":
                 also = memory.forget(home["id"])["also"]
                 assert [one["memory"] for one in also] == [reply] * over

@@ -466,7 +466,7 @@ class Commit:
         near: set[int] = set()
         for turn in (*behind, *(self._said if self._retracts else ())):
             turn = self._once(turn) if turn.id in but else turn
-            if turn.session_id is None or turn.place is None or not turn.text:
+            if turn.place is None or not turn.text:
                 continue
             around = self.tx.turns_around(self.scope, turn, _AROUND, quarantined=False, until=None, lasting=None)
             # What ended it may be an earlier message that says something else now.

@@ -562,6 +562,8 @@ class Reader(ItemReader):
     ) -> list[Row]:
         """The turns of a scope up to `distance` before and after one in its session, in order; none that is hidden.
 
+        What was said in no session is one.
+
         Args:
             scope: Whose.
             turn: The one, which is left out.
@@ -572,13 +574,14 @@ class Reader(ItemReader):
         """
         owned, ids = of_scope(scope)
         states = [VISIBLE, SPENT, *([QUARANTINED] if quarantined else [])]
+        session, said_in = ("IS NULL", ()) if turn.session_id is None else ("= ?", (turn.session_id,))
         where = (
-            f"{owned} AND n.path = ? AND i.session_id = ? AND i.kind = 'turn' AND i.closed IS NULL AND "
+            f"{owned} AND n.path = ? AND i.session_id {session} AND i.kind = 'turn' AND i.closed IS NULL AND "
             f"coalesce(i.state, {VISIBLE}) IN ({', '.join(map(str, states))}) AND i.created_at <= ? AND "
             f"(i.invalid_at IS NULL OR i.invalid_at > ? OR i.state = {SPENT})"
         )
         latest, expired = HIGHEST if until is None else until, -HIGHEST if lasting is None else lasting
-        values = (*ids, turn.path, turn.session_id, latest, expired, turn.place)
+        values = (*ids, turn.path, *said_in, latest, expired, turn.place)
         before = self._memories(f"{where} AND i.place < ?", values, tail=f"ORDER BY i.place DESC LIMIT {distance}")
         after = self._memories(f"{where} AND i.place > ?", values, tail=f"ORDER BY i.place LIMIT {distance}")
         return [*reversed(before), *after]
