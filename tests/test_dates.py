@@ -264,3 +264,6 @@ def test_agreement_falls_with_the_distance() -> None:
     wanted = periods("on 8 May 2023", NOW)
     at = [int(np.datetime64(day, "us").astype(int)) for day in ("2023-05-08", "2023-05-14", "2023-06-01", "2023-09-01")]
     assert agreement(np.array([*at, -1]), wanted).tolist() == [1, 1, 0.5, 0, 0]
+    in_the_year = agreement(np.array(at), periods("in 2023", NOW))
+    assert 0 < in_the_year[0] < 0.5
+    assert in_the_year.tolist() == [in_the_year[0]] * 4

@@ -258,6 +258,8 @@ def test_what_is_still_to_be_read_of_the_original_stays_so_when_the_fork_changed
         [original] = memory.get_all(user_id="anna")["results"]
         assert original["metadata"]["level"] == 1
         assert [[one["id"] for one in note["turns"]] for note in memory.unread(user_id="anna")] == [[original["id"]]]
+        mind.told = dict(TOLD)
+        assert texts(memory.read(user_id="anna", retry=True)) == ["Anna likes tea"]
 
 
 def test_what_a_fork_has_read_of_the_original_is_read_there() -> None:

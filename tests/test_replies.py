@@ -54,6 +54,7 @@ def read(reply: str) -> Reading:
         json.dumps([ONE, TWO]),
         f"Facts: {json.dumps([ONE, TWO])}",
         f"{json.dumps(ONE)}\n{json.dumps(TWO)}",
+        f"{json.dumps(ONE)}\n{json.dumps(dict(reversed(TWO.items())))}",
         "\n".join(f"<tool_call>{call(one)}</tool_call>" for one in (ONE, TWO)),
         "\n".join(json.dumps({"facts": [one]}) for one in (ONE, TWO)),
         "".join(f"<|call_begin|>functions.extraction:{k}<|arg|>{call(one)}" for k, one in enumerate((ONE, TWO))),

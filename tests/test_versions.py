@@ -52,6 +52,10 @@ def test_a_version_is_chosen_by_time_and_not_by_the_order_of_being_told() -> Non
         now = datetime.fromisoformat(said[2][1])
         for question, answer in asked:
             assert texts(memory.search(question, user_id="u", limit=1, reference_time=now)) == [said[answer][0]]
+        asked_for = "How often have I changed where I live?"
+        hits = memory.search(asked_for, user_id="u", limit=6, reference_time=now, explain=True)["results"]
+        part = {hit["memory"]: hit["explanation"]["version"] for hit in hits}
+        assert 0 == part.pop("The weather is fine.") < min(part.values()) == max(part.values())
 
 
 def test_a_version_held_from_when_it_began_whenever_it_was_told() -> None:
