@@ -33,8 +33,8 @@ def change(action: str, about: str, text: str | None = None) -> Any:
 
     def decide(shown: str) -> Any:
         lines = shown.split("<memories>\n")[1].split("\n</memories>")[0].splitlines()
-        number = next(n for n, line in enumerate(lines) if about in line)
-        return decided((0, action, number, text))
+        number = next(n for n, line in enumerate(lines, 1) if about in line)
+        return decided((1, action, number, text))
 
     return decide
 
@@ -135,6 +135,7 @@ def test_what_changed_in_a_fork_is_carried_over_and_can_be_undone(memory: Memory
         ("ADD", "Anna lives in Paris"),
     ]  # fmt: skip
     assert done["conflicts"] == []
+    assert [one["destination"] for one in done["relations"]["added_entities"]] == ["tea", "Paris"]
     assert sorted(map(str, shown(memory, user_id="anna")[0])) == sorted(map(str, wanted[0]))
     assert shown(memory, user_id="anna")[2] == wanted[2]
     # What was written by hand is read beside other calls; nobody knows when.
@@ -189,7 +190,10 @@ def test_what_the_model_decides_in_a_fork_is_carried_over(memory: Memory) -> Non
         for text in ("I moved to Rome", "I stopped playing chess"):
             fork.add(text, session_id="s")
         wanted = shown(fork)
-        assert fork.merge()["conflicts"] == []
+        done = fork.merge()
+        assert done["conflicts"] == []
+        assert [one["destination"] for one in done["relations"]["added_entities"]] == ["Rome"]
+        assert [one["destination"] for one in done["relations"]["deleted_entities"]] == ["Paris", "chess"]
         assert shown(memory, user_id="anna") == wanted
         assert memory.unread(user_id="anna") == []
 

@@ -361,7 +361,6 @@ class _Merging:
                 self.tx.relist_unread(original.id, commit.cause)
             else:
                 self.tx.unlist_unread([original.id])
-            self._rows[live.id] = commit.cause
         commit.added += triples
         commit.done.append(Committed(original.key, "UPDATE", live.text, original.text))
 
