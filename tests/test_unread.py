@@ -583,6 +583,22 @@ def test_forgetting_a_fact_takes_its_words_out_of_a_message_that_stays_for_anoth
     assert not [file for file in folder.rglob("*") if file.is_file() and b"xylophone" in file.read_bytes()]
 
 
+@pytest.mark.parametrize("kind", ["turn", "fact"])
+@pytest.mark.parametrize("how", ["update", "delete", "forget", "undo"])
+def test_words_by_hand_that_do_not_hold_any_longer_are_not_to_be_read(folder: Path, kind: str, how: str) -> None:
+    mind = Mind({**TOLD, "Anna likes mint": TimeoutError("slow"), "Anna likes milk": TimeoutError("slow")})
+    with open_with(mind, folder) as memory:
+        memory.add(TEA, user_id="u")
+        [key] = [row["id"] for row in memory.get_all(user_id="u", kinds=[kind])["results"]]
+        memory.update(key, "Anna likes mint")
+        assert len(memory.unread(user_id="u")) == 1
+        {
+            "update": lambda: memory.update(key, "Anna likes milk"), "delete": lambda: memory.delete(key),
+            "forget": lambda: memory.forget(key), "undo": lambda: memory.undo(memory.history(key)[-1]["id"]),
+        }[how]()  # fmt: skip
+        assert len(memory.unread(user_id="u")) == (how == "update")
+
+
 def test_a_message_of_which_nothing_is_left_goes_though_another_fact_cites_it(folder: Path) -> None:
     mind = Mind({"Tea, please": [found("Anna likes tea"), found("Anna is polite")]})
     with open_with(mind, folder, reconcile="off") as memory:

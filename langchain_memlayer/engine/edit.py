@@ -112,7 +112,7 @@ class Editor:
             tx.unlist_unread([row.id])
             tx.note_unread(row.scope, [now.id], detail={"edited": [now.id]}, attempts=0, next_at=tx.now)
         else:
-            tx.strike_written(row.key)
+            tx.strike_written([row.key])
             tx.note_unread(row.scope, [], detail={"triples_of": row.key}, attempts=0, next_at=tx.now)
 
     def delete(self, what: str | Scope) -> tuple[int, int]:
@@ -143,8 +143,7 @@ class Editor:
                 # A message takes along what was found in it alone; else what it said would still be recalled.
                 rows = [row, *(tx.facts_of([row.id]) if row.kind == "turn" else ())]
                 tx.unlist_unread([row.id] if row.kind == "turn" else [])
-                for fact in (one for one in rows if one.kind == "fact"):
-                    tx.strike_written(fact.key)
+                tx.strike_written([one.key for one in rows])
             first = 0
             for row in rows:
                 commit, along = _by_hand(tx, row, self.journal.new_id), {"of": first} if first else None
@@ -228,6 +227,7 @@ class Editor:
         if rows:
             redact(tx, rows)
             tx.unlist_unread([row.id for row in rows])
+            tx.strike_written({row.key for row in rows})
             tx.erase_memories(rows)
 
     def merge(self, scope: Scope, name: str) -> MergeResult:

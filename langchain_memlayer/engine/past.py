@@ -377,8 +377,7 @@ class _Undoing:
         tx.unlist_unread([turn.id for turn in closed])
         for seq, fact in self._untold:
             self._hide_tellers(seq, fact, now[fact.key])
-        for key in (key for key, row in now.items() if row is None):
-            tx.strike_written(key)
+        tx.strike_written([key for key, row in now.items() if row is None])
         facts, turns = ([row for row in now.values() if row and row.kind == kind] for kind in ("fact", "turn"))
         waiting = tx.unread()
         self._settle_words(facts, waiting, reads=reads)

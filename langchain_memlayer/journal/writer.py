@@ -254,10 +254,10 @@ class Writer(Reader):
             else:
                 self.strike_unread(note.id)
 
-    def strike_written(self, key: str) -> None:
-        """Strike out the notes that the words of a fact were written by hand."""
-        for note in self.unread(about=[key]):
-            if note.detail.get("triples_of") == key:
+    def strike_written(self, keys: Collection[str]) -> None:
+        """Strike out the notes that the words of facts were written by hand."""
+        for note in self.unread(about=keys):
+            if note.detail.get("triples_of") in keys:
                 self.strike_unread(note.id)
 
     def relist_unread(self, old: int, new: int) -> None:
