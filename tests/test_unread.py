@@ -251,7 +251,7 @@ def test_turns_of_a_conversation_that_come_in_time_are_read_in_one_call(folder: 
         assert sorted(live(memory)) == ["Anna likes tea", "Anna lives in Paris"]
         # A conversation without a pause is read all the same.
         began = clock()
-        for k in range(30):
+        for k in range(34):
             memory.add(message(f"sentence {k}", str(k)), user_id="v", background=True, after_seconds=30)
             [waiting] = memory.unread(user_id="v")
             assert waiting["next_at"] <= (began + timedelta(seconds=300)).isoformat()
@@ -389,8 +389,9 @@ def test_reconciling_ends_the_reading_that_found_the_facts_and_no_other(folder: 
 def test_a_message_that_is_told_again_is_read_and_not_another(folder: Path, keep: bool) -> None:
     mind = Mind(DOWN)
     with open_with(mind, folder, keep_turns=keep) as memory:
-        for said in (HOME, TEA):
+        for said in (HOME, TEA, TEA):
             fails(memory, said)
+        assert [note["attempts"] for note in memory.unread(user_id="u")] == [1, 2]
         mind.told = dict(TOLD)
         facts = memory.extract([TEA], user_id="u")["facts"]
         assert texts(memory.reconcile([TEA], facts, user_id="u")) == ["Anna likes tea"]
@@ -475,6 +476,7 @@ def test_words_that_a_message_had_before_it_was_read_are_never_read(folder: Path
     with open_with(mind, folder, keep_turns=keep) as memory:
         fails(memory, HOME, TEA, batch_id="b")
         fails(memory, {**HOME, "content": "I live in Berlin"})
+        assert sorted(text for note in unread(memory) for text in note) == ["I like tea", "I live in Berlin"]
         mind.told, mind.decisions = dict(TOLD), [decided()] * 2
         memory.read(user_id="u", retry=True)
         assert sorted(live(memory)) == ["Anna likes tea", "Anna lives in Berlin"]
