@@ -779,17 +779,19 @@ def test_a_merge_takes_over_what_was_set_by_hand_where_the_original_says_nothing
     mind = Mind(TOLD, decided(), UPDATED, changes=[BERLIN, [change("languages", "append", "Greek")], ROME])
     with open_with(mind, profile=Card) as memory:
         told(memory, "I live in Berlin", timestamp="2030-01-01")
-        memory.update_profile({"level": 1, "name": "Anna"}, user_id="u")
+        memory.update_profile({"level": 1, "name": "Anna", "born": "2000-01-01"}, user_id="u")
         fork = memory.fork("try", user_id="u")
         fork.update_profile({"level": 3, "name": None, "languages": ["Thai"], "pets": [{"name": "Tom"}]})
         fork.add("I speak Greek", timestamp="2040-01-01")
         assert fork.profile().value.languages == ["Thai", "Greek"]
-        memory.update_profile({"pets": [{"name": "Rex"}], "level": 2}, user_id="u")
+        memory.update_profile({"pets": [{"name": "Rex"}], "level": 2, "born": "2001-01-01"}, user_id="u")
         memory.update_profile({"level": 1}, user_id="u")
         before = memory.profile(user_id="u")
         done = fork.merge()
         after = memory.profile(user_id="u")
-        assert after.value == Card(city="Berlin", level=3, languages=["Thai", "Greek"], pets=[Pet(name="Rex")])
+        assert after.value == Card(
+            city="Berlin", born=date(2001, 1, 1), level=3, languages=["Thai", "Greek"], pets=[Pet(name="Rex")]
+        )
         # What a fact of the fork said cites it where it is now.
         assert [memory.get(one)["memory"] for one in after.fields["languages"]["facts"]] == ["Anna speaks Greek"]
         [conflict] = done["conflicts"]
