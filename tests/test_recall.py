@@ -14,10 +14,10 @@ from langchain_core.messages import AIMessage, HumanMessage
 
 from langchain_memlayer import Memory
 from langchain_memlayer.embedders.own import WordLlamaEmbeddings
-from langchain_memlayer.engine import scoring_pool
+from langchain_memlayer.engine import scoring_pool, search
 from langchain_memlayer.recall import PROBES, memory_text
 from langchain_memlayer.testing import DeterministicEmbeddings
-from langchain_memlayer.types import HIDDEN, Scope
+from langchain_memlayer.types import HIDDEN, QUARANTINED, Scope
 
 EMBEDDINGS = pytest.mark.parametrize("embeddings", [True, False], ids=["vectors", "keywords"])
 
@@ -283,6 +283,36 @@ def test_a_hostile_index_returns_no_foreign_memory(memory: Memory, asked: dict[s
     assert {hit["id"] for hit in hits} <= set(mine)
     for hit in hits:
         assert memory.get(hit["id"]) == as_listed(hit)
+
+
+@pytest.mark.parametrize(("column", "value"), [("state", HIDDEN), ("state", QUARANTINED), ("invalid_at", 1)])
+def test_a_hostile_index_shows_nothing_hidden_quarantined_or_expired(
+    memory: Memory, folder: Path, column: str, value: int
+) -> None:
+    memory.add(["red fox", "red secret"], user_id="u")
+    query(folder, f"UPDATE items SET {column} = ? WHERE value = 'red secret'", value)
+
+    def change(view: Any) -> None:
+        for name in ("state", "until"):
+            view.columns[name][:] = 0
+
+    scramble(memory, ".u.u.", change)
+    assert texts({"results": found(memory, "red secret")}) == ["red fox"]
+
+
+def test_what_changes_while_it_is_looked_for_is_found_as_it_is_now(
+    memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [key] = ids(memory.add("red fox", user_id="u"))
+    read = search._Reread.read
+
+    def changed(self: Any, *given: Any) -> None:
+        monkeypatch.setattr(search._Reread, "read", read)
+        memory.update(key, "red wolf")
+        read(self, *given)
+
+    monkeypatch.setattr(search._Reread, "read", changed)
+    assert texts({"results": found(memory, "red")}) == ["red wolf"]
 
 
 def _rows(memory: Memory) -> list[Any]:

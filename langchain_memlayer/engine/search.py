@@ -286,12 +286,10 @@ class Searcher:
             return superseded
         ended = np.flatnonzero(able & pool.ended)
         old = pool.order[ended].tolist()
-        turns = {hit.row.id for hit in hits if hit.row.kind == "turn"}.difference(old)
+        others = {hit.row.id for hit in hits}.difference(old)
         with self.journal.read() as reader:
-            facts_of = reader.keys_told_by([*old, *turns])
-        live = {hit.row.key for hit in hits if hit.row.kind == "fact"}.union(
-            *(facts_of.get(turn, ()) for turn in turns)
-        )
+            facts_of = reader.keys_told_by([*old, *others])
+        live = {hit.row.key for hit in hits}.union(*(facts_of.get(one, ()) for one in others))
         superseded[ended] = [not live.isdisjoint(facts_of.get(turn, ())) for turn in old]
         return superseded
 
