@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from langchain_memlayer import Memory
 from langchain_memlayer.embedders.own import WordLlamaEmbeddings
 from langchain_memlayer.engine import scoring_pool, search
 from langchain_memlayer.recall import PROBES, memory_text
-from langchain_memlayer.testing import DeterministicEmbeddings
+from langchain_memlayer.testing import DeterministicEmbeddings, FrozenClock
 from langchain_memlayer.types import HIDDEN, QUARANTINED, Scope
 
 EMBEDDINGS = pytest.mark.parametrize("embeddings", [True, False], ids=["vectors", "keywords"])
@@ -313,6 +313,20 @@ def test_what_changes_while_it_is_looked_for_is_found_as_it_is_now(
 
     monkeypatch.setattr(search._Reread, "read", changed)
     assert texts({"results": found(memory, "red")}) == ["red wolf"]
+
+
+@EMBEDDINGS
+def test_what_has_expired_takes_nobodys_place_in_a_large_scope(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, embeddings: bool
+) -> None:
+    for name, value in (("WHOLE_SCOPE", 20), ("CANDIDATES", 10), ("FOUND", 10)):
+        monkeypatch.setattr(scoring_pool, name, value)
+    clock = FrozenClock()
+    with open_memory(folder, clock=clock, embeddings=DeterministicEmbeddings() if embeddings else None) as memory:
+        memory.add([f"red fox {n}" for n in range(60)], user_id="u", expiration_date=clock() + timedelta(days=1))
+        memory.add("Somebody has seen a red animal, perhaps a fox, near the old mill", user_id="u")
+        clock.advance(days=2)
+        assert len(found(memory, "red fox")) == 1
 
 
 def _rows(memory: Memory) -> list[Any]:
