@@ -170,7 +170,7 @@ def test_slabs_beyond_the_bound_in_bytes_are_dropped_and_come_back(tmp_path: Pat
                 assert len(view) == EACH + turn * (tenant < 20)
                 assert len(view.search(query, 10)) == 10
                 assert small._cache.nbytes <= 5 * weight
-                assert len(small._cache) <= 5
+                assert len(small._cache.slabs()) <= 5
             if not turn:
                 store.batch([PutOp(("tenants", f"t{n}"), "new", {"text": str(n)}) for n in range(20)])
         small.close()

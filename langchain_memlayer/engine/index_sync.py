@@ -156,11 +156,7 @@ class Indexes:
             # Locks and threads of the parent are of no use in a child of a fork.
             self._start()
         key = f"{prefix}\x00" if ended else prefix
-        slab = self._cache.get(key)
-        if slab.view.kernel is None and self.dims:
-            self._cache.drop(key)
-            slab = self._cache.get(key)
-        return slab.view
+        return self._cache.get(key).view
 
     def current(self, prefix: str, seq: int) -> View | None:
         """What `view` gives, where it is complete up to a position already; None where it has to be asked."""

@@ -57,12 +57,6 @@ class SlabCache(Generic[S]):
         """Bytes that the slabs held when each was last asked for."""
         return self._nbytes
 
-    def __contains__(self, prefix: str) -> bool:
-        return prefix in self._entries
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
     def get(self, prefix: str) -> S:
         """The slab of `prefix`, loaded and caught up."""
         with self._lock:
@@ -100,14 +94,6 @@ class SlabCache(Generic[S]):
         """The slabs that are loaded."""
         with self._lock:
             return [entry.slab for entry in self._entries.values() if entry.slab is not None]
-
-    def drop(self, prefix: str) -> None:
-        """Forgets the slab of `prefix`, if it is there."""
-        with self._lock:
-            entry = self._entries.pop(prefix, None)
-            if entry is not None:
-                self._nbytes -= entry.nbytes
-        self._close([entry] if entry is not None else [])
 
     def clear(self) -> None:
         """Forgets all slabs."""

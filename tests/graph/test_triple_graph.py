@@ -222,10 +222,10 @@ def test_graphs_of_other_scopes_leave_when_they_grow_too_many() -> None:
     for user in "abc":
         told.tell(("Anna", "likes", user), ("Bob", "likes", user), scope=Scope(user))
         told.graph(Scope(user))
-    assert len(told.graphs._cache) == 1
+    assert len(told.graphs._cache.slabs()) == 1
     for number in range(5):
         told.graph(Scope(f"nobody {number}"))
-    assert len(told.graphs._cache) == 1
+    assert len(told.graphs._cache.slabs()) == 1
     assert shown(told.graph(Scope("a"))) == {("Anna", "likes", "a"), ("Bob", "likes", "a")}
     told.journal.close()
 
