@@ -138,6 +138,11 @@ def test_triples_as_objects_are_no_entries_of_a_damaged_list() -> None:
     assert read(damaged[:-5]).entries == (entries[0],)
 
 
+def test_a_damaged_list_of_texts_is_repaired() -> None:
+    for reply in ("{'queries': ['tea', 'cake',]}", '{"queries": ["tea", "cake"]'):
+        assert read_entries(reply, "queries", ()).entries == ("tea", "cake")
+
+
 HOSTILE = [
     '{"facts":["' + '" /*' * 25_000, "/*" * 50_000, '{"fact":"x" "quote":" /*' * 4_000, "{" * 100_000,
     '{"fact": "' + '" /* "' * 16_000 + '"}', '{"fact":"' + "}]" * 50_000, '{"facts":[{"fact":"x" "quote":"' * 3_000,

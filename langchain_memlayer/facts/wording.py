@@ -99,10 +99,8 @@ def telling(text: str) -> frozenset[str]:
     return frozenset(telling_terms(re.sub(_SPEAKER, " ", text, flags=re.IGNORECASE)))
 
 
-def differs(text: str, memory: str | None) -> bool:
+def differs(text: str, memory: str) -> bool:
     """Whether a text has a number that a memory lacks, another name or day, a denial where it has none, or more."""
-    if memory is None:
-        return False
     if (
         _renames(text, memory)
         or _swaps(text, memory)
