@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from datetime import datetime
 from operator import itemgetter
 from typing import Any
 
@@ -52,6 +53,9 @@ _TEXTS = itemgetter(3, 5, 28, *range(10, 17), 18)
 _NUMBERS = itemgetter(1, 6, 7, 8, 17, *range(21, 25), 26, 27, 29, 31)
 _TEXT_OR_NONE, _NUMBER_OR_NONE = {str, type(None)}, {int, type(None)}
 
+_TURN = dict.fromkeys(("text", "role", "id", "name", "session_id", "time", "valid_until", "batch"), str) | {
+    "metadata": dict, "quarantined": bool,
+}  # fmt: skip
 _UNREAD = (
     "u.id, u.user_id, u.agent_id, u.run_id, u.turns, u.detail, u.attempts, u.next_at, u.reason, u.set_aside, "
     "u.recorded_at, (SELECT n.path FROM namespaces n WHERE n.id = u.ns)"
@@ -173,10 +177,22 @@ def _to_quote(r: Any) -> Any:
     return (*r[:-1], r[-1] if r[-1] is None or isinstance(r[-1], str) else "")
 
 
+def are_turns(plain: Any) -> bool:
+    """Whether these are turns whose words are kept until they are read."""
+    try:
+        for one in plain:
+            for name in one.keys() & {"time", "valid_until"}:
+                datetime.fromisoformat(one[name])
+        known = all(type(value) is _TURN.get(name) for one in plain for name, value in one.items())
+        return known and all(one.keys() >= {"text", "role"} for one in plain)
+    except (*DAMAGED, AttributeError):
+        return False
+
+
 def _to_unread(r: Sequence[Any]) -> Unread:
     detail, turns = orjson.loads(r[5]) if r[5] else {}, orjson.loads(r[4])
     numbers = all(isinstance(one, int) and one < HIGHEST for one in (*turns, r[6], r[7], r[10]))
-    if not (numbers and isinstance(detail, dict) and all(isinstance(t["text"], str) for t in detail.get("turns", ()))):
+    if not (numbers and isinstance(detail, dict) and are_turns(detail.get("turns", ()))):
         raise TypeError("details, turns or a number of another type")
     scope = Scope(*r[1:4])
     if scope.partition != r[11]:

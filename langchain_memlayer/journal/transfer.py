@@ -18,7 +18,7 @@ from langchain_memlayer.index.keywords import well_formed
 from langchain_memlayer.journal.cache_reader import KINDS
 from langchain_memlayer.journal.database import CREATED_AT, DAMAGED, VECTORS_OF_ITEM, embedder_key
 from langchain_memlayer.journal.fork_notes import NOTES, to_fork
-from langchain_memlayer.journal.reader import Reader
+from langchain_memlayer.journal.reader import Reader, are_turns
 from langchain_memlayer.journal.schema import columns
 from langchain_memlayer.journal.writer import Writer, keys_of
 from langchain_memlayer.json_values import dumps, loads
@@ -241,6 +241,10 @@ _SHAPES: Mapping[str, tuple[type, type | None]] = {
 }  # fmt: skip
 _KINDS = ("item", "fact", "turn", "profile")
 _FLAGS: Mapping[str, range] = {
+    # Behind a higher one there would be no room for others.
+    "id": range(1 << 62),
+    "seq": range(1 << 62),
+    "attempts": range(1 << 31),
     "utc_offset": range(-86_399, 86_400),
     "state": range(4),
     "asks": range(3),
@@ -261,6 +265,8 @@ def wrong_values(section: Section, values: Values) -> str | None:
     for name, kind in columns.items():
         if name in values and (wrong := _wrong_value(name, kind, values[name])):
             return wrong
+    if section.name == "unread" and not are_turns(values.get("detail", {}).get("turns", ())):
+        return "'detail' has another form"
     return None
 
 

@@ -820,7 +820,8 @@ def test_a_damaged_note_of_what_is_unread_hides_no_other_and_is_forgotten(tmp_pa
         for name in ("ann", "bob"):
             with pytest.raises(ExtractionError):
                 memory.add(f"{name} likes zebras", user_id=name)
-    values = ("x", "{", '["', 1.5, b"\xff", 9_999, 2**63 - 1, '{"turns":[1]}', '{"turns":["zebras"]}')
+    values = ("x", "{", '["', 1.5, b"\xff", 9_999, 2**63 - 1, '{"turns":[1]}', '{"turns":["zebras"]}', '{"turns":1}',
+              '{"turns":[{"text":"zebras"}]}', '{"turns":[{"text":"zebras","role":"user","time":"noon"}]}')  # fmt: skip
     for number, value in enumerate(values, 1):
         folder = shutil.copytree(tmp_path / "0", tmp_path / str(number))
         alter(folder, f"UPDATE unread SET {column} = ? WHERE user_id = 'ann'", value)

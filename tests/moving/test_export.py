@@ -118,6 +118,25 @@ def test_a_row_that_reading_could_not_trust_is_refused_whoever_signed_it(
     assert not (tmp_path / "copy").exists()
 
 
+@pytest.mark.parametrize(
+    ("kind", "column", "value"),
+    [("event", "seq", 2**63 - 1), ("namespace", "id", 2**62), ("namespace", "path", ".f.x.")],
+)
+def test_a_row_behind_which_nothing_could_be_written_is_refused(
+    tmp_path: Path, kind: str, column: str, value: Any
+) -> None:
+    with open_memory(tmp_path / "one") as memory:
+        memory.add("one", user_id="u")
+    export_store(tmp_path / "one", tmp_path / "1.jsonl")
+    rows = [json.loads(line) for line in (tmp_path / "1.jsonl").read_bytes().splitlines()[:-1]]
+    last = max(n for n, row in enumerate(rows) if row["type"] == kind)
+    key = "id" if kind == "namespace" else "seq"
+    rows.insert(last + 1, {**rows[last], key: rows[last][key] + 1, column: value})
+    (tmp_path / "2.jsonl").write_bytes(signed(rows))
+    with pytest.raises(InvalidInput, match=f"line {last + 2}: '{column}' is"):
+        import_store(tmp_path / "2.jsonl", tmp_path / "copy")
+
+
 def test_an_export_is_its_owners_and_is_written_through_nothing_that_was_planted(tmp_path: Path, full: Path) -> None:
     target, victim = tmp_path / "1.jsonl", tmp_path / "victim"
     victim.write_text("precious")
