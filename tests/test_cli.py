@@ -606,6 +606,20 @@ def test_a_memory_is_updated_by_its_id_and_only_by_its_owner(cli: Run):
     assert "no memory with the id" in refused(cli("update", key, "x", "--user", "bob"), 1)
 
 
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("list", "--limit", "0"), "--limit must be an integer of at least 1, got 0."),
+        (("search", "x", "--user", "a", "--as-of=soon"), "--as-of must be a datetime or an ISO 8601 text, got 'soon'."),
+        (("search", "x"), "Say whose memory is meant: --user, --agent or --run."),
+        (("delete", "x"), "There is no memory with the id 'x'; `memlayer list` shows the ids there are."),
+    ],
+)
+def test_an_error_names_options_and_commands_and_nothing_of_python(cli: Run, args: tuple[str, ...], said: str):
+    assert cli("add", "I like tea.", "--user", "a").exit_code == 0
+    assert refused(cli(*args), 1 if args[0] == "delete" else 2) == f"memlayer: {said}"
+
+
 @pytest.fixture
 def told(folder: Path) -> str:
     """The id of a fact that a model found, with its relations."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from collections.abc import Collection
 from dataclasses import replace
 from itertools import islice
 from typing import Annotated, Any, NoReturn
@@ -26,6 +27,7 @@ from langchain_memlayer.errors import ConfigurationError, InvalidInput, MemLayer
 
 _USAGE, _FAILED, _INTERRUPTED = 2, 1, 130
 _OF_ALL = "stats", "doctor", "export", "import", "reembed", "serve"
+_GIVEN = "memlayer.given"
 _OPTIONS_ANYWHERE = "The options of `memlayer` itself (--path, --user, --json, ...) may stand behind the command too."
 
 
@@ -33,6 +35,7 @@ class _Group(TyperGroup):
     """The commands: their common options may stand anywhere, and their errors are one line."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        ctx.meta[_GIVEN] = {arg.partition("=")[0] for arg in args}
         takes_value = {name: not getattr(p, "is_flag", False) for p in self.params for name in p.opts}
         common: list[str] = []
         rest: list[str] = []
@@ -57,9 +60,8 @@ class _Group(TyperGroup):
         try:
             return super().invoke(ctx)
         except _expected_errors() as error:
-            hint = " On the command line: --user, --agent or --run." if isinstance(error, ScopeRequired) else ""
             usage = isinstance(error, (InvalidInput, ConfigurationError, ScopeRequired))
-            _stop(error, str(error) + hint, _USAGE if usage else _FAILED)
+            _stop(error, _in_own_words(error, ctx.meta[_GIVEN]), _USAGE if usage else _FAILED)
         except OSError as error:
             if error.errno == errno.EPIPE:
                 # Nobody reads on, which Typer takes as the end.
@@ -68,6 +70,16 @@ class _Group(TyperGroup):
             _stop(error, str(error), _FAILED)
         except KeyboardInterrupt as error:
             _stop(error, "Interrupted; what had been stored stays.", _INTERRUPTED)
+
+
+def _in_own_words(error: Exception, given: Collection[str]) -> str:
+    """What an error of `Memory` says, with the names of options and commands for those of arguments and methods."""
+    if isinstance(error, ScopeRequired):
+        return "Say whose memory is meant: --user, --agent or --run."
+    first, space, rest = str(error).partition(" ")
+    option = f"--{first.replace('_', '-')}"
+    said = f"{option if option in given else first}{space}{rest}"
+    return said.replace("get_all() and search() return the ids", "`memlayer list` shows the ids")
 
 
 def _expected_errors() -> tuple[type[Exception], ...]:
