@@ -221,6 +221,12 @@ def test_what_is_not_grounded_is_rejected_with_the_reason_and_the_rest_is_kept(g
     assert len(found.rejected[0].text) <= 500
 
 
+def test_a_fact_may_be_in_the_language_of_its_turn_where_the_quote_is_in_another() -> None:
+    turn = Turn("下周三有onsite interview with ByteDance，好紧张")
+    found = replied(entry(1, "onsite interview with ByteDance", "用户去字节跳动面试"), turns=[turn])
+    assert [fact.text for fact in found.facts] == ["用户去字节跳动面试"]
+
+
 @pytest.mark.parametrize(
     ("cited", "quote", "turns"),
     [

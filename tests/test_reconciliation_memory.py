@@ -319,6 +319,18 @@ def test_what_relates_the_same_two_is_found_whatever_the_relation(opened: Any) -
     assert shown(model_of(memory).prompts[0], "memories") == [job.text]
 
 
+@pytest.mark.parametrize(
+    ("known", "told"),
+    [("用户2026-12-02看牙医", "用户的牙医改到下午三点"),
+     ("User sees the dentist", "User found another dentist near Ostkreuz, friendly, modern, bright, open late")],
+)  # fmt: skip
+def test_the_rare_words_of_what_is_told_now_do_not_hide_what_it_shares_with_a_fact(known: str, told: str) -> None:
+    mind = Mind({known: [found(known)], told: [found(told)]}, decided((1, "UPDATE", 1, told)))
+    with open_with(mind, embeddings=None) as memory:
+        memory.add(known, user_id="u")
+        assert [row["event"] for row in memory.add(told, user_id="u")["results"]] == ["UPDATE"]
+
+
 def test_among_thousands_of_edges_the_oldest_is_found() -> None:
     graph = TripleGraph()
     rows = [(1, 1, "m1", "User", "lives in", "Paris", None), (2, 2, "m2", "User", "works at", "Acme", None)]

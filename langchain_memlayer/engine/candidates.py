@@ -139,9 +139,9 @@ def _by_words(view: View, mask: NDArray[np.bool_], text: str) -> list[int]:
     words = query_terms(text)
     terms = np.unique(view.words.numbers(term_ids(words)))
     terms = terms[terms >= 0]
-    # Of all that the slab has: words of other scopes only leave more rows to be looked at.
     postings = view.words.postings(terms)
-    counts = postings.frequencies(view.live)
+    # Of facts alone: the turn that tells it has all of its words, the rarest of which would be its own.
+    counts = postings.frequencies(mask)
     rare = np.argsort(counts, kind="stable")
     rare = rare[(counts[rare] > 0) & (counts[rare] <= COMMON)][:_WORDS]
     if not len(rare):

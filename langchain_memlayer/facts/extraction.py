@@ -319,6 +319,9 @@ def _checked(entry: Any, window: Window, said: Sequence[Sequence[str]], now: dat
     places = _places(form.turn, quote, window, said)
     if isinstance(places, str):
         return Rejection(form.fact, places, refused)
+    # In a Chinese message English words may be all that is quoted.
+    if not any(keeps_script(said, form.fact) for said in (quote, *(window.turns[place].text for place in places))):
+        return Rejection(form.fact, "it is not in the language of its quote", refused)
     if (number := _unsaid(form.fact, quote, window, places, now)) is not None:
         return Rejection(form.fact, f"nobody said its number {number}", refused)
     quarantined = any(window.turns[place].quarantined for place in places)
@@ -356,8 +359,6 @@ def _fault(text: str, quote: str) -> str | None:
         return f"it is longer than {FACT_CHARS} characters"
     if not quote:
         return "it has no quote"
-    if not keeps_script(quote, text):
-        return "it is not in the language of its quote"
     return None
 
 
