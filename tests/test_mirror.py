@@ -451,6 +451,12 @@ def test_a_store_of_items_brings_its_vectors_and_takes_them_back() -> None:
         assert len(store.points) == 2
         items.put(("docs",), "two", {"a": "red apple", "b": "blue brick"})
         items.flush()
+        for damaged in ("x", "-1", "9" * 30):
+            with items._journal.write() as tx:
+                (row,) = tx.db.execute("SELECT id FROM items WHERE key = 'two'").fetchone()
+                tx.set_meta(f"points:{row}", damaged)
+            items.put(("docs",), "two", {"a": "red apple", "b": "blue brick"})
+            assert items.flush(60)
         items.delete(("docs",), "two")
         items.flush()
         assert [point.text for point in store.points.values()] == ['{"a":"green cloud"}']

@@ -33,12 +33,13 @@ from langchain_memlayer.backends.proposals import Proposals
 from langchain_memlayer.errors import JournalClosed, JournalError, MemLayerError, VectorStoreError
 from langchain_memlayer.journal import Journal
 from langchain_memlayer.journal.cache_reader import VectorRow
-from langchain_memlayer.journal.database import DAMAGED, Area, embedder_key, outbox_key, points_key, purge_key
+from langchain_memlayer.journal.database import DAMAGED, Area, embedder_key, outbox_key, points_key, purge_key, whole
 
 _LOGGER = logging.getLogger(__name__)
 
 _EVENTS = 512
 _SAMPLE = 16
+_MOST_POINTS = 10_000_000
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 30.0
 _CLOSING_SECONDS, _ENDING_SECONDS = 4.0, 1.0
 _RESERVED = (ITEM, STORE, SCOPE, "memlayer_id", "memlayer_kind", "user_id", "agent_id", "run_id")
@@ -378,8 +379,9 @@ class Points:
         if self._area != "items":
             return dict.fromkeys(items, 1)
         with self._journal.read() as reader:
-            counts = reader.metas(list(map(points_key, items)))
-        return {item: int(counts.get(points_key(item), 1)) for item in items}
+            noted = reader.metas(list(map(points_key, items)))
+        counts = dict(whole(noted.items(), lambda row: (row[0], range(_MOST_POINTS).index(int(row[1])))))
+        return {item: counts.get(points_key(item), 1) for item in items}
 
     def of(self, row: VectorRow) -> Iterator[Point]:
         """The points of a row."""
