@@ -121,7 +121,7 @@ def test_a_fact_in_another_script_than_its_quote_has_not_kept_its_language(quote
                                     "忌口海鲜", "避免吃海鲜", "拒绝加班")),
         *((False, text) for text in ("The note is knotted", "特别喜欢非洲", "住在无锡的别墅", "无论如何他不但喜欢茶",
                                      "性别差不多", "未来在區別", "买了戒指给未婚妻", "喜欢无人机，在南非",
-                                     "认识了不少朋友", "冇問題", "喜不喜欢", "定期体检不一样",
+                                     "认识了不少朋友", "喜欢威士忌和忌廉汤", "冇問題", "喜不喜欢", "定期体检不一样",
                                      "O usuário mora no Rio", "a plus de trois enfants", "flat no. 12", "少ない時間で",
                                      "연못 옆에", "it is not only tea", "I can't wait to go")),
     ],

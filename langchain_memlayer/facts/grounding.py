@@ -30,7 +30,7 @@ _DENIALS = frozenset(
     not no never none cannot cant dont didnt doesnt isnt arent wasnt werent wont wouldnt couldnt shouldnt hasnt havent
     without stopped quit nor neither nobody nothing ohne sans sin sem senza zonder без
     niet geen nooit inte ikke keiner keinem ні δεν όχι לא אין لا ليس ليست لم لن değil yok không chẳng chưa tidak bukan
-    不 没 沒 无 無 未 别 別 非 戒 忌 勿 甭 拒 唔 冇
+    不 没 沒 无 無 未 别 別 非 戒 勿 甭 拒 唔 冇
     nicht nichts kein keine keinen nie niemals niemand niemanden weder nirgends
     pas jamais aucun aucune rien no nunca jamás tampoco ningún ninguna ninguno não nem nenhum nenhuma ninguém
     non mai nessun nessuna nessuno niente не нет нельзя никогда никто ничего aint بدون غير
@@ -38,14 +38,14 @@ _DENIALS = frozenset(
 )
 _DENYING = re.compile(
     r"\bn(?:e\s|['\u2019])\w+(?:\s\w+)?\splus\b|\bni \w+ ni\b"
-    r"|避免|禁止|ない|なく|(?<!は)なし|ずに|ません|なかっ|않|(?<!\w)안\s|못|없|아니|नहीं|बिना|ไม่"
+    r"|避免|禁止|(?<![士妒顾顧])忌(?![廉惮憚日])|ない|なく|(?<!は)なし|ずに|ません|なかっ|않|(?<!\w)안\s|못|없|아니|नहीं|बिना|ไม่"
 )
 # Words that have such a part and deny nothing.
 _AFFIRMING = re.compile(
     r"\b(?:not only|nicht nur|pas seulement|no s[oó]lo|não só|non solo|не только|no doubt|without (?:a )?doubt|"
     r"can(?:not|['\u2019]?t) wait|stopped by|no\.? ?\d+)\b|"
     "[特区性级个分告离识鉴區個識]别|[特區性個分識]別|[别別](?:人|墅|名|克)|南?非(?:常|洲|营利|政府|遗)|南非|戒指|未婚[妻夫]|"
-    "[无無](?:论|論|锡|线|線|数|數|人|印)|未[来來]|差不多|了不起|[对對]不起|[没沒]事|[没沒冇](?:[关關][系係]|[问問][题題]|错|錯)|[无無]所[谓謂]|妒忌|[没沒]完[没沒]了|"
+    "[无無](?:论|論|锡|线|線|数|數|人|印)|未[来來]|差不多|了不起|[对對]不起|[没沒]事|[没沒冇](?:[关關][系係]|[问問][题題]|错|錯)|[无無]所[谓謂]|[没沒]完[没沒]了|"
     "(?P<a>.)[不没沒唔](?P=a)|唔[该該]|不(?:少|好意思|客[气氣]|一[会會样樣]|[停时時](?=[地的])|定期|限|错|錯|仅|僅|但|过|過|断|斷|久|同|止|管|得不|如|论|論|只|列|二|丹|[锈鏽])|"
     "(?:少|すく|危|あぶ|つまら|もったい|切|きた)な[いく]|ま[も間]?もなく|間もなく|なくし[たて]|亡くな|"
     "연못|잘못|못(?=[을이] ?박)|아니메",

@@ -33,10 +33,8 @@ _HAN: Final = re.compile(
 _PARTS: Final = re.compile("([二两三四五六七八九十百千]{1,4})分之([一二两三四五六七八九十百千]{1,4})")
 # What goes on in the next lower unit: 一米八三, 三块五, 一斤二两.
 _UNIT_AND_PART: Final = re.compile(
-    r"(?<![\d.])(\d++|[一二两兩三四五六七八九十百]++)(?:(米)([\d一二三四五六七八九]{1,2})|"
-    # 75元一片 is the price of one.
-    r"([块塊元斤尺])([2-9二三四五六七八九]|[1一](?=[毛角两兩寸]|\W|$))[毛角两兩寸]?)"
-    r"(?![\d十百千万萬个個只隻条條人位天晚次斤克块塊元包盒瓶袋箱罐碗杯片张張件套台部辆輛间間份支根本册节節课課小分平年月周])"
+    r"(?<![\d.])(\d++|[一二两兩三四五六七八九十百]++)(?:(米)([\d一二三四五六七八九]{1,2})(?![\d十百千万])"
+    r"|([块塊元斤尺])([1-9一二三四五六七八九])(?:[毛角两兩寸]|(?=$|\W|[钱錢的一每左买買卖賣])))"
 )
 # As cheques write them, and as people type thousands; watts are written in other languages.
 _FORMAL: Final = re.compile("[零壹贰貳叁參肆伍陆陸柒捌玖拾佰仟万萬亿億]{2,}")
