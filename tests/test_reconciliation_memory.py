@@ -648,6 +648,21 @@ def test_what_is_forgotten_of_an_edited_message_brings_back_none_of_its_old_word
         assert list(ended(memory, "Paris Rome cello nice", kinds=["turn", "fact"])) == ["Nice here"]
 
 
+@pytest.mark.parametrize(
+    ("said", "told", "reply"),
+    [
+        ("Ich wohne in Paris", "Nutzer wohnt in Paris", "Gut, ich merke mir, dass du in Paris wohnst."),
+        ("パリに住んでいます", "ユーザーはパリに住んでいる", "わかりました、パリですね！"),
+        ("मैं पेरिस में रहता हूँ", "उपयोगकर्ता पेरिस में रहता है", "नोट किया: आप पेरिस में रहते हैं।"),
+    ],
+)
+def test_a_reply_says_little_but_the_fact_in_any_language(said: str, told: str, reply: str) -> None:
+    with open_with(Mind({said: [found(told)]})) as memory:
+        [home] = memory.add([message(said, "1"), message(reply, "2", "assistant")], user_id="u")["results"]
+        memory.delete(home["id"])
+        assert ended(memory, reply) == {}
+
+
 @pytest.mark.parametrize("how", ["deleted", "edited"])
 def test_a_reply_that_repeats_all_of_a_message_ends_with_any_of_it(how: str) -> None:
     said, reply = "I live in Paris, am a carpenter and play the cello", "Noted with pleasure: Paris, carpenter, cello!"

@@ -8,7 +8,7 @@ from dataclasses import astuple, dataclass, field, replace
 from typing import Any
 
 from langchain_memlayer.engine.records import scope_ids
-from langchain_memlayer.facts.grounding import fact_hash, repeats, says_all
+from langchain_memlayer.facts.grounding import fact_hash, repeats, says_all, telling_terms
 from langchain_memlayer.index.keywords import query_terms
 from langchain_memlayer.journal.reader import Reader
 from langchain_memlayer.journal.writer import Writer, keys_of
@@ -571,8 +571,11 @@ def replies(reader: Reader, turn: Row, fact: Row) -> list[Row]:
 
 def is_echo(reply: Row, turn: Row, fact: Row) -> bool:
     """Whether an assistant's reply to a turn says little but a part of a fact that it told ("Got it, Paris!")."""
-    telling, said = set(query_terms(fact.text)).difference(query_terms(fact.name or "")), set(query_terms(reply.text))
-    beside = said - telling - set(query_terms(turn.text))
+    telling = set(telling_terms(fact.text)).difference(telling_terms(fact.name or ""))
+    said = set(telling_terms(reply.text))
+    # In Japanese what is written in hiragana alone says as little as a function word.
+    beside = {term for term in said - telling if not "\u3041" <= min(term) <= max(term) <= "\u309f"}
+    beside -= set(telling_terms(turn.text))
     return reply.role == "assistant" and not telling.isdisjoint(said) and len(beside) <= _MOST_BESIDE
 
 

@@ -71,7 +71,7 @@ _OTHERS = {
             wat wanneer waar waarom hoe welke welk hoeveel ben bent is was waren wordt worden werd heb hebt heeft
             hebben had hadden kan kunnen moet moeten zal zullen wil willen mag mogen en of maar want als ook nog al
             heel niet er""",
-        "hi": "है हैं हूँ था थी थे में को के की का से पर ने और यह वह मैं मेरा मेरी मेरे मुझे कि भी ही",
+        "hi": "है हैं हूँ था थी थे में को के की का से पर ने और यह वह मैं मेरा मेरी मेरे मुझे आप तुम कि भी ही",
     }.items()
 }
 """By ISO 639-1 code."""
