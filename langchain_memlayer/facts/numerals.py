@@ -41,7 +41,7 @@ _FORMAL: Final = re.compile("[零壹贰貳叁參肆伍陆陸柒捌玖拾佰仟�
 _INFORMAL: Final = dict(zip(map(ord, "壹贰貳叁參肆伍陆陸柒捌玖拾佰仟"), "一二二三三四五六六七八九十百千", strict=True))
 _TYPED: Final = re.compile(r"(?<=\d)([wk])(?=\d?(?![\da-z]))")
 _THOUSANDS: Final = {"w": "万", "k": "千"}
-_HAS_HAN: Final = re.compile("[\u4e00-\u9fff]")
+_HAS_HAN: Final = re.compile("[\u4e00-\u9fff]|^[\\d.wk\\s]+$")
 # Times of day, of which 七点八 is none: 三点, 三点半, 三点一刻, 九点五十, 九点零五.
 _CLOCK: Final = re.compile(
     "(?<![零〇百千万萬分之一二两兩三四五六七八九十])([一二两兩三四五六七八九十]{1,3})[点點]"
