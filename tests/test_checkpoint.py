@@ -129,7 +129,9 @@ def test_a_reader_that_waits_while_the_saver_is_closed_is_told_so(tmp_path: Path
             waits.result()
 
 
-def test_allowed_types_that_are_no_classes_are_refused(tmp_path: Path) -> None:
+def test_what_is_no_setting_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="durability"):
+        checkpointer(tmp_path / "store", durability="best")  # type: ignore[arg-type]
     for given in ("Order", [1], ["Order"], int, 7):
         with pytest.raises(InvalidInput, match="allowed_types"):
             checkpointer(tmp_path / "store", allowed_types=given)  # type: ignore[arg-type]

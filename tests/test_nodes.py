@@ -451,6 +451,14 @@ def test_a_scope_that_is_none_is_refused_when_the_node_is_made(memory: Memory) -
     for scope in ("alice", 7, {"user": "alice"}):
         with pytest.raises(InvalidInput):
             recall_node(memory, scope=scope)
+    with pytest.raises(InvalidInput, match="on_error"):
+        recall_node(memory, on_error="ignore")
+
+
+@pytest.mark.parametrize(("given", "reason"), [({}, "gave no id"), (7, "must be a Scope")])
+def test_a_function_for_the_scope_that_names_nobody_is_told_so(memory: Memory, given: Any, reason: str) -> None:
+    with pytest.raises((ScopeRequired, InvalidInput), match=reason):
+        graph_of(recall_node(memory, scope=lambda state: given)).invoke(said("I live in Paris."))
 
 
 def test_the_thread_is_the_session(memory: Memory) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -256,6 +257,21 @@ def test_turns_of_a_conversation_that_come_in_time_are_read_in_one_call(folder: 
             [waiting] = memory.unread(user_id="v")
             assert waiting["next_at"] <= (began + timedelta(seconds=300)).isoformat()
             clock.advance(seconds=9)
+
+
+def test_a_child_of_a_fork_reads_beside_itself_though_the_parents_thread_waits(folder: Path) -> None:
+    with open_with(Mind(TOLD), folder, new_id=random_id) as memory:
+        memory.add(HOME, user_id="u", background=True, after_seconds=1_000)
+
+        def tell() -> None:
+            memory.add(TEA, user_id="v", background=True)
+            assert memory.flush(20)
+            assert live(memory, user_id="v") == ["Anna likes tea"]
+
+        child = get_context("fork").Process(target=tell)
+        child.start()
+        child.join(60)
+        assert child.exitcode == 0
 
 
 @pytest.mark.parametrize("told_at", [1, 2])
