@@ -68,7 +68,7 @@ BACK = rf"(?P<back>{'|'.join(sorted(YEARS_BACK, key=len, reverse=True))})(?:的|
 # The months of the moon's calendar begin up to seven weeks later.
 SOLAR = r"(?<!农历|農曆|阴历|陰曆|旧暦|음력)(?<!음력\s)"
 NO_DAY = r"(?!\s*(?:[0-3]?\d|[一二三四五六七八九十]{1,3})\s*[日号號일])"
-CJK_SEASON = r"(?P<season>春(?![节節分联聯运運])|夏(?![至令])|秋(?!分)|冬(?![至奥奧])|봄|여름|가을|겨울|[寒暑]假|[上下]半年|[一二三四]季度|年?初(?![一二三中春夏秋冬])|年?[底末])"
+CJK_SEASON = r"(?P<season>春(?![节節分联聯运運])|夏(?![至令])|秋(?!分)|冬(?![至奥奧])|봄|여름|가을|겨울|[寒暑]假|[上下]半年|[一二三四]季度|年?初(?![一二三中春夏秋冬恋戀次])|年?[底末](?![薪层層线線班日]))"
 # Of what the moon tells the days that it can be on: the second new moon after the winter solstice is New Year's.
 FEASTS = {
     name: when
@@ -83,7 +83,8 @@ _FEAST = f"(?P<feast>{'|'.join(FEASTS)})(?![路广廣])"
 FEAST = (
     re.compile(rf"(?<!\d){CJK_YEAR}(?:的|の|\s)*{_FEAST}"),
     re.compile(f"{BACK}{_FEAST}"),
-    re.compile(rf"(?<![\d一二三四五六七八九十]){_FEAST}"),
+    # Behind a surname it is a person's name.
+    re.compile(rf"(?<![\d一二三四五六七八九十李王张張刘劉陈陳杨楊赵趙黄黃周吴吳孙孫]){_FEAST}"),
 )
 
 # "May" and "march" are verbs too: in small letters and before a word they are months where a word says when.
@@ -208,7 +209,7 @@ NAMED = (
     ),
     (
         re.compile(
-            r"\b(?:yesterday|last night)\b|昨[天日晚夜晩夕儿兒]|[琴尋寻]日|きのう|어제|어젯밤|"
+            r"\b(?:yesterday|last night)\b|昨[天日晚夜晩夕儿兒]|尋日|(?<![钢鋼提古口胡])琴日(?![常记記])|きのう|어제|어젯밤|"
             # "Hier" alone is German, too.
             r"\b(?:вчера|gestern|ayer|anoche|ieri|ontem|hier (?:soir|matin))\b",
             re.IGNORECASE,
@@ -233,7 +234,7 @@ NAMED = (
     ),
     (
         re.compile(
-            r"\btomorrow\b|明[天日早晚儿兒]|聽日(?![語本文])|내일|\b(?:завтра|demain|domani|amanh[ãa])\b|(?<!la )(?<!pasado )\bma[ñn]ana\b",
+            r"\btomorrow\b|明[天日早晚]|(?<![聪聰光])明[儿兒](?![子童女科歌媳])|聽日(?![語本文])|내일|\b(?:завтра|demain|domani|amanh[ãa])\b|(?<!la )(?<!pasado )\bma[ñn]ana\b",
             re.IGNORECASE,
         ),
         1,
@@ -243,7 +244,7 @@ NAMED = (
 )
 NOT_OF = r"(?!\s+of\b)"
 CJK_WEEK = r"(?:[个個]?(?:周|週|星期|礼拜|禮拜))"
-WEEK_DAY = r"(?![一二三四五六日天末])"
+WEEK_DAY = r"(?![一二三四五六日末]|天(?![气氣]))"
 # Last, this and next week, month and year in German, French, Spanish, Italian, Portuguese and Russian.
 EUROPEAN = {
     -1: r"прошл\w{{2,3}} {ru}|(?:letzte|vorige|vergangene)[nrsm]? {de}|{fr} derni[èe]re?|{es} pasad[oa]|{it} scors[oa]|scors[oa] {it}|{pt} passad[oa]",
@@ -294,11 +295,11 @@ EUROPEAN_WEEKDAY = (
     re.compile(rf"\b(?P<name>{'|'.join(EUROPEAN_DAYS)})\s+(?:(?P<last>{_LAST})|(?P<next>{_NEXT}))\b", re.IGNORECASE),
 )
 CJK_WEEKDAY = (
-    re.compile(rf"(?<![上下])(?P<which>上上|上|下下|下|这|這|本){CJK_WEEK}(?P<name>[一二三四五六日天])"),
+    re.compile(rf"(?<![上下])(?P<which>上上|上|下下|下|这|這|本){CJK_WEEK}(?P<name>[一二三四五六日]|天(?![气氣]))"),
     # Without a word before it, it is that of this week; 三周一次 has none.
     re.compile(
         r"(?<![上下每逢隔前后後个個几幾数數两兩半整多\d一二三四五六七八九十这這本日号號(])(?P<which>)(?:周|週|星期|礼拜|禮拜)"
-        r"(?P<name>[一二三四五六日天])(?![次遍回百千])"
+        r"(?P<name>[一二三四五六日]|天(?![气氣]))(?![次遍回百千])"
     ),
     re.compile(r"(?P<which>先々週|先週|今週|再来週|来週)(?:の|\s)*(?P<name>[月火水木金土日])曜"),
     re.compile(r"(?P<which>지지난|지난|저번|이번|다음)\s*주\s*(?P<name>[월화수목금토일])요일"),
@@ -320,7 +321,7 @@ NAMED_MONTHS = (
         for back, said in (
             (2, r"\bmonth before last\b|上上[个個]?月|先々月|지지난\s*달"),
             (1, rf"\b(?:last|previous|past) month\b{NOT_OF}|上[个個]?月|先月|(?:지난|저번)\s*달"),
-            (0, r"\bthis month\b|[这這本][个個]?月|今月|이번\s*달|(?<![个個上下\d一二三四五六七八九十])月[初底末]"),
+            (0, r"\bthis month\b|[这這本][个個]?月|今月|이번\s*달|(?<![个個上下每\d一二三四五六七八九十])月[初底末]"),
             (-1, rf"\b(?:next|coming) month\b{NOT_OF}|(?<!下)下[个個]?月|来月|다음\s*달"),
             (-2, r"(?<!下)下下[个個]?月|再来月"),
         )
