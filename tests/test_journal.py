@@ -211,12 +211,14 @@ class TestFormats:
         scope = Scope(user_id="u")
         journal = SQLiteJournal(folder, durability="fast")
         with journal.write() as tx:
-            first = tx.note_unread(scope, [1], detail={"turns": [{"text": "said"}]}, attempts=0, next_at=0)
+            first = tx.note_unread(
+                scope, [1], detail={"turns": [{"text": "said", "role": "user"}]}, attempts=0, next_at=0
+            )
             (note,) = tx.unread()
             assert (note.scope, note.turns, note.detail, note.attempts) == (
                 scope,
                 (1,),
-                {"turns": [{"text": "said"}]},
+                {"turns": [{"text": "said", "role": "user"}]},
                 0,
             )
             assert tx.change_unread(first, attempts=1, reason="down")
