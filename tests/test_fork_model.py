@@ -8,7 +8,7 @@ from typing import Any
 
 from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
-from test_undo import changes, deleted, edited, latest, opened, places, told
+from test_undo import changes, deleted, edited, in_session, latest, opened, places, told
 
 from langchain_memlayer import InvalidInput
 from langchain_memlayer.doctor import check
@@ -87,6 +87,7 @@ steps = st.lists(st.one_of(changes, st.builds(undoes, places)), max_size=5)
     [says("Anna tells tea"), says("Anna tells chess")],
     [says("Anna tells tea"), says("Anna adds chess", "Anna tells tea")],
 )
+@example([in_session("Anna tells Rome"), sets(4, data="Bob repeats chess")], [undoes(9)])
 @settings(max_examples=20, phases=[Phase.explicit, Phase.generate])
 @given(steps, steps.filter(bool))
 def test_a_merge_gives_what_the_fork_showed_and_its_undo_what_was_before(

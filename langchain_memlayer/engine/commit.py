@@ -8,7 +8,7 @@ from dataclasses import astuple, dataclass, field, replace
 from typing import Any
 
 from langchain_memlayer.engine.records import scope_ids
-from langchain_memlayer.facts.grounding import fact_hash, repeats, says_all, telling_terms
+from langchain_memlayer.facts.grounding import fact_hash, is_said, repeats, says_all, telling_terms, words
 from langchain_memlayer.index.keywords import query_terms
 from langchain_memlayer.journal.reader import Reader
 from langchain_memlayer.journal.writer import Writer, keys_of
@@ -513,7 +513,7 @@ class Commit:
 
     def _show(self, turns: Sequence[Row]) -> None:
         """Let turns be found again that a fact cites which holds, where nothing else that they told has ended."""
-        ended = self.tx.telling_ended([row.id for row in turns])
+        ended = telling_ended(self.tx, [row.id for row in turns])
         for turn in self.tx.memories_by_row([row.id for row in turns if row.id not in ended]).values():
             if turn.closed is None and turn.state in (HIDDEN, SPENT):
                 self._along(turn, "show", state=None, invalid_at=None)
@@ -525,6 +525,18 @@ class Commit:
                 # Where it ended nothing, it goes along with its being told.
                 told = (one.seq for one in reversed(self.tx.history(turn.key)) if one.op in ("add", "update", "none"))
                 self._along(turn, "hide", of=self._request or next(told, 0), state=HIDDEN)
+
+
+def tells(turn: Row, quote: str | None) -> bool:
+    """Whether a turn has the words that a fact was found in: it may have been edited since."""
+    return not quote or is_said(words(turn.text), quote)
+
+
+def telling_ended(reader: Reader, turns: Sequence[int]) -> set[int]:
+    """Those of some turns that tell something that has ended."""
+    ended = reader.telling_ended(turns)
+    rows = reader.memories_by_row(sorted({turn for turn, _ in ended}))
+    return {turn for turn, quote in ended if tells(rows[turn], quote)}
 
 
 def closing(row: Row) -> dict[str, Any]:

@@ -12,12 +12,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from langchain_memlayer.engine.commit import BY_HAND, Committed, Outcome, is_echo, replies
+from langchain_memlayer.engine.commit import BY_HAND, Committed, Outcome, is_echo, replies, telling_ended, tells
 from langchain_memlayer.engine.profiles import FORK, take_back
 from langchain_memlayer.engine.records import result_of
 from langchain_memlayer.engine.results import relations_of
 from langchain_memlayer.errors import InvalidInput, shown
-from langchain_memlayer.facts.grounding import is_said, words
 from langchain_memlayer.journal import Journal
 from langchain_memlayer.journal.positions import (
     changed,
@@ -296,7 +295,7 @@ class _Undoing:
             for one in standing(self.tx, self.tx.history(event.key))
         )
         recalled = was[turn.id].get("state") not in (HIDDEN, SPENT)
-        ended = bool(self.tx.telling_ended([turn.id])) or (recalled and self._repeats_ended(event, turn))
+        ended = bool(telling_ended(self.tx, [turn.id])) or (recalled and self._repeats_ended(event, turn))
         fits = not ended if recalled else ended or bool(self.tx.uncited([turn.id]))
         return turn.closed is None and not later and fits
 
@@ -304,7 +303,7 @@ class _Undoing:
         """Whether a reply to a message that told a fact repeats what else was told in it and has ended."""
         cause = event_at(self.tx, event.detail.get("of", 0))
         fact = None if cause is None or reply.role != "assistant" else self.tx.memory(cause.key)
-        turns = set() if fact is None else self.tx.telling_ended(fact.turns)
+        turns = set() if fact is None else telling_ended(self.tx, fact.turns)
         for turn in self.tx.memories_by_row(sorted(turns)).values():
             told = self.tx.memories_by_row([fact for fact, _ in self.tx.quotes_from(turn.id)]).values()
             held = {one.key for one in told if one.closed is None}
@@ -414,11 +413,11 @@ class _Undoing:
     def _tells(self, turn: Row, fact: Row) -> bool:
         """Whether a fact cites a turn, in words that it has: it may have been edited since, and say what was undone."""
         quote = dict(self.tx.quotes_of(fact.id)).get(turn.id)
-        return turn.id in fact.turns and (not quote or is_said(words(turn.text), quote))
+        return turn.id in fact.turns and tells(turn, quote)
 
     def _show_tellers(self, fact: Row) -> None:
         """Let turns be recalled again that a fact cites, but for those that told what has ended."""
-        ended = self.tx.telling_ended(fact.turns)
+        ended = telling_ended(self.tx, fact.turns)
         for turn in self.tx.memories_by_row([turn for turn in fact.turns if turn not in ended]).values():
             if turn.closed is None and turn.state in (HIDDEN, SPENT) and self._tells(turn, fact):
                 self.tx.change_memory(turn, "restore", actor=BY_HAND, state=None, invalid_at=None)
