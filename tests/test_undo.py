@@ -583,3 +583,17 @@ def test_what_is_about_one_user_goes_through_the_rows_of_no_other(memory: Memory
     # Nor for each memory through all of the user's.
     scopes = [step for step in steps if " memories_by_hash (ns=?)" in step or " events_by_namespace (ns=?" in step]
     assert 1 <= len(scopes) < 10, scopes
+
+
+def test_a_damaged_turn_keeps_no_fact_from_coming_back(memory: Memory) -> None:
+    told(memory, 1, "Anna repeats chess", "Bob tells Rome")
+    [one, other] = memory.get_all(user_id="u", kinds=["fact"])["results"]
+    with memory._journal.write() as tx:
+        [turn] = tx.versions_of(tx.memory(one["id"]).sources[0])
+        tx.link(tx.memory(other["id"]).id, [(turn.id, None)])
+    memory.delete(other["id"])
+    memory.delete(one["id"])
+    with memory._journal.write() as tx:
+        tx.db.execute("UPDATE items SET sources = '{' WHERE id = ?", (turn.id,))
+    latest(memory, one["id"])()
+    assert [row["memory"] for row in memory.get_all(user_id="u", kinds=["fact"])["results"]] == [one["memory"]]

@@ -534,9 +534,10 @@ def tells(turn: Row, quote: str | None) -> bool:
 
 def telling_ended(reader: Reader, turns: Sequence[int]) -> set[int]:
     """Those of some turns that tell something that has ended."""
-    ended = reader.telling_ended(turns)
+    ended = reader.quotes_of_ended(turns)
+    # One that is damaged may tell anything.
     rows = reader.memories_by_row(sorted({turn for turn, _ in ended}))
-    return {turn for turn, quote in ended if tells(rows[turn], quote)}
+    return {turn for turn, quote in ended if turn not in rows or tells(rows[turn], quote)}
 
 
 def closing(row: Row) -> dict[str, Any]:

@@ -618,7 +618,7 @@ class Reader(ItemReader):
         cited = f"i.id IN (SELECT l.turn FROM {LINKS} WHERE f.key = ? AND f.kind <> 'item'{{}})"
         return self._memories(f"{cited.format('')} AND NOT {cited.format(' AND f.closed IS NULL')}", (key, key))
 
-    def telling_ended(self, turns: Sequence[int]) -> list[tuple[int, str | None]]:
+    def quotes_of_ended(self, turns: Sequence[int]) -> list[tuple[int, str | None]]:
         """Those of some turns that told what has ended, with its quote: no live version of the fact cites them."""
         rows = self.among(
             f"SELECT l.turn, l.quote FROM {LINKS} WHERE f.closed IS NOT NULL AND NOT EXISTS "
