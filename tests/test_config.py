@@ -34,7 +34,9 @@ def store(provider: str, **config: Any) -> dict[str, Any]:
     [
         ({"llms": {}}, ("llms", "embedder", "vector_store")),
         ({"llm": {"provider": "opanai"}}, ("opanai", "deepseek", "doubao", "langchain", "openai")),
-        ({"embedder": {"provider": "x"}}, ("embedder.provider", "wordllama")),
+        ({"llm": {"provider": "qwen"}}, ("'qwen'", "OpenAI's protocol", "base_url")),
+        ({"llm": {"provider": "langchain", "config": {"model": "qwen:qwen-max"}}}, ("OpenAI's protocol", "base_url")),
+        ({"embedder": {"provider": "x"}}, ("embedder.provider", "wordllama", "OpenAI's protocol")),
         (
             {"vector_store": {"provider": "x"}},
             ("vector_store.provider", "chroma, faiss, langchain, milvus, pgvector, qdrant, vikingdb"),

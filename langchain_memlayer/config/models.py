@@ -23,7 +23,7 @@ from langchain_memlayer.config.provider import (
     revealed,
     secret,
 )
-from langchain_memlayer.embedders.own import has_openai_key
+from langchain_memlayer.embedders.own import COMPATIBLE, has_openai_key
 from langchain_memlayer.errors import ConfigurationError, MissingDependency, shown
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def _initialised(module: str, function: str, name: str, **settings: Any) -> Any:
 
         if isinstance(error, ValidationError):
             raise  # `read_config` names the places and hides the values
-        raise ConfigurationError(f"{name} cannot be made: {error}") from error
+        raise ConfigurationError(f"{name} cannot be made: {str(error).strip()}\n\n{COMPATIBLE}") from error
 
 
 # -- what speaks OpenAI's protocol ------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from langchain_memlayer.embedders.own import COMPATIBLE
 from langchain_memlayer.errors import ConfigurationError, MissingDependency, shown
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def section(
     if not isinstance(provider, str) or provider not in providers:
         raise ConfigurationError(
             f"{name}.provider must be one of {', '.join(sorted(providers))}; got {shown(provider)}. 'langchain' takes "
-            "an object of any class that LangChain has for it."
+            "an object of any class that LangChain has for it." + (f" {COMPATIBLE}" if "openai" in providers else "")
         )
     settings = found.get("config") or {}
     dictionary(settings, f"{name}.config")

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from langchain_memlayer.arguments import is_auto
 from langchain_memlayer.embedders.own import (
+    COMPATIBLE,
     FunctionEmbeddings,
     MultilingualEmbeddings,
     OpenAIText,
@@ -234,7 +235,7 @@ def _named(text: str) -> Embeddings:
         ) from problem
     except ValueError as problem:
         raise ConfigurationError(
-            f"{text} cannot be made ({problem}): pass an `Embeddings` object instead."
+            f"{text} cannot be made ({problem}): pass an `Embeddings` object instead. {COMPATIBLE}"
         ) from problem
 
 

@@ -30,6 +30,11 @@ _REQUEST_BYTES: Final = 300_000
 _REQUEST_TEXTS: Final = 2_048
 _LARGEST: Final = np.float64(np.finfo(np.float32).max)
 
+COMPATIBLE: Final = (
+    "A service that speaks OpenAI's protocol (Qwen, Zhipu, Moonshot, SiliconFlow, ...) is the provider 'openai' with a "
+    "base_url in config=."
+)
+
 _INSTALL_MULTILINGUAL: Final = 'install it with `pip install "langchain-memlayer[multilingual]"`'
 
 
