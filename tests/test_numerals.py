@@ -23,7 +23,8 @@ from langchain_memlayer.testing import ScriptedChatModel
         ("I was born in 1990 and moved in 2003", "Ann moved to Rome on 2013-05-01", "2013"),
         ("I take 50 mg a day", "Ann takes 500 mg a day", "500"), ("他欠我300块", "他欠用户3000块", "3000"),
         ("I paid 50 euros", "Ann paid 100 euros", "100"), ("我月薪1w", "用户月薪2万元", "20000"),
-        ("苹果三块八一斤", "苹果8.3元一斤", "8.3"),
+        ("苹果三块八一斤", "苹果8.3元一斤", "8.3"), ("the car cost 15000 euros", "Ann paid 1500 euros", "1500"),
+        ("it has 1000 rooms on 12 floors", "It has 100 rooms", "100"),
     ],
 )  # fmt: skip
 def test_a_number_that_contradicts_its_quote_is_found(quote: str, fact: str, number: str) -> None:

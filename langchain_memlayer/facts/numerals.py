@@ -138,6 +138,8 @@ _PERCENT: Final = re.compile("%|percent|prozent|百分")
 _ABOUT: Final = re.compile(r"(?<!\d)\d++(?:s\b|\s?(?:多|代|几|幾|余|餘))")
 _LAST_DAY: Final = 31
 _FEWEST_DIGITS: Final = 3
+# Of 15000 the first four digits are another number; what is longer names something, and may be told in parts.
+_LONG: Final = re.compile(r"\d{7,}")
 _YEARS_NEAR: Final = 2
 _MOST_NUMBERS: Final = 60
 """Of more numbers nearly every other is a sum or a product of two."""
@@ -201,7 +203,7 @@ def unsaid_number(fact: str, quote: str, said: Sequence[str], year: int | None =
         near = {*named_years, year or 0}
         far = (one for one in told if all(abs(one - other) > _YEARS_NEAR for other in near))
         unknown += sorted(str(one) for one in far if not is_among(one, known))
-    runs = list(_runs(quote)) if unknown else []
+    runs = [_LONG.sub(lambda match: " ".join(match[0]), run) for run in _runs(quote)] if unknown else []
     return next((number for number in unknown if not _is_dictated(number, runs)), None)
 
 
@@ -232,14 +234,15 @@ def _runs(quote: str) -> Iterator[str]:
     """The digits of a text one after the other, as they are written and as they are said."""
     # The room 十二零一 is 1201.
     for text in (quote, _TENS.sub(lambda match: f"{_han(match[0]):.0f}", quote)):
-        yield re.sub(r"\D", "", text.translate(_HAN_READ))
+        yield re.sub(r"\D+", " ", text.translate(_HAN_READ))
     if len(quote) <= _LONGEST_WORDS:
-        yield from ("".join(_worded(_OH.sub("zero", quote), name)) for name in _LANGUAGES)
+        yield from (" ".join(_worded(_OH.sub("zero", quote), name)) for name in _LANGUAGES)
 
 
 def _is_dictated(number: str, runs: Sequence[str]) -> bool:
     digits = re.sub(r"\D", "", number)
-    return len(digits) >= _FEWEST_DIGITS and any(digits in run for run in runs)
+    whole = re.compile(rf"(?<!\d){' ?'.join(digits)}(?!\d)")
+    return len(digits) >= _FEWEST_DIGITS and any(map(whole.search, runs))
 
 
 def _undated(text: str) -> Iterator[str]:
