@@ -360,7 +360,7 @@ def test_a_string_that_names_no_model_is_an_error() -> None:
     for spec in ("", "gpt", ":", "openai:", ":model", "wordllama:other", "nobody:model"):
         with pytest.raises(ConfigurationError):
             resolve_embeddings(spec)
-    with pytest.raises(ConfigurationError, match="OpenAI's protocol .* base_url"):
+    with pytest.raises(ConfigurationError, match=r"OpenAI's protocol .* base_url"):
         resolve_embeddings("qwen:text-embedding-v4")
 
 

@@ -228,7 +228,7 @@ def _timeline(here: str, kind: Kind) -> Callable[[Request], Any]:
             # What was told once is as it was.
             events = await memory.ahistory(row["id"]) if row["event"] == "update" else []
             row["before"] = [one for one in reversed(events) if one["event"] == "UPDATE"]
-            row["expired"] = _is_past(row["invalid_at"])
+            row["expired"] = _is_past(request, row["invalid_at"])
         days = [(day, list(some)) for day, some in groupby(rows, key=lambda row: (row["created_at"] or "")[:10])]
         return page(
             request, "facts.html", here, scope=ids, days=days, total=total, number=number, last=last,
@@ -238,8 +238,13 @@ def _timeline(here: str, kind: Kind) -> Callable[[Request], Any]:
     return shown
 
 
-def _is_past(moment: str | None) -> bool:
-    return moment is not None and datetime.fromisoformat(moment) <= datetime.now(UTC)
+def _now(request: Request) -> datetime:
+    now: datetime = request.app.state.memory.clock()
+    return now.astimezone(UTC)
+
+
+def _is_past(request: Request, moment: str | None) -> bool:
+    return moment is not None and datetime.fromisoformat(moment) <= _now(request)
 
 
 # -- search -----------------------------------------------------------------------------------------------------------
@@ -248,7 +253,7 @@ def _is_past(moment: str | None) -> bool:
 async def _search(request: Request) -> Response:
     ids, query = _ids(request), request.query_params.get("q", "").strip()[:LONGEST_QUERY]
     _, _, began = await _sizes(request, ids)
-    today = (datetime.now(UTC) - _EPOCH) // _DAY
+    today = (_now(request) - _EPOCH) // _DAY
     first = (datetime.fromisoformat(began) - _EPOCH) // _DAY if began else today
     day = min(max(first, _number(request, "day", today)), today)
     found: Mapping[str, Any] = {"results": [], "relations": []}
@@ -257,14 +262,14 @@ async def _search(request: Request) -> Response:
         moment = None if day >= today else _EPOCH + (day + 1) * _DAY - timedelta(microseconds=1)
         found = await request.app.state.memory.asearch(query, **ids, limit=20, explain=True, as_of=moment)
     return page(
-        request, "search.html", "Search", scope=ids, q=query, hits=[_hit(one) for one in found["results"]],
+        request, "search.html", "Search", scope=ids, q=query, hits=[_hit(request, one) for one in found["results"]],
         relations=found["relations"], first_day=first, last_day=today, day=day,
         day_text="" if day >= today else (_EPOCH + day * _DAY).date().isoformat(),
         graph_of=lambda name: _path("/graph", ids, node=name),
     )  # fmt: skip
 
 
-def _hit(hit: Mapping[str, Any]) -> dict[str, Any]:
+def _hit(request: Request, hit: Mapping[str, Any]) -> dict[str, Any]:
     shares = {name: value for name, value in hit["explanation"].items() if abs(value) >= 0.0005}
     largest = max(map(abs, shares.values()), default=1.0)
     signals = [
@@ -272,7 +277,7 @@ def _hit(hit: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in sorted(shares.items(), key=lambda share: -abs(share[1]))
     ]
     evidence = [_quoted(turn) for turn in hit["evidence"]]
-    return {**hit, "signals": signals, "evidence": evidence, "expired": _is_past(hit["invalid_at"])}
+    return {**hit, "signals": signals, "evidence": evidence, "expired": _is_past(request, hit["invalid_at"])}
 
 
 def _quoted(turn: Mapping[str, Any]) -> dict[str, Any]:
@@ -290,7 +295,7 @@ async def _changes(request: Request) -> Response:
     """What became known, changed and ended between the beginnings of one day and of the day after another."""
     ids = _ids(request)
     _, _, began = await _sizes(request, ids)
-    today = datetime.now(UTC)
+    today = _now(request)
     # What is said to be of a day to come was recorded today at the latest.
     began = min(began[:10], today.date().isoformat())
     since = _day(request, "since", max(began, (today - 30 * _DAY).date().isoformat()))
@@ -309,7 +314,7 @@ async def _changes(request: Request) -> Response:
 def _day(request: Request, name: str, default: str) -> datetime:
     text = request.query_params.get(name) or default
     try:
-        return min(datetime.combine(date.fromisoformat(text), time(), UTC), datetime.now(UTC))
+        return min(datetime.combine(date.fromisoformat(text), time(), UTC), _now(request))
     except ValueError as error:
         raise HTTPException(400, "A day is written like 2026-12-31.") from error
 
@@ -326,7 +331,7 @@ async def _memory(request: Request) -> Response:
     if found is not None:
         reasons = await memory.awhy(key)
         why = {**reasons, "sources": [_quoted(turn) for turn in reasons["sources"]] if found["kind"] == "fact" else []}
-    shown = None if found is None else {**found, "expired": _is_past(found["invalid_at"])}
+    shown = None if found is None else {**found, "expired": _is_past(request, found["invalid_at"])}
     return page(
         request, "memory.html", "", scope=_scope_of(found or {}), memory=shown, why=why, history=history,
         details=_details(found), undo=lambda event: f"{_memory_path(key)}/undo?event={event}",

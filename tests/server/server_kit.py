@@ -30,9 +30,9 @@ MOVED = [
 """Replies of a model to someone who lives in Paris, then moves to Berlin."""
 
 
-def told(folder: Path | str = ":memory:") -> Memory:
+def told(folder: Path | str = ":memory:", **settings: Any) -> Memory:
     """A memory in which Ann lived in Paris, and moved to Berlin."""
-    memory = Memory(folder, model=ScriptedChatModel(replies=MOVED), embeddings=None)
+    memory = Memory(folder, model=ScriptedChatModel(replies=MOVED), embeddings=None, **settings)
     for said in ("I live in Paris.", "I moved to Berlin!"):
         memory.add({"role": "user", "name": "Ann", "content": said}, user_id="ann")
     return memory

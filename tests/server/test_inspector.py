@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from starlette.testclient import TestClient
 import langchain_memlayer.server
 from langchain_memlayer import Memory
 from langchain_memlayer.server import languages
-from langchain_memlayer.testing import ScriptedChatModel
+from langchain_memlayer.testing import FrozenClock, ScriptedChatModel
 
 EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>{{ 7 * 7 }} javascript:alert(3)"
 TEMPLATES = Path(langchain_memlayer.server.__file__).parent / "templates"
@@ -95,6 +96,16 @@ def test_what_changed_between_two_days_is_shown(ann: tuple[Memory, TestClient]) 
     assert "2026-12-31" in shown(client, "/changes", 400, user_id="ann", since="soon")
     memory.add("The boat leaves.", user_id="later", infer=False, timestamp="2999-01-01T08:00:00Z")
     assert "The boat leaves." in shown(client, "/changes", user_id="later")
+
+
+def test_the_present_is_that_of_the_memorys_clock() -> None:
+    clock = FrozenClock(datetime(2031, 5, 8, 12, tzinfo=UTC))
+    with told(clock=clock) as memory, serving(memory) as clients:
+        assert "Ann lives in Berlin" in shown(clients(), "/changes", user_id="ann", since=f"{clock():%Y-%m-%d}")
+        memory.add("The trial ends.", user_id="bo", infer=False, expiration_date=f"{clock():%Y-%m-%d}")
+        assert '<li class="gone">' not in shown(clients(), "/turns", user_id="bo")
+        clock.advance(hours=48)
+        assert '<li class="gone">' in shown(clients(), "/turns", user_id="bo")
 
 
 def test_the_graph_is_drawn_and_each_node_leads_to_what_is_around_it(ann: tuple[Memory, TestClient]) -> None:
