@@ -612,9 +612,15 @@ def test_a_memory_is_updated_by_its_id_and_only_by_its_owner(cli: Run):
         (("list", "--limit", "0"), "--limit must be an integer of at least 1, got 0."),
         (("search", "x", "--user", "a", "--as-of=soon"), "--as-of must be a datetime or an ISO 8601 text, got 'soon'."),
         (("search", "x"), "Say whose memory is meant: --user, --agent or --run."),
-        (("delete", "x"), "There is no memory with the id 'x'; `memlayer list` shows the ids there are."),
+        (("delete", "x"), "There is no memory with the id 'x'; `memlayer list` and `memlayer search` return the ids "
+         "there are."),
+        (("undo",), "`memlayer undo` takes either an event's number or --batch."),
+        (("search", "", "--user", "a"), "The text must be a non-empty string; `memlayer list` lists memories without "
+         "one."),
+        (("add", "", "--user", "a"), "The text is blank; leave out messages that say nothing."),
+        (("replay", "b", "--user", "a"), "`memlayer replay` needs a chat model: give it --model."),
     ],
-)
+)  # fmt: skip
 def test_an_error_names_options_and_commands_and_nothing_of_python(cli: Run, args: tuple[str, ...], said: str):
     assert cli("add", "I like tea.", "--user", "a").exit_code == 0
     assert refused(cli(*args), 1 if args[0] == "delete" else 2) == f"memlayer: {said}"

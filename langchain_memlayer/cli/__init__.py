@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 from collections.abc import Collection
 from dataclasses import replace
@@ -28,6 +29,11 @@ from langchain_memlayer.errors import ConfigurationError, InvalidInput, MemLayer
 _USAGE, _FAILED, _INTERRUPTED = 2, 1, 130
 _OF_ALL = "stats", "doctor", "export", "import", "reembed", "serve"
 _GIVEN = "memlayer.given"
+_SAID_HERE = (
+    (r"\bget_all\(\)", "`memlayer list`"), (r"\b(\w+)\(\)", r"`memlayer \1`"), ("model= or extractor=", "--model"),
+    (r"\bbatch_id\b=?", "--batch"), ("^timestamp ", "--time "), ("^(?:messages|query) ", "The text "),
+)  # fmt: skip
+"""What `Memory` calls something, and what that is called here."""
 _OPTIONS_ANYWHERE = "The options of `memlayer` itself (--path, --user, --json, ...) may stand behind the command too."
 
 
@@ -79,7 +85,9 @@ def _in_own_words(error: Exception, given: Collection[str]) -> str:
     first, space, rest = str(error).partition(" ")
     option = f"--{first.replace('_', '-')}"
     said = f"{option if option in given else first}{space}{rest}"
-    return said.replace("get_all() and search() return the ids", "`memlayer list` shows the ids")
+    for python, here in _SAID_HERE:
+        said = re.sub(python, here, said)
+    return said
 
 
 def _expected_errors() -> tuple[type[Exception], ...]:
