@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from langchain_memlayer.index.function_words import language_of
+from langchain_memlayer.index.keywords import words_of
 from langchain_memlayer.json_values import as_text
 from langchain_memlayer.messages import RECALLED_CLOSE, RECALLED_OPEN
 
@@ -29,16 +31,6 @@ _SCRIPTS: Final = (
     ("ja", re.compile("[\u3040-\u30ff]")), ("ko", re.compile("[\uac00-\ud7af]")), ("zh", re.compile("[\u3400-\u9fff]")),
     ("ru", re.compile("[\u0400-\u04ff]")), ("ar", re.compile("[\u0600-\u06ff]")),
 )  # fmt: skip
-# Words that hardly a sentence of the language does without; where two languages share one, it is nobody's.
-_WORDS: Final = {
-    "en": "the is are my i you what where when who how do does did have was and of to it in",
-    "de": "der die das ich und ist nicht wo wie wann wer mein meine ein eine habe bin für mit wohne du wir sie es",
-    "fr": "le les je est et où quand qui comment mon ma mes une des j'ai pas pour avec vous nous il elle dans quel",
-    "es": "el los las yo es y dónde cuándo quién cómo mi mis una tengo no para con vivo qué soy en está cuál",
-    "pt": "o os eu é e onde quando quem meu minha uma tenho não para com moro você são em meus qual",
-    "it": "il lo gli io è e dove quando chi come mio mia una ho non per con abito sono che della qual",
-}
-_SETS: Final = {language: frozenset(words.split()) for language, words in _WORDS.items()}
 _LOOKED_AT = 2_000
 _LONGEST_FIELD = 2_000
 
@@ -75,7 +67,7 @@ def as_context(
     lines = [f"- {field}: {_inside(_cut(as_text(part['value'])))}" for field, part in (profile or {}).items()]
     lines += [_line(hit, ids) for hit in sorted(shown.values(), key=_age)]
     lines += sorted({f"- {_inside(_relation(one))}" for one in relations})
-    return fenced("\n".join([_PREAMBLES[_language(query or "")], *lines]), name) if lines else ""
+    return fenced("\n".join([_PREAMBLES.get(_language(query or ""), _PREAMBLES["en"]), *lines]), name) if lines else ""
 
 
 def fenced(text: str, name: str = "") -> str:
@@ -90,8 +82,7 @@ def _language(text: str) -> str:
     for language, script in _SCRIPTS:
         if script.search(text):
             return language
-    words = re.findall(r"[^\W\d_]+(?:'[^\W\d_]+)?", text.casefold())
-    return max(_SETS, key=lambda language: sum(word in _SETS[language] for word in words))
+    return language_of(words_of(text))
 
 
 def _age(hit: Mapping[str, Any]) -> tuple[str, str]:
