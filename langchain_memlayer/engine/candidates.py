@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 from langchain_memlayer.engine.commit import Indexed
 from langchain_memlayer.engine.graph_sync import Graphs
 from langchain_memlayer.engine.index_sync import Indexes
-from langchain_memlayer.engine.records import scope_ids
 from langchain_memlayer.index.keywords import query_terms, term_ids
 from langchain_memlayer.journal import Journal
 from langchain_memlayer.recall import closeness
-from langchain_memlayer.types import HIDDEN, QUARANTINED, RETRACT, Candidate, Fact, Row, Scope, Turn, from_micros
+from langchain_memlayer.types import HIDDEN, IDS, QUARANTINED, RETRACT, Candidate, Fact, Row, Scope, Turn, from_micros
 
 if TYPE_CHECKING:
     from langchain_memlayer.index.view import View
@@ -99,8 +98,8 @@ class Finder:
         """The live facts of exactly a scope that may be changed."""
         state = view.columns["state"]
         mask: NDArray[np.bool_] = view.live & (view.columns["kind"] == 0) & (state != HIDDEN) & (state != QUARANTINED)
-        for name, value in zip(("user_id", "agent_id", "run_id"), scope_ids(scope), strict=True):
-            mask &= view.columns[name] == self._indexes.codes.find(value)
+        for name in IDS:
+            mask &= view.columns[name] == self._indexes.codes.find(getattr(scope, name))
         return mask
 
     def _by_name(self, scope: Scope, facts: Sequence[Fact]) -> list[list[int]]:
@@ -159,8 +158,7 @@ def _by_turns(lists: Sequence[list[int]]) -> Iterator[int]:
 
 
 def _is_of(row: Row, scope: Scope) -> bool:
-    ids: Iterable[str | None] = (row.user_id, row.agent_id, row.run_id)
-    return row.closed is None and tuple(ids) == scope_ids(scope)
+    return row.closed is None and all(getattr(row, name) == getattr(scope, name) for name in IDS)
 
 
 def _candidate(row: Row) -> Candidate:

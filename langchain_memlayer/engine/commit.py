@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, replace
 from typing import Any
 
-from langchain_memlayer.engine.records import scope_ids
 from langchain_memlayer.facts.grounding import fact_hash, is_said, repeats, says_all, telling_terms, words
 from langchain_memlayer.index.keywords import query_terms
 from langchain_memlayer.journal.reader import Reader
@@ -227,14 +226,14 @@ class Commit:
         fact, decision = change.fact, change.decision
         self._retracts, self._said = bool(fact.metadata.get(RETRACT)), turns
         if decision.action == "REJECTED":
-            self.refuse(fact, decision.reason or "refused", turns)
+            self.reject(Rejection(fact.text, decision.reason or "refused", fact.quote), turns)
             return
         target, others = self._targets(decision)
         obstacle = self._obstacle(change, target, turns)
         if fact.metadata.get(RETRACT):
             if obstacle is not None or target is None or decision.action not in ("DELETE", "UPDATE"):
                 if not others:
-                    self.refuse(fact, "there is nothing to forget", turns)
+                    self.reject(Rejection(fact.text, "there is nothing to forget", fact.quote), turns)
                     return
                 target = None
         elif decision.action == "ADD" or target is None or obstacle is not None:
@@ -273,8 +272,7 @@ class Commit:
 
     def _own(self, key: str) -> Row | None:
         row = self.tx.memory(key)
-        own = row is not None and row.kind == "fact" and scope_ids(row.scope) == scope_ids(self.scope)
-        return row if own else None
+        return row if row is not None and row.kind == "fact" and row.scope == self.scope else None
 
     def _obstacle(self, change: Change, target: Row | None, turns: Sequence[Row]) -> str | None:
         """Why a decision cannot be carried out, or None."""
@@ -286,17 +284,13 @@ class Commit:
         if target is None:
             return "the memory is gone" if decision.memory_id or decision.earlier else "it names no memory"
         # Decisions may come from outside, through the state of a graph.
-        if scope_ids(target.scope) != scope_ids(self.scope):
+        if target.scope != self.scope:
             return "the memory to change belongs to another scope"
         if target.kind != "fact":
             return "only a fact can be changed by what is said"
         if decision.action != "NONE" and _from_tools(change.fact, turns) and target.state != QUARANTINED:
             return "tool output may not change what was told"
         return None
-
-    def refuse(self, fact: Fact, reason: str, turns: Sequence[Row]) -> None:
-        """Refuse a fact, on record."""
-        self.reject(Rejection(fact.text, reason, fact.quote), turns)
 
     def reject(self, rejection: Rejection, turns: Sequence[Row] = ()) -> None:
         """Record what our own checks refused, under the turn it comes from."""

@@ -19,7 +19,6 @@ from langchain_memlayer.types import Scope
 
 if TYPE_CHECKING:
     from langchain_memlayer.graph.memory_graph import Edge, MemoryGraph, TripleGraph
-    from langchain_memlayer.journal.reader import Reader
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -113,7 +112,7 @@ class Graphs:
         edges = graph.relations(entities, query=query, k=k, most=2 * most)
         numbers = sorted({number for edge in edges for number in (edge.id, *edge.named_by)})
         with self.journal.read() as reader:
-            rows = reader.triples_by_id(numbers, scope.ids(), quarantined=include_quarantined, at=at)
+            rows = reader.triples_among("t.id", numbers, scope, quarantined=include_quarantined, at=at)
         stored = {row[0]: row for row in rows}
         return as_relations(triple for edge in edges if (triple := _verified(edge, stored)) is not None)[:most]
 
@@ -128,20 +127,16 @@ class Graphs:
     # -- following the journal ------------------------------------------------------------------------------------
 
     def _load(self, key: str) -> TripleGraph:
+        from langchain_memlayer.graph.memory_graph import TripleGraph
+
         graph = self._snapshotted(key)
         if graph is not None:
             self._refresh(key, graph)
             return graph
-        graph = self._whole(key)
-        self._save(key, graph)
-        return graph
-
-    def _whole(self, key: str) -> TripleGraph:
-        from langchain_memlayer.graph.memory_graph import TripleGraph
-
-        graph = TripleGraph()
+        graph, (scope, quarantined) = TripleGraph(), _scope_of(key)
         with self.journal.read(snapshot=True) as reader:
-            graph.apply(reader.last_seq(), _everything(reader, key))
+            graph.apply(reader.last_seq(), reader.scope_triples(scope, quarantined=quarantined))
+        self._save(key, graph)
         return graph
 
     def _refresh(self, key: str, graph: TripleGraph) -> bool:
@@ -151,9 +146,10 @@ class Graphs:
         scope, quarantined = _scope_of(key)
         with self.journal.read(snapshot=True) as reader:
             last = reader.last_seq()
-            changed = reader.changed_triples(scope.search_root, scope.ids(), since, quarantined=quarantined)
-            rows, touched = (_everything(reader, key), graph.items()) if changed is None else changed
-        graph.apply(last, rows, touched=touched)
+            changed = reader.changed_triples(scope, since, quarantined=quarantined)
+            if changed is None:
+                changed = reader.scope_triples(scope, quarantined=quarantined), graph.items()
+        graph.apply(last, changed[0], touched=changed[1])
         self._save(key, graph)
         return True
 
@@ -179,14 +175,13 @@ class Graphs:
     def _save(self, key: str, graph: TripleGraph) -> None:
         if self._derived is None or len(graph) < self._snapshot_edges or graph.changed <= DRIFT * len(graph):
             return
-        scope, quarantined = _scope_of(key)
-        seq = graph.applied_seq
+        seq, (scope, _) = graph.applied_seq, _scope_of(key)
         try:
             with files.maintenance(self._derived) as had:
                 if not had:
                     return
                 with self.journal.read(snapshot=True) as reader:
-                    since = reader.changed_triples(scope.search_root, scope.ids(), seq, quarantined=quarantined)
+                    since = reader.touched(scope.search_root, seq)
                     mark = reader.mark(seq)
                 # What was forgotten meanwhile must not come back in a file; `forget` drops files under the same lock.
                 if since is not None:
@@ -217,11 +212,6 @@ def _scope_of(key: str) -> tuple[Scope, bool]:
 
 def _snapshot_name(key: str) -> str:
     return f"graph:{key}"
-
-
-def _everything(reader: Reader, key: str) -> list[tuple[Any, ...]]:
-    scope, quarantined = _scope_of(key)
-    return reader.scope_triples(scope.search_root, scope.ids(), quarantined=quarantined)
 
 
 def _verified(edge: Edge, stored: dict[int, tuple[Any, ...]]) -> tuple[str, str, str] | None:

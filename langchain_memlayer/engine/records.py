@@ -81,11 +81,6 @@ def missing(key: str) -> MemoryNotFound:
     )
 
 
-def scope_ids(scope: Scope) -> tuple[str | None, str | None, str | None]:
-    """The three ids, None where absent."""
-    return scope.user_id, scope.agent_id, scope.run_id
-
-
 def batch_scope(scope: Scope) -> str:
     """What batch ids are kept under: exactly this scope."""
     # JSON, because an id may hold any separator.

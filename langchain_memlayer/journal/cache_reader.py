@@ -248,20 +248,13 @@ class CacheReader(BaseReader):
         """Whether the folder has any triples."""
         return self.db.execute("SELECT 1 FROM triples LIMIT 1").fetchone() is not None
 
-    def scope_triples(self, prefix: str, ids: Mapping[str, str], *, quarantined: bool) -> list[tuple[Any, ...]]:
-        """The triples that a scope's graph shows, as rows of `graph.graph.StoredTriple`.
-
-        Args:
-            prefix: The namespace that the scope's memories lie below.
-            ids: What `user_id`, `agent_id` and `run_id` must be, as far as given.
-            quarantined: Whether quarantined memories count too.
-        """
-        low, high = prefix_bounds(prefix)
-        where, values = visible(ids, quarantined=quarantined)
+    def scope_triples(self, scope: Scope, *, quarantined: bool) -> list[tuple[Any, ...]]:
+        """The triples that a scope's graph shows, as rows of `graph.graph.StoredTriple`."""
+        where, values = visible(scope.ids(), quarantined=quarantined)
         rows = self.db.execute(
             f"SELECT {_TRIPLE} FROM namespaces n JOIN triples t ON t.ns = n.id JOIN items i ON i.id = t.item WHERE "
             f"n.path >= ? AND n.path < ? AND {where} ORDER BY t.id",
-            (low, high, *values),
+            (*prefix_bounds(scope.search_root), *values),
         )
         return list(whole(rows, _shown_triple))
 
@@ -278,24 +271,22 @@ class CacheReader(BaseReader):
         return list(whole(rows, _shown_triple))
 
     def changed_triples(
-        self, prefix: str, ids: Mapping[str, str], since: int, *, quarantined: bool
+        self, scope: Scope, since: int, *, quarantined: bool
     ) -> tuple[list[tuple[Any, ...]], list[int]] | None:
         """The `scope_triples` of what changed after position `since`, and all items that did; None after a reset."""
-        touched = self.touched(prefix, since)
+        touched = self.touched(scope.search_root, since)
         if touched is None:
             return None
-        return self._triples_where("t.item", touched, ids, quarantined=quarantined), touched
+        return self.triples_among("t.item", touched, scope, quarantined=quarantined), touched
 
-    def triples_by_id(
-        self, triples: Sequence[int], ids: Mapping[str, str], *, quarantined: bool, at: int | None = None
+    def triples_among(
+        self, column: str, numbers: Sequence[int], scope: Scope, *, quarantined: bool, at: int | None = None
     ) -> list[tuple[Any, ...]]:
-        """Those of some triples that a scope's graph shows, in the shape of `scope_triples`; `at` as in `visible`."""
-        return self._triples_where("t.id", triples, ids, quarantined=quarantined, at=at)
+        """Those of some triples (`t.id`), or of some memories' (`t.item`), that a scope's graph shows.
 
-    def _triples_where(
-        self, column: str, numbers: Sequence[int], ids: Mapping[str, str], *, quarantined: bool, at: int | None = None
-    ) -> list[tuple[Any, ...]]:
-        where, values = visible(ids, quarantined=quarantined, at=at)
+        They have the shape of `scope_triples`; `at` is as in `visible`.
+        """
+        where, values = visible(scope.ids(), quarantined=quarantined, at=at)
         sql = f"SELECT {_TRIPLE} FROM triples t JOIN items i ON i.id = t.item WHERE {where} AND {column} IN (...)"
         return sorted(whole(self.among(sql, numbers, before=values), _shown_triple))
 

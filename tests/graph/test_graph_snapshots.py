@@ -79,12 +79,17 @@ def name_of(scope: Scope = ALICE) -> str:
     return graph_sync._snapshot_name(graph_sync._key(scope, quarantined=False))
 
 
-def count_rebuilds(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    from langchain_memlayer.engine import graph_sync
+def count_rebuilds(monkeypatch: pytest.MonkeyPatch) -> list[Scope]:
+    from langchain_memlayer.journal.cache_reader import CacheReader
 
-    rebuilt: list[str] = []
-    everything = graph_sync._everything
-    monkeypatch.setattr(graph_sync, "_everything", lambda reader, key: rebuilt.append(key) or everything(reader, key))
+    rebuilt: list[Scope] = []
+    everything = CacheReader.scope_triples
+
+    def counted(reader: CacheReader, scope: Scope, *, quarantined: bool) -> list[tuple[Any, ...]]:
+        rebuilt.append(scope)
+        return everything(reader, scope, quarantined=quarantined)
+
+    monkeypatch.setattr(CacheReader, "scope_triples", counted)
     return rebuilt
 
 
