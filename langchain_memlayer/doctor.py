@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate, chain, islice
 from pathlib import Path
-from typing import Any
 
 import orjson
 
@@ -198,7 +197,9 @@ def _uncommitted(reader: Reader) -> Iterator[int]:
     last = reader.db.execute("SELECT max(seq) FROM events").fetchone()[0] or 0
     known = {key for (key,) in reader.db.execute("SELECT DISTINCT key FROM events")}
     for seq, result, scope, batch in reader.db.execute("SELECT seq, result, scope, batch FROM batches"):
-        if seq > last or _told(orjson.loads(result)) - known or reader.batch(scope, batch) is None:
+        report = orjson.loads(result)
+        told = {done[0] for done in (*report["turns"], *report["facts"])}
+        if seq > last or told - known or reader.batch(scope, batch) is None:
             yield seq
 
 
@@ -206,10 +207,6 @@ def _unread_of_others(reader: Reader) -> Iterator[int]:
     for note in reader.unread():
         if reader.memories_by_row(note.turns).keys() != reader.turns_of_notes([note]).keys():
             yield note.id
-
-
-def _told(report: Any) -> set[str]:
-    return {done[0] for done in (*report["turns"], *report["facts"])}
 
 
 def _vectors(reader: Reader) -> Iterator[Problem]:
@@ -231,14 +228,10 @@ def _vectors(reader: Reader) -> Iterator[Problem]:
 
 
 def _keywords(reader: Reader) -> Iterator[Problem]:
-    rows = reader.db.execute("SELECT id, terms FROM items WHERE kind <> 'item'")
-    wrong = list(islice((row for row, terms in rows if not _are_terms(terms)), _SHOWN + 1))
-    if wrong:
+    rows = reader.db.execute("SELECT id, terms FROM items WHERE kind <> 'item' AND terms IS NOT NULL")
+    strange = (row for row, terms in rows if not (isinstance(terms, bytes) and well_formed(terms)))
+    if wrong := list(islice(strange, _SHOWN + 1)):
         yield Problem("keywords", f"There are terms that are none: {_listed(wrong)}. Restore a backup.")
-
-
-def _are_terms(stored: Any) -> bool:
-    return stored is None or (isinstance(stored, bytes) and well_formed(stored))
 
 
 def _outboxes(reader: Reader) -> Iterator[Problem]:

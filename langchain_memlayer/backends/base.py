@@ -264,24 +264,6 @@ def _row(metadata: Mapping[str, Any], wanted: Mapping[str, Scalar]) -> int:
     return row if all(bool(have == want) or str(have) == str(want) for have, want in pairs) else -1
 
 
-def require_dims(kind: str, name: str, size: int, dims: int) -> None:
-    """Raise ConfigurationError when a collection is for vectors of another size."""
-    if size != dims:
-        raise ConfigurationError(
-            f"The {kind} collection {shown(name)} holds vectors of {size} numbers, and the embedder makes {dims}: name "
-            "another collection, or pass the embedder that it was made for."
-        )
-
-
-def require_metric(kind: str, name: str, metric: str, known: Sequence[str]) -> None:
-    """Raise ConfigurationError when a collection compares by something that cannot stand for cosine."""
-    if metric.lower() not in known:
-        raise ConfigurationError(
-            f"The {kind} collection {shown(name)} compares by {metric}, which does not order like cosine: name another "
-            f"collection, made with one of {', '.join(known)}."
-        )
-
-
 class Adapter(ABC):
     """A `ForeignStore` over a LangChain `VectorStore`: points go in batches, each id once, and none is no request.
 
@@ -320,6 +302,22 @@ class Adapter(ABC):
     @abstractmethod
     def check(self, dims: int) -> None:
         """Compare what is there with vectors of a size."""
+
+    def _require_dims(self, name: str, size: int, dims: int) -> None:
+        """Raise ConfigurationError when a collection is for vectors of another size."""
+        if size != dims:
+            raise ConfigurationError(
+                f"The {self.kind} collection {shown(name)} holds vectors of {size} numbers, and the embedder makes "
+                f"{dims}: name another collection, or pass the embedder that it was made for."
+            )
+
+    def _require_metric(self, name: str, metric: str, known: Sequence[str]) -> None:
+        """Raise ConfigurationError when a collection compares by something that cannot stand for cosine."""
+        if metric.lower() not in known:
+            raise ConfigurationError(
+                f"The {self.kind} collection {shown(name)} compares by {metric}, which does not order like cosine: "
+                f"name another collection, made with one of {', '.join(known)}."
+            )
 
     @abstractmethod
     def _write(self, batch: list[Point]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from langchain_memlayer.backends.base import BATCH, Adapter, Document, Point, Scalar, fields, require_dims, unit
+from langchain_memlayer.backends.base import BATCH, Adapter, Document, Point, Scalar, fields, unit
 
 
 class ChromaAdapter(Adapter):
@@ -60,4 +60,4 @@ class ChromaAdapter(Adapter):
         """Compare the size of the vectors that are there; each of Chroma's metrics orders ours alike."""
         there = self._collection.get(limit=1, include=["embeddings"])["embeddings"]
         if len(there):
-            require_dims(self.kind, self._collection.name, len(there[0]), dims)
+            self._require_dims(self._collection.name, len(there[0]), dims)

@@ -25,7 +25,6 @@ from langchain_memlayer.backends.base import (
     Scalar,
     fields,
     lock_of,
-    require_dims,
     rows,
     unit,
 )
@@ -318,7 +317,7 @@ class InMemoryAdapter(Adapter):
         with self._lock:
             first = next(iter(self._store.store.values()), None)
         if first is not None:
-            require_dims(self.kind, type(self._store).__name__, len(first["vector"]), dims)
+            self._require_dims(type(self._store).__name__, len(first["vector"]), dims)
 
 
 class FaissAdapter(Adapter):
@@ -335,7 +334,7 @@ class FaissAdapter(Adapter):
         with self._lock:
             # The index asserts this after it has changed; the message must come before anything was removed.
             for point in batch:
-                require_dims(self.kind, "index", self._store.index.d, len(point.vector))
+                self._require_dims("index", self._store.index.d, len(point.vector))
             # Adding an id again would corrupt the index.
             self._drop(ids)
             self._store.add_embeddings(
@@ -378,7 +377,7 @@ class FaissAdapter(Adapter):
     def check(self, dims: int) -> None:
         """Compare the index's vector size, and whether it can forget."""
         index = self._store.index
-        require_dims(self.kind, "index", index.d, dims)
+        self._require_dims("index", index.d, dims)
         if "HNSW" in type(index).__name__:
             raise ConfigurationError(
                 f"The FAISS index is an {type(index).__name__}, out of which nothing can be removed: make the store "

@@ -17,8 +17,6 @@ from langchain_memlayer.backends.base import (
     Point,
     Scalar,
     fields,
-    require_dims,
-    require_metric,
     unit,
 )
 from langchain_memlayer.errors import ConfigurationError
@@ -177,14 +175,14 @@ class MilvusAdapter(Adapter):
             )
         index = (store._index_param_map.get(self._vector_field) or {}).get("metric_type", "L2")
         if schema is not None:
-            require_dims(self.kind, name, schema.dims, dims)
+            self._require_dims(name, schema.dims, dims)
             if schema.unfilled:
                 raise ConfigurationError(
                     f"The Milvus collection {name!r} needs the fields {', '.join(schema.unfilled)}, which memories do "
                     "not have: name another collection."
                 )
             index = self._client.describe_index(name, self._vector_field)["metric_type"]
-        require_metric(self.kind, name, index, ("cosine", "ip", "l2"))
+        self._require_metric(name, index, ("cosine", "ip", "l2"))
 
     def _exists(self) -> bool:
         return self._known is not None or bool(self._client.has_collection(self._store.collection_name))

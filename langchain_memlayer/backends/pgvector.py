@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import orjson
 
-from langchain_memlayer.backends.base import Adapter, Document, Point, Scalar, fields, require_dims, unit
+from langchain_memlayer.backends.base import Adapter, Document, Point, Scalar, fields, unit
 from langchain_memlayer.errors import ConfigurationError
 
 _MOST_EF: Final = 1_000
@@ -111,12 +111,12 @@ class _PostgresAdapter(Adapter):
             )
         declared = types[self._vector].partition("(")[2].rstrip(")")
         if declared:
-            require_dims(self.kind, self._name, int(declared), dims)
+            self._require_dims(self._name, int(declared), dims)
             return
         conditions, params = self._conditions({})
         sql = f"SELECT vector_dims({self._vector}) AS dims FROM {self._table} WHERE {' AND '.join(conditions)} LIMIT 1"
         for row in self._run((sql, params)):
-            require_dims(self.kind, self._name, row["dims"], dims)
+            self._require_dims(self._name, row["dims"], dims)
 
 
 class PGVectorAdapter(_PostgresAdapter):

@@ -15,8 +15,6 @@ from langchain_memlayer.backends.base import (
     Scalar,
     fields,
     lock_of,
-    require_dims,
-    require_metric,
     unit,
 )
 from langchain_memlayer.errors import ConfigurationError
@@ -108,8 +106,8 @@ class QdrantAdapter(Adapter):
     def check(self, dims: int) -> None:
         """Compare the collection's vector size and metric."""
         name, vectors = self._store.collection_name, self._vectors()
-        require_dims(self.kind, name, vectors.size, dims)
-        require_metric(self.kind, name, str(vectors.distance.value), ("cosine", "dot", "euclid"))
+        self._require_dims(name, vectors.size, dims)
+        self._require_metric(name, str(vectors.distance.value), ("cosine", "dot", "euclid"))
 
     def _vectors(self) -> Any:
         with self._lock:

@@ -337,8 +337,8 @@ def _redacted(reader: Reader, rows: Sequence[Row]) -> list[tuple[Row, str]]:
                     continue
                 # Words that are not found as they were quoted: only those that other facts cite are sure to be others.
                 if cut is None:
-                    others = _quoted(reader, version, gone)
-                    cut = " ".join(one for one in others if not _is_of_another(one, version, versions))
+                    others = (one for fact, one in reader.quotes_from(version.id) if one and fact not in gone)
+                    cut = " ".join(one for one in dict.fromkeys(others) if not _is_of_another(one, version, versions))
                 text = cut
             left.append((version, text))
     return left
@@ -353,10 +353,6 @@ def _without(text: str, quote: str) -> str | None:
     if not found:
         return None
     return rest.strip() if words(rest) else ""
-
-
-def _quoted(reader: Reader, turn: Row, gone: set[int]) -> list[str]:
-    return list(dict.fromkeys(quote for fact, quote in reader.quotes_from(turn.id) if quote and fact not in gone))
 
 
 def _is_of_another(quote: str, version: Row, versions: Sequence[Row]) -> bool:

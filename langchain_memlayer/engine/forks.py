@@ -34,7 +34,7 @@ from langchain_memlayer.journal.reader import Reader
 from langchain_memlayer.journal.writer import Writer
 from langchain_memlayer.protocols import NewId
 from langchain_memlayer.result_types import Conflict
-from langchain_memlayer.types import HIDDEN, SPENT, Row, Scope
+from langchain_memlayer.types import HIDDEN, SPENT, Row, Scope, Unread
 
 _CHANGES = ("update", "delete", "none", "undo", "restore")
 _KINDS = ("turn", "fact", "profile")
@@ -205,7 +205,7 @@ class _Merging:
             if (original := originals.get(self._origins.get(live.key, ""))) is not None:
                 self._carry_state(live, original)
         for note in self.tx.unread(self.fork.ids):
-            self._carry_note(note.id)
+            self._carry_note(note)
         profiles: dict[str, list[Row]] = {}
         for row in sorted(profiles_in(self.tx, self.fork), key=lambda row: row.id):
             profiles.setdefault(row.key, []).append(row)
@@ -399,11 +399,8 @@ class _Merging:
                 state=live.state or None, invalid_at=live.invalid_at,
             )  # fmt: skip
 
-    def _carry_note(self, number: int) -> None:
+    def _carry_note(self, note: Unread) -> None:
         """Let what is still to be read of the fork be read of the original."""
-        note = self.tx.unread_note(number)
-        if note is None:
-            return
         detail = dict(note.detail)
         for name in ("edited", "before"):
             if name in detail:

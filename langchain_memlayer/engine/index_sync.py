@@ -185,7 +185,10 @@ class Indexes:
         return self._with_graph(key, slab)
 
     def _threshold(self, key: str) -> int:
-        return self._hnsw_threshold * (SPREAD_FACTOR if self._spread_out(key) else 1)
+        """Several namespaces below a prefix are scanned longer, since they are rarely searched as one."""
+        with self.journal.read() as reader:
+            spread_out = reader.namespace_count(key.removesuffix("\x00"), most=2) > 1
+        return self._hnsw_threshold * (SPREAD_FACTOR if spread_out else 1)
 
     def _slab(self, key: str, source: Source | None = None, read: Read | None = None) -> Slab:
         from langchain_memlayer.index.slab import Slab
@@ -205,11 +208,6 @@ class Indexes:
         if self.mirror is None or key.endswith("\x00"):
             return None
         return self.mirror.proposals.below(key)
-
-    def _spread_out(self, key: str) -> bool:
-        """Whether several namespaces lie below the prefix: scanned longer, since they are rarely searched as one."""
-        with self.journal.read() as reader:
-            return reader.namespace_count(key.removesuffix("\x00"), most=2) > 1
 
     # -- snapshots --------------------------------------------------------------------------------------------------
 
@@ -347,7 +345,7 @@ class Indexes:
                 raise ValueError("no terms")
             columns = memory_columns(raw, self.codes)
         else:
-            columns = item_columns(raw)
+            columns = {"expires": _numbers(raw["expires_at"], np.int64)}
         self._note_expiring(columns)
         return columns, words
 
@@ -464,11 +462,6 @@ def decoded(columns: Mapping[str, NDArray[Any]], names: object, codes: Codes) ->
         if columns[name].min(initial=-1) < -1 or columns[name].max(initial=-1) >= len(names):
             raise SnapshotError("The rows' snapshot has names that are nobody's; it is rebuilt.")
     return {**columns, **{name: here.take(columns[name]) for name in coded}}
-
-
-def item_columns(raw: Mapping[str, Sequence[Any]]) -> dict[str, NDArray[Any]]:
-    """The columns of items, from the journal's."""
-    return {"expires": _numbers(raw["expires"], np.int64)}
 
 
 def memory_columns(raw: Mapping[str, Sequence[Any]], codes: Codes) -> dict[str, NDArray[Any]]:

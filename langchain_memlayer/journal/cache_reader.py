@@ -35,14 +35,9 @@ WAS_ADOPTED = (
 
 KINDS: dict[Area, str] = {"items": "i.kind = 'item'", "memories": "i.kind <> 'item' AND i.kind <> 'profile'"}
 
-_HOT = {
-    "items": "i.id, i.seq, i.expires_at",
-    "memories": "i.id, i.seq, i.kind, i.user_id, i.agent_id, i.run_id, i.session_id, i.role, i.name, i.time, "
-    "i.state, i.asks, i.read, i.valid_at, i.invalid_at, i.turns, i.terms",
-}
 _DATA = {True: "v.data", False: "length(v.data)"}
-HOT_NAMES: dict[Area, tuple[str, ...]] = {
-    "items": ("expires",),
+_HOT: dict[Area, tuple[str, ...]] = {
+    "items": ("expires_at",),
     "memories": (
         "kind", "user_id", "agent_id", "run_id", "session_id", "role", "name", "time", "state", "asks",
         "read", "valid_at", "invalid_at", "turns", "terms",
@@ -172,7 +167,8 @@ class CacheReader(BaseReader):
         It is put together of many, so that hardly anything is held twice, or as SQL gave it.
         """
         sql = (
-            f"SELECT {_HOT[area]}, {_DATA[vectors]} FROM items i LEFT JOIN vectors v ON {VECTORS_OF_ITEM} WHERE "
+            f"SELECT i.id, i.seq, {', '.join(f'i.{name}' for name in _HOT[area])}, {_DATA[vectors]} FROM items i "
+            f"LEFT JOIN vectors v ON {VECTORS_OF_ITEM} WHERE "
             f"{KINDS[area]}{'' if ended else ' AND i.closed IS NULL'} AND i.id IN "
         )
         blocks: list[SlabBlock] = []
@@ -382,13 +378,13 @@ def _block(
     rows: list[tuple[Any, ...]], area: Area, typed: Typed, *, dims: int, form: type[bytes | int] = bytes
 ) -> SlabBlock:
     """The block of rows that end with vectors, or (where `form` is a number) with how many bytes these have."""
-    columns = list(zip(*rows, strict=True)) if rows else [()] * (len(HOT_NAMES[area]) + 3)
+    columns = list(zip(*rows, strict=True)) if rows else [()] * (len(_HOT[area]) + 3)
     # Without an embedder the vectors of an earlier one are left where they are.
     stored: Sequence[bytes | int | None] = columns[-1] if dims else (None,) * len(rows)
     sizes = np.array([len(d) if isinstance(d, bytes) else d or 0 for d in stored], np.int64)
     if dims and ((sizes % (2 * dims)).any() or not {*map(type, stored)} <= {form, type(None)}):
         raise ValueError(f"vectors of another form or size than {dims}")
-    hot, words = typed(dict(zip(HOT_NAMES[area], columns[2:], strict=False)))
+    hot, words = typed(dict(zip(_HOT[area], columns[2:], strict=False)))
     return SlabBlock(
         seq=0,
         ids=np.array(columns[0], np.int64),

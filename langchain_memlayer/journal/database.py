@@ -132,9 +132,6 @@ _T = TypeVar("_T")
 _LOGGER = logging.getLogger(__name__)
 
 
-REPORT = frozenset(("note", "turns", "facts", "rejected", "added", "removed"))
-"""What the report of a batch has."""
-
 DAMAGED = (ValueError, TypeError, OverflowError, KeyError)
 """What is raised where the values of a row are not what they should be."""
 
@@ -169,14 +166,22 @@ def rows_touched(events: Sequence[tuple[int | None, int | None, str]]) -> list[i
     return sorted({row for item, gone, _ in events for row in (item, gone) if row is not None})
 
 
+def is_report(found: Any) -> bool:
+    """Whether this is what a batch reported: the lists of what it did, with texts and ids in them."""
+    kinds = ("turns", "facts", "rejected", "added", "removed")
+    listed = isinstance(found, dict) and "note" in found and all(isinstance(found.get(kind), list) for kind in kinds)
+    done = [*found["turns"], *found["facts"]] if listed else []
+    return listed and all(isinstance(one, list) and len(one) == 4 and isinstance(one[0], str) for one in done)
+
+
 def to_report(text: Any) -> dict[str, Any]:
     """What a batch reported.
 
     Raises:
         ValueError: it is damaged; or TypeError.
     """
-    found = orjson.loads(text)
-    if not (isinstance(found, dict) and found.keys() >= REPORT):
+    found: dict[str, Any] = orjson.loads(text)
+    if not is_report(found):
         raise TypeError("no report of a batch")
     return found
 

@@ -16,7 +16,7 @@ import orjson
 from langchain_memlayer.errors import JournalError, MemLayerError
 from langchain_memlayer.index.keywords import well_formed
 from langchain_memlayer.journal.cache_reader import KINDS
-from langchain_memlayer.journal.database import CREATED_AT, DAMAGED, VECTORS_OF_ITEM, embedder_key
+from langchain_memlayer.journal.database import CREATED_AT, DAMAGED, VECTORS_OF_ITEM, embedder_key, is_report
 from langchain_memlayer.journal.fork_notes import NOTES, to_fork
 from langchain_memlayer.journal.reader import Reader, are_turns
 from langchain_memlayer.journal.schema import columns
@@ -292,7 +292,7 @@ def _wrong_value(name: str, kind: Type, value: Any) -> str | None:
         if (
             not isinstance(value, form)
             or not all(type(one) is part for one in parts)
-            or (name == "result" and not _is_report(value))
+            or (name == "result" and not is_report(value))
         ):
             return f"{name!r} has another form"
     return None
@@ -304,13 +304,6 @@ def _is_path(path: str) -> bool:
         return path.endswith(".") and (not path.startswith(NOTES) or bool(to_fork(path)))
     except DAMAGED:
         return False
-
-
-def _is_report(value: Any) -> bool:
-    """Whether a batch's report has the lists of what it did, and texts and ids in them."""
-    listed = all(isinstance(value.get(kind), list) for kind in ("turns", "facts", "rejected", "added", "removed"))
-    done = [*value["turns"], *value["facts"]] if listed else []
-    return listed and all(isinstance(one, list) and len(one) == 4 and isinstance(one[0], str) for one in done)
 
 
 def wrong_owner(values: Values, path: str | None) -> str | None:
