@@ -34,6 +34,12 @@ PERIODS: dict[tuple[str, str, str], list[str]] = {
         "What happened on 8 May 2023?", "May 8th, 2023", "2023-05-08", "am 8.5.2023",
         "8 мая 2023 года",
     ],
+    ("month", "2024-03-01", "2024-07-01"): [
+        "What did I do from March to June 2024?", "von März bis Juni 2024", "de marzo a junio de 2024",
+        "с марта по июнь 2024", "2024年3月到6月", "2024年三月至六月", "2024年3月から6月まで",
+        "2024년 3월부터 6월까지", "2024年3-6月",
+    ],
+    ("month", "2023-11-01", "2024-03-01"): ["between November and February 2024", "2023年11月到2月"],
     ("month", "2023-06-01", "2023-09-01"): ["in the summer of 2023"],
     ("month", "2023-09-01", "2023-12-01"): ["2023年秋天"],
     ("year", "2024-01-01", "2025-01-01"): ["the year before last", "2024 年", "前年", "一昨年", "재작년"],
@@ -160,7 +166,9 @@ def test_a_period_is_read(text: str, expected: tuple[str, str, str]) -> None:
      ("国庆", "2022-10-03", "2022-11-03"), ("双十一买了什么", "2022-11-11", "2022-12-01"),
      ("seit Juli", "2022-07-02", "2022-05-02"), ("depuis juillet", "2022-07-02", "2022-05-02"),
      ("desde julio", "2022-07-02", "2022-05-02"), ("до июля", "2022-07-02", "2022-05-02"),
-     ("en junio", "2022-06-02", "2022-08-02")],
+     ("en junio", "2022-06-02", "2022-08-02"), ("between May and July", "2022-06-15", "2022-09-15"),
+     ("zwischen Mai und Juli", "2022-05-02", "2022-09-15"), ("entre mai et juillet", "2022-06-15", "2022-04-15"),
+     ("十一月到一月", "2022-12-15", "2022-10-15"), ("3월부터 5월까지 뭐 했어", "2022-04-15", "2022-02-15")],
 )  # fmt: skip
 def test_a_date_without_a_year_is_that_of_any_year(text: str, near: str, far: str) -> None:
     times = np.array([np.datetime64(day, "us").astype(int) for day in (near, far)])
@@ -180,7 +188,7 @@ def test_a_date_without_a_year_is_that_of_any_year(text: str, near: str, far: st
      "call Jan 3 times", "in June's car", "the last year of school", "der letzte Monat vor der Prüfung", "am Morgen",
      "por la mañana", "hier ist es", "三年零两个月前", "一百零一天前",
      "农历八月十五日", "阴历七月", "闰六月", "음력 8월", "一个半月前", "上上上周",
-     "the next week of my diet", "삼십 일 전", "십이 년 전", "열두 달 전"],
+     "the next week of my diet", "삼십 일 전", "십이 년 전", "열두 달 전", "三个月到五个月", "20-30月"],
 )  # fmt: skip
 def test_what_is_no_date_or_an_ambiguous_one_gives_no_period(text: str) -> None:
     assert periods(text, NOW) == ()

@@ -128,6 +128,19 @@ BARE_MONTH = (
         r"(?!\s*[一二两三几幾数\d]+\s*[次回遍])"
     ),
 )
+# From one month to another: a year is behind both, or before both.
+INTERVAL = (
+    re.compile(
+        rf"\b(?:from|between|vo[nm]|zwischen|de|entre|desde|da|tra|fra|с)\s+(?P<first>{MONTH})\s+"
+        rf"(?:to|till|until|through|and|bis|und|à|et|hasta|a|y|e|até|по)\s+(?P<name>{MONTH})\b"
+        rf"(?!\.?\s+\d{{1,2}}\b)(?:,?\s+(?:(?:of|del?)\s+)?{YEAR}\b)?",
+        re.IGNORECASE,
+    ),
+    re.compile(
+        rf"(?<![\d年년])(?:{CJK_YEAR}\s*)?(?P<first>[01]?\d|[一二三四五六七八九十]{{1,2}})\s*[月월]?\s*(?:[到至~-]|から|부터)\s*"
+        f"{CJK_MONTH}{NO_DAY}"
+    ),
+)
 DECADE = re.compile(
     r"\bthe\s+['\u2019]?(?P<year>(?:19|20)?\d0)['\u2019]?s\b|(?<!\d)(?P<cjk>(?:19|20)?\d0|[二三四五六七八九]十)\s*年代"
 )

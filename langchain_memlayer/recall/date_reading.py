@@ -26,6 +26,8 @@ def read(text: str, today: datetime) -> Iterator[tuple[tuple[int, int], Period]]
 
 
 def _absolute(text: str) -> Iterator[Reading]:
+    for match in _matches(patterns.INTERVAL, text):
+        yield from ((match, period) for period in _interval(match))
     for match in _matches(patterns.FULL, text):
         if not _is_verb(match):
             yield match, _day(_year_of(match), _month_of(match), match["day"])
@@ -222,6 +224,19 @@ def _year_of(match: re.Match[str]) -> int | None:
 
 def _four_digits(year: int) -> int:
     return year + (2000 if year < 30 else 1900) if year < 100 else year
+
+
+def _interval(match: re.Match[str]) -> Iterator[Period | None]:
+    """The months from one to another: as one span, or each when the year is open."""
+    said, last, year = match["first"], _month_of(match), _year_of(match)
+    first = MONTHS.get(said.casefold()) or _number(said)
+    count = (last - first) % 12 + 1
+    if not (1 <= first <= 12 and 1 <= last <= 12):
+        return
+    if year is None:
+        yield from (Period("month", month=(first - 1 + k) % 12 + 1) for k in range(count))
+    else:
+        yield _months(12 * year + (last - count if "name" in match.groupdict() else first - 1), count)
 
 
 def _feast(year: int | None, name: str) -> Period | None:
