@@ -232,8 +232,8 @@ def scored(pool: Pool, query: Query, weights: Weights) -> Scored:
         "version": np.float32(weights.version) * version(pool, query, base),
         "fact": np.float32(weights.fact_named if named else weights.fact) * signals.fact(pool),
         "question": -np.float32(weights.question) * signals.question(pool),
-        "barren": -np.float32(weights.barren) * signals.barren(pool),
-        "ended": -np.float32(weights.ended) * signals.ended(pool),
+        "barren": -np.float32(weights.barren) * pool.barren,
+        "ended": -np.float32(weights.ended) * pool.ended,
     }
     if weights.learned:
         shares["learned"] = np.float32(weights.learned) * learned(pool, query, shares, named=named)

@@ -201,16 +201,6 @@ def question(pool: Pool) -> Scores:
     return asks * pool.is_turn
 
 
-def barren(pool: Pool) -> Scores:
-    """1 for turns that were read and surely say nothing."""
-    return pool.barren
-
-
-def ended(pool: Pool) -> Scores:
-    """1 for memories that no longer hold."""
-    return pool.ended.astype(np.float32)
-
-
 def _names(query: str, name: str) -> bool:
     if not name.isascii():
         return name in query
