@@ -104,6 +104,17 @@ def test_what_fails_is_told_and_after_three_in_a_row_no_model_is_asked(folder: P
         assert mind.asked.count("extraction") == 3
 
 
+@pytest.mark.parametrize("down", ["extraction", "reconciliation"])
+def test_a_message_whose_reading_fails_is_found_by_its_meaning(folder: Path, down: str) -> None:
+    mind = Mind(TOLD, TimeoutError("slow"))
+    with open_with(mind, folder) as memory:
+        memory.add(HOME, user_id="u")
+        mind.told |= DOWN if down == "extraction" else {}
+        fails(memory, message("I live in Berlin", "m3"))
+        assert mind.asked[-1] == down
+        assert query(folder, "SELECT count(*) FROM items WHERE id NOT IN (SELECT id FROM vectors)") == [(0,)]
+
+
 def test_an_embedder_that_fails_loses_neither_message_nor_fact(folder: Path) -> None:
     embeddings = Faltering(unreachable)
     with open_with(Mind(TOLD), folder, embeddings=embeddings) as memory:

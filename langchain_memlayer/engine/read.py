@@ -3,7 +3,8 @@
 ```
 note ── its turns ── extraction ── one embedding batch ── reconciliation ── commit, and the note is taken away
 ```
-Whatever fails on the way, the turns stay as they were kept, and the note says when they are tried again.
+Whatever fails on the way, the turns stay as they were kept and get their vectors, and the note says when they are tried
+again.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ from langchain_memlayer.engine.keep import CONTEXT_TURNS, Keeper, Kept, note_abo
 from langchain_memlayer.engine.profiles import Profiles
 from langchain_memlayer.engine.records import batch_scope, to_turn
 from langchain_memlayer.engine.texts import fact_text, found_by, searchable, stored_text, turn_text
-from langchain_memlayer.errors import ExtractionError, InvalidInput, JournalError, MemLayerError
+from langchain_memlayer.errors import EmbeddingError, ExtractionError, InvalidInput, JournalError, MemLayerError
 from langchain_memlayer.facts.reconciliation import all_added
 from langchain_memlayer.journal import Journal
 from langchain_memlayer.journal.reader import Reader
 from langchain_memlayer.journal.writer import Writer
 from langchain_memlayer.messages import checked_text, mended_text
 from langchain_memlayer.protocols import Extractor, Reconciler
-from langchain_memlayer.steps import Steps, awaited, request
+from langchain_memlayer.steps import Steps, T, awaited, request
 from langchain_memlayer.tracing import span, traced
 from langchain_memlayer.types import (
     RETRACT,
@@ -293,7 +294,7 @@ class Engine(Keeper):
         turns, context = prepared.turns, self._context(prepared, note)
         extraction = yield from traced(
             "extraction",
-            _found_by(extractor, turns, context),
+            self._asked(prepared, _found_by(extractor, turns, context)),
             scope=prepared.scope,
             inputs=lambda: {"turns": turns},
             outputs=lambda extraction: {"facts": extraction.facts, "rejected": extraction.rejected},
@@ -301,6 +302,29 @@ class Engine(Keeper):
         # In order of time, since each may change the ones before it.
         facts = sorted(extraction.facts, key=lambda fact: fact.turns[:1])
         return replace(prepared, facts=tuple(facts), rejected=extraction.rejected)
+
+    def _asked(self, prepared: Prepared, steps: Steps[T]) -> Steps[T]:
+        """What a chat model says of turns; while it fails they are found themselves, by what they mean too."""
+        try:
+            return (yield from steps)
+        except Exception:
+            with suppress(EmbeddingError, JournalError):
+                yield from self._embedded(prepared)
+            raise
+
+    def _embedded(self, prepared: Prepared) -> Steps[None]:
+        """Give the turns the vectors that they owe."""
+        stored = {row.id: turn for turn, row in self._placed(prepared) if row is not None and row.id in prepared.owed}
+        if not stored:
+            return
+        forms = yield from searchable(self.indexes, [turn_text(turn) for turn in stored.values()])
+        with self.journal.write(prepared.scope.partition) as tx:
+            self.indexes.record_embedder(tx)
+            rows = tx.memories_by_row(list(stored))
+            for number in self._owed(tx, list(rows.values())):
+                row, turn = rows[number], stored[number]
+                if row.text == turn.text:
+                    tx.read_turn(row, forms[turn_text(turn)].vector_bytes, read=row.read)
 
     def _context(self, prepared: Prepared, note: Unread) -> list[Turn]:
         """What is known and near to the turns, then those that come before them."""
@@ -382,7 +406,7 @@ class Engine(Keeper):
         return (
             yield from traced(
                 "reconciliation",
-                self._reconciled(prepared, forms),
+                self._asked(prepared, self._reconciled(prepared, forms)),
                 scope=prepared.scope,
                 inputs=lambda: {"facts": prepared.facts},
                 outputs=lambda decisions: {"decisions": decisions},

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from langchain_memlayer.arguments import checked_expiration
 from langchain_memlayer.embedders.embedder import resolve_embeddings
 from langchain_memlayer.engine.commit import Indexed
 from langchain_memlayer.engine.index_sync import Indexes, chosen_metric, recorded_embedder
@@ -49,6 +50,7 @@ class _Memory:
     name: str | None
     created_at: int | None
     updated_at: int | None
+    until: int | None
     metadata: Mapping[str, Any]
     versions: tuple[_Version, ...]
 
@@ -130,6 +132,10 @@ def _memory(key: str, payload: Payload, changes: Iterable[Change]) -> _Memory | 
         return None
     created, updated = _time(payload.get("created_at"), where), _time(payload.get("updated_at"), where)
     role, name = payload.get("role"), payload.get("actor_id")
+    until, own = None, _FIELDS
+    with suppress(InvalidInput):  # what is no date ends nothing in mem0 either
+        if end := checked_expiration(payload.get("expiration_date")):
+            until, own = to_micros(end), _FIELDS | {"expiration_date"}
     return _Memory(
         id=key,
         scope=scope,
@@ -137,7 +143,8 @@ def _memory(key: str, payload: Payload, changes: Iterable[Change]) -> _Memory | 
         name=checked_text(name, where) if isinstance(name, str) and name else None,
         created_at=created,
         updated_at=updated,
-        metadata=plain({k: v for k, v in payload.items() if k not in _FIELDS}, where),
+        until=until,
+        metadata=plain({k: v for k, v in payload.items() if k not in own}, where),
         versions=_versions(checked_text(text, where), created, updated, changes, where),
     )
 
@@ -209,6 +216,7 @@ def _write(tx: Writer, memory: _Memory, forms: Mapping[str, Indexed]) -> None:
         row = replace(
             base, text=version.text, hash=content_hash(version.text), asks=asking(version.text),
             updated_at=max(began, memory.updated_at or 0) if last else began, metadata=memory.metadata if last else {},
+            invalid_at=memory.until if last else None,
         )  # fmt: skip
         if old is not None:
             tx.close_memory(old, invalid_at=began)

@@ -109,6 +109,20 @@ def test_earlier_texts_are_its_history_and_held_when_they_held(tmp_path: Path) -
         assert doctor.check(memory._journal) == []
 
 
+def test_what_has_expired_there_is_not_found_here(tmp_path: Path) -> None:
+    ends = {"past": "2020-01-01", "later": "9000-01-01", "no date": "soon", "never": None}
+    docs = {key: payload(f"It is {key}.", user_id="u", expiration_date=end) for key, end in ends.items()}
+    docs["m1"] = payload("Changed.", updated=THIRD, user_id="u", expiration_date="2020-01-02")
+    import_mem0(make(tmp_path / "mem0", docs, history=HISTORY), tmp_path / "s", embeddings=EMBEDDINGS)
+    with open_memory(tmp_path / "s") as memory:
+        rows = memory.get_all(user_id="u")["results"]
+        assert {row["id"]: row["metadata"].get("expiration_date") for row in rows} == {
+            "later": None, "no date": "soon", "never": None,
+        }  # fmt: skip
+        assert len(memory.get_all(user_id="u", show_expired=True)["results"]) == 5
+        assert doctor.check(memory._journal) == []
+
+
 def test_a_text_that_the_history_does_not_know_is_the_last_one(tmp_path: Path) -> None:
     changes = [("m1", "I live in Rome.", "I live in Paris.", "UPDATE", FIRST, SECOND)]
     import_mem0(make(tmp_path / "mem0", DOCS, history=changes), tmp_path / "s", embeddings=EMBEDDINGS)
