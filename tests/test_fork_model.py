@@ -8,7 +8,7 @@ from typing import Any
 
 from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
-from test_undo import changes, deleted, edited, in_session, latest, opened, places, told
+from test_undo import any_id, changes, ends, in_session, latest, opened, places, says, sets
 
 from langchain_memlayer import InvalidInput
 from langchain_memlayer.doctor import check
@@ -39,25 +39,12 @@ def seen(memory: Any) -> dict[str, list[str]]:
     }
 
 
-def says(*said: str, **given: Any) -> Any:
-    return lambda memory, number: told(memory, number, *said, **given)
-
-
-def sets(place: int, **changed: Any) -> Any:
-    return lambda memory, number: edited(memory, number, place, **changed)
-
-
-def ends(place: int) -> Any:
-    return lambda memory, number: deleted(memory, number, place)
-
-
 def undoes(place: int) -> Any:
     """Takes back the last thing that happened to a memory, where that can be."""
 
     def step(memory: Any, number: int) -> None:
-        rows = memory.get_all(user_id="u", limit=500, kinds=["turn", "fact"])["results"]
         with suppress(InvalidInput):
-            _ = rows and latest(memory, rows[place % len(rows)]["id"])()
+            _ = (key := any_id(memory, place)) and latest(memory, key)()
 
     return step
 

@@ -104,20 +104,22 @@ def latest(memory: Memory, key: str) -> Undo:
     return lambda: memory.undo(event, user_id="u")
 
 
-def edited(memory: Memory, number: int, place: int, **changes: Any) -> Undo | None:
+def any_id(memory: Memory, place: int) -> str | None:
+    """The id of one of a user's memories, if there are any."""
     rows = memory.get_all(user_id="u", limit=500, kinds=["turn", "fact"])["results"]
-    if not rows:
+    return rows[place % len(rows)]["id"] if rows else None
+
+
+def edited(memory: Memory, place: int, **changes: Any) -> Undo | None:
+    if (key := any_id(memory, place)) is None:
         return None
-    key = rows[place % len(rows)]["id"]
     memory.update(key, **changes)
     return latest(memory, key)
 
 
-def deleted(memory: Memory, number: int, place: int) -> Undo | None:
-    rows = memory.get_all(user_id="u", limit=500, kinds=["turn", "fact"])["results"]
-    if not rows:
+def deleted(memory: Memory, place: int) -> Undo | None:
+    if (key := any_id(memory, place)) is None:
         return None
-    key = rows[place % len(rows)]["id"]
     memory.delete(key)
     return latest(memory, key)
 
@@ -127,8 +129,20 @@ def emptied(memory: Memory, number: int) -> Undo | None:
     return None if event is None else lambda: memory.undo(event, user_id="u")
 
 
+def says(*said: str, **given: Any) -> Callable[[Memory, int], Undo]:
+    return lambda memory, number: told(memory, number, *said, **given)
+
+
+def sets(place: int, **changes: Any) -> Callable[[Memory, int], Undo | None]:
+    return lambda memory, number: edited(memory, place, **changes)
+
+
+def ends(place: int) -> Callable[[Memory, int], Undo | None]:
+    return lambda memory, number: deleted(memory, place)
+
+
 def in_session(said: str) -> Callable[[Memory, int], Undo]:
-    return lambda memory, number: told(memory, number, said, session_id="s", timestamp="2024-05-01T10:00:00Z")
+    return says(said, session_id="s", timestamp="2024-05-01T10:00:00Z")
 
 
 sentences = st.tuples(
@@ -136,49 +150,25 @@ sentences = st.tuples(
 ).map(" ".join)
 places = st.integers(0, 9)
 changes = st.one_of(
-    st.builds(lambda said: lambda m, n: told(m, n, *said), st.lists(sentences, min_size=1, max_size=3)),
-    st.builds(lambda said: lambda m, n: told(m, n, said, infer=False), sentences),
-    st.builds(in_session, sentences),
-    st.builds(lambda at, text: lambda m, n: edited(m, n, at, data=text), places, sentences),
-    st.builds(lambda at: lambda m, n: edited(m, n, at, metadata={"level": n}), places),
-    st.builds(lambda at: lambda m, n: edited(m, n, at, expiration_date="2030-01-01"), places),
-    st.builds(lambda at: lambda m, n: deleted(m, n, at), places),
+    st.lists(sentences, min_size=1, max_size=3).map(lambda said: says(*said)),
+    sentences.map(lambda said: says(said, infer=False)),
+    sentences.map(in_session),
+    st.builds(lambda at, text: sets(at, data=text), places, sentences),
+    places.map(lambda at: lambda memory, number: edited(memory, at, metadata={"level": number})),
+    places.map(lambda at: sets(at, expiration_date="2030-01-01")),
+    places.map(ends),
     st.just(emptied),
 )
 
 
 @settings(max_examples=8, phases=[Phase.explicit, Phase.generate])
-@example([lambda m, n: told(m, n, "Anna ends chess", "Anna tells chess"), lambda m, n: deleted(m, n, 3)])
-@example([in_session("Bob ends tea"), in_session("Anna sees Rome"), lambda m, n: deleted(m, n, 4)])
-@example(
-    [
-        in_session("Anna ends tea"),
-        lambda m, n: told(m, n, "Bob tells chess", infer=False),
-        lambda m, n: told(m, n, "Bob tells chess"),
-    ]
-)
-@example(
-    [
-        lambda m, n: told(m, n, "Bob repeats Rome", "Bob tells chess"),
-        lambda m, n: edited(m, n, 3, data="Bob tells tea"),
-        lambda m, n: deleted(m, n, 3),
-    ]
-)
-@example(
-    [
-        lambda m, n: told(m, n, "Anna tells chess"),
-        lambda m, n: edited(m, n, 1, metadata={"level": n}),
-        lambda m, n: edited(m, n, 1, data="Bob tells Rome"),
-    ]
-)
-@example([lambda m, n: told(m, n, "Bob adds tea"), lambda m, n: edited(m, n, 0, data="Bob ends Rome"), emptied])
-@example(
-    [
-        lambda m, n: told(m, n, "Anna tells Rome"),
-        lambda m, n: edited(m, n, 0, data="Anna adds tea"),
-        lambda m, n: deleted(m, n, 0),
-    ]
-)
+@example([says("Anna ends chess", "Anna tells chess"), ends(3)])
+@example([in_session("Bob ends tea"), in_session("Anna sees Rome"), ends(4)])
+@example([in_session("Anna ends tea"), says("Bob tells chess", infer=False), says("Bob tells chess")])
+@example([says("Bob repeats Rome", "Bob tells chess"), sets(3, data="Bob tells tea"), ends(3)])
+@example([says("Anna tells chess"), sets(1, metadata={"level": 2}), sets(1, data="Bob tells Rome")])
+@example([says("Bob adds tea"), sets(0, data="Bob ends Rome"), emptied])
+@example([says("Anna tells Rome"), sets(0, data="Anna adds tea"), ends(0)])
 @given(st.lists(changes, min_size=1, max_size=7))
 def test_each_undo_in_turn_gives_everything_that_was_before_and_its_undo_what_came_after(steps: Sequence[Any]) -> None:
     clock, numbers = FrozenClock(), count(1)
