@@ -52,6 +52,8 @@ def story(clock: FrozenClock) -> Iterator[tuple[str, tuple[Any, ...], dict[str, 
     yield "delete", (ID(4),), {}
     yield "delete_all", (), {"user_id": "u", "agent_id": "a"}
     yield "search", ("Rome",), {"user_id": "u"}
+    yield "search", ("Rome",), {"user_id": "u", "as_of": "2025-01-01T12:00"}
+    yield "search", ("Rome",), {"user_id": "u", "known_at": "2025-01-01T12:00"}
     yield "forget", (ID(3),), {}
     yield "get", (ID(2),), {}
     yield "get_all", (), {"everything": True, "limit": 5, "offset": 1}
@@ -214,18 +216,6 @@ async def test_what_an_embedder_blocks_is_found(folder: Path) -> None:
         with pytest.raises(EmbeddingError, match="BlockingError"):
             await memory.aadd("x", user_id="u")
         await memory.aclose()
-
-
-async def test_an_awaited_embedder_with_bad_vectors_writes_none(folder: Path) -> None:
-    class Short(Awaited):
-        async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
-            return [[1.0]] * (len(texts) - 1)
-
-    async with open_memory(folder, embeddings=Short()) as memory:
-        with pytest.raises(EmbeddingError):
-            await memory.aadd(["one", "two"], user_id="u")
-        assert texts(await memory.aget_all(user_id="u")) == ["one", "two"]
-    assert dump(folder)["vectors"] == []
 
 
 @pytest.fixture

@@ -262,25 +262,6 @@ async def test_hooks_do_nothing_with_nothing(memory: Memory) -> None:
     assert turns(memory) == []
 
 
-async def test_awaited_hooks_do_what_plain_ones_do(tmp_path: Path) -> None:
-    runtime: Any = Runtime()
-    state: Any = {"messages": [HumanMessage("I live in Paris.", id="1"), AIMessage("Ah.", id="2")]}
-    seen = []
-    for way in ("plain", "awaited"):
-        with open_with_facts(tmp_path / way) as memory:
-            await asyncio.to_thread(memory.add, "I live in Paris.", **ALICE)
-            middleware = memory.as_middleware(scope=ALICE)
-            if way == "plain":
-                recalled = middleware.before_agent(state, runtime)
-                left = middleware.after_agent({**state, **recalled}, runtime)
-            else:
-                recalled = await middleware.abefore_agent(state, runtime)
-                left = await middleware.aafter_agent({**state, **recalled}, runtime)
-            seen.append((recalled, left, memory.get_all(everything=True)["results"]))
-    assert seen[0] == seen[1]
-    assert "Paris" in seen[0][0]["memory_context"]
-
-
 EPHEMERAL = {"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}
 
 

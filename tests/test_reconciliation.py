@@ -194,14 +194,6 @@ def test_what_the_reply_says_nothing_of_is_recorded_so() -> None:
     assert reasons == ["the reply did not decide about it", "so"]
 
 
-async def test_awaited_it_asks_and_decides_the_same() -> None:
-    reply = {"decisions": [TO_BERLIN]}
-    plain, awaited = (ScriptedChatModel(replies=[reply]) for _ in "ab")
-    first = LLMReconciler(plain).reconcile([BERLIN, NOT_PARIS], KNOWN)
-    assert await LLMReconciler(awaited).areconcile([BERLIN, NOT_PARIS], KNOWN) == first
-    assert plain.prompts == awaited.prompts
-
-
 def test_both_are_reconcilers() -> None:
     assert isinstance(LLMReconciler(ScriptedChatModel()), Reconciler)
     assert isinstance(RuleReconciler(), Reconciler)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from journal_dump import dump, open_memory, query, texts
+from journal_dump import open_memory, query, texts
 from langchain_core.messages import BaseMessage
 from memory_kit import Extracting, Mind, decided, found, live, message, open_with
 
@@ -23,7 +22,7 @@ from langchain_memlayer.facts.reconciliation import RuleReconciler
 from langchain_memlayer.graph.memory_graph import TripleGraph
 from langchain_memlayer.index.keywords import packed
 from langchain_memlayer.moving import export_store, import_store
-from langchain_memlayer.testing import DeterministicEmbeddings, FrozenClock, ScriptedChatModel, SequentialIds
+from langchain_memlayer.testing import DeterministicEmbeddings, ScriptedChatModel, SequentialIds
 from langchain_memlayer.types import QUARANTINE, RETRACT, Candidate, Decision, Extraction, Fact, Triple, Turn
 
 Reply = dict[str, Any]
@@ -398,23 +397,6 @@ def test_a_fact_with_an_end_holds_until_then_but_not_where_that_hides_it(opened:
 
 
 # -- replies that cannot be followed ----------------------------------------------------------------------------------
-
-
-async def test_awaited_it_writes_the_same_journal(tmp_path: Path) -> None:
-    dumps = []
-    for way in ("plain", "awaited"):
-        first = decided((1, "UPDATE", 1, "Anna lives in Berlin"), (9, "ADD"))
-        model = ScriptedChatModel(replies=[first, decided((1, "DELETE", 1))])
-        with open_memory(
-            tmp_path / way, model=model, extractor=STORY, clock=FrozenClock(), new_id=SequentialIds()
-        ) as memory:
-            for said in ("I live in Paris", "I moved to Berlin", "I don't live in Berlin any more"):
-                if way == "plain":
-                    await asyncio.to_thread(memory.add, said, user_id="u")
-                else:
-                    await memory.aadd(said, user_id="u")
-        dumps.append(dump(tmp_path / way))
-    assert dumps[0] == dumps[1]
 
 
 # -- lost races -------------------------------------------------------------------------------------------------------

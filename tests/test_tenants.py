@@ -361,17 +361,6 @@ def test_a_search_after_a_write_reads_what_is_new_and_nothing_more(
     assert len(statements) == 2, statements
 
 
-@pytest.mark.parametrize("there", [0, 20])
-def test_a_search_finds_what_somebody_else_has_written_since_the_last_one(
-    crowd: Precomputed, tmp_path: Path, there: int
-) -> None:
-    with open_store(tmp_path / "store", crowd) as store, open_store(tmp_path / "store", crowd) as other:
-        store.batch([PutOp(("n",), str(row), {"text": str(row)}) for row in range(there)])
-        assert len(store.search(("n",), query=OTHER, limit=10)) == min(there, 10)
-        other.put(("n",), "new", {"text": OTHER})
-        assert store.search(("n",), query=OTHER, limit=10)[0].key == "new"
-
-
 def test_a_filter_that_keeps_much_reads_four_times_the_limit(counted: tuple[MemLayerStore, list[str]]) -> None:
     store, statements = counted
     found = store.search(("tenants", "t3"), query=OTHER, limit=10, filter={"text": {"$ne": "3"}})

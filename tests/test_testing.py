@@ -82,18 +82,13 @@ class TestFrozenClock:
         assert [clock() - first for _ in range(3)] == [timedelta(seconds=n) for n in (1, 2, 3)]
 
 
-class TestSequentialIds:
-    def test_ids_are_uuids_in_order(self) -> None:
-        new_id = SequentialIds()
-        ids = [new_id() for _ in range(300)]
-        assert ids == sorted(set(ids))
-        assert [str(uuid.UUID(text)) for text in ids] == ids
-        assert {uuid.UUID(text).version for text in ids} == {4}
-
-    def test_two_makers_give_the_same_ids(self) -> None:
-        one, other = SequentialIds(), SequentialIds()
-        assert [one() for _ in range(3)] == [other() for _ in range(3)]
-        assert SequentialIds(start=1000)() not in {one() for _ in range(10)}
+def test_ids_are_uuids_in_order_and_the_same_of_two_makers() -> None:
+    new_id, other = SequentialIds(), SequentialIds()
+    ids = [new_id() for _ in range(300)]
+    assert ids == sorted(set(ids)) == [other() for _ in range(300)]
+    assert [str(uuid.UUID(text)) for text in ids] == ids
+    assert {uuid.UUID(text).version for text in ids} == {4}
+    assert SequentialIds(start=1000)() not in ids
 
 
 def test_elsewhere_a_text_has_the_same_vector_and_the_fakes_need_no_pytest() -> None:

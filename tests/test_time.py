@@ -289,13 +289,6 @@ def test_what_was_recorded_after_a_clock_was_put_back_is_known_now_too(story: St
     assert len(story.memory.diff("2023-01-01", user_id="u", kinds=["turn"])["added"]) == 2
 
 
-async def test_awaited_it_is_the_same(moves: Story) -> None:
-    for times in ({"as_of": "2024-06-01"}, {"known_at": day("2024-06-01")}):
-        found = await moves.memory.asearch("Anna", user_id="u", **times)
-        assert found == moves.memory.search("Anna", user_id="u", **times)
-        assert texts(found)[0] == "Anna lives in Berlin"
-
-
 BERLIN = timezone(timedelta(hours=2))
 
 

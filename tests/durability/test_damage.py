@@ -800,16 +800,21 @@ def test_what_leads_to_anothers_memories_is_told_and_shows_none_of_them(tmp_path
     ("column", "value"),
     [
         *((column, "noon") for column in ("value", "created_at", "updated_at", "ttl", "seq", "kind")),
-        ("value", "null"), ("value", "[1]"), ("ttl", 1e300), ("ttl", -(1 << 63)),
+        ("value", "null"), ("value", "[1]"), ("value", '{"tex'), ("ttl", 1e300), ("ttl", -(1 << 63)),
     ],
 )  # fmt: skip
-def test_a_damaged_item_is_told_hides_no_other_and_can_be_put_again(tmp_path: Path, column: str, value: Any) -> None:
+def test_a_damaged_item_is_told_hides_no_other_and_can_be_put_again(
+    tmp_path: Path, column: str, value: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     with open_store(tmp_path) as store:
-        store.batch([PutOp(("n",), key, {"n": 1}, ttl=10) for key in "ab"])
+        store.batch([PutOp(("n",), key, {"n": 1, "text": "blue"}, ttl=10) for key in "ab"])
         with store._journal.write() as tx:
             tx.db.execute(f"UPDATE items SET {column} = ? WHERE key = 'a'", (value,))
         assert "row" in [problem.rule for problem in doctor.check(store._journal)]
-        assert [item.key for item in store.search(("n",), filter={"n": {"$exists": True}})] == ["b"]
+        for asked in ({"filter": {"n": {"$exists": True}}}, {"query": "blue"}):
+            assert [item.key for item in store.search(("n",), **asked)] == ["b"]
+        assert store.get(("n",), "a") is None
+        assert ("doctor" in caplog.text) == (column != "kind")
         store.put(("n",), "a", {"n": 2})
         assert sorted((item.key, item.value["n"]) for item in store.search(("n",))) == [("a", 2), ("b", 1)]
 
