@@ -491,6 +491,8 @@ class Memory(Closing):
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until the facts of all calls with `background=True` are found, and the vector store was brought all.
 
+        When one of them fails the other is waited for all the same.
+
         Returns:
             False when either took longer than `timeout` seconds.
 
@@ -500,7 +502,15 @@ class Memory(Closing):
         """
         mirror = self._indexes.mirror
         timeout = None if timeout is None else checked_seconds(timeout, "timeout")
-        return self._background.flush(timeout) and (mirror is None or mirror.flush(timeout))
+        done, errors = True, list[MemLayerError]()
+        for flush in (self._background.flush, *(() if mirror is None else (mirror.flush,))):
+            try:
+                done = flush(timeout) and done
+            except MemLayerError as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
+        return done
 
     aflush = awaited(flush)
 

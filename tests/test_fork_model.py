@@ -74,6 +74,7 @@ steps = st.lists(st.one_of(changes, st.builds(undoes, places)), max_size=5)
     [says("Anna tells tea"), says("Anna tells chess")],
     [says("Anna tells tea"), says("Anna adds chess", "Anna tells tea")],
 )
+@example([says("Bob tells chess", "Bob repeats Rome")], 2 * [says("Bob tells chess", "Bob repeats Rome")])
 @example([in_session("Anna tells Rome"), sets(4, data="Bob repeats chess")], [undoes(9)])
 @settings(max_examples=20, phases=[Phase.explicit, Phase.generate])
 @given(steps, steps.filter(bool))

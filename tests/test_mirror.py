@@ -13,15 +13,17 @@ from typing import Any
 import numpy as np
 import pytest
 from langchain_core.documents import Document as LangChainDocument
+from memory_kit import Extracting
 from numpy.typing import NDArray
 
 from langchain_memlayer import MemLayerStore, Memory, doctor
 from langchain_memlayer.backends import base, proposals
 from langchain_memlayer.backends.base import ITEM, STORE, Document, Point, Scalar, rows
 from langchain_memlayer.backends.mirror import Mirror
-from langchain_memlayer.errors import ConfigurationError, InvalidInput, VectorStoreError
+from langchain_memlayer.errors import ConfigurationError, ExtractionError, InvalidInput, VectorStoreError
 from langchain_memlayer.index.view import Hints
 from langchain_memlayer.testing import DeterministicEmbeddings
+from langchain_memlayer.types import Extraction, Turn
 
 ALICE = {"user_id": "alice"}
 WORDS = "apple brick cloud drum eagle flute grape house iron jewel kite lemon mango north ocean piano quartz".split()  # noqa: SIM905
@@ -222,6 +224,22 @@ def test_a_store_that_is_down_loses_nothing_and_catches_up(caplog: pytest.LogCap
         assert len(store.points) == 300
         assert doctor.check(memory._journal) == []
     assert "password" not in caplog.text
+
+
+def test_flush_tells_of_a_reading_that_failed_when_all_was_brought() -> None:
+    class Broken(Extracting):
+        def extract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
+            raise RuntimeError
+
+    store = Foreign()
+    brought, upsert = threading.Event(), store.upsert
+    store.upsert = lambda points: brought.wait(30) and upsert(points)  # type: ignore[method-assign,assignment]
+    with opened(":memory:", store, extractor=Broken()) as memory:
+        memory.add("the apple is red", **ALICE, background=True)
+        threading.Timer(0.2, brought.set).start()
+        with pytest.raises(ExtractionError):
+            memory.flush(60)
+        assert [point.text for point in store.points.values()] == ["the apple is red"]
 
 
 def test_a_store_that_dies_during_searches_is_left_alone_for_a_while() -> None:

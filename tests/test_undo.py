@@ -546,6 +546,25 @@ def test_of_calls_that_were_read_together_each_reports_and_undoes_its_own(keep: 
         assert all("Anna" not in text for text in texts(memory.get_all(user_id="u", kinds=["fact", "turn"])))
 
 
+@pytest.mark.parametrize("keep", [True, False])
+@pytest.mark.parametrize("others", [{}, {"b1": "Anna adds tea"}])
+def test_a_call_that_is_not_read_yet_is_never_read_once_it_was_undone(keep: bool, others: dict[str, str]) -> None:
+    with opened(clock=FrozenClock(), keep_turns=keep) as memory:
+        for batch, text in {**others, "b2": "Bob adds tea"}.items():
+            given: dict[str, Any] = {"user_id": "u", "background": True, "after_seconds": 30}
+            memory.add([message(text, batch)], batch_id=batch, **given)
+        memory.undo(batch_id="b2", user_id="u")
+        assert [[turn["memory"] for turn in one["turns"]] for one in memory.unread(user_id="u")] == [
+            [text] for text in others.values()
+        ]
+        assert memory.flush(60)
+        assert texts(memory.get_all(user_id="u")) == ["Anna likes tea"] * len(others)
+        with pytest.raises(InvalidInput, match=r"no batch|already"):
+            memory.undo(batch_id="b2", user_id="u")
+        memory.add([message("Bob adds tea", "b2")], batch_id="b2", user_id="u")
+        assert texts(memory.get_all(user_id="u")) == ["Anna likes tea"] * len(others)
+
+
 @pytest.mark.sqlite
 @pytest.mark.parametrize(
     "ask",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, replace
 from typing import Any
 
@@ -526,9 +526,9 @@ def tells(turn: Row, quote: str | None) -> bool:
     return not quote or is_said(words(turn.text), quote)
 
 
-def telling_ended(reader: Reader, turns: Sequence[int]) -> set[int]:
-    """Those of some turns that tell something that has ended."""
-    ended = reader.quotes_of_ended(turns)
+def telling_ended(reader: Reader, turns: Sequence[int], *, but: Collection[int] = ()) -> set[int]:
+    """Those of some turns that tell something that has ended, `but` for some versions of facts."""
+    ended = [(turn, quote) for turn, quote, fact in reader.quotes_of_ended(turns) if fact not in but]
     # One that is damaged may tell anything.
     rows = reader.memories_by_row(sorted({turn for turn, _ in ended}))
     return {turn for turn, quote in ended if turn not in rows or tells(rows[turn], quote)}

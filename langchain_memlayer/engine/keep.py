@@ -386,6 +386,32 @@ def _words(note: Unread) -> set[tuple[str | None, str | None, str]]:
     return {(turn.get("id"), turn.get("session_id"), turn["text"]) for turn in note.detail.get("turns", ())}
 
 
+def strike_words(tx: Writer, scope: Scope, batch: str) -> bool:
+    """Take the words of a call that are not kept off the notes in which they wait to be read; False without any."""
+    found = False
+    for note in tx.unread(scope, about={batch}):
+        words = note.detail.get("turns", ())
+        left = [plain for plain in words if plain.get("batch") != batch]
+        if note.scope != scope or len(left) == len(words):
+            continue
+        # Not even who is at it reads them: the note goes, and what others said is noted anew.
+        found = tx.strike_unread(note.id)
+        if left or note.turns:
+            gone = {(plain.get("id"), plain.get("session_id")) for plain in words if plain not in left}
+            rows = tx.memories_by_row(note.detail.get("edited", ())).values()
+            changed: dict[str, Any] = {
+                "turns": left,
+                "batches": [one for one in note.detail.get("batches", ()) if one != batch],
+                "edited": [row.id for row in rows if (row.message_id, row.session_id) not in gone],
+            }
+            detail = {name: value for name, value in {**note.detail, **changed}.items() if value}
+            next_at = tx.now if note.attempts else note.next_at
+            tx.note_unread(
+                scope, note.turns, detail=detail, attempts=0, next_at=next_at, recorded_at=note.recorded_at
+            )  # fmt: skip
+    return found
+
+
 def _says_otherwise(plain: Mapping[str, Any], turns: Sequence[Turn]) -> bool:
     """Whether the message of a turn that waits to be read says something else now."""
     message = plain.get("id"), plain.get("session_id")

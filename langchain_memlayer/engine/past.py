@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from langchain_memlayer.engine.commit import BY_HAND, Committed, Outcome, is_echo, replies, telling_ended, tells
+from langchain_memlayer.engine.keep import strike_words
 from langchain_memlayer.engine.profiles import FORK, take_back
 from langchain_memlayer.engine.records import result_of
 from langchain_memlayer.engine.results import relations_of
@@ -108,10 +109,11 @@ def undo(journal: Journal, scope: Scope, *, event: int | None, batch: str | None
             paths = paths_of_commit(reader, event)
     # What lies in several namespaces may lie anywhere.
     with journal.write(*(paths if len(paths) == 1 else ())) as tx:
-        chosen = _chosen(tx, scope, event, batch)
+        unread = batch is not None and strike_words(tx, scope, batch)
+        chosen = _chosen(tx, scope, event, batch, unread=unread)
         own = {one.seq: one.key for one in chosen if one.kind == "profile"}
         chosen = [one for one in chosen if one.seq not in own]
-        undoing = _Undoing(tx, chosen)
+        undoing = _Undoing(tx, chosen, _noted(tx, scope, chosen, all_of=batch))
         for key in dict.fromkeys(one.key for one in chosen if one.op in _PRIMARY):
             _check(tx.history(key), undoing.chosen)
         for one in reversed(chosen):
@@ -124,8 +126,8 @@ def undo(journal: Journal, scope: Scope, *, event: int | None, batch: str | None
         return outcome if chosen else replace(outcome, facts=tuple(profiles))
 
 
-def _chosen(tx: Writer, scope: Scope, event: int | None, batch: str | None) -> list[Event]:
-    """The events to take back, in order, with those that came along."""
+def _chosen(tx: Writer, scope: Scope, event: int | None, batch: str | None, *, unread: bool) -> list[Event]:
+    """The events to take back, in order, with those that came along; of what was still `unread` there may be none."""
     if batch is not None:
         events = [one for one in events_of_batch(tx, scope, batch) if one.op in _PRIMARY]
     else:
@@ -139,6 +141,8 @@ def _chosen(tx: Writer, scope: Scope, event: int | None, batch: str | None) -> l
         # A merge of what an agent knows may have set fields of the profiles of its users.
         named = {one.seq for one in owned}
         owned = [one for one in events if one.seq in named or one.kind == "profile"]
+    if unread and not owned:
+        return []
     if not owned or owned[0].op not in _PRIMARY:
         what = f"event {event}" if batch is None else f"batch {shown(batch)}"
         raise InvalidInput(
@@ -159,6 +163,13 @@ def _with_companions(tx: Writer, events: Sequence[Event], scope: Scope) -> list[
     mine = {key for key, (_, owner) in owners.items() if scope.ids().items() <= owner.ids().items()}
     given = {one.seq for one in events}
     return [chosen[seq] for seq in sorted(chosen) if seq in given or chosen[seq].key in mine]
+
+
+def _noted(tx: Writer, scope: Scope, chosen: Sequence[Event], *, all_of: str | None) -> set[int]:
+    """The versions that a merge noted to have ended in its fork, of the facts among some events or of a whole batch."""
+    merges, keys = {one.batch for one in chosen if one.actor == FORK}, {one.key for one in chosen}
+    events = (one for merge in merges if merge for one in events_of_batch(tx, scope, merge))
+    return {one.seq for one in events if (one.op, one.kind) == ("seen", "fact") and (all_of or one.key in keys)}
 
 
 def _is_of(event: Event, owner: Scope, scope: Scope, *, exactly: bool) -> bool:
@@ -222,9 +233,11 @@ class _Undoing:
         chosen: The numbers of all that are taken back.
     """
 
-    def __init__(self, tx: Writer, events: Sequence[Event]) -> None:
+    def __init__(self, tx: Writer, events: Sequence[Event], noted: set[int]) -> None:
         self.tx = tx
         self.chosen = {one.seq for one in events}
+        # Versions of facts that have never held, once this is done: no turn has told what ended by them.
+        self._unheld = self.chosen | noted
         self._keys = {one.key for one in events}
         self._untold: list[tuple[int, Row]] = []
         self._along: dict[int, list[Event]] = {}
@@ -295,7 +308,8 @@ class _Undoing:
             for one in standing(self.tx, self.tx.history(event.key))
         )
         recalled = was[turn.id].get("state") not in (HIDDEN, SPENT)
-        ended = bool(telling_ended(self.tx, [turn.id])) or (recalled and self._repeats_ended(event, turn))
+        ended = bool(telling_ended(self.tx, [turn.id], but=self._unheld))
+        ended = ended or (recalled and self._repeats_ended(event, turn))
         fits = not ended if recalled else ended or bool(self.tx.uncited([turn.id]))
         return turn.closed is None and not later and fits
 
@@ -307,7 +321,7 @@ class _Undoing:
         for turn in self.tx.memories_by_row(sorted(turns)).values():
             told = self.tx.memories_by_row([fact for fact, _ in self.tx.quotes_from(turn.id)]).values()
             held = {one.key for one in told if one.closed is None}
-            if any(one.key not in held and is_echo(reply, turn, one) for one in told):
+            if any(one.key not in held and is_echo(reply, turn, one) for one in told if one.id not in self._unheld):
                 return True
         return False
 

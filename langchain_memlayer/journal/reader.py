@@ -618,15 +618,14 @@ class Reader(ItemReader):
         cited = f"i.id IN (SELECT l.turn FROM {LINKS} WHERE f.key = ? AND f.kind <> 'item'{{}})"
         return self._memories(f"{cited.format('')} AND NOT {cited.format(' AND f.closed IS NULL')}", (key, key))
 
-    def quotes_of_ended(self, turns: Sequence[int]) -> list[tuple[int, str | None]]:
-        """Those of some turns that told what has ended, with its quote: no live version of the fact cites them."""
-        rows = self.among(
-            f"SELECT l.turn, l.quote FROM {LINKS} WHERE f.closed IS NOT NULL AND NOT EXISTS "
+    def quotes_of_ended(self, turns: Sequence[int]) -> list[tuple[int, str | None, int]]:
+        """Those of some turns that told what has ended, with its quote and row: no live version of it cites them."""
+        return self.among(
+            f"SELECT l.turn, l.quote, l.fact FROM {LINKS} WHERE f.closed IS NOT NULL AND NOT EXISTS "
             "(SELECT 1 FROM links m JOIN items g ON g.id = m.fact WHERE m.turn = l.turn AND g.key = f.key AND g.closed "
             "IS NULL) AND l.turn IN (...)",
             turns,
         )
-        return [(turn, quote) for turn, quote in rows]
 
     def told_until(self, turns: Sequence[int], now: int) -> dict[int, int]:
         """When what some turns told expired (microseconds since 1970 UTC), for those of which something has by now."""

@@ -360,7 +360,7 @@ class SQLiteJournal(Journal):
     # -- upkeep ---------------------------------------------------------------------------------------------------
 
     def scrub(self) -> None:
-        """Make deletions physical: drop derived files, rewrite the keyword index and the file, and empty the log.
+        """Make deletions physical: drop derived files, rewrite the file, and empty the log.
 
         Raises:
             JournalError: the disk is full, or somebody else did not let go of the derived files or of the log.
@@ -384,6 +384,7 @@ class SQLiteJournal(Journal):
                     files.drop_all(derived)
             # An idle reader keeps no lock, but its page cache and statements may; others are opened when needed.
             self._close_idle()
+            # What is deleted is cleared, but not the copies that SQLite leaves where it moves rows between pages.
             db.execute("VACUUM")
             if not empty_log(db, BUSY_SECONDS):
                 raise TimeoutError("the write-ahead log is in use")
