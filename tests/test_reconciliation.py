@@ -593,6 +593,8 @@ def test_what_the_text_was_written_of_is_told_by_it_whatever_it_denies() -> None
             "charges 120 euros",
             "charges 120, soon 135 euros",
         ),
+        (["dentist is in New York", "dentist is in Los Angeles"], "is in London", "is in Los Angeles"),
+        (["dentist 在巴黎", "dentist 在罗马"], "在伦敦", "在罗马"),
     ],
 )
 def test_of_what_changed_twice_the_first_is_history(said: list[str], known: str, text: str) -> None:
