@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
@@ -103,11 +104,8 @@ def shortened(text: str, tokens: int) -> str:
 
 def fitting(text: str, tokens: int) -> int:
     """How many characters of a text have about `tokens` tokens; at least one."""
-    low, high = 1, min(len(text), 4 * tokens)
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if estimate_tokens(text[:middle]) <= tokens else (low, middle - 1)
-    return low
+    counts = range(1, min(len(text), 4 * tokens) + 1)
+    return bisect_right(counts, tokens, key=lambda count: estimate_tokens(text[:count])) or 1
 
 
 def show_conversation(numbered: Iterable[tuple[Turn, str]], before: Sequence[tuple[Turn, str]], now: datetime) -> str:

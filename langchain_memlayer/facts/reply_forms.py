@@ -49,7 +49,7 @@ def _numbers(value: Any) -> tuple[int, ...]:
 
 
 def _truth(value: Any) -> bool:
-    return value is True or one_line(value).casefold() in ("true", "yes", "1") or value == "True"
+    return value is True or one_line(value).casefold() in ("true", "yes", "1")
 
 
 def _triples(value: Any) -> tuple[tuple[str, str, str], ...]:
