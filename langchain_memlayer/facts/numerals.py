@@ -14,6 +14,7 @@ from itertools import permutations, product
 from typing import Final
 
 from langchain_memlayer.facts.grounding import words
+from langchain_memlayer.recall.date_words import MONTHS
 
 _DIGITS: Final = re.compile(r"\d+(?:[.,]\d+)*")
 _MULTIPLIED: Final = re.compile(
@@ -98,14 +99,10 @@ _MONTHS: Final = re.compile(
     r"|[年月日号號]",
     re.IGNORECASE,
 )
-# A month that is said without a day.
+# A month that is said without a day; "Jan" is a name, and "mar" the sea.
 _ONLY_MONTH: Final = re.compile(
-    r"\b(?:january|february|march|april|may|june|july|august|september|october|november|december|januar|februar|märz|"
-    r"mai|juni|juli|oktober|dezember|janvier|février|mars|avril|juin|juillet|août|septembre|octobre|novembre|décembre|"
-    r"enero|febrero|marzo|abril|mayo|junio|julio|agosto|septiembre|octubre|noviembre|diciembre|janeiro|fevereiro|março|"
-    r"maio|junho|julho|setembro|outubro|novembro|dezembro|gennaio|febbraio|aprile|maggio|giugno|luglio|settembre|"
-    r"ottobre|novembre|dicembre)\b|\b(?:январ|феврал|март|апрел|ма[йея]\b|июн|июл|август|сентябр|октябр|ноябр|декабр)|"
-    r"[月월](?!\s*[初底末초말])",
+    rf"\b(?:{'|'.join(name for name in MONTHS if len(name) > 3)}|may|mai)\b|"
+    r"\b(?:январ|феврал|март|апрел|ма[йея]\b|июн|июл|август|сентябр|октябр|ноябр|декабр)|[月월](?!\s*[初底末초말])",
     re.IGNORECASE,
 )
 _SAID_DAY: Final = re.compile(
