@@ -19,7 +19,7 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.tracers.context import register_configure_hook
 
-from langchain_memlayer.agents.surface import hear
+from langchain_memlayer.agents.surface import hear, last_begins
 from langchain_memlayer.messages import DECLINED
 from langchain_memlayer.types import Turn
 
@@ -156,7 +156,7 @@ def remembered(messages: Sequence[BaseMessage], course: Course) -> tuple[list[An
     there = [message.id for message in messages]
     if "said" not in course:
         # Another middleware ended the turn before ours began: it refused what was said in it.
-        refused |= set(there[_last_said(messages) :])
+        refused |= set(there[last_begins([message.type == "human" for message in messages]) :])
     began = [there.index(key) for key in said if key in there]
     if course.get("last") in there[:-1]:
         began.append(there.index(course["last"]) + 1)
@@ -180,16 +180,6 @@ def remembered(messages: Sequence[BaseMessage], course: Course) -> tuple[list[An
         else:
             kept.append(one)
     return kept, sorted(key for key in refused if key in there and key is not None)
-
-
-def _last_said(messages: Sequence[BaseMessage]) -> int:
-    """Where the last messages of the user begin."""
-    place = len(messages)
-    while place and messages[place - 1].type != "human":
-        place -= 1
-    while place and messages[place - 1].type == "human":
-        place -= 1
-    return place
 
 
 def _as_said(message: BaseMessage, given: Mapping[str, Any] | None) -> Any:

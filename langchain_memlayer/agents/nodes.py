@@ -28,6 +28,7 @@ from langchain_memlayer.agents.surface import (
     checked_on_error,
     checked_options,
     hear,
+    last_begins,
     last_said,
     profile_fields,
 )
@@ -296,10 +297,7 @@ def _heard(state: Any, key: str, caller: Caller, name: str) -> tuple[Conversatio
             first += 1
     if _value(state, STATE_KEY):
         # What was said last, and what was answered; before it the answer of an earlier turn ends.
-        while place and turns[place - 1].role != "user":
-            place -= 1
-        while place and turns[place - 1].role == "user":
-            place -= 1
+        place = last_begins([turn.role == "user" for turn in turns])
     left_out = [one for one in (*ids[:first], *ids[place:]) if one is not None]
     return Conversation(turns[first:place], said.skipped), left_out, ids[-1] if ids else None
 

@@ -175,6 +175,16 @@ def last_said(messages: Any) -> tuple[str | None, list[Any]]:
     return None, []
 
 
+def last_begins(by_user: Sequence[bool]) -> int:
+    """Where the last messages of the user begin, by which of all messages are the user's."""
+    place = len(by_user)
+    while place and not by_user[place - 1]:
+        place -= 1
+    while place and by_user[place - 1]:
+        place -= 1
+    return place
+
+
 def batch_of(turns: Sequence[Turn], session_id: str | None) -> str | None:
     """The batch id of some turns of a session, or None when they cannot be told from other ones."""
     if any(turn.id is None for turn in turns):
