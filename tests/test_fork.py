@@ -39,18 +39,6 @@ def change(action: str, about: str, text: str | None = None) -> Any:
     return decide
 
 
-class Counting(DeterministicEmbeddings):
-    """Embeddings that count the texts they are given."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        self.count += len(texts)
-        return super().embed_documents(texts)
-
-
 @pytest.fixture
 def memory() -> Iterator[Memory]:
     with open_with(Mind(TOLD), reconcile="rules") as opened:
@@ -80,14 +68,14 @@ def shown(memory: Any, **ids: Any) -> Any:
 
 
 async def test_a_fork_shows_what_its_original_shows_and_asks_nobody_for_it(way: str) -> None:
-    mind, embeddings = Mind(TOLD, change("UPDATE", "Paris", "Anna lives in Rome")), Counting()
+    mind, embeddings = Mind(TOLD, change("UPDATE", "Paris", "Anna lives in Rome")), DeterministicEmbeddings()
     with open_with(mind, embeddings=embeddings) as memory:
         for text in ("I live in Paris", "I play chess", "I moved to Rome"):
             memory.add(text, user_id="anna", session_id="s")
         memory.add("See you", user_id="anna", session_id="s", infer=False)
-        before, asked, embedded = shown(memory, user_id="anna"), len(mind.asked), embeddings.count
+        before, asked, embedded = shown(memory, user_id="anna"), len(mind.asked), len(embeddings.texts)
         fork = await call(way, memory, "fork", "trial", user_id="anna")
-        assert (len(mind.asked), embeddings.count) == (asked, embedded)
+        assert (len(mind.asked), len(embeddings.texts)) == (asked, embedded)
         assert shown(fork) == before
         assert [row["quote"] for row in fork.why(fact(fork, "Anna lives in Rome"))["sources"]] == ["I moved to Rome"]
         assert sorted(fork.graph().edges()) == sorted(memory.graph(user_id="anna").edges())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from surfaces_kit import chat_graph, said, thread
 from langchain_memlayer import ExtractionError, InvalidInput, Memory
 from langchain_memlayer.doctor import check
 from langchain_memlayer.testing import DeterministicEmbeddings
-from langchain_memlayer.types import Extraction, Fact, Triple, Turn
+from langchain_memlayer.types import Fact, Triple, Turn
 
 LIKES = "Green tea is the favourite drink"
 WHEN = datetime(2025, 1, 1, tzinfo=UTC)
@@ -131,11 +131,8 @@ def test_facts_of_one_message_that_is_not_kept_do_not_hide_each_other(folder: Pa
 
 
 def test_without_kept_turns_words_of_a_tool_stay_in_quarantine_whatever_an_extractor_says(folder: Path) -> None:
-    class Naive(Extracting):
-        def extract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
-            return Extraction(tuple(Fact(turn.text, (k,), quote=turn.text) for k, turn in enumerate(turns)))
-
-    with open_memory(folder, extractor=Naive(), keep_turns=False) as memory:
+    naive = Extracting(lambda turns: (Fact(turn.text, (k,), quote=turn.text) for k, turn in enumerate(turns)))
+    with open_memory(folder, extractor=naive, keep_turns=False) as memory:
         memory.add(message("The account has 12 points", "t", role="tool"), user_id="u")
         assert memory.search("account points", user_id="u")["results"] == []
         found = memory.search("account points", user_id="u", include_quarantined=True)
@@ -460,10 +457,9 @@ def test_adding_costs_sqlite_as_much_in_a_large_scope_as_in_a_small_one(folder: 
 def test_changing_one_memory_or_looking_back_costs_as_much_in_a_large_scope_and_forgetting_all_as_much_for_each() -> (
     None
 ):
-    class Echo:
-        def extract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
-            triples = [(Triple("User", "saw", turn.text),) for turn in turns]
-            return Extraction(tuple(Fact(turn.text, (k,), turn.text, triples[k]) for k, turn in enumerate(turns)))
+    def seen(turns: Sequence[Turn]) -> Iterator[Fact]:
+        for k, turn in enumerate(turns):
+            yield Fact(turn.text, (k,), turn.text, (Triple("User", "saw", turn.text),))
 
     def known_then(memory: Memory) -> None:
         with memory._journal.read() as reader:
@@ -487,7 +483,7 @@ def test_changing_one_memory_or_looking_back_costs_as_much_in_a_large_scope_and_
             spent.append(len(ticks) / count)
         return spent
 
-    with open_memory(":memory:", embeddings=None, extractor=Echo(), reconcile="off") as memory:
+    with open_memory(":memory:", embeddings=None, extractor=Extracting(seen), reconcile="off") as memory:
         few, many = costs(memory, "few", 40), costs(memory, "many", 640)
     assert all(later <= 1.5 * earlier for earlier, later in zip(few, many, strict=True)), (few, many)
 

@@ -58,12 +58,7 @@ def test_a_custom_prompt_reaches_the_model_and_is_named_by_why(folder: Path) -> 
 def test_what_an_extractor_found_nowhere_or_in_no_words_is_refused_and_the_rest_kept(folder: Path) -> None:
     flawed = [Fact("a", ()), Fact("b", (1,)), Fact(" ", (0,)), Fact("c\0", (0,)), Fact("d", (0,), quote="\ud800")]
     flawed.append(Fact("e", (0,), triples=(Triple("e", "is\0", "f"),)))
-
-    class Odd(Extracting):
-        def extract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
-            return Extraction((*flawed, Fact("Anna likes tea", (0,))))
-
-    with open_memory(folder, extractor=Odd()) as memory:
+    with open_memory(folder, extractor=Extracting(lambda _: [*flawed, Fact("Anna likes tea", (0,))])) as memory:
         done = memory.add("I like tea", user_id="u")
         assert texts(done) == texts(memory.get_all(user_id="u", kinds=["fact"])) == ["Anna likes tea"]
         assert len(done["rejected"]) == len(flawed)

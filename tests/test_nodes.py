@@ -115,10 +115,6 @@ def test_what_the_nodes_write_is_json_and_shown_by_stream_modes(memory: Memory) 
     assert set(updates["node1"]) == {"memory_facts", "memory_decisions", "memory_declined", "memory_owners"}
 
 
-def scripted(replies: Any) -> ScriptedChatModel:
-    return ScriptedChatModel(replies=replies)
-
-
 FOUND = {"facts": [{"turn": 1, "quote": "I live in Paris", "fact": "The user lives in Paris", "subject": "",
                     "valid_at": "", "retract": False, "triples": []}]}  # fmt: skip
 
@@ -192,7 +188,7 @@ def test_a_person_may_change_the_facts_between_the_nodes(memory: Memory) -> None
 
 def test_refusals_of_extraction_are_recorded_by_reconciliation(tmp_path: Path) -> None:
     lie = {**FOUND["facts"][0], "quote": "I own a castle", "fact": "The user owns a castle"}
-    model = scripted([{"facts": [FOUND["facts"][0], lie]}])
+    model = ScriptedChatModel(replies=[{"facts": [FOUND["facts"][0], lie]}])
     with open_with_facts(tmp_path / "store", extractor=None, model=model) as memory:
         state = chat_graph(memory).invoke(said("I live in Paris."), context=ALICE)
         (refused,) = [d for d in state["memory_decisions"] if d["event"] == "REJECTED"]
@@ -267,7 +263,7 @@ def test_a_retry_of_all_of_it_asks_no_model_again(memory: Memory) -> None:
 
 def test_a_failing_model_stops_the_graph_only_when_told_so_and_leaves_the_messages_unread(saver: Any) -> None:
     for on_error in ("raise", "log"):
-        model = scripted([TimeoutError("slow"), FOUND])
+        model = ScriptedChatModel(replies=[TimeoutError("slow"), FOUND])
         with open_with_facts(extractor=None, model=model) as memory:
             graph = chat_graph(memory, memory.as_node(on_error=on_error), checkpointer=saver)
             call = said("I live in Paris."), thread(on_error)
@@ -287,14 +283,6 @@ def test_messages_without_ids_are_told_apart_within_a_thread(memory: Memory) -> 
     for text in ("I live in Paris.", "Yes.", "Yes."):
         graph.invoke({"messages": [{"role": "user", "content": text}]}, thread())
     assert memory._engine.extractor.calls == [["I live in Paris."], ["Yes."], ["Yes."]]
-
-
-def test_another_thread_with_the_same_words_is_another_telling(memory: Memory) -> None:
-    graph = chat_graph(memory, checkpointer=InMemorySaver())
-    for name in ("1", "2"):
-        graph.invoke(said("I live in Paris."), thread(name), context=ALICE)
-    assert ("I live in Paris.", 2) in told(memory)
-    assert facts(memory) == ["I live in Paris."]
 
 
 # -- whose memories ---------------------------------------------------------------------------------------------------
@@ -461,12 +449,14 @@ def test_a_function_for_the_scope_that_names_nobody_is_told_so(memory: Memory, g
         graph_of(recall_node(memory, scope=lambda state: given)).invoke(said("I live in Paris."))
 
 
-def test_the_thread_is_the_session(memory: Memory) -> None:
+def test_the_thread_is_the_session_and_the_same_words_in_another_are_another_telling(memory: Memory) -> None:
     graph = chat_graph(memory, checkpointer=InMemorySaver())
-    graph.invoke(said("I live in Paris."), thread("t-7"), context=ALICE)
-    graph.invoke(said("I live in Rome."), thread("t-8"), context={**ALICE, "session_id": "trip"})
+    for call in ((thread("t-7"), ALICE), (thread("t-8"), {**ALICE, "session_id": "trip"})):
+        graph.invoke(said("I live in Paris."), call[0], context=call[1])
     rows = memory.get_all(**ALICE, kinds=["turn"])["results"]
     assert {row["session_id"] for row in rows} == {"t-7", "trip"}
+    assert ("I live in Paris.", 2) in told(memory)
+    assert facts(memory) == ["I live in Paris."]
 
 
 @pytest.mark.parametrize(
@@ -578,7 +568,7 @@ def test_recall_asks_for_the_last_thing_the_user_said(memory: Memory) -> None:
 @pytest.mark.parametrize("awaited", [False, True])
 @pytest.mark.parametrize(("rewrite", "calls"), [(None, 1), (True, 1), (False, 0)])
 async def test_recall_lets_the_model_resolve_a_conversation(rewrite: bool | None, calls: int, awaited: bool) -> None:
-    model = scripted([{"queries": ["What is Maria's dog called?"]}] * 2)
+    model = ScriptedChatModel(replies=[{"queries": ["What is Maria's dog called?"]}] * 2)
     with open_with_facts(model=model) as memory:
         memory.add("Maria's dog is called Rex.", **ALICE)
         graph = graph_of(recall_node(memory, rewrite=rewrite))
@@ -680,7 +670,7 @@ def gullible(messages: list[Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("injection", INJECTIONS)
 def test_field_an_instruction_in_a_tool_result_is_neither_recalled_nor_executed(injection: str) -> None:
-    with open_with_facts(extractor=None, model=scripted(gullible)) as memory:
+    with open_with_facts(extractor=None, model=ScriptedChatModel(replies=gullible)) as memory:
         graph = chat_graph(memory, memory.as_node(), recall_node(memory))
         graph.invoke(said("I live in Paris."), context=ALICE)
         page = [

@@ -94,14 +94,6 @@ def test_a_limit_cuts_the_same_ranking_and_a_threshold_its_relevance(memory: Mem
         assert kept == [hit for hit in everything if hit["relevance"] >= threshold]
 
 
-def test_an_own_text_is_found_first_among_others(memory: Memory) -> None:
-    said = [f"The {animal} lives in house {n}" for n, animal in enumerate(
-        ["zebra", "walrus", "giraffe", "otter", "lynx", "heron", "badger", "weasel"])]  # fmt: skip
-    memory.add(said, user_id="u")
-    for text in said:
-        assert found(memory, text)[0]["memory"] == text
-
-
 def test_nonsense_makes_nothing_relevant(memory: Memory) -> None:
     memory.add(CONVERSATION, user_id="u", session_id="s")
     for nonsense in ("xyzzy plugh", "qqq", "🦉🦉", "量子纠缠", "zzz " * 50):

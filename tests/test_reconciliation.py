@@ -16,7 +16,6 @@ from langchain_memlayer.facts.prompts import (
 )
 from langchain_memlayer.facts.reconciliation import MOST_STRAYS, LLMReconciler, RuleReconciler, all_added, ask
 from langchain_memlayer.facts.replies import read_entries
-from langchain_memlayer.protocols import Reconciler
 from langchain_memlayer.testing import ScriptedChatModel
 from langchain_memlayer.types import QUARANTINE, RETRACT, Candidate, Decision, Fact, Triple
 
@@ -192,11 +191,6 @@ def test_a_reply_becomes_these_decisions(
 def test_what_the_reply_says_nothing_of_is_recorded_so() -> None:
     reasons = [one.reason for one in decided([BERLIN, COFFEE], entry(2, "ADD"))]
     assert reasons == ["the reply did not decide about it", "so"]
-
-
-def test_both_are_reconcilers() -> None:
-    assert isinstance(LLMReconciler(ScriptedChatModel()), Reconciler)
-    assert isinstance(RuleReconciler(), Reconciler)
 
 
 # -- what is asked ----------------------------------------------------------------------------------------------------

@@ -23,19 +23,14 @@ from langchain_memlayer.graph.memory_graph import TripleGraph
 from langchain_memlayer.index.keywords import packed
 from langchain_memlayer.moving import export_store, import_store
 from langchain_memlayer.testing import DeterministicEmbeddings, ScriptedChatModel, SequentialIds
-from langchain_memlayer.types import QUARANTINE, RETRACT, Candidate, Decision, Extraction, Fact, Triple, Turn
+from langchain_memlayer.types import QUARANTINE, RETRACT, Candidate, Decision, Fact, Triple
 
 Reply = dict[str, Any]
 
 
-class Told(Extracting):
+def knowing(*facts: Fact) -> Extracting:
     """An extractor that knows what is in each turn."""
-
-    def __init__(self, *facts: Fact) -> None:
-        self.facts = facts
-
-    def extract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
-        return Extraction(tuple(fact for turn in turns for fact in self.facts if fact.quote == turn.text))
+    return Extracting(lambda turns: (fact for turn in turns for fact in facts if fact.quote == turn.text))
 
 
 def fact(text: str, *triples: tuple[str, str, str], said: str | None = None, **metadata: Any) -> Fact:
@@ -51,7 +46,7 @@ PARIS = fact("Anna lives in Paris", ("Anna", "lives in", "Paris"), said="I live 
 BERLIN = fact("Anna moved to Berlin", ("Anna", "lives in", "Berlin"), said="I moved to Berlin")
 LEFT = fact("Anna no longer lives in Berlin", said="I don't live in Berlin any more")
 TEA = fact("Anna likes tea", said="I like tea")
-STORY = Told(PARIS, BERLIN, LEFT, TEA)
+STORY = knowing(PARIS, BERLIN, LEFT, TEA)
 
 
 @pytest.fixture
@@ -60,7 +55,9 @@ def opened(folder: Path) -> Iterator[Callable[..., Memory]]:
     memories: list[Memory] = []
     new_id = SequentialIds()
 
-    def open_one(*replies: Any, extractor: Told = STORY, structured: tuple[str, ...] = (), **settings: Any) -> Memory:
+    def open_one(
+        *replies: Any, extractor: Extracting = STORY, structured: tuple[str, ...] = (), **settings: Any
+    ) -> Memory:
         given = replies[0] if len(replies) == 1 and callable(replies[0]) else replies
         model = ScriptedChatModel(replies=given, structured=structured)
         memories.append(open_memory(folder, model=model, extractor=extractor, new_id=new_id, **settings))
@@ -116,7 +113,7 @@ def test_a_move_and_its_end_leave_one_live_fact_then_none(opened: Any, folder: P
 def test_the_same_told_twice_is_one_memory_and_what_the_model_says_is_the_same_too(opened: Any) -> None:
     twice = fact("anna  likes TEA", said="I told you: I like tea")
     again = fact("Anna enjoys tea", said="Tea, as always")
-    memory = opened(decided((1, "NONE", 1)), extractor=Told(TEA, twice, again))
+    memory = opened(decided((1, "NONE", 1)), extractor=knowing(TEA, twice, again))
     for count, said in enumerate(("I like tea", "I told you: I like tea", "Tea, as always"), 1):
         [done] = memory.add(said, user_id="u", session_id=said)["results"]
         [found] = memory.get_all(user_id="u", kinds=["fact"])["results"]
@@ -127,7 +124,7 @@ def test_the_same_told_twice_is_one_memory_and_what_the_model_says_is_the_same_t
 
 def test_forget_that_i_ends_the_memory_and_is_not_stored(opened: Any) -> None:
     forget = fact("Anna likes tea", said="Forget that I like tea", **{RETRACT: True})
-    memory = opened(extractor=Told(TEA, forget))
+    memory = opened(extractor=knowing(TEA, forget))
     first = memory.add("Forget that I like tea", user_id="u")
     assert (first["results"], live(memory)) == ([], [])
     assert [refusal["memory"] for refusal in first["rejected"]] == ["Anna likes tea"]
@@ -151,7 +148,7 @@ def test_what_one_call_tells_may_be_taken_back_in_it(folder: Path) -> None:
 def test_what_one_call_tells_may_change_what_it_told_before(
     opened: Any, monkeypatch: pytest.MonkeyPatch, action: Any, text: str
 ) -> None:
-    memory = opened(reconcile="rules", extractor=Told(PARIS, replace(BERLIN, quote=PARIS.quote)))
+    memory = opened(reconcile="rules", extractor=knowing(PARIS, replace(BERLIN, quote=PARIS.quote)))
     said = [Decision("ADD", 0), Decision(action, 1, text=text, earlier=(0,))]
     monkeypatch.setattr(RuleReconciler, "reconcile", lambda *given: said)
     [first, *_] = memory.add("I live in Paris", user_id="u")["results"]
@@ -163,7 +160,7 @@ def test_what_is_to_be_forgotten_is_never_stored_whatever_a_reconciler_says(
     opened: Any, monkeypatch: pytest.MonkeyPatch, action: Any
 ) -> None:
     forget = fact("Anna likes tea", said="Forget that I like tea", **{RETRACT: True})
-    memory = opened(reconcile="rules", extractor=Told(TEA, PARIS, forget))
+    memory = opened(reconcile="rules", extractor=knowing(TEA, PARIS, forget))
     [paris] = memory.add("I live in Paris", user_id="u")["results"]
     said = [Decision(action, 0, memory_id=paris["id"])]
     monkeypatch.setattr(RuleReconciler, "reconcile", lambda *given: said)
@@ -184,7 +181,7 @@ def test_a_decision_that_may_not_be_carried_out_adds_the_fact(
     opened: Any, monkeypatch: pytest.MonkeyPatch, action: Any, given: dict[str, Any], reason: str
 ) -> None:
     memory = opened(
-        reconcile="rules", extractor=Told(PARIS, fact("Anna lives in Rome", said="I live in Rome", **given))
+        reconcile="rules", extractor=knowing(PARIS, fact("Anna lives in Rome", said="I live in Rome", **given))
     )
     [paris] = memory.add("I live in Paris", user_id="u")["results"]
     said = [Decision(action, 0, memory_id=paris["id"], text="Anna lives in Rome")]
@@ -198,7 +195,7 @@ def test_a_request_to_forget_stays_when_it_says_something_else_too(opened: Any) 
     said = "Forget that I like tea, I live in Paris"
     memory = opened(
         reconcile="rules",
-        extractor=Told(
+        extractor=knowing(
             TEA, fact("Anna likes tea", said=said, **{RETRACT: True}), fact("Anna lives in Paris", said=said)
         ),
     )
@@ -212,7 +209,7 @@ def test_forgetting_a_part_leaves_the_rest_and_not_the_triple(opened: Any, folde
     forget = fact("Anna eats meat", ("Anna", "eats", "meat"), said="Forget the meat", **{RETRACT: True})
     triples = ("Anna", "eats", "meat"), ("Anna", "eats", "fish")
     both = fact("Anna eats meat and fish", *triples, said="I eat meat and fish")
-    memory = opened(decided((1, "UPDATE", 1, "Anna eats fish")), extractor=Told(both, forget))
+    memory = opened(decided((1, "UPDATE", 1, "Anna eats fish")), extractor=knowing(both, forget))
     memory.add("I eat meat and fish", user_id="u")
     memory.add("Forget the meat", user_id="u")
     [found] = memory.get_all(user_id="u", kinds=["fact"])["results"]
@@ -236,7 +233,7 @@ def test_what_has_ended_takes_no_place(opened: Any, monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr(scoring_pool, "WHOLE_SCOPE", 20)
         monkeypatch.setattr(scoring_pool, "CANDIDATES", 30)
     towns = [f"Town{number}" for number in range(28)]
-    moves = Told(*(fact(f"Anna lives in {town}", said=f"I live in {town}", town=True) for town in towns))
+    moves = knowing(*(fact(f"Anna lives in {town}", said=f"I live in {town}", town=True) for town in towns))
     memory = opened(lambda asked: decided((1, "UPDATE", 1, shown(asked, "facts")[0])), extractor=moves)
     for place, town in enumerate(towns):
         memory.add(f"I live in {town}", user_id="u", session_id=f"s{place}", metadata={"town": True})
@@ -249,7 +246,7 @@ def test_what_has_ended_takes_no_place(opened: Any, monkeypatch: pytest.MonkeyPa
 
 def test_an_old_conversation_that_is_imported_later_changes_nothing(opened: Any) -> None:
     memory = opened(decided((1, "UPDATE", 1, "Anna lives in Berlin")), decided((1, "UPDATE", 1, "Anna lives in Rome")),
-                    extractor=Told(PARIS, BERLIN, fact("Anna lives in Rome", said="I live in Rome")))  # fmt: skip
+                    extractor=knowing(PARIS, BERLIN, fact("Anna lives in Rome", said="I live in Rome")))  # fmt: skip
     memory.add("I live in Paris", user_id="u", timestamp=datetime(2019, 1, 1, tzinfo=UTC))
     memory.add("I moved to Berlin", user_id="u", timestamp=datetime(2024, 1, 1, tzinfo=UTC))
     done = memory.add("I live in Rome", user_id="u", timestamp=datetime(2021, 1, 1, tzinfo=UTC))
@@ -278,7 +275,7 @@ def test_what_an_older_conversation_repeats_in_other_marks_does_not_end(opened: 
 
     memory = opened(
         lambda prompt: older(prompt) if "2023" in str(prompt[-1].content) else decided((1, "ADD")),
-        extractor=Told(BERLIN, PARIS, old),
+        extractor=knowing(BERLIN, PARIS, old),
     )
     for said, year in (("I moved to Berlin", 2024), ("I live in Paris", 2025), ("Paris is home", 2023)):
         memory.add({"role": "user", "content": said, "timestamp": f"{year}-05-01"}, user_id="u")
@@ -301,7 +298,7 @@ def test_a_contradiction_outside_the_nearest_five_is_found_by_entity_and_relatio
     home = fact("Frau Schmidt hat ihre Wohnung an der Seine", ("Anna Schmidt", "lives in", "Paris"), said="home")
     near = [fact(f"Yesterday our colleague relocated to Berlin, floor {k}", said="crowd") for k in range(30)]
     moved = fact("Yesterday our colleague relocated to Berlin", ("anna schmidt", "LIVES_IN", "Berlin"), said="moved")
-    memory = opened(lambda _: decided(), extractor=Told(home, *near, moved))
+    memory = opened(lambda _: decided(), extractor=knowing(home, *near, moved))
     for said in ("home", "crowd", "moved"):
         memory.add(said, user_id="u")
     known = shown(model_of(memory).prompts[-1], "memories")
@@ -312,7 +309,7 @@ def test_a_contradiction_outside_the_nearest_five_is_found_by_entity_and_relatio
 def test_what_relates_the_same_two_is_found_whatever_the_relation(opened: Any) -> None:
     job = fact("Sie ist bei ACME angestellt", ("Anna", "works at", "Acme"), said="job")
     quit_ = fact("Anna quit", ("Anna", "left", "ACME"), said="quit")
-    memory = opened(decided((1, "ADD")), extractor=Told(job, quit_), embeddings=None)
+    memory = opened(decided((1, "ADD")), extractor=knowing(job, quit_), embeddings=None)
     memory.add("job", user_id="u")
     memory.add("quit", user_id="u")
     assert shown(model_of(memory).prompts[0], "memories") == [job.text]
@@ -344,7 +341,7 @@ def test_among_thousands_of_edges_the_oldest_is_found() -> None:
 @pytest.mark.parametrize("embeddings", [DeterministicEmbeddings(), None], ids=["vectors", "keywords"])
 def test_when_nothing_is_near_the_model_is_not_asked(opened: Any, embeddings: Any) -> None:
     plants = fact("The balcony has nine tomato plants", said="plants")
-    memory = opened(extractor=Told(TEA, plants), embeddings=embeddings)
+    memory = opened(extractor=knowing(TEA, plants), embeddings=embeddings)
     for said in ("I like tea", "plants"):
         memory.add(said, user_id="u", timestamp=datetime(2024, 5, 13, tzinfo=UTC))
     assert (len(live(memory)), model_of(memory).calls) == (2, 0)
@@ -358,7 +355,7 @@ def test_a_reconciler_of_ones_own_is_asked_once_and_only_when_something_is_near(
             asked.append((len(facts), [candidate.text for candidate in candidates]))
             return super().reconcile(facts, candidates)
 
-    memory = opened(extractor=Told(TEA, PARIS, fact("Anna likes tea with milk", said="milk")))
+    memory = opened(extractor=knowing(TEA, PARIS, fact("Anna likes tea with milk", said="milk")))
     memory._engine.reconciler = Own()
     memory.add("I like tea", user_id="u")
     memory.add(["I live in Paris", "milk"], user_id="u")
@@ -368,7 +365,7 @@ def test_a_reconciler_of_ones_own_is_asked_once_and_only_when_something_is_near(
 def test_many_facts_are_one_call_and_each_has_its_nearest(opened: Any) -> None:
     old = [fact(f"Anna keeps {k} jars of honey{k}", said="old") for k in range(60)]
     new = [fact(f"Anna has no honey{k} left", said="new") for k in range(60)]
-    memory = opened(lambda _: decided(), extractor=Told(*old, *new))
+    memory = opened(lambda _: decided(), extractor=knowing(*old, *new))
     memory.add("old", user_id="u")
     memory.add("new", user_id="u")
     [prompt] = model_of(memory).prompts
@@ -382,7 +379,7 @@ def test_a_fact_with_an_end_holds_until_then_but_not_where_that_hides_it(opened:
     over = Fact("Anna's pass ran out", (0,), quote="It ran out", valid_until=datetime(2024, 3, 1, tzinfo=UTC))
     odd = Fact("Anna's visa ran out", (0,), quote="Odd", valid_at=datetime(2024, 7, 1, tzinfo=UTC),
                valid_until=datetime(2024, 6, 1, tzinfo=UTC))  # fmt: skip
-    memory = opened(extractor=Told(away, over, odd), reconcile="rules")
+    memory = opened(extractor=knowing(away, over, odd), reconcile="rules")
     for said in ("I am in Rome", "It ran out", "Odd"):
         memory.add(said, user_id="u", timestamp=datetime(2024, 5, 13, tzinfo=UTC))
     as_of = [datetime(2024, 5, day, tzinfo=UTC) for day in (1, 14, 25)]
@@ -419,7 +416,7 @@ def test_a_fact_that_another_call_told_meanwhile_is_not_doubled(opened: Any) -> 
 @pytest.mark.parametrize("races", [0, 1, 2, 5])
 def test_each_lost_race_is_one_more_call_and_two_at_most(opened: Any, races: int) -> None:
     crowd = [fact(f"Anna has a sister called Number{k}", said=f"sister {k}") for k in range(9)]
-    other = opened(extractor=Told(*crowd), reconcile="off")
+    other = opened(extractor=knowing(*crowd), reconcile="off")
     told = iter(range(races))
 
     def overtaken(prompt: list[BaseMessage]) -> Reply:
@@ -439,7 +436,7 @@ def test_each_lost_race_is_one_more_call_and_two_at_most(opened: Any, races: int
 
 
 def test_an_update_of_what_is_gone_at_the_last_moment_is_stored_as_it_was_told(opened: Any, folder: Path) -> None:
-    other = opened(extractor=Told(*(fact(f"Anna has a sister called Number{k}", said=f"s{k}") for k in range(2))))
+    other = opened(extractor=knowing(*(fact(f"Anna has a sister called Number{k}", said=f"s{k}") for k in range(2))))
     calls = iter(range(3))
 
     def overtaken(_: Any) -> Reply:
@@ -478,7 +475,7 @@ def test_two_threads_that_tell_the_same_at_once_do_not_double_it(opened: Any) ->
 def test_eight_threads_with_a_new_fact_each_and_one_that_all_tell(opened: Any) -> None:
     own = [fact(f"Anna has a cousin called Number{k}", said=f"cousin {k}") for k in range(8)]
     same = [Fact(TEA.text, (0,), quote=f"cousin {k}") for k in range(8)]
-    memory = opened(lambda _: decided(*((k, "ADD") for k in range(1, 3))), extractor=Told(*own, *same))
+    memory = opened(lambda _: decided(*((k, "ADD") for k in range(1, 3))), extractor=knowing(*own, *same))
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda k: memory.add(f"cousin {k}", user_id="u"), range(8)))
     assert sorted(live(memory)) == sorted([*(known.text for known in own), TEA.text])

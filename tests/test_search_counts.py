@@ -24,7 +24,7 @@ from langchain_memlayer.index.postings import Words
 from langchain_memlayer.index.view import View
 from langchain_memlayer.journal.reader import Reader
 from langchain_memlayer.testing import DeterministicEmbeddings
-from langchain_memlayer.types import Extraction, Fact, Scope, Triple, Turn
+from langchain_memlayer.types import Fact, Scope, Triple
 
 LIMIT = 10
 NAMES = ("Ann", "Bob", "Clara", "Deniz", "Emil")
@@ -219,12 +219,9 @@ def test_a_filter_of_a_small_scope_reads_few_memories_again_and_finds_all_that_p
 def test_the_entities_of_a_query_are_looked_up_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from langchain_memlayer.graph.memory_graph import TripleGraph
 
-    class Extractor(Extracting):
-        def extract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
-            return Extraction((Fact("Ann owns a kayak", (0,), triples=(Triple("Ann", "owns", "kayak"),)),))
-
+    fact = Fact("Ann owns a kayak", (0,), triples=(Triple("Ann", "owns", "kayak"),))
     calls, entities_in = [], TripleGraph.entities_in
-    with open_memory(tmp_path / "m", embeddings=None, extractor=Extractor()) as memory:
+    with open_memory(tmp_path / "m", embeddings=None, extractor=Extracting(lambda _: [fact])) as memory:
         memory.add("Ann owns a kayak", user_id="u")
         monkeypatch.setattr(TripleGraph, "entities_in", lambda *asked: calls.append(1) or entities_in(*asked))
         found = memory.search("What does Ann own?", user_id="u")

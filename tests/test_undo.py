@@ -14,7 +14,7 @@ import pytest
 from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 from journal_dump import connections, open_memory, texts
-from memory_kit import Extracting, message
+from memory_kit import Extracting, call, message
 
 from langchain_memlayer import InvalidInput, Memory, ScopeRequired
 from langchain_memlayer.doctor import check
@@ -316,10 +316,10 @@ def test_what_was_known_in_between_stays_known(memory: Memory) -> None:
     assert memory.diff("2025-01-01T12:00", user_id="u")["added"] == []
 
 
-def test_a_call_is_taken_back_with_its_messages_and_stays_done(memory: Memory) -> None:
+async def test_a_call_is_taken_back_with_its_messages_and_stays_done(memory: Memory, way: str) -> None:
     memory.add(["Anna adds tea", "Bob adds tea"], user_id="u", batch_id="b")
     memory.add("Anna adds tea", user_id="v", batch_id="b")
-    done = memory.undo(batch_id="b", user_id="u")
+    done = await call(way, memory, "undo", batch_id="b", user_id="u")
     assert {row["event"] for row in done["results"]} == {"DELETE"}
     assert len(done["results"]) == 4
     assert memory.get_all(user_id="u", kinds=["turn", "fact"])["results"] == []
@@ -514,14 +514,6 @@ def test_nobody_undoes_what_is_somebody_elses(memory: Memory) -> None:
     with pytest.raises(ScopeRequired):
         memory.undo(batch_id="b")
     assert memory.of("u").undo(event)["results"][0]["id"] == key
-
-
-async def test_an_awaited_undo_is_the_same(memory: Memory) -> None:
-    key = fact(memory)
-    before = seen(memory)
-    memory.delete(key)
-    assert (await memory.aundo(memory.history(key)[-1]["id"]))["results"][0]["event"] == "ADD"
-    assert seen(memory) == before
 
 
 @pytest.mark.parametrize("keep", [True, False])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from random import Random
 from statistics import fmean
@@ -16,7 +16,7 @@ from memory_kit import Extracting
 from langchain_memlayer import Memory
 from langchain_memlayer.recall import identifiers
 from langchain_memlayer.testing import DeterministicEmbeddings
-from langchain_memlayer.types import Extraction, Fact, Turn
+from langchain_memlayer.types import Fact
 
 FLOORS = {
     "en": {"now": 0.75, "before": 0.9, "first": 0.8, "as of": 0.8, "count": 0.9},
@@ -59,20 +59,14 @@ def test_a_version_is_chosen_by_time_and_not_by_the_order_of_being_told() -> Non
 
 
 def test_a_version_held_from_when_it_began_whenever_it_was_told() -> None:
-    said = {
-        "Ann pays 950 of rent": "2024-06-01",
-        "Ann pays 800 of rent": "2024-01-05",
-        "Ann pays 900 of rent": "2024-03-02",
-    }
-
-    class Rent(Extracting):
-        def extract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
-            [turn] = turns
-            return Extraction([Fact(turn.text, (0,), valid_at=datetime.fromisoformat(said[turn.text]).astimezone(UTC))])
-
-    with open_memory(":memory:", embeddings=None, extractor=Rent(), reconcile="off", keep_turns=False) as memory:
-        for day, text in enumerate(said, 1):
-            memory.add(text, user_id="u", timestamp=f"2024-07-{day:02}")
+    said = [
+        Fact(f"Ann pays {amount} of rent", (0,), valid_at=datetime(2024, month, day, tzinfo=UTC))
+        for amount, month, day in ((950, 6, 1), (800, 1, 5), (900, 3, 2))
+    ]
+    rent = Extracting(lambda turns: (one for one in said if one.text == turns[0].text))
+    with open_memory(":memory:", embeddings=None, extractor=rent, reconcile="off", keep_turns=False) as memory:
+        for day, one in enumerate(said, 1):
+            memory.add(one.text, user_id="u", timestamp=f"2024-07-{day:02}")
         asked = ("What was the rent in April 2024?", "What was the rent in February 2024?")
         assert [texts(memory.search(one, user_id="u", limit=1)) for one in asked] == [
             ["Ann pays 900 of rent"], ["Ann pays 800 of rent"],

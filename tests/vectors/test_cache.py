@@ -100,16 +100,6 @@ def test_what_is_held_is_the_longest_recent_run_that_fits(asked: list[tuple[str,
         assert [slab.closed for _, slab in shelf.made] == [int(id(slab) not in present) for _, slab in shelf.made]
 
 
-def test_clearing_closes_and_forgets() -> None:
-    shelf = Shelf()
-    cache = shelf.cache()
-    for name in "abc":
-        cache.get(name)
-    cache.clear()
-    assert (cache.nbytes, cache.slabs()) == (0, [])
-    assert [slab.closed for _, slab in shelf.made] == [1, 1, 1]
-
-
 def test_a_peek_loads_and_catches_up_nothing_and_keeps_what_it_gives_from_being_evicted() -> None:
     shelf = Shelf({"a": 40, "b": 40, "c": 40})
     cache = shelf.cache(100)

@@ -108,15 +108,6 @@ def test_room_asked_ahead_is_what_rows_are_taken_from() -> None:
     assert np.shares_memory(column.used, room)
 
 
-def test_rows_may_come_in_another_order(topics: Topics, graph: Any) -> None:
-    order = np.random.default_rng(2).permutation(ROWS)
-    again = loaded(*graph, block(topics.codes[order], seq=0, ids=order))
-    assert again.view.dead == 0
-    queries = topics.queries(50)[0]
-    recall, ways = recalls(again.view, topics.codes[:ROWS], queries)
-    assert (recall.min(), set(ways)) == (1.0, {"hnsw"})
-
-
 def test_rows_written_since_are_the_delta_and_rows_gone_since_tombstones(topics: Topics, graph: Any) -> None:
     gone, changed = np.arange(0, ROWS, 11), np.arange(1, ROWS, 23)
     changed = np.setdiff1d(changed, gone)

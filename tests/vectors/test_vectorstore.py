@@ -10,21 +10,10 @@ from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
 
 from langchain_memlayer.backends.base import ITEM, POINT, STORE, DeferredStore, ForeignStore, Point, adapt
 from langchain_memlayer.errors import ConfigurationError, VectorStoreError
+from langchain_memlayer.testing import DeterministicEmbeddings
 
 OURS = "store-1"
 QUERY = np.array([1, 0, 0], np.float32)
-
-
-class CountingEmbeddings(Embeddings):
-    def __init__(self) -> None:
-        self.calls = 0
-
-    def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        self.calls += 1
-        return [[float(len(text)), 1.0, 0.0] for text in texts]
-
-    def embed_query(self, text: str) -> list[float]:
-        return self.embed_documents([text])[0]
 
 
 class Plain(VectorStore):
@@ -125,8 +114,8 @@ def test_a_store_is_known_by_its_class_and_by_those_it_is_made_of() -> None:
     class Mine(InMemoryVectorStore):
         pass
 
-    assert adapt(InMemoryVectorStore(CountingEmbeddings())).kind == "memory"
-    assert adapt(Mine(CountingEmbeddings())).kind == "memory"
+    assert adapt(InMemoryVectorStore(DeterministicEmbeddings(3))).kind == "memory"
+    assert adapt(Mine(DeterministicEmbeddings(3))).kind == "memory"
     faiss = _class("langchain_community.vectorstores.faiss", "FAISS")
     assert adapt(object.__new__(faiss)).kind == "faiss"
     assert adapt(object.__new__(_class("mine", "Better", faiss))).kind == "faiss"
@@ -135,7 +124,7 @@ def test_a_store_is_known_by_its_class_and_by_those_it_is_made_of() -> None:
     assert adapt(viking).kind == "vikingdb"
     assert adapt(object.__new__(_class("elsewhere", "FAISS"))).kind == "FAISS"
     assert adapt(Plain()).kind == "Plain"
-    for foreign in (adapt(InMemoryVectorStore(CountingEmbeddings())), adapt(Plain()), DeferredStore("x", Plain)):
+    for foreign in (adapt(InMemoryVectorStore(DeterministicEmbeddings(3))), adapt(Plain()), DeferredStore("x", Plain)):
         assert isinstance(foreign, ForeignStore)
 
 
@@ -167,21 +156,21 @@ def test_stores_that_were_opened_in_a_way_that_cannot_work_are_told_how_to_open_
 
 
 @pytest.fixture
-def embeddings() -> CountingEmbeddings:
-    return CountingEmbeddings()
+def embeddings() -> DeterministicEmbeddings:
+    return DeterministicEmbeddings(3)
 
 
 @pytest.fixture
-def memory(embeddings: CountingEmbeddings) -> InMemoryVectorStore:
+def memory(embeddings: DeterministicEmbeddings) -> InMemoryVectorStore:
     return InMemoryVectorStore(embeddings)
 
 
-def test_nothing_is_embedded_again(memory: InMemoryVectorStore, embeddings: CountingEmbeddings) -> None:
+def test_nothing_is_embedded_again(memory: InMemoryVectorStore, embeddings: DeterministicEmbeddings) -> None:
     foreign = adapt(memory)
     foreign.upsert([point(1, 3, 0, 0), point(2, 1, 1, 0), point(3, 0, 0, 9)])
     foreign.upsert([point(2, 0.1, 0, 0.01)])
     assert foreign.search(QUERY, 3, {STORE: OURS}, "words") == [1, 2, 3]
-    assert embeddings.calls == 0
+    assert (embeddings.texts, embeddings.queries) == ([], [])
     assert foreign.present([point_id(1), point_id(9)]) == {point_id(1)}
     foreign.delete([point_id(1), point_id(9), point_id(1)])
     assert foreign.search(QUERY, 3, {STORE: OURS}, None) == [2, 3]
