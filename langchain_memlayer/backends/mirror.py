@@ -188,8 +188,7 @@ class Mirror:
         if self._pid != os.getpid():
             return
         with self._changed:
-            if self.error is None:
-                self._changed.wait_for(lambda: self._thread is None or self.error is not None, _CLOSING_SECONDS)
+            self._changed.wait_for(lambda: self._thread is None or self.error is not None, _CLOSING_SECONDS)
             self._closing = True
             self._changed.notify_all()
             self._changed.wait_for(lambda: self._thread is None, _ENDING_SECONDS)
@@ -325,15 +324,12 @@ class Mirror:
 
     def _verify(self) -> None:
         """Start from the beginning when the store does not have what it was brought: it is another, or was emptied."""
-        text = str(self._state())
-        state = State.of(text)
+        text = str(state := self._state())
         if not state.position or state.kind != self.store.kind:
             return
         with self._journal.read() as reader:
             sample = reader.newest(self._area, most=_SAMPLE, until=state.position)
         ids = self._points.known(sample)
-        if not ids:
-            return
         with guarded(self.store):
             present = self.store.present(ids)
         if present is not None and not present.issuperset(ids):

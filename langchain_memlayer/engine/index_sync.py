@@ -98,10 +98,8 @@ class Indexes:
         """Let a foreign vector store propose candidates from now on; gives what brings it the journal's changes.
 
         Raises:
-            ConfigurationError: there is no embedder, or the store's collection is for other vectors.
+            ConfigurationError: it is not searched by this metric, or its collection is for other vectors.
         """
-        if self.embedder is None:
-            raise ConfigurationError("A vectorstore needs embeddings: pass some, or leave embeddings='auto'.")
         if self.metric != "cosine":
             raise ConfigurationError(
                 f"A vectorstore is searched by cosine, not by {self.metric}: leave metric out, and choose a folder "

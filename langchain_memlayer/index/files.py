@@ -1,16 +1,15 @@
 """Derived files: generations with a digest, the manifest written last, so that a torn one is never taken for whole.
 
 A snapshot of the name `n` is, for each generation `g`, a payload `<hash of n>-<g>.data` and a manifest
-`<hash of n>-<g>.json`. The manifest has the payload's length, a BLAKE2b over name, payload and meta, and the meta
-itself: what the payload was made from (store id, format, dims, embedder, journal position, as the caller gives it).
-Writing goes
+`<hash of n>-<g>.json`. The manifest has a BLAKE2b over name, payload and meta, and the meta itself: what the payload
+was made from (store id, format, dims, embedder, journal position, as the caller gives it). Writing goes
 
     payload to a temporary file, fsync -> manifest to a temporary file, fsync -> payload renamed -> manifest renamed
     -> folder fsync -> generations older than the last but one removed
 
-so that a crash at any instant leaves the previous generation readable. Reading takes the newest generation whose length
-and digest agree and whose meta is what the caller expects; nothing is parsed before that. Whatever is wrong with a
-derived file, the answer is `SnapshotError`, and the caller rebuilds from the journal.
+so that a crash at any instant leaves the previous generation readable. Reading takes the newest generation whose digest
+agrees and whose meta is what the caller expects; nothing is parsed before that. Whatever is wrong with a derived file,
+the answer is `SnapshotError`, and the caller rebuilds from the journal.
 """
 
 from __future__ import annotations
@@ -63,9 +62,7 @@ def write(folder: Path, name: str, payload: bytes, meta: Mapping[str, Any]) -> N
     generations = _generations(folder, name)
     data = folder / f"{_hashed(name)}-{(generations[0] if generations else 0) + 1:010}.data"
     manifest = data.with_suffix(".json")
-    text = json.dumps(
-        {"format": FORMAT, "length": len(payload), "digest": _digest(name, payload, meta), "meta": meta}, sort_keys=True
-    )
+    text = json.dumps({"format": FORMAT, "digest": _digest(name, payload, meta), "meta": meta}, sort_keys=True)
     temporary = [Path(f"{path}.tmp") for path in (data, manifest)]
     try:
         _write_synced(temporary[0], payload, "temp")
@@ -169,10 +166,8 @@ def _read_one(data: Path, name: str, expect: Mapping[str, Any]) -> tuple[bytes, 
     meta = manifest.get("meta") if isinstance(manifest, dict) else None
     if not isinstance(meta, dict) or manifest.get("format") != FORMAT:
         raise SnapshotError("The snapshot's manifest is none of ours; it is rebuilt.")
-    if manifest.get("length") != len(payload):
-        raise SnapshotError("The snapshot is torn: its length is not what its manifest says; it is rebuilt.")
     if manifest.get("digest") != _digest(name, payload, meta):
-        raise SnapshotError("The snapshot is damaged: its digest is not what its manifest says; it is rebuilt.")
+        raise SnapshotError("The snapshot is torn or damaged: its digest is not its manifest's; it is rebuilt.")
     for key, value in expect.items():
         if key not in meta or meta[key] != value:
             raise SnapshotError(f"The snapshot was made from something else ({key}); it is rebuilt.")

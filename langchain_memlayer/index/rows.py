@@ -53,9 +53,7 @@ class Rows:
         kept: list[int] = []
         for item in np.flatnonzero(known >= 0):
             slot = int(known[item])
-            if self.seqs.used[slot] == block.seqs[item]:
-                fresh[item] = False
-            elif self._same_vectors(slot, codes, slice(*np.searchsorted(block.owners, (item, item + 1)))) and (
+            if self._same_vectors(slot, codes, slice(*np.searchsorted(block.owners, (item, item + 1)))) and (
                 not block.words or self.words.has(slot, block.words[int(item)])
             ):
                 # Only the columns changed (a new expiry, say): no reason to burden the graph with a dead row.

@@ -342,12 +342,13 @@ class Writer(Reader):
 
     def delete_item(self, path: str, key: str) -> None:
         """Remove an item, if it is there."""
-        ns = self.namespace_id(path)
-        if ns is None:
-            return
-        row = self.db.execute("SELECT id FROM items WHERE ns = ? AND key = ? AND closed IS NULL", (ns, key)).fetchone()
+        row = self.db.execute(
+            "SELECT i.id, i.ns, i.key FROM items i JOIN namespaces n ON n.id = i.ns WHERE n.path = ? AND i.key = ? AND "
+            "i.closed IS NULL",
+            (path, key),
+        ).fetchone()
         if row is not None:
-            self._drop_items([(row[0], ns, key)])
+            self._drop_items([row])
 
     def _drop_items(self, rows: Iterable[tuple[int, int, str]]) -> None:
         for item, ns, key in rows:
