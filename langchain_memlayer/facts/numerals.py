@@ -14,6 +14,7 @@ from itertools import permutations, product
 from typing import Final
 
 from langchain_memlayer.facts.grounding import words
+from langchain_memlayer.index.function_words import function_words
 from langchain_memlayer.recall.date_words import MONTHS
 
 _DIGITS: Final = re.compile(r"\d+(?:[.,]\d+)*")
@@ -83,16 +84,8 @@ _UNITS: Final = _valued(
     ((0.1,), "毛 角"), ((7, 24), "day days tag tage tagen jour jours día días giorni dias 天"),
     ((60,), "h hour hours std stunde stunden heure heures hora horas ora ore 时 時 钟 鐘"),
 )  # fmt: skip
-# Words that tell a language: "once" is 11 in Spanish only.
-_LANGUAGES: Final = {
-    "en": "the a is are and of to in my i user has have for at with was",
-    "fr": "le la les est et de des je un une pour dans avec du a à",
-    "de": "der die das ist und ich ein eine für mit hat habe im am zu",
-    "es": "el la los es y de que yo un una para con en tiene tengo",
-    "pt": "o os as é e de que eu um uma para com em tem tenho",
-    "it": "il lo la gli è e di che io un una per con in ha ho",
-    "nl": "de het een is en ik van voor met heeft heb in op",
-}
+# Those that text2num reads; in Spanish only "once" is 11.
+_LANGUAGES: Final = ("en", "fr", "de", "es", "pt", "it", "nl")
 
 _MONTHS: Final = re.compile(
     r"\b(?:jan|feb|fév|mar|mär|apr|avr|abr|may|mai|jun|juin|jul|juil|aug|août|ago|sep|oct|okt|nov|dec|dez|déc|dic|ene)"
@@ -264,8 +257,8 @@ def _combined(values: Sequence[float], units: Iterable[float]) -> list[float]:
 
 def _spoken(text: str) -> list[str]:
     """The languages that a text may be in, as far as its small words tell."""
-    said = words(text)
-    counts = {name: sum(word in small.split() for word in said) for name, small in _LANGUAGES.items()}
+    said = set(words(text))
+    counts = {name: len(said & function_words(name)) for name in _LANGUAGES}
     best = max(counts.values())
     return [name for name, count in counts.items() if count == best > 0]
 
