@@ -143,18 +143,6 @@ def test_what_is_added_changed_deleted_forgotten_and_reset_is_so_in_the_store() 
         assert set(store.points) == {"theirs"}
 
 
-def test_above_the_threshold_its_candidates_are_scored_here() -> None:
-    store, texts = Foreign(), sentences(1_000)
-    with mirrored(store, texts) as memory:
-        for query in sentences(8, seed=5):
-            hits = dense(memory, query)
-        assert hits.plan.way == "source"
-        assert hits.plan.scanned == 0
-        assert mirror_of(memory).proposals.trusted
-        exactly = sorted(float(point.vector @ embedded(query)) for point in store.points.values())
-        assert np.allclose(sorted(hits.scores), exactly[-10:], atol=2e-3)
-
-
 def test_above_the_threshold_the_vectors_stay_in_the_journal_and_the_answers_are_the_same() -> None:
     store, texts, queries = Foreign(), sentences(600), sentences(6, seed=5)
 
@@ -168,6 +156,10 @@ def test_above_the_threshold_the_vectors_stay_in_the_journal_and_the_answers_are
         memory.flush()
         assert not held(memory)
         assert [found(memory, query) for query in queries] == exact(texts, queries)
+        hits = dense(memory, queries[0])
+        assert (hits.plan.way, hits.plan.scanned, mirror_of(memory).proposals.trusted) == ("source", 0, True)
+        exactly = sorted(float(point.vector @ embedded(queries[0])) for point in store.points.values())
+        assert np.allclose(sorted(hits.scores), exactly[-10:], atol=2e-3)
         for entry in memory.get_all(**ALICE, limit=5)["results"]:
             memory.delete(entry["id"])
         left = [entry["memory"] for entry in memory.get_all(**ALICE, limit=600)["results"]]

@@ -131,7 +131,7 @@ async def test_field_junk_that_nobody_said_is_refused_and_on_record(folder: Path
 
 
 @pytest.mark.parametrize("action", ["UPDATE", "DELETE", "NONE"])
-@pytest.mark.parametrize("number", [0, 99, "00000000-0000-4000-8000-000000000003", 10**30])
+@pytest.mark.parametrize("number", [99, "00000000-0000-4000-8000-000000000003"])
 def test_field_a_hallucinated_id_is_an_add_on_record_and_no_key_error(folder: Path, action: str, number: Any) -> None:
     mind = Mind(TOLD, decided((1, action, number, "Anna lives in Berlin"), (5, action, 1, "Anna lives in Rome")))
     with open_with(mind, folder) as memory:

@@ -1,4 +1,4 @@
-"""How often a model and an embedder are asked by each call of `Memory`, and what is never asked for twice."""
+"""What `Memory` gives with a chat model, and how often that and the embedder are asked by each call."""
 
 from __future__ import annotations
 
