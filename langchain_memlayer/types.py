@@ -121,8 +121,8 @@ class Scope:
         """Itself, or `ScopeRequired` when it names nobody; `call` is the method to name in the message."""
         if not self:
             raise ScopeRequired(
-                f"{call} needs at least one of user_id, agent_id and run_id, as arguments or in filters: say "
-                "whose memory is meant."
+                f"{call} needs at least one of user_id, agent_id and run_id: say whose memory is meant. In filters an "
+                "id counts as a plain value, at the top or under AND."
             )
         return self
 

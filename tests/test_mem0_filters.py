@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from langchain_memlayer.errors import InvalidFilter, InvalidInput
+from langchain_memlayer.errors import InvalidFilter, InvalidInput, ScopeRequired
 from langchain_memlayer.filters import parse_filter
 from langchain_memlayer.mem0_filters import scope_and_filter
 from langchain_memlayer.types import Scope
@@ -56,6 +56,14 @@ def test_the_ids_of_a_filter_are_the_scope_and_no_condition() -> None:
 def test_what_cannot_be_meant_says_what_to_write(filters: Any, error: type[Exception], said: str) -> None:
     with pytest.raises(error, match=said):
         parse_filter(scope_and_filter(filters, Scope(user_id="alice"))[1])
+
+
+@pytest.mark.parametrize(
+    "filters", [{"OR": [{"user_id": "a"}, {"user_id": "b"}]}, {"user_id": {"in": ["a"]}}, {"NOT": [{"user_id": "a"}]}]
+)
+def test_an_id_that_need_not_hold_says_where_it_has_to_stand(filters: Any) -> None:
+    with pytest.raises(ScopeRequired, match="plain value, at the top or under AND"):
+        scope_and_filter(filters, Scope())[0].required("search()")
 
 
 @pytest.mark.parametrize("join", ["AND", "OR", "NOT", "$and"])
