@@ -100,11 +100,11 @@ def open_with(mind: Mind, folder: Path | str = ":memory:", **settings: Any) -> M
     return open_memory(folder, model=mind.model, **settings)
 
 
-async def call(way: str, memory: Memory, name: str, *args: Any, **kwargs: Any) -> Any:
+async def call(way: str, thing: Any, name: str, *args: Any, **kwargs: Any) -> Any:
     """A method plainly (in a thread), or its twin."""
     if way == "awaited":
-        return await getattr(memory, f"a{name}")(*args, **kwargs)
-    return await asyncio.to_thread(getattr(memory, name), *args, **kwargs)
+        return await getattr(thing, f"a{name}")(*args, **kwargs)
+    return await asyncio.to_thread(getattr(thing, name), *args, **kwargs)
 
 
 def live(memory: Memory, **scope: Any) -> list[str]:

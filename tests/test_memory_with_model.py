@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -494,11 +493,7 @@ async def test_in_a_thread_the_node_reads_each_message_once(folder: Path, keep: 
     with open_with(mind, folder, keep_turns=keep) as memory:
         graph = chat_graph(memory, checkpointer=InMemorySaver())
         for text, event in (("I live in Paris", "ADD"), ("I like tea", "ADD"), ("I moved to Berlin", "UPDATE")):
-            call, given = (said(text), thread()), {"context": {"user_id": "u"}}
-            if way == "awaited":
-                state = await graph.ainvoke(*call, **given)
-            else:
-                state = await asyncio.to_thread(graph.invoke, *call, **given)
+            state = await call(way, graph, "invoke", said(text), thread(), context={"user_id": "u"})
             assert [decision["event"] for decision in state["memory_decisions"]] == [event]
         assert sorted(live(memory)) == ["Anna lives in Berlin", LIKES]
         sources = [memory.why(fact["id"])["sources"][-1] for fact in memory.get_all(everything=True)["results"]]

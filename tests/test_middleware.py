@@ -36,6 +36,7 @@ from langchain_core.vectorstores import InMemoryVectorStore
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.runtime import Runtime
 from langgraph.types import Command
+from memory_kit import call
 from surfaces_kit import ALICE, Context, facts, open_with_facts, said, thread, turns
 
 from langchain_memlayer import (
@@ -60,16 +61,13 @@ def memory() -> Iterator[Memory]:
         yield opened
 
 
-@pytest.fixture(params=["invoke", "ainvoke"])
-def turn(request: pytest.FixtureRequest) -> Any:
-    async def take(agent: Any, text: str, *, config: Any = None, **call: Any) -> Any:
-        call = {"context": ALICE, **call}
-        if request.param == "invoke":
-            return await asyncio.to_thread(agent.invoke, said(text), config, **call)
-        if request.param == "ainvoke":
-            return await agent.ainvoke(said(text), config, **call)
-        parts = [part async for part in agent.astream(said(text), config, **call, stream_mode="values")]
-        return parts[-1]
+@pytest.fixture
+def turn(way: str) -> Any:
+    async def take(agent: Any, text: str, *, config: Any = None, **given: Any) -> Any:
+        given = {"context": ALICE, **given}
+        if way != "streamed":
+            return await call(way, agent, "invoke", said(text), config, **given)
+        return [part async for part in agent.astream(said(text), config, **given, stream_mode="values")][-1]
 
     return take
 
@@ -94,7 +92,7 @@ def talk(model: Any, *middleware: Any, texts: Sequence[str], name: str = "1", **
     return state
 
 
-@pytest.mark.parametrize("turn", ["invoke", "ainvoke", "stream"], indirect=True)
+@pytest.mark.parametrize("way", ["plain", "awaited", "streamed"])
 async def test_an_agent_recalls_and_remembers(memory: Memory, turn: Any) -> None:
     model = ScriptedChatModel(replies=["Noted.", "In Paris."])
     agent = agent_of(model, memory.as_middleware(), system_prompt="Be brief.", checkpointer=InMemorySaver())
@@ -108,7 +106,7 @@ async def test_an_agent_recalls_and_remembers(memory: Memory, turn: Any) -> None
     assert len(state["messages"]) == 2
 
 
-@pytest.mark.parametrize("turn", ["invoke", "ainvoke", "stream"], indirect=True)
+@pytest.mark.parametrize("way", ["plain", "awaited", "streamed"])
 async def test_each_model_call_of_a_turn_gets_the_one_recall(memory: Memory, turn: Any) -> None:
     @tool
     def weather(city: str) -> str:
@@ -596,21 +594,20 @@ def test_what_is_said_in_parts_of_a_providers_own_is_remembered(memory: Memory, 
     assert facts(memory) == ["I have a cat."]
 
 
-@pytest.mark.parametrize("awaited", [False, True])
 async def test_a_memory_that_fails_is_logged_without_texts_and_the_answer_goes_out(
-    memory: Memory, awaited: bool, caplog: pytest.LogCaptureFixture
+    memory: Memory, way: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     agent = agent_of(ScriptedChatModel(replies=["Fine.", "Fine."]), memory.as_middleware())
     strict = agent_of(ScriptedChatModel(replies=["Fine."]), memory.as_middleware(on_error="raise"))
     memory.close()
-    call = said("My pin is 1234.")
-    state = await agent.ainvoke(call, context=ALICE) if awaited else agent.invoke(call, context=ALICE)
+    pin = said("My pin is 1234.")
+    state = await call(way, agent, "invoke", pin, context=ALICE)
     assert state["messages"][-1].text == "Fine."
     assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
     assert "JournalClosed" in caplog.text
     assert "1234" not in caplog.text
     with pytest.raises(JournalClosed):
-        await strict.ainvoke(call, context=ALICE) if awaited else strict.invoke(call, context=ALICE)
+        await call(way, strict, "invoke", pin, context=ALICE)
 
 
 class Flaky:

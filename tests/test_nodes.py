@@ -20,6 +20,7 @@ from langgraph.graph.message import add_messages
 from langgraph.runtime import Runtime, ServerInfo
 from langgraph.store.memory import InMemoryStore
 from langgraph.types import Send
+from memory_kit import call
 from pydantic import BaseModel
 from surfaces_kit import (
     ALICE,
@@ -79,19 +80,17 @@ def saver(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
 # -- the subgraph -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("way", ["invoke", "ainvoke", "stream", "astream"])
+@pytest.mark.parametrize("way", ["plain", "awaited", "stream", "astream"])
 async def test_as_node_remembers_a_turn(memory: Memory, saver: Any, way: str) -> None:
     graph = chat_graph(memory, checkpointer=saver)
     for text in ("I live in Paris.", "My dog is called Rex."):
-        call = said(text), thread()
-        if way == "invoke":
-            await asyncio.to_thread(graph.invoke, *call, context=ALICE)
-        elif way == "ainvoke":
-            await graph.ainvoke(*call, context=ALICE)
-        elif way == "stream":
-            await asyncio.to_thread(lambda call=call: list(graph.stream(*call, context=ALICE)))
+        given = said(text), thread()
+        if way == "stream":
+            await asyncio.to_thread(lambda given=given: list(graph.stream(*given, context=ALICE)))
+        elif way == "astream":
+            assert [part async for part in graph.astream(*given, context=ALICE)]
         else:
-            assert [part async for part in graph.astream(*call, context=ALICE)]
+            await call(way, graph, "invoke", *given, context=ALICE)
     assert facts(memory) == ["I live in Paris.", "My dog is called Rex."]
     assert turns(memory) == ["I live in Paris.", "My dog is called Rex.", "Noted."]
     state = graph.get_state(thread()).values
@@ -451,8 +450,8 @@ def test_a_function_for_the_scope_that_names_nobody_is_told_so(memory: Memory, g
 
 def test_the_thread_is_the_session_and_the_same_words_in_another_are_another_telling(memory: Memory) -> None:
     graph = chat_graph(memory, checkpointer=InMemorySaver())
-    for call in ((thread("t-7"), ALICE), (thread("t-8"), {**ALICE, "session_id": "trip"})):
-        graph.invoke(said("I live in Paris."), call[0], context=call[1])
+    for name, context in (("t-7", ALICE), ("t-8", {**ALICE, "session_id": "trip"})):
+        graph.invoke(said("I live in Paris."), thread(name), context=context)
     rows = memory.get_all(**ALICE, kinds=["turn"])["results"]
     assert {row["session_id"] for row in rows} == {"t-7", "trip"}
     assert ("I live in Paris.", 2) in told(memory)
@@ -540,13 +539,12 @@ def test_a_store_of_another_embedder_is_not_mixed(tmp_path: Path) -> None:
 # -- recall -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("awaited", [False, True])
-async def test_recall_writes_memories_and_a_block(memory: Memory, awaited: bool) -> None:
+async def test_recall_writes_memories_and_a_block(memory: Memory, way: str) -> None:
     memory.add([{"role": "user", "content": "I live in Paris.", "timestamp": "2024-05-01"}], **ALICE)
     memory.add("I live in Rome.", user_id="bob")
     graph = graph_of(recall_node(memory, limit=1))
     asked = said("Where do I live?")
-    state = await graph.ainvoke(asked, context=ALICE) if awaited else graph.invoke(asked, context=ALICE)
+    state = await call(way, graph, "invoke", asked, context=ALICE)
     (found,) = state["memories"]
     block = state["memory_context"]
     assert found["memory"] == "I live in Paris."
@@ -565,15 +563,14 @@ def test_recall_asks_for_the_last_thing_the_user_said(memory: Memory) -> None:
     assert [found["memory"] for found in state["memories"]] == ["My dog is called Rex."]
 
 
-@pytest.mark.parametrize("awaited", [False, True])
 @pytest.mark.parametrize(("rewrite", "calls"), [(None, 1), (True, 1), (False, 0)])
-async def test_recall_lets_the_model_resolve_a_conversation(rewrite: bool | None, calls: int, awaited: bool) -> None:
+async def test_recall_lets_the_model_resolve_a_conversation(rewrite: bool | None, calls: int, way: str) -> None:
     model = ScriptedChatModel(replies=[{"queries": ["What is Maria's dog called?"]}] * 2)
     with open_with_facts(model=model) as memory:
         memory.add("Maria's dog is called Rex.", **ALICE)
         graph = graph_of(recall_node(memory, rewrite=rewrite))
         talk = {"messages": [HumanMessage("I met Maria."), AIMessage("Nice."), HumanMessage("And hers?")]}
-        state = await graph.ainvoke(talk, context=ALICE) if awaited else graph.invoke(talk, context=ALICE)
+        state = await call(way, graph, "invoke", talk, context=ALICE)
         assert model.calls == calls
         assert ("Rex" in state["memory_context"]) or not calls
         if calls:
@@ -608,8 +605,7 @@ def fan_out(state: Fan) -> list[Send]:
     return [Send("one", {"messages": [HumanMessage(f"I am {p}.", name=p, id=p)]}) for p in state["people"]]
 
 
-@pytest.mark.parametrize("awaited", [False, True])
-async def test_parallel_branches_each_remember_their_own(tmp_path: Path, awaited: bool) -> None:
+async def test_parallel_branches_each_remember_their_own(tmp_path: Path, way: str) -> None:
     with open_with_facts(tmp_path / "store") as memory, checkpointer(tmp_path / "store") as saver:
         branch = StateGraph(Branch, output_schema=Done)
         branch.add_node("remember", memory.as_node(scope=by_name))
@@ -621,8 +617,7 @@ async def test_parallel_branches_each_remember_their_own(tmp_path: Path, awaited
         builder.add_conditional_edges(START, fan_out, ["one"])
         graph = builder.compile(checkpointer=saver)
         people = [f"person{number}" for number in range(16)]
-        call = {"people": people}, thread()
-        state = await graph.ainvoke(*call) if awaited else await asyncio.to_thread(graph.invoke, *call)
+        state = await call(way, graph, "invoke", {"people": people}, thread())
         assert len(state["done"]) == 16
         for person in people:
             assert facts(memory, user_id=person) == [f"I am {person}."]

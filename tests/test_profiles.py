@@ -855,12 +855,8 @@ async def test_agents_are_shown_the_profile_before_the_memories(way: str) -> Non
         config: Any = {"configurable": {"user_id": "u"}}
         run = memory.as_middleware(scope={"user_id": "u"}, tools=True)
         node, search = recall_node(memory, kinds=["fact"]), memory.as_tools(user_id="u")[1]
-        if way == "plain":
-            answers = node.invoke(state, config), run.before_agent(state, Runtime()), search.invoke(asked)
-        else:
-            answers = await node.ainvoke(state, config), await run.abefore_agent(state, Runtime())
-            answers = *answers, await search.ainvoke(asked)
-        for block in (answers[0]["memory_context"], answers[1]["memory_context"], answers[2]):
+        states = await call(way, node, "invoke", state, config), await call(way, run, "before_agent", state, Runtime())
+        for block in (*(one["memory_context"] for one in states), await call(way, search, "invoke", asked)):
             lines = block.splitlines()
             at = lines.index("- city: Berlin")
             assert lines[at + 1] == '- pets: {"name":"Tom","kind":"cat"}'

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +11,7 @@ from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import RunnablePassthrough
 from langchain_core.vectorstores import InMemoryVectorStore
 from langchain_tests.integration_tests import RetrieversIntegrationTests
+from memory_kit import call
 from surfaces_kit import ALICE, open_with_facts
 
 from langchain_memlayer import InvalidFilter, InvalidInput, JournalClosed, Memory, ScopeRequired
@@ -47,11 +47,10 @@ class TestStandard(RetrieversIntegrationTests):
         return "What do I like?"
 
 
-@pytest.mark.parametrize("awaited", [False, True])
-async def test_a_document_says_where_it_is_from(memory: Memory, awaited: bool) -> None:
+async def test_a_document_says_where_it_is_from(memory: Memory, way: str) -> None:
     retriever = memory.as_retriever(**ALICE, k=1, kinds=["fact"])
     query = "Do I like tea?"
-    [found] = await retriever.ainvoke(query) if awaited else await asyncio.to_thread(retriever.invoke, query)
+    [found] = await call(way, retriever, "invoke", query)
     [hit] = memory.search(query, **ALICE, limit=1, kinds=["fact"])["results"]
     assert found.page_content == "I like tea."
     assert found.id == found.metadata["memory_id"] == hit["id"]
@@ -106,13 +105,12 @@ def test_a_score_threshold_cuts_by_relevance(memory: Memory) -> None:
         memory.as_retriever(**ALICE, search_type="nearest")
 
 
-@pytest.mark.parametrize("awaited", [False, True])
-async def test_a_memory_that_fails_finds_nothing(memory: Memory, awaited: bool) -> None:
+async def test_a_memory_that_fails_finds_nothing(memory: Memory, way: str) -> None:
     retriever, strict = memory.as_retriever(**ALICE), memory.as_retriever(**ALICE, on_error="raise")
     memory.close()
-    assert (await retriever.ainvoke("tea") if awaited else await asyncio.to_thread(retriever.invoke, "tea")) == []
+    assert await call(way, retriever, "invoke", "tea") == []
     with pytest.raises(JournalClosed):
-        await strict.ainvoke("tea") if awaited else await asyncio.to_thread(strict.invoke, "tea")
+        await call(way, strict, "invoke", "tea")
 
 
 def test_only_the_scope_is_found_and_arguments_of_search_pass_through(memory: Memory) -> None:

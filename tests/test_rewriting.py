@@ -12,6 +12,7 @@ import pytest
 from journal_dump import open_memory, texts
 from langchain_core.callbacks import Callbacks
 from langchain_core.documents import BaseDocumentCompressor, Document
+from memory_kit import call
 from test_tracing import recorded
 
 from langchain_memlayer import ConfigurationError, InvalidInput, Memory
@@ -22,7 +23,6 @@ from langchain_memlayer.types import Turn
 TALK = [{"role": "user", "content": "I met Maria."}, {"role": "assistant", "content": "Nice, from Porto?"}]
 SAID = ["Maria's dog is called Rex", "Tom's dog is called Bello", "Maria plays the cello", "Tom plays chess",
         "The weather is fine"]  # fmt: skip
-WAYS = pytest.mark.parametrize("awaited", [False, True], ids=["search", "asearch"])
 
 
 @pytest.fixture
@@ -40,26 +40,21 @@ def opened() -> Iterator[Callable[..., tuple[Memory, ScriptedChatModel]]]:
         memory.close()
 
 
-async def ask(memory: Memory, query: str, *, awaited: bool, **asked: Any) -> dict[str, Any]:
-    found: dict[str, Any] = (
-        await memory.asearch(query, user_id="u", **asked) if awaited else memory.search(query, user_id="u", **asked)
-    )
-    return found
+async def ask(memory: Memory, query: str, *, way: str, **asked: Any) -> Any:
+    return await call(way, memory, "search", query, user_id="u", **asked)
 
 
-@WAYS
-async def test_no_model_is_asked_unless_told(opened: Any, awaited: bool) -> None:
+async def test_no_model_is_asked_unless_told(opened: Any, way: str) -> None:
     memory, model = opened()
-    await ask(memory, "and hers?", awaited=awaited)
-    await ask(memory, "and hers?", awaited=awaited, messages=TALK)
-    await ask(memory, "dog", awaited=awaited, limit=1, expand=1, max_tokens=100, explain=True)
+    await ask(memory, "and hers?", way=way)
+    await ask(memory, "and hers?", way=way, messages=TALK)
+    await ask(memory, "dog", way=way, limit=1, expand=1, max_tokens=100, explain=True)
     assert model.calls == 0
 
 
-@WAYS
-async def test_a_question_is_rewritten_by_one_call(opened: Any, awaited: bool) -> None:
+async def test_a_question_is_rewritten_by_one_call(opened: Any, way: str) -> None:
     memory, model = opened({"queries": ["What is Maria's dog called?"]}, {"queries": ["x"]})
-    found = await ask(memory, "and hers?", awaited=awaited, messages=TALK, rewrite=True, limit=1)
+    found = await ask(memory, "and hers?", way=way, messages=TALK, rewrite=True, limit=1)
     assert texts(found) == ["Maria's dog is called Rex"]
     assert model.calls == 1
     shown = model.prompts[0][-1].text
@@ -80,17 +75,14 @@ def test_a_model_that_takes_no_schema_is_asked_plainly_from_then_on(opened: Any)
     assert model.calls == 3
 
 
-@WAYS
-async def test_when_the_model_fails_the_question_stays(
-    opened: Any, awaited: bool, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_when_the_model_fails_the_question_stays(opened: Any, way: str, caplog: pytest.LogCaptureFixture) -> None:
     replies = [TimeoutError("too slow"), "", "I cannot help with that.", {"queries": []},
                {"queries": ["", "  ", 5, None]}, {"queries": "x"}, "{"]  # fmt: skip
     memory, model = opened(*replies)
-    usual = await ask(memory, "Who plays chess?", awaited=awaited)
+    usual = await ask(memory, "Who plays chess?", way=way)
     with caplog.at_level(logging.WARNING):
         for calls in range(1, len(replies) + 1):
-            assert await ask(memory, "Who plays chess?", awaited=awaited, messages=TALK, rewrite=True) == usual
+            assert await ask(memory, "Who plays chess?", way=way, messages=TALK, rewrite=True) == usual
             assert model.calls == calls
     # The log says that, and nothing of what was said.
     assert not any(word in caplog.text for word in ("chess", "Maria", "slow"))
@@ -150,19 +142,18 @@ def graph_document(source: str, relation: str, target: str) -> SimpleNamespace:
 IN_PORTO = {"source": "Maria Silva", "relationship": "lives_in", "destination": "Porto"}
 
 
-@WAYS
-async def test_the_entities_that_the_model_names_bring_their_relations(related: Any, awaited: bool) -> None:
+async def test_the_entities_that_the_model_names_bring_their_relations(related: Any, way: str) -> None:
     names = ["Maria Silva", "maria silva", "my friend Maria Silva", "MARIA SILVA's"]
     memory, model = related(
         *({"queries": ["her home"], "entities": [name]} for name in names), {"queries": ["her home"]}
     )
     for _ in names:
-        found = await ask(memory, "and hers?", awaited=awaited, rewrite=True, explain=True)
+        found = await ask(memory, "and hers?", way=way, rewrite=True, explain=True)
         assert found["relations"] == [IN_PORTO]
         (home,) = (hit for hit in found["results"] if hit["memory"] == "Maria Silva lives in Porto")
         assert home["explanation"]["graph"] > 0
     # It is the name that brought them: the queries have none.
-    found = await ask(memory, "and hers?", awaited=awaited, rewrite=True, explain=True)
+    found = await ask(memory, "and hers?", way=way, rewrite=True, explain=True)
     assert found["relations"] == []
     assert all(hit["explanation"]["graph"] == 0 for hit in found["results"])
     assert model.calls == len(names) + 1
@@ -181,11 +172,10 @@ def test_they_stand_beside_those_that_the_queries_name_and_what_nobody_knows_bri
         assert (texts(found), found["relations"]) == (["Tom plays chess"], [])
 
 
-@WAYS
-async def test_every_part_of_a_question_has_its_answer(opened: Any, awaited: bool) -> None:
+async def test_every_part_of_a_question_has_its_answer(opened: Any, way: str) -> None:
     memory, model = opened({"queries": ["What is Maria's dog called?", "Which game does Tom play? chess?"]})
     memory.add([f"Maria's dog number {n} is called Rex" for n in range(20)], user_id="u", infer=False)
-    found = await ask(memory, "her dog and his game?", awaited=awaited, rewrite=True, limit=3)
+    found = await ask(memory, "her dog and his game?", way=way, rewrite=True, limit=3)
     assert "Tom plays chess" in texts(found)
     assert len(texts(found)) == 3
     assert len(set(texts(found))) == 3
@@ -215,12 +205,11 @@ def scored(documents: list[Document]) -> list[Document]:
     ]
 
 
-@WAYS
-async def test_a_compressor_orders_the_best_hits_anew(opened: Any, awaited: bool) -> None:
+async def test_a_compressor_orders_the_best_hits_anew(opened: Any, way: str) -> None:
     memory, model = opened()
-    usual = await ask(memory, "Maria's dog, Tom's dog", awaited=awaited)
+    usual = await ask(memory, "Maria's dog, Tom's dog", way=way)
     compressor = Compressor(change=scored, seen=[])
-    found = await ask(memory, "Maria's dog, Tom's dog", awaited=awaited, rerank=compressor)
+    found = await ask(memory, "Maria's dog, Tom's dog", way=way, rerank=compressor)
     assert compressor.seen == [("Maria's dog, Tom's dog", texts(usual))]
     assert texts(found) == sorted(texts(usual))
     assert sorted(map(str, found["results"])) == sorted(map(str, usual["results"]))
@@ -260,12 +249,11 @@ def test_only_hits_come_back_each_once_and_whole_and_what_is_raised(opened: Any)
         memory.search("dog", user_id="u", rerank=Compressor(change=fail, seen=[]))
 
 
-@WAYS
-async def test_rewriting_and_reranking_are_runs_below_the_search(opened: Any, awaited: bool) -> None:
+async def test_rewriting_and_reranking_are_runs_below_the_search(opened: Any, way: str) -> None:
     memory, _ = opened({"queries": ["chess", "cello"]})
     with recorded() as runs:
         compressor = Compressor(change=scored, seen=[])
-        found = await ask(memory, "both?", awaited=awaited, rewrite=True, messages=TALK, rerank=compressor)
+        found = await ask(memory, "both?", way=way, rewrite=True, messages=TALK, rerank=compressor)
     assert runs.tree() == ["Memory.search", "Memory.search > reranking", "Memory.search > rewriting"]
     assert {run["name"]: run["run_type"] for run in runs.by_id.values()} == {
         "Memory.search": "retriever", "reranking": "chain", "rewriting": "llm",

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +10,7 @@ from langchain_tests.integration_tests import ToolsIntegrationTests
 from langchain_tests.unit_tests import ToolsUnitTests
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.prebuilt import ToolNode
+from memory_kit import call
 from surfaces_kit import ALICE, facts, graph_of, open_with_facts, thread, turns
 
 from langchain_memlayer import ConfigurationError, InvalidInput, JournalClosed, Memory, ScopeRequired
@@ -25,15 +25,13 @@ def memory() -> Iterator[Memory]:
         yield opened
 
 
-@pytest.fixture(params=["plain", "awaited"])
-def use(request: pytest.FixtureRequest) -> Any:
-    async def call(tool: BaseTool, **arguments: Any) -> ToolMessage:
+@pytest.fixture
+def use(way: str) -> Any:
+    async def used(tool: BaseTool, **arguments: Any) -> ToolMessage:
         asked = {"name": tool.name, "args": arguments, "id": "call-1", "type": "tool_call"}
-        if request.param == "plain":
-            return await asyncio.to_thread(tool.invoke, asked)
-        return await tool.ainvoke(asked)
+        return await call(way, tool, "invoke", asked)
 
-    return call
+    return used
 
 
 EXAMPLES = {"manage_memory": {"content": "Alice likes tea."}, "search_memory": {"query": "tea", "limit": 3}}
@@ -209,9 +207,9 @@ async def test_a_broken_store_is_an_answer_too(memory: Memory, use: Any, caplog:
     assert [record.levelname for record in caplog.records] == ["WARNING"] * 3
     assert "JournalClosed" in caplog.text
     assert "secret" not in caplog.text
-    for call in (use(strict[0], content="x y"), use(strict[0], action="delete", id="m1"), use(strict[1], query="x")):
+    for used in (use(strict[0], content="x y"), use(strict[0], action="delete", id="m1"), use(strict[1], query="x")):
         with pytest.raises(JournalClosed):
-            await call
+            await used
 
 
 async def test_the_tools_of_two_memories_have_two_names(memory: Memory, use: Any) -> None:
@@ -241,15 +239,11 @@ def asking(*calls: tuple[str, dict[str, Any]]) -> dict[str, Any]:
     return {"messages": [HumanMessage("Hello.", id="h"), AIMessage("", tool_calls=asked, id="a")]}
 
 
-@pytest.mark.parametrize("awaited", [False, True])
-async def test_in_a_graph_the_runs_scope_and_store_are_used(memory: Memory, awaited: bool) -> None:
+async def test_in_a_graph_the_runs_scope_and_store_are_used(memory: Memory, way: str) -> None:
     graph = graph_of(ToolNode(memory_tools()), store=memory.store)
-    call = asking(("manage_memory", {"content": "Alice likes tea."}))
+    asked = asking(("manage_memory", {"content": "Alice likes tea."}))
     for name in ("alice", "bob"):
-        context = {"user_id": name}
-        await graph.ainvoke(call, context=context) if awaited else await asyncio.to_thread(
-            graph.invoke, call, context=context
-        )
+        await call(way, graph, "invoke", asked, context={"user_id": name})
     assert facts(memory, user_id="alice") == facts(memory, user_id="bob") == ["Alice likes tea."]
 
 

@@ -14,6 +14,7 @@ from langchain.agents import create_agent
 from langchain_core.messages import AIMessage
 from langsmith import Client
 from langsmith.run_helpers import tracing_context
+from memory_kit import call
 from surfaces_kit import ALICE, Context, facts, open_with_facts, said
 
 from langchain_memlayer import ExtractionError, Memory
@@ -85,10 +86,9 @@ def sent(runs: Runs) -> str:
     return json.dumps(list(runs.by_id.values()), default=str)
 
 
-@pytest.mark.parametrize("awaited", [False, True])
-async def test_add_is_a_chain_of_extraction_reconciliation_and_commit(memory: Memory, awaited: bool) -> None:
+async def test_add_is_a_chain_of_extraction_reconciliation_and_commit(memory: Memory, way: str) -> None:
     with recorded() as runs:
-        await memory.aadd("I live in Paris.", **ALICE) if awaited else memory.add("I live in Paris.", **ALICE)
+        await call(way, memory, "add", "I live in Paris.", **ALICE)
     assert runs.tree() == [
         "Memory.add", "Memory.add > commit", "Memory.add > extraction", "Memory.add > extraction > extraction",
         "Memory.add > keep", "Memory.add > reconciliation",
@@ -102,11 +102,10 @@ async def test_add_is_a_chain_of_extraction_reconciliation_and_commit(memory: Me
     assert "18" in json.dumps(chat["outputs"], default=str)
 
 
-@pytest.mark.parametrize("awaited", [False, True])
-async def test_search_is_a_retriever_with_documents(memory: Memory, awaited: bool) -> None:
+async def test_search_is_a_retriever_with_documents(memory: Memory, way: str) -> None:
     memory.add("I live in Paris.", **ALICE)
     with recorded() as runs:
-        await memory.asearch("Paris", **ALICE) if awaited else memory.search("Paris", **ALICE)
+        await call(way, memory, "search", "Paris", **ALICE)
     [run] = runs.by_id.values()
     assert (run["name"], run["run_type"]) == ("Memory.search", "retriever")
     assert run["inputs"]["query"] == "Paris"
@@ -133,11 +132,10 @@ def test_no_personal_id_is_in_tags_and_metadata(memory: Memory) -> None:
     assert len({run["extra"]["metadata"]["scope"] for run in runs.by_id.values()}) == 3
 
 
-@pytest.mark.parametrize("awaited", [False, True])
-async def test_a_failure_ends_the_runs_with_its_error(awaited: bool) -> None:
+async def test_a_failure_ends_the_runs_with_its_error(way: str) -> None:
     model = ScriptedChatModel(replies=[TimeoutError("slow")])
     with open_with_facts(extractor=None, model=model) as memory, recorded() as runs, pytest.raises(ExtractionError):
-        await memory.aadd("I live.", **ALICE) if awaited else memory.add("I live.", **ALICE)
+        await call(way, memory, "add", "I live.", **ALICE)
     ended = {run["name"]: run.get("error") for run in runs.by_id.values() if run["run_type"] == "chain"}
     assert not ended.pop("keep")
     assert set(ended) == {"Memory.add", "extraction"}
@@ -212,13 +210,11 @@ def test_a_trace_does_not_change_what_is_stored() -> None:
     assert stored[0] == stored[1]
 
 
-@pytest.mark.parametrize("awaited", [False, True])
-async def test_an_agents_turn_is_one_tree(memory: Memory, awaited: bool) -> None:
+async def test_an_agents_turn_is_one_tree(memory: Memory, way: str) -> None:
     outer = ScriptedChatModel(replies=[AIMessage("Nice.", usage_metadata=USAGE)])
     agent = create_agent(outer, middleware=[memory.as_middleware()], context_schema=Context, name="agent")
-    call = said("I live in Paris.")
     with recorded() as runs:
-        await agent.ainvoke(call, context=ALICE) if awaited else agent.invoke(call, context=ALICE)
+        await call(way, agent, "invoke", said("I live in Paris."), context=ALICE)
     before, after = (["agent", f"MemoryMiddleware.{hook}_agent"] for hook in ("before", "after"))
     assert runs.path(runs.named("agent")) == ["agent"]
     assert runs.path(runs.named("Memory.search")) == [*before, "Memory.search"]
