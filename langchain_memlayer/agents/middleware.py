@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Annotated, Any, Final, NotRequired, TypedDict, cast
 
-from langchain_core.messages import AIMessage, BaseMessage, SystemMessage
+from langchain_core.messages import BaseMessage, SystemMessage
 from langchain_core.tools import BaseTool
 from langgraph.channels import UntrackedValue
 from langgraph.runtime import Runtime
@@ -55,7 +55,7 @@ except ModuleNotFoundError as error:
     ) from error
 
 _MOST_ASKED: Final = 256
-_Response = ModelResponse[Any] | AIMessage | ExtendedModelResponse[Any]
+_Response = ModelResponse[Any] | ExtendedModelResponse[Any]
 
 
 class MemoryMiddleware(AgentMiddleware[Any, Any]):
@@ -134,7 +134,7 @@ class MemoryMiddleware(AgentMiddleware[Any, Any]):
         return await arun(self._recall(state, runtime))
 
     def wrap_model_call(
-        self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any] | AIMessage]
+        self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]
     ) -> _Response:
         """Call the model with what was recalled at the end of its system message."""
         with listening() as heard:
@@ -146,9 +146,7 @@ class MemoryMiddleware(AgentMiddleware[Any, Any]):
         return self._noted(request, heard.messages, response)
 
     async def awrap_model_call(
-        self,
-        request: ModelRequest[Any],
-        handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any] | AIMessage]],
+        self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
     ) -> _Response:
         """Like `wrap_model_call`."""
         with listening() as heard:
@@ -260,16 +258,11 @@ class MemoryMiddleware(AgentMiddleware[Any, Any]):
         return (state.get(self._course) or {}) if self._remember else None
 
     def _noted(
-        self,
-        request: ModelRequest[Any],
-        given: Sequence[BaseMessage] | None,
-        response: ModelResponse[Any] | AIMessage,
+        self, request: ModelRequest[Any], given: Sequence[BaseMessage] | None, response: ModelResponse[Any]
     ) -> _Response:
         course = self._course_of(request.state)
         if not course:
             return response
-        if isinstance(response, AIMessage):
-            response = ModelResponse(result=[response])
         answered = any(made_by_model(one) for one in response.result)
         if given is None and answered:
             # Asked in a thread that knows nothing of this one.
