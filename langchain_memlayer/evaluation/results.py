@@ -107,9 +107,7 @@ class EvaluationResult:
     @property
     def recall(self) -> dict[str, dict[str, Estimate]]:
         """The measures of the rankings by category and name, over the questions that have evidence."""
-        return estimates(
-            (one.question.category, one.conversation, one.measures) for one in self.outcomes if one.measures
-        )
+        return estimates((one.question.category, one.conversation, one.measures) for one in self.outcomes)
 
     @property
     def beside(self) -> dict[str, dict[str, Estimate]]:
@@ -134,7 +132,6 @@ class EvaluationResult:
         return estimates(
             (one.question.category, one.conversation, {name: verdict.score for name, verdict in one.verdicts.items()})
             for one in self.outcomes
-            if one.verdicts
         )
 
     @property
