@@ -13,21 +13,21 @@ from langchain_memlayer.types import to_micros
 # Seen from outside of these years, "a thousand years ago" would lie outside of the calendar.
 _EARLIEST, _LATEST = 1000, 9000
 
-Reading = tuple[re.Match[str], "Period | None"]
+Reading = tuple[re.Match[str], "Period | tuple[Period, ...] | None"]
 
 
-def read(text: str, today: datetime) -> Iterator[tuple[tuple[int, int], Period]]:
-    """Where a text (NFKC) speaks of which time; what is exact comes first."""
+def read(text: str, today: datetime) -> Iterator[tuple[tuple[int, int], tuple[Period, ...]]]:
+    """Where a text (NFKC) speaks of which times; what is exact comes first."""
     relative = _relative(text, today) if _EARLIEST < today.year < _LATEST else ()
     # What is exact goes first: of texts within each other the first one counts.
     for match, period in (*_of_relative_year(text, today), *_absolute(text), *relative):
         if period is not None:
-            yield match.span(), period
+            yield match.span(), period if isinstance(period, tuple) else (period,)
 
 
 def _absolute(text: str) -> Iterator[Reading]:
     for match in _matches(patterns.INTERVAL, text):
-        yield from ((match, period) for period in _interval(match))
+        yield match, _interval(match)
     for match in _matches(patterns.FULL, text):
         if not _is_verb(match):
             yield match, _day(_year_of(match), _month_of(match), match["day"])
@@ -226,17 +226,16 @@ def _four_digits(year: int) -> int:
     return year + (2000 if year < 30 else 1900) if year < 100 else year
 
 
-def _interval(match: re.Match[str]) -> Iterator[Period | None]:
+def _interval(match: re.Match[str]) -> Period | tuple[Period, ...] | None:
     """The months from one to another: as one span, or each when the year is open."""
     said, last, year = match["first"], _month_of(match), _year_of(match)
     first = MONTHS.get(said.casefold()) or _number(said)
     count = (last - first) % 12 + 1
     if not (1 <= first <= 12 and 1 <= last <= 12):
-        return
+        return None
     if year is None:
-        yield from (Period("month", month=(first - 1 + k) % 12 + 1) for k in range(count))
-    else:
-        yield _months(12 * year + (last - count if "name" in match.groupdict() else first - 1), count)
+        return tuple(Period("month", month=(first - 1 + k) % 12 + 1) for k in range(count))
+    return _months(12 * year + (last - count if "name" in match.groupdict() else first - 1), count)
 
 
 def _feast(year: int | None, name: str) -> Period | None:

@@ -51,11 +51,10 @@ def _periods(text: str, today: datetime, offset: timedelta) -> tuple[tuple[Perio
     from langchain_memlayer.recall.date_reading import read
 
     found: list[Period] = []
-    rest, last = text, (0, 0)
-    for span, period in read(text, today.replace(tzinfo=timezone(offset))):
-        if span == last or rest[span[0] : span[1]] == text[span[0] : span[1]]:
-            found.append(period)
-            last = span
+    rest = text
+    for span, named in read(text, today.replace(tzinfo=timezone(offset))):
+        if rest[span[0] : span[1]] == text[span[0] : span[1]]:
+            found += named
             rest = rest[: span[0]] + "\x00" * (span[1] - span[0]) + rest[span[1] :]
     return tuple(dict.fromkeys(found)), rest.replace("\x00", " ")
 
