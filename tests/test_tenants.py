@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import gc
+import shutil
 import threading
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -88,18 +89,27 @@ def crowd() -> Precomputed:
     return Precomputed(clustered(ROWS + 50, seed=1))
 
 
-def rented(where: str | Path, crowd: Precomputed, **changed: Any) -> MemLayerStore:
+@pytest.fixture(scope="module")
+def town(crowd: Precomputed, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with 100 tenants of 50 rows, mixed as they come."""
-    store = open_store(where, crowd, **changed)
-    order = np.random.default_rng(2).permutation(ROWS)
-    for part in np.array_split(order, 10):
-        store.batch([PutOp(("tenants", f"t{n % TENANTS}"), str(n), {"text": str(n)}) for n in part.tolist()])
-    return store
+    folder, order = tmp_path_factory.mktemp("town") / "store", np.random.default_rng(2).permutation(ROWS)
+    with open_store(folder, crowd) as store:
+        for part in np.array_split(order, 10):
+            store.batch([PutOp(("tenants", f"t{n % TENANTS}"), str(n), {"text": str(n)}) for n in part.tolist()])
+    return folder
+
+
+@pytest.fixture
+def rented(town: Path, crowd: Precomputed, tmp_path: Path) -> Callable[..., MemLayerStore]:
+    """Opens a copy of it."""
+    return lambda **changed: open_store(shutil.copytree(town, tmp_path / "store"), crowd, **changed)
 
 
 @pytest.mark.parametrize("threshold", [4_000_000, 1000])
-def test_each_of_100_tenants_finds_all_of_its_own_and_nothing_else(crowd: Precomputed, threshold: int) -> None:
-    with rented(":memory:", crowd, hnsw_threshold=threshold) as store:
+def test_each_of_100_tenants_finds_all_of_its_own_and_nothing_else(
+    crowd: Precomputed, rented: Any, threshold: int
+) -> None:
+    with rented(hnsw_threshold=threshold) as store:
         for tenant in range(TENANTS):
             own = np.arange(tenant, ROWS, TENANTS)
             query = ROWS + tenant % 50
@@ -111,8 +121,8 @@ def test_each_of_100_tenants_finds_all_of_its_own_and_nothing_else(crowd: Precom
         assert (plan.way, plan.candidates) == (("scan", 0) if threshold > 1000 else ("hnsw", 128))
 
 
-def test_a_prefix_is_the_union_of_its_namespaces(crowd: Precomputed) -> None:
-    with rented(":memory:", crowd) as store:
+def test_a_prefix_is_the_union_of_its_namespaces(crowd: Precomputed, rented: Any) -> None:
+    with rented() as store:
         # Names that begin alike are others.
         store.put(("tenants", "t7", "deep"), ONE, {"text": ONE})
         store.put(("tenants2",), OTHER, {"text": OTHER})
@@ -151,8 +161,8 @@ def test_many_namespaces_as_one_are_scanned_up_to_ten_times_the_threshold(factor
         assert plan_of(store, ("one",), 7).way == ("hnsw" if factor > 1 else "scan")
 
 
-def test_slabs_beyond_the_bound_in_bytes_are_dropped_and_come_back(tmp_path: Path, crowd: Precomputed) -> None:
-    with rented(tmp_path / "store", crowd) as store:
+def test_slabs_beyond_the_bound_in_bytes_are_dropped_and_come_back(rented: Any) -> None:
+    with rented() as store:
         assert store._embedder is not None
         one = Indexes(
             store._journal, area="items", embedder=store._embedder, metric="cosine", hnsw_threshold=4_000_000
@@ -307,8 +317,8 @@ def test_filters_of_every_width_find_the_best_through_the_store(tmp_path: Path) 
 
 
 @pytest.fixture
-def counted(tmp_path: Path, crowd: Precomputed) -> Iterator[tuple[MemLayerStore, list[str]]]:
-    with rented(tmp_path / "store", crowd) as store:
+def counted(rented: Any) -> Iterator[tuple[MemLayerStore, list[str]]]:
+    with rented() as store:
         store.search(("tenants",), query=ONE)
         store.search(("tenants", "t3"), query=ONE)
         # What is written beside the journal is written by a thread, which reads too.

@@ -91,15 +91,6 @@ def test_a_slab_above_the_threshold_goes_through_its_graph(topics: Topics, graph
     assert plan(mask=np.zeros(ROWS, np.bool_)) == plan(slab=Slab(dims=DIMS)) == Plan("empty")
 
 
-def test_a_mask_is_applied_to_the_candidates(topics: Topics, graphed: Slab) -> None:
-    mask = share(2000)
-    hits = graphed.view.search(topics.vectors[5], 10, mask=mask)
-    assert hits.plan.way == "hnsw"
-    assert hits.plan.candidates == 128
-    assert 32 <= hits.plan.survivors < 128
-    assert mask[hits.slots].all()
-
-
 @pytest.mark.parametrize(("survivors", "k"), [(31, 10), (32, 10), (39, 20), (40, 20)])
 def test_too_few_survivors_mean_an_exact_search(topics: Topics, graphed: Slab, survivors: int, k: int) -> None:
     view, query = graphed.view, topics.vectors[7]
