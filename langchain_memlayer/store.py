@@ -296,11 +296,7 @@ def _open_embedder(journal: Journal, settings: IndexSettings) -> Embedder | None
 def _execute(batch: Batch, indexes: Indexes, texts: Vectors = _NONE, queries: Vectors = _NONE) -> list[Result]:
     """Run a batch: all of its operations see the same time, its reads the state before it, its writes are one commit.
 
-    Args:
-        batch: The batch.
-        indexes: The journal of the items with its vectors.
-        texts: The vectors of `plan.texts`; none when nothing is embedded.
-        queries: The vectors of `plan.queries`; a query without one is not ranked.
+    `texts` and `queries` are the vectors of the batch's; a query without one is not ranked.
     """
     results: list[Result] = [None] * len(batch.ops)
     touched: Mapping[int, str] = {}

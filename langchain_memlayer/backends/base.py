@@ -60,7 +60,6 @@ class Document:
 
     Attributes:
         id: The id that it has there.
-        text: What it says.
         metadata: As the store gives it.
     """
 

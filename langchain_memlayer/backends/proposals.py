@@ -32,12 +32,7 @@ _FEW_ASKED, _READ_RATIO, _WIDEST = 256, 512, 4_096
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """An answer of a store.
-
-    Attributes:
-        ids: The row ids that it thinks are nearest.
-        later: The row ids of which it may not know the last state yet.
-    """
+    """The rows that a store thinks are nearest, and those of which it may not know the last state yet."""
 
     ids: NDArray[np.int64]
     later: NDArray[np.int64]

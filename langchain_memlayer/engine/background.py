@@ -49,12 +49,7 @@ class Background:
             self._start()
 
     def wake(self, note: int | None = None, above: RunTree | None = None) -> None:
-        """See to it that what is due is read.
-
-        Args:
-            note: A note that was made just now.
-            above: The run that its reading belongs to.
-        """
+        """See to it that what is due is read; of a note that was made just now, as part of the run `above`."""
         self._own()
         with self._changed:
             if self._closing:

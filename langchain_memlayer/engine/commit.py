@@ -105,10 +105,7 @@ class Commit:
     """The changes of one call to one scope, inside one transaction.
 
     Attributes:
-        done: What was done to facts so far.
-        rejected: What was refused.
-        added: The triples that came with them.
-        removed: The triples that ended.
+        done: What was done to facts so far; `rejected`, `added` and `removed` are as in its `Outcome`.
         settled: The turns that went along with what ended.
         cause: The event of the last memory that was added, changed or ended.
     """

@@ -50,7 +50,6 @@ class Kept:
     """What keeping leaves for reading.
 
     Attributes:
-        scope: Whose turns.
         turns: All that were given, in order.
         rows: The row of each, None where its words are not kept.
         note: The note of what is to be read of them, or None.

@@ -39,12 +39,8 @@ from langchain_memlayer.types import HIDDEN, SPENT, VISIBLE, Event, Row, Scope, 
 def difference(journal: Journal, scope: Scope, since: int, until: int, kinds: Collection[str]) -> DiffResult:
     """What a scope held at one time and not at another, and the other way round; memories that held at both are paired.
 
-    Args:
-        journal: The truth.
-        scope: Whose memories; of an empty one those of all.
-        since: The earlier time, microseconds since 1970 UTC.
-        until: The later one.
-        kinds: Which kinds; of none, facts and what no fact says.
+    Times are microseconds since 1970 UTC. An empty scope has the memories of all; of no kinds are facts and what no
+    fact says.
     """
     with journal.read(snapshot=True) as reader:
         positions = [reader.position_at(scope.search_root, at) for at in (since, until)]

@@ -343,11 +343,7 @@ def carry(
 ) -> tuple[list[Committed], list[Conflict]]:
     """Set in a profile what was set by hand in its copy in a fork; what facts say of it follows them by itself.
 
-    Args:
-        tx: The transaction of the merge.
-        versions: Those of the fork's profile, in order.
-        originals: By memory of the fork that of the original.
-        batch: The batch id of the merge.
+    `versions` are those of the copy, in order; `originals` has by memory of the fork that of the original.
 
     Returns:
         What was done, and the fields that the original's side has changed too, which stay as they are there.

@@ -66,10 +66,6 @@ class Prepared:
     """Turns and what was found in them, to be reconciled with what is known.
 
     Attributes:
-        scope: Whose turns.
-        turns: In order.
-        facts: What was found in them.
-        rejected: What was refused.
         rows: Where the turns are stored; those without a row are stored, or only noted as seen, with their facts.
         note: The note that this is the reading of, or None.
         owed: Those of the rows that have no vectors yet.
@@ -165,10 +161,7 @@ class Engine(Keeper):
     def read_all(self, scope: Scope, *, retry: bool = False, progress: ReadProgress | None = None) -> Steps[Readings]:
         """Read what is due of a scope, and what was added before there was a model.
 
-        Args:
-            scope: Whose.
-            retry: Read also what waits for its pause, is being read, or was set aside.
-            progress: Told after each note.
+        With `retry` also what waits for its pause, is being read, or was set aside.
         """
         self._note_what_no_model_saw(scope)
         with self.journal.read() as reader:

@@ -35,15 +35,7 @@ def replayed(
     reconciler: Reconciler | None,
     progress: ReadProgress | None,
 ) -> Steps[ReplayResult]:
-    """Read a user's turns again.
-
-    Args:
-        engine: The write path.
-        scope: Whose turns, with a user.
-        into: The user of the copies.
-        extractor: Finds facts in them.
-        reconciler: Decides what these mean for each other; None adds them all.
-        progress: Told after each page how many turns were read, and how many there are.
+    """Read a user's turns again, as turns of the user `into`; without a reconciler all facts are added.
 
     Raises:
         InvalidInput: there are memories of that user already.

@@ -351,14 +351,8 @@ def _affordable(dfs: NDArray[np.int64]) -> NDArray[np.intp]:
 class Pools:
     """The pools of one search; what does not depend on a filter is found once.
 
-    Args:
-        scoped: Where is searched.
-        text: The query.
-        words: Its words there.
-        vector: Its vector, or None.
-        related: Memories near the entities that it names, as row ids with weights.
-        weights: Those of the signals.
-        hints: What a foreign store may go by, of the scope alone.
+    `related` are memories near the entities that the query names, as row ids with weights; the hints are of the scope
+    alone.
     """
 
     def __init__(
@@ -395,9 +389,7 @@ class Pools:
     def around(self, allowed: NDArray[np.bool_], hints: Hints) -> tuple[NDArray[np.int64], Pool]:
         """The memories to be scored, as ascending slots of the view, and what is known of them.
 
-        Args:
-            allowed: Which slots may be hits.
-            hints: What a foreign store may go by to find such.
+        `allowed` says which slots may be hits, the hints what a foreign store may go by to find such.
         """
         members = self._words.slots if self._scoped.whole else self._candidates(allowed, hints)
         return members, self._pool(members)

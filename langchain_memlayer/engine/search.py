@@ -54,11 +54,6 @@ class SearchQuery:
     """One search after its checks.
 
     Attributes:
-        text: The question.
-        scope: Whose memories.
-        limit: How many at most.
-        kinds: Which kinds.
-        filter: What they must be like.
         threshold: The lowest relevance.
         reference_time: The present, for relative dates; None takes the clock's.
         include_quarantined: Whether tool output may come back.
@@ -175,9 +170,7 @@ class Searcher:
     ) -> Steps[tuple[SearchHits, int | None]]:
         """What is found, and where the journal was, if some of it is not as it was then.
 
-        Args:
-            query: The search.
-            vectors: Those of the texts that were embedded for it; what is embedded now is added.
+        `vectors` are those of the texts that were embedded for it; what is embedded now is added.
         """
         view = self.indexes.view(query.scope.search_root, ended=query.past)
         scoped = self._scoped(view, query)

@@ -51,10 +51,7 @@ class StoredTriple(NamedTuple):
     Attributes:
         id: Its number, in the order of commits.
         item: The row of the memory that supports it.
-        memory_id: That memory's id.
-        source: The source as it was spelled.
-        relation: The relation as it was spelled.
-        destination: The destination as it was spelled.
+        source, relation, destination: As they were spelled.
         valid_at: When the memory began to hold (microseconds since 1970 UTC), when known.
         source_key: What all spellings of the source share; worked out where it is empty.
         destination_key: The same of the destination.

@@ -91,9 +91,7 @@ class Segment:
     Attributes:
         rows: How many rows it is of.
         numbers: Its terms, ascending.
-        starts: Where the postings of each begin, and the end.
-        slots: The rows that have them.
-        often: How often.
+        starts: Where the postings of each (`slots` and how `often`) begin, and the end.
     """
 
     rows: int

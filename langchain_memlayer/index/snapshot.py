@@ -28,11 +28,9 @@ Arrays = dict[str, NDArray[Any]]
 
 
 def dump(view: View, columns: Mapping[str, NDArray[Any]]) -> tuple[bytes, dict[str, Any]]:
-    """The bytes and the meta of a view's live rows; of a slab that holds its vectors, or has none.
+    """The bytes and the meta of a view's live rows, with other columns in the place of its own.
 
-    Args:
-        view: The rows.
-        columns: What is kept in the place of its columns.
+    The slab holds its vectors, or has none.
     """
     slots = np.flatnonzero(view.live)
     arrays: Arrays = {"ids": view.ids[slots], "seqs": view.seqs[slots]}
@@ -53,11 +51,6 @@ def load(
     payload: bytes, meta: Mapping[str, Any], columns: Mapping[str, np.dtype[Any]]
 ) -> tuple[SlabBlock, Words | None]:
     """The rows that were dumped, without their vectors, and their words.
-
-    Args:
-        payload: The bytes.
-        meta: Their meta.
-        columns: The columns and their types.
 
     Raises:
         SnapshotError: These are not the bytes of such rows.

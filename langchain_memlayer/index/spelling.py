@@ -44,7 +44,6 @@ class Slips:
     Attributes:
         terms: What they may be kept as.
         words: The word of each term.
-        ids: The ids of the terms.
     """
 
     terms: list[str]
@@ -52,11 +51,7 @@ class Slips:
     ids: NDArray[np.uint64]
 
     def most_frequent(self, counts: NDArray[np.int64]) -> str | None:
-        """The word whose term most texts have, of those of which the stemmer makes that term; None without any.
-
-        Args:
-            counts: In how many texts each term stands.
-        """
+        """The word whose term most texts have (by the `counts`), if the stemmer makes that term of it; else None."""
         ordered = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)].tolist()
         return next((self.words[at] for at in ordered if stem(self.words[at]) == self.terms[at]), None)
 

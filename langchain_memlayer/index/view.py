@@ -50,10 +50,8 @@ class Stored:
     What is gone from the journal meanwhile is a vector of zeros: hits are read again anyway.
 
     Attributes:
-        read: Reads the vectors of row ids.
         ids: The row id of each slot.
         owners: For each vector the slot of its item, ascending; None when vector `i` is that of slot `i`.
-        dims: The size of a vector.
     """
 
     read: Read
@@ -133,7 +131,6 @@ class Hits:
 
     Attributes:
         slots: Where the items are in the view.
-        ids: Their row ids.
         seqs: The journal position of their last write.
         scores: Higher is nearer: cosine, inner product or negated distance, of the item's best vector.
         plan: What was done to find them.
@@ -185,12 +182,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sample:
-    """Some vectors of a view beside each other, since reading them where they lie takes ten times as long.
-
-    Attributes:
-        slots: Whose they are.
-        codes: The vectors.
-    """
+    """Some vectors of a view beside each other, since reading them where they lie takes ten times as long."""
 
     slots: NDArray[np.int64]
     codes: NDArray[np.float16]

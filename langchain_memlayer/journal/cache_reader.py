@@ -55,10 +55,7 @@ class VectorRow:
     """A live row with vectors, as a foreign store is told of it.
 
     Attributes:
-        id: The row.
-        path: Its encoded namespace.
         key: The memory's id, or the item's key.
-        kind: `item`, `fact` or `turn`.
         text: The memory's text, or the item's value as JSON.
         metadata: The memory's metadata as JSON, or None.
         ids: Its user_id, agent_id and run_id.
@@ -116,13 +113,8 @@ class CacheReader(BaseReader):
     ) -> SlabBlock:
         """Everything live below a namespace (with `ended`: every version). To be called in a snapshot.
 
-        Args:
-            prefix: The namespace.
-            area: Items or memories.
-            dims: The size of the vectors; 0 leaves them out.
-            ended: Whether versions that ended are read too.
-            vectors: Whether the vectors are read, and not only counted.
-            typed: What is made of the columns; rows for which that raises one of `DAMAGED` are left out.
+        Vectors are left out where `dims` is 0, and only counted without `vectors`; rows for which `typed` raises one of
+        `DAMAGED` are left out.
         """
         sql = (
             f"SELECT i.id FROM namespaces n JOIN items i ON i.ns = n.id WHERE n.path >= ? AND n.path < ? AND "

@@ -203,11 +203,7 @@ class BaseReader:
     ) -> list[Any]:
         """The rows of a statement with some values for its `(...)`, in pieces that one statement takes.
 
-        Args:
-            sql: The statement.
-            values: Any number of values.
-            before: The values of the placeholders before them.
-            after: And behind them.
+        The values of its other placeholders stand `before` and `after` these.
         """
         rows: list[Any] = []
         for chunk in chunks(values):

@@ -49,10 +49,7 @@ class ForkNote:
 def forks(reader: Reader, scope: Scope | None = None, name: str | None = None) -> list[ForkNote]:
     """The forks in the order in which they were made: of all, or of those that have some ids; or one of exactly these.
 
-    Args:
-        reader: The journal.
-        scope: Whose; absent ids mean any, but with a name none.
-        name: Only that of this name.
+    That is with a name: then absent ids mean none, and any otherwise.
     """
     rows = reader.db.execute(
         "SELECT id, path FROM namespaces WHERE path >= ? AND path < ? ORDER BY id", prefix_bounds(NOTES)

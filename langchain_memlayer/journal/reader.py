@@ -293,13 +293,9 @@ class Reader(ItemReader):
     ) -> Iterator[int]:
         """The rows of a scope's live memories in order: those of some kinds, or (of none) all but turns that were read.
 
-        They are read page by page, so what is not taken costs nothing. To be called in a snapshot.
-
-        Args:
-            scope: Whose.
-            kinds: Of which kinds.
-            lasting: Only those that have not ceased to count by a time.
-            after: Only those behind a row, by when it began and its place (its number when it has none).
+        They are read page by page, so what is not taken costs nothing. To be called in a snapshot. With `lasting` only
+        those that have not ceased to count by a time, with `after` those behind a row, given by when it began and its
+        place (its number when it has none).
         """
         ids = scope.ids()
         after = (-HIGHEST, 0) if after is None else after
@@ -580,13 +576,8 @@ class Reader(ItemReader):
 
         What was said in no session is one.
 
-        Args:
-            scope: Whose.
-            turn: The one, which is left out.
-            distance: How many before and after it.
-            quarantined: Whether quarantined turns are among them.
-            until: Only those that were there by a time, microseconds since 1970 UTC.
-            lasting: Only those that have not expired by a time.
+        With `until` only those that were there by a time, with `lasting` those that have not expired by one
+        (microseconds since 1970 UTC).
         """
         owned, ids = of_scope(scope)
         states = [VISIBLE, SPENT, *([QUARANTINED] if quarantined else [])]

@@ -24,14 +24,9 @@ class Unstaged:
 
     Attributes:
         vectors: Their row id.
-        item: The row.
-        seq: The position of its last write.
-        path: Its encoded namespace.
-        key: The memory's id, or the item's key.
-        kind: `item`, `fact` or `turn`.
+        seq: The position of the row's last write.
         value: The memory's text, or the item's value as JSON.
-        name: Who said it.
-        time: When, microseconds since 1970 UTC.
+        time: Microseconds since 1970 UTC.
         fields: The paths of what is embedded of an item, as JSON; None when that was not noted.
         vector_bytes: The vectors in use, float16 bytes.
     """

@@ -36,7 +36,6 @@ class Section:
 
     Attributes:
         name: What a row of it is called.
-        table: The table.
         needed: The columns that every row has, with their types.
         others: Those that may be missing, which is NULL.
         key: The columns that tell rows apart; rows go in their order.

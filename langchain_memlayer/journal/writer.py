@@ -205,14 +205,8 @@ class Writer(Reader):
     ) -> int:
         """Note that something of a call is still to be read; returns the note's number.
 
-        Args:
-            scope: Whose it is.
-            turns: The rows of its turns.
-            detail: What else reading has to know, as JSON values.
-            attempts: How often it was tried; the attempt that begins with this commit counts.
-            next_at: When it is to be tried next.
-            reason: Why it failed.
-            recorded_at: When it was noted, if not now.
+        `turns` are rows, `detail` is what else reading has to know, as JSON values. The attempt that begins with this
+        commit counts among the `attempts`.
         """
         return self._inserted(
             "INSERT INTO unread (ns, user_id, agent_id, run_id, turns, detail, attempts, next_at, reason, recorded_at) "
@@ -302,16 +296,7 @@ class Writer(Reader):
         vector_bytes: bytes | None,
         fields: Sequence[str] = (),
     ) -> None:
-        """Store an item's last value.
-
-        Args:
-            path: Its encoded namespace.
-            key: Its key.
-            value: The value, as JSON.
-            ttl: The minutes that it is to live, or None.
-            vector_bytes: Its vectors (float16 bytes), if it has any.
-            fields: The paths of what they were made from.
-        """
+        """Store an item's last value (JSON), for `ttl` minutes, with vectors (float16 bytes) of some `fields` of it."""
         ns = self.namespace(path)
         expires = self._expiry(ttl)
         old = self.db.execute(
@@ -400,18 +385,8 @@ class Writer(Reader):
     ) -> int:
         """Store one memory version and its event; `row.id` and `row.seq` are ignored. Returns the new row id.
 
-        Args:
-            row: The version.
-            terms: Its keyword terms, as `keywords.packed` gives them.
-            vector_bytes: Its vectors, float16 bytes.
-            triples: The relations it states.
-            quotes: For facts, the rows of its turns, each with the words that support it.
-            op: What happened.
-            gone: The row of the version that this one replaces.
-            prev: The text of that version.
-            actor: Who decided it.
-            batch: The batch id.
-            detail: What else to keep with the event.
+        The terms are as `keywords.packed` gives them, the vectors float16 bytes. Quotes are the rows of a fact's turns,
+        each with the words that support it. `gone` is the row of the version that this one replaces, `prev` its text.
         """
         ns = self.namespace(row.path)
         item = self.event(
