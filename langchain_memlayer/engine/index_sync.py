@@ -8,6 +8,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -196,7 +197,7 @@ class Indexes:
             metric=self.metric,
             hnsw_threshold=self._threshold(key),
             columns=COLUMNS[self.area],
-            save=None if self._derived is None else partial(self._save, key),
+            save=None if self._derived is None else partial(self._save, key, self._derived),
             source=source,
             read=read,
         )
@@ -262,14 +263,12 @@ class Indexes:
         slab.keep_up()
         return slab
 
-    def _save(self, key: str, slab: Slab) -> None:
+    def _save(self, key: str, derived: Path, slab: Slab) -> None:
         from langchain_memlayer.index import snapshot
 
-        if self._derived is None:
-            return
         view = slab.view
         try:
-            with files.maintenance(self._derived) as had:
+            with files.maintenance(derived) as had:
                 if not had:
                     return
                 with self.journal.read(snapshot=True) as reader:
@@ -286,12 +285,12 @@ class Indexes:
                     "names": names,
                     "dims": 0 if view.kernel is None else view.kernel.dims,
                 }
-                files.write(self._derived, snapshot_name(self.area, key, part="rows"), payload, meta)
+                files.write(derived, snapshot_name(self.area, key, part="rows"), payload, meta)
                 slab.note_saved(len(view))
                 dumped = slab.dump_graph() if slab.graph_unsaved else None
                 if dumped is not None:
                     meta = {**dumped[1], **self._origin(), "seq": slab.applied_seq}
-                    files.write(self._derived, snapshot_name(self.area, key), dumped[0], meta)
+                    files.write(derived, snapshot_name(self.area, key), dumped[0], meta)
         except JournalError as error:
             # Closed meanwhile by another thread, for example.
             _LOGGER.debug("No snapshot is written: %s", error)

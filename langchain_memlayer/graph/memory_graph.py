@@ -17,13 +17,13 @@ import networkx
 from langchain_memlayer.errors import SnapshotError
 from langchain_memlayer.graph import export
 from langchain_memlayer.graph.names import (
+    ALIASES,
     SPEAKERS,
     family_of,
     mentions,
     merge,
     read_name,
     relation_name,
-    says_same,
     speaks_of_self,
 )
 from langchain_memlayer.graph.ranking import k_hop, local_push
@@ -388,7 +388,7 @@ class TripleGraph:
     def _are_apart(self, one: str, other: str) -> bool:
         """Whether a triple relates two names otherwise than as names of one entity."""
         between = [*self._after[one].get(other, ()), *self._after[other].get(one, ())]
-        return not all(says_same(relation) for relation, _ in between)
+        return not all(relation in ALIASES for relation, _ in between)
 
     # -- snapshots ------------------------------------------------------------------------------------------------
 

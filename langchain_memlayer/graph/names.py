@@ -56,14 +56,14 @@ _PRONOUNS = frozenset(
     """.split()  # noqa: SIM905 - a table of words
 )
 
-# Relations between two names that say that they are one.
-_ALIASES = frozenset(
+ALIASES = frozenset(
     """
     is same_as is_same_as is_the_same_as also_known_as is_also_known_as aka alias is_alias_of called is_called named
     is_named nickname nicknamed is_nicknamed has_nickname goes_by short_for is_short_for full_name has_full_name
     又名 别名 叫
     """.split()  # noqa: SIM905 - a table of words
 )
+"""Relations between two names, in snake case, that say that they are one."""
 
 _QUOTES = "\"'()[]{}<>“”„«»‹›「」『』《》¿¡*_-–—:;,.!? "
 
@@ -176,11 +176,6 @@ def as_relations(triples: Iterable[tuple[str, str, str]]) -> list[Relation]:
             {"source": source, "relationship": relation, "destination": destination},
         )
     return list(shown.values())
-
-
-def says_same(relation: str) -> bool:
-    """Whether a relation, in snake case, says that two names are of one entity."""
-    return relation in _ALIASES
 
 
 def short_for(short: Name, long: Name) -> bool:
