@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from langchain_memlayer.graph.names import (
     MOST_NAMESAKES,
     Name,
-    as_relations,
     family_of,
     mentions,
     merge,
@@ -173,9 +172,3 @@ def test_a_name_with_a_sign_is_mentioned_by_itself_alone(name: str) -> None:
     known = {read_name(other).key for other in (name, name.strip("+-#$€%.").replace(".", ""))}
     assert mentions(f"And what about {name}, then?", known.__contains__) == [read_name(name).key]
     assert read_name(read_name(name).key).key == read_name(name).key
-
-
-def test_relations_are_shown_once_however_names_and_relations_are_spelled() -> None:
-    said = [("Anna", "lives in", "Paris"), ("ANNA", "livesIn", "paris"), ("Anna", "LIVES-IN", "Rome")]
-    places = [{"source": "Anna", "relationship": "lives_in", "destination": place} for place in ("Paris", "Rome")]
-    assert as_relations(said) == places

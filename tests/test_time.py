@@ -187,6 +187,9 @@ def test_of_a_chain_of_changes_the_one_that_held_or_was_known_is_found(moves: St
     for known_at, *known in (("2024-01-31",), ("2024-02-01", "Paris"), ("2024-06-01", "Berlin"),
                              ("2024-09-01", "Rome")):  # fmt: skip
         assert moves.facts(known_at=known_at) == [f"Anna lives in {city}" for city in known]
+    # A turn is said once and for all.
+    said = moves.memory.search("Anna Paris Berlin Rome home", user_id="u", kinds=["turn"], as_of="2024-06-01")
+    assert sorted(texts(said)) == ["I live in Paris", "I moved to Berlin"]
     # A search of the past changes no search of the present.
     assert moves.memory.search("Where does Anna live?", user_id="u") == before
 
@@ -262,11 +265,6 @@ def test_what_is_deleted_by_hand_held_until_then_and_what_is_forgotten_never_did
     assert story.facts("Anna plays", as_of="2024-02-15") == ["Anna plays tennis"]
     assert story.facts("Anna plays", as_of="2024-03-15") == []
     assert story.facts("Anna plays", known_at="2024-02-15") == ["Anna plays tennis"]
-
-
-def test_a_turn_is_said_once_and_for_all(moves: Story) -> None:
-    said = moves.memory.search("Anna Paris Berlin Rome home", user_id="u", kinds=["turn"], as_of="2024-06-01")
-    assert sorted(texts(said)) == ["I live in Paris", "I moved to Berlin"]
 
 
 def test_an_import_is_known_from_when_it_was_made_and_held_from_when_it_was_said(story: Story) -> None:
