@@ -140,10 +140,6 @@ def _run_locally(asker: Asker, workers: int) -> None:
             asker.judge(key)
 
     with tracing_context(enabled=False):
-        if workers == 1:
-            for key in asker.questions:
-                one(key)
-            return
         pool = ThreadPoolExecutor(workers)
         try:
             for done in as_completed([pool.submit(copy_context().run, one, key) for key in asker.questions]):
