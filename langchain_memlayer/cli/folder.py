@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import closing
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -33,14 +34,11 @@ def stats(ctx: typer.Context) -> None:
     """Count what the folder holds."""
     from langchain_memlayer.engine.index_sync import recorded_embedder
 
-    journal = ctx.obj.journal()
-    try:
+    with closing(ctx.obj.journal()) as journal:
         with journal.read(snapshot=True) as reader:
             counts = {**reader.counts(), "last_seq": reader.last_seq()}
         embedder = recorded_embedder(journal, "memories")
         size = journal.size()
-    finally:
-        journal.close()
     summary = {
         "path": journal.where,
         **counts,
@@ -57,16 +55,12 @@ def doctor(
     """Check everything that must hold in a folder, and rebuild what is derived."""
     from langchain_memlayer import doctor
 
-    journal = ctx.obj.journal()
-    try:
-        with bars(hidden=ctx.obj.json) as progress:
-            if rebuild:
-                progress("rebuilding", 0, 0)
-                doctor.rebuild(journal)
-            progress("checking", 0, 0)
-            problems = doctor.check(journal)
-    finally:
-        journal.close()
+    with closing(ctx.obj.journal()) as journal, bars(hidden=ctx.obj.json) as progress:
+        if rebuild:
+            progress("rebuilding", 0, 0)
+            doctor.rebuild(journal)
+        progress("checking", 0, 0)
+        problems = doctor.check(journal)
     summary = {"path": journal.where, "rebuilt": rebuild, "problems": [asdict(problem) for problem in problems]}
     show.result(ctx.obj.json, summary, lambda out: show.problems(out, summary))
     if problems:
