@@ -214,7 +214,7 @@ class LLMReconciler:
         if reply is not None:
             reading = read_entries(reply, "decisions", _MARKS)
             for entry in reading.entries:
-                form = _form(entry)
+                form = FoundDecision.model_validate(entry) if isinstance(entry, Mapping) else None
                 position, reason = _fact_of(form, question.undecided, forms)
                 if form is None or position is None:
                     strays.append(Decision("REJECTED", None, text=_line(entry, FACT_CHARS), reason=reason))
@@ -363,10 +363,6 @@ def _short(text: str) -> str:
 
 
 # -- one entry of a reply ---------------------------------------------------------------------------------------------
-
-
-def _form(entry: Any) -> FoundDecision | None:
-    return FoundDecision.model_validate(entry) if isinstance(entry, Mapping) else None
 
 
 def _fact_of(form: FoundDecision | None, undecided: Sequence[int], forms: Mapping[int, Any]) -> tuple[int | None, str]:

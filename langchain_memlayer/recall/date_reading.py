@@ -41,7 +41,7 @@ def _absolute(text: str) -> Iterator[Reading]:
         month = _month_of(match)
         yield match, Period("month", month=month) if 1 <= month <= 12 else None
     for match in patterns.DECADE.finditer(text):
-        yield match, _decade(_number(match["year"] or match["cjk"]))
+        yield match, _months(12 * _four_digits(_number(match["year"] or match["cjk"])), 120, "year")
     for match in _matches(patterns.BARE_YEAR, text):
         yield match, _year(_number(match["year"]))
 
@@ -243,10 +243,6 @@ def _feast(year: int | None, name: str) -> Period | None:
     if year is None:
         return Period("day", month=month, day=day) if days < 30 else None
     return _span("span", datetime(year, month, day, tzinfo=UTC), days) if year > 0 else None
-
-
-def _decade(year: int) -> Period | None:
-    return _months(12 * _four_digits(year), 120, "year")
 
 
 def _season(year: int, name: str) -> Period | None:

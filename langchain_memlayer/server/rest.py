@@ -292,11 +292,7 @@ async def _answer(operation: Operation, request: Request) -> Response:
     body = _checked(operation.takes, await _given(operation, request))
     call = Call(request, grant.of(request.app.state.memory), grant, body)
     answer = await operation.answer(call)
-    return answer if isinstance(answer, Response) else _json(answer)
-
-
-def _json(value: Any) -> Response:
-    return Response(orjson.dumps(value), media_type="application/json")
+    return answer if isinstance(answer, Response) else Response(orjson.dumps(answer), media_type="application/json")
 
 
 async def _given(operation: Operation, request: Request) -> Any:
