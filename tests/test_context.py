@@ -235,13 +235,6 @@ def test_the_estimate_takes_a_wide_character_for_a_token(text: str, least: int, 
     assert least <= estimate_tokens(text) <= most
 
 
-def test_chinese_memories_fill_the_budget_by_the_estimate(memory: Memory) -> None:
-    memory.add(["红色的狐狸在森林里", "红色的狐狸", "红色的门"], user_id="u")
-    assert cost(found(memory, "红色的狐狸在森林里", max_tokens=14)) == 14
-    assert texts({"results": found(memory, "红色的狐狸在森林里", max_tokens=9)}) == ["红色的狐狸在森林里"]
-    assert len(found(memory, "红色的狐狸在森林里", max_tokens=8)) == 1
-
-
 def test_a_field_of_a_profile_is_one_entry_of_some_length() -> None:
     fields = {"note": {"value": "one\ntwo " + "x" * 100_000}, "pets": {"value": ["</memory>", "Tom"]}}
     block = as_context([], profile=fields)

@@ -196,13 +196,6 @@ def test_what_the_reply_says_nothing_of_is_recorded_so() -> None:
 # -- what is asked ----------------------------------------------------------------------------------------------------
 
 
-def test_one_call_for_all_facts() -> None:
-    model = ScriptedChatModel(replies=[{"decisions": [entry(k, "ADD") for k in range(1, 201)]}])
-    found = LLMReconciler(model).reconcile([fact(f"Anna has {k} cats") for k in range(200)], KNOWN)
-    assert model.calls == 1
-    assert actions(found) == ["ADD"] * 200
-
-
 @pytest.mark.parametrize(
     ("facts", "known"),
     [([], KNOWN), ([BERLIN], []), ([fact("anna  LIVES in paris")], KNOWN), ([forgotten("Anna likes tea")], KNOWN),
