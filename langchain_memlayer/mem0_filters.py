@@ -25,10 +25,6 @@ _OPERATORS: Final = frozenset((
 def scope_and_filter(filters: Any, scope: Scope) -> tuple[Scope, Any]:
     """The scope with the ids that a filter names, and the filter without them, as `parse_filter` reads it.
 
-    Args:
-        filters: What the caller gave, or None.
-        scope: The ids that were given as arguments.
-
     Raises:
         InvalidInput: the filter and the arguments name two owners.
         InvalidFilter: an operator that there is not, or `*` for "any value".

@@ -24,12 +24,7 @@ T = TypeVar("T", default=Any)
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A call that may leave the machine.
-
-    Attributes:
-        call: Makes the call and waits for it.
-        acall: Makes the call and is awaited.
-    """
+    """A call that may leave the machine: `call` makes it and waits, `acall` makes it and is awaited."""
 
     call: Callable[[], Any]
     acall: Callable[[], Awaitable[Any]]

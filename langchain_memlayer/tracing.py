@@ -73,14 +73,8 @@ def traced(
     Whatever drives the step, in one thread or in several, the runs of its own steps and of the models that it asks are
     children of this one.
 
-    Args:
-        name: The run's name.
-        steps: The step.
-        run_type: What LangSmith shows it as.
-        scope: Whose memories it is about.
-        above: The run that it belongs to; None means the one that is going on here.
-        inputs: Gives what to record of what went in; only called while tracing is on.
-        outputs: Gives what to record of the result.
+    It belongs to the run `above`, else to the one that is going on here. `inputs` and `outputs` give what to record of
+    what went in and came out; they are only called while tracing is on.
     """
     span = _begun(name, run_type, scope, inputs, above)
     if span is None:

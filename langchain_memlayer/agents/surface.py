@@ -109,11 +109,7 @@ def profile_fields(
 ) -> Steps[Mapping[str, Any]]:
     """The filled fields of a profile, for `as_context`; none where the memory keeps none.
 
-    Args:
-        surface: Who asks.
-        memory: The memory.
-        options: Whose profile by their ids, and of when, among other arguments of `search`.
-        on_error: As in `ask`.
+    Whose profile, and of when, is among `options`, which are arguments of `search`.
     """
     if memory.profile_schema is None:
         return {}
@@ -145,12 +141,8 @@ def hear(messages: Any, session_id: str | None, *, without: Collection[str] | No
     """The turns in a state's messages, each with an id that stays the same when the graph is run again.
 
     LangGraph's `add_messages` gives ids. For messages without one it is made from the session, the text, and how many
-    equal messages came before; without a session as well there is none, and every call is a new telling.
-
-    Args:
-        messages: What the state has.
-        session_id: The conversation.
-        without: Ids of messages that are not to be heard; None hears also those that a person declined.
+    equal messages came before; without a session as well there is none, and every call is a new telling. `without` are
+    ids of messages that are not to be heard; None hears also those that a person declined.
     """
     heard = read_messages(messages, session_id=session_id, mend=True, without=without)
     earlier: Counter[tuple[str, str | None, str]] = Counter()

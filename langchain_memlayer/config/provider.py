@@ -24,10 +24,7 @@ _MOST = 1 << 31
 class Provider:
     """How the configuration of one provider becomes an object.
 
-    Attributes:
-        make: Makes it.
-        keys: The keys that it knows.
-        unused: Keys that other memories know, and that change nothing here: they are accepted, and told in the log.
+    `unused` are keys that other memories know, and that change nothing here: they are accepted, and told in the log.
     """
 
     make: Callable[..., Any]

@@ -71,12 +71,7 @@ def filled(path: Any, collection: str, where: str) -> str:
 
 
 def open_store(provider: str, config: dict[str, Any], embedder: Callable[[], Embedder]) -> Store:
-    """What the section `vector_store` names.
-
-    Args:
-        provider: One of `STORES`.
-        config: Its settings.
-        embedder: Makes the embedder, which most stores need.
+    """What the section `vector_store` names; most stores need the embedder.
 
     Raises:
         ConfigurationError: settings that cannot be used.

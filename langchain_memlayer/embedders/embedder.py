@@ -61,9 +61,7 @@ class Embedder:
         automatic: Whether "auto" chose it.
 
     Attributes:
-        automatic: Whether "auto" chose it.
         name: The model's name in the folder's fingerprint, such as `openai:text-embedding-3-small`.
-        source: The model.
     """
 
     def __init__(

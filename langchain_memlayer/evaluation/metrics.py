@@ -131,10 +131,7 @@ def difference(ours: Sequence[float], theirs: Sequence[float], clusters: Sequenc
     Whole clusters are drawn, since questions about one conversation go together; with a single one, its questions. Of
     fewer than some ten clusters the interval is rather too narrow (Cameron, Gelbach and Miller 2008).
 
-    Args:
-        ours: Values of one system, a question each.
-        theirs: Those of another.
-        clusters: The conversation of each question.
+    The values are one for each question, `clusters` the conversations of these.
     """
     if not len(ours) == len(theirs) == len(clusters) > 0:
         raise InvalidInput("A difference needs the values of both systems for the same questions, at least one.")

@@ -27,9 +27,7 @@ Scores = NDArray[np.float32]
 class PlainSystems:
     """Cosine, BM25 and their mixes over the turns of a conversation, each with its speaker and date as `Memory` has it.
 
-    Args:
-        conversation: What was said.
-        embedder: That of the memory it stands beside; None leaves BM25 and the latest turns.
+    The embedder is that of the memory it stands beside; without one, BM25 and the latest turns are left.
     """
 
     def __init__(self, conversation: Conversation, embedder: Embedder | None) -> None:

@@ -106,11 +106,7 @@ def is_said(said: Sequence[str], quote: str) -> bool:
     Its words must be there in one run, in whatever spelling (contractions, traditional or simplified characters,
     British or American). An ellipsis stands for words left out, and its parts follow each other. From four words on, up
     to a quarter may be left out without one (but no denial), and long words be misspelt; words and numbers of its own a
-    quote never has.
-
-    Args:
-        said: The `words` of the text.
-        quote: The quote.
+    quote never has. The text is given as its `words`.
     """
     parts = [part for part in (words(piece) for piece in _LEFT_OUT.split(quote)) if part]
     # A single letter is in every text.

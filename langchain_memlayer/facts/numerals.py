@@ -138,9 +138,7 @@ _MOST_NUMBERS: Final = 60
 def numbers(text: str, *, dated: bool = False) -> set[float]:
     """The values of the numbers in a text, in digits and in the words of its own language.
 
-    Args:
-        text: The text.
-        dated: Whether those count that may be parts of dates and times: in a text with a date, all up to 31 may.
+    With `dated` those count that may be parts of dates and times: in a text with a date, all up to 31 may.
     """
     text = _plain(text)
     digits = _DIGITS.findall(text) if dated else _undated(text)

@@ -103,10 +103,8 @@ def cited(cells: Cells) -> set[str]:
 def kept(cells: Cells, keep: Callable[[Any, list[str]], list[str] | None]) -> Cells:
     """Cells with what of them is kept.
 
-    Args:
-        cells: The cells.
-        keep: Is given a value, or an entry of a list, and its facts; gives those of them that stay, or None when it
-            goes. It is not asked for what was set by hand.
+    `keep` is given a value, or an entry of a list, and its facts; it gives those of them that stay, or None when it
+    goes. It is not asked for what was set by hand.
     """
     left_over: Cells = {}
     for name, cell in cells.items():

@@ -113,10 +113,8 @@ def show_conversation(numbered: Iterable[tuple[Turn, str]], before: Sequence[tup
 
     A turn begins its own line, and its further lines are indented, so that no text can pass for another turn.
 
-    Args:
-        numbered: The turns to extract, numbered from 1.
-        before: Earlier turns and what is known, marked "-".
-        now: The time of turns that do not tell theirs.
+    The turns to extract are numbered from 1, earlier ones and what is known are marked "-"; `now` is the time of turns
+    that do not tell theirs.
     """
     lines = [_line("-", turn, text, now) for turn, text in before]
     lines += [_line(f"[{k}]", turn, text, now) for k, (turn, text) in enumerate(numbered, 1)]

@@ -163,9 +163,7 @@ class LLMReconciler:
     def reconcile(self, facts: Sequence[Fact], candidates: Sequence[Candidate]) -> Steps[list[Decision]]:
         """One decision for each fact, in order; then a REJECTED one for each part of the reply that names no fact.
 
-        Args:
-            facts: The new facts, in order of time.
-            candidates: The memories that they may change.
+        The facts are in order of time; the candidates are the memories that they may change.
 
         Raises:
             ExtractionError: the model failed, or its reply cannot be read.

@@ -179,10 +179,7 @@ def contract(form: type[Form]) -> str:
 def schema_of(form: type[Form], title: str, listed: str | None = None) -> dict[str, Any]:
     """A JSON schema as strict providers take it: every field required, no bounds; descriptions are in the prompt.
 
-    Args:
-        form: The form of one entry.
-        title: The schema's name.
-        listed: The member that holds a list of entries; None for one entry as it is.
+    It is of a list of entries under the name `listed`; of one entry as it is when that is None.
     """
     found = form.model_json_schema()["properties"]
     kept = ("type", "items", "enum")

@@ -41,11 +41,7 @@ class Rewritten:
 
 
 class Rewriter:
-    """Rewrites queries with a chat model. Threads and event loops may share it.
-
-    Args:
-        model: Any LangChain chat model.
-    """
+    """Rewrites queries with any LangChain chat model. Threads and event loops may share it."""
 
     def __init__(self, model: BaseChatModel) -> None:
         self._chat = StructuredChat(model, REWRITING_SCHEMA, run_name="rewriting")

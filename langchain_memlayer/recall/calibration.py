@@ -108,9 +108,7 @@ _UNKNOWN, _KNOWN, _SKILLED = 0.45, 0.75, 0.87
 def knowledge_of(vectors: NDArray[np.floating], metric: Metric = "cosine") -> dict[str, float]:
     """How far the right statement stands out for an embedder, by what is `PROBED`: at most 1, about 0 if it knows none.
 
-    Args:
-        vectors: Those of `PROBES`, shape (len(PROBES), dims).
-        metric: How they are compared.
+    The vectors are those of `PROBES`, shape (len(PROBES), dims).
     """
     if metric == "cosine":
         vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
@@ -128,10 +126,8 @@ def knowledge_of(vectors: NDArray[np.floating], metric: Metric = "cosine") -> di
 def trust_in(text: str, known: Mapping[str, float]) -> float:
     """How far the cosines of a query are to be trusted, from 0 to 1, by the scripts that it is written in.
 
-    Args:
-        text: The query.
-        known: What `knowledge_of` gave for the embedder; a script that was not asked about is taken for the least known
-            one, and nothing known for full trust.
+    `known` is what `knowledge_of` gave for the embedder: a script that was not asked about is taken for the least known
+    one, and nothing known for full trust.
     """
     if not known:
         return 1.0
@@ -139,11 +135,9 @@ def trust_in(text: str, known: Mapping[str, float]) -> float:
 
 
 def skill_in(text: str, known: Mapping[str, float]) -> float:
-    """How far an embedder tells texts of the scripts of a query apart better than it must to be trusted, from 0 to 1.
+    """How far an embedder tells texts of a query's scripts apart better than it must to be trusted, from 0 to 1.
 
-    Args:
-        text: The query.
-        known: As for `trust_in`; nothing known is no such skill.
+    `known` is as for `trust_in`; nothing known is no such skill.
     """
     return _mixed(text, known, _SKILLED, 1.0) if known else 0.0
 

@@ -23,9 +23,7 @@ _DAY = 86_400_000_000
 def periods(text: str, reference: datetime) -> tuple[Period, ...]:
     """The periods that a text speaks of; a text within another is read once.
 
-    Args:
-        text: A question.
-        reference: The present that relative times are seen from. Its zone says when a day begins; UTC without one.
+    Relative times are seen from the reference. Its zone says when a day begins; UTC without one.
     """
     return _read_once(text, reference)[0]
 

@@ -147,14 +147,7 @@ _BRIDGED = 0.9
 
 
 def rank(scored: Scored, able: NDArray[np.bool_], *, limit: int, weights: Weights = DEFAULT) -> Ranking:
-    """The best memories of a pool.
-
-    Args:
-        scored: The pool and what its memories score.
-        able: Which of them may be hits, shape (n,).
-        limit: How many at most.
-        weights: Of the signals.
-    """
+    """The best memories of a pool, `limit` at most; `able` says which of them may be hits, shape (n,)."""
     pool = scored.pool
     total = _lifted(scored, able, weights)
     order = _uncovered(pool, np.flatnonzero(able), total, limit)

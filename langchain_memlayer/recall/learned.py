@@ -84,11 +84,7 @@ _TREES = Once(Trees.load)
 def learned(pool: Pool, query: Query, shares: Mapping[str, Scores], *, named: bool) -> Scores:
     """What the trees add to the sum of the shares for the best memories of a conversation; 0 for all others.
 
-    Args:
-        pool: The memories.
-        query: What is asked.
-        shares: What each other signal adds.
-        named: Whether the pool `is_told_by_names`; else they say nothing.
+    They say nothing of a pool that is not `named` (`is_told_by_names`).
     """
     out = np.zeros(len(pool), np.float32)
     if named and is_latin(query.text):

@@ -224,8 +224,7 @@ _REMARK = 6
 def asking(text: str) -> int:
     """0 where a text states, 1 where it states and then asks, 2 where it only asks, but for a remark before.
 
-    Args:
-        text: What was said; a question ends with a question mark of any script.
+    A question ends with a question mark of any script.
     """
     text = text.rstrip(" \t\n\"'”’」』)）")
     if not text.endswith(tuple(_QUESTION_MARKS)):

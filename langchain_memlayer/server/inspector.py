@@ -81,15 +81,7 @@ def routes() -> list[Route | Mount]:
 
 
 def page(request: Request, template: str, here: str, *, status: int = 200, **values: Any) -> Response:
-    """A page.
-
-    Args:
-        request: What asked for it.
-        template: Its file.
-        here: The name of the tab that it belongs to.
-        status: The HTTP status.
-        **values: What it shows.
-    """
+    """A page of a template that shows some values; `here` is the name of the tab that it belongs to."""
     language = _language(request)
     scope: Mapping[str, str] = values.pop("scope", {})
 

@@ -182,10 +182,8 @@ _TOOLS: Final = {
 def mcp_server(memory: Memory, *, scope: Scope = Scope(), ids_from_model: bool = False) -> Server[Any, Any]:  # noqa: B008
     """An MCP server with the tools of a memory.
 
-    Args:
-        memory: The memory.
-        scope: Whose memories; over HTTP the caller's token and the address of the session say more.
-        ids_from_model: Let the model name ids too, where nothing else says them.
+    Whose memories is said by `scope`, over HTTP also by the caller's token and the address of the session; with
+    `ids_from_model` the model may name ids where nothing else says them.
     """
     for name in _LOGGERS:
         logging.getLogger(name).addFilter(_without_texts)

@@ -78,14 +78,7 @@ _STATUS: Final[tuple[tuple[type[MemLayerError], int], ...]] = (
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call of a client.
-
-    Attributes:
-        request: The request.
-        memory: The memory as the caller may see it.
-        grant: What the caller may reach.
-        body: The checked arguments.
-    """
+    """One call of a client: the memory is as the caller may see it, the grant what that may reach."""
 
     request: Request
     memory: Memory
