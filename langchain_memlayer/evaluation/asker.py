@@ -111,11 +111,7 @@ class Memories:
 
 
 class Asker:
-    """Asks the questions of a dataset. Threads may share it.
-
-    Attributes:
-        failure: What made it give up, or None.
-    """
+    """Asks the questions of a dataset; `failure` is what made it give up, or None. Threads may share it."""
 
     def __init__(self, memories: Memories, dataset: Dataset, plan: EvaluationPlan) -> None:
         self._memories = memories

@@ -147,10 +147,7 @@ def difference(ours: Sequence[float], theirs: Sequence[float], clusters: Sequenc
 
 
 def estimates(rows: Iterable[tuple[str, str, Mapping[str, float]]]) -> dict[str, dict[str, Estimate]]:
-    """Each measure over all rows and over those of each group.
-
-    Args:
-        rows: For each question its group, its conversation and its measures by name.
+    """Each measure over all rows, which have a question's group, its conversation and its measures by name.
 
     Returns:
         The estimates by group and name: `ALL` first, then the groups by their names. Nothing when there are no rows.

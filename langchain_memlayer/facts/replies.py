@@ -81,7 +81,7 @@ def read_entries(reply: str, key: str, marks: Collection[str]) -> Reading:
     """The entries of the list that a reply was asked for, as `{"<key>": [...]}`.
 
     Args:
-        reply: The reply's text.
+        reply: Its text.
         key: The member that holds the list. A list in place of the object is read too.
         marks: Members by which one entry is known when it stands alone.
 

@@ -43,12 +43,7 @@ class StreamBroken(Exception):
 
 
 class Refused(Exception):
-    """A request that goes no further.
-
-    Attributes:
-        status: The HTTP status.
-        detail: What to do instead.
-    """
+    """A request that goes no further: with which HTTP status, and what to do instead."""
 
     def __init__(self, status: int, detail: str) -> None:
         super().__init__(detail)
