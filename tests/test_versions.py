@@ -96,6 +96,18 @@ def test_what_is_said_of_a_sister_is_no_version_of_ones_own_but_of_hers_if_she_i
     assert (mine, hers) == ([said[1][0]], [said[2][0]])
 
 
+@pytest.mark.parametrize("question", ["What is Ann's job now?", "Which employer does Ann have now?"])
+def test_what_somebody_says_of_other_things_is_no_version_of_what_is_asked_of_them(question: str) -> None:
+    said = [("Ann", "I work at the bakery"), ("Ben", "I drive a bus"), ("Ann", "I teach at a school these days"),
+            ("Ben", "It rains"), ("Ann", "The password is sunny")]  # fmt: skip
+    with open_memory(":memory:", embeddings="wordllama") as memory:
+        for day, (name, text) in enumerate(said, 1):
+            told = {"role": "user", "name": name, "content": text}
+            memory.add(told, user_id="u", timestamp=f"2025-06-{day:02d}", session_id=str(day))
+        hits = texts(memory.search(question, user_id="u", reference_time=datetime.fromisoformat("2025-06-30")))
+    assert hits[0] == "I teach at a school these days"
+
+
 @pytest.fixture(scope="module")
 def archive() -> Iterator[tuple[Memory, dict[str, str]]]:
     """A thousand notes, of which a hundred have an identifier, each much like another one."""

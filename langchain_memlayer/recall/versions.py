@@ -17,11 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from langchain_memlayer.index.function_words import function_words, language_of
-from langchain_memlayer.index.keywords import query_terms, term_ids, words_of
+from langchain_memlayer.index.keywords import query_terms, term_ids, tokenize, words_of
 from langchain_memlayer.recall import date_words as words
 from langchain_memlayer.recall.date_words import Period
 from langchain_memlayer.recall.dates import periods, without_periods
 from langchain_memlayer.recall.pool import Pool, Query, Scores
+from langchain_memlayer.recall.signals import named_speakers
 
 Asked = Literal["now", "before", "first", "all", "then"]
 
@@ -104,6 +105,10 @@ def _chain(pool: Pool, query: Query, base: Scores, *, sure: bool) -> NDArray[np.
     idf = np.log1p((pool.total - frequencies + 0.5) / (frequencies + 0.5)) * (frequencies > 0)
     share = idf @ there
     same = (share >= _SUBJECT * share.max(initial=0.0)) & (share > 0)
+    if len(named := named_speakers(pool, query)) == 1:
+        name = np.isin(pool.terms.ids[query.terms], term_ids(tokenize(pool.speakers[named[0]])))
+        # A name says whose value it is: where no other word is heard, all that somebody says were versions of it.
+        same &= (query.subject & ~name & (query.frequencies > 0)).any()
     chain = np.flatnonzero(
         (same | (sure & (base >= _SURE * top))) & (pool.barren < 1) & (pool.asks < 2) & (pool.time >= 0)
     )
