@@ -235,7 +235,8 @@ class LLMExtractor:
         if reading.entries and all(isinstance(entry, str) for entry in reading.entries):
             raise ExtractionError(
                 "The chat model's reply lists sentences in place of objects with a turn and a quote, so no fact was "
-                "written. The error's `reply` has it; try again, or use a model that follows instructions.",
+                "written. The error's `reply` has it; try again, use a model that follows instructions, or take the "
+                "examples of replies out of your own prompt.",
                 reply=reply,
             )
         said = [words(turn.text) for turn in window.turns]
