@@ -249,6 +249,7 @@ BAD_ARGUMENTS: list[tuple[str, dict[str, Any]]] = [
     *(("reconcile", {"messages": "tea", "facts": [], "rejected": [one]}) for one in (3, {}, {"memory": 3})),
     ("as_middleware", {"limit": 0}), ("as_middleware", {"tools": "no"}),
     ("as_middleware", {"search_kwargs": {"threshold": 7}}), ("as_middleware", {"search_kwargs": {"kinds": "all"}}),
+    ("as_middleware", {"search_kwargs": {"filters": {"a": {"$nope": 1}}}}),
     ("as_retriever", {"k": "4"}), ("as_retriever", {"search_kwargs": [1]}), ("as_retriever", {"expand": -1}),
     ("replay", {"into": "bob", "extractor": "mine"}),
 ]  # fmt: skip

@@ -122,7 +122,7 @@ def test_only_the_scope_is_found_and_arguments_of_search_pass_through(memory: Me
 
 def test_what_cannot_be_meant_is_told(memory: Memory) -> None:
     with pytest.raises(InvalidFilter):
-        memory.as_retriever(**ALICE, filters={"$bad": 1}).invoke("x")
+        memory.as_retriever(**ALICE, filters={"$bad": 1})
     with pytest.raises(ScopeRequired, match="user_id"):
         memory.as_retriever()
     for given in ("limit", "fliter"):

@@ -21,10 +21,12 @@ from langchain_memlayer.errors import (
     ScopeRequired,
     shown,
 )
+from langchain_memlayer.filters import parse_filter
+from langchain_memlayer.mem0_filters import scope_and_filter
 from langchain_memlayer.messages import Conversation, read_messages
 from langchain_memlayer.protocols import MemoryLike
 from langchain_memlayer.steps import Request, Steps
-from langchain_memlayer.types import IDS, Turn
+from langchain_memlayer.types import IDS, Scope, Turn
 
 _LOGGER = logging.getLogger(__name__)
 # A pasted document is searched for by how it begins: embedders take no more.
@@ -59,6 +61,7 @@ def checked_options(call: str, options: Any) -> dict[str, Any]:
     checked_flags(**{name: value for name, value in options.items() if name in _FLAGS})
     checked_threshold(options.get("threshold"))
     checked_kinds(options.get("kinds"))
+    parse_filter(scope_and_filter(options.get("filters"), Scope())[1])
     for name, least in _COUNTS.items():
         if options.get(name) is not None:
             checked_count(options[name], name, least)
