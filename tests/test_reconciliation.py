@@ -740,6 +740,40 @@ def test_the_same_words_of_somebody_else_hold_on(
 
 
 @pytest.mark.parametrize(
+    ("memory", "name", "told", "subject", "text", "action"),
+    [
+        ("Ann lives in Rome", "Ann", "Bob lives in Oslo", "Bob", "Bob lives in Oslo", "ADD"),
+        ("Ann lives in Rome", "Ann", "Bob no longer lives in Rome", "Bob", None, "ADD"),
+        ("小雨住在罗马", "小雨", "老王搬到奥斯陆", "老王", "老王搬到奥斯陆", "ADD"),
+        ("Ann lives in Rome", "Ann", "Bob lives in Rome", "Bob", "Ann and Bob live in Rome", "UPDATE"),
+        ("Ann lives in Rome", "Ann", "Bob and Ann moved to Oslo", "Bob", "Ann and Bob live in Oslo", "UPDATE"),
+        (
+            "User's daughter lives in Rome",
+            "User's daughter",
+            "Lily moved to Oslo",
+            "Lily",
+            "Lily lives in Oslo",
+            "UPDATE",
+        ),
+        ("The flat of Ann costs 900 euros", "Ann", "Rent went up to 950 euros", "Rent", "Rent is 950 euros", "UPDATE"),
+    ],
+)
+def test_what_is_known_of_one_person_is_not_changed_by_what_is_said_of_another(
+    memory: str, name: str, told: str, subject: str, text: str | None, action: str
+) -> None:
+    known = [Candidate("m", memory, MAY, name=name)]
+    reply = entry(1, "DELETE", 1) if text is None else entry(1, "UPDATE", 1, text)
+    assert actions(decided([fact(told, name=subject)], reply, known=known)) == [action]
+
+
+def test_nobody_forgets_what_is_known_of_another() -> None:
+    known = [Candidate("m", "Ann lives in Rome", MAY, name="Ann")]
+    assert actions(decided([forgotten("Bob lives in Rome", name="Bob")], entry(1, "DELETE", 1), known=known)) == [
+        "REJECTED"
+    ]
+
+
+@pytest.mark.parametrize(
     "told", ["everything about the user", "everything", "all that is known about me", "关于用户的一切"]
 )
 def test_a_user_may_ask_to_forget_everything(told: str) -> None:

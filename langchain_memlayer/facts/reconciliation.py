@@ -398,6 +398,9 @@ def _checked(position: int, forms: Mapping[int, FoundDecision], question: Questi
     targets = _spoken_of(fact, targets, question)
     if not targets:
         return _added(position, fact, f"it has nothing in common with the memory of its {form.action}")
+    if _is_of_another(fact, targets[0], form.text):
+        other = "the memory is about somebody else"
+        return _refused(position, other) if is_retraction(fact) else _added(position, fact, other)
     if form.action == "UPDATE" and are_logged(fact.text, targets[0].text):
         return _added(position, fact, "what was measured on another day")
     if form.action == "UPDATE":
@@ -441,6 +444,16 @@ def _spoken_of(fact: Fact, targets: Sequence[Known], question: Question) -> list
     if len(strangers) <= max(_UNRELATED, len(question.known) // 2) and not is_name(fact):
         return list(targets)[:MOST_ENDED]
     return [target for target in targets if target not in strangers]
+
+
+def _is_of_another(fact: Fact, memory: Known, text: str) -> bool:
+    """Whether a fact about one, whose name it begins with, would stand in place of what is known of another."""
+    mine, other = fact.name or "", memory.name or ""
+    begin = all(
+        name and one.casefold().startswith(name.casefold()) for one, name in ((fact.text, mine), (memory.text, other))
+    )
+    apart = terms(mine).isdisjoint(terms(memory.text)) and terms(other).isdisjoint(terms(f"{fact.text} {text}"))
+    return begin and apart and _are_proper(mine, other)
 
 
 def _says_of_another(fact: Fact, first: Known, other: Known) -> bool:
@@ -570,9 +583,8 @@ def _repeated(decisions: Sequence[Decision], question: Question) -> list[Decisio
         alike = foreign or has_in_common(fact, known)
         # Of 小雅 is said the same as of 小丽; "User's daughter" may have a name.
         mine, other = fact.name or "", (one and one.name) or ""
-        proper = mine and other and telling(f"{mine} {other}") == {*telling_terms(f"{mine} {other}")}
         same = mine not in known and fact.text.replace(mine, "") == known.replace(other, "")
-        return alike and not (proper and same) and not differs(fact.text, known)
+        return alike and not (_are_proper(mine, other) and same) and not differs(fact.text, known)
 
     return [
         decision
@@ -580,6 +592,11 @@ def _repeated(decisions: Sequence[Decision], question: Question) -> list[Decisio
         else _instead(decision, question, "NONE of a memory that says something else")
         for decision in decisions
     ]
+
+
+def _are_proper(mine: str, other: str) -> bool:
+    """Whether two are called by names, and not by what they are to who speaks."""
+    return bool(mine and other) and telling(f"{mine} {other}") == {*telling_terms(f"{mine} {other}")}
 
 
 def _says_all(text: str | None, other: str | None) -> bool:
