@@ -97,7 +97,8 @@ def _chain(pool: Pool, query: Query, base: Scores, *, sure: bool) -> NDArray[np.
 
     They have its words, or (with `sure`, where no date among them misleads) answer it nearly as well as the best.
     """
-    top = float(base.max(initial=0.0))
+    able = (pool.barren < 1) & (pool.asks < 2) & (pool.time >= 0)
+    top = float(base.max(initial=0.0, where=able))
     if top <= 0 or not query.subject.any():
         return np.empty(0, np.int64)
     there = pool.counts[query.subject] > 0
@@ -109,9 +110,7 @@ def _chain(pool: Pool, query: Query, base: Scores, *, sure: bool) -> NDArray[np.
         name = np.isin(pool.terms.ids[query.terms], term_ids(tokenize(pool.speakers[named[0]])))
         # A name says whose value it is: where no other word is heard, all that somebody says were versions of it.
         same &= (query.subject & ~name & (query.frequencies > 0)).any()
-    chain = np.flatnonzero(
-        (same | (sure & (base >= _SURE * top))) & (pool.barren < 1) & (pool.asks < 2) & (pool.time >= 0)
-    )
+    chain = np.flatnonzero((same | (sure & (base >= _SURE * top))) & able)
     if len(chain) > _MOST:
         chain = chain[np.argsort(-base[chain], kind="stable")[:_MOST]]
     if words.OWN.search(query.text):
