@@ -189,6 +189,21 @@ def test_what_is_told_and_what_is_to_be_forgotten_are_not_one() -> None:
 
 
 @pytest.mark.parametrize(
+    ("said", "fact", "takes_back"),
+    [
+        ("I moved to Berlin", "Anna moved from Paris to Berlin in May", False),
+        ("我搬到了柏林", "用户五月搬到了柏林", False),
+        ("Forget that I moved to Berlin", "Anna wants to forget that she moved to Berlin", True),
+        ("I don't eat meat", "Anna eats meat", True),
+        ("把我住在柏林这件事删掉", "用户住在柏林", True),
+    ],
+)
+def test_a_plain_statement_asks_to_forget_nothing(said: str, fact: str, takes_back: bool) -> None:
+    found = replied(entry(1, said, fact, retract=True), turns=[Turn(said)])
+    assert [one.metadata for one in found.facts] == [{"retract": True} if takes_back else {}]
+
+
+@pytest.mark.parametrize(
     ("given", "reason"),
     [
         (entry(1, "I hate Berlin"), "its quote is not in turn 1"),

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from langchain_memlayer.errors import ExtractionError, InvalidInput, shown
 from langchain_memlayer.facts.chat import Method, StructuredChat
-from langchain_memlayer.facts.grounding import fact_hash, is_said, keeps_script, words
+from langchain_memlayer.facts.grounding import denies, fact_hash, is_said, keeps_script, words
 from langchain_memlayer.facts.numerals import as_exact, unsaid_number
 from langchain_memlayer.facts.prompts import (
     EXTRACTION_CONTRACT,
@@ -35,6 +35,7 @@ from langchain_memlayer.facts.prompts import (
 )
 from langchain_memlayer.facts.replies import read_entries, storable
 from langchain_memlayer.facts.reply_forms import FACT_CHARS, MOST_WORDS, NAME_CHARS, QUOTE_CHARS, WORD_CHARS, FoundFact
+from langchain_memlayer.facts.wording import ENDS, terms
 from langchain_memlayer.graph.names import SPEAKERS
 from langchain_memlayer.protocols import Clock
 from langchain_memlayer.steps import Steps, awaited, request, stepped
@@ -326,9 +327,10 @@ def _checked(entry: Any, window: Window, said: Sequence[Sequence[str]], now: dat
     if (number := _unsaid(form.fact, quote, window, places, now)) is not None:
         return Rejection(form.fact, f"nobody said its number {number}", refused)
     quarantined = any(window.turns[place].quarantined for place in places)
-    if form.retract and quarantined:
+    retract = form.retract and _takes_back(form.fact, "\n".join(window.turns[place].text for place in places))
+    if retract and quarantined:
         return Rejection(form.fact, "a tool's output cannot ask to forget something", refused)
-    flags = {RETRACT: form.retract, QUARANTINE: quarantined}
+    flags = {RETRACT: retract, QUARANTINE: quarantined}
     name = form.subject
     wrong = (number - 1 for number in form.corrects if 0 < number <= places[0] and number - 1 not in places)
     return Fact(
@@ -350,6 +352,14 @@ def _is_nobody(name: str) -> bool:
     """Whether a name is only the word for who speaks, in whatever language."""
     *articles, word = name.casefold().split()
     return word in _NOBODY and _ARTICLES.issuperset(articles)
+
+
+def _takes_back(fact: str, said: str) -> bool:
+    """Whether a fact may be what was asked to be forgotten: who asks that says more than it, or denies or ends it.
+
+    Small models set the flag for plain statements too, which would then be lost.
+    """
+    return denies(said) or ENDS.search(said) is not None or not terms(said) < terms(fact)
 
 
 def _fault(text: str, quote: str) -> str | None:
