@@ -204,6 +204,20 @@ def test_a_plain_statement_asks_to_forget_nothing(said: str, fact: str, takes_ba
 
 
 @pytest.mark.parametrize(
+    ("asked", "answered", "fact"),
+    [
+        ("What shall I forget?", "My address, 12 Mill Lane.", "User's address is 12 Mill Lane"),
+        ("Shall I delete your address?", "Yes, my address.", "User's address is 12 Mill Lane"),
+        ("要我忘掉什么？", "我的地址，磨坊巷12号。", "用户的地址是磨坊巷12号"),
+    ],
+)
+def test_who_answers_what_is_to_be_forgotten_asks_for_it(asked: str, answered: str, fact: str) -> None:
+    turns = [Turn(asked, role="assistant"), Turn(answered)]
+    [found] = replied(entry(2, answered, fact, retract=True), turns=turns).facts
+    assert found.metadata == {"retract": True}
+
+
+@pytest.mark.parametrize(
     ("given", "reason"),
     [
         (entry(1, "I hate Berlin"), "its quote is not in turn 1"),

@@ -112,7 +112,7 @@ class Graphs:
         edges = graph.relations(entities, query=query, k=k, most=2 * most)
         numbers = sorted({number for edge in edges for number in (edge.id, *edge.named_by)})
         with self.journal.read() as reader:
-            rows = reader.triples_among("t.id", numbers, scope, quarantined=include_quarantined, at=at)
+            rows = reader.triples_among("id", numbers, scope, quarantined=include_quarantined, at=at)
         stored = {row[0]: row for row in rows}
         return as_relations(triple for edge in edges if (triple := _verified(edge, stored)) is not None)[:most]
 

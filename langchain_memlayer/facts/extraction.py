@@ -327,7 +327,7 @@ def _checked(entry: Any, window: Window, said: Sequence[Sequence[str]], now: dat
     if (number := _unsaid(form.fact, quote, window, places, now)) is not None:
         return Rejection(form.fact, f"nobody said its number {number}", refused)
     quarantined = any(window.turns[place].quarantined for place in places)
-    retract = form.retract and _takes_back(form.fact, "\n".join(window.turns[place].text for place in places))
+    retract = form.retract and _takes_back(form.fact, window, places)
     if retract and quarantined:
         return Rejection(form.fact, "a tool's output cannot ask to forget something", refused)
     flags = {RETRACT: retract, QUARANTINE: quarantined}
@@ -354,12 +354,15 @@ def _is_nobody(name: str) -> bool:
     return word in _NOBODY and _ARTICLES.issuperset(articles)
 
 
-def _takes_back(fact: str, said: str) -> bool:
+def _takes_back(fact: str, window: Window, places: Sequence[int]) -> bool:
     """Whether a fact may be what was asked to be forgotten: who asks that says more than it, or denies or ends it.
 
-    Small models set the flag for plain statements too, which would then be lost.
+    Small models set the flag for plain statements too, which would then be lost. Who says yes need not say it himself.
     """
-    return denies(said) or ENDS.search(said) is not None or not terms(said) < terms(fact)
+    before = [*window.before, *window.turns[: min(places)]][-1:]
+    heard = [turn.text for turn in before if turn.role == "assistant"]
+    said = "\n".join([*heard, *(window.turns[place].text for place in places)])
+    return denies(said) or ENDS.search(said) is not None or not terms(said) or not terms(said) < terms(fact)
 
 
 def _fault(text: str, quote: str) -> str | None:

@@ -449,11 +449,13 @@ def _spoken_of(fact: Fact, targets: Sequence[Known], question: Question) -> list
 def _is_of_another(fact: Fact, memory: Known, text: str) -> bool:
     """Whether a fact about one, whose name it begins with, would stand in place of what is known of another."""
     mine, other = fact.name or "", memory.name or ""
-    begin = all(
-        name and one.casefold().startswith(name.casefold()) for one, name in ((fact.text, mine), (memory.text, other))
+    return (
+        _are_proper(mine, other)
+        and fact.text.casefold().startswith(mine.casefold())
+        and memory.text.casefold().startswith(other.casefold())
+        and terms(mine).isdisjoint(terms(memory.text))
+        and terms(other).isdisjoint(terms(f"{fact.text} {text}"))
     )
-    apart = terms(mine).isdisjoint(terms(memory.text)) and terms(other).isdisjoint(terms(f"{fact.text} {text}"))
-    return begin and apart and _are_proper(mine, other)
 
 
 def _says_of_another(fact: Fact, first: Known, other: Known) -> bool:

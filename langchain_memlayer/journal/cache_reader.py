@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import itemgetter
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import orjson
@@ -265,17 +265,23 @@ class CacheReader(BaseReader):
         touched = self.touched(scope.search_root, since)
         if touched is None:
             return None
-        return self.triples_among("t.item", touched, scope, quarantined=quarantined), touched
+        return self.triples_among("item", touched, scope, quarantined=quarantined), touched
 
     def triples_among(
-        self, column: str, numbers: Sequence[int], scope: Scope, *, quarantined: bool, at: int | None = None
+        self,
+        of: Literal["id", "item"],
+        numbers: Sequence[int],
+        scope: Scope,
+        *,
+        quarantined: bool,
+        at: int | None = None,
     ) -> list[tuple[Any, ...]]:
-        """Those of some triples (`t.id`), or of some memories' (`t.item`), that a scope's graph shows.
+        """Those of some triples (their `id`), or of some memories' (their `item`), that a scope's graph shows.
 
         They have the shape of `scope_triples`; `at` is as in `visible`.
         """
         where, values = visible(scope.ids(), quarantined=quarantined, at=at)
-        sql = f"SELECT {_TRIPLE} FROM triples t JOIN items i ON i.id = t.item WHERE {where} AND {column} IN (...)"
+        sql = f"SELECT {_TRIPLE} FROM triples t JOIN items i ON i.id = t.item WHERE {where} AND t.{of} IN (...)"
         return sorted(whole(self.among(sql, numbers, before=values), _shown_triple))
 
     def triples_of(self, item: int) -> tuple[Triple, ...]:
