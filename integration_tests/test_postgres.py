@@ -10,7 +10,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any, TypedDict
 
 import numpy as np
@@ -19,6 +19,7 @@ import pytest
 from langgraph.checkpoint.postgres import PostgresSaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.store.base import BaseStore, PutOp
+from psycopg_pool import ConnectionPool
 
 from integration_tests.postgres_server import Server
 from langchain_memlayer import MemLayerStore, Memory, doctor
@@ -299,20 +300,36 @@ def test_a_checkpointer_of_langgraph_and_our_store_share_a_database_and_a_graph(
 # -- what goes wrong ----------------------------------------------------------------------------------------------
 
 
-def test_a_server_that_was_away_for_long_is_asked_as_soon_as_it_is_back(
+def test_a_server_that_is_away_is_waited_for_once_and_asked_as_soon_as_it_is_back(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres_journal, "CONNECT_SECONDS", 2.0)
+    class Pool(ConnectionPool[Any]):
+        def getconn(self, timeout: float | None = None) -> Any:
+            waits.append(timeout)
+            return super().getconn(timeout)
+
+    waits: list[float | None] = []
+    monkeypatch.setattr(postgres_journal, "ConnectionPool", Pool)
+    monkeypatch.setattr(postgres_journal, "CONNECT_SECONDS", 3.0)
+    monkeypatch.setattr(postgres_journal, "AWAY_SECONDS", 0.25)
     with opened(server.url) as memory:
         memory.add("before", user_id="u")
         server.stop()
         try:
-            for _ in range(3):
+            for longest in (3.0, 0.25, 0.25):
+                waits.clear()
                 with pytest.raises(JournalError):
                     memory.search("before", user_id="u")
+                assert longest - 0.2 < waits[0] <= longest
         finally:
             server.restart()
-        assert stored(memory, user_id="u") == ["before"]
+        for _ in range(100):
+            with suppress(JournalError):
+                assert stored(memory, user_id="u") == ["before"]
+                break
+        waits.clear()
+        memory.search("before", user_id="u")
+        assert waits[0] > 2
 
 
 def test_a_restarted_server_costs_no_search_and_no_memory(server: Server) -> None:

@@ -757,6 +757,7 @@ class Memory(Closing):
         messages: Any = None,
         rewrite: bool = False,
         show_expired: bool = False,
+        words_only: bool = False,
         reference_date: None = None,
     ) -> Steps[SearchResult]:
         """The memories that answer a query, best first.
@@ -777,6 +778,8 @@ class Memory(Closing):
             messages: The conversation that the query belongs to, for `rewrite`.
             rewrite: Let the model turn the query into ones that stand for themselves ("what about her?"), one for each
                 part of it: one call. When the model fails, the query is searched for as it is.
+            words_only: Ask no embedder: words, names and dates alone find. It is what agents' surfaces turn to while
+                the embedder fails.
             reference_date: Refused unless None, as by mem0's own class: it is `reference_time` here.
 
         Returns:
@@ -789,7 +792,11 @@ class Memory(Closing):
             EmbeddingError: the embedder failed.
         """
         checked_flags(
-            explain=explain, include_quarantined=include_quarantined, rewrite=rewrite, show_expired=show_expired
+            explain=explain,
+            include_quarantined=include_quarantined,
+            rewrite=rewrite,
+            show_expired=show_expired,
+            words_only=words_only,
         )
         if reference_date is not None:
             raise InvalidInput("reference_date: give the present as reference_time=, a datetime or an ISO 8601 text.")
@@ -807,6 +814,7 @@ class Memory(Closing):
             known_at=checked_moment(known_at, "known_at"),
             include_quarantined=include_quarantined,
             show_expired=show_expired,
+            words_only=words_only,
             now=self._journal.now(),
         )
         shape = Shape(

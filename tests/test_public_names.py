@@ -63,7 +63,7 @@ MEMORY = {
     "scopes": "*, user_id=None, agent_id=None, run_id=None, limit=1000, offset=0",
     "search": "query, *, user_id=None, agent_id=None, run_id=None, limit=10, top_k=None, filters=None, threshold=None, "
     "kinds=None, explain=False, include_quarantined=False, reference_time=None, as_of=None, known_at=None, "
-    "max_tokens=None, expand=0, rerank=None, messages=None, rewrite=False, show_expired=False, "
+    "max_tokens=None, expand=0, rerank=None, messages=None, rewrite=False, show_expired=False, words_only=False, "
     "reference_date=None",
     "undo": "event_id=None, *, batch_id=None, user_id=None, agent_id=None, run_id=None",
     "unread": "*, user_id=None, agent_id=None, run_id=None",

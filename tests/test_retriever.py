@@ -14,7 +14,7 @@ from langchain_tests.integration_tests import RetrieversIntegrationTests
 from memory_kit import call
 from surfaces_kit import ALICE, open_with_facts
 
-from langchain_memlayer import InvalidFilter, InvalidInput, JournalClosed, Memory, ScopeRequired
+from langchain_memlayer import EmbeddingError, InvalidFilter, InvalidInput, JournalClosed, Memory, ScopeRequired
 from langchain_memlayer.agents.retriever import MemoryRetriever
 from langchain_memlayer.testing import DeterministicEmbeddings, ScriptedChatModel
 
@@ -111,6 +111,26 @@ async def test_a_memory_that_fails_finds_nothing(memory: Memory, way: str) -> No
     assert await call(way, retriever, "invoke", "tea") == []
     with pytest.raises(JournalClosed):
         await call(way, strict, "invoke", "tea")
+
+
+async def test_words_find_while_the_embedder_fails(way: str, caplog: pytest.LogCaptureFixture) -> None:
+    class Down(DeterministicEmbeddings):
+        def embed_query(self, text: str) -> list[float]:
+            raise ConnectionError("4711")
+
+    query = "Who likes tea?"
+    with Memory(":memory:", embeddings=Down(64)) as memory:
+        memory.add(["I like tea.", "I have a dog."], infer=False, **ALICE)
+        with pytest.raises(EmbeddingError):
+            memory.search(query, **ALICE)
+        assert [hit["memory"] for hit in memory.search(query, **ALICE, limit=1, words_only=True)["results"]] == [
+            "I like tea."
+        ]
+        [document] = await call(way, memory.as_retriever(**ALICE, k=1), "invoke", query)
+        assert document.page_content == "I like tea."
+        assert "I like tea." in await call(way, memory.as_tools(scope=ALICE)[1], "invoke", {"query": query})
+    assert caplog.text.count("by words alone") == 2
+    assert "4711" not in caplog.text
 
 
 def test_only_the_scope_is_found_and_arguments_of_search_pass_through(memory: Memory) -> None:

@@ -16,6 +16,7 @@ from langchain_memlayer.arguments import checked_count, checked_flags, checked_k
 from langchain_memlayer.errors import (
     ConfigurationError,
     EmbedderMismatch,
+    EmbeddingError,
     InvalidFilter,
     InvalidInput,
     ScopeRequired,
@@ -41,10 +42,11 @@ STATE_KEY: Final = "memory_off"
 SEARCH_OPTIONS: Final = frozenset({
     "filters", "threshold", "kinds", "explain", "include_quarantined", "reference_time", "as_of", "known_at",
     "max_tokens", "expand", "rerank", "messages", "rewrite", "show_expired",
+    "words_only",
 })  # fmt: skip
 """The arguments of `Memory.search` that surfaces pass on: all but the query, whose memories, and how many."""
 
-_FLAGS: Final = ("explain", "include_quarantined", "rewrite", "show_expired")
+_FLAGS: Final = ("explain", "include_quarantined", "rewrite", "show_expired", "words_only")
 _COUNTS: Final = {"max_tokens": 1, "expand": 0}
 
 
@@ -96,14 +98,27 @@ def ask(
 ) -> Steps:
     """Call a method of the memory, or await its twin; returns its answer, or None when the memory failed.
 
+    What a search finds without its embedder is better than nothing: while that fails, words alone find.
+
     Raises:
         ConfigurationError, ScopeRequired, InvalidFilter: what the developer has to mend; and whatever `raised` names.
     """
+
+    def calling(**more: Any) -> Request:
+        given = {**kwargs, **more}
+        return Request(
+            lambda: getattr(memory, method)(*args, **given), lambda: getattr(memory, f"a{method}")(*args, **given)
+        )
+
     answer = None
     with _shield(surface, on_error, raised):
-        answer = yield Request(
-            lambda: getattr(memory, method)(*args, **kwargs), lambda: getattr(memory, f"a{method}")(*args, **kwargs)
-        )
+        try:
+            answer = yield calling()
+        except EmbeddingError:
+            if method != "search" or on_error == "raise":
+                raise
+            _LOGGER.warning("%s searches by words alone: the embedder failed", surface)
+            answer = yield calling(words_only=True)
     return answer
 
 

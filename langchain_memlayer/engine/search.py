@@ -62,6 +62,7 @@ class SearchQuery:
         show_expired: Whether what has ceased to count by now may come back.
         now: The clock's time, microseconds since 1970 UTC.
         entities: Whom and what it is about, beside those that the text names.
+        words_only: Embed nothing.
     """
 
     text: str
@@ -77,6 +78,7 @@ class SearchQuery:
     show_expired: bool = False
     now: int = 0
     entities: tuple[str, ...] = ()
+    words_only: bool = False
 
     @property
     def past(self) -> bool:
@@ -181,7 +183,7 @@ class Searcher:
             return SearchHits(), None
         mend = mended(scoped, query.text)
         query = replace(query, text=mend.text)
-        vector = yield from self._vector(mend.meaning, vectors)
+        vector = None if query.words_only else (yield from self._vector(mend.meaning, vectors))
         entities, related = self._related(view, query)
         words = keywords(scoped, mend)
         scoring_query = _scoring_query(query, words, query.reference_time or self.journal.clock())

@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from psycopg_pool import ConnectionPool
+from psycopg_pool import ConnectionPool, PoolTimeout
 
 from langchain_memlayer.errors import ConfigurationError, InvalidInput, JournalError, MemLayerError, shown
 from langchain_memlayer.journal.base import Journal, random_id, utc_now
@@ -90,6 +90,7 @@ class PostgresJournal(Journal):
         self._connect()
 
     def _connect(self) -> None:
+        self._away = False
         self._pool = ConnectionPool(
             make_conninfo(**self._address.settings),
             kwargs={"autocommit": True},
@@ -131,11 +132,18 @@ class PostgresJournal(Journal):
     def _connection(self) -> psycopg.Connection[Any]:
         """One that works: those that the server closed, as when it was restarted, are replaced.
 
-        Of several such the pool's own check would wait longer for each.
+        Of several such the pool's own check would wait longer for each. Once one call has waited in vain, the next
+        ones fail soon, until the server is back: an agent's turn makes several.
         """
-        until = time.monotonic() + CONNECT_SECONDS
+        until = time.monotonic() + (AWAY_SECONDS if self._away else CONNECT_SECONDS)
+        failures = self._failures()
         while True:
-            connection = self._pool.getconn(until - time.monotonic())
+            try:
+                connection = self._pool.getconn(until - time.monotonic())
+            except PoolTimeout:
+                # Else all connections were in use.
+                self._away = self._failures() > failures
+                raise
             try:
                 self._pool.check_connection(connection)
             except BaseException as error:
@@ -143,7 +151,12 @@ class PostgresJournal(Journal):
                 if not isinstance(error, psycopg.Error):
                     raise
             else:
+                self._away = False
                 return connection
+
+    def _failures(self) -> int:
+        """How many attempts to connect have failed."""
+        return self._pool.get_stats().get("connections_errors", 0)
 
     @contextmanager
     def read(self, *, snapshot: bool = False) -> Iterator[PostgresReader]:
@@ -299,6 +312,7 @@ def _step(name: str) -> None:
 # -- where a store is, and what the server's errors mean there ---------------------------------------------------------
 
 CONNECT_SECONDS = 15.0
+AWAY_SECONDS = 1.0
 POOL_SIZE = 20
 
 _OURS = re.compile(r"[?&]pool_size=([^&]*)")
