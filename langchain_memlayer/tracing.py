@@ -138,11 +138,7 @@ def parent() -> RunTree | None:
 
 
 def _begun(
-    name: str,
-    run_type: RunType,
-    scope: Scope,
-    inputs: Callable[[], Mapping[str, Any]],
-    above: RunTree | None = None,
+    name: str, run_type: RunType, scope: Scope, inputs: Callable[[], Mapping[str, Any]], above: RunTree | None = None
 ) -> Span | None:
     mode = True if above is not None else _mode()
     if not mode:

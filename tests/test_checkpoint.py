@@ -22,15 +22,7 @@ from langgraph.types import Command, interrupt
 from pydantic import BaseModel
 from typing_extensions import TypeAliasType, TypedDict
 
-from langchain_memlayer import (
-    InvalidInput,
-    JournalClosed,
-    JournalError,
-    MemLayerStore,
-    Memory,
-    NotAStore,
-    checkpointer,
-)
+from langchain_memlayer import InvalidInput, JournalClosed, JournalError, MemLayerStore, Memory, NotAStore, checkpointer
 from langchain_memlayer.checkpoint import CHECKPOINT_FILE
 
 

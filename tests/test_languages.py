@@ -111,10 +111,7 @@ def test_chinese_recall_keeps_its_floor(memory: Memory, floors: dict[str, float]
     assert recall(memory, group) >= floors[group]
 
 
-@pytest.mark.parametrize(
-    ("signal", "group"),
-    [("speaker", "speaker"), ("date", "date"), ("question", "speaker")],
-)
+@pytest.mark.parametrize(("signal", "group"), [("speaker", "speaker"), ("date", "date"), ("question", "speaker")])
 def test_a_floor_falls_without_its_signal(memory: Memory, floors: dict[str, float], signal: str, group: str) -> None:
     assert recall(memory, group, weights=replace(Weights(window=0.0), **{signal: 0.0})) < floors[group]
 

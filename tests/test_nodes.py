@@ -22,19 +22,7 @@ from langgraph.store.memory import InMemoryStore
 from langgraph.types import Send
 from memory_kit import call
 from pydantic import BaseModel
-from surfaces_kit import (
-    ALICE,
-    Context,
-    State,
-    chat_graph,
-    facts,
-    graph_of,
-    open_with_facts,
-    plain,
-    said,
-    thread,
-    turns,
-)
+from surfaces_kit import ALICE, Context, State, chat_graph, facts, graph_of, open_with_facts, plain, said, thread, turns
 
 from langchain_memlayer import (
     ConfigurationError,

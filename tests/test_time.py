@@ -29,12 +29,7 @@ class Story(Extracting):
         self.replies: list[dict[str, Any]] = []
         self.clock = FrozenClock(day("2024-01-01"))
         self.model = ScriptedChatModel(replies=lambda prompt: self.replies.pop(0))
-        self.memory = open_memory(
-            ":memory:",
-            model=self.model,
-            extractor=self,
-            clock=self.clock,
-        )
+        self.memory = open_memory(":memory:", model=self.model, extractor=self, clock=self.clock)
 
     def extract(self, turns: Sequence[Turn], context: Sequence[Turn]) -> Extraction:
         return Extraction(tuple(self.told[turn.text] for turn in turns if turn.text in self.told))

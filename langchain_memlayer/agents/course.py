@@ -128,11 +128,7 @@ def given_of(
 def with_answers(course: Course, given: Mapping[str, Any], answers: Sequence[BaseMessage]) -> Course:
     """The course after a call of the model."""
     own = {one.id: _words(one.text) for one in answers if made_by_model(one)}
-    return {
-        **course,
-        "given": {**course.get("given", {}), **given},
-        "answers": {**course.get("answers", {}), **own},
-    }
+    return {**course, "given": {**course.get("given", {}), **given}, "answers": {**course.get("answers", {}), **own}}
 
 
 def timed(turns: Sequence[Turn], course: Course, now: datetime) -> list[Turn]:

@@ -8,17 +8,7 @@ from typing import Any, Final
 
 import orjson
 
-from langchain_memlayer.backends.base import (
-    BATCH,
-    ITEM,
-    STORE,
-    Adapter,
-    Document,
-    Point,
-    Scalar,
-    fields,
-    unit,
-)
+from langchain_memlayer.backends.base import BATCH, ITEM, STORE, Adapter, Document, Point, Scalar, fields, unit
 from langchain_memlayer.errors import ConfigurationError
 
 _MOST_ROWS: Final = 16_384

@@ -17,17 +17,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from langchain_memlayer.backends.base import (
-    ITEM,
-    SCOPE,
-    STORE,
-    ForeignStore,
-    Patience,
-    Point,
-    Scalar,
-    guarded,
-    is_flat,
-)
+from langchain_memlayer.backends.base import ITEM, SCOPE, STORE, ForeignStore, Patience, Point, Scalar, guarded, is_flat
 from langchain_memlayer.backends.generic import GenericAdapter
 from langchain_memlayer.backends.proposals import Proposals
 from langchain_memlayer.errors import JournalClosed, JournalError, MemLayerError, VectorStoreError

@@ -225,13 +225,7 @@ class _Proposer:
         return exact
 
     def _proposed(
-        self,
-        view: View,
-        vector: NDArray[np.float32],
-        k: int,
-        mask: NDArray[np.bool_] | None,
-        hints: Hints,
-        able: int,
+        self, view: View, vector: NDArray[np.float32], k: int, mask: NDArray[np.bool_] | None, hints: Hints, able: int
     ) -> Hits | None:
         allowed = view.live if mask is None else mask & view.live
         breadth = candidates(len(view.codes), 0, k)[0]

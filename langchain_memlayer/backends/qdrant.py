@@ -7,16 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from typing import Any
 
-from langchain_memlayer.backends.base import (
-    BATCH,
-    Adapter,
-    Document,
-    Point,
-    Scalar,
-    fields,
-    lock_of,
-    unit,
-)
+from langchain_memlayer.backends.base import BATCH, Adapter, Document, Point, Scalar, fields, lock_of, unit
 from langchain_memlayer.errors import ConfigurationError
 
 

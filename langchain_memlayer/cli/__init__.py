@@ -141,8 +141,7 @@ def common(
         str, typer.Option(metavar="NAME", help="What makes vectors: auto, none, or provider:model.")
     ] = "auto",
     model: Annotated[
-        str,
-        typer.Option(metavar="NAME", help="What finds facts, in eval what answers: auto, none, or provider:model."),
+        str, typer.Option(metavar="NAME", help="What finds facts, in eval what answers: auto, none, or provider:model.")
     ] = "auto",
     profile: Annotated[
         str | None,

@@ -285,11 +285,7 @@ def _summary(out: Console, report: Report) -> None:
     first, *rest = (answer["seconds"] * 1e3 for answer in report["questions"])
     _line(out, report["recalled"] == total, f"{report['recalled']} of {total} questions got an expected memory back")
     _line(out, kept, "nothing was lost" if kept else "something was lost")
-    _line(
-        out,
-        report["story"]["good"],
-        "what changed is known with what it was before; what nobody said is not",
-    )
+    _line(out, report["story"]["good"], "what changed is known with what it was before; what nobody said is not")
     usual = median(rest or [first])
     out.print(
         f"  a question took {usual:.1f} ms (median), the first one, which loads the index, {first:.0f} ms", style="dim"

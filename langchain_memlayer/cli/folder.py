@@ -49,8 +49,7 @@ def stats(ctx: typer.Context) -> None:
 
 
 def doctor(
-    ctx: typer.Context,
-    rebuild: Annotated[bool, typer.Option(help="Make anew what is derived, then check.")] = False,
+    ctx: typer.Context, rebuild: Annotated[bool, typer.Option(help="Make anew what is derived, then check.")] = False
 ) -> None:
     """Check everything that must hold in a folder, and rebuild what is derived."""
     from langchain_memlayer import doctor

@@ -185,10 +185,7 @@ class OpenAIText(Embeddings):
         from langchain_openai import OpenAIEmbeddings
 
         return OpenAIEmbeddings(
-            model=self.model,
-            dimensions=self.dimensions,
-            check_embedding_ctx_length=False,
-            chunk_size=_REQUEST_TEXTS,
+            model=self.model, dimensions=self.dimensions, check_embedding_ctx_length=False, chunk_size=_REQUEST_TEXTS
         )
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:

@@ -21,14 +21,7 @@ from langchain_memlayer.engine.profiles import FORK, carry, key_of, recited
 from langchain_memlayer.errors import InvalidInput, shown
 from langchain_memlayer.journal import Journal
 from langchain_memlayer.journal.database import chunks
-from langchain_memlayer.journal.fork_notes import (
-    ForkNote,
-    copies,
-    ended_citing,
-    forks,
-    note_fork,
-    profiles_in,
-)
+from langchain_memlayer.journal.fork_notes import ForkNote, copies, ended_citing, forks, note_fork, profiles_in
 from langchain_memlayer.journal.positions import terms_of
 from langchain_memlayer.journal.reader import Reader
 from langchain_memlayer.journal.writer import Writer

@@ -42,11 +42,7 @@ class Graphs:
     """
 
     def __init__(
-        self,
-        journal: Journal,
-        *,
-        snapshot_edges: int = SNAPSHOT_EDGES,
-        capacity_bytes: int = CAPACITY_BYTES,
+        self, journal: Journal, *, snapshot_edges: int = SNAPSHOT_EDGES, capacity_bytes: int = CAPACITY_BYTES
     ) -> None:
         self.journal = journal
         self._snapshot_edges = snapshot_edges

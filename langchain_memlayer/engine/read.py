@@ -32,18 +32,7 @@ from langchain_memlayer.messages import checked_text, mended_text
 from langchain_memlayer.protocols import Extractor, Reconciler
 from langchain_memlayer.steps import Steps, T, awaited, request
 from langchain_memlayer.tracing import span, traced
-from langchain_memlayer.types import (
-    RETRACT,
-    Decision,
-    Extraction,
-    Fact,
-    Rejection,
-    Row,
-    Scope,
-    Triple,
-    Turn,
-    Unread,
-)
+from langchain_memlayer.types import RETRACT, Decision, Extraction, Fact, Rejection, Row, Scope, Triple, Turn, Unread
 
 if TYPE_CHECKING:
     from langsmith.run_trees import RunTree

@@ -190,13 +190,7 @@ class Searcher:
         broad, narrow = Hints(query.scope.ids(), query.text), Hints(_equalities(query), query.text)
         vector = None if view.kernel is None else vector
         pools = Pools(
-            scoped,
-            text=query.text,
-            words=words,
-            vector=vector,
-            related=related,
-            weights=self.weights,
-            hints=broad,
+            scoped, text=query.text, words=words, vector=vector, related=related, weights=self.weights, hints=broad
         )
         if vector is not None and scoped.whole:
             view.audit(vector, query.limit, mask=allowed, hints=broad)
@@ -247,12 +241,7 @@ class Searcher:
         return None
 
     def _ranked(
-        self,
-        query: SearchQuery,
-        members: NDArray[np.int64],
-        scores: Scored,
-        able: NDArray[np.bool_],
-        reread: _Reread,
+        self, query: SearchQuery, members: NDArray[np.int64], scores: Scored, able: NDArray[np.bool_], reread: _Reread
     ) -> list[Ranked]:
         while True:
             ranking = ranked(scores, able, limit=query.limit, weights=self.weights)

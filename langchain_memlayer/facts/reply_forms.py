@@ -93,9 +93,7 @@ Numbers = Annotated[
 Truth = Annotated[bool, BeforeValidator(_truth)]
 Texts = Annotated[tuple[str, ...], BeforeValidator(_texts), WithJsonSchema(_STRINGS)]
 Triples = Annotated[
-    tuple[tuple[str, str, str], ...],
-    BeforeValidator(_triples),
-    WithJsonSchema({"type": "array", "items": _STRINGS}),
+    tuple[tuple[str, str, str], ...], BeforeValidator(_triples), WithJsonSchema({"type": "array", "items": _STRINGS})
 ]
 ActionWord = Annotated[str, BeforeValidator(_action)]
 Written = Annotated[str, BeforeValidator(_written)]

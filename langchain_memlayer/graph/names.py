@@ -193,9 +193,7 @@ def short_for(short: Name, long: Name) -> bool:
 
 
 def merge(
-    names: Collection[Name],
-    *,
-    apart: Callable[[str, str], bool] = lambda one, other: False,
+    names: Collection[Name], *, apart: Callable[[str, str], bool] = lambda one, other: False
 ) -> list[tuple[str, ...]]:
     """Which of some names are one entity.
 

@@ -16,13 +16,7 @@ RESTART = 0.15
 """How likely a walk returns to its seeds at each step."""
 
 
-def k_hop(
-    neighbours: Neighbours,
-    seeds: Iterable[str],
-    *,
-    k: int,
-    most: int,
-) -> dict[str, int]:
+def k_hop(neighbours: Neighbours, seeds: Iterable[str], *, k: int, most: int) -> dict[str, int]:
     """The nodes within `k` steps of the seeds and how many steps each is away, nearest first.
 
     Args:
@@ -49,11 +43,7 @@ def k_hop(
 
 
 def local_push(
-    neighbours: Neighbours,
-    degree: Callable[[str], int],
-    seeds: Iterable[str],
-    *,
-    eps: float = 1e-3,
+    neighbours: Neighbours, degree: Callable[[str], int], seeds: Iterable[str], *, eps: float = 1e-3
 ) -> dict[str, float]:
     """Personalised PageRank around the seeds, as far as it can be told by looking at their surroundings only.
 

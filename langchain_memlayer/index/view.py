@@ -297,12 +297,7 @@ class View:
         return self.hits(slots[:k], raw[:k], Plan("hnsw", scanned, breadth, survivors))
 
     def exact(
-        self,
-        vector: NDArray[np.float32],
-        k: int,
-        *,
-        mask: NDArray[np.bool_] | None = None,
-        plan: Plan = _UNTRIED,
+        self, vector: NDArray[np.float32], k: int, *, mask: NDArray[np.bool_] | None = None, plan: Plan = _UNTRIED
     ) -> Hits:
         """The `k` nearest by looking at all of them; `vector` as the kernel prepared it, `plan` what was tried."""
         return self._exactly(vector, k, *self._keep(mask), plan)
@@ -352,12 +347,7 @@ class View:
         return int(np.count_nonzero(np.diff(self.owners if keep is None else self.owners[keep], prepend=-1)))
 
     def _exactly(
-        self,
-        vector: NDArray[np.float32],
-        k: int,
-        keep: NDArray[np.bool_] | None,
-        matches: int,
-        tried: Plan = _UNTRIED,
+        self, vector: NDArray[np.float32], k: int, keep: NDArray[np.bool_] | None, matches: int, tried: Plan = _UNTRIED
     ) -> Hits:
         kernel, codes = self._kernel(), self.codes
         way = exact_way(len(codes), matches)

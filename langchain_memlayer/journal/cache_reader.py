@@ -102,14 +102,7 @@ class CacheReader(BaseReader):
     # -- slabs ----------------------------------------------------------------------------------------------------
 
     def load(
-        self,
-        prefix: str,
-        area: Area,
-        *,
-        dims: int,
-        ended: bool = False,
-        vectors: bool = True,
-        typed: Typed,
+        self, prefix: str, area: Area, *, dims: int, ended: bool = False, vectors: bool = True, typed: Typed
     ) -> SlabBlock:
         """Everything live below a namespace (with `ended`: every version). To be called in a snapshot.
 
@@ -125,15 +118,7 @@ class CacheReader(BaseReader):
         return self._slab(area, self.last_seq(), rows, [], typed, dims=dims, ended=ended, vectors=vectors)
 
     def changes(
-        self,
-        prefix: str,
-        area: Area,
-        since: int,
-        *,
-        dims: int,
-        ended: bool = False,
-        vectors: bool = True,
-        typed: Typed,
+        self, prefix: str, area: Area, since: int, *, dims: int, ended: bool = False, vectors: bool = True, typed: Typed
     ) -> SlabBlock | None:
         """What changed below a namespace after position `since`; None when a reset was among it. In a snapshot."""
         last = self.last_seq()

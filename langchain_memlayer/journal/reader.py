@@ -284,12 +284,7 @@ class Reader(ItemReader):
         return [row[0] for row in rows]
 
     def oldest_first(
-        self,
-        scope: Scope,
-        *,
-        kinds: Collection[str],
-        lasting: int | None = None,
-        after: tuple[int, int] | None = None,
+        self, scope: Scope, *, kinds: Collection[str], lasting: int | None = None, after: tuple[int, int] | None = None
     ) -> Iterator[int]:
         """The rows of a scope's live memories in order: those of some kinds, or (of none) all but turns that were read.
 

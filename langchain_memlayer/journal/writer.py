@@ -531,8 +531,7 @@ class Writer(Reader):
         self._drop_vectors(row.id)
         seq = self.event(self.namespace(row.path), row.key, row.kind, "redact", item=row.id)
         self.db.execute(
-            "UPDATE items SET value = ?, hash = ?, terms = ?, seq = ? WHERE id = ?",
-            (text, digest, terms, seq, row.id),
+            "UPDATE items SET value = ?, hash = ?, terms = ?, seq = ? WHERE id = ?", (text, digest, terms, seq, row.id)
         )
         self.db.execute(
             "UPDATE events SET prev = NULL, value = (SELECT i.value FROM items i WHERE i.id = events.seq) "

@@ -59,13 +59,7 @@ def create_app(
         patience: How many seconds a body may take to come, and a piece of an answer to go.
     """
     tokens = Tokens() if tokens is None else tokens
-    guard = Middleware(
-        Guard,
-        tokens=tokens,
-        hosts={*LOOPBACK, *hosts},
-        max_bytes=max_bytes,
-        patience=patience,
-    )
+    guard = Middleware(Guard, tokens=tokens, hosts={*LOOPBACK, *hosts}, max_bytes=max_bytes, patience=patience)
     mcp = OverHTTP(mcp_server(memory, ids_from_model=ids_from_model), max_bytes=max_bytes)
     app = Starlette(
         routes=[

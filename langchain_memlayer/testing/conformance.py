@@ -17,15 +17,7 @@ __all__ = ["MakeStore", "StoreCalls", "StoreConformance"]
 
 
 class StoreConformance(
-    BatchCases,
-    ConcurrencyCases,
-    ItemCases,
-    NamespaceCases,
-    SearchCases,
-    FilterCases,
-    IndexCases,
-    TTLCases,
-    DefectCases,
+    BatchCases, ConcurrencyCases, ItemCases, NamespaceCases, SearchCases, FilterCases, IndexCases, TTLCases, DefectCases
 ):
     """The contract of `BaseStore`, and a test for each known defect of the stores that come with LangGraph.
 

@@ -239,9 +239,6 @@ def _chunks(message: Any) -> Iterator[ChatGenerationChunk]:
         for k, call in enumerate(message.tool_calls)
     ]
     last = AIMessageChunk(
-        content=parts[-1] if parts else "",
-        id=message.id,
-        tool_call_chunks=calls,
-        usage_metadata=message.usage_metadata,
+        content=parts[-1] if parts else "", id=message.id, tool_call_chunks=calls, usage_metadata=message.usage_metadata
     )
     yield ChatGenerationChunk(message=last)

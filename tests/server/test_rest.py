@@ -61,9 +61,7 @@ def test_whole_scopes_are_listed_ended_and_forgotten(client: TestClient) -> None
     assert client.get("/v1/scopes").json() == []
 
 
-def test_lists_come_as_lines_too_and_skip_nothing_where_others_end_meanwhile(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_lists_come_as_lines_too_and_skip_nothing_where_others_end_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lookup, "PAGE", 2)
     own = lookup._listed
     with Memory(":memory:", model=None, embeddings=None) as memory, serving(memory) as clients:

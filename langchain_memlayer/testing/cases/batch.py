@@ -83,12 +83,7 @@ class BatchCases(StoreCases):
         store = new_store()
         store.put(NS, "kept", {"n": 0})
         store.batch(
-            [
-                PutOp(NS, "gone", {"n": 1}),
-                PutOp(NS, "gone", None),
-                PutOp(NS, "kept", None),
-                PutOp(NS, "kept", {"n": 2}),
-            ]
+            [PutOp(NS, "gone", {"n": 1}), PutOp(NS, "gone", None), PutOp(NS, "kept", None), PutOp(NS, "kept", {"n": 2})]
         )
         assert store.get(NS, "gone") is None
         assert store.found(NS, "kept").value == {"n": 2}
