@@ -25,6 +25,7 @@ from langchain_memlayer.testing import ScriptedChatModel
         ("I paid 50 euros", "Ann paid 100 euros", "100"), ("我月薪1w", "用户月薪2万元", "20000"),
         ("苹果三块八一斤", "苹果8.3元一斤", "8.3"), ("the car cost 15000 euros", "Ann paid 1500 euros", "1500"),
         ("it has 1000 rooms on 12 floors", "It has 100 rooms", "100"),
+        ("the house was 1500000 euros", "Ann paid 150000 euros", "150000"),
     ],
 )  # fmt: skip
 def test_a_number_that_contradicts_its_quote_is_found(quote: str, fact: str, number: str) -> None:

@@ -223,7 +223,9 @@ def _checked(name: str, provider: str, make: Callable[[], Any]) -> Any:
         return make()
     except ValidationError as error:
         # Only the places and the reasons: the values may be secrets.
-        wrong = "; ".join(f"{'.'.join(map(str, part['loc']))}: {part['msg']}" for part in error.errors())
+        wrong = "; ".join(
+            ": ".join(filter(None, (".".join(map(str, part["loc"])), part["msg"]))) for part in error.errors()
+        )
         raise ConfigurationError(f"{name}.config of {provider} cannot be used: {wrong}.") from None
 
 

@@ -128,8 +128,8 @@ _PERCENT: Final = re.compile("%|percent|prozent|百分")
 _ABOUT: Final = re.compile(r"(?<!\d)\d++(?:s\b|\s?(?:多|代|几|幾|余|餘))")
 _LAST_DAY: Final = 31
 _FEWEST_DIGITS: Final = 3
-# Of 15000 the first four digits are another number; what is longer names something, and may be told in parts.
-_LONG: Final = re.compile(r"\d{7,}")
+# Of 15000 the first four digits are another number; what is longer, and no amount, may be told in parts.
+_LONG: Final = re.compile(r"\d{7,}+(?<!000)")
 _YEARS_NEAR: Final = 2
 _MOST_NUMBERS: Final = 60
 """Of more numbers nearly every other is a sum or a product of two."""
