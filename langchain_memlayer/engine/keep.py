@@ -120,15 +120,14 @@ class Keeper:
             return known
         if not turns and batch is None:
             return Kept(scope, (), (), None, Outcome())
-        reads, stores = infer and self.reads, self.keep_turns or not infer
-        texts = [turn_text(turn) for turn in self._unstored(turns, scope)] if stores else []
-        forms: Mapping[str, Indexed] = unembedded(texts) if reads and at_once else {}
+        reads = infer and self.reads
+        forms: Mapping[str, Indexed] = {}
         failure: EmbeddingError | None = None
-        if not (reads and at_once):
+        if not (reads and at_once) and (self.keep_turns or not infer):
             try:
-                forms = yield from searchable(self.indexes, texts)
+                forms = yield from searchable(self.indexes, list(map(turn_text, self._unstored(turns, scope))))
             except EmbeddingError as error:
-                forms, failure = unembedded(texts), error
+                failure = error
         due = None if reads and at_once else round(after_seconds * 1_000_000)
         with span("keep", scope=scope, inputs=lambda: {"turns": list(turns)}) as report:
             kept = self._commit(turns, scope, forms, batch, infer=infer, again=again, due=due, failure=failure)
@@ -334,10 +333,9 @@ def _stored(reader: Reader, scope: Scope, turns: Sequence[Turn]) -> list[tuple[R
     for turn in turns:
         known: tuple[Row | None, bool] = None, False
         if turn.id is not None:
-            others = {digest for text, digest in said[turn.id].items() if text != turn.text}
             rows = stored[turn.session_id, turn.id]
             free = [row for row in rows if row.key not in taken or _merges(taken[row.key], turn)]
-            known = _one_of(reader, free, turn, others)
+            known = _one_of(reader, free, turn, said[turn.id])
         if known[0] is not None:
             taken[known[0].key] = turn
         states.append(known)
@@ -348,14 +346,16 @@ def _merges(one: Turn, other: Turn) -> bool:
     return one.id != other.id and one.text == other.text
 
 
-def _one_of(reader: Reader, rows: Sequence[Row], turn: Turn, others: set[str]) -> tuple[Row | None, bool]:
-    digest = content_hash(turn.text)
+def _one_of(reader: Reader, rows: Sequence[Row], turn: Turn, said: Mapping[str, str]) -> tuple[Row | None, bool]:
+    """Which row a turn is, of those of its message, and whether it says something else; `said` are digests by text."""
+    digest = said[turn.text]
     live = [row for row in rows if row.closed is None]
     for row in live:
         if row.hash == digest:
             return row, False
     if live:
         # One that was merged with an equal message has its words from that one, and is a turn of its own from now on.
+        others = set(said.values()) - {digest}
         own = [row for row in live if row.message_id == turn.id and row.hash not in others]
         mine = own[-1] if own else live[-1]
         repeated, events = any(row.hash == digest for row in rows if row.key == mine.key), reader.history(mine.key)
