@@ -15,15 +15,15 @@ from langgraph.runtime import Runtime
 from langgraph.types import Command
 
 from langchain_memlayer.agents.context import as_context
-from langchain_memlayer.agents.course import (
-    Course,
-    begun,
-    given_of,
+from langchain_memlayer.agents.exchange import (
+    Exchange,
+    begin_exchange,
+    given_to_model,
     listening,
     made_by_model,
-    remembered,
-    timed,
+    to_remember,
     with_answers,
+    with_times,
 )
 from langchain_memlayer.agents.scope import Caller, ScopeSource, checked_source, find_caller, find_memory
 from langchain_memlayer.agents.surface import (
@@ -54,7 +54,7 @@ except ModuleNotFoundError as error:
         "The middleware needs the package langchain, which has create_agent: pip install langchain"
     ) from error
 
-_MOST_ASKED: Final = 256
+_MOST_GIVEN: Final = 256
 _Response = ModelResponse[Any] | ExtendedModelResponse[Any]
 
 
@@ -113,9 +113,11 @@ class MemoryMiddleware(AgentMiddleware[Any, Any]):
         self._on_error = checked_on_error(on_error)
         # What the model was given in turns that have not ended, by session and message. A stream that nobody reads on
         # ends no node by an error, and what the node writes then is lost.
-        self._asked: OrderedDict[tuple[str | None, str], dict[str, Any]] = OrderedDict()
-        self._context, self._course = (f"{key}_{self._label}".rstrip("_") for key in ("memory_context", "memory_turn"))
-        self.state_schema = _state_schema(self._context, self._course)
+        self._given: OrderedDict[tuple[str | None, str], dict[str, Any]] = OrderedDict()
+        self._context_key, self._exchange_key = (
+            f"{key}_{self._label}".rstrip("_") for key in ("memory_context", "memory_turn")
+        )
+        self.state_schema = _state_schema(self._context_key, self._exchange_key)
         self.tools: Sequence[BaseTool] = (
             memory_tools(memory, scope=scope, name=self._label, on_error=on_error) if tools else []
         )
@@ -139,11 +141,11 @@ class MemoryMiddleware(AgentMiddleware[Any, Any]):
         """Call the model with what was recalled at the end of its system message."""
         with listening() as heard:
             try:
-                response = handler(self._injected(request))
+                response = handler(self._with_context(request))
             except Exception:
-                run(self._keep(request, heard.messages))
+                run(self._keep_failed(request, heard.messages))
                 raise
-        return self._noted(request, heard.messages, response)
+        return self._with_exchange(request, heard.messages, response)
 
     async def awrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
@@ -151,29 +153,29 @@ class MemoryMiddleware(AgentMiddleware[Any, Any]):
         """Like `wrap_model_call`."""
         with listening() as heard:
             try:
-                response = await handler(self._injected(request))
+                response = await handler(self._with_context(request))
             except asyncio.CancelledError:
                 # Who is cancelled has no time, and may be cancelled again: a thread comes to its end all the same.
                 with suppress(Exception):
-                    await in_thread(run, self._keep(request, heard.messages, background=True))
+                    await in_thread(run, self._keep_failed(request, heard.messages, background=True))
                 raise
             except Exception:
-                await arun(self._keep(request, heard.messages))
+                await arun(self._keep_failed(request, heard.messages))
                 raise
-        return self._noted(request, heard.messages, response)
+        return self._with_exchange(request, heard.messages, response)
 
     def after_agent(self, state: Any, runtime: Runtime[Any]) -> dict[str, Any] | None:
         """Remember this turn."""
-        return run(self._remembering(state, runtime))
+        return run(self._remember_messages(state, runtime))
 
     async def aafter_agent(self, state: Any, runtime: Runtime[Any]) -> dict[str, Any] | None:
         """Like `after_agent`."""
-        return await arun(self._remembering(state, runtime))
+        return await arun(self._remember_messages(state, runtime))
 
     # -- steps ----------------------------------------------------------------------------------------------------
 
     def _recall(self, state: Any, runtime: Runtime[Any]) -> Steps[dict[str, Any]]:
-        memory, caller = self._called(state, runtime)
+        memory, caller = self._memory_and_caller(state, runtime)
         messages = state.get("messages", [])
         query, before = last_said(messages)
         earlier = hear(before, None, without=None).turns if self._search.get("rewrite") else []
@@ -188,42 +190,42 @@ class MemoryMiddleware(AgentMiddleware[Any, Any]):
             block = as_context(
                 answer["results"], answer["relations"], query=query, ids=shows_ids, name=self._label, profile=profile
             )
-        update: dict[str, Any] = {self._context: block}
+        update: dict[str, Any] = {self._context_key: block}
         if self._remember:
-            last = self._course_of(state) or {}
+            last = self._exchange_of(state) or {}
             ids, off = caller.scope.ids(), bool(state.get(STATE_KEY))
-            course = update[self._course] = begun(messages, last, ids, memory.clock(), off=off)
-            left = self._left(last, caller)
-            if left and not course["said"].keys() & last["said"].keys():
+            exchange = update[self._exchange_key] = begin_exchange(messages, last, ids, memory.clock(), off=off)
+            left = self._take_given(last, caller)
+            if left and not exchange["said"].keys() & last["said"].keys():
                 yield from self._add(state, runtime, left, background=True, owner=last.get("owner"))
         return update
 
-    def _left(self, course: Course, caller: Caller) -> list[dict[str, Any]]:
+    def _take_given(self, exchange: Exchange, caller: Caller) -> list[dict[str, Any]]:
         """What the model was given in a turn that has not ended, unless it was declined; it is forgotten here."""
-        keys = [(caller.session_id, key) for key in course.get("said", ())]
-        taken = {key: self._asked.pop((session, key), None) for session, key in keys}
-        left = {**{key: one for key, one in taken.items() if one is not None}, **course.get("given", {})}
-        return [] if course.get("off") else list(left.values())
+        keys = [(caller.session_id, key) for key in exchange.get("said", ())]
+        taken = {key: self._given.pop((session, key), None) for session, key in keys}
+        left = {**{key: one for key, one in taken.items() if one is not None}, **exchange.get("given", {})}
+        return [] if exchange.get("off") else list(left.values())
 
-    def _keep(
+    def _keep_failed(
         self, request: ModelRequest[Any], given: Sequence[BaseMessage] | None, *, background: bool = False
     ) -> Steps[None]:
         """Remember at once what a model was given that then failed: nobody else will know that it was not refused."""
-        course = self._course_of(request.state)
-        if course is None or given is None or course.get("off"):
+        exchange = self._exchange_of(request.state)
+        if exchange is None or given is None or exchange.get("off"):
             return
-        kept = given_of(request.messages, course, given, answered=False)
+        kept = given_to_model(request.messages, exchange, given, answered=False)
         yield from self._add(request.state, request.runtime, list(kept.values()), background=background)
 
-    def _remembering(self, state: Any, runtime: Runtime[Any]) -> Steps[dict[str, Any] | None]:
-        course = self._course_of(state)
-        if course is None:
+    def _remember_messages(self, state: Any, runtime: Runtime[Any]) -> Steps[dict[str, Any] | None]:
+        exchange = self._exchange_of(state)
+        if exchange is None:
             return None
-        messages, refused = remembered(state.get("messages", []), course)
-        caller = self._called(state, runtime)[1]
-        self._left(course, caller)
+        messages, refused = to_remember(state.get("messages", []), exchange)
+        caller = self._memory_and_caller(state, runtime)[1]
+        self._take_given(exchange, caller)
         yield from self._add(state, runtime, messages, refused)
-        return {self._course: {"refused": refused, "owner": caller.scope.ids()}}
+        return {self._exchange_key: {"refused": refused, "owner": caller.scope.ids()}}
 
     def _add(
         self,
@@ -235,7 +237,7 @@ class MemoryMiddleware(AgentMiddleware[Any, Any]):
         background: bool = False,
         owner: Mapping[str, str] | None = None,
     ) -> Steps[None]:
-        memory, caller = self._called(state, runtime)
+        memory, caller = self._memory_and_caller(state, runtime)
         said = hear(messages, caller.session_id, without=refused)
         given: dict[str, Any] = {
             **(owner or caller.scope.ids()),
@@ -245,23 +247,23 @@ class MemoryMiddleware(AgentMiddleware[Any, Any]):
             "after_seconds": self._after_seconds,
         }
         if said.turns:
-            turns = timed(said.turns, self._course_of(state) or {}, memory.clock())
+            turns = with_times(said.turns, self._exchange_of(state) or {}, memory.clock())
             yield from ask(self.name, memory, "add", turns, on_error=self._on_error, **given)
 
-    def _called(self, state: Any, runtime: Any) -> tuple[MemoryLike, Caller]:
+    def _memory_and_caller(self, state: Any, runtime: Any) -> tuple[MemoryLike, Caller]:
         memory = find_memory(self.name, self._memory, runtime=runtime)
         return memory, find_caller(self.name, self._source, state=state, runtime=runtime)
 
     # -- the model's call -----------------------------------------------------------------------------------------
 
-    def _course_of(self, state: Any) -> Course | None:
-        return (state.get(self._course) or {}) if self._remember else None
+    def _exchange_of(self, state: Any) -> Exchange | None:
+        return cast("Exchange", state.get(self._exchange_key) or {}) if self._remember else None
 
-    def _noted(
+    def _with_exchange(
         self, request: ModelRequest[Any], given: Sequence[BaseMessage] | None, response: ModelResponse[Any]
     ) -> _Response:
-        course = self._course_of(request.state)
-        if not course:
+        exchange = self._exchange_of(request.state)
+        if not exchange:
             return response
         answered = any(made_by_model(one) for one in response.result)
         if given is None and answered:
@@ -269,16 +271,16 @@ class MemoryMiddleware(AgentMiddleware[Any, Any]):
             given = request.messages
         if given is None:
             return response
-        kept = given_of(request.messages, course, given, answered=answered)
-        session = self._called(request.state, request.runtime)[1].session_id
-        self._asked.update({(session, key): one for key, one in kept.items()})
-        while len(self._asked) > _MOST_ASKED:
-            self._asked.popitem(last=False)
-        new = with_answers(course, kept, response.result)
-        return ExtendedModelResponse(model_response=response, command=Command(update={self._course: new}))
+        kept = given_to_model(request.messages, exchange, given, answered=answered)
+        session = self._memory_and_caller(request.state, request.runtime)[1].session_id
+        self._given.update({(session, key): one for key, one in kept.items()})
+        while len(self._given) > _MOST_GIVEN:
+            self._given.popitem(last=False)
+        new = with_answers(exchange, kept, response.result)
+        return ExtendedModelResponse(model_response=response, command=Command(update={self._exchange_key: new}))
 
-    def _injected(self, request: ModelRequest[Any]) -> ModelRequest[Any]:
-        block = cast("str | None", request.state.get(self._context))
+    def _with_context(self, request: ModelRequest[Any]) -> ModelRequest[Any]:
+        block = cast("str | None", request.state.get(self._context_key))
         if not block:
             return request
         before = request.system_message
@@ -298,13 +300,13 @@ def _label(source: ScopeSource | None) -> str:
     return "agent" if source.agent_id is not None else "run"
 
 
-def _state_schema(context: str, course: str) -> Any:
+def _state_schema(context: str, exchange: str) -> Any:
     """The state of one middleware: what was recalled, how the turn went, and whether it is declined."""
     return TypedDict(  # type: ignore[operator]
         "MemoryMiddlewareState",
         {
             context: NotRequired[Annotated[str, PrivateStateAttr]],
-            course: NotRequired[Annotated[dict[str, Any], PrivateStateAttr]],
+            exchange: NotRequired[Annotated[dict[str, Any], PrivateStateAttr]],
             STATE_KEY: NotRequired[Annotated[bool, UntrackedValue, OmitFromOutput]],
         },
     )
