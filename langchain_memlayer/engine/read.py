@@ -22,7 +22,7 @@ from langchain_memlayer.engine.index_sync import Indexes
 from langchain_memlayer.engine.keep import CONTEXT_TURNS, Keeper, Kept, note_about, turn_of
 from langchain_memlayer.engine.profiles import Profiles
 from langchain_memlayer.engine.records import batch_scope, to_turn
-from langchain_memlayer.engine.texts import fact_text, found_by, searchable, stored_text, turn_text
+from langchain_memlayer.engine.texts import fact_text, searchable, stored_text, turn_text, with_words
 from langchain_memlayer.errors import EmbeddingError, ExtractionError, InvalidInput, JournalError, MemLayerError
 from langchain_memlayer.facts.reconciliation import all_added
 from langchain_memlayer.journal import Journal
@@ -132,9 +132,9 @@ class Engine(Keeper):
             return Outcome()
         with self._postponing(note):
             if about := note.detail.get("triples_of"):
-                return (yield from self._relate(note, about))
-            prepared = yield from self._extracted(self._noted(note))
-            return (yield from self._decided(prepared, batch=None))
+                return (yield from self._read_edited(note, about))
+            prepared = yield from self._extract_facts(self._prepare(note))
+            return (yield from self._decide_and_commit(prepared, batch=None))
 
     def read_beside(self, note: Unread, above: RunTree | None) -> Steps[Outcome]:
         """Like `read`, as a run that belongs to the one that kept the turns."""
@@ -176,7 +176,7 @@ class Engine(Keeper):
                         raise
             if progress is not None:
                 progress(place, len(notes))
-        yield from self._profiled(scope)
+        yield from self._update_profiles(scope)
         return Readings(Outcome.together(done), tuple(failed))
 
     def extract(self, turns: Sequence[Turn], scope: Scope) -> Steps[Prepared]:
@@ -191,7 +191,7 @@ class Engine(Keeper):
         note = None if kept.note is None else self._unread(kept.note)
         if note is None:
             return Prepared(scope, ())
-        prepared = self._noted(note)
+        prepared = self._prepare(note)
         # What was told before in the same words is cited by the message that tells it now.
         ids = {row.id: turn.id for turn, row in zip(kept.turns, kept.rows, strict=True) if row is not None}
         turns = [
@@ -199,7 +199,7 @@ class Engine(Keeper):
             for turn, row in zip(prepared.turns, prepared.rows, strict=True)
         ]
         with self._postponing(note):
-            return (yield from self._extracted(replace(prepared, turns=tuple(turns))))
+            return (yield from self._extract_facts(replace(prepared, turns=tuple(turns))))
 
     def stated(self, kept: Kept, facts: Sequence[Fact], rejected: Sequence[Rejection]) -> Prepared:
         """Kept turns and the facts that somebody else found in them, with the note of those that these cite.
@@ -230,7 +230,7 @@ class Engine(Keeper):
         if known is not None:
             return known.outcome
         with nullcontext() if prepared.note is None else self._postponing(prepared.note):
-            return (yield from self._decided(prepared, batch=batch))
+            return (yield from self._decide_and_commit(prepared, batch=batch))
 
     @contextmanager
     def _postponing(self, note: Unread) -> Iterator[None]:
@@ -253,7 +253,7 @@ class Engine(Keeper):
         with self.journal.read() as reader:
             return reader.unread_note(number)
 
-    def _noted(self, note: Unread) -> Prepared:
+    def _prepare(self, note: Unread) -> Prepared:
         """The turns of a note that are still there, not yet read."""
         with self.journal.read() as reader:
             words = [turn_of(plain) for plain in note.detail.get("turns", ())]
@@ -268,7 +268,7 @@ class Engine(Keeper):
         live = [row.id for row in rows if row is not None and row.closed is None]
         return frozenset(() if self.indexes.embedder is None else reader.without_vectors(live))
 
-    def _extracted(self, prepared: Prepared) -> Steps[Prepared]:
+    def _extract_facts(self, prepared: Prepared) -> Steps[Prepared]:
         """What an extractor finds in the turns, as a run of its own."""
         extractor, note = self.extractor, prepared.note
         if extractor is None or not prepared.turns or note is None or note.detail.get("owed"):
@@ -276,7 +276,7 @@ class Engine(Keeper):
         turns, context = prepared.turns, self._context(prepared, note)
         extraction = yield from traced(
             "extraction",
-            self._asked(prepared, _found_by(extractor, turns, context)),
+            self._embed_turns_on_failure(prepared, _call_extractor(extractor, turns, context)),
             scope=prepared.scope,
             inputs=lambda: {"turns": turns},
             outputs=lambda extraction: {"facts": extraction.facts, "rejected": extraction.rejected},
@@ -285,18 +285,20 @@ class Engine(Keeper):
         facts = sorted(extraction.facts, key=lambda fact: fact.turns[:1])
         return replace(prepared, facts=tuple(facts), rejected=extraction.rejected)
 
-    def _asked(self, prepared: Prepared, steps: Steps[T]) -> Steps[T]:
+    def _embed_turns_on_failure(self, prepared: Prepared, steps: Steps[T]) -> Steps[T]:
         """What a chat model says of turns; while it fails they are found themselves, by what they mean too."""
         try:
             return (yield from steps)
         except Exception:
             with suppress(EmbeddingError, JournalError):
-                yield from self._embedded(prepared)
+                yield from self._embed_turns(prepared)
             raise
 
-    def _embedded(self, prepared: Prepared) -> Steps[None]:
+    def _embed_turns(self, prepared: Prepared) -> Steps[None]:
         """Give the turns the vectors that they owe."""
-        stored = {row.id: turn for turn, row in self._placed(prepared) if row is not None and row.id in prepared.owed}
+        stored = {
+            row.id: turn for turn, row in self._turns_and_rows(prepared) if row is not None and row.id in prepared.owed
+        }
         if not stored:
             return
         forms = yield from searchable(self.indexes, [turn_text(turn) for turn in stored.values()])
@@ -311,17 +313,17 @@ class Engine(Keeper):
     def _context(self, prepared: Prepared, note: Unread) -> list[Turn]:
         """What is known and near to the turns, then those that come before them."""
         with self.journal.read() as reader:
-            said = note.detail.get("before", ())
-            by_row = reader.memories_by_row([one for one in said if isinstance(one, int)])
-            rows = [by_row[one] for one in said if isinstance(one, int) and one in by_row]
+            told_before = note.detail.get("before", ())
+            by_row = reader.memories_by_row([one for one in told_before if isinstance(one, int)])
+            rows = [by_row[one] for one in told_before if isinstance(one, int) and one in by_row]
             rows = [row for row in rows if row.scope == note.scope]
             last = max((row for row in prepared.rows if row is not None), key=lambda row: row.place or 0, default=None)
-            if not said and last is not None:
+            if not told_before and last is not None:
                 most = CONTEXT_TURNS + len(prepared.rows)
                 rows = reader.session_tail(prepared.scope, last.session_id, before=last.place or last.id, most=most)
                 rows = [row for row in rows if row.id not in note.turns]
-        before = [*map(to_turn, rows), *(turn_of(one) for one in said if not isinstance(one, int))]
-        return [*self.finder.known(prepared.scope, prepared.turns), *before[-CONTEXT_TURNS:]]
+        earlier = [*map(to_turn, rows), *(turn_of(one) for one in told_before if not isinstance(one, int))]
+        return [*self.finder.known(prepared.scope, prepared.turns), *earlier[-CONTEXT_TURNS:]]
 
     def _note_what_no_model_saw(self, scope: Scope) -> None:
         """Note the turns that were added before there was a model, a page of one conversation at a time."""
@@ -342,67 +344,67 @@ class Engine(Keeper):
 
     # -- what it means --------------------------------------------------------------------------------------------
 
-    def _decided(self, prepared: Prepared, *, batch: str | None) -> Steps[Outcome]:
+    def _decide_and_commit(self, prepared: Prepared, *, batch: str | None) -> Steps[Outcome]:
         turns, facts = prepared.turns, prepared.facts
         if batch is None and prepared.note is None and not turns and not facts and not prepared.rejected:
             return Outcome()
         texts = [
-            *(turn_text(turn) for turn, row in self._placed(prepared) if self._stores(prepared, row)),
+            *(turn_text(turn) for turn, row in self._turns_and_rows(prepared) if self._stores_form(prepared, row)),
             *(fact_text(fact, turns) for fact in facts),
         ]
         forms = yield from searchable(self.indexes, texts)
         for attempt in range(LOST_RACES + 1):
             position = self.journal.last_seq()
-            decisions = yield from self._decisions(prepared, forms)
+            decisions = yield from self._decide(prepared, forms)
             rewritten = [
                 fact_text(facts[d.fact], turns, d.text) for d in decisions if d.fact is not None and _rewrites(d)
             ]
-            more = yield from searchable(self.indexes, [text for text in rewritten if text not in forms])
-            forms = {**forms, **more}
+            new_forms = yield from searchable(self.indexes, [text for text in rewritten if text not in forms])
+            forms = {**forms, **new_forms}
             since = None if attempt == LOST_RACES else position
             with span("commit", scope=prepared.scope, inputs=partial(dict, decisions=decisions)) as report:
-                outcome = self._committed(prepared, decisions, forms, batch, since)
+                outcome = self._commit_decisions(prepared, decisions, forms, batch, since)
                 report({"outcome": outcome})
             if outcome is not None:
-                yield from self._profiled(prepared.scope)
+                yield from self._update_profiles(prepared.scope)
                 return outcome
         raise AssertionError("the last attempt always commits")
 
-    def _profiled(self, scope: Scope) -> Steps[None]:
+    def _update_profiles(self, scope: Scope) -> Steps[None]:
         if self.profiles is not None:
             yield from self.profiles.follow(scope)
 
-    def _placed(self, prepared: Prepared) -> list[tuple[Turn, Row | None]]:
+    def _turns_and_rows(self, prepared: Prepared) -> list[tuple[Turn, Row | None]]:
         return list(zip(prepared.turns, prepared.rows or (None,) * len(prepared.turns), strict=True))
 
-    def _stores(self, prepared: Prepared, row: Row | None) -> bool:
+    def _stores_form(self, prepared: Prepared, row: Row | None) -> bool:
         """Whether the searchable form of a turn is written together with its facts."""
         if row is not None:
             return row.id in prepared.owed
         return prepared.note is None and prepared.actor != AGENT and self.keep_turns
 
-    def _decisions(self, prepared: Prepared, forms: Mapping[str, Indexed]) -> Steps[Sequence[Decision]]:
+    def _decide(self, prepared: Prepared, forms: Mapping[str, Indexed]) -> Steps[Sequence[Decision]]:
         """Decisions on the facts, as a run of its own when there are some."""
         if not prepared.facts:
             return ()
         return (
             yield from traced(
                 "reconciliation",
-                self._asked(prepared, self._reconciled(prepared, forms)),
+                self._embed_turns_on_failure(prepared, self._ask_reconciler(prepared, forms)),
                 scope=prepared.scope,
                 inputs=lambda: {"facts": prepared.facts},
                 outputs=lambda decisions: {"decisions": decisions},
             )
         )
 
-    def _reconciled(self, prepared: Prepared, forms: Mapping[str, Indexed]) -> Steps[Sequence[Decision]]:
+    def _ask_reconciler(self, prepared: Prepared, forms: Mapping[str, Indexed]) -> Steps[Sequence[Decision]]:
         """Decisions on the facts; the reconciler is asked once, and only when there is something to compare."""
         reconciler = self.reconciler
         if reconciler is None:
             return all_added(prepared.facts)
         facts = [replace(fact, said_at=fact.said_at or self._said_at(prepared, fact)) for fact in prepared.facts]
-        own = [forms[fact_text(fact, prepared.turns)] for fact in facts]
-        candidates = self.finder.find(prepared.scope, facts, own)
+        fact_forms = [forms[fact_text(fact, prepared.turns)] for fact in facts]
+        candidates = self.finder.find(prepared.scope, facts, fact_forms)
         if not candidates and len(facts) == 1:
             return all_added(facts)
         return (
@@ -418,7 +420,7 @@ class Engine(Keeper):
 
     # -- the commit -----------------------------------------------------------------------------------------------
 
-    def _committed(
+    def _commit_decisions(
         self,
         prepared: Prepared,
         decisions: Sequence[Decision],
@@ -429,54 +431,56 @@ class Engine(Keeper):
         """Write everything in one transaction; None when another writer changed this scope's facts after `since`."""
         scope, note = prepared.scope, prepared.note
         with self.journal.write(scope.partition) as tx:
-            known = None if batch is None else self._reported(tx, scope, prepared.turns, batch)
-            if known is not None:
-                return known.outcome
-            noted = None if note is None else tx.unread_note(note.id)
-            if note is not None and noted is None:
+            replayed = None if batch is None else self._reported(tx, scope, prepared.turns, batch)
+            if replayed is not None:
+                return replayed.outcome
+            note_now = None if note is None else tx.unread_note(note.id)
+            if note is not None and note_now is None:
                 # Another process has read it meanwhile, or it was forgotten.
                 return Outcome()
             if prepared.facts and since is not None and tx.facts_changed(scope.partition, since):
                 return None
             if any(form.vector_bytes for form in forms.values()):
                 self.indexes.record_embedder(tx)
-            together = note.detail.get("batches", ()) if note is not None else ()
-            named = batch or next(iter(together), None)
+            note_batches = note.detail.get("batches", ()) if note is not None else ()
+            own_batch = batch or next(iter(note_batches), None)
             actor = prepared.actor or ("extractor" if prepared.facts else "user")
-            commit = Commit(tx, scope, actor=actor, batch=named, new_id=self.journal.new_id)
-            batches = _batches_of(tx, prepared, together) if len(together) > 1 else [named] * len(prepared.turns)
-            rows, done, stale = self._rows(commit, prepared, forms, batches)
-            shares = self._apply(commit, prepared, decisions, forms, rows, batches)
-            if noted is not None:
-                commit.end_unsaid(noted.detail.get("edited", ()))
-                tx.strike_unread(noted.id)
+            commit = Commit(tx, scope, actor=actor, batch=own_batch, new_id=self.journal.new_id)
+            batches = (
+                _batches_of(tx, prepared, note_batches) if len(note_batches) > 1 else [own_batch] * len(prepared.turns)
+            )
+            rows, done, stale = self._store_turns(commit, prepared, forms, batches)
+            shares = self._apply_decisions(commit, prepared, decisions, forms, rows, batches)
+            if note_now is not None:
+                commit.end_unsaid(note_now.detail.get("edited", ()))
+                tx.strike_unread(note_now.id)
                 if stale:
                     # Their words were changed while they were read.
                     tx.note_unread(scope, stale, detail={"edited": stale}, attempts=0, next_at=tx.now)
             outcome = commit.outcome([*prepared.kept, *done])
             if batch is not None:
                 tx.record_batch(batch_scope(scope), batch, {"note": None, **outcome.plain()})
-            for earlier in together:
+            for earlier in note_batches:
                 reported = tx.batch(batch_scope(scope), earlier)
                 if reported is not None:
-                    own = Outcome.together(shares.get(earlier, ())) if len(together) > 1 else outcome
+                    share = Outcome.together(shares.get(earlier, ())) if len(note_batches) > 1 else outcome
                     turns = {"turns": reported["turns"], "note": None}
-                    tx.record_batch(batch_scope(scope), earlier, {**own.plain(), **turns})
+                    tx.record_batch(batch_scope(scope), earlier, {**share.plain(), **turns})
         return outcome
 
-    def _rows(
+    def _store_turns(
         self, commit: Commit, prepared: Prepared, forms: Mapping[str, Indexed], batches: Sequence[str | None]
     ) -> tuple[list[Row | None], list[Committed], list[int]]:
         """The rows of the turns as they are now, None where they are gone; what was stored; what was changed."""
-        tx, named = commit.tx, commit.batch
-        looked = not (prepared.note and prepared.note.detail.get("owed"))
-        now = tx.memories_by_row([row.id for row in prepared.rows if row is not None])
+        tx, own_batch = commit.tx, commit.batch
+        was_extracted = not (prepared.note and prepared.note.detail.get("owed"))
+        rows_now = tx.memories_by_row([row.id for row in prepared.rows if row is not None])
         cited = {place for fact in prepared.facts for place in fact.turns}
         rows: list[Row | None] = []
         done: list[Committed] = []
         stale: list[int] = []
-        for place, (turn, stored) in enumerate(self._placed(prepared)):
-            row = None if stored is None else now.get(stored.id)
+        for place, (turn, stored) in enumerate(self._turns_and_rows(prepared)):
+            row = None if stored is None else rows_now.get(stored.id)
             if stored is not None:
                 if row is not None and row.closed not in (None, row.id):
                     # A later version whose metadata were changed says what was read.
@@ -487,19 +491,19 @@ class Engine(Keeper):
                     row = None
                 elif row is not None and prepared.note is not None and stored.id in prepared.note.turns:
                     vector_bytes = forms[turn_text(turn)].vector_bytes if row.id in prepared.owed else None
-                    tx.read_turn(row, vector_bytes, read=row.read or looked)
-            elif self._stores(prepared, None):
+                    tx.read_turn(row, vector_bytes, read=row.read or was_extracted)
+            elif self._stores_form(prepared, None):
                 row, new = commit.add_turn(turn, forms[turn_text(turn)], exact=False)
                 tx.read_turn(row, None, read=True)
                 done.append(Committed(row.key, "ADD" if new else "NONE", row.text))
             elif turn.id is not None or place in cited:
-                commit.batch = batches[place] or named
+                commit.batch = batches[place] or own_batch
                 row = commit.note_turn(turn, words=prepared.actor == AGENT)
             rows.append(row)
-        commit.batch = named
+        commit.batch = own_batch
         return rows, done, stale
 
-    def _apply(
+    def _apply_decisions(
         self,
         commit: Commit,
         prepared: Prepared,
@@ -509,10 +513,10 @@ class Engine(Keeper):
         batches: Sequence[str | None],
     ) -> dict[str | None, list[Outcome]]:
         """Carry out the decisions, each as of the call that told it (`batches`, by turn); gives what is of each."""
-        named, shares = commit.batch, dict[str | None, list[Outcome]]()
+        own_batch, shares = commit.batch, dict[str | None, list[Outcome]]()
         for refusal in prepared.rejected:
             commit.reject(refusal)
-        shares[named] = [commit.outcome()]
+        shares[own_batch] = [commit.outcome()]
         prompt = getattr(self.extractor, "version", None) if prepared.actor is None else None
         versions = {"prompt": prompt, "by": getattr(self.reconciler, "version", None)}
         requests: list[Row] = []
@@ -522,70 +526,76 @@ class Engine(Keeper):
                 commit.reject(Rejection(decision.text or "", decision.reason or "refused"))
                 continue
             fact = prepared.facts[decision.fact]
-            there = [place for place in fact.turns if rows[place] is not None]
-            cited = [row for row in (rows[place] for place in there) if row is not None]
+            cited_places = [place for place in fact.turns if rows[place] is not None]
+            cited = [row for row in (rows[place] for place in cited_places) if row is not None]
             if fact.turns and not cited:
                 # Its turns were forgotten, deleted or changed while they were read.
                 continue
-            said = fact_text(fact, prepared.turns)
-            new = fact_text(fact, prepared.turns, decision.text) if _rewrites(decision) else said
-            own, rewritten = (found_by(forms[text], text, fact.words) for text in (said, new))
-            commit.batch, before = (batches[there[0]] if there else None) or named, commit.mark()
-            commit.apply(Change(fact, decision, own, rewritten, versions), cited)
-            shares.setdefault(commit.batch, []).append(commit.outcome(since=before))
+            old_text = fact_text(fact, prepared.turns)
+            new_text = fact_text(fact, prepared.turns, decision.text) if _rewrites(decision) else old_text
+            form, new_form = (with_words(forms[text], text, fact.words) for text in (old_text, new_text))
+            commit.batch, mark = (batches[cited_places[0]] if cited_places else None) or own_batch, commit.mark()
+            commit.apply(Change(fact, decision, form, new_form, versions), cited)
+            shares.setdefault(commit.batch, []).append(commit.outcome(since=mark))
             requests += cited if fact.metadata.get(RETRACT) else ()
             corrected += [row for row in (rows[k] for k in fact.corrects if k < len(rows)) if row is not None]
-        commit.batch = named
+        commit.batch = own_batch
         # Only now it is known what else the same turns say.
         commit.hide_requests(requests)
         commit.correct(corrected)
         return shares
 
-    def _relate(self, note: Unread, key: str) -> Steps[Outcome]:
+    def _read_edited(self, note: Unread, key: str) -> Steps[Outcome]:
         """Find the triples and further words of a text that was written by hand; no fact comes of it."""
         with self.journal.read() as reader:
             row = reader.memory(key)
         extractor = self.extractor
         if row is not None and extractor is not None:
             turn = replace(to_turn(row), text=row.text)
-            extraction = yield from _found_by(extractor, [turn], [])
+            extraction = yield from _call_extractor(extractor, [turn], [])
             triples = dict.fromkeys(triple for fact in extraction.facts for triple in fact.triples)
             words = tuple(dict.fromkeys(word for fact in extraction.facts for word in fact.words))
         with self.journal.write(note.scope.partition) as tx:
-            now = tx.memory(key)
-            if tx.strike_unread(note.id) and row is not None and extractor and now is not None and now.text == row.text:
-                known = tx.triples_of(now.id)
-                fresh = [triple for triple in triples if triple not in known]
-                text = stored_text(now.text, kind=now.kind, name=now.name, time=now.time)
-                terms = found_by(Indexed(b"", None), text, words).terms
-                tx.relate(now, fresh, terms or None)
-                return Outcome(added=tuple(fresh))
+            row_now = tx.memory(key)
+            if (
+                tx.strike_unread(note.id)
+                and row is not None
+                and extractor
+                and row_now is not None
+                and row_now.text == row.text
+            ):
+                known_triples = tx.triples_of(row_now.id)
+                new_triples = [triple for triple in triples if triple not in known_triples]
+                text = stored_text(row_now.text, kind=row_now.kind, name=row_now.name, time=row_now.time)
+                terms = with_words(Indexed(b"", None), text, words).terms
+                tx.relate(row_now, new_triples, terms or None)
+                return Outcome(added=tuple(new_triples))
         return Outcome()
 
 
-def _batches_of(tx: Writer, prepared: Prepared, together: Sequence[str]) -> list[str | None]:
+def _batches_of(tx: Writer, prepared: Prepared, note_batches: Sequence[str]) -> list[str | None]:
     """Which of several calls told each turn last."""
     histories = [[] if row is None else tx.history(row.key) for row in prepared.rows]
-    found = [next((one.batch for one in reversed(events) if one.batch in together), None) for events in histories]
+    told_by = [next((one.batch for one in reversed(events) if one.batch in note_batches), None) for events in histories]
     words = prepared.note.detail.get("turns", ()) if prepared.note is not None else ()
-    return [*found[: len(found) - len(words)], *(plain.get("batch") for plain in words)]
+    return [*told_by[: len(told_by) - len(words)], *(plain.get("batch") for plain in words)]
 
 
-def _found_by(extractor: Extractor, turns: Sequence[Turn], context: Sequence[Turn]) -> Steps[Extraction]:
+def _call_extractor(extractor: Extractor, turns: Sequence[Turn], context: Sequence[Turn]) -> Steps[Extraction]:
     """What an extractor finds; one that has no awaited twin is called in a thread."""
     twin = getattr(extractor, "aextract", None) or awaited(extractor.extract)
-    found = yield from request(lambda: extractor.extract(turns, context), lambda: twin(turns, context))
-    if not isinstance(found, Extraction):
+    extraction = yield from request(lambda: extractor.extract(turns, context), lambda: twin(turns, context))
+    if not isinstance(extraction, Extraction):
         raise ExtractionError(
-            f"{type(extractor).__name__} gave a {type(found).__name__} in place of an Extraction. The messages are "
-            "kept; they are read when it gives one."
+            f"{type(extractor).__name__} gave a {type(extraction).__name__} in place of an Extraction. The messages "
+            "are kept; they are read when it gives one."
         )
-    if not all(map(_is_fact, found.facts)):
+    if not all(map(_is_fact, extraction.facts)):
         raise ExtractionError(
             f"{type(extractor).__name__} gave what is no Fact: its text is a string, its triples are Triples, its "
             "times datetimes. The messages are kept; they are read when it gives such."
         )
-    return _checked(found, len(turns))
+    return _without_flawed(extraction, len(turns))
 
 
 def _is_fact(given: object) -> bool:
@@ -595,7 +605,7 @@ def _is_fact(given: object) -> bool:
     return times and all(isinstance(triple, Triple) for triple in given.triples)
 
 
-def _checked(extraction: Extraction, turns: int) -> Extraction:
+def _without_flawed(extraction: Extraction, turns: int) -> Extraction:
     """What an extractor found, without what no turn supports that it was given, or what cannot be kept."""
     kept, rejected = [], [*extraction.rejected]
     for fact in extraction.facts:

@@ -33,7 +33,7 @@ def fact_text(fact: Fact, turns: Sequence[Turn], text: str | None = None) -> str
     return memory_text(fact.text if text is None else text, name=None, time=turn.time if turn else None)
 
 
-def found_by(form: Indexed, text: str, words: Sequence[str]) -> Indexed:
+def with_words(form: Indexed, text: str, words: Sequence[str]) -> Indexed:
     """The searchable form of a fact's text with further words that it is found by; they move no vector."""
     return replace(form, terms=packed(tokenize(" \n ".join((text, *words))))) if words else form
 
