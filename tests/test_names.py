@@ -8,11 +8,11 @@ from langchain_memlayer.graph.names import (
     MOST_NAMESAKES,
     Name,
     family_of,
+    is_short_for,
     mentions,
     merge,
     read_name,
     relation_name,
-    short_for,
     speaks_of_self,
 )
 
@@ -135,7 +135,7 @@ def test_merging_is_sure_and_does_not_depend_on_the_order(spellings: list[str]) 
     assert len(members) == len(set(members))
     for group in found:
         for one, other in permutations(group, 2):
-            assert short_for(names[one], names[other]) or short_for(names[other], names[one])
+            assert is_short_for(names[one], names[other]) or is_short_for(names[other], names[one])
 
 
 def test_a_query_mentions_known_names_the_longest_first() -> None:

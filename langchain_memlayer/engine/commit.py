@@ -264,10 +264,10 @@ class Commit:
         named = decision.memory_id
         if named is None and decision.action != "ADD" and earlier:
             named = earlier.pop(0)
-        others = [self._own(key) for key in dict.fromkeys((*decision.also, *earlier)) if key != named]
+        others = [self._own_fact(key) for key in dict.fromkeys((*decision.also, *earlier)) if key != named]
         return (None if named is None else self.tx.memory(named)), [row for row in others if row is not None]
 
-    def _own(self, key: str) -> Row | None:
+    def _own_fact(self, key: str) -> Row | None:
         row = self.tx.memory(key)
         return row if row is not None and row.kind == "fact" and row.scope == self.scope else None
 
@@ -285,7 +285,7 @@ class Commit:
             return "the memory to change belongs to another scope"
         if target.kind != "fact":
             return "only a fact can be changed by what is said"
-        if decision.action != "NONE" and _from_tools(change.fact, turns) and target.state != QUARANTINED:
+        if decision.action != "NONE" and _is_from_tools(change.fact, turns) and target.state != QUARANTINED:
             return "tool output may not change what was told"
         return None
 
@@ -305,7 +305,7 @@ class Commit:
         fact, first = change.fact, (turns[0] if turns else None)
         at = self.tx.now if first is None else first.created_at
         names = {turn.name for turn in turns}
-        quarantined = _from_tools(fact, turns)
+        quarantined = _is_from_tools(fact, turns)
         metadata = {k: v for k, v in fact.metadata.items() if k not in (QUARANTINE, RETRACT)}
         return Row(
             id=0, seq=0, path=self.path, key=key, kind="fact", text=text, created_at=at,
@@ -340,7 +340,7 @@ class Commit:
         sources = tuple(dict.fromkeys((*target.sources, *(s for turn in turns for s in turn.sources))))
         fresh = [turn.id for turn in turns if turn.id not in target.turns]
         # What somebody tells is no tool's word any longer.
-        state = target.state if _from_tools(change.fact, turns) or target.state != QUARANTINED else VISIBLE
+        state = target.state if _is_from_tools(change.fact, turns) or target.state != QUARANTINED else VISIBLE
         self.tx.change_memory(
             target, "none", actor=self.actor, batch=self.batch, detail=self._detail(change), count=target.count + 1,
             last_seen=max(seen, target.last_seen or 0), sources=sources, turns=[*target.turns, *fresh],
@@ -352,7 +352,7 @@ class Commit:
         mine = {done.event for done in self.done if done.id == target.key}
         if not mine:
             self.done.append(Committed(target.key, "NONE", target.text))
-        if "UPDATE" in mine and not _from_tools(change.fact, turns):
+        if "UPDATE" in mine and not _is_from_tools(change.fact, turns):
             # The new text says this fact too: its relations are the memory's.
             related = {keys_of(one.source, one.destination) for one in self.tx.triples_of(target.id)}
             more = [one for one in change.fact.triples if keys_of(one.source, one.destination) not in related]
@@ -456,7 +456,7 @@ class Commit:
         end = None if self._retracts or not self._said else self._said[0].place
         near: set[int] = set()
         for turn in (*behind, *(self._said if self._retracts else ())):
-            turn = self._once(turn) if turn.id in but else turn
+            turn = self._all_words(turn) if turn.id in but else turn
             if turn.place is None or not turn.text:
                 continue
             around = self.tx.turns_around(self.scope, turn, _AROUND, quarantined=False, until=None, lasting=None)
@@ -476,14 +476,14 @@ class Commit:
                     near.add(after.id)
         for turn in (row for row in self._said if row.id in {*fact.turns, *but}):
             # A message that told the fact and says something else now: what was replied before answered its old words.
-            near |= {row.id for row in replies(self.tx, self._once(turn), fact) if row.id < turn.id and row.read}
+            near |= {row.id for row in replies(self.tx, self._all_words(turn), fact) if row.id < turn.id and row.read}
         for turn in (*behind, *self.tx.uncited(sorted(near.difference(row.id for row in behind)))):
             shown = turn.closed is None and (turn.state == VISIBLE or (turn.state, state) == (SPENT, HIDDEN))
             if shown and turn.id not in but:
                 self._mark(turn, state, at=at)
                 self.settled.append(turn)
 
-    def _once(self, turn: Row) -> Row:
+    def _all_words(self, turn: Row) -> Row:
         """A turn with the words of all its versions: what was replied to one answered those."""
         return replace(turn, text=" ".join(row.text for row in self.tx.versions_of(turn.key)))
 
@@ -495,9 +495,9 @@ class Commit:
 
     def _mark(self, turn: Row, state: int, *, at: int | None) -> None:
         op = "spent" if state == SPENT else "hide"
-        self._along(turn, op, state=state, invalid_at=at)
+        self._change_along(turn, op, state=state, invalid_at=at)
 
-    def _along(self, turn: Row, op: str, *, of: int | None = None, **columns: Any) -> None:
+    def _change_along(self, turn: Row, op: str, *, of: int | None = None, **columns: Any) -> None:
         """Change a turn along with the fact that it told, so that both are undone together."""
         detail = {"of": self.cause if of is None else of}
         self.tx.change_memory(turn, op, actor=self.actor, batch=self.batch, detail=detail, **columns)
@@ -507,7 +507,7 @@ class Commit:
         ended = telling_ended(self.tx, [row.id for row in turns])
         for turn in self.tx.memories_by_row([row.id for row in turns if row.id not in ended]).values():
             if turn.closed is None and turn.state in (HIDDEN, SPENT):
-                self._along(turn, "show", state=None, invalid_at=None)
+                self._change_along(turn, "show", state=None, invalid_at=None)
 
     def hide_requests(self, turns: Sequence[Row]) -> None:
         """Hide the turns that asked to forget something, since they say it too; not those that a live fact cites."""
@@ -515,7 +515,7 @@ class Commit:
             if turn.state == VISIBLE:
                 # Where it ended nothing, it goes along with its being told.
                 told = (one.seq for one in reversed(self.tx.history(turn.key)) if one.op in ("add", "update", "none"))
-                self._along(turn, "hide", of=self._request or next(told, 0), state=HIDDEN)
+                self._change_along(turn, "hide", of=self._request or next(told, 0), state=HIDDEN)
 
 
 def tells(turn: Row, quote: str | None) -> bool:
@@ -596,5 +596,5 @@ def _is_of_others(text: str, known: str) -> bool:
     return not (others() & set(query_terms(text))) <= set(query_terms(known))
 
 
-def _from_tools(fact: Fact, turns: Sequence[Row]) -> bool:
+def _is_from_tools(fact: Fact, turns: Sequence[Row]) -> bool:
     return bool(fact.metadata.get(QUARANTINE)) or any(turn.state == QUARANTINED for turn in turns)

@@ -92,7 +92,7 @@ class Editor:
             commit = _by_hand(tx, row, self.journal.new_id)
             rewritten = changed.text != row.text
             triples = tx.triples_of(row.id)
-            kept = tuple(triple for triple in triples if _named(triple, changed.text)) if rewritten else triples
+            kept = tuple(triple for triple in triples if _names_both(triple, changed.text)) if rewritten else triples
             if not rewritten:  # with the further words that a fact is found by
                 form = replace(form, terms=terms_of(tx, [row.id]).get(row.id, form.terms))
             # What was written by hand says more than what was said: search would show that in its place.
@@ -308,7 +308,7 @@ def _by_hand(tx: Writer, row: Row, new_id: NewId) -> Commit:
     return Commit(tx, row.scope, actor=BY_HAND, batch=None, new_id=new_id)
 
 
-def _named(triple: Triple, text: str) -> bool:
+def _names_both(triple: Triple, text: str) -> bool:
     """Whether a text still has both names of a triple."""
     said = f" {' '.join(words(text))} "
     return all(f" {' '.join(words(name))} " in said for name in (triple.source, triple.destination))

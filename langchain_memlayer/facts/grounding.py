@@ -189,26 +189,26 @@ def _is_nearly_said(said: Sequence[str], part: Sequence[str]) -> bool:
     from rapidfuzz.distance import Levenshtein
     from rapidfuzz.fuzz import partial_ratio_alignment
 
-    near = partial_ratio_alignment(part, said) if _FEWEST <= len(part) <= _MOST else None
-    if near is None:
+    alignment = partial_ratio_alignment(part, said) if _FEWEST <= len(part) <= _MOST else None
+    if alignment is None:
         return False
     slack = max(1, len(part) // 4)
-    window = said[max(0, near.dest_start - slack) : near.dest_end + slack]
+    window = said[max(0, alignment.dest_start - slack) : alignment.dest_end + slack]
     equal = omitted = 0
     for edit in Levenshtein.opcodes(window, part):
-        there, here = window[edit.src_start : edit.src_end], part[edit.dest_start : edit.dest_end]
+        said_words, quoted_words = window[edit.src_start : edit.src_end], part[edit.dest_start : edit.dest_end]
         if edit.tag == "equal":
-            equal += len(here)
-        elif edit.tag == "insert" or (edit.tag == "replace" and not all(map(_alike, there, here))):
+            equal += len(quoted_words)
+        elif edit.tag == "insert" or (edit.tag == "replace" and not all(map(_are_alike, said_words, quoted_words))):
             return False
         elif edit.tag == "delete" and 0 < edit.dest_start < len(part):
-            omitted += len(there)
-            if not _DENIALS.isdisjoint(there):
+            omitted += len(said_words)
+            if not _DENIALS.isdisjoint(said_words):
                 return False
     return equal >= _EQUAL * len(part) and omitted <= slack
 
 
-def _alike(one: str, other: str) -> bool:
+def _are_alike(one: str, other: str) -> bool:
     from rapidfuzz.fuzz import ratio
 
     # "Form" for "from", "teh" for "the".
@@ -219,7 +219,7 @@ def _alike(one: str, other: str) -> bool:
     return not any(char.isdigit() for char in one + other) and ratio(one, other) > _ALIKE
 
 
-def in_other_script(text: str, other: str) -> bool:
+def scripts_differ(text: str, other: str) -> bool:
     """Whether two texts are mostly written in different scripts, so that they can hardly share a word."""
     scripts = {_main_script(_scripts(unicodedata.normalize("NFKC", one))) for one in (text, other)}
     return len(scripts) == 2 and None not in scripts

@@ -79,13 +79,13 @@ def is_cell(value: Any) -> bool:
         return False
     each = facts
     if any(isinstance(one, list) for one in facts):
-        if not _by_entry(value):
+        if not _is_by_entry(value):
             return False
         each = [key for one in facts for key in one]
     return "at" in value and all(isinstance(key, str) for key in each)
 
 
-def _by_entry(cell: Mapping[str, Any]) -> bool:
+def _is_by_entry(cell: Mapping[str, Any]) -> bool:
     """Whether a cell is a list that says of each entry where it comes from."""
     value, facts = cell.get("value"), cell["facts"]
     return isinstance(value, list) and len(facts) == len(value) and all(isinstance(one, list) for one in facts)
@@ -109,7 +109,7 @@ def kept(cells: Cells, keep: Callable[[Any, list[str]], list[str] | None]) -> Ce
     left_over: Cells = {}
     for name, cell in cells.items():
         value, facts = cell.get("value"), cell["facts"]
-        if isinstance(value, list) and _by_entry(cell):
+        if isinstance(value, list) and _is_by_entry(cell):
             entries = [(one, keep(one, by) if by else by) for one, by in zip(value, facts, strict=True)]
             stay = [(one, by) for one, by in entries if by is not None]
             cell = {**cell, "value": [one for one, _ in stay], "facts": [by for _, by in stay]}
@@ -126,7 +126,7 @@ def kept(cells: Cells, keep: Callable[[Any, list[str]], list[str] | None]) -> Ce
 
 def joined(cell: Cell, other: Cell) -> Cell:
     """A cell with the entries that another has besides; else the other, with the facts of both for the same value."""
-    if _by_entry(cell) and _by_entry(other):
+    if _is_by_entry(cell) and _is_by_entry(other):
         entries: dict[str, tuple[Any, list[str]]] = {}
         for one, by in [*_entries_of(cell), *_entries_of(other)]:
             known, facts = entries.get(_same(one), (one, []))
@@ -134,7 +134,7 @@ def joined(cell: Cell, other: Cell) -> Cell:
         return {
             **other, "value": [one for one, _ in entries.values()], "facts": [by for _, by in entries.values()],
         }  # fmt: skip
-    if cell.get("value") != other["value"] or _by_entry(other):
+    if cell.get("value") != other["value"] or _is_by_entry(other):
         return other
     return {**other, "facts": list(dict.fromkeys([*cell["facts"], *other["facts"]]))}
 
@@ -425,7 +425,7 @@ class _Patch:
         cell = self.cells.get(name, {"facts": []})
         value = cell.get("value")
         values = value if isinstance(value, list) else [] if value is None else [value]
-        facts = cell["facts"] if _by_entry(cell) else [sorted(cited({name: cell}))] * len(values)
+        facts = cell["facts"] if _is_by_entry(cell) else [sorted(cited({name: cell}))] * len(values)
         if name not in self._schema.read({name: values})[1]:
             return list(zip(values, facts, strict=True))
         found = []

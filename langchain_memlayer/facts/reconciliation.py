@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from langchain_memlayer.errors import InvalidInput
 from langchain_memlayer.facts.chat import Method, StructuredChat
-from langchain_memlayer.facts.grounding import denies, fact_hash, in_other_script, telling_terms, words
+from langchain_memlayer.facts.grounding import denies, fact_hash, scripts_differ, telling_terms, words
 from langchain_memlayer.facts.prompts import (
     RECONCILIATION_CONTRACT,
     RECONCILIATION_EXAMPLES,
@@ -37,7 +37,6 @@ from langchain_memlayer.facts.wording import (
     ENDS,
     are_logged,
     are_several,
-    beyond,
     differs,
     gives_day,
     has_in_common,
@@ -46,11 +45,12 @@ from langchain_memlayer.facts.wording import (
     is_replaced,
     is_retraction,
     is_untold,
+    matter_of,
     only_ends,
     says,
     says_little,
-    telling,
     terms,
+    terms_but_speaker,
 )
 from langchain_memlayer.steps import Steps, awaited, stepped
 from langchain_memlayer.types import QUARANTINE, Action, Candidate, Decision, Fact
@@ -297,7 +297,7 @@ def _nearness(fact: Fact, before: Fact) -> int:
     """
     if before.metadata.get(QUARANTINE) or is_retraction(before):
         return 0
-    shared = (telling(fact.text) & telling(before.text)) - telling(fact.name or "")
+    shared = (terms_but_speaker(fact.text) & terms_but_speaker(before.text)) - terms_but_speaker(fact.name or "")
     if is_retraction(fact):
         return 1 + len(shared)
     turns = fact.turns[:1] and before.turns[-1:] and fact.turns[0] - before.turns[-1] >= _SAME_TALK
@@ -428,16 +428,16 @@ def _spoken_of(fact: Fact, targets: Sequence[Known], question: Question) -> list
         # What most of the memories say tells none of them, such as the name of whom they are about.
         usual = Counter(term for known in question.known for term in set(telling_terms(known.text)))
         few = {term for term, count in usual.items() if count < max(5, len(question.known) * 0.75)}
-        said = few.intersection(telling_terms(f"{beyond(fact, fact.text)} {beyond(fact, first.text)}"))
+        said = few.intersection(telling_terms(f"{matter_of(fact, fact.text)} {matter_of(fact, first.text)}"))
         # What is said in another language shares no word; of much of it a model that ends everything is more likely.
-        foreign = [other for other in others if in_other_script(fact.text, other.text)]
+        foreign = [other for other in others if scripts_differ(fact.text, other.text)]
         spoken = [
             other
             for other in others
             if (other in foreign and len(foreign) <= _UNRELATED) or not said.isdisjoint(telling_terms(other.text))
         ]
         return [first, *spoken][:MOST_ENDED]
-    if fact.name is None and words(beyond(fact, fact.text)) and is_name(fact):
+    if fact.name is None and words(matter_of(fact, fact.text)) and is_name(fact):
         return list(targets)
     # Words that share nothing with a memory may still mean it, in another language say, but not most of what is known.
     strangers = [target for target in targets if not has_in_common(fact, target.text)]
@@ -462,7 +462,7 @@ def _says_of_another(fact: Fact, first: Known, other: Known) -> bool:
     """Whether a memory says of somebody whom the fact is not about what the first one says: it holds on."""
     if other.name is None or other.name == first.name or are_several(fact.text):
         return False
-    who, said = terms(beyond(fact, other.name)), terms(beyond(fact, first.text)) - terms(first.name or "")
+    who, said = terms(matter_of(fact, other.name)), terms(matter_of(fact, first.text)) - terms(first.name or "")
     return bool(who and said) and who.isdisjoint(terms(f"{fact.text} {first.text}")) and said <= terms(other.text)
 
 
@@ -493,7 +493,7 @@ def _deleted(
 ) -> Decision:
     if is_retraction(fact):
         return _about("DELETE", position, targets, reason=reason)
-    said = terms(beyond(fact, fact.text))
+    said = terms(matter_of(fact, fact.text))
     if not has_in_common(fact, targets[0].text):
         return _added(position, fact, "it has nothing in common with the memory to delete")
     if not said <= terms(targets[0].text) and any(said <= terms(text) for text in unclaimed):
@@ -509,6 +509,31 @@ def _claimed(decisions: Sequence[Decision], question: Question) -> list[Decision
 
     What else the new text says is NONE, and comes after it, so that it supports what holds now.
     """
+    kept, holders = _changed_once(decisions, question)
+    late: list[int] = []
+    for target, k in holders.items():
+        with_it = [i for i, other in enumerate(kept) if other.action == "NONE" and _target(other) == target]
+        before = next((known.text for known in question.known if target in (known.id, known.fact)), "")
+        text = kept[k].text or ""
+        best = max((k, *with_it), key=lambda i: _part_in(question.facts[i], text, before))
+        if best != k and kept[k].reason != _OWN_WORDS:
+            kept[best], kept[k] = replace(kept[k], fact=best), replace(kept[best], fact=k)
+            fact = question.facts[k]
+            if k < best and is_replaced(fact.text, text):
+                added = _added(k, fact, "another fact of the same memory came after it")
+                kept[k] = replace(added, until=question.facts[best].said_at)
+            elif has_in_common(fact, text) and not is_untold(fact.text, f"{text}\n{before}"):
+                kept[k] = _told_by(kept[k], kept[best])
+        for i in (k, *with_it):
+            said = question.facts[i].text
+            # What was told again before it changed is over with it.
+            if i < best and (_covers(text, said) or not _covers(before, said)):
+                late.append(i)
+    return [*(one for i, one in enumerate(kept) if i not in late), *(kept[i] for i in late)]
+
+
+def _changed_once(decisions: Sequence[Decision], question: Question) -> tuple[list[Decision], dict[str | int, int]]:
+    """The decisions, with each memory changed by one fact only; and by memory which fact gives it a new text."""
     kept = list(decisions)
     holders: dict[str | int, int] = {}
     taken: set[str | int] = set()
@@ -524,37 +549,17 @@ def _claimed(decisions: Sequence[Decision], question: Question) -> list[Decision
             holders |= {target: k} if decision.action == "UPDATE" else {}
         elif holder is None or decision.action == "DELETE" or is_retraction(question.facts[k]):
             kept[k] = _instead(decision, question, "another fact changes the same memory")
-        elif _says_all(kept[holder].text, decision.text):
-            kept[k] = _with_it(decision, kept[holder])
+        elif _covers(kept[holder].text, decision.text):
+            kept[k] = _told_by(decision, kept[holder])
             kept[holder] = replace(kept[holder], also=(*kept[holder].also, *others))
             taken |= {*others}
-        elif _says_all(decision.text, kept[holder].text):
+        elif _covers(decision.text, kept[holder].text):
             whole = replace(decision, also=(*kept[holder].also, *others))
-            kept[k], kept[holder], holders[target] = whole, _with_it(kept[holder], decision), k
+            kept[k], kept[holder], holders[target] = whole, _told_by(kept[holder], decision), k
             taken |= {*others}
         else:
             kept[k] = _instead(decision, question, "another fact changes the same memory")
-    late: list[int] = []
-    for target, k in list(holders.items()):
-        with_it = [i for i, other in enumerate(kept) if other.action == "NONE" and _target(other) == target]
-        before = next((known.text for known in question.known if target in (known.id, known.fact)), "")
-        text = kept[k].text or ""
-        best = max((k, *with_it), key=lambda i: _part_in(question.facts[i], text, before))
-        if best != k and kept[k].reason != _OWN_WORDS:
-            kept[best], kept[k] = replace(kept[k], fact=best), replace(kept[best], fact=k)
-            holders[target] = best
-            fact = question.facts[k]
-            if k < best and is_replaced(fact.text, text):
-                added = _added(k, fact, "another fact of the same memory came after it")
-                kept[k] = replace(added, until=question.facts[best].said_at)
-            elif has_in_common(fact, text) and not is_untold(fact.text, f"{text}\n{before}"):
-                kept[k] = _with_it(kept[k], kept[best])
-        for i in (k, *with_it):
-            said = question.facts[i].text
-            # What was told again before it changed is over with it.
-            if i < best and (_says_all(text, said) or not _says_all(before, said)):
-                late.append(i)
-    return [*(one for i, one in enumerate(kept) if i not in late), *(kept[i] for i in late)]
+    return kept, holders
 
 
 def _repeated(decisions: Sequence[Decision], question: Question) -> list[Decision]:
@@ -579,7 +584,7 @@ def _repeated(decisions: Sequence[Decision], question: Question) -> list[Decisio
             if says_little(known, fact) or is_untold(fact.text, known):
                 return False
         # In another language the same is said in other words.
-        foreign = in_other_script(fact.text, known)
+        foreign = scripts_differ(fact.text, known)
         if update is None and not foreign and is_untold(fact.text, known, dated=False):
             return False
         alike = foreign or has_in_common(fact, known)
@@ -598,15 +603,15 @@ def _repeated(decisions: Sequence[Decision], question: Question) -> list[Decisio
 
 def _are_proper(mine: str, other: str) -> bool:
     """Whether two are called by names, and not by what they are to who speaks."""
-    return bool(mine and other) and telling(f"{mine} {other}") == {*telling_terms(f"{mine} {other}")}
+    return bool(mine and other) and terms_but_speaker(f"{mine} {other}") == {*telling_terms(f"{mine} {other}")}
 
 
-def _says_all(text: str | None, other: str | None) -> bool:
+def _covers(text: str | None, other: str | None) -> bool:
     mine, others = text or "", other or ""
     return terms(others) <= terms(mine) and denies(mine) == denies(others)
 
 
-def _with_it(decision: Decision, update: Decision) -> Decision:
+def _told_by(decision: Decision, update: Decision) -> Decision:
     """The decision that a fact is told by another one's new text."""
     repeated = replace(update, action="NONE", fact=decision.fact, text=None, also=(), earlier=update.earlier[:1])
     return replace(repeated, reason=_TOLD_BY)

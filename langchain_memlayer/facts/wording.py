@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from functools import lru_cache
 from typing import Final
 
-from langchain_memlayer.facts.grounding import denies, in_other_script, simplified, telling_terms, words
+from langchain_memlayer.facts.grounding import denies, scripts_differ, simplified, telling_terms, words
 from langchain_memlayer.facts.numerals import DAY, days, is_among, numbers, worked_out
 from langchain_memlayer.graph.names import SPEAKERS
 from langchain_memlayer.types import RETRACT, Fact
@@ -91,14 +91,14 @@ def is_retraction(fact: Fact) -> bool:
 
 
 @lru_cache(maxsize=4096)
-def telling(text: str) -> frozenset[str]:
+def terms_but_speaker(text: str) -> frozenset[str]:
     """The telling words of a text, without those for its speaker."""
     return frozenset(telling_terms(re.sub(_SPEAKER, " ", text, flags=re.IGNORECASE)))
 
 
 def differs(text: str, memory: str) -> bool:
     """Whether a text has a number that a memory lacks, another name or day, a denial where it has none, or more."""
-    if _swaps(text, memory) or numbers(text) - numbers(memory, dated=True) or denies(text) != denies(memory):
+    if _are_swapped(text, memory) or numbers(text) - numbers(memory, dated=True) or denies(text) != denies(memory):
         return True
     mine, others = days(text), days(memory)
     # What "still" holds on another day is no other fact. Where all else is the same, a time is another one, too.
@@ -115,7 +115,7 @@ def _is_little(new: Collection[str]) -> bool:
     return chars < _NEW_CHARS and len(new) - chars < _NEW_WORDS
 
 
-def _swaps(text: str, memory: str) -> bool:
+def _are_swapped(text: str, memory: str) -> bool:
     """Whether two texts are the same but for a word of each after the verb: what is liked, drunk, or when."""
     from rapidfuzz.fuzz import ratio
 
@@ -130,7 +130,7 @@ def _swaps(text: str, memory: str) -> bool:
     else:
         placed = place >= _AFTER_VERB - bool(_OWNER.match(text))
     # Of "in" and "at" neither tells anything, though each would alone; what has digits is a number.
-    told, before = telling(text), telling(memory)
+    told, before = terms_but_speaker(text), terms_but_speaker(memory)
     swapped = not (told <= before or before <= told or re.search(r"\d", one + other))
     return placed and swapped and ratio(one, other) < _ALIKE
 
@@ -154,7 +154,7 @@ def is_untold(told: str, text: str, *, dated: bool = True) -> bool:
     # Half the characters of one that is written by its sound are in any other.
     if any(2 * len(name & set(text)) < len(name) + (max(name) < "\u3100") for name in placed):
         return True
-    return dated and bool(days(told)) and not _meet(days(told), days(text))
+    return dated and bool(days(told)) and not _share_a_day(days(told), days(text))
 
 
 def is_replaced(told: str, text: str) -> bool:
@@ -183,31 +183,31 @@ def only_ends(fact: Fact, memories: Sequence[str]) -> bool:
     known = terms(" ".join(memories))
     if any((new := terms(triple.destination)) and not new & known for triple in fact.triples):
         return False
-    new = terms(ENDS.sub(" ", beyond(fact, fact.text))) - known
+    new = terms(ENDS.sub(" ", matter_of(fact, fact.text))) - known
     return _is_little(new) and days(fact.text) <= days(" ".join(memories))
 
 
 def has_in_common(fact: Fact, memory: str) -> bool:
     """Whether a fact and a memory share a word beyond whom they are about, and beyond "no longer"."""
-    mine = _matter(fact)
+    mine = _own_matter(fact)
     if words(mine):
-        return _shares_words(mine, beyond(fact, memory))
+        return _shares_words(mine, matter_of(fact, memory))
     # What is to be forgotten may be the person itself.
     return _shares_words(fact.text, memory)
 
 
 def is_name(fact: Fact) -> bool:
     """Whether a fact says nothing but whom it is about."""
-    return not words(_matter(fact))
+    return not words(_own_matter(fact))
 
 
-def _matter(fact: Fact) -> str:
+def _own_matter(fact: Fact) -> str:
     """What a fact says beyond whom it is about, and beyond that all of it is to be forgotten."""
-    said = beyond(fact, fact.text)
+    said = matter_of(fact, fact.text)
     return _EVERYTHING.sub(" ", said) if is_retraction(fact) else said
 
 
-def beyond(fact: Fact, said: str) -> str:
+def matter_of(fact: Fact, said: str) -> str:
     """What is said beyond whom the fact is about, and beyond that something ended."""
     name = re.escape(fact.name or "")
     # Where words are written apart, "Ann" is no part of "Annabel".
@@ -250,7 +250,7 @@ def is_grounded(text: str, fact: Fact, others: Sequence[Fact], memories: Sequenc
     if changed and not carried and not any(is_replaced(fact.text, one.text) for one in others):
         return False
     # A day that nobody told is not the one that the fact tells.
-    if mine and invented and not dated and not _meet(mine, days(text)):
+    if mine and invented and not dated and not _share_a_day(mine, days(text)):
         return False
     if not denies(text) or any(map(denies, sources)):
         return True
@@ -259,7 +259,7 @@ def is_grounded(text: str, fact: Fact, others: Sequence[Fact], memories: Sequenc
     return bool(ENDS.search(text) and said & new and said & old)
 
 
-def _meet(some: Collection[str], others: Collection[str]) -> bool:
+def _share_a_day(some: Collection[str], others: Collection[str]) -> bool:
     """Whether two sets of days and months have one in common, which one may tell by its month only."""
     return any(one.startswith(other) or other.startswith(one) for one in some for other in others)
 
@@ -277,9 +277,9 @@ def says(text: str, told: str) -> bool:
 
 def says_little(text: str, fact: Fact) -> bool:
     """Whether a text has few of a fact's telling words, or not the name that it begins with."""
-    mine, said = terms(beyond(fact, fact.text)), terms(text)
+    mine, said = terms(matter_of(fact, fact.text)), terms(text)
     name = terms(fact.name or "") & terms(fact.text)
-    few = len(mine & said) < _TOLD * len(mine) and not in_other_script(fact.text, text)
+    few = len(mine & said) < _TOLD * len(mine) and not scripts_differ(fact.text, text)
     return few or (bool(name) and name.isdisjoint(said))
 
 

@@ -178,7 +178,7 @@ def as_relations(triples: Iterable[tuple[str, str, str]]) -> list[Relation]:
     return list(shown.values())
 
 
-def short_for(short: Name, long: Name) -> bool:
+def is_short_for(short: Name, long: Name) -> bool:
     """Whether a name may be short for another.
 
     Its words must be among the other's in their order, the first one included, and their titles must agree.
@@ -220,23 +220,24 @@ def merge(
 
 
 def _merge_family(family: list[Name], apart: Callable[[str, str], bool]) -> Iterator[tuple[str, ...]]:
-    def one(short: Name, long: Name) -> bool:
+    def allowed(short: Name, long: Name) -> bool:
         return short.proper and long.proper and not apart(short.key, long.key)
 
     longer = {
-        short.key: {long.key for long in family if short_for(short, long) and one(short, long)} for short in family
+        short.key: {long.key for long in family if is_short_for(short, long) and allowed(short, long)}
+        for short in family
     }
 
-    def same(a: str, b: str) -> bool:
+    def are_same(a: str, b: str) -> bool:
         return a == b or b in longer[a] or a in longer[b]
 
     shorter: dict[str, list[str]] = {}
     for key, above in longer.items():
         fullest = [top for top in above if not longer[top]]
-        if len(fullest) == 1 and all(same(a, b) for a in above for b in above):
+        if len(fullest) == 1 and all(are_same(a, b) for a in above for b in above):
             shorter.setdefault(fullest[0], []).append(key)
     for top, below in shorter.items():
-        sure = [key for key in below if all(same(key, other) for other in below)]
+        sure = [key for key in below if all(are_same(key, other) for other in below)]
         if sure:
             yield (*sorted(sure, key=lambda key: (-len(longer[key]), key)), top)
 
@@ -249,19 +250,19 @@ def mentions(text: str, known: Callable[[str], bool]) -> list[str]:
         known: Whether a key is known.
     """
     words = _folded(_simplified(text).casefold())
-    found: list[tuple[int, int, int, str]] = []
+    mentioned: list[tuple[int, int, int, str]] = []
     for start, first in enumerate(words):
         if _UNSPACED.search(first):
-            found += ((start, at, at + len(key), key) for at, key in _inside(first, known))
+            mentioned += ((start, at, at + len(key), key) for at, key in _inside(first, known))
         for size in range(1, min(_LONGEST, len(words) - start) + 1):
             # Offsets inside a word are from 0 to 10**6; a mention of whole words covers all of them.
             window = words[start : start + size]
             for last in dict.fromkeys((window[-1], _base(window[-1]))):
                 key = " ".join((*window[:-1], last))
                 if key not in _PRONOUNS and known(key):
-                    found.append((start, 0, size * 1_000_000, key))
+                    mentioned.append((start, 0, size * 1_000_000, key))
     taken: list[tuple[int, int, str]] = []
-    for start, low, high, key in sorted(found, key=lambda m: (m[1] - m[2], m[0], m[1])):
+    for start, low, high, key in sorted(mentioned, key=lambda m: (m[1] - m[2], m[0], m[1])):
         begin, end = start * 1_000_000 + low, start * 1_000_000 + high
         at = bisect(taken, (begin,))
         if (at == 0 or taken[at - 1][1] <= begin) and (at == len(taken) or end <= taken[at][0]):
@@ -280,11 +281,11 @@ def _inside(word: str, known: Callable[[str], bool]) -> Iterator[tuple[int, str]
     for start in range(len(word)):
         for end in range(start + 2, min(len(word), start + _LONGEST_UNSPACED) + 1):
             part = word[start:end]
-            if part not in _PRONOUNS and known(part) and not (_cut(word, start) or _cut(word, end)):
+            if part not in _PRONOUNS and known(part) and not (_cuts_word(word, start) or _cuts_word(word, end)):
                 yield start, part
 
 
-def _cut(word: str, at: int) -> bool:
+def _cuts_word(word: str, at: int) -> bool:
     """Whether a place lies within a spaced word: "art" is not in "smart手机"."""
     return 0 < at < len(word) and not (_UNSPACED.match(word[at - 1]) or _UNSPACED.match(word[at]))
 

@@ -63,9 +63,9 @@ def load(
         words = _words(arrays) if "flat" in arrays else None
         sound = (
             len(arrays["seqs"]) == rows
-            and _distinct(arrays["ids"])
+            and _are_distinct(arrays["ids"])
             and all(len(column) == rows for column in named.values())
-            and _inside(owners, rows)
+            and _are_below(owners, rows)
             and (np.diff(owners) >= 0).all()
             and (words is None or len(words.lengths) == rows)
         )
@@ -164,38 +164,38 @@ def _words(arrays: Arrays) -> Words:
         if not (
             0 <= size <= rows - sealed
             and len(numbers) == distinct
-            and _spans(starts, len(slots))
+            and _are_starts(starts, len(slots))
             and len(starts) == distinct + 1
             and len(slots) == len(often)
-            and _inside(numbers, terms)
+            and _are_below(numbers, terms)
             and (np.diff(numbers) > 0).all()
-            and _inside(slots, sealed + size)
+            and _are_below(slots, sealed + size)
         ):
             raise ValueError("segments")
         segments.append(Segment(size, numbers, starts, slots, often))
         sealed, number, slot = sealed + size, number + distinct, slot + len(slots)
     sound = (
         len(texts.starts) == rows + 1
-        and _spans(texts.starts, len(texts.flat))
+        and _are_starts(texts.starts, len(texts.flat))
         and len(texts.flat) == len(texts.often)
-        and _inside(texts.flat, terms)
-        and _distinct(texts.ids)
+        and _are_below(texts.flat, terms)
+        and _are_distinct(texts.ids)
     )
     if not sound:
         raise ValueError("words")
     return Words.of(texts, tuple(segments))
 
 
-def _inside(numbers: NDArray[Any], end: int) -> bool:
+def _are_below(numbers: NDArray[Any], end: int) -> bool:
     """Whether numbers are all from 0 and below the end."""
     return bool(numbers.min(initial=0) >= 0 and numbers.max(initial=-1) < end)
 
 
-def _distinct(numbers: NDArray[Any]) -> bool:
+def _are_distinct(numbers: NDArray[Any]) -> bool:
     # Several times as quick as `np.unique`.
     return bool((np.diff(np.sort(numbers)) != 0).all())
 
 
-def _spans(starts: NDArray[np.int64], end: int) -> bool:
+def _are_starts(starts: NDArray[np.int64], end: int) -> bool:
     """Whether these are where pieces begin of what ends there."""
     return bool(len(starts) and starts[0] == 0 and starts[-1] == end and (np.diff(starts) >= 0).all())

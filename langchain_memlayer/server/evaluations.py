@@ -55,7 +55,7 @@ class Run:
 
     def verdicts(self) -> dict[str, tuple[str, bool]]:
         """Each question by its id: its text, and whether it was answered, or else found, well."""
-        return {one["id"]: (one["question"], _good(one)) for one in self.found.get("questions", ())}
+        return {one["id"]: (one["question"], _is_good(one)) for one in self.found.get("questions", ())}
 
 
 def files(folder: Path) -> list[str]:
@@ -117,7 +117,7 @@ def differing(runs: Sequence[Run]) -> list[dict[str, Any]]:
     ]
 
 
-def _good(question: Mapping[str, Any]) -> bool:
+def _is_good(question: Mapping[str, Any]) -> bool:
     """By the judges where there are some, else whether all of the evidence was among the hits."""
     if verdicts := question.get("verdicts"):
         return all(verdict["label"] == "correct" for verdict in verdicts.values())
