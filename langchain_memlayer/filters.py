@@ -78,7 +78,7 @@ class Comparison(Filter):
     Attributes:
         field: The field's name, not yet split at dots.
         op: The operator without its `$`.
-        value: A plain JSON value (see `values.plain`): a list for `in` and `nin`, a boolean for `exists`, a number or a
+        value: A plain JSON value (see `json_values.plain`): a list for `in` and `nin`, a boolean for `exists`, a number or a
             string for the orders.
     """
 

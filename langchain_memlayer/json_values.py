@@ -1,4 +1,4 @@
-"""JSON values: what may be stored, and its text."""
+"""JSON values: what may be stored, and its text; and one field of anything."""
 
 from __future__ import annotations
 
@@ -63,6 +63,11 @@ def as_text(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(as_text, value))
     return value if isinstance(value, str) else dumps(value)
+
+
+def field_of(holder: Any, name: str) -> Any:
+    """What a mapping has under a name, or an object as an attribute; None when there is none."""
+    return holder.get(name) if isinstance(holder, Mapping) else getattr(holder, name, None)
 
 
 def loads(text: str) -> Any:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 from langchain_memlayer.errors import InvalidInput, shown, written
 from langchain_memlayer.json_values import plain
-from langchain_memlayer.types import FIRST_TIME, LAST_TIME, MOST_NAME_BYTES, Turn, from_micros, to_micros
+from langchain_memlayer.types import FIRST_TIME, LAST_TIME, MOST_NAME_BYTES, NO_TEXT, Turn, from_micros, to_micros
 
 if TYPE_CHECKING:
     from langchain_core.messages import BaseMessage
@@ -32,7 +32,6 @@ _TOO_LONG = f"it has more than {LONGEST_TEXT:,} characters"
 _RECALLED = re.compile(rf"{RECALLED_OPEN}(?![\w-]).*?(?:{RECALLED_CLOSE}|\Z)", re.DOTALL | re.IGNORECASE)
 # What models that think write before their answer, where nobody takes it out; in parts of their own it is none.
 _THOUGHTS = re.compile(r"\s*+<(think|thinking|thought)>.*?(?:</\1>\s*|\Z)", re.DOTALL | re.IGNORECASE)
-_NO_TEXT = re.compile("[\ud800-\udfff\x00]")
 
 _ROLES = {
     "user": "user", "human": "user", "assistant": "assistant", "ai": "assistant", "model": "assistant",
@@ -172,7 +171,7 @@ def checked_text(text: str, where: str) -> str:
             f"{where} has {len(text):,} characters, and a memory at most {LONGEST_TEXT:,}: remember it in parts, or "
             "keep the document elsewhere and remember what it says."
         )
-    found = _NO_TEXT.search(text)
+    found = NO_TEXT.search(text)
     if found is None:
         return str.__str__(text)
     what = "a NUL character" if found[0] == "\x00" else "a lone surrogate, which is no text"
@@ -514,7 +513,7 @@ def _mended_part(part: Any) -> Any:
 
 def mended_text(text: str) -> str:
     """`text` without NUL; halves of characters that stand side by side are one, and lone ones are U+FFFD."""
-    if _NO_TEXT.search(text) is None:
+    if NO_TEXT.search(text) is None:
         return text
     return text.replace("\x00", "").encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 

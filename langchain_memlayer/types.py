@@ -86,7 +86,7 @@ Id: TypeAlias = str | int | UUID | None
 FORK = "\u2442"
 """What the ids of a fork's memories begin with: then come its token, a slash and the id that it was copied from."""
 
-_NO_TEXT = re.compile("[\ud800-\udfff\x00]")
+NO_TEXT = re.compile("[\ud800-\udfff\x00]")
 _SCOPE_MARKS = (("user_id", "u"), ("agent_id", "a"), ("run_id", "r"))
 IDS = tuple(name for name, _ in _SCOPE_MARKS)
 """The names of the ids of a scope."""
@@ -109,7 +109,7 @@ class Scope:
                 value = written(int(value) if isinstance(value, int) else value, name)
             if value is not None and not isinstance(value, str):
                 raise InvalidInput(f"{name} must be a string, got {type(value).__name__}; pass str(id) instead.")
-            if value is not None and (not value.strip() or _NO_TEXT.search(value)):
+            if value is not None and (not value.strip() or NO_TEXT.search(value)):
                 raise InvalidInput(f"{name} must be a non-empty string without NUL characters and lone surrogates.")
             # Plain text: what enums and numpy make of it, each database and each format takes otherwise.
             object.__setattr__(self, name, None if value is None else str.__str__(value))

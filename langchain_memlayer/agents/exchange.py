@@ -6,7 +6,6 @@ agent's state, as plain data. Of texts it has hashes of their words only: what w
 
 from __future__ import annotations
 
-import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,11 +18,10 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.tracers.context import register_configure_hook
 
-from langchain_memlayer.agents.surface import hear, last_begins
+from langchain_memlayer.agents.surface import WORD, hear, last_begins
 from langchain_memlayer.messages import DECLINED
 from langchain_memlayer.types import Turn
 
-_WORD: Final = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|\w+")
 _MOST_WORDS: Final = 2_000
 
 
@@ -226,7 +224,7 @@ def _heard_text(message: BaseMessage) -> str:
 
 def _words(text: str) -> list[int]:
     """Hashes of the words of a text, each once."""
-    hashes = {zlib.crc32(word.encode("utf-8", "surrogatepass")) for word in _WORD.findall(text[:100_000].casefold())}
+    hashes = {zlib.crc32(word.encode("utf-8", "surrogatepass")) for word in WORD.findall(text[:100_000].casefold())}
     return sorted(hashes)[:_MOST_WORDS]
 
 

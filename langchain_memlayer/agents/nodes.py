@@ -34,6 +34,7 @@ from langchain_memlayer.agents.surface import (
 )
 from langchain_memlayer.arguments import checked_count
 from langchain_memlayer.errors import InvalidInput, shown
+from langchain_memlayer.json_values import field_of
 from langchain_memlayer.messages import Conversation
 from langchain_memlayer.protocols import MemoryLike
 from langchain_memlayer.steps import Steps, awaited, stepped
@@ -148,7 +149,7 @@ def reconciliation_node(
     def steps(state: Any) -> Steps:
         target, caller = find_memory(call, memory), find_caller(call, source, state=state)
         said = _heard(state, messages_key, caller, name)[0]
-        facts = _value(state, keys["memory_facts"])
+        facts = field_of(state, keys["memory_facts"])
         # Other nodes may write there too.
         before = [one for one in _several(state, keys["memory_decisions"]) if isinstance(one, Mapping)]
         if facts is None:
@@ -261,19 +262,14 @@ def _ids(caller: Caller) -> dict[str, Any]:
     return {**caller.scope.ids(), "session_id": caller.session_id}
 
 
-def _value(state: Any, key: str) -> Any:
-    """What a state has under a key, be it a mapping or an object with attributes; None when it is missing."""
-    return state.get(key) if isinstance(state, Mapping) else getattr(state, key, None)
-
-
 def _several(state: Any, key: str) -> Collection[Any]:
     """What a state has under a key, where that is a list."""
-    found = _value(state, key)
+    found = field_of(state, key)
     return found if isinstance(found, (list, tuple)) else ()
 
 
 def _messages(state: Any, key: str) -> Any:
-    found = _value(state, key)
+    found = field_of(state, key)
     if found is None and not (key in state if isinstance(state, Mapping) else hasattr(state, key)):
         raise InvalidInput(
             f"The graph's state has no {shown(key)}: name the key that has the messages with messages_key=."
@@ -286,7 +282,7 @@ def _heard(state: Any, key: str, caller: Caller, name: str) -> tuple[Conversatio
     messages, declined = _messages(state, key), _several(state, "memory_declined")
     said = hear(messages, caller.session_id, without=declined)
     turns, ids = said.turns, [turn.id for turn in said.turns]
-    owners = _value(state, "memory_owners")
+    owners = field_of(state, "memory_owners")
     owner = owners.get(name) if isinstance(owners, Mapping) else None
     first, place = 0, len(turns)
     owner = owner if isinstance(owner, Mapping) else {}
@@ -295,7 +291,7 @@ def _heard(state: Any, key: str, caller: Caller, name: str) -> tuple[Conversatio
         first = ids.index(owner["last"]) + 1
         while first < len(turns) and turns[first].role != "user":
             first += 1
-    if _value(state, STATE_KEY):
+    if field_of(state, STATE_KEY):
         # What was said last, and what was answered; before it the answer of an earlier turn ends.
         place = last_begins([turn.role == "user" for turn in turns])
     left_out = [one for one in (*ids[:first], *ids[place:]) if one is not None]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, get_args
 
@@ -11,7 +10,7 @@ from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever, LangSmithRetrieverParams
 from pydantic import Field
 
-from langchain_memlayer.agents.surface import QUERY_CHARS, OnError, ask, checked_on_error, checked_options
+from langchain_memlayer.agents.surface import QUERY_CHARS, WORD, OnError, ask, checked_on_error, checked_options
 from langchain_memlayer.arguments import checked_count
 from langchain_memlayer.errors import InvalidInput, shown
 from langchain_memlayer.messages import mended_text
@@ -28,7 +27,6 @@ _SHOWN: Final = (
 _ADOPTED: Final = "adopted:"
 _RENAMED: Final = {"filter": "filters", "score_threshold": "threshold"}
 _MMR: Final = {"fetch_k": 20, "lambda_mult": 0.5}
-_WORD: Final = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|\w+")
 
 
 def memory_retriever(
@@ -134,7 +132,7 @@ class MemoryRetriever(BaseRetriever):
 
 def _different(hits: Sequence[Mapping[str, Any]], k: int, weight: float) -> list[Mapping[str, Any]]:
     """Up to `k` hits by maximal marginal relevance; how alike two of them are is the share of their words in common."""
-    words = [set(_WORD.findall(hit["memory"].casefold())) for hit in hits]
+    words = [set(WORD.findall(hit["memory"].casefold())) for hit in hits]
     left, alike = list(range(len(hits))), [0.0] * len(hits)
     chosen: list[Mapping[str, Any]] = []
     while left and len(chosen) < k:

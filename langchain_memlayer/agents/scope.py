@@ -11,6 +11,7 @@ from langchain_core.runnables.config import RunnableConfig, var_child_runnable_c
 from langgraph.runtime import Runtime, get_runtime
 
 from langchain_memlayer.errors import ConfigurationError, InvalidInput, ScopeRequired, shown
+from langchain_memlayer.json_values import field_of
 from langchain_memlayer.messages import mended_text
 from langchain_memlayer.protocols import MemoryLike
 from langchain_memlayer.types import IDS, Scope
@@ -75,7 +76,7 @@ def find_caller(call: str, source: ScopeSource | None, *, state: Any = None, run
     else:
         scope = _named(call, context, configurable, getattr(runtime, "server_info", None))
     thread = configurable.get("thread_id")
-    session = _value(context, "session_id") or configurable.get("session_id") or thread
+    session = field_of(context, "session_id") or configurable.get("session_id") or thread
     info = getattr(runtime, "execution_info", None)
     session = None if session is None else mended_text(str(session)).strip() or None
     return Caller(scope, session, getattr(info, "task_id", None))
@@ -133,7 +134,7 @@ def _named(call: str, context: Any, configurable: Mapping[str, Any], server: Any
     if server is not None:
         # The agent server has the run's own number there, which is new with every call, and for nobody "".
         configured |= {"user_id": configured["user_id"] or None, "run_id": None}
-    one, other = Scope(**{name: _value(context, name) for name in IDS}), Scope(**configured)
+    one, other = Scope(**{name: field_of(context, name) for name in IDS}), Scope(**configured)
     for name, value in one.ids().items():
         if other.ids().get(name, value) != value:
             raise ScopeRequired(
@@ -161,7 +162,3 @@ def _signed_in(call: str, scope: Scope, identity: str) -> Scope:
             'scope=lambda runtime: {"user_id": runtime.context["user_id"]}.'
         )
     return Scope(identity, scope.agent_id, scope.run_id)
-
-
-def _value(holder: Any, name: str) -> Any:
-    return holder.get(name) if isinstance(holder, Mapping) else getattr(holder, name, None)

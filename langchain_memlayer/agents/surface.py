@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ from langchain_memlayer.types import IDS, Scope, Turn
 _LOGGER = logging.getLogger(__name__)
 # A pasted document is searched for by how it begins: embedders take no more.
 QUERY_CHARS: Final = 8_000
+WORD: Final = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|\w+")
 
 OnError = Literal["log", "raise"]
 """What a surface does when the memory fails: log it and go on, or raise it (for tests)."""

@@ -36,6 +36,9 @@ STORE = "memlayer_store"
 SCOPE = "memlayer_scope"
 """The metadata key of the encoded namespace."""
 
+OWN_KEYS = (ITEM, STORE, SCOPE, "memlayer_id", "memlayer_kind", "user_id", "agent_id", "run_id")
+"""The metadata keys that the package itself sets."""
+
 
 @dataclass(frozen=True, slots=True)
 class Point:

@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 
 from langchain_memlayer.backends.base import (
     ITEM,
+    OWN_KEYS,
     POINT,
-    SCOPE,
-    STORE,
     Adapter,
     Document,
     Point,
@@ -39,7 +38,6 @@ _PROBE: Final = str(uuid.uuid5(uuid.NAMESPACE_OID, "memlayer.probe"))
 _NEAREST: Final = 4
 _FIRST_FETCH: Final = 64
 _KNOWN: Final = {"DuckDB", "LanceDB", "SKLearnVectorStore", "SurrealDBStore"}
-_OWN: Final = (ITEM, STORE, SCOPE, "memlayer_id", "memlayer_kind", "user_id", "agent_id", "run_id")
 _WITHOUT_IDS: Final = "gives documents ids of its own, so that they can neither be replaced nor removed"
 
 
@@ -177,10 +175,10 @@ class GenericAdapter(Adapter):
         return self._store.add_documents(documents, ids=ids)
 
     def _fields(self, point: Point) -> dict[str, Scalar]:
-        return {POINT: point.id, **{name: point.metadata.get(name, "") for name in _OWN}}
+        return {POINT: point.id, **{name: point.metadata.get(name, "") for name in OWN_KEYS}}
 
     def _sayable(self, where: dict[str, Scalar]) -> dict[str, Scalar]:
-        return {name: value for name, value in where.items() if name in _OWN}
+        return {name: value for name, value in where.items() if name in OWN_KEYS}
 
     def _remove(self, batch: list[str]) -> None:
         there = self.present(batch)

@@ -17,7 +17,18 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from langchain_memlayer.backends.base import ITEM, SCOPE, STORE, ForeignStore, Patience, Point, Scalar, guarded, is_flat
+from langchain_memlayer.backends.base import (
+    ITEM,
+    OWN_KEYS,
+    SCOPE,
+    STORE,
+    ForeignStore,
+    Patience,
+    Point,
+    Scalar,
+    guarded,
+    is_flat,
+)
 from langchain_memlayer.backends.generic import GenericAdapter
 from langchain_memlayer.backends.proposals import Proposals
 from langchain_memlayer.errors import JournalClosed, JournalError, MemLayerError, VectorStoreError
@@ -32,7 +43,6 @@ _SAMPLE = 16
 _MOST_POINTS = 10_000_000
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 30.0
 _CLOSING_SECONDS, _ENDING_SECONDS = 4.0, 1.0
-_RESERVED = (ITEM, STORE, SCOPE, "memlayer_id", "memlayer_kind", "user_id", "agent_id", "run_id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -403,7 +413,7 @@ class Points:
     def _metadata(self, row: VectorRow) -> dict[str, Scalar]:
         given = orjson.loads(row.metadata) if row.metadata else {}
         own = dict(zip(("user_id", "agent_id", "run_id"), row.ids, strict=True))
-        flat = {name: value for name, value in given.items() if name not in _RESERVED and is_flat(value)}
+        flat = {name: value for name, value in given.items() if name not in OWN_KEYS and is_flat(value)}
         return {
             **flat,
             **{name: value for name, value in own.items() if value is not None},

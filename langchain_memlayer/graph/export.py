@@ -9,7 +9,7 @@ from typing import Any
 
 from langchain_memlayer.errors import InvalidInput, shown
 from langchain_memlayer.graph.names import relation_name
-from langchain_memlayer.json_values import plain
+from langchain_memlayer.json_values import field_of, plain
 from langchain_memlayer.types import Fact, Triple, Turn
 
 _WIDTH, _HEIGHT, _MARGIN = 900, 600, 60
@@ -113,18 +113,18 @@ def from_graph_document(document: Any) -> tuple[Turn, tuple[Fact, ...]]:
             facts += [_fact(name, key, _scalar(single, f"{where}[{key!r}]"), {}) for single in values]
     for at, relationship in enumerate(_listed(document, "relationships")):
         where = f"relationships[{at}]"
-        source, target = _field(relationship, "source"), _field(relationship, "target")
-        kind = _text(_field(relationship, "type"), f"{where}.type")
-        types = {"source_type": _field(source, "type"), "destination_type": _field(target, "type")}
+        source, target = field_of(relationship, "source"), field_of(relationship, "target")
+        kind = _text(field_of(relationship, "type"), f"{where}.type")
+        types = {"source_type": field_of(source, "type"), "destination_type": field_of(target, "type")}
         metadata = _properties(relationship, f"{where}.properties") | {
             name: value for name, value in types.items() if isinstance(value, str) and value
         }
         facts.append(_fact(_entity(source, f"{where}.source"), kind, _entity(target, f"{where}.target"), metadata))
-    return _source(_field(document, "source"), facts), tuple(facts)
+    return _source(field_of(document, "source"), facts), tuple(facts)
 
 
 def _source(source: Any, facts: Sequence[Fact]) -> Turn:
-    text = _field(source, "page_content")
+    text = field_of(source, "page_content")
     if text is not None and not isinstance(text, str):
         raise InvalidInput(f"The graph document's source.page_content is a {type(text).__name__}; give its text.")
     if not text or not text.strip():
@@ -133,10 +133,10 @@ def _source(source: Any, facts: Sequence[Fact]) -> Turn:
         raise InvalidInput(
             "The graph document is empty: it has neither relationships nor properties nor a source text."
         )
-    metadata = plain(_field(source, "metadata") or {}, "source.metadata")
+    metadata = plain(field_of(source, "metadata") or {}, "source.metadata")
     if not isinstance(metadata, dict):
         raise InvalidInput("The graph document's source.metadata is no mapping; give a dict of JSON values.")
-    found = _field(source, "id")
+    found = field_of(source, "id")
     return Turn(text, role="document", id=None if found is None else str(found), metadata=metadata)
 
 
@@ -145,13 +145,8 @@ def _fact(source: str, relation: str, destination: str, metadata: Mapping[str, A
     return Fact(text, turns=(0,), triples=(Triple(source, relation, destination),), metadata=metadata)
 
 
-def _field(thing: Any, name: str) -> Any:
-    """An attribute, or a mapping's value; None when there is none."""
-    return thing.get(name) if isinstance(thing, Mapping) else getattr(thing, name, None)
-
-
 def _listed(document: Any, name: str) -> Sequence[Any]:
-    found = _field(document, name)
+    found = field_of(document, name)
     if not isinstance(found, (list, tuple)):
         raise InvalidInput(
             f"A graph document has a list of {name}, but this {type(document).__name__} has none; give objects such as "
@@ -161,14 +156,14 @@ def _listed(document: Any, name: str) -> Sequence[Any]:
 
 
 def _properties(thing: Any, where: str) -> dict[str, Any]:
-    found = plain(_field(thing, "properties") or {}, where)
+    found = plain(field_of(thing, "properties") or {}, where)
     if not isinstance(found, dict):
         raise InvalidInput(f"{where} is no mapping; give a dict of JSON values.")
     return found
 
 
 def _entity(node: Any, where: str) -> str:
-    found = node if isinstance(node, (str, int)) else _field(node, "id")
+    found = node if isinstance(node, (str, int)) else field_of(node, "id")
     return _text(str(found) if isinstance(found, int) else found, f"{where}.id")
 
 
