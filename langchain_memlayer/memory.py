@@ -124,20 +124,20 @@ class Memory(Closing):
     - `messages`: a string, a message (a dictionary or LangChain's), or a list of messages. `session_id` is the
       conversation that they belong to.
     - `filters`: conditions on metadata and on `kind`, `role`, `name`, `session_id`, `created_at`, ..., with `$eq`,
-      `$in`, ... or in mem0's way (`{"level": {"gte": 3}}`, AND, OR, NOT). The ids may stand here too. What is no filter
-      raises `InvalidFilter`.
-    - `limit`: how many at most, `top_k` by mem0's name. `kinds`: `fact`, `turn` or both. `show_expired`: let memories
-      come back that have ceased to count (`expiration_date`, or a last day that was said).
+      `$in`, ... or in mem0's way (`{"level": {"gte": 3}}`, AND, OR, NOT). The ids may stand here too. An invalid
+      filter raises `InvalidFilter`.
+    - `limit` (mem0's `top_k`): how many at most. `kinds`: `fact`, `turn` or both. `show_expired`: include memories that
+      have expired (`expiration_date`, or a last day that was said).
     - `batch_id`: a repeated call with the same id changes nothing and reports the same.
     - `scope` of a surface: ids by name, or a function that gives them and may take `state`, `runtime` and `config`.
       None means the run's `context` and `configurable` together, which have to name a user. `on_error="raise"`: let a
-      failing memory stop the agent, for tests; else that goes on without it, and what was said is read later.
+      failing memory stop the agent, for tests; otherwise the agent goes on, and what was said is read later.
 
     Args:
         path: The folder (made when missing), `":memory:"`, or `postgresql://user:password@host:port/database` for
             many processes and hosts. None means the environment's MEMLAYER_HOME, else a folder of the user's own.
         config: A configuration dictionary as mem0's users write it, or a `MemoryConfig`: `llm`, `embedder` and
-            `vector_store`, each with `provider` and `config`, prompts and `path`. Further arguments come before it.
+            `vector_store`, each with `provider` and `config`, prompts and `path`. Other arguments override it.
         model: The chat model that extracts and reconciles facts: a LangChain chat model, "provider:model", "auto"
             (OpenAI's gpt-4o-mini when OPENAI_API_KEY is set, else none) or None for none.
         vectorstore: A LangChain `VectorStore` that proposes candidates in place of the package's own index; the folder
@@ -155,8 +155,8 @@ class Memory(Closing):
         profile: What is to be known of each user, a pydantic model (or "package.module:Model") or a JSON schema (or
             the path of one, "customer.json"): the chat model keeps one such object up to date, by a small call after
             each commit that adds or changes facts (`profile`, `update_profile`).
-        metric: How vectors are compared: `cosine`, `inner_product` or `euclidean`. None means as in the folder, in a
-            new one by cosine.
+        metric: How vectors are compared: `cosine`, `inner_product` or `euclidean`. None means the
+            folder's own metric, and cosine in a new folder.
         durability: `full` lets an acknowledged write survive power loss; `fast` only a killed process.
         hnsw_threshold: The size (rows x dims) above which a scope gets an HNSW graph.
         clock: The present time; for tests.
@@ -275,11 +275,11 @@ class Memory(Closing):
 
     @classmethod
     def from_config(cls, config_dict: Mapping[str, Any] | MemoryConfig, **settings: Any) -> Self:
-        """Open a memory by a configuration dictionary, as mem0's users write it: `Memory(config=...)`.
+        """Open a memory from a configuration dictionary, as mem0's users write it: `Memory(config=...)`.
 
         Args:
             config_dict: The configuration.
-            **settings: Further arguments of `Memory`, which come before what it says: `model=None` for no model.
+            **settings: Further arguments of `Memory`, which override the configuration: `model=None` for no model.
 
         Raises:
             ConfigurationError: a mistake in it; the message names the key and the choices.
@@ -301,7 +301,7 @@ class Memory(Closing):
 
     @property
     def internals(self) -> Internals:
-        """What is behind the methods: no part of what is promised."""
+        """The objects behind the methods, which are not part of the public interface."""
         return Internals(self._engine.extractor, self._indexes, self._lookup)
 
     @property
@@ -321,11 +321,11 @@ class Memory(Closing):
         return None if self._profiles.schema is None else self._profiles.schema.model
 
     def of(self, user_id: Id = None, *, agent_id: Id = None, run_id: Id = None) -> Memory:
-        """This memory with its scope filled in: the same methods, which need no ids any more.
+        """This memory with its scope filled in: the same methods, which no longer need ids.
 
         Returns:
-            A handle on this memory: what is closed is this. A method that is given other ids, or an id of a memory that
-            belongs to others, says so; what is about the whole store (`reset`) it does not have.
+            A handle on this memory; closing it closes this memory. Its methods refuse other ids and the ids of other
+            people's memories, and it has none of those that affect the whole store (`reset`).
 
         Example:
             ```python
@@ -373,13 +373,13 @@ class Memory(Closing):
             metadata: Kept with every memory that comes from these messages; JSON values.
             timestamp: When they were said, for messages that do not say so themselves.
             infer: False stores the messages exactly as given.
-            background: Store the messages now, and find their facts beside the caller; `flush` waits for them.
+            background: Store the messages now, and find their facts in the background; `flush` waits for them.
             after_seconds: With `background`, how long to wait for more of the conversation (the same scope and
-                session): one reading then serves all that comes until it pauses, ten times as long at most.
+                session): what comes before it pauses is read together, after ten times as long at the latest.
             expiration_date: The last day (UTC, "2025-12-31") on which what comes of these messages counts; afterwards
                 it is not found or listed unless asked for.
-            memory_type: Refused unless None, with what to use in place of mem0's procedural memories.
-            prompt: Likewise, for prompts of one call.
+            memory_type: Must be None; the error says what to use in place of mem0's procedural memories.
+            prompt: Must be None; the error says how to set one prompt for all calls.
 
         Returns:
             `{"results": [{"id", "memory", "event"}], "relations": {"added_entities", "deleted_entities"}}`: what was
@@ -459,11 +459,11 @@ class Memory(Closing):
         retry: bool = False,
         progress: ReadProgress | None = None,
     ) -> Steps[ReadResult]:
-        """Find the facts of messages that were kept but not read: those that are due, and those from before the model.
+        """Find the facts of messages that were kept but not read: those that are due, and those older than the model.
 
         Args:
-            retry: Also what waits for a pause after a failure, what was set aside after five, and what a process that
-                died was reading.
+            retry: Include messages that wait after a failure, that were set aside after five, or that a process was
+                reading when it died.
             progress: Called with how many calls were tried and how many there are, after each.
 
         Returns:
@@ -489,16 +489,16 @@ class Memory(Closing):
     aread = awaited(read)
 
     def flush(self, timeout: float | None = None) -> bool:
-        """Wait until the facts of all calls with `background=True` are found, and the vector store was brought all.
+        """Wait until the facts of all calls with `background=True` are found, and the vector store has everything.
 
-        When one of them fails the other is waited for all the same.
+        If one of them fails, the other is still waited for.
 
         Returns:
             False when either took longer than `timeout` seconds.
 
         Raises:
             ExtractionError: reading failed since the last `flush`; the messages are kept, and are tried again.
-            VectorStoreError: the vector store failed; it is brought everything when it answers again.
+            VectorStoreError: the vector store failed; it gets everything when it answers again.
         """
         mirror = self._indexes.mirror
         timeout = None if timeout is None else checked_seconds(timeout, "timeout")
@@ -530,8 +530,8 @@ class Memory(Closing):
             messages: Like `add`; those that were read before are context.
 
         Returns:
-            `facts`, each with `text`, `quote`, `sources` (what it cites),
-            `triples`, `valid_at`, `name` and `metadata`; and `rejected`. JSON values, for `reconcile`.
+            `facts`, each with `text`, `quote`, `sources` (the messages that it cites), `triples`, `valid_at`, `name`
+            and `metadata`; and `rejected`. All are JSON values, for `reconcile`.
 
         Raises:
             ExtractionError: the model failed.
@@ -562,13 +562,13 @@ class Memory(Closing):
             messages: Those that were given to `extract`.
             facts: What it gave under `facts`.
             rejected: What it gave under `rejected`, to be recorded.
-            by_agent: An agent states the facts itself: the messages are there to be cited and not to be found.
+            by_agent: An agent states the facts itself: its messages are kept to be cited, and no search finds them.
 
         Returns:
             Like `add`.
 
         Raises:
-            InvalidInput: a fact that is none, or that cites none of the messages.
+            InvalidInput: a fact is not valid, or cites none of the messages.
         """
         checked_flags(by_agent=by_agent)
         scope = Scope(user_id, agent_id, run_id).required("reconcile()")
@@ -646,8 +646,8 @@ class Memory(Closing):
     ) -> Steps[Done]:
         """Give a memory a new text, further metadata, or another expiry; what it was stays in its history.
 
-        No model is asked: the relations whose names the new text still has stay, others are found when the text is
-        read (`read`, `flush`, or beside the next call with `background=True`).
+        No model is asked: relations whose names are still in the new text stay, and others are found when the text is
+        read (by `read`, `flush`, or the next call with `background=True`).
 
         Raises:
             MemoryNotFound: no live memory has this id.
@@ -701,12 +701,12 @@ class Memory(Closing):
     ) -> Steps[ForgetResult]:
         """Remove a memory, or all of a scope, from every file of the store: text, history, vectors and keywords.
 
-        The messages that only this memory cites go with it, and so do facts that come from this message alone. Of a
-        message that other facts cite too, the words go that this one quotes.
+        Messages that only this memory cites go with it, and so do facts that come from this message alone. From a
+        message that other facts cite too, only the words that this memory quotes are removed.
 
         Args:
             memory_id: The memory.
-            same_words: With a memory, whether the others of its scope that hold the same words go too.
+            same_words: Remove the other memories of its scope that hold the same words, too.
 
         Returns:
             `count`, how many versions were removed, and under `also` the id, text and kind of each other memory of the
@@ -770,17 +770,17 @@ class Memory(Closing):
             reference_time: The present, for dates such as "last week"; the clock's by default.
             as_of: What held at a time, ended versions too.
             known_at: What had been recorded by a time.
-            max_tokens: The most tokens that the texts of all hits together may have, and of what is around them. Whole
-                memories only: one that does not fit is left out, and later ones may fit.
+            max_tokens: The most tokens that all hits, with what is around them, may have together. Memories are not
+                cut: one that does not fit is left out, and later ones may fit.
             expand: How many turns before and after to show with each hit, under `around`.
             rerank: A LangChain document compressor that orders the best hits anew; `score` stays what it was. True
                 takes that of the configuration, if it names one.
             messages: The conversation that the query belongs to, for `rewrite`.
-            rewrite: Let the model turn the query into ones that stand for themselves ("what about her?"), one for each
-                part of it: one call. When the model fails, the query is searched for as it is.
-            words_only: Ask no embedder: words, names and dates alone find. It is what agents' surfaces turn to while
-                the embedder fails.
-            reference_date: Refused unless None, as by mem0's own class: it is `reference_time` here.
+            rewrite: Let the model turn a query that needs its context ("what about her?") into complete ones, one for
+                each part of it, in one call. When the model fails, the query is searched for as it is.
+            words_only: Search by words, names and dates alone, without the embedder. Agents' surfaces do so while the
+                embedder fails.
+            reference_date: Must be None, as in mem0's own class; give `reference_time`.
 
         Returns:
             `{"results": [...], "relations": [...]}`. A result is a fact with the turns that it comes from under
@@ -862,10 +862,10 @@ class Memory(Closing):
         Args:
             offset: How many to skip.
             kinds: By default facts, what was stored as given, and turns that were not read.
-            everything: Without any id, list the memories of all.
+            everything: Without any id, list everybody's memories.
 
         Raises:
-            ScopeRequired: no id was given, and not `everything`: a missing id must not list those of all.
+            ScopeRequired: no id was given, and not `everything`: an id that is missing by mistake must not list all.
         """
         checked_flags(everything=everything, show_expired=show_expired)
         selection = Selection.of(Scope(user_id, agent_id, run_id), filters, kinds, show_expired)
@@ -886,7 +886,7 @@ class Memory(Closing):
     ascopes = awaited(scopes)
 
     def history(self, memory_id: str) -> list[HistoryRow]:
-        """What happened to a memory, in order; also of one that was deleted. Values go by mem0's names too."""
+        """What happened to a memory, in order; also of one that was deleted. Rows have mem0's keys too."""
         return self._lookup.history(checked_memory_id(memory_id))
 
     ahistory = awaited(history)
@@ -920,8 +920,8 @@ class Memory(Closing):
     ) -> Profile:
         """What is known of a user as one object: `profile(user_id="alice").value`.
 
-        Each user has one, whichever agent or run the facts are of; with further ids it has only what facts of these
-        say, and what was set by hand. A field goes with the facts that it comes from.
+        Each user has one, whichever agents or runs the facts belong to; further ids limit it to what their facts say
+        and what was set by hand. When the facts behind a field end, so does the field.
 
         Args:
             as_of: What held at a time.
@@ -938,7 +938,7 @@ class Memory(Closing):
     def update_profile(
         self, values: Mapping[str, Any], *, user_id: Id = None, agent_id: Id = None, run_id: Id = None
     ) -> Profile:
-        """Set fields of a user's profile by hand; what was said before stays without effect, what is said later counts.
+        """Set fields of a user's profile by hand; they override what was said before, and yield to what is said later.
 
         Args:
             values: New values by field; None clears one.
@@ -986,7 +986,7 @@ class Memory(Closing):
             since: The earlier instant, as in `known_at`.
             until: The later one; None for now.
             kinds: As in `get_all`.
-            everything: Without any id, those of all.
+            everything: Without any id, compare everybody's memories.
 
         Returns:
             `added` and `ended`, memories as `get` shows them; `changed`, each with its `id`, `before` and `after`;
@@ -1022,15 +1022,15 @@ class Memory(Closing):
     ) -> AddResult:
         """Take back what happened to a memory, or all that calls with a batch id did.
 
-        The memory is what it was before, to the last number, with the relations and messages that changed with it; a
-        message that was added goes again. What happened stays in the history, where the undo is an event too, that can
-        be undone itself.
+        The memory becomes exactly what it was before, with the relations and messages that changed with it; a message
+        that was added is removed again. The history keeps what happened; the undo is an event of its own, and can be
+        undone itself.
 
         Args:
-            event_id: The number of an ADD, UPDATE, DELETE or UNDO: the `id` of its row in `history`. With a message
-                that was deleted come the facts that went with it, with the `event_id` of a `delete_all` all it ended.
-            batch_id: In its place, a `batch_id` of `add`, with exactly the ids of that call. The batch id stays used:
-                the same call made again adds nothing. Of calls that were read together (`after_seconds`), each has
+            event_id: The number of an ADD, UPDATE, DELETE or UNDO: the `id` of its row in `history`. A deleted message
+                brings back the facts that ended with it, the `event_id` of a `delete_all` all that it ended.
+            batch_id: Instead, the `batch_id` of an `add`, with exactly the ids of that call. It stays used: the same
+                call made again adds nothing. Of calls that were read together (`after_seconds`), each has
                 the facts of its own messages.
 
         Returns:
@@ -1109,7 +1109,7 @@ class Memory(Closing):
     areplay = awaited(replay)
 
     def fork(self, name: str, *, user_id: Id = None, agent_id: Id = None, run_id: Id = None, new: bool = True) -> Fork:
-        """A copy of a scope to try something in, then to merge or to drop; the one of this name, made if there is none.
+        """A copy of a scope to try something out in, then to merge or drop; made if there is none of this name.
 
         It has what holds, with the messages behind it, their relations and vectors: no model is asked, and nothing is
         embedded again. Nothing of it is found outside of it, `everything=True` included, and what happens in it leaves
@@ -1124,8 +1124,8 @@ class Memory(Closing):
 
         Raises:
             ScopeRequired: no id was given.
-            InvalidInput: the name is empty, the ids are those of a fork, or there is none of this name and no `new` one
-                is to be made.
+            InvalidInput: the name is empty, the ids are those of a fork, or there is none of this name and `new` is
+                False.
 
         Example:
             ```python
@@ -1186,7 +1186,7 @@ class Memory(Closing):
         Args:
             scope: In place of ids; a function is given no more of the state than its messages.
             messages_key: The key of the state that has the messages.
-            name: Tells two memories in one graph apart: it ends the keys that are written.
+            name: Tells two memories in one graph apart: it is appended to the keys that are written.
 
         Example:
             ```python
@@ -1217,7 +1217,7 @@ class Memory(Closing):
             scope: In place of ids.
             instructions: When the model should change memories, in place of ours.
             name: Tells the tools of two memories apart: `manage_NAME_memory` and `search_NAME_memory`.
-            on_error: Else the model is told.
+            on_error: "raise" lets a failing memory stop the agent; otherwise the model is told.
         """
         from langchain_memlayer.agents.tools import memory_tools
 
@@ -1244,13 +1244,13 @@ class Memory(Closing):
 
         Args:
             scope: In place of ids.
-            name: Tells the memories of one agent apart; by itself a team's is, whose `scope` names no user.
+            name: Tells the memories of one agent apart; a team's, whose `scope` names no user, needs none.
             limit: How many memories are recalled at most.
             search_kwargs: Further arguments of `search`.
             remember: Whether turns are remembered; False only recalls.
-            background: Find the facts of a turn beside the agent, which answers without waiting.
-            after_seconds: With `background`, how long to wait for more of the conversation: one reading then serves all
-                turns until it pauses.
+            background: Find the facts of a turn in the background: the agent answers without waiting.
+            after_seconds: With `background`, how long to wait for more of the conversation: all turns until it pauses
+                are then read together.
             tools: Whether the agent gets `manage_memory` and `search_memory` too.
 
         Raises:
@@ -1315,7 +1315,7 @@ class Memory(Closing):
 
     @property
     def store(self) -> MemLayerStore:
-        """A LangGraph store in the same folder, for `compile(store=memory.store)`; it ends with this memory.
+        """A LangGraph store in the same folder, for `compile(store=memory.store)`; it is closed with this memory.
 
         Nodes, tools and middleware that were built without a memory find this one through it.
         """
