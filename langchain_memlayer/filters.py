@@ -78,8 +78,8 @@ class Comparison(Filter):
     Attributes:
         field: The field's name, not yet split at dots.
         op: The operator without its `$`.
-        value: A plain JSON value (see `json_values.plain`): a list for `in` and `nin`, a boolean for `exists`, a number or a
-            string for the orders.
+        value: A plain JSON value (see `json_values.plain`): a list for `in` and `nin`, a boolean for `exists`, a
+            number or a string for the orders.
     """
 
     field: str
