@@ -98,7 +98,7 @@ class Answers:
         shown: list[Hit] = []
         with self._journal.read() as reader:
             sources = behind(reader, [hit.row for hit in hits], query)
-            told = [hit.row.id for hit in hits if hit.row.kind == "turn" and hit.row.read and not query.past]
+            told = [hit.row.id for hit in hits if hit.row.kind == "turn" and hit.row.read and not query.asks_for_past]
             until = reader.told_until(told, query.now)
             for hit in hits:
                 own = {
@@ -234,5 +234,5 @@ def around(reader: Reader, row: Row, distance: int, query: SearchQuery) -> list[
         return []
     return reader.turns_around(
         query.scope, turn, distance, quarantined=query.include_quarantined, until=query.as_of,
-        lasting=None if query.past or query.show_expired else query.now,
+        lasting=None if query.asks_for_past or query.show_expired else query.now,
     )  # fmt: skip

@@ -109,12 +109,12 @@ class Scoped:
         return view
 
     @property
-    def whole(self) -> bool:
+    def scores_all(self) -> bool:
         """Whether all that is inside is scored."""
         return self.total <= (WHOLE_SCOPE if self.view.held else SAMPLE)
 
     @lazy
-    def all(self) -> Pool:
+    def whole_pool(self) -> Pool:
         """The pool of all that is inside, before anything is asked."""
         return _bare_pool(self, self.slots)
 
@@ -127,16 +127,16 @@ class Scoped:
     def average_length(self) -> float:
         """Mean number of terms of the texts inside; 1 where there are none."""
         lengths = self.view.words.lengths
-        return float(lengths.mean() if self.every else lengths[self.inside].mean()) or 1.0
+        return float(lengths.mean() if self.is_whole_view else lengths[self.inside].mean()) or 1.0
 
     @property
-    def every(self) -> bool:
+    def is_whole_view(self) -> bool:
         """Whether all of the view is inside."""
         return self.total == len(self.view)
 
     def frequencies(self, terms: NDArray[np.int32]) -> NDArray[np.int64]:
         """How many texts inside have each of some terms."""
-        return self.view.words.postings(terms).frequencies(None if self.every else self.inside)
+        return self.view.words.postings(terms).frequencies(None if self.is_whole_view else self.inside)
 
     @lazy
     def together(self) -> float:
@@ -204,7 +204,7 @@ class Keywords:
         return bm25_ceiling(self.dfs, self.total, self.weights)
 
     @property
-    def whole(self) -> float:
+    def full_ceiling(self) -> float:
         """What a text could attain if each of the query's words were said in the scope."""
         return self.ceiling + self.unheard * bm25_unheard(self.total)
 
@@ -216,8 +216,8 @@ class Keywords:
             scores = self.of(self.words.texts(slots))[1]
             slots, scores = slots[scores > 0], scores[scores > 0]
         else:
-            able = allowed[self.slots]
-            slots, scores = self.slots[able], self.scores[able]
+            is_allowed = allowed[self.slots]
+            slots, scores = self.slots[is_allowed], self.scores[is_allowed]
         return slots if len(slots) <= most else slots[np.argpartition(-scores, most)[:most]]
 
     def of(self, texts: Terms, counts: NDArray[np.int64] | None = None) -> tuple[NDArray[np.int64], Scores]:
@@ -251,38 +251,38 @@ def mended(scoped: Scoped, text: str) -> Mended:
     words = written_words(text)
     ids = term_ids(map(term_of, words))
     # Where all of the slab is inside, its words are those of the scope, and nothing has to be counted.
-    known = scoped.view.words.numbers(ids) >= 0 if scoped.every else _frequencies(scoped, ids) > 0
-    unheard = [word for word, there in zip(words, known.tolist(), strict=True) if not there]
+    known = scoped.view.words.numbers(ids) >= 0 if scoped.is_whole_view else _frequencies(scoped, ids) > 0
+    unheard = [word for word, is_known in zip(words, known.tolist(), strict=True) if not is_known]
     if not unheard:
         return Mended(text, text, 0)
     if language_of(words_of(text)) != "en":
-        related = [found for word in unheard[:MOST_MENDED] if (found := _related(scoped, word))]
+        related = [meant_word for word in unheard[:MOST_MENDED] if (meant_word := _other_form(scoped, word))]
         with_them = " ".join((text, *related))
         return Mended(with_them, with_them, len(related))
-    meant, rest = [], text
+    meant, without_slips = [], text
     listed = english(unheard)
     for word in [word for word in unheard if word not in listed][:MOST_MENDED]:
-        if found := _intended(scoped, word):
-            meant.append(found)
-            rest = re.sub(rf"\b{word}\b", "", rest, flags=re.IGNORECASE)
-    return Mended(" ".join((text, *meant)), " ".join((rest, *meant)), len(meant))
+        if meant_word := _intended(scoped, word):
+            meant.append(meant_word)
+            without_slips = re.sub(rf"\b{word}\b", "", without_slips, flags=re.IGNORECASE)
+    return Mended(" ".join((text, *meant)), " ".join((without_slips, *meant)), len(meant))
 
 
 def _intended(scoped: Scoped, word: str) -> str | None:
     """What a mistyped English word was meant to be."""
     near = words_around(word)
     said = _frequencies(scoped, term_ids(map(term_of, near)))
-    return near[said.argmax()] if said.any() else _told(scoped, slips_of(word)) or next(iter(near), None)
+    return near[said.argmax()] if said.any() else _most_frequent(scoped, slips_of(word)) or next(iter(near), None)
 
 
-def _related(scoped: Scoped, word: str) -> str | None:
+def _other_form(scoped: Scoped, word: str) -> str | None:
     """Another form of a word that is not English, mostly a slip apart, which is said; or the English word that is."""
-    if (found := _told(scoped, slips_of(word))) or len(word) < _TELLING or english([word]):
+    if (found := _most_frequent(scoped, slips_of(word))) or len(word) < _TELLING or english([word]):
         return found
     return next(iter(words_around(word)), None)
 
 
-def _told(scoped: Scoped, slips: Slips) -> str | None:
+def _most_frequent(scoped: Scoped, slips: Slips) -> str | None:
     """The most frequent word of those around one that texts of the scope have."""
     return slips.most_frequent(_frequencies(scoped, slips.ids))
 
@@ -311,26 +311,26 @@ def keywords(scoped: Scoped, query: Mended) -> Keywords:
     terms, weighed = words.numbers(ids), np.fromiter(weights.values(), np.float32, len(weights))[places]
     terms, weighed = terms[terms >= 0], weighed[terms >= 0]
     postings = words.postings(terms)
-    dfs = np.minimum(postings.frequencies(None if scoped.every else scoped.inside), scoped.total)
+    dfs = np.minimum(postings.frequencies(None if scoped.is_whole_view else scoped.inside), scoped.total)
     unheard = max(0.0, sum(weights.values()) - float(weighed[dfs > 0].sum()) - query.slips)
-    none = Keywords(
+    bare = Keywords(
         words, terms, weighed, dfs, unheard, scoped.total, scoped.average_length, language,
         np.empty(0, np.int64), np.empty((len(terms), 0), np.int64), np.empty(0, np.float32),
     )  # fmt: skip
-    if scoped.whole:
+    if scoped.scores_all:
         known = None if 4 * scoped.total < len(scoped.view) else _counts_inside(postings, scoped)
-        counts, scores = none.of(scoped.all.terms, known)
-        return replace(none, slots=scoped.slots, counts=counts, scores=scores)
+        counts, scores = bare.of(scoped.whole_pool.terms, known)
+        return replace(bare, slots=scoped.slots, counts=counts, scores=scores)
     # At most so many terms are counted, and at most so many texts looked at: those of the rarest ones.
     rare = np.sort(np.argsort(dfs, kind="stable")[:_SCORED_TERMS])
     rare = rare[dfs[rare] > 0]
-    none = replace(none, terms=terms[rare], weights=weighed[rare], dfs=dfs[rare])
+    bare = replace(bare, terms=terms[rare], weights=weighed[rare], dfs=dfs[rare])
     if not len(rare):
-        return none
+        return bare
     slots = postings.texts_with(rare[_affordable(dfs[rare])])
     slots = slots[scoped.inside[slots]]
-    counts, scores = none.of(words.texts(slots))
-    return replace(none, slots=slots, counts=counts, scores=scores)
+    counts, scores = bare.of(words.texts(slots))
+    return replace(bare, slots=slots, counts=counts, scores=scores)
 
 
 def _counts_inside(postings: Postings, scoped: Scoped) -> NDArray[np.int64]:
@@ -339,7 +339,7 @@ def _counts_inside(postings: Postings, scoped: Scoped) -> NDArray[np.int64]:
     for index, row in enumerate(counts):
         slots, often = postings.of(index)
         row[slots] = often
-    return counts if scoped.every else counts[:, scoped.slots]
+    return counts if scoped.is_whole_view else counts[:, scoped.slots]
 
 
 def _affordable(dfs: NDArray[np.int64]) -> NDArray[np.intp]:
@@ -373,7 +373,7 @@ class Pools:
         self._weights = weights
         self._spread, self._dense = Spread(), None
         self._nearest = np.empty(0, np.int64)
-        if vector is not None and scoped.whole:
+        if vector is not None and scoped.scores_all:
             self._dense = scoped.view.scores(vector, words.slots)
             self._spread = Spread.of(self._dense)
         elif vector is not None:
@@ -391,7 +391,7 @@ class Pools:
 
         `allowed` says which slots may be hits, the hints what a foreign store may go by to find such.
         """
-        members = self._words.slots if self._scoped.whole else self._candidates(allowed, hints)
+        members = self._words.slots if self._scoped.scores_all else self._candidates(allowed, hints)
         return members, self._pool(members)
 
     def _candidates(self, allowed: NDArray[np.bool_], hints: Hints) -> NDArray[np.int64]:
@@ -435,8 +435,8 @@ class Pools:
         scoped, words, dense = self._scoped, self._words, self._dense
         if self._vector is not None and dense is None:
             dense = scoped.view.scores(self._vector, members)
-        pool = scoped.all if scoped.whole else _bare_pool(scoped, members)
-        counts, keyword = (words.counts, words.scores) if scoped.whole else words.of(pool.terms)
+        pool = scoped.whole_pool if scoped.scores_all else _bare_pool(scoped, members)
+        counts, keyword = (words.counts, words.scores) if scoped.scores_all else words.of(pool.terms)
         return replace(
             pool,
             dense=dense,
@@ -447,9 +447,9 @@ class Pools:
             keyword=keyword,
             keyword_spread=Spread(0.0, float(words.scores.max(initial=0.0))),
             keyword_ceiling=words.ceiling,
-            keyword_whole=words.whole,
+            keyword_full_ceiling=words.full_ceiling,
             counts=counts,
-            graph=_weights(scoped.view, members, self._related),
+            graph=_graph_weights(scoped.view, members, self._related),
         )
 
 
@@ -470,11 +470,11 @@ def _bare_pool(scoped: Scoped, members: NDArray[np.int64]) -> Pool:
         keyword=nothing,
         keyword_spread=Spread(),
         keyword_ceiling=0.0,
-        keyword_whole=0.0,
+        keyword_full_ceiling=0.0,
         terms=terms,
         counts=np.empty((0, len(members)), np.int64),
         total=scoped.total,
-        counted=None if scoped.whole else scoped.frequencies,
+        counted=None if scoped.scores_all else scoped.frequencies,
         graph=nothing,
         is_turn=is_turn,
         session=columns["session_id"],
@@ -502,17 +502,17 @@ def _barren(
     facts = columns["kind"] == 0
     if not facts.any():
         return np.zeros(len(members), np.float32)
-    idle = (columns["asks"] == 2) | (columns["role"] == scoped.indexes.codes.find("assistant"))
+    says_nothing = (columns["asks"] == 2) | (columns["role"] == scoped.indexes.codes.find("assistant"))
     barren: NDArray[np.bool_] = ~facts & columns["read"]
     places, known = _places(members, cited)
     barren[places[known]] = False
-    if not scoped.whole:
+    if not scoped.scores_all:
         # Of a large scope the facts of a turn may not be among the candidates.
-        left = np.flatnonzero(barren)
+        doubtful = np.flatnonzero(barren)
         with scoped.indexes.journal.read() as reader:
-            told = reader.turns_with_facts(scoped.view.ids[members[left]].tolist())
-        barren[left[np.isin(scoped.view.ids[members[left]], told)]] = False
-    sure: NDArray[np.float32] = np.where(idle, 1.0, STATEMENT).astype(np.float32)
+            with_facts = reader.turns_with_facts(scoped.view.ids[members[doubtful]].tolist())
+        barren[doubtful[np.isin(scoped.view.ids[members[doubtful]], with_facts)]] = False
+    sure: NDArray[np.float32] = np.where(says_nothing, 1.0, STATEMENT).astype(np.float32)
     return sure * barren
 
 
@@ -524,7 +524,7 @@ def _places(members: NDArray[np.int64], slots: NDArray[np.int64]) -> tuple[NDArr
     return places, members[places] == slots
 
 
-def _weights(view: View, members: NDArray[np.int64], related: Mapping[int, float]) -> NDArray[np.float32]:
+def _graph_weights(view: View, members: NDArray[np.int64], related: Mapping[int, float]) -> NDArray[np.float32]:
     """The graph's weights of the members, as shares of the highest."""
     out = np.zeros(len(members), np.float32)
     if related:

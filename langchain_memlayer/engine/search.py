@@ -27,8 +27,8 @@ from langchain_memlayer.recall import (
     Scored,
     Weights,
     best,
-    eligible,
     identifiers,
+    is_eligible,
     is_word,
     scored,
     subject_of,
@@ -42,6 +42,7 @@ from langchain_memlayer.types import HIDDEN, QUARANTINED, SPENT, Row, Scope
 if TYPE_CHECKING:
     from langchain_memlayer.index.view import View
     from langchain_memlayer.journal.reader import Reader
+    from langchain_memlayer.recall.pool import Mask
 
 RETRIES = 8
 _SCOPES = 32
@@ -81,7 +82,7 @@ class SearchQuery:
     words_only: bool = False
 
     @property
-    def past(self) -> bool:
+    def asks_for_past(self) -> bool:
         """Whether ended versions are among what is asked for."""
         return self.as_of is not None or self.known_at is not None
 
@@ -174,7 +175,7 @@ class Searcher:
 
         `vectors` are those of the texts that were embedded for it; what is embedded now is added.
         """
-        view = self.indexes.view(query.scope.search_root, ended=query.past)
+        view = self.indexes.view(query.scope.search_root, ended=query.asks_for_past)
         scoped = self._scoped(view, query)
         allowed = scoped.inside
         if len(query.kinds) == 1:
@@ -192,21 +193,21 @@ class Searcher:
         pools = Pools(
             scoped, text=query.text, words=words, vector=vector, related=related, weights=self.weights, hints=broad
         )
-        if vector is not None and scoped.whole:
+        if vector is not None and scoped.scores_all:
             view.audit(vector, query.limit, mask=allowed, hints=broad)
         members, pool = pools.around(allowed, broad)
         scores, reread = scored(pool, scoring_query, self.weights), _Reread(view)
-        hits = self._hits(query, members, scores, allowed, reread, whole=scoped.whole)
+        hits = self._hits(query, members, scores, allowed, reread, scores_all=scoped.scores_all)
         for surely in (False, True):
             if hits is not None:
                 break
             # Few of the best pass the filter: SQL says which may, and if most of these do not, which do.
             allowed = allowed & self._passing(view, query, surely=surely)
-            if not scoped.whole:
+            if not scoped.scores_all:
                 members, pool = pools.around(allowed, narrow)
                 scores = scored(pool, scoring_query, self.weights)
             rest = replace(query, filter=None) if surely else query
-            hits = self._hits(rest, members, scores, allowed, reread, whole=scoped.whole)
+            hits = self._hits(rest, members, scores, allowed, reread, scores_all=scoped.scores_all)
         return SearchHits(hits or [], entities), view.applied_seq if reread.stale else None
 
     def _vector(self, text: str, known: dict[str, NDArray[np.float32]]) -> Steps[NDArray[np.float32] | None]:
@@ -220,31 +221,31 @@ class Searcher:
         query: SearchQuery,
         members: NDArray[np.int64],
         scores: Scored,
-        allowed: NDArray[np.bool_],
+        allowed: Mask,
         reread: _Reread,
         *,
-        whole: bool,
+        scores_all: bool,
     ) -> list[Ranked] | None:
         """The best hits, re-read from the journal; None when too few of the best memories pass the filter."""
-        able = eligible(scores, allowed[members], query.threshold)
+        eligible = is_eligible(scores, allowed[members], query.threshold)
         if query.filter is None:
-            return self._ranked(query, members, scores, able, reread)
+            return self._ranked(query, members, scores, eligible, reread)
         for times in WIDER:
-            tried = best(scores, able, times * query.limit)
+            tried = best(scores, eligible, times * query.limit)
             self._read(query, members[tried], reread)
-            passed = able & np.isin(members, np.fromiter(reread.rows, np.int64, len(reread.rows)))
+            passed = eligible & np.isin(members, np.fromiter(reread.rows, np.int64, len(reread.rows)))
             hits = self._ranked(query, members, scores, passed, reread)
             # The end of the pool is not that of a large scope, unless most in it pass: then nothing else is better.
-            ended = len(tried) < times * query.limit and (whole or 2 * np.count_nonzero(passed) >= len(tried))
+            ended = len(tried) < times * query.limit and (scores_all or 2 * np.count_nonzero(passed) >= len(tried))
             if len(hits) == query.limit or ended:
                 return hits
         return None
 
     def _ranked(
-        self, query: SearchQuery, members: NDArray[np.int64], scores: Scored, able: NDArray[np.bool_], reread: _Reread
+        self, query: SearchQuery, members: NDArray[np.int64], scores: Scored, eligible: Mask, reread: _Reread
     ) -> list[Ranked]:
         while True:
-            ranking = ranked(scores, able, limit=query.limit, weights=self.weights)
+            ranking = ranked(scores, eligible, limit=query.limit, weights=self.weights)
             slots = members[ranking.order]
             self._read(query, slots, reread)
             hits = [
@@ -255,20 +256,18 @@ class Searcher:
             gone = np.zeros(len(members), np.bool_)
             gone[ranking.order] = [slot not in reread.rows for slot in slots.tolist()]
             if scores.pool.ended[ranking.order].any():
-                gone |= self._superseded(query, scores.pool, able, hits)
+                gone |= self._superseded(query, scores.pool, eligible, hits)
             if not gone.any():
                 return hits
             # Others take their places.
-            able = able & ~gone
+            eligible = eligible & ~gone
 
-    def _superseded(
-        self, query: SearchQuery, pool: Pool, able: NDArray[np.bool_], hits: Sequence[Ranked]
-    ) -> NDArray[np.bool_]:
+    def _superseded(self, query: SearchQuery, pool: Pool, eligible: Mask, hits: Sequence[Ranked]) -> Mask:
         """Turns whose facts have ended, where a later version of one, or a turn that tells it, is among the hits."""
         superseded = np.zeros(len(pool), np.bool_)
         if query.kinds == {"turn"} or wanted_version(query.text) in ("before", "first", "all"):
             return superseded
-        ended = np.flatnonzero(able & pool.ended)
+        ended = np.flatnonzero(eligible & pool.ended)
         old = pool.order[ended].tolist()
         others = {hit.row.id for hit in hits}.difference(old)
         with self.journal.read() as reader:
@@ -284,7 +283,7 @@ class Searcher:
     # -- who may be found -----------------------------------------------------------------------------------------
 
     def _scoped(self, view: View, query: SearchQuery) -> Scoped:
-        passing = query.past or (self.indexes.expiring and not query.show_expired)
+        passing = query.asks_for_past or (self.indexes.expiring and not query.show_expired)
         key = (query.scope, query.include_quarantined)
         scoped: Scoped | None = None if passing else view.memo.get(key)
         if scoped is None:
@@ -298,21 +297,21 @@ class Searcher:
 
     def _scope(self, view: View, query: SearchQuery) -> Scoped:
         state = view.columns["state"]
-        inside: NDArray[np.bool_] = view.live & (state != HIDDEN)
+        inside: Mask = view.live & (state != HIDDEN)
         if not query.include_quarantined:
             inside &= state != QUARANTINED
         for name, value in query.scope.ids().items():
             inside &= view.columns[name] == self.indexes.codes.find(value)
         ended = state == SPENT
-        if self.indexes.expiring and not (query.past or query.show_expired):
+        if self.indexes.expiring and not (query.asks_for_past or query.show_expired):
             until = view.columns["until"]
             inside &= (until == 0) | (until > query.now)
-        if query.past:
+        if query.asks_for_past:
             held, ended = self._then(view, query)
             inside &= held
         return Scoped(self.indexes, ref(view), inside, ended, int(np.count_nonzero(inside)))
 
-    def _then(self, view: View, query: SearchQuery) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    def _then(self, view: View, query: SearchQuery) -> tuple[Mask, Mask]:
         """The versions that held, or were known, at the time that is asked about, and the turns spent by then."""
         with self.journal.read() as reader:
             versions = reader.versions_at(query.scope.search_root, as_of=query.as_of, known_at=query.known_at)
@@ -323,14 +322,14 @@ class Searcher:
         ended[slots[slots >= 0]] = spent[slots >= 0]
         return held, ended
 
-    def _passing(self, view: View, query: SearchQuery, *, surely: bool) -> NDArray[np.bool_]:
+    def _passing(self, view: View, query: SearchQuery, *, surely: bool) -> Mask:
         """What of the scope may pass the filter as far as SQL can say it, or surely does."""
         with self.journal.read() as reader:
             if surely and query.filter is not None:
-                rows = reader.memories_passing(query.scope, query.filter, ended=query.past)
+                rows = reader.memories_passing(query.scope, query.filter, ended=query.asks_for_past)
                 ids = [row.id for row in rows if query.filter.matches(record_of(row))]
             else:
-                ids = reader.ids_passing(query.scope, query.filter, ended=query.past)
+                ids = reader.ids_passing(query.scope, query.filter, ended=query.asks_for_past)
         passed = np.zeros(len(view), np.bool_)
         slots = view.slots(np.array(ids, np.int64))
         passed[slots[slots >= 0]] = True
@@ -338,7 +337,7 @@ class Searcher:
 
     def _related(self, view: View, query: SearchQuery) -> tuple[tuple[str, ...], dict[int, float]]:
         """The known entities that the query is about, and the memories around them, as row ids with weights."""
-        if query.past or not self._has_triples(view):
+        if query.asks_for_past or not self._has_triples(view):
             return (), {}
         graph = self.graphs.graph(query.scope, include_quarantined=query.include_quarantined)
         entities = graph.entities_in(query.text)
@@ -403,4 +402,4 @@ def _belongs(row: Row, query: SearchQuery) -> bool:
 
 def counts(row: Row, query: SearchQuery) -> bool:
     """Whether a version is one that is asked about: live and not expired, unless the past is."""
-    return query.past or (row.closed is None and (query.show_expired or not row.expired(query.now)))
+    return query.asks_for_past or (row.closed is None and (query.show_expired or not row.expired(query.now)))

@@ -13,7 +13,7 @@ fusion.py         signals -> score, relevance, order
 """
 
 from langchain_memlayer.recall.calibration import PROBES, closeness, fluency_in, knowledge_of, skill_in, trust_in
-from langchain_memlayer.recall.fusion import Ranking, Scored, Weights, base_shares, best, eligible, rank, scored
+from langchain_memlayer.recall.fusion import Ranking, Scored, Weights, base_shares, best, is_eligible, rank, scored
 from langchain_memlayer.recall.identifiers import identifiers, is_word
 from langchain_memlayer.recall.pool import Pool, Query, Spread, asking, following, memory_text, together
 from langchain_memlayer.recall.signals import session_prior
@@ -31,10 +31,10 @@ __all__ = [
     "base_shares",
     "best",
     "closeness",
-    "eligible",
     "fluency_in",
     "following",
     "identifiers",
+    "is_eligible",
     "is_word",
     "knowledge_of",
     "memory_text",

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from langchain_memlayer.recall import signals
 from langchain_memlayer.recall.learned import is_told_by_names, learned
-from langchain_memlayer.recall.pool import Pool, Query, Scores, Spread
+from langchain_memlayer.recall.pool import Mask, Pool, Query, Scores, Spread
 from langchain_memlayer.recall.versions import says_only_when, version
 from langchain_memlayer.threads import lazy
 
@@ -146,32 +146,32 @@ _BRIDGED = 0.9
 """Up to what share of the best base score bridges lift."""
 
 
-def rank(scored: Scored, able: NDArray[np.bool_], *, limit: int, weights: Weights = DEFAULT) -> Ranking:
-    """The best memories of a pool, `limit` at most; `able` says which of them may be hits, shape (n,)."""
+def rank(scored: Scored, eligible: Mask, *, limit: int, weights: Weights = DEFAULT) -> Ranking:
+    """The best memories of a pool, `limit` at most; `eligible` says which of them may be hits, shape (n,)."""
     pool = scored.pool
-    total = _lifted(scored, able, weights)
-    order = _uncovered(pool, np.flatnonzero(able), total, limit)
+    total = _lifted(scored, eligible, weights)
+    order = _uncovered(pool, np.flatnonzero(eligible), total, limit)
     score = np.clip(total[order] * scored.unit, 0.0, 1.0).astype(np.float32)
     return Ranking(order, score, scored.relevance[order], scored, total - scored.total)
 
 
-def eligible(scored: Scored, allowed: NDArray[np.bool_], threshold: float | None) -> NDArray[np.bool_]:
+def is_eligible(scored: Scored, allowed: Mask, threshold: float | None) -> Mask:
     """Those of `allowed` that a signal speaks for, and that are as relevant as `threshold` asks."""
-    able = allowed & ((scored.relevance > 0) | (scored.total > 0))
-    return able if threshold is None else able & (scored.relevance >= threshold)
+    eligible = allowed & ((scored.relevance > 0) | (scored.total > 0))
+    return eligible if threshold is None else eligible & (scored.relevance >= threshold)
 
 
-def best(scored: Scored, able: NDArray[np.bool_], most: int) -> NDArray[np.int64]:
+def best(scored: Scored, eligible: Mask, most: int) -> NDArray[np.int64]:
     """The `most` of those that may be hits that score best, whether or not others cover them, and facts of these turns.
 
     In no order. A fact may stand for its turn however low it scores itself.
     """
-    places = np.flatnonzero(able)
+    places = np.flatnonzero(eligible)
     if len(places) <= most:
         return places
     kept = places[np.argpartition(-scored.total[places], most)[:most]]
     facts, turns = scored.pool.links.T
-    with_facts: NDArray[np.int64] = np.union1d(kept, facts[able[facts] & np.isin(turns, kept)])
+    with_facts: NDArray[np.int64] = np.union1d(kept, facts[eligible[facts] & np.isin(turns, kept)])
     return with_facts
 
 
@@ -244,51 +244,51 @@ def _bridged(pool: Pool, base: Scores, bridge: Scores) -> Scores:
     return np.minimum(bridge, room)
 
 
-def _lifted(scored: Scored, able: NDArray[np.bool_], weights: Weights) -> Scores:
+def _lifted(scored: Scored, eligible: Mask, weights: Weights) -> Scores:
     """The scores, where the best fact of a turn has the turn's score if it answers nearly as well.
 
     A fact says what matters of its turn in fewer words. A turn that scores much better and is much more relevant says
     something that it does not.
     """
     pool, total, margin = scored.pool, scored.total, weights.stand_in
-    facts, turns = pool.links[able[pool.links].all(axis=1)].T
+    facts, turns = pool.links[eligible[pool.links].all(axis=1)].T
     if not len(facts):
         return total
-    best = np.full(len(pool), -np.inf, np.float32)
-    np.maximum.at(best, turns, total[facts])
-    better = scored.relevance[turns] - scored.relevance[facts]
-    near = (total[turns] - total[facts] <= np.float32(margin)) | (better <= np.float32(margin))
-    stands = (total[facts] == best[turns]) & near
+    best_fact = np.full(len(pool), -np.inf, np.float32)
+    np.maximum.at(best_fact, turns, total[facts])
+    by_relevance = scored.relevance[turns] - scored.relevance[facts]
+    answers_nearly = (total[turns] - total[facts] <= np.float32(margin)) | (by_relevance <= np.float32(margin))
+    stands = (total[facts] == best_fact[turns]) & answers_nearly
     lifted = total.copy()
     np.maximum.at(lifted, facts[stands], total[turns[stands]])
     return lifted
 
 
-def _uncovered(pool: Pool, able: NDArray[np.int64], total: Scores, limit: int) -> NDArray[np.int64]:
-    """The best `limit` of `able`, without those that better ones cover."""
-    values = total[able]
-    want = 4 * limit + 32
+def _uncovered(pool: Pool, places: NDArray[np.int64], total: Scores, limit: int) -> NDArray[np.int64]:
+    """The best `limit` of some places, without those that better ones cover."""
+    values = total[places]
+    fetched = 4 * limit + 32
     while True:
         # A full sort of ten thousand costs more than the signals; the best few nearly always suffice.
-        part = able[values >= np.partition(values, -want)[-want]] if want < len(able) else able
+        top = places[values >= np.partition(values, -fetched)[-fetched]] if fetched < len(places) else places
         # Of equal ones the facts first: one of them may stand for its turn.
-        chosen = _walk(pool, part[np.lexsort((pool.order[part], pool.is_turn[part], -total[part]))], limit)
-        if len(chosen) == limit or want >= len(able):
+        chosen = _walk(pool, top[np.lexsort((pool.order[top], pool.is_turn[top], -total[top]))], limit)
+        if len(chosen) == limit or fetched >= len(places):
             return np.array(chosen, np.int64)
-        want *= 8
+        fetched *= 8
 
 
 def _walk(pool: Pool, ranked: NDArray[np.int64], limit: int) -> list[int]:
-    told: set[int] = set()
+    shown_turns: set[int] = set()
     covered: set[int] = set()
     chosen: list[int] = []
     for index, turn in zip(ranked.tolist(), pool.is_turn[ranked].tolist(), strict=True):
         sources = pool.sources(index)
-        if sources and (covered if turn else told) >= sources:
+        if sources and (covered if turn else shown_turns) >= sources:
             continue
         covered |= sources
         if turn:
-            told |= sources
+            shown_turns |= sources
         chosen.append(index)
         if len(chosen) == limit:
             break

@@ -16,6 +16,7 @@ from langchain_memlayer.index.postings import Terms
 from langchain_memlayer.types import Metric
 
 Scores = NDArray[np.float32]
+Mask = NDArray[np.bool_]
 _FEW, _PAIRS = 16, 100
 _RARE = 20
 _TOGETHER = 0.1
@@ -68,7 +69,7 @@ class Pool:
         keyword: BM25.
         keyword_spread: The scope's constants for it.
         keyword_ceiling: The BM25 that a text could attain for this query.
-        keyword_whole: The BM25 that one could attain if each of the query's words were said in the scope.
+        keyword_full_ceiling: The BM25 that one could attain if each of the query's words were said in the scope.
         terms: The keyword terms of each.
         counts: How often each of the query's terms stands in each, shape (terms, n).
         total: How many memories the scope has.
@@ -100,7 +101,7 @@ class Pool:
     keyword: Scores
     keyword_spread: Spread
     keyword_ceiling: float
-    keyword_whole: float
+    keyword_full_ceiling: float
     terms: Terms
     counts: NDArray[np.int64]
     total: int

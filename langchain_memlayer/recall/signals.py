@@ -41,10 +41,10 @@ def is_conversation(pool: Pool) -> bool:
 
 def saying(pool: Pool) -> float:
     """How far words answer a query, from 0 to 1: 0 where no text has any, 1 where one has a good part of them."""
-    if pool.keyword_whole <= 0:
+    if pool.keyword_full_ceiling <= 0:
         return 0.0
     enough = SAYING + (SAYING_TOGETHER - SAYING) * pool.together
-    return min(1.0, pool.keyword_spread.high / pool.keyword_whole / enough)
+    return min(1.0, pool.keyword_spread.high / pool.keyword_full_ceiling / enough)
 
 
 def brevity(pool: Pool) -> float:
@@ -135,26 +135,26 @@ def bridge(pool: Pool, query: Query, base: Scores) -> Scores:
     for index in best.tolist():
         further[pool.terms.of(index)] = True
     further[query.terms] = False
-    telling = np.flatnonzero(further).astype(np.int32)
-    ids = pool.terms.ids[telling]
+    further_terms = np.flatnonzero(further).astype(np.int32)
+    ids = pool.terms.ids[further_terms]
     by_id = np.argsort(ids)
     # Single characters are shared by texts that have nothing else in common.
-    telling = telling[by_id[~is_character(ids[by_id])]]
-    if not len(telling):
+    further_terms = further_terms[by_id[~is_character(ids[by_id])]]
+    if not len(further_terms):
         return out
-    which, texts, _ = pool.terms.occurrences(telling)
-    there = np.zeros((len(telling), len(pool)), np.bool_)
-    there[which, texts] = True
-    frequencies = pool.frequencies(telling, np.bincount(which, minlength=len(telling)))
+    term_numbers, texts, _ = pool.terms.occurrences(further_terms)
+    has_term = np.zeros((len(further_terms), len(pool)), np.bool_)
+    has_term[term_numbers, texts] = True
+    frequencies = pool.frequencies(further_terms, np.bincount(term_numbers, minlength=len(further_terms)))
     frequencies = np.minimum(frequencies, pool.total)
     idf = np.log1p((pool.total - frequencies + 0.5) / (frequencies + 0.5)).astype(np.float32)
     rare = np.log1p((pool.total - 1.5) / 2.5)
     for index in best.tolist():
-        mine = np.flatnonzero(there[:, index] & (frequencies > 1))
-        mine = mine[np.argsort(frequencies[mine], kind="stable")[:BRIDGE_TERMS]]
-        if len(mine):
+        own_terms = np.flatnonzero(has_term[:, index] & (frequencies > 1))
+        own_terms = own_terms[np.argsort(frequencies[own_terms], kind="stable")[:BRIDGE_TERMS]]
+        if len(own_terms):
             # What shares one word that half of the memories have, shares little.
-            shared = idf[mine] @ there[mine] / max(idf[mine].sum(), rare)
+            shared = idf[own_terms] @ has_term[own_terms] / max(idf[own_terms].sum(), rare)
             shared[index] = 0
             np.maximum(out, base[index] * shared, out=out)
     if not is_conversation(pool):

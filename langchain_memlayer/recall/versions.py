@@ -97,21 +97,21 @@ def _chain(pool: Pool, query: Query, base: Scores, *, sure: bool) -> NDArray[np.
 
     They have its words, or (with `sure`, where no date among them misleads) answer it nearly as well as the best.
     """
-    able = (pool.barren < 1) & (pool.asks < 2) & (pool.time >= 0)
+    usable = (pool.barren < 1) & (pool.asks < 2) & (pool.time >= 0)
     top = float(base.max(initial=0.0))
     if top <= 0 or not query.subject.any():
         return np.empty(0, np.int64)
-    there = pool.counts[query.subject] > 0
+    has_word = pool.counts[query.subject] > 0
     frequencies = query.frequencies[query.subject]
     idf = np.log1p((pool.total - frequencies + 0.5) / (frequencies + 0.5)) * (frequencies > 0)
-    share = idf @ there
-    same = (share >= _SUBJECT * share.max(initial=0.0)) & (share > 0)
+    share = idf @ has_word
+    speaks_of_it = (share >= _SUBJECT * share.max(initial=0.0)) & (share > 0)
     if len(named := named_speakers(pool, query)) == 1:
         name = np.isin(pool.terms.ids[query.terms], term_ids(tokenize(pool.speakers[named[0]])))
         if not (query.subject & ~name & (query.frequencies > 0)).any():
             # A name says whose value it is: where no other word is heard, all that somebody says were versions of it.
-            same &= base >= _SURE * base.max(initial=0.0, where=able)
-    chain = np.flatnonzero((same | (sure & (base >= _SURE * top))) & able)
+            speaks_of_it &= base >= _SURE * base.max(initial=0.0, where=usable)
+    chain = np.flatnonzero((speaks_of_it | (sure & (base >= _SURE * top))) & usable)
     if len(chain) > _MOST:
         chain = chain[np.argsort(-base[chain], kind="stable")[:_MOST]]
     if words.OWN.search(query.text):
