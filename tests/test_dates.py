@@ -39,6 +39,12 @@ PERIODS: dict[tuple[str, str, str], list[str]] = {
         "с марта по июнь 2024", "2024年3月到6月", "2024年三月至六月", "2024年3月から6月まで",
         "2024년 3월부터 6월까지", "2024年3-6月",
     ],
+    ("span", "2023-05-08", "2026-11-25"): ["since 8 May 2023", "seit dem 8. Mai 2023", "2023年5月8日以来"],
+    ("span", "2026-11-16", "2026-11-25"): ["What has changed since last week?", "上周开始"],
+    ("span", "2026-11-20", "2026-11-25"): ["What has changed since Friday?"],
+    ("month", "2026-03-01", "2026-11-25"): ["What did I say since March 2026?", "今年三月以后"],
+    ("month", "2030-05-01", "2030-06-01"): ["since May 2030"],
+    ("year", "1990-01-01", "2026-11-25"): ["since the 90s"],
     ("month", "2023-11-01", "2024-03-01"): ["between November and February 2024", "2023年11月到2月"],
     ("month", "2023-06-01", "2023-09-01"): ["in the summer of 2023", "summer 2023"],
     ("month", "2023-09-01", "2023-12-01"): ["2023年秋天"],
@@ -168,7 +174,10 @@ def test_a_period_is_read(text: str, expected: tuple[str, str, str]) -> None:
      ("desde julio", "2022-07-02", "2022-05-02"), ("до июля", "2022-07-02", "2022-05-02"),
      ("en junio", "2022-06-02", "2022-08-02"), ("between May and July", "2022-06-15", "2022-09-15"),
      ("zwischen Mai und Juli", "2022-05-02", "2022-09-15"), ("entre mai et juillet", "2022-06-15", "2022-04-15"),
-     ("十一月到一月", "2022-12-15", "2022-10-15"), ("3월부터 5월까지 뭐 했어", "2022-04-15", "2022-02-15")],
+     ("since March", "2026-09-15", "2025-12-15"), ("12月から", "2026-09-15", "2025-11-15"),
+     ("seit dem 8. Mai", "2026-09-15", "2026-03-15"), ("с марта", "2026-09-15", "2026-02-15"),
+     ("3월부터", "2026-09-15", "2026-02-15"), ("十一月到一月", "2022-12-15", "2022-10-15"),
+     ("3월부터 5월까지 뭐 했어", "2022-04-15", "2022-02-15")],
 )  # fmt: skip
 def test_a_date_without_a_year_is_that_of_any_year(text: str, near: str, far: str) -> None:
     times = np.array([np.datetime64(day, "us").astype(int) for day in (near, far)])
@@ -260,7 +269,7 @@ def _patterns(value: Any) -> list[re.Pattern[str]]:
 
 
 SAID = [(name, one) for name, value in vars(date_patterns).items() for one in _patterns(value)]
-BESIDE = {"SURE", "WHEN", "AHEAD", "AGO_SAID"}
+BESIDE = {"SURE", "WHEN", "AHEAD", "AGO_SAID", "SINCE", "UNTIL_NOW"}
 """What is looked for beside a time."""
 
 

@@ -140,6 +140,11 @@ INTERVAL = (
         f"{CJK_MONTH}{NO_DAY}"
     ),
 )
+# What makes a period last until today, before it and behind.
+SINCE = re.compile(r"\b(?:since|seit|depuis|desde|dal|с)(\s)(?:(?:the|dem|le|el)\s)?", re.IGNORECASE)
+UNTIL_NOW = re.compile(
+    "\\s*(?:份|の|个|個)?(?:以来|以來|以[后後]|之[后後]|起(?![床来來飞飛])|开始|開始|以降|から|부터|이후)"
+)
 DECADE = re.compile(
     r"\bthe\s+['\u2019]?(?P<year>(?:19|20)?\d0)['\u2019]?s\b|(?<!\d)(?P<cjk>(?:19|20)?\d0|[二三四五六七八九]十)\s*年代"
 )
@@ -293,7 +298,7 @@ WEEKS = (
     (re.compile(rf"\bthis week\b|[这這本]{CJK_WEEK}{WEEK_DAY}|今週(?!末)|이번\s*주(?!말)", re.IGNORECASE), 0, (0, 7)),
 )  # fmt: skip
 WEEKDAY = re.compile(
-    rf"\b(?P<which>last|this past|past|next|this coming|coming|upcoming|this|on|for|by)\s+(?P<name>{'|'.join(WEEKDAYS)})\b(?!\s+before last){NOT_OF}|"
+    rf"\b(?P<which>last|this past|past|next|this coming|coming|upcoming|this|on|since|for|by)\s+(?P<name>{'|'.join(WEEKDAYS)})\b(?!\s+before last){NOT_OF}|"
     rf"\b(?P<earlier>{'|'.join(WEEKDAYS)})\s+before last\b",
     re.IGNORECASE,
 )

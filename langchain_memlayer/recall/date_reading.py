@@ -12,6 +12,7 @@ from langchain_memlayer.types import to_micros
 
 # Seen from outside of these years, "a thousand years ago" would lie outside of the calendar.
 _EARLIEST, _LATEST = 1000, 9000
+_SINCE_CHARS = 12
 
 Reading = tuple[re.Match[str], "Period | tuple[Period, ...] | None"]
 
@@ -22,7 +23,29 @@ def read(text: str, today: datetime) -> Iterator[tuple[tuple[int, int], tuple[Pe
     # What is exact goes first: of texts within each other the first one counts.
     for match, period in (*_of_relative_year(text, today), *_absolute(text), *relative):
         if period is not None:
-            yield match.span(), period if isinstance(period, tuple) else (period,)
+            named = period if isinstance(period, tuple) else (period,)
+            lasts = match.re not in patterns.INTERVAL and _is_since(match)
+            yield match.span(), tuple(one for period in named for one in _until(period, today)) if lasts else named
+
+
+def _is_since(match: re.Match[str]) -> bool:
+    """Whether a text means all that followed: "since March", 三月以来."""
+    text, start, end = match.string, *match.span()
+    before = patterns.SINCE.finditer(text, max(0, start - _SINCE_CHARS), end)
+    return any(start in (*one.span(), one.end(1)) for one in before) or patterns.UNTIL_NOW.match(text, end) is not None
+
+
+def _until(period: Period, today: datetime) -> tuple[Period, ...]:
+    """From the beginning of a period to today; of one without a year, which stays, from the last that has begun."""
+    start, end = period.start, to_micros(today + timedelta(days=1))
+    year: tuple[Period, ...] = ()
+    if period.month is not None:
+        begun = (period.month, period.day or 1) <= (today.month, today.day)
+        first = _day(today.year if begun else today.year - 1, period.month, str(period.day or 1))
+        start, year = end if first is None else first.start, (period,)
+    if start >= end:
+        return (period,)
+    return (*year, Period("span" if period.grain == "day" else period.grain, start, end))
 
 
 def _absolute(text: str) -> Iterator[Reading]:
@@ -130,7 +153,7 @@ def _weekday(day: int, which: str, today: datetime, *, ahead: bool) -> Period:
     if which == "this":
         # That of this week, which may be still to come.
         return _span("day", today + timedelta(days=day - today.weekday()), 1)
-    return _span("day", today - timedelta(days=back if which == "on" else back or 7), 1)
+    return _span("day", today - timedelta(days=back if which in ("on", "since") else back or 7), 1)
 
 
 def _ago(count: str, unit: str, today: datetime) -> Period | None:

@@ -1,9 +1,9 @@
 """Dates in questions: which days a text speaks of, and how well a memory's time agrees.
 
 Understood are full dates, months and spans of months, years and times relative to a reference, in English, Chinese,
-Japanese and Korean: "8 May 2023", "May 8th", "from March to June", "next Friday", "three weeks ago", 2024年04月01日,
-上周六, 来月. In six more languages of Europe full dates, months, and what is beside today are: "am 8. Mai", "en mayo de
-2023", "gestern", "la semana pasada".
+Japanese and Korean: "8 May 2023", "May 8th", "from March to June", "since May", "next Friday", "three weeks ago",
+2024年04月01日, 上周六, 来月. In six more languages of Europe full dates, months, and what is beside today are: "am 8.
+Mai", "en mayo de 2023", "gestern", "la semana pasada".
 """
 
 from __future__ import annotations
