@@ -355,12 +355,9 @@ def _comparable(stored: Any, value: Any) -> tuple[Any, Any]:
         # A number is a time beside a memory's own times only: in metadata it may be anything.
         return stored if _is_number(stored) else _instant(stored), _instant(value)
     except (TypeError, ValueError, OverflowError, OSError):
-        beyond = _is_number(stored) or _is_number(value)
-        known = [
-            one if not isinstance(one, datetime) else one.timestamp() if beyond else one.isoformat()
-            for one in (stored, value)
-        ]
-        return known[0], known[1]
+        if isinstance(value, datetime):
+            return stored, value
+        return stored.timestamp() if _is_number(value) else stored.isoformat(), value
 
 
 def _same(stored: Any, value: Any) -> bool:

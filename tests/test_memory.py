@@ -149,12 +149,15 @@ class TestMerging:
             assert done["event"] == "ADD", other
         assert len(memory.get_all(everything=True)["results"]) == 1 + len(others)
 
-    def test_a_day_is_a_day_before_1970_too(self, memory: Memory) -> None:
+    def test_a_day_is_the_speakers_own_and_before_1970_too(self, memory: Memory) -> None:
         for number, (first, second, same) in enumerate((
             ("1969-12-31T00:00:00", "1969-12-31T23:59:59", True),
             ("1969-12-30T12:00:00", "1969-12-31T12:00:00", False),
             ("1969-12-31T23:59:59", "1970-01-01T00:00:00", False),
             ("1970-01-01T00:00:00", "1970-01-01T23:59:59.999999", True),
+            ("2024-05-01T20:00:00+09:00", "2024-05-02T07:30:00+09:00", False),
+            ("2024-05-01T15:30:00-08:00", "2024-05-01T17:30:00-08:00", True),
+            ("2024-05-02T07:30:00+09:00", "2024-05-01T22:30:00", True),
         )):  # fmt: skip
             one, two = (add(memory, "yes", timestamp=at, session_id=str(number)) for at in (first, second))
             assert (one == two) == same
@@ -430,7 +433,8 @@ class TestReading:
             assert len(memory.get_all(user_id="u", filters={field: condition})["results"]) == 1
         for nothing in ({"$gte": date(2024, 5, 2)}, {"$gt": 1e300}, {"$lt": -(10**20)}):
             assert memory.get_all(user_id="u", filters={field: nothing})["results"] == []
-        assert memory.get_all(user_id="u", filters={"size": {"$gt": same}})["results"] == []
+        for no_time in ("size", "role"):
+            assert memory.get_all(user_id="u", filters={no_time: {"$gt": same}})["results"] == []
 
     def test_filters_see_metadata_and_the_memorys_own_fields_and_kinds_its_kind(self, memory: Memory) -> None:
         add(memory, "one", metadata={"place": {"city": "Rome"}}, session_id="s1")

@@ -538,10 +538,11 @@ def closing(row: Row) -> dict[str, Any]:
 
 def _merges(row: Row, turn: Turn, at: int) -> bool:
     """Whether a stored turn with the words of a new one will do for both."""
+    zone = (row.offset or 0) * 1_000_000
     # What has ended or was deleted is told anew: its turn stays as it is.
     return (
         (row.session_id, row.role, row.name) == (turn.session_id, turn.role, turn.name)
-        and row.created_at // DAY == at // DAY
+        and (row.created_at + zone) // DAY == (at + zone) // DAY
         and row.state not in (HIDDEN, SPENT)
     )
 
