@@ -400,7 +400,8 @@ class Memory(Closing):
         said = read_messages(messages, session_id=session_id, timestamp=timestamp, metadata=metadata)
         if said.skipped and not said.turns:
             parts = ", ".join(sorted({one["part"] for one in said.skipped}))
-            warnings.warn(f"add() remembered nothing: only text is, and the messages have {parts}.", stacklevel=2)
+            # The caller's line: what drives these steps lies between.
+            warnings.warn(f"add() remembered nothing: only text is, and the messages have {parts}.", stacklevel=5)
         turns = said.turns if until is None else [replace(turn, valid_until=until) for turn in said.turns]
         result = yield from traced(
             "Memory.add",

@@ -930,6 +930,7 @@ def test_an_image_is_reported_and_one_alone_is_warned_of() -> None:
         done = memory.add(HumanMessage([{"type": "text", "text": "my cat"}, image], id="m1"), user_id="u")
         assert [row["memory"] for row in done["results"]] == ["my cat"]
         assert [(one["id"], one["part"]) for one in done["skipped"]] == [("m1", "image_url")]
-        with pytest.warns(UserWarning, match="image_url"):
+        with pytest.warns(UserWarning, match="image_url") as warned:
             assert memory.add(HumanMessage([image]), user_id="u")["skipped"]
+        assert warned[0].filename == __file__
         assert "skipped" not in memory.add("my dog", user_id="u")
