@@ -721,8 +721,8 @@ class Memory(Closing):
         scope = Scope(user_id, agent_id, run_id)
         if memory_id is not None and scope:
             raise InvalidInput("forget() takes either a memory's id or the ids of a scope, not both.")
-        what = scope.required("forget()") if memory_id is None else checked_memory_id(memory_id)
-        return (yield from self._editor.forget(what, also=same_words))
+        target = scope.required("forget()") if memory_id is None else checked_memory_id(memory_id)
+        return (yield from self._editor.forget(target, also=same_words))
 
     aforget = awaited(forget)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from langchain_memlayer.engine.records import result_of
 from langchain_memlayer.engine.results import evidence
-from langchain_memlayer.engine.search import Ranked, Searcher, SearchHits, SearchQuery, counts
+from langchain_memlayer.engine.search import Ranked, Searcher, SearchHits, SearchQuery, is_asked_for
 from langchain_memlayer.errors import ConfigurationError
 from langchain_memlayer.facts.prompts import estimate_tokens
 from langchain_memlayer.journal import Journal
@@ -80,7 +80,7 @@ class Answers:
         for text in texts:
             answer = yield from self._searcher.search(replace(query, text=text, limit=wanted, entities=entities))
             answers.append(answer)
-        best = merged([answer.hits for answer in answers], wanted)
+        best = merged_hits([answer.hits for answer in answers], wanted)
         if shape.rerank is not None:
             best = yield from _reranked(shape.rerank, query, best)
         budget = Budget(shape.max_tokens, token_counter(self._model))
@@ -97,11 +97,11 @@ class Answers:
     def _shown(self, hits: Sequence[Ranked], query: SearchQuery, shape: Shape, budget: Budget) -> list[Hit]:
         shown: list[Hit] = []
         with self._journal.read() as reader:
-            sources = behind(reader, [hit.row for hit in hits], query)
-            told = [hit.row.id for hit in hits if hit.row.kind == "turn" and hit.row.read and not query.asks_for_past]
-            until = reader.told_until(told, query.now)
+            sources = sources_behind(reader, [hit.row for hit in hits], query)
+            turns = [hit.row.id for hit in hits if hit.row.kind == "turn" and hit.row.read and not query.asks_for_past]
+            until = reader.told_until(turns, query.now)
             for hit in hits:
-                own = {
+                of_search = {
                     "score": hit.score,
                     "relevance": hit.relevance,
                     "evidence": [evidence(turn, quote) for turn, quote in sources.get(hit.row.id, ())],
@@ -109,13 +109,13 @@ class Answers:
                 row = hit.row
                 if row.id in until and row.state == VISIBLE:
                     row = replace(row, state=SPENT, invalid_at=until[row.id])
-                one = cast("Hit", {**result_of(row, query.now), **own})
+                shown_one = cast("Hit", {**result_of(row, query.now), **of_search})
                 if shape.explain:
-                    one["explanation"] = dict(hit.shares)
+                    shown_one["explanation"] = dict(hit.shares)
                 if shape.expand:
                     near = around(reader, hit.row, shape.expand, query)
-                    one["around"] = [result_of(row, query.now) for row in near if budget.takes(row)]
-                shown.append(one)
+                    shown_one["around"] = [result_of(row, query.now) for row in near if budget.takes(row)]
+                shown.append(shown_one)
         return shown
 
 
@@ -144,7 +144,7 @@ def _compressed(compressor: BaseDocumentCompressor, query: str, hits: Sequence[R
 # -- what is done with hits before they are shown ----------------------------------------------------------------------
 
 
-def merged(lists: Sequence[Sequence[Ranked]], limit: int) -> list[Ranked]:
+def merged_hits(lists: Sequence[Sequence[Ranked]], limit: int) -> list[Ranked]:
     """The hits of several queries as one list by score; the best of each query are among the `limit`.
 
     A question that was taken apart needs an answer to every part, whichever part has the better scores.
@@ -170,14 +170,14 @@ def token_counter(model: BaseLanguageModel[Any] | None) -> TokenCounter:
         return estimate_tokens
     from langchain_core.language_models import BaseLanguageModel
 
-    given = model.custom_get_token_ids
-    if given is not None:
-        return lambda text: len(given(text))
-    own = any(
+    custom = model.custom_get_token_ids
+    if custom is not None:
+        return lambda text: len(custom(text))
+    has_tokenizer = any(
         getattr(type(model), name) is not getattr(BaseLanguageModel, name)
         for name in ("get_num_tokens", "get_token_ids")
     )
-    return model.get_num_tokens if own and not model.lc_secrets else estimate_tokens
+    return model.get_num_tokens if has_tokenizer and not model.lc_secrets else estimate_tokens
 
 
 class Budget:
@@ -205,7 +205,7 @@ class Budget:
         return True
 
 
-def behind(reader: Reader, rows: Sequence[Row], query: SearchQuery) -> dict[int, list[tuple[Row, str | None]]]:
+def sources_behind(reader: Reader, rows: Sequence[Row], query: SearchQuery) -> dict[int, list[tuple[Row, str | None]]]:
     """The turns that facts come from, as they were said, with the words that support them, by the facts' row ids.
 
     A turn that is never recalled shows the words that support the fact and no others; one that was deleted, or has
@@ -218,7 +218,7 @@ def behind(reader: Reader, rows: Sequence[Row], query: SearchQuery) -> dict[int,
     for row, fact, quote in sorted(said, key=lambda one: one[0].place or one[0].id):
         if row.state == QUARANTINED and not query.include_quarantined:
             continue
-        if row.state != HIDDEN and not counts(row, query):
+        if row.state != HIDDEN and not is_asked_for(row, query):
             continue
         sources.setdefault(fact, []).append((replace(row, text=quote or "") if row.state == HIDDEN else row, quote))
     return sources

@@ -40,7 +40,7 @@ class Finder:
         self._graphs = graphs
 
     def find(self, scope: Scope, facts: Sequence[Fact], forms: Sequence[Indexed]) -> list[Candidate]:
-        """The candidates of all facts together, those of each fact by turns, the nearest first.
+        """The candidates of all facts together, those of the facts interleaved, the nearest first.
 
         There are forty at most; with more facts than that, as many as facts.
         """
@@ -48,18 +48,18 @@ class Finder:
         mask = self._facts(scope, view)
         if not mask.any():
             return []
-        worded = [_by_words(view, mask, fact.text) for fact in facts]
-        named = self._by_name(scope, facts)
+        word_lists = [_by_words(view, mask, fact.text) for fact in facts]
+        name_lists = self._by_name(scope, facts)
         lists = []
-        for fact, form, words, names in zip(facts, forms, worded, named, strict=True):
+        for fact, form, words, names in zip(facts, forms, word_lists, name_lists, strict=True):
             if fact.metadata.get(RETRACT):
                 near = [*_by_vector(view, mask, form, most=FAR, least=-1.0), *view.ids[mask][::-1][:FAR].tolist()]
             else:
                 near = _by_vector(view, mask, form)
-            near_rows = list(dict.fromkeys(_by_turns((self._by_relation(scope, fact), near, words))))
+            near_rows = list(dict.fromkeys(_interleaved((self._by_relation(scope, fact), near, words))))
             # Whom a fact names, others do too: alone that makes nothing near.
-            lists.append(list(dict.fromkeys(_by_turns((near_rows, names)))) if near_rows else [])
-        near = list(dict.fromkeys(_by_turns(lists)))[: max(MOST, len(facts))]
+            lists.append(list(dict.fromkeys(_interleaved((near_rows, names)))) if near_rows else [])
+        near = list(dict.fromkeys(_interleaved(lists)))[: max(MOST, len(facts))]
         with self._journal.read() as reader:
             rows = reader.memories_by_row(near)
         return [_candidate(rows[item]) for item in near if item in rows and _is_of(rows[item], scope)]
@@ -80,7 +80,7 @@ class Finder:
         ]
         # "The guest list grew" names no wedding: what was told last fills up what is near.
         latest = view.ids[np.flatnonzero(mask)[: -2 * NEAREST : -1]].tolist()
-        near = list(dict.fromkeys((*_by_turns(lists), *latest)))[: 2 * NEAREST]
+        near = list(dict.fromkeys((*_interleaved(lists), *latest)))[: 2 * NEAREST]
         with self._journal.read() as reader:
             rows = reader.memories_by_row(near)
         best = [rows[item] for item in near if item in rows and _is_of(rows[item], scope)][:NEAREST]
@@ -115,7 +115,7 @@ class Finder:
         if not fact.triples:
             return []
         graph = self._graphs.graph(scope)
-        return list(_by_turns([graph.stating(triple, most=2 * NEAREST) for triple in fact.triples]))
+        return list(_interleaved([graph.stating(triple, most=2 * NEAREST) for triple in fact.triples]))
 
 
 def _by_vector(
@@ -147,7 +147,7 @@ def _by_words(view: View, mask: NDArray[np.bool_], text: str) -> list[int]:
     return [int(view.ids[slots[k]]) for k in best if shared[k] >= min(2, len(words))]
 
 
-def _by_turns(lists: Sequence[list[int]]) -> Iterator[int]:
+def _interleaved(lists: Sequence[list[int]]) -> Iterator[int]:
     for place in range(max(map(len, lists), default=0)):
         yield from (rows[place] for rows in lists if place < len(rows))
 

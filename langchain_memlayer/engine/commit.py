@@ -336,28 +336,28 @@ class Commit:
         return replace(row, id=item, seq=item)
 
     def _reinforce(self, target: Row, change: Change, turns: Sequence[Row]) -> Row:
-        seen = max([self.tx.now if t.time is None else t.time for t in turns], default=self.tx.now)
+        told_at = max([self.tx.now if t.time is None else t.time for t in turns], default=self.tx.now)
         sources = tuple(dict.fromkeys((*target.sources, *(s for turn in turns for s in turn.sources))))
-        fresh = [turn.id for turn in turns if turn.id not in target.turns]
+        new_turns = [turn.id for turn in turns if turn.id not in target.turns]
         # What somebody tells is no tool's word any longer.
         state = target.state if _is_from_tools(change.fact, turns) or target.state != QUARANTINED else VISIBLE
         self.tx.change_memory(
             target, "none", actor=self.actor, batch=self.batch, detail=self._detail(change), count=target.count + 1,
-            last_seen=max(seen, target.last_seen or 0), sources=sources, turns=[*target.turns, *fresh],
+            last_seen=max(told_at, target.last_seen or 0), sources=sources, turns=[*target.turns, *new_turns],
             state=state or None,
         )  # fmt: skip
         self.cause = self.tx.seq
-        self.tx.link(target.id, [(turn, change.fact.quote) for turn in fresh])
+        self.tx.link(target.id, [(turn, change.fact.quote) for turn in new_turns])
         self._show(turns)
-        mine = {done.event for done in self.done if done.id == target.key}
-        if not mine:
+        events_so_far = {done.event for done in self.done if done.id == target.key}
+        if not events_so_far:
             self.done.append(Committed(target.key, "NONE", target.text))
-        if "UPDATE" in mine and not _is_from_tools(change.fact, turns):
+        if "UPDATE" in events_so_far and not _is_from_tools(change.fact, turns):
             # The new text says this fact too: its relations are the memory's.
             related = {keys_of(one.source, one.destination) for one in self.tx.triples_of(target.id)}
-            more = [one for one in change.fact.triples if keys_of(one.source, one.destination) not in related]
-            self.tx.relate(target, more)
-            self.added += more
+            new_triples = [one for one in change.fact.triples if keys_of(one.source, one.destination) not in related]
+            self.tx.relate(target, new_triples)
+            self.added += new_triples
         return replace(target, count=target.count + 1)
 
     def _update(self, target: Row, change: Change, turns: Sequence[Row]) -> None:
@@ -387,9 +387,9 @@ class Commit:
 
     def end_unsaid(self, turns: Sequence[int]) -> None:
         """End the facts that only turns of which the words were changed support, unless this commit has told them."""
-        told = {done.id for done in self.done}
+        told_keys = {done.id for done in self.done}
         for fact in self.tx.facts_of(turns):
-            if fact.key not in told:
+            if fact.key not in told_keys:
                 detail = {"reason": "its message was changed"}
                 self.end_fact(fact, HIDDEN, at=self.tx.now, detail=detail, but=turns)
 
@@ -453,31 +453,31 @@ class Commit:
         """
         behind = self.tx.turns_behind(fact.key)
         # What comes after the words that ended it speaks of what holds now, unless these were to forget it.
-        end = None if self._retracts or not self._said else self._said[0].place
-        near: set[int] = set()
+        end_place = None if self._retracts or not self._said else self._said[0].place
+        along: set[int] = set()
         for turn in (*behind, *(self._said if self._retracts else ())):
             turn = self._all_words(turn) if turn.id in but else turn
             if turn.place is None or not turn.text:
                 continue
             around = self.tx.turns_around(self.scope, turn, _AROUND, quarantined=False, until=None, lasting=None)
             # What ended it may be an earlier message that says something else now.
-            last = None if end is None or end < turn.place else end
+            last = None if end_place is None or end_place < turn.place else end_place
             around = [row for row in around if row.read and (last is None or (row.place or 0) < last)]
-            known = f"{fact.text} {turn.text}"
+            told_text = f"{fact.text} {turn.text}"
             later = [row for row in around if (row.place or 0) > turn.place]
             # What was said more than once is one turn, and had a reply each time.
             echoes = {row.id for row in (later if turn.count > 1 else later[:1]) if is_echo(row, turn, fact)}
-            again = [row for row in around if row.id in echoes or repeats(row.text, fact.text)]
-            again = [row for row in again if not _is_of_others(row.text, known)]
-            near |= {row.id for row in again}
-            for said in (turn, *again):
+            repeating = [row for row in around if row.id in echoes or repeats(row.text, fact.text)]
+            repeating = [row for row in repeating if not _is_of_others(row.text, told_text)]
+            along |= {row.id for row in repeating}
+            for said in (turn, *repeating):
                 after = next((row for row in around if (row.place or 0) > (said.place or 0)), None)
-                if said.role == "assistant" and after and after.role == "user" and _answers(after, said, known):
-                    near.add(after.id)
+                if said.role == "assistant" and after and after.role == "user" and _answers(after, said, told_text):
+                    along.add(after.id)
         for turn in (row for row in self._said if row.id in {*fact.turns, *but}):
             # A message that told the fact and says something else now: what was replied before answered its old words.
-            near |= {row.id for row in replies(self.tx, self._all_words(turn), fact) if row.id < turn.id and row.read}
-        for turn in (*behind, *self.tx.uncited(sorted(near.difference(row.id for row in behind)))):
+            along |= {row.id for row in replies(self.tx, self._all_words(turn), fact) if row.id < turn.id and row.read}
+        for turn in (*behind, *self.tx.uncited(sorted(along.difference(row.id for row in behind)))):
             shown = turn.closed is None and (turn.state == VISIBLE or (turn.state, state) == (SPENT, HIDDEN))
             if shown and turn.id not in but:
                 self._mark(turn, state, at=at)
@@ -514,8 +514,8 @@ class Commit:
         for turn in self.tx.uncited([row.id for row in turns]):
             if turn.state == VISIBLE:
                 # Where it ended nothing, it goes along with its being told.
-                told = (one.seq for one in reversed(self.tx.history(turn.key)) if one.op in ("add", "update", "none"))
-                self._change_along(turn, "hide", of=self._request or next(told, 0), state=HIDDEN)
+                seqs = (one.seq for one in reversed(self.tx.history(turn.key)) if one.op in ("add", "update", "none"))
+                self._change_along(turn, "hide", of=self._request or next(seqs, 0), state=HIDDEN)
 
 
 def tells(turn: Row, quote: str | None) -> bool:

@@ -10,13 +10,13 @@ from datetime import datetime
 from typing import Any
 
 from langchain_memlayer.engine.commit import BY_HAND, Commit, Indexed
-from langchain_memlayer.engine.forks import batch_of, fork_of, merged
+from langchain_memlayer.engine.forks import batch_of, fork_of, merge_fork
 from langchain_memlayer.engine.index_sync import Indexes
 from langchain_memlayer.engine.keep import PAUSE, turn_of
 from langchain_memlayer.engine.profiles import redact
 from langchain_memlayer.engine.records import batch_scope, missing
 from langchain_memlayer.engine.results import added
-from langchain_memlayer.engine.texts import searchable, stored_text, unembedded
+from langchain_memlayer.engine.texts import form_of, searchable, stored_text, unembedded
 from langchain_memlayer.errors import EmbeddingError, InvalidInput
 from langchain_memlayer.facts.grounding import fact_hash, words
 from langchain_memlayer.index.keywords import query_terms
@@ -115,31 +115,31 @@ class Editor:
             tx.strike_written([row.key])
             tx.note_unread(row.scope, [], detail={"triples_of": row.key}, attempts=0, next_at=tx.now)
 
-    def delete(self, what: str | Scope) -> tuple[int, int]:
+    def delete(self, target: str | Scope) -> tuple[int, int]:
         """End one memory by its id (with a turn, the facts that cite no other that is left), or a scope's.
 
         Returns:
             How many, and the event that the others came along with, for `undo`.
         """
         paths: tuple[str, ...] = ()
-        if isinstance(what, str):
+        if isinstance(target, str):
             with self.journal.read() as reader:
-                paths = (_existing(reader, what).path,)
-        elif what.user_id is not None:
-            paths = (what.partition,)
+                paths = (_existing(reader, target).path,)
+        elif target.user_id is not None:
+            paths = (target.partition,)
         with self.journal.write(*paths) as tx:
-            if isinstance(what, Scope):
-                rows = tx.memories_of(what)
+            if isinstance(target, Scope):
+                rows = tx.memories_of(target)
                 rows.sort(key=lambda row: row.kind == "profile")
-                for note in tx.unread(what):
+                for note in tx.unread(target):
                     # What was only waiting to be read must not come back with the next turn of its conversation.
                     commit = Commit(tx, note.scope, actor=BY_HAND, batch=None, new_id=self.journal.new_id)
                     for turn in map(turn_of, note.detail.get("turns", ())):
                         if turn.id is not None:
                             commit.note_turn(turn)
-                tx.strike_unread_of(what)
+                tx.strike_unread_of(target)
             else:
-                row = _existing(tx, what)
+                row = _existing(tx, target)
                 # A message takes along what was found in it alone; else what it said would still be recalled.
                 rows = [row, *(tx.facts_of([row.id]) if row.kind == "turn" else ())]
                 tx.unlist_unread([row.id] if row.kind == "turn" else [])
@@ -156,44 +156,44 @@ class Editor:
 
     # -- forget ---------------------------------------------------------------------------------------------------
 
-    def forget(self, what: str | Scope, *, also: bool = False) -> Steps[ForgetResult]:
+    def forget(self, target: str | Scope, *, also: bool = False) -> Steps[ForgetResult]:
         """Remove one memory or a scope's, and what stands behind them, from every file.
 
         A message that other facts cite too stays for them, without the words that stood for the forgotten one.
 
         Args:
-            what: An id, or a scope.
+            target: An id, or a scope.
             also: Whether the other memories of the same scope that hold the same words go too.
 
         Raises:
             MemoryNotFound: there was never a memory with this id.
         """
         texts: list[str] = []
-        if isinstance(what, str) and self.indexes.embedder is not None:
+        if isinstance(target, str) and self.indexes.embedder is not None:
             with self.journal.read() as reader:
-                rows = reader.with_relatives(reader.erasable(what))
-                texts = [_form(row, text) for row, text in _redacted(reader, rows) if text]
+                rows = reader.with_relatives(reader.erasable(target))
+                texts = [_searched_text(row, text) for row, text in _turns_that_stay(reader, rows) if text]
         forms = unembedded(texts)
         # A vector is owed rather than that a text stays.
         with suppress(EmbeddingError):
             forms = yield from searchable(self.indexes, texts)
         with self.journal.write() as tx:
             named: list[Row] = []
-            if isinstance(what, Scope):
-                scopes = (what, *(what.forked(one.token) for one in forks_of(tx, what)))
-                count = sum(self._erase(tx, scope) for scope in scopes)
-                for fork in forks(tx, what):
-                    self._end(tx, fork)
+            if isinstance(target, Scope):
+                scopes = (target, *(target.forked(one.token) for one in forks_of(tx, target)))
+                count = sum(self._erase_scope(tx, scope) for scope in scopes)
+                for fork in forks(tx, target):
+                    self._end_fork(tx, fork)
             else:
-                rows = _with_copies(tx, tx.erasable(what))
+                rows = _with_copies(tx, tx.erasable(target))
                 # A call that erased it but could not scrub is repeated like this.
                 if not rows and tx.meta(SCRUB_DUE) is None:
-                    raise missing(what)
-                echoes = self._settled(tx, rows)
+                    raise missing(target)
+                echoes = self._end_facts(tx, rows)
                 if also:
                     others = (row for row in _of_the_same_words(tx, rows) if row.kind != "profile")
                     rows = _with_copies(tx, [*rows, *others, *echoes])
-                self._redact(tx, _redacted(tx, rows), forms)
+                self._redact_turns(tx, _turns_that_stay(tx, rows), forms)
                 gone = {row.key for row in rows}
                 named = [*_of_the_same_words(tx, rows), *(row for row in echoes if row.key not in gone)]
                 tx.erase_batches([batch_scope(row.scope) for row in rows], {row.key for row in rows})
@@ -203,18 +203,18 @@ class Editor:
         held: dict[str, HeldBy] = {row.key: {"id": row.key, "memory": row.text, "kind": row.kind} for row in named}
         return {"message": "Memories forgotten.", "count": count, "also": list(held.values())}
 
-    def _settled(self, tx: Writer, rows: Sequence[Row]) -> list[Row]:
+    def _end_facts(self, tx: Writer, rows: Sequence[Row]) -> list[Row]:
         """End the facts among some rows; gives what repeats them and is no longer shown for that, as after `delete`."""
-        stays = [turn.id for turn, _ in _redacted(tx, rows)]
-        found: list[Row] = []
+        stays = [turn.id for turn, _ in _turns_that_stay(tx, rows)]
+        echoes: list[Row] = []
         for fact in (row for row in rows if row.kind == "fact" and row.closed is None):
             commit = _by_hand(tx, fact, self.journal.new_id)
             commit.end_fact(fact, HIDDEN, at=tx.now, but=stays)
-            found += commit.settled
+            echoes += commit.settled
         gone = {row.id for row in rows}
-        return [row for row in found if row.id not in gone]
+        return [row for row in echoes if row.id not in gone]
 
-    def _erase(self, tx: Writer, scope: Scope) -> int:
+    def _erase_scope(self, tx: Writer, scope: Scope) -> int:
         rows = tx.erasable(scope)
         batches = tx.erase_batches(list({batch_scope(scope), *(batch_scope(row.scope) for row in rows)}))
         if tx.strike_unread_of(scope) + batches:
@@ -237,8 +237,8 @@ class Editor:
             InvalidInput: there is no such fork.
         """
         with self.journal.write() as tx:
-            fork, outcome, conflicts = merged(tx, scope, name, self.journal.new_id)
-            self._end(tx, fork)
+            fork, outcome, conflicts = merge_fork(tx, scope, name, self.journal.new_id)
+            self._end_fork(tx, fork)
         self._scrub()
         shown = added(outcome, facts=True)
         return {
@@ -253,20 +253,20 @@ class Editor:
             InvalidInput: there is no such fork.
         """
         with self.journal.write() as tx:
-            count = self._end(tx, fork_of(tx, scope, name))
+            count = self._end_fork(tx, fork_of(tx, scope, name))
         self._scrub()
         return count
 
-    def _end(self, tx: Writer, fork: ForkNote) -> int:
-        count = self._erase(tx, fork.ids)
+    def _end_fork(self, tx: Writer, fork: ForkNote) -> int:
+        count = self._erase_scope(tx, fork.ids)
         self._erase_rows(tx, profiles_in(tx, fork))
         end_fork(tx, fork)
         tx.set_meta(SCRUB_DUE, "due")
         return count
 
-    def _redact(self, tx: Writer, turns: Sequence[tuple[Row, str]], forms: Mapping[str, Indexed]) -> None:
+    def _redact_turns(self, tx: Writer, turns: Sequence[tuple[Row, str]], forms: Mapping[str, Indexed]) -> None:
         for row, text in turns:
-            form = forms.get(_form(row, text)) or unembedded([_form(row, text)])[_form(row, text)]
+            form = form_of(forms, _searched_text(row, text))
             tx.redact(row, text, content_hash(text), terms=form.terms if text else b"", vector_bytes=form.vector_bytes)
             if text and row.closed is None and form.vector_bytes is None and self.indexes.embedder is not None:
                 tx.note_unread(row.scope, [row.id], detail=OWED, attempts=1, next_at=tx.now + PAUSE)
@@ -314,11 +314,11 @@ def _names_both(triple: Triple, text: str) -> bool:
     return all(f" {' '.join(words(name))} " in said for name in (triple.source, triple.destination))
 
 
-def _form(row: Row, text: str) -> str:
+def _searched_text(row: Row, text: str) -> str:
     return stored_text(text, kind=row.kind, name=row.name, time=row.time)
 
 
-def _redacted(reader: Reader, rows: Sequence[Row]) -> list[tuple[Row, str]]:
+def _turns_that_stay(reader: Reader, rows: Sequence[Row]) -> list[tuple[Row, str]]:
     """The versions of turns that stay although forgotten facts cite them, each with the words that are left."""
     gone = {row.id for row in rows}
     cuts: dict[int, list[str]] = {}
@@ -326,7 +326,7 @@ def _redacted(reader: Reader, rows: Sequence[Row]) -> list[tuple[Row, str]]:
         for cited, quote in reader.quotes_of(fact.id):
             if cited not in gone and quote:
                 cuts.setdefault(cited, []).append(quote)
-    left: list[tuple[Row, str]] = []
+    kept: list[tuple[Row, str]] = []
     for turn in reader.memories_by_row(list(cuts)).values():
         versions = reader.versions_of(turn.key)
         for version in versions:
@@ -340,8 +340,8 @@ def _redacted(reader: Reader, rows: Sequence[Row]) -> list[tuple[Row, str]]:
                     others = (one for fact, one in reader.quotes_from(version.id) if one and fact not in gone)
                     cut = " ".join(one for one in dict.fromkeys(others) if not _is_of_another(one, version, versions))
                 text = cut
-            left.append((version, text))
-    return left
+            kept.append((version, text))
+    return kept
 
 
 def _without(text: str, quote: str) -> str | None:
@@ -349,8 +349,8 @@ def _without(text: str, quote: str) -> str | None:
     said = re.findall(r"\w+", quote)
     if not said:
         return text
-    rest, found = re.subn(r"\W+".join(map(re.escape, said)) + r"[.!?,;。！？，；]*\s*", "", text, flags=re.IGNORECASE)
-    if not found:
+    rest, cuts = re.subn(r"\W+".join(map(re.escape, said)) + r"[.!?,;。！？，；]*\s*", "", text, flags=re.IGNORECASE)
+    if not cuts:
         return None
     return rest.strip() if words(rest) else ""
 
@@ -363,7 +363,7 @@ def _is_of_another(quote: str, version: Row, versions: Sequence[Row]) -> bool:
 def _of_the_same_words(reader: Reader, rows: Sequence[Row]) -> list[Row]:
     """The live memories of the same scope that have all telling words of what is forgotten, or of its quotes."""
     keys = {row.key for row in rows}
-    found: dict[str, Row] = {}
+    others: dict[str, Row] = {}
     for row in {row.key: row for row in sorted(rows, key=lambda row: row.until)}.values():
         said = [row.text, *(quote for _, quote in reader.quotes_of(row.id) if quote)] if row.kind == "fact" else []
         for text in said or [row.text]:
@@ -372,5 +372,5 @@ def _of_the_same_words(reader: Reader, rows: Sequence[Row]) -> list[Row]:
                 continue
             for other in reader.having_all(row.scope, terms):
                 if other.key not in keys and set(terms) <= set(query_terms(other.text)):
-                    found[other.key] = other
-    return list(found.values())[:MOST_NAMED]
+                    others[other.key] = other
+    return list(others.values())[:MOST_NAMED]

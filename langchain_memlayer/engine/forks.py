@@ -17,7 +17,7 @@ from typing import Any
 
 from langchain_memlayer.engine.commit import Commit, Committed, Indexed, Outcome
 from langchain_memlayer.engine.past import ALONG, standing
-from langchain_memlayer.engine.profiles import FORK, carry, key_of, recited
+from langchain_memlayer.engine.profiles import FORK, key_of, merge_profile, recited
 from langchain_memlayer.errors import InvalidInput, shown
 from langchain_memlayer.journal import Journal
 from langchain_memlayer.journal.database import chunks
@@ -87,21 +87,21 @@ class _Copies:
             key = self.keys.setdefault(row.key, self.new_id())
             if row.kind == "profile":
                 key, row = key_of(owner["path"]), recited(row, self.keys)
-            own = replace(
+            copy = replace(
                 row, **owner, key=key, place=None, closed=None,
                 valid_at=began.get(row.id, row.valid_at), sources=tuple(self.keys.get(one, one) for one in row.sources),
             )  # fmt: skip
             cited = self.quotes.get(row.id, {})
-            told: dict[str, Any] = {
+            links: dict[str, Any] = {
                 "actor": FORK, "detail": {"copy": row.key},
                 "quotes": [(self.rows[turn], cited[turn]) for turn in _ordered(row, cited) if turn in self.rows],
             }  # fmt: skip
             if row.closed is not None:
-                self.rows[row.id] = self.tx.add_seen(own, **told)
+                self.rows[row.id] = self.tx.add_seen(copy, **links)
                 continue
             self.rows[row.id] = self.tx.add_memory(
-                own, terms=terms.get(row.id, b""), vector_bytes=vectors.get(row.id), triples=triples.get(row.id, ()),
-                **told,
+                copy, terms=terms.get(row.id, b""), vector_bytes=vectors.get(row.id), triples=triples.get(row.id, ()),
+                **links,
             )  # fmt: skip
 
     def _began(self, row: Row) -> int | None:
@@ -138,7 +138,7 @@ def batch_of(fork: ForkNote) -> str:
     return f"merge {fork.token}"
 
 
-def merged(tx: Writer, scope: Scope, name: str, new_id: NewId) -> tuple[ForkNote, Outcome, list[Conflict]]:
+def merge_fork(tx: Writer, scope: Scope, name: str, new_id: NewId) -> tuple[ForkNote, Outcome, list[Conflict]]:
     """Carry over what changed in a fork; the fork itself stays.
 
     Raises:
@@ -151,7 +151,7 @@ def merged(tx: Writer, scope: Scope, name: str, new_id: NewId) -> tuple[ForkNote
     return fork, Outcome.together([*done, Outcome(facts=tuple(merging.profiles))]), merging.conflicts
 
 
-def _standing(versions: list[Row]) -> list[Row]:
+def _up_to_last(versions: list[Row]) -> list[Row]:
     """A memory's versions up to its last one: those that were made after it were undone."""
     return versions[: versions.index(max(versions, key=lambda row: row.until)) + 1]
 
@@ -176,14 +176,14 @@ class _Merging:
         for row in sorted(tx.memories_of(fork.ids, ended=True), key=lambda row: row.id):
             if row.kind == "turn" or (row.kind == "fact" and row.event != "seen"):
                 self._versions.setdefault(row.key, []).append(row)
-        self._versions = {key: _standing(versions) for key, versions in self._versions.items()}
+        self._versions = {key: _up_to_last(versions) for key, versions in self._versions.items()}
         self._rows: dict[int, int] = {}
         self._keys = dict(self._origins)
 
     def run(self) -> None:
         """Carry all over in order, then whether turns are recalled, and what is still to be read."""
-        kept = [versions for versions in self._versions.values() if self._changed(versions)]
-        kept.sort(key=self._when)
+        kept = [versions for versions in self._versions.values() if self._is_changed(versions)]
+        kept.sort(key=self._sort_key)
         for versions in kept:
             live = versions[-1] if versions[-1].closed is None else None
             if versions[0].key in self._origins:
@@ -203,11 +203,11 @@ class _Merging:
         for row in sorted(profiles_in(self.tx, self.fork), key=lambda row: row.id):
             profiles.setdefault(row.key, []).append(row)
         for versions in profiles.values():
-            done, conflicts = carry(self.tx, _standing(versions), self._keys, self._batch)
+            done, conflicts = merge_profile(self.tx, _up_to_last(versions), self._keys, self._batch)
             self.profiles += done
             self.conflicts += conflicts
 
-    def _when(self, versions: Sequence[Row]) -> tuple[int, bool, int]:
+    def _sort_key(self, versions: Sequence[Row]) -> tuple[int, bool, int]:
         """Where a memory stands among others: turns before the facts that cite them, what changed before what is new.
 
         What is new may say what another said until it changed.
@@ -216,7 +216,7 @@ class _Merging:
         at = last.seq if last.closed is not None else last.place or last.id
         return _KINDS.index(last.kind), last.key not in self._origins, at
 
-    def _changed(self, versions: Sequence[Row]) -> bool:
+    def _is_changed(self, versions: Sequence[Row]) -> bool:
         """Whether anything happened to a memory of the fork that is no untouched copy."""
         first = versions[0]
         return first.key not in self._origins or len(versions) > 1 or first.seq != first.id
@@ -232,7 +232,7 @@ class _Merging:
         first, commit = versions[0], self._commit(versions[0])
         key = self._origins[first.key]
         original = self.tx.memory(key)
-        moved = self._moved(key, first, _CHANGES)
+        moved = self._has_changed_since(key, first, _CHANGES)
         if live is None:
             if first.event == "seen" or original is None:
                 return
@@ -242,7 +242,7 @@ class _Merging:
                 commit.end(original, at=versions[-1].invalid_at or self.tx.now)
             else:
                 self._note_ended(versions, key, original)
-                commit.end_fact(original, self._left_behind(versions), at=versions[-1].invalid_at or self.tx.now)
+                commit.end_fact(original, self._state_left(versions), at=versions[-1].invalid_at or self.tx.now)
             return
         changed = len(versions) > 1
         again = sum(one.op == "none" for one in standing(self.tx, self.tx.history(live.key)))
@@ -261,7 +261,7 @@ class _Merging:
             else:
                 self._relate(live, original)
 
-    def _moved(self, key: str, copy: Row, ops: Sequence[str]) -> bool:
+    def _has_changed_since(self, key: str, copy: Row, ops: Sequence[str]) -> bool:
         """Whether something of a kind happened to an original since it was copied, that is not of this merge."""
         events = standing(self.tx, (one for one in self.tx.history(key) if one.seq > copy.id))
         return any(one.op in ops and one.batch != self._batch for one in events)
@@ -272,18 +272,18 @@ class _Merging:
         ended = versions if original is None or versions[0].count > original.count else versions[1:]
         for row in ended:
             if row.kind == "fact" and (quotes := self._quotes(row)):
-                self.tx.add_seen(self._own(row, key), quotes=quotes, actor=FORK, batch=self._batch)
+                self.tx.add_seen(self._as_original(row, key), quotes=quotes, actor=FORK, batch=self._batch)
 
     def _conflict(self, key: str, original: Row | None, live: Row | None, added: str | None) -> None:
         texts = [None if row is None else row.text for row in (original, live)]
         self.conflicts.append({"id": key, "memory": texts[0], "fork": texts[1], "added": added})
 
-    def _left_behind(self, versions: Sequence[Row]) -> int:
+    def _state_left(self, versions: Sequence[Row]) -> int:
         """What the turns behind a fact became that ended in the fork."""
         turns = self.tx.memories_by_row([turn for row in versions for turn in row.turns]).values()
         return SPENT if any(turn.state == SPENT for turn in turns) else HIDDEN
 
-    def _own(self, row: Row, key: str) -> Row:
+    def _as_original(self, row: Row, key: str) -> Row:
         sources = tuple(self._keys.get(one, one) for one in row.sources)
         return replace(row, **_owner(row.scope.original), key=key, place=None, sources=sources)
 
@@ -300,7 +300,7 @@ class _Merging:
         self._note_ended(self._versions[row.key][:-1], key)
         triples, quotes, form = self.tx.triples_of(row.id), self._quotes(row), self._form(row)
         commit.cause = self._rows[row.id] = self.tx.add_memory(
-            replace(self._own(row, key), event="add"), terms=form.terms, vector_bytes=form.vector_bytes,
+            replace(self._as_original(row, key), event="add"), terms=form.terms, vector_bytes=form.vector_bytes,
             triples=triples, quotes=quotes, actor=FORK, batch=commit.batch, detail={"fork": self.fork.name},
         )  # fmt: skip
         commit.done.append(Committed(key, "ADD", row.text))
@@ -323,21 +323,21 @@ class _Merging:
 
     def _quotes(self, row: Row) -> list[tuple[int, str | None]]:
         told = dict(self.tx.quotes_of(row.id))
-        return [(self._place(turn), told[turn]) for turn in _ordered(row, told)]
+        return [(self._original_turn(turn), told[turn]) for turn in _ordered(row, told)]
 
-    def _place(self, turn: int) -> int:
+    def _original_turn(self, turn: int) -> int:
         """The original's row of a turn of the fork; one that nobody finds any more is added as such."""
         if turn not in self._rows:
             row = self.tx.memories_by_row([turn])[turn]
             key = self._origins.get(row.key, "")
             now = self.tx.memory(key) or next(reversed(self.tx.versions_of(key)), None)
-            self._rows[turn] = now.id if now else self.tx.add_seen(self._own(row, self.new_id()), actor=FORK)
+            self._rows[turn] = now.id if now else self.tx.add_seen(self._as_original(row, self.new_id()), actor=FORK)
         return self._rows[turn]
 
     def _replace(self, commit: Commit, versions: Sequence[Row], live: Row, original: Row) -> None:
         same = live.text == original.text
         new = replace(
-            self._own(live, original.key), place=original.place, created_at=original.created_at,
+            self._as_original(live, original.key), place=original.place, created_at=original.created_at,
             valid_at=original.valid_at if live.valid_at == versions[0].valid_at else live.valid_at,
             state=original.state if live.kind == "turn" else live.state, turns=(),
             read=live.read or (same and original.read),
@@ -384,7 +384,7 @@ class _Merging:
         if (original.state, original.invalid_at) == (live.state, live.invalid_at):
             return
         ops = ALONG if original.state != live.state else (*ALONG, *_CHANGES)
-        if not self._moved(original.key, self._versions[live.key][0], ops):
+        if not self._has_changed_since(original.key, self._versions[live.key][0], ops):
             commit = self._commit(live)
             op = {HIDDEN: "hide", SPENT: "spent"}.get(live.state, "show")
             self.tx.change_memory(
@@ -397,10 +397,10 @@ class _Merging:
         detail = dict(note.detail)
         for name in ("edited", "before"):
             if name in detail:
-                detail[name] = [self._place(row) if isinstance(row, int) else row for row in detail[name]]
+                detail[name] = [self._original_turn(row) if isinstance(row, int) else row for row in detail[name]]
         if about := detail.get("triples_of"):
             detail["triples_of"] = self._keys.get(about, about)
-        turns = [self._place(turn) for turn in note.turns]
+        turns = [self._original_turn(turn) for turn in note.turns]
         made = self.tx.note_unread(
             note.scope.original, turns, detail=detail, attempts=note.attempts, next_at=note.next_at, reason=note.reason
         )

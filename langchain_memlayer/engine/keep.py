@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from langchain_memlayer.engine.commit import BY_HAND, Commit, Committed, Indexed, Outcome
 from langchain_memlayer.engine.index_sync import Indexes
 from langchain_memlayer.engine.records import batch_scope
-from langchain_memlayer.engine.texts import searchable, turn_text, unembedded
+from langchain_memlayer.engine.texts import form_of, searchable, turn_text
 from langchain_memlayer.errors import EmbeddingError
 from langchain_memlayer.journal import Journal
 from langchain_memlayer.messages import content_hash
@@ -143,7 +143,7 @@ class Keeper:
         if all(turn.id is None for turn in turns):
             return list(turns)
         with self.journal.read() as reader:
-            found = _stored(reader, scope, turns)
+            found = _stored_states(reader, scope, turns)
         return [turn for turn, (row, changed) in zip(turns, found, strict=True) if row is None or changed]
 
     def _replayed(self, scope: Scope, turns: Sequence[Turn], batch: str | None) -> Kept | None:
@@ -182,9 +182,9 @@ class Keeper:
             rows, news = self._store(commit, turns, forms, exact=not infer)
             note = None
             if infer and (self.reads or news.words):
-                note = self._note(tx, scope, news, rows, batch, due=due)
+                note = self._note_unread(tx, scope, news, rows, batch, due=due)
                 if note is None and again:
-                    note = self._taken(tx, scope, turns, rows, due=due)
+                    note = self._take_note(tx, scope, turns, rows, due=due)
             elif failure is not None and news.rows:
                 note = tx.note_unread(
                     scope, list(news.rows), detail=OWED, attempts=1, next_at=tx.now + PAUSE,
@@ -200,22 +200,22 @@ class Keeper:
     ) -> tuple[list[Row | None], _News]:
         """Store what is new of the turns and what their messages say otherwise now."""
         news, rows = _News(), list[Row | None]()
-        noted: set[Any] = set()
+        waiting_messages: set[Any] = set()
         if not self.keep_turns and not exact:
             notes = commit.tx.unread(commit.scope, about={turn.text for turn in turns})
-            noted = {one for note in notes if note.scope == commit.scope for one in _words(note)}
-        here: dict[tuple[str | None, str], Row | None] = {}
-        stored = _stored(commit.tx, commit.scope, turns)
+            waiting_messages = {one for note in notes if note.scope == commit.scope for one in _messages_in(note)}
+        in_this_call: dict[tuple[str | None, str], Row | None] = {}
+        stored = _stored_states(commit.tx, commit.scope, turns)
         if self.keep_turns and not exact:
             commit.expect([turn for turn, (row, _) in zip(turns, stored, strict=True) if row is None])
         for turn, (known, changed) in zip(turns, stored, strict=True):
             row = known
-            if turn.id is not None and (turn.id, turn.text) in here:
-                row = here[turn.id, turn.text]
+            if turn.id is not None and (turn.id, turn.text) in in_this_call:
+                row = in_this_call[turn.id, turn.text]
             elif row is not None and not changed:
                 news.before.append(row.id if self.keep_turns else plain_turn(turn))
             elif self.keep_turns or exact:
-                form = forms.get(turn_text(turn)) or unembedded([turn_text(turn)])[turn_text(turn)]
+                form = form_of(forms, turn_text(turn))
                 if row is not None and row.closed is None:
                     commit.tx.unlist_unread([row.id])
                     row, event = commit.edit_turn(row, turn, form), "UPDATE"
@@ -229,15 +229,15 @@ class Keeper:
                 news.done.append(
                     Committed(row.key, event, row.text, known.text if event == "UPDATE" and known else None)
                 )
-            elif _said(turn) not in noted:
+            elif _message_of(turn) not in waiting_messages:
                 news.words.append(turn)
                 news.edited += [] if row is None else [row.id]
                 row = None
-            here[turn.id, turn.text] = row
+            in_this_call[turn.id, turn.text] = row
             rows.append(row)
         return rows, news
 
-    def _note(
+    def _note_unread(
         self, tx: Writer, scope: Scope, news: _News, rows: Sequence[Row | None], batch: str | None, *, due: int | None
     ) -> int | None:
         """Note what is to be read: what was told anew."""
@@ -259,14 +259,14 @@ class Keeper:
         listed, recorded_at = list(news.rows), tx.now
         messages = {turn.id for turn in news.words if turn.id is not None}
         for note in tx.unread(scope, about=None if due else messages):
-            own = note.scope == scope and "triples_of" not in note.detail
-            waits = due and note.attempts == 0 and note.detail.get("session") == detail["session"]
+            is_own = note.scope == scope and "triples_of" not in note.detail
+            may_wait = due and note.attempts == 0 and note.detail.get("session") == detail["session"]
             words = [plain for plain in note.detail.get("turns", ()) if not _says_otherwise(plain, news.words)]
             # Words that a message has no longer are read by nobody, not even by who is at it: the note goes.
             stale = len(words) < len(note.detail.get("turns", ()))
-            if not (own and (waits or stale)):
+            if not (is_own and (may_wait or stale)):
                 continue
-            if due and waits:
+            if due and may_wait:
                 # One reading serves both; a conversation that never pauses is read all the same.
                 next_at, recorded_at = min(next_at, note.recorded_at + LONGEST_WAIT * due), note.recorded_at
             for name in ("edited", "batches", "before"):
@@ -281,7 +281,7 @@ class Keeper:
             recorded_at=recorded_at,
         )  # fmt: skip
 
-    def _taken(
+    def _take_note(
         self, tx: Writer, scope: Scope, turns: Sequence[Turn], rows: Sequence[Row | None], *, due: int | None
     ) -> int | None:
         """The note in which turns that were told before are still unread; the caller's when it reads them now."""
@@ -317,7 +317,7 @@ class Keeper:
             )
 
 
-def _stored(reader: Reader, scope: Scope, turns: Sequence[Turn]) -> list[tuple[Row | None, bool]]:
+def _stored_states(reader: Reader, scope: Scope, turns: Sequence[Turn]) -> list[tuple[Row | None, bool]]:
     """What is stored of each turn's message, and whether it says something else now.
 
     A message is known by its id in its scope and session. Of several messages of one id in a call each is its own;
@@ -335,7 +335,7 @@ def _stored(reader: Reader, scope: Scope, turns: Sequence[Turn]) -> list[tuple[R
         if turn.id is not None:
             rows = stored[turn.session_id, turn.id]
             free = [row for row in rows if row.key not in taken or _merges(taken[row.key], turn)]
-            known = _one_of(reader, free, turn, said[turn.id])
+            known = _stored_as(reader, free, turn, said[turn.id])
         if known[0] is not None:
             taken[known[0].key] = turn
         states.append(known)
@@ -346,7 +346,7 @@ def _merges(one: Turn, other: Turn) -> bool:
     return one.id != other.id and one.text == other.text
 
 
-def _one_of(reader: Reader, rows: Sequence[Row], turn: Turn, said: Mapping[str, str]) -> tuple[Row | None, bool]:
+def _stored_as(reader: Reader, rows: Sequence[Row], turn: Turn, said: Mapping[str, str]) -> tuple[Row | None, bool]:
     """Which row a turn is, of those of its message, and whether it says something else; `said` are digests by text."""
     digest = said[turn.text]
     live = [row for row in rows if row.closed is None]
@@ -356,13 +356,13 @@ def _one_of(reader: Reader, rows: Sequence[Row], turn: Turn, said: Mapping[str, 
     if live:
         # One that was merged with an equal message has its words from that one, and is a turn of its own from now on.
         others = set(said.values()) - {digest}
-        own = [row for row in live if row.message_id == turn.id and row.hash not in others]
-        mine = own[-1] if own else live[-1]
-        repeated, events = any(row.hash == digest for row in rows if row.key == mine.key), reader.history(mine.key)
+        with_own_words = [row for row in live if row.message_id == turn.id and row.hash not in others]
+        memory = with_own_words[-1] if with_own_words else live[-1]
+        repeated, events = any(row.hash == digest for row in rows if row.key == memory.key), reader.history(memory.key)
         # What was corrected by hand stays so while the message says what it said.
-        if repeated and (not own or (events and events[-1].actor == BY_HAND)):
-            return mine, False
-        return (mine, True) if own else (None, False)
+        if repeated and (not with_own_words or (events and events[-1].actor == BY_HAND)):
+            return memory, False
+        return (memory, True) if with_own_words else (None, False)
     for row in rows:
         if row.hash == digest:
             return row, False
@@ -373,33 +373,33 @@ def _one_of(reader: Reader, rows: Sequence[Row], turn: Turn, said: Mapping[str, 
 def note_about(reader: Reader, scope: Scope, turns: Sequence[Turn], rows: Sequence[Row | None]) -> Unread | None:
     """The first note of exactly a scope in which some turns (with their rows, None without one) are unread."""
     ids = {row.id for row in rows if row is not None}
-    said = {_said(turn) for turn, row in zip(turns, rows, strict=True) if row is None}
+    said = {_message_of(turn) for turn, row in zip(turns, rows, strict=True) if row is None}
     for note in reader.unread(scope, about=ids | {text for _, _, text in said}):
-        if note.scope == scope and not (ids.isdisjoint(note.turns) and said.isdisjoint(_words(note))):
+        if note.scope == scope and not (ids.isdisjoint(note.turns) and said.isdisjoint(_messages_in(note))):
             return note
     return None
 
 
-def _words(note: Unread) -> set[tuple[str | None, str | None, str]]:
+def _messages_in(note: Unread) -> set[tuple[str | None, str | None, str]]:
     """The messages whose words wait in a note to be read."""
     return {(turn.get("id"), turn.get("session_id"), turn["text"]) for turn in note.detail.get("turns", ())}
 
 
 def strike_words(tx: Writer, scope: Scope, batch: str) -> bool:
     """Take the words of a call that are not kept off the notes in which they wait to be read; False without any."""
-    found = False
+    struck = False
     for note in tx.unread(scope, about={batch}):
         words = note.detail.get("turns", ())
-        left = [plain for plain in words if plain.get("batch") != batch]
-        if note.scope != scope or len(left) == len(words):
+        kept_words = [plain for plain in words if plain.get("batch") != batch]
+        if note.scope != scope or len(kept_words) == len(words):
             continue
         # Not even who is at it reads them: the note goes, and what others said is noted anew.
-        found = tx.strike_unread(note.id)
-        if left or note.turns:
-            gone = {(plain.get("id"), plain.get("session_id")) for plain in words if plain not in left}
+        struck = tx.strike_unread(note.id)
+        if kept_words or note.turns:
+            gone = {(plain.get("id"), plain.get("session_id")) for plain in words if plain not in kept_words}
             rows = tx.memories_by_row(note.detail.get("edited", ())).values()
             changed: dict[str, Any] = {
-                "turns": left,
+                "turns": kept_words,
                 "batches": [one for one in note.detail.get("batches", ()) if one != batch],
                 "edited": [row.id for row in rows if (row.message_id, row.session_id) not in gone],
             }
@@ -408,7 +408,7 @@ def strike_words(tx: Writer, scope: Scope, batch: str) -> bool:
             tx.note_unread(
                 scope, note.turns, detail=detail, attempts=0, next_at=next_at, recorded_at=note.recorded_at
             )  # fmt: skip
-    return found
+    return struck
 
 
 def _says_otherwise(plain: Mapping[str, Any], turns: Sequence[Turn]) -> bool:
@@ -418,7 +418,7 @@ def _says_otherwise(plain: Mapping[str, Any], turns: Sequence[Turn]) -> bool:
     return bool(now) and plain["text"] not in now
 
 
-def _said(turn: Turn) -> tuple[str | None, str | None, str]:
+def _message_of(turn: Turn) -> tuple[str | None, str | None, str]:
     return turn.id, turn.session_id, turn.text
 
 

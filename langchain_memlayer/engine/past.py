@@ -107,18 +107,18 @@ def undo(journal: Journal, scope: Scope, *, event: int | None, batch: str | None
     with journal.write(*(paths if len(paths) == 1 else ())) as tx:
         unread = batch is not None and strike_words(tx, scope, batch)
         chosen = _chosen(tx, scope, event, batch, unread=unread)
-        own = {one.seq: one.key for one in chosen if one.kind == "profile"}
-        chosen = [one for one in chosen if one.seq not in own]
-        undoing = _Undoing(tx, chosen, _noted(tx, scope, chosen, all_of=batch))
+        profile_events = {one.seq: one.key for one in chosen if one.kind == "profile"}
+        chosen = [one for one in chosen if one.seq not in profile_events]
+        undoing = _Undoing(tx, chosen, _ended_in_forks(tx, scope, chosen, all_of=batch))
         for key in dict.fromkeys(one.key for one in chosen if one.op in _PRIMARY):
-            _check(tx.history(key), undoing.chosen)
+            _refuse_if_built_on(tx.history(key), undoing.chosen)
         for one in reversed(chosen):
             if one.detail.get("of") not in undoing.chosen:
                 undoing.take_back(one)
         outcome = undoing.settle(reads=reads)
         facts = {one.key: one.seq for one in reversed(chosen) if one.kind == "fact" and one.op in _PRIMARY}
-        owned = {row.path for key in (*facts, *own.values()) for row in tx.versions_of(key)[:1]}
-        profiles = [done for path in owned for done in take_back(tx, path, facts, own, alone=not chosen)]
+        owned = {row.path for key in (*facts, *profile_events.values()) for row in tx.versions_of(key)[:1]}
+        profiles = [done for path in owned for done in take_back(tx, path, facts, profile_events, alone=not chosen)]
         return outcome if chosen else replace(outcome, facts=tuple(profiles))
 
 
@@ -135,14 +135,14 @@ def _chosen(tx: Writer, scope: Scope, event: int | None, batch: str | None, *, u
     owned = [one for one in events if _is_of(one, owners[one.key][1], scope, exactly=batch is not None)]
     if any(one.actor == FORK for one in owned):
         # A merge of what an agent knows may have set fields of the profiles of its users.
-        named = {one.seq for one in owned}
-        owned = [one for one in events if one.seq in named or one.kind == "profile"]
+        own_seqs = {one.seq for one in owned}
+        owned = [one for one in events if one.seq in own_seqs or one.kind == "profile"]
     if unread and not owned:
         return []
     if not owned or owned[0].op not in _PRIMARY:
-        what = f"event {event}" if batch is None else f"batch {shown(batch)}"
+        wanted = f"event {event}" if batch is None else f"batch {shown(batch)}"
         raise InvalidInput(
-            f"There is no {what} here that could be undone: give a batch_id of these ids, or the number of an ADD, "
+            f"There is no {wanted} here that could be undone: give a batch_id of these ids, or the number of an ADD, "
             "UPDATE, DELETE or UNDO in a memory's history()."
         )
     return _with_companions(tx, owned, scope)
@@ -150,18 +150,18 @@ def _chosen(tx: Writer, scope: Scope, event: int | None, batch: str | None, *, u
 
 def _with_companions(tx: Writer, events: Sequence[Event], scope: Scope) -> list[Event]:
     """Some events, and what came along with them in memories of a scope, in order."""
-    along, chosen, waiting = events_along(tx, events[0]), {one.seq: one for one in events}, list(events)
+    companions, chosen, waiting = events_along(tx, events[0]), {one.seq: one for one in events}, list(events)
     while waiting:
-        more = [one for one in along.get(waiting.pop().seq, ()) if one.seq not in chosen]
+        more = [one for one in companions.get(waiting.pop().seq, ()) if one.seq not in chosen]
         chosen |= {one.seq: one for one in more}
         waiting += more
     owners = owners_of(tx, {one.key for one in chosen.values()})
-    mine = {key for key, (_, owner) in owners.items() if scope.ids().items() <= owner.ids().items()}
-    given = {one.seq for one in events}
-    return [chosen[seq] for seq in sorted(chosen) if seq in given or chosen[seq].key in mine]
+    own_keys = {key for key, (_, owner) in owners.items() if scope.ids().items() <= owner.ids().items()}
+    first_chosen = {one.seq for one in events}
+    return [chosen[seq] for seq in sorted(chosen) if seq in first_chosen or chosen[seq].key in own_keys]
 
 
-def _noted(tx: Writer, scope: Scope, chosen: Sequence[Event], *, all_of: str | None) -> set[int]:
+def _ended_in_forks(tx: Writer, scope: Scope, chosen: Sequence[Event], *, all_of: str | None) -> set[int]:
     """The versions that a merge noted to have ended in its fork, of the facts among some events or of a whole batch."""
     merges, keys = {one.batch for one in chosen if one.actor == FORK}, {one.key for one in chosen}
     events = (one for merge in merges if merge for one in events_of_batch(tx, scope, merge))
@@ -177,7 +177,7 @@ def _is_of(event: Event, owner: Scope, scope: Scope, *, exactly: bool) -> bool:
     return scope.ids().items() <= owner.ids().items()
 
 
-def _check(events: Sequence[Event], chosen: set[int]) -> None:
+def _refuse_if_built_on(events: Sequence[Event], chosen: set[int]) -> None:
     """Refuse to undo events of a memory that were undone already, or that something later builds on."""
     standing = {one.seq for one in events}
     for one in reversed(events):
@@ -200,20 +200,20 @@ def _check(events: Sequence[Event], chosen: set[int]) -> None:
 
 def standing(reader: Reader, events: Iterable[Event]) -> list[Event]:
     """Some events of a memory in order, without those that were taken back since and what took them back."""
-    left: list[Event] = []
+    kept: list[Event] = []
     for one in events:
         undone = None
         if one.op == "undo":
-            undone = next((event for event in left if event.seq == one.detail.get("undoes")), None)
+            undone = next((event for event in kept if event.seq == one.detail.get("undoes")), None)
         elif one.op == "restore" and (undoes := _undoes(reader, one)) is not None:
-            undone = next((event for event in left if event.detail.get("of") == undoes), None)
-        elif one.op == "restore" and left and left[-1].op in ALONG:
-            undone = left[-1]
+            undone = next((event for event in kept if event.detail.get("of") == undoes), None)
+        elif one.op == "restore" and kept and kept[-1].op in ALONG:
+            undone = kept[-1]
         if undone is None:
-            left.append(one)
+            kept.append(one)
         else:
-            left.remove(undone)
-    return left
+            kept.remove(undone)
+    return kept
 
 
 def _undoes(reader: Reader, event: Event) -> int | None:
@@ -242,7 +242,7 @@ class _Undoing:
                 self._along.setdefault(one.detail["of"], []).append(one)
         self._before: dict[str, Row | None] = {}
         self._closed: list[Row] = []
-        self._again: set[str] = set()
+        self._restored: set[str] = set()
 
     def take_back(self, event: Event, of: int | None = None) -> None:
         """Undo one event, then those that came along with it."""
@@ -268,8 +268,8 @@ class _Undoing:
         opened = [rows[row] for row in was if rows[row] not in closed]
         for row, old in sorted(was.items(), key=lambda one: rows[one[0]] not in closed):
             if "turns" in old:
-                old["turns"] = self._cite(rows[row], old["turns"], event)
-            elif rows[row].kind == "fact" and rows[row] not in closed and (cited := self._cited(rows[row])):
+                old["turns"] = self._restore_citations(rows[row], old["turns"], event)
+            elif rows[row].kind == "fact" and rows[row] not in closed and (cited := self._citations_now(rows[row])):
                 old["turns"] = cited
             if rows[row].given and event.op == "none" and self._read_since(event):
                 old["read"] = False
@@ -294,7 +294,7 @@ class _Undoing:
             self._before.setdefault(event.key, before)
             self._closed += closed
             self._untold += [(seq, before)] if event.kind == "fact" and before is not None else []
-            self._again |= {event.key} if event.op == "undo" or before is None else set()
+            self._restored |= {event.key} if event.op == "undo" or before is None else set()
         return seq
 
     def _may_go_back(self, event: Event, turn: Row, was: Mapping[int, Mapping[str, Any]]) -> bool:
@@ -315,9 +315,9 @@ class _Undoing:
         fact = None if cause is None or reply.role != "assistant" else self.tx.memory(cause.key)
         turns = set() if fact is None else telling_ended(self.tx, fact.turns)
         for turn in self.tx.memories_by_row(sorted(turns)).values():
-            told = self.tx.memories_by_row([fact for fact, _ in self.tx.quotes_from(turn.id)]).values()
-            held = {one.key for one in told if one.closed is None}
-            if any(one.key not in held and is_echo(reply, turn, one) for one in told if one.id not in self._unheld):
+            facts = self.tx.memories_by_row([fact for fact, _ in self.tx.quotes_from(turn.id)]).values()
+            held = {one.key for one in facts if one.closed is None}
+            if any(one.key not in held and is_echo(reply, turn, one) for one in facts if one.id not in self._unheld):
                 return True
         return False
 
@@ -326,7 +326,7 @@ class _Undoing:
         read = [one for one in self.tx.history(event.key) if one.op == "read"]
         return bool(read) and read[0].seq > event.seq
 
-    def _cite(self, fact: Row, turns: Sequence[int], event: Event) -> list[int]:
+    def _restore_citations(self, fact: Row, turns: Sequence[int], event: Event) -> list[int]:
         """Let a fact cite the turns that it cited, whatever was edited since; gives their rows."""
         tx = self.tx
         keys = {row.key for row in tx.memories_by_row(turns).values()}
@@ -341,7 +341,7 @@ class _Undoing:
             tx.link(fact.id, [(row, event.detail.get("quote")) for row in fresh])
         return [*sorted(kept, key=fact.turns.index), *fresh]
 
-    def _cited(self, fact: Row) -> list[int]:
+    def _citations_now(self, fact: Row) -> list[int]:
         """The turns that a version that comes back cites, as they are now; none where they are what they were."""
         was, linked = self.tx.memories_by_row(fact.turns), [turn for turn, _ in self.tx.quotes_of(fact.id)]
         now = {row.key: row for row in self.tx.memories_by_row(linked).values()}
@@ -356,8 +356,8 @@ class _Undoing:
 
     def _refuse_orphans(self, turn: Row, *, since: int = 0) -> None:
         """Refuse to take a version of a turn from facts that were found in it."""
-        told = self.tx.memories_by_row([fact for fact, _ in self.tx.quotes_from(turn.id)]).values()
-        facts = sorted(row.id for row in told if row.closed is None and row.id > since)
+        facts_told = self.tx.memories_by_row([fact for fact, _ in self.tx.quotes_from(turn.id)]).values()
+        facts = sorted(row.id for row in facts_told if row.closed is None and row.id > since)
         if facts:
             raise InvalidInput(
                 f"What was found in this message stands (events {', '.join(map(str, facts))}): undo that first, or the "
@@ -395,7 +395,7 @@ class _Undoing:
         listed = {row for note in waiting for row in note.turns}
         for turn in turns:
             if reads and not turn.read and not turn.given and turn.id not in listed:
-                made = _worded(tx, turn)
+                made = _origin_of_words(tx, turn)
                 edited = {"edited": [turn.id]} if made is not None and made.op == "update" else {}
                 tx.note_unread(turn.scope, [turn.id], detail=edited, attempts=0, next_at=tx.now)
         return self._outcome(now)
@@ -403,7 +403,7 @@ class _Undoing:
     def _settle_closed(self, turn: Row, now: Row | None) -> None:
         """Let what is still to be read of a version that went be read of the one that is there now, if there is one."""
         # What took it away before took along what was found in it alone.
-        if now is None and (turn.key not in self._again or self.tx.facts_of([turn.id])):
+        if now is None and (turn.key not in self._restored or self.tx.facts_of([turn.id])):
             self._refuse_orphans(turn)
         if now is not None and not now.read:
             self.tx.relist_unread(turn.id, now.id)
@@ -412,11 +412,11 @@ class _Undoing:
         """Note whose triples are still to be found: those of facts whose words were written by hand, and no others."""
         noted = {note.detail["triples_of"]: note.id for note in waiting if "triples_of" in note.detail}
         for fact in facts:
-            made = _worded(self.tx, fact)
+            made = _origin_of_words(self.tx, fact)
             by_hand = made is not None and (made.op, made.actor) == ("update", BY_HAND)
             if not by_hand and fact.key in noted:
                 self.tx.strike_unread(noted[fact.key])
-            elif by_hand and reads and fact.key in self._again - noted.keys():
+            elif by_hand and reads and fact.key in self._restored - noted.keys():
                 detail = {"triples_of": fact.key}
                 self.tx.note_unread(fact.scope, [], detail=detail, attempts=0, next_at=self.tx.now)
 
@@ -442,7 +442,7 @@ class _Undoing:
         )
 
 
-def _worded(reader: Reader, row: Row) -> Event | None:
+def _origin_of_words(reader: Reader, row: Row) -> Event | None:
     """What gave a memory the words of a version of it."""
     made = event_at(reader, row.id)
     while made is not None and made.op == "update" and made.prev == made.value and made.gone is not None:

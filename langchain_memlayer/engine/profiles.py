@@ -117,7 +117,7 @@ class Profiles:
                 live = reader.live_by_key(cited(cells)).values()
                 rows = [row for row in live if not row.expired(now)]
             changes = [] if past else self._changes(reader, owner)
-            behind = self.updater is not None and self._asks(cells, changes)
+            behind = self.updater is not None and self._needs_model(cells, changes)
         # What a fact says no longer does not count, though the profile has not taken in yet what it says instead.
         holding = {row.key for row in rows if scope.ids().items() <= row.scope.ids().items()}
         news = {one.id: one.after for one in changes if one.before and not says_all(one.after or "", one.before)}
@@ -140,7 +140,7 @@ class Profiles:
             fields={
                 name: {
                     "value": values[name],
-                    "facts": _flat(cells[name]["facts"]),
+                    "facts": _fact_ids(cells[name]["facts"]),
                     "updated_at": from_micros(cells[name]["at"]).isoformat(),
                 }
                 for name in shown
@@ -159,10 +159,10 @@ class Profiles:
             rows = {row.id: cells_of(row) for row in reader.versions_of(key)}
             if scope != owner:
                 versions = {one: reader.versions_of(one)[:1] for cells in rows.values() for one in cited(cells)}
-                mine = {
+                in_scope = {
                     one for one, some in versions.items() if some and scope.ids().items() <= some[0].scope.ids().items()
                 }
-                rows = {row: _standing(cells, mine) for row, cells in rows.items()}
+                rows = {row: _held_by(cells, in_scope) for row, cells in rows.items()}
         changes: list[ProfileChange] = []
         for event in events:
             ended = event.item if event.op == "delete" else event.gone
@@ -170,7 +170,7 @@ class Profiles:
             for name in dict.fromkeys((*before, *after)):
                 was, now = (cells.get(name, {}).get("value") for cells in (before, after))
                 if was != now:
-                    facts = _flat(after.get(name, {}).get("facts", ()))
+                    facts = _fact_ids(after.get(name, {}).get("facts", ()))
                     changes.append({
                         "field": name, "before": was, "after": now, "facts": facts,
                         "timestamp": from_micros(event.recorded_at).isoformat(), "event_id": str(event.seq),
@@ -221,13 +221,13 @@ class Profiles:
         if updater is None:
             return
         try:
-            steps = self._followed(updater, owner_of(scope))
+            steps = self._follow(updater, owner_of(scope))
             yield from traced("profile", steps, scope=scope, inputs=dict, outputs=lambda _: {})
         except ExtractionError as error:
             # What the provider or the model said may quote facts.
             _LOGGER.warning("A profile stays as it was for now: %s.", type(error.__cause__ or error).__name__)
 
-    def _followed(self, updater: ProfileUpdater, owner: Scope) -> Steps[None]:
+    def _follow(self, updater: ProfileUpdater, owner: Scope) -> Steps[None]:
         key = key_of(owner.partition)
         for _ in range(LOST_RACES + 1):
             with self.journal.read(snapshot=True) as reader:
@@ -237,11 +237,11 @@ class Profiles:
                 live = reader.live_by_key(cited(old))
             if not changes:
                 return
-            cells = _standing(old, live.keys())
+            cells = _held_by(old, live.keys())
             by: dict[str, Sequence[str]] = {
                 name: sorted(cited({name: cell}) - live.keys()) for name, cell in old.items() if cells.get(name) != cell
             }
-            if self._asks(cells, changes):
+            if self._needs_model(cells, changes):
                 for start in range(0, len(changes), PAGE):
                     cells, told = yield from updater.patched(cells, changes[start : start + PAGE])
                     by |= {name: [*by.get(name, ()), *ids] for name, ids in told.items()}
@@ -277,7 +277,7 @@ class Profiles:
                 changes.append((last.seq, FactChange(key, before, row.text, told_at, began, row.offset)))
         return [change for _, change in sorted(changes, key=lambda one: one[0])][-PAGE * PAGES :]
 
-    def _asks(self, cells: Cells, changes: Sequence[FactChange]) -> bool:
+    def _needs_model(self, cells: Cells, changes: Sequence[FactChange]) -> bool:
         """Whether changes can touch a field: what only ended goes by itself, but for what was set by hand."""
         by_hand = any("hand" in cell and "value" in cell for cell in cells.values())
         return any(change.after is not None or by_hand for change in changes)
@@ -286,11 +286,11 @@ class Profiles:
 # -- what every process does, whether it has a schema or not ----------------------------------------------------------
 
 
-def _flat(facts: Iterable[Any]) -> list[str]:
+def _fact_ids(facts: Iterable[Any]) -> list[str]:
     return list(dict.fromkeys(one for some in facts for one in ([some] if isinstance(some, str) else some)))
 
 
-def _standing(cells: Cells, holding: Collection[str]) -> Cells:
+def _held_by(cells: Cells, holding: Collection[str]) -> Cells:
     """What of cells counts while some facts hold."""
     return kept(cells, lambda _, facts: [one for one in facts if one in holding] or None)
 
@@ -338,7 +338,7 @@ def recited(row: Row, copies: Mapping[str, str]) -> Row:
     return replace(row, text=dumps(cells))
 
 
-def carry(
+def merge_profile(
     tx: Writer, versions: Sequence[Row], originals: Mapping[str, str], batch: str
 ) -> tuple[list[Committed], list[Conflict]]:
     """Set in a profile what was set by hand in its copy in a fork; what facts say of it follows them by itself.
@@ -351,12 +351,12 @@ def carry(
     copy, last = versions[0], versions[-1]
     events = tx.history(last.key)
     was, since = (cells_of(copy), copy.id) if events[0].actor == FORK else ({}, 0)
-    by_hand = {name for event in events if event.actor == BY_HAND for name in _named(event, {})}
+    by_hand = {name for event in events if event.actor == BY_HAND for name in _changed_fields(event, {})}
     owner = Scope(**last.scope.ids()).original
     key = key_of(owner.partition)
     rows, row = {one.id: one for one in tx.versions_of(key)}, tx.memory(key)
     old = cells_of(row)
-    moved = {name for event in tx.history(key) if event.seq > since for name in _named(event, rows)}
+    moved = {name for event in tx.history(key) if event.seq > since for name in _changed_fields(event, rows)}
     cells, conflicts = dict(old), list[Conflict]()
     said = kept(cells_of(last), lambda _, facts: [originals[one] for one in facts if one in originals] or None)
     for name, cell in said.items() if last.closed is None else ():
@@ -387,14 +387,14 @@ def redact(tx: Writer, rows: Sequence[Row]) -> None:
     secret = [set(words(row.text)) for row in rows if row.kind == "fact"]
 
     @cache
-    def told(key: str) -> list[set[str]]:
+    def words_of_versions(key: str) -> list[set[str]]:
         return [set(words(version.text)) for version in tx.versions_of(key)]
 
     def keep(value: Any, facts: list[str]) -> list[str] | None:
-        left, said = [one for one in facts if one not in gone], set(words(as_text(value)))
-        has_words = any(said <= some for one in left for some in told(one))
-        touched = len(left) < len(facts) or any(said <= some for some in secret)
-        return left if has_words or not touched else None
+        remaining, said = [one for one in facts if one not in gone], set(words(as_text(value)))
+        has_words = any(said <= some for one in remaining for some in words_of_versions(one))
+        touched = len(remaining) < len(facts) or any(said <= some for some in secret)
+        return remaining if has_words or not touched else None
 
     owners = {row.path: row.scope for row in rows if row.kind == "fact"}
     # A fork that was made when the fact had ended has no copy of it, but may have its words.
@@ -425,37 +425,37 @@ def take_back(tx: Writer, path: str, facts: Mapping[str, int], own: Collection[i
     events = [event for event in tx.history(key) if event.op in ("add", "update", "delete")]
     rows = {row.id: row for row in tx.versions_of(key)}
     row = tx.memory(key)
-    cells, by, undoes = cells_of(row), dict[str, Sequence[str]](), dict[str, list[int]]()
-    for name in {name for event in events for name in _named(event, rows)}:
-        standing = {event.seq: event for event in events if name in _named(event, rows)}
+    cells, causes, undoes = cells_of(row), dict[str, Sequence[str]](), dict[str, list[int]]()
+    for name in {name for event in events for name in _changed_fields(event, rows)}:
+        standing = {event.seq: event for event in events if name in _changed_fields(event, rows)}
         for event in reversed(list(standing.values())):
             for gone in _undone(event, name) if event.seq in standing else ():
                 standing.pop(gone, None)
-        mine = [event for event in standing.values() if event.seq in own or _follows(event, name, facts)]
-        if not mine:
+        undone = [event for event in standing.values() if event.seq in own or _follows(event, name, facts)]
+        if not undone:
             continue
-        first = mine[0]
+        first = undone[0]
         # What was changed and taken back in between is as it was.
         later = [e.seq for e in standing.values() if e.seq > first.seq and min(_undone(e, name), default=0) < first.seq]
-        if later := sorted(set(later).difference(event.seq for event in mine)):
+        if later := sorted(set(later).difference(event.seq for event in undone)):
             if alone:
                 raise InvalidInput(f"Event {later[-1]} has changed {name} of this profile since; undo that one first.")
             continue
         version = (first.item if first.op == "delete" else first.gone) or 0
         before = _still_said(tx, version, name, cells_of(rows.get(version)).get(name), facts)
-        by[name] = sorted({one for event in mine for one in event.detail.get("by", {}).get(name, ())})
-        if not any(event.seq in own for event in mine):
+        causes[name] = sorted({one for event in undone for one in event.detail.get("by", {}).get(name, ())})
+        if not any(event.seq in own for event in undone):
             # What the same step took from facts that stay, stays.
-            before = _beside(before, cells.get(name), set(by[name]).difference(facts))
+            before = _beside(before, cells.get(name), set(causes[name]).difference(facts))
         cells = {other: cell for other, cell in cells.items() if other != name}
         cells |= {name: before} if before is not None else {}
-        undoes[name] = [event.seq for event in mine]
+        undoes[name] = [event.seq for event in undone]
     if alone and not undoes:
         raise InvalidInput("This event of a profile was undone already, or changed nothing.")
     if not undoes:
         return []
     owner = next(one.scope for one in rows.values())
-    _write(tx, owner, row, cells, at=tx.now, actor=BY_HAND, by=by, undoes=undoes)
+    _write(tx, owner, row, cells, at=tx.now, actor=BY_HAND, by=causes, undoes=undoes)
     return [Committed(key, "UPDATE", dumps(values_of(cells)), dumps(values_of(cells_of(row))))]
 
 
@@ -476,7 +476,7 @@ def _beside(before: Cell | None, now: Cell | None, facts: Collection[str]) -> Ce
     return left if before is None else joined(before, left)
 
 
-def _named(event: Event, rows: Mapping[int, Row]) -> Iterable[str]:
+def _changed_fields(event: Event, rows: Mapping[int, Row]) -> Iterable[str]:
     """The fields that an event of a profile changed."""
     return cells_of(rows.get(event.item or 0)) if event.op == "delete" else event.detail.get("by", ())
 

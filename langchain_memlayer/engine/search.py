@@ -397,9 +397,9 @@ def _belongs(row: Row, query: SearchQuery) -> bool:
     """Whether a row of the journal may be a hit: the last word, whatever an index said."""
     if row.state == HIDDEN or (row.state == QUARANTINED and not query.include_quarantined):
         return False
-    return counts(row, query) and all(getattr(row, name) == value for name, value in query.scope.ids().items())
+    return is_asked_for(row, query) and all(getattr(row, name) == value for name, value in query.scope.ids().items())
 
 
-def counts(row: Row, query: SearchQuery) -> bool:
+def is_asked_for(row: Row, query: SearchQuery) -> bool:
     """Whether a version is one that is asked about: live and not expired, unless the past is."""
     return query.asks_for_past or (row.closed is None and (query.show_expired or not row.expired(query.now)))

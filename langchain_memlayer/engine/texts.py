@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -47,6 +47,11 @@ def stored_text(text: str, *, kind: Kind, name: str | None, time: int | None) ->
 def unembedded(texts: Sequence[str]) -> dict[str, Indexed]:
     """The searchable forms of texts without vectors."""
     return {text: Indexed(packed(tokenize(text)), None) for text in texts}
+
+
+def form_of(forms: Mapping[str, Indexed], text: str) -> Indexed:
+    """The searchable form of a text; one that is not among those that were made has no vectors."""
+    return forms.get(text) or unembedded([text])[text]
 
 
 def embedded(
