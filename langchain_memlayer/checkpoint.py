@@ -37,7 +37,7 @@ from langchain_memlayer.errors import InvalidInput, JournalClosed, JournalError,
 from langchain_memlayer.journal import default_folder, is_url, place
 from langchain_memlayer.journal.database import DAMAGED
 from langchain_memlayer.journal.schema import identity, journal_path, refuse_planted, refuse_torn
-from langchain_memlayer.journal.sqlite import FORKS, empty_log, taken
+from langchain_memlayer.journal.sqlite import FORKS, empty_log, try_acquire
 from langchain_memlayer.steps import awaited
 from langchain_memlayer.threads import Closing, in_thread
 from langchain_memlayer.types import Durability
@@ -146,7 +146,7 @@ class _Opened:
 
     def hold(self, until: float, held: list[Any]) -> None:
         """Wait until nobody is in SQLite, and close what is open, as a journal does; see there."""
-        if not taken(self.lock, held, max(0.0, until - time.monotonic())):
+        if not try_acquire(self.lock, held, max(0.0, until - time.monotonic())):
             return
         # A thread that forks while it reads or writes itself keeps that.
         if self.conn is not None and self.ready and self.files[0] and self.pid == os.getpid() and not self.used:

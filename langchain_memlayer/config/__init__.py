@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from langchain_memlayer.config.models import DEFAULT_MODEL, EMBEDDERS, MODELS, resolve_model
-from langchain_memlayer.config.provider import Provider, dictionary, known, required, section
+from langchain_memlayer.config.provider import Provider, check_keys, checked_dictionary, required, section
 from langchain_memlayer.config.stores import COLLECTION, STORES, Store, checked_dims, filled, open_store, room
 from langchain_memlayer.embedders.embedder import Embedder, resolve_embeddings
 from langchain_memlayer.errors import ConfigurationError
@@ -125,8 +125,8 @@ def read_config(config: Any, *, model: bool = True) -> Settings:
             filled(given[key], COLLECTION, key)  # a mistake is told before anything is opened
     if given.get("graph_store"):
         _LOGGER.info("graph_store is not used: relations are kept with the memories, in a graph of the folder's own.")
-    chat = None if not model else _made(given, "llm", MODELS) if "llm" in given else "auto"
-    embeddings = _made(given, "embedder", EMBEDDERS)
+    chat = None if not model else _make(given, "llm", MODELS) if "llm" in given else "auto"
+    embeddings = _make(given, "embedder", EMBEDDERS)
     settings = Settings(
         path=None,
         model=chat,
@@ -150,7 +150,7 @@ def read_config(config: Any, *, model: bool = True) -> Settings:
     dims = found[1].get("embedding_model_dims")
     if embeddings is not None and dims is not None:
         checked_dims(dims, embedder(), f"vector_store.config of {found[0]}")
-    store = _checked("vector_store", found[0], lambda: open_store(*found, embedder))
+    store = _with_clear_errors("vector_store", found[0], lambda: open_store(*found, embedder))
     with ExitStack() as undone:
         undone.callback(store.resources.close)
         folder = _folder(given, store)
@@ -178,7 +178,7 @@ def _sections(config: Any) -> dict[str, Any]:
         config = dump(exclude_unset=True)
     if not isinstance(config, Mapping):
         raise ConfigurationError(f"The configuration must be a dictionary, got {type(config).__name__}.")
-    known(config, _SECTIONS, "The configuration")
+    check_keys(config, _SECTIONS, "The configuration")
     return {key: _as_section(value) if key in _PARTS else value for key, value in config.items()}
 
 
@@ -196,10 +196,10 @@ def _reranker(config: Mapping[str, Any]) -> Any:
     part = config.get("reranker")
     if not part:
         return None
-    known(dictionary(part, "reranker"), ("provider", "config"), "reranker")
+    check_keys(checked_dictionary(part, "reranker"), ("provider", "config"), "reranker")
     if part.get("provider") == "langchain":
         where = "reranker.config of langchain"
-        return required(dict(dictionary(part.get("config") or {}, where)), "compressor", where)
+        return required(dict(checked_dictionary(part.get("config") or {}, where)), "compressor", where)
     _LOGGER.warning(
         "reranker: %.80s is not used. Give a LangChain document compressor as {'provider': 'langchain', 'config': "
         "{'compressor': ...}}, or to search(rerank=...).",
@@ -208,15 +208,15 @@ def _reranker(config: Mapping[str, Any]) -> Any:
     return None
 
 
-def _made(config: Mapping[str, Any], name: str, providers: Mapping[str, Provider]) -> Any:
-    found = section(config, name, providers)
-    if found is None:
+def _make(config: Mapping[str, Any], name: str, providers: Mapping[str, Provider]) -> Any:
+    part = section(config, name, providers)
+    if part is None:
         return None
-    provider, settings = found
-    return _checked(name, provider, lambda: providers[provider].make(settings))
+    provider, settings = part
+    return _with_clear_errors(name, provider, lambda: providers[provider].make(settings))
 
 
-def _checked(name: str, provider: str, make: Callable[[], Any]) -> Any:
+def _with_clear_errors(name: str, provider: str, make: Callable[[], Any]) -> Any:
     from pydantic import ValidationError
 
     try:
@@ -236,15 +236,15 @@ def _folder(config: Mapping[str, Any], store: Store | None) -> str | Path | None
     """
     for key in _FOLDERS:
         if config.get(key):
-            named = filled(config[key], COLLECTION if store is None else store.collection, key)
+            given = filled(config[key], COLLECTION if store is None else store.collection, key)
             # mem0 keeps its history in a file; what is kept here needs a folder, which leaves such a file alone.
-            is_file = key == "history_db_path" and (named.endswith(_FILES) or Path(named).is_file())
-            return f"{named}.memlayer" if is_file and not is_url(named) else named
+            is_file = key == "history_db_path" and (given.endswith(_FILES) or Path(given).is_file())
+            return f"{given}.memlayer" if is_file and not is_url(given) else given
     if store is None or store.path is not None:
         return None if store is None else store.path
     name = f"{store.provider}-{store.collection}"
-    plain = re.sub(r"[^A-Za-z0-9._-]", "_", name)
-    told = name if store.place is None else f"{name} {store.place}"
-    if plain != told:
-        plain = f"{plain}-{hashlib.sha256(told.encode()).hexdigest()[:8]}"
-    return room() / plain
+    file_name = re.sub(r"[^A-Za-z0-9._-]", "_", name)
+    full_name = name if store.place is None else f"{name} {store.place}"
+    if file_name != full_name:
+        file_name = f"{file_name}-{hashlib.sha256(full_name.encode()).hexdigest()[:8]}"
+    return room() / file_name

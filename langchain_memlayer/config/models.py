@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from langchain_memlayer.config.provider import (
     Provider,
-    dictionary,
+    checked_dictionary,
     imported,
     integer,
     proxied,
@@ -169,7 +169,7 @@ def _azure_embedder(config: dict[str, Any]) -> Any:
 
 
 def _azure(config: dict[str, Any], prefix: str, where: str) -> dict[str, Any]:
-    given = dict(dictionary(config.pop("azure_kwargs", None) or {}, f"{where}: azure_kwargs"))
+    given = dict(checked_dictionary(config.pop("azure_kwargs", None) or {}, f"{where}: azure_kwargs"))
     given.setdefault("api_key", config.pop("api_key", None))
     given = {key: value for key, value in given.items() if value is not None}
     variables = {"azure_endpoint": "ENDPOINT", "azure_deployment": "DEPLOYMENT", "api_version": "API_VERSION"}

@@ -40,40 +40,42 @@ def section(
     Raises:
         ConfigurationError: an unknown provider or key, or a value of the wrong kind.
     """
-    found = config.get(name)
-    if found is None:
+    part = config.get(name)
+    if part is None:
         return None
-    if not isinstance(found, Mapping):
+    if not isinstance(part, Mapping):
         raise ConfigurationError(
-            f"{name} must be a dictionary with 'provider' and 'config', got {type(found).__name__}."
+            f"{name} must be a dictionary with 'provider' and 'config', got {type(part).__name__}."
         )
-    known(found, ("provider", "config"), name)
-    provider = found.get("provider")
+    check_keys(part, ("provider", "config"), name)
+    provider = part.get("provider")
     if not isinstance(provider, str) or provider not in providers:
         raise ConfigurationError(
             f"{name}.provider must be one of {', '.join(sorted(providers))}; got {shown(provider)}. 'langchain' takes "
             "an object of any class that LangChain has for it." + (f" {COMPATIBLE}" if "openai" in providers else "")
         )
-    settings = found.get("config") or {}
-    dictionary(settings, f"{name}.config")
+    settings = part.get("config") or {}
+    checked_dictionary(settings, f"{name}.config")
     keys, unused = providers[provider].keys, providers[provider].unused
     where = f"{name}.config of {provider}"
-    known(settings, (*keys, *unused), where, choices=keys)
+    check_keys(settings, (*keys, *unused), where, choices=keys)
     # What is None is not given: mem0's own configuration objects say so of everything.
     given = {key: value for key, value in settings.items() if value is not None}
-    if told := sorted(key for key in given if key not in keys):
-        _LOGGER.info("%s: nothing here depends on %s.", where, ", ".join(told))
+    if without_effect := sorted(key for key in given if key not in keys):
+        _LOGGER.info("%s: nothing here depends on %s.", where, ", ".join(without_effect))
     return provider, {key: value for key, value in given.items() if key in keys}
 
 
-def dictionary(value: Any, where: str) -> Mapping[str, Any]:
+def checked_dictionary(value: Any, where: str) -> Mapping[str, Any]:
     """`value`; `ConfigurationError` when it is no dictionary."""
     if not isinstance(value, Mapping):
         raise ConfigurationError(f"{where} must be a dictionary, got {type(value).__name__}.")
     return value
 
 
-def known(given: Mapping[str, Any], keys: Sequence[str], where: str, *, choices: Sequence[str] | None = None) -> None:
+def check_keys(
+    given: Mapping[str, Any], keys: Sequence[str], where: str, *, choices: Sequence[str] | None = None
+) -> None:
     """Raise ConfigurationError when a key is none of the known ones, of which `choices` are worth telling."""
     unknown = [key for key in given if key not in keys]
     if unknown:

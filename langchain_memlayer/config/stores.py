@@ -84,7 +84,7 @@ def open_store(provider: str, config: dict[str, Any], embedder: Callable[[], Emb
         raise ConfigurationError(f"{where} needs a string as collection_name, got {type(name).__name__}.")
     settings = {key: value for key, value in config.items() if value is not None}
     if provider in _PLACES:
-        _settle(settings, _PLACES[provider], name or COLLECTION, where)
+        _choose_place(settings, _PLACES[provider], name or COLLECTION, where)
     place = None if provider == "faiss" or "client" in settings else _place(settings, name or COLLECTION)
     made: Store = STORES[provider].make(settings, name or COLLECTION, where, embedder)
     return replace(made, place=place)
@@ -245,7 +245,7 @@ def _pgvector(config: dict[str, Any], name: str, where: str, embedder: Callable[
         engine = langchain.PGEngine.from_connection_string(address)
         opened.callback(lambda: engine._run_as_sync(engine._pool.dispose()))
 
-        async def there() -> bool:
+        async def table_exists() -> bool:
             quoted = name.replace('"', '""')
             async with engine._pool.connect() as connection:
                 found = await connection.execute(
@@ -253,7 +253,7 @@ def _pgvector(config: dict[str, Any], name: str, where: str, embedder: Callable[
                 )
                 return found.scalar() is not None
 
-        if not engine._run_as_sync(there()):
+        if not engine._run_as_sync(table_exists()):
             key = {"name": "langchain_id", "data_type": "TEXT", "nullable": False}
             engine.init_vectorstore_table(name, dims(), id_column=key)
         return langchain.PGVectorStore.create_sync(engine, source.source, name)
@@ -299,7 +299,7 @@ STORES: Final[Mapping[str, Provider]] = {
 }  # fmt: skip
 
 
-def _settle(config: dict[str, Any], places: tuple[str, ...], name: str, where: str) -> None:
+def _choose_place(config: dict[str, Any], places: tuple[str, ...], name: str, where: str) -> None:
     """Leave one place of those that are given, or name one; a path gets the collection's name."""
     given = [key for key in places if config.get(key)] or ["path"]
     for key in given[1:]:

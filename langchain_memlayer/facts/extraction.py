@@ -174,7 +174,7 @@ class LLMExtractor:
         """
         now = self._clock()
         windows = self.windows(turns, context)
-        kept, halves = _whole(windows, (yield from self._read(windows, now)))
+        kept, halves = _split_broken(windows, (yield from self._read(windows, now)))
         return merged([*kept, *(yield from self._read(halves, now))])
 
     aextract = awaited(extract)
@@ -182,8 +182,8 @@ class LLMExtractor:
     def _read(self, windows: Sequence[Window], now: datetime) -> Steps[list[Extraction]]:
         """What the model finds in each window."""
         prompts = [self.build(window, now) for window in windows]
-        asked = prompts, [partial(self.parse, window, now=now) for window in windows], self._max_concurrency
-        return request(lambda: self._chat.ask_all(*asked), lambda: self._chat.aask_all(*asked))
+        calls = prompts, [partial(self.parse, window, now=now) for window in windows], self._max_concurrency
+        return request(lambda: self._chat.ask_all(*calls), lambda: self._chat.aask_all(*calls))
 
     def windows(self, turns: Sequence[Turn], context: Sequence[Turn] = ()) -> list[Window]:
         """The windows that `turns` are read in, in order; each turn is in one of them, a very long one in several."""
@@ -248,7 +248,7 @@ class LLMExtractor:
         return Extraction(tuple(one for one in checked if isinstance(one, Fact)), tuple(rejected))
 
 
-def _whole(windows: Sequence[Window], parts: Sequence[Extraction]) -> tuple[list[Extraction], list[Window]]:
+def _split_broken(windows: Sequence[Window], parts: Sequence[Extraction]) -> tuple[list[Extraction], list[Window]]:
     """What was read of windows that need not be read again, and the halves of the others."""
     kept: list[Extraction] = []
     halves: list[Window] = []
@@ -324,10 +324,10 @@ def _checked(entry: Any, window: Window, said: Sequence[Sequence[str]], now: dat
     # In a Chinese message English words may be all that is quoted.
     if not any(keeps_script(said, form.fact) for said in (quote, *(window.turns[place].text for place in places))):
         return Rejection(form.fact, "it is not in the language of its quote", refused)
-    if (number := _unsaid(form.fact, quote, window, places, now)) is not None:
+    if (number := _contradicting_number(form.fact, quote, window, places, now)) is not None:
         return Rejection(form.fact, f"nobody said its number {number}", refused)
     quarantined = any(window.turns[place].quarantined for place in places)
-    retract = form.retract and _takes_back(form.fact, window, places)
+    retract = form.retract and _may_be_forgotten(form.fact, window, places)
     if retract and quarantined:
         return Rejection(form.fact, "a tool's output cannot ask to forget something", refused)
     flags = {RETRACT: retract, QUARANTINE: quarantined}
@@ -354,7 +354,7 @@ def _is_nobody(name: str) -> bool:
     return word in _NOBODY and _ARTICLES.issuperset(articles)
 
 
-def _takes_back(fact: str, window: Window, places: Sequence[int]) -> bool:
+def _may_be_forgotten(fact: str, window: Window, places: Sequence[int]) -> bool:
     """Whether a fact may be what was asked to be forgotten: who asks that says more than it, or denies or ends it.
 
     Small models set the flag for plain statements too, which would then be lost. Who says yes need not say it himself.
@@ -384,7 +384,7 @@ def _unlabelled(quote: str, window: Window) -> str:
     return quote[match.end() :] if match and match[1].strip().casefold() in names else quote
 
 
-def _unsaid(text: str, quote: str, window: Window, places: Sequence[int], now: datetime) -> str | None:
+def _contradicting_number(text: str, quote: str, window: Window, places: Sequence[int], now: datetime) -> str | None:
     """A number of a fact that contradicts its quote, and that nobody had said by the last turn that it cites."""
     heard = [*window.before, *window.turns[: max(places) + 1]]
     said = [part for turn in heard for part in (turn.text, turn.name) if part]
@@ -420,9 +420,9 @@ def _runs(place: int, window: Window) -> Iterator[Sequence[int]]:
     """Places of turns that a message may go on in: those beside it, and two further ones of its speaker."""
     speaker = window.turns[place].role, window.turns[place].name
     own = [k for k, turn in enumerate(window.turns) if (turn.role, turn.name) == speaker]
-    mine = own.index(place)
+    here = own.index(place)
     yield from (range(at, at + 2) for at in (place - 1, place) if 0 <= at < len(window.turns) - 1)
-    yield from (own[max(0, mine - before) : mine + after] for before, after in ((1, 1), (0, 2), (2, 1), (1, 2), (0, 3)))
+    yield from (own[max(0, here - before) : here + after] for before, after in ((1, 1), (0, 2), (2, 1), (1, 2), (0, 3)))
 
 
 def _date(given: str, *, last: bool = False) -> datetime | None:

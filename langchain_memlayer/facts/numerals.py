@@ -140,7 +140,7 @@ def numbers(text: str, *, dated: bool = False) -> set[float]:
 
     With `dated` those count that may be parts of dates and times: in a text with a date, all up to 31 may.
     """
-    text = _plain(text)
+    text = _normalized(text)
     digits = _DIGITS.findall(text) if dated else _undated(text)
     return {*map(_exact, (*map(_value, digits), *_in_words(text, _spoken(text), parts=False)))}
 
@@ -152,7 +152,7 @@ def days(text: str) -> set[str]:
 
 def as_exact(fact: str, quote: str) -> str:
     """A fact whose dates are no more exact than its quote: of "in March" models make the first of it."""
-    said = _plain(quote)
+    said = _normalized(quote)
     return _FIRST_DAY.sub(r"\1", fact) if _ONLY_MONTH.search(said) and not _SAID_DAY.search(said) else fact
 
 
@@ -169,7 +169,7 @@ def unsaid_number(fact: str, quote: str, said: Sequence[str], year: int | None =
         said: The texts in which the number may stand too, such as the cited turns.
         year: When the quote was said: an age is worked out from a year of birth, before or after the birthday.
     """
-    fact, quote = _plain(fact), _plain(quote)
+    fact, quote = _normalized(fact), _normalized(quote)
     quoted = _stated(quote, _spoken(quote))
     # Any language's word for a number of the quote will do.
     stated = {*map(_exact, _stated(fact, _LANGUAGES))}
@@ -177,7 +177,7 @@ def unsaid_number(fact: str, quote: str, said: Sequence[str], year: int | None =
     if len(quoted) > _MOST_NUMBERS or all(is_among(value, stated, tens=tens) for value in quoted):
         return None
     known = worked_out(quote, year)
-    around = [_exact(value) for text in map(_plain, said) for value in _stated(text, _LANGUAGES)]
+    around = [_exact(value) for text in map(_normalized, said) for value in _stated(text, _LANGUAGES)]
     heard = {*around, *map(_exact, _stated(quote, _LANGUAGES))}
     known |= heard
     if len(heard) <= _FEW_NUMBERS:
@@ -185,19 +185,19 @@ def unsaid_number(fact: str, quote: str, said: Sequence[str], year: int | None =
         sums = ((one, value) for one in quoted for value in heard if one != value or around.count(value) > 1)
         known |= {_exact(one + sign * value) for one, value in sums for sign in (1, -1)}
     unknown = [n for n in _undated(_ABOUT.sub(" ", fact)) if not is_among(_value(n), known, tens=tens)]
-    told, named_years = ({*map(int, _YEAR.findall(text))} for text in (_ABOUT.sub(" ", fact), quote))
-    if not named_years <= told:
+    years, named_years = ({*map(int, _YEAR.findall(text))} for text in (_ABOUT.sub(" ", fact), quote))
+    if not named_years <= years:
         # A year in the place of another; one that is near is told as "the year after", or of what is to come.
         near = {*named_years, year or 0}
-        far = (one for one in told if all(abs(one - other) > _YEARS_NEAR for other in near))
+        far = (one for one in years if all(abs(one - other) > _YEARS_NEAR for other in near))
         unknown += sorted(str(one) for one in far if not is_among(one, known))
-    runs = [_LONG.sub(lambda match: " ".join(match[0]), run) for run in _runs(quote)] if unknown else []
+    runs = [_LONG.sub(lambda match: " ".join(match[0]), run) for run in _digit_runs(quote)] if unknown else []
     return next((number for number in unknown if not _is_dictated(number, runs)), None)
 
 
 def worked_out(quote: str, year: int | None = None) -> set[float]:
     """The numbers of a text, and their sums, products, parts, ages in a year; nothing of too many."""
-    quote = _plain(quote)
+    quote = _normalized(quote)
     quoted = _stated(quote, _spoken(quote) or _LANGUAGES)
     if len(quoted) > _MOST_NUMBERS:
         return set()
@@ -218,7 +218,7 @@ def _stated(text: str, languages: Iterable[str]) -> list[float]:
     return [*map(_value, _DIGITS.findall(text)), *_in_words(text, languages)]
 
 
-def _runs(quote: str) -> Iterator[str]:
+def _digit_runs(quote: str) -> Iterator[str]:
     """The digits of a text one after the other, as they are written and as they are said."""
     # The room 十二零一 is 1201.
     for text in (quote, _TENS.sub(lambda match: f"{_han(match[0]):.0f}", quote)):
@@ -245,12 +245,12 @@ def _undated(text: str) -> Iterator[str]:
 def _combined(values: Sequence[float], units: Iterable[float]) -> list[float]:
     # "Two and a half hours" are twice 60 minutes, and 30 more.
     parts = [value * unit for value in (1, *values) for unit in units]
-    found = [*parts, *(part + value for part in parts for value in values)]
+    combined = [*parts, *(part + value for part in parts for value in values)]
     for a, b in permutations(values, 2):
-        found += (a + b, a - b, a * b)
+        combined += (a + b, a - b, a * b)
     # The half of it, or a quarter, but not all that dividing may give.
-    found += [a / b for a, b in (*permutations(values, 2), *product(values, units)) if b and a * 4 % b == 0]
-    return found
+    combined += [a / b for a, b in (*permutations(values, 2), *product(values, units)) if b and a * 4 % b == 0]
+    return combined
 
 
 def _spoken(text: str) -> list[str]:
@@ -273,18 +273,18 @@ def _worded(text: str, language: str) -> tuple[str, ...]:
 
 def _in_words(text: str, languages: Iterable[str], *, parts: bool = True) -> list[float]:
     """The numbers that a text has in words; with `parts` those that its Chinese ones may be parts of."""
-    found: list[float] = []
+    values: list[float] = []
     if len(text) <= _LONGEST_WORDS:
         # "one" is a pronoun more often than a number.
-        found += [value for name in languages for part in _worded(text, name) if (value := _value(part)) != 1]
-    found += map(_multiplied, _MULTIPLIED.finditer(text))
-    found += [int(above) / int(below) for above, below in _FRACTION.findall(text) if int(below)]
+        values += [value for name in languages for part in _worded(text, name) if (value := _value(part)) != 1]
+    values += map(_multiplied, _MULTIPLIED.finditer(text))
+    values += [int(above) / int(below) for above, below in _FRACTION.findall(text) if int(below)]
     for match in _HAN.finditer(text):
         if len(match[0]) <= _LONGEST_HAN:
-            found.append(_han(match[1]) + (float(f"0.{_han(match[2])}") if match[2] else 0))
+            values.append(_han(match[1]) + (float(f"0.{_han(match[2])}") if match[2] else 0))
             # 一万五六 are 15,000 to 16,000.
-            found += [*(_HAN_DIGITS.get(char, 0) for char in match[0]), _han(match[1][:-1] or "零")] if parts else []
-    return [value for value in found if value]
+            values += [*(_HAN_DIGITS.get(char, 0) for char in match[0]), _han(match[1][:-1] or "零")] if parts else []
+    return [value for value in values if value]
 
 
 def _han(text: str) -> float:
@@ -309,7 +309,7 @@ def _han(text: str) -> float:
     return total + section + digit * (unit // 10 if unit > 10 else 1)
 
 
-def _plain(text: str) -> str:
+def _normalized(text: str) -> str:
     # A wide comma parts two numbers, but those in wide digits.
     text = re.sub("(?<=[0-9])，", ", ", _AND_A_PART.sub(" ", text))
     text = unicodedata.normalize("NFKC", text).casefold().replace("百分之", "%")
@@ -318,7 +318,7 @@ def _plain(text: str) -> str:
     text = _CLOCK.sub(_as_time, text)
     text = _FORMAL.sub(lambda match: match[0].translate(_INFORMAL), text)
     text = _UNIT_AND_PART.sub(_in_one_unit, text)
-    return _together(_PARTS.sub(lambda match: f"{_han(match[2])}/{_han(match[1])}", text))
+    return _joined(_PARTS.sub(lambda match: f"{_han(match[2])}/{_han(match[1])}", text))
 
 
 def _as_time(match: re.Match[str]) -> str:
@@ -335,7 +335,7 @@ def _multiplied(match: re.Match[str]) -> float:
     return _han(match[1] + match[2]) if match[2] else _value(match[1]) * 1000
 
 
-def _together(text: str) -> str:
+def _joined(text: str) -> str:
     """A text with each number as one: 2 500 and 2.5k are 2500."""
     text = _APART.sub(lambda match: re.sub(r"\D", "", match[0]), text)
     return _MULTIPLIED.sub(lambda match: f" {_multiplied(match):.0f} ", text)

@@ -94,14 +94,14 @@ def read_entries(reply: str, key: str, marks: Collection[str]) -> Reading:
             "may use: reasoning counts.",
             reply=reply,
         )
-    found = _read(reply[:LONGEST], key, frozenset(marks))
-    if found is None:
+    reading = _read(reply[:LONGEST], key, frozenset(marks))
+    if reading is None:
         raise ExtractionError(
             f'The chat model\'s reply has no JSON object with a list "{key}" in it, so no fact was written. The '
             "error's `reply` has it; try again, or use a model that follows instructions.",
             reply=reply,
         )
-    return found
+    return reading
 
 
 def storable(text: str) -> str:
@@ -125,12 +125,12 @@ def _read(reply: str, key: str, marks: frozenset[str]) -> Reading | None:
             continue
         if whole is not None:
             return Reading(tuple(whole))
-    return _chosen(without_thoughts(reply), key, marks)
+    return _from_parts(without_thoughts(reply), key, marks)
 
 
-def _chosen(text: str, key: str, marks: frozenset[str]) -> Reading | None:
+def _from_parts(text: str, key: str, marks: frozenset[str]) -> Reading | None:
     """The lists of a reply's calls, else the entries that stand alone, else a list that was meant to be empty."""
-    kept: list[Any] = []
+    listed: list[Any] = []
     alone: list[Any] = []
     empty, end, read = None, 0, 0
     for start, value, stop in _values(text):
@@ -144,29 +144,29 @@ def _chosen(text: str, key: str, marks: frozenset[str]) -> Reading | None:
         elif entries:
             # Calls follow each other; after some words, a list that is not about other things stands in place of those
             # before it.
-            before, now = _told(kept), _told(entries)
+            before, now = _subjects(listed), _subjects(entries)
             apart = re.search(r"\w", _MARKUP.sub(" ", text[end:start]))
-            kept = [*(() if apart and (before & now or not now) else kept), *entries]
+            listed = [*(() if apart and (before & now or not now) else listed), *entries]
             end = stop
         else:
             empty = Reading(())
-    if kept:
+    if listed:
         broken = text.find(key, read) if _OPENS.search(text, read) else -1
-        return Reading(tuple(kept), text[broken : broken + _SHOWN] if broken >= 0 else None)
+        return Reading(tuple(listed), text[broken : broken + _SHOWN] if broken >= 0 else None)
     repaired = _repaired(text, key, marks)
     if repaired is not None and len(repaired.entries) >= len(alone):
         return repaired
     # A list that is empty in thoughts that break off may have become another.
-    return Reading(tuple(alone), _unread(text, key)) if alone else None if _THOUGHT_BEGINS.search(text) else empty
+    return Reading(tuple(alone), _list_start(text, key)) if alone else None if _THOUGHT_BEGINS.search(text) else empty
 
 
-def _told(entries: Collection[Any]) -> set[str]:
+def _subjects(entries: Collection[Any]) -> set[str]:
     """What some entries are about."""
     maps = [one for one in entries if isinstance(one, Mapping)]
     return {str(part) for one in maps for name, part in one.items() if str(name).strip().casefold() in _ABOUT}
 
 
-def _unread(text: str, key: str) -> str | None:
+def _list_start(text: str, key: str) -> str | None:
     """The beginning of a list that only single entries could be read from."""
     at = text.find(key)
     return text[at : at + _SHOWN] if at >= 0 else None
@@ -186,7 +186,7 @@ def _entries(value: Any, key: str, marks: frozenset[str], depth: int = 0) -> lis
     if depth > _WRAPPED:
         return None
     if isinstance(value, str):
-        return _entries(_opened(value), key, marks, depth + 1)
+        return _entries(_decoded(value), key, marks, depth + 1)
     if _is_entry(value, marks):
         return [value]
     if isinstance(value, Mapping):
@@ -212,7 +212,7 @@ def _listed(inner: Any, key: str, marks: frozenset[str], depth: int) -> list[Any
     if inner is None:
         return []
     if isinstance(inner, str):
-        return _listed(opened, key, marks, depth + 1) if (opened := _opened(inner)) is not None else None
+        return _listed(opened, key, marks, depth + 1) if (opened := _decoded(inner)) is not None else None
     if isinstance(inner, Mapping):
         numbered = not _is_entry(inner, marks) and all(_is_entry(part, marks) for part in inner.values())
         return list(inner.values()) if inner and numbered else _entries(inner, key, marks, depth + 1)
@@ -222,14 +222,14 @@ def _listed(inner: Any, key: str, marks: frozenset[str], depth: int) -> list[Any
     return [one for part in inner for one in _entries(part, key, marks, depth + 1) or [part]]
 
 
-def _opened(text: str) -> Any:
+def _decoded(text: str) -> Any:
     """The object or list that a string holds, or None."""
     if not text.lstrip().startswith(("{", "[", '"')) or len(text) > LONGEST:
         return None
     try:
         return _STRICT.decode(text.strip())
     except (ValueError, RecursionError):
-        return _mended(text)
+        return _repaired_value(text)
 
 
 def _values(text: str) -> Iterator[tuple[int, Any, int]]:
@@ -258,30 +258,30 @@ def _repaired(text: str, key: str, marks: frozenset[str]) -> Reading | None:
     # All entries begin with the same member; what else is opened lies around or within them.
     first = next((match[1] for match in opened if match[1] in marks), opened[0][1] if opened else "")
     begins = [match.start() for match in opened if match[1] == first]
-    found, lost, work = [], None, 0
+    entries, lost, work = [], None, 0
     for begin, end in pairwise([*begins, len(text)]):
-        piece = _whole(text[begin:end], last=end == len(text))
+        piece = _up_to_end(text[begin:end], last=end == len(text))
         work += len(piece or "")
-        entry = _mended(piece) if piece is not None and work <= _LONGEST_REPAIRED else None
+        entry = _repaired_value(piece) if piece is not None and work <= _LONGEST_REPAIRED else None
         if isinstance(entry, Mapping) and marks & entry.keys() and any(entry.values()):
-            found.append(entry)
+            entries.append(entry)
         else:
             lost = lost or text[begin : begin + _SHOWN]
     # What breaks off between two entries is not closed.
-    if found and lost is None and key in text and not _LIST_ENDS.search(text, begins[-1]):
+    if entries and lost is None and key in text and not _LIST_ENDS.search(text, begins[-1]):
         lost = text[begins[-1] : begins[-1] + _SHOWN]
-    return Reading(tuple(found), lost) if found else None
+    return Reading(tuple(entries), lost) if entries else None
 
 
 def _repaired_list(text: str, key: str) -> Reading | None:
     """The list in a short damaged reply whose entries are no objects."""
     at = _OPENS.search(text)
-    value = None if at is None else _mended(text[at.start() :])
+    value = None if at is None else _repaired_value(text[at.start() :])
     inner = value.get(key) if isinstance(value, Mapping) else None
     return Reading(tuple(inner)) if isinstance(inner, list) and inner else None
 
 
-def _whole(piece: str, *, last: bool) -> str | None:
+def _up_to_end(piece: str, *, last: bool) -> str | None:
     """An entry without what follows it, or None when it breaks off."""
     ends = [match.start() for match in _LIST_ENDS.finditer(piece)] if last else []
     end = ends[-1] if ends else piece.rfind("}")
@@ -289,7 +289,7 @@ def _whole(piece: str, *, last: bool) -> str | None:
     return piece if end > 0 and piece.count("}") >= piece.count("{") else None
 
 
-def _mended(text: str) -> Any:
+def _repaired_value(text: str) -> Any:
     """The first value of a damaged JSON text, or None."""
     if len(text) > _LONGEST_PIECE:
         return None

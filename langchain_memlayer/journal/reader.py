@@ -569,7 +569,7 @@ class Reader(ItemReader):
     ) -> list[Row]:
         """The turns of a scope up to `distance` before and after one in its session, in order; none that is hidden.
 
-        What was said in no session is one.
+        Turns without a session count as one session.
 
         With `until` only those that were there by a time, with `lasting` those that have not expired by one
         (microseconds since 1970 UTC).
@@ -637,12 +637,12 @@ class Reader(ItemReader):
         wanted = "".join(" AND lower(i.value) LIKE ? ESCAPE '!'" for _ in longest)
         return self._memories(f"{_EXACTLY} AND i.closed IS NULL{wanted}", (*_exact(scope), *map(like, longest)))
 
-    def erasable(self, what: str | Scope) -> list[Row]:
+    def erasable(self, target: str | Scope) -> list[Row]:
         """All versions of a memory, or of a scope's, those too that are damaged; of these only whose they are."""
-        where, values = ("i.key = ?", (what,)) if isinstance(what, str) else of_scope(what)
-        if isinstance(what, Scope) and what.ids().keys() == {"user_id"}:
+        where, values = ("i.key = ?", (target,)) if isinstance(target, str) else of_scope(target)
+        if isinstance(target, Scope) and target.ids().keys() == {"user_id"}:
             # Those too whose ids are damaged.
-            where, values = "n.path = ?", (what.partition,)
+            where, values = "n.path = ?", (target.partition,)
         return self._memories(where, values, tail=_OLDEST, read=_to_any_row)
 
     def with_relatives(self, rows: Sequence[Row]) -> list[Row]:
@@ -658,12 +658,12 @@ class Reader(ItemReader):
         return list(by_row.values())
 
     def _sole_relatives(self, row: Row, keys: set[str]) -> list[Row]:
-        mine, other = ("fact", "turn") if row.kind == "fact" else ("turn", "fact")
-        linked = self._memories(f"i.id IN (SELECT {other} FROM links WHERE {mine} = ?)", (row.id,), read=_to_any_row)
+        column, other = ("fact", "turn") if row.kind == "fact" else ("turn", "fact")
+        linked = self._memories(f"i.id IN (SELECT {other} FROM links WHERE {column} = ?)", (row.id,), read=_to_any_row)
         sole: list[Row] = []
         # No condition of the statement: for that SQLite would go through all of the namespace.
         for relative in (one for one in linked if one.path == row.path):
-            where = f"i.id IN (SELECT {mine} FROM links WHERE {other} = ?)"
+            where = f"i.id IN (SELECT {column} FROM links WHERE {other} = ?)"
             beside = self._memories(where, (relative.id,), read=_to_any_row)
             if all(b.key in keys for b in beside):
                 sole.append(relative)

@@ -209,7 +209,7 @@ class SQLiteJournal(Journal):
         """
         before = len(held)
         while not all(
-            taken(lock, held, 0.0)
+            try_acquire(lock, held, 0.0)
             for lock in (self._write_lock, self._connecting, *(reading.lock for reading in tuple(self._readings)))
         ):
             # Nothing is kept while waiting: whoever is inside may need it.
@@ -447,7 +447,7 @@ def _step(name: str) -> None:
     """Called at each step of a commit; tests replace it to stop the process there."""
 
 
-def taken(lock: Any, held: list[Any], seconds: float) -> bool:
+def try_acquire(lock: Any, held: list[Any], seconds: float) -> bool:
     """Whether a lock could be had in some seconds; it is noted before, since an interrupt may come right behind."""
     held.append(lock)
     if not lock.acquire(timeout=seconds):
@@ -483,7 +483,7 @@ class _Forks:
         """Stand at the door until the fork is over, when nobody is inside."""
         held = self.own.held = []
         until = time.monotonic() + _FORK_SECONDS
-        if taken(self.door, held, _FORK_SECONDS):
+        if try_acquire(self.door, held, _FORK_SECONDS):
             for file in tuple(self.files):
                 file.hold(until, held)
 

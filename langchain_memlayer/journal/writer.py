@@ -144,17 +144,17 @@ class Writer(Reader):
 
     def namespace(self, path: str) -> int:
         """The number of an encoded namespace, made when new."""
-        found = self._namespaces.get(path)
-        if found is None:
-            found = self.namespace_id(path)
+        number = self._namespaces.get(path)
+        if number is None:
+            number = self.namespace_id(path)
             token = fork_of(path)
             if token is not None and not self.namespace_count(fork_path(token), most=1):
                 raise InvalidInput("This fork was merged or dropped meanwhile; nothing more can be written to it.")
-            if found is None:
+            if number is None:
                 check_storable("A namespace", path)
-                found = self._inserted("INSERT INTO namespaces (path) VALUES (?)", (path,))
-            self._namespaces[path] = found
-        return found
+                number = self._inserted("INSERT INTO namespaces (path) VALUES (?)", (path,))
+            self._namespaces[path] = number
+        return number
 
     def event(
         self,
