@@ -63,6 +63,7 @@ class Exchange(TypedDict, total=False):
         given: Those of these messages that the model was given, as it was given them.
         answers: The words of each of the model's own answers, by the message's id.
         refused: The ids of messages, of earlier exchanges too, that are never remembered.
+        redacted: The ids of those that are remembered in other words than the state has, likewise.
         last: The id of the state's last message when it began.
         off: Whether the user declined it.
         owner: The ids of whose memories it is remembered among.
@@ -73,6 +74,7 @@ class Exchange(TypedDict, total=False):
     given: dict[str, dict[str, Any]]
     answers: dict[str, list[int]]
     refused: list[str]
+    redacted: list[str]
     last: str | None
     off: bool
     owner: dict[str, str]
@@ -102,8 +104,14 @@ def begin_exchange(
     last_id = messages[-1].id if messages else None
     return {
         "said": said, "given": {}, "answers": {}, "refused": sorted(refused & ids), "last": last_id, "off": off,
-        "owner": dict(owner), "began": began.isoformat(),
+        "owner": dict(owner), "began": began.isoformat(), "redacted": sorted(redacted(before) & ids),
     }  # fmt: skip
+
+
+def redacted(exchange: Exchange) -> set[str]:
+    """The ids of messages that were told in other words than the state has: told again, these would be their edit."""
+    given = exchange.get("given", {}).items()
+    return {key for key, one in given if _words(one["content"]) != one["state"]}.union(exchange.get("redacted", ()))
 
 
 def _refused_of_unended(messages: Sequence[BaseMessage], exchange: Exchange) -> set[str]:
@@ -126,20 +134,21 @@ def given_to_model(
         answered: The agent's own model answered, so it was asked.
     """
     said = exchange.get("said", {})
-    given_turns = {turn.id: turn for turn in hear([m for m in given if m.id in said], None).turns}
+    given_turns = {m.id: turn for m in given if m.id in said for turn in hear([m], None).turns}
     # A middleware that makes a message anew may leave out its id.
     without_id = hear([m for m in given if m.id is None and m.type == "human"], None).turns
     kept = {}
-    for turn in hear([m for m in messages if m.id in said], None).turns:
-        given_turn = given_turns.get(turn.id) or (None if not answered else without_id[-1] if without_id else turn)
+    # By the ids of the state, some of which are none for a turn.
+    for key, turn in ((m.id, turn) for m in messages if m.id in said for turn in hear([m], None).turns):
+        given_turn = given_turns.get(key) or (None if not answered else without_id[-1] if without_id else turn)
         if given_turn is None:
             continue
         text = turn.text
         if turn.text not in given_turn.text:
             # Redacted on the way to the model.
             text = given_turn.text if _is_mostly_of(given_turn.text, _words(turn.text)) else ""
-        if text and turn.id is not None and _is_mostly_of(text, said[turn.id]):
-            kept[turn.id] = {**_message(turn, text), "state": _words(turn.text)}
+        if text and _is_mostly_of(text, said[key]):
+            kept[key] = {**_message(turn, text), "state": _words(turn.text)}
     return kept
 
 
@@ -168,6 +177,7 @@ def to_remember(messages: Sequence[BaseMessage], exchange: Exchange) -> tuple[li
     """The messages that are to be remembered at the end of an exchange, and the ids of those that never are."""
     said, given, answers = exchange.get("said", {}), exchange.get("given", {}), exchange.get("answers", {})
     refused: set[str | None] = set(exchange.get("refused", ()))
+    told = set(exchange.get("redacted", ())) - said.keys()
     ids = [message.id for message in messages]
     if "said" not in exchange:
         # Another middleware ended the exchange before ours began: it refused what was said in it.
@@ -179,7 +189,7 @@ def to_remember(messages: Sequence[BaseMessage], exchange: Exchange) -> tuple[li
     summarized = any("lc_source" in message.additional_kwargs for message in messages)
     kept: list[Any] = [_without_state(one) for key, one in given.items() if key not in ids and summarized]
     for place, message in enumerate(messages):
-        if message.id in refused:
+        if message.id in refused or message.id in told:
             continue
         one: Any = message
         if message.id in said:

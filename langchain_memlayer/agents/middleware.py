@@ -21,6 +21,7 @@ from langchain_memlayer.agents.exchange import (
     given_to_model,
     listening,
     made_by_model,
+    redacted,
     to_remember,
     with_answers,
     with_times,
@@ -225,7 +226,11 @@ class MemoryMiddleware(AgentMiddleware[Any, Any]):
         caller = self._memory_and_caller(state, runtime)[1]
         self._take_given(exchange, caller)
         yield from self._add(state, runtime, messages, refused)
-        return {self._exchange_key: {"refused": refused, "owner": caller.scope.ids()}}
+        return {
+            self._exchange_key: {
+                "refused": refused, "redacted": sorted(redacted(exchange)), "owner": caller.scope.ids(),
+            }
+        }  # fmt: skip
 
     def _add(
         self,
