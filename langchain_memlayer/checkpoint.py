@@ -339,11 +339,11 @@ class MemLayerSaver(Closing, SqliteSaver):
         def readable(rows: Iterable[Sequence[str]]) -> Iterator[CheckpointTuple]:
             for row in rows:
                 try:
-                    found = self.get_tuple(_config(row))
+                    checkpoint = self.get_tuple(_config(row))
                 except JournalError as error:
                     _LOGGER.warning("%s It was left out.", error)
                 else:
-                    yield from [found] if found else []
+                    yield from [checkpoint] if checkpoint else []
 
         most = None if limit is None else checked_count(limit, "limit", 0)
         where, values = search_where(config, filter, before)
@@ -368,11 +368,11 @@ class MemLayerSaver(Closing, SqliteSaver):
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """A checkpoint, by default the last one of its thread; `JournalError` when it is damaged."""
         with self._read(config):
-            found = super().get_tuple(config)
-            one = found and get_checkpoint_id(found.config)
-            if found and not (isinstance(found.metadata, dict) and found.checkpoint["id"] == one):
+            checkpoint = super().get_tuple(config)
+            one = checkpoint and get_checkpoint_id(checkpoint.config)
+            if checkpoint and not (isinstance(checkpoint.metadata, dict) and checkpoint.checkpoint["id"] == one):
                 raise ValueError("no checkpoint of this id")
-            return found
+            return checkpoint
 
     def get_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]
@@ -557,8 +557,8 @@ class MemLayerSaver(Closing, SqliteSaver):
         limit: int | None = None,
     ) -> AsyncIterator[CheckpointTuple]:
         """Like `list`."""
-        found = await in_thread(lambda: tuple(self.list(config, filter=filter, before=before, limit=limit)))
-        for checkpoint in found:
+        checkpoints = await in_thread(lambda: tuple(self.list(config, filter=filter, before=before, limit=limit)))
+        for checkpoint in checkpoints:
             yield checkpoint
 
 

@@ -107,28 +107,28 @@ def check(journal: Journal) -> list[Problem]:
 
     A part that is too damaged to be checked is a problem too; the others are checked all the same.
     """
-    found = _tried("file", lambda: _files(journal))
+    problems = _tried("file", lambda: _files(journal))
     try:
         with journal.read(snapshot=True) as reader:
             for name, part in (
                 ("row", _rows), ("rules", _rules), ("vectors", _vectors), ("keywords", _keywords), ("notes", _notes),
                 ("vector store", _outboxes), ("snapshots", lambda reader: _snapshots(journal, _prefixes(reader))),
             ):  # fmt: skip
-                found += _tried(name, partial(part, reader))
+                problems += _tried(name, partial(part, reader))
     except JournalError as error:
-        found.append(Problem("file", str(error)))
-    return found
+        problems.append(Problem("file", str(error)))
+    return problems
 
 
 def _tried(name: str, part: Callable[[], Iterable[Problem]]) -> list[Problem]:
     """What a part finds; that it fails is a problem of the folder's, whatever the database says of its damage."""
-    found: list[Problem] = []
+    problems: list[Problem] = []
     try:
-        found.extend(part())
+        problems.extend(part())
     except Exception as error:  # noqa: BLE001 (a damaged file fails in any way; texts of errors may quote rows)
         said = str(error) if isinstance(error, MemLayerError) else type(error).__name__
-        found.append(Problem(name, f"This cannot be checked: the file is damaged ({said}). Restore a backup."))
-    return found
+        problems.append(Problem(name, f"This cannot be checked: the file is damaged ({said}). Restore a backup."))
+    return problems
 
 
 def _files(journal: Journal) -> Iterator[Problem]:
@@ -138,10 +138,10 @@ def _files(journal: Journal) -> Iterator[Problem]:
 
 def _rows(reader: Reader) -> Iterator[Problem]:
     """Rows that reading cannot trust, by what is wrong with them."""
-    found: dict[tuple[str, str], list[str]] = {}
+    unusable: dict[tuple[str, str], list[str]] = {}
     for table, key, wrong in unsound(reader):
-        found.setdefault((table, wrong), []).append(key)
-    for (table, wrong), keys in found.items():
+        unusable.setdefault((table, wrong), []).append(key)
+    for (table, wrong), keys in unusable.items():
         yield Problem("row", f"Rows of {table} cannot be used ({wrong}): {_listed(keys)}. Restore a backup.")
 
 
@@ -172,13 +172,13 @@ def rebuild(journal: Journal) -> None:
 
 def _rules(reader: Reader) -> Iterator[Problem]:
     selected = ((rule, wrong, (row for (row,) in reader.db.execute(sql))) for rule, wrong, sql in _RULES)
-    found = (
+    computed = (
         ("cited turns", "live facts that name other turns than their links do", _unlike_links(reader)),
         ("batch", "batches that report what was never committed, or is another's", _uncommitted(reader)),
         ("unread turns", "notes of what is unread with turns of somebody else", _unread_of_others(reader)),
     )
-    for rule, wrong, every in chain(selected, found):
-        if rows := list(islice(every, _SHOWN + 1)):
+    for rule, wrong, rows_found in chain(selected, computed):
+        if rows := list(islice(rows_found, _SHOWN + 1)):
             yield Problem(rule, f"There are {wrong}: {_listed(rows)}. Restore a backup.")
 
 
@@ -198,8 +198,8 @@ def _uncommitted(reader: Reader) -> Iterator[int]:
     known = {key for (key,) in reader.db.execute("SELECT DISTINCT key FROM events")}
     for seq, result, scope, batch in reader.db.execute("SELECT seq, result, scope, batch FROM batches"):
         report = orjson.loads(result)
-        told = {done[0] for done in (*report["turns"], *report["facts"])}
-        if seq > last or told - known or reader.batch(scope, batch) is None:
+        reported = {done[0] for done in (*report["turns"], *report["facts"])}
+        if seq > last or reported - known or reader.batch(scope, batch) is None:
             yield seq
 
 

@@ -409,8 +409,8 @@ class _Reads:
         conditions = list(op.match_conditions or ())
         prefix = next((_literal(c.path) for c in conditions if c.match_type == "prefix"), ())
         paths = self._reader.namespaces(encode_namespace(prefix), self._now)
-        found = [decode_namespace(path) for path in paths]
-        kept = (labels for labels in found if all(_matches(c, labels) for c in conditions))
+        namespaces = [decode_namespace(path) for path in paths]
+        kept = (labels for labels in namespaces if all(_matches(c, labels) for c in conditions))
         distinct = sorted({labels[: op.max_depth] for labels in kept})
         return distinct[op.offset : op.offset + op.limit]
 
@@ -472,13 +472,13 @@ class _Reads:
         """The items of hits as they are in this state; whatever a cache says, they are below the prefix."""
         ids = hits.ids.tolist()
         rows = self._reader.items_by_id(ids, self._now)
-        found: Scored = []
+        scored: Scored = []
         for item, seq, score in zip(ids, hits.seqs.tolist(), hits.scores.tolist(), strict=True):
             row = rows.get(item)
             if row is not None and row[1] == seq and row[2].startswith(prefix):
-                found.append((row, score))
-        self.stale = self.stale or len(found) < len(ids)
-        return found
+                scored.append((row, score))
+        self.stale = self.stale or len(scored) < len(ids)
+        return scored
 
 
 def _literal(path: Sequence[str]) -> tuple[str, ...]:

@@ -264,17 +264,17 @@ def _ids(caller: Caller) -> dict[str, Any]:
 
 def _several(state: Any, key: str) -> Collection[Any]:
     """What a state has under a key, where that is a list."""
-    found = field_of(state, key)
-    return found if isinstance(found, (list, tuple)) else ()
+    value = field_of(state, key)
+    return value if isinstance(value, (list, tuple)) else ()
 
 
 def _messages(state: Any, key: str) -> Any:
-    found = field_of(state, key)
-    if found is None and not (key in state if isinstance(state, Mapping) else hasattr(state, key)):
+    messages = field_of(state, key)
+    if messages is None and not (key in state if isinstance(state, Mapping) else hasattr(state, key)):
         raise InvalidInput(
             f"The graph's state has no {shown(key)}: name the key that has the messages with messages_key=."
         )
-    return [] if found is None else found
+    return [] if messages is None else messages
 
 
 def _heard(state: Any, key: str, caller: Caller, name: str) -> tuple[Conversation, list[str], str | None]:

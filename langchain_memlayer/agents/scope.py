@@ -92,13 +92,13 @@ def find_memory(call: str, memory: MemoryLike | None, *, runtime: Any = None) ->
         return memory
     if runtime is None:
         runtime = _runtime()
-    found: MemoryLike | None = getattr(getattr(runtime, "store", None), "memory", None)
-    if found is None:
+    of_store: MemoryLike | None = getattr(getattr(runtime, "store", None), "memory", None)
+    if of_store is None:
         raise ConfigurationError(
             f"{call} was built without a memory and the graph has no store of one: pass the memory, or "
             "compile the graph with compile(store=memory.store)."
         )
-    return found
+    return of_store
 
 
 def _runtime() -> Runtime[Any] | None:

@@ -295,7 +295,7 @@ class Adapter(ABC):
 
     def present(self, ids: Sequence[str]) -> set[str] | None:
         """Which of the ids lie in the store."""
-        return {id_ for batch in batches(dict.fromkeys(ids)) for id_ in self._there(batch)}
+        return {id_ for batch in batches(dict.fromkeys(ids)) for id_ in self._present_ids(batch)}
 
     @abstractmethod
     def documents(self) -> Iterator[Document]:
@@ -338,7 +338,7 @@ class Adapter(ABC):
         """The metadata of the nearest documents, in order; `where` is what is sayable."""
 
     @abstractmethod
-    def _there(self, batch: list[str]) -> Iterable[str]:
+    def _present_ids(self, batch: list[str]) -> Iterable[str]:
         """Those of some ids that are there."""
 
 

@@ -38,12 +38,12 @@ class ChromaAdapter(Adapter):
             where={"$and": conditions} if len(conditions) > 1 else next(iter(conditions), None),
             include=["metadatas"],
         )
-        found: list[Mapping[str, Any] | None] = answer["metadatas"][0]
-        return found
+        metadata: list[Mapping[str, Any] | None] = answer["metadatas"][0]
+        return metadata
 
-    def _there(self, batch: list[str]) -> Iterable[str]:
-        found: list[str] = self._collection.get(ids=batch, include=[])["ids"]
-        return found
+    def _present_ids(self, batch: list[str]) -> Iterable[str]:
+        ids: list[str] = self._collection.get(ids=batch, include=[])["ids"]
+        return ids
 
     def documents(self) -> Iterator[Document]:
         """Everything in the store, page by page."""

@@ -217,7 +217,7 @@ class GenericAdapter(Adapter):
         except NotImplementedError:
             return None
 
-    def _there(self, batch: list[str]) -> Iterable[str]:
+    def _present_ids(self, batch: list[str]) -> Iterable[str]:
         documents = self._store.get_by_ids(batch)
         ids = {str(document.id or (document.metadata or {}).get(POINT)) for document in documents}
         return ids.intersection(batch)
@@ -301,7 +301,7 @@ class InMemoryAdapter(Adapter):
             documents = self._store.similarity_search_by_vector(vector, k, filter=partial(_matches, where=where))
         return [document.metadata for document in documents]
 
-    def _there(self, batch: list[str]) -> Iterable[str]:
+    def _present_ids(self, batch: list[str]) -> Iterable[str]:
         return set(batch).intersection(self._store.store)
 
     def documents(self) -> Iterator[Document]:
@@ -362,7 +362,7 @@ class FaissAdapter(Adapter):
                     return [document.metadata for document, _ in scored]
                 fetch *= 4
 
-    def _there(self, batch: list[str]) -> Iterable[str]:
+    def _present_ids(self, batch: list[str]) -> Iterable[str]:
         with self._lock:
             return set(batch).intersection(self._store.index_to_docstore_id.values())
 

@@ -103,8 +103,8 @@ class MilvusAdapter(Adapter):
             filter=" and ".join(f"{self._place(name)} == {_literal(value)}" for name, value in where.items()),
             output_fields=[column] if column else [ITEM, STORE, *where],
         )
-        found = (hit["entity"] for hit in answer[0])
-        return (entity.get(column) if column else entity for entity in found)
+        entities = (hit["entity"] for hit in answer[0])
+        return (entity.get(column) if column else entity for entity in entities)
 
     def _search_params(self, k: int) -> dict[str, Any] | None:
         params = self._store.search_params
@@ -128,7 +128,7 @@ class MilvusAdapter(Adapter):
         # By its plain name, a field called `in` or `like` would be an operator.
         return name if name in self._schema().declared else f'$meta["{name}"]'
 
-    def _there(self, batch: list[str]) -> Iterable[str]:
+    def _present_ids(self, batch: list[str]) -> Iterable[str]:
         if not self._exists():
             return []
         key = self._store._primary_field
@@ -179,8 +179,8 @@ class MilvusAdapter(Adapter):
 
     def _schema(self) -> _Schema:
         if self._known is None:
-            found = self._client.describe_collection(self._store.collection_name)
-            described = {field["name"]: field for field in found["fields"]}
+            collection = self._client.describe_collection(self._store.collection_name)
+            described = {field["name"]: field for field in collection["fields"]}
             store = self._store
             filled = {
                 store._primary_field,
@@ -191,7 +191,7 @@ class MilvusAdapter(Adapter):
             }
             self._known = _Schema(
                 dims=int(described[self._vector_field]["params"]["dim"]),
-                dynamic=bool(found.get("enable_dynamic_field")),
+                dynamic=bool(collection.get("enable_dynamic_field")),
                 text_bytes=int(described[store._text_field]["params"].get("max_length", 65_535)),
                 declared=frozenset(described),
                 unfilled=tuple(

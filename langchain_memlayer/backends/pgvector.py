@@ -59,14 +59,14 @@ class _PostgresAdapter(Adapter):
             f"SELECT {self._selected()} FROM {self._table} WHERE {' AND '.join(conditions)} "
             f"ORDER BY {self._vector} {self._operator} CAST(:query AS vector) LIMIT :k"
         )
-        found = self._run(*self._settings(k), (sql, {**params, "query": str(vector), "k": k}))
-        return map(self._read, found)
+        rows = self._run(*self._settings(k), (sql, {**params, "query": str(vector), "k": k}))
+        return map(self._read, rows)
 
     def _settings(self, k: int) -> list[tuple[str, _Params]]:
         """Let an approximate index go on until `k` rows pass the filter, where it can."""
         if self._goes_on is None:
-            found = self._run(("SELECT extversion FROM pg_extension WHERE extname = 'vector'", {}))
-            version = str(found[0]["extversion"]) if found else "0"
+            extensions = self._run(("SELECT extversion FROM pg_extension WHERE extname = 'vector'", {}))
+            version = str(extensions[0]["extversion"]) if extensions else "0"
             self._goes_on = [int(part) for part in version.split(".")[:2] if part.isdecimal()] >= [0, 8]
         if not self._goes_on:
             return []
@@ -83,7 +83,7 @@ class _PostgresAdapter(Adapter):
         """A row's metadata."""
         return row["metadata"] or {}
 
-    def _there(self, batch: list[str]) -> Iterable[str]:
+    def _present_ids(self, batch: list[str]) -> Iterable[str]:
         keys = {self._key(id_): id_ for id_ in batch}
         return (keys[str(document.id)] for document in self._store.get_by_ids(list(keys)))
 

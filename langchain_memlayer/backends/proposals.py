@@ -220,8 +220,8 @@ class _Proposer:
                 self.proposals.audited(float(np.isin(near, hits.slots).mean()))
             return hits
         exact = view.exact(vector, k, mask=mask, plan=hits.plan)
-        found = len(np.intersect1d(exact.ids, hits.ids))
-        self.proposals.audited(found / max(len(exact.ids), 1))
+        in_common = len(np.intersect1d(exact.ids, hits.ids))
+        self.proposals.audited(in_common / max(len(exact.ids), 1))
         return exact
 
     def _proposed(

@@ -61,7 +61,7 @@ class QdrantAdapter(Adapter):
                 with_payload=[key],
                 with_vectors=False,
             )
-        return ((found.payload or {}).get(key) for found in answer.points)
+        return ((point.payload or {}).get(key) for point in answer.points)
 
     def _filter(self, where: Mapping[str, Scalar]) -> Any:
         models, key = self._models, self._store.metadata_payload_key
@@ -73,7 +73,7 @@ class QdrantAdapter(Adapter):
             conditions.append(models.FieldCondition(key=f"{key}.{name}", **said))
         return models.Filter(must=conditions) if conditions else None
 
-    def _there(self, batch: list[str]) -> Iterable[str]:
+    def _present_ids(self, batch: list[str]) -> Iterable[str]:
         with self._lock:
             records = self._client.retrieve(self._store.collection_name, batch, with_payload=False)
         return (str(record.id) for record in records)

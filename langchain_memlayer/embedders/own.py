@@ -58,14 +58,14 @@ class WordLlamaEmbeddings(Embeddings):
 
     def __init__(self) -> None:
         install = 'install it with `pip install "langchain-memlayer[local]"`'
-        found = importlib.util.find_spec("wordllama")
-        if found is None or found.origin is None:
+        spec = importlib.util.find_spec("wordllama")
+        if spec is None or spec.origin is None:
             raise MissingDependency(
                 f"The bundled embedding model needs the package wordllama: {install}, or pass another embedder, or set "
                 "OPENAI_API_KEY."
             )
         # Importing the package would configure the root logger and may fetch files; only its two data files are used.
-        package = Path(found.origin).parent
+        package = Path(spec.origin).parent
         self._files = (
             package / "weights" / f"{self.model}.safetensors",
             package / "tokenizers" / "l2_supercat_tokenizer_config.json",

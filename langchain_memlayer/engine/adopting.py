@@ -29,9 +29,9 @@ def adopted(engine: Engine, mirror: Mirror | None, documents: Iterable[Any] | No
         raise ConfigurationError("There is nothing to adopt: open the memory with vectorstore=, or pass documents.")
     if documents is not None and not isinstance(documents, Iterable):
         raise InvalidInput(f"documents must be a list of LangChain Documents, got {type(documents).__name__}.")
-    found = _foreign(mirror.store) if documents is None and mirror is not None else map(_given, documents or ())
+    incoming = _foreign(mirror.store) if documents is None and mirror is not None else map(_given, documents or ())
     counts = {"adopted": 0, "known": 0, "skipped": 0}
-    while some := list(islice(found, _AT_ONCE)):
+    while some := list(islice(incoming, _AT_ONCE)):
         turns = [_turn(document) for document in some if document.text.strip()]
         outcome = run(engine.add(turns, scope, infer=False, batch=None))
         fresh = sum(done.event == "ADD" for done in outcome.turns)

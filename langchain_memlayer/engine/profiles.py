@@ -31,9 +31,9 @@ from langchain_memlayer.facts.profile import (
     ProfileSchema,
     ProfileUpdater,
     cited,
+    filtered,
     is_cell,
     joined,
-    kept,
     values_of,
 )
 from langchain_memlayer.facts.prompts import PROFILE_VERSION
@@ -121,7 +121,7 @@ class Profiles:
         # What a fact says no longer does not count, though the profile has not taken in yet what it says instead.
         holding = {row.key for row in rows if scope.ids().items() <= row.scope.ids().items()}
         news = {one.id: one.after for one in changes if one.before and not says_all(one.after or "", one.before)}
-        cells = kept(cells, lambda value, facts: [
+        cells = filtered(cells, lambda value, facts: [
             one for one in facts if one in holding and says_all(news.get(one) or as_text(value), as_text(value))
         ] or None)  # fmt: skip
         return self._profile(key, cells, behind=behind)
@@ -292,7 +292,7 @@ def _fact_ids(facts: Iterable[Any]) -> list[str]:
 
 def _held_by(cells: Cells, holding: Collection[str]) -> Cells:
     """What of cells counts while some facts hold."""
-    return kept(cells, lambda _, facts: [one for one in facts if one in holding] or None)
+    return filtered(cells, lambda _, facts: [one for one in facts if one in holding] or None)
 
 
 def _write(
@@ -334,7 +334,7 @@ def _write(
 
 def recited(row: Row, copies: Mapping[str, str]) -> Row:
     """A profile that cites the copies of facts in their place."""
-    cells = kept(cells_of(row), lambda _, facts: [copies[one] for one in facts if one in copies] or None)
+    cells = filtered(cells_of(row), lambda _, facts: [copies[one] for one in facts if one in copies] or None)
     return replace(row, text=dumps(cells))
 
 
@@ -358,7 +358,7 @@ def merge_profile(
     old = cells_of(row)
     moved = {name for event in tx.history(key) if event.seq > since for name in _changed_fields(event, rows)}
     cells, conflicts = dict(old), list[Conflict]()
-    said = kept(cells_of(last), lambda _, facts: [originals[one] for one in facts if one in originals] or None)
+    said = filtered(cells_of(last), lambda _, facts: [originals[one] for one in facts if one in originals] or None)
     for name, cell in said.items() if last.closed is None else ():
         if name not in by_hand or "hand" not in cell or cell == was.get(name):
             continue
@@ -403,7 +403,7 @@ def redact(tx: Writer, rows: Sequence[Row]) -> None:
     for path in dict.fromkeys((*owners, *copies)):
         key = key_of(path)
         for version in () if key in gone else tx.versions_of(key):
-            text = dumps(kept(cells_of(version), keep))
+            text = dumps(filtered(cells_of(version), keep))
             if text != version.text:
                 tx.redact(version, text, content_hash(text), terms=b"", vector_bytes=None)
 
@@ -462,7 +462,7 @@ def take_back(tx: Writer, path: str, facts: Mapping[str, int], own: Collection[i
 def _still_said(tx: Writer, version: int, name: str, cell: Cell | None, facts: Collection[str]) -> Cell | None:
     """A field as a version had it, without what facts say otherwise that were changed before they ended."""
     newer = {key: live.text for key, live in tx.live_by_key(facts).items() if live.id > version}
-    said = kept({} if cell is None else {name: cell}, lambda value, told: [
+    said = filtered({} if cell is None else {name: cell}, lambda value, told: [
         one for one in told if says_all(newer.get(one) or as_text(value), as_text(value))
     ] or None)  # fmt: skip
     return said.get(name)
@@ -470,7 +470,7 @@ def _still_said(tx: Writer, version: int, name: str, cell: Cell | None, facts: C
 
 def _beside(before: Cell | None, now: Cell | None, facts: Collection[str]) -> Cell | None:
     """A field as it was before, with what some facts say in it now."""
-    left = kept({"": now} if now else {}, lambda _, told: [one for one in told if one in facts] or None).get("")
+    left = filtered({"": now} if now else {}, lambda _, told: [one for one in told if one in facts] or None).get("")
     if left is None or "value" not in left or not any(one in facts for one in cited({"": left})):
         return before
     return left if before is None else joined(before, left)

@@ -179,7 +179,7 @@ def _plain(reply: str) -> Verdict:
     text = without_thoughts(reply).strip()
     lines = [line for line in text.splitlines() if line.strip()]
     # A judge that explains itself does so before or after the verdict; two that differ are none.
-    said = {_LABELS[found[1].casefold()] for line in lines if (found := _SAID.fullmatch(line))}
+    said = {_LABELS[match[1].casefold()] for line in lines if (match := _SAID.fullmatch(line))}
     if len(said) != 1:
         return Verdict("error", f"The judge's reply has no verdict: {text[:_SHOWN]!r}.")
     return Verdict(said.pop(), text[:_SHOWN])

@@ -141,10 +141,10 @@ def _read(path: Path) -> _Place:
 
 def _fields(place: _Place, names: str) -> list[_Place]:
     """The entries of a list that has one for each of some names."""
-    found = place.items()
-    if len(found) != len(names.split()):
+    items = place.items()
+    if len(items) != len(names.split()):
         place.wrong(f"a list of {names}")
-    return found
+    return items
 
 
 # -- the plain form ---------------------------------------------------------------------------------------------------
@@ -237,10 +237,10 @@ def _locomo_text(entry: _Place) -> str:
 
 
 def _locomo_time(place: _Place) -> datetime:
-    found = _LOCOMO_TIME.fullmatch(place.text())
-    if found is None or found[5].lower() not in MONTHS:
+    match = _LOCOMO_TIME.fullmatch(place.text())
+    if match is None or match[5].lower() not in MONTHS:
         place.wrong('a time such as "1:56 pm on 8 May, 2023"')
-    hour, minute, half, day, month, year = found.groups()
+    hour, minute, half, day, month, year = match.groups()
     return _times(year, MONTHS[month.lower()], day, int(hour) % 12 + 12 * (half in "pP"), minute, place)
 
 
@@ -252,9 +252,9 @@ def _locomo_question(entry: _Place, conversation: str, known: dict[str, str | No
     answerable = LOCOMO_CATEGORIES[number] != "adversarial"
     evidence: list[str] = []
     for named in _locomo_ids(entry["evidence"]) if answerable and entry.has("evidence") else ():
-        found = _resolved(named, known)
-        evidence += found
-        if not found:
+        turns_named = _resolved(named, known)
+        evidence += turns_named
+        if not turns_named:
             unresolved.append(f"{conversation}, question {place}: {named}")
     evidence = list(dict.fromkeys(evidence))
     return Question(
@@ -348,10 +348,10 @@ def _longmemeval_turn(entry: _Place, key: str, session: str, time: datetime) -> 
 
 
 def _longmemeval_time(place: _Place) -> datetime:
-    found = _LONGMEMEVAL_TIME.match(place.text())
-    if found is None:
+    match = _LONGMEMEVAL_TIME.match(place.text())
+    if match is None:
         place.wrong('a time such as "2023/05/20 (Sat) 02:21"')
-    year, month, day, hour, minute = found.groups()
+    year, month, day, hour, minute = match.groups()
     return _times(year, int(month), day, int(hour or 0), minute or "0", place)
 
 

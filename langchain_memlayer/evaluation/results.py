@@ -216,10 +216,10 @@ def _outcome(one: Outcome) -> dict[str, Any]:
 
 
 def _recall(result: EvaluationResult) -> Iterable[str]:
-    found = result.recall
-    if not found:
+    estimates = result.recall
+    if not estimates:
         return ["No question has evidence, so recall was not measured."]
-    names = list(next(iter(found.values())))
+    names = list(next(iter(estimates.values())))
     sections = {
         "## Evidence recall": ("recall",),
         "## Hit rate, mean reciprocal rank, nDCG": ("hit", "MRR", "nDCG"),
@@ -228,7 +228,7 @@ def _recall(result: EvaluationResult) -> Iterable[str]:
     out = []
     for title, begin in sections.items():
         if columns := [name for name in names if name.startswith(begin)]:
-            out += [title, _estimates(found, columns)]
+            out += [title, _estimates(estimates, columns)]
     if beside := result.beside:
         names = [name for name in names if name.startswith(("recall", "nDCG"))]
         rows = [(system, *(_percent(row[name], "+") for name in names)) for system, row in beside.items()]
@@ -254,14 +254,14 @@ def _recall(result: EvaluationResult) -> Iterable[str]:
 
 
 def _accuracy(result: EvaluationResult) -> Iterable[str]:
-    found = result.accuracy
-    if not found:
+    estimates = result.accuracy
+    if not estimates:
         return []
-    names = list(next(iter(found.values())))
+    names = list(next(iter(estimates.values())))
     errors = ", ".join(f"{count} ({name})" for name, count in result.errors.items())
     return [
         "## Answers judged correct",
-        _estimates(found, names),
+        _estimates(estimates, names),
         f"Verdicts that are errors (no answer, or no readable verdict) count as not correct: {errors}.",
     ]
 
@@ -286,9 +286,9 @@ def _usage(usage: Usage) -> tuple[str, str, str]:
     return f"{usage.calls:,}", f"{usage.input_tokens:,}{of}", f"{usage.output_tokens:,}{of}"
 
 
-def _estimates(found: Mapping[str, Mapping[str, Estimate]], names: Sequence[str]) -> str:
+def _estimates(estimates: Mapping[str, Mapping[str, Estimate]], names: Sequence[str]) -> str:
     rows = []
-    for group, row in found.items():
+    for group, row in estimates.items():
         if not any(name in row for name in names):
             continue
         shown = [_percent(row[name]) if name in row else "" for name in names]

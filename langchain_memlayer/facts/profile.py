@@ -100,13 +100,13 @@ def cited(cells: Cells) -> set[str]:
     return fact_ids
 
 
-def kept(cells: Cells, keep: Callable[[Any, list[str]], list[str] | None]) -> Cells:
+def filtered(cells: Cells, keep: Callable[[Any, list[str]], list[str] | None]) -> Cells:
     """Cells with what of them is kept.
 
     `keep` is given a value, or an entry of a list, and its facts; it gives those of them that stay, or None when it
     goes. It is not asked for what was set by hand.
     """
-    left_over: Cells = {}
+    filtered_cells: Cells = {}
     for name, cell in cells.items():
         value, facts = cell.get("value"), cell["facts"]
         if isinstance(value, list) and _is_by_entry(cell):
@@ -118,10 +118,10 @@ def kept(cells: Cells, keep: Callable[[Any, list[str]], list[str] | None]) -> Ce
             left = keep(value, facts) if facts else facts
             cell, empty = {**cell, "facts": left}, left is None
         if not empty:
-            left_over[name] = cell
+            filtered_cells[name] = cell
         elif "hand" in cell:
-            left_over[name] = {"facts": [], "at": cell["at"], "hand": cell["hand"]}
-    return left_over
+            filtered_cells[name] = {"facts": [], "at": cell["at"], "hand": cell["hand"]}
+    return filtered_cells
 
 
 def joined(cell: Cell, other: Cell) -> Cell:
@@ -264,8 +264,8 @@ class ProfileSchema:
         if "enum" in part or "const" in part:
             return " | ".join(dumps(one) for one in part.get("enum", [part.get("const")]))
         if "anyOf" in part:
-            found = [self._type(one, depth) for one in part["anyOf"]]
-            return " | ".join(dict.fromkeys(one for one in found if one != "null")) or "null"
+            types = [self._type(one, depth) for one in part["anyOf"]]
+            return " | ".join(dict.fromkeys(one for one in types if one != "null")) or "null"
         if part.get("type") == "array" and "items" in part:
             return f"{_LIST}{self._type(part['items'], depth + 1)}"
         if "properties" in part and depth < 4:
@@ -276,10 +276,10 @@ class ProfileSchema:
 
 
 def _reasons(error: ValidationError) -> dict[str | None, str]:
-    found: dict[str | None, str] = {}
+    reasons: dict[str | None, str] = {}
     for one in error.errors(include_url=False, include_context=False, include_input=False):
-        found.setdefault(str(one["loc"][0]) if one["loc"] else None, one["msg"])
-    return found
+        reasons.setdefault(str(one["loc"][0]) if one["loc"] else None, one["msg"])
+    return reasons
 
 
 def _unchecked(error: Exception) -> str:
@@ -428,11 +428,11 @@ class _Patch:
         facts = cell["facts"] if _is_by_entry(cell) else [sorted(cited({name: cell}))] * len(values)
         if name not in self._schema.read({name: values})[1]:
             return list(zip(values, facts, strict=True))
-        found = []
+        entries = []
         for one, by in zip(values, facts, strict=True):
             with suppress(InvalidInput):
-                found += [(taken, by) for taken in self._schema.coerced(name, [one])]
-        return found
+                entries += [(taken, by) for taken in self._schema.coerced(name, [one])]
+        return entries
 
     def _value(self, name: str, text: str, *, listed: bool) -> Any:
         """The value that a reply writes, JSON or the text itself, as the field has it; entries as a list."""

@@ -65,14 +65,14 @@ def read_schema(file: str) -> Mapping[str, Any]:
         ConfigurationError: it cannot be read, or is no JSON object.
     """
     try:
-        found = json.loads(Path(file).expanduser().read_text(encoding="utf-8-sig"))
+        schema = json.loads(Path(file).expanduser().read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigurationError(f"The profile {file!r} cannot be read ({error.strerror}).") from error
     except (ValueError, RecursionError) as error:
         raise ConfigurationError(f"The profile {file!r} is no JSON ({error}).") from error
-    if not isinstance(found, Mapping):
+    if not isinstance(schema, Mapping):
         raise ConfigurationError(f"The profile {file!r} is no JSON schema, which is an object with properties.")
-    return found
+    return schema
 
 
 def _field(part: Any, where: str, *, needed: bool) -> tuple[Any, Any]:
@@ -133,10 +133,10 @@ def _choice(values: Any, where: str, named: list[Any], *, nullable: bool) -> tup
 
 
 def _text(part: Mapping[str, Any], key: str, where: str) -> str | None:
-    found = part.get(key)
-    if found is not None and not isinstance(found, str):
+    text = part.get(key)
+    if text is not None and not isinstance(text, str):
         _refuse(f"has no text as the {key} of {where}")
-    return found
+    return text
 
 
 def _refuse(what: str) -> NoReturn:

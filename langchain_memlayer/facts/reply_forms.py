@@ -44,8 +44,8 @@ def _numbers(value: Any) -> tuple[int, ...]:
     parts = (
         value if isinstance(value, (list, tuple)) else re.split("[,;、]", value) if isinstance(value, str) else [value]
     )
-    found = [_NUMBER.fullmatch(one_line(part)) for part in parts]
-    return tuple(dict.fromkeys(int(match[1]) for match in found if match))
+    matches = [_NUMBER.fullmatch(one_line(part)) for part in parts]
+    return tuple(dict.fromkeys(int(match[1]) for match in matches if match))
 
 
 def _truth(value: Any) -> bool:
@@ -54,7 +54,7 @@ def _truth(value: Any) -> bool:
 
 def _triples(value: Any) -> tuple[tuple[str, str, str], ...]:
     """The triples of an entry, without those that are none."""
-    found: dict[tuple[str, str, str], None] = {}
+    triples: dict[tuple[str, str, str], None] = {}
     for item in value if isinstance(value, (list, tuple)) else ():
         parts = item
         if isinstance(item, Mapping):
@@ -64,8 +64,8 @@ def _triples(value: Any) -> tuple[tuple[str, str, str], ...]:
             continue
         source, relation, destination = map(one_line, parts)
         if all(name and len(name) <= NAME_CHARS for name in (source, relation, destination)):
-            found[source, relation, destination] = None
-    return tuple(found)[:MOST_TRIPLES]
+            triples[source, relation, destination] = None
+    return tuple(triples)[:MOST_TRIPLES]
 
 
 def _action(value: Any) -> str:

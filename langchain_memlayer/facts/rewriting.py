@@ -70,15 +70,15 @@ def _build(query: str, turns: Sequence[Turn], now: datetime) -> list[BaseMessage
 
 def _parse(reply: str, query: str) -> Rewritten:
     # A list alone is one of queries; a model that names no entities has done its task.
-    found: dict[str, Sequence[Any]] = {}
+    lists: dict[str, Sequence[Any]] = {}
     for name in ("queries", "entities"):
         try:
-            found[name] = read_entries(reply, name, ()).entries
+            lists[name] = read_entries(reply, name, ()).entries
         except ExtractionError as error:
             if name == "queries":
                 # Asking once more would take longer than the search.
                 return _as_asked(query, error)
-    read = FoundQueries.model_validate(found)
+    read = FoundQueries.model_validate(lists)
     queries = tuple(text[:QUERY_CHARS] for text in read.queries)[:MOST_QUERIES] or (query,)
     return Rewritten(queries, tuple(name for name in read.entities if len(name) <= NAME_CHARS)[:MOST_ENTITIES])
 

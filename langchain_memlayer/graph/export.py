@@ -136,8 +136,8 @@ def _source(source: Any, facts: Sequence[Fact]) -> Turn:
     metadata = plain(field_of(source, "metadata") or {}, "source.metadata")
     if not isinstance(metadata, dict):
         raise InvalidInput("The graph document's source.metadata is no mapping; give a dict of JSON values.")
-    found = field_of(source, "id")
-    return Turn(text, role="document", id=None if found is None else str(found), metadata=metadata)
+    source_id = field_of(source, "id")
+    return Turn(text, role="document", id=None if source_id is None else str(source_id), metadata=metadata)
 
 
 def _fact(source: str, relation: str, destination: str, metadata: Mapping[str, Any]) -> Fact:
@@ -146,25 +146,25 @@ def _fact(source: str, relation: str, destination: str, metadata: Mapping[str, A
 
 
 def _listed(document: Any, name: str) -> Sequence[Any]:
-    found = field_of(document, name)
-    if not isinstance(found, (list, tuple)):
+    entries = field_of(document, name)
+    if not isinstance(entries, (list, tuple)):
         raise InvalidInput(
             f"A graph document has a list of {name}, but this {type(document).__name__} has none; give objects such as "
             "langchain_community.graphs.graph_document.GraphDocument."
         )
-    return found
+    return entries
 
 
 def _properties(thing: Any, where: str) -> dict[str, Any]:
-    found = plain(field_of(thing, "properties") or {}, where)
-    if not isinstance(found, dict):
+    properties = plain(field_of(thing, "properties") or {}, where)
+    if not isinstance(properties, dict):
         raise InvalidInput(f"{where} is no mapping; give a dict of JSON values.")
-    return found
+    return properties
 
 
 def _entity(node: Any, where: str) -> str:
-    found = node if isinstance(node, (str, int)) else field_of(node, "id")
-    return _text(str(found) if isinstance(found, int) else found, f"{where}.id")
+    entity_id = node if isinstance(node, (str, int)) else field_of(node, "id")
+    return _text(str(entity_id) if isinstance(entity_id, int) else entity_id, f"{where}.id")
 
 
 def _scalar(value: Any, where: str) -> str:

@@ -429,7 +429,7 @@ class TripleGraph:
     def _restore(self, columns: Any, relations: Any, groups: Any) -> None:
         """Take in the parts of a snapshot, or raise one of `_UNREADABLE` when they do not fit together."""
         types = [set(map(type, column)) for column in (*columns, relations)]
-        if columns and not all(found <= known for found, known in zip(types, _TYPES, strict=True)):
+        if columns and not all(types_found <= known for types_found, known in zip(types, _TYPES, strict=True)):
             raise TypeError("no columns of triples")
         arriving: dict[int, tuple[list[StoredTriple], list[str]]] = {}
         for row, relation in zip(map(StoredTriple._make, zip(*columns, strict=True)), relations, strict=True):

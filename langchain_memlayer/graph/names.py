@@ -106,8 +106,8 @@ class _Separators(dict[int, int]):
         char = chr(code)
         kept = char.isalnum() or char in "'.&+#%‰‱°≤≥≈≠√∞♭♮" or unicodedata.category(char) in ("Mn", "Mc", "Me", "Sc")
         kept = kept or code in _UNSIGNS
-        found = self[code] = code if kept else 32
-        return found
+        kind = self[code] = code if kept else 32
+        return kind
 
 
 _SEPARATORS = _Separators()

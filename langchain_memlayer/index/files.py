@@ -240,12 +240,12 @@ def _ours(folder: Path) -> Iterator[tuple[Path, re.Match[str]]]:
 def _generations(folder: Path, name: str, *, manifest: bool = False) -> list[int]:
     """The generations of `name` that have a payload or a manifest, newest first; with `manifest` only the latter."""
     hashed = _hashed(name)
-    found = {
+    numbers = {
         int(match[2])
         for _, match in _ours(folder)
         if match[1] == hashed and not match[4] and (match[3] == "json" or not manifest)
     }
-    return sorted(found, reverse=True)
+    return sorted(numbers, reverse=True)
 
 
 def _prune(folder: Path, name: str) -> None:

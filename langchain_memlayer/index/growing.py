@@ -75,16 +75,16 @@ class KeyIndex:
         """The number of each key; -1 where it is unknown, or what `set` said."""
         if len(self._keys):
             places = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
-            found = np.where(self._keys[places] == keys, self._numbers[places], -1)
+            numbers = np.where(self._keys[places] == keys, self._numbers[places], -1)
         else:
-            found = np.full(len(keys), -1, np.int64)
+            numbers = np.full(len(keys), -1, np.int64)
         if self._changed:
             changed = self._changed
             for index, key in enumerate(keys.tolist()):
                 number = changed.get(key)
                 if number is not None:
-                    found[index] = number
-        return found
+                    numbers[index] = number
+        return numbers
 
     def set(self, keys: NDArray[np.int64], numbers: NDArray[np.int64]) -> None:
         """Says what is found for each key from now on."""

@@ -193,8 +193,8 @@ class Links:
     def ground(self, nodes: NDArray[np.int64]) -> NDArray[np.int32]:
         """The links of `nodes` on the ground, shape (len(nodes), 64)."""
         begins = self.offsets[nodes].astype(np.int64)
-        found: NDArray[np.int32] = self.neighbours[begins[:, None] + np.arange(2 * NEIGHBOURS)]
-        return found
+        row_links: NDArray[np.int32] = self.neighbours[begins[:, None] + np.arange(2 * NEIGHBOURS)]
+        return row_links
 
 
 class Graph:

@@ -117,14 +117,14 @@ class Kernel:
         self, query: NDArray[np.float32], codes: NDArray[np.float16], rows: NDArray[np.intp], k: int
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Like `top` for the given rows, copied together in chunks; what it takes does not grow with `codes`."""
-        distances, found = self._heap(k)
+        distances, gathered = self._heap(k)
         scanner = self._scanner("gathering", query)
         for number, start in enumerate(range(0, len(rows), _GATHER_CHUNK)):
             # FAISS labels a row (list << 32 | offset): the chunk's number as list tells the chunks apart in one heap.
             scanner.set_list(number, 0.0)
-            self._scan(scanner, codes[rows[start : start + _GATHER_CHUNK]], distances, found, k)
-        found, raw = self._filled(distances, found)
-        return rows[(found >> 32) * _GATHER_CHUNK + (found & 0xFFFFFFFF)], raw
+            self._scan(scanner, codes[rows[start : start + _GATHER_CHUNK]], distances, gathered, k)
+        gathered, raw = self._filled(distances, gathered)
+        return rows[(gathered >> 32) * _GATHER_CHUNK + (gathered & 0xFFFFFFFF)], raw
 
     def every(self, query: NDArray[np.float32], codes: NDArray[np.float16]) -> NDArray[np.float32]:
         """The raw score of every row of `codes`, in their order."""

@@ -73,10 +73,10 @@ class _Classes(dict[int, str]):
     """The class of each character: w word, h unspaced script, m mark, j joiner, u underscore, or a space."""
 
     def __missing__(self, code: int) -> str:
-        found = _class_of(chr(code))
+        kind = _class_of(chr(code))
         if code < 0x10000:
-            self[code] = found
-        return found
+            self[code] = kind
+        return kind
 
 
 def _class_of(char: str) -> str:
@@ -140,8 +140,8 @@ def query_characters(text: str) -> list[str]:
 
 def is_character(ids: NDArray[np.uint64]) -> NDArray[np.bool_]:
     """Which term ids are those of a single Han character."""
-    found: NDArray[np.bool_] = (ids & np.uint64(1)).astype(np.bool_)
-    return found
+    marks: NDArray[np.bool_] = (ids & np.uint64(1)).astype(np.bool_)
+    return marks
 
 
 @lru_cache(maxsize=1 << 16)
@@ -185,8 +185,8 @@ def well_formed(entries: bytes) -> bool:
     """Whether these are terms as `packed` gives them."""
     if len(entries) % ENTRY.itemsize:
         return False
-    found = np.frombuffer(entries, ENTRY)
-    return bool((found["id"][1:] > found["id"][:-1]).all() and (found["count"] > 0).all())
+    terms = np.frombuffer(entries, ENTRY)
+    return bool((terms["id"][1:] > terms["id"][:-1]).all() and (terms["count"] > 0).all())
 
 
 def bm25(

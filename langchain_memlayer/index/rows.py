@@ -41,10 +41,10 @@ class Rows:
 
     def remove(self, ids: NDArray[np.int64]) -> None:
         """Marks the items of `ids` as dead; unknown ones are let pass."""
-        found = self.index.find(ids)
-        known = found >= 0
-        self._kill(found[known])
-        self.index.set(ids[known], buried(found[known]))
+        places = self.index.find(ids)
+        known = places >= 0
+        self._kill(places[known])
+        self.index.set(ids[known], buried(places[known]))
 
     def upsert(self, block: SlabBlock, codes: NDArray[np.float16] | Stored) -> None:
         """Takes the block's items: a known one dies where it is and lives again at the end."""

@@ -88,23 +88,23 @@ def _arrays(payload: bytes, meta: Mapping[str, Any], kinds: Mapping[str, str]) -
         raise SnapshotError("The rows' snapshot has a damaged meta; it is rebuilt.")
     if sum(np.dtype(kinds[name]).itemsize * count for name, count in counts.items()) != len(payload):
         raise SnapshotError("The rows' snapshot has the wrong length; it is rebuilt.")
-    found, offset = {}, 0
+    arrays, offset = {}, 0
     for name, count in sorted(counts.items()):
         # A copy each: a view would hold all of the file.
-        found[name] = np.frombuffer(payload, kinds[name], count, offset).copy()
-        offset += found[name].nbytes
-    return found
+        arrays[name] = np.frombuffer(payload, kinds[name], count, offset).copy()
+        offset += arrays[name].nbytes
+    return arrays
 
 
 # -- columns; those of bytes are their sizes and what they are together ------------------------------------------------
 
 
 def _kinds_of(columns: Mapping[str, NDArray[Any]]) -> dict[str, str]:
-    found: dict[str, str] = {}
+    kinds: dict[str, str] = {}
     for name, column in columns.items():
         pieces = column.dtype == np.object_
-        found |= {f"{name}:sizes": "<i4", f"{name}:bytes": "u1"} if pieces else {f"column:{name}": column.dtype.str}
-    return found
+        kinds |= {f"{name}:sizes": "<i4", f"{name}:bytes": "u1"} if pieces else {f"column:{name}": column.dtype.str}
+    return kinds
 
 
 def _of_column(name: str, column: NDArray[Any]) -> Arrays:

@@ -33,8 +33,8 @@ _WORD = re.compile(rf"(?<![\w@./'#-])[A-Za-z]{{{_SHORTEST},{_LONGEST}}}(?![\w@/]
 
 def written_words(text: str) -> list[str]:
     """The distinct words of a query that may have been misspelled, in lower case, in order."""
-    found = dict.fromkeys(word.lower() for word in _WORD.findall(text))
-    return [word for word in found if word not in ENGLISH]
+    distinct = dict.fromkeys(word.lower() for word in _WORD.findall(text))
+    return [word for word in distinct if word not in ENGLISH]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +109,11 @@ def edits(part: str, length: int) -> list[str]:
         length: Letters of the whole word: of one of four only one may be missing, as every other slip makes another
             word of it.
     """
-    found: list[str] = []
+    words: list[str] = []
     for at in range(1, len(part) + 1):
         head, tail = part[:at], part[at:]
-        found += [head + letter + tail for letter in ascii_lowercase]
+        words += [head + letter + tail for letter in ascii_lowercase]
         if tail and length > _SHORTEST:
-            found += [head + letter + tail[1:] for letter in ascii_lowercase]
-            found += [head + tail[1:], head + tail[1:2] + tail[:1] + tail[2:]]
-    return found
+            words += [head + letter + tail[1:] for letter in ascii_lowercase]
+            words += [head + tail[1:], head + tail[1:2] + tail[:1] + tail[2:]]
+    return words

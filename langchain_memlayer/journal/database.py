@@ -166,11 +166,11 @@ def rows_touched(events: Sequence[tuple[int | None, int | None, str]]) -> list[i
     return sorted({row for item, gone, _ in events for row in (item, gone) if row is not None})
 
 
-def is_report(found: Any) -> bool:
+def is_report(report: Any) -> bool:
     """Whether this is what a batch reported: the lists of what it did, with texts and ids in them."""
     kinds = ("turns", "facts", "rejected", "added", "removed")
-    listed = isinstance(found, dict) and "note" in found and all(isinstance(found.get(kind), list) for kind in kinds)
-    done = [*found["turns"], *found["facts"]] if listed else []
+    listed = isinstance(report, dict) and "note" in report and all(isinstance(report.get(kind), list) for kind in kinds)
+    done = [*report["turns"], *report["facts"]] if listed else []
     return listed and all(isinstance(one, list) and len(one) == 4 and isinstance(one[0], str) for one in done)
 
 
@@ -180,10 +180,10 @@ def to_report(text: Any) -> dict[str, Any]:
     Raises:
         ValueError: it is damaged; or TypeError.
     """
-    found: dict[str, Any] = orjson.loads(text)
-    if not is_report(found):
+    report: dict[str, Any] = orjson.loads(text)
+    if not is_report(report):
         raise TypeError("no report of a batch")
-    return found
+    return report
 
 
 class BaseReader:

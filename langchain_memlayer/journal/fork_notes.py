@@ -54,11 +54,11 @@ def forks(reader: Reader, scope: Scope | None = None, name: str | None = None) -
     rows = reader.db.execute(
         "SELECT id, path FROM namespaces WHERE path >= ? AND path < ? ORDER BY id", prefix_bounds(NOTES)
     )
-    found = list(whole(rows, lambda row: to_fork(row[1])))
+    notes = list(whole(rows, lambda row: to_fork(row[1])))
     ids = {} if scope is None else scope.ids()
     if name is not None:
-        return [fork for fork in found if fork.name == name and fork.scope.ids() == ids]
-    return [fork for fork in found if ids.items() <= fork.scope.ids().items()]
+        return [fork for fork in notes if fork.name == name and fork.scope.ids() == ids]
+    return [fork for fork in notes if ids.items() <= fork.scope.ids().items()]
 
 
 def to_fork(path: str) -> ForkNote:
@@ -102,14 +102,14 @@ def copies(reader: Reader, fork: ForkNote) -> dict[str, str]:
 
 def profiles_in(reader: Reader, fork: ForkNote) -> list[Row]:
     """All versions of a fork's profiles, of which a copy of an agent's memories has one for each user."""
-    found: list[Row] = []
+    profiles: list[Row] = []
     for name in ("user_id", "agent_id", "run_id"):
         begin = Scope(**{name: f"{FORK}{fork.token}/"}).partition.removesuffix(".")
         # That it is no item is said because the index is of memories alone.
         where = "n.path >= ? AND n.path < ? AND i.kind = 'profile' AND i.kind <> 'item'"
         sql = f"SELECT {ROW_COLUMNS} FROM {ROW_FROM} WHERE {where}"
-        found += whole(reader.db.execute(sql, (begin, f"{begin}\U0010ffff")), to_row)
-    return found
+        profiles += whole(reader.db.execute(sql, (begin, f"{begin}\U0010ffff")), to_row)
+    return profiles
 
 
 def forks_of(reader: Reader, scope: Scope) -> list[ForkNote]:
@@ -122,9 +122,9 @@ def copied(reader: Reader, rows: Sequence[Row]) -> list[Row]:
     """All versions of the copies of some memories, in all forks."""
     keys, owners = {row.key for row in rows}, {row.scope for row in rows}
     near = {fork.token: fork for owner in owners for fork in forks_of(reader, owner)}
-    found = [key for fork in near.values() for key, origin in copies(reader, fork).items() if origin in keys]
+    copied_keys = [key for fork in near.values() for key, origin in copies(reader, fork).items() if origin in keys]
     sql = f"SELECT {ROW_COLUMNS} FROM {ROW_FROM} WHERE i.kind <> 'item' AND i.key IN (...)"
-    return list(whole(reader.among(sql, found), to_row))
+    return list(whole(reader.among(sql, copied_keys), to_row))
 
 
 def ended_citing(reader: Reader, turns: Sequence[int]) -> list[int]:

@@ -34,7 +34,7 @@ def changed(reader: Reader, scope: Scope, since: int, until: int) -> tuple[list[
         f"SELECT e.key FROM events e WHERE {spaces}e.seq > ? AND e.seq <= ? AND e.kind <> 'item' AND e.op IN ('add', "
         "'update', 'delete', 'undo')"
     )
-    found = (
+    selected = (
         reader.db.execute(
             f"SELECT {ROW_COLUMNS} FROM {ROW_FROM} WHERE {owned} AND i.kind <> 'item' AND i.key IN ({touched}) AND "
             f"{CURRENT} ORDER BY i.id",
@@ -42,7 +42,7 @@ def changed(reader: Reader, scope: Scope, since: int, until: int) -> tuple[list[
         )
         for at in (since, until)
     )
-    before, after = ({row.id: row for row in whole(rows, to_row)} for rows in found)
+    before, after = ({row.id: row for row in whole(rows, to_row)} for rows in selected)
     return [before[row] for row in before if row not in after], [after[row] for row in after if row not in before]
 
 
@@ -54,8 +54,8 @@ def triples_of_all(reader: Reader, rows: Sequence[Row]) -> list[Triple]:
 
 def event_at(reader: Reader, seq: int) -> Event | None:
     """The event of a memory at a position, or None."""
-    found = _events(reader, "e.seq = ? AND e.kind <> 'item'", (seq,))
-    return found[0] if found else None
+    events = _events(reader, "e.seq = ? AND e.kind <> 'item'", (seq,))
+    return events[0] if events else None
 
 
 def events_of_batch(reader: Reader, scope: Scope, batch: str) -> list[Event]:

@@ -216,10 +216,10 @@ def refuse_torn(file: Path) -> None:
 def identity(path: str) -> tuple[int, int] | None:
     """What tells a file from another one that took its name; None when there is none."""
     try:
-        found = os.stat(path)  # noqa: PTH116 - asked twice for each commit, and a Path takes ten times as long
+        status = os.stat(path)  # noqa: PTH116 - asked twice for each commit, and a Path takes ten times as long
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino
 
 
 def _size(file: Path) -> int:
@@ -261,18 +261,18 @@ def refuse_planted(db: sqlite3.Connection, where: str) -> None:
     Raises:
         JournalError: it has a trigger or a view.
     """
-    found = db.execute("SELECT type, name FROM sqlite_master WHERE type IN ('trigger', 'view') LIMIT 1").fetchone()
-    if found is not None:
+    planted = db.execute("SELECT type, name FROM sqlite_master WHERE type IN ('trigger', 'view') LIMIT 1").fetchone()
+    if planted is not None:
         raise JournalError(
-            f"{where} has the {found[0]} {found[1]!r}, which this package never makes: somebody planted it, and "
-            f"it may copy or change memories. Restore a backup, or look at it and drop it: DROP {found[0].upper()} ..."
+            f"{where} has the {planted[0]} {planted[1]!r}, which this package never makes: somebody planted it, and it "
+            f"may copy or change memories. Restore a backup, or look at it and drop it: DROP {planted[0].upper()} ..."
         )
 
 
 def strangers(db: Database) -> list[str]:
     """The names of tables, indexes, triggers and views of a file that are not as this package makes them."""
-    found = {(row[0], row[1]): " ".join((row[2] or "").split()) for row in db.execute(_OBJECTS)}
-    return sorted(name for (kind, name), sql in (found.items() ^ _own_objects().items()))
+    objects = {(row[0], row[1]): " ".join((row[2] or "").split()) for row in db.execute(_OBJECTS)}
+    return sorted(name for (kind, name), sql in (objects.items() ^ _own_objects().items()))
 
 
 Column = tuple[str, str, bool, int]
@@ -313,9 +313,9 @@ def check_version(db: sqlite3.Connection, where: str) -> int:
 
 
 def _version(db: sqlite3.Connection, where: str) -> int:
-    found = int(db.execute("PRAGMA application_id").fetchone()[0])
+    application = int(db.execute("PRAGMA application_id").fetchone()[0])
     version = int(db.execute("PRAGMA user_version").fetchone()[0])
-    if found != APPLICATION_ID:
+    if application != APPLICATION_ID:
         if version or db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
             raise NotAStore(f"{where} is a database of something else. Give the path of a new or empty folder.")
         return 0

@@ -166,9 +166,9 @@ class SQLiteJournal(Journal):
         """The same of its write-ahead log, which stays as long as anybody has the journal open."""
         if self.folder is None:
             return
-        found = identity(f"{self._file}-wal")
-        self._log = self._log or found
-        if found is None or found != self._log:
+        log = identity(f"{self._file}-wal")
+        self._log = self._log or log
+        if log is None or log != self._log:
             raise JournalError(
                 f"The write-ahead log of {self.where} was deleted or replaced while it was open; nothing of this call "
                 "was stored. Close the store and open it again."

@@ -94,9 +94,9 @@ def _items(store: BaseStore) -> Iterator[SearchItem]:
     for namespace in _namespaces(store):
         limit = _PAGE
         # A larger page from the start instead of the next one: with an offset, items of one time may change places.
-        while len(found := store.search(namespace, limit=limit, refresh_ttl=False)) >= limit:
+        while len(items_found := store.search(namespace, limit=limit, refresh_ttl=False)) >= limit:
             limit *= 2
-        yield from (item for item in found if tuple(item.namespace) == namespace)
+        yield from (item for item in items_found if tuple(item.namespace) == namespace)
 
 
 def _namespaces(store: BaseStore) -> list[tuple[str, ...]]:

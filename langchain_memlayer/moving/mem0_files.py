@@ -101,7 +101,7 @@ def history(files: Files) -> dict[str, list[Change]]:
     Raises:
         InvalidInput: a file is damaged, or something else.
     """
-    found: dict[str, list[Change]] = {}
+    changes: dict[str, list[Change]] = {}
     for file in files.histories:
         with read_only(file, "history", of="mem0's history") as db:
             for key, *values in db.execute(
@@ -109,8 +109,8 @@ def history(files: Files) -> dict[str, list[Change]]:
             ):
                 if not all(value is None or isinstance(value, str) for value in values):
                     raise InvalidInput(f"{file} is not mem0's history: it has something else than texts.")
-                found.setdefault(key, []).append(Change(*values))
-    return found
+                changes.setdefault(key, []).append(Change(*values))
+    return changes
 
 
 class _Inert:
@@ -211,15 +211,15 @@ def _docstore(file: Path) -> Iterator[tuple[str, Payload]]:
 def _points(file: Path) -> Iterator[tuple[str, Payload]]:
     with read_only(file, "points", of="a local Qdrant collection") as db:
         # Some versions left older copies of a point behind.
-        found = {}
+        payloads = {}
         for (data,) in db.execute("SELECT point FROM points ORDER BY rowid"):
             point = _unpickled(data, file, points=True)
             try:
                 fields = point.state["__dict__"]
-                found[str(fields["id"])] = fields["payload"] or {}
+                payloads[str(fields["id"])] = fields["payload"] or {}
             except (AttributeError, LookupError, TypeError) as error:
                 raise InvalidInput(f"{file} holds something that is no point of Qdrant's.") from error
-    return _checked(found.items(), file)
+    return _checked(payloads.items(), file)
 
 
 def _chroma(folder: Path) -> Iterator[tuple[str, Payload]]:

@@ -261,5 +261,5 @@ def _area(row: Unstaged) -> Area:
 
 
 def _records(reader: Reader) -> Records:
-    found = {area: reader.meta(embedder_key(area)) for area in KINDS}
-    return {area: orjson.loads(text) for area, text in found.items() if text is not None}
+    texts = {area: reader.meta(embedder_key(area)) for area in KINDS}
+    return {area: orjson.loads(text) for area, text in texts.items() if text is not None}

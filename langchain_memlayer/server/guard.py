@@ -190,10 +190,10 @@ def _netloc(origin: str) -> str:
 def session_of(headers: Headers) -> str | None:
     """The session's secret that a browser sent."""
     try:
-        found = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
+        cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
     except CookieError:
         return None
-    return None if found is None else found.value
+    return None if cookie is None else cookie.value
 
 
 def _replay(first: Message, receive: Receive) -> Receive:

@@ -248,14 +248,14 @@ async def _search(request: Request) -> Response:
     today = (_now(request) - _EPOCH) // _DAY
     first = (datetime.fromisoformat(began) - _EPOCH) // _DAY if began else today
     day = min(max(first, _number(request, "day", today)), today)
-    found: Mapping[str, Any] = {"results": [], "relations": []}
+    answer: Mapping[str, Any] = {"results": [], "relations": []}
     if query:
         # The end of the day; on the last day of the slider it is now.
         moment = None if day >= today else _EPOCH + (day + 1) * _DAY - timedelta(microseconds=1)
-        found = await request.app.state.memory.asearch(query, **ids, limit=20, explain=True, as_of=moment)
+        answer = await request.app.state.memory.asearch(query, **ids, limit=20, explain=True, as_of=moment)
     return page(
-        request, "search.html", "Search", scope=ids, q=query, hits=[_hit(request, one) for one in found["results"]],
-        relations=found["relations"], first_day=first, last_day=today, day=day,
+        request, "search.html", "Search", scope=ids, q=query, hits=[_hit(request, one) for one in answer["results"]],
+        relations=answer["relations"], first_day=first, last_day=today, day=day,
         day_text="" if day >= today else (_EPOCH + day * _DAY).date().isoformat(),
         graph_of=lambda name: _path("/graph", ids, node=name),
     )  # fmt: skip
@@ -292,14 +292,14 @@ async def _changes(request: Request) -> Response:
     began = min(began[:10], today.date().isoformat())
     since = _day(request, "since", max(began, (today - 30 * _DAY).date().isoformat()))
     until = _day(request, "until", today.date().isoformat())
-    found = None
+    difference = None
     if since <= until:
         # The end of today is now, and there is nothing after it.
         end = None if until + _DAY > today else until + _DAY
-        found = await request.app.state.memory.adiff(since, end, **ids)
+        difference = await request.app.state.memory.adiff(since, end, **ids)
     return page(
         request, "changes.html", "Changes", scope=ids, since=since.date().isoformat(), until=until.date().isoformat(),
-        found=found, most=_MOST_LISTED,
+        found=difference, most=_MOST_LISTED,
     )  # fmt: skip
 
 
@@ -316,28 +316,28 @@ def _day(request: Request, name: str, default: str) -> datetime:
 
 async def _memory(request: Request) -> Response:
     memory, key = _grant(request).of(request.app.state.memory), request.path_params["memory_id"]
-    history, found = await memory.ahistory(key), await memory.aget(key)
+    history, live = await memory.ahistory(key), await memory.aget(key)
     if not history:
         raise HTTPException(404, "There is no memory with this id here.")
     why: dict[str, Any] | None = None
-    if found is not None:
+    if live is not None:
         reasons = await memory.awhy(key)
-        why = {**reasons, "sources": [_quoted(turn) for turn in reasons["sources"]] if found["kind"] == "fact" else []}
-    shown = None if found is None else {**found, "expired": _is_past(request, found["invalid_at"])}
+        why = {**reasons, "sources": [_quoted(turn) for turn in reasons["sources"]] if live["kind"] == "fact" else []}
+    shown = None if live is None else {**live, "expired": _is_past(request, live["invalid_at"])}
     return page(
-        request, "memory.html", "", scope=_scope_of(found or {}), memory=shown, why=why, history=history,
-        details=_details(found), undo=lambda event: f"{_memory_path(key)}/undo?event={event}",
+        request, "memory.html", "", scope=_scope_of(live or {}), memory=shown, why=why, history=history,
+        details=_details(live), undo=lambda event: f"{_memory_path(key)}/undo?event={event}",
     )  # fmt: skip
 
 
-def _details(found: Mapping[str, Any] | None) -> list[tuple[str, str]]:
-    if found is None:
+def _details(memory: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    if memory is None:
         return []
     fields = {
-        "speaker": found["name"] or found["role"], "session": found["session_id"], "created": found["created_at"],
-        "changed": found["updated_at"], "id": found["id"],
+        "speaker": memory["name"] or memory["role"], "session": memory["session_id"], "created": memory["created_at"],
+        "changed": memory["updated_at"], "id": memory["id"],
     }  # fmt: skip
-    metadata = [(name, str(value)) for name, value in found["metadata"].items() if name != "data"]
+    metadata = [(name, str(value)) for name, value in memory["metadata"].items() if name != "data"]
     return [*((name, str(value)) for name, value in fields.items() if value), *metadata]
 
 
@@ -355,34 +355,34 @@ _QUESTIONS: Final = {
 async def _change(request: Request) -> Response:
     """The question before a memory is changed, and the change."""
     memory, key = _grant(request).of(request.app.state.memory), request.path_params["memory_id"]
-    what, back = request.path_params["what"], _memory_path(key)
-    if what not in _QUESTIONS:
+    change, back = request.path_params["what"], _memory_path(key)
+    if change not in _QUESTIONS:
         raise HTTPException(404, "There is no such page.")
-    title, consequence, button, done = _QUESTIONS[what]
+    title, consequence, button, done = _QUESTIONS[change]
     if request.method == "POST":
         given = await _form(request)
-        if what == "edit":
+        if change == "edit":
             # Browsers send line ends as the internet has them.
             await memory.aupdate(key, given.get("text", "").replace("\r\n", "\n"))
-        elif what == "delete":
+        elif change == "delete":
             await memory.adelete(key)
-        elif what == "undo":
+        elif change == "undo":
             history = await memory.ahistory(key)
             await memory.aundo(request.query_params.get("event") or (history[-1]["id"] if history else None))
         else:
             await memory.aforget(key, same_words="same_words" in given)
         return RedirectResponse(f"{back}?done={done}", 303)
-    found = await memory.aget(key)
-    if found is None and what != "undo":
+    live = await memory.aget(key)
+    if live is None and change != "undo":
         raise HTTPException(404, "There is no memory with this id here.")
     return _question(
-        request, title, consequence, button, back=back, edits=found["memory"] if found and what == "edit" else None,
-        danger=what == "forget", same_words=what == "forget", scope=_scope_of(found or {}),
+        request, title, consequence, button, back=back, edits=live["memory"] if live and change == "edit" else None,
+        danger=change == "forget", same_words=change == "forget", scope=_scope_of(live or {}),
     )  # fmt: skip
 
 
-def _scope_of(found: Mapping[str, Any]) -> dict[str, str]:
-    return {name: value for name in _NAMES if (value := found.get(name))}
+def _scope_of(memory: Mapping[str, Any]) -> dict[str, str]:
+    return {name: value for name in _NAMES if (value := memory.get(name))}
 
 
 def _question(
@@ -390,10 +390,10 @@ def _question(
     edits: str | None = None, danger: bool = True, same_words: bool = False, clears: bool = False,
 ) -> Response:  # fmt: skip
     shown = (f"{value:,}" if isinstance(value, int) else value for value in values)
-    told = languages.translate(consequence, _language(request), *shown)
+    translated = languages.translate(consequence, _language(request), *shown)
     action = request.url.path + (f"?{request.url.query}" if request.url.query else "")
     return page(
-        request, "question.html", "", scope=scope, title=title, consequence=told, button=button, back=back,
+        request, "question.html", "", scope=scope, title=title, consequence=translated, button=button, back=back,
         edits=edits, danger=danger, same_words=same_words, action=action, clears=clears,
     )  # fmt: skip
 
@@ -414,16 +414,16 @@ async def _forget_all(request: Request) -> Response:
 
 async def _profile(request: Request) -> Response:
     ids, memory = _ids(request), request.app.state.memory
-    found, history = await memory.aprofile(**ids), await memory.aprofile_history(**ids)
-    fields = memory.profile_schema.model_fields if memory.profile_schema else dict.fromkeys(found.fields)
+    profile, history = await memory.aprofile(**ids), await memory.aprofile_history(**ids)
+    fields = memory.profile_schema.model_fields if memory.profile_schema else dict.fromkeys(profile.fields)
     rows = [
-        {"name": name, "about": about.description if about else None, "field": found.fields.get(name),
-         "text": as_text(found.fields[name]["value"]) if name in found.fields else "",
+        {"name": name, "about": about.description if about else None, "field": profile.fields.get(name),
+         "text": as_text(profile.fields[name]["value"]) if name in profile.fields else "",
          "edit": _path(f"/profile/{quote(name, safe='')}", ids)}
         for name, about in fields.items()
     ]  # fmt: skip
     return page(
-        request, "profile.html", "Profile", scope=ids, rows=rows, profile=found, as_text=as_text,
+        request, "profile.html", "Profile", scope=ids, rows=rows, profile=profile, as_text=as_text,
         history=history[: -_MOST_LISTED - 1 : -1],
     )  # fmt: skip
 
@@ -436,8 +436,8 @@ async def _edit_profile(request: Request) -> Response:
         said = (await _form(request)).get("text", "").replace("\r\n", "\n").strip()
         await memory.aupdate_profile({name: _value(said)}, **ids)
         return RedirectResponse(f"{back}&done=profile", 303)
-    found = (await memory.aprofile(**ids)).fields.get(name)
-    value = "" if found is None else found["value"]
+    field = (await memory.aprofile(**ids)).fields.get(name)
+    value = "" if field is None else field["value"]
     edits = value if isinstance(value, str) else dumps(value)
     return _question(request, "Edit", "", "Save", back=back, edits=edits, danger=False, scope=ids, clears=True)
 
@@ -476,11 +476,11 @@ async def _replay(request: Request) -> Response:
         return _question(request, title, consequence, "Read again", turns, calls, back=back, scope=ids, danger=False)
     into = f"replay {uuid4()}"
     try:
-        found = await memory.areplay(into, **ids)
+        difference = await memory.areplay(into, **ids)
     finally:
         # Only the table is wanted; `memlayer replay` keeps the memories.
         await memory.aforget(user_id=into)
-    return page(request, "replay.html", "Try out", scope=ids, found=found, most=_MOST_LISTED, back=back)
+    return page(request, "replay.html", "Try out", scope=ids, found=difference, most=_MOST_LISTED, back=back)
 
 
 async def _forks(request: Request) -> Response:
@@ -507,15 +507,15 @@ async def _forks_page(request: Request, ids: Mapping[str, str], merged: Mapping[
 
 async def _end_fork(request: Request) -> Response:
     """The question before a fork is merged or dropped, and doing it."""
-    ids, what, name = _ids(request), request.path_params["what"], request.query_params.get("name", "")
-    if what not in _ENDS:
+    ids, ending, name = _ids(request), request.path_params["what"], request.query_params.get("name", "")
+    if ending not in _ENDS:
         raise HTTPException(404, "There is no such page.")
     fork = await request.app.state.memory.afork(name, **ids, new=False)
-    title, consequence, button = _ENDS[what]
+    title, consequence, button = _ENDS[ending]
     if request.method == "GET":
         back = _path("/forks", ids)
-        return _question(request, title, consequence, button, name, back=back, scope=ids, danger=what == "drop")
-    if what == "merge":
+        return _question(request, title, consequence, button, name, back=back, scope=ids, danger=ending == "drop")
+    if ending == "merge":
         return await _forks_page(request, ids, await fork.amerge())
     await fork.adrop()
     return RedirectResponse(_path("/forks", ids, done="dropped"), 303)

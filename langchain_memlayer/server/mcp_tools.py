@@ -115,15 +115,15 @@ async def _managed(memory: Memory, **arguments: Any) -> str:
 
 
 async def _recall(memory: Memory, given: _Recall) -> str:
-    found = await memory.asearch(given.query, limit=given.limit, as_of=given.as_of)
+    answer = await memory.asearch(given.query, limit=given.limit, as_of=given.as_of)
     profile = {} if memory.profile_schema is None else (await memory.aprofile(as_of=given.as_of)).fields
-    shown = as_context(found["results"], found["relations"], query=given.query, ids=True, profile=profile)
+    shown = as_context(answer["results"], answer["relations"], query=given.query, ids=True, profile=profile)
     return shown or fenced("Nothing is remembered about this.")
 
 
 async def _profile(memory: Memory, given: _Profile) -> str:
-    found = await memory.aprofile(as_of=given.as_of)
-    return as_context([], profile=found.fields) or fenced("Nothing is known of this user yet.")
+    user_profile = await memory.aprofile(as_of=given.as_of)
+    return as_context([], profile=user_profile.fields) or fenced("Nothing is known of this user yet.")
 
 
 async def _forget(memory: Memory, given: _Forget) -> str:
@@ -237,13 +237,13 @@ def _ids(request: Any, scope: Scope, named: Scope) -> dict[str, str]:
     if request is not None:
         session = Scope(**{name: request.query_params.get(name) for name in IDS})
         ids = Grant(Scope(**request.state.grant.within(Scope(**ids.within(session)))))
-    found = ids.within(named)
-    if not found:
+    allowed = ids.within(named)
+    if not allowed:
         raise ScopeRequired(
             "Nothing says whose memories are meant. Whoever set this server up can: by `memlayer mcp --user NAME`, by "
             "an address with ids such as /mcp?user_id=NAME, or by a token that is bound to ids."
         )
-    return found
+    return allowed
 
 
 def _result(text: str, *, failed: bool = False) -> types.CallToolResult:

@@ -221,8 +221,8 @@ def _keys(
 
 def _keys_of(client: Any) -> tuple[SecretStr, ...]:
     """The keys of a caller's own client, so that no message shows them."""
-    found = (getattr(client.auth_provider, name, None) for name in ("api_key", "_ak", "_sk"))
-    return tuple(SecretStr(key) for key in found if key)
+    keys = (getattr(client.auth_provider, name, None) for name in ("api_key", "_ak", "_sk"))
+    return tuple(SecretStr(key) for key in keys if key)
 
 
 def _secret(value: str | SecretStr | None, variable: str) -> SecretStr | None:

@@ -217,12 +217,12 @@ class VikingDBVectorStore(VectorStore):
 
     def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
         """The documents with these ids, in this order, without those that are not there."""
-        found: dict[str, Document] = {}
+        documents: dict[str, Document] = {}
         wanted = _unique(ids)
         for batch in _batches(wanted, _BATCH):
             result = self._client.ask("fetch", {"ids": batch})
-            found |= {str(item.id): self._document(item) for item in (result.items if result else ())}
-        return [found[name] for name in wanted if name in found]
+            documents |= {str(item.id): self._document(item) for item in (result.items if result else ())}
+        return [documents[name] for name in wanted if name in documents]
 
     def similarity_search(
         self, query: str, k: int = 4, filter: Mapping[str, Any] | None = None, **kwargs: Any
