@@ -119,7 +119,7 @@ class Bound:
 
 
 class Fork(Bound):
-    """A copy of a scope to try something in: what `Memory.fork` gives. All methods of a memory work in it.
+    """A copy of a scope to try something out in: what `Memory.fork` gives. All methods of a memory work in it.
 
     What happens in it leaves the original as it is, until `merge` carries it over; `drop` removes it. Ids that are
     given are those of the original.

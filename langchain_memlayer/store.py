@@ -264,10 +264,10 @@ class MemLayerStore(Closing, BaseStore):
         return not sweeper.is_alive()
 
     def flush(self, timeout: float | None = None) -> bool:
-        """Wait until the vector store was brought everything; False when that took longer than `timeout` seconds.
+        """Wait until the vector store has everything; False when that took longer than `timeout` seconds.
 
         Raises:
-            VectorStoreError: it failed; it is brought everything when it answers again.
+            VectorStoreError: it failed; it gets everything when it answers again.
         """
         timeout = None if timeout is None else checked_seconds(timeout, "timeout")
         return self._indexes.mirror is None or self._indexes.mirror.flush(timeout)

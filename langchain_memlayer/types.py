@@ -232,8 +232,8 @@ class Fact:
         triples: The relations that it states.
         valid_at: When it begins to hold, when the text says so.
         name: Whom it is about or by, when known.
-        metadata: Further keys to keep with the memory. Two are for us: `RETRACT` and `QUARANTINE`.
-        said_at: When it was said; reconcilers are given it, extractors need not tell.
+        metadata: Further keys to keep with the memory. Two have a meaning here: `RETRACT` and `QUARANTINE`.
+        said_at: When it was said; reconcilers are given it, and extractors need not set it.
         valid_until: The end of its last day, when the text says so.
         corrects: Positions of turns before it that it says were wrong.
         words: Further words that it is found by, such as what a thing that it names is.

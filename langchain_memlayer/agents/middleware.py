@@ -62,15 +62,15 @@ _Response = ModelResponse[Any] | ExtendedModelResponse[Any]
 class MemoryMiddleware(AgentMiddleware[Any, Any]):
     """Long-term memory for an agent; what `Memory.as_middleware` gives.
 
-    Before a turn it searches once for what the user said, each call of the model has the result at the end of its
-    system message, and after the turn it remembers the messages that were not seen before: what the user said and the
-    model was given, and what the model answered, as they stand in the state at the end. What another middleware
-    refused, removed, replaced or wrote itself is not remembered. A memory that fails does not stop the agent.
+    Before a turn it searches once for what the user said. Each call of the model gets the result at the end of its
+    system message. After the turn it remembers the messages that are new: what the user said and the model was given,
+    and what the model answered, as they stand in the state at the end. What another middleware refused, removed,
+    replaced or wrote itself is not remembered. A memory that fails does not stop the agent.
 
-    A person declines that a message is remembered, now or later, by `additional_kwargs={"memory": "off"}`, or all of a
-    turn by `agent.invoke({"messages": [...], "memory_off": True})`.
+    A message with `additional_kwargs={"memory": "off"}` is never remembered, and nothing of a turn that is begun by
+    `agent.invoke({"messages": [...], "memory_off": True})`.
 
-    A middleware that replaces the whole system message, such as `dynamic_prompt`, comes before it in the agent's list.
+    A middleware that replaces the whole system message, such as `dynamic_prompt`, must come before it in the list.
 
     Args:
         memory: The memory; None means that of the graph's store.

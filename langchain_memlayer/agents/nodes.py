@@ -67,9 +67,9 @@ class MemoryState(TypedDict, total=False):
             `UNREAD` says that the memory failed, so that the messages are read later.
         memories: What recall found, as `Memory.search` gives it.
         memory_context: The same as a block of text for a system message, "" when there is nothing.
-        memory_off: Declines that what is being said is remembered, now or later.
+        memory_off: True declines: what is being said is never remembered.
         memory_declined: Ids of the messages that were declined so, or were said by somebody else.
-        memory_owners: Of each node's name, which user the last run was about (`user_id`), and how far it came (`last`):
+        memory_owners: By the node's name, which user the last run was about (`user_id`) and how far it came (`last`):
             several people may share a thread.
     """
 

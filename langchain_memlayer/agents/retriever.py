@@ -66,8 +66,8 @@ class MemoryRetriever(BaseRetriever):
         agent_id: Which agent's.
         run_id: Which run's.
         k: How many documents at most; `invoke(query, k=...)` overrides it.
-        fetch_k: Of how many, MMR (maximal marginal relevance) chooses `k` that say different things; None takes the
-            best ones.
+        fetch_k: From how many MMR (maximal marginal relevance) chooses `k` that say different things; None takes the
+            best `k` instead.
         lambda_mult: How MMR weighs relevance against difference: 1 is relevance alone, 0 difference alone.
         search_kwargs: Further arguments of `Memory.search`, such as `filters` or `threshold`.
         on_error: What a failing memory means: "log" finds nothing then, "raise" is for tests.

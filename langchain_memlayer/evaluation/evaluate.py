@@ -37,21 +37,21 @@ def evaluate_memory(
     langsmith: bool | Client = False,
     progress: bool = True,
 ) -> EvaluationResult:
-    """Ask the questions of a dataset of a memory, and measure what comes back.
+    """Ask a memory the questions of a dataset, and measure what comes back.
 
     Each conversation is remembered session by session in a memory of its own, under its id as `user_id`. Without a
     model only the recall is measured; with one, each question is also answered from the best memories, and the answers
     are judged.
 
     Args:
-        memory_factory: Gives a memory for each conversation, which it may take; the memory is closed after the
-            conversation's last question. A memory in a folder keeps what it was told.
+        memory_factory: Makes a memory for each conversation, which it may take as its argument; the memory is closed
+            after the conversation's last question. A memory in a folder keeps what it was told.
         dataset: What `load_locomo` or `load_longmemeval` gives, or one of your own.
         model: The chat model that answers, or "provider:model"; None measures recall only.
         judge: The chat model that judges; by default the one that answers.
         judges: How it is asked: `lenient`, `strict` or both.
-        k: How many first memories to measure at; the largest is how many are searched for.
-        max_tokens: How many tokens of these memories an answer is given from, and `recall@Nt` is measured at.
+        k: At how many of the first memories to measure; the largest is also how many are searched for.
+        max_tokens: How many tokens of these memories an answer is given from, and `recall@Nt` counts.
         beside: Whether to measure plain systems, too, and by how much the memory is better than each: the cosine alone,
             BM25, reciprocal rank fusion, a mix of .6 and .4, and the latest turns. The turns are embedded once more.
         concurrency: How many questions are asked at once, when there is a model to wait for.

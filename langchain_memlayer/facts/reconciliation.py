@@ -115,10 +115,10 @@ class Question:
 class LLMReconciler:
     """Decides with a chat model; one call for all facts. Threads and event loops may share it.
 
-    The model sees numbers, never ids, and its reply is only a proposal: a fact ends what it has something in common
-    with, and never what was told after it; it is no repetition of another number or of a denial. A DELETE without a
-    retraction that says more than that something ended is taken as the UPDATE that it is. Tool output is added as it
-    is, without asking: it never ends what a person said.
+    The model sees numbers, never ids, and its reply is only a proposal: a fact can end only what it has something in
+    common with, and nothing that was told after it; one with another number, or a denial, is no repetition. A DELETE of
+    nothing that was to be forgotten, which says more than that something ended, counts as an UPDATE. Tool output is
+    added as it is, without asking: it never ends what a person said.
 
     Args:
         model: Any LangChain chat model.

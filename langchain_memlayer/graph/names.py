@@ -198,8 +198,8 @@ def merge(
     """Which of some names are one entity.
 
     That both are proper names proposes, and shared words confirm: in a group of names that are one, each is short for
-    each longer one. A name that may be short for two that are not short for one another
-    stays by itself, as "Bob" between "Bob Smith" and "Bob Jones".
+    each longer one. A name that may be short for two that are not short for one another stays by itself, as "Bob"
+    between "Bob Smith" and "Bob Jones".
 
     Args:
         names: The names of one scope, each key once.

@@ -27,8 +27,8 @@ def import_langgraph(
     """Take in all items of all namespaces of a LangGraph store; their values stay exactly what they are.
 
     The whole store is read and checked before anything is written. What the target has already under a key stays as it
-    is, so that an interrupted import is simply repeated. Times of writing and times to live are the target's own: what
-    was read from another store does not tell them all.
+    is, so that an interrupted import is simply repeated. Write times and times to live begin anew in the target, since
+    another store does not report them all.
 
     Args:
         store: Any store with LangGraph's interface; nothing else should write to it meanwhile.
@@ -40,7 +40,7 @@ def import_langgraph(
         `imported`: how many items were taken in; `known`: how many keys were there already.
 
     Raises:
-        InvalidInput: a value is none of JSON's, or a namespace or key cannot be one here.
+        InvalidInput: a value is not JSON, or a namespace or key cannot be used here.
         EmbedderMismatch: the target was written with another embedder.
     """
     total = 0

@@ -74,7 +74,7 @@ def import_mem0(
 
     Args:
         source: A folder with mem0's vector store (FAISS, local Qdrant or Chroma) and its `history.db`, or several paths
-            where they lie apart. Without a history memories have their last text only.
+            where they lie apart. Without a history, memories have only their last text.
         path: The store: a folder (made when missing), or the connection string of PostgreSQL.
         embeddings: What makes the vectors, as for `Memory`.
         progress: Called with `import`, the memories that are done, and their number.

@@ -57,15 +57,15 @@ def reembed_store(
 
     The store is read and written as before meanwhile. When all new vectors are there, they take the place of the old
     ones in one commit; processes that have the old embedder then get an `EmbedderMismatch` until they open the store
-    with the new one. An interrupted run goes on where it stopped when it is repeated with the same embedder; one with
-    another embedder drops what it has made, and one with the store's own only does that. Vector stores are brought the
-    new vectors when the store is opened with them.
+    with the new one. An interrupted run goes on where it stopped when it is repeated with the same embedder; repeated
+    with another one it drops what it has made, and with the store's own it does no more than that. Vector stores get
+    the new vectors when the store is opened with them.
 
     Args:
         path: The store's folder, or the connection string of PostgreSQL.
         embeddings: What makes the vectors from now on: an `Embeddings`, "provider:model", "wordllama" or a function.
-        fields: What is embedded of items of which the store does not know it, as in LangGraph's index configuration;
-            those were written before it was noted. `["$"]` is the whole value.
+        fields: What to embed of items that were written before stores noted it, as in LangGraph's index configuration.
+            `["$"]` is the whole value.
         progress: Called with `reembed`, the rows that are done, and their number.
 
     Returns:

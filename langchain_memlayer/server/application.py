@@ -52,11 +52,11 @@ def create_app(
         memory: The memory; it is not closed with the application.
         where: The folder or connection string that it was opened with, for exports; None means its folder.
         runs: A folder of evaluation runs for the inspector, as `memlayer eval --json` writes them.
-        tokens: Who may come. Without any, everybody who reaches the address may see and change all.
+        tokens: Who may call. Without any, everybody who reaches the address may see and change all.
         hosts: The names, beside those of the loopback, that requests may be addressed to.
         ids_from_model: Let the models that call MCP's tools name ids, where no token and no address says them.
         max_bytes: The longest body of a request.
-        patience: How many seconds a body may take to come, and a piece of an answer to go.
+        patience: How many seconds a body may take to arrive, and a piece of an answer to be sent.
     """
     tokens = Tokens() if tokens is None else tokens
     guard = Middleware(Guard, tokens=tokens, hosts={*LOOPBACK, *hosts}, max_bytes=max_bytes, patience=patience)
