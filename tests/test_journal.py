@@ -27,6 +27,7 @@ from langchain_memlayer import (
 )
 from langchain_memlayer.journal import default_folder, exists, schema
 from langchain_memlayer.journal.base import random_id
+from langchain_memlayer.journal.postgres import Address
 from langchain_memlayer.journal.sqlite import SQLiteJournal
 from langchain_memlayer.testing import DeterministicEmbeddings, FrozenClock, SequentialIds
 from langchain_memlayer.types import Row, Scope
@@ -365,6 +366,12 @@ def test_every_form_of_a_connection_string_is_one(place: str, tmp_path: Path, mo
     assert "secret" not in str(caught.value)
     assert "se/cr@et" not in str(caught.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_connection_to_a_host_that_fell_silent_is_given_up_as_the_connection_string_says() -> None:
+    url = "postgresql://127.0.0.1:1/db"
+    assert Address.of(url).settings["tcp_user_timeout"] == "15000"
+    assert Address.of(f"{url}?tcp_user_timeout=2000").settings["tcp_user_timeout"] == "2000"
 
 
 def test_ids_that_are_made_are_uuids_that_sort_by_when_they_were_made(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -130,19 +130,19 @@ class PostgresJournal(Journal):
                 self._pool.putconn(session.raw)
 
     def _connection(self) -> psycopg.Connection[Any]:
-        """One that works: those that the server closed, as when it was restarted, are replaced.
+        """One that works: when one does not, as after a restart of the server, all are replaced.
 
-        Of several such the pool's own check would wait longer for each. Once one call has waited in vain, the next
-        ones fail soon, until the server is back: an agent's turn makes several.
+        Else each would be waited for in turn. Once one call has waited in vain, the next ones fail soon, until the
+        server is back: an agent's turn makes several.
         """
         until = time.monotonic() + (AWAY_SECONDS if self._away else CONNECT_SECONDS)
-        failures = self._failures()
+        failures, lost = self._failures(), False
         while True:
             try:
-                connection = self._pool.getconn(until - time.monotonic())
+                connection = self._pool.getconn(max(0.0, until - time.monotonic()))
             except PoolTimeout:
                 # Else all connections were in use.
-                self._away = self._failures() > failures
+                self._away = lost or self._failures() > failures
                 raise
             try:
                 self._pool.check_connection(connection)
@@ -150,6 +150,8 @@ class PostgresJournal(Journal):
                 self._pool.putconn(connection)
                 if not isinstance(error, psycopg.Error):
                     raise
+                lost = True
+                self._pool.drain()
             else:
                 self._away = False
                 return connection
@@ -313,6 +315,13 @@ def _step(name: str) -> None:
 
 CONNECT_SECONDS = 15.0
 AWAY_SECONDS = 1.0
+# A server that cannot be reached any more says nothing: without these a statement waits for a quarter of an hour.
+_LOST = {
+    "tcp_user_timeout": str(int(1000 * CONNECT_SECONDS)),
+    "keepalives_idle": "15",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+}
 POOL_SIZE = 20
 
 _OURS = re.compile(r"[?&]pool_size=([^&]*)")
@@ -359,7 +368,8 @@ class Address:
             raise ConfigurationError(f"pool_size must be a number of at least 2, got {shown(size)}.")
         try:
             settings: dict[str, Any] = {
-                "connect_timeout": str(int(CONNECT_SECONDS)), "application_name": "memlayer", **conninfo_to_dict(url)
+                "connect_timeout": str(int(CONNECT_SECONDS)), "application_name": "memlayer", **_LOST,
+                **conninfo_to_dict(url),
             }  # fmt: skip
             for host in str(settings.get("host") or "").split(","):
                 if not host.startswith(("/", "@")):
