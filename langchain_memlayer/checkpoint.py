@@ -128,7 +128,7 @@ def checkpointer(
     return MemLayerSaver(path, durability=durability, allowed_types=allowed_types)
 
 
-class _Opened:
+class _SharedConnection:
     """The connection, shared by the copies that LangGraph makes of a saver (`with_allowlist`)."""
 
     def __init__(self) -> None:
@@ -172,28 +172,28 @@ class MemLayerSaver(Closing, SqliteSaver):
         self._folder = None if str(where) == ":memory:" else Path(where).absolute()
         self._synchronous = "FULL" if durability == "full" else "NORMAL"
         self._held = threading.local()
-        self._opened = _Opened()
+        self._shared = _SharedConnection()
         with self._errors():
             super().__init__(self._connect(), serde=JsonPlusSerializer(allowed_msgpack_modules=classes))
             self._prepare()
         with FORKS.door:
-            FORKS.files.add(self._opened)
+            FORKS.files.add(self._shared)
 
     # -- the file -------------------------------------------------------------------------------------------------
 
     @property
     def conn(self) -> sqlite3.Connection:
         """The connection, where it is open."""
-        return self._opened.conn  # type: ignore[return-value]
+        return self._shared.conn  # type: ignore[return-value]
 
     @conn.setter
     def conn(self, conn: sqlite3.Connection) -> None:
-        self._opened.conn = conn
+        self._shared.conn = conn
 
     @property
     def lock(self) -> Any:
         """Who has it uses the connection."""
-        return self._opened.lock
+        return self._shared.lock
 
     @lock.setter
     def lock(self, lock: Any) -> None:
@@ -220,8 +220,8 @@ class MemLayerSaver(Closing, SqliteSaver):
             refuse_planted(self.conn, str(self._folder and self._folder / CHECKPOINT_FILE))
             self.setup()
             self.conn.execute(_DELETED)
-            self._opened.files = self._files()
-            self._opened.ready = True
+            self._shared.files = self._files()
+            self._shared.ready = True
         except (sqlite3.DatabaseError, JournalError):
             self.conn.close()
             raise
@@ -249,8 +249,8 @@ class MemLayerSaver(Closing, SqliteSaver):
 
     def _check_file(self) -> None:
         """Refuse a file that is another one than when it was opened: what is written now would be lost."""
-        (file, log), was = self._files(), self._opened.files
-        if self._folder is None or (file, log) == was or (file == was[0] and not self._opened.ready):
+        (file, log), was = self._files(), self._shared.files
+        if self._folder is None or (file, log) == was or (file == was[0] and not self._shared.ready):
             return
         if file is not None and file != was[0] and log == was[1]:
             # The log of the file that is gone, which SQLite would apply to the one in its place.
@@ -262,20 +262,20 @@ class MemLayerSaver(Closing, SqliteSaver):
         )
 
     def _check(self) -> None:
-        opened = self._opened
-        if opened.closed:
+        shared = self._shared
+        if shared.closed:
             raise JournalClosed("The checkpointer is closed; open it again with `checkpointer(path)`.")
-        if opened.pid != os.getpid():
+        if shared.pid != os.getpid():
             if self._folder is None:
                 raise JournalError(
                     "Checkpoints in memory belong to the process that made them; use a folder to share them."
                 )
             # What a fork could not close is the parent's: here it must not be used, not even closed.
-            opened.abandoned += (opened.conn,)
-            opened.ready, opened.pid = False, os.getpid()
+            shared.abandoned += (shared.conn,)
+            shared.ready, shared.pid = False, os.getpid()
         self._check_file()
-        if not opened.ready:
-            opened.conn, self.is_setup = self._connect(), False
+        if not shared.ready:
+            shared.conn, self.is_setup = self._connect(), False
             self._prepare()
 
     @contextmanager
@@ -287,13 +287,13 @@ class MemLayerSaver(Closing, SqliteSaver):
             return
         with self._errors(), self.lock:
             self._check()
-            self._opened.used = True
+            self._shared.used = True
             try:
                 with closing(self.conn.cursor()) as cursor, self.conn:
                     yield cursor
                     self._check_file()
             finally:
-                self._opened.used = False
+                self._shared.used = False
 
     @contextmanager
     def _holding(self) -> Iterator[sqlite3.Cursor]:
@@ -314,11 +314,11 @@ class MemLayerSaver(Closing, SqliteSaver):
 
     def close(self) -> None:
         """Close the file; further use raises `JournalClosed`. Closing twice is fine."""
-        opened = self._opened
-        with opened.lock:
-            if opened.conn is not None and opened.pid == os.getpid():
-                opened.conn.close()
-            opened.closed = True
+        shared = self._shared
+        with shared.lock:
+            if shared.conn is not None and shared.pid == os.getpid():
+                shared.conn.close()
+            shared.closed = True
 
     # -- the contract ---------------------------------------------------------------------------------------------
 
@@ -349,8 +349,8 @@ class MemLayerSaver(Closing, SqliteSaver):
         where, values = search_where(config, filter, before)
         with self._holding(), closing(self.conn.cursor()) as cursor:
             rows = cursor.execute(f"{_NAMES} {where.replace(_TEXT, _METADATA)} {_NEWEST}", values)
-            found = tuple(islice(readable(rows), most))
-        yield from found
+            checkpoints = tuple(islice(readable(rows), most))
+        yield from checkpoints
 
     @contextmanager
     def _read(self, config: RunnableConfig) -> Iterator[None]:

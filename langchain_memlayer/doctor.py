@@ -20,7 +20,7 @@ from langchain_memlayer.journal.cache_reader import KINDS
 from langchain_memlayer.journal.database import SCRUB_DUE, STAGING_NOTE, VECTORS_OF_ITEM, embedder_key, outbox_key
 from langchain_memlayer.journal.reader import Reader
 from langchain_memlayer.journal.schema import DERIVED
-from langchain_memlayer.journal.transfer import unsound
+from langchain_memlayer.journal.transfer import unsound_rows
 from langchain_memlayer.types import MEMORY_ROOT
 
 _SHOWN = 5
@@ -139,7 +139,7 @@ def _files(journal: Journal) -> Iterator[Problem]:
 def _rows(reader: Reader) -> Iterator[Problem]:
     """Rows that reading cannot trust, by what is wrong with them."""
     unusable: dict[tuple[str, str], list[str]] = {}
-    for table, key, wrong in unsound(reader):
+    for table, key, wrong in unsound_rows(reader):
         unusable.setdefault((table, wrong), []).append(key)
     for (table, wrong), keys in unusable.items():
         yield Problem("row", f"Rows of {table} cannot be used ({wrong}): {_listed(keys)}. Restore a backup.")

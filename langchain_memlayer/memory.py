@@ -395,7 +395,7 @@ class Memory(Closing):
         checked_unused(memory_type, prompt)
         checked_flags(infer=infer, background=background)
         until = checked_expiration(expiration_date)
-        beside = checked_seconds(after_seconds, "after_seconds") if background else None
+        pause = checked_seconds(after_seconds, "after_seconds") if background else None
         scope, batch = Scope(user_id, agent_id, run_id).required("add()"), checked_label(batch_id, "batch_id")
         said = read_messages(messages, session_id=session_id, timestamp=timestamp, metadata=metadata)
         if said.skipped and not said.turns:
@@ -405,7 +405,7 @@ class Memory(Closing):
         turns = said.turns if until is None else [replace(turn, valid_until=until) for turn in said.turns]
         result = yield from traced(
             "Memory.add",
-            self._remember(turns, scope, infer, batch, beside),
+            self._remember(turns, scope, infer, batch, pause),
             scope=scope,
             inputs=lambda: {"turns": said.turns},
             outputs=dict,
@@ -417,11 +417,11 @@ class Memory(Closing):
     aadd = awaited(add)
 
     def _remember(
-        self, turns: Sequence[Turn], scope: Scope, infer: bool, batch: str | None, beside: float | None
+        self, turns: Sequence[Turn], scope: Scope, infer: bool, batch: str | None, pause: float | None
     ) -> Steps[AddResult]:
         reads = infer and self._engine.extractor is not None
-        if beside is not None and reads:
-            kept = yield from self._engine.keep(turns, scope, batch=batch, at_once=False, after_seconds=beside)
+        if pause is not None and reads:
+            kept = yield from self._engine.keep(turns, scope, batch=batch, at_once=False, after_seconds=pause)
             self._background.wake(kept.note, parent())
             return added(kept.outcome, facts=False)
         outcome = yield from self._tried_again(self._engine.add(turns, scope, infer=infer, batch=batch))

@@ -162,7 +162,7 @@ class MemLayerStore(Closing, BaseStore):
         embedder, recorded = memories.embedder, recorded_embedder(memories.journal, "items")
         if embedder is not None and recorded is not None:
             embedder = resolve_embeddings(embedder.source, folder=recorded, dims=embedder.dims)
-        indexes = memories.beside("items", embedder)
+        indexes = memories.of_area("items", embedder)
         store = cls.__new__(cls)
         index: IndexConfig | None = None
         if embedder is not None and embedder.dims is not None:

@@ -111,7 +111,7 @@ def test_a_reader_that_waits_while_the_saver_is_closed_is_told_so(tmp_path: Path
         def __exit__(self, *_: object) -> None:
             self.held.release()
 
-    saver._opened.locks[os.getpid()] = Lock()
+    saver._shared.locks[os.getpid()] = Lock()
     with ThreadPoolExecutor(1) as pool:
         with Lock.held:
             waits = pool.submit(saver.get_tuple, thread("1"))

@@ -188,13 +188,13 @@ class _Proposer:
         self, view: View, vector: NDArray[np.float32], k: int, mask: NDArray[np.bool_] | None, hints: Hints
     ) -> Hits | None:
         """The best of the store's candidates, or None when they are too few or reading what matches is quicker."""
-        able = view.able(mask)
+        total = view.count_findable(mask)
         rows, dims = len(view.codes), len(vector)
         breadth = candidates(rows, 0, k)[0]
         quicker = view.held and breadth > _FEW_ASKED and breadth * _READ_RATIO > rows
-        if quicker or able * dims <= view.threshold // _FEW_READ:
+        if quicker or total * dims <= view.threshold // _FEW_READ:
             return None
-        hits = self._proposed(view, vector, k, mask, hints, able)
+        hits = self._proposed(view, vector, k, mask, hints, total)
         due = hits is not None and self.proposals.audit_due()
         return self._compared(view, vector, k, mask, hits) if hits is not None and due else hits
 
@@ -203,7 +203,7 @@ class _Proposer:
     ) -> None:
         """Now and then compare what the store proposes, though no search needs it."""
         if self.proposals.audit_due():
-            hits = self._proposed(view, vector, k, mask, hints, view.able(mask))
+            hits = self._proposed(view, vector, k, mask, hints, view.count_findable(mask))
             if hits is not None:
                 self._compared(view, vector, k, mask, hits)
 
@@ -225,7 +225,7 @@ class _Proposer:
         return exact
 
     def _proposed(
-        self, view: View, vector: NDArray[np.float32], k: int, mask: NDArray[np.bool_] | None, hints: Hints, able: int
+        self, view: View, vector: NDArray[np.float32], k: int, mask: NDArray[np.bool_] | None, hints: Hints, total: int
     ) -> Hits | None:
         allowed = view.live if mask is None else mask & view.live
         breadth = candidates(len(view.codes), 0, k)[0]
@@ -239,12 +239,12 @@ class _Proposer:
             slots, raw = slots[~np.isnan(raw)], raw[~np.isnan(raw)]
             ended = len(proposal.ids) < breadth
             enough = len(near) >= max(2 * k, breadth / 4) or (ended and len(near) >= k)
-            if enough or (ended and len(slots) == able > 0):
+            if enough or (ended and len(slots) == total > 0):
                 order = np.lexsort((view.ids[slots], -raw))[:k]
                 return view.hits(slots[order], raw[order], Plan("source", len(later), breadth, len(near)))
-            if ended and able:
+            if ended and total:
                 # What it may not know yet is not what it missed.
-                self.proposals.audited(min(len(slots) / min(k, able), 1.0))
+                self.proposals.audited(min(len(slots) / min(k, total), 1.0))
             if ended or 4 * breadth > max(_WIDEST, 16 * k):
                 return None
             breadth *= 4

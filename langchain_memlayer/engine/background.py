@@ -151,7 +151,7 @@ class Background:
         if not self._engine.claim(note):
             return
         try:
-            run(self._engine.read_beside(note, self._above.pop(note.id, None)))
+            run(self._engine.read_in_background(note, self._above.pop(note.id, None)))
         except MemLayerError as error:
             # The note itself says when it is tried again.
             self._failed(error)

@@ -114,7 +114,7 @@ class Indexes:
         mirror.wake()
         return mirror
 
-    def beside(self, area: Area, embedder: Embedder | None) -> Indexes:
+    def of_area(self, area: Area, embedder: Embedder | None) -> Indexes:
         """The slabs of another area of the same folder, with the same settings; the metric is that of what is there."""
         record = self.journal.meta(embedder_key(area))
         return Indexes(
@@ -171,14 +171,14 @@ class Indexes:
     def _load(self, key: str) -> Slab:
         source = self._source(key)
         if source is None:
-            restored = self._restored(key)
+            restored = self._from_snapshot(key)
             if restored is not None:
                 return restored
-        block = self._everything(key, vectors=source is None)
+        block = self._all_rows(key, vectors=source is None)
         # What a store answers for is scored from the journal's vectors, and holds none of them here.
         elsewhere = source is not None and source.trusted and len(block.owners) * self.dims > self._threshold(key)
         if source is not None and not elsewhere:
-            block = self._everything(key)
+            block = self._all_rows(key)
         slab = self._slab(key, source, read=self._vectors_of if elsewhere else None)
         slab.apply(block, upkeep=False)
         return self._with_graph(key, slab)
@@ -210,14 +210,14 @@ class Indexes:
 
     # -- snapshots --------------------------------------------------------------------------------------------------
 
-    def _restored(self, key: str) -> Slab | None:
+    def _from_snapshot(self, key: str) -> Slab | None:
         """The slab of the last snapshot, with what was written since; None when there is none of this journal."""
         if self._derived is None:
             return None
         try:
             payload, meta = files.read(self._derived, snapshot_name(self.area, key, part="rows"), self._origin())
             slab = self._slab(key)
-            block, words = self._thawed(key, payload, meta, slab)
+            block, words = self._rows_of(key, payload, meta, slab)
         except SnapshotError as reason:
             _LOGGER.debug("No snapshot of rows is loaded: %s", reason)
             return None
@@ -226,7 +226,7 @@ class Indexes:
         # Damaged rows and vectors of another size are looked at one by one when all are read from the journal.
         return self._with_graph(key, slab) if self._refresh(key, slab, upkeep=False) else None
 
-    def _thawed(self, key: str, payload: bytes, meta: Mapping[str, Any], slab: Slab) -> tuple[SlabBlock, Words | None]:
+    def _rows_of(self, key: str, payload: bytes, meta: Mapping[str, Any], slab: Slab) -> tuple[SlabBlock, Words | None]:
         """The rows of a snapshot with their vectors as the journal has them, read into the slab's own memory.
 
         Raises:
@@ -305,7 +305,7 @@ class Indexes:
 
     # -- the journal's rows -----------------------------------------------------------------------------------------
 
-    def _everything(self, key: str, *, vectors: bool = True) -> SlabBlock:
+    def _all_rows(self, key: str, *, vectors: bool = True) -> SlabBlock:
         prefix = key.removesuffix("\x00")
         with self.journal.read(snapshot=True) as reader:
             return reader.load(

@@ -446,7 +446,7 @@ def take_back(tx: Writer, path: str, facts: Mapping[str, int], own: Collection[i
         causes[name] = sorted({one for event in undone for one in event.detail.get("by", {}).get(name, ())})
         if not any(event.seq in own for event in undone):
             # What the same step took from facts that stay, stays.
-            before = _beside(before, cells.get(name), set(causes[name]).difference(facts))
+            before = _joined_with(before, cells.get(name), set(causes[name]).difference(facts))
         cells = {other: cell for other, cell in cells.items() if other != name}
         cells |= {name: before} if before is not None else {}
         undoes[name] = [event.seq for event in undone]
@@ -468,7 +468,7 @@ def _still_said(tx: Writer, version: int, name: str, cell: Cell | None, facts: C
     return said.get(name)
 
 
-def _beside(before: Cell | None, now: Cell | None, facts: Collection[str]) -> Cell | None:
+def _joined_with(before: Cell | None, now: Cell | None, facts: Collection[str]) -> Cell | None:
     """A field as it was before, with what some facts say in it now."""
     left = filtered({"": now} if now else {}, lambda _, told: [one for one in told if one in facts] or None).get("")
     if left is None or "value" not in left or not any(one in facts for one in cited({"": left})):

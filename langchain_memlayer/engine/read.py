@@ -136,7 +136,7 @@ class Engine(Keeper):
             prepared = yield from self._extract_facts(self._prepare(note))
             return (yield from self._decide_and_commit(prepared, batch=None))
 
-    def read_beside(self, note: Unread, above: RunTree | None) -> Steps[Outcome]:
+    def read_in_background(self, note: Unread, above: RunTree | None) -> Steps[Outcome]:
         """Like `read`, as a run that belongs to the one that kept the turns."""
         return traced(
             "background",

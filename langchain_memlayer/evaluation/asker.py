@@ -169,7 +169,7 @@ class Asker:
                 if len(hits) < limit or sum(hit.tokens for hit in hits) > self._plan.max_tokens:
                     break
                 limit *= 2
-            beside = dict(self._beside(question, remembered))
+            beside = dict(self._plain_measures(question, remembered))
         outcome = Outcome(
             conversation,
             question,
@@ -191,7 +191,7 @@ class Asker:
         told_in = dict.fromkeys(session for turn in turns if (session := remembered.sessions.get(turn)) is not None)
         return Hit(text, tuple(turns), tuple(told_in), self._plan.count(text))
 
-    def _beside(self, question: Question, remembered: _Remembered) -> Iterator[tuple[str, dict[str, float]]]:
+    def _plain_measures(self, question: Question, remembered: _Remembered) -> Iterator[tuple[str, dict[str, float]]]:
         """The measures of plain systems, by their names."""
         if remembered.plain is None:
             return

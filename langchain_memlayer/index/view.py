@@ -281,26 +281,26 @@ class View:
         keep, matches = self._keep(mask)
         rows, graph = len(self.codes), self.graph
         if graph is None or isinstance(self.codes, Stored):
-            return self._exactly(vector, k, keep, matches)
+            return self._scan_exactly(vector, k, keep, matches)
         breadth, enough = candidates(rows, matches, k)
         if choose(rows=rows, dims=kernel.dims, matches=matches, breadth=breadth, threshold=self.threshold) != "hnsw":
-            return self._exactly(vector, k, keep, matches)
-        scored = self._inside(graph.search(vector, breadth), keep)
+            return self._scan_exactly(vector, k, keep, matches)
+        scored = self._kept(graph.search(vector, breadth), keep)
         slots, raw = self._items(scored)
         survivors = len(slots)
         if survivors < enough:
-            return self._exactly(vector, k, keep, matches, Plan("empty", 0, breadth, survivors, True))
+            return self._scan_exactly(vector, k, keep, matches, Plan("empty", 0, breadth, survivors, True))
         scanned = rows - graph.seen + len(graph.nodes.rest)
         if scanned:
-            beside = self._beside(vector, k, keep, graph, self.codes)
-            slots, raw = self._items((np.concatenate((scored[0], beside[0])), np.concatenate((scored[1], beside[1]))))
+            outside = self._outside_graph(vector, k, keep, graph, self.codes)
+            slots, raw = self._items((np.concatenate((scored[0], outside[0])), np.concatenate((scored[1], outside[1]))))
         return self.hits(slots[:k], raw[:k], Plan("hnsw", scanned, breadth, survivors))
 
     def exact(
         self, vector: NDArray[np.float32], k: int, *, mask: NDArray[np.bool_] | None = None, plan: Plan = _UNTRIED
     ) -> Hits:
         """The `k` nearest by looking at all of them; `vector` as the kernel prepared it, `plan` what was tried."""
-        return self._exactly(vector, k, *self._keep(mask), plan)
+        return self._scan_exactly(vector, k, *self._keep(mask), plan)
 
     def audit(self, query: ArrayLike, k: int, *, mask: NDArray[np.bool_], hints: Hints) -> None:
         """Let a source that a search did not need be doubted all the same."""
@@ -339,14 +339,14 @@ class View:
         """The answer of some slots with their raw scores."""
         return Hits(slots, self.ids[slots], self.seqs[slots], self._kernel().finish(raw), plan)
 
-    def able(self, mask: NDArray[np.bool_] | None) -> int:
+    def count_findable(self, mask: NDArray[np.bool_] | None) -> int:
         """How many items with vectors may be found."""
         keep, vectors = self._keep(mask)
         if self.owners is None:
             return vectors
         return int(np.count_nonzero(np.diff(self.owners if keep is None else self.owners[keep], prepend=-1)))
 
-    def _exactly(
+    def _scan_exactly(
         self, vector: NDArray[np.float32], k: int, keep: NDArray[np.bool_] | None, matches: int, tried: Plan = _UNTRIED
     ) -> Hits:
         kernel, codes = self._kernel(), self.codes
@@ -397,13 +397,13 @@ class View:
         return (None, matches) if matches == len(keep) else (keep, matches)
 
     @staticmethod
-    def _inside(scored: RowScores, keep: NDArray[np.bool_] | None) -> RowScores:
+    def _kept(scored: RowScores, keep: NDArray[np.bool_] | None) -> RowScores:
         if keep is None:
             return scored
         inside = keep[scored[0]]
         return scored[0][inside], scored[1][inside]
 
-    def _beside(
+    def _outside_graph(
         self,
         vector: NDArray[np.float32],
         k: int,
@@ -420,8 +420,8 @@ class View:
         rest = graph.nodes.rest
         if keep is not None:
             rest = rest[keep[rest]]
-        more = self._best(lambda want: kernel.gather(vector, codes, rest, want), k, len(rest))[0]
-        return np.concatenate((rows + start, more[0])), np.concatenate((raw, more[1]))
+        rest_best = self._best(lambda want: kernel.gather(vector, codes, rest, want), k, len(rest))[0]
+        return np.concatenate((rows + start, rest_best[0])), np.concatenate((raw, rest_best[1]))
 
     def _best(self, scan: Callable[[int], RowScores], k: int, matches: int) -> tuple[RowScores, RowScores]:
         """What `scan` finds when asked for so many vectors that `k` items are complete, no tie cut at the `k`-th.

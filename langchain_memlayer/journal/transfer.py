@@ -121,7 +121,7 @@ def rows(reader: Reader, section: Section) -> Iterator[Values]:
         yield from sorted(sound, key=lambda values: [values[name] for name in section.key])
         return
     for page in _pages(reader, section):
-        beside = _beside(reader, page) if section is ITEMS else {}
+        beside = _terms_and_vectors(reader, page) if section is ITEMS else {}
         for row in page:
             yield _sound_row(section, row, beside.get(row[0], {}))
 
@@ -162,7 +162,7 @@ def _pages(reader: Reader, section: Section) -> Iterator[list[Any]]:
         after = tuple(page[-1][: len(section.key)])
 
 
-def _beside(reader: Reader, page: Sequence[Any]) -> dict[int, Values]:
+def _terms_and_vectors(reader: Reader, page: Sequence[Any]) -> dict[int, Values]:
     """The terms and vectors of items, where they have some."""
     records = reader.db.execute(
         f"SELECT i.id, i.terms, v.data FROM items i LEFT JOIN vectors v ON {VECTORS_OF_ITEM} "
@@ -239,7 +239,7 @@ _SHAPES: Mapping[str, tuple[type, type | None]] = {
     "fields": (list, str), "result": (dict, None), "value": (dict, None),
 }  # fmt: skip
 _KINDS = ("item", "fact", "turn", "profile")
-_FLAGS: Mapping[str, range] = {
+_RANGES: Mapping[str, range] = {
     # Behind a higher one there would be no room for others.
     "id": range(1 << 62),
     "seq": range(1 << 62),
@@ -279,7 +279,7 @@ def _wrong_value(name: str, kind: Type, value: Any) -> str | None:
         return f"{name!r} is no time of the calendar"
     if name == "ttl" and not 0 < value <= LAST_TIME:
         return "'ttl' is no time to live"
-    if name in _FLAGS and value not in _FLAGS[name]:
+    if name in _RANGES and value not in _RANGES[name]:
         return f"{name!r} is out of its range"
     if name == "path" and not _is_path(value):
         return "'path' is no namespace"
@@ -319,7 +319,7 @@ def wrong_owner(values: Values, path: str | None) -> str | None:
     return None if right else "its user_id, agent_id and run_id are not those of its namespace"
 
 
-def unsound(reader: Reader) -> Iterator[tuple[str, str, str]]:
+def unsound_rows(reader: Reader) -> Iterator[tuple[str, str, str]]:
     """All rows that reading cannot trust: the table, the row's key, and what is wrong. To be called in a snapshot."""
     paths: dict[int, str] = {}
     for section in SECTIONS.values():
