@@ -142,7 +142,7 @@ class PostgresJournal(Journal):
                 connection = self._pool.getconn(max(0.0, until - time.monotonic()))
             except PoolTimeout:
                 # Else all connections were in use.
-                self._away = lost or self._failures() > failures
+                self._away = self._away or lost or self._failures() > failures
                 raise
             try:
                 self._pool.check_connection(connection)
