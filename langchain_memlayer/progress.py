@@ -30,12 +30,12 @@ def bars(*, hidden: bool = False) -> Iterator[Progress]:
     tasks: dict[str, TaskID] = {}
     with _shown(console) as shown:
 
-        def told(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = shown.add_task(what.capitalize(), total=total or None)
-            shown.update(tasks[what], completed=done, total=total or None)
+        def show(task: str, done: int, total: int) -> None:
+            if task not in tasks:
+                tasks[task] = shown.add_task(task.capitalize(), total=total or None)
+            shown.update(tasks[task], completed=done, total=total or None)
 
-        yield told
+        yield show
 
 
 def silent(what: str, done: int, total: int) -> None:

@@ -143,10 +143,10 @@ def _shield(surface: str, on_error: OnError, raised: tuple[type[Exception], ...]
     try:
         yield
     except Exception as error:
-        mine = isinstance(error, (ConfigurationError, ScopeRequired, InvalidFilter)) and not isinstance(
+        is_callers = isinstance(error, (ConfigurationError, ScopeRequired, InvalidFilter)) and not isinstance(
             error, EmbedderMismatch
         )
-        if on_error == "raise" or mine or isinstance(error, raised):
+        if on_error == "raise" or is_callers or isinstance(error, raised):
             raise
         # No message: what a provider says may quote the conversation.
         last = extract_tb(error.__traceback__)[-1]

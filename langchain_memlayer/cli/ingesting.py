@@ -40,8 +40,8 @@ class Ingested:
 
     def sentence(self) -> str:
         """For people."""
-        what = show.event_counts(self.events) or "nothing new is in them"
-        return f"{show.counted(self.messages, 'message')} of {show.counted(self.sessions, 'session')}: {what}."
+        counted = show.event_counts(self.events) or "nothing new is in them"
+        return f"{show.counted(self.messages, 'message')} of {show.counted(self.sessions, 'session')}: {counted}."
 
 
 def read_batches(file: Path) -> list[list[Message]]:

@@ -132,9 +132,9 @@ def update(
     if expires is not None:
         changes["expiration_date"] = None if expires == "never" else expires
     with ctx.obj.searchable() as memory:
-        mine = ctx.obj.within(memory)
-        mine.update(memory_id, **changes)
-        result = mine.get(memory_id)
+        scoped = ctx.obj.within(memory)
+        scoped.update(memory_id, **changes)
+        result = scoped.get(memory_id)
     show.result(ctx.obj.json, result, lambda out: show.memories(out, [result]))
 
 

@@ -132,8 +132,8 @@ def _forks(out: Console, result: Any) -> None:
 def _merged(out: Console, done: Any, scope: Mapping[str, str]) -> None:
     show.added(out, done)
     for one in done["conflicts"]:
-        here, there = (one[side] or "(ended)" for side in ("memory", "fork"))
-        out.print(show.text(f"changed on both sides: {here!r} stays; the fork said {there!r}", "yellow"))
+        original, fork = (one[side] or "(ended)" for side in ("memory", "fork"))
+        out.print(show.text(f"changed on both sides: {original!r} stays; the fork said {fork!r}", "yellow"))
     whose = " ".join(f"--{name.removesuffix('_id')} {quote(value)}" for name, value in scope.items())
     out.print(show.text(f"memlayer undo --batch '{done['batch_id']}' {whose} takes it back", "dim"))
 

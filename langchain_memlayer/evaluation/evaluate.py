@@ -121,12 +121,12 @@ def evaluate_memory(
 def _bars(wanted: bool, turns: int, questions: int) -> Iterator[Callable[[str, int], None]]:
     """What is told how many turns more are remembered, or questions asked, by any thread."""
     totals, done, lock = {"remembering": turns, "asking": questions}, Counter[str](), Lock()
-    with bars(hidden=not wanted) as told:
+    with bars(hidden=not wanted) as show:
 
         def advanced(what: str, count: int) -> None:
             with lock:
                 done[what] += count
-                told(what, done[what], totals[what])
+                show(what, done[what], totals[what])
 
         yield advanced
 

@@ -99,12 +99,12 @@ def _examples(client: Client, dataset: Dataset) -> list[Example]:
     else:
         record = client.create_dataset(name, description=f"{len(rows)} questions about what was said.")
     wanted = {row["inputs"]["question_id"]: row for row in rows}
-    there = _listed(client, record.id, wanted)
-    missing = [row for key, row in wanted.items() if key not in there]
+    uploaded = _listed(client, record.id, wanted)
+    missing = [row for key, row in wanted.items() if key not in uploaded]
     if missing:
         client.create_examples(dataset_id=record.id, examples=missing)
-        there = _listed(client, record.id, wanted)
-    return list(there.values())
+        uploaded = _listed(client, record.id, wanted)
+    return list(uploaded.values())
 
 
 def _listed(client: Client, dataset: UUID, wanted: Collection[str]) -> dict[str, Example]:

@@ -117,9 +117,9 @@ def is_said(said: Sequence[str], quote: str) -> bool:
 
 def says_all(text: str, other: str) -> bool:
     """Whether a text has all words of another, and no denial of its own ("no longer", 不再)."""
-    mine, others = set(words(text)), set(words(other))
-    denial = denies(text) and not denies(other)
-    return others <= mine and not denial and _DENIALS.isdisjoint(mine - others)
+    own_words, other_words = set(words(text)), set(words(other))
+    denies_more = denies(text) and not denies(other)
+    return other_words <= own_words and not denies_more and _DENIALS.isdisjoint(own_words - other_words)
 
 
 def repeats(text: str, fact: str) -> bool:

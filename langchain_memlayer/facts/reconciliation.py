@@ -448,13 +448,13 @@ def _spoken_of(fact: Fact, targets: Sequence[Known], question: Question) -> list
 
 def _is_of_another(fact: Fact, memory: Known, text: str) -> bool:
     """Whether a fact about one, whose name it begins with, would stand in place of what is known of another."""
-    mine, other = fact.name or "", memory.name or ""
+    name, known_name = fact.name or "", memory.name or ""
     return (
-        _are_proper(mine, other)
-        and fact.text.casefold().startswith(mine.casefold())
-        and memory.text.casefold().startswith(other.casefold())
-        and terms(mine).isdisjoint(terms(memory.text))
-        and terms(other).isdisjoint(terms(f"{fact.text} {text}"))
+        _are_proper(name, known_name)
+        and fact.text.casefold().startswith(name.casefold())
+        and memory.text.casefold().startswith(known_name.casefold())
+        and terms(name).isdisjoint(terms(memory.text))
+        and terms(known_name).isdisjoint(terms(f"{fact.text} {text}"))
     )
 
 
@@ -589,9 +589,9 @@ def _repeated(decisions: Sequence[Decision], question: Question) -> list[Decisio
             return False
         alike = foreign or has_in_common(fact, known)
         # Of 小雅 is said the same as of 小丽; "User's daughter" may have a name.
-        mine, other = fact.name or "", (one and one.name) or ""
-        same = mine not in known and fact.text.replace(mine, "") == known.replace(other, "")
-        return alike and not (_are_proper(mine, other) and same) and not differs(fact.text, known)
+        name, known_name = fact.name or "", (one and one.name) or ""
+        same = name not in known and fact.text.replace(name, "") == known.replace(known_name, "")
+        return alike and not (_are_proper(name, known_name) and same) and not differs(fact.text, known)
 
     return [
         decision
@@ -601,14 +601,14 @@ def _repeated(decisions: Sequence[Decision], question: Question) -> list[Decisio
     ]
 
 
-def _are_proper(mine: str, other: str) -> bool:
+def _are_proper(name: str, other: str) -> bool:
     """Whether two are called by names, and not by what they are to who speaks."""
-    return bool(mine and other) and terms_but_speaker(f"{mine} {other}") == {*telling_terms(f"{mine} {other}")}
+    return bool(name and other) and terms_but_speaker(f"{name} {other}") == {*telling_terms(f"{name} {other}")}
 
 
 def _covers(text: str | None, other: str | None) -> bool:
-    mine, others = text or "", other or ""
-    return terms(others) <= terms(mine) and denies(mine) == denies(others)
+    whole, part = text or "", other or ""
+    return terms(part) <= terms(whole) and denies(whole) == denies(part)
 
 
 def _told_by(decision: Decision, update: Decision) -> Decision:

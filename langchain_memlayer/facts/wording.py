@@ -100,13 +100,12 @@ def differs(text: str, memory: str) -> bool:
     """Whether a text has a number that a memory lacks, another name or day, a denial where it has none, or more."""
     if _are_swapped(text, memory) or numbers(text) - numbers(memory, dated=True) or denies(text) != denies(memory):
         return True
-    mine, others = days(text), days(memory)
     # What "still" holds on another day is no other fact. Where all else is the same, a time is another one, too.
-    same = text != memory and re.sub(r"\d", "", text) == re.sub(r"\d", "", memory)
+    same_but_numbers = text != memory and re.sub(r"\d", "", text) == re.sub(r"\d", "", memory)
     # What says all of the memory and more is new.
-    new = terms(ENDS.sub(" ", DAY.sub(" ", text))) - terms(memory)
-    more = terms(memory) <= terms(text) and not _is_little(new)
-    return (same or more or bool(mine and others and mine.isdisjoint(others))) and not _STILL.search(text)
+    new_terms = terms(ENDS.sub(" ", DAY.sub(" ", text))) - terms(memory)
+    says_more = terms(memory) <= terms(text) and not _is_little(new_terms)
+    return (same_but_numbers or says_more or _are_of_other_days(text, memory)) and not _STILL.search(text)
 
 
 def _is_little(new: Collection[str]) -> bool:
@@ -119,19 +118,19 @@ def _are_swapped(text: str, memory: str) -> bool:
     """Whether two texts are the same but for a word of each after the verb: what is liked, drunk, or when."""
     from rapidfuzz.fuzz import ratio
 
-    mine, others = words(text), words(memory)
-    apart = [(k, *pair) for k, pair in enumerate(zip(mine, others, strict=False)) if pair[0] != pair[1]]
-    if len(mine) != len(others) or len(apart) != 1:
+    text_words, memory_words = words(text), words(memory)
+    unlike = [(k, *pair) for k, pair in enumerate(zip(text_words, memory_words, strict=False)) if pair[0] != pair[1]]
+    if len(text_words) != len(memory_words) or len(unlike) != 1:
         return False
-    place, one, other = apart[0]
+    place, one, other = unlike[0]
     # Without capitals the verb ends the sentence, if words are parted at all; "User's sister" is no verb.
     if one.upper() == one or other.upper() == other:
-        placed = len(mine) == len(text.split()) and 0 < place < len(mine) - 1
+        placed = len(text_words) == len(text.split()) and 0 < place < len(text_words) - 1
     else:
         placed = place >= _AFTER_VERB - bool(_OWNER.match(text))
     # Of "in" and "at" neither tells anything, though each would alone; what has digits is a number.
-    told, before = terms_but_speaker(text), terms_but_speaker(memory)
-    swapped = not (told <= before or before <= told or re.search(r"\d", one + other))
+    text_terms, memory_terms = terms_but_speaker(text), terms_but_speaker(memory)
+    swapped = not (text_terms <= memory_terms or memory_terms <= text_terms or re.search(r"\d", one + other))
     return placed and swapped and ratio(one, other) < _ALIKE
 
 
@@ -159,16 +158,21 @@ def is_untold(told: str, text: str, *, dated: bool = True) -> bool:
 
 def is_replaced(told: str, text: str) -> bool:
     """Whether a text says half of what was told, with other numbers, names or days."""
-    mine = terms(told)
-    half = 2 * len(mine & terms(text)) >= len(mine) and denies(told) == denies(text)
-    both = ((told, text), (text, told))
-    return half and all(differs(*pair) or is_untold(*pair, dated=False) for pair in both)
+    told_terms = terms(told)
+    says_half = 2 * len(told_terms & terms(text)) >= len(told_terms) and denies(told) == denies(text)
+    both_ways = ((told, text), (text, told))
+    return says_half and all(differs(*pair) or is_untold(*pair, dated=False) for pair in both_ways)
 
 
 def are_logged(text: str, memory: str) -> bool:
     """Whether two texts are entries of one log, of different days."""
-    mine, others = days(text), days(memory)
-    return bool(mine and others) and mine.isdisjoint(others) and all(map(_LOGGED.search, (text, memory)))
+    return _are_of_other_days(text, memory) and all(map(_LOGGED.search, (text, memory)))
+
+
+def _are_of_other_days(text: str, memory: str) -> bool:
+    """Whether two texts name days or months, and none that is the same."""
+    text_days, memory_days = days(text), days(memory)
+    return bool(text_days and memory_days) and text_days.isdisjoint(memory_days)
 
 
 def are_several(text: str) -> bool:
@@ -189,9 +193,9 @@ def only_ends(fact: Fact, memories: Sequence[str]) -> bool:
 
 def has_in_common(fact: Fact, memory: str) -> bool:
     """Whether a fact and a memory share a word beyond whom they are about, and beyond "no longer"."""
-    mine = _own_matter(fact)
-    if words(mine):
-        return _shares_words(mine, matter_of(fact, memory))
+    matter = _own_matter(fact)
+    if words(matter):
+        return _shares_words(matter, matter_of(fact, memory))
     # What is to be forgotten may be the person itself.
     return _shares_words(fact.text, memory)
 
@@ -216,12 +220,12 @@ def matter_of(fact: Fact, said: str) -> str:
     return re.sub(f"{subject}|{_ENDING}", " ", said, flags=re.VERBOSE | re.IGNORECASE)
 
 
-def _shares_words(mine: str, other: str) -> bool:
+def _shares_words(text: str, other: str) -> bool:
     """Whether one telling word is common; without spaces, two characters in a row, or half of all characters."""
-    if not set(telling_terms(mine)).isdisjoint(telling_terms(other)):
+    if not set(telling_terms(text)).isdisjoint(telling_terms(other)):
         return True
-    single = terms(mine)
-    return bool(single) and 2 * len(single & terms(other)) >= len(single)
+    text_terms = terms(text)
+    return bool(text_terms) and 2 * len(text_terms & terms(other)) >= len(text_terms)
 
 
 def is_grounded(text: str, fact: Fact, others: Sequence[Fact], memories: Sequence[str]) -> bool:
@@ -229,34 +233,34 @@ def is_grounded(text: str, fact: Fact, others: Sequence[Fact], memories: Sequenc
     sources = [part or "" for one in (fact, *others) for part in (one.text, one.quote)]
     sources += memories
     undated = DAY.sub(" ", text)
-    said = terms(undated)
-    told = "\n".join(sources)
-    if len(said & terms(told)) < _GROUNDED * len(said) or is_unnamed(text, told):
+    text_terms = terms(undated)
+    source_text = "\n".join(sources)
+    if len(text_terms & terms(source_text)) < _GROUNDED * len(text_terms) or is_unnamed(text, source_text):
         return False
-    changed = numbers(fact.text) - numbers(memories[0], dated=True)
+    added = numbers(fact.text) - numbers(memories[0], dated=True)
     literal = {number for source in sources for number in numbers(source, dated=True)}
-    known = literal | worked_out(DAY.sub(" ", told))
-    if not changed:
+    allowed = literal | worked_out(DAY.sub(" ", source_text))
+    if not added:
         # Who counts a list anew names no number.
-        known |= {value + step for value in numbers(memories[0]) for step in (-2, -1, 1, 2)}
-    if not all(is_among(value, known) for value in numbers(text)):
+        allowed |= {value + step for value in numbers(memories[0]) for step in (-2, -1, 1, 2)}
+    if not all(is_among(value, allowed) for value in numbers(text)):
         return False
     counted = numbers(undated, dated=True)
     # "For two months" is rightly told as the day when it began, "150 more" or "a week later" as what that makes.
-    mine, invented = days(fact.text) - days(memories[0]), days(text) - days(told)
+    new_days, invented = days(fact.text) - days(memories[0]), days(text) - days(source_text)
     dated = gives_day(fact, text)
-    carried = not changed.isdisjoint(counted) or counted - literal or (not days(fact.text) and (dated or invented))
+    carried = not added.isdisjoint(counted) or counted - literal or (not days(fact.text) and (dated or invented))
     # Another fact may tell of a later change.
-    if changed and not carried and not any(is_replaced(fact.text, one.text) for one in others):
+    if added and not carried and not any(is_replaced(fact.text, one.text) for one in others):
         return False
     # A day that nobody told is not the one that the fact tells.
-    if mine and invented and not dated and not _share_a_day(mine, days(text)):
+    if new_days and invented and not dated and not _share_a_day(new_days, days(text)):
         return False
     if not denies(text) or any(map(denies, sources)):
         return True
     # What was replaced may be told, too: "lives in Bath, no longer in Leeds".
     new, old = terms(fact.text) - terms(memories[0]), terms(memories[0]) - terms(fact.text)
-    return bool(ENDS.search(text) and said & new and said & old)
+    return bool(ENDS.search(text) and text_terms & new and text_terms & old)
 
 
 def _share_a_day(some: Collection[str], others: Collection[str]) -> bool:
@@ -277,10 +281,10 @@ def says(text: str, told: str) -> bool:
 
 def says_little(text: str, fact: Fact) -> bool:
     """Whether a text has few of a fact's telling words, or not the name that it begins with."""
-    mine, said = terms(matter_of(fact, fact.text)), terms(text)
-    name = terms(fact.name or "") & terms(fact.text)
-    few = len(mine & said) < _TOLD * len(mine) and not scripts_differ(fact.text, text)
-    return few or (bool(name) and name.isdisjoint(said))
+    fact_terms, text_terms = terms(matter_of(fact, fact.text)), terms(text)
+    name_terms = terms(fact.name or "") & terms(fact.text)
+    few = len(fact_terms & text_terms) < _TOLD * len(fact_terms) and not scripts_differ(fact.text, text)
+    return few or (bool(name_terms) and name_terms.isdisjoint(text_terms))
 
 
 def terms(text: str) -> set[str]:

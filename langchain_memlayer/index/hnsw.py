@@ -120,12 +120,12 @@ class Nodes:
         """
         if self.members is None:
             return codes[: len(self)]
-        there = self.starts[1:] > self.starts[:-1]
+        has_vector = self.starts[1:] > self.starts[:-1]
         out: NDArray[np.float16] = codes[self.members[np.minimum(self.starts[:-1], len(self.members) - 1)]]
-        gone = np.flatnonzero(~there)
+        gone = np.flatnonzero(~has_vector)
         if len(gone) and links is not None:
             linked = links.ground(gone)
-            usable = (linked >= 0) & there[linked]
+            usable = (linked >= 0) & has_vector[linked]
             first = linked[np.arange(len(gone)), usable.argmax(axis=1)]
             out[gone] = np.where(usable.any(axis=1, keepdims=True), out[first], np.float16(0))
         return out
@@ -367,7 +367,7 @@ def _add(
     index: Any,
     vectors: NDArray[np.float16],
     nodes: Nodes,
-    there: NDArray[np.float16],
+    old_codes: NDArray[np.float16],
     stop: Callable[[], bool],
 ) -> Graph | None:
     """The graph of `index`, which has the first nodes with the codes `there`, with the others added."""
@@ -375,13 +375,13 @@ def _add(
     codes = nodes.codes(vectors)
     if nodes.members is not None:
         # Of a node that no vector is any more, only the graph knows a place.
-        codes[: len(there)] = there
+        codes[: len(old_codes)] = old_codes
     # In one piece each: what moves whenever it is full leaves holes of all sizes behind. One node in 31 has more links.
     _reserve(faiss.downcast_index(index.storage).codes, codes.nbytes)
     _reserve(index.hnsw.neighbors, len(codes) * NEIGHBOURS * 21 // 10)
     # For this thread only: one core, no OpenMP team that a later fork would find dead.
     faiss.omp_set_num_threads(1)
-    for begin in range(len(there), len(codes), _CHUNK):
+    for begin in range(len(old_codes), len(codes), _CHUNK):
         if stop():
             return None
         index.add(codes[begin : begin + _CHUNK].astype(np.float32))

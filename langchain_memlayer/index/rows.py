@@ -75,12 +75,12 @@ class Rows:
                 column.used[slots] = values
 
     def _same_vectors(self, slot: int, codes: NDArray[np.float16] | Stored, theirs: slice) -> bool:
-        mine = slice(slot, slot + 1)
+        own = slice(slot, slot + 1)
         if self.owners is not None:
-            mine = slice(*np.searchsorted(self.owners.used, (slot, slot + 1)))
+            own = slice(*np.searchsorted(self.owners.used, (slot, slot + 1)))
         if isinstance(codes, Stored) or self.codes is None:
-            return bool(mine.stop - mine.start == theirs.stop - theirs.start)
-        return bool(self.codes.used[mine].tobytes() == codes[theirs].tobytes())
+            return bool(own.stop - own.start == theirs.stop - theirs.start)
+        return bool(self.codes.used[own].tobytes() == codes[theirs].tobytes())
 
     def _kill(self, slots: NDArray[np.int64]) -> None:
         if not len(slots):

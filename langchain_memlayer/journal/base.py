@@ -126,8 +126,8 @@ class Journal(ABC):
                     self._pid = pid
 
     def _committed(self) -> None:
-        for told in self.after_commit:
-            told()
+        for listener in self.after_commit:
+            listener()
 
     def _unscrubbed(self, files: str, cause: object) -> JournalError:
         return JournalError(

@@ -396,6 +396,6 @@ def visible(ids: Mapping[str, str], *, quarantined: bool, at: int | None = None)
 
 def about(events: Sequence[tuple[Any, ...]], area: Area) -> list[int]:
     """The rows of an area that some events (position, item, gone, kind) are about."""
-    wanted = area == "items"
-    mine = (row for row in events if row[3] != "profile" and (row[3] == "item") == wanted)
-    return sorted({item for row in mine for item in row[1:3] if item is not None})
+    of_items = area == "items"
+    of_area = (row for row in events if row[3] != "profile" and (row[3] == "item") == of_items)
+    return sorted({item for row in of_area for item in row[1:3] if item is not None})

@@ -250,10 +250,10 @@ class BaseReader:
     def _own_report(self, scope: str, text: Any) -> dict[str, Any]:
         """What a batch reported, unless it is of somebody else's memories."""
         report = to_report(text)
-        told = [done[0] for done in (*report["turns"], *report["facts"])]
+        keys = [done[0] for done in (*report["turns"], *report["facts"])]
         path = Scope(**orjson.loads(scope)).partition
         sql = "SELECT n.path FROM items i JOIN namespaces n ON n.id = i.ns WHERE i.kind <> 'item' AND i.key IN (...)"
-        if any(owner != path for (owner,) in self.among(sql, told)):
+        if any(owner != path for (owner,) in self.among(sql, keys)):
             raise ValueError("a report of others")
         return report
 

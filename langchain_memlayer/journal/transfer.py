@@ -140,10 +140,10 @@ def _sound_row(section: Section, row: Sequence[Any], beside: Values) -> Values:
     return values | {name: bytes(part) for name, part in beside.items()}
 
 
-def damaged_row(what: str, wrong: str) -> JournalError:
+def damaged_row(place: str, wrong: str) -> JournalError:
     """The error for what nothing can be exported with."""
     return JournalError(
-        f"{what} is damaged ({wrong}), and no file with it could be imported: `memlayer doctor` names all such. "
+        f"{place} is damaged ({wrong}), and no file with it could be imported: `memlayer doctor` names all such. "
         "Restore a backup, or forget() whose memory it is."
     )
 

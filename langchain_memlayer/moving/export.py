@@ -327,9 +327,9 @@ class _Lines:
         if wrong is not None:
             raise self._wrong(number, wrong)
 
-    def _wrong(self, number: int, what: str) -> InvalidInput:
+    def _wrong(self, number: int, fault: str) -> InvalidInput:
         return InvalidInput(
-            f"{self._file.name}: line {number}: {what}. The file is damaged, or was changed; export the store again."
+            f"{self._file.name}: line {number}: {fault}. The file is damaged, or was changed; export the store again."
         )
 
 

@@ -81,8 +81,8 @@ def _check(item: SearchItem) -> None:
 def _fill(target: MemLayerStore, store: BaseStore, total: int, progress: Progress) -> dict[str, int]:
     counts, items = {"imported": 0, "known": 0}, _items(store)
     while some := list(islice(items, _AT_ONCE)):
-        there = target.batch([GetOp(item.namespace, item.key, refresh_ttl=False) for item in some])
-        fresh = [item for item, known in zip(some, there, strict=True) if known is None]
+        there_already = target.batch([GetOp(item.namespace, item.key, refresh_ttl=False) for item in some])
+        fresh = [item for item, known in zip(some, there_already, strict=True) if known is None]
         target.batch([PutOp(item.namespace, item.key, item.value) for item in fresh])
         counts["imported"] += len(fresh)
         counts["known"] += len(some) - len(fresh)

@@ -95,8 +95,8 @@ def learned(pool: Pool, query: Query, shares: Mapping[str, Scores], *, named: bo
 
 def is_told_by_names(pool: Pool) -> bool:
     """Whether a pool is a conversation, and most of its turns are said by people who are named, in sessions."""
-    told = pool.is_turn & (pool.session >= 0) & (pool.speaker >= 0)
-    return signals.is_conversation(pool) and bool(2 * np.count_nonzero(told) > np.count_nonzero(pool.is_turn))
+    by_named = pool.is_turn & (pool.session >= 0) & (pool.speaker >= 0)
+    return signals.is_conversation(pool) and bool(2 * np.count_nonzero(by_named) > np.count_nonzero(pool.is_turn))
 
 
 def features(pool: Pool, query: Query, shares: Mapping[str, Scores]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
