@@ -156,15 +156,17 @@ def test_a_collection_for_other_vectors_is_told_and_kept(config: dict[str, Any],
             memory._indexes.mirror.store.check(memory._indexes.dims)  # type: ignore[union-attr]
 
 
-def test_a_size_that_contradicts_the_embedder_is_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("own", "told"), [({"provider": "wordllama"}, r"wordllama:\S+ .* 256"), (None, f" {DIMS} ")])
+def test_a_size_that_contradicts_the_embedder_is_told_before_a_collection_has_it(
+    tmp_path: Path, own: dict[str, Any] | None, told: str
+) -> None:
     pytest.importorskip("langchain_qdrant")
-    config = whole("qdrant", path=str(tmp_path / "q"), embedding_model_dims="1536") | {
-        "embedder": {"provider": "wordllama"}
-    }
-    with pytest.raises(
-        ConfigurationError, match=r"embedding_model_dims is 1536, but wordllama:\S+ makes vectors of 256"
-    ):
-        read_config(config)
+    config = whole("qdrant", path=str(tmp_path / "q"), embedding_model_dims="1536")
+    with pytest.raises(ConfigurationError, match=f"embedding_model_dims is 1536, but .*{told}"):
+        read_config(config | ({} if own is None else {"embedder": own}))
+    with Memory.from_config(whole("qdrant", path=str(tmp_path / "q"))) as memory:
+        memory.add("ours", user_id="ana", infer=False)
+        assert delivered(memory)
 
 
 def test_a_folder_that_another_has_open_is_told(tmp_path: Path) -> None:

@@ -145,7 +145,7 @@ def _qdrant(config: dict[str, Any], name: str, where: str, embedder: Callable[[]
         imported(module, "langchain-memlayer[qdrant]") for module in ("langchain_qdrant", "qdrant_client")
     )
     source, resources = embedder(), ExitStack()
-    dims = partial(checked_dims, config.pop("embedding_model_dims", None), source, where)
+    dims = partial(checked_dims, config.pop("embedding_model_dims", None), source, where, makes=True)
     on_disk = config.pop("on_disk", None)
 
     client = config.get("client")
@@ -239,7 +239,7 @@ def _pgvector(config: dict[str, Any], name: str, where: str, embedder: Callable[
         imported(module, "langchain-memlayer[pgvector]") for module in ("langchain_postgres", "sqlalchemy")
     )
     source, resources = embedder(), ExitStack()
-    dims = partial(checked_dims, config.pop("embedding_model_dims", None), source, where)
+    dims = partial(checked_dims, config.pop("embedding_model_dims", None), source, where, makes=True)
 
     def make(opened: ExitStack) -> Any:
         engine = langchain.PGEngine.from_connection_string(address)
@@ -315,17 +315,16 @@ def _choose_place(config: dict[str, Any], places: tuple[str, ...], name: str, wh
         config["path"] = filled(config.get("path") or str(room() / f"{kind}-data"), name, f"{where}: path")
 
 
-def checked_dims(given: Any, embedder: Embedder, where: str) -> int:
-    """The size of the vectors of a collection that is to be made, or was said to have it."""
-    if given is None:
-        return embedder.dims or len(embedder.embed_query("size"))
-    size = integer(given, f"{where}: embedding_model_dims")
-    if embedder.dims not in (None, size):
+def checked_dims(given: Any, embedder: Embedder, where: str, *, makes: bool = False) -> int | None:
+    """The size of the vectors of a collection as it is known; one that is to be made (`makes`) has the embedder's."""
+    size = None if given is None else integer(given, f"{where}: embedding_model_dims")
+    real = embedder.dims or (len(embedder.embed_query("size")) if makes else None)
+    if None not in (size, real) and size != real:
         raise ConfigurationError(
-            f"{where}: embedding_model_dims is {size}, but {embedder.name} makes vectors of {embedder.dims} numbers: "
-            "leave it out, or name another embedder."
+            f"{where}: embedding_model_dims is {size}, but {embedder.name} makes vectors of {real} numbers: leave it "
+            "out, or name another embedder."
         )
-    return size
+    return real or size
 
 
 def _opened(kind: str, make: Callable[[ExitStack], Any], resources: ExitStack, *, server: bool) -> Any:
