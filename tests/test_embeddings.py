@@ -96,6 +96,13 @@ async def test_an_embeddings_object_gives_float32_matrices_and_its_size_becomes_
     assert plain.dims == awaited.dims == 3
 
 
+async def test_a_query_that_no_encoding_has_reaches_the_model_as_text() -> None:
+    source = Lengths()
+    resolved(source).embed_query("a \ud800")
+    await resolved(source).aembed_query("a \ud800")
+    assert source.calls == [("embed_query", ["a ?"]), ("aembed_query", ["a ?"])]
+
+
 async def test_no_texts_make_no_call() -> None:
     source = Lengths()
     embedder = resolved(source)

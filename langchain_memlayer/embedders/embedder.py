@@ -21,6 +21,7 @@ from langchain_memlayer.embedders.own import (
     MultilingualEmbeddings,
     OpenAIText,
     WordLlamaEmbeddings,
+    encodable,
     has_openai_key,
     matrix,
 )
@@ -108,12 +109,12 @@ class Embedder:
         Raises:
             EmbeddingError: what the model returned cannot be used. What the model itself raises passes unchanged.
         """
-        vector: NDArray[np.float32] = self._checked([self.source.embed_query(text[:_LONGEST])], 1)[0]
+        vector: NDArray[np.float32] = self._checked([self.source.embed_query(encodable(text[:_LONGEST]))], 1)[0]
         return vector
 
     async def aembed_query(self, text: str) -> NDArray[np.float32]:
         """Like `embed_query`; the model is awaited."""
-        vector: NDArray[np.float32] = self._checked([await self.source.aembed_query(text[:_LONGEST])], 1)[0]
+        vector: NDArray[np.float32] = self._checked([await self.source.aembed_query(encodable(text[:_LONGEST]))], 1)[0]
         return vector
 
     def _none(self) -> NDArray[np.float32]:

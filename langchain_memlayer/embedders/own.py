@@ -94,7 +94,7 @@ class WordLlamaEmbeddings(Embeddings):
         """The vector of one text, 256 numbers."""
         table, tokenizer = self._loaded()
         # One text at a time: batches would start threads of the tokenizer, which complain on stderr after a fork.
-        ids = tokenizer.encode(_encodable(text), add_special_tokens=False).ids
+        ids = tokenizer.encode(encodable(text), add_special_tokens=False).ids
         if not ids:
             return [0.0] * self.dims
         # Counting first bounds the memory by the vocabulary, however long the text is.
@@ -152,7 +152,7 @@ class MultilingualEmbeddings(Embeddings):
         # In this thread alone: the threads of OpenMP do not survive a fork, and a child would wait for them for ever.
         engine._lib.omp_set_num_threads(1)
         # The engine takes NUL for the end.
-        vector: list[float] = engine.encode(_encodable(text).replace("\0", " "), is_query=query).tolist()
+        vector: list[float] = engine.encode(encodable(text).replace("\0", " "), is_query=query).tolist()
         return vector
 
 
@@ -291,7 +291,7 @@ def _packed(vector: Any) -> Any:
         return vector
 
 
-def _encodable(text: str) -> str:
+def encodable(text: str) -> str:
     """The text with lone surrogates, which no encoding has, replaced."""
     return text.encode("utf-8", "replace").decode()
 
