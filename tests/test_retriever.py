@@ -66,7 +66,7 @@ async def test_a_document_says_where_it_is_from(memory: Memory, way: str) -> Non
 def test_a_document_that_was_adopted_keeps_its_metadata_and_its_id() -> None:
     own = {"source": "manual.pdf", "id": "p7", "name": "Handbook", "role": "public", "created_at": "2020", "page": 3}
     shelf = InMemoryVectorStore(DeterministicEmbeddings(64))
-    shelf.add_documents([Document("The keeper is called Ilse.", metadata=own, id="d1")])
+    shelf.add_documents([Document("The keeper is called Ilse.", metadata={**own, "memory_id": "another"}, id="d1")])
     with Memory(":memory:", model=None, vectorstore=shelf) as memory:
         memory.adopt(**ALICE)
         [found] = memory.as_retriever(**ALICE, k=1).invoke("Who is the keeper?")

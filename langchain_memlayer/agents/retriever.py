@@ -150,4 +150,4 @@ def _document(hit: Mapping[str, Any]) -> Document:
     ours = {f"memory_{name}": hit[name] for name in _SHOWN}
     first = next(iter(hit["sources"]), "")
     id_ = first.removeprefix(_ADOPTED) if first.startswith(_ADOPTED) and hit["kind"] == "turn" else hit["id"]
-    return Document(hit["memory"], id=id_, metadata={**ours, **own})
+    return Document(hit["memory"], id=id_, metadata={**own, **ours})
