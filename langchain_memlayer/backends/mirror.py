@@ -34,7 +34,7 @@ from langchain_memlayer.backends.proposals import Proposals
 from langchain_memlayer.errors import JournalClosed, JournalError, MemLayerError, VectorStoreError
 from langchain_memlayer.journal import Journal
 from langchain_memlayer.journal.cache_reader import VectorRow
-from langchain_memlayer.journal.database import DAMAGED, Area, embedder_key, outbox_key, points_key, purge_key, whole
+from langchain_memlayer.journal.database import DAMAGED, Area, embedder_key, outbox_key, points_key, purge_key, sound
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -66,8 +66,8 @@ class State:
             state = cls(**orjson.loads(text))
         except DAMAGED:
             return cls("")
-        sound = [type(part) for part in (state.kind, state.position, state.probed)] == [str, int, bool]
-        return state if sound and state.position >= 0 else cls("")
+        is_sound = [type(part) for part in (state.kind, state.position, state.probed)] == [str, int, bool]
+        return state if is_sound and state.position >= 0 else cls("")
 
     def __str__(self) -> str:
         return orjson.dumps(asdict(self)).decode()
@@ -376,7 +376,7 @@ class Points:
             return dict.fromkeys(items, 1)
         with self._journal.read() as reader:
             noted = reader.metas(list(map(points_key, items)))
-        counts = dict(whole(noted.items(), lambda row: (row[0], range(_MOST_POINTS).index(int(row[1])))))
+        counts = dict(sound(noted.items(), lambda row: (row[0], range(_MOST_POINTS).index(int(row[1])))))
         return {item: counts.get(points_key(item), 1) for item in items}
 
     def of(self, row: VectorRow) -> Iterator[Point]:

@@ -160,7 +160,7 @@ class Graphs:
         try:
             payload, meta = files.read(self._derived, _snapshot_name(key), self._origin())
             with self.journal.read() as reader:
-                seq = reader.marked(meta)
+                seq = reader.snapshot_position(meta)
             graph = TripleGraph.load(payload)
         except SnapshotError as reason:
             _LOGGER.debug("No snapshot of a graph is loaded: %s", reason)

@@ -237,7 +237,7 @@ class Indexes:
         block, words = snapshot.load(payload, meta, COLUMNS[self.area])
         columns = decoded(block.columns, meta.get("names"), self.codes)
         with self.journal.read(snapshot=True) as reader:
-            touched = reader.touched(key.removesuffix("\x00"), reader.marked(meta))
+            touched = reader.touched(key.removesuffix("\x00"), reader.snapshot_position(meta))
             dims = self._dims_in(reader)
             if touched is None or meta.get("dims") != dims:
                 raise SnapshotError("The journal has been emptied, or has other vectors; the snapshot is rebuilt.")

@@ -427,16 +427,13 @@ def take_back(tx: Writer, path: str, facts: Mapping[str, int], own: Collection[i
     row = tx.memory(key)
     cells, causes, undoes = cells_of(row), dict[str, Sequence[str]](), dict[str, list[int]]()
     for name in {name for event in events for name in _changed_fields(event, rows)}:
-        standing = {event.seq: event for event in events if name in _changed_fields(event, rows)}
-        for event in reversed(list(standing.values())):
-            for gone in _undone(event, name) if event.seq in standing else ():
-                standing.pop(gone, None)
-        undone = [event for event in standing.values() if event.seq in own or _follows(event, name, facts)]
+        standing = _standing_changes(events, rows, name)
+        undone = [event for event in standing if event.seq in own or _follows(event, name, facts)]
         if not undone:
             continue
         first = undone[0]
         # What was changed and taken back in between is as it was.
-        later = [e.seq for e in standing.values() if e.seq > first.seq and min(_undone(e, name), default=0) < first.seq]
+        later = [e.seq for e in standing if e.seq > first.seq and min(_undone(e, name), default=0) < first.seq]
         if later := sorted(set(later).difference(event.seq for event in undone)):
             if alone:
                 raise InvalidInput(f"Event {later[-1]} has changed {name} of this profile since; undo that one first.")
@@ -457,6 +454,15 @@ def take_back(tx: Writer, path: str, facts: Mapping[str, int], own: Collection[i
     owner = next(one.scope for one in rows.values())
     _write(tx, owner, row, cells, at=tx.now, actor=BY_HAND, by=causes, undoes=undoes)
     return [Committed(key, "UPDATE", dumps(values_of(cells)), dumps(values_of(cells_of(row))))]
+
+
+def _standing_changes(events: Sequence[Event], rows: Mapping[int, Row], name: str) -> list[Event]:
+    """The events of a profile that changed a field and were not taken back, in order."""
+    standing = {event.seq: event for event in events if name in _changed_fields(event, rows)}
+    for event in reversed(list(standing.values())):
+        for gone in _undone(event, name) if event.seq in standing else ():
+            standing.pop(gone, None)
+    return list(standing.values())
 
 
 def _still_said(tx: Writer, version: int, name: str, cell: Cell | None, facts: Collection[str]) -> Cell | None:

@@ -20,9 +20,9 @@ from langchain_memlayer.journal.database import (
     BaseReader,
     chunks,
     embedder_key,
-    marks,
+    placeholders,
     purge_key,
-    whole,
+    sound,
 )
 from langchain_memlayer.types import QUARANTINED, VISIBLE, Scope, SlabBlock, Triple, prefix_bounds
 
@@ -153,7 +153,7 @@ class CacheReader(BaseReader):
         vector_bytes = Growing(np.dtype(np.uint8))
         vector_bytes.ahead(2 * dims * len(ids) if vectors else 0)
         for chunk in chunks(ids):
-            rows = self.db.execute(f"{sql}({marks(len(chunk))})", tuple(chunk)).fetchall()
+            rows = self.db.execute(f"{sql}({placeholders(len(chunk))})", tuple(chunk)).fetchall()
             rows.sort(key=itemgetter(0))
             for block in _readable(rows, area, typed, dims=dims, form=bytes if vectors else int):
                 vector_bytes.extend(np.frombuffer(block.vector_bytes, np.uint8))
@@ -229,7 +229,7 @@ class CacheReader(BaseReader):
             f"n.path >= ? AND n.path < ? AND {where} ORDER BY t.id",
             (*prefix_bounds(scope.search_root), *values),
         )
-        return list(whole(rows, _shown_triple))
+        return list(sound(rows, _shown_triple))
 
     def first_triples(self, scope: Scope, *, most: int, at: int | None) -> list[tuple[Any, ...]]:
         """The first of the `scope_triples` of a scope; with `at`, of those whose memories have not expired by then."""
@@ -241,7 +241,7 @@ class CacheReader(BaseReader):
             "ORDER BY t.id LIMIT ?",
             (*((scope.partition,) if owned else ()), *values, most),
         )
-        return list(whole(rows, _shown_triple))
+        return list(sound(rows, _shown_triple))
 
     def changed_triples(
         self, scope: Scope, since: int, *, quarantined: bool
@@ -267,7 +267,7 @@ class CacheReader(BaseReader):
         """
         where, values = visible(scope.ids(), quarantined=quarantined, at=at)
         sql = f"SELECT {_TRIPLE} FROM triples t JOIN items i ON i.id = t.item WHERE {where} AND t.{of} IN (...)"
-        return sorted(whole(self.among(sql, numbers, before=values), _shown_triple))
+        return sorted(sound(self.among(sql, numbers, before=values), _shown_triple))
 
     def triples_of(self, item: int) -> tuple[Triple, ...]:
         """The triples of one memory version."""
@@ -277,7 +277,7 @@ class CacheReader(BaseReader):
         """The triples of some memory versions, by row."""
         triples: dict[int, list[Triple]] = {}
         sql = f"SELECT t.item, t.source, t.relation, t.destination FROM {TRIPLES} WHERE t.item IN (...) ORDER BY t.id"
-        for item, triple in whole(self.among(sql, items), lambda row: (row[0], to_triple(row))):
+        for item, triple in sound(self.among(sql, items), lambda row: (row[0], to_triple(row))):
             triples.setdefault(item, []).append(triple)
         return triples
 
@@ -286,7 +286,7 @@ class CacheReader(BaseReader):
     def outgoing(self, area: Area, since: int, *, most: int) -> tuple[int, list[int]]:
         """The next events after a position, `most` of them: the position after them, and the rows they are about."""
         rows = self._behind(since, most)
-        return (rows[-1][0] if rows else since), about(rows, area)
+        return (rows[-1][0] if rows else since), rows_about(rows, area)
 
     def _behind(self, since: int, most: int) -> list[tuple[Any, ...]]:
         sql = "SELECT seq, item, gone, kind FROM events WHERE seq > ? ORDER BY seq LIMIT ?"
@@ -299,7 +299,7 @@ class CacheReader(BaseReader):
     def later(self, area: Area, since: int, *, most: int) -> list[int] | None:
         """The rows that all events after a position are about, or None when there are more than `most` events."""
         rows = self._behind(since, most + 1)
-        return about(rows, area) if len(rows) <= most else None
+        return rows_about(rows, area) if len(rows) <= most else None
 
     def vector_rows(self, area: Area, ids: Sequence[int]) -> list[VectorRow]:
         """Those of some rows that are live, have vectors and belong into a store. To be called in a snapshot."""
@@ -337,7 +337,7 @@ class CacheReader(BaseReader):
     def purges(self, area: Area) -> list[int]:
         """The rows of which an emptied journal still has to tell the foreign store that they are gone."""
         text = self.meta(purge_key(area))
-        return [] if text is None else next(whole([(purge_key(area), text)], _row_numbers), [])
+        return [] if text is None else next(sound([(purge_key(area), text)], _row_numbers), [])
 
 
 def _row_numbers(setting: tuple[str, str]) -> list[int]:
@@ -354,7 +354,7 @@ def _readable(
     try:
         return [_block(rows, area, typed, dims=dims, form=form)]
     except DAMAGED:
-        return list(whole(rows, lambda row: _block([row], area, typed, dims=dims, form=form)))
+        return list(sound(rows, lambda row: _block([row], area, typed, dims=dims, form=form)))
 
 
 def _block(
@@ -394,7 +394,7 @@ def visible(ids: Mapping[str, str], *, quarantined: bool, at: int | None = None)
     )
 
 
-def about(events: Sequence[tuple[Any, ...]], area: Area) -> list[int]:
+def rows_about(events: Sequence[tuple[Any, ...]], area: Area) -> list[int]:
     """The rows of an area that some events (position, item, gone, kind) are about."""
     of_items = area == "items"
     of_area = (row for row in events if row[3] != "profile" and (row[3] == "item") == of_items)

@@ -136,7 +136,7 @@ DAMAGED = (ValueError, TypeError, OverflowError, KeyError)
 """What is raised where the values of a row are not what they should be."""
 
 
-def marks(n: int) -> str:
+def placeholders(n: int) -> str:
     """`n` placeholders."""
     return ",".join("?" * n)
 
@@ -147,7 +147,7 @@ def chunks(values: Sequence[_T]) -> Iterator[Sequence[_T]]:
         yield values[start : start + _CHUNK]
 
 
-def whole(rows: Iterable[Any], read: Callable[[Any], _T]) -> Iterator[_T]:
+def sound(rows: Iterable[Any], read: Callable[[Any], _T]) -> Iterator[_T]:
     """What rows say; one that is damaged is told of and left out, so that it hides no other."""
     for row in rows:
         try:
@@ -208,7 +208,7 @@ class BaseReader:
         rows: list[Any] = []
         for chunk in chunks(values):
             rows += self.db.execute(
-                sql.replace("(...)", f"({marks(len(chunk))})"), (*before, *chunk, *after)
+                sql.replace("(...)", f"({placeholders(len(chunk))})"), (*before, *chunk, *after)
             ).fetchall()
         return rows
 
@@ -230,22 +230,22 @@ class BaseReader:
         row = self.db.execute("SELECT recorded_at, ns, key, op FROM events WHERE seq = ?", (seq,)).fetchone()
         return None if row is None else blake2b(orjson.dumps(row), digest_size=16).hexdigest()
 
-    def marked(self, meta: Mapping[str, Any]) -> int:
+    def snapshot_position(self, meta: Mapping[str, Any]) -> int:
         """The position, by its `seq` and `mark`, that a derived file was made at.
 
         Raises:
-            SnapshotError: The journal has another course, as after the loss of its end or the return of an old copy.
+            SnapshotError: The journal has another history, as after the loss of its end or the return of an old copy.
         """
         seq = meta.get("seq")
         mark = self.mark(seq) if type(seq) is int else None
         if mark is None or mark != meta.get("mark") or seq is None:
-            raise SnapshotError("The snapshot is of another course of the journal; it is rebuilt.")
+            raise SnapshotError("The snapshot is of another history of the journal; it is rebuilt.")
         return int(seq)
 
     def batch(self, scope: str, batch: str) -> dict[str, Any] | None:
         """What the commit of this batch id reported, or None when there was none."""
         sql = "SELECT seq, result FROM batches WHERE scope = ? AND batch = ?"
-        return next(whole(self.db.execute(sql, (scope, batch)), lambda row: self._own_report(scope, row[1])), None)
+        return next(sound(self.db.execute(sql, (scope, batch)), lambda row: self._own_report(scope, row[1])), None)
 
     def _own_report(self, scope: str, text: Any) -> dict[str, Any]:
         """What a batch reported, unless it is of somebody else's memories."""

@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote
 
 import orjson
 
-from langchain_memlayer.journal.database import whole
+from langchain_memlayer.journal.database import sound
 from langchain_memlayer.journal.reader import (
     EVENT_COLUMNS,
     LINKS,
@@ -54,7 +54,7 @@ def forks(reader: Reader, scope: Scope | None = None, name: str | None = None) -
     rows = reader.db.execute(
         "SELECT id, path FROM namespaces WHERE path >= ? AND path < ? ORDER BY id", prefix_bounds(NOTES)
     )
-    notes = list(whole(rows, lambda row: to_fork(row[1])))
+    notes = list(sound(rows, lambda row: to_fork(row[1])))
     ids = {} if scope is None else scope.ids()
     if name is not None:
         return [fork for fork in notes if fork.name == name and fork.scope.ids() == ids]
@@ -96,7 +96,7 @@ def copies(reader: Reader, fork: ForkNote) -> dict[str, str]:
     owned, ids = of_scope(fork.ids)
     rows = reader.db.execute(f"SELECT i.id FROM {ROW_FROM} WHERE {owned} AND i.kind <> 'item'", ids)
     sql = f"SELECT {EVENT_COLUMNS} FROM events e WHERE e.actor = 'fork' AND e.seq IN (...)"
-    events = whole(reader.among(sql, [row for (row,) in rows]), to_event)
+    events = sound(reader.among(sql, [row for (row,) in rows]), to_event)
     return {one.key: one.detail["copy"] for one in events if "copy" in one.detail}
 
 
@@ -108,7 +108,7 @@ def profiles_in(reader: Reader, fork: ForkNote) -> list[Row]:
         # That it is no item is said because the index is of memories alone.
         where = "n.path >= ? AND n.path < ? AND i.kind = 'profile' AND i.kind <> 'item'"
         sql = f"SELECT {ROW_COLUMNS} FROM {ROW_FROM} WHERE {where}"
-        profiles += whole(reader.db.execute(sql, (begin, f"{begin}\U0010ffff")), to_row)
+        profiles += sound(reader.db.execute(sql, (begin, f"{begin}\U0010ffff")), to_row)
     return profiles
 
 
@@ -124,7 +124,7 @@ def copied(reader: Reader, rows: Sequence[Row]) -> list[Row]:
     near = {fork.token: fork for owner in owners for fork in forks_of(reader, owner)}
     copied_keys = [key for fork in near.values() for key, origin in copies(reader, fork).items() if origin in keys]
     sql = f"SELECT {ROW_COLUMNS} FROM {ROW_FROM} WHERE i.kind <> 'item' AND i.key IN (...)"
-    return list(whole(reader.among(sql, copied_keys), to_row))
+    return list(sound(reader.among(sql, copied_keys), to_row))
 
 
 def ended_citing(reader: Reader, turns: Sequence[int]) -> list[int]:

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from langchain_memlayer.journal.cache_reader import CacheReader
-from langchain_memlayer.journal.database import VECTORS_OF_ITEM, whole
+from langchain_memlayer.journal.database import VECTORS_OF_ITEM, sound
 from langchain_memlayer.json_values import loads
 from langchain_memlayer.types import LAST_TIME, prefix_bounds
 
@@ -110,7 +110,7 @@ def _by_id(each: str) -> str:
 
 
 def _items(rows: Iterable[Any]) -> Iterator[ItemRow]:
-    return whole(rows, _to_item)
+    return sound(rows, _to_item)
 
 
 def _to_item(row: Sequence[Any]) -> ItemRow:

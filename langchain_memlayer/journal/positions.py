@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from langchain_memlayer.journal.cache_reader import TRIPLES, to_triple
-from langchain_memlayer.journal.database import whole
+from langchain_memlayer.journal.database import sound
 from langchain_memlayer.journal.reader import (
     EVENT_COLUMNS,
     ROW_COLUMNS,
@@ -42,14 +42,14 @@ def changed(reader: Reader, scope: Scope, since: int, until: int) -> tuple[list[
         )
         for at in (since, until)
     )
-    before, after = ({row.id: row for row in whole(rows, to_row)} for rows in selected)
+    before, after = ({row.id: row for row in sound(rows, to_row)} for rows in selected)
     return [before[row] for row in before if row not in after], [after[row] for row in after if row not in before]
 
 
 def triples_of_all(reader: Reader, rows: Sequence[Row]) -> list[Triple]:
     """The triples of some versions, each once."""
     sql = f"SELECT t.id, t.source, t.relation, t.destination FROM {TRIPLES} WHERE t.item IN (...) ORDER BY t.id"
-    return list(dict.fromkeys(whole(reader.among(sql, [row.id for row in rows]), to_triple)))
+    return list(dict.fromkeys(sound(reader.among(sql, [row.id for row in rows]), to_triple)))
 
 
 def event_at(reader: Reader, seq: int) -> Event | None:
@@ -68,7 +68,7 @@ def owners_of(reader: Reader, keys: Collection[str]) -> dict[str, tuple[str, Sco
     """The namespace and the ids of memories, ended or not, by their ids; of what was forgotten there are none."""
     sql = f"SELECT i.key, n.path, i.user_id, i.agent_id, i.run_id FROM {ROW_FROM} WHERE i.kind <> 'item' AND i.key IN "
     rows = reader.among(f"{sql}(...)", sorted(keys))
-    return dict(whole(rows, lambda row: (row[0], (row[1], Scope(*row[2:])))))
+    return dict(sound(rows, lambda row: (row[0], (row[1], Scope(*row[2:])))))
 
 
 def events_along(reader: Reader, first: Event) -> dict[int, list[Event]]:
@@ -96,7 +96,7 @@ def paths_of_commit(reader: Reader, seq: int) -> list[str]:
 
 def _events(reader: Reader, where: str, values: Sequence[Any]) -> list[Event]:
     rows = reader.db.execute(f"SELECT {EVENT_COLUMNS} FROM events e WHERE {where} ORDER BY e.seq", values)
-    return list(whole(rows, to_event))
+    return list(sound(rows, to_event))
 
 
 def facts_since(reader: Reader, path: str, since: int, *, most: int) -> list[Event]:
@@ -107,7 +107,7 @@ def facts_since(reader: Reader, path: str, since: int, *, most: int) -> list[Eve
         "LIMIT ?",
         (path, since, most),
     )
-    return list(whole(rows, to_event))[::-1]
+    return list(sound(rows, to_event))[::-1]
 
 
 def last_of(reader: Reader, key: str, actors: Sequence[str]) -> int:

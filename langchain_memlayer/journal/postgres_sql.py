@@ -13,7 +13,7 @@ from psycopg import sql
 from psycopg.types.numeric import Int8BinaryDumper
 
 from langchain_memlayer.errors import ConfigurationError, JournalError, NotAStore
-from langchain_memlayer.journal.cache_reader import KINDS, WAS_ADOPTED, about
+from langchain_memlayer.journal.cache_reader import KINDS, WAS_ADOPTED, rows_about
 from langchain_memlayer.journal.database import CREATED_AT, STORE_ID, VECTORS_OF_ITEM, Area, BaseReader, rows_touched
 from langchain_memlayer.journal.reader import Reader
 from langchain_memlayer.journal.schema import TABLES, TABLES_SQL, VERSION, check_format
@@ -153,7 +153,7 @@ class PostgresReads(BaseReader):
             "xid < pg_snapshot_xmin(pg_current_snapshot()) ORDER BY xid FETCH FIRST ? ROWS WITH TIES",
             (str(since), most),
         ).fetchall()
-        return (rows[-1][0] if rows else since), about(rows, area)
+        return (rows[-1][0] if rows else since), rows_about(rows, area)
 
     def undelivered(self, since: int) -> int:
         """How many events there are after a position of `outgoing`."""
@@ -165,7 +165,7 @@ class PostgresReads(BaseReader):
         rows = self.db.execute(
             "SELECT seq, item, gone, kind FROM events WHERE xid > ?::text::xid8 LIMIT ?", (str(since), most + 1)
         ).fetchall()
-        return about(rows, area) if len(rows) <= most else None
+        return rows_about(rows, area) if len(rows) <= most else None
 
     def newest(self, area: Area, *, most: int, until: int) -> list[int]:
         """The `vector_rows` below a position of `outgoing`, the newest `most` of them."""

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from langchain_memlayer.filters import Filter
-from langchain_memlayer.journal.database import DAMAGED, IN_USE, VECTORS_OF_ITEM, marks, whole
+from langchain_memlayer.journal.database import DAMAGED, IN_USE, VECTORS_OF_ITEM, placeholders, sound
 from langchain_memlayer.journal.filter_sql import ANY, like, superset
 from langchain_memlayer.journal.item_reader import HIGHEST, LONGEST_PAGE, PAGE, ItemReader
 from langchain_memlayer.json_values import dumps, loads
@@ -252,12 +252,12 @@ class Reader(ItemReader):
         rows = self.db.execute(
             f"SELECT {ROW_COLUMNS} FROM {source} WHERE i.kind <> 'item' AND ({where}) {tail}", tuple(params)
         )
-        return list(whole(rows, read))
+        return list(sound(rows, read))
 
     def _memories_among(self, where: str, ids: Sequence[Any]) -> list[Row]:
         """Memory versions by a condition with any number of rows or keys for its `(...)`."""
         sql = f"SELECT {ROW_COLUMNS} FROM {ROW_FROM} WHERE i.kind <> 'item' AND {where}"
-        return list(whole(self.among(sql, ids), to_row))
+        return list(sound(self.among(sql, ids), to_row))
 
     def _matching(self, column: str, values: Collection[str], where: str, params: Sequence[Any]) -> list[Row]:
         """The memory versions by a condition whose column has one of some values; it is looked up for each of these.
@@ -398,12 +398,12 @@ class Reader(ItemReader):
         rows = self.db.execute(
             f"SELECT {_UNREAD} FROM unread u WHERE {' AND '.join(where)} ORDER BY u.id", tuple(values)
         ).fetchall()
-        return list(whole(rows, _to_unread))
+        return list(sound(rows, _to_unread))
 
     def unread_note(self, note: int) -> Unread | None:
         """One of these calls by its number; None when it is gone."""
         rows = self.db.execute(f"SELECT {_UNREAD} FROM unread u WHERE u.id = ?", (note,)).fetchall()
-        return next(whole(rows, _to_unread), None)
+        return next(sound(rows, _to_unread), None)
 
     def turns_of_notes(self, notes: Sequence[Unread]) -> dict[int, Row]:
         """The turns of notes, by row; none of somebody else, which a damaged note may have."""
@@ -426,7 +426,7 @@ class Reader(ItemReader):
         rows = self.db.execute(
             f"SELECT {EVENT_COLUMNS} FROM events e WHERE e.key = ? AND e.kind <> 'item' ORDER BY e.seq", (key,)
         )
-        return list(whole(rows, to_event))
+        return list(sound(rows, to_event))
 
     def versions_at(self, prefix: str, *, as_of: int | None, known_at: int | None) -> list[tuple[int, bool]]:
         """The memory versions below a namespace that held at one time, by what was known at another.
@@ -622,7 +622,7 @@ class Reader(ItemReader):
         """The live facts that cite some of these turns and no others, but for such as were deleted themselves."""
         if not turns:
             return []
-        these = marks(len(turns))
+        these = placeholders(len(turns))
         return self._memories(
             f"i.kind = 'fact' AND i.closed IS NULL AND i.id IN (SELECT l.fact FROM {LINKS} WHERE l.turn IN "
             f"({these})) AND NOT EXISTS (SELECT 1 FROM {LINKS} WHERE l.fact = i.id AND "

@@ -17,11 +17,11 @@ from langchain_memlayer.journal.database import (
     SCRUB_DUE,
     Database,
     Gathering,
-    marks,
     outbox_key,
+    placeholders,
     purge_key,
+    sound,
     to_report,
-    whole,
 )
 from langchain_memlayer.journal.reader import Reader
 from langchain_memlayer.journal.schema import TABLES
@@ -568,11 +568,11 @@ class Writer(Reader):
             How many there were.
         """
         found = self.db.execute(
-            f"SELECT seq, scope, batch, result FROM batches WHERE scope IN ({marks(len(scopes))})", tuple(scopes)
+            f"SELECT seq, scope, batch, result FROM batches WHERE scope IN ({placeholders(len(scopes))})", tuple(scopes)
         ).fetchall()
         for seq, scope, batch, text in found:
             # What cannot be read may say anything.
-            result = next(whole([(seq, text)], lambda row: to_report(row[1])), None)
+            result = next(sound([(seq, text)], lambda row: to_report(row[1])), None)
             done = {one[0] for kind in ("turns", "facts") for one in result[kind]} if result else set()
             if keys is None or result is None or not done.isdisjoint(keys):
                 self.db.execute("DELETE FROM batches WHERE scope = ? AND batch = ?", (scope, batch))
