@@ -34,21 +34,21 @@ from langchain_memlayer.backends.base import open_vectorstore
 from langchain_memlayer.bound_memory import Access, Bound, Fork
 from langchain_memlayer.config import MemoryConfig, read_config, resolve_model
 from langchain_memlayer.embedders.embedder import resolve_embeddings
-from langchain_memlayer.engine.adopting import adopted
+from langchain_memlayer.engine.adopting import adopt
 from langchain_memlayer.engine.answers import Answers, Shape
 from langchain_memlayer.engine.background import Background
 from langchain_memlayer.engine.candidates import Finder
 from langchain_memlayer.engine.edit import Editor
-from langchain_memlayer.engine.forks import forked
+from langchain_memlayer.engine.forks import make_fork
 from langchain_memlayer.engine.graph_sync import Graphs
-from langchain_memlayer.engine.halves import extracted, reconciled
+from langchain_memlayer.engine.halves import extract_facts, reconcile_facts
 from langchain_memlayer.engine.index_sync import Indexes, check_settings, chosen_metric, recorded_embedder
 from langchain_memlayer.engine.lookup import Lookup, Selection
 from langchain_memlayer.engine.past import difference, undo
 from langchain_memlayer.engine.profiles import Profiles
 from langchain_memlayer.engine.read import Engine, Prepared, ReadProgress
-from langchain_memlayer.engine.replay import replayed
-from langchain_memlayer.engine.results import added
+from langchain_memlayer.engine.replay import replay_turns
+from langchain_memlayer.engine.results import add_result
 from langchain_memlayer.engine.search import Searcher, SearchQuery
 from langchain_memlayer.errors import ConfigurationError, InvalidInput, MemLayerError, ScopeRequired, shown
 from langchain_memlayer.facts.profile import ProfileSchema, ProfileUpdater
@@ -423,9 +423,9 @@ class Memory(Closing):
         if pause is not None and reads:
             kept = yield from self._engine.keep(turns, scope, batch=batch, at_once=False, after_seconds=pause)
             self._background.wake(kept.note, parent())
-            return added(kept.outcome, facts=False)
+            return add_result(kept.outcome, facts=False)
         outcome = yield from self._tried_again(self._engine.add(turns, scope, infer=infer, batch=batch))
-        return added(outcome, facts=reads)
+        return add_result(outcome, facts=reads)
 
     def _tried_again(self, steps: Steps[T]) -> Steps[T]:
         """Steps after whose failure what was kept is tried again, whoever made the call."""
@@ -479,7 +479,7 @@ class Memory(Closing):
         if self._engine.extractor is None:
             raise ConfigurationError("read() needs a chat model: open the memory with model= or extractor=.")
         done = yield from self._engine.read_all(scope, retry=retry, progress=progress)
-        shown = added(done.outcome, facts=True)
+        shown = add_result(done.outcome, facts=True)
         return {
             "results": shown["results"],
             "relations": shown["relations"],
@@ -539,7 +539,7 @@ class Memory(Closing):
         """
         scope = Scope(user_id, agent_id, run_id).required("extract()")
         turns = to_turns(messages, session_id=session_id)
-        return (yield from self._tried_again(extracted(self._engine, turns, scope)))
+        return (yield from self._tried_again(extract_facts(self._engine, turns, scope)))
 
     aextract = awaited(extract)
 
@@ -574,11 +574,11 @@ class Memory(Closing):
         checked_flags(by_agent=by_agent)
         scope = Scope(user_id, agent_id, run_id).required("reconcile()")
         turns, batch = to_turns(messages, session_id=session_id), checked_label(batch_id, "batch_id")
-        steps = reconciled(self._engine, turns, facts, rejected, scope, batch=batch, by_agent=by_agent)
+        steps = reconcile_facts(self._engine, turns, facts, rejected, scope, batch=batch, by_agent=by_agent)
         outcome = yield from self._tried_again(steps)
         # Messages that came after `extract` are still to be read.
         self._background.resume()
-        return added(outcome, facts=by_agent or self._engine.extractor is not None)
+        return add_result(outcome, facts=by_agent or self._engine.extractor is not None)
 
     areconcile = awaited(reconcile)
 
@@ -603,7 +603,7 @@ class Memory(Closing):
         outcome = yield from self._engine.reconcile(
             Prepared(scope, tuple(turns), tuple(facts), actor="user"), batch=None
         )
-        return added(outcome, facts=True)
+        return add_result(outcome, facts=True)
 
     aadd_graph_documents = awaited(add_graph_documents)
 
@@ -629,7 +629,7 @@ class Memory(Closing):
             VectorStoreError: the store failed; what was adopted so far is kept.
         """
         scope = Scope(user_id, agent_id, run_id).required("adopt()")
-        return adopted(self._engine, self._indexes.mirror, documents, scope)
+        return adopt(self._engine, self._indexes.mirror, documents, scope)
 
     aadopt = awaited(adopt)
 
@@ -1051,7 +1051,7 @@ class Memory(Closing):
             event = checked_event_id(event_id)
         reads = self._engine.extractor is not None
         done = undo(self._journal, scope, event=event, batch=checked_label(batch_id, "batch_id"), reads=reads)
-        return added(done, facts=True)
+        return add_result(done, facts=True)
 
     aundo = awaited(undo)
 
@@ -1101,7 +1101,7 @@ class Memory(Closing):
         if extractor is None:
             raise ConfigurationError("replay() needs a chat model: give it model= or extractor=.")
         return (
-            yield from replayed(
+            yield from replay_turns(
                 self._engine, scope, target.user_id or "", extractor=extractor,
                 reconciler=reconciler or RuleReconciler(), progress=progress,
             )
@@ -1142,7 +1142,7 @@ class Memory(Closing):
             raise InvalidInput("fork() needs a name: a non-empty string.")
         if scope.fork is not None:
             raise InvalidInput("This is a fork already; merge or drop it, or fork the original under another name.")
-        made = forked(self._journal, scope, checked_text(name, "name"), new=new)
+        made = make_fork(self._journal, scope, checked_text(name, "name"), new=new)
         return Fork(self, self._access, made.ids, name, scope)
 
     afork = awaited(fork)

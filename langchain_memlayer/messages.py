@@ -116,7 +116,7 @@ def read_messages(
         InvalidInput: something in it is no message, or is longer than `LONGEST_TEXT`; the error names its place.
     """
     call = _Call(checked_label(session_id, "session_id"), _moment(timestamp, "timestamp"), checked_metadata(metadata))
-    found = Conversation([], [])
+    conversation = Conversation([], [])
     declining = False
     for place, (where, item) in enumerate(_places(messages, mend)):
         message: Mapping[str, Any] = {}
@@ -127,20 +127,20 @@ def read_messages(
             if not mend:
                 raise
             reason = _TOO_LONG if isinstance(error, _TooLongError) else "it cannot be read"
-            found.skipped.append(_left_out(place, message, "message", reason))
+            conversation.skipped.append(_left_out(place, message, "message", reason))
             continue
         marked = without is not None and (_has_mark(message) or message.get("id") in without)
         declining = marked or (declining and role != "user")
         if marked:
-            found.skipped.append(_left_out(place, message, "message", "it was declined"))
+            conversation.skipped.append(_left_out(place, message, "message", "it was declined"))
         elif not declining:
-            found.skipped.extend(_left_out(place, message, kind, "only text is remembered") for kind in others)
+            conversation.skipped.extend(_left_out(place, message, kind, "only text is remembered") for kind in others)
             if turn is not None and isinstance(item, Turn):
                 # What no message says of itself.
                 turn = replace(turn, quarantined=turn.quarantined or item.quarantined, valid_until=item.valid_until)
             if turn is not None:
-                found.turns.append(turn)
-    return found
+                conversation.turns.append(turn)
+    return conversation
 
 
 def to_turns(messages: Any, **options: Any) -> list[Turn]:

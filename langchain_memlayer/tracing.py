@@ -76,7 +76,7 @@ def traced(
     It belongs to the run `above`, else to the one that is going on here. `inputs` and `outputs` give what to record of
     what went in and came out; they are only called while tracing is on.
     """
-    span = _begun(name, run_type, scope, inputs, above)
+    span = _begin(name, run_type, scope, inputs, above)
     if span is None:
         return (yield from steps)
     answer: Any = None
@@ -106,7 +106,7 @@ def span(
     name: str, *, scope: Scope, inputs: Callable[[], Mapping[str, Any]]
 ) -> Iterator[Callable[[Mapping[str, Any]], None]]:
     """A run around what happens in one thread without waiting; gives a function that takes its outputs."""
-    begun = _begun(name, "chain", scope, inputs)
+    begun = _begin(name, "chain", scope, inputs)
     if begun is None:
         yield lambda outputs: None
         return
@@ -137,7 +137,7 @@ def parent() -> RunTree | None:
     return run
 
 
-def _begun(
+def _begin(
     name: str, run_type: RunType, scope: Scope, inputs: Callable[[], Mapping[str, Any]], above: RunTree | None = None
 ) -> Span | None:
     mode = True if above is not None else _mode()

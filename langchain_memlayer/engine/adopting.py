@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _AT_ONCE = 200
 
 
-def adopted(engine: Engine, mirror: Mirror | None, documents: Iterable[Any] | None, scope: Scope) -> dict[str, int]:
+def adopt(engine: Engine, mirror: Mirror | None, documents: Iterable[Any] | None, scope: Scope) -> dict[str, int]:
     """Take in documents, those of the mirror's store when none are given; see `Memory.adopt`."""
     if documents is None and mirror is None:
         raise ConfigurationError("There is nothing to adopt: open the memory with vectorstore=, or pass documents.")

@@ -15,7 +15,7 @@ from langchain_memlayer.engine.index_sync import Indexes
 from langchain_memlayer.engine.keep import PAUSE, turn_of
 from langchain_memlayer.engine.profiles import redact
 from langchain_memlayer.engine.records import batch_scope, missing
-from langchain_memlayer.engine.results import added
+from langchain_memlayer.engine.results import add_result
 from langchain_memlayer.engine.texts import form_of, searchable, stored_text, unembedded
 from langchain_memlayer.errors import EmbeddingError, InvalidInput
 from langchain_memlayer.facts.grounding import fact_hash, words
@@ -240,7 +240,7 @@ class Editor:
             fork, outcome, conflicts = merge_fork(tx, scope, name, self.journal.new_id)
             self._end_fork(tx, fork)
         self._scrub()
-        shown = added(outcome, facts=True)
+        shown = add_result(outcome, facts=True)
         return {
             "results": shown["results"], "relations": shown["relations"], "conflicts": conflicts,
             "batch_id": batch_of(fork),

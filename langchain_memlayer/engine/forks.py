@@ -34,7 +34,7 @@ _KINDS = ("turn", "fact", "profile")
 """In the order in which they are made: a fact that was told again cites turns that are younger than it."""
 
 
-def forked(journal: Journal, scope: Scope, name: str, *, new: bool) -> ForkNote:
+def make_fork(journal: Journal, scope: Scope, name: str, *, new: bool) -> ForkNote:
     """The fork of a scope with a name, with `new` made if there is none.
 
     Raises:

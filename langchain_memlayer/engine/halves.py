@@ -21,7 +21,7 @@ from langchain_memlayer.types import Fact, Rejection, Row, Scope, Triple, Turn
 _FACT: dict[str, Any] = {"text": str, "quote": (str, type(None)), "sources": list, "triples": list}
 
 
-def extracted(engine: Engine, turns: Sequence[Turn], scope: Scope) -> Steps[ExtractResult]:
+def extract_facts(engine: Engine, turns: Sequence[Turn], scope: Scope) -> Steps[ExtractResult]:
     """Keep turns, and find the facts in those that were not read before: `facts` and `rejected`, as plain data."""
     prepared = yield from engine.extract(turns, scope)
     if prepared.note is not None and not prepared.facts:
@@ -33,7 +33,7 @@ def extracted(engine: Engine, turns: Sequence[Turn], scope: Scope) -> Steps[Extr
     }
 
 
-def reconciled(
+def reconcile_facts(
     engine: Engine,
     turns: Sequence[Turn],
     facts: Sequence[Any],
@@ -43,7 +43,7 @@ def reconciled(
     batch: str | None,
     by_agent: bool,
 ) -> Steps[Outcome]:
-    """Decide on facts that `extracted` gave, and commit them with their turns."""
+    """Decide on facts that `extract_facts` gave, and commit them with their turns."""
     refused = tuple(_rejection(one, f"rejected[{k}]") for k, one in enumerate(_listed(rejected, "rejected")))
     if by_agent:
         said = _facts(facts, turns, [None] * len(turns))

@@ -26,7 +26,7 @@ _MOST_COMPARED = 8
 """With how many facts of a turn one that differs is compared, so that a table costs no more than its rows."""
 
 
-def replayed(
+def replay_turns(
     engine: Engine,
     scope: Scope,
     into: str,

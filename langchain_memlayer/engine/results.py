@@ -23,7 +23,7 @@ from langchain_memlayer.result_types import (
 from langchain_memlayer.types import Event, Row, Triple, Unread, from_micros
 
 
-def added(outcome: Outcome, *, facts: bool) -> AddResult:
+def add_result(outcome: Outcome, *, facts: bool) -> AddResult:
     """What an `add` reports: its facts, or its turns where none are looked for."""
     shown: AddResult = {
         "results": [_committed(done) for done in (outcome.facts if facts else outcome.turns)],
