@@ -132,7 +132,7 @@ def opened(folder: Path, embeddings: bool) -> Memory:
 
 
 def small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    limits = {"WHOLE_SCOPE": 500, "SAMPLE": 500, "FOUND": 250, "CANDIDATES": 20, "SESSIONS": 4}
+    limits = {"WHOLE_SCOPE": 500, "SAMPLE": 500, "FOUND": 250, "CANDIDATES": 20, "MOST_LIVELY": 4}
     for name, value in limits.items():
         monkeypatch.setattr(scoring_pool, name, value)
 

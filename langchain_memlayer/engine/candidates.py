@@ -23,12 +23,12 @@ NEAREST = 5
 FAR = 20
 """How many memories what asks to forget something is compared with: "my health" has no word of what it takes back."""
 
-NEAR = 0.4
-MOST = 40
+LEAST_COSINE = 0.4
+MOST_CANDIDATES = 40
 COMMON = 500
 """A word that more memories have finds none: it says little, and reading them all would take long."""
 
-_WORDS = 6
+_MOST_WORDS = 6
 
 
 class Finder:
@@ -59,7 +59,7 @@ class Finder:
             near_rows = list(dict.fromkeys(_interleaved((self._by_relation(scope, fact), near, words))))
             # Whom a fact names, others do too: alone that makes nothing near.
             lists.append(list(dict.fromkeys(_interleaved((near_rows, names)))) if near_rows else [])
-        near = list(dict.fromkeys(_interleaved(lists)))[: max(MOST, len(facts))]
+        near = list(dict.fromkeys(_interleaved(lists)))[: max(MOST_CANDIDATES, len(facts))]
         with self._journal.read() as reader:
             rows = reader.memories_by_row(near)
         return [_candidate(rows[item]) for item in near if item in rows and _is_of(rows[item], scope)]
@@ -119,7 +119,7 @@ class Finder:
 
 
 def _by_vector(
-    view: View, mask: NDArray[np.bool_], form: Indexed, *, most: int = NEAREST, least: float = NEAR
+    view: View, mask: NDArray[np.bool_], form: Indexed, *, most: int = NEAREST, least: float = LEAST_COSINE
 ) -> list[int]:
     if form.vector_bytes is None or view.kernel is None:
         return []
@@ -137,7 +137,7 @@ def _by_words(view: View, mask: NDArray[np.bool_], text: str) -> list[int]:
     # Of facts alone: the turn that tells it has all of its words, the rarest of which would be its own.
     counts = postings.frequencies(mask)
     rare = np.argsort(counts, kind="stable")
-    rare = rare[(counts[rare] > 0) & (counts[rare] <= COMMON)][:_WORDS]
+    rare = rare[(counts[rare] > 0) & (counts[rare] <= COMMON)][:_MOST_WORDS]
     if not len(rare):
         return []
     slots = postings.texts_with(rare)

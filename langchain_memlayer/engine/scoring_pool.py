@@ -64,13 +64,13 @@ _RUNS = 16
 """In how many runs of neighbours they are taken for the latter."""
 
 _COLUMNS = ("kind", "session_id", "role", "name", "time", "since", "asks", "read")
-NEAR = 4
-SESSIONS = 40
+CANDIDATE_REACH = 4
+MOST_LIVELY = 40
 
 STATEMENT = 0.05
 """How surely a person's statement says nothing that was read and gave no fact: its facts may have been overlooked."""
 
-REACH = 32
+SESSION_REACH = 32
 
 MOST_MENDED = 3
 """How many words of a query are looked for under other spellings at most."""
@@ -405,7 +405,7 @@ class Pools:
                 chosen.append(view.search(self._vector, CANDIDATES, mask=allowed, hints=hints).slots)
         best = np.unique(np.concatenate(chosen))
         best = best[inside[best]]
-        around = self._neighbours(best, NEAR)
+        around = self._neighbours(best, CANDIDATE_REACH)
         cited = _cited(self._scoped, best)[1]
         members = np.unique(np.concatenate((best, around, self._lively(best), cited)))
         kept: NDArray[np.int64] = members[inside[members]]
@@ -421,9 +421,9 @@ class Pools:
         dense, keyword = base_shares(pool, self._weights)
         prior = session_prior(pool, dense + keyword)
         order = np.argsort(-prior, kind="stable")
-        lively = np.array(list(dict.fromkeys(pool.session[order[prior[order] > 0]].tolist()))[:SESSIONS], np.int32)
+        lively = np.array(list(dict.fromkeys(pool.session[order[prior[order] > 0]].tolist()))[:MOST_LIVELY], np.int32)
         places = best[np.isin(pool.session, lively)]
-        around = self._neighbours(places, REACH)
+        around = self._neighbours(places, SESSION_REACH)
         return around[np.isin(sessions[around], lively)]
 
     def _neighbours(self, slots: NDArray[np.int64], reach: int) -> NDArray[np.int64]:

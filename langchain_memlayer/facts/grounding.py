@@ -70,10 +70,10 @@ _BRITISH = (("(?<=pract)is", "ic"), ("ou(?=r)", "o"), ("(?<=[lrnmtg])is(?=e[drs]
             ("amme(?=s?$)", "am"), ("(?<=[aou])e", ""))  # fmt: skip
 _FEWEST, _MOST = 4, 200
 """Words of a quote that may differ a little; comparing takes their number times that of the text's."""
-_EQUAL = 0.7
-_ALIKE = 80
+_EQUAL_SHARE = 0.7
+_ALIKE_RATIO = 80
 _SHORTEST_ALIKE = 5
-_SHORTEST_SPELT = 4
+_SHORTEST_RESPELT = 4
 # Scripts in which an accent is often left out ("ещё", "еще"); in others it makes another letter.
 _ACCENTED = ("LATIN", "GREEK", "CYRILLIC", "ARABIC")
 # Latin letters that are no others with an accent, and are often typed as others.
@@ -169,7 +169,7 @@ def _plainly(word: str) -> str:
     word = word.translate(simplified())
     if unicodedata.name(word[0], "").startswith(_ACCENTED):
         word = "".join(char for char in unicodedata.normalize("NFD", word) if not unicodedata.combining(char))
-    if len(word) < _SHORTEST_SPELT or not word.isascii():
+    if len(word) < _SHORTEST_RESPELT or not word.isascii():
         return word
     for british, american in _BRITISH:
         word = re.sub(british, american, word)
@@ -205,7 +205,7 @@ def _is_nearly_said(said: Sequence[str], part: Sequence[str]) -> bool:
             omitted += len(said_words)
             if not _DENIALS.isdisjoint(said_words):
                 return False
-    return equal >= _EQUAL * len(part) and omitted <= slack
+    return equal >= _EQUAL_SHARE * len(part) and omitted <= slack
 
 
 def _are_alike(one: str, other: str) -> bool:
@@ -216,7 +216,7 @@ def _are_alike(one: str, other: str) -> bool:
         return True
     if min(len(one), len(other)) < _SHORTEST_ALIKE or abs(len(one) - len(other)) > 1:
         return False
-    return not any(char.isdigit() for char in one + other) and ratio(one, other) > _ALIKE
+    return not any(char.isdigit() for char in one + other) and ratio(one, other) > _ALIKE_RATIO
 
 
 def scripts_differ(text: str, other: str) -> bool:

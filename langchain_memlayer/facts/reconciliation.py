@@ -66,8 +66,8 @@ MOST_EARLIER: Final = 20
 
 _MARKS: Final = frozenset({"fact", "action"})
 _SHOWN_TOKENS: Final = 500
-_UNRELATED: Final = 3
-_TOLD_BY: Final = "another fact's new text says it"
+_MOST_UNRELATED: Final = 3
+_IN_NEW_TEXT: Final = "another fact's new text says it"
 _SAME_TIME: Final = timedelta(days=1)
 _OWN_WORDS: Final = "the fact's own words: those of the reply say what nobody said"
 _SAME_TALK: Final = 20
@@ -434,14 +434,14 @@ def _spoken_of(fact: Fact, targets: Sequence[Known], question: Question) -> list
         spoken = [
             other
             for other in others
-            if (other in foreign and len(foreign) <= _UNRELATED) or not said.isdisjoint(telling_terms(other.text))
+            if (other in foreign and len(foreign) <= _MOST_UNRELATED) or not said.isdisjoint(telling_terms(other.text))
         ]
         return [first, *spoken][:MOST_ENDED]
     if fact.name is None and words(matter_of(fact, fact.text)) and is_name(fact):
         return list(targets)
     # Words that share nothing with a memory may still mean it, in another language say, but not most of what is known.
     strangers = [target for target in targets if not has_in_common(fact, target.text)]
-    if len(strangers) <= max(_UNRELATED, len(question.known) // 2) and not is_name(fact):
+    if len(strangers) <= max(_MOST_UNRELATED, len(question.known) // 2) and not is_name(fact):
         return list(targets)[:MOST_ENDED]
     return [target for target in targets if target not in strangers]
 
@@ -569,7 +569,7 @@ def _repeated(decisions: Sequence[Decision], question: Question) -> list[Decisio
 
     def repeats(decision: Decision) -> bool:
         fact, target = question.facts[decision.fact or 0], _target(decision)
-        if decision.reason == _TOLD_BY:
+        if decision.reason == _IN_NEW_TEXT:
             return True
         one, update = before.get(target), updates.get(target)
         known = one.text if one else fact.text
@@ -614,7 +614,7 @@ def _covers(text: str | None, other: str | None) -> bool:
 def _told_by(decision: Decision, update: Decision) -> Decision:
     """The decision that a fact is told by another one's new text."""
     repeated = replace(update, action="NONE", fact=decision.fact, text=None, also=(), earlier=update.earlier[:1])
-    return replace(repeated, reason=_TOLD_BY)
+    return replace(repeated, reason=_IN_NEW_TEXT)
 
 
 def _part_in(fact: Fact, text: str, before: str) -> tuple[bool, bool]:

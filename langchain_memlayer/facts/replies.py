@@ -19,8 +19,8 @@ from langchain_memlayer.errors import ExtractionError
 LONGEST: Final = 400_000
 """Characters of a reply that are read."""
 
-_WRAPPED: Final = 8
-_WORK: Final = 2_000_000
+_MOST_WRAPPINGS: Final = 8
+_MOST_WORK: Final = 2_000_000
 _WORK_OF_ONE: Final = 1_000
 # Repairing takes quadratic time on hostile text, so it is given short pieces, and not many.
 _LONGEST_PIECE: Final = 4_000
@@ -183,7 +183,7 @@ def _is_entry(value: Any, marks: frozenset[str]) -> bool:
 
 def _entries(value: Any, key: str, marks: frozenset[str], depth: int = 0) -> list[Any] | None:
     """The entries in a value, or None when it is something else than what was asked for."""
-    if depth > _WRAPPED:
+    if depth > _MOST_WRAPPINGS:
         return None
     if isinstance(value, str):
         return _entries(_decoded(value), key, marks, depth + 1)
@@ -207,7 +207,7 @@ def _entries(value: Any, key: str, marks: frozenset[str], depth: int = 0) -> lis
 
 def _listed(inner: Any, key: str, marks: frozenset[str], depth: int) -> list[Any] | None:
     """The entries in what stands under the list's name; what is none stays among them, to be refused."""
-    if depth > _WRAPPED:
+    if depth > _MOST_WRAPPINGS:
         return None
     if inner is None:
         return []
@@ -236,7 +236,7 @@ def _values(text: str) -> Iterator[tuple[int, Any, int]]:
     """The objects and lists of strict JSON in a text, each with where it begins and ends; none is within another."""
     at = work = 0
     # What cannot be read is tried again from each of its brackets, so the work is bounded.
-    while work < _WORK and (opening := _OPENS.search(text, at)) is not None:
+    while work < _MOST_WORK and (opening := _OPENS.search(text, at)) is not None:
         at = opening.start()
         try:
             value, stop = _STRICT.raw_decode(text, at)

@@ -12,14 +12,14 @@ from langchain_memlayer.facts.numerals import DAY, days, is_among, numbers, work
 from langchain_memlayer.graph.names import SPEAKERS
 from langchain_memlayer.types import RETRACT, Fact
 
-_GROUNDED: Final = 0.6
-_NEW_WORDS: Final = 2
-_ALIKE: Final = 60
-_TOLD: Final = 0.4
-_NEW_CHARS: Final = 4
+_GROUNDED_SHARE: Final = 0.6
+_FEWEST_NEW_WORDS: Final = 2
+_ALIKE_RATIO: Final = 60
+_TOLD_SHARE: Final = 0.4
+_FEWEST_NEW_CHARS: Final = 4
 _HIRAGANA: Final = re.compile("[\u3041-\u3096]")
-_ENDINGS: Final = 2
-_AFTER_VERB: Final = 2
+_MOST_ENDINGS: Final = 2
+_FIRST_AFTER_VERB: Final = 2
 # What ends something without putting anything in its place. In a language that is missing here a DELETE becomes an
 # UPDATE to the fact's own words, which loses nothing.
 _ENDING = r"""
@@ -111,7 +111,7 @@ def differs(text: str, memory: str) -> bool:
 def _is_little(new: Collection[str]) -> bool:
     """Whether telling words make hardly a statement."""
     chars = sum(len(term) == 1 and not term.isascii() for term in new)
-    return chars < _NEW_CHARS and len(new) - chars < _NEW_WORDS
+    return chars < _FEWEST_NEW_CHARS and len(new) - chars < _FEWEST_NEW_WORDS
 
 
 def _are_swapped(text: str, memory: str) -> bool:
@@ -127,11 +127,11 @@ def _are_swapped(text: str, memory: str) -> bool:
     if one.upper() == one or other.upper() == other:
         placed = len(text_words) == len(text.split()) and 0 < place < len(text_words) - 1
     else:
-        placed = place >= _AFTER_VERB - bool(_OWNER.match(text))
+        placed = place >= _FIRST_AFTER_VERB - bool(_OWNER.match(text))
     # Of "in" and "at" neither tells anything, though each would alone; what has digits is a number.
     text_terms, memory_terms = terms_but_speaker(text), terms_but_speaker(memory)
     swapped = not (text_terms <= memory_terms or memory_terms <= text_terms or re.search(r"\d", one + other))
-    return placed and swapped and ratio(one, other) < _ALIKE
+    return placed and swapped and ratio(one, other) < _ALIKE_RATIO
 
 
 def is_unnamed(told: str, text: str) -> bool:
@@ -142,7 +142,7 @@ def is_unnamed(told: str, text: str) -> bool:
     named = [part for name in _NAME.findall(told) if name[0].isupper() for part in words(name) if part not in SPEAKERS]
     # "NYC" is New York City.
     known = f"{text.casefold()} {''.join(word[0] for word in said)}"
-    return any(part not in known and all(ratio(part, one) < _ALIKE for one in said) for part in named)
+    return any(part not in known and all(ratio(part, one) < _ALIKE_RATIO for one in said) for part in named)
 
 
 def is_untold(told: str, text: str, *, dated: bool = True) -> bool:
@@ -235,7 +235,7 @@ def is_grounded(text: str, fact: Fact, others: Sequence[Fact], memories: Sequenc
     undated = DAY.sub(" ", text)
     text_terms = terms(undated)
     source_text = "\n".join(sources)
-    if len(text_terms & terms(source_text)) < _GROUNDED * len(text_terms) or is_unnamed(text, source_text):
+    if len(text_terms & terms(source_text)) < _GROUNDED_SHARE * len(text_terms) or is_unnamed(text, source_text):
         return False
     added = numbers(fact.text) - numbers(memories[0], dated=True)
     literal = {number for source in sources for number in numbers(source, dated=True)}
@@ -276,14 +276,14 @@ def gives_day(fact: Fact, text: str) -> bool:
 def says(text: str, told: str) -> bool:
     """Whether a text has all telling words of what was told, but for particles and endings of Japanese."""
     missing = terms(told) - terms(text)
-    return not missing or (len(missing) <= _ENDINGS and all(_HIRAGANA.fullmatch(term) for term in missing))
+    return not missing or (len(missing) <= _MOST_ENDINGS and all(_HIRAGANA.fullmatch(term) for term in missing))
 
 
 def says_little(text: str, fact: Fact) -> bool:
     """Whether a text has few of a fact's telling words, or not the name that it begins with."""
     fact_terms, text_terms = terms(matter_of(fact, fact.text)), terms(text)
     name_terms = terms(fact.name or "") & terms(fact.text)
-    few = len(fact_terms & text_terms) < _TOLD * len(fact_terms) and not scripts_differ(fact.text, text)
+    few = len(fact_terms & text_terms) < _TOLD_SHARE * len(fact_terms) and not scripts_differ(fact.text, text)
     return few or (bool(name_terms) and name_terms.isdisjoint(text_terms))
 
 

@@ -36,11 +36,11 @@ _PATTERNS: tuple[tuple[Asked, re.Pattern[str]], ...] = (
 _PARTICLE = re.compile(
     "[的了着过吗呢吧啊呀我你您他她它们咱这那哪谁什么怎样为几多少个個是在有和与跟及就都也还又很把被给对从到于\u3041-\u309f]"
 )
-_SURE, _SUBJECT = 0.85, 0.6
+_NEARLY_BEST, _SUBJECT_SHARE = 0.85, 0.6
 _FALL = 0.3
 _FALL_BEFORE = 0.5
 """How fast what is asked for is told from the versions beside it; "before" may be off by one that is none."""
-_MOST = 24
+_MOST_VERSIONS = 24
 
 
 def subject_of(text: str, reference: datetime) -> str:
@@ -105,15 +105,15 @@ def _chain(pool: Pool, query: Query, base: Scores, *, sure: bool) -> NDArray[np.
     frequencies = query.frequencies[query.subject]
     idf = np.log1p((pool.total - frequencies + 0.5) / (frequencies + 0.5)) * (frequencies > 0)
     share = idf @ has_word
-    speaks_of_it = (share >= _SUBJECT * share.max(initial=0.0)) & (share > 0)
+    speaks_of_it = (share >= _SUBJECT_SHARE * share.max(initial=0.0)) & (share > 0)
     if len(named := named_speakers(pool, query)) == 1:
         name = np.isin(pool.terms.ids[query.terms], term_ids(tokenize(pool.speakers[named[0]])))
         if not (query.subject & ~name & (query.frequencies > 0)).any():
             # A name says whose value it is: where no other word is heard, all that somebody says were versions of it.
-            speaks_of_it &= base >= _SURE * base.max(initial=0.0, where=usable)
-    chain = np.flatnonzero((speaks_of_it | (sure & (base >= _SURE * top))) & usable)
-    if len(chain) > _MOST:
-        chain = chain[np.argsort(-base[chain], kind="stable")[:_MOST]]
+            speaks_of_it &= base >= _NEARLY_BEST * base.max(initial=0.0, where=usable)
+    chain = np.flatnonzero((speaks_of_it | (sure & (base >= _NEARLY_BEST * top))) & usable)
+    if len(chain) > _MOST_VERSIONS:
+        chain = chain[np.argsort(-base[chain], kind="stable")[:_MOST_VERSIONS]]
     if words.OWN.search(query.text):
         # What is said of a sister's dentist is no version of one's own.
         theirs = np.setdiff1d(_other_ids(), pool.terms.ids[query.terms])
