@@ -398,12 +398,11 @@ class _Reads:
         row = self._reader.items_by_key([pair], self._now).get(pair)
         if row is None:
             return None
-        if op.refresh_ttl and row[7] is not None:
-            self.touched[row[0]] = row[2]
-        return Item(
-            value=row[4], key=row[3], namespace=decode_namespace(row[2]), created_at=from_micros(row[5]),
-            updated_at=from_micros(row[6]),
-        )  # fmt: skip
+        number, _, path, key, value, created, updated, ttl = row
+        if op.refresh_ttl and ttl is not None:
+            self.touched[number] = path
+        first, last = from_micros(created), from_micros(updated)
+        return Item(value=value, key=key, namespace=decode_namespace(path), created_at=first, updated_at=last)
 
     def _list(self, op: ListNamespacesOp) -> list[tuple[str, ...]]:
         conditions = list(op.match_conditions or ())

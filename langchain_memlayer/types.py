@@ -351,6 +351,10 @@ VISIBLE, QUARANTINED, HIDDEN, SPENT = 0, 1, 2, 3
 deleted); recalled below others (all facts that it told have ended)."""
 
 
+STATES_ONLY, ALSO_ASKS, ONLY_ASKS = 0, 1, 2
+"""What a text does: it states, it states and then asks, or it only asks, but for a remark before."""
+
+
 @dataclass(slots=True)
 class Row:
     """One version of one memory, as the journal keeps it. Times are microseconds since 1970 UTC.
@@ -371,7 +375,7 @@ class Row:
         turns: For facts, the rows of its turns.
         valid_at: When it began to hold, when known; `invalid_at` when it ceased to.
         state: VISIBLE, QUARANTINED, HIDDEN or SPENT.
-        asks: 0 for a text that states, 1 for one that states and then asks, 2 for one that only asks.
+        asks: STATES_ONLY, ALSO_ASKS or ONLY_ASKS.
         given: Stored as given (`infer=False`).
         count: How often it was told, at `last_seen` last.
         event: The last thing that happened to it (`add`, `update`, `delete`).
@@ -404,7 +408,7 @@ class Row:
     valid_at: int | None = None
     invalid_at: int | None = None
     state: int = VISIBLE
-    asks: int = 0
+    asks: int = STATES_ONLY
     given: bool = False
     count: int = 1
     last_seen: int | None = None

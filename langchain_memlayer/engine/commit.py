@@ -189,9 +189,7 @@ class Commit:
         """Note that a turn was seen, and who said it when (with `words` also what), for facts to cite."""
         at = self.tx.now if turn.time is None else to_micros(turn.time)
         state = QUARANTINED if turn.quarantined else HIDDEN
-        row = self._turn(
-            turn, at, content_hash(turn.text), text=turn.text if words else "", asks=0, given=False, state=state
-        )
+        row = self._turn(turn, at, content_hash(turn.text), text=turn.text if words else "", state=state)
         self.tx.add_seen(row, actor=self.actor, batch=self.batch)
         return replace(row, closed=row.id)
 

@@ -31,7 +31,7 @@ from langchain_memlayer.protocols import NewId
 from langchain_memlayer.recall import asking
 from langchain_memlayer.result_types import ForgetResult, HeldBy, MergeResult
 from langchain_memlayer.steps import Steps
-from langchain_memlayer.types import HIDDEN, OWED, Row, Scope, Triple, to_micros
+from langchain_memlayer.types import HIDDEN, OWED, STATES_ONLY, Row, Scope, Triple, to_micros
 
 MOST_NAMED = 20
 """How many other memories of the same words `forget` names."""
@@ -74,7 +74,7 @@ class Editor:
                 changed = replace(changed, invalid_at=None if until is None else to_micros(until))
             digest = content_hash if row.kind == "turn" else fact_hash
             changed = replace(
-                changed, asks=asking(changed.text) if row.kind == "turn" else 0, hash=digest(changed.text),
+                changed, asks=asking(changed.text) if row.kind == "turn" else STATES_ONLY, hash=digest(changed.text),
                 read=row.read and changed.text == row.text,
             )  # fmt: skip
             form = stored_text(changed.text, kind=row.kind, name=row.name, time=row.time)

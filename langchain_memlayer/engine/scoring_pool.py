@@ -38,6 +38,7 @@ from langchain_memlayer.recall import (
     trust_in,
 )
 from langchain_memlayer.threads import lazy
+from langchain_memlayer.types import ONLY_ASKS
 
 if TYPE_CHECKING:
     from langchain_memlayer.engine.index_sync import Indexes
@@ -502,7 +503,7 @@ def _barren(
     facts = columns["kind"] == 0
     if not facts.any():
         return np.zeros(len(members), np.float32)
-    says_nothing = (columns["asks"] == 2) | (columns["role"] == scoped.indexes.codes.find("assistant"))
+    says_nothing = (columns["asks"] == ONLY_ASKS) | (columns["role"] == scoped.indexes.codes.find("assistant"))
     barren: NDArray[np.bool_] = ~facts & columns["read"]
     places, known = _places(members, cited)
     barren[places[known]] = False

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from langchain_memlayer.index.keywords import term_ids, term_of
 from langchain_memlayer.index.postings import Terms
-from langchain_memlayer.types import Metric
+from langchain_memlayer.types import ALSO_ASKS, ONLY_ASKS, STATES_ONLY, Metric
 
 Scores = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -223,15 +223,12 @@ _REMARK = 6
 
 
 def asking(text: str) -> int:
-    """0 where a text states, 1 where it states and then asks, 2 where it only asks, but for a remark before.
-
-    A question ends with a question mark of any script.
-    """
+    """STATES_ONLY, ALSO_ASKS or ONLY_ASKS; a question ends with a question mark of any script."""
     text = text.rstrip(" \t\n\"'”’」』)）")
     if not text.endswith(tuple(_QUESTION_MARKS)):
-        return 0
+        return STATES_ONLY
     stated = [one for one in _SENTENCE.findall(text) if not one.endswith(tuple(_QUESTION_MARKS))]
-    return 2 if sum(len(_WORD.findall(one)) for one in stated) < _REMARK else 1
+    return ONLY_ASKS if sum(len(_WORD.findall(one)) for one in stated) < _REMARK else ALSO_ASKS
 
 
 def memory_text(text: str, *, name: str | None, time: datetime | None) -> str:

@@ -10,6 +10,7 @@ from langchain_memlayer.index.keywords import bm25, is_character
 from langchain_memlayer.recall.calibration import closeness
 from langchain_memlayer.recall.dates import agreement, periods
 from langchain_memlayer.recall.pool import Pool, Query, Scores
+from langchain_memlayer.types import ALSO_ASKS
 
 BRIDGES = 5
 BRIDGE_TERMS = 12
@@ -197,7 +198,7 @@ def fact(pool: Pool) -> Scores:
 def question(pool: Pool) -> Scores:
     """1 for turns that ask; less for long ones that state before they do."""
     long = np.maximum(pool.terms.lengths, SHORT)
-    asks: Scores = np.where(pool.asks == 1, np.float32(SHORT) / long, pool.asks > 0).astype(np.float32)
+    asks: Scores = np.where(pool.asks == ALSO_ASKS, np.float32(SHORT) / long, pool.asks > 0).astype(np.float32)
     return asks * pool.is_turn
 
 

@@ -23,6 +23,7 @@ from langchain_memlayer.recall.date_words import Period
 from langchain_memlayer.recall.dates import periods, without_periods
 from langchain_memlayer.recall.pool import Pool, Query, Scores
 from langchain_memlayer.recall.signals import named_speakers
+from langchain_memlayer.types import ONLY_ASKS
 
 Asked = Literal["now", "before", "first", "all", "then"]
 
@@ -97,7 +98,7 @@ def _chain(pool: Pool, query: Query, base: Scores, *, sure: bool) -> NDArray[np.
 
     They have its words, or (with `sure`, where no date among them misleads) answer it nearly as well as the best.
     """
-    usable = (pool.barren < 1) & (pool.asks < 2) & (pool.time >= 0)
+    usable = (pool.barren < 1) & (pool.asks < ONLY_ASKS) & (pool.time >= 0)
     top = float(base.max(initial=0.0))
     if top <= 0 or not query.subject.any():
         return np.empty(0, np.int64)
