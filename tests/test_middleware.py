@@ -485,23 +485,26 @@ def test_a_model_that_was_asked_in_vain_leaves_what_was_said(memory: Memory) -> 
     assert turns(memory) == facts(memory) == ["I have 2 dogs.", "I have 3 dogs."]
 
 
+@pytest.mark.parametrize("first", [True, False])
 @pytest.mark.parametrize(
     ("change", "anew", "left"),
     [
-        (lambda text: text.replace("ann@example.com", "[X]"), False, "my address is [X]"),
-        (lambda text: text.replace("ann@example.com", "[X]"), True, "my address is [X]"),
-        (lambda text: f"From the shelf: tea is green.\n{text}", False, MAIL),
+        (lambda text: text.replace("ann@example.com", "[X]"), {}, "my address is [X]"),
+        (lambda text: text.replace("ann@example.com", "[X]"), {"id": None}, "my address is [X]"),
+        (lambda text: text.replace("ann@example.com", "[X]"), {"id": "another"}, "my address is [X]"),
+        (lambda text: f"From the shelf: tea is green.\n{text}", {}, MAIL),
     ],
-    ids=["redacted", "redacted in new messages", "added to"],
+    ids=["redacted", "redacted in new messages", "redacted under another id", "added to"],
 )
 def test_what_is_redacted_on_its_way_to_the_model_is_remembered_so_and_what_is_added_is_not(
-    memory: Memory, change: Any, anew: bool, left: str
+    memory: Memory, change: Any, anew: Any, left: str, first: bool
 ) -> None:
     def wrap(request: Any, handler: Any) -> Any:
-        changed = [m.model_copy(update={"content": change(m.text)}) for m in request.messages]
-        return handler(request.override(messages=[HumanMessage(m.text) for m in changed] if anew else changed))
+        changed = [m.model_copy(update={"content": change(m.text), **anew}) for m in request.messages]
+        return handler(request.override(messages=changed))
 
-    talk(["Ah.", "So."], memory.as_middleware(), Hook(wrap=wrap), texts=[MAIL, "I hike."])
+    chain = [memory.as_middleware(), Hook(wrap=wrap)]
+    talk(["Ah.", "So."], *(chain if first else chain[::-1]), texts=[MAIL, "I hike."])
     assert facts(memory) == ["I hike.", left]
     assert turns(memory) == ["Ah.", "I hike.", "So.", left]
 

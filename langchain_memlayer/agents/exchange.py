@@ -135,12 +135,13 @@ def given_to_model(
     """
     said = exchange.get("said", {})
     given_turns = {m.id: turn for m in given if m.id in said for turn in hear([m], None).turns}
-    # A middleware that makes a message anew may leave out its id.
-    without_id = hear([m for m in given if m.id is None and m.type == "human"], None).turns
+    # A middleware that makes a message anew may leave out its id, or give it another.
+    known = {m.id for m in messages} - {None}
+    made_anew = hear([m for m in given if m.id not in known and m.type == "human"], None).turns
     kept = {}
     # By the ids of the state, some of which are none for a turn.
     for key, turn in ((m.id, turn) for m in messages if m.id in said for turn in hear([m], None).turns):
-        given_turn = given_turns.get(key) or (None if not answered else without_id[-1] if without_id else turn)
+        given_turn = given_turns.get(key) or (None if not answered else made_anew[-1] if made_anew else turn)
         if given_turn is None:
             continue
         text = turn.text

@@ -215,7 +215,7 @@ class MemoryMiddleware(AgentMiddleware[Any, Any]):
         exchange = self._exchange_of(request.state)
         if exchange is None or given is None or exchange.get("off"):
             return
-        kept = given_to_model(request.messages, exchange, given, answered=False)
+        kept = given_to_model(request.state.get("messages", []), exchange, given, answered=False)
         yield from self._add(request.state, request.runtime, list(kept.values()), background=background)
 
     def _remember_messages(self, state: Any, runtime: Runtime[Any]) -> Steps[dict[str, Any] | None]:
@@ -276,7 +276,7 @@ class MemoryMiddleware(AgentMiddleware[Any, Any]):
             given = request.messages
         if given is None:
             return response
-        kept = given_to_model(request.messages, exchange, given, answered=answered)
+        kept = given_to_model(request.state.get("messages", []), exchange, given, answered=answered)
         session = self._memory_and_caller(request.state, request.runtime)[1].session_id
         self._given.update({(session, key): one for key, one in kept.items()})
         while len(self._given) > _MOST_GIVEN:
