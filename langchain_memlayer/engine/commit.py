@@ -454,24 +454,7 @@ class Commit:
         end_place = None if self._retracts or not self._said else self._said[0].place
         along: set[int] = set()
         for turn in (*behind, *(self._said if self._retracts else ())):
-            turn = self._all_words(turn) if turn.id in but else turn
-            if turn.place is None or not turn.text:
-                continue
-            around = self.tx.turns_around(self.scope, turn, _AROUND, quarantined=False, until=None, lasting=None)
-            # What ended it may be an earlier message that says something else now.
-            last = None if end_place is None or end_place < turn.place else end_place
-            around = [row for row in around if row.read and (last is None or (row.place or 0) < last)]
-            told_text = f"{fact.text} {turn.text}"
-            later = [row for row in around if (row.place or 0) > turn.place]
-            # What was said more than once is one turn, and had a reply each time.
-            echoes = {row.id for row in (later if turn.count > 1 else later[:1]) if is_echo(row, turn, fact)}
-            repeating = [row for row in around if row.id in echoes or repeats(row.text, fact.text)]
-            repeating = [row for row in repeating if not _is_of_others(row.text, told_text)]
-            along |= {row.id for row in repeating}
-            for said in (turn, *repeating):
-                after = next((row for row in around if (row.place or 0) > (said.place or 0)), None)
-                if said.role == "assistant" and after and after.role == "user" and _answers(after, said, told_text):
-                    along.add(after.id)
+            along |= self._repeated_around(self._all_words(turn) if turn.id in but else turn, fact, end_place)
         for turn in (row for row in self._said if row.id in {*fact.turns, *but}):
             # A message that told the fact and says something else now: what was replied before answered its old words.
             along |= {row.id for row in replies(self.tx, self._all_words(turn), fact) if row.id < turn.id and row.read}
@@ -480,6 +463,27 @@ class Commit:
             if shown and turn.id not in but:
                 self._mark(turn, state, at=at)
                 self.settled.append(turn)
+
+    def _repeated_around(self, turn: Row, fact: Row, end_place: int | None) -> set[int]:
+        """What was said around a turn, before a place, and repeats a fact, with what the user answered to it."""
+        if turn.place is None or not turn.text:
+            return set()
+        around = self.tx.turns_around(self.scope, turn, _AROUND, quarantined=False, until=None, lasting=None)
+        # What ended it may be an earlier message that says something else now.
+        last = None if end_place is None or end_place < turn.place else end_place
+        around = [row for row in around if row.read and (last is None or (row.place or 0) < last)]
+        told_text = f"{fact.text} {turn.text}"
+        later = [row for row in around if (row.place or 0) > turn.place]
+        # What was said more than once is one turn, and had a reply each time.
+        echoes = {row.id for row in (later if turn.count > 1 else later[:1]) if is_echo(row, turn, fact)}
+        repeating = [row for row in around if row.id in echoes or repeats(row.text, fact.text)]
+        repeating = [row for row in repeating if not _is_of_others(row.text, told_text)]
+        rows = {row.id for row in repeating}
+        for said in (turn, *repeating):
+            after = next((row for row in around if (row.place or 0) > (said.place or 0)), None)
+            if said.role == "assistant" and after and after.role == "user" and _answers(after, said, told_text):
+                rows.add(after.id)
+        return rows
 
     def _all_words(self, turn: Row) -> Row:
         """A turn with the words of all its versions: what was replied to one answered those."""

@@ -65,7 +65,11 @@ class Kept:
 
 @dataclass(slots=True)
 class _News:
-    """What a call told anew: rows, words that are not kept, rows whose facts are to be found anew, rows told again."""
+    """What a call told anew.
+
+    In order: what was done, its rows, words that are not kept, rows whose facts are to be found anew, what was told
+    before (rows, or plain turns), and rows that were told in equal words.
+    """
 
     done: list[Committed] = field(default_factory=list)
     rows: dict[int, None] = field(default_factory=dict)
@@ -215,20 +219,7 @@ class Keeper:
             elif row is not None and not changed:
                 news.before.append(row.id if self.keep_turns else plain_turn(turn))
             elif self.keep_turns or exact:
-                form = form_of(forms, turn_text(turn))
-                if row is not None and row.closed is None:
-                    commit.tx.unlist_unread([row.id])
-                    row, event = commit.edit_turn(row, turn, form), "UPDATE"
-                    news.edited.append(row.id)
-                else:
-                    news.edited += [] if row is None else [row.id]
-                    row, new = commit.add_turn(turn, form, exact=exact)
-                    event = "ADD" if new else "NONE"
-                news.rows[row.id] = None
-                news.merged.update([row.id] if event == "NONE" else [])
-                news.done.append(
-                    Committed(row.key, event, row.text, known.text if event == "UPDATE" and known else None)
-                )
+                row = _store_turn(commit, turn, known, form_of(forms, turn_text(turn)), news, exact=exact)
             elif _message_of(turn) not in waiting_messages:
                 news.words.append(turn)
                 news.edited += [] if row is None else [row.id]
@@ -315,6 +306,22 @@ class Keeper:
                 reason=reason,
                 set_aside=tx.now if now.attempts >= MOST_ATTEMPTS else None,
             )
+
+
+def _store_turn(commit: Commit, turn: Turn, known: Row | None, form: Indexed, news: _News, *, exact: bool) -> Row:
+    """Store a turn, or give the live one of its message the words that it has now; `news` takes note of it."""
+    if known is not None and known.closed is None:
+        commit.tx.unlist_unread([known.id])
+        row, event = commit.edit_turn(known, turn, form), "UPDATE"
+        news.edited.append(row.id)
+    else:
+        news.edited += [] if known is None else [known.id]
+        row, new = commit.add_turn(turn, form, exact=exact)
+        event = "ADD" if new else "NONE"
+    news.rows[row.id] = None
+    news.merged.update([row.id] if event == "NONE" else [])
+    news.done.append(Committed(row.key, event, row.text, known.text if event == "UPDATE" and known else None))
+    return row
 
 
 def _stored_states(reader: Reader, scope: Scope, turns: Sequence[Turn]) -> list[tuple[Row | None, bool]]:
