@@ -386,32 +386,17 @@ class _Patch:
 
     def _change(self, name: str, action: str, text: str, facts: Sequence[FactChange]) -> None:
         old = self.cells.get(name, {})
-        # What ended says nothing of what holds.
-        ids = [one.id for one in facts if one.after is not None]
-        listed, cell = name in self._schema.lists, None
-        if action != "clear":
-            if not ids and action != "remove":
-                return
-            try:
-                value = self._value(name, text, listed=listed)
-            except InvalidInput as error:
-                self._refuse(name, str(error))
-                return
-            listed = listed and isinstance(value, list)
-            if listed:
-                entries = _entries(self._before(name), value, ids, action)
-                cell = {"value": [one for one, _ in entries], "facts": [by for _, by in entries]} if entries else None
-            elif action != "remove":
-                # What is told once more has one more fact.
-                same = old.get("value") == value and old.get("facts")
-                cell = {"value": value, "facts": list(dict.fromkeys([*(old["facts"] if same else ()), *ids]))}
-            elif old.get("value") != value:
-                return
-        made = dict(self.cells)
-        made.pop(name, None)
+        try:
+            cell = None if action == "clear" else self._new_cell(name, action, text, facts, old)
+        except InvalidInput as error:
+            self._refuse(name, str(error))
+            return
+        if cell is old:
+            return
+        made = {other: one for other, one in self.cells.items() if other != name}
         if cell is not None:
             made[name] = {**cell, "at": max(one.told_at for one in facts)}
-            if listed and "hand" in old and action != "set":
+            if self._is_listed(name, cell["value"]) and "hand" in old and action != "set":
                 made[name]["hand"] = old["hand"]
         if wrong := self._schema.refused(self.cells, made):
             self._refuse(name, next(iter(wrong.values())))
@@ -419,6 +404,25 @@ class _Patch:
         if values_of(made).get(name) != old.get("value") or made.get(name, {}).get("facts") != old.get("facts"):
             self.cells = made
             self.by.setdefault(name, []).extend(one.id for one in facts)
+
+    def _new_cell(self, name: str, action: str, text: str, facts: Sequence[FactChange], old: Cell) -> Cell | None:
+        """What a field says after a change, and by which facts: None for nothing more, `old` for nothing else."""
+        # What ended says nothing of what holds.
+        ids = [one.id for one in facts if one.after is not None]
+        if not ids and action != "remove":
+            return old
+        value = self._value(name, text, listed=name in self._schema.lists)
+        if self._is_listed(name, value):
+            entries = _entries(self._before(name), value, ids, action)
+            return {"value": [one for one, _ in entries], "facts": [by for _, by in entries]} if entries else None
+        if action == "remove":
+            return None if old.get("value") == value else old
+        # What is told once more has one more fact.
+        same = old.get("value") == value and old.get("facts")
+        return {"value": value, "facts": list(dict.fromkeys([*(old["facts"] if same else ()), *ids]))}
+
+    def _is_listed(self, name: str, value: Any) -> bool:
+        return name in self._schema.lists and isinstance(value, list)
 
     def _before(self, name: str) -> list[tuple[Any, list[str]]]:
         """The entries of a list, each with its facts; of what it was under another schema those that it takes."""
