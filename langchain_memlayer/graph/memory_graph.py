@@ -258,7 +258,7 @@ class TripleGraph:
     def triples(self) -> list[Edge]:
         """All triples, in the journal's order."""
         with self._lock:
-            return sorted(map(self._edge, chain.from_iterable(map(_rows_of, self._after.values()))))
+            return sorted(map(self._edge, chain.from_iterable(map(_rows_of, self._successors.values()))))
 
     def copy(self, *, without: Collection[int] = ()) -> MemoryGraph:
         """A graph of its own with everything that is in this one, but for the triples of some memories (as rows)."""
@@ -309,65 +309,65 @@ class TripleGraph:
             return list(self._rows)
 
     def _add(self, item: int, rows: Sequence[StoredTriple], relations: Iterable[str], doubtful: set[str]) -> None:
-        nodes, after, before = self._nodes, self._after, self._before
+        nodes, successors, predecessors = self._nodes, self._successors, self._predecessors
         self._rows[item] = tuple(rows)
         for row, relation in zip(rows, relations, strict=True):
-            number, _, _, source, _, destination, _, one, other = row
-            if not one or not other:
+            number, _, _, source, _, destination, _, source_key, destination_key = row
+            if not source_key or not destination_key:
                 # A name without a letter is none.
                 continue
-            edges = after[one].get(other) if one in nodes else None
+            edges = successors[source_key].get(destination_key) if source_key in nodes else None
             if edges is not None and (relation, item) in edges:
                 # One memory that says the same twice says it once.
                 continue
-            for key, spelling in ((one, source), (other, destination)):
+            for key, spelling in ((source_key, source), (destination_key, destination)):
                 node = nodes.get(key)
                 if node is None or number < node["first"]:
                     self._spell(key, number, spelling, doubtful)
             if edges is None:
-                edges = after[one][other] = before[other][one] = {}
+                edges = successors[source_key][destination_key] = predecessors[destination_key][source_key] = {}
             edges[relation, item] = {"row": row}
             self._size += 1
             self.changed += 1
-            if one[0] == other[0] and family_of(one) == family_of(other):
-                doubtful.add(family_of(one))
+            if source_key[0] == destination_key[0] and family_of(source_key) == family_of(destination_key):
+                doubtful.add(family_of(source_key))
 
     def _spell(self, key: str, triple: int, spelling: str, doubtful: set[str]) -> None:
         """Let a node be displayed as one of its triples spells it."""
         family = family_of(key)
         if key not in self._nodes:
-            self._after[key], self._before[key] = {}, {}
+            self._successors[key], self._predecessors[key] = {}, {}
             self._families.setdefault(family, set()).add(key)
         self._nodes[key] = {"name": spelling, "first": triple}
         doubtful.add(family)
 
     def _remove(self, item: int, doubtful: set[str]) -> None:
         for row in self._rows.pop(item):
-            one, other = row.source_key, row.destination_key
-            edges = self._after.get(one, {}).get(other, {})
+            source_key, destination_key = row.source_key, row.destination_key
+            edges = self._successors.get(source_key, {}).get(destination_key, {})
             if edges.pop((relation_name(row.relation), item), None) is None:
                 continue
             if not edges:
-                del self._after[one][other], self._before[other][one]
+                del self._successors[source_key][destination_key], self._predecessors[destination_key][source_key]
             self._size -= 1
             self.changed += 1
-            doubtful.update((family_of(one), family_of(other)))
-            for key in {one, other}:
+            doubtful.update((family_of(source_key), family_of(destination_key)))
+            for key in {source_key, destination_key}:
                 self._respell(key, row.id)
 
     def _respell(self, key: str, gone: int) -> None:
         """After a triple went: drop a node without edges, and forget a spelling that only that triple had."""
         node = self._nodes[key]
-        if not self._after[key] and not self._before[key]:
-            del self._nodes[key], self._after[key], self._before[key]
+        if not self._successors[key] and not self._predecessors[key]:
+            del self._nodes[key], self._successors[key], self._predecessors[key]
             self._groups.pop(key, None)
             family = self._families[family_of(key)]
             family.discard(key)
             if not family:
                 del self._families[family_of(key)]
         elif node["first"] == gone:
-            spelled = [(row.id, 0, row.source) for row in _rows_of(self._after[key])]
-            spelled += [(row.id, 1, row.destination) for row in _rows_of(self._before[key])]
+            spelled = [(row.id, 0, row.source) for row in _rows_of(self._successors[key])]
+            spelled += [(row.id, 1, row.destination) for row in _rows_of(self._predecessors[key])]
             node["first"], _, node["name"] = min(spelled)
 
     def _regroup(self, families: Iterable[str]) -> None:
@@ -387,7 +387,7 @@ class TripleGraph:
 
     def _are_apart(self, one: str, other: str) -> bool:
         """Whether a triple relates two names otherwise than as names of one entity."""
-        between = [*self._after[one].get(other, ()), *self._after[other].get(one, ())]
+        between = [*self._successors[one].get(other, ()), *self._successors[other].get(one, ())]
         return not all(relation in ALIASES for relation, _ in between)
 
     # -- snapshots ------------------------------------------------------------------------------------------------
@@ -453,11 +453,11 @@ class TripleGraph:
         return self._graph._node  # type: ignore[no-any-return]
 
     @property
-    def _after(self) -> _Adjacency:
+    def _successors(self) -> _Adjacency:
         return self._graph._succ  # type: ignore[no-any-return]
 
     @property
-    def _before(self) -> _Adjacency:
+    def _predecessors(self) -> _Adjacency:
         return self._graph._pred  # type: ignore[no-any-return]
 
     def _leader(self, key: str) -> str:
@@ -476,18 +476,18 @@ class TripleGraph:
         """The entities next to one, those that came last first: once for each of its names and each of theirs."""
         groups = self._groups
         for key in groups.get(leader, (leader,)):
-            for other in chain(reversed(self._after[key]), reversed(self._before[key])):
+            for other in chain(reversed(self._successors[key]), reversed(self._predecessors[key])):
                 group = groups.get(other)
                 yield other if group is None else group[0]
 
     def _degree(self, leader: str) -> int:
         """How many those are."""
         keys = self._groups.get(leader, (leader,))
-        return sum(len(self._after[key]) + len(self._before[key]) for key in keys)
+        return sum(len(self._successors[key]) + len(self._predecessors[key]) for key in keys)
 
     def _edges_of(self, leader: str) -> Iterator[tuple[str, StoredTriple]]:
         for key in self._groups.get(leader, (leader,)):
-            for adjacent in (self._after[key], self._before[key]):
+            for adjacent in (self._successors[key], self._predecessors[key]):
                 for edges in reversed(adjacent.values()):
                     yield from ((leader, data["row"]) for data in edges.values())
 

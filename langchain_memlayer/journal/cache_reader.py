@@ -222,7 +222,7 @@ class CacheReader(BaseReader):
         return self.db.execute("SELECT 1 FROM triples LIMIT 1").fetchone() is not None
 
     def scope_triples(self, scope: Scope, *, quarantined: bool) -> list[tuple[Any, ...]]:
-        """The triples that a scope's graph shows, as rows of `graph.graph.StoredTriple`."""
+        """The triples that a scope's graph shows, as rows of `graph.memory_graph.StoredTriple`."""
         where, values = visible(scope.ids(), quarantined=quarantined)
         rows = self.db.execute(
             f"SELECT {_TRIPLE} FROM namespaces n JOIN triples t ON t.ns = n.id JOIN items i ON i.id = t.item WHERE "

@@ -251,7 +251,7 @@ def test_reads_of_a_large_graph_visit_a_bounded_number_of_nodes() -> None:
     graph = TripleGraph()
     graph.apply(1, rows_of(100_000, 30_000))
     assert len(graph) == 100_000
-    counted = Counting(graph._after)
+    counted = Counting(graph._successors)
     counted.seen = set()
     graph._graph._adj = counted
     for seeds in (["n7"], ["hub0"], ["hub0", "n7", "n8"]):
