@@ -509,6 +509,17 @@ def test_what_is_redacted_on_its_way_to_the_model_is_remembered_so_and_what_is_a
     assert turns(memory) == ["Ah.", "I hike.", "So.", left]
 
 
+def test_what_is_redacted_stays_so_in_an_agent_that_is_given_the_whole_conversation_each_time(memory: Memory) -> None:
+    def wrap(request: Any, handler: Any) -> Any:
+        hidden = [m.model_copy(update={"content": m.text.replace("ann@example.com", "[X]")}) for m in request.messages]
+        return handler(request.override(messages=hidden))
+
+    agent = agent_of(ScriptedChatModel(replies=["Ah.", "So."]), memory.as_middleware(), Hook(wrap=wrap))
+    agent.invoke({"messages": [("user", MAIL)]}, context=ALICE)
+    agent.invoke({"messages": [("user", MAIL), ("assistant", "Ah."), ("user", "I hike.")]}, context=ALICE)
+    assert facts(memory) == ["I hike.", "my address is [X]"]
+
+
 # -- what a person declines -------------------------------------------------------------------------------------------
 
 

@@ -153,11 +153,20 @@ def given_to_model(
     return kept
 
 
-def with_answers(exchange: Exchange, given: Mapping[str, Any], answers: Sequence[BaseMessage]) -> Exchange:
+def changed_on_the_way(messages: Sequence[Any], given: Sequence[BaseMessage]) -> set[str]:
+    """The ids of the user's messages, of earlier exchanges too, that the model was given in other words."""
+    texts = {message.id: message.text for message in given if message.id is not None}
+    return {m.id for m in messages if m.type == "human" and m.text not in texts.get(m.id, m.text)}
+
+
+def with_answers(
+    exchange: Exchange, given: Mapping[str, Any], changed: set[str], answers: Sequence[BaseMessage]
+) -> Exchange:
     """The exchange after a call of the model."""
     own = {one.id: _words(one.text) for one in answers if one.id is not None and made_by_model(one)}
     given, answered = {**exchange.get("given", {}), **given}, {**exchange.get("answers", {}), **own}
-    return {**exchange, "given": given, "answers": answered}
+    changed = changed.union(exchange.get("redacted", ()))
+    return {**exchange, "given": given, "answers": answered, "redacted": sorted(changed)}
 
 
 def with_times(turns: Sequence[Turn], exchange: Exchange, now: datetime) -> list[Turn]:

@@ -18,6 +18,7 @@ from langchain_memlayer.agents.context import as_context
 from langchain_memlayer.agents.exchange import (
     Exchange,
     begin_exchange,
+    changed_on_the_way,
     given_to_model,
     listening,
     made_by_model,
@@ -276,12 +277,13 @@ class MemoryMiddleware(AgentMiddleware[Any, Any]):
             given = request.messages
         if given is None:
             return response
-        kept = given_to_model(request.state.get("messages", []), exchange, given, answered=answered)
+        messages = request.state.get("messages", [])
+        kept = given_to_model(messages, exchange, given, answered=answered)
         session = self._memory_and_caller(request.state, request.runtime)[1].session_id
         self._given.update({(session, key): one for key, one in kept.items()})
         while len(self._given) > _MOST_GIVEN:
             self._given.popitem(last=False)
-        new = with_answers(exchange, kept, response.result)
+        new = with_answers(exchange, kept, changed_on_the_way(messages, given), response.result)
         return ExtendedModelResponse(model_response=response, command=Command(update={self._exchange_key: new}))
 
     def _with_context(self, request: ModelRequest[Any]) -> ModelRequest[Any]:
