@@ -77,6 +77,7 @@ def test_json_output_is_what_memory_returns(cli: Run, folder: Path):
     berlin = added(cli, "Berlin in May.", "--metadata", '{"place": "canal"}', "--time", "2024-05-01T09:00:00Z")
     added(cli, "Paris in June.", "--role", "assistant", "--name", "Fig", "--session", "s1")
     with Memory(folder, embeddings=None) as memory:
+        memory.add("Rome in July.", user_id="bob", metadata={"huge": 10**24})
         assert data(cli("list", "--json")) == memory.get_all(everything=True)
         assert data(cli("get", berlin, "--json")) == memory.get(berlin)
         found = memory.search("berlin", user_id="alice", limit=1)

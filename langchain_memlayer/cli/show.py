@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import sys
 import unicodedata
@@ -39,9 +40,8 @@ def result(as_json: bool, value: Any, pretty: Callable[[Console], None]) -> None
 
 def print_json(value: Any) -> None:
     """One JSON document on stdout, in UTF-8 whatever the terminal has."""
-    import orjson
-
-    typer.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2))
+    # Not by orjson, which stops at 64 bits.
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False).encode())
 
 
 def console(*, stderr: bool = False, quiet: bool = False) -> Console:

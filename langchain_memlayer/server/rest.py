@@ -35,6 +35,7 @@ from langchain_memlayer.errors import (
     ScopeRequired,
     VectorStoreError,
 )
+from langchain_memlayer.json_values import dumps
 from langchain_memlayer.moving import export_store
 from langchain_memlayer.result_types import (
     AddResult,
@@ -285,7 +286,7 @@ async def _answer(operation: Operation, request: Request) -> Response:
     body = _checked(operation.takes, await _given(operation, request))
     call = Call(request, grant.of(request.app.state.memory), grant, body)
     answer = await operation.answer(call)
-    return answer if isinstance(answer, Response) else Response(orjson.dumps(answer), media_type="application/json")
+    return answer if isinstance(answer, Response) else Response(dumps(answer), media_type="application/json")
 
 
 async def _given(operation: Operation, request: Request) -> Any:
@@ -321,7 +322,7 @@ def status_of(error: MemLayerError) -> int:
 
 
 def _line(value: Any) -> bytes:
-    return orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE)
+    return f"{dumps(value)}\n".encode()
 
 
 class _Pieces(io.RawIOBase):

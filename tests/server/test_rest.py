@@ -81,6 +81,14 @@ def test_lists_come_as_lines_too_and_skip_nothing_where_others_end_meanwhile(mon
         assert [row["memory"] for row in lines(answer.text)] == texts
 
 
+def test_a_number_of_more_than_64_bits_is_told_as_it_is() -> None:
+    with Memory(":memory:", model=None, embeddings=None) as memory, serving(memory) as clients:
+        memory.add("The sky is big.", user_id="alice", metadata={"stars": 10**24})
+        for accepted in ("application/json", "application/x-ndjson"):
+            told = clients().get("/v1/memories", params={"user_id": "alice"}, headers={"accept": accepted})
+            assert '"stars": 1000000000000000000000000' in told.text
+
+
 def test_what_happened_is_taken_back_and_forks_are_made_merged_and_dropped(client: TestClient) -> None:
     one = added(client, "My locker is number 12.", batch_id="b")
     made = client.post("/v1/forks", json={"user_id": "alice", "name": "trial"}).json()
