@@ -70,15 +70,15 @@ class Memories:
         try:
             with remembered.lock:
                 if remembered.memory is None:
-                    remembered.memory = self._opened(remembered.conversation)
+                    remembered.memory = self._remember(remembered.conversation)
                 memory = remembered.memory
                 if self._plan.beside and remembered.plain is None:
                     remembered.plain = PlainSystems(remembered.conversation, memory.internals.indexes.embedder)
             yield memory, remembered
         finally:
             with remembered.lock:
-                remembered.left -= 1
-                if not remembered.left:
+                remembered.questions_left -= 1
+                if not remembered.questions_left:
                     remembered.close()
 
     def close(self) -> None:
@@ -87,7 +87,7 @@ class Memories:
             with remembered.lock:
                 remembered.close()
 
-    def _opened(self, conversation: Conversation) -> Memory:
+    def _remember(self, conversation: Conversation) -> Memory:
         from langchain_memlayer.memory import Memory
 
         memory = self._factory(conversation)
@@ -129,8 +129,8 @@ class Asker:
 
     def ask(self, key: str) -> Outcome:
         """Recall, and answer from what came back; without verdicts yet."""
-        with self._noted():
-            outcome = self._recalled(*self.questions[key])
+        with self._end_on_failure():
+            outcome = self._recall_and_answer(*self.questions[key])
         with self._lock:
             self._outcomes[key] = outcome
         return outcome
@@ -138,7 +138,7 @@ class Asker:
     def judge(self, key: str) -> Outcome:
         """Judge the answer to a question that was asked."""
         outcome = self._outcomes[key]
-        with self._noted():
+        with self._end_on_failure():
             if self._plan.answerer is not None:
                 with self._plan.meters["judging"].counting():
                     verdicts = {str(judge.leniency): _verdict(judge, outcome) for judge in self._plan.judges}
@@ -155,7 +155,7 @@ class Asker:
             raise self.failure
         return tuple(self._outcomes[key] for key in self.questions)
 
-    def _recalled(self, conversation: str, question: Question) -> Outcome:
+    def _recall_and_answer(self, conversation: str, question: Question) -> Outcome:
         with self._memories.of(conversation) as (memory, remembered):
             limit, seconds = self._plan.k[-1], 0.0
             while True:
@@ -214,7 +214,7 @@ class Asker:
             )
 
     @contextmanager
-    def _noted(self) -> Iterator[None]:
+    def _end_on_failure(self) -> Iterator[None]:
         """What fails inside ends the evaluation; LangSmith by itself would only log it."""
         try:
             yield
@@ -228,7 +228,7 @@ class _Remembered:
 
     def __init__(self, conversation: Conversation) -> None:
         self.conversation = conversation
-        self.left = len(conversation.questions)
+        self.questions_left = len(conversation.questions)
         self.sessions = {turn.id: turn.session_id for turn in conversation.turns if turn.id is not None}
         self.lock = threading.Lock()
         self.memory: Memory | None = None
