@@ -10,6 +10,7 @@ from typing import Any
 from langchain_memlayer.errors import InvalidInput, shown
 from langchain_memlayer.graph.names import relation_name
 from langchain_memlayer.json_values import field_of, plain
+from langchain_memlayer.messages import checked_text
 from langchain_memlayer.types import Fact, Triple, Turn
 
 _WIDTH, _HEIGHT, _MARGIN = 900, 600, 60
@@ -133,6 +134,7 @@ def _source(source: Any, facts: Sequence[Fact]) -> Turn:
         raise InvalidInput(
             "The graph document is empty: it has neither relationships nor properties nor a source text."
         )
+    text = checked_text(text, "source.page_content")
     metadata = plain(field_of(source, "metadata") or {}, "source.metadata")
     if not isinstance(metadata, dict):
         raise InvalidInput("The graph document's source.metadata is no mapping; give a dict of JSON values.")
@@ -178,4 +180,4 @@ def _scalar(value: Any, where: str) -> str:
 def _text(value: Any, where: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise InvalidInput(f"{where} of the graph document is {shown(value)}; give a text that is not empty.")
-    return value.strip()
+    return checked_text(value.strip(), where)

@@ -149,6 +149,8 @@ def test_mappings_numbers_and_documents_without_a_source_are_read_too() -> None:
         (GraphDocument([], [Relationship(Node("a"), Node("b"), "x", {"y": {1}})]), "JSON"),
         (GraphDocument([], [Relationship(Node("a"), Node("b"), "x", [1])]), "no mapping"),  # type: ignore[arg-type]
         (GraphDocument([], [], Document(page_content=b"x")), "page_content"),
+        (GraphDocument([], [], Document(page_content="a \ud800")), "page_content holds a lone surrogate"),
+        (GraphDocument([], [Relationship(Node("a"), Node("b"), "x\x00")]), r"relationships\[0\].type holds a NUL"),
         (GraphDocument([], [], Document("x", [1])), "no mapping"),  # type: ignore[arg-type]
     ],
 )
