@@ -91,24 +91,24 @@ class Comparison(Filter):
         stored = _lookup(record, self.field)
         match self.op:
             case "eq":
-                return _same(stored, self.value)
+                return _equal(stored, self.value)
             case "ne":
-                return not _same(stored, self.value)
+                return not _equal(stored, self.value)
             case "exists":
                 return (stored is not _MISSING) is self.value
         if stored is _MISSING:
             return False
         match self.op:
             case "in":
-                return any(_same(stored, item) for item in self.value)
+                return any(_equal(stored, item) for item in self.value)
             case "nin":
-                return not any(_same(stored, item) for item in self.value)
+                return not any(_equal(stored, item) for item in self.value)
             case "contains":
                 if isinstance(stored, datetime) and isinstance(self.value, str):
                     return self.value in stored.isoformat()
                 if isinstance(stored, str):
                     return isinstance(self.value, str) and self.value in stored
-                return isinstance(stored, list) and any(_same(item, self.value) for item in stored)
+                return isinstance(stored, list) and any(_equal(item, self.value) for item in stored)
         stored, value = _comparable(stored, self.value)
         alike = (_is_number(stored) and _is_number(value)) or (type(stored) is type(value) and type(stored) in _ORDERED)
         return alike and _ORDERS[self.op](stored, value)
@@ -189,7 +189,7 @@ def _parse_filter(value: Any, depth: int) -> Filter:
             )
         else:
             raise _unknown(name)
-    return _all(parts)
+    return _all_of(parts)
 
 
 def _parse_condition(field: str, value: Any, depth: int) -> Filter:
@@ -218,16 +218,16 @@ def _parse_condition(field: str, value: Any, depth: int) -> Filter:
             parts.append(_parse_comparison(field, cast("Operator", name[1:]), inner))
         else:
             raise _unknown(name)
-    return _all(parts)
+    return _all_of(parts)
 
 
 def _parse_join(name: str, value: Any, parse: Callable[[Any], Filter]) -> Filter:
     if name == "$not":
         return Not(parse(value))
     if not isinstance(value, (list, tuple)) or not value:
-        raise InvalidFilter(f"Filter operator {shown(name)} needs a list of at least one filter, got {_named(value)}.")
+        raise InvalidFilter(f"Filter operator {shown(name)} needs a list of at least one filter, got {_type(value)}.")
     parts = [parse(item) for item in value]
-    return _all(parts) if name == "$and" or len(parts) == 1 else Or(tuple(parts))
+    return _all_of(parts) if name == "$and" or len(parts) == 1 else Or(tuple(parts))
 
 
 def _parse_comparison(field: str, op: Operator, value: Any) -> Comparison:
@@ -244,11 +244,11 @@ def _parse_comparison(field: str, op: Operator, value: Any) -> Comparison:
     return Comparison(field, op, copy)
 
 
-def _named(value: Any) -> str:
+def _type(value: Any) -> str:
     return "an empty list" if isinstance(value, (list, tuple)) else type(value).__name__
 
 
-def _all(parts: Sequence[Filter]) -> Filter:
+def _all_of(parts: Sequence[Filter]) -> Filter:
     flat = tuple(leaf for part in parts for leaf in (part.parts if isinstance(part, And) else (part,)))
     return flat[0] if len(flat) == 1 else And(flat)
 
@@ -360,7 +360,7 @@ def _comparable(stored: Any, value: Any) -> tuple[Any, Any]:
         return stored.timestamp() if _is_number(value) else stored.isoformat(), value
 
 
-def _same(stored: Any, value: Any) -> bool:
+def _equal(stored: Any, value: Any) -> bool:
     """Whether two JSON values are equal; `_MISSING` equals None."""
     stored, value = _comparable(stored, value)
     if value is None:
@@ -368,11 +368,11 @@ def _same(stored: Any, value: Any) -> bool:
     if _is_number(value):
         return _is_number(stored) and bool(stored == value)
     if isinstance(value, list):
-        return isinstance(stored, list) and len(stored) == len(value) and all(map(_same, stored, value))
+        return isinstance(stored, list) and len(stored) == len(value) and all(map(_equal, stored, value))
     if isinstance(value, dict):
         return (
             isinstance(stored, dict)
             and stored.keys() == value.keys()
-            and all(_same(stored[k], v) for k, v in value.items())
+            and all(_equal(stored[k], v) for k, v in value.items())
         )
     return type(stored) is type(value) and bool(stored == value)

@@ -237,7 +237,7 @@ def _read(message: Mapping[str, Any], where: str, call: _Call, *, blank: bool = 
     role = _role(message, where)
     if role in _NEVER_TURNS or (role == "user" and _is_notification(message)):
         return role, None, []
-    text, others = _said(message, role, where, blank)
+    text, others = _text_and_others(message, role, where, blank)
     if not text:
         return role, None, others
     turn = Turn(
@@ -353,7 +353,7 @@ def _is_notification(message: Mapping[str, Any]) -> bool:
     return isinstance(_marks(message).get("lc_source"), str)
 
 
-def _said(message: Mapping[str, Any], role: str, where: str, blank: bool) -> tuple[str, list[str]]:
+def _text_and_others(message: Mapping[str, Any], role: str, where: str, blank: bool) -> tuple[str, list[str]]:
     """The text of a message, "" when there rightly is none, and the types of its parts that are left out."""
     if "content" not in message and not (message.get("tool_calls") or message.get("function_call")):
         raise InvalidInput(f"{where} is a dict without 'content'; pass {_ACCEPTED}.")

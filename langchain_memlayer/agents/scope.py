@@ -74,7 +74,7 @@ def find_caller(call: str, source: ScopeSource | None, *, state: Any = None, run
         if not scope:
             raise ScopeRequired(f"The scope= of {call} gave no id: let it name user_id, agent_id or run_id.")
     else:
-        scope = _named(call, context, configurable, getattr(runtime, "server_info", None))
+        scope = _named_scope(call, context, configurable, getattr(runtime, "server_info", None))
     thread = configurable.get("thread_id")
     session = field_of(context, "session_id") or configurable.get("session_id") or thread
     info = getattr(runtime, "execution_info", None)
@@ -128,7 +128,7 @@ def _scope_of(ids: Any) -> Scope:
     return Scope(**ids)
 
 
-def _named(call: str, context: Any, configurable: Mapping[str, Any], server: Any) -> Scope:
+def _named_scope(call: str, context: Any, configurable: Mapping[str, Any], server: Any) -> Scope:
     """The scope that the run's context and its configuration name together; always somebody's, and of nobody else."""
     configured = {name: configurable.get(name) for name in IDS}
     if server is not None:

@@ -294,7 +294,7 @@ class Mirror:
             self._check(rows[0].dims)
         points = [point for row in rows for point in self._points.of(row)]
         kept = {point.id for point in points}
-        gone = [known for known in self._points.known(touched) if known not in kept]
+        gone = [known for known in self._points.known_ids(touched) if known not in kept]
         # More points are noted before they are there, fewer when the others are gone: none is ever lost sight of.
         self._points.remember(rows, touched, max)
         with guarded(self.store):
@@ -310,7 +310,7 @@ class Mirror:
         while rows := self._purges():
             with guarded(self.store):
                 for start in range(0, len(rows), _EVENTS):
-                    self.store.delete(self._points.known(rows[start : start + _EVENTS]))
+                    self.store.delete(self._points.known_ids(rows[start : start + _EVENTS]))
             with self._journal.write(self._key) as tx:
                 # The journal may have been emptied once more meanwhile; then all of them are told again.
                 if tx.purges(self._area) == rows:
@@ -329,7 +329,7 @@ class Mirror:
             return
         with self._journal.read() as reader:
             sample = reader.newest(self._area, most=_SAMPLE, until=state.position)
-        ids = self._points.known(sample)
+        ids = self._points.known_ids(sample)
         with guarded(self.store):
             present = self.store.present(ids)
         if present is not None and not present.issuperset(ids):
@@ -365,7 +365,7 @@ class Points:
         """The id of the point of a row's vector: the same again for the same."""
         return str(uuid.uuid5(self._ids, f"{self._area}:{item}:{number}"))
 
-    def known(self, items: Sequence[int]) -> list[str]:
+    def known_ids(self, items: Sequence[int]) -> list[str]:
         """The ids of the points that some rows may have in the store."""
         noted = self._noted(items)
         return [self.id(item, number) for item in items for number in range(noted[item])]

@@ -23,7 +23,7 @@ from langchain_memlayer.cli.settings import (
     Yes,
     confirm,
     json_object,
-    said,
+    text_or_stdin,
 )
 from langchain_memlayer.errors import InvalidInput
 from langchain_memlayer.index.files import private_file
@@ -54,7 +54,7 @@ def add(
 ) -> None:
     """Remember something, and say what was stored; a model, if there is one, finds the facts in it."""
     with ctx.obj.writable() as memory:
-        message = {"role": role, "content": said(text), "name": name}
+        message = {"role": role, "content": text_or_stdin(text), "name": name}
         result = memory.add(
             message, **ctx.obj.scope, metadata=metadata, session_id=session, timestamp=time, infer=not verbatim
         )
@@ -128,7 +128,7 @@ def update(
     ] = None,
 ) -> None:
     """Give a memory a new text, further metadata, or a last day; what it was stays in its history."""
-    changes: dict[str, Any] = {"metadata": metadata, "text": None if text is None else said(text)}
+    changes: dict[str, Any] = {"metadata": metadata, "text": None if text is None else text_or_stdin(text)}
     if expires is not None:
         changes["expiration_date"] = None if expires == "never" else expires
     with ctx.obj.searchable() as memory:

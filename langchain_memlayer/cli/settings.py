@@ -102,7 +102,7 @@ def json_object(text: str) -> Any:
     return value
 
 
-def said(text: str) -> str:
+def text_or_stdin(text: str) -> str:
     """A text of the command line; `-` is the standard input."""
     return sys.stdin.read().rstrip("\n") if text == "-" else text
 

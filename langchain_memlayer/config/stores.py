@@ -115,7 +115,7 @@ def _place(config: Mapping[str, Any], name: str) -> str:
     return f"{re.sub(r'//[^/]*@', '//', place)} {config.get('port', '')}"
 
 
-def _own(config: dict[str, Any], name: str, where: str, embedder: Callable[[], Embedder]) -> Store:
+def _faiss(config: dict[str, Any], name: str, where: str, embedder: Callable[[], Embedder]) -> Store:
     if (dims := config.get("embedding_model_dims")) is not None:
         integer(dims, f"{where}: embedding_model_dims")
     strategy, normal = config.get("distance_strategy"), config.get("normalize_L2", False)
@@ -281,7 +281,7 @@ STORES: Final[Mapping[str, Provider]] = {
     "chroma": Provider(
         _chroma, ("collection_name", "client", "path", "host", "port", "api_key", "tenant"), ("embedding_model_dims",)
     ),
-    "faiss": Provider(_own, ("collection_name", "path", "distance_strategy", "normalize_L2", "embedding_model_dims")),
+    "faiss": Provider(_faiss, ("collection_name", "path", "distance_strategy", "normalize_L2", "embedding_model_dims")),
     "langchain": Provider(_langchain, ("client", "collection_name"), ("embedding_model_dims",)),
     "milvus": Provider(_milvus, ("url", "token", "collection_name", "embedding_model_dims", "metric_type", "db_name")),
     "pgvector": Provider(

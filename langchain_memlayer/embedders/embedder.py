@@ -191,14 +191,14 @@ def _automatic(folder: tuple[str, int] | None) -> Embeddings:
             "that embedder itself, or give it another one: `memlayer reembed`, or "
             "`langchain_memlayer.moving.reembed_store`."
         )
-    return _named(name)
+    return _from_name(name)
 
 
 def _explicit(spec: Any) -> Embeddings:
     if isinstance(spec, Embeddings):
         return spec
     if isinstance(spec, str):
-        return _named(spec)
+        return _from_name(spec)
     if isinstance(spec, type) or not callable(spec):
         given = f"the class {spec.__name__}, not an object of it" if isinstance(spec, type) else type(spec).__name__
         raise ConfigurationError(
@@ -207,7 +207,7 @@ def _explicit(spec: Any) -> Embeddings:
     return FunctionEmbeddings(spec)
 
 
-def _named(text: str) -> Embeddings:
+def _from_name(text: str) -> Embeddings:
     """The model behind "provider:model"."""
     provider, _, model = text.partition(":")
     for name, bundled in (("wordllama", WordLlamaEmbeddings), ("multilingual", MultilingualEmbeddings)):

@@ -29,7 +29,7 @@ def adopt(engine: Engine, mirror: Mirror | None, documents: Iterable[Any] | None
         raise ConfigurationError("There is nothing to adopt: open the memory with vectorstore=, or pass documents.")
     if documents is not None and not isinstance(documents, Iterable):
         raise InvalidInput(f"documents must be a list of LangChain Documents, got {type(documents).__name__}.")
-    incoming = _foreign(mirror.store) if documents is None and mirror is not None else map(_given, documents or ())
+    incoming = _foreign(mirror.store) if documents is None and mirror is not None else map(_checked, documents or ())
     counts = {"adopted": 0, "known": 0, "skipped": 0}
     while some := list(islice(incoming, _AT_ONCE)):
         turns = [_turn(document) for document in some if document.text.strip()]
@@ -46,7 +46,7 @@ def _foreign(store: ForeignStore) -> Iterator[Document]:
         yield from (document for document in store.documents() if STORE not in document.metadata)
 
 
-def _given(document: Any) -> Document:
+def _checked(document: Any) -> Document:
     text, metadata, id_ = (getattr(document, name, None) for name in ("page_content", "metadata", "id"))
     if not isinstance(text, str) or not isinstance(metadata, Mapping):
         raise InvalidInput(f"documents must be LangChain Document objects, got {type(document).__name__}.")

@@ -43,14 +43,14 @@ class Background:
         self._above: dict[int, RunTree] = {}
         self._pid = os.getpid()
 
-    def _own(self) -> None:
+    def _restart_after_fork(self) -> None:
         """See to it that thread and locks are this process's own: those of a parent are of no use after a fork."""
         if self._pid != os.getpid():
             self._start()
 
     def wake(self, note: int | None = None, above: RunTree | None = None) -> None:
         """See to it that what is due is read; of a note that was made just now, as part of the run `above`."""
-        self._own()
+        self._restart_after_fork()
         with self._changed:
             if self._closing:
                 return
@@ -76,7 +76,7 @@ class Background:
             MemLayerError: a reading failed since the last `flush`; its turns are kept, and are tried again.
         """
         idle = {note.id for note in self._notes() if _is_idle(note)}
-        self._own()
+        self._restart_after_fork()
         with self._changed:
             self._hurried |= idle
         self.resume()

@@ -64,7 +64,7 @@ class Finder:
             rows = reader.memories_by_row(near)
         return [_candidate(rows[item]) for item in near if item in rows and _is_of(rows[item], scope)]
 
-    def known(self, scope: Scope, turns: Sequence[Turn]) -> list[Turn]:
+    def known_turns(self, scope: Scope, turns: Sequence[Turn]) -> list[Turn]:
         """What is known and near to turns by words, names and time, as turns of the role `memory`, the oldest first."""
         # Before the first vector is stored, nothing is known; a slab would be made without room for them.
         if not turns or (self._indexes.embedder is not None and not self._indexes.dims):

@@ -323,7 +323,7 @@ class Engine(Keeper):
                 rows = reader.session_tail(prepared.scope, last.session_id, before=last.place or last.id, most=most)
                 rows = [row for row in rows if row.id not in note.turns]
         earlier = [*map(to_turn, rows), *(turn_of(one) for one in told_before if not isinstance(one, int))]
-        return [*self.finder.known(prepared.scope, prepared.turns), *earlier[-CONTEXT_TURNS:]]
+        return [*self.finder.known_turns(prepared.scope, prepared.turns), *earlier[-CONTEXT_TURNS:]]
 
     def _note_what_no_model_saw(self, scope: Scope) -> None:
         """Note the turns that were added before there was a model, a page of one conversation at a time."""

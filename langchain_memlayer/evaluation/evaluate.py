@@ -89,7 +89,7 @@ def evaluate_memory(
             max_tokens=checked_count(max_tokens, "max_tokens", 1),
             count=token_counter(chat),
             answerer=None if chat is None else Answerer(chat),
-            judges=[] if grader is None else [Judge(grader, name) for name in _named(judges)],
+            judges=[] if grader is None else [Judge(grader, name) for name in _judge_names(judges)],
             beside=beside,
             meters={name: UsageMeter() for name in ("remembering", "answering", "judging")},
             advanced=advanced,
@@ -172,7 +172,7 @@ def _cuts(k: Any) -> tuple[int, ...]:
     return tuple(sorted({checked_count(one, "k", 1) for one in given}))
 
 
-def _named(judges: Any) -> list[Any]:
+def _judge_names(judges: Any) -> list[Any]:
     given = [judges] if isinstance(judges, str) else list(judges)
     if not given:
         raise InvalidInput("judges must name at least one of lenient and strict.")

@@ -129,8 +129,8 @@ def joined(cell: Cell, other: Cell) -> Cell:
     if _is_by_entry(cell) and _is_by_entry(other):
         entries: dict[str, tuple[Any, list[str]]] = {}
         for one, by in [*_entries_of(cell), *_entries_of(other)]:
-            known, facts = entries.get(_same(one), (one, []))
-            entries[_same(one)] = known, list(dict.fromkeys([*facts, *by]))
+            known, facts = entries.get(_entry_key(one), (one, []))
+            entries[_entry_key(one)] = known, list(dict.fromkeys([*facts, *by]))
         return {
             **other, "value": [one for one, _ in entries.values()], "facts": [by for _, by in entries.values()],
         }  # fmt: skip
@@ -465,10 +465,10 @@ def _entries(
     entries: Sequence[tuple[Any, list[str]]], value: Sequence[Any], ids: Sequence[str], action: str
 ) -> list[tuple[Any, list[str]]]:
     """The entries of a list, each with its facts, after a change."""
-    said = [_same(one) for one in value]
+    said = [_entry_key(one) for one in value]
     if action == "remove":
-        return [(one, by) for one, by in entries if _same(one) not in said]
-    known = {_same(one): (one, by) for one, by in entries}
+        return [(one, by) for one, by in entries if _entry_key(one) not in said]
+    known = {_entry_key(one): (one, by) for one, by in entries}
     changed = {}
     for one, mark in zip(value, said, strict=True):
         before, by = known.get(mark, (one, None))
@@ -477,5 +477,5 @@ def _entries(
     return list((changed if action == "set" else {**known, **changed}).values())
 
 
-def _same(value: Any) -> str:
+def _entry_key(value: Any) -> str:
     return value.casefold().strip() if isinstance(value, str) else dumps(value)

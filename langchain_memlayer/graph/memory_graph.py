@@ -191,7 +191,7 @@ class TripleGraph:
     def entities_named(self, names: Iterable[str]) -> list[str]:
         """The entities that some names are of, by their displayed names; names of none are left out."""
         with self._lock:
-            return self._displayed(self._known(names))
+            return self._displayed(self._known_leaders(names))
 
     def memories_near(self, entities: Iterable[str], *, most: int = 100) -> dict[int, float]:
         """The memories that relate the entities around some, as row ids with weights in 0..1, best first.
@@ -201,7 +201,7 @@ class TripleGraph:
         """
         weights: dict[int, float] = {}
         with self._lock:
-            walk = local_push(self._neighbours, self._degree, self._known(entities), eps=EPS)
+            walk = local_push(self._neighbours, self._degree, self._known_leaders(entities), eps=EPS)
             nearest = sorted(walk.items(), key=lambda pair: (-pair[1], pair[0]))
             flow = {key: weight / max(1, self._degree(key)) for key, weight in nearest}
             for _, row in self._edges_around(flow):
@@ -224,7 +224,7 @@ class TripleGraph:
         """
         wanted = frozenset(query_terms(query))
         with self._lock:
-            known = self._known(entities)
+            known = self._known_leaders(entities)
             seeds = frozenset(known)
             near = k_hop(self._neighbours, known, k=max(0, k - 1), most=MOST_NODES)
             rows: dict[int, tuple[tuple[int, int, int, int], StoredTriple]] = {}
@@ -243,8 +243,8 @@ class TripleGraph:
         between: list[StoredTriple] = []
         alike: list[StoredTriple] = []
         with self._lock:
-            ends, relation = self._known([triple.destination]), relation_name(triple.relation)
-            for source in self._known([triple.source]):
+            ends, relation = self._known_leaders([triple.destination]), relation_name(triple.relation)
+            for source in self._known_leaders([triple.source]):
                 for _, row in self._edges_of(source):
                     if self._leader(row.source_key) != source:
                         continue
@@ -468,7 +468,7 @@ class TripleGraph:
     def _displayed(self, leaders: Iterable[str]) -> list[str]:
         return [self._nodes[key]["name"] for key in dict.fromkeys(leaders)]
 
-    def _known(self, entities: Iterable[str]) -> list[str]:
+    def _known_leaders(self, entities: Iterable[str]) -> list[str]:
         keys = (read_name(name).key for name in entities)
         return list(dict.fromkeys(self._leader(key) for key in keys if key in self._nodes))
 

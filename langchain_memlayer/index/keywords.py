@@ -280,12 +280,12 @@ def _normal(text: str) -> str:
     else:
         # Folding can leave what composes (and removing a joiner can), so the normal form is taken again.
         folded = unicodedata.normalize("NFKC", text).casefold()
-        text = unicodedata.normalize("NFKC", folded.translate(_alike()))
+        text = unicodedata.normalize("NFKC", folded.translate(_same_letters()))
     return _CLITIC.sub("", text) if "'" in text else text
 
 
 @lru_cache(maxsize=1)
-def _alike() -> dict[int, Any]:
+def _same_letters() -> dict[int, Any]:
     return {**_SILENT, **simplified_han()}
 
 

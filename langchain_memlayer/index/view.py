@@ -285,7 +285,7 @@ class View:
         breadth, enough = candidates(rows, matches, k)
         if choose(rows=rows, dims=kernel.dims, matches=matches, breadth=breadth, threshold=self.threshold) != "hnsw":
             return self._scan_exactly(vector, k, keep, matches)
-        scored = self._kept(graph.search(vector, breadth), keep)
+        scored = self._masked(graph.search(vector, breadth), keep)
         slots, raw = self._items(scored)
         survivors = len(slots)
         if survivors < enough:
@@ -397,7 +397,7 @@ class View:
         return (None, matches) if matches == len(keep) else (keep, matches)
 
     @staticmethod
-    def _kept(scored: RowScores, keep: NDArray[np.bool_] | None) -> RowScores:
+    def _masked(scored: RowScores, keep: NDArray[np.bool_] | None) -> RowScores:
         if keep is None:
             return scored
         inside = keep[scored[0]]

@@ -25,13 +25,13 @@ ANY: Condition = ("1 = 1", ())
 
 def superset(condition: Filter) -> Condition:
     """What must hold of a memory for a filter to hold; `ANY` where SQL cannot say it, or only at great length."""
-    found = _said(condition)
+    found = _sql_of(condition)
     return found if len(found[1]) <= _MOST_VALUES else ANY
 
 
-def _said(condition: Filter) -> Condition:
+def _sql_of(condition: Filter) -> Condition:
     if isinstance(condition, (And, Or)):
-        parts = [_said(part) for part in condition.parts]
+        parts = [_sql_of(part) for part in condition.parts]
         if isinstance(condition, Or) and ANY in parts:
             return ANY
         said = [part for part in parts if part != ANY]

@@ -137,14 +137,14 @@ class _Run:
             return False
         with self._journal.write() as tx:
             if not tx.swap_meta(STAGING_NOTE, _CLEARING, self._note):
-                self._own(tx)
+                self._check_current(tx)
             self._staged, self._total = staging.count(tx)
         return True
 
     def _is_ours(self, record: Mapping[str, Any]) -> bool:
         return (record["name"], record["dims"]) == (self._embedder.name, self._embedder.dims)
 
-    def _own(self, tx: Writer) -> None:
+    def _check_current(self, tx: Writer) -> None:
         """Refuse to go on when another run has begun, or has finished."""
         if tx.meta(STAGING_NOTE) != self._note:
             raise JournalError(
@@ -168,19 +168,19 @@ class _Run:
                 rows, records = staging.unstaged(reader, most=_AT_ONCE, below=below), _records(reader)
             if not rows:
                 return
-            made = self._made(rows, records)
+            made = self._embedded(rows, records)
             with self._journal.write(*sorted({row.path for row in rows})) as tx:
-                self._own(tx)
+                self._check_current(tx)
                 staging.stage(tx, made)
             below = rows[-1].vectors
-            self._told(len(rows))
+            self._report(len(rows))
 
-    def _told(self, more: int) -> None:
+    def _report(self, more: int) -> None:
         self._staged += more
         self._total = max(self._total, self._staged)
         self._progress("reembed", self._staged, self._total)
 
-    def _made(self, rows: Sequence[Unstaged], records: Records) -> list[tuple[Unstaged, bytes]]:
+    def _embedded(self, rows: Sequence[Unstaged], records: Records) -> list[tuple[Unstaged, bytes]]:
         """The new vectors of rows; one call for all distinct texts. Those of an area that has them already are kept."""
         texts = {row.item: self._texts(row, record) for row in rows if not self._is_ours(record := records[_area(row)])}
         distinct = list(dict.fromkeys(text for some in texts.values() for text in some))
@@ -212,11 +212,11 @@ class _Run:
         With `wait` the last of these are embedded here, while nobody else can write.
         """
         with self._journal.write() as tx:
-            self._own(tx)
+            self._check_current(tx)
             rows, records = staging.unstaged(tx, most=_AT_ONCE), _records(tx)
             if rows and (not wait or len(rows) == _AT_ONCE):
                 return False
-            staging.stage(tx, self._made(rows, records))
+            staging.stage(tx, self._embedded(rows, records))
             for area, record in records.items():
                 if not self._is_ours(record):
                     self._record(tx, area, record)
@@ -224,7 +224,7 @@ class _Run:
             tx.set_meta(STAGING_NOTE, _CLEARING)
             # Others may have written meanwhile.
             self._staged = self._total = staging.count(tx)[1]
-        self._told(0)
+        self._report(0)
         return True
 
     def _record(self, tx: Writer, area: Area, record: Mapping[str, Any]) -> None:

@@ -55,7 +55,7 @@ def _absolute(text: str) -> Iterator[Reading]:
         if not _is_verb(match):
             yield match, _day(_year_of(match), _month_of(match), match["day"])
     for match in patterns.PART.finditer(text):
-        yield match, _part(match)
+        yield match, _part_of_month(match)
     for match in _matches(patterns.SEASON, text):
         yield match, _season(_number(match["year"]), match["season"])
     for match in _matches(patterns.OF_YEAR, text):
@@ -231,7 +231,7 @@ def _years_back(name: str) -> int:
     return 1 if name.casefold() == "last" else patterns.YEARS_BACK.get(name, 0)
 
 
-def _part(match: re.Match[str]) -> Period:
+def _part_of_month(match: re.Match[str]) -> Period:
     """The beginning, middle or end of a month; without a year, a day in it, which counts for the week after."""
     month, first = MONTHS[match["name"].casefold()], patterns.PARTS[match["part"].casefold()]
     if match["year"] is None:

@@ -91,14 +91,14 @@ async def _document(request: Request) -> Response:
 
 
 async def _refused(request: Request, error: Any) -> Response:
-    return _told(request, error.status_code, error.detail, error.headers)
+    return _error_response(request, error.status_code, error.detail, error.headers)
 
 
 async def _failed(request: Request, error: Any) -> Response:
-    return _told(request, rest.status_of(error), str(error))
+    return _error_response(request, rest.status_of(error), str(error))
 
 
-def _told(request: Request, status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
+def _error_response(request: Request, status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
     """An error for who asked: a problem for programs, a page for people."""
     if is_api(request.url.path):
         return problem(status, detail, headers)

@@ -283,13 +283,13 @@ def routes() -> list[Route]:
 
 async def _answer(operation: Operation, request: Request) -> Response:
     grant: Grant = request.state.grant
-    body = _checked(operation.takes, await _given(operation, request))
+    body = _checked(operation.takes, await _request_input(operation, request))
     call = Call(request, grant.of(request.app.state.memory), grant, body)
     answer = await operation.answer(call)
     return answer if isinstance(answer, Response) else Response(dumps(answer), media_type="application/json")
 
 
-async def _given(operation: Operation, request: Request) -> Any:
+async def _request_input(operation: Operation, request: Request) -> Any:
     if not operation.has_body:
         many = {name: values for name in request.query_params if (values := request.query_params.getlist(name))}
         return {name: values if name == "kinds" else values[-1] for name, values in many.items()}
