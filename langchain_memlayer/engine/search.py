@@ -1,4 +1,15 @@
-"""The order of steps of a search: signals, fusion, and every hit re-read from the journal."""
+"""The order of steps of a search: signals, fusion, and every hit re-read from the journal.
+
+```
+view    the slabs of a scope at one position         index_sync
+scoped  a mask of what may be a hit: scope, state, expiry, what held then
+mend    the query with its misspelled words mended, embedded; the entities that it names     graph_sync
+pool    what is scored: the whole scope, or each signal's best and what stands around them   scoring_pool
+scored  what each signal adds                        recall.signals, recall.fusion
+hits    the best that pass the filter, re-read; what another covers, or later versions supersede, is left out
+```
+When rows have changed since the view was made, all of it is done again.
+"""
 
 from __future__ import annotations
 
