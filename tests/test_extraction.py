@@ -402,7 +402,7 @@ def test_windows_keep_to_their_budget() -> None:
     turns = spoken(30, words=60)
     windows = LLMExtractor(ScriptedChatModel(), window_tokens=400).windows(turns, [])
     assert len(windows) > 5
-    assert all(sum(map(estimate_tokens, window.texts)) <= 400 for window in windows)
+    assert all(sum(estimate_tokens(turn.text) for turn in window.turns) <= 400 for window in windows)
     assert [place for window in windows for place in window.places] == list(range(30))
 
 
@@ -410,7 +410,8 @@ def test_windows_keep_to_their_budget() -> None:
 def test_a_turn_longer_than_a_window_is_split_and_nothing_of_it_is_lost(sentence: str) -> None:
     turns = [Turn("short"), Turn(sentence * 120), Turn("end")]
     windows = LLMExtractor(ScriptedChatModel(), window_tokens=300).windows(turns, [])
-    pieces = [text for window in windows for place, text in zip(window.places, window.texts, strict=True) if place == 1]
+    shown = [pair for window in windows for pair in zip(window.places, window.turns, strict=True)]
+    pieces = [turn.text for place, turn in shown if place == 1]
     assert len(pieces) >= 3
     assert "".join(pieces) == turns[1].text
     assert all(estimate_tokens(piece) <= 300 for piece in pieces)

@@ -14,10 +14,13 @@ from hostile import repeated
 from langchain_memlayer import as_context, json_values, messages
 from langchain_memlayer.cli import show
 from langchain_memlayer.facts import grounding, numerals, prompts, replies
+from langchain_memlayer.facts.extraction import LLMExtractor
 from langchain_memlayer.filters import parse_filter
 from langchain_memlayer.graph import names
 from langchain_memlayer.index import keywords
 from langchain_memlayer.recall import dates, subject_of, wanted_version
+from langchain_memlayer.testing import ScriptedChatModel
+from langchain_memlayer.types import Turn
 
 SIZE = 8_000
 LEAST = 0.02
@@ -29,6 +32,13 @@ def _filtered(text: str) -> Any:
     return found is not None and found.matches({"a": text, text: [text]})
 
 
+def _extracted(text: str) -> None:
+    reply = '{"facts": [{"turn": 1, "quote": "x y zz", "fact": "x"}]}'
+    extractor = LLMExtractor(ScriptedChatModel(), window_tokens=200)
+    for window in extractor.windows([Turn(text)]):
+        extractor.parse(window, reply, datetime(2025, 1, 1, tzinfo=UTC))
+
+
 READERS: dict[str, Callable[[str], Any]] = {
     "name": names.read_name, "relation": names.relation_name,
     "mentions": lambda text: names.mentions(text[: len(text) // 3], lambda _: True), "self": names.speaks_of_self,
@@ -37,6 +47,7 @@ READERS: dict[str, Callable[[str], Any]] = {
     "quote": lambda text: grounding.is_said(grounding.words(text), text[len(text) // 4 : len(text) // 2] + " x y z"),
     "short quote": lambda text: grounding.is_said(grounding.words(text), f"{text[:300]} and more"),
     "ellipses": lambda text: grounding.is_said(grounding.words(text), " ... ".join(text[:2000].split())),
+    "long turn": _extracted,
     "facts of a fact": lambda text: grounding.says_all(text, f"{text} x"),
     "script": lambda text: grounding.keeps_script(text, text),
     "numbers": lambda text: numerals.unsaid_number(text, text[1:], [text[1:]]),

@@ -72,14 +72,12 @@ class Window:
 
     Attributes:
         places: For each numbered turn its place (0-based) among the extractor's turns, ascending.
-        turns: These turns.
-        texts: What is shown of them: all, or one piece of a very long one.
+        turns: What is shown of these turns: all, or one piece of a very long one. Quotes are sought in it alone.
         before: Earlier turns, which are shown but not extracted.
     """
 
     places: tuple[int, ...]
     turns: tuple[Turn, ...]
-    texts: tuple[str, ...]
     before: tuple[Turn, ...] = ()
 
 
@@ -188,34 +186,34 @@ class LLMExtractor:
     def windows(self, turns: Sequence[Turn], context: Sequence[Turn] = ()) -> list[Window]:
         """The windows that `turns` are read in, in order; each turn is in one of them, a very long one in several."""
         windows: list[Window] = []
-        shown: list[tuple[int, str]] = []
+        shown: list[tuple[int, Turn]] = []
         room = self._window_tokens
-        for place, text in self._pieces(turns):
-            size = estimate_tokens(text)
+        for place, turn in self._pieces(turns):
+            size = estimate_tokens(turn.text)
             if shown and (size > room or len(shown) == self._window_turns):
                 windows.append(self._window(turns, context, shown))
                 shown, room = [], self._window_tokens
-            shown.append((place, text))
+            shown.append((place, turn))
             room -= size
         if shown:
             windows.append(self._window(turns, context, shown))
         return windows
 
-    def _pieces(self, turns: Sequence[Turn]) -> Iterator[tuple[int, str]]:
-        """The texts to show with their turns' places, each within a window's budget."""
+    def _pieces(self, turns: Sequence[Turn]) -> Iterator[tuple[int, Turn]]:
+        """What is shown of the turns, with their places, each within a window's budget."""
         for place, turn in enumerate(turns):
             if turn.quarantined:
-                yield place, shortened(turn.text, self._window_tokens // 4)
+                yield place, replace(turn, text=shortened(turn.text, self._window_tokens // 4))
                 continue
             for piece in _split(turn.text, self._window_tokens):
-                yield place, piece
+                yield place, replace(turn, text=piece)
 
-    def _window(self, turns: Sequence[Turn], context: Sequence[Turn], shown: Sequence[tuple[int, str]]) -> Window:
+    def _window(self, turns: Sequence[Turn], context: Sequence[Turn], shown: Sequence[tuple[int, Turn]]) -> Window:
         first = shown[0][0]
         known = [turn for turn in context if turn.role == KNOWN]
         before = [*known, *turns[max(0, first - self._overlap) : first]] if first else list(context)
-        places, texts = zip(*shown, strict=True)
-        return Window(places, tuple(turns[place] for place in places), texts, tuple(before))
+        places, read = zip(*shown, strict=True)
+        return Window(places, read, tuple(before))
 
     def build(self, window: Window, now: datetime) -> list[BaseMessage]:
         """The prompt for a window: instructions and contract, then the conversation."""
@@ -223,7 +221,7 @@ class LLMExtractor:
 
         share = self._window_tokens // 4 // max(1, len(window.before))
         before = [(turn, shortened(turn.text, max(share, 40))) for turn in window.before]
-        numbered = zip(window.turns, window.texts, strict=True)
+        numbered = [(turn, turn.text) for turn in window.turns]
         return [SystemMessage(self._instructions), HumanMessage(show_conversation(numbered, before, now))]
 
     def parse(self, window: Window, reply: str, now: datetime) -> Extraction:
@@ -257,10 +255,10 @@ def _split_broken(windows: Sequence[Window], parts: Sequence[Extraction]) -> tup
         if not half or all(refusal.reason != _CUT for refusal in part.rejected):
             kept.append(part)
             continue
-        first = Window(window.places[:half], window.turns[:half], window.texts[:half], window.before)
+        first = Window(window.places[:half], window.turns[:half], window.before)
         known = [turn for turn in window.before if turn.role == KNOWN]
         before = (*known, *first.turns[-OVERLAP:])
-        halves += [first, Window(window.places[half:], window.turns[half:], window.texts[half:], before)]
+        halves += [first, Window(window.places[half:], window.turns[half:], before)]
     return kept, halves
 
 
@@ -297,7 +295,8 @@ def _is_quarantined(fact: Fact) -> bool:
 
 def _split(text: str, tokens: int) -> Iterator[str]:
     """A text in pieces of about `tokens` tokens, cut after a sentence or a word where there is one."""
-    while estimate_tokens(text) > tokens:
+    # So many characters are more than these tokens, whatever comes after them.
+    while estimate_tokens(text[: 4 * tokens + 1]) > tokens:
         end = fitting(text, tokens)
         ends = [text.rfind(mark, end // 2, end) + len(mark) for mark in _SENTENCE_ENDS if mark in text[end // 2 : end]]
         end = max(ends, default=0) or text.rfind(" ", end // 2, end) + 1 or end
