@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta, timezone
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -458,8 +458,42 @@ class Event:
     gone: int | None = None
 
 
-OWED: Mapping[str, bool] = {"owed": True}
-"""The detail of a call of which only vectors are to be made."""
+@dataclass(frozen=True, slots=True)
+class ToRead:
+    """What reading a call has to know beside the rows of its turns. The journal's JSON has the same names.
+
+    Attributes:
+        session: The session of its turns.
+        turns: The turns that are not kept, as JSON values; `batch` is the call that told each.
+        before: What was told before them: rows, or turns that are not kept.
+        edited: The rows of which the words were changed, and facts may be no longer said.
+        batches: The ids of the calls that are read together.
+        owed: Whether only vectors are to be made.
+        triples_of: The memory that was written by hand, of which only triples and further words are to be found.
+        others: What else the JSON says; it is kept.
+    """
+
+    session: str | None = None
+    turns: Sequence[Mapping[str, Any]] = ()
+    before: Sequence[int | Mapping[str, Any]] = ()
+    edited: Sequence[int] = ()
+    batches: Sequence[str] = ()
+    owed: bool = False
+    triples_of: str | None = None
+    others: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> ToRead:
+        """What a JSON object says, unchecked; a TypeError where it is none."""
+        others = {**plain}
+        return cls(**{one.name: others.pop(one.name) for one in fields(cls)[:-1] if one.name in plain}, others=others)
+
+    def plain(self) -> dict[str, Any]:
+        """It as JSON values, without what is empty."""
+        return {one.name: value for one in fields(self)[:-1] if (value := getattr(self, one.name))} | dict(self.others)
+
+
+OWED = ToRead(owed=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -469,14 +503,13 @@ class Unread:
     Attributes:
         id: The note's number; no other note will ever have it.
         turns: The rows of the turns.
-        detail: Of turns that are not kept what they say (`turns`), and what else reading has to know, as JSON values.
         set_aside: When it was given up, or None.
     """
 
     id: int
     scope: Scope
     turns: tuple[int, ...]
-    detail: Mapping[str, Any]
+    detail: ToRead
     attempts: int
     next_at: int
     reason: str | None

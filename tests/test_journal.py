@@ -30,7 +30,7 @@ from langchain_memlayer.journal.base import random_id
 from langchain_memlayer.journal.postgres import Address
 from langchain_memlayer.journal.sqlite import SQLiteJournal
 from langchain_memlayer.testing import DeterministicEmbeddings, FrozenClock, SequentialIds
-from langchain_memlayer.types import Row, Scope
+from langchain_memlayer.types import Row, Scope, ToRead
 
 
 def events(folder: Path) -> list[tuple[Any, ...]]:
@@ -213,20 +213,20 @@ class TestFormats:
         journal = SQLiteJournal(folder, durability="fast")
         with journal.write() as tx:
             first = tx.note_unread(
-                scope, [1], detail={"turns": [{"text": "said", "role": "user"}]}, attempts=0, next_at=0
+                scope, [1], detail=ToRead(turns=[{"text": "said", "role": "user"}]), attempts=0, next_at=0
             )
             (note,) = tx.unread()
             assert (note.scope, note.turns, note.detail, note.attempts) == (
                 scope,
                 (1,),
-                {"turns": [{"text": "said", "role": "user"}]},
+                ToRead(turns=[{"text": "said", "role": "user"}]),
                 0,
             )
             assert tx.change_unread(first, attempts=1, reason="down")
             assert tx.unread(Scope(user_id="other")) == []
             assert tx.strike_unread(first)
             assert not tx.strike_unread(first)
-            assert tx.note_unread(scope, [2], detail={}, attempts=0, next_at=0) > first
+            assert tx.note_unread(scope, [2], attempts=0, next_at=0) > first
             path = tx.namespace("a.")
             tx.db.execute("DELETE FROM namespaces WHERE id = ?", (path,))
         with journal.write() as tx:

@@ -31,7 +31,7 @@ from langchain_memlayer.protocols import NewId
 from langchain_memlayer.recall import asking
 from langchain_memlayer.result_types import ForgetResult, HeldBy, MergeResult
 from langchain_memlayer.steps import Steps
-from langchain_memlayer.types import HIDDEN, OWED, STATES_ONLY, Row, Scope, Triple, to_micros
+from langchain_memlayer.types import HIDDEN, OWED, STATES_ONLY, Row, Scope, ToRead, Triple, to_micros
 
 MOST_NAMED = 20
 """How many other memories of the same words `forget` names."""
@@ -110,10 +110,10 @@ class Editor:
             return
         if row.kind == "turn":
             tx.unlist_unread([row.id])
-            tx.note_unread(row.scope, [now.id], detail={"edited": [now.id]}, attempts=0, next_at=tx.now)
+            tx.note_unread(row.scope, [now.id], detail=ToRead(edited=[now.id]), attempts=0, next_at=tx.now)
         else:
             tx.strike_written([row.key])
-            tx.note_unread(row.scope, [], detail={"triples_of": row.key}, attempts=0, next_at=tx.now)
+            tx.note_unread(row.scope, [], detail=ToRead(triples_of=row.key), attempts=0, next_at=tx.now)
 
     def delete(self, target: str | Scope) -> tuple[int, int]:
         """End one memory by its id (with a turn, the facts that cite no other that is left), or a scope's.
@@ -134,7 +134,7 @@ class Editor:
                 for note in tx.unread(target):
                     # What was only waiting to be read must not come back with the next turn of its conversation.
                     commit = Commit(tx, note.scope, actor=BY_HAND, batch=None, new_id=self.journal.new_id)
-                    for turn in map(turn_of, note.detail.get("turns", ())):
+                    for turn in map(turn_of, note.detail.turns):
                         if turn.id is not None:
                             commit.note_turn(turn)
                 tx.strike_unread_of(target)

@@ -394,12 +394,10 @@ class _Merging:
 
     def _carry_note(self, note: Unread) -> None:
         """Let what is still to be read of the fork be read of the original."""
-        detail = dict(note.detail)
-        for name in ("edited", "before"):
-            if name in detail:
-                detail[name] = [self._original_turn(row) if isinstance(row, int) else row for row in detail[name]]
-        if about := detail.get("triples_of"):
-            detail["triples_of"] = self._keys.get(about, about)
+        before = [self._original_turn(row) if isinstance(row, int) else row for row in note.detail.before]
+        edited = [self._original_turn(row) if isinstance(row, int) else row for row in note.detail.edited]
+        about = note.detail.triples_of and self._keys.get(note.detail.triples_of, note.detail.triples_of)
+        detail = replace(note.detail, before=before, edited=edited, triples_of=about)
         turns = [self._original_turn(turn) for turn in note.turns]
         made = self.tx.note_unread(
             note.scope.original, turns, detail=detail, attempts=note.attempts, next_at=note.next_at, reason=note.reason

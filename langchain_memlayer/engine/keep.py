@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ from langchain_memlayer.journal import Journal
 from langchain_memlayer.messages import content_hash
 from langchain_memlayer.steps import Steps
 from langchain_memlayer.tracing import span
-from langchain_memlayer.types import OWED, Row, Scope, Turn, Unread
+from langchain_memlayer.types import OWED, Row, Scope, ToRead, Turn, Unread
 
 if TYPE_CHECKING:
     from langchain_memlayer.journal.reader import Reader
@@ -75,7 +75,7 @@ class _News:
     rows: dict[int, None] = field(default_factory=dict)
     words: list[Turn] = field(default_factory=list)
     edited: list[int] = field(default_factory=list)
-    before: list[Any] = field(default_factory=list)
+    before: list[int | Mapping[str, Any]] = field(default_factory=list)
     merged: set[int] = field(default_factory=set)
 
 
@@ -236,40 +236,33 @@ class Keeper:
         if news.merged:
             # What says the same as a turn that is still to be read is read with it.
             notes = tx.unread(scope, about=news.merged)
-            waiting = {row for note in notes if not note.detail.get("owed") for row in note.turns}
+            waiting = {row for note in notes if not note.detail.owed for row in note.turns}
             news.rows = dict.fromkeys(row for row in news.rows if row not in news.merged or row not in waiting)
         if not news.rows and not news.words:
             return None
-        detail: dict[str, Any] = {
-            "session": next((row.session_id for row in rows if row), None) if news.rows else news.words[0].session_id,
-            "turns": [plain_turn(turn) | ({"batch": batch} if batch else {}) for turn in news.words],
-            "before": news.before[-CONTEXT_TURNS:],
-            "edited": news.edited,
-            "batches": [] if batch is None else [batch],
-        }
+        session = next((row.session_id for row in rows if row), None) if news.rows else news.words[0].session_id
+        turns: list[Mapping[str, Any]] = [plain_turn(turn) | ({"batch": batch} if batch else {}) for turn in news.words]
+        before, edited, batches = news.before[-CONTEXT_TURNS:], news.edited, [] if batch is None else [batch]
         listed, recorded_at = list(news.rows), tx.now
         messages = {turn.id for turn in news.words if turn.id is not None}
         for note in tx.unread(scope, about=None if due else messages):
-            is_own = note.scope == scope and "triples_of" not in note.detail
-            may_wait = due and note.attempts == 0 and note.detail.get("session") == detail["session"]
-            words = [plain for plain in note.detail.get("turns", ()) if not _says_otherwise(plain, news.words)]
+            is_own = note.scope == scope and note.detail.triples_of is None
+            may_wait = due and note.attempts == 0 and note.detail.session == session
+            words = [plain for plain in note.detail.turns if not _says_otherwise(plain, news.words)]
             # Words that a message has no longer are read by nobody, not even by who is at it: the note goes.
-            stale = len(words) < len(note.detail.get("turns", ()))
+            stale = len(words) < len(note.detail.turns)
             if not (is_own and (may_wait or stale)):
                 continue
             if due and may_wait:
                 # One reading serves both; a conversation that never pauses is read all the same.
                 next_at, recorded_at = min(next_at, note.recorded_at + LONGEST_WAIT * due), note.recorded_at
-            for name in ("edited", "batches", "before"):
-                detail[name] = [*note.detail.get(name, ()), *detail[name]]
-            detail["turns"] = [*words, *detail["turns"]]
-            listed = [*note.turns, *listed]
+            turns, listed, batches = [*words, *turns], [*note.turns, *listed], [*note.detail.batches, *batches]
+            before, edited = [*note.detail.before, *before], [*note.detail.edited, *edited]
             tx.strike_unread(note.id)
-        detail["before"] = [row for row in detail["before"] if row not in listed]
-        detail = {name: value for name, value in detail.items() if value}
+        before = [row for row in before if row not in listed]
         return tx.note_unread(
-            scope, list(dict.fromkeys(listed)), detail=detail, attempts=attempts, next_at=next_at,
-            recorded_at=recorded_at,
+            scope, list(dict.fromkeys(listed)), attempts=attempts, next_at=next_at, recorded_at=recorded_at,
+            detail=ToRead(session=session, turns=turns, before=before, edited=edited, batches=batches),
         )  # fmt: skip
 
     def _take_note(
@@ -389,32 +382,26 @@ def note_about(reader: Reader, scope: Scope, turns: Sequence[Turn], rows: Sequen
 
 def _messages_in(note: Unread) -> set[tuple[str | None, str | None, str]]:
     """The messages whose words wait in a note to be read."""
-    return {(turn.get("id"), turn.get("session_id"), turn["text"]) for turn in note.detail.get("turns", ())}
+    return {(turn.get("id"), turn.get("session_id"), turn["text"]) for turn in note.detail.turns}
 
 
 def strike_words(tx: Writer, scope: Scope, batch: str) -> bool:
     """Take the words of a call that are not kept off the notes in which they wait to be read; False without any."""
     struck = False
     for note in tx.unread(scope, about={batch}):
-        words = note.detail.get("turns", ())
-        kept_words = [plain for plain in words if plain.get("batch") != batch]
-        if note.scope != scope or len(kept_words) == len(words):
+        left = [plain for plain in note.detail.turns if plain.get("batch") != batch]
+        if note.scope != scope or len(left) == len(note.detail.turns):
             continue
         # Not even who is at it reads them: the note goes, and what others said is noted anew.
         struck = tx.strike_unread(note.id)
-        if kept_words or note.turns:
-            gone = {(plain.get("id"), plain.get("session_id")) for plain in words if plain not in kept_words}
-            rows = tx.memories_by_row(note.detail.get("edited", ())).values()
-            changed: dict[str, Any] = {
-                "turns": kept_words,
-                "batches": [one for one in note.detail.get("batches", ()) if one != batch],
-                "edited": [row.id for row in rows if (row.message_id, row.session_id) not in gone],
-            }
-            detail = {name: value for name, value in {**note.detail, **changed}.items() if value}
+        if left or note.turns:
+            gone = {(plain.get("id"), plain.get("session_id")) for plain in note.detail.turns if plain not in left}
+            rows = tx.memories_by_row(note.detail.edited).values()
+            edited = [row.id for row in rows if (row.message_id, row.session_id) not in gone]
+            batches = [one for one in note.detail.batches if one != batch]
+            detail = replace(note.detail, turns=left, edited=edited, batches=batches)
             next_at = tx.now if note.attempts else note.next_at
-            tx.note_unread(
-                scope, note.turns, detail=detail, attempts=0, next_at=next_at, recorded_at=note.recorded_at
-            )  # fmt: skip
+            tx.note_unread(scope, note.turns, detail=detail, attempts=0, next_at=next_at, recorded_at=note.recorded_at)
     return struck
 
 

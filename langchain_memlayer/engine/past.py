@@ -33,7 +33,7 @@ from langchain_memlayer.journal.positions import (
 from langchain_memlayer.journal.reader import Reader
 from langchain_memlayer.journal.writer import Writer
 from langchain_memlayer.result_types import DiffResult
-from langchain_memlayer.types import HIDDEN, SPENT, VISIBLE, Event, Row, Scope, Triple, Unread, from_micros
+from langchain_memlayer.types import HIDDEN, SPENT, VISIBLE, Event, Row, Scope, ToRead, Triple, Unread, from_micros
 
 
 def difference(journal: Journal, scope: Scope, since: int, until: int, kinds: Collection[str]) -> DiffResult:
@@ -396,8 +396,8 @@ class _Undoing:
         for turn in turns:
             if reads and not turn.read and not turn.given and turn.id not in listed:
                 made = _origin_of_words(tx, turn)
-                edited = {"edited": [turn.id]} if made is not None and made.op == "update" else {}
-                tx.note_unread(turn.scope, [turn.id], detail=edited, attempts=0, next_at=tx.now)
+                edited = [turn.id] if made is not None and made.op == "update" else []
+                tx.note_unread(turn.scope, [turn.id], detail=ToRead(edited=edited), attempts=0, next_at=tx.now)
         return self._outcome(now)
 
     def _settle_closed(self, turn: Row, now: Row | None) -> None:
@@ -410,15 +410,14 @@ class _Undoing:
 
     def _settle_words(self, facts: Sequence[Row], waiting: Sequence[Unread], *, reads: bool) -> None:
         """Note whose triples are still to be found: those of facts whose words were written by hand, and no others."""
-        noted = {note.detail["triples_of"]: note.id for note in waiting if "triples_of" in note.detail}
+        noted = {note.detail.triples_of: note.id for note in waiting if note.detail.triples_of is not None}
         for fact in facts:
             made = _origin_of_words(self.tx, fact)
             by_hand = made is not None and (made.op, made.actor) == ("update", BY_HAND)
             if not by_hand and fact.key in noted:
                 self.tx.strike_unread(noted[fact.key])
             elif by_hand and reads and fact.key in self._restored - noted.keys():
-                detail = {"triples_of": fact.key}
-                self.tx.note_unread(fact.scope, [], detail=detail, attempts=0, next_at=self.tx.now)
+                self.tx.note_unread(fact.scope, [], detail=ToRead(triples_of=fact.key), attempts=0, next_at=self.tx.now)
 
     def _tells(self, turn: Row, fact: Row) -> bool:
         """Whether a fact cites a turn, in words that it has: it may have been edited since, and say what was undone."""

@@ -32,10 +32,12 @@ from langchain_memlayer.messages import checked_text, mended_text
 from langchain_memlayer.protocols import Extractor, Reconciler
 from langchain_memlayer.steps import Steps, T, awaited, request
 from langchain_memlayer.tracing import span, traced
-from langchain_memlayer.types import RETRACT, Decision, Extraction, Fact, Rejection, Row, Scope, Triple, Turn, Unread
+from langchain_memlayer.types import RETRACT, Decision, Extraction, Fact, Rejection, Row, Scope, ToRead, Triple, Turn
 
 if TYPE_CHECKING:
     from langsmith.run_trees import RunTree
+
+    from langchain_memlayer.types import Unread
 
 LOST_RACES: Final = 2
 PAGE_TURNS: Final = 40
@@ -131,7 +133,7 @@ class Engine(Keeper):
         if note is None:
             return Outcome()
         with self._postponing(note):
-            if about := note.detail.get("triples_of"):
+            if about := note.detail.triples_of:
                 return (yield from self._read_edited(note, about))
             prepared = yield from self._extract_facts(self._prepare(note))
             return (yield from self._decide_and_commit(prepared, batch=None))
@@ -256,7 +258,7 @@ class Engine(Keeper):
     def _prepare(self, note: Unread) -> Prepared:
         """The turns of a note that are still there, not yet read."""
         with self.journal.read() as reader:
-            words = [turn_of(plain) for plain in note.detail.get("turns", ())]
+            words = [turn_of(plain) for plain in note.detail.turns]
             by_row = reader.turns_of_notes([note])
             rows = [by_row[turn] for turn in note.turns if turn in by_row and by_row[turn].closed is None]
             owed = self._owed(reader, rows)
@@ -271,7 +273,7 @@ class Engine(Keeper):
     def _extract_facts(self, prepared: Prepared) -> Steps[Prepared]:
         """What an extractor finds in the turns, as a run of its own."""
         extractor, note = self.extractor, prepared.note
-        if extractor is None or not prepared.turns or note is None or note.detail.get("owed"):
+        if extractor is None or not prepared.turns or note is None or note.detail.owed:
             return prepared
         turns, context = prepared.turns, self._context(prepared, note)
         extraction = yield from traced(
@@ -313,9 +315,8 @@ class Engine(Keeper):
     def _context(self, prepared: Prepared, note: Unread) -> list[Turn]:
         """What is known and near to the turns, then those that come before them."""
         with self.journal.read() as reader:
-            told_before = note.detail.get("before", ())
-            by_row = reader.memories_by_row([one for one in told_before if isinstance(one, int)])
-            rows = [by_row[one] for one in told_before if isinstance(one, int) and one in by_row]
+            told_before = note.detail.before
+            rows = reader.memories_in_order([one for one in told_before if isinstance(one, int)])
             rows = [row for row in rows if row.scope == note.scope]
             last = max((row for row in prepared.rows if row is not None), key=lambda row: row.place or 0, default=None)
             if not told_before and last is not None:
@@ -340,7 +341,7 @@ class Engine(Keeper):
         if pages:
             with self.journal.write() as tx:
                 for (_, owner_scope, _, _), page in pages.items():
-                    tx.note_unread(owner_scope, page, detail={}, attempts=0, next_at=tx.now)
+                    tx.note_unread(owner_scope, page, attempts=0, next_at=tx.now)
 
     # -- what it means --------------------------------------------------------------------------------------------
 
@@ -442,28 +443,27 @@ class Engine(Keeper):
                 return None
             if any(form.vector_bytes for form in forms.values()):
                 self.indexes.record_embedder(tx)
-            note_batches = note.detail.get("batches", ()) if note is not None else ()
-            own_batch = batch or next(iter(note_batches), None)
+            detail = ToRead() if note is None else note.detail
+            own_batch = batch or next(iter(detail.batches), None)
             actor = prepared.actor or ("extractor" if prepared.facts else "user")
             commit = Commit(tx, scope, actor=actor, batch=own_batch, new_id=self.journal.new_id)
-            batches = (
-                _batches_of(tx, prepared, note_batches) if len(note_batches) > 1 else [own_batch] * len(prepared.turns)
-            )
+            are_several = len(detail.batches) > 1
+            batches = _batches_of(tx, prepared.rows, detail) if are_several else [own_batch] * len(prepared.turns)
             rows, done, stale = self._store_turns(commit, prepared, forms, batches)
             shares = self._apply_decisions(commit, prepared, decisions, forms, rows, batches)
             if note_now is not None:
-                commit.end_unsaid(note_now.detail.get("edited", ()))
+                commit.end_unsaid(note_now.detail.edited)
                 tx.strike_unread(note_now.id)
                 if stale:
                     # Their words were changed while they were read.
-                    tx.note_unread(scope, stale, detail={"edited": stale}, attempts=0, next_at=tx.now)
+                    tx.note_unread(scope, stale, detail=ToRead(edited=stale), attempts=0, next_at=tx.now)
             outcome = commit.outcome([*prepared.kept, *done])
             if batch is not None:
                 tx.record_batch(batch_scope(scope), batch, {"note": None, **outcome.plain()})
-            for earlier in note_batches:
+            for earlier in detail.batches:
                 reported = tx.batch(batch_scope(scope), earlier)
                 if reported is not None:
-                    share = Outcome.together(shares.get(earlier, ())) if len(note_batches) > 1 else outcome
+                    share = Outcome.together(shares.get(earlier, ())) if are_several else outcome
                     turns = {"turns": reported["turns"], "note": None}
                     tx.record_batch(batch_scope(scope), earlier, {**share.plain(), **turns})
         return outcome
@@ -473,7 +473,7 @@ class Engine(Keeper):
     ) -> tuple[list[Row | None], list[Committed], list[int]]:
         """The rows of the turns as they are now, None where they are gone; what was stored; what was changed."""
         tx, own_batch = commit.tx, commit.batch
-        was_extracted = not (prepared.note and prepared.note.detail.get("owed"))
+        was_extracted = not (prepared.note and prepared.note.detail.owed)
         rows_now = tx.memories_by_row([row.id for row in prepared.rows if row is not None])
         cited = {place for fact in prepared.facts for place in fact.turns}
         rows: list[Row | None] = []
@@ -573,12 +573,11 @@ class Engine(Keeper):
         return Outcome()
 
 
-def _batches_of(tx: Writer, prepared: Prepared, note_batches: Sequence[str]) -> list[str | None]:
+def _batches_of(tx: Writer, rows: Sequence[Row | None], detail: ToRead) -> list[str | None]:
     """Which of several calls told each turn last."""
-    histories = [[] if row is None else tx.history(row.key) for row in prepared.rows]
-    told_by = [next((one.batch for one in reversed(events) if one.batch in note_batches), None) for events in histories]
-    words = prepared.note.detail.get("turns", ()) if prepared.note is not None else ()
-    return [*told_by[: len(told_by) - len(words)], *(plain.get("batch") for plain in words)]
+    histories = [[] if row is None else tx.history(row.key) for row in rows]
+    told = [next((one.batch for one in reversed(events) if one.batch in detail.batches), None) for events in histories]
+    return [*told[: len(told) - len(detail.turns)], *(plain.get("batch") for plain in detail.turns)]
 
 
 def _call_extractor(extractor: Extractor, turns: Sequence[Turn], context: Sequence[Turn]) -> Steps[Extraction]:

@@ -102,7 +102,7 @@ def _copied(engine: Engine, page: Sequence[Row], into: str) -> tuple[int | None,
                 )
             )
         unread = [copy for copy, row in zip(copies, page, strict=True) if not row.given]
-        note = tx.note_unread(owner, unread, detail={}, attempts=1, next_at=tx.now + LEASE) if unread else None
+        note = tx.note_unread(owner, unread, attempts=1, next_at=tx.now + LEASE) if unread else None
     return note, copies
 
 

@@ -40,7 +40,7 @@ def unread(note: Unread, rows: Mapping[int, Row]) -> UnreadCall:
     """A note of what is still to be read; `rows` has its turns."""
     kept = (rows[turn] for turn in note.turns if turn in rows)
     turns: list[UnreadTurn] = [{"id": row.key, "memory": row.text, "role": row.role} for row in kept]
-    turns += [{"id": None, "memory": turn["text"], "role": turn["role"]} for turn in note.detail.get("turns", ())]
+    turns += [{"id": None, "memory": turn["text"], "role": turn["role"]} for turn in note.detail.turns]
     return {
         "id": note.id,
         "turns": turns,

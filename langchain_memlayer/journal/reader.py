@@ -26,6 +26,7 @@ from langchain_memlayer.types import (
     Kind,
     Row,
     Scope,
+    ToRead,
     Unread,
     prefix_bounds,
 )
@@ -190,9 +191,9 @@ def are_turns(plain: Any) -> bool:
 
 
 def _to_unread(r: Sequence[Any]) -> Unread:
-    detail, turns = orjson.loads(r[5]) if r[5] else {}, orjson.loads(r[4])
+    detail, turns = ToRead.of(orjson.loads(r[5]) if r[5] else {}), orjson.loads(r[4])
     numbers = all(isinstance(one, int) and one < HIGHEST for one in (*turns, r[6], r[7], r[10]))
-    if not (numbers and isinstance(detail, dict) and are_turns(detail.get("turns", ()))):
+    if not (numbers and are_turns(detail.turns)):
         raise TypeError("details, turns or a number of another type")
     scope = Scope(*r[1:4])
     if scope.partition != r[11]:
@@ -389,7 +390,7 @@ class Reader(ItemReader):
             where.append(f"u.set_aside IS {'NOT ' if set_aside else ''}NULL")
         if owed:
             where.append("u.detail = ?")
-            values.append(dumps(OWED))
+            values.append(dumps(OWED.plain()))
         if about is not None and len(about) <= _MOST_SOUGHT:
             # Whoever tells one thing after the other while the model is down does not read all that waits each time.
             sought = [("turns", str(one)) if isinstance(one, int) else ("detail", dumps(one)[1:-1]) for one in about]
@@ -413,7 +414,7 @@ class Reader(ItemReader):
 
     def next_unread(self, after: int, *, owed: bool) -> int | None:
         """When, behind a time, the first of these calls is to be tried that were not set aside; None when none is."""
-        which, values = (" AND detail = ?", (dumps(OWED),)) if owed else ("", ())
+        which, values = (" AND detail = ?", (dumps(OWED.plain()),)) if owed else ("", ())
         # In SQLite a damaged time may be no number.
         time = "CAST(next_at AS BIGINT)"
         row = self.db.execute(

@@ -22,7 +22,7 @@ from langchain_memlayer.journal.reader import Reader, are_turns
 from langchain_memlayer.journal.schema import columns
 from langchain_memlayer.journal.writer import Writer, keys_of
 from langchain_memlayer.json_values import dumps, loads
-from langchain_memlayer.types import FIRST_TIME, IDS, LAST_TIME, MEMORY_ROOT, Scope
+from langchain_memlayer.types import FIRST_TIME, IDS, LAST_TIME, MEMORY_ROOT, Scope, ToRead
 
 Type = Literal["int", "real", "text", "json"]
 Values = dict[str, Any]
@@ -264,7 +264,7 @@ def wrong_values(section: Section, values: Values) -> str | None:
     for name, kind in columns.items():
         if name in values and (wrong := _wrong_value(name, kind, values[name])):
             return wrong
-    if section.name == "unread" and not are_turns(values.get("detail", {}).get("turns", ())):
+    if section.name == "unread" and not are_turns(ToRead.of(values.get("detail", {})).turns):
         return "'detail' has another form"
     return None
 

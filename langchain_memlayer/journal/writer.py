@@ -26,7 +26,7 @@ from langchain_memlayer.journal.database import (
 from langchain_memlayer.journal.reader import Reader
 from langchain_memlayer.journal.schema import TABLES
 from langchain_memlayer.json_values import dumps
-from langchain_memlayer.types import LAST_TIME, MEMORY_ROOT, MOST_NAME_BYTES, Kind, Row, Scope, Triple, fork_of
+from langchain_memlayer.types import LAST_TIME, MEMORY_ROOT, MOST_NAME_BYTES, Kind, Row, Scope, ToRead, Triple, fork_of
 
 _EVENT = (
     "INSERT INTO events (seq, recorded_at, ns, key, kind, op, item, gone, prev, value, actor, sources, valid_at, "
@@ -197,7 +197,7 @@ class Writer(Reader):
         scope: Scope,
         turns: Sequence[int],
         *,
-        detail: Mapping[str, Any],
+        detail: ToRead | None = None,
         attempts: int,
         next_at: int,
         reason: str | None = None,
@@ -205,14 +205,13 @@ class Writer(Reader):
     ) -> int:
         """Note that something of a call is still to be read; returns the note's number.
 
-        `turns` are rows, `detail` is what else reading has to know, as JSON values. The attempt that begins with this
-        commit counts among the `attempts`.
+        `turns` are rows. The attempt that begins with this commit counts among the `attempts`.
         """
         return self._inserted(
             "INSERT INTO unread (ns, user_id, agent_id, run_id, turns, detail, attempts, next_at, reason, recorded_at) "
             "VALUES (?,?,?,?,?,?,?,?,?,?)",
             (self.namespace(scope.partition), scope.user_id, scope.agent_id, scope.run_id,
-             orjson.dumps(list(turns)).decode(), json_text(detail), attempts, next_at, reason,
+             orjson.dumps(list(turns)).decode(), json_text(detail and detail.plain()), attempts, next_at, reason,
              self.now if recorded_at is None else recorded_at),
         )  # fmt: skip
 
@@ -243,7 +242,7 @@ class Writer(Reader):
             if gone.isdisjoint(note.turns):
                 continue
             left = [turn for turn in note.turns if turn not in gone]
-            if left or note.detail.get("turns"):
+            if left or note.detail.turns:
                 self.change_unread(note.id, turns=orjson.dumps(left).decode())
             else:
                 self.strike_unread(note.id)
@@ -251,7 +250,7 @@ class Writer(Reader):
     def strike_written(self, keys: Collection[str]) -> None:
         """Strike out the notes that the words of facts were written by hand."""
         for note in self.unread(about=keys):
-            if note.detail.get("triples_of") in keys:
+            if note.detail.triples_of in keys:
                 self.strike_unread(note.id)
 
     def relist_unread(self, old: int, new: int) -> None:
@@ -259,9 +258,8 @@ class Writer(Reader):
         for note in self.unread(about=[old]):
             if old in note.turns:
                 turns = [new if turn == old else turn for turn in note.turns]
-                edited = [new if turn == old else turn for turn in note.detail.get("edited", ())]
-                detail = {**note.detail, "edited": edited} if edited else note.detail
-                self.change_unread(note.id, turns=orjson.dumps(turns).decode(), detail=json_text(detail))
+                detail = replace(note.detail, edited=[new if turn == old else turn for turn in note.detail.edited])
+                self.change_unread(note.id, turns=orjson.dumps(turns).decode(), detail=json_text(detail.plain()))
 
     def read_turn(self, row: Row, vector_bytes: bytes | None, *, read: bool) -> None:
         """Give a turn the vectors that it was stored without, and (with `read`) note that its facts were looked for."""
