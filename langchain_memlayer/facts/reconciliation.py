@@ -265,15 +265,19 @@ def ask(facts: Sequence[Fact], candidates: Sequence[Candidate]) -> Question:
     own = [Known(fact.text, None, k, fact.said_at, fact.valid_at, fact.name) for k, fact in enumerate(facts)]
     decided: dict[int, Decision] = {}
     shown: dict[int, Known] = {}
+    # Each is compared with all before it: what one says by itself is asked for once.
+    telling = [terms_but_speaker(fact.text) for fact in facts]
     for k, fact in enumerate(facts):
         if fact.metadata.get(QUARANTINE):
             decided[k] = _added(k, fact, None)
             continue
         fresh = [i for i in range(k) if i not in decided or decided[i].action == "ADD"]
-        near = {i: shared for i in fresh if (shared := _nearness(fact, facts[i]))}
+        mine = telling[k] - terms_but_speaker(fact.name or "")
+        near = {i: shared for i in fresh if (shared := _nearness(fact, facts[i], len(mine & telling[i])))}
+        ends = ENDS.search(fact.text) is not None and not is_retraction(fact)
         if (twin := equal.get(fact_hash(fact.text))) is not None:
             decided[k] = _ended_or_told(k, fact, twin)
-        elif ended := [i for i in near if _takes_back(fact, facts[i])]:
+        elif ended := [i for i in near if ends and _takes_back(fact, facts[i])]:
             reason = "it says that what was told before has ended"
             decided[k] = _about("UPDATE", k, [own[i] for i in ended], fact.text, reason)
             equal = {text: known for text, known in equal.items() if known.fact not in ended}
@@ -289,27 +293,24 @@ def ask(facts: Sequence[Fact], candidates: Sequence[Candidate]) -> Question:
     return Question(tuple(facts), known, decided, tuple(k for k in range(len(facts)) if k not in decided))
 
 
-def _nearness(fact: Fact, before: Fact) -> int:
-    """How much a fact is to be compared with one that was told before it in the same call; 0 is not at all.
+def _nearness(fact: Fact, before: Fact, shared: int) -> int:
+    """How much a fact is to be compared with one told before it in the same call, by how many telling words they share.
 
     What asks to forget something may mean anything; other facts, what shares telling words with them and was told so
     far from them that the extractor cannot have compared the two.
     """
     if before.metadata.get(QUARANTINE) or is_retraction(before):
         return 0
-    shared = (terms_but_speaker(fact.text) & terms_but_speaker(before.text)) - terms_but_speaker(fact.name or "")
     if is_retraction(fact):
-        return 1 + len(shared)
+        return 1 + shared
     turns = fact.turns[:1] and before.turns[-1:] and fact.turns[0] - before.turns[-1] >= _SAME_TALK
     times = fact.said_at is not None and before.said_at is not None and fact.said_at - before.said_at >= _SAME_TIME
-    return len(shared) if turns or times else 0
+    return shared if turns or times else 0
 
 
 def _takes_back(fact: Fact, before: Fact) -> bool:
-    """Whether a fact says all that an earlier one does and that it has ended ("in Berlin, no longer in Paris")."""
-    if is_retraction(fact) or fact.name != before.name or not ENDS.search(fact.text):
-        return False
-    return not denies(before.text) and terms(before.text) <= terms(fact.text)
+    """Whether a fact that tells an end says all that an earlier one does ("in Berlin, no longer in Paris")."""
+    return fact.name == before.name and not denies(before.text) and terms(before.text) <= terms(fact.text)
 
 
 def _ended_or_told(position: int, fact: Fact, twin: Known) -> Decision:
