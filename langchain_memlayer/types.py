@@ -45,6 +45,9 @@ def to_micros(moment: datetime) -> int:
     return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
 
 
+DAY = 86_400_000_000
+"""The microseconds of one."""
+
 FIRST_TIME, LAST_TIME = to_micros(datetime.min), to_micros(datetime.max)
 """The ends of the calendar: no time in the journal lies beyond them."""
 
@@ -426,6 +429,11 @@ class Row:
     def until(self) -> float:
         """The position that ended it, endless while it is current: an undo lets an earlier version be the last."""
         return math.inf if self.closed is None else self.closed
+
+    @property
+    def zone(self) -> int | None:
+        """Where `valid_at` is seen from, seconds from UTC: a moment from where it was told, a day from UTC."""
+        return self.offset if self.valid_at is not None and self.valid_at % DAY else None
 
     def expired(self, now: int) -> bool:
         """Whether a live version has ceased to count by a time, microseconds since 1970 UTC."""

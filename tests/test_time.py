@@ -56,6 +56,20 @@ def story() -> Iterator[Story]:
     told.memory.close()
 
 
+@pytest.mark.parametrize("since", [None, "2024-08-06"])
+def test_the_day_on_which_something_began_is_that_of_who_told_it(story: Story, since: str | None) -> None:
+    story.tell("2024-03-01", "first", "Anna lives in Oslo")
+    story.told["then"] = Fact("Anna lives in Rome", (0,), quote="then", valid_at=since and day(since))
+    story.replies = [{"decisions": [{"fact": 1, "action": "UPDATE", "memory": 1, "text": "Anna lives in Rome"}]}]
+    story.clock.advance(days=200)
+    story.memory.add("then", user_id="u", timestamp="2024-08-06T22:00:00-04:00")
+    [memory] = story.memory.get_all(user_id="u", kinds=["fact"])["results"]
+    assert memory["valid_at"] == ("2024-08-06T22:00:00-04:00" if since is None else "2024-08-06T00:00:00+00:00")
+    assert "- 2024-08-06 Anna lives in Rome" in as_context([memory])
+    story.tell("2024-10-01", "last", "Anna lives in Bern", "UPDATE")
+    assert '"since": "2024-08-06"' in story.model.prompts[-1][-1].text
+
+
 @pytest.fixture
 def moves(story: Story) -> Story:
     """Anna lives in Paris, then in Berlin, then in Rome."""

@@ -158,5 +158,5 @@ def _is_of(row: Row, scope: Scope) -> bool:
 
 def _candidate(row: Row) -> Candidate:
     seen = row.last_seen if row.last_seen is not None else row.created_at
-    valid = None if row.valid_at is None else from_micros(row.valid_at)
+    valid = None if row.valid_at is None else from_micros(row.valid_at, row.zone)
     return Candidate(row.key, row.text, from_micros(seen, row.offset), valid, row.name)

@@ -15,6 +15,7 @@ from langchain_memlayer.messages import content_hash
 from langchain_memlayer.protocols import NewId
 from langchain_memlayer.recall import asking, date_words, others
 from langchain_memlayer.types import (
+    DAY,
     HIDDEN,
     QUARANTINE,
     QUARANTINED,
@@ -31,7 +32,6 @@ from langchain_memlayer.types import (
     to_micros,
 )
 
-DAY = 86_400_000_000
 _NAMED = re.compile(r"(?<=[\w,] )(?!I\b)[A-ZÀ-Þ]\w+|\w*\d\w*")
 """Names (not at the beginning of a sentence, where a capital says nothing) and numbers."""
 _AROUND = 8

@@ -59,7 +59,7 @@ def result_of(row: Row, now: int = 0) -> MemoryResult:
         "hash": row.hash,
         "count": row.count,
         "time": _iso(row.time, row.offset),
-        "valid_at": _iso(row.valid_at),
+        "valid_at": _iso(row.valid_at, row.zone),
         "invalid_at": _iso(row.invalid_at),
         "ended": row.closed is not None or row.state in (HIDDEN, SPENT) or row.expired(now),
         "quarantined": row.state == QUARANTINED,

@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from langchain_memlayer.recall.date_words import Period, speaks_of_time
-
-_DAY = 86_400_000_000
+from langchain_memlayer.types import DAY
 
 
 def periods(text: str, reference: datetime) -> tuple[Period, ...]:
@@ -96,9 +95,9 @@ def _agrees(times: NDArray[np.int64], period: Period, *, told: bool) -> NDArray[
         out[(times >= period.start) & (times < period.end)] = 0.3
         return out
     if period.grain == "month":
-        out[(times >= period.end) & (times < period.end + days_into * _DAY)] = 0.5
+        out[(times >= period.end) & (times < period.end + days_into * DAY)] = 0.5
         out[(times >= period.start) & (times < period.end)] = 1
         return out
-    out[(times >= period.start - 3 * _DAY) & (times < period.end + half * _DAY)] = 0.5
-    out[(times >= period.start - _DAY) & (times < period.end + whole * _DAY)] = 1
+    out[(times >= period.start - 3 * DAY) & (times < period.end + half * DAY)] = 0.5
+    out[(times >= period.start - DAY) & (times < period.end + whole * DAY)] = 1
     return out
