@@ -10,7 +10,7 @@ from functools import lru_cache
 from itertools import accumulate
 
 from langchain_memlayer.index.function_words import language_of
-from langchain_memlayer.index.keywords import query_terms, simplified_han, words_of
+from langchain_memlayer.index.keywords import query_terms, simplified_han, unaccented, words_of
 from langchain_memlayer.messages import content_hash
 
 # Scripts without spaces give one word for each character.
@@ -74,8 +74,6 @@ _EQUAL_SHARE = 0.7
 _ALIKE_RATIO = 80
 _SHORTEST_ALIKE = 5
 _SHORTEST_RESPELT = 4
-# Scripts in which an accent is often left out ("ещё", "еще"); in others it makes another letter.
-_ACCENTED = ("LATIN", "GREEK", "CYRILLIC", "ARABIC")
 # Latin letters that are no others with an accent, and are often typed as others.
 _LIGATURES = {"œ": "oe", "æ": "ae", "ł": "l", "ø": "o", "đ": "d", "ı": "i"}
 # Letters that Arabic and Persian keyboards have two of, and the two spellings of an ending.
@@ -166,9 +164,7 @@ def _spelt(said: Sequence[str]) -> list[str]:
 
 @lru_cache(maxsize=4096)
 def _plainly(word: str) -> str:
-    word = word.translate(simplified())
-    if unicodedata.name(word[0], "").startswith(_ACCENTED):
-        word = "".join(char for char in unicodedata.normalize("NFD", word) if not unicodedata.combining(char))
+    word = unaccented(word.translate(simplified()))
     if len(word) < _SHORTEST_RESPELT or not word.isascii():
         return word
     for british, american in _BRITISH:

@@ -38,6 +38,7 @@ _MANY = 100
 
 LONGEST = 64
 """Characters of a word that count."""
+_SHORTEST_STEMMED = 3
 
 # Alone they say as little as function words; a bigram with any other character stays.
 _FUNCTION = frozenset(
@@ -58,6 +59,7 @@ _UNSPACED = re.compile(
     r"\U0001aff0-\U0001b16f\U00020000-\U0003ffff]"
 )
 _HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
+_ACCENTED = ("LATIN", "GREEK", "CYRILLIC", "ARABIC")
 _CLITIC = re.compile(r"(?<=\w)(?:(?<=n)'(?=t\b)|'(?:s|d|m|ll|re|ve)\b)")
 _JOINER = re.compile(r"_+|[.@'-]")
 _DECIMAL = re.compile(r"(?<=\d)\.(?=\d)")
@@ -97,8 +99,9 @@ _CLASSES = _Classes()
 def tokenize(text: str) -> list[str]:
     """The terms of a text, in order and with repetitions.
 
-    Words are folded to NFKC, lower case and simplified characters; English ones become Porter stems (Porter 1980, "An
-    algorithm for suffix stripping"), and stop words are kept, so that a query of nothing else finds its text.
+    Words are folded to NFKC, lower case, simplified characters, and letters without accents ("Inés", "ines"); English
+    ones become Porter stems (Porter 1980, "An algorithm for suffix stripping"), and stop words are kept, so that a
+    query of nothing else finds its text.
     Identifiers, numbers with points and hyphenated words give their parts and then the whole ("ERR_42": `err`, `42`,
     `err42`), so a text with the whole ranks above those that share parts. Scripts without spaces, and Hangul, give
     overlapping bigrams; of Han there are the characters too, many of which are words.
@@ -300,8 +303,20 @@ def simplified_han() -> dict[int, str]:
 def term_of(word: str) -> str:
     """The term of one word, folded as `tokenize` folds texts."""
     word = word[:LONGEST]
+    plain = unaccented(word)
     # Of "s" Porter's rules leave nothing.
-    return stem(word) if len(word) > 2 and word.isascii() and word.isalpha() else word
+    if len(plain) < _SHORTEST_STEMMED or not (plain.isascii() and plain.isalpha()):
+        return plain
+    stemmed = stem(plain)
+    # They are not those of a name from elsewhere: of "Inés" they leave "in".
+    return plain if plain != word and len(stemmed) < _SHORTEST_STEMMED else stemmed
+
+
+def unaccented(word: str) -> str:
+    """A word without its accents, in scripts in which they are often not typed; in others they make another letter."""
+    if word.isascii() or not unicodedata.name(word[0], "").startswith(_ACCENTED):
+        return word
+    return "".join(char for char in unicodedata.normalize("NFD", word) if not unicodedata.combining(char))
 
 
 def stem(word: str) -> str:
